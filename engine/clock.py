@@ -1,0 +1,76 @@
+"""Time: the monotonic clock for differences, the wall clock for people, and a fake of both for tests.
+
+This is the only module that sleeps.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+
+
+class Clock(Protocol):
+    """What the engine asks of time."""
+
+    def monotonic_ns(self) -> int:
+        """Return nanoseconds that never go back; only differences have a meaning."""
+
+    def utc_ns(self) -> int:
+        """Return nanoseconds since 1970 UTC; may jump."""
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait until `event` is set or `timeout_s` passed; return whether it is set."""
+
+
+class SystemClock:
+    """The clocks of this machine."""
+
+    def monotonic_ns(self) -> int:
+        """Return `time.monotonic_ns()`."""
+        return time.monotonic_ns()
+
+    def utc_ns(self) -> int:
+        """Return `time.time_ns()`."""
+        return time.time_ns()
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait until `event` is set or `timeout_s` passed; return whether it is set."""
+        return event.wait(max(timeout_s, 0.0))
+
+
+class FakeClock:
+    """A clock that moves only when told to, or when somebody waits on it."""
+
+    def __init__(self, now_ns: int = 0, utc_ns: int = 1_700_000_000 * NS_PER_S) -> None:
+        self._lock = threading.Lock()
+        self._now_ns = now_ns
+        self._utc_ns = utc_ns
+
+    def monotonic_ns(self) -> int:
+        """Return the fake monotonic time."""
+        with self._lock:
+            return self._now_ns
+
+    def utc_ns(self) -> int:
+        """Return the fake wall time."""
+        with self._lock:
+            return self._utc_ns
+
+    def advance(self, seconds: float) -> None:
+        """Move both clocks forward."""
+        with self._lock:
+            self._now_ns += int(seconds * NS_PER_S)
+            self._utc_ns += int(seconds * NS_PER_S)
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Let `timeout_s` pass at once, unless `event` is set already."""
+        if not event.is_set():
+            self.advance(max(timeout_s, 0.0))
+        return event.is_set()
+
+
+SYSTEM_CLOCK = SystemClock()

@@ -1,0 +1,297 @@
+"""The data that travels through a pipeline: frozen objects holding read-only numpy columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CapturedSource = Literal["arrival", "rtcp", "file"]
+NO_DETECTION = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One decoded image and when it was captured.
+
+    Attributes:
+        image: (H, W, 3) uint8 BGR; made read-only here and shared by every consumer, never copied.
+        source_id: the camera or file as configured.
+        frame_id: counter per source from 0, +1 per captured frame: a gap downstream is a drop.
+        captured_ns: monotonic clock, right after the blocking read returned.
+        captured_utc_ns: wall clock of the capture, as good as `captured_source` and `captured_error_ns` say.
+        pts_ns: stream time, None where the source has none.
+        captured_source: how `captured_utc_ns` is known.
+        captured_error_ns: bound of its error, None where unknown.
+        stream_epoch: +1 for each reconnect of a live source.
+    """
+
+    image: NDArray[np.uint8]
+    source_id: str
+    frame_id: int
+    captured_ns: int
+    captured_utc_ns: int
+    pts_ns: int | None = None
+    captured_source: CapturedSource = "arrival"
+    captured_error_ns: int | None = None
+    stream_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ConfigError(
+                f"frame image is {self.image.dtype} {self.image.shape}: expected uint8 (H, W, 3) in BGR order"
+            )
+        self.image.flags.writeable = False
+
+    @property
+    def width(self) -> int:
+        """Pixels per row."""
+        return int(self.image.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.image.shape[0])
+
+
+def _column(values: Any, dtype: DTypeLike, shape: tuple[int, ...], name: str) -> NDArray[Any]:
+    array = np.asarray(values, dtype=dtype)
+    if array.size == 0:
+        array = array.reshape(shape)
+    if array.shape != shape:
+        raise ConfigError(f"{name} has shape {array.shape}: expected {shape}")
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+class Detections:
+    """What a detector found on one frame: N rows, every column always there.
+
+    Attributes:
+        xyxy: (N, 4) float32 pixels of the source frame, right and bottom exclusive.
+        score: (N,) float32 in [0, 1].
+        class_id: (N,) int32.
+        extra: further columns of a task, each with N rows (`mask`, `keypoints`, `xyxyxyxy`); usually empty.
+
+    >>> len(Detections.empty())
+    0
+    >>> found = Detections([[0, 0, 4, 4], [2, 2, 8, 8]], [0.9, 0.4], [0, 2])
+    >>> found[found.score > 0.5].xyxy
+    array([[0., 0., 4., 4.]], dtype=float32)
+    """
+
+    __slots__ = ("class_id", "extra", "score", "xyxy")
+
+    def __init__(self, xyxy: Any, score: Any, class_id: Any, extra: Mapping[str, NDArray[Any]] | None = None) -> None:
+        self.score: NDArray[np.float32] = np.asarray(score, dtype=np.float32).reshape(-1)
+        count = len(self.score)
+        self.xyxy: NDArray[np.float32] = _column(xyxy, np.float32, (count, 4), "xyxy")
+        self.score = _column(self.score, np.float32, (count,), "score")
+        self.class_id: NDArray[np.int32] = _column(class_id, np.int32, (count,), "class_id")
+        self.extra: Mapping[str, NDArray[Any]] = extra or {}
+        for name, column in self.extra.items():
+            if len(column) != count:
+                raise ConfigError(f"column {name} has {len(column)} rows: expected {count}")
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return no rows."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} rows)"
+
+    def __getitem__(self, rows: Any) -> Detections:
+        """Return the rows that a mask, slice or index array chooses."""
+        extra = {name: column[rows] for name, column in self.extra.items()}
+        return Detections(self.xyxy[rows], self.score[rows], self.class_id[rows], extra)
+
+    def to_supervision(self) -> Any:
+        """Return the same rows as `supervision.Detections` (copies; imports supervision)."""
+        from engine.overlay import supervision_from_detections
+
+        return supervision_from_detections(self)
+
+    @classmethod
+    def from_supervision(cls, detections: Any) -> Detections:
+        """Return the rows of a `supervision.Detections`; missing scores are 1, missing classes 0."""
+        count = len(detections.xyxy)
+        score = detections.confidence if detections.confidence is not None else np.ones(count, np.float32)
+        class_id = detections.class_id if detections.class_id is not None else np.zeros(count, np.int32)
+        return Detections(detections.xyxy, score, class_id)
+
+
+class Tracks:
+    """The objects that a tracker follows on one frame: N rows, ordered by `track_id`.
+
+    Attributes:
+        xyxy: (N, 4) float32 pixels of the source frame.
+        score: (N,) float32, of the last detection.
+        class_id: (N,) int32.
+        track_id: (N,) int64, unique per source and run, never reused.
+        age: (N,) int32, frames since the track began.
+        detection_index: (N,) int32, the row of this frame's detections, or -1 where the box is a prediction.
+
+    >>> Tracks.empty().track_id
+    array([], dtype=int64)
+    """
+
+    __slots__ = ("age", "class_id", "detection_index", "score", "track_id", "xyxy")
+
+    def __init__(
+        self, xyxy: Any, score: Any, class_id: Any, track_id: Any, age: Any = None, detection_index: Any = None
+    ) -> None:
+        ids = np.asarray(track_id, dtype=np.int64).reshape(-1)
+        count = len(ids)
+        age = np.ones(count, np.int32) if age is None else age
+        index = np.full(count, NO_DETECTION, np.int32) if detection_index is None else detection_index
+        self.track_id: NDArray[np.int64] = _column(ids, np.int64, (count,), "track_id")
+        self.xyxy: NDArray[np.float32] = _column(xyxy, np.float32, (count, 4), "xyxy")
+        self.score: NDArray[np.float32] = _column(score, np.float32, (count,), "score")
+        self.class_id: NDArray[np.int32] = _column(class_id, np.int32, (count,), "class_id")
+        self.age: NDArray[np.int32] = _column(age, np.int32, (count,), "age")
+        self.detection_index: NDArray[np.int32] = _column(index, np.int32, (count,), "detection_index")
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return no rows."""
+        return cls(np.zeros((0, 4), np.float32), [], [], [])
+
+    def __len__(self) -> int:
+        return len(self.track_id)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} rows)"
+
+    def __getitem__(self, rows: Any) -> Tracks:
+        """Return the rows that a mask, slice or index array chooses."""
+        columns = (self.xyxy, self.score, self.class_id, self.track_id, self.age, self.detection_index)
+        return Tracks(*(column[rows] for column in columns))
+
+    def to_supervision(self) -> Any:
+        """Return the same rows as `supervision.Detections` with `tracker_id` (copies; imports supervision)."""
+        from engine.overlay import supervision_from_tracks
+
+        return supervision_from_tracks(self)
+
+    @classmethod
+    def from_supervision(cls, detections: Any) -> Tracks:
+        """Return the rows of a `supervision.Detections` that carries `tracker_id`.
+
+        Raises:
+            ConfigError: it has no `tracker_id`.
+        """
+        if detections.tracker_id is None:
+            raise ConfigError("supervision.Detections has no tracker_id: run it through a tracker first")
+        found = Detections.from_supervision(detections)
+        order = np.argsort(detections.tracker_id, kind="stable")
+        return Tracks(found.xyxy[order], found.score[order], found.class_id[order], detections.tracker_id[order])
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Which engine and run a message comes from.
+
+    Attributes:
+        engine_id: name of this engine on the wire.
+        run_epoch: wall clock at the start in ns; a new value tells readers that the publisher restarted.
+        model: name of the model file.
+        class_names: name by `class_id`.
+    """
+
+    engine_id: str
+    run_epoch: int
+    model: str = ""
+    class_names: tuple[str, ...] = ()
+
+    def class_name(self, class_id: int) -> str:
+        """Return the name of a class, or its number as text where the model names none."""
+        return self.class_names[class_id] if 0 <= class_id < len(self.class_names) else str(class_id)
+
+
+_NOTHING_DROPPED: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packet:
+    """One frame with what was found on it, as sinks and consumers receive it.
+
+    Attributes:
+        frame: the image and its times.
+        detections: rows of the detector on this frame.
+        tracks: rows of the tracker on this frame.
+        run: engine, run and model.
+        stage_ms: milliseconds per stage (`queue`, `preprocess`, `infer`, `postprocess`, `track`).
+        seq: counter of published packets per source.
+        published_utc_ns: wall clock at publishing.
+        latency_ms: from `frame.captured_ns` to publishing.
+        dropped: frames of this source lost since the previous packet, by cause.
+    """
+
+    frame: Frame
+    detections: Detections
+    tracks: Tracks
+    run: Run
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+    seq: int = 0
+    published_utc_ns: int = 0
+    latency_ms: float = 0.0
+    dropped: Mapping[str, int] = _NOTHING_DROPPED
+
+
+SourceState = Literal["connecting", "live", "stalled", "offline", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known of a source; sizes and rates are None until it is open, or where it does not say.
+
+    Attributes:
+        source_id: its name.
+        uri: where it reads, password removed.
+        is_live: a camera that does not wait for its reader.
+        width: pixels of a delivered frame (after rotation).
+        height: rows of a delivered frame (after rotation).
+        fps: nominal frames per second.
+        frame_count: nominal number of frames of a file.
+        codec: FFmpeg's name of the codec.
+        decoder: what decodes it.
+    """
+
+    source_id: str
+    uri: str
+    is_live: bool
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    frame_count: int | None = None
+    codec: str | None = None
+    decoder: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """A change in the state of a source; `ended` comes once, after the last frame of the source."""
+
+    info: SourceInfo
+    state: SourceState
+    reason: str = ""
+    stream_epoch: int = 0
+
+    @property
+    def source_id(self) -> str:
+        """Name of the source."""
+        return self.info.source_id

@@ -1,0 +1,51 @@
+"""Every error that the engine raises on purpose, as one tree.
+
+    EngineError
+    ├── ConfigError(ValueError)             a value, key or argument that cannot work
+    ├── SourceError(OSError)                a camera, stream or file that cannot be opened or read
+    ├── ModelError                          a model file that is broken, or of a kind not supported
+    ├── MissingDependencyError(ImportError) an optional package that is not installed
+    ├── SinkError(OSError)                  an output that cannot be opened or written
+    ├── StageError                          a stage failed and stopped the pipeline; the cause is attached
+    └── WireError                           bytes that are no message, or of another major version
+
+A message says what is wrong, what was found, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Root of all errors raised by `engine`."""
+
+
+class ConfigError(EngineError, ValueError):
+    """A value, key or argument that cannot work."""
+
+
+class SourceError(EngineError, OSError):
+    """A camera, stream or file that cannot be opened or read."""
+
+
+class ModelError(EngineError):
+    """A model file that is broken, or of a kind that is not supported."""
+
+
+class MissingDependencyError(EngineError, ImportError):
+    """An optional package that is not installed."""
+
+
+class SinkError(EngineError, OSError):
+    """An output (socket, file, window) that cannot be opened or written."""
+
+
+class StageError(EngineError):
+    """A stage failed and the pipeline stopped; `__cause__` is the original error."""
+
+    def __init__(self, stage: str, cause: BaseException) -> None:
+        super().__init__(f"{stage} failed: {cause}")
+        self.stage = stage
+
+
+class WireError(EngineError):
+    """Bytes that are not a message of this schema, or of another major version."""

@@ -1,0 +1,156 @@
+"""What the pipeline asks of its parts: sources, detectors, trackers and sinks.
+
+Each protocol has a contract suite under `tests/contract/` that every implementation runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, Tracks
+
+
+class SourceListener(Protocol):
+    """Who is told what happens to a source beside its frames. Called from the source's thread."""
+
+    def status(self, status: SourceStatus) -> None:
+        """Take note of a new state."""
+
+    def lost(self, count: int, cause: str) -> None:
+        """Take note of frames that arrived and could not be delivered (they used up `frame_id`s)."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A camera, stream or file.
+
+    Iterating opens it, yields frames, and closes it, all on the iterating thread. The iteration ends at the end of
+    the stream or after `interrupt()`; it raises `SourceError` when the source cannot be opened or read.
+    """
+
+    @property
+    def info(self) -> SourceInfo:
+        """What is known so far."""
+
+    def attach(self, listener: SourceListener) -> None:
+        """Report states and losses to `listener`; call before iterating."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Open, and yield frames in order."""
+
+    def interrupt(self) -> None:
+        """End the iteration soon (< 0.5 s), from any thread, in any state, also before it began."""
+
+
+class PendingDetections(Protocol):
+    """Detections that are being computed."""
+
+    def result(self) -> list[Detections]:
+        """Wait, and return one `Detections` per submitted frame, in order. Call once."""
+
+    @property
+    def stage_ms(self) -> dict[str, float]:
+        """Milliseconds spent per step, complete after `result()`."""
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds objects on frames. `open`, `submit` and `close` are called on one thread, `result` on another."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name by class id."""
+
+    @property
+    def max_batch(self) -> int:
+        """Frames that one `submit` takes at most."""
+
+    @property
+    def depth(self) -> int:
+        """Submissions that may be in flight; results are taken in order of submission."""
+
+    def open(self) -> None:
+        """Load the model. Raises `ModelError`."""
+
+    def submit(self, frames: Sequence[Frame]) -> PendingDetections:
+        """Start the detection of 1 to `max_batch` frames, of any size each."""
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """Detect on any number of frames and wait; opens the detector where that was not done."""
+
+    def close(self) -> None:
+        """Free the model; harmless when repeated."""
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Follows the objects of one source."""
+
+    def update(self, detections: Detections | None, captured_ns: int) -> Tracks:
+        """Return the tracks on this frame; `None` means that the detector did not run on it."""
+
+    def reset(self) -> None:
+        """Forget all tracks; ids go on counting."""
+
+    def clone(self) -> Tracker:
+        """Return a new tracker with the same parameters and no tracks, for another source."""
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """An output. All calls come from one thread, between `open` and `close`.
+
+    A sink with `blocking = False` never waits in `write`: it runs on the publishing thread, so that what it sends is
+    as fresh as can be. The others have a thread and a channel of their own.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name, for the summary and errors."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `write` may wait (disk, encoder, window)."""
+
+    def open(self, run: Run) -> None:
+        """Open the output. Raises `SinkError`."""
+
+    def write(self, packet: Packet) -> None:
+        """Take one packet; the arrays in it are shared and read-only."""
+
+    def status(self, status: SourceStatus) -> None:
+        """Take a change in a source's state; `ended` comes after the source's last packet."""
+
+    def tick(self) -> None:
+        """Do what is due from time to time; called about once a second, also when nothing else happens."""
+
+    def close(self) -> None:
+        """Finish the output; harmless when repeated."""
+
+
+class SinkBase:
+    """Defaults for a sink that only cares for packets: subclass and define `write`."""
+
+    name: str = "sink"
+    blocking: bool = True
+
+    def open(self, run: Run) -> None:
+        """Nothing to open."""
+
+    def write(self, packet: Packet) -> None:
+        """Take one packet."""
+        raise NotImplementedError
+
+    def status(self, status: SourceStatus) -> None:
+        """States are of no interest."""
+
+    def tick(self) -> None:
+        """Nothing is due."""
+
+    def close(self) -> None:
+        """Nothing to close."""
