@@ -1,0 +1,1 @@
+"""Where packets go: sockets, files, windows."""

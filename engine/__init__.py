@@ -1,0 +1,1 @@
+"""Framewire engine: capture, detect, track, publish. The library; it never prints and knows no configuration files."""
