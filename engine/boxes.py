@@ -77,7 +77,5 @@ def iou_matrix(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     height = np.minimum(a[:, None, 3], b[None, :, 3]) - top
     intersection = np.maximum(width, np.float32(0)) * np.maximum(height, np.float32(0))
     union = area(a)[:, None] + area(b)[None, :] - intersection
-    iou: NDArray[np.float32] = np.divide(
-        intersection, union, out=np.zeros_like(intersection), where=intersection > 0
-    )
+    iou: NDArray[np.float32] = np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0)
     return iou

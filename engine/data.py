@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.errors import ConfigError
+from engine.optional import require
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -121,9 +121,9 @@ class Detections:
 
     def to_supervision(self) -> Any:
         """Return the same rows as `supervision.Detections` (copies; imports supervision)."""
-        from engine.overlay import supervision_from_detections
-
-        return supervision_from_detections(self)
+        return require("supervision").Detections(
+            xyxy=self.xyxy.copy(), confidence=self.score.copy(), class_id=self.class_id.astype(int)
+        )
 
     @classmethod
     def from_supervision(cls, detections: Any) -> Detections:
@@ -183,9 +183,12 @@ class Tracks:
 
     def to_supervision(self) -> Any:
         """Return the same rows as `supervision.Detections` with `tracker_id` (copies; imports supervision)."""
-        from engine.overlay import supervision_from_tracks
-
-        return supervision_from_tracks(self)
+        return require("supervision").Detections(
+            xyxy=self.xyxy.copy(),
+            confidence=self.score.copy(),
+            class_id=self.class_id.astype(int),
+            tracker_id=self.track_id.astype(int),
+        )
 
     @classmethod
     def from_supervision(cls, detections: Any) -> Tracks:
@@ -222,9 +225,6 @@ class Run:
         return self.class_names[class_id] if 0 <= class_id < len(self.class_names) else str(class_id)
 
 
-_NOTHING_DROPPED: Mapping[str, int] = MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Packet:
     """One frame with what was found on it, as sinks and consumers receive it.
@@ -249,7 +249,7 @@ class Packet:
     seq: int = 0
     published_utc_ns: int = 0
     latency_ms: float = 0.0
-    dropped: Mapping[str, int] = _NOTHING_DROPPED
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 SourceState = Literal["connecting", "live", "stalled", "offline", "ended"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from engine.clock import NS_PER_MS, SYSTEM_CLOCK
 from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, Tracks
 
 
@@ -131,6 +132,48 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Finish the output; harmless when repeated."""
+
+
+class DetectorBase:
+    """Defaults for a detector of your own: subclass and define `detect`.
+
+    `submit` computes nothing yet; the work is done by `result`, on the collecting thread.
+    """
+
+    name: str = "detector"
+    class_names: tuple[str, ...] = ()
+    max_batch: int = 1
+    depth: int = 1
+
+    def open(self) -> None:
+        """Nothing to load."""
+
+    def submit(self, frames: Sequence[Frame]) -> PendingDetections:
+        """Return a promise that calls `detect(frames)`."""
+        return _Deferred(self, frames)
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """Return one `Detections` per frame."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class _Deferred:
+    """`PendingDetections` of a detector that only knows `detect`."""
+
+    def __init__(self, detector: DetectorBase, frames: Sequence[Frame]) -> None:
+        self._detector = detector
+        self._frames = frames
+        self.stage_ms: dict[str, float] = {}
+
+    def result(self) -> list[Detections]:
+        """Detect now."""
+        started_ns = SYSTEM_CLOCK.monotonic_ns()
+        found = self._detector.detect(self._frames)
+        self.stage_ms["infer"] = (SYSTEM_CLOCK.monotonic_ns() - started_ns) / NS_PER_MS
+        return found
 
 
 class SinkBase:

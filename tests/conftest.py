@@ -16,7 +16,7 @@ def data_dir() -> Path:
     """Folder of models, clips and ground truth that is not part of the project (see README, "Tests")."""
     folder = Path(os.environ.get("FRAMEWIRE_DATA", CHECKOUT.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no test data at {folder}: set FRAMEWIRE_DATA to the folder that holds models/, videos/, images/, mot/")
+        pytest.skip(f"no test data at {folder}: set FRAMEWIRE_DATA to the folder with models/, videos/, images/, mot/")
     return folder
 
 

@@ -1,0 +1,140 @@
+"""A bounded hand-off between two threads, with an overflow policy and counted losses.
+
+No polling: whoever waits is woken by whoever changes something. Channels that share a `Condition` can be waited for
+together (`Batcher` in stage.py does).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from typing import Generic, Literal, TypeVar
+
+from engine.errors import ConfigError, EngineError
+
+T = TypeVar("T")
+Overflow = Literal["block", "drop_oldest", "drop_newest"]
+OVERFLOWS: tuple[Overflow, ...] = ("block", "drop_oldest", "drop_newest")
+
+
+class ChannelClosedError(EngineError):
+    """Nothing more can be put, or nothing more will come."""
+
+
+class ChannelTimeoutError(EngineError):
+    """Nothing came in the given time."""
+
+
+class Channel(Generic[T]):
+    """A queue of at most `capacity` items between threads.
+
+    Args:
+        capacity: items held at most, 1 or more.
+        overflow: what `put` does when full: wait, drop the oldest item, or drop the new one.
+        on_drop: called with each lost item and the cause (`overflow` or `shutdown`), outside of the lock.
+        condition: a condition shared with other channels, to wait for several.
+
+    >>> channel = Channel(1, "drop_oldest")
+    >>> channel.put("old"); channel.put("new")
+    >>> channel.get(), channel.dropped["overflow"]
+    ('new', 1)
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        overflow: Overflow = "block",
+        *,
+        on_drop: Callable[[T, str], None] | None = None,
+        condition: threading.Condition | None = None,
+    ) -> None:
+        if capacity < 1:
+            raise ConfigError(f"channel capacity is {capacity}: expected 1 or more")
+        if overflow not in OVERFLOWS:
+            raise ConfigError(f"overflow policy is {overflow!r}: expected one of {', '.join(OVERFLOWS)}")
+        self.capacity = capacity
+        self.overflow = overflow
+        self.dropped: Counter[str] = Counter()
+        self._on_drop = on_drop
+        self._items: deque[T] = deque()
+        self._closed = False
+        self._changed = condition or threading.Condition()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more can be put; items may still be there to get."""
+        return self._closed
+
+    def put(self, item: T) -> None:
+        """Hand over `item`, as the overflow policy says.
+
+        Raises:
+            ChannelClosedError: the channel is closed, or was closed while waiting; the item was not taken.
+        """
+        lost: T | None = None
+        with self._changed:
+            while self.overflow == "block" and len(self._items) >= self.capacity and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                raise ChannelClosedError("the channel is closed")
+            full = len(self._items) >= self.capacity
+            if full:
+                self.dropped["overflow"] += 1
+                lost = item if self.overflow == "drop_newest" else self._items.popleft()
+            if not (full and self.overflow == "drop_newest"):
+                self._items.append(item)
+                self._changed.notify_all()
+        if full and self._on_drop is not None:
+            self._on_drop(lost, "overflow")  # type: ignore[arg-type]
+
+    def get(self, timeout_s: float | None = None) -> T:
+        """Take the oldest item, waiting for one.
+
+        Raises:
+            ChannelClosedError: the channel is closed and empty.
+            ChannelTimeoutError: nothing came within `timeout_s`.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._changed:
+            while not self._items:
+                if self._closed:
+                    raise ChannelClosedError("the channel is closed and empty")
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise ChannelTimeoutError(f"nothing came within {timeout_s} s")
+                self._changed.wait(remaining)
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """Refuse further items; those inside can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def abort(self, cause: str = "shutdown") -> None:
+        """Refuse further items and drop those inside."""
+        with self._changed:
+            self._closed = True
+            lost = list(self._items)
+            self._items.clear()
+            self.dropped[cause] += len(lost)
+            self._changed.notify_all()
+        if self._on_drop is not None:
+            for item in lost:
+                self._on_drop(item, cause)
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield items until the channel is closed and empty."""
+        while True:
+            try:
+                item = self.get()
+            except ChannelClosedError:
+                return
+            yield item

@@ -1,0 +1,318 @@
+"""Pipeline: wiring of the stages, the first failure, and stopping.
+
+    with Pipeline(open_source("rtsp://gate/stream"), load_detector("yolo11n.onnx"), ByteTrack()) as pipeline:
+        for packet in pipeline:
+            ...
+
+Every frame is accounted for: at the end `captured = published + sum of dropped` for each source.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine.channel import Channel, ChannelClosedError, Overflow
+from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
+from engine.data import Frame, Packet, Run, SourceStatus
+from engine.errors import ConfigError, SourceError, StageError
+from engine.protocols import Detector, Sink, Source, Tracker
+from engine.stage import Batcher, Stage
+from engine.stages import (
+    CaptureStage,
+    CollectStage,
+    Detected,
+    InFlight,
+    PublishStage,
+    SinkStage,
+    SubmitStage,
+    TrackStage,
+)
+from engine.stats import PipelineStats
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+LIVE_CAPACITY = 1
+FILE_CAPACITY = 4
+SINK_CAPACITY = 8
+STOP_TIMEOUT_S = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """How frames are queued and bounded.
+
+    Attributes:
+        overflow: policy of the first channel of every source; None: newest frame for live ones, every frame for files.
+        max_age_ms: a live frame older than this is not inferred; None: no limit.
+        batch_wait_ms: how long the first frame of a batch waits for other cameras.
+        max_frames: frames captured per source at most; None: no limit.
+    """
+
+    overflow: Overflow | None = None
+    max_age_ms: float | None = 1000.0
+    batch_wait_ms: float = 5.0
+    max_frames: int | None = None
+
+
+class Pipeline:
+    """Capture, detect, track and publish, each on threads of its own, until the sources end or `stop` is called.
+
+    Args:
+        sources: one source or several; their `source_id`s must differ.
+        detector: shared by all sources; opened and closed here.
+        tracker: a prototype; every source gets a `clone()`.
+        sinks: outputs.
+        options: queueing.
+        engine_id: name of this engine on the wire; the host's name by default.
+        clock: time, for tests.
+    """
+
+    def __init__(
+        self,
+        sources: Source | Sequence[Source],
+        detector: Detector,
+        tracker: Tracker,
+        *sinks: Sink,
+        options: PipelineOptions | None = None,
+        engine_id: str | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.sources: list[Source] = list(sources) if isinstance(sources, Sequence) else [sources]
+        self._check_names()
+        self.detector = detector
+        self.tracker = tracker
+        self.sinks = sinks
+        self.options = options or PipelineOptions()
+        self.stats = PipelineStats()
+        self._clock = clock
+        self.run_facts = Run(
+            engine_id or socket.gethostname(), clock.utc_ns(), detector.name, tuple(detector.class_names)
+        )
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._failure: tuple[str, BaseException] | None = None
+        self._running: set[Stage[Any]] = set()
+        self._started_ns = clock.monotonic_ns()
+        self._wall_s: float | None = None
+        self.stopped = False
+        self._consumer: Channel[Packet | SourceStatus] | None = None
+        self._lossless = self.options.overflow == "block" or not any(s.info.is_live for s in self.sources)
+        self._stages: list[Stage[Any]] = []
+        self._upstream: list[Channel[Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def __iter__(self) -> Iterator[Packet]:
+        """Start, and yield packets; raises `StageError` if a stage fails. Leaving the `with` block stops the run.
+
+        A consumer slower than a live source misses packets (counted in `stats.sink_dropped["consumer"]`); with files
+        the pipeline waits for it.
+        """
+        self._consumer = self._outlet("consumer")
+        self.start()
+        for item in self._consumer:
+            if isinstance(item, Packet):
+                yield item
+        self.wait()
+
+    def run(self) -> None:
+        """Start, and wait for the end. Raises `StageError` if a stage fails."""
+        self.start()
+        self.wait()
+
+    def start(self) -> None:
+        """Start all threads and return.
+
+        Raises:
+            ConfigError: it was started before.
+        """
+        if self._stages:
+            raise ConfigError("a pipeline runs once: make a new one to run again")
+        self._wire()
+        self._started_ns = self._clock.monotonic_ns()
+        self._running = set(self._stages)
+        for stage in self._stages:
+            stage.start(self._on_end)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end and return whether it came within `timeout_s`.
+
+        Raises:
+            StageError: a stage failed, or a source could not be opened or read; the original is its cause.
+        """
+        if not self._done.wait(timeout_s):
+            return False
+        if self._failure is not None:
+            stage, error = self._failure
+            raise StageError(stage, error) from error
+        return True
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+        """Stop from any state, without raising; return whether every thread ended in time.
+
+        Frames in flight are dropped under `shutdown`; what was published is still written by the sinks.
+        """
+        if not self._stages:
+            return True
+        self.stopped = self.stopped or not self._done.is_set()
+        self._abort()
+        deadline = time.monotonic() + timeout_s
+        ended = [stage.join(max(deadline - time.monotonic(), 0.0)) for stage in self._stages]
+        for stage, has_ended in zip(self._stages, ended, strict=True):
+            if not has_ended:
+                logger.warning("stage %s is still inside a native call after %.1f s", stage.name, timeout_s)
+        return all(ended)
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds since the start, until the end."""
+        return self._wall_s or (self._clock.monotonic_ns() - self._started_ns) / NS_PER_S
+
+    def _check_names(self) -> None:
+        if not self.sources:
+            raise ConfigError("a pipeline needs at least one source")
+        twice = [name for name, n in Counter(s.info.source_id for s in self.sources).items() if n > 1]
+        if twice:
+            raise ConfigError(f"two sources are called {twice[0]}: give each its own source_id")
+
+    def _wire(self) -> None:
+        """Make the channels and stages, downstream first in each pair."""
+        detected: Channel[Detected | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
+        tracked: Channel[Packet | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
+        in_flight: Channel[InFlight | SourceStatus] = Channel(
+            self.detector.depth + len(self.sources), on_drop=self._on_dropped
+        )
+        slots: Channel[None] = Channel(self.detector.depth)
+        batcher = Batcher(
+            self.detector.max_batch, self.options.batch_wait_ms / 1e3, on_old=self._on_lost, clock=self._clock
+        )
+        captures = [self._capture(source, batcher, tracked) for source in self.sources]
+        batcher.seal()
+        endings = {stage.source.info.source_id: stage for stage in captures}
+        lost, clock = self._on_lost, self._clock
+        collect = CollectStage(in_flight, detected, slots=slots, on_lost=lost)
+        submit = SubmitStage(
+            self.detector,
+            batcher,
+            in_flight,
+            slots=slots,
+            ending=lambda source_id: SourceStatus(
+                endings[source_id].source.info,
+                "ended",
+                endings[source_id].ending,
+                self.stats.source(source_id).reconnects,
+            ),
+            on_lost=lost,
+            wait_for_collector=collect.join,
+            clock=clock,
+        )
+        track = TrackStage(self.tracker, self.run_facts, detected, tracked, on_lost=lost, clock=clock)
+        self._upstream += [slots, in_flight, detected, tracked]
+        self._stages = [*self._outputs(tracked), track, collect, submit, *captures]
+
+    def _capture(self, source: Source, batcher: Batcher, tracked: Channel[Packet | SourceStatus]) -> CaptureStage:
+        info = source.info
+        overflow: Overflow = self.options.overflow or ("drop_oldest" if info.is_live else "block")
+        channel: Channel[Frame] = Channel(
+            FILE_CAPACITY if overflow == "block" else LIVE_CAPACITY,
+            overflow,
+            on_drop=self._on_lost,
+            condition=batcher.condition,
+        )
+        batcher.add(info.source_id, channel, self.options.max_age_ms if info.is_live else None)
+        self._upstream.append(channel)
+
+        def tell(status: SourceStatus) -> None:
+            with suppress(ChannelClosedError):
+                tracked.put(status)
+
+        return CaptureStage(
+            source,
+            channel,
+            self.stats.source(info.source_id),
+            tell=tell,
+            capture_ms=lambda ms: self.stats.add_stage_ms({"capture": ms}),
+            max_frames=self.options.max_frames,
+            clock=self._clock,
+        )
+
+    def _outputs(self, tracked: Channel[Packet | SourceStatus]) -> list[Stage[Any]]:
+        slow = [sink for sink in self.sinks if sink.blocking]
+        outlets = [self._outlet(sink.name) for sink in slow]
+        stages: list[Stage[Any]] = [
+            SinkStage(sink, self.run_facts, outlet, clock=self._clock)
+            for sink, outlet in zip(slow, outlets, strict=True)
+        ]
+        if self._consumer is not None:
+            outlets.append(self._consumer)
+        quick = [sink for sink in self.sinks if not sink.blocking]
+        publish = PublishStage(self.run_facts, tracked, quick, outlets, stats=self.stats, clock=self._clock)
+        return [*stages, publish]
+
+    def _outlet(self, name: str) -> Channel[Packet | SourceStatus]:
+        outlet: Channel[Packet | SourceStatus] = Channel(SINK_CAPACITY, "block" if self._lossless else "drop_oldest")
+        while name in self.stats.sink_dropped:
+            name += "+"
+        self.stats.sink_dropped[name] = outlet.dropped
+        return outlet
+
+    def _on_lost(self, frame: Frame, cause: str) -> None:
+        self.stats.source(frame.source_id).add_dropped(cause)
+
+    def _on_dropped(self, item: InFlight | Detected | Packet | SourceStatus, cause: str) -> None:
+        """Count the frames of anything that was dropped between two stages."""
+        if isinstance(item, SourceStatus):
+            return
+        for frame in item.frames if isinstance(item, InFlight) else (item.frame,):
+            self._on_lost(frame, cause)
+
+    def _on_end(self, stage: Stage[Any], error: BaseException | None) -> None:
+        """Note how a stage ended. A failing source ends alone; any other failure stops everything."""
+        if error is not None:
+            own_end = isinstance(stage, CaptureStage) and isinstance(error, SourceError)
+            logger.log(logging.ERROR, "%s failed: %s", stage.name, error)
+            with self._lock:
+                self._failure = self._failure or (stage.name, error)
+            if not own_end:
+                self._abort()
+        with self._lock:
+            self._running.discard(stage)
+            if self._running:
+                return
+        self._wall_s = (self._clock.monotonic_ns() - self._started_ns) / NS_PER_S
+        if self._consumer is not None:
+            self._consumer.close()
+        self._done.set()
+
+    def _abort(self) -> None:
+        for source in self.sources:
+            source.interrupt()
+        for channel in self._upstream:
+            channel.abort()
+
+
+def summary_sources(stats: PipelineStats) -> dict[str, dict[str, Any]]:
+    """Return the `sources` object of the summary JSON: captured, published, dropped by cause, reconnects."""
+    return {
+        snapshot.source_id: {
+            "captured": snapshot.captured,
+            "published": snapshot.published,
+            "dropped": {cause: count for cause, count in snapshot.dropped.items() if count},
+            "reconnects": snapshot.reconnects,
+        }
+        for snapshot in stats.snapshot()
+    }

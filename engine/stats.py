@@ -1,0 +1,173 @@
+"""Counters and latency histograms of a run, with snapshots that are consistent and cheap."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from engine.data import SourceState
+
+_BUCKETS_PER_E = 50  # buckets are exp(1/50) wide: a percentile is at most 2 % off
+_SMALLEST_MS = 1e-3
+
+
+class Histogram:
+    """A distribution of milliseconds in logarithmic buckets: bounded memory, percentiles within 2 %.
+
+    >>> latency = Histogram()
+    >>> for ms in range(1, 101): latency.add(ms)
+    >>> 49 < latency.percentile(0.5) < 52, latency.max
+    (True, 100.0)
+    """
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+        self._lock = threading.Lock()
+        self.count = 0
+        self.sum = 0.0
+        self.max = 0.0
+
+    def add(self, ms: float) -> None:
+        """Count one value; negative and not finite ones count as 0."""
+        ms = ms if ms > 0 and math.isfinite(ms) else 0.0
+        bucket = round(math.log(max(ms, _SMALLEST_MS)) * _BUCKETS_PER_E)
+        with self._lock:
+            self._buckets[bucket] += 1
+            self.count += 1
+            self.sum += ms
+            self.max = max(self.max, float(ms))
+
+    def percentile(self, fraction: float) -> float:
+        """Return the value that `fraction` (0 to 1) of all values do not exceed; 0 where there is none."""
+        with self._lock:
+            buckets = sorted(self._buckets.items())
+            rank, largest = fraction * self.count, self.max
+        for bucket, count in buckets:
+            rank -= count
+            if rank <= 0:
+                return min(math.exp(bucket / _BUCKETS_PER_E), largest)
+        return 0.0
+
+    def summary(self, *fractions: float) -> dict[str, float]:
+        """Return `{"p50": ms, ...}` for each fraction, rounded to microseconds."""
+        return {f"p{round(100 * fraction)}": round(self.percentile(fraction), 3) for fraction in fractions}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSnapshot:
+    """The figures of one source at one moment; `captured = published + in flight + sum of dropped`."""
+
+    source_id: str
+    captured: int
+    published: int
+    dropped: Mapping[str, int]
+    reconnects: int
+    state: SourceState
+    reason: str
+    objects: int
+    fps: float
+    latency_ms: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class SourceStats:
+    """Counters of one source. Every frame captured ends as published, or as dropped with a cause."""
+
+    source_id: str
+    captured: int = 0
+    published: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    reconnects: int = 0
+    state: SourceState = "connecting"
+    reason: str = ""
+    objects: int = 0
+    latency: Histogram = field(default_factory=Histogram)
+    first_ns: int | None = None
+    last_ns: int | None = None
+    _reported: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add_captured(self, count: int = 1) -> None:
+        """Count frames that arrived."""
+        with self._lock:
+            self.captured += count
+
+    def add_dropped(self, cause: str, count: int = 1) -> None:
+        """Count frames lost to `cause`."""
+        with self._lock:
+            self.dropped[cause] += count
+
+    def set_state(self, state: SourceState, reason: str, stream_epoch: int) -> None:
+        """Note the state of the source; each stream epoch after the first is a reconnect."""
+        with self._lock:
+            self.state, self.reason = state, reason
+            self.reconnects = max(self.reconnects, stream_epoch)
+
+    def add_published(self, latency_ms: float, objects: int, now_ns: int) -> None:
+        """Count a frame that reached the end of the pipeline, with its age there."""
+        with self._lock:
+            self.published += 1
+            self.objects = objects
+            self.first_ns = now_ns if self.first_ns is None else self.first_ns
+            self.last_ns = now_ns
+        self.latency.add(latency_ms)
+
+    def take_dropped(self) -> dict[str, int]:
+        """Return the losses by cause since this was last called."""
+        with self._lock:
+            news = self.dropped - self._reported
+            self._reported = Counter(self.dropped)
+        return dict(news)
+
+    @property
+    def fps(self) -> float:
+        """Published frames per second, from the first to the last one."""
+        if self.first_ns is None or self.last_ns is None or self.last_ns <= self.first_ns:
+            return 0.0
+        return (self.published - 1) * 1e9 / (self.last_ns - self.first_ns)
+
+    def snapshot(self) -> SourceSnapshot:
+        """Return the figures as they are now."""
+        latency = {**self.latency.summary(0.5, 0.9, 0.99), "max": round(self.latency.max, 3)}
+        with self._lock:
+            return SourceSnapshot(
+                self.source_id,
+                self.captured,
+                self.published,
+                dict(self.dropped),
+                self.reconnects,
+                self.state,
+                self.reason,
+                self.objects,
+                round(self.fps, 2),
+                latency,
+            )
+
+
+class PipelineStats:
+    """All figures of a run: one `SourceStats` per source, one histogram per stage."""
+
+    def __init__(self) -> None:
+        self.sources: dict[str, SourceStats] = {}
+        self.stages: dict[str, Histogram] = {}
+        self.latency = Histogram()
+        self.sink_dropped: dict[str, Counter[str]] = {}
+
+    def source(self, source_id: str) -> SourceStats:
+        """Return the counters of a source, made on first use."""
+        return self.sources.setdefault(source_id, SourceStats(source_id))
+
+    def add_stage_ms(self, stage_ms: Mapping[str, float]) -> None:
+        """Count how long one frame spent in each stage."""
+        for stage, ms in stage_ms.items():
+            histogram = self.stages.get(stage)
+            if histogram is None:
+                histogram = self.stages.setdefault(stage, Histogram())
+            histogram.add(ms)
+
+    def snapshot(self) -> list[SourceSnapshot]:
+        """Return the figures of every source as they are now."""
+        return [stats.snapshot() for stats in list(self.sources.values())]

@@ -1,0 +1,245 @@
+"""Wiring, accounting, failure and stopping of the pipeline, on fakes that run on real threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from engine.channel import Channel
+from engine.data import Packet
+from engine.errors import ConfigError, ModelError, SinkError, SourceError, StageError
+from engine.pipeline import Pipeline, PipelineOptions, summary_sources
+from tests.fakes import CountingSource, ListSink, OneTracker, PixelDetector
+
+JOIN_S = 5.0
+
+
+def accounted(pipeline: Pipeline) -> bool:
+    return all(s.captured == s.published + sum(s.dropped.values()) for s in pipeline.stats.snapshot())
+
+
+def engine_threads() -> list[str]:
+    return [
+        t.name
+        for t in threading.enumerate()
+        if t.name.split()[0] in {"capture", "detect", "collect", "track", "publish", "list"}
+    ]
+
+
+def test_every_frame_of_a_file_arrives_in_order_at_every_sink() -> None:
+    quick, slow = ListSink("quick", blocking=False), ListSink("list", work_s=0.001)
+    pipeline = Pipeline(CountingSource(count=50), PixelDetector(depth=3), OneTracker(), quick, slow)
+    pipeline.run()
+    for sink in (quick, slow):
+        assert [p.frame.frame_id for p in sink.packets] == list(range(50))
+        assert [p.seq for p in sink.packets] == list(range(50))
+        assert [int(p.detections.class_id[0]) for p in sink.packets] == list(range(50))
+        assert sink.events == ["open", "live", "ended", "close"]
+    assert summary_sources(pipeline.stats) == {
+        "numbers": {"captured": 50, "published": 50, "dropped": {}, "reconnects": 0}
+    }
+    assert engine_threads() == []
+
+
+def test_iterating_yields_every_packet_and_leaving_early_stops() -> None:
+    with Pipeline(CountingSource(count=1000), PixelDetector(), OneTracker()) as pipeline:
+        seen = []
+        for packet in pipeline:
+            assert isinstance(packet, Packet)
+            seen.append(packet.frame.frame_id)
+            if len(seen) == 5:
+                break
+    assert seen == [0, 1, 2, 3, 4]
+    assert accounted(pipeline)
+    assert pipeline.stopped
+    assert engine_threads() == []
+
+
+def test_live_source_with_a_slow_detector_drops_and_stays_fresh() -> None:
+    sink = ListSink()
+    source = CountingSource(count=200, is_live=True, gap_s=0.002)
+    pipeline = Pipeline(source, PixelDetector(depth=1, work_s=0.02), OneTracker(), sink)
+    pipeline.run()
+    figures = pipeline.stats.snapshot()[0]
+    assert figures.captured == 200
+    assert figures.dropped["overflow"] > 100
+    assert accounted(pipeline)
+    gaps = sum(sum(p.dropped.values()) for p in sink.packets)
+    assert gaps <= figures.dropped["overflow"]
+    # a frame waits for at most the inference before it: its age cannot grow with the length of the run
+    ages = [p.latency_ms for p in sink.packets]
+    assert max(ages[len(ages) // 2 :]) < 3 * max(ages[: len(ages) // 2]) + 100
+
+
+def test_frames_past_their_age_are_dropped_before_inference_and_counted() -> None:
+    options = PipelineOptions(max_age_ms=5.0, overflow="block")
+    detector = PixelDetector(depth=1, work_s=0.02)
+    pipeline = Pipeline(CountingSource(count=30, is_live=True, gap_s=0.001), detector, OneTracker(), options=options)
+    pipeline.run()
+    figures = pipeline.stats.snapshot()[0]
+    assert figures.dropped["age"] > 0
+    assert len(detector.batches) == figures.published
+    assert accounted(pipeline)
+
+
+def test_several_sources_share_the_detector_and_keep_their_own_order_and_tracker() -> None:
+    sink = ListSink()
+    sources = [CountingSource(name, count) for name, count in (("a", 30), ("b", 7), ("c", 50))]
+    detector = PixelDetector(depth=2, max_batch=4)
+    pipeline = Pipeline(sources, detector, OneTracker(), sink)
+    pipeline.run()
+    for name, count in (("a", 30), ("b", 7), ("c", 50)):
+        mine = [p for p in sink.packets if p.frame.source_id == name]
+        assert [p.frame.frame_id for p in mine] == list(range(count))
+        assert [p.seq for p in mine] == list(range(count))
+    assert [s.source_id for s in sink.statuses if s.state == "ended"] == ["b", "a", "c"]
+    assert max(len(batch) for batch in detector.batches) > 1
+    assert all(len({name for name, _ in batch}) == len(batch) for batch in detector.batches)
+
+
+def test_slots_bound_the_inferences_in_flight() -> None:
+    detector = PixelDetector(depth=2)
+    in_flight, worst, lock = [0], [0], threading.Lock()
+    submit, detect = detector.submit, detector.detect
+
+    def counting_submit(frames):  # type: ignore[no-untyped-def]
+        with lock:
+            in_flight[0] += 1
+            worst[0] = max(worst[0], in_flight[0])
+        return submit(frames)
+
+    def counting_detect(frames):  # type: ignore[no-untyped-def]
+        found = detect(frames)
+        with lock:
+            in_flight[0] -= 1
+        return found
+
+    detector.submit, detector.detect = counting_submit, counting_detect  # type: ignore[method-assign]
+    Pipeline(CountingSource(count=100), detector, OneTracker()).run()
+    assert worst[0] == 2
+
+
+def test_model_is_opened_and_closed_on_one_thread() -> None:
+    detector = PixelDetector()
+    Pipeline(CountingSource(), detector, OneTracker()).run()
+    assert detector.events == ["open on detect", "close on detect"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "stage", "cause"),
+    [
+        pytest.param({"detector": PixelDetector(error=ModelError("bad plan"))}, "collect", ModelError, id="detector"),
+        pytest.param({"sink": ListSink(error=SinkError("disk full"))}, "list", SinkError, id="slow sink"),
+        pytest.param(
+            {"sink": ListSink("quick", blocking=False, error=SinkError("no socket"))},
+            "publish",
+            SinkError,
+            id="quick sink",
+        ),
+        pytest.param(
+            {"source": CountingSource(fails_at=3, error=SourceError("unplugged"))},
+            "capture numbers",
+            SourceError,
+            id="source",
+        ),
+        pytest.param(
+            {"source": CountingSource(fails_at=3, error=ZeroDivisionError("bug"))},
+            "capture numbers",
+            ZeroDivisionError,
+            id="bug",
+        ),
+    ],
+)
+def test_first_failure_stops_everything_and_keeps_its_cause(parts, stage, cause) -> None:  # type: ignore[no-untyped-def]
+    pipeline = Pipeline(
+        parts.get("source", CountingSource(count=1000)),
+        parts.get("detector", PixelDetector()),
+        OneTracker(),
+        parts.get("sink", ListSink()),
+    )
+    with pytest.raises(StageError) as caught:
+        pipeline.run()
+    assert caught.value.stage == stage
+    assert isinstance(caught.value.__cause__, cause)
+    assert pipeline.stop(JOIN_S)
+    assert accounted(pipeline)
+    assert engine_threads() == []
+
+
+def test_failing_source_leaves_the_others_alone() -> None:
+    sink = ListSink()
+    good, bad = (
+        CountingSource("good", 60, gap_s=0.001),
+        CountingSource("bad", fails_at=2, error=SourceError("unplugged")),
+    )
+    pipeline = Pipeline([bad, good], PixelDetector(), OneTracker(), sink)
+    with pytest.raises(StageError, match="unplugged"):
+        pipeline.run()
+    assert sum(p.frame.source_id == "good" for p in sink.packets) == 60
+    ended = {s.source_id: s.reason for s in sink.statuses if s.state == "ended"}
+    assert ended == {"bad": "failed: unplugged", "good": "end of stream"}
+
+
+@pytest.mark.parametrize("is_live", [True, False], ids=["live", "file"])
+@pytest.mark.parametrize("slow_sink_s", [0.0, 0.05], ids=["quick sink", "slow sink"])
+def test_stop_ends_all_threads_and_accounts_for_frames_in_flight(is_live: bool, slow_sink_s: float) -> None:
+    sink = ListSink(work_s=slow_sink_s)
+    source = CountingSource(count=1_000_000, is_live=is_live, gap_s=0.001 if is_live else 0.0)
+    pipeline = Pipeline(source, PixelDetector(max_batch=2), OneTracker(), sink)
+    pipeline.start()
+    deadline = time.monotonic() + JOIN_S
+    while len(sink.packets) < 3 and time.monotonic() < deadline:
+        pipeline.wait(0.01)
+    assert pipeline.stop()
+    assert accounted(pipeline)
+    assert source.closed
+    assert sink.events[-1] == "close"
+    assert [p.seq for p in sink.packets] == sorted(p.seq for p in sink.packets)
+    if not is_live:  # what was published is also written
+        assert len(sink.packets) == pipeline.stats.snapshot()[0].published
+    assert engine_threads() == []
+
+
+def test_max_frames_bounds_each_source() -> None:
+    sink = ListSink()
+    pipeline = Pipeline(
+        [CountingSource("a", 100), CountingSource("b", 100)],
+        PixelDetector(),
+        OneTracker(),
+        sink,
+        options=PipelineOptions(max_frames=4),
+    )
+    pipeline.run()
+    assert {name: s["published"] for name, s in summary_sources(pipeline.stats).items()} == {"a": 4, "b": 4}
+
+
+def test_sources_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two sources are called numbers"):
+        Pipeline([CountingSource(), CountingSource()], PixelDetector(), OneTracker())
+
+
+def test_stage_times_of_every_step_are_measured() -> None:
+    pipeline = Pipeline(CountingSource(), PixelDetector(), OneTracker())
+    pipeline.run()
+    assert set(pipeline.stats.stages) == {"capture", "queue", "infer", "track", "publish"}
+    assert pipeline.stats.latency.count == 10
+
+
+def test_blocked_producer_is_released_by_abort() -> None:
+    channel: Channel[int] = Channel(1)
+    channel.put(1)
+    ended = threading.Event()
+
+    def produce() -> None:
+        with pytest.raises(Exception, match="closed"):
+            channel.put(2)
+        ended.set()
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    channel.abort()
+    assert ended.wait(JOIN_S)
+    thread.join()
+    assert channel.dropped["shutdown"] == 1
