@@ -1,0 +1,114 @@
+"""Messages to bytes and back: JSON by default, msgpack by choice, told apart by the first byte."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, cast
+
+import msgspec
+
+from engine.errors import ConfigError, WireError
+from engine.wire.messages import MAJOR, MESSAGE_TYPES, MINOR, TOPIC_ROOT, Message
+
+Encoding = Literal["json", "msgpack"]
+MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_TOPIC_BYTES = 1024
+
+_SCHEMA = re.compile(r"framewire\.([a-z_]{1,32})/(\d{1,4})\.(\d{1,4})", re.ASCII)
+_KIND_OF_TYPE: dict[type[Any], str] = {message_type: kind for kind, message_type in MESSAGE_TYPES.items()}
+_ESCAPES = {code: f"%{code:02X}" for code in [*range(32), 127, ord("/"), ord("%")]}
+
+
+class _Header(msgspec.Struct, gc=False):
+    schema: str
+
+
+_JSON_ENCODER = msgspec.json.Encoder()
+_MSGPACK_ENCODER = msgspec.msgpack.Encoder()
+_JSON_HEADER = msgspec.json.Decoder(_Header)
+_MSGPACK_HEADER = msgspec.msgpack.Decoder(_Header)
+_JSON_DECODERS = {kind: msgspec.json.Decoder(message_type) for kind, message_type in MESSAGE_TYPES.items()}
+_MSGPACK_DECODERS = {kind: msgspec.msgpack.Decoder(message_type) for kind, message_type in MESSAGE_TYPES.items()}
+
+
+def encode(message: Message, encoding: Encoding = "json") -> bytes:
+    """Return the body of a message.
+
+    Raises:
+        WireError: a number does not fit into 64 bits (msgpack), or a text is not valid Unicode.
+    """
+    encoder = _JSON_ENCODER if encoding == "json" else _MSGPACK_ENCODER
+    try:
+        return encoder.encode(message)
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise WireError(f"{kind_of(message)} message cannot be written as {encoding}: {error}") from error
+
+
+def decode(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Message:
+    """Return the message in `body`, JSON or msgpack; unknown fields are ignored.
+
+    Raises:
+        WireError: the bytes are longer than `max_bytes`, no message, of an unknown kind, or of another major version.
+    """
+    if len(body) > max_bytes:
+        raise WireError(f"body of {len(body)} bytes is over the limit of {max_bytes}: raise max_bytes if it is genuine")
+    is_json = body[:1] == b"{"
+    try:
+        header = (_JSON_HEADER if is_json else _MSGPACK_HEADER).decode(body)
+        kind = kind_of_schema(header.schema)
+        return (_JSON_DECODERS if is_json else _MSGPACK_DECODERS)[kind].decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError, MemoryError) as error:
+        raise WireError(f"body of {len(body)} bytes is no message ({error or type(error).__name__})") from error
+
+
+def kind_of(message: Message) -> str:
+    """Return the kind of a message, as its topic names it."""
+    return _KIND_OF_TYPE[type(message)]
+
+
+def kind_of_schema(schema: str) -> str:
+    """Return the kind that a schema name speaks of.
+
+    >>> kind_of_schema("framewire.frame/1.7")
+    'frame'
+
+    Raises:
+        WireError: it is no schema of this family, of another major version, or of a kind not known here.
+    """
+    match = _SCHEMA.fullmatch(schema)
+    if match is None:
+        raise WireError(f"schema {schema[:64]!r} is not of the form framewire.<kind>/<major>.<minor>")
+    kind, major = match.group(1), int(match.group(2))
+    if major != MAJOR:
+        raise WireError(f"message is {schema}, this reader knows {MAJOR}.x ({MAJOR}.{MINOR}): use a matching framewire")
+    if kind not in MESSAGE_TYPES:
+        raise WireError(f"message kind {kind!r} is unknown to {MAJOR}.{MINOR}: known are {', '.join(MESSAGE_TYPES)}")
+    return kind
+
+
+def topic_for(kind: str, source_id: str) -> str:
+    """Return the topic of a kind and source; the trailing slash keeps `cam1` from matching `cam10`.
+
+    A slash, percent sign or control character in `source_id` is percent-encoded.
+
+    >>> topic_for("frame", "gate")
+    'v1/frame/gate/'
+    """
+    return f"{TOPIC_ROOT}/{kind}/{source_id.translate(_ESCAPES)}/"
+
+
+def topic_of(message: Message) -> str:
+    """Return the topic of a message: by source, or by engine for heartbeats."""
+    name = getattr(message, "source_id", None)
+    return topic_for(kind_of(message), message.engine_id if name is None else name)
+
+
+def check_encoding(encoding: str) -> Encoding:
+    """Return `encoding` if it is one that exists.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if encoding not in ("json", "msgpack"):
+        raise ConfigError(f"encoding {encoding!r} is unknown: choose json or msgpack")
+    return cast(Encoding, encoding)

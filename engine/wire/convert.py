@@ -1,0 +1,170 @@
+"""Packets to messages, and messages back to columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data import NO_DETECTION, Packet, Run, SourceStatus, Tracks
+from engine.errors import WireError
+from engine.wire.messages import ClassScore, EosMessage, FrameMessage, Rle, StatusMessage, TrackedObject
+
+PIXEL_DECIMALS = 2
+SCORE_DECIMALS = 4
+MS_DECIMALS = 3
+MAX_MASK_PIXELS = 1 << 26
+
+
+def frame_message(packet: Packet) -> FrameMessage:
+    """Return what the wire says of a packet; the times and `seq` are those that publishing set."""
+    frame, run = packet.frame, packet.run
+    return FrameMessage(
+        engine_id=run.engine_id,
+        run_epoch=run.run_epoch,
+        source_id=frame.source_id,
+        stream_epoch=frame.stream_epoch,
+        seq=packet.seq,
+        frame_id=frame.frame_id,
+        captured_utc_ns=frame.captured_utc_ns,
+        captured_source=frame.captured_source,
+        captured_error_ns=frame.captured_error_ns,
+        pts_ns=frame.pts_ns,
+        published_utc_ns=packet.published_utc_ns,
+        latency_ms=round(packet.latency_ms, MS_DECIMALS),
+        stage_ms={stage: round(ms, MS_DECIMALS) for stage, ms in packet.stage_ms.items()},
+        width=frame.width,
+        height=frame.height,
+        dropped=dict(packet.dropped),
+        model=run.model,
+        objects=_objects(packet.tracks, packet.detections.extra, run.class_names),
+    )
+
+
+def status_message(status: SourceStatus, run: Run, *, seq: int, published_utc_ns: int) -> StatusMessage:
+    """Return what the wire says of a change in a source's state."""
+    info = status.info
+    return StatusMessage(
+        engine_id=run.engine_id,
+        run_epoch=run.run_epoch,
+        source_id=info.source_id,
+        stream_epoch=status.stream_epoch,
+        seq=seq,
+        published_utc_ns=published_utc_ns,
+        state=status.state,
+        reason=status.reason,
+        uri=info.uri,
+        is_live=info.is_live,
+        width=info.width,
+        height=info.height,
+        fps=info.fps,
+        frame_count=info.frame_count,
+        codec=info.codec,
+        decoder=info.decoder,
+    )
+
+
+def eos_message(
+    source_id: str, run: Run, *, seq: int = 0, published_utc_ns: int, last_seq: int | None, reason: str = ""
+) -> EosMessage:
+    """Return the last message of a source; `last_seq` is that of its last frame message."""
+    return EosMessage(
+        engine_id=run.engine_id,
+        run_epoch=run.run_epoch,
+        source_id=source_id,
+        seq=seq,
+        published_utc_ns=published_utc_ns,
+        last_seq=last_seq,
+        reason=reason,
+    )
+
+
+def tracks_from_message(message: FrameMessage) -> Tracks:
+    """Return the objects of a message as columns; `detection_index` is the row, or -1 where the box is predicted."""
+    objects = message.objects
+    rows = np.arange(len(objects), dtype=np.int32)
+    predicted = np.fromiter((o.predicted for o in objects), np.bool_, len(objects))
+    return Tracks(
+        np.array([o.xyxy for o in objects], np.float32).reshape(-1, 4),
+        [o.score for o in objects],
+        [o.class_id for o in objects],
+        [o.track_id for o in objects],
+        [o.age for o in objects],
+        np.where(predicted, NO_DETECTION, rows),
+    )
+
+
+def rle_from_mask(mask: NDArray[Any]) -> Rle:
+    """Return the run lengths of an (H, W) mask, columns first as in COCO.
+
+    >>> rle_from_mask(np.array([[0, 1], [0, 1]])).counts
+    [2, 2]
+    """
+    flat = np.asarray(mask, dtype=np.bool_).ravel(order="F")
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(np.concatenate(([0], edges, [flat.size]))).tolist()
+    if flat.size and flat[0]:
+        counts.insert(0, 0)
+    return Rle(size=[int(mask.shape[0]), int(mask.shape[1])], counts=counts)
+
+
+def mask_from_rle(rle: Rle) -> NDArray[np.bool_]:
+    """Return the (H, W) mask of run lengths.
+
+    Raises:
+        WireError: the size is over 64 megapixels, or the runs do not fill it exactly.
+    """
+    height, width = rle.size
+    if not 0 <= height * width <= MAX_MASK_PIXELS or sum(rle.counts) != height * width:
+        raise WireError(f"mask of size {rle.size} has runs over {sum(rle.counts)} pixels: they must fill it exactly")
+    values = np.arange(len(rle.counts)) % 2 == 1
+    return np.repeat(values, rle.counts).reshape((height, width), order="F")
+
+
+def _objects(tracks: Tracks, extra: Mapping[str, NDArray[Any]], names: tuple[str, ...]) -> list[TrackedObject]:
+    class_id = tracks.class_id.tolist()
+    known = len(names)
+    columns: list[list[Any]] = [
+        tracks.track_id.tolist(),
+        class_id,
+        [names[c] if 0 <= c < known else str(c) for c in class_id],
+        _rounded(tracks.score, SCORE_DECIMALS),
+        _rounded(tracks.xyxy, PIXEL_DECIMALS),
+        tracks.age.tolist(),
+        (tracks.detection_index == NO_DETECTION).tolist(),
+    ]
+    if extra:
+        columns += _extra_columns(tracks.detection_index.tolist(), extra, names)
+    return list(map(TrackedObject, *columns))
+
+
+def _rounded(values: NDArray[Any], decimals: int) -> list[Any]:
+    rounded: list[Any] = np.round(values.astype(np.float64), decimals).tolist()
+    return rounded
+
+
+def _extra_columns(index: list[int], extra: Mapping[str, NDArray[Any]], names: tuple[str, ...]) -> list[list[Any]]:
+    """Return the columns `mask`, `keypoints`, `xyxyxyxy`, `classes` by track, from those by detection."""
+
+    def by_track(name: str, convert: Any) -> list[Any]:
+        rows = extra.get(name)
+        return [None if rows is None or i == NO_DETECTION else convert(rows[i]) for i in index]
+
+    def points(row: NDArray[Any]) -> list[Any]:
+        return _rounded(np.asarray(row), SCORE_DECIMALS)
+
+    def corners(row: NDArray[Any]) -> list[Any]:
+        return _rounded(np.asarray(row).reshape(4, 2), PIXEL_DECIMALS)
+
+    def classes(row: NDArray[Any]) -> list[ClassScore]:
+        pairs = ((int(c), round(float(s), SCORE_DECIMALS)) for c, s in np.asarray(row).reshape(-1, 2))
+        return [ClassScore(c, names[c] if 0 <= c < len(names) else str(c), s) for c, s in pairs]
+
+    return [
+        by_track("mask", rle_from_mask),
+        by_track("keypoints", points),
+        by_track("xyxyxyxy", corners),
+        by_track("classes", classes),
+    ]
