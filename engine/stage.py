@@ -130,10 +130,10 @@ class Batcher:
         """
         while True:
             self._wait_for_first()
-            frames = self._take(self._max_batch)
+            frames = self._take(self._max_batch, set())
             deadline = time.monotonic() + self._wait_s
             while frames and len(frames) < self._wanted() and self._wait_until(deadline):
-                frames += self._take(self._max_batch - len(frames))
+                frames += self._take(self._max_batch - len(frames), {frame.source_id for frame in frames})
             ended = self._remove_ended()
             if frames or ended:
                 return Batch(frames, ended)
@@ -166,15 +166,15 @@ class Batcher:
                 self.condition.wait(remaining)
         return remaining > 0
 
-    def _take(self, count: int) -> list[Frame]:
-        """Take up to `count` frames, one source after the other; a source that was served goes to the end."""
+    def _take(self, count: int, served: set[str]) -> list[Frame]:
+        """Take up to `count` frames, one of each source not yet served; who was served goes to the end."""
         frames: list[Frame] = []
         with self.condition:
             for source_id in list(self._order):
                 if len(frames) == count:
                     break
                 channel, max_age_ms = self._inlets[source_id]
-                if not len(channel):
+                if not len(channel) or source_id in served:
                     continue
                 frame = channel.get()
                 self._order.remove(source_id)

@@ -323,6 +323,24 @@ class PublishStage(Stage["Packet | SourceStatus"]):
         if isinstance(item, SourceStatus):
             self._publish_status(item)
             return
+        try:
+            packet = self._publish(item)
+        except BaseException:
+            self._stats.source(item.frame.source_id).add_dropped("shutdown")
+            raise
+        for outlet in self._outlets:
+            outlet.put(packet)
+
+    def close(self) -> None:
+        """Close the quick sinks, and let the slow ones finish."""
+        try:
+            for sink in self._opened:
+                sink.close()
+        finally:
+            for outlet in self._outlets:
+                outlet.close()
+
+    def _publish(self, item: Packet) -> Packet:
         stats = self._stats.source(item.frame.source_id)
         started_ns = self._clock.monotonic_ns()
         packet = replace(
@@ -339,17 +357,7 @@ class PublishStage(Stage["Packet | SourceStatus"]):
         stats.add_published(latency_ms, len(packet.tracks), now_ns)
         self._stats.latency.add(latency_ms)
         self._stats.add_stage_ms({**packet.stage_ms, "publish": (now_ns - started_ns) / NS_PER_MS})
-        for outlet in self._outlets:
-            outlet.put(packet)
-
-    def close(self) -> None:
-        """Close the quick sinks, and let the slow ones finish."""
-        try:
-            for sink in self._opened:
-                sink.close()
-        finally:
-            for outlet in self._outlets:
-                outlet.close()
+        return packet
 
     def _publish_status(self, status: SourceStatus) -> None:
         if status.state == "ended":
