@@ -3,6 +3,7 @@
 from engine.wire.codec import (
     MAX_BODY_BYTES,
     Encoding,
+    VersionError,
     check_encoding,
     decode,
     encode,
@@ -57,6 +58,7 @@ __all__ = [
     "TOPIC_ROOT",
     "TrackedObject",
     "UNTRACKED",
+    "VersionError",
     "check_encoding",
     "decode",
     "encode",

@@ -19,6 +19,10 @@ _KIND_OF_TYPE: dict[type[Any], str] = {message_type: kind for kind, message_type
 _ESCAPES = {code: f"%{code:02X}" for code in [*range(32), 127, ord("/"), ord("%")]}
 
 
+class VersionError(WireError):
+    """A message of another major version than this reader knows."""
+
+
 class _Header(msgspec.Struct, gc=False):
     schema: str
 
@@ -48,7 +52,8 @@ def decode(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Message:
     """Return the message in `body`, JSON or msgpack; unknown fields are ignored.
 
     Raises:
-        WireError: the bytes are longer than `max_bytes`, no message, of an unknown kind, or of another major version.
+        VersionError: the message is of another major version.
+        WireError: the bytes are longer than `max_bytes`, no message, or of an unknown kind.
     """
     if len(body) > max_bytes:
         raise WireError(f"body of {len(body)} bytes is over the limit of {max_bytes}: raise max_bytes if it is genuine")
@@ -73,14 +78,17 @@ def kind_of_schema(schema: str) -> str:
     'frame'
 
     Raises:
-        WireError: it is no schema of this family, of another major version, or of a kind not known here.
+        VersionError: it is of another major version.
+        WireError: it is no schema of this family, or of a kind not known here.
     """
     match = _SCHEMA.fullmatch(schema)
     if match is None:
         raise WireError(f"schema {schema[:64]!r} is not of the form framewire.<kind>/<major>.<minor>")
     kind, major = match.group(1), int(match.group(2))
     if major != MAJOR:
-        raise WireError(f"message is {schema}, this reader knows {MAJOR}.x ({MAJOR}.{MINOR}): use a matching framewire")
+        raise VersionError(
+            f"message is {schema}, this reader knows {MAJOR}.x ({MAJOR}.{MINOR}): use a matching framewire"
+        )
     if kind not in MESSAGE_TYPES:
         raise WireError(f"message kind {kind!r} is unknown to {MAJOR}.{MINOR}: known are {', '.join(MESSAGE_TYPES)}")
     return kind

@@ -1,0 +1,133 @@
+"""Drawing boxes, labels and traces on frames with supervision's annotators, imported when first used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data import NO_DETECTION, Packet
+from engine.errors import ConfigError
+from engine.optional import require
+
+TRACE_FRAMES = 40
+REFERENCE_HEIGHT = 720
+
+
+@dataclass(frozen=True)
+class _Style:
+    """Widths and sizes that read well at one frame size."""
+
+    thickness: int
+    text_scale: float
+    text_thickness: int
+    text_padding: int
+
+    @staticmethod
+    def for_size(width: int, height: int) -> _Style:
+        """Return the style for frames of this size: at 720 rows two pixels wide, text half size."""
+        scale = max(min(width, height) / REFERENCE_HEIGHT, 0.25)
+        return _Style(
+            thickness=max(1, round(2 * scale)),
+            text_scale=max(0.3, 0.5 * scale),
+            text_thickness=max(1, round(1.2 * scale)),
+            text_padding=max(2, round(4 * scale)),
+        )
+
+
+class Overlay:
+    """Draws the tracks of packets: boxes, labels (id, class, score) and where each track came from.
+
+    The traces are remembered from packet to packet, per source: give each sink an overlay of its own, and call it
+    from one thread.
+
+    Args:
+        labels: write id, class and score above the boxes.
+        trace: draw the way of each track over the last `TRACE_FRAMES` frames.
+        color_by: one colour per `track` or per `class`.
+    """
+
+    def __init__(
+        self, *, labels: bool = True, trace: bool = True, color_by: Literal["track", "class"] = "track"
+    ) -> None:
+        if color_by not in ("track", "class"):
+            raise ConfigError(f"color_by is {color_by!r}: choose track or class")
+        self._labels = labels
+        self._trace = trace
+        self._color_by = color_by
+        self._painters: dict[tuple[str, int, int], _Painter] = {}
+
+    def draw(self, packet: Packet) -> NDArray[np.uint8]:
+        """Return a copy of the packet's image, (H, W, 3) uint8 BGR, with its tracks drawn.
+
+        Raises:
+            MissingDependencyError: supervision is not installed.
+        """
+        frame = packet.frame
+        key = (frame.source_id, frame.width, frame.height)
+        painter = self._painters.get(key)
+        if painter is None:
+            self._forget(frame.source_id)
+            style = _Style.for_size(frame.width, frame.height)
+            painter = self._painters[key] = _Painter(style, self._labels, self._trace, self._color_by)
+        return painter.draw(packet)
+
+    def _forget(self, source_id: str) -> None:
+        """Drop the traces of a source whose frames changed their size."""
+        for key in [key for key in self._painters if key[0] == source_id]:
+            del self._painters[key]
+
+
+class _Painter:
+    """The annotators of one source."""
+
+    def __init__(self, style: _Style, labels: bool, trace: bool, color_by: str) -> None:
+        sv = require("supervision")
+        lookup = sv.ColorLookup.TRACK if color_by == "track" else sv.ColorLookup.CLASS
+        self._boxes = sv.BoxAnnotator(thickness=style.thickness, color_lookup=lookup)
+        self._traces: Any = None
+        self._texts: Any = None
+        if trace:
+            self._traces = sv.TraceAnnotator(
+                position=sv.Position.BOTTOM_CENTER,
+                trace_length=TRACE_FRAMES,
+                thickness=style.thickness,
+                color_lookup=lookup,
+            )
+        if labels:
+            self._texts = sv.LabelAnnotator(
+                text_scale=style.text_scale,
+                text_thickness=style.text_thickness,
+                text_padding=style.text_padding,
+                color_lookup=lookup,
+            )
+
+    def draw(self, packet: Packet) -> NDArray[np.uint8]:
+        image: NDArray[np.uint8] = packet.frame.image.copy()
+        found = packet.tracks.to_supervision()
+        if self._traces is not None:
+            image = self._traces.annotate(image, found)
+        if len(found) == 0:
+            return image
+        image = self._boxes.annotate(image, found)
+        if self._texts is not None:
+            image = self._texts.annotate(image, found, labels=_texts_of(packet))
+        return image
+
+
+def _texts_of(packet: Packet) -> list[str]:
+    """Return a label per track, such as `#12 person 0.87`; `~` marks a box that is only predicted."""
+    tracks, run = packet.tracks, packet.run
+    columns = zip(
+        tracks.track_id.tolist(),
+        tracks.class_id.tolist(),
+        tracks.score.tolist(),
+        (tracks.detection_index == NO_DETECTION).tolist(),
+        strict=True,
+    )
+    return [
+        f"{f'#{track_id} ' if track_id >= 0 else ''}{run.class_name(class_id)} {'~' if predicted else ''}{score:.2f}"
+        for track_id, class_id, score, predicted in columns
+    ]

@@ -1,0 +1,106 @@
+"""Writing the bodies that the wire carries, one JSON object per line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+from engine.clock import SYSTEM_CLOCK, Clock
+from engine.data import Packet, Run, SourceStatus
+from engine.errors import SinkError
+from engine.protocols import SinkBase
+from engine.wire import Message, encode, eos_message, frame_message, status_message
+
+BUFFER_BYTES = 256 * 1024
+
+
+class JsonlWriter(SinkBase):
+    """Writes one line per packet, in the order of publishing; flushed each second and at the end.
+
+    Args:
+        path: the file, replaced if it exists.
+        frames_only: leave out the lines for states and ends of streams; so one line is one frame.
+        clock: for tests.
+    """
+
+    name = "jsonl"
+    blocking = True
+
+    def __init__(self, path: str | Path, *, frames_only: bool = True, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.path = Path(path)
+        self._frames_only = frames_only
+        self._clock = clock
+        self._file: BinaryIO | None = None
+        self._run = Run("", 0)
+        self._last_seq: dict[str, int] = {}
+        self._status_seq: dict[str, int] = {}
+
+    def open(self, run: Run) -> None:
+        """Create the file.
+
+        Raises:
+            SinkError: the folder does not exist or may not be written.
+        """
+        self._run = run
+        try:
+            self._file = self.path.open("wb", buffering=BUFFER_BYTES)
+        except OSError as error:
+            raise SinkError(
+                f"cannot write {self.path}: {error.strerror}: choose a folder that exists, with write access"
+            ) from error
+
+    def write(self, packet: Packet) -> None:
+        """Write one line.
+
+        Raises:
+            SinkError: the disk is full or gone.
+        """
+        self._last_seq[packet.frame.source_id] = packet.seq
+        self._line(frame_message(packet))
+
+    def status(self, status: SourceStatus) -> None:
+        """Write the state, unless only frames are wanted."""
+        if self._frames_only:
+            return
+        source_id = status.source_id
+        seq = self._status_seq.get(source_id, 0)
+        self._status_seq[source_id] = seq + 1
+        utc_ns = self._clock.utc_ns()
+        self._line(status_message(status, self._run, seq=seq, published_utc_ns=utc_ns))
+        if status.state == "ended":
+            last_seq = self._last_seq.get(source_id)
+            self._line(
+                eos_message(source_id, self._run, published_utc_ns=utc_ns, last_seq=last_seq, reason=status.reason)
+            )
+
+    def tick(self) -> None:
+        """Hand what is buffered to the system, so that a reader of the file is at most a second behind."""
+        if self._file is not None:
+            try:
+                self._file.flush()
+            except OSError as error:
+                raise self._full(error) from error
+
+    def close(self) -> None:
+        """Flush and close the file.
+
+        Raises:
+            SinkError: the last lines could not be written.
+        """
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as error:
+                raise self._full(error) from error
+
+    def _line(self, message: Message) -> None:
+        if self._file is None:
+            raise SinkError(f"{self.path} is not open: call open() before writing")
+        try:
+            self._file.write(encode(message) + b"\n")
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> SinkError:
+        return SinkError(f"cannot write {self.path}: {error.strerror}: free some space, or write elsewhere")

@@ -1,0 +1,223 @@
+"""Writing annotated video that browsers play: H.264 in MP4, with the times of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data import Packet, Run, SourceStatus
+from engine.errors import ConfigError, SinkError
+from engine.optional import require
+from engine.protocols import SinkBase
+
+DEFAULT_FPS = 30.0
+TIME_BASE = Fraction(1, 90_000)
+NS_PER_S = 1_000_000_000
+MAX_FPS_DENOMINATOR = 1001
+GREY = 114
+BT709 = 1
+MPEG_RANGE = 1
+
+Draw = Callable[[Packet], NDArray[np.uint8]]
+
+
+class VideoWriter(SinkBase):
+    """Writes one video per source, frame for frame at the source's own times.
+
+    Sizes are made even for H.264 by one grey column or row; a source that changes its size in mid-stream is fitted
+    into its first size. Where a source has no times, frames follow each other at its nominal rate (or `fps`).
+
+    Args:
+        path: `OUT.mp4`, also `.mkv` or `.mov`; replaced if it exists.
+        per_source: write `OUT_<source_id>.mp4` for each source, as several cannot share a file.
+        draw: makes the picture to write from a packet (the overlay); None writes the frame as it is.
+        fps: rate where the source has no times and no nominal rate; None means 30.
+        codec: FFmpeg's name of the encoder.
+        options: of the encoder, added to the defaults.
+
+    Raises:
+        ConfigError: the file name ends in nothing that holds video.
+    """
+
+    name = "video"
+    blocking = True
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        per_source: bool = False,
+        draw: Draw | None = None,
+        fps: float | None = None,
+        codec: str = "libx264",
+        options: dict[str, str] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
+            raise ConfigError(f"{self.path} is no video file name: end it in .mp4, .mkv or .mov")
+        if fps is not None and not 0 < fps <= 1000:
+            raise ConfigError(f"fps is {fps}: give frames per second between 0 and 1000")
+        self._per_source = per_source
+        self._draw = draw
+        self._fps = fps
+        self._codec = codec
+        self._options = {"preset": "veryfast", "crf": "23", "threads": "1"} if codec == "libx264" else {}
+        self._options.update(options or {})
+        self._nominal: dict[str, float] = {}
+        self._files: dict[str, _VideoFile] = {}
+
+    def path_for(self, source_id: str) -> Path:
+        """Return the file that a source is written to."""
+        if not self._per_source:
+            return self.path
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in source_id)
+        return self.path.with_name(f"{self.path.stem}_{safe}{self.path.suffix}")
+
+    def open(self, run: Run) -> None:
+        """Check that the folder can be written; the files begin with the first frames.
+
+        Raises:
+            SinkError: it does not exist or may not be written, or the encoder is missing.
+        """
+        av = require("av")
+        if self._codec not in av.codecs_available:
+            raise SinkError(f"this FFmpeg has no encoder {self._codec}: choose another codec, mpeg4 for example")
+        try:
+            self.path.parent.joinpath(f".{self.path.name}.probe").touch()
+            self.path.parent.joinpath(f".{self.path.name}.probe").unlink()
+        except OSError as error:
+            raise self._unwritable(self.path, error) from error
+
+    def write(self, packet: Packet) -> None:
+        """Encode one packet.
+
+        Raises:
+            SinkError: the disk is full, or a second source writes to one file.
+        """
+        source_id = packet.frame.source_id
+        file = self._files.get(source_id)
+        image = packet.frame.image if self._draw is None else self._draw(packet)
+        try:
+            if file is None:
+                file = self._files[source_id] = self._start(source_id, image)
+            file.write(image, packet.frame.pts_ns)
+        except require("av").FFmpegError as error:
+            raise self._unwritable(self.path_for(source_id), error) from error
+
+    def status(self, status: SourceStatus) -> None:
+        """Learn a source's rate, and finish its file when it ended."""
+        if status.info.fps:
+            self._nominal[status.source_id] = status.info.fps
+        file = self._files.get(status.source_id)
+        if status.state == "ended" and file is not None and (failed := self._finish(status.source_id, file)):
+            raise failed
+
+    def close(self) -> None:
+        """Finish all files.
+
+        Raises:
+            SinkError: the last frames could not be written.
+        """
+        files, self._files = self._files, {}
+        failed = [error for source_id, file in files.items() if (error := self._finish(source_id, file))]
+        if failed:
+            raise failed[0]
+
+    def _start(self, source_id: str, image: NDArray[np.uint8]) -> _VideoFile:
+        if not self._per_source and self._files:
+            raise SinkError(f"{self.path} already holds source {next(iter(self._files))}: use per_source for several")
+        fps = self._nominal.get(source_id) or self._fps or DEFAULT_FPS
+        return _VideoFile(self.path_for(source_id), image.shape[1], image.shape[0], fps, self._codec, self._options)
+
+    def _finish(self, source_id: str, file: _VideoFile) -> SinkError | None:
+        try:
+            file.close()
+        except require("av").FFmpegError as error:
+            return self._unwritable(self.path_for(source_id), error)
+        return None
+
+    @staticmethod
+    def _unwritable(path: Path, error: Any) -> SinkError:
+        reason = error.strerror or str(error)
+        return SinkError(f"cannot write {path}: {reason}: choose a folder that exists, with write access and space")
+
+
+class _VideoFile:
+    """One file being written."""
+
+    def __init__(self, path: Path, width: int, height: int, fps: float, codec: str, options: dict[str, str]) -> None:
+        av = require("av")
+        self._av = av
+        self._size_wh = (width + width % 2, height + height % 2)
+        self._rate = Fraction(fps).limit_denominator(MAX_FPS_DENOMINATOR)
+        faststart = {"movflags": "+faststart"} if path.suffix.lower() != ".mkv" else {}
+        self._container: Any = av.open(str(path), "w", options=faststart)
+        self._stream: Any = self._container.add_stream(codec, rate=self._rate, options=options)
+        self._stream.width, self._stream.height = self._size_wh
+        self._stream.pix_fmt = "yuv420p"
+        context = self._stream.codec_context
+        context.time_base = TIME_BASE
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = MPEG_RANGE
+        self._step = max(1, round(1 / self._rate / TIME_BASE))
+        self._first_pts_ns: int | None = None
+        self._last = -self._step
+
+    def write(self, image: NDArray[np.uint8], pts_ns: int | None) -> None:
+        """Encode one image at its stream time."""
+        picture = self._av.VideoFrame.from_ndarray(self._fitted(image), format="bgr24")
+        frame = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        frame.pts = self._time_of(pts_ns)
+        frame.time_base = TIME_BASE
+        for packet in self._stream.encode(frame):
+            packet.duration = packet.duration or self._step
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Write what the encoder holds, and the index; harmless when repeated."""
+        container, self._container = self._container, None
+        if container is None:
+            return
+        try:
+            for packet in self._stream.encode(None):
+                packet.duration = packet.duration or self._step
+                container.mux(packet)
+        finally:
+            container.close()
+
+    def _time_of(self, pts_ns: int | None) -> int:
+        """Return the time in `TIME_BASE`: that of the stream, or the next one at the nominal rate; always rising."""
+        time = self._last + self._step
+        if pts_ns is not None:
+            if self._first_pts_ns is None:
+                self._first_pts_ns = pts_ns - int(time * NS_PER_S * TIME_BASE)
+            time = round(Fraction(pts_ns - self._first_pts_ns, NS_PER_S) / TIME_BASE)
+            if time <= self._last:
+                time = self._last + 1
+        self._last = time
+        return time
+
+    def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the image in the size of the file, contiguous."""
+        width, height = self._size_wh
+        if image.shape[:2] == (height, width):
+            return np.ascontiguousarray(image)
+        if image.shape[1] > width or image.shape[0] > height or width - image.shape[1] > 1:
+            image = _resized(image, self._size_wh)
+        canvas = np.full((height, width, 3), GREY, np.uint8)
+        top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
+        canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+        return canvas
+
+
+def _resized(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the image as large as fits into a size, keeping its aspect."""
+    scale = min(size_wh[0] / image.shape[1], size_wh[1] / image.shape[0])
+    width, height = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    resized: NDArray[np.uint8] = require("cv2").resize(image, (width, height))
+    return resized

@@ -1,0 +1,98 @@
+"""Showing frames in a window on this machine's display."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data import Packet, Run
+from engine.errors import SinkError
+from engine.optional import require
+from engine.protocols import SinkBase
+
+QUIT_KEYS = frozenset((ord("q"), ord("Q"), 27))
+MAX_WINDOW_WH = (1600, 900)
+
+
+class Window(SinkBase):
+    """Shows each source in a window of its own; `q`, Escape or closing a window asks the run to end.
+
+    Args:
+        draw: makes the picture to show from a packet (the overlay); None shows the frame as it is.
+        on_quit: called once when the person asks to end.
+        title: first part of the windows' titles.
+    """
+
+    name = "window"
+    blocking = True
+
+    def __init__(
+        self,
+        draw: Callable[[Packet], NDArray[np.uint8]] | None = None,
+        *,
+        on_quit: Callable[[], None] | None = None,
+        title: str = "framewire",
+    ) -> None:
+        self._draw = draw
+        self._on_quit = on_quit
+        self._title = title
+        self._cv2: Any = None
+        self._shown: set[str] = set()
+        self._quit = False
+
+    def open(self, run: Run) -> None:
+        """Check that there is a display; the windows open with the first frames.
+
+        Raises:
+            SinkError: there is no display, or OpenCV was built without windows.
+        """
+        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise SinkError(
+                "cannot show a window: there is no display (DISPLAY and WAYLAND_DISPLAY are unset):"
+                " run in a desktop session, or save a video with --save OUT.mp4"
+            )
+        self._cv2 = require("cv2")
+
+    def write(self, packet: Packet) -> None:
+        """Show one packet.
+
+        Raises:
+            SinkError: the display refuses.
+        """
+        if self._quit:
+            return
+        cv2, title = self._cv2, f"{self._title} {packet.frame.source_id}"
+        image = packet.frame.image if self._draw is None else self._draw(packet)
+        try:
+            if title in self._shown and cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
+                self._ask_to_quit()
+                return
+            if title not in self._shown:
+                self._open_window(title, packet.frame.width, packet.frame.height)
+            cv2.imshow(title, image)
+            if cv2.waitKey(1) & 0xFF in QUIT_KEYS:
+                self._ask_to_quit()
+        except cv2.error as error:
+            raise SinkError(f"cannot show a window: {error}: save a video with --save OUT.mp4 instead") from error
+
+    def close(self) -> None:
+        """Close the windows."""
+        if self._cv2 is not None and self._shown:
+            self._cv2.destroyAllWindows()
+            self._shown.clear()
+
+    def _open_window(self, title: str, width: int, height: int) -> None:
+        scale = min(1.0, MAX_WINDOW_WH[0] / width, MAX_WINDOW_WH[1] / height)
+        self._cv2.namedWindow(title, self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO)
+        self._cv2.resizeWindow(title, max(1, int(width * scale)), max(1, int(height * scale)))
+        self._shown.add(title)
+
+    def _ask_to_quit(self) -> None:
+        self._quit = True
+        if self._on_quit is not None:
+            self._on_quit()
