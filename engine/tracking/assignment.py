@@ -1,0 +1,183 @@
+"""Which box belongs to which track: overlapping pairs without the full matrix, and the best one-to-one choice.
+
+The only user of `lap`. A scene has far fewer overlapping pairs than the N x M entries of an IoU matrix, and most of
+them are beyond doubt, so that the solver sees only the small rest. The choice is the optimal one all the same.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+_ROUNDS_BEFORE_SOLVER = 2
+
+
+class Pairs(NamedTuple):
+    """Pairs of boxes that overlap: row in the first set, row in the second, IoU in (0, 1]; (P,) each."""
+
+    row: Index
+    col: Index
+    iou: Array
+
+    def kept(self, which: Index) -> Pairs:
+        """Return the pairs at the positions `which`."""
+        return Pairs(self.row[which], self.col[which], self.iou[which])
+
+
+def _expand(low: Index, high: Index) -> tuple[Index, Index]:
+    """Return owner and value of every integer in the ranges low[i] <= value < high[i]."""
+    count = np.maximum(high - low, 0)
+    ends = np.cumsum(count)
+    owner = np.repeat(np.arange(len(low)), count)
+    value = np.arange(ends[-1]) + np.repeat(low - ends + count, count)
+    return owner, value
+
+
+def _sharing_columns(a: Array, b: Array) -> tuple[Index, Index]:
+    """Return the pairs of boxes that overlap in x: of two such intervals, one begins within the other."""
+    order_a, order_b = np.argsort(a[:, 0]), np.argsort(b[:, 0])
+    left_a, left_b = a[order_a, 0], b[order_b, 0]
+    begin_b, end_b = np.searchsorted(left_b, a[:, 0], "left"), np.searchsorted(left_b, a[:, 2], "left")
+    begin_a, end_a = np.searchsorted(left_a, b[:, 0], "right"), np.searchsorted(left_a, b[:, 2], "left")
+    row_1, rank_1 = _expand(begin_b, end_b)
+    col_2, rank_2 = _expand(begin_a, end_a)
+    return np.concatenate((row_1, order_a[rank_2])), np.concatenate((order_b[rank_1], col_2))
+
+
+def overlapping_pairs(a: Array, b: Array) -> Pairs:
+    """Return all pairs of boxes with a common area, and their IoU.
+
+    Args:
+        a: (N, 4) xyxy boxes with an area, finite.
+        b: (M, 4) likewise.
+
+    >>> overlapping_pairs(np.array([[0.0, 0, 2, 2], [9, 9, 10, 10]]), np.array([[1.0, 0, 3, 2]]))
+    Pairs(row=array([0]), col=array([0]), iou=array([0.33333333]))
+    """
+    if not len(a) or not len(b):
+        return Pairs(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))
+    row, col = _sharing_columns(a, b)
+    height = np.minimum(a[row, 3], b[col, 3])
+    height -= np.maximum(a[row, 1], b[col, 1])
+    keep = np.flatnonzero(height > 0)
+    row, col, height = row[keep], col[keep], height[keep]
+    p, q = a.take(row, axis=0), b.take(col, axis=0)
+    common = height * (np.minimum(p[:, 2], q[:, 2]) - np.maximum(p[:, 0], q[:, 0]))
+    area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
+    area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
+    return Pairs(row, col, common / (area_a[row] + area_b[col] - common))
+
+
+def _beyond_doubt(row: Index, col: Index, benefit: Array, rows: int, cols: int) -> NDArray[np.bool_]:
+    """Return which pairs some optimal choice surely contains; `benefit` ascends.
+
+    A pair can be fixed when its benefit is at least that of the best other pair of its row plus that of the best
+    other pair of its column: whatever else a choice does with the two, exchanging it for this pair loses nothing.
+    """
+    rank = np.arange(len(row))
+    best_of_row, best_of_col = np.zeros(rows, np.intp), np.zeros(cols, np.intp)
+    best_of_row[row], best_of_col[col] = rank, rank
+    is_best_of_row, is_best_of_col = best_of_row[row] == rank, best_of_col[col] == rank
+    second_of_row, second_of_col = np.zeros(rows), np.zeros(cols)
+    second_of_row[row[~is_best_of_row]] = benefit[~is_best_of_row]
+    second_of_col[col[~is_best_of_col]] = benefit[~is_best_of_col]
+    sure: NDArray[np.bool_] = is_best_of_row & is_best_of_col
+    sure &= benefit >= second_of_row[row] + second_of_col[col]
+    return sure
+
+
+def _solve(row: Index, col: Index, benefit: Array) -> tuple[Index, Index]:
+    import lap
+
+    rows, row_at = np.unique(row, return_inverse=True)
+    cols, col_at = np.unique(col, return_inverse=True)
+    gain = np.zeros((len(rows), len(cols)))
+    gain[row_at, col_at] = benefit
+    _, chosen, _ = lap.lapjv(gain.max() - gain, extend_cost=True)
+    taken = np.flatnonzero((chosen >= 0) & (gain[np.arange(len(rows)), chosen] > 0))
+    return rows[taken], cols[chosen[taken]]
+
+
+def assign(row: Index, col: Index, benefit: Array, rows: int, cols: int) -> tuple[Index, Index]:
+    """Return the one-to-one choice of pairs with the greatest total benefit.
+
+    Args:
+        row: (P,) first partner of each candidate pair, in [0, rows).
+        col: (P,) second partner, in [0, cols); a pair occurs once.
+        benefit: (P,) what choosing the pair is worth; pairs of no positive benefit are never chosen.
+        rows: number of first partners.
+        cols: number of second partners.
+
+    Returns:
+        The chosen rows and columns, in no particular order.
+
+    >>> assign(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([0.9, 0.8, 0.8]), 2, 2)
+    (array([0, 1]), array([1, 0]))
+    """
+    order = np.argsort(benefit, kind="stable")
+    order = order[np.searchsorted(benefit[order], 0.0, "right") :]
+    row, col, benefit = row[order], col[order], benefit[order]
+    chosen_rows, chosen_cols = [], []
+    for _ in range(_ROUNDS_BEFORE_SOLVER):
+        if not len(row):
+            break
+        sure = _beyond_doubt(row, col, benefit, rows, cols)
+        chosen_rows.append(row[sure])
+        chosen_cols.append(col[sure])
+        free_row, free_col = np.ones(rows, np.bool_), np.ones(cols, np.bool_)
+        free_row[row[sure]], free_col[col[sure]] = False, False
+        rest = np.flatnonzero(free_row[row] & free_col[col])
+        row, col, benefit = row[rest], col[rest], benefit[rest]
+    if len(row):
+        solved = _solve(row, col, benefit)
+        chosen_rows.append(solved[0])
+        chosen_cols.append(solved[1])
+    if not chosen_rows:
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    return np.concatenate(chosen_rows), np.concatenate(chosen_cols)
+
+
+class Rounds:
+    """Successive rounds of choosing among the same candidate pairs, each from what the earlier ones left free.
+
+    Attributes:
+        free_rows: (rows,) bool, no partner yet.
+        free_cols: (cols,) bool, no partner yet.
+    """
+
+    def __init__(self, pairs: Pairs, rows: int, cols: int) -> None:
+        self.pairs = pairs
+        self.free_rows = np.ones(rows, np.bool_)
+        self.free_cols = np.ones(cols, np.bool_)
+        self._rows: list[Index] = []
+        self._cols: list[Index] = []
+
+    def choose(self, benefit: Array, rows: NDArray[np.bool_], cols: NDArray[np.bool_]) -> None:
+        """Match among the `rows` and `cols` that are still free.
+
+        Args:
+            benefit: (P,) worth of each pair; only positive ones count.
+            rows: mask of the rows that take part.
+            cols: mask of the columns that take part.
+        """
+        open_rows, open_cols = rows & self.free_rows, cols & self.free_cols
+        keep = np.flatnonzero((benefit > 0) & open_rows[self.pairs.row] & open_cols[self.pairs.col])
+        if not len(keep):
+            return
+        row, col = self.pairs.row[keep], self.pairs.col[keep]
+        chosen_rows, chosen_cols = assign(row, col, benefit[keep], len(rows), len(cols))
+        self.free_rows[chosen_rows] = False
+        self.free_cols[chosen_cols] = False
+        self._rows.append(chosen_rows)
+        self._cols.append(chosen_cols)
+
+    def chosen(self) -> tuple[Index, Index]:
+        """Return the rows and columns matched so far."""
+        if not self._rows:
+            return np.zeros(0, np.intp), np.zeros(0, np.intp)
+        return np.concatenate(self._rows), np.concatenate(self._cols)

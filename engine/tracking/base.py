@@ -1,0 +1,238 @@
+"""What all trackers share: time, births, lives and deaths of tracks, ids, output. How boxes are matched is theirs."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.clock import NS_PER_S
+from engine.data import NO_DETECTION, Detections, Tracks
+from engine.errors import ConfigError
+from engine.tracking import kalman
+from engine.tracking.assignment import Rounds, overlapping_pairs
+from engine.tracking.events import EventLog, TrackEvent
+from engine.tracking.table import CONFIRMED, LOST, TENTATIVE, UNNAMED, Found, Rows, joined, row_dtype, usable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Index = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+PREDICTED_S = 1.0
+"""Without detections a track is shown as predicted for this long at least; a guess further ahead is no information."""
+
+
+class Matches(NamedTuple):
+    """Which track a detection belongs to: rows of the table, rows of `Found`, and which others begin a track."""
+
+    rows: Index
+    cols: Index
+    births: Index
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise `ConfigError` unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}: choose a value from {low:g} to {high:g}")
+
+
+class BaseTracker(ABC):
+    """A tracker of one source; subclasses say how detections are matched to tracks.
+
+    Every constructor argument is kept as an attribute of the same name, so that `clone()` can repeat it. Call all
+    methods from one thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        motion: kalman.MotionModel,
+        lost_s: float,
+        confirm_hits: int,
+        class_aware: bool,
+        max_objects: int,
+        min_score: float = 0.0,
+        coast_s: float = 0.0,
+        more_columns: list[tuple[Any, ...]] | None = None,
+    ) -> None:
+        check_range("lost_s", lost_s, 0.0, 3600.0)
+        check_range("confirm_hits", confirm_hits, 1, 1000)
+        check_range("max_objects", max_objects, 1, 100_000)
+        self.lost_s = lost_s
+        self.confirm_hits = confirm_hits
+        self.class_aware = class_aware
+        self.max_objects = max_objects
+        self._coast_s = coast_s
+        self._min_score = min_score
+        self._motion = motion
+        self._rows: Rows = np.zeros(0, row_dtype(more_columns))
+        self._log = EventLog(limit=10 * max_objects)
+        self._next_id = 1
+        self._now_ns: int | None = None
+        self._detected_ns: int | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def clone(self) -> Self:
+        """Return a new tracker with the same parameters and no tracks, for another source."""
+        return type(self)(**self.parameters)
+
+    def reset(self) -> None:
+        """End all tracks; ids go on counting."""
+        self._end(self._rows, self._now_ns or 0)
+        self._rows = self._rows[:0].copy()
+        self._now_ns = self._detected_ns = None
+
+    def events(self) -> list[TrackEvent]:
+        """Return what happened to tracks since the last call, in order; at most the newest 10 * `max_objects`."""
+        return self._log.drain()
+
+    def update(self, detections: Detections | None, captured_ns: int) -> Tracks:
+        """Return the tracks on this frame.
+
+        Args:
+            detections: what was found on the frame; boxes that are not finite or have no area are ignored. `None`
+                means that the detector did not run: the tracks are returned as predicted.
+            captured_ns: capture time of the frame on the monotonic clock, not before that of the last update.
+        """
+        self._predict(captured_ns)
+        if detections is None:
+            return self._predicted_tracks(captured_ns)
+        found = usable(detections, self._min_score, self.max_objects)
+        matches = self._match(found)
+        self._correct(matches, found, captured_ns)
+        self._rename_confirmed(captured_ns)
+        self._retire(captured_ns)
+        self._bear(matches.births, found, captured_ns)
+        self._detected_ns = captured_ns
+        return self._tracks(self._rows["state"] == CONFIRMED)
+
+    @abstractmethod
+    def _match(self, found: Found) -> Matches:
+        """Return which of the predicted tracks in `self._rows` each detection belongs to."""
+
+    def _rounds(self, found: Found) -> Rounds:
+        """Return the overlapping pairs of predicted tracks and detections, of equal class where that is asked for."""
+        pairs = overlapping_pairs(self._motion.decode(self._rows["mean"]), found.xyxy)
+        if self.class_aware:
+            same = np.flatnonzero(self._rows["class_id"][pairs.row] == found.class_id[pairs.col])
+            pairs = pairs.kept(same)
+        return Rounds(pairs, len(self._rows), len(found.xyxy))
+
+    def _missed(self) -> Mask:
+        """Return which tracks were not detected when the detector last ran."""
+        missed: Mask = self._rows["seen_ns"] < (self._detected_ns or 0)
+        return missed
+
+    def _predict(self, captured_ns: int) -> None:
+        rows = self._rows
+        seconds = 0.0 if self._now_ns is None else max(captured_ns - self._now_ns, 0) / NS_PER_S
+        self._now_ns = captured_ns
+        rows["age"] += 1
+        rows["detection"] = NO_DETECTION
+        if len(rows) and seconds > 0:
+            rows["mean"][:, 6:] *= ~self._missed()[:, None]
+            kalman.predict(rows["mean"], rows["cov"], self._motion.process(rows["mean"]), seconds)
+
+    def _correct(self, matches: Matches, found: Found, captured_ns: int) -> None:
+        at, cols, rows = matches.rows, matches.cols, self._rows
+        if not len(at):
+            return
+        xyxy = found.xyxy.take(cols, axis=0)
+        mean = rows["mean"][at]
+        rows["mean"][at], rows["cov"][at] = kalman.correct(
+            mean, rows["cov"][at], self._motion.encode(xyxy), self._motion.measurement(mean)
+        )
+        rows["observed"][at] = xyxy
+        rows["seen_ns"][at] = captured_ns
+        score = found.score[cols]
+        rows["score"][at] = score
+        rows["score_sum"][at] += score
+        rows["hits"][at] += 1
+        rows["class_id"][at] = found.class_id[cols]
+        rows["detection"][at] = found.source_row[cols]
+
+    def _rename_confirmed(self, captured_ns: int) -> None:
+        """Move detected tracks to `CONFIRMED`; those that are so for the first time get their number."""
+        rows = self._rows
+        detected = rows["detection"] != NO_DETECTION
+        resumed = np.flatnonzero(detected & (rows["state"] == LOST))
+        if len(resumed):
+            rows["state"][resumed] = CONFIRMED
+            self._log.add("resumed", captured_ns, rows.take(resumed))
+        new = np.flatnonzero(detected & (rows["state"] == TENTATIVE) & (rows["hits"] >= self.confirm_hits))
+        if len(new):
+            self._name(rows, new, captured_ns)
+            self._rows = rows.take(np.argsort(rows["track_id"], kind="stable"))
+
+    def _name(self, rows: Rows, new: Index, captured_ns: int) -> None:
+        rows["state"][new] = CONFIRMED
+        rows["track_id"][new] = np.arange(self._next_id, self._next_id + len(new))
+        self._next_id += len(new)
+        self._log.add("new", captured_ns, rows.take(new))
+
+    def _retire(self, captured_ns: int) -> None:
+        """Lose the tracks that were not detected, forget tentative ones at once and lost ones after `lost_s`."""
+        rows = self._rows
+        unseen = np.flatnonzero(rows["detection"] == NO_DETECTION)
+        if not len(unseen):
+            return
+        state, unseen_ns = rows["state"][unseen], captured_ns - rows["seen_ns"][unseen]
+        gone = (state == TENTATIVE) | (unseen_ns > self.lost_s * NS_PER_S)
+        lost = unseen[(state == CONFIRMED) & ~gone & (unseen_ns > self._coast_s * NS_PER_S)]
+        if len(lost):
+            rows["state"][lost] = LOST
+            self._log.add("lost", captured_ns, rows.take(lost))
+        self._remove(unseen[gone], captured_ns)
+
+    def _remove(self, gone: Index, captured_ns: int) -> None:
+        if not len(gone):
+            return
+        self._end(self._rows.take(gone), captured_ns)
+        keep = np.ones(len(self._rows), np.bool_)
+        keep[gone] = False
+        self._rows = self._rows.compress(keep)
+
+    def _end(self, rows: Rows, captured_ns: int) -> None:
+        self._log.add("ended", captured_ns, rows.compress(rows["state"] != TENTATIVE))
+
+    def _bear(self, births: Index, found: Found, captured_ns: int) -> None:
+        """Begin tracks; those on the first frame, or where one detection is enough, are confirmed at once."""
+        if not len(births):
+            return
+        self._make_room(len(births), captured_ns)
+        rows = np.zeros(len(births), self._rows.dtype)
+        rows["track_id"], rows["state"], rows["age"], rows["hits"] = UNNAMED, TENTATIVE, 1, 1
+        rows["observed"] = xyxy = found.xyxy.take(births, axis=0)
+        rows["mean"], rows["cov"] = kalman.start(self._motion, self._motion.encode(xyxy))
+        rows["first_ns"] = rows["seen_ns"] = captured_ns
+        rows["score"] = rows["score_sum"] = found.score[births]
+        rows["class_id"] = found.class_id[births]
+        rows["detection"] = found.source_row[births]
+        if self.confirm_hits == 1 or self._detected_ns is None:
+            self._name(rows, np.arange(len(rows)), captured_ns)
+        self._rows = joined(self._rows, rows)
+
+    def _make_room(self, births: int, captured_ns: int) -> None:
+        excess = len(self._rows) + births - 2 * self.max_objects
+        if excess > 0:
+            longest_unseen = np.argsort(self._rows["seen_ns"], kind="stable")[:excess]
+            self._remove(longest_unseen, captured_ns)
+
+    def _tracks(self, visible: Mask) -> Tracks:
+        rows = self._rows.compress(visible)
+        xyxy = self._motion.decode(rows["mean"])
+        return Tracks(xyxy, rows["score"], rows["class_id"], rows["track_id"], rows["age"], rows["detection"])
+
+    def _predicted_tracks(self, captured_ns: int) -> Tracks:
+        limit_ns = max(self.lost_s, PREDICTED_S) * NS_PER_S
+        recent = captured_ns - self._rows["seen_ns"] <= limit_ns
+        return self._tracks((self._rows["state"] == CONFIRMED) & recent)

@@ -1,0 +1,77 @@
+"""Life events of tracks: what began, vanished, came back and ended, each told once."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.tracking.table import Rows
+
+EventKind = Literal["new", "lost", "resumed", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackEvent:
+    """One change in the life of a track.
+
+    A track is `new` when its id first appears in the `Tracks`, `lost` when the id is no longer there and may come
+    back, `resumed` when it is there again, `ended` when it will never be. After `ended` nothing follows.
+
+    Attributes:
+        kind: what happened.
+        track_id: of which track.
+        captured_ns: time of the frame on which it happened.
+        class_id: class of the last detection.
+        first_seen_ns: capture time of the first detection, also where that came before the `new`.
+        last_seen_ns: capture time of the last detection.
+        mean_score: of all its detections.
+        hits: number of its detections.
+        xyxy: the last detected box in pixels.
+    """
+
+    kind: EventKind
+    track_id: int
+    captured_ns: int
+    class_id: int
+    first_seen_ns: int
+    last_seen_ns: int
+    mean_score: float
+    hits: int
+    xyxy: tuple[float, float, float, float]
+
+
+class EventLog:
+    """Keeps events until they are fetched, the newest `limit` of them; rows become objects only then."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._count = 0
+        self._entries: deque[tuple[EventKind, int, Rows]] = deque()
+
+    def add(self, kind: EventKind, captured_ns: int, rows: Rows) -> None:
+        """Note that `kind` happened to the tracks in `rows` (a copy, kept)."""
+        if not len(rows):
+            return
+        self._entries.append((kind, captured_ns, rows))
+        self._count += len(rows)
+        while self._count > self._limit and len(self._entries) > 1:
+            self._count -= len(self._entries.popleft()[2])
+
+    def drain(self) -> list[TrackEvent]:
+        """Return the events since the last call, in order, and forget them."""
+        events = [event for entry in self._entries for event in _events_of(*entry)]
+        self._entries.clear()
+        self._count = 0
+        return events
+
+
+def _events_of(kind: EventKind, captured_ns: int, rows: Rows) -> list[TrackEvent]:
+    mean_scores = rows["score_sum"] / rows["hits"]
+    columns = (rows["track_id"], rows["class_id"], rows["first_ns"], rows["seen_ns"], mean_scores, rows["hits"])
+    return [
+        TrackEvent(kind, track_id, captured_ns, class_id, first_ns, seen_ns, score, hits, tuple(xyxy))
+        for track_id, class_id, first_ns, seen_ns, score, hits, xyxy in zip(
+            *(column.tolist() for column in columns), rows["observed"].tolist(), strict=True
+        )
+    ]
