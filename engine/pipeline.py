@@ -161,6 +161,11 @@ class Pipeline:
             raise StageError(stage, error) from error
         return True
 
+    def finish(self) -> None:
+        """Take no more frames and let those inside reach the end; returns at once, `wait` tells when it is done."""
+        for source in self.sources:
+            source.interrupt()
+
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
         """Stop from any state, without raising; return whether every thread ended in time.
 

@@ -1,0 +1,234 @@
+"""Configuration: every key, its bounds and its meaning, as pydantic models that refuse unknown keys.
+
+`load_config` reads YAML, replaces `${NAME}` by environment variables (so that passwords stay out of files), applies
+`--set a.b=c` overrides, and validates. `configs/reference.yaml` lists every key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.errors import ConfigError
+
+DEFAULT_PUBLISH = "tcp://127.0.0.1:5555"
+PRESETS = (Path(__file__).parent / "presets", Path(__file__).parents[1] / "configs")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+class Section(BaseModel):
+    """A group of keys; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(Section):
+    """One camera, stream or file."""
+
+    uri: str = Field(
+        min_length=1,
+        description="Camera number, /dev/video0, rtsp://, http(s)://, a file, a folder of images, synthetic://",
+    )
+    source_id: str | None = Field(
+        None, pattern=r"^[^/\s]+$", description="Name on the wire; by default the file stem, host or cameraN"
+    )
+    realtime: bool = Field(False, description="Play a file at its own rate, as if it were live")
+    loop: bool = Field(False, description="Start a file again when it ends")
+    reader: Literal["auto", "process", "thread"] = Field(
+        "auto", description="Where a live source is read; auto: in a process that can be killed when a read hangs"
+    )
+    open_timeout_s: float = Field(10.0, gt=0, le=600, description="Time limit for opening a live source")
+    read_timeout_s: float = Field(5.0, gt=0, le=600, description="Time limit for one read of a live source")
+    reconnect: bool = Field(True, description="Reconnect a live source for ever, with exponential backoff")
+
+
+class DetectorConfig(Section):
+    """The model and how it runs."""
+
+    model: str = Field("demo", min_length=1, description="Model file or folder; demo: the embedded YOLOv3-tiny")
+    backend: str = Field("auto", description="auto, openvino, onnxruntime or tensorrt; auto says why it chose")
+    score_threshold: float = Field(0.25, ge=0, le=1, description="Detections below are dropped; raise for fewer, surer")
+    iou_threshold: float = Field(0.7, ge=0, le=1, description="NMS: boxes of a class that overlap more are duplicates")
+    classes: list[str | int] | None = Field(None, description="Names or numbers of the classes to keep; all when null")
+    performance: Literal["auto", "latency", "throughput"] = Field(
+        "auto", description="latency: all cores on one frame; throughput: several frames at once; auto: by the sources"
+    )
+    max_batch: int = Field(8, ge=1, le=256, description="Frames per inference at most, where the model allows batches")
+    head: str | None = Field(None, description="Layout of the output, where the file does not tell; see inspect")
+    names: list[str] | None = Field(None, description="Class names, where the file does not tell")
+
+
+class TrackerConfig(Section):
+    """The tracker; `parameters` are those of its class."""
+
+    type: str = Field("bytetrack", description="Name of the tracker, or none")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the tracker; see docs/tracking.md"
+    )
+
+
+class PipelineConfig(Section):
+    """Queues and limits."""
+
+    overflow: Literal["block", "drop_oldest"] | None = Field(
+        None, description="First queue of every source; null: drop_oldest for live sources, block for files"
+    )
+    max_age_ms: float | None = Field(1000.0, gt=0, description="Live frames older than this are not inferred")
+    batch_wait_ms: float = Field(5.0, ge=0, le=1000, description="How long a frame waits for those of other cameras")
+    max_frames: int | None = Field(None, ge=1, description="Stop after so many frames of each source")
+    engine_id: str | None = Field(None, pattern=r"^[^/\s]+$", description="Name of this engine on the wire; the host's")
+
+
+class PublishConfig(Section):
+    """The ZeroMQ stream."""
+
+    address: str = Field(DEFAULT_PUBLISH, description="Where to bind, or none")
+    encoding: Literal["json", "msgpack"] = Field("json", description="Form of the message bodies")
+    high_water_mark: int = Field(1000, ge=1, le=1_000_000, description="Messages queued per subscriber before dropping")
+
+
+class OutputConfig(Section):
+    """Files and windows."""
+
+    save: str | None = Field(None, description="Annotated H.264 video; with several sources one file each")
+    jsonl: str | None = Field(None, description="The published messages, one per line")
+    show: bool = Field(False, description="Show a window; q closes it and ends the run")
+
+
+class Config(Section):
+    """Everything that a run needs."""
+
+    sources: list[SourceConfig] = Field(default_factory=list, description="Cameras, streams and files")
+    detector: DetectorConfig = Field(default_factory=DetectorConfig, description="The model and how it runs")
+    tracker: TrackerConfig = Field(default_factory=TrackerConfig, description="The tracker")
+    pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Queues and limits")
+    publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")
+    output: OutputConfig = Field(default_factory=OutputConfig, description="Files and windows")
+
+
+def load_config(path: str | None, overrides: dict[str, Any], settings: Sequence[str] = ()) -> Config:
+    """Return the validated configuration of a file or preset, with overrides.
+
+    Args:
+        path: YAML file, name of a preset (`webcam`), or None for the defaults.
+        overrides: values by dotted key, as given by options; they win over the file.
+        settings: `a.b=value` texts of `--set`, parsed as YAML; they win over all.
+
+    Raises:
+        ConfigError: names the file, the key, what was found and what would do.
+    """
+    tree = _read(path) if path is not None else {}
+    for key, value in overrides.items():
+        _assign(tree, key, value)
+    for setting in settings:
+        key, sign, text = setting.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example --set detector.score_threshold=0.4")
+        try:
+            _assign(tree, key, yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {setting}: the value is not YAML: {error}") from error
+    try:
+        return Config.model_validate(_expand(tree))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path or "options")) from error
+
+
+def preset_names() -> list[str]:
+    """Return the names of the configurations that come with the package."""
+    return sorted({file.stem for folder in PRESETS for file in folder.glob("*.yaml")})
+
+
+def _read(path: str) -> dict[str, Any]:
+    file = Path(path)
+    if not file.is_file():
+        presets = [folder / f"{path}.yaml" for folder in PRESETS]
+        file = next((preset for preset in presets if preset.is_file()), file)
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"configuration {path} cannot be read ({error}): give a YAML file or one of {', '.join(preset_names())}"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"configuration {path} is not YAML: {error}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"configuration {path} holds a {type(tree).__name__}: expected keys such as sources, detector"
+        )
+    return tree
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, making the tables and list places on the way (`sources.0.realtime`)."""
+    *path, last = key.split(".")
+    node: Any = tree
+    for part in path:
+        if isinstance(node, list):
+            node = _item(node, part, key)
+        else:
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        if not isinstance(node, dict | list):
+            raise ConfigError(f"--set {key}: {part} is a value, it has no keys")
+    if isinstance(node, list):
+        _item(node, last, key)
+        node[int(last)] = value
+    else:
+        node[last] = value
+
+
+def _item(node: list[Any], part: str, key: str) -> Any:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(f"--set {key}: {part} is no place in a list of {len(node)}: count from 0")
+    return node[int(part)]
+
+
+def _expand(value: Any) -> Any:
+    """Replace `${NAME}` in every text by the environment variable."""
+    if isinstance(value, dict):
+        return {key: _expand(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item) for item in value]
+    return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
+
+
+def _variable(match: re.Match[str]) -> str:
+    name = match.group(1)
+    if name not in os.environ:
+        raise ConfigError(f"the configuration uses ${{{name}}}, and the environment has no {name}: export it")
+    return os.environ[name]
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    """Return one line per problem: where, what, and the nearest known key."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown key{_suggestion(problem['loc'])}")
+        else:
+            found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
+            lines.append(f"{where}: {problem['msg']}{found}")
+    return f"{origin}: " + f"\n{origin}: ".join(lines)
+
+
+def _suggestion(location: tuple[str | int, ...]) -> str:
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            inner = getattr(field.annotation, "__args__", (field.annotation,))[0]
+            model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
+    near = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1)
+    return f": did you mean {near[0]}?" if near else f": known are {', '.join(model.model_fields)}"

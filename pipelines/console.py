@@ -1,0 +1,168 @@
+"""What a person sees on the terminal: a live table, plain lines elsewhere, summaries and errors.
+
+Progress goes to stderr; stdout holds only results, so that `--json` can be piped. This is the only module that prints.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.logging import RichHandler
+from rich.table import Table
+
+from engine.stats import SourceSnapshot
+
+if TYPE_CHECKING:
+    from engine.pipeline import Pipeline
+
+PLAIN_EVERY_S = 5.0
+STATE_STYLE = {"live": "green", "connecting": "yellow", "stalled": "yellow", "offline": "red", "ended": "dim"}
+
+stderr = Console(stderr=True, highlight=False)
+stdout = Console(highlight=False)
+
+
+def set_up_logging(verbosity: int) -> None:
+    """Send log records to stderr: warnings by default, info with 1, debug with 2."""
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    handler = RichHandler(console=stderr, show_path=False, show_time=True, log_time_format="%H:%M:%S")
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler], force=True)
+
+
+def say(text: str) -> None:
+    """Print a line of progress on stderr."""
+    stderr.print(text, markup=False, soft_wrap=True)
+
+
+def fail(text: str) -> None:
+    """Print an error on stderr."""
+    stderr.print("error:", style="bold red", end=" ")
+    stderr.print(text, markup=False, soft_wrap=True)
+
+
+def result(text: str) -> None:
+    """Print a line of output on stdout, unstyled and unwrapped."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def result_json(value: Any, *, indent: int | None = None) -> None:
+    """Print one JSON value on stdout, on one line unless `indent` is given."""
+    result(json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def show_table(table: Table) -> None:
+    """Print a rich table on stdout."""
+    stdout.print(table)
+
+
+class RunView:
+    """Shows a run while it goes on: a live table on a terminal, a line per camera every few seconds elsewhere."""
+
+    def __init__(self, pipeline: Pipeline, *, quiet: bool = False) -> None:
+        self._pipeline = pipeline
+        self._quiet = quiet
+        self._live = None if quiet or not stderr.is_terminal else Live(console=stderr, refresh_per_second=4)
+        self._before: dict[str, tuple[float, int]] = {}
+        self._rates: dict[str, float] = {}
+        self._next_line = time.monotonic() + PLAIN_EVERY_S
+
+    def __enter__(self) -> RunView:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._live is not None:
+            self._live.update(self._table())
+            self._live.stop()
+
+    def refresh(self) -> None:
+        """Show the figures as they are now; cheap when nothing is due."""
+        if self._live is not None:
+            self._live.update(self._table())
+        elif not self._quiet and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + PLAIN_EVERY_S
+            for snapshot in self._pipeline.stats.snapshot():
+                say(self._line(snapshot))
+
+    def _table(self) -> Table:
+        table = Table(title=self._title(), title_justify="left", expand=False)
+        for name in ("camera", "state", "frames", "fps", "latency p50 / p99", "objects", "dropped"):
+            table.add_column(name, justify="left" if name in ("camera", "state") else "right")
+        for s in self._pipeline.stats.snapshot():
+            state = (
+                f"{s.state} ({s.reason})" if s.reason and s.state in ("offline", "stalled", "connecting") else s.state
+            )
+            table.add_row(
+                s.source_id,
+                f"[{STATE_STYLE.get(s.state, '')}]{state}[/]",
+                self._progress(s),
+                f"{self._rate(s):.1f}",
+                f"{s.latency_ms['p50']:.0f} / {s.latency_ms['p99']:.0f} ms",
+                str(s.objects),
+                text_of_dropped(s.dropped),
+            )
+        return table
+
+    def _title(self) -> str:
+        pipeline = self._pipeline
+        return f"framewire  {pipeline.run_facts.model}  {pipeline.wall_s:.0f} s  (Ctrl-C ends)"
+
+    def _line(self, s: SourceSnapshot) -> str:
+        return (
+            f"{s.source_id}: {s.state}{f' ({s.reason})' if s.reason else ''}, {self._progress(s)} frames, "
+            f"{self._rate(s):.1f} fps, latency p50 {s.latency_ms['p50']:.0f} p99 {s.latency_ms['p99']:.0f} ms, "
+            f"{s.objects} objects, dropped {text_of_dropped(s.dropped)}"
+        )
+
+    def _progress(self, s: SourceSnapshot) -> str:
+        source = next(source for source in self._pipeline.sources if source.info.source_id == s.source_id)
+        total = source.info.frame_count
+        limit = self._pipeline.options.max_frames
+        total = min(total, limit) if total and limit else total or limit
+        if not total or source.info.is_live:
+            return str(s.published)
+        left = max(total - s.published, 0) / s.fps if s.fps else 0.0
+        return f"{s.published}/{total} {100 * s.published // total} %" + (f" {left:.0f} s left" if left >= 1 else "")
+
+    def _rate(self, s: SourceSnapshot) -> float:
+        """Published frames per second over about the last second."""
+        now = time.monotonic()
+        then, published = self._before.setdefault(s.source_id, (now, s.published))
+        if now - then >= 1.0:
+            self._rates[s.source_id] = (s.published - published) / (now - then)
+            self._before[s.source_id] = (now, s.published)
+        return self._rates.get(s.source_id, s.fps)
+
+
+def text_of_dropped(dropped: Mapping[str, int]) -> str:
+    """Return the losses as text: `0`, or `12 overflow, 3 age`."""
+    return ", ".join(f"{count} {cause}" for cause, count in dropped.items() if count) or "0"
+
+
+def show_summary(summary: Mapping[str, Any]) -> None:
+    """Print the summary of a run for people, on stdout."""
+    table = Table(title="Summary", title_justify="left")
+    for name in ("camera", "captured", "published", "dropped", "reconnects"):
+        table.add_column(name, justify="left" if name == "camera" else "right")
+    for source_id, s in summary["sources"].items():
+        table.add_row(
+            source_id, str(s["captured"]), str(s["published"]), text_of_dropped(s["dropped"]), str(s["reconnects"])
+        )
+    show_table(table)
+    latency = summary["latency_ms"]
+    result(
+        f"{summary['fps']:.1f} fps; latency p50 {latency['p50']:.1f}, p99 {latency['p99']:.1f}, "
+        f"max {latency['max']:.1f} ms; {summary['model']} on {summary['backend']}"
+    )
+    result(f"{summary['wall_s']:.1f} s, {summary['cpu_s']:.1f} s of CPU, {summary['max_rss_mb']:.0f} MB at most")
+    for name, causes in summary.get("sink_dropped", {}).items():
+        result(f"{name} could not keep up: {text_of_dropped(causes)}")

@@ -1,0 +1,103 @@
+"""The main job: run a pipeline to its end or to Ctrl-C, show it, and sum it up.
+
+To follow one frame, read on in `engine/stage.py`, `engine/sources/`, `engine/detection/detector.py`,
+`engine/tracking/bytetrack.py`, `engine/sinks/zmq.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from engine.errors import EngineError, StageError
+from engine.pipeline import Pipeline, summary_sources
+from pipelines.console import RunView
+
+REFRESH_S = 0.1
+STOP_TIMEOUT_S = 0.7
+EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class Interrupt:
+    """Turns SIGINT and SIGTERM into a flag; a second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            os._exit(EXIT_INTERRUPTED)
+        self.requested = True
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        exit_code: as the command line returns it.
+        error: the failure that stopped it, if any.
+        clean: whether every thread has ended; if not, leave the process with `os._exit`.
+    """
+
+    exit_code: int
+    error: EngineError | None
+    clean: bool
+
+
+def run_to_the_end(pipeline: Pipeline, interrupt: Interrupt, *, quiet: bool = False) -> Outcome:
+    """Run `pipeline` until its sources end, a stage fails, a window is closed, or a signal comes."""
+    error: EngineError | None = None
+    with RunView(pipeline, quiet=quiet) as view:
+        pipeline.start()
+        try:
+            while not interrupt.requested and not pipeline.wait(REFRESH_S):
+                view.refresh()
+        except StageError as failure:
+            error = failure
+        clean = pipeline.stop(STOP_TIMEOUT_S)
+    if error is not None:
+        return Outcome(EXIT_FAILED, error, clean)
+    return Outcome(EXIT_INTERRUPTED if interrupt.requested else EXIT_DONE, None, clean)
+
+
+def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the machine-readable summary of a run, with `facts` beside the measured figures."""
+    stats = pipeline.stats
+    spans = [s for s in stats.sources.values() if s.first_ns is not None and s.last_ns is not None]
+    published = sum(s.published for s in spans)
+    busy_ns = max((s.last_ns or 0 for s in spans), default=0) - min((s.first_ns or 0 for s in spans), default=0)
+    mine, readers = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    rss_unit = 1024 * 1024 if sys.platform == "darwin" else 1024
+    sink_dropped = {name: dict(causes) for name, causes in stats.sink_dropped.items() if sum(causes.values())}
+    return {
+        "sources": summary_sources(stats),
+        "fps": round((published - 1) * 1e9 / busy_ns, 2) if published > 1 and busy_ns > 0 else 0.0,
+        "latency_ms": {**stats.latency.summary(0.5, 0.9, 0.99), "max": round(stats.latency.max, 3)},
+        "stage_ms": {stage: histogram.summary(0.5, 0.99) for stage, histogram in stats.stages.items()},
+        "backend": getattr(pipeline.detector, "backend", "none"),
+        "model": pipeline.run_facts.model,
+        "wall_s": round(pipeline.wall_s, 3),
+        "cpu_s": round(mine.ru_utime + mine.ru_stime + readers.ru_utime + readers.ru_stime, 3),
+        "max_rss_mb": round(mine.ru_maxrss / rss_unit, 1),
+        "interrupted": pipeline.stopped,
+        "sink_dropped": sink_dropped,
+        **(facts or {}),
+    }

@@ -1,0 +1,146 @@
+"""What is usable on this machine, and for each thing missing how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.errors import MissingDependencyError
+from engine.optional import require
+
+Verdict = Literal["ok", "missing", "broken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One part of the machine: whether it is usable, what was found, and what to do where it is not."""
+
+    part: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Return a finding per part; a part that cannot be examined is a finding too."""
+    checks: list[tuple[str, Callable[[], list[Finding]]]] = [
+        ("python", _python),
+        ("opencv", _opencv),
+        ("decode", _decode),
+        ("onnxruntime", _onnxruntime),
+        ("openvino", _openvino),
+        ("gpu", _gpu),
+        ("packages", _packages),
+        ("display", _display),
+        ("cameras", _cameras),
+    ]
+    findings: list[Finding] = []
+    for part, check in checks:
+        try:
+            findings += check()
+        except MissingDependencyError as error:
+            findings.append(Finding(part, "missing", str(error), "pip install --upgrade framewire"))
+        except Exception as error:  # noqa: BLE001 - a doctor survives what it examines
+            findings.append(Finding(part, "broken", f"{type(error).__name__}: {error}", "reinstall the package named"))
+    return findings
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> list[Finding]:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return [Finding("python", "ok", found)]
+
+
+def _opencv() -> list[Finding]:
+    cv2 = require("cv2")
+    build = cv2.getBuildInformation()
+    line = next((line.strip() for line in build.splitlines() if line.strip().startswith("GStreamer")), "GStreamer: NO")
+    has_gstreamer = "YES" in line
+    return [
+        Finding("opencv", "ok", f"{cv2.__version__}"),
+        Finding(
+            "opencv gstreamer",
+            "ok" if has_gstreamer else "missing",
+            " ".join(line.split()),
+            ""
+            if has_gstreamer
+            else "only for csi:// and Jetson decoders: use the OpenCV of JetPack (Dockerfile.jetson)",
+        ),
+    ]
+
+
+def _decode() -> list[Finding]:
+    av = require("av")
+    wanted = ("h264", "hevc", "av1", "vp9", "mjpeg", "mpeg4")
+    have = [codec for codec in wanted if codec in av.codecs_available]
+    lacking = [codec for codec in wanted if codec not in have]
+    verdict: Verdict = "missing" if lacking else "ok"
+    found = f"PyAV {av.__version__}, decodes {', '.join(have)}"
+    return [Finding("decode", verdict, found, f"no {', '.join(lacking)}: pip install --upgrade av" if lacking else "")]
+
+
+def _onnxruntime() -> list[Finding]:
+    ort = require("onnxruntime")
+    return [Finding("onnxruntime", "ok", f"{ort.__version__}, {', '.join(ort.get_available_providers())}")]
+
+
+def _openvino() -> list[Finding]:
+    if _version("openvino") is None:
+        return [Finding("openvino", "missing", "not installed", "pip install openvino (x86-64; about twice as fast)")]
+    openvino = require("openvino")
+    core = openvino.Core()
+    devices = ", ".join(core.available_devices)
+    capabilities = ", ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return [Finding("openvino", "ok", f"{_version('openvino')}, devices {devices}, CPU does {capabilities}")]
+
+
+def _gpu() -> list[Finding]:
+    probe = require("engine.backends.cuda_probe").probe_cuda()
+    findings = [Finding("nvidia gpu", "ok" if probe.usable else "missing", probe.found, probe.remedy)]
+    for distribution, extra in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "rtx")):
+        version = _version(distribution)
+        remedy = "" if version else f'pip install "framewire[{extra}]"'
+        if version and not probe.usable:
+            remedy = "it cannot run before there is a usable GPU: see nvidia gpu"
+        verdict: Verdict = "missing" if not version else "ok" if probe.usable else "broken"
+        findings.append(Finding(distribution, verdict, version or "not installed", remedy))
+    cuda = {name: _version(name) for name in ("pycuda", "cuda-bindings")}
+    have = ", ".join(f"{name} {version}" for name, version in cuda.items() if version)
+    remedy = "" if have else 'pip install "framewire[rtx]" (cuda-bindings) or "framewire[tensorrt]" (pycuda)'
+    findings.append(Finding("cuda for python", "ok" if have else "missing", have or "not installed", remedy))
+    return findings
+
+
+def _packages() -> list[Finding]:
+    names = ("framewire", "numpy", "pyzmq", "lap", "supervision", "msgspec")
+    return [Finding("packages", "ok", ", ".join(f"{name} {_version(name) or 'absent'}" for name in names))]
+
+
+def _display() -> list[Finding]:
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if display or sys.platform in ("darwin", "win32"):
+        return [Finding("display", "ok", display or sys.platform)]
+    return [Finding("display", "missing", "no DISPLAY", "--show needs a desktop; use --save OUT.mp4 instead")]
+
+
+def _cameras() -> list[Finding]:
+    devices = sorted(Path("/dev").glob("video*"))
+    if devices:
+        return [Finding("cameras", "ok", ", ".join(str(device) for device in devices))]
+    return [
+        Finding(
+            "cameras", "missing", "no /dev/video*", "plug one in, or pass it to the container: --device /dev/video0"
+        )
+    ]

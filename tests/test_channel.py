@@ -1,0 +1,127 @@
+"""The bounded hand-off between threads."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from engine.channel import Channel, ChannelClosedError, ChannelTimeoutError
+from engine.errors import ConfigError
+
+WAIT_S = 5.0
+
+
+def test_items_come_out_in_order() -> None:
+    channel: Channel[int] = Channel(3)
+    for item in range(3):
+        channel.put(item)
+    channel.close()
+    assert list(channel) == [0, 1, 2]
+
+
+def test_full_channel_drops_the_oldest_frame() -> None:
+    lost: list[tuple[int, str]] = []
+    channel: Channel[int] = Channel(2, "drop_oldest", on_drop=lambda item, cause: lost.append((item, cause)))
+    for item in range(4):
+        channel.put(item)
+    assert [channel.get(), channel.get()] == [2, 3]
+    assert lost == [(0, "overflow"), (1, "overflow")]
+    assert channel.dropped == {"overflow": 2}
+
+
+def test_full_channel_drops_the_newest_frame() -> None:
+    lost: list[tuple[int, str]] = []
+    channel: Channel[int] = Channel(1, "drop_newest", on_drop=lambda item, cause: lost.append((item, cause)))
+    channel.put(0)
+    channel.put(1)
+    assert channel.get() == 0
+    assert lost == [(1, "overflow")]
+
+
+def test_full_channel_blocks_until_an_item_is_taken() -> None:
+    channel: Channel[int] = Channel(1)
+    channel.put(0)
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (channel.put(1), done.set()))
+    thread.start()
+    assert not done.wait(0.05)
+    assert channel.get() == 0
+    assert done.wait(WAIT_S)
+    thread.join()
+    assert channel.get() == 1
+
+
+def test_waiting_reader_is_woken_by_close() -> None:
+    channel: Channel[int] = Channel(1)
+    seen: list[type[BaseException]] = []
+
+    def read() -> None:
+        try:
+            channel.get()
+        except ChannelClosedError as error:
+            seen.append(type(error))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    channel.close()
+    thread.join(WAIT_S)
+    assert seen == [ChannelClosedError]
+
+
+def test_closed_channel_refuses_items_and_still_gives_those_inside() -> None:
+    channel: Channel[int] = Channel(2)
+    channel.put(1)
+    channel.close()
+    with pytest.raises(ChannelClosedError):
+        channel.put(2)
+    assert channel.get() == 1
+    with pytest.raises(ChannelClosedError):
+        channel.get()
+
+
+def test_abort_drops_what_is_inside_with_the_cause() -> None:
+    lost: list[tuple[int, str]] = []
+    channel: Channel[int] = Channel(3, on_drop=lambda item, cause: lost.append((item, cause)))
+    channel.put(1)
+    channel.put(2)
+    channel.abort()
+    channel.abort()
+    assert lost == [(1, "shutdown"), (2, "shutdown")]
+    assert len(channel) == 0
+
+
+def test_get_gives_up_after_its_time_limit() -> None:
+    with pytest.raises(ChannelTimeoutError):
+        Channel[int](1).get(timeout_s=0.01)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "overflow", "message"),
+    [
+        pytest.param(0, "block", "capacity is 0", id="no room"),
+        pytest.param(1, "newest", "expected one of block, drop_oldest, drop_newest", id="unknown policy"),
+    ],
+)
+def test_impossible_channels_are_refused(capacity: int, overflow: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Channel(capacity, overflow)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest", "drop_newest"])
+def test_every_item_put_is_taken_or_counted_under_contention(overflow: str) -> None:
+    channel: Channel[int] = Channel(3, overflow)  # type: ignore[arg-type]
+    writers, each = 4, 500
+    taken: list[int] = []
+    reader = threading.Thread(target=lambda: taken.extend(channel))
+    reader.start()
+    threads = [threading.Thread(target=lambda: [channel.put(n) for n in range(each)]) for _ in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    channel.close()
+    reader.join(WAIT_S)
+    assert len(taken) + channel.dropped["overflow"] == writers * each
+    if overflow == "block":
+        assert channel.dropped["overflow"] == 0

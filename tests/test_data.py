@@ -1,0 +1,86 @@
+"""Frames and columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.data import Detections, Frame, Run, Tracks
+from engine.errors import ConfigError
+
+
+def test_image_of_a_frame_is_read_only() -> None:
+    frame = Frame(np.zeros((4, 6, 3), np.uint8), "gate", 0, 0, 0)
+    assert (frame.width, frame.height) == (6, 4)
+    with pytest.raises(ValueError, match="read-only"):
+        frame.image[0, 0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(np.zeros((4, 6), np.uint8), id="grayscale"),
+        pytest.param(np.zeros((4, 6, 4), np.uint8), id="with alpha"),
+        pytest.param(np.zeros((4, 6, 3), np.float32), id="float"),
+    ],
+)
+def test_image_of_another_form_is_refused(image: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match=r"expected uint8 \(H, W, 3\)"):
+        Frame(image, "gate", 0, 0, 0)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_columns_have_their_types_and_are_read_only(rows: int) -> None:
+    detections = Detections([[0, 0, 1, 1]] * rows, [0.5] * rows, [1] * rows)
+    assert detections.xyxy.shape == (rows, 4)
+    assert (detections.xyxy.dtype, detections.score.dtype, detections.class_id.dtype) == ("f4", "f4", "i4")
+    assert not detections.xyxy.flags.writeable
+    tracks = Tracks(detections.xyxy, detections.score, detections.class_id, range(rows))
+    assert (tracks.track_id.dtype, tracks.age.dtype, tracks.detection_index.dtype) == ("i8", "i4", "i4")
+
+
+def test_making_columns_leaves_the_callers_arrays_writeable() -> None:
+    score = np.ones(2, np.float32)
+    Detections(np.zeros((2, 4), np.float32), score, [0, 0])
+    score[0] = 0.5
+
+
+def test_columns_of_unequal_length_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"class_id has shape \(1,\): expected \(2,\)"):
+        Detections([[0, 0, 1, 1]] * 2, [0.5] * 2, [1])
+    with pytest.raises(ConfigError, match="column mask has 1 rows: expected 2"):
+        Detections([[0, 0, 1, 1]] * 2, [0.5] * 2, [1, 1], {"mask": np.zeros((1, 4, 4))})
+
+
+def test_choosing_rows_keeps_extra_columns_aligned() -> None:
+    keypoints = np.arange(6).reshape(3, 2)
+    detections = Detections([[0, 0, 1, 1]] * 3, [0.1, 0.5, 0.9], [0, 1, 2], {"keypoints": keypoints})
+    chosen = detections[detections.score > 0.4]
+    assert chosen.class_id.tolist() == [1, 2]
+    assert chosen.extra["keypoints"].tolist() == [[2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_detections_go_to_supervision_and_back(rows: int) -> None:
+    detections = Detections([[0, 1, 2, 3]] * rows, [0.5] * rows, [7] * rows)
+    back = Detections.from_supervision(detections.to_supervision())
+    assert np.array_equal(back.xyxy, detections.xyxy)
+    assert np.array_equal(back.score, detections.score)
+    assert np.array_equal(back.class_id, detections.class_id)
+
+
+def test_tracks_go_to_supervision_and_back_in_order_of_their_ids() -> None:
+    tracks = Tracks([[0, 1, 2, 3], [4, 5, 6, 7]], [0.5, 0.25], [7, 8], [3, 9])
+    there = tracks.to_supervision()
+    assert there.tracker_id.tolist() == [3, 9]
+    there = there[[1, 0]]
+    back = Tracks.from_supervision(there)
+    assert back.track_id.tolist() == [3, 9]
+    assert np.array_equal(back.xyxy, tracks.xyxy)
+    with pytest.raises(ConfigError, match="no tracker_id"):
+        Tracks.from_supervision(Detections.empty().to_supervision())
+
+
+def test_classes_without_a_name_are_called_by_their_number() -> None:
+    run = Run("jetson", 0, "model", ("person", "car"))
+    assert [run.class_name(n) for n in (0, 1, 2, -1)] == ["person", "car", "2", "-1"]

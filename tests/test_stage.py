@@ -1,0 +1,150 @@
+"""The thread written once, and the batcher."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from engine.channel import Channel, ChannelClosedError
+from engine.clock import FakeClock
+from engine.data import Frame
+from engine.stage import Batcher, Stage
+
+WAIT_S = 5.0
+
+
+class Recorder(Stage[int]):
+    def __init__(self, items: Iterable[int], fails_in: str = "") -> None:
+        super().__init__("recorder")
+        self.items, self.fails_in = items, fails_in
+        self.events: list[str] = []
+        self.ended = threading.Event()
+        self.error: BaseException | None = None
+
+    def note(self, event: str) -> None:
+        self.events.append(event)
+        if event == self.fails_in:
+            raise ValueError(event)
+
+    def open(self) -> None:
+        self.note("open")
+
+    def inbox(self) -> Iterable[int]:
+        return self.items
+
+    def work(self, item: int) -> None:
+        self.note(f"work {item}")
+
+    def close(self) -> None:
+        self.note("close")
+
+    def run_and_wait(self) -> None:
+        def on_end(stage: Stage[int], error: BaseException | None) -> None:
+            self.error = error
+            self.ended.set()
+
+        self.start(on_end)
+        assert self.ended.wait(WAIT_S)
+        assert self.join(WAIT_S)
+
+
+def test_stage_opens_works_and_closes_on_its_thread() -> None:
+    stage = Recorder([1, 2])
+    stage.run_and_wait()
+    assert stage.events == ["open", "work 1", "work 2", "close"]
+    assert stage.error is None
+
+
+@pytest.mark.parametrize("fails_in", ["open", "work 1", "close"])
+def test_stage_reports_its_failure_and_closes_all_the_same(fails_in: str) -> None:
+    stage = Recorder([1, 2], fails_in)
+    stage.run_and_wait()
+    assert stage.events[-1] == "close"
+    assert repr(stage.error) == repr(ValueError(fails_in))
+
+
+def test_closed_channel_is_a_normal_end() -> None:
+    def closed() -> Iterable[int]:
+        raise ChannelClosedError("stopped")
+        yield
+
+    stage = Recorder(closed())
+    stage.run_and_wait()
+    assert stage.error is None
+    assert stage.events == ["open", "close"]
+
+
+def frame(source_id: str, frame_id: int, captured_ns: int = 0) -> Frame:
+    return Frame(np.zeros((2, 2, 3), np.uint8), source_id, frame_id, captured_ns, 0)
+
+
+def batcher_of(
+    sources: dict[str, int],
+    max_batch: int,
+    *,
+    wait_s: float = 0.0,
+    clock: FakeClock | None = None,
+    max_age_ms: float | None = None,
+) -> tuple[Batcher, dict[str, Channel[Frame]], list[tuple[str, str]]]:
+    lost: list[tuple[str, str]] = []
+    batcher = Batcher(
+        max_batch, wait_s, on_old=lambda f, cause: lost.append((f.source_id, cause)), clock=clock or FakeClock()
+    )
+    channels: dict[str, Channel[Frame]] = {}
+    for name, count in sources.items():
+        channels[name] = Channel(8, condition=batcher.condition)
+        batcher.add(name, channels[name], max_age_ms)
+        for frame_id in range(count):
+            channels[name].put(frame(name, frame_id))
+    return batcher, channels, lost
+
+
+def names(frames: list[Frame]) -> list[str]:
+    return [f.source_id for f in frames]
+
+
+def test_batch_holds_one_frame_of_each_source_that_has_one() -> None:
+    batcher, _, _ = batcher_of({"a": 2, "b": 1, "c": 0}, 8)
+    assert names(batcher.get().frames) == ["a", "b"]
+
+
+def test_served_sources_go_to_the_end_of_the_queue() -> None:
+    batcher, _, _ = batcher_of({"a": 3, "b": 3, "c": 3}, 2)
+    assert [names(batcher.get().frames) for _ in range(3)] == [["a", "b"], ["c", "a"], ["b", "c"]]
+
+
+def test_batch_does_not_wait_for_a_silent_source_beyond_its_deadline() -> None:
+    batcher, _, _ = batcher_of({"a": 1, "silent": 0}, 2, wait_s=0.01)
+    assert names(batcher.get().frames) == ["a"]
+
+
+def test_batch_waits_for_a_frame_that_comes_before_the_deadline() -> None:
+    batcher, channels, _ = batcher_of({"a": 1, "late": 0}, 2, wait_s=WAIT_S)
+    late = threading.Timer(0.02, lambda: channels["late"].put(frame("late", 0)))
+    late.start()
+    assert names(batcher.get().frames) == ["a", "late"]
+    late.join()
+
+
+def test_old_frames_are_dropped_and_counted_and_the_next_one_is_taken() -> None:
+    clock = FakeClock()
+    batcher, channels, lost = batcher_of({"a": 1}, 1, clock=clock, max_age_ms=100)
+    clock.advance(0.2)
+    channels["a"].put(frame("a", 1, clock.monotonic_ns()))
+    assert [f.frame_id for f in batcher.get().frames] == [1]
+    assert lost == [("a", "age")]
+
+
+def test_end_of_each_source_is_told_once_after_its_last_frame() -> None:
+    batcher, channels, _ = batcher_of({"a": 1, "b": 0}, 2)
+    batcher.seal()
+    channels["a"].close()
+    batch = batcher.get()
+    assert (names(batch.frames), batch.ended) == (["a"], ["a"])
+    channels["b"].close()
+    assert batcher.get().ended == ["b"]
+    with pytest.raises(ChannelClosedError):
+        batcher.get()
