@@ -1,1 +1,1 @@
-"""Inference backends behind one protocol."""
+"""What runs a model: one protocol over ONNX Runtime, OpenVINO and TensorRT, and the readers of their files."""

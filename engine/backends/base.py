@@ -1,0 +1,169 @@
+"""The protocol of a backend: tensors in, tensors out, several submissions in flight.
+
+A backend runs one model file. `submit` starts an inference and returns a `Pending`; `Pending.result` waits for it.
+Where the model takes images, the backend is told how pixels become numbers (`ImageInput`) and then takes uint8 NHWC
+BGR batches, so that each can do the arithmetic where it is cheapest: in the graph, on the device or in one pass
+on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from numpy.typing import DTypeLike, NDArray
+
+from engine.errors import ConfigError
+
+Performance = Literal["latency", "throughput"]
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, shape and element type of one input or output.
+
+    Attributes:
+        name: the model's own name, or `input0`, `output0`, ... where the file gives none.
+        shape: sizes; None where the model leaves a size open.
+        dtype: numpy's name of the element type, for example `float32`.
+    """
+
+    name: str
+    shape: Shape
+    dtype: str
+
+    def __str__(self) -> str:
+        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.name} ({sizes}) {self.dtype}"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """How pixels become the numbers of the model's first input: `(pixel - mean) / std`, per channel.
+
+    Attributes:
+        size_hw: rows and columns that the model is fed.
+        color: channel order that the model wants; batches always come as BGR.
+        mean: of 0..255 pixels, in the model's channel order.
+        std: of 0..255 pixels, in the model's channel order.
+        layout: where the model has its channels.
+    """
+
+    size_hw: tuple[int, int]
+    color: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    layout: Literal["nchw", "nhwc"] = "nchw"
+
+    def __post_init__(self) -> None:
+        if min(self.size_hw) < 1 or max(self.size_hw) > 16384:
+            raise ConfigError(f"image size {self.size_hw} (rows, columns): each must be between 1 and 16384")
+        if len(self.mean) != 3 or len(self.std) != 3 or any(value == 0 for value in self.std):
+            raise ConfigError(f"mean {self.mean} and std {self.std}: expected three numbers each, std without 0")
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """How a model is to be run.
+
+    Attributes:
+        image: the first input takes images: feed uint8 (b, h, w, 3) BGR; None feeds every tensor as the model has it.
+        performance: one request over all cores (`latency`), or several side by side (`throughput`).
+        depth: submissions in flight; None leaves it to the backend.
+        max_batch: images per submission at most; 1 lets the backend fix the shape.
+        precision: arithmetic, for example `f32`, `bf16`; None is the backend's default.
+        threads: processor threads at most; None is all.
+        cache_dir: folder for compiled models, so that the next start is fast; None keeps none.
+    """
+
+    image: ImageInput | None = None
+    performance: Performance = "throughput"
+    depth: int | None = None
+    max_batch: int = 1
+    precision: str | None = None
+    threads: int | None = None
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.performance not in ("latency", "throughput"):
+            raise ConfigError(f'performance is "{self.performance}": expected "latency" or "throughput"')
+        for name in ("depth", "max_batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}: expected 1 or more")
+
+
+@runtime_checkable
+class Pending(Protocol):
+    """One inference under way."""
+
+    def result(self) -> tuple[NDArray[Any], ...]:
+        """Wait, and return the outputs in the order of `Backend.outputs`. Raises `ModelError`.
+
+        The arrays belong to the backend and are valid until `release`; treat them as read-only. Any thread.
+        """
+
+    def release(self) -> None:
+        """Give the slot back; harmless when repeated. Any thread."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Runs one model. `open`, `submit` and `close` are called on one thread; a `Pending` on any one other."""
+
+    @property
+    def name(self) -> str:
+        """Short name: `openvino`, `onnxruntime`, ..."""
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic that is used; known once open."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What `submit` takes; known once open."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What `Pending.result` returns; known once open."""
+
+    @property
+    def depth(self) -> int:
+        """Submissions that may be in flight; known once open."""
+
+    def open(self) -> None:
+        """Load and compile the model. Raises `ModelError`; harmless when repeated."""
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+        """Return uninitialised host memory from which `submit` is fastest (pinned, where that matters)."""
+
+    def submit(self, feeds: Mapping[str, NDArray[Any]]) -> Pending:
+        """Start one inference; the arrays in `feeds` must not change until `Pending.result` returned.
+
+        Raises:
+            ConfigError: `depth` submissions are in flight already, the backend is closed, or a feed does not fit.
+        """
+
+    def close(self) -> None:
+        """Free the model; harmless when repeated."""
+
+
+def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, NDArray[Any]]) -> None:
+    """Raise `ConfigError` unless `feeds` has exactly the names, shapes and types of `inputs`."""
+    if set(feeds) != {spec.name for spec in inputs}:
+        raise ConfigError(f"fed {sorted(feeds)}: the model takes {[str(spec) for spec in inputs]}")
+    for spec in inputs:
+        array = feeds[spec.name]
+        fits = len(array.shape) == len(spec.shape) and all(
+            want is None or want == got for want, got in zip(spec.shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != spec.dtype:
+            raise ConfigError(f"fed {spec.name} with {array.dtype} {array.shape}: the model takes {spec}")
+
+
+def image_spec(name: str, image: ImageInput, batch: int | None) -> TensorSpec:
+    """Return what `submit` takes for a first input that takes images."""
+    return TensorSpec(name, (batch, *image.size_hw, 3), "uint8")

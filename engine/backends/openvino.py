@@ -1,0 +1,194 @@
+"""OpenVINO on the processor: the fastest way here on x86-64, for `.onnx`, IR (`.xml`) and `.tflite`.
+
+What pays (measured, docs/detection.md): several requests side by side on one thread each instead of one request
+over all cores, and uint8 images with the normalisation inside the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from engine.backends.base import BackendOptions, ImageInput, TensorSpec, check_feeds, image_spec
+from engine.backends.slots import Slots
+from engine.errors import ConfigError, ModelError
+from engine.optional import require
+
+INSTALL_HINT = "pip install openvino, or choose --backend onnxruntime"
+
+
+class OpenVinoBackend:
+    """Runs a model with OpenVINO's CPU plugin."""
+
+    name = "openvino"
+
+    def __init__(self, path: Path, options: BackendOptions | None = None) -> None:
+        self._path = Path(path)
+        self._options = options or BackendOptions()
+        self._slots: Slots[Any] | None = None
+        self._compiled: Any = None
+        self.inputs: tuple[TensorSpec, ...] = ()
+        self.outputs: tuple[TensorSpec, ...] = ()
+        self.depth = self._options.depth or 1
+        self.precision = "unknown until open"
+
+    def open(self) -> None:
+        """Load and compile the model. Raises `ModelError`."""
+        if self._compiled is not None:
+            return
+        openvino = require("openvino", hint=INSTALL_HINT)
+        try:
+            self._compile(openvino)
+        except RuntimeError as error:
+            raise ModelError(f"{self._path}: OpenVINO cannot load it: {_reason(error)}") from error
+
+    def _compile(self, openvino: Any) -> None:
+        core = openvino.Core()
+        model = core.read_model(str(self._path))
+        specs = _specs(model.inputs, "input")
+        outputs = _specs(model.outputs, "output")
+        if not specs or not outputs:
+            raise ModelError(f"{self._path}: the model has {len(specs)} inputs and {len(outputs)} outputs")
+        if self._options.image is not None:
+            _fix_sizes(openvino, model, specs[0], self._options.image, self._options.max_batch)
+            outputs = _specs(model.outputs, "output")
+            specs = (image_spec(specs[0].name, self._options.image, _shape(model.inputs[0])[0]), *specs[1:])
+            model = _with_image_input(openvino, model, self._options.image)
+        compiled = core.compile_model(model, "CPU", self._settings())
+        self.inputs, self.outputs = specs, outputs
+        self.precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self.depth = self._options.depth or _default_depth(compiled, self._options)
+        self._slots = Slots([compiled.create_infer_request() for _ in range(self.depth)])
+        self._compiled = compiled
+
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": self._options.performance.upper(),
+            "INFERENCE_PRECISION_HINT": self._options.precision or "f32",
+        }
+        if self._options.threads:
+            settings["INFERENCE_NUM_THREADS"] = self._options.threads
+        if self._options.cache_dir:
+            settings["CACHE_DIR"] = str(self._options.cache_dir)
+        return settings
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+        """Return uninitialised memory."""
+        return np.empty(tuple(shape), dtype)
+
+    def submit(self, feeds: Mapping[str, NDArray[Any]]) -> OpenVinoPending:
+        """Start an inference; the arrays are read in place."""
+        if self._slots is None:
+            raise ConfigError("the backend is closed: call open() first")
+        check_feeds(self.inputs, feeds)
+        openvino = require("openvino", hint=INSTALL_HINT)
+        tensors = {
+            index: openvino.Tensor(np.ascontiguousarray(feeds[spec.name]), shared_memory=True)
+            for index, spec in enumerate(self.inputs)
+        }
+        request = self._slots.take()
+        request.start_async(tensors)
+        return OpenVinoPending(request, self._slots, self._path, tensors)
+
+    def close(self) -> None:
+        """Free the model; requests in flight end first."""
+        self._slots = None
+        self._compiled = None
+
+
+class OpenVinoPending:
+    """An inference under way on a request of its own."""
+
+    def __init__(self, request: Any, slots: Slots[Any], path: Path, tensors: Mapping[int, Any]) -> None:
+        self._request = request
+        self._slots = slots
+        self._path = path
+        self._tensors = tensors  # keeps the memory of the feeds alive
+
+    def result(self) -> tuple[NDArray[Any], ...]:
+        """Wait, and return views of the outputs."""
+        if self._request is None:
+            raise ConfigError("the result was released already")
+        try:
+            self._request.wait()
+        except RuntimeError as error:
+            raise ModelError(f"{self._path}: inference failed: {_reason(error)}") from error
+        return tuple(tensor.data for tensor in self._request.output_tensors)
+
+    def release(self) -> None:
+        """Wait until the request is idle and give it back."""
+        request, self._request = self._request, None
+        if request is not None:
+            request.wait_for(10_000)
+            self._slots.give(request)
+
+
+def read_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return inputs and outputs of a model file, as OpenVINO reads it. Raises `ModelError`."""
+    openvino = require("openvino", hint=INSTALL_HINT)
+    try:
+        model = openvino.Core().read_model(str(path))
+        return _specs(model.inputs, "input"), _specs(model.outputs, "output")
+    except RuntimeError as error:
+        raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from error
+
+
+def _fix_sizes(openvino: Any, model: Any, first: TensorSpec, image: ImageInput, max_batch: int) -> None:
+    """Set the sizes that the model leaves open: a graph of known sizes runs faster and in less memory."""
+    if None not in first.shape:
+        return
+    rows, columns = image.size_hw
+    sizes = (3, rows, columns) if image.layout == "nchw" else (rows, columns, 3)
+    batch = first.shape[0] or (1 if max_batch == 1 else openvino.Dimension(1, max_batch))
+    model.reshape({0: openvino.PartialShape([batch, *sizes])})
+
+
+def _with_image_input(openvino: Any, model: Any, image: ImageInput) -> Any:
+    from openvino.preprocess import ColorFormat, PrePostProcessor
+
+    steps = PrePostProcessor(model)
+    first = steps.input(0)
+    first.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    first.tensor().set_color_format(ColorFormat.BGR)
+    first.model().set_layout(openvino.Layout(image.layout.upper()))
+    pixels = first.preprocess().convert_element_type(openvino.Type.f32)
+    if image.color == "rgb":
+        pixels = pixels.convert_color(ColorFormat.RGB)
+    if any(image.mean):
+        pixels = pixels.mean(list(image.mean))
+    if any(value != 1.0 for value in image.std):
+        pixels.scale(list(image.std))
+    return steps.build()
+
+
+def _default_depth(compiled: Any, options: BackendOptions) -> int:
+    """Return the requests that keep all cores busy, at least two where throughput is wanted."""
+    if options.performance == "latency":
+        return 1
+    return max(2, int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
+
+
+def _specs(ports: Sequence[Any], kind: str) -> tuple[TensorSpec, ...]:
+    specs = []
+    for index, port in enumerate(ports):
+        name = min(port.get_names(), default=f"{kind}{index}")
+        specs.append(TensorSpec(name, _shape(port), np.dtype(port.element_type.to_dtype()).name))
+    return tuple(specs)
+
+
+def _shape(port: Any) -> tuple[int | None, ...]:
+    shape = port.partial_shape
+    if shape.rank.is_dynamic:
+        return ()
+    return tuple(None if size.is_dynamic else int(size.get_length()) for size in shape)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the line of an OpenVINO error that says what is wrong; the others name its own source files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", 'Check "', "While"))]
+    return (telling or lines or [type(error).__name__])[-1][:300]

@@ -1,0 +1,40 @@
+"""From uint8 images to the numbers of a model, on the host: for backends that cannot fold it into their graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends.base import ImageInput
+
+
+class Normaliser:
+    """Writes `(pixel - mean) / std` of a uint8 NHWC BGR batch into a float batch of the model's layout.
+
+    The channels are split once into byte planes that are kept, then each plane is scaled straight into its place:
+    a third of the time of an indexed table and a tenth of the naive form (`tools/bench_preprocess.py`).
+    """
+
+    def __init__(self, image: ImageInput) -> None:
+        self._mean = np.asarray(image.mean, np.float32)
+        self._factor = (1.0 / np.asarray(image.std, np.float64)).astype(np.float32)
+        self._nchw = image.layout == "nchw"
+        self._source_channel = (2, 1, 0) if image.color == "rgb" else (0, 1, 2)
+        self._planes = [np.empty(image.size_hw, np.uint8) for _ in range(3)]
+
+    def write(self, batch: NDArray[np.uint8], out: NDArray[Any]) -> None:
+        """Fill `out`, (b, 3, h, w) or (b, h, w, 3) as the layout says, from `batch`, uint8 (b, h, w, 3) BGR."""
+        for image, target in zip(batch, out, strict=True):
+            cv2.split(image, self._planes)
+            for channel, source in enumerate(self._source_channel):
+                self._scale(self._planes[source], channel, target[channel] if self._nchw else target[..., channel])
+
+    def _scale(self, plane: NDArray[np.uint8], channel: int, target: NDArray[Any]) -> None:
+        if self._mean[channel] == 0:
+            np.multiply(plane, self._factor[channel], out=target, casting="same_kind")
+            return
+        np.subtract(plane, self._mean[channel], out=target, casting="same_kind")
+        np.multiply(target, self._factor[channel], out=target, casting="same_kind")

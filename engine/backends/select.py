@@ -1,0 +1,134 @@
+"""The table of backends, and which one runs a model file.
+
+A backend is a row in `BACKENDS`; its module is imported when it is chosen, never before.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import cast
+
+from engine.backends.base import Backend, BackendOptions
+from engine.errors import ConfigError
+from engine.optional import require
+
+
+@dataclass(frozen=True, slots=True)
+class BackendEntry:
+    """Where a backend is and what it can run.
+
+    Attributes:
+        target: `module:Class`, constructed as `Class(path, BackendOptions)`.
+        packages: distributions of which one must be importable; empty where `probe` says it all.
+        suffixes: model files it runs.
+        install: what to do where it is missing.
+        probe: `module:function`, called with the path; returns None where it can run here, else why not.
+        reason: why it is preferred to the rows below it.
+    """
+
+    target: str
+    packages: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    install: str
+    probe: str | None = None
+    reason: str = ""
+
+
+BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
+    {  # in the order in which `auto` tries them
+        "tensorrt": BackendEntry(
+            target="engine.backends.tensorrt:TensorRtBackend",
+            packages=("tensorrt", "tensorrt_rtx"),
+            suffixes=(".plan", ".engine"),
+            install='pip install "framewire[tensorrt]" or "framewire[rtx]" on a machine with an NVIDIA GPU',
+            probe="engine.backends.tensorrt:unusable_reason",
+            reason="a plan runs on TensorRT only",
+        ),
+        "openvino": BackendEntry(
+            target="engine.backends.openvino:OpenVinoBackend",
+            packages=("openvino",),
+            suffixes=(".xml", ".onnx", ".tflite"),
+            install="pip install openvino",
+            reason="the fastest on an x86-64 processor",
+        ),
+        "onnxruntime": BackendEntry(
+            target="engine.backends.onnxruntime:OnnxRuntimeBackend",
+            packages=("onnxruntime",),
+            suffixes=(".onnx",),
+            install="pip install onnxruntime",
+            reason="runs ONNX on every processor",
+        ),
+    }
+)
+
+
+def select_backend(path: Path, name: str = "auto") -> tuple[str, str]:
+    """Return the name of the backend that is to run `path`, and one line saying why.
+
+    Args:
+        path: the model file itself (for an IR folder, its `.xml`).
+        name: a name of `BACKENDS`, or `auto` for the first that can run the file here.
+
+    Raises:
+        ConfigError: unknown name, a backend that does not run such files, or none that is usable here.
+    """
+    suffix = path.suffix.lower()
+    if name != "auto":
+        entry = _entry(name)
+        if suffix not in entry.suffixes:
+            fitting = [other for other, row in BACKENDS.items() if suffix in row.suffixes]
+            raise ConfigError(f"backend {name} does not run {path.name}: use {' or '.join(fitting) or 'another file'}")
+        return name, "asked for"
+    obstacles: list[str] = []
+    for candidate, entry in BACKENDS.items():
+        if suffix not in entry.suffixes:
+            continue
+        obstacle = unusable_reason(candidate, path)
+        if obstacle is None:
+            return candidate, "; ".join([entry.reason, *obstacles])
+        obstacles.append(f"{candidate} is not usable: {obstacle}")
+    if not obstacles:
+        known = sorted({known for row in BACKENDS.values() for known in row.suffixes})
+        raise ConfigError(f"{path}: no backend runs {suffix or 'such'} files: expected one of {', '.join(known)}")
+    raise ConfigError(f"{path}: {'; '.join(obstacles)}")
+
+
+def create_backend(name: str, path: Path, options: BackendOptions) -> Backend:
+    """Return the backend `name` for a model file; nothing is loaded before its `open`.
+
+    Raises:
+        ConfigError: unknown name.
+        MissingDependencyError: its package is not installed.
+    """
+    entry = _entry(name)
+    backend_class = cast(Callable[[Path, BackendOptions], Backend], _load(entry.target))
+    return backend_class(path, options)
+
+
+def unusable_reason(name: str, path: Path | None = None) -> str | None:
+    """Return why backend `name` cannot run here, with the remedy, or None where it can."""
+    entry = _entry(name)
+    if not any(importlib.util.find_spec(package) for package in entry.packages):
+        return f"not installed ({entry.install})"
+    if entry.probe is None:
+        return None
+    try:
+        probe = cast(Callable[[Path | None], str | None], _load(entry.probe))
+        return probe(path)
+    except ImportError as error:
+        return f"{error} ({entry.install})"
+
+
+def _entry(name: str) -> BackendEntry:
+    if name not in BACKENDS:
+        raise ConfigError(f'unknown backend "{name}": expected auto, {", ".join(BACKENDS)}')
+    return BACKENDS[name]
+
+
+def _load(target: str) -> object:
+    module, _, attribute = target.partition(":")
+    return getattr(require(module), attribute)

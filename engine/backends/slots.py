@@ -1,0 +1,37 @@
+"""Slots: the buffers of the submissions in flight, handed out and given back by any thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from engine.errors import ConfigError
+
+SlotT = TypeVar("SlotT")
+
+
+class Slots(Generic[SlotT]):
+    """A fixed set of slots; `take` never waits, for a submission beyond the depth is the caller's mistake."""
+
+    def __init__(self, slots: Sequence[SlotT]) -> None:
+        self._lock = threading.Lock()
+        self._free = deque(slots)
+        self._depth = len(slots)
+
+    def take(self) -> SlotT:
+        """Return a free slot.
+
+        Raises:
+            ConfigError: all are in flight.
+        """
+        with self._lock:
+            if not self._free:
+                raise ConfigError(f"{self._depth} submissions are in flight, which is the depth: take a result first")
+            return self._free.popleft()
+
+    def give(self, slot: SlotT) -> None:
+        """Put a slot back."""
+        with self._lock:
+            self._free.append(slot)

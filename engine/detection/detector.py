@@ -1,0 +1,221 @@
+"""The detector: frames in, detections out, several batches in flight.
+
+`submit` letterboxes the frames straight into a reused batch and starts the backend; the pending's `result`, called
+on another thread, waits, decodes the head, suppresses duplicates and maps the boxes back to each frame.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends.base import Backend, Pending
+from engine.backends.slots import Slots
+from engine.data import Detections, Frame
+from engine.detection.heads.base import Head, Outputs
+from engine.detection.letterbox import Canvas, Letterbox, source_from_target
+from engine.detection.model import ModelFacts
+from engine.errors import ConfigError, ModelError
+
+MS_PER_NS = 1e-6
+
+
+class ModelDetector:
+    """Runs a detection model on frames of any size.
+
+    `open`, `submit` and `close` belong to one thread, the results to one other. `depth`, `precision` are known once
+    open.
+
+    Args:
+        facts: the model, from `inspect_model`.
+        backend: runs it.
+        score_threshold: a box needs a score above this.
+        iou_threshold: boxes of one class that overlap by more than this are one object.
+        classes: class ids to report; None for all.
+        max_batch: frames per inference at most.
+        backend_reason: why this backend, in a line, for the summary.
+    """
+
+    def __init__(
+        self,
+        facts: ModelFacts,
+        backend: Backend,
+        *,
+        score_threshold: float = 0.25,
+        iou_threshold: float = 0.7,
+        classes: Sequence[int] | None = None,
+        max_batch: int = 1,
+        backend_reason: str = "",
+    ) -> None:
+        _check_unit("score_threshold", score_threshold)
+        _check_unit("iou_threshold", iou_threshold)
+        self.facts = facts
+        self.score_threshold = score_threshold
+        self.iou_threshold = iou_threshold
+        self.max_batch = facts.batch or max_batch
+        self.backend_reason = backend_reason
+        self._backend = backend
+        self._head: Head = facts.family.build(facts.layout)
+        self._wanted = _class_mask(facts.class_names, classes)
+        self._canvases: Slots[Canvas] | None = None
+        self._order: list[int] = []
+
+    @property
+    def name(self) -> str:
+        """Name of the model's file or folder."""
+        return self.facts.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name by class id."""
+        return self.facts.class_names
+
+    @property
+    def depth(self) -> int:
+        """Submissions that may be in flight."""
+        return self._backend.depth
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend."""
+        return self._backend.name
+
+    @property
+    def precision(self) -> str:
+        """Type of the weights, and the arithmetic where the backend chooses it."""
+        return f"{self.facts.file.precision} weights, {self._backend.precision} arithmetic"
+
+    def open(self) -> None:
+        """Load the model and make the batches. Raises `ModelError`; harmless when repeated."""
+        if self._canvases is not None:
+            return
+        cv2.setNumThreads(1)  # a resize takes 0.3 ms: its threads would only take cores from the inference
+        self._backend.open()
+        self._order = _output_order(self.facts, self._backend)
+        rows, columns = self.facts.size_hw
+        shape = (self.max_batch, rows, columns, 3)
+        anchor = self.facts.family.anchor
+        canvases = [Canvas(self._backend.empty(shape, np.uint8), anchor) for _ in range(self._backend.depth)]
+        self._canvases = Slots(canvases)
+
+    def submit(self, frames: Sequence[Frame]) -> PendingBatch:
+        """Start the detection of 1 to `max_batch` frames.
+
+        Raises:
+            ConfigError: no or too many frames, not open, or `depth` submissions in flight.
+        """
+        if self._canvases is None:
+            raise ConfigError("the detector is closed: call open() first")
+        if not 1 <= len(frames) <= self.max_batch:
+            raise ConfigError(f"{len(frames)} frames submitted: expected 1 to {self.max_batch}")
+        started_ns = time.monotonic_ns()
+        canvases = self._canvases
+        canvas = canvases.take()
+        boxes = [canvas.place(row, frame.image) for row, frame in enumerate(frames)]
+        batch = canvas.batch if self.facts.batch is not None else canvas.batch[: len(frames)]
+        submitted_ns = time.monotonic_ns()
+        pending = self._backend.submit({self._backend.inputs[0].name: batch})
+        spent = {"preprocess": (submitted_ns - started_ns) * MS_PER_NS}
+        return PendingBatch(pending, boxes, self._finish, lambda: canvases.give(canvas), spent, submitted_ns)
+
+    def _finish(self, outputs: Outputs, boxes: Sequence[Letterbox]) -> list[Detections]:
+        ordered = [outputs[index] for index in self._order]
+        return [self._detections(ordered, row, box) for row, box in enumerate(boxes)]
+
+    def _detections(self, outputs: Outputs, row: int, box: Letterbox) -> Detections:
+        found = self._head.decode(outputs, row, self.score_threshold)
+        known = self._wanted[np.clip(found.class_id, 0, len(self._wanted) - 1)]
+        known &= (found.class_id >= 0) & (found.class_id < len(self._wanted))
+        if not known.all():
+            found = found.rows(known)
+        kept = found.rows(self._head.suppress(found, self.iou_threshold))
+        extra = self._head.extra(kept, outputs, row, box)
+        return Detections(source_from_target(kept.xyxy, box), kept.score, kept.class_id, extra)
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """Detect on any number of frames and wait; opens the detector where that was not done."""
+        self.open()
+        found: list[Detections] = []
+        under_way: deque[PendingBatch] = deque()
+        for start in range(0, len(frames), self.max_batch):
+            if len(under_way) == self.depth:
+                found += under_way.popleft().result()
+            under_way.append(self.submit(frames[start : start + self.max_batch]))
+        for pending in under_way:
+            found += pending.result()
+        return found
+
+    def close(self) -> None:
+        """Free the model; harmless when repeated."""
+        self._canvases = None
+        self._backend.close()
+
+    def __enter__(self) -> ModelDetector:
+        self.open()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class PendingBatch:
+    """Detections of one batch under way."""
+
+    def __init__(
+        self,
+        pending: Pending,
+        boxes: Sequence[Letterbox],
+        finish: Callable[[Outputs, Sequence[Letterbox]], list[Detections]],
+        give_back: Callable[[], None],
+        stage_ms: dict[str, float],
+        submitted_ns: int,
+    ) -> None:
+        self._pending = pending
+        self._boxes = boxes
+        self._finish = finish
+        self._give_back = give_back
+        self._submitted_ns = submitted_ns
+        self.stage_ms = stage_ms
+
+    def result(self) -> list[Detections]:
+        """Wait, and return one `Detections` per frame. Call once. Raises `ModelError`."""
+        try:
+            outputs = self._pending.result()
+            inferred_ns = time.monotonic_ns()
+            found = self._finish(outputs, self._boxes)
+        finally:
+            self._pending.release()
+            self._give_back()
+        self.stage_ms["infer"] = (inferred_ns - self._submitted_ns) * MS_PER_NS
+        self.stage_ms["postprocess"] = (time.monotonic_ns() - inferred_ns) * MS_PER_NS
+        return found
+
+
+def _check_unit(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name} is {value}: expected a number between 0 and 1")
+
+
+def _class_mask(names: Sequence[str], classes: Sequence[int] | None) -> NDArray[np.bool_]:
+    mask = np.full(len(names), classes is None)
+    for class_id in classes or ():
+        if not 0 <= class_id < len(names):
+            raise ConfigError(f"class {class_id}: the model has classes 0 to {len(names) - 1}")
+        mask[class_id] = True
+    return mask
+
+
+def _output_order(facts: ModelFacts, backend: Backend) -> list[int]:
+    """Return where the backend has each output of the model file: by name, else in the same order."""
+    position = {spec.name: index for index, spec in enumerate(backend.outputs)}
+    wanted = [spec.name for spec in facts.file.outputs]
+    if len(position) != len(wanted):
+        raise ModelError(f"{facts.path}: {len(wanted)} outputs in the file, {len(position)} once loaded")
+    if set(position) != set(wanted):
+        return list(range(len(wanted)))
+    return [position[name] for name in wanted]

@@ -1,0 +1,92 @@
+"""What every head shares: candidates, and how they become the kept ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.boxes import Boxes
+from engine.detection.letterbox import Letterbox
+from engine.detection.nms import MAX_KEPT, nms
+
+Outputs = Sequence[NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Boxes of one image above the score threshold, in pixels of the model's frame.
+
+    Attributes:
+        xyxy: (N, 4) float32.
+        score: (N,) float32.
+        class_id: (N,) int32.
+        extra: further columns with N rows each, as the head's own `extra` needs them.
+    """
+
+    xyxy: Boxes
+    score: NDArray[np.float32]
+    class_id: NDArray[np.int32]
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def rows(self, chosen: NDArray[Any]) -> Candidates:
+        """Return the rows that a mask or index array chooses."""
+        extra = {name: column[chosen] for name, column in self.extra.items()}
+        return Candidates(self.xyxy[chosen], self.score[chosen], self.class_id[chosen], extra)
+
+
+class Head:
+    """Decodes one output layout. Subclasses define `decode`; the rest has defaults for plain boxes."""
+
+    def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
+        """Return the candidates of image `row` of the batch whose score is above the threshold."""
+        raise NotImplementedError
+
+    def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
+        """Return the rows that stay, by falling score: exact NMS per class."""
+        return nms(candidates.xyxy, candidates.score, candidates.class_id, iou_threshold)
+
+    def extra(self, kept: Candidates, outputs: Outputs, row: int, box: Letterbox) -> dict[str, NDArray[Any]]:
+        """Return the columns of a task beside boxes, in pixels of the source image."""
+        return {}
+
+
+class NmsFreeHead(Head):
+    """A head whose outputs hold one box per object already."""
+
+    def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
+        """Return all rows by falling score, 300 at most."""
+        return np.argsort(-candidates.score, kind="stable")[:MAX_KEPT]
+
+
+def best_class(scores: NDArray[Any], score_threshold: float) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.intp]]:
+    """Return the columns whose best class is above the threshold, that score, and its class.
+
+    The maximum over the classes comes first and throws nearly everything out; which class it was is asked for the
+    few that stay. An eighth of the time of `argmax` over all.
+
+    Args:
+        scores: (classes, N) scores.
+        score_threshold: a NaN score never passes.
+
+    Returns:
+        Columns (K,), scores (K,), classes (K,).
+    """
+    best = scores.max(axis=0)
+    columns = np.flatnonzero(best > score_threshold)
+    return columns, best[columns], scores[:, columns].argmax(axis=0)
+
+
+def candidates(xyxy: NDArray[Any], score: NDArray[Any], class_id: NDArray[Any], **extra: NDArray[Any]) -> Candidates:
+    """Return the rows as `Candidates` of the right types, without those that are not finite or inside out."""
+    boxes = np.ascontiguousarray(xyxy, np.float32)
+    found = Candidates(boxes, score.astype(np.float32), class_id.astype(np.int32), extra)
+    with np.errstate(invalid="ignore"):
+        sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1])
+    return found if sound.all() else found.rows(sound)

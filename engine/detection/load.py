@@ -1,0 +1,106 @@
+"""`load_detector`: from a path and a few plain values to a detector."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.backends.base import BackendOptions, Performance
+from engine.backends.select import create_backend, select_backend
+from engine.detection.detector import ModelDetector
+from engine.detection.model import inspect_model
+from engine.errors import ConfigError
+
+DEFAULT_SCORE = 0.25
+
+
+def load_detector(
+    path: str | Path,
+    *,
+    backend: str = "auto",
+    score_threshold: float = DEFAULT_SCORE,
+    iou_threshold: float | None = None,
+    classes: Sequence[str | int] | None = None,
+    performance: Performance = "throughput",
+    max_batch: int = 1,
+    size: int | tuple[int, int] | None = None,
+    names: Sequence[str] | None = None,
+    head: str | None = None,
+    depth: int | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    cache_dir: str | Path | None = None,
+) -> ModelDetector:
+    """Return a detector for a model file or folder; its `open` loads the model.
+
+    Args:
+        path: `.onnx`, OpenVINO `.xml` or folder, `.tflite`, `.plan`, `.engine`.
+        backend: `auto`, `openvino`, `onnxruntime` or `tensorrt`.
+        score_threshold: a box needs a score above this.
+        iou_threshold: for NMS; None takes the default of the family's own code (0.7 Ultralytics, 0.45 YOLOX and
+            Darknet).
+        classes: names or ids to report; None for all.
+        performance: `throughput` runs several inferences side by side, `latency` one over all cores.
+        max_batch: frames per inference at most, where the model leaves it open; on a processor larger batches
+            gain nothing.
+        size: rows and columns, for models that leave them open.
+        names: class names, instead of those in the file.
+        head: name of the family, instead of the one found by metadata and shape.
+        depth: inferences in flight; None leaves it to the backend.
+        precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
+        threads: processor threads at most.
+        cache_dir: folder for compiled models.
+
+    Raises:
+        ModelError: no such file, a broken one, or no detector of a known kind.
+        ConfigError: an argument that cannot work, with what would.
+        MissingDependencyError: the backend that was asked for is not installed.
+    """
+    facts = inspect_model(path, size=size, names=names, head=head)
+    chosen, reason = select_backend(facts.path, backend)
+    options = BackendOptions(
+        image=facts.image,
+        performance=performance,
+        depth=depth,
+        max_batch=facts.batch or max_batch,
+        precision=precision,
+        threads=threads,
+        cache_dir=Path(cache_dir) if cache_dir else None,
+    )
+    return ModelDetector(
+        facts,
+        create_backend(chosen, facts.path, options),
+        score_threshold=score_threshold,
+        iou_threshold=facts.family.iou_threshold if iou_threshold is None else iou_threshold,
+        classes=None if classes is None else class_ids(classes, facts.class_names),
+        max_batch=max_batch,
+        backend_reason=reason,
+    )
+
+
+def class_ids(classes: Sequence[str | int], names: Sequence[str]) -> list[int]:
+    """Return the ids of classes given by name (any case) or id.
+
+    Raises:
+        ConfigError: unknown name or id, with the close ones.
+
+    >>> class_ids(["Person", 2], ["person", "bicycle", "car"])
+    [0, 2]
+    """
+    if isinstance(classes, str):
+        raise ConfigError(f'classes is the text "{classes}": expected a list of names or ids')
+    by_name = {name.lower(): index for index, name in enumerate(names)}
+    return [_class_id(entry, by_name, len(names)) for entry in classes]
+
+
+def _class_id(entry: str | int, by_name: dict[str, int], count: int) -> int:
+    text = str(entry).strip().lower()
+    if text in by_name:
+        return by_name[text]
+    if text.isdecimal() and int(text) < count:
+        return int(text)
+    close = difflib.get_close_matches(text, by_name, n=3, cutoff=0.5)
+    some = ", ".join(list(by_name)[:8])
+    hint = f"did you mean {' or '.join(close)}?" if close else f"the model has {some}{', ...' if count > 8 else ''}"
+    raise ConfigError(f'unknown class "{entry}": {hint}')

@@ -1,0 +1,155 @@
+"""What is known of a detection model before it is loaded: size, classes, head, how to feed it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.backends.base import ImageInput, TensorSpec
+from engine.backends.files import ModelFile, read_model_file
+from engine.detection import metadata as facts
+from engine.detection.coco import COCO_NAMES
+from engine.detection.heads.families import Family, Layout, choose_family
+from engine.errors import ConfigError, ModelError
+
+DEFAULT_SIZE = 640
+CLASSIFY_TASKS = ("classify", "classification")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A detection model as its file describes it.
+
+    Attributes:
+        file: tensors, metadata, precision of the weights, size.
+        metadata: the metadata with texts turned into values.
+        task: `detect`, `segment`, ...
+        family: the kind of head, with what it wants to be fed.
+        layout: what the head is built from.
+        class_names: by class id.
+        size_hw: rows and columns of the model's frame.
+        stride: the largest, None where unknown.
+        batch: images per inference, None where the model leaves it open.
+        image: how pixels become numbers.
+    """
+
+    file: ModelFile
+    metadata: Mapping[str, Any]
+    task: str
+    family: Family
+    layout: Layout
+    class_names: tuple[str, ...]
+    size_hw: tuple[int, int]
+    stride: int | None
+    batch: int | None
+    image: ImageInput
+
+    @property
+    def path(self) -> Path:
+        """The file that a backend loads."""
+        return self.file.path
+
+    @property
+    def name(self) -> str:
+        """Name of the model: the folder's for an exported folder, else the file's."""
+        parent = self.path.parent.name
+        return parent if parent.endswith("_openvino_model") else self.path.name
+
+
+def inspect_model(
+    path: str | Path,
+    *,
+    size: int | tuple[int, int] | None = None,
+    names: Sequence[str] | None = None,
+    head: str | None = None,
+) -> ModelFacts:
+    """Return what a model file or folder says of itself; nothing is loaded and nothing out of it is run.
+
+    Args:
+        path: `.onnx`, OpenVINO `.xml` or folder, `.tflite`, `.plan`, `.engine`.
+        size: rows and columns (one number for a square), for models that leave them open.
+        names: class names, instead of those in the file.
+        head: name of the family, instead of the one found by metadata and shape.
+
+    Raises:
+        ModelError: no such file, a broken one, or a model that is no detector of a known kind.
+        ConfigError: a size that the model does not have.
+    """
+    file = read_model_file(path)
+    try:
+        return _facts(file, size, names, head)
+    except (ModelError, ConfigError) as error:
+        raise type(error)(f"{file.path}: {error}") from error
+
+
+def _facts(
+    file: ModelFile, size: int | tuple[int, int] | None, names: Sequence[str] | None, head: str | None
+) -> ModelFacts:
+    metadata = facts.parse_metadata(file.metadata)
+    task = facts.text_value(metadata, "task")
+    _refuse_classifier(file, task)
+    channels = _channel_layout(file.inputs[0])
+    size_hw = _size_hw(file.inputs[0], channels, size, facts.image_size(metadata))
+    layout = Layout(file.outputs, size_hw, metadata, task)
+    family = choose_family(layout, head)
+    return ModelFacts(
+        file=file,
+        metadata=metadata,
+        task=task or "detect",
+        family=family,
+        layout=layout,
+        class_names=_names(tuple(names) if names else facts.class_names(metadata), family.classes(layout)),
+        size_hw=size_hw,
+        stride=facts.stride(metadata),
+        batch=file.inputs[0].shape[0],
+        image=family.image_input(size_hw, channels),
+    )
+
+
+def _refuse_classifier(file: ModelFile, task: str) -> None:
+    shapes = [spec.shape for spec in file.outputs]
+    if task in CLASSIFY_TASKS or (len(shapes) == 1 and len(shapes[0]) == 2 and not task):
+        found = f'task "{task}"' if task else "no boxes"
+        raise ModelError(
+            f"a classification model ({found}, output {file.outputs[0]}) cannot detect objects: give a detection model"
+        )
+
+
+def _channel_layout(first: TensorSpec) -> Literal["nchw", "nhwc"]:
+    if len(first.shape) != 4:
+        raise ModelError(f"input {first}: expected images, (b, 3, h, w) or (b, h, w, 3)")
+    if first.shape[1] == 3 or (first.shape[1] is None and first.shape[3] != 3):
+        return "nchw"
+    if first.shape[3] == 3:
+        return "nhwc"
+    raise ModelError(f"input {first}: expected three channels, (b, 3, h, w) or (b, h, w, 3)")
+
+
+def _size_hw(
+    first: TensorSpec, channels: str, wanted: int | tuple[int, int] | None, exported: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Return rows and columns: the model's own, else as asked for, else as exported, else 640."""
+    rows, columns = first.shape[2:4] if channels == "nchw" else first.shape[1:3]
+    asked = (wanted, wanted) if isinstance(wanted, int) else wanted
+    fallback = asked or exported or (DEFAULT_SIZE, DEFAULT_SIZE)
+    size_hw = rows or fallback[0], columns or fallback[1]
+    if asked and asked != size_hw:
+        raise ConfigError(f"size {asked[0]} x {asked[1]}: the model was exported for {size_hw[0]} x {size_hw[1]} only")
+    if not all(1 <= side <= 16384 for side in size_hw):
+        raise ModelError(f"image size {size_hw}: expected sides between 1 and 16384")
+    return size_hw
+
+
+def _names(given: tuple[str, ...] | None, count: int | None) -> tuple[str, ...]:
+    """Return one name per class."""
+    if given is not None:
+        if count is not None and len(given) != count:
+            raise ModelError(f"{len(given)} class names for {count} classes: give one name per class")
+        return given
+    if count is None or count == len(COCO_NAMES):
+        return COCO_NAMES
+    if not 1 <= count <= facts.MAX_CLASSES:
+        raise ModelError(f"{count} classes by the output shape: expected 1 to {facts.MAX_CLASSES}")
+    return tuple(f"class_{index}" for index in range(count))

@@ -1,0 +1,86 @@
+"""Non-maximum suppression: exact, greedy, per class, bounded in time by its own form.
+
+Candidates are taken in blocks by falling score. A block is first cleared by what is kept already (one IoU matrix of
+block x kept), then within itself, and the work ends when enough are kept. So the worst case is a fixed number of
+small matrices, and no result depends on a clock.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.boxes import Boxes
+
+MAX_KEPT = 300
+BLOCK = 256
+
+
+def nms(
+    xyxy: Boxes, score: NDArray[np.float32], class_id: NDArray[np.int32], iou_threshold: float, limit: int = MAX_KEPT
+) -> NDArray[np.intp]:
+    """Return the rows that greedy NMS keeps, by falling score (ties: the earlier row first).
+
+    A row is dropped when a kept row of the same class overlaps it with an IoU above `iou_threshold`.
+
+    Args:
+        xyxy: (N, 4) boxes.
+        score: (N,) in any range.
+        class_id: (N,) classes; give zeros for class-agnostic NMS.
+        iou_threshold: in [0, 1].
+        limit: rows to keep at most.
+
+    Returns:
+        (K,) row numbers, K <= limit.
+
+    >>> boxes = np.float32([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10]])
+    >>> nms(boxes, np.float32([0.8, 0.9, 0.7]), np.int32([0, 0, 0]), 0.5)
+    array([1, 2])
+    """
+    order = np.argsort(-score, kind="stable")
+    threshold = np.float32(iou_threshold)
+    kept = order[:0]
+    for start in range(0, len(order), BLOCK):
+        rows = order[start : start + BLOCK]
+        if len(kept):
+            rows = rows[~_overlaps(xyxy, class_id, rows, kept, threshold).any(axis=1)]
+        kept = np.concatenate((kept, _within(xyxy, class_id, rows, threshold)))
+        if len(kept) >= limit:
+            return kept[:limit]
+    return kept
+
+
+def _within(
+    xyxy: Boxes, class_id: NDArray[np.int32], rows: NDArray[np.intp], threshold: np.float32
+) -> NDArray[np.intp]:
+    """Return those of `rows`, sorted by falling score, that greedy NMS among them keeps."""
+    if len(rows) < 2:
+        return rows
+    overlaps = _overlaps(xyxy, class_id, rows, rows, threshold)
+    np.fill_diagonal(overlaps, False)
+    alive = np.ones(len(rows), bool)
+    for row in np.flatnonzero(overlaps.any(axis=1)):
+        if alive[row]:
+            alive[row + 1 :] &= ~overlaps[row, row + 1 :]
+    return rows[alive]
+
+
+def _overlaps(
+    xyxy: Boxes, class_id: NDArray[np.int32], rows: NDArray[np.intp], others: NDArray[np.intp], threshold: np.float32
+) -> NDArray[np.bool_]:
+    """Return (R, O) whether two rows have the same class and an IoU above the threshold, without a division."""
+    left, top, right, bottom = np.ascontiguousarray(xyxy[rows].T)[:, :, None]
+    left_o, top_o, right_o, bottom_o = np.ascontiguousarray(xyxy[others].T)[:, None, :]
+    width = np.minimum(right, right_o)
+    width -= np.maximum(left, left_o)
+    np.maximum(width, 0, out=width)
+    inner = np.minimum(bottom, bottom_o)
+    inner -= np.maximum(top, top_o)
+    np.maximum(inner, 0, out=inner)
+    inner *= width
+    union = (right - left) * (bottom - top) + (right_o - left_o) * (bottom_o - top_o)
+    union -= inner
+    union *= threshold
+    overlaps: NDArray[np.bool_] = inner > union
+    overlaps &= class_id[rows][:, None] == class_id[others][None, :]
+    return overlaps
