@@ -1,1 +1,133 @@
-"""Framewire engine: capture, detect, track, publish. The library; it never prints and knows no configuration files."""
+"""Framewire engine: capture, detect, track, publish. The library; it never prints and knows no configuration files.
+
+    from engine import ByteTrack, Pipeline, ZmqPublisher, load_detector, open_source
+
+    with Pipeline(
+        open_source("rtsp://gate/stream"), load_detector("yolo11n.onnx"), ByteTrack(), ZmqPublisher("tcp://*:5555")
+    ) as pipeline:
+        for packet in pipeline:
+            print(packet.frame.source_id, packet.tracks.track_id)
+
+Names are loaded when they are first used, so that `import engine` stays quick and needs no optional package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.channel import Channel
+    from engine.clock import FakeClock, SystemClock
+    from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, Tracks
+    from engine.detection.load import load_detector
+    from engine.errors import (
+        ConfigError,
+        EngineError,
+        MissingDependencyError,
+        ModelError,
+        SinkError,
+        SourceError,
+        StageError,
+        WireError,
+    )
+    from engine.overlay import Overlay
+    from engine.pipeline import Pipeline, PipelineOptions
+    from engine.protocols import Detector, DetectorBase, Sink, SinkBase, Source, Tracker
+    from engine.sinks.jsonl import JsonlWriter
+    from engine.sinks.video import VideoWriter
+    from engine.sinks.window import Window
+    from engine.sinks.zmq import ZmqPublisher
+    from engine.sources.open import open_source
+    from engine.subscriber import Subscriber, subscribe
+    from engine.tracking.bytetrack import ByteTrack
+
+_HOMES = {
+    "ByteTrack": "engine.tracking.bytetrack",
+    "Channel": "engine.channel",
+    "ConfigError": "engine.errors",
+    "Detections": "engine.data",
+    "Detector": "engine.protocols",
+    "DetectorBase": "engine.protocols",
+    "EngineError": "engine.errors",
+    "FakeClock": "engine.clock",
+    "Frame": "engine.data",
+    "JsonlWriter": "engine.sinks.jsonl",
+    "MissingDependencyError": "engine.errors",
+    "ModelError": "engine.errors",
+    "Overlay": "engine.overlay",
+    "Packet": "engine.data",
+    "Pipeline": "engine.pipeline",
+    "PipelineOptions": "engine.pipeline",
+    "Run": "engine.data",
+    "Sink": "engine.protocols",
+    "SinkBase": "engine.protocols",
+    "SinkError": "engine.errors",
+    "Source": "engine.protocols",
+    "SourceError": "engine.errors",
+    "SourceInfo": "engine.data",
+    "SourceStatus": "engine.data",
+    "StageError": "engine.errors",
+    "Subscriber": "engine.subscriber",
+    "SystemClock": "engine.clock",
+    "Tracker": "engine.protocols",
+    "Tracks": "engine.data",
+    "VideoWriter": "engine.sinks.video",
+    "Window": "engine.sinks.window",
+    "WireError": "engine.errors",
+    "ZmqPublisher": "engine.sinks.zmq",
+    "load_detector": "engine.detection.load",
+    "open_source": "engine.sources.open",
+    "subscribe": "engine.subscriber",
+}
+
+__all__ = [
+    "ByteTrack",
+    "Channel",
+    "ConfigError",
+    "Detections",
+    "Detector",
+    "DetectorBase",
+    "EngineError",
+    "FakeClock",
+    "Frame",
+    "JsonlWriter",
+    "MissingDependencyError",
+    "ModelError",
+    "Overlay",
+    "Packet",
+    "Pipeline",
+    "PipelineOptions",
+    "Run",
+    "Sink",
+    "SinkBase",
+    "SinkError",
+    "Source",
+    "SourceError",
+    "SourceInfo",
+    "SourceStatus",
+    "StageError",
+    "Subscriber",
+    "SystemClock",
+    "Tracker",
+    "Tracks",
+    "VideoWriter",
+    "Window",
+    "WireError",
+    "ZmqPublisher",
+    "load_detector",
+    "open_source",
+    "subscribe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 LIVE_CAPACITY = 1
 FILE_CAPACITY = 4
 SINK_CAPACITY = 8
+MAX_DEPTH = 256
 STOP_TIMEOUT_S = 0.9
 
 
@@ -198,10 +199,8 @@ class Pipeline:
         """Make the channels and stages, downstream first in each pair."""
         detected: Channel[Detected | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
         tracked: Channel[Packet | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
-        in_flight: Channel[InFlight | SourceStatus] = Channel(
-            self.detector.depth + len(self.sources), on_drop=self._on_dropped
-        )
-        slots: Channel[None] = Channel(self.detector.depth)
+        in_flight: Channel[InFlight | SourceStatus] = Channel(MAX_DEPTH + len(self.sources), on_drop=self._on_dropped)
+        slots: Channel[None] = Channel(MAX_DEPTH)  # the detector says how many once it is open
         batcher = Batcher(
             self.detector.max_batch, self.options.batch_wait_ms / 1e3, on_old=self._on_lost, clock=self._clock
         )

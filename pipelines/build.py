@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.data import SourceInfo
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data import Packet, SourceInfo
 from engine.errors import ConfigError
 from engine.pipeline import Pipeline, PipelineOptions
 from engine.protocols import Detector, Sink, Source, Tracker
-from pipelines.config import Config, SourceConfig
+from engine.sources.open import open_source
+from engine.sources.uri import name_from_uri, unique_name
+from pipelines.config import Config
 
-LATENCY, THROUGHPUT = "latency", "throughput"
+DEMO = "demo"
 
 
 def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None) -> Pipeline:
@@ -39,50 +44,34 @@ def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None)
 
 def build_sources(config: Config) -> list[Source]:
     """Return the configured sources, each with a name of its own."""
-    from engine.sources.names import unique_names
-
     if not config.sources:
-        raise ConfigError(
-            "no source: give --source URI (0, rtsp://…, a file, synthetic://) or sources: in the YAML file"
-        )
-    names = unique_names([(source.uri, source.source_id) for source in config.sources])
-    return [_source(source, name) for source, name in zip(config.sources, names, strict=True)]
-
-
-def _source(config: SourceConfig, source_id: str) -> Source:
-    from engine.sources.open import open_source
-
-    return open_source(
-        config.uri,
-        source_id=source_id,
-        realtime=config.realtime,
-        loop=config.loop,
-        reader=config.reader,
-        open_timeout_s=config.open_timeout_s,
-        read_timeout_s=config.read_timeout_s,
-        reconnect=config.reconnect,
-    )
+        raise ConfigError("no source: give --source URI (0, rtsp://…, a file, synthetic://) or sources: in the YAML file")
+    taken = [source.source_id for source in config.sources if source.source_id is not None]
+    sources = []
+    for source in config.sources:
+        name = source.source_id
+        if name is None:
+            name = unique_name(name_from_uri(source.uri), taken)
+            taken.append(name)
+        options = source.model_dump(exclude={"uri", "source_id"})
+        sources.append(open_source(source.uri, source_id=name, **options))
+    return sources
 
 
 def build_detector(config: Config, sources: list[SourceInfo]) -> Detector:
     """Return the configured detector, its file checked, its model not yet loaded."""
     from engine.assets import demo_model
-    from engine.detection.detector import load_detector
+    from engine.detection.load import load_detector
 
     options = config.detector
     performance = options.performance
     if performance == "auto":
-        performance = LATENCY if len(sources) == 1 and sources[0].is_live else THROUGHPUT
+        performance = "latency" if len(sources) == 1 and sources[0].is_live else "throughput"
     return load_detector(
-        demo_model() if options.model == "demo" else options.model,
-        backend=options.backend,
-        score_threshold=options.score_threshold,
-        iou_threshold=options.iou_threshold,
-        classes=options.classes,
+        demo_model() if options.model == DEMO else options.model,
         performance=performance,
         max_batch=min(options.max_batch, max(len(sources), 1)),
-        head=options.head,
-        names=options.names,
+        **options.model_dump(exclude={"model", "performance", "max_batch"}),
     )
 
 
@@ -108,9 +97,15 @@ def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] |
     if config.output.save is not None:
         from engine.sinks.video import VideoWriter
 
-        sinks.append(VideoWriter(config.output.save, per_source=source_count > 1))
+        sinks.append(VideoWriter(config.output.save, per_source=source_count > 1, draw=_overlay()))
     if config.output.show:
         from engine.sinks.window import Window
 
-        sinks.append(Window(on_quit=on_quit))
+        sinks.append(Window(draw=_overlay(), on_quit=on_quit))
     return sinks
+
+
+def _overlay() -> Callable[[Packet], NDArray[np.uint8]]:
+    from engine.overlay import Overlay
+
+    return Overlay().draw

@@ -39,14 +39,35 @@ class SourceConfig(Section):
     source_id: str | None = Field(
         None, pattern=r"^[^/\s]+$", description="Name on the wire; by default the file stem, host or cameraN"
     )
-    realtime: bool = Field(False, description="Play a file at its own rate, as if it were live")
-    loop: bool = Field(False, description="Start a file again when it ends")
-    reader: Literal["auto", "process", "thread"] = Field(
-        "auto", description="Where a live source is read; auto: in a process that can be killed when a read hangs"
+    live: bool | None = Field(None, description="Whether a network source is a camera; null: by its address")
+    realtime: bool = Field(False, description="Play a file at its own rate, as if it were a camera")
+    loop: bool = Field(False, description="Begin a file again at its end")
+    reader: Literal["process", "thread"] = Field(
+        "process", description="Where a live source is read: a process can be killed while FFmpeg hangs"
     )
-    open_timeout_s: float = Field(10.0, gt=0, le=600, description="Time limit for opening a live source")
-    read_timeout_s: float = Field(5.0, gt=0, le=600, description="Time limit for one read of a live source")
-    reconnect: bool = Field(True, description="Reconnect a live source for ever, with exponential backoff")
+    transport: Literal["tcp", "udp"] = Field("tcp", description="How RTP is carried")
+    connect_timeout_s: float = Field(1.5, gt=0, le=600, description="Limit for reaching the host of an RTSP camera")
+    open_timeout_s: float = Field(10.0, gt=0, le=600, description="Limit for opening a live source")
+    read_timeout_s: float = Field(5.0, gt=0, le=600, description="Limit for the next frame; then the connection is dead")
+    stall_s: float = Field(2.0, gt=0, le=600, description="Without a frame for so long, the source is stalled")
+    reconnect: bool = Field(True, description="Connect again after a live source failed")
+    max_attempts: int | None = Field(None, ge=1, description="Failed connections in a row before giving up; null: never")
+    backoff_s: float = Field(0.1, gt=0, le=600, description="Wait before the second attempt; doubles, with jitter")
+    backoff_max_s: float = Field(1.5, gt=0, le=3600, description="Longest wait between attempts")
+    refused_backoff_s: float = Field(30.0, gt=0, le=86400, description="Wait after the camera refused the password")
+    damage: Literal["until_keyframe", "frame", "keep"] = Field(
+        "until_keyframe", description="What to drop after a damaged frame of a live source"
+    )
+    keyframes_only: bool = Field(False, description="Decode keyframes alone, to save work")
+    decoder: Literal["auto", "cpu", "nvdec", "vaapi", "jetson"] = Field(
+        "auto", description="What decodes; auto takes the first that works here"
+    )
+    size_wh: tuple[int, int] | None = Field(None, description="Picture size asked of a USB camera")
+    fps: float | None = Field(None, gt=0, description="Rate asked of a USB camera, or of a folder of images")
+    pixel_format: str | None = Field(None, description="Format asked of a USB camera: mjpeg, yuyv422")
+    slots: int = Field(8, ge=4, le=256, description="Frames in the shared memory of a process reader")
+    grow_s: float | None = Field(None, gt=0, description="Watch a folder until no image came for so long; null: once")
+    ffmpeg: dict[str, str] = Field(default_factory=dict, description="Further options by FFmpeg's names; they win")
 
 
 class DetectorConfig(Section):
@@ -55,12 +76,19 @@ class DetectorConfig(Section):
     model: str = Field("demo", min_length=1, description="Model file or folder; demo: the embedded YOLOv3-tiny")
     backend: str = Field("auto", description="auto, openvino, onnxruntime or tensorrt; auto says why it chose")
     score_threshold: float = Field(0.25, ge=0, le=1, description="Detections below are dropped; raise for fewer, surer")
-    iou_threshold: float = Field(0.7, ge=0, le=1, description="NMS: boxes of a class that overlap more are duplicates")
+    iou_threshold: float | None = Field(
+        None, ge=0, le=1, description="NMS: boxes of a class that overlap more are one; null: as the model's authors do"
+    )
     classes: list[str | int] | None = Field(None, description="Names or numbers of the classes to keep; all when null")
     performance: Literal["auto", "latency", "throughput"] = Field(
         "auto", description="latency: all cores on one frame; throughput: several frames at once; auto: by the sources"
     )
     max_batch: int = Field(8, ge=1, le=256, description="Frames per inference at most, where the model allows batches")
+    size: int | tuple[int, int] | None = Field(None, description="Input rows and columns, for models that leave them open")
+    depth: int | None = Field(None, ge=1, le=64, description="Inferences in flight; null: as the backend likes")
+    precision: str | None = Field(None, description="Arithmetic of the backend: f32, bf16, f16; null: its default")
+    threads: int | None = Field(None, ge=1, le=1024, description="Processor threads at most; null: all cores")
+    cache_dir: str | None = Field(None, description="Folder for compiled models, for a quicker second start")
     head: str | None = Field(None, description="Layout of the output, where the file does not tell; see inspect")
     names: list[str] | None = Field(None, description="Class names, where the file does not tell")
 
