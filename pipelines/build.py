@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.data import Packet, SourceInfo
+from engine.detection.detector import ModelDetector
+from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.pipeline import Pipeline, PipelineOptions
-from engine.protocols import Detector, Sink, Source, Tracker
+from engine.protocols import Sink, Source, Tracker
 from engine.sources.open import open_source
 from engine.sources.uri import name_from_uri, unique_name
 from pipelines.config import Config
@@ -45,7 +48,9 @@ def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None)
 def build_sources(config: Config) -> list[Source]:
     """Return the configured sources, each with a name of its own."""
     if not config.sources:
-        raise ConfigError("no source: give --source URI (0, rtsp://…, a file, synthetic://) or sources: in the YAML file")
+        raise ConfigError(
+            "no source: give --source URI (0, rtsp://…, a file, synthetic://) or sources: in the YAML file"
+        )
     taken = [source.source_id for source in config.sources if source.source_id is not None]
     sources = []
     for source in config.sources:
@@ -58,21 +63,25 @@ def build_sources(config: Config) -> list[Source]:
     return sources
 
 
-def build_detector(config: Config, sources: list[SourceInfo]) -> Detector:
+def build_detector(config: Config, sources: list[SourceInfo]) -> ModelDetector:
     """Return the configured detector, its file checked, its model not yet loaded."""
-    from engine.assets import demo_model
-    from engine.detection.load import load_detector
-
     options = config.detector
     performance = options.performance
     if performance == "auto":
         performance = "latency" if len(sources) == 1 and sources[0].is_live else "throughput"
     return load_detector(
-        demo_model() if options.model == DEMO else options.model,
+        model_path(options.model),
         performance=performance,
         max_batch=min(options.max_batch, max(len(sources), 1)),
         **options.model_dump(exclude={"model", "performance", "max_batch"}),
     )
+
+
+def model_path(model: str) -> str | Path:
+    """Return the path of a configured model; `demo` is the embedded one."""
+    from engine.assets import demo_model
+
+    return demo_model() if model == DEMO else model
 
 
 def build_tracker(config: Config) -> Tracker:

@@ -219,3 +219,33 @@ def inspect(
         return
     for key, value in facts.items():
         console.result(f"{key}: {value}")
+
+
+@app.command()
+def bench(
+    config: Annotated[str | None, typer.Argument(help="YAML file or preset")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="File to run; the demo clip by default")] = None,
+    model: Annotated[str | None, typer.Option(help="Model file or folder")] = None,
+    backend: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Any key of the configuration")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the pipeline beside the bare backend, on the same model in the same run."""
+    from engine.assets import demo_clip
+    from pipelines.benchmark import benchmark
+    from pipelines.config import load_config
+
+    overrides: dict[str, Any] = {
+        "detector.model": model,
+        "detector.backend": backend,
+        "pipeline.max_frames": max_frames,
+        "publish.address": "tcp://127.0.0.1:*",
+        "sources": [_named(text) for text in source] if source else None if config else [{"uri": str(demo_clip())}],
+    }
+    loaded = load_config(config, {key: value for key, value in overrides.items() if value is not None}, setting or [])
+    figures = benchmark(loaded, progress=console.say)
+    if as_json:
+        console.result_json(figures)
+        return
+    console.show_figures(figures)

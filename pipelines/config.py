@@ -48,10 +48,10 @@ class SourceConfig(Section):
     transport: Literal["tcp", "udp"] = Field("tcp", description="How RTP is carried")
     connect_timeout_s: float = Field(1.5, gt=0, le=600, description="Limit for reaching the host of an RTSP camera")
     open_timeout_s: float = Field(10.0, gt=0, le=600, description="Limit for opening a live source")
-    read_timeout_s: float = Field(5.0, gt=0, le=600, description="Limit for the next frame; then the connection is dead")
+    read_timeout_s: float = Field(5.0, gt=0, le=600, description="Limit for the next frame; then it is dead")
     stall_s: float = Field(2.0, gt=0, le=600, description="Without a frame for so long, the source is stalled")
     reconnect: bool = Field(True, description="Connect again after a live source failed")
-    max_attempts: int | None = Field(None, ge=1, description="Failed connections in a row before giving up; null: never")
+    max_attempts: int | None = Field(None, ge=1, description="Failures in a row before giving up; null: never")
     backoff_s: float = Field(0.1, gt=0, le=600, description="Wait before the second attempt; doubles, with jitter")
     backoff_max_s: float = Field(1.5, gt=0, le=3600, description="Longest wait between attempts")
     refused_backoff_s: float = Field(30.0, gt=0, le=86400, description="Wait after the camera refused the password")
@@ -84,7 +84,9 @@ class DetectorConfig(Section):
         "auto", description="latency: all cores on one frame; throughput: several frames at once; auto: by the sources"
     )
     max_batch: int = Field(8, ge=1, le=256, description="Frames per inference at most, where the model allows batches")
-    size: int | tuple[int, int] | None = Field(None, description="Input rows and columns, for models that leave them open")
+    size: int | tuple[int, int] | None = Field(
+        None, description="Input rows and columns, where the model leaves them open"
+    )
     depth: int | None = Field(None, ge=1, le=64, description="Inferences in flight; null: as the backend likes")
     precision: str | None = Field(None, description="Arithmetic of the backend: f32, bf16, f16; null: its default")
     threads: int | None = Field(None, ge=1, le=1024, description="Processor threads at most; null: all cores")

@@ -166,3 +166,16 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     result(f"{summary['wall_s']:.1f} s, {summary['cpu_s']:.1f} s of CPU, {summary['max_rss_mb']:.0f} MB at most")
     for name, causes in summary.get("sink_dropped", {}).items():
         result(f"{name} could not keep up: {text_of_dropped(causes)}")
+
+
+def show_figures(figures: Mapping[str, Any]) -> None:
+    """Print the figures of a benchmark, and a table of its stages."""
+    stages = Table(title="Stages", title_justify="left")
+    for name in ("stage", "p50 ms", "p99 ms"):
+        stages.add_column(name, justify="left" if name == "stage" else "right")
+    for stage, ms in figures.get("stage_ms", {}).items():
+        stages.add_row(stage, f"{ms['p50']:.2f}", f"{ms['p99']:.2f}")
+    for key, value in figures.items():
+        if key != "stage_ms":
+            result(f"{key}: {value}")
+    show_table(stages)

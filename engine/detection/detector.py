@@ -86,6 +86,11 @@ class ModelDetector:
         return self._backend.name
 
     @property
+    def inference(self) -> Backend:
+        """The backend itself, to measure it alone; submit to it only while no frames are in flight."""
+        return self._backend
+
+    @property
     def precision(self) -> str:
         """Type of the weights, and the arithmetic where the backend chooses it."""
         return f"{self.facts.file.precision} weights, {self._backend.precision} arithmetic"

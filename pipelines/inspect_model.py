@@ -1,0 +1,39 @@
+"""What a model file holds, as plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.backends.select import BACKENDS, unusable_reason
+from engine.detection.model import inspect_model
+from pipelines.build import model_path
+
+
+def describe(model: str) -> dict[str, Any]:
+    """Return tensors, head, classes, precision and usable backends of a model file.
+
+    Args:
+        model: file or folder, or `demo`.
+
+    Raises:
+        ModelError: it is broken, or no detector of a known kind.
+    """
+    facts = inspect_model(model_path(model))
+    file = facts.file
+    reasons = {name: unusable_reason(name) for name in BACKENDS}
+    return {
+        "model": facts.name,
+        "format": file.format,
+        "size_mb": round(file.size_bytes / 1e6, 2),
+        "precision": file.precision,
+        "task": facts.task,
+        "head": facts.family.name,
+        "inputs": [str(spec) for spec in file.inputs],
+        "outputs": [str(spec) for spec in file.outputs],
+        "image_size": f"{facts.size_hw[1]} x {facts.size_hw[0]}",
+        "batch": facts.batch or "any",
+        "stride": facts.stride,
+        "classes": len(facts.class_names),
+        "class_names": list(facts.class_names),
+        "backends": {name: reason or "usable" for name, reason in reasons.items()},
+    }
