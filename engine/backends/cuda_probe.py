@@ -1,0 +1,139 @@
+"""What CUDA finds on this machine, asked of the driver itself through ctypes.
+
+TensorRT crashes the process where there is no GPU (its constructors dereference what the driver did not give), so this
+is asked before any of it is imported. Nothing here needs a package, allocates GPU memory or makes a context.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+DRIVER_LIBRARY = "libcuda.so.1"
+
+# Numbers of the CUDA driver API (cuda.h).
+SUCCESS = 0
+ATTRIBUTE_INTEGRATED = 18
+ATTRIBUTE_MAJOR = 75
+ATTRIBUTE_MINOR = 76
+REMEDY_BY_ERROR = {
+    100: "no NVIDIA GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES; in a container, run with --gpus all",
+    101: "CUDA_VISIBLE_DEVICES names a GPU that is not there",
+    801: "the operation is not supported by this driver",
+    802: "the system is not ready: start nvidia-fabricmanager and try again",
+    803: "the driver's library and its kernel module differ in version: reboot, or mount the host's libcuda only",
+    804: "this container's CUDA compatibility library does not run on this GPU: remove cuda-compat from the image",
+    999: "the driver failed for an unknown reason: look at dmesg, then reload the nvidia modules or reboot",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU.
+
+    Attributes:
+        index: number for CUDA.
+        name: as the driver calls it.
+        compute_capability: major and minor.
+        uuid: identity of this very board.
+        memory_bytes: of the device; on a Jetson, of the whole machine.
+        is_integrated: shares its memory with the processor (Jetson).
+    """
+
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+    uuid: str
+    memory_bytes: int
+    is_integrated: bool
+
+    def __str__(self) -> str:
+        major, minor = self.compute_capability
+        return f"{self.name} (sm_{major}{minor}, {self.memory_bytes / 2**30:.1f} GiB)"
+
+
+@dataclass(frozen=True, slots=True)
+class CudaProbe:
+    """What the driver answered.
+
+    Attributes:
+        gpus: usable ones; empty where `reason` says why.
+        driver_version: newest CUDA version that the driver supports, None where there is no driver.
+        reason: why no GPU can be used, with the remedy; None where one can.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    driver_version: tuple[int, int] | None = None
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        if self.reason is not None or self.driver_version is None:
+            return self.reason or "no NVIDIA driver"
+        major, minor = self.driver_version
+        return f"{', '.join(map(str, self.gpus))}, driver for CUDA {major}.{minor}"
+
+
+def probe_cuda(library: str = DRIVER_LIBRARY) -> CudaProbe:
+    """Return the GPUs of this machine, or why there are none. Never raises, never crashes for want of a GPU.
+
+    Args:
+        library: the driver's library, for tests.
+    """
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError as error:
+        return CudaProbe(reason=f"no NVIDIA driver ({error}): install it; in a container, run with --gpus all")
+    try:
+        return _probe(driver)
+    except AttributeError as error:
+        return CudaProbe(reason=f"{library} is no CUDA driver, or older than CUDA 11 ({error}): update the driver")
+
+
+def _probe(driver: Any) -> CudaProbe:
+    code = driver.cuInit(0)
+    version = ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    driver_version = version.value // 1000, version.value % 1000 // 10
+    if code != SUCCESS:
+        return CudaProbe(driver_version=driver_version, reason=f"CUDA cannot start: {describe_error(driver, code)}")
+    count = ctypes.c_int()
+    code = driver.cuDeviceGetCount(ctypes.byref(count))
+    if code != SUCCESS or count.value == 0:
+        return CudaProbe(driver_version=driver_version, reason=f"no GPU: {describe_error(driver, code or 100)}")
+    return CudaProbe(tuple(_gpu(driver, index) for index in range(count.value)), driver_version)
+
+
+def _gpu(driver: Any, index: int) -> Gpu:
+    device = ctypes.c_int()
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    name = ctypes.create_string_buffer(256)
+    driver.cuDeviceGetName(name, len(name), device)
+    identity = (ctypes.c_ubyte * 16)()
+    driver.cuDeviceGetUuid(ctypes.byref(identity), device)
+    memory = ctypes.c_size_t()
+    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    return Gpu(
+        index=index,
+        name=name.value.decode(errors="replace"),
+        compute_capability=(_attribute(driver, ATTRIBUTE_MAJOR, device), _attribute(driver, ATTRIBUTE_MINOR, device)),
+        uuid=f"GPU-{UUID(bytes=bytes(identity))}",
+        memory_bytes=memory.value,
+        is_integrated=_attribute(driver, ATTRIBUTE_INTEGRATED, device) == 1,
+    )
+
+
+def _attribute(driver: Any, attribute: int, device: ctypes.c_int) -> int:
+    value = ctypes.c_int()
+    driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    return value.value
+
+
+def describe_error(driver: Any, code: int) -> str:
+    """Return the driver's name of an error, its number, and the remedy where one is known."""
+    name = ctypes.c_char_p()
+    driver.cuGetErrorName(code, ctypes.byref(name))
+    text = name.value.decode() if name.value else "CUDA error"
+    remedy = REMEDY_BY_ERROR.get(code)
+    return f"{text} ({code}){': ' + remedy if remedy else ''}"
