@@ -16,11 +16,12 @@ from engine.optional import require
 from engine.protocols import SinkBase
 
 DEFAULT_FPS = 30.0
-TIME_BASE = Fraction(1, 90_000)
+TICKS_PER_S = 90_000
+TIME_BASE = Fraction(1, TICKS_PER_S)
 NS_PER_S = 1_000_000_000
 MAX_FPS_DENOMINATOR = 1001
 GREY = 114
-BT709 = 1
+BT601 = 6
 MPEG_RANGE = 1
 
 Draw = Callable[[Packet], NDArray[np.uint8]]
@@ -66,7 +67,7 @@ class VideoWriter(SinkBase):
         self._draw = draw
         self._fps = fps
         self._codec = codec
-        self._options = {"preset": "veryfast", "crf": "23", "threads": "1"} if codec == "libx264" else {}
+        self._options = {"preset": "veryfast", "crf": "23", "threads": "2"} if codec == "libx264" else {}
         self._options.update(options or {})
         self._nominal: dict[str, float] = {}
         self._files: dict[str, _VideoFile] = {}
@@ -105,7 +106,7 @@ class VideoWriter(SinkBase):
         try:
             if file is None:
                 file = self._files[source_id] = self._start(source_id, image)
-            file.write(image, packet.frame.pts_ns)
+            file.write(image, packet.frame.pts_ns, packet.frame.stream_epoch)
         except require("av").FFmpegError as error:
             raise self._unwritable(self.path_for(source_id), error) from error
 
@@ -153,6 +154,7 @@ class _VideoFile:
     def __init__(self, path: Path, width: int, height: int, fps: float, codec: str, options: dict[str, str]) -> None:
         av = require("av")
         self._av = av
+        self._cv2 = require("cv2")
         self._size_wh = (width + width % 2, height + height % 2)
         self._rate = Fraction(fps).limit_denominator(MAX_FPS_DENOMINATOR)
         faststart = {"movflags": "+faststart"} if path.suffix.lower() != ".mkv" else {}
@@ -162,16 +164,19 @@ class _VideoFile:
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
         context.time_base = TIME_BASE
-        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.colorspace = context.color_primaries = context.color_trc = BT601
         context.color_range = MPEG_RANGE
         self._step = max(1, round(1 / self._rate / TIME_BASE))
         self._first_pts_ns: int | None = None
+        self._stream_epoch: int | None = None
         self._last = -self._step
 
-    def write(self, image: NDArray[np.uint8], pts_ns: int | None) -> None:
+    def write(self, image: NDArray[np.uint8], pts_ns: int | None, stream_epoch: int) -> None:
         """Encode one image at its stream time."""
-        picture = self._av.VideoFrame.from_ndarray(self._fitted(image), format="bgr24")
-        frame = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        if stream_epoch != self._stream_epoch:
+            self._stream_epoch, self._first_pts_ns = stream_epoch, None
+        planes = self._cv2.cvtColor(self._fitted(image), self._cv2.COLOR_BGR2YUV_I420)
+        frame = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.pts = self._time_of(pts_ns)
         frame.time_base = TIME_BASE
         for packet in self._stream.encode(frame):
@@ -191,14 +196,16 @@ class _VideoFile:
             container.close()
 
     def _time_of(self, pts_ns: int | None) -> int:
-        """Return the time in `TIME_BASE`: that of the stream, or the next one at the nominal rate; always rising."""
+        """Return the time in `TIME_BASE`: that of the stream, or the next one at the nominal rate; always rising.
+
+        Where stream time starts anew (a camera reconnected) it goes on one frame after the last.
+        """
         time = self._last + self._step
-        if pts_ns is not None:
-            if self._first_pts_ns is None:
-                self._first_pts_ns = pts_ns - int(time * NS_PER_S * TIME_BASE)
-            time = round(Fraction(pts_ns - self._first_pts_ns, NS_PER_S) / TIME_BASE)
-            if time <= self._last:
-                time = self._last + 1
+        if pts_ns is not None and self._first_pts_ns is not None:
+            time = round((pts_ns - self._first_pts_ns) * TICKS_PER_S / NS_PER_S)
+        if pts_ns is not None and (self._first_pts_ns is None or time <= self._last):
+            time = self._last + self._step
+            self._first_pts_ns = pts_ns - round(time * NS_PER_S / TICKS_PER_S)
         self._last = time
         return time
 

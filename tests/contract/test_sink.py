@@ -1,0 +1,86 @@
+"""What every sink must do, whatever it writes to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.overlay import Overlay
+from engine.protocols import Sink
+from engine.sinks.jsonl import JsonlWriter
+from engine.sinks.video import VideoWriter
+from engine.sinks.zmq import ZmqPublisher
+from tests.wire.samples import RUN, packet, status
+
+MakeSink = Callable[[Path], Sink]
+SINKS = [
+    pytest.param(lambda folder: ZmqPublisher("tcp://127.0.0.1:*"), id="zmq"),
+    pytest.param(lambda folder: JsonlWriter(folder / "out.jsonl"), id="jsonl"),
+    pytest.param(lambda folder: VideoWriter(folder / "out.mp4", draw=Overlay().draw), id="video"),
+]
+every_sink = pytest.mark.parametrize("make", SINKS)
+
+
+@every_sink
+def test_it_is_a_sink_with_a_name(make: MakeSink, tmp_path: Path) -> None:
+    sink = make(tmp_path)
+    assert isinstance(sink, Sink)
+    assert sink.name
+    assert isinstance(sink.blocking, bool)
+
+
+@every_sink
+def test_nothing_is_touched_before_it_is_opened(make: MakeSink, tmp_path: Path) -> None:
+    make(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@every_sink
+def test_closing_is_harmless_before_opening_and_when_repeated(make: MakeSink, tmp_path: Path) -> None:
+    sink = make(tmp_path)
+    sink.close()
+    sink.open(RUN)
+    sink.close()
+    sink.close()
+
+
+@every_sink
+def test_a_whole_run_passes_and_shared_arrays_stay_as_they_are(make: MakeSink, tmp_path: Path) -> None:
+    sink = make(tmp_path)
+    sink.open(RUN)
+    sink.status(status("connecting"))
+    sink.status(status("live"))
+    for seq, count in enumerate([0, 1, 3, 50]):
+        given = packet(count, seq=seq)
+        image, boxes = given.frame.image.copy(), given.tracks.xyxy.copy()
+        sink.write(given)
+        np.testing.assert_array_equal(given.frame.image, image)
+        np.testing.assert_array_equal(given.tracks.xyxy, boxes)
+        sink.tick()
+    sink.status(status("ended"))
+    sink.close()
+
+
+@every_sink
+def test_states_of_a_source_without_frames_are_accepted(make: MakeSink, tmp_path: Path) -> None:
+    sink = make(tmp_path)
+    sink.open(RUN)
+    for state in ("connecting", "offline", "ended"):
+        sink.status(status(state, "silent"))
+    sink.tick()
+    sink.close()
+
+
+@every_sink
+def test_closing_in_mid_run_takes_less_than_a_second(make: MakeSink, tmp_path: Path) -> None:
+    sink = make(tmp_path)
+    sink.open(RUN)
+    for seq in range(20):
+        sink.write(packet(5, seq=seq))
+    started = time.monotonic()
+    sink.close()
+    assert time.monotonic() - started < 1

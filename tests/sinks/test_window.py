@@ -1,0 +1,101 @@
+"""The window: without a display a clear error, no crash; with one it shows and can be closed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.errors import SinkError
+from engine.sinks.window import Window
+from tests.wire.samples import RUN, packet
+
+
+class FakeCv2:
+    """The few functions of OpenCV that the window calls, with a person at the keyboard."""
+
+    error = RuntimeError
+    WND_PROP_VISIBLE = WINDOW_NORMAL = WINDOW_KEEPRATIO = 0
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[str, tuple[int, ...]]] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.key = -1
+        self.visible = 1.0
+
+    def namedWindow(self, title: str, flags: int) -> None: ...
+
+    def resizeWindow(self, title: str, width: int, height: int) -> None:
+        self.sizes.append((width, height))
+
+    def getWindowProperty(self, title: str, prop: int) -> float:
+        return self.visible
+
+    def imshow(self, title: str, image: Any) -> None:
+        self.shown.append((title, image.shape))
+
+    def waitKey(self, delay_ms: int) -> int:
+        return self.key
+
+    def destroyAllWindows(self) -> None:
+        self.shown.clear()
+
+
+@pytest.fixture
+def cv2(monkeypatch: pytest.MonkeyPatch) -> FakeCv2:
+    fake = FakeCv2()
+    monkeypatch.setattr("engine.sinks.window.require", lambda name: fake)
+    monkeypatch.setenv("DISPLAY", ":99")
+    return fake
+
+
+def test_without_a_display_opening_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(SinkError, match=r"no display.*--save OUT\.mp4"):
+        Window().open(RUN)
+
+
+def test_each_source_has_a_window_that_fits_a_screen(cv2: FakeCv2) -> None:
+    window = Window()
+    window.open(RUN)
+    window.write(packet(0, source_id="gate"))
+    window.write(packet(0, source_id="yard", size_wh=(3200, 1800)))
+    window.write(packet(0, source_id="gate"))
+    assert [title for title, _ in cv2.shown] == ["framewire gate", "framewire yard", "framewire gate"]
+    assert cv2.sizes == [(768, 576), (1600, 900)]
+    window.close()
+    window.close()
+
+
+def test_what_draw_returns_is_shown(cv2: FakeCv2) -> None:
+    window = Window(lambda p: np.zeros((2, 2, 3), np.uint8))
+    window.open(RUN)
+    window.write(packet(0))
+    assert cv2.shown[0][1] == (2, 2, 3)
+
+
+@pytest.mark.parametrize("how", ["q", "escape", "closed"])
+def test_a_person_can_ask_to_end_the_run_and_is_heard_once(cv2: FakeCv2, how: str) -> None:
+    asked: list[str] = []
+    window = Window(on_quit=lambda: asked.append(how))
+    window.open(RUN)
+    window.write(packet(0))
+    assert asked == []
+    cv2.key = {"q": ord("q"), "escape": 27, "closed": -1}[how]
+    cv2.visible = 0.0 if how == "closed" else 1.0
+    for _ in range(3):
+        window.write(packet(0))
+    assert asked == [how]
+
+
+def test_a_display_that_refuses_is_an_error(cv2: FakeCv2, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(title: str, image: Any) -> None:
+        raise RuntimeError("cannot connect to X server")
+
+    window = Window()
+    window.open(RUN)
+    monkeypatch.setattr(cv2, "imshow", fail)
+    with pytest.raises(SinkError, match="cannot connect to X server"):
+        window.write(packet(0))
