@@ -189,20 +189,16 @@ def doctor(as_json: Json = False) -> None:
     """Say what is usable on this machine, and how to get what is missing."""
     from dataclasses import asdict
 
-    from rich.table import Table
-
     from pipelines.doctor import examine
 
     findings = examine()
     if as_json:
         console.result_json([asdict(finding) for finding in findings])
         return
-    table = Table()
-    for name in ("part", "", "found", "how to get it"):
-        table.add_column(name, overflow="fold")
     for finding in findings:
-        table.add_row(finding.part, finding.verdict, finding.found, finding.remedy)
-    console.show_table(table)
+        console.result(f"{finding.verdict:<8}{finding.part}: {finding.found}")
+        if finding.remedy:
+            console.result(f"{'':<8}  -> {finding.remedy}")
 
 
 @app.command()

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import ConfigError
+from engine.sources.uri import redact
 
 DEFAULT_PUBLISH = "tcp://127.0.0.1:5555"
 PRESETS = (Path(__file__).parent / "presets", Path(__file__).parents[1] / "configs")
@@ -248,7 +249,7 @@ def _explain(error: ValidationError, origin: str) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key{_suggestion(problem['loc'])}")
         else:
-            found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
+            found = "" if problem["type"] == "missing" else f" (found {redact(repr(problem['input']))})"
             lines.append(f"{where}: {problem['msg']}{found}")
     return f"{origin}: " + f"\n{origin}: ".join(lines)
 
