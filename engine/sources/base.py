@@ -1,0 +1,124 @@
+"""What every source shares: its name, its listener, the frame counter, and the way it is interrupted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.clock import SYSTEM_CLOCK, Clock
+from engine.data import Frame, SourceInfo, SourceState, SourceStatus
+from engine.protocols import SourceListener
+from engine.sources.decode import Stamp
+
+logger = logging.getLogger(__name__)
+
+
+class SilentListener:
+    """A listener that takes no note of anything."""
+
+    def status(self, status: SourceStatus) -> None:
+        """Ignore it."""
+
+    def lost(self, count: int, cause: str) -> None:
+        """Ignore it."""
+
+
+class SourceBase:
+    """Base of all sources: subclasses define `_frames`, which opens, yields and closes on the iterating thread.
+
+    The states `connecting` (before) and `ended` (once, after) are reported here. Iterating a second time starts over,
+    with `frame_id` counting on.
+    """
+
+    def __init__(self, info: SourceInfo, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._info = info
+        self._clock = clock
+        self._listener: SourceListener = SilentListener()
+        self._interrupted = threading.Event()
+        self._next_id = 0
+        self._epoch = 0
+        self._state: SourceState | None = None
+        self._ending = "end of stream"
+
+    @property
+    def info(self) -> SourceInfo:
+        """What is known so far."""
+        return self._info
+
+    def attach(self, listener: SourceListener) -> None:
+        """Report states and losses to `listener`; call before iterating."""
+        self._listener = listener
+
+    def interrupt(self) -> None:
+        """End the iteration soon, from any thread, in any state, also before it began."""
+        self._interrupted.set()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Open, and yield frames in order; the source is closed when the iterator ends or is closed."""
+        if self._interrupted.is_set():
+            self._report("ended", "interrupted")
+            return
+        self._report("connecting")
+        try:
+            with closing(self._frames()) as frames:
+                for frame in frames:
+                    yield frame
+                    if self._interrupted.is_set():
+                        break
+        except GeneratorExit:
+            self._ending = "interrupted"
+            raise
+        except Exception as error:
+            self._ending = str(error)
+            raise
+        finally:
+            self._report("ended", "interrupted" if self._interrupted.is_set() else self._ending)
+
+    def _frames(self) -> Any:
+        """Return a generator of frames."""
+        raise NotImplementedError
+
+    def _describe(self, **facts: Any) -> None:
+        """Note what has become known of the source."""
+        self._info = replace(self._info, **facts)
+
+    def _report(self, state: SourceState, reason: str = "") -> None:
+        """Tell the listener of a change."""
+        self._state = state
+        logger.debug("%s is %s %s", self._info.source_id, state, reason)
+        self._listener.status(SourceStatus(self._info, state, reason, self._epoch))
+
+    def _lose(self, count: int, cause: str) -> None:
+        """Count frames that arrived and cannot be delivered; they use up `frame_id`s."""
+        if count > 0:
+            self._next_id += count
+            self._listener.lost(count, cause)
+
+    def _frame(self, image: NDArray[np.uint8], stamp: Stamp) -> Frame:
+        """Return the next frame; the first one makes the source `live`."""
+        frame = Frame(
+            image=image,
+            source_id=self._info.source_id,
+            frame_id=self._next_id,
+            captured_ns=stamp.captured_ns,
+            captured_utc_ns=stamp.captured_utc_ns,
+            pts_ns=stamp.pts_ns,
+            captured_source=stamp.captured_source,
+            captured_error_ns=stamp.captured_error_ns,
+            stream_epoch=self._epoch,
+        )
+        self._next_id += 1
+        if (frame.width, frame.height) != (self._info.width, self._info.height):
+            self._describe(width=frame.width, height=frame.height)
+            if self._state == "live":
+                self._report("live", f"the picture is now {frame.width}x{frame.height}")
+        if self._state != "live":
+            self._report("live")
+        return frame

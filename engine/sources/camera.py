@@ -1,0 +1,67 @@
+"""USB and other V4L2 cameras, by number, device or stable path; read by FFmpeg's v4l2 input."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from engine.errors import SourceError
+from engine.sources.decode import Target
+from engine.sources.options import SourceOptions
+
+DEVICES = Path("/dev")
+_FORMAT = "v4l2"
+
+
+def camera_devices(devices: Path = DEVICES) -> list[str]:
+    """Return the cameras of this machine, stable paths (`/dev/v4l/by-id/...`) first."""
+    stable = sorted(str(path) for path in devices.glob("v4l/by-id/*"))
+    return stable + sorted(str(path) for path in devices.glob("video[0-9]*"))
+
+
+def is_camera(uri: str, devices: Path = DEVICES) -> bool:
+    """Return whether `uri` names a camera: a number, or a path of a video device.
+
+    >>> is_camera("0"), is_camera("/dev/video1"), is_camera("/dev/v4l/by-id/usb-cam-index0"), is_camera("clip.mp4")
+    (True, True, True, False)
+    """
+    return uri.isdecimal() or uri.startswith((f"{devices}/video", f"{devices}/v4l/"))
+
+
+def camera_target(uri: str, options: SourceOptions, devices: Path = DEVICES) -> Target:
+    """Return what to open for a camera.
+
+    Raises:
+        SourceError: there is no such device, or it may not be read; the message lists those present.
+    """
+    device = devices / f"video{uri}" if uri.isdecimal() else Path(uri)
+    check_camera(device, devices)
+    ffmpeg = {"fflags": "nobuffer", "flags": "low_delay"}
+    if options.size_wh is not None:
+        ffmpeg["video_size"] = f"{options.size_wh[0]}x{options.size_wh[1]}"
+    if options.fps is not None:
+        ffmpeg["framerate"] = f"{options.fps:g}"
+    if options.pixel_format is not None:
+        ffmpeg["input_format"] = options.pixel_format
+    return Target(
+        url=str(device),
+        format=_FORMAT,
+        ffmpeg={**ffmpeg, **options.ffmpeg},
+        live=True,
+        open_timeout_s=options.open_timeout_s,
+        read_timeout_s=options.read_timeout_s,
+        damage="frame",  # each picture stands for itself
+    )
+
+
+def check_camera(device: Path, devices: Path = DEVICES) -> None:
+    """Raise SourceError unless `device` is there and may be read."""
+    if not device.exists():
+        present = camera_devices(devices)
+        there = f"present are {', '.join(present)}" if present else "there is no camera on this machine"
+        raise SourceError(f"no camera {device}: {there}; check the cable, and in a container pass --device {device}")
+    if not stat.S_ISCHR(device.stat().st_mode):
+        raise SourceError(f"{device} is no camera: expected a character device such as /dev/video0")
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise SourceError(f"camera {device}: permission denied; add yourself to the group video, and log in again")

@@ -1,0 +1,255 @@
+"""Demuxing and decoding with PyAV: from an address to pictures with their times.
+
+Used by the file source, by the thread reader, and by the reader process, which must start fast and stay small:
+nothing here imports numpy, and PyAV is imported when a video is opened.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from engine.sources.explain import video_errors
+
+if TYPE_CHECKING:
+    from engine.data import CapturedSource
+
+logger = logging.getLogger(__name__)
+NS_PER_S = 1_000_000_000
+KEYFRAME_WAIT_S = 10.0
+MAX_CLOCK_DIFFERENCE_NS = 10 * NS_PER_S
+_PENDING_STAMPS = 64
+_PRFT = struct.Struct("=qi")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to open, and how; plain values, so that it can be sent to another process.
+
+    Attributes:
+        url: address as FFmpeg takes it.
+        format: name of FFmpeg's demuxer, None to probe.
+        ffmpeg: options by FFmpeg's names.
+        live: low delay instead of throughput, wait for a keyframe, newest frame first.
+        host_port: where to knock before FFmpeg opens, None to leave it.
+        connect_timeout_s: limit for that.
+        open_timeout_s: limit for opening, None for none.
+        read_timeout_s: limit for each read, None for none.
+        damage: see `SourceOptions`.
+        keyframes_only: decode keyframes alone.
+        decoders: names of decoders to try in this order.
+    """
+
+    url: str
+    format: str | None = None
+    ffmpeg: Mapping[str, str] = field(default_factory=dict)
+    live: bool = False
+    host_port: tuple[str, int] | None = None
+    connect_timeout_s: float = 1.5
+    open_timeout_s: float | None = None
+    read_timeout_s: float | None = None
+    damage: str = "frame"
+    keyframes_only: bool = False
+    decoders: tuple[str, ...] = ("cpu",)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When a frame was captured.
+
+    Attributes:
+        captured_ns: monotonic clock, right after the blocking read returned.
+        captured_utc_ns: wall clock of the capture.
+        pts_ns: stream time, None where there is none.
+        captured_source: how `captured_utc_ns` is known.
+        captured_error_ns: bound of its error, None where unknown.
+    """
+
+    captured_ns: int
+    captured_utc_ns: int
+    pts_ns: int | None
+    captured_source: CapturedSource = "arrival"
+    captured_error_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded `av.VideoFrame` and its times."""
+
+    frame: Any
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """Frames that could not be decoded, or only with damage."""
+
+    count: int
+
+
+class VideoReader:
+    """One opened video; open, read and close it on one thread.
+
+    Raises:
+        av.error.FFmpegError, OSError: it cannot be opened; `explain` says why.
+    """
+
+    def __init__(self, target: Target) -> None:
+        import av
+
+        self._target = target
+        self._errors = video_errors()
+        self._container: Any = av.open(
+            target.url,
+            format=target.format,
+            options=dict(target.ffmpeg),
+            timeout=(target.open_timeout_s, target.read_timeout_s),
+            metadata_errors="replace",
+        )
+        try:
+            self._stream = self._prepare()
+        except BaseException:
+            self._container.close()
+            raise
+        self._time_base = Fraction(self._stream.time_base)
+        self._arrivals: dict[int | None, Stamp] = {}
+        self._is_clean = not target.live
+        self._clock_warned = False
+        self._decoded = 0
+        self.packets = 0
+        self.failure: Exception | None = None
+
+    def _prepare(self) -> Any:
+        """Choose the first video stream and set how it is decoded."""
+        streams = [stream for stream in self._container.streams.video if stream.codec_context is not None]
+        if not streams:
+            raise ValueError("it has no video stream that can be decoded")
+        stream = streams[0]
+        context = stream.codec_context
+        if self._target.live:
+            context.flags |= 1 << 19  # AV_CODEC_FLAG_LOW_DELAY
+            stream.thread_type = "SLICE"  # frame threads hold back one frame each
+        else:
+            stream.thread_type = "AUTO"
+        if self._target.keyframes_only:
+            context.skip_frame = "NONKEY"
+        return stream
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Width, height, fps, frame_count, codec, decoder and duration_s, None where unknown."""
+        context = self._stream.codec_context
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        duration = self._container.duration
+        return {
+            "width": context.width or None,
+            "height": context.height or None,
+            "fps": float(rate) if rate else None,
+            "frame_count": self._stream.frames or None,
+            "codec": context.name,
+            "decoder": "cpu",
+            "duration_s": duration / 1e6 if duration and duration > 0 else None,
+        }
+
+    @property
+    def container_format(self) -> str:
+        """FFmpeg's name of the container."""
+        return str(self._container.format.name)
+
+    def pictures(self) -> Iterator[Picture | Damaged]:
+        """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
+        opened_ns = time.monotonic_ns()
+        for packet in self._packets():
+            if self._is_clean or packet is None or packet.is_keyframe or self._cannot_wait(opened_ns):
+                self._is_clean = True
+                yield from self._decode(packet)
+            elif self._decoded and packet.size:  # before the first keyframe there is nothing to lose
+                yield Damaged(1)
+
+    def _cannot_wait(self, opened_ns: int) -> bool:
+        """Return whether to decode without a keyframe: some cameras refresh bit by bit and never send one."""
+        waited_s = (time.monotonic_ns() - opened_ns) / NS_PER_S
+        return self._target.damage == "keep" or (not self._decoded and waited_s > KEYFRAME_WAIT_S)
+
+    def _packets(self) -> Iterator[Any]:
+        """Yield packets, then the empty ones that flush the decoder, also after a read error."""
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size:
+                    self.packets += 1
+                    self._note_arrival(packet)
+                yield packet
+        except self._errors as error:
+            self.failure = error
+            if not self._target.live:
+                yield None
+
+    def _decode(self, packet: Any) -> Iterator[Picture | Damaged]:
+        if packet is not None and packet.is_corrupt and self._target.damage != "keep":
+            yield self._damage()
+            return
+        self._decoded += 1
+        try:
+            frames = self._stream.codec_context.decode(packet)
+        except self._errors as error:
+            logger.debug("a packet cannot be decoded: %s", error)
+            yield self._damage()
+            return
+        for frame in frames:
+            if frame.is_corrupt and self._target.damage != "keep":
+                yield self._damage()
+            else:
+                yield Picture(frame, self._stamp(frame))
+
+    def _damage(self) -> Damaged:
+        if self._target.damage == "until_keyframe":
+            self._is_clean = False
+        return Damaged(1)
+
+    def _note_arrival(self, packet: Any) -> None:
+        """Remember when a live packet came; its frame is found by its stream time."""
+        if not self._target.live:
+            return
+        while len(self._arrivals) >= _PENDING_STAMPS:
+            del self._arrivals[next(iter(self._arrivals))]
+        now_ns, utc_ns = time.monotonic_ns(), time.time_ns()
+        camera_ns = self._camera_clock(packet, utc_ns)
+        source: CapturedSource = "arrival" if camera_ns is None else "rtcp"
+        self._arrivals[packet.pts] = Stamp(now_ns, camera_ns or utc_ns, self._pts_ns(packet.pts), source)
+
+    def _camera_clock(self, packet: Any, utc_ns: int) -> int | None:
+        """Return the capture time that the camera reports by RTCP (side data `prft`, PyAV 18), if plausible."""
+        if not hasattr(packet, "iter_sidedata"):
+            return None
+        for item in packet.iter_sidedata():
+            if item.data_type == "prft":
+                camera_ns = int(_PRFT.unpack_from(memoryview(item))[0]) * 1000
+                if abs(camera_ns - utc_ns) < MAX_CLOCK_DIFFERENCE_NS:
+                    return camera_ns
+                self._warn_clock((camera_ns - utc_ns) / NS_PER_S)
+        return None
+
+    def _warn_clock(self, difference_s: float) -> None:
+        if not self._clock_warned:
+            self._clock_warned = True
+            logger.warning("the camera's clock is %.0f s off: its times are not used; set its NTP server", difference_s)
+
+    def _pts_ns(self, pts: int | None) -> int | None:
+        if pts is None:
+            return None
+        return pts * self._time_base.numerator * NS_PER_S // self._time_base.denominator
+
+    def _stamp(self, frame: Any) -> Stamp:
+        if not self._target.live:
+            return Stamp(time.monotonic_ns(), time.time_ns(), self._pts_ns(frame.pts), "file")
+        stamp = self._arrivals.pop(frame.pts, None)
+        return stamp or Stamp(time.monotonic_ns(), time.time_ns(), self._pts_ns(frame.pts))
+
+    def close(self) -> None:
+        """Close it; harmless when repeated."""
+        self._container.close()

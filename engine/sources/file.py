@@ -1,0 +1,83 @@
+"""Video files of any codec that FFmpeg knows: every frame, in order, with exact stream times."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from engine.clock import SYSTEM_CLOCK, Clock
+from engine.data import Frame, SourceInfo
+from engine.errors import SourceError
+from engine.sources.base import SourceBase
+from engine.sources.convert import BgrConverter
+from engine.sources.decode import Damaged, Picture, Target, VideoReader
+from engine.sources.explain import explain, video_errors
+from engine.sources.pixels import image_from_packed, upright
+from engine.sources.uri import redact
+
+logger = logging.getLogger(__name__)
+
+
+class FileSource(SourceBase):
+    """The frames of a video file.
+
+    Frames that cannot be decoded, and those that a truncated MP4 lacks, are reported as lost with cause `corrupt`.
+
+    Args:
+        target: the file and how it is read.
+        source_id: its name.
+        clock: time, for tests.
+    """
+
+    def __init__(self, target: Target, source_id: str, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(SourceInfo(source_id, redact(target.url), is_live=False), clock)
+        self._target = target
+
+    def _frames(self) -> Iterator[Frame]:
+        reader = self._open()
+        try:
+            yield from self._read(reader)
+        finally:
+            reader.close()
+
+    def _open(self) -> VideoReader:
+        try:
+            reader = VideoReader(self._target)
+        except video_errors() as error:
+            raise SourceError(f"cannot open {self.info.uri}: {explain(error)}") from error
+        facts = reader.facts
+        facts.pop("duration_s")
+        self._describe(**facts)
+        return reader
+
+    def _read(self, reader: VideoReader) -> Iterator[Frame]:
+        convert = BgrConverter()
+        damaged = 0
+        for item in reader.pictures():
+            if isinstance(item, Damaged):
+                damaged += item.count
+                self._lose(item.count, "corrupt")
+            elif isinstance(item, Picture):
+                image = image_from_packed(convert.packed(item.frame))
+                yield self._frame(upright(image, item.frame.rotation), item.stamp)
+            if self._interrupted.is_set():
+                return
+        self._finish(reader, damaged)
+
+    def _finish(self, reader: VideoReader, damaged: int) -> None:
+        """Account for what is missing at the end, and say so."""
+        missing = self._missing(reader)
+        self._lose(missing, "corrupt")
+        if reader.failure is not None:
+            self._ending = f"reading stopped: {explain(reader.failure)}"
+        if damaged or missing:
+            self._ending = f"end of stream, {damaged} frames were damaged and {missing} are missing"
+            logger.warning("%s: %d frames were damaged and %d are missing", self.info.uri, damaged, missing)
+        if self._next_id == damaged + missing:
+            raise SourceError(f"{self.info.uri} has no frame that can be decoded: check that the file is complete")
+
+    def _missing(self, reader: VideoReader) -> int:
+        """Return how many frames of the index are not in the file; only the index of MP4 and MOV is exact."""
+        if not reader.container_format.startswith("mov") or self.info.frame_count is None:
+            return 0
+        return max(self.info.frame_count - reader.packets, 0)

@@ -1,0 +1,208 @@
+"""A source that may hang, stall, fail and come back: the state machine of cameras and network streams.
+
+connecting ──first frame──▶ live ◀──▶ stalled (no frame, still connected)
+    ▲                         │
+    └──── wait, doubling ◀── offline (failed, with the reason)          ended (interrupted, given up, complete)
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Generator, Iterator
+
+from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
+from engine.data import Frame, SourceInfo
+from engine.errors import SourceError
+from engine.sources.base import SourceBase
+from engine.sources.decode import KEYFRAME_WAIT_S, Target
+from engine.sources.events import Arrived, Finished, Lost, Opened, Reader
+from engine.sources.explain import is_refusal
+from engine.sources.options import SourceOptions
+from engine.sources.uri import redact
+
+logger = logging.getLogger(__name__)
+_KILL_AFTER_S = 1.0  # a reader gets this much longer than its own limit
+_STALL_INTERVALS = 4.0
+
+
+class Backoff:
+    """How long to wait before the next attempt: doubling, with jitter, back to the start after success.
+
+    >>> waits = Backoff(SourceOptions(backoff_s=1, backoff_max_s=4), random.Random(0))
+    >>> [0.5 * limit <= waits.next_s("no answer") <= limit for limit in (1, 2, 4, 4)]
+    [True, True, True, True]
+    """
+
+    def __init__(self, options: SourceOptions, rng: random.Random) -> None:
+        self._options = options
+        self._rng = rng
+        self.attempts = 0
+
+    def reset(self) -> None:
+        """Note that the source has delivered."""
+        self.attempts = 0
+
+    def next_s(self, reason: str) -> float:
+        """Note a failure, and return the seconds to wait."""
+        limit = self._options.backoff_s * 2.0 ** min(self.attempts, 32)
+        limit = min(limit, self._options.backoff_max_s)
+        if is_refusal(reason):
+            limit = max(limit, self._options.refused_backoff_s)
+        self.attempts += 1
+        return limit * self._rng.uniform(0.5, 1.0)
+
+
+class Watch:
+    """Tells a stall and a dead reader from a slow camera, by the time since the last sign of life."""
+
+    def __init__(self, options: SourceOptions, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+        self._last_ns = clock.monotonic_ns()
+        self._interval_s = 0.0
+        self._limit_s = options.connect_timeout_s + options.open_timeout_s
+        self._captured_ns: int | None = None
+
+    def opened(self) -> None:
+        """Note that the connection stands; a keyframe may take a while."""
+        self._last_ns = self._clock.monotonic_ns()
+        self._limit_s = max(self._options.read_timeout_s, KEYFRAME_WAIT_S)
+
+    def alive(self, captured_ns: int | None = None) -> None:
+        """Note that a frame came, whole or damaged (no capture time)."""
+        if captured_ns is not None:
+            if self._captured_ns is not None:
+                interval_s = (captured_ns - self._captured_ns) / NS_PER_S
+                self._interval_s += 0.2 * (min(interval_s, self._options.read_timeout_s) - self._interval_s)
+            self._captured_ns = captured_ns
+        self._limit_s = self._options.read_timeout_s
+        self._last_ns = self._clock.monotonic_ns()
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last sign of life."""
+        return (self._clock.monotonic_ns() - self._last_ns) / NS_PER_S
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether frames are overdue."""
+        return self._captured_ns is not None and self.idle_s >= self._stall_s
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the reader did not even keep to its own time limit."""
+        return self.idle_s >= self._limit_s + _KILL_AFTER_S
+
+    @property
+    def timeout_s(self) -> float:
+        """How long to wait before looking again."""
+        limits = [self._limit_s + _KILL_AFTER_S]
+        if self._captured_ns is not None and not self.is_stalled:
+            limits.append(self._stall_s)
+        return max(min(limits) - self.idle_s, 0.001)
+
+    @property
+    def _stall_s(self) -> float:
+        return max(self._options.stall_s, _STALL_INTERVALS * self._interval_s)
+
+
+class LiveSource(SourceBase):
+    """Frames of a camera or stream; it reconnects for ever unless told otherwise.
+
+    Args:
+        target: what to open.
+        make_reader: returns what reads it, in a process or on the iterating thread.
+        source_id: its name.
+        options: reconnecting and time limits.
+        clock: time, for tests.
+        rng: jitter, for tests.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        make_reader: Callable[[], Reader],
+        source_id: str,
+        options: SourceOptions,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: random.Random | None = None,
+    ) -> None:
+        super().__init__(SourceInfo(source_id, redact(target.url), is_live=target.live), clock)
+        self._make_reader = make_reader
+        self._reader: Reader | None = None
+        self._options = options
+        self._backoff = Backoff(options, rng or random.Random())
+        self._has_been_live = False
+
+    def interrupt(self) -> None:
+        """End the iteration soon, from any thread, in any state, also before it began."""
+        super().interrupt()
+        reader = self._reader
+        if reader is not None:
+            reader.wake()
+
+    def _frames(self) -> Iterator[Frame]:
+        reader = self._reader = self._make_reader()
+        try:
+            while not self._interrupted.is_set():
+                finished = yield from self._connection(reader)
+                if finished.is_end or self._interrupted.is_set():
+                    self._ending = finished.reason
+                    return
+                self._wait_offline(finished.reason)
+        finally:
+            reader.close()
+
+    def _connection(self, reader: Reader) -> Generator[Frame, None, Finished]:
+        """Open once, yield frames, and return how it ended."""
+        watch = Watch(self._options, self._clock)
+        is_first = True
+        reader.open()
+        while not self._interrupted.is_set():
+            event = reader.next(watch.timeout_s)
+            if isinstance(event, Finished):
+                return event
+            if isinstance(event, Arrived):
+                watch.alive(event.stamp.captured_ns)
+                self._begin_epoch(is_first)
+                is_first = False
+                yield self._frame(event.image, event.stamp)
+            elif isinstance(event, Lost):
+                watch.alive()
+                self._lose(event.count, event.cause)
+            elif isinstance(event, Opened):
+                watch.opened()
+                self._describe(**{key: value for key, value in event.facts.items() if key != "duration_s"})
+            elif watch.is_dead:
+                reader.abandon()
+                return Finished(f"no frame for {watch.idle_s:.1f} s: the reader was ended")
+            elif watch.is_stalled and self._state == "live":
+                self._report("stalled", f"no frame for {watch.idle_s:.1f} s")
+        return Finished("interrupted", is_end=True)
+
+    def _begin_epoch(self, is_first: bool) -> None:
+        """Note the first frame of a connection: all but the very first are a new epoch of the stream."""
+        if not is_first:
+            return
+        self._epoch += self._has_been_live
+        self._has_been_live = True
+        self._backoff.reset()
+
+    def _wait_offline(self, reason: str) -> None:
+        """Report the failure, and wait before the next attempt.
+
+        Raises:
+            SourceError: there is to be no further attempt.
+        """
+        wait_s = self._backoff.next_s(reason)
+        limit = self._options.max_attempts
+        if not self._options.reconnect or (limit is not None and self._backoff.attempts >= limit):
+            verb = "read" if self._has_been_live else "open"
+            raise SourceError(f"cannot {verb} {self.info.uri}: {reason}")
+        level = logging.WARNING if self._backoff.attempts == 1 else logging.INFO
+        logger.log(level, "%s is offline: %s; next attempt in %.1f s", self.info.source_id, reason, wait_s)
+        self._report("offline", reason)
+        if not self._clock.wait(self._interrupted, wait_s):
+            self._report("connecting", f"attempt {self._backoff.attempts + 1}, after: {reason}")

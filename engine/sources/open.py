@@ -1,0 +1,142 @@
+"""`open_source`: from a URI to a source, with the checks that can be made at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.errors import SourceError
+from engine.protocols import Source
+from engine.sources.options import SourceOptions, options_from
+from engine.sources.uri import name_from_uri, redact, scheme_of
+
+
+def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = None, **options: Any) -> Source:
+    """Return the source that a URI names; it is opened when it is iterated, on the iterating thread.
+
+    Args:
+        uri: camera number or `/dev/...` path, `rtsp://`, `http(s)://` and other network addresses, a video file, an
+            image, a folder or glob of images, `synthetic://?width=640&height=480&count=100`, `screen://:0`.
+        source_id: its name; by default the file's stem, the host or `cameraN`.
+        options: fields of `SourceOptions`.
+
+    Raises:
+        SourceError: what can be seen at once to be missing, empty or unreadable.
+        ConfigError: an unknown option, or a value that cannot work.
+
+    >>> source = open_source("synthetic://?width=64&height=48&count=3")
+    >>> source.info.source_id, [frame.frame_id for frame in source]
+    ('synthetic', [0, 1, 2])
+    """
+    text = os.fspath(uri) if not isinstance(uri, int) else str(uri)
+    chosen = options_from(options)
+    name = source_id or name_from_uri(text)
+    if not (chosen.realtime or chosen.loop):
+        return _recorded_or_live(text, name, chosen)
+    first = _recorded_or_live(text, name, chosen)
+    if first.info.is_live:
+        return first
+    return _played(lambda: _recorded_or_live(text, name, chosen), chosen)
+
+
+def _recorded_or_live(uri: str, name: str, options: SourceOptions) -> Source:
+    from engine.sources.camera import is_camera
+
+    scheme = scheme_of(uri)
+    if is_camera(uri):
+        return _camera(uri, name, options)
+    if scheme in _OPENERS:
+        return _OPENERS[scheme](uri, name, options)
+    if scheme not in ("", "file"):
+        known = ", ".join(f"{known}://" for known in sorted({*_OPENERS, "file"}))
+        raise SourceError(f"{redact(uri)}: {scheme}:// is not known; expected a path, a camera number, or {known}")
+    return _path(uri[len("file://") :] if scheme else uri, name, options)
+
+
+def _camera(uri: str, name: str, options: SourceOptions) -> Source:
+    from engine.sources.camera import camera_target
+    from engine.sources.stream import live_source
+
+    return live_source(camera_target(uri, options), name, options)
+
+
+def _stream(uri: str, name: str, options: SourceOptions) -> Source:
+    from engine.sources.stream import live_source, target_from_uri
+
+    return live_source(target_from_uri(uri, options), name, options)
+
+
+def _synthetic(uri: str, name: str, options: SourceOptions) -> Source:
+    from engine.sources.synthetic import SyntheticSource, scene_from_uri
+
+    return SyntheticSource(scene_from_uri(uri), name, uri=uri)
+
+
+def _screen(uri: str, name: str, options: SourceOptions) -> Source:
+    from engine.sources.stream import live_source, screen_target
+
+    return live_source(screen_target(uri, options), name, options)
+
+
+def _path(place: str, name: str, options: SourceOptions) -> Source:
+    """Return a folder or glob of images, one image, or a video file."""
+    from engine.sources.images import SUFFIXES, ImagesSource
+
+    path = Path(place).expanduser()
+    is_pattern = not path.exists() and any(mark in place for mark in "*?[")
+    if is_pattern or path.is_dir() or path.suffix.lower() in SUFFIXES:
+        images = ImagesSource(path, name, fps=options.fps, grow_s=options.grow_s)
+        if path.is_file():
+            _check_file(path)
+        elif options.grow_s is None and not images.paths():
+            raise SourceError(f"{place} has no images: expected files such as *.jpg or *.png, or a video file")
+        return images
+    _check_file(path)
+    return _video(path, name, options)
+
+
+def _video(path: Path, name: str, options: SourceOptions) -> Source:
+    from engine.sources.decode import Target
+    from engine.sources.file import FileSource
+
+    keep = "keep" if options.damage == "keep" else "frame"
+    target = Target(str(path), ffmpeg=options.ffmpeg, damage=keep, keyframes_only=options.keyframes_only)
+    return FileSource(target, name)
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise SourceError(f"no such file: {path}{_neighbours(path)}")
+    if not path.is_file():
+        raise SourceError(f"{path} is no file: expected a video, an image or a folder of images")
+    if not os.access(path, os.R_OK):
+        raise SourceError(f"{path} cannot be read: check its owner and mode")
+    if path.stat().st_size == 0:
+        raise SourceError(f"{path} is empty (0 bytes): copy it again")
+
+
+def _neighbours(path: Path) -> str:
+    """Return a hint at files of a similar name."""
+    from difflib import get_close_matches
+
+    if not path.parent.is_dir():
+        return f" (there is no folder {path.parent} either)"
+    close = get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
+    return f"; did you mean {path.with_name(close[0])}?" if close else ""
+
+
+def _played(make: Callable[[], Source], options: SourceOptions) -> Source:
+    from engine.sources.paced import PacedSource
+
+    return PacedSource(make, realtime=options.realtime, loop=options.loop)
+
+
+Opener = Callable[[str, str, SourceOptions], Source]
+_NETWORK = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp", "tls")
+_OPENERS: Mapping[str, Opener] = {
+    **dict.fromkeys(_NETWORK, _stream),
+    "synthetic": _synthetic,
+    "screen": _screen,
+}

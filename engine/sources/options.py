@@ -1,0 +1,99 @@
+"""How a source is opened and read: one frozen object of plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from engine.errors import ConfigError
+
+Reader = Literal["process", "thread"]
+Transport = Literal["tcp", "udp"]
+Damage = Literal["until_keyframe", "frame", "keep"]
+Decoder = Literal["auto", "cpu", "nvdec", "vaapi", "jetson"]
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "reader": get_args(Reader),
+    "transport": get_args(Transport),
+    "damage": get_args(Damage),
+    "decoder": get_args(Decoder),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """Options of a source; each applies where it makes sense and is ignored elsewhere.
+
+    Attributes:
+        live: whether a network source is a camera (newest frame, reconnect) or a file; None: by its address.
+        realtime: play a file at its own rate, as if it were a camera.
+        loop: begin a file again at its end.
+        reader: where a live source is read: `process` can be killed while FFmpeg hangs, `thread` costs less memory.
+        reconnect: connect again after a live source failed.
+        max_attempts: failed connections in a row after which a live source gives up; None: never.
+        backoff_s: wait before the second attempt; doubles, with jitter.
+        backoff_max_s: longest wait between attempts.
+        refused_backoff_s: wait after the camera refused the password, so that it does not lock the account.
+        connect_timeout_s: limit for reaching the host of an RTSP camera.
+        open_timeout_s: limit for opening.
+        read_timeout_s: limit for the next frame; after that the connection counts as dead.
+        stall_s: without a frame for that long (and four frame intervals) the source is reported `stalled`.
+        transport: how RTP is carried.
+        damage: after a damaged frame of a live source, drop all `until_keyframe` (they are predicted from it), drop
+            that `frame` only, or `keep` everything.
+        keyframes_only: decode keyframes alone, to save work.
+        decoder: what decodes; `auto` takes the first that works here.
+        size_wh: picture size asked of a USB camera.
+        fps: frame rate asked of a USB camera, or the nominal rate of a folder of images.
+        pixel_format: FFmpeg's name of the format asked of a USB camera (`mjpeg`, `yuyv422`, ...).
+        slots: frames that the shared memory of a `process` reader holds.
+        grow_s: a folder of images is watched for new ones until none came for that long; None: read once.
+        ffmpeg: further options, by FFmpeg's names; they win over ours.
+    """
+
+    live: bool | None = None
+    realtime: bool = False
+    loop: bool = False
+    reader: Reader = "process"
+    reconnect: bool = True
+    max_attempts: int | None = None
+    backoff_s: float = 0.1
+    backoff_max_s: float = 1.5
+    refused_backoff_s: float = 30.0
+    connect_timeout_s: float = 1.5
+    open_timeout_s: float = 10.0
+    read_timeout_s: float = 5.0
+    stall_s: float = 2.0
+    transport: Transport = "tcp"
+    damage: Damage = "until_keyframe"
+    keyframes_only: bool = False
+    decoder: Decoder = "auto"
+    size_wh: tuple[int, int] | None = None
+    fps: float | None = None
+    pixel_format: str | None = None
+    slots: int = 8
+    grow_s: float | None = None
+    ffmpeg: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
+        for name in ("connect_timeout_s", "open_timeout_s", "read_timeout_s", "stall_s", "backoff_s", "backoff_max_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: expected a number of seconds above 0")
+        if self.slots < 4:
+            raise ConfigError(f"slots is {self.slots}: expected 4 or more")
+
+
+def options_from(values: Mapping[str, Any]) -> SourceOptions:
+    """Return the options that `values` name, the others at their defaults.
+
+    Raises:
+        ConfigError: an unknown name, or a value that cannot work.
+    """
+    known = [option.name for option in fields(SourceOptions)]
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ConfigError(f"unknown source option {unknown[0]!r}: expected one of {', '.join(known)}")
+    return SourceOptions(**values)

@@ -1,0 +1,105 @@
+"""An RTSP server for tests, on loopback; runs under the system's Python (`gi`), controlled by its standard input.
+
+usage: server.py [--port P] [--codec h264|h265|jpeg] [--size 320x240] [--fps 25] [--gop 25] [--clock] [--user U:P]
+                 [--file CLIP] [--pattern ball]
+Prints `ready PORT` when it serves /stream. Lines on standard input: `drop` closes every session, `quit` ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+
+ENCODERS = {
+    "h264": "x264enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} bitrate={kbps} ! "
+    "video/x-h264,profile=baseline ! rtph264pay name=pay0 pt=96 config-interval=-1",
+    "h265": "x265enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} bitrate={kbps} ! "
+    "rtph265pay name=pay0 pt=96 config-interval=-1",
+    "jpeg": "jpegenc ! rtpjpegpay name=pay0 pt=26",
+}
+
+
+def launch_line(args: argparse.Namespace) -> str:
+    """Return the pipeline that makes and encodes the pictures."""
+    width, height = args.size.split("x")
+    encode = ENCODERS[args.codec].format(gop=args.gop, kbps=args.kbps)
+    if args.file:
+        return f"( filesrc location={args.file} ! decodebin ! videoconvert ! video/x-raw,format=I420 ! {encode} )"
+    clock = "! timeoverlay" if args.clock else ""
+    return (
+        f"( videotestsrc is-live=true pattern={args.pattern} {clock} ! "
+        f"video/x-raw,format=I420,width={width},height={height},framerate={args.fps}/1 ! {encode} )"
+    )
+
+
+def protect(server: GstRtspServer.RTSPServer, factory: GstRtspServer.RTSPMediaFactory, user: str) -> None:
+    """Ask for a user name and password."""
+    name, _, password = user.partition(":")
+    auth = GstRtspServer.RTSPAuth()
+    token = GstRtspServer.RTSPToken()
+    token.set_string("media.factory.role", "viewer")
+    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(name, password), token)
+    server.set_auth(auth)
+    permissions = GstRtspServer.RTSPPermissions()
+    permissions.add_permission_for_role("viewer", "media.factory.access", True)
+    permissions.add_permission_for_role("viewer", "media.factory.construct", True)
+    factory.set_permissions(permissions)
+
+
+def drop_sessions(server: GstRtspServer.RTSPServer) -> None:
+    """Close every connection, as a camera that restarts does."""
+    server.client_filter(lambda _server, _client: GstRtspServer.RTSPFilterResult.REMOVE)
+
+
+def main() -> None:
+    """Serve until told to quit."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", default="0")
+    parser.add_argument("--codec", choices=sorted(ENCODERS), default="h264")
+    parser.add_argument("--size", default="320x240")
+    parser.add_argument("--fps", type=int, default=25)
+    parser.add_argument("--gop", type=int, default=25)
+    parser.add_argument("--kbps", type=int, default=1000)
+    parser.add_argument("--pattern", default="ball")
+    parser.add_argument("--clock", action="store_true")
+    parser.add_argument("--user")
+    parser.add_argument("--file")
+    args = parser.parse_args()
+
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer()
+    server.set_address("127.0.0.1")
+    server.set_service(args.port)
+    factory = GstRtspServer.RTSPMediaFactory()
+    factory.set_launch(launch_line(args))
+    factory.set_shared(True)
+    factory.set_latency(0)
+    if args.user:
+        protect(server, factory, args.user)
+    server.get_mount_points().add_factory("/stream", factory)
+    if not server.attach(None):
+        sys.exit(f"cannot listen on 127.0.0.1:{args.port}")
+
+    loop = GLib.MainLoop()
+
+    def command(channel: GLib.IOChannel, _condition: GLib.IOCondition) -> bool:
+        line = sys.stdin.readline().strip()
+        if line == "drop":
+            drop_sessions(server)
+        if line in ("quit", ""):
+            loop.quit()
+        return True
+
+    GLib.io_add_watch(GLib.IOChannel.unix_new(0), GLib.PRIORITY_DEFAULT, GLib.IOCondition.IN, command)
+    print(f"ready {server.get_bound_port()}", flush=True)
+    loop.run()
+
+
+if __name__ == "__main__":
+    main()
