@@ -18,10 +18,6 @@ CLIPS = [
     ("Retail02_short.mp4", 603, 1920, 1080),
     ("numbered_10_frames.mp4", 10, 640, 480),
 ]
-    ("vtest.avi", 795, 768, 576),
-    ("Retail02_short.mp4", 603, 1920, 1080),
-    ("numbered_10_frames.mp4", 10, 640, 480),
-]
 
 
 @pytest.mark.parametrize(
