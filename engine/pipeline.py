@@ -101,6 +101,7 @@ class Pipeline:
         )
         self._lock = threading.Lock()
         self._done = threading.Event()
+        self._ready = threading.Event()
         self._failure: tuple[str, BaseException] | None = None
         self._running: set[Stage[Any]] = set()
         self._started_ns = clock.monotonic_ns()
@@ -222,6 +223,7 @@ class Pipeline:
             ),
             on_lost=lost,
             wait_for_collector=collect.join,
+            ready=self._ready,
             clock=clock,
         )
         track = TrackStage(self.tracker, self.run_facts, detected, tracked, on_lost=lost, clock=clock)
@@ -251,6 +253,7 @@ class Pipeline:
             tell=tell,
             capture_ms=lambda ms: self.stats.add_stage_ms({"capture": ms}),
             max_frames=self.options.max_frames,
+            ready=self._ready,
             clock=self._clock,
         )
 
@@ -305,6 +308,7 @@ class Pipeline:
     def _abort(self) -> None:
         for source in self.sources:
             source.interrupt()
+        self._ready.set()
         for channel in self._upstream:
             channel.abort()
 

@@ -9,6 +9,7 @@ results decoded. `SubmitStage` first waits for a free slot and only then takes t
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -58,6 +59,7 @@ class CaptureStage(Stage[Frame]):
         tell: Callable[[SourceStatus], None],
         capture_ms: Callable[[float], None],
         max_frames: int | None,
+        ready: threading.Event,
         clock: Clock,
     ) -> None:
         super().__init__(f"capture {source.info.source_id}")
@@ -68,6 +70,7 @@ class CaptureStage(Stage[Frame]):
         self._tell = tell
         self._capture_ms = capture_ms
         self._max_frames = max_frames
+        self._ready = ready
         self._clock = clock
         self._frames: Iterator[Frame] | None = None
         source.attach(self)
@@ -84,6 +87,10 @@ class CaptureStage(Stage[Frame]):
         """Count frames that arrived and could not be delivered."""
         self._stats.add_captured(count)
         self._stats.add_dropped(cause, count)
+
+    def open(self) -> None:
+        """Wait until the model is loaded: frames captured before could only grow old."""
+        self._ready.wait()
 
     def inbox(self) -> Iterable[Frame]:
         """Yield the frames of the source, timing how long each took to come where the source does not wait."""
@@ -130,6 +137,7 @@ class SubmitStage(Stage[InFlight]):
         ending: Callable[[str], SourceStatus],
         on_lost: Callable[[Frame, str], None],
         wait_for_collector: Callable[[], object],
+        ready: threading.Event,
         clock: Clock,
     ) -> None:
         super().__init__("detect")
@@ -140,11 +148,13 @@ class SubmitStage(Stage[InFlight]):
         self._ending = ending
         self._on_lost = on_lost
         self._wait_for_collector = wait_for_collector
+        self._ready = ready
         self._clock = clock
 
     def open(self) -> None:
         """Load the model and offer its slots."""
         self._detector.open()
+        self._ready.set()
         for _ in range(self._detector.depth):
             self._slots.put(None)
 

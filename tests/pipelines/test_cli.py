@@ -1,0 +1,254 @@
+"""The command line, as a person runs it: real processes, real files, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()"]
+STARTUP_S = 30.0
+SYNTHETIC = "synthetic://?width=320&height=240&fps=25&count=40&objects=3&seed=1"
+
+
+def framewire(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "COLUMNS": "200", **environment}
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=90, cwd=folder, env=env)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def summary_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + STARTUP_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        threading.Event().wait(0.02)
+
+
+def test_run_accounts_for_every_frame_and_writes_what_it_publishes(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    summary = summary_of(framewire("run", "--source", SYNTHETIC, "--publish", "none", "--jsonl", str(out), "--json"))
+    source = summary["sources"]["synthetic"]
+    assert source == {"captured": 40, "published": 40, "dropped": {}, "reconnects": 0}
+    assert {"fps", "latency_ms", "stage_ms", "backend", "model", "wall_s", "cpu_s", "max_rss_mb"} <= set(summary)
+    assert set(summary["latency_ms"]) == {"p50", "p90", "p99", "max"}
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["seq"] for line in lines if line["schema"].startswith("framewire.frame/")] == list(range(40))
+
+
+def test_demo_finds_and_tracks_pedestrians_and_a_subscriber_sees_them(free_port: int) -> None:
+    address = f"tcp://127.0.0.1:{free_port}"
+    demo = start("demo", "--publish", address, "--set", "pipeline.max_frames=100", "--json")
+    seen = framewire("subscribe", address, "--count", "5", "--timeout", "30", "--json")
+    out, err = demo.communicate(timeout=60)
+    assert demo.returncode == 0, err
+    messages = [json.loads(line) for line in seen.stdout.splitlines()]
+    assert len(messages) == 5, seen.stderr
+    assert all(message["schema"] == "framewire.frame/1.0" for message in messages)
+    people = [o for message in messages for o in message["objects"] if o["class_name"] == "person"]
+    assert len({person["track_id"] for person in people}) >= 2
+    summary = json.loads(out.splitlines()[-1])
+    assert summary["sources"]["demo"]["captured"] >= 100
+
+
+def test_several_sources_give_what_each_gives_alone(tmp_path: Path) -> None:
+    uris = {f"s{n}": SYNTHETIC.replace("seed=1", f"seed={n}") for n in range(3)}
+
+    def objects(*names: str) -> dict[str, list[Any]]:
+        out = tmp_path / f"{'_'.join(names)}.jsonl"
+        sources = [part for name in names for part in ("--source", f"{name}={uris[name]}")]
+        summary_of(framewire("run", *sources, "--publish", "none", "--jsonl", str(out), "--score", "0.05", "--json"))
+        found: dict[str, list[Any]] = {name: [] for name in names}
+        for line in out.read_text().splitlines():
+            message = json.loads(line)
+            if "objects" in message:
+                found[message["source_id"]].append((message["frame_id"], message["objects"]))
+        return found
+
+    together = objects(*uris)
+    for name in uris:
+        assert together[name] == objects(name)[name]
+        assert len(together[name]) == 40
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("state", ["running", "connecting", "loading", "live"])
+def test_signal_ends_a_run_with_its_summary_in_under_a_second(number: int, state: str, free_port: int) -> None:
+    silent = socket.create_server(("127.0.0.1", free_port))  # accepts and says nothing
+    source = {
+        "connecting": f"rtsp://user:secret@127.0.0.1:{free_port}/stream",
+        "live": f"{SYNTHETIC.replace('count=40', 'count=100000')}&realtime=1",
+    }.get(state, SYNTHETIC.replace("count=40", "count=100000"))
+    process = start("-v", "run", "--source", f"cam={source}", "--publish", "tcp://127.0.0.1:*", "--json")
+    assert process.stderr is not None
+    opening = process.stderr.readline()
+    while "publishing at" not in opening:
+        assert opening, "the run never began"
+        opening = process.stderr.readline()
+    if state != "loading":
+        time.sleep(2.0)  # well inside of the state; there is no event to wait for from outside
+    children = _children(process.pid)
+    sent = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    elapsed = time.monotonic() - sent
+    silent.close()
+    assert process.returncode == 130, err
+    summary = json.loads(out.splitlines()[-1])
+    figures = summary["sources"]["cam"]
+    assert figures["captured"] == figures["published"] + sum(figures["dropped"].values())
+    assert summary["interrupted"]
+    assert elapsed < 2.0, "a second is promised; twice that is allowed for a busy machine"
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "the reader processes are gone")
+    assert "Traceback" not in err
+    assert "secret" not in err + out
+
+
+def _children(pid: int) -> list[int]:
+    task = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in task.read_text().split()] if task.exists() else []
+
+
+@pytest.fixture
+def bad(tmp_path: Path, free_port: int) -> dict[str, Any]:
+    """Things that cannot work, by name."""
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("this is no video\n" * 100)
+    (tmp_path / "broken.onnx").write_bytes(b"\x08\x07onnx but not really" * 50)
+    (tmp_path / "typo.yaml").write_text("sources: [{uri: a.mp4}]\ndetector: {scor_threshold: 0.5}\n")
+    (tmp_path / "type.yaml").write_text("sources: [{uri: a.mp4}]\ndetector: {score_threshold: high}\n")
+    return {"folder": tmp_path, "port": free_port}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["--source", "{folder}/missing.mp4"], "missing.mp4", id="missing file"),
+        pytest.param(["--source", "{folder}/empty.mp4"], "empty", id="empty file"),
+        pytest.param(["--source", "{folder}/text.mp4"], "text.mp4", id="text file named mp4"),
+        pytest.param(["--source", "{folder}"], "no image", id="folder without images"),
+        pytest.param(["--source", "nonsense://host/x"], "nonsense", id="unknown scheme"),
+        pytest.param(["--source", "/dev/video77"], "video77", id="no such camera"),
+        pytest.param(["--source", "S", "--model", "{folder}/broken.onnx"], "broken.onnx", id="broken model"),
+        pytest.param(["--source", "S", "--model", "{folder}/none.onnx"], "none.onnx", id="missing model"),
+        pytest.param(["{folder}/typo.yaml"], "did you mean score_threshold", id="unknown key"),
+        pytest.param(["{folder}/type.yaml"], "found 'high'", id="wrong type"),
+        pytest.param(["--source", "S", "--publish", "tcp://127.0.0.1:{port}"], "in use", id="port in use"),
+        pytest.param(["--source", "S", "--publish", "carrier-pigeon"], "carrier-pigeon", id="bad address"),
+        pytest.param(["--source", "S", "--save", "{folder}/no/such/out.mp4"], "out.mp4", id="unwritable video"),
+        pytest.param(["--source", "S", "--jsonl", "{folder}/no/such/out.jsonl"], "out.jsonl", id="unwritable jsonl"),
+        pytest.param(["--source", "S", "--classes", "persn"], "person", id="unknown class"),
+        pytest.param(["--source", "S", "--backend", "abacus"], "abacus", id="unknown backend"),
+        pytest.param(["--source", "S", "--tracker", "psychic"], "psychic", id="unknown tracker"),
+        pytest.param(["--source", "S", "--show"], "--save", id="no display"),
+        pytest.param(
+            ["--source", "a={folder}/text.mp4", "--source", "a=S"], "two sources are called a", id="twin names"
+        ),
+        pytest.param([], "no source", id="nothing to do"),
+    ],
+)
+def test_bad_input_is_a_clear_error_and_not_a_traceback(
+    bad: dict[str, Any], arguments: list[str], message: str
+) -> None:
+    filled = [a.replace("S", SYNTHETIC) if a in ("S", "a=S") else a.format(**bad) for a in arguments]
+    with socket.create_server(("127.0.0.1", bad["port"])):
+        publish = [] if "--publish" in filled else ["--publish", "none"]
+        done = framewire("run", *filled, *publish, DISPLAY="", WAYLAND_DISPLAY="")
+    assert done.returncode in (1, 2), done.stdout + done.stderr
+    assert message in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+
+
+def test_classification_model_is_refused_as_a_detector(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["scores"]),
+        ],
+        "classifier",
+        [helper.make_tensor_value_info("images", kind, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("scores", kind, [1, 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "task", "classify"
+    onnx.save(model, str(tmp_path / "classifier.onnx"))
+    done = framewire("run", "--source", SYNTHETIC, "--model", str(tmp_path / "classifier.onnx"), "--publish", "none")
+    assert done.returncode in (1, 2)
+    assert "classif" in done.stderr
+
+
+def test_summary_of_a_failed_run_is_still_printed(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("this is no video\n" * 100)
+    done = framewire(
+        "run", "--source", f"bad={tmp_path}/text.mp4", "--source", f"good={SYNTHETIC}", "--publish", "none", "--json"
+    )
+    assert done.returncode == 1
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["sources"]["good"]["published"] == 40
+    assert "text.mp4" in summary["error"]
+
+
+def test_inspect_names_tensors_head_and_classes() -> None:
+    facts = summary_of(framewire("inspect", "demo", "--json"))
+    assert facts["classes"] == 80
+    assert facts["class_names"][0] == "person"
+    assert "416" in facts["image_size"]
+    assert len(facts["outputs"]) == 2
+
+
+def test_doctor_has_a_remedy_for_everything_that_is_missing() -> None:
+    findings = summary_of(framewire("doctor", "--json"))
+    assert {finding["part"] for finding in findings} >= {"python", "decode", "onnxruntime", "nvidia gpu", "cameras"}  # type: ignore[index]
+    assert all(f["verdict"] == "ok" or f["remedy"] for f in findings)  # type: ignore[index]
+
+
+def test_check_validates_without_running(tmp_path: Path) -> None:
+    file = tmp_path / "ok.yaml"
+    file.write_text(f"sources: [{{uri: '{SYNTHETIC}'}}]\n")
+    done = framewire("check", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "is valid" in done.stdout
+
+
+def test_bench_measures_the_pipeline_beside_the_bare_backend() -> None:
+    figures = summary_of(framewire("bench", "--source", SYNTHETIC, "--json"))
+    assert figures["frames"] == 40
+    assert figures["raw_fps"] > 0
+    assert figures["ratio"] == pytest.approx(figures["pipeline_fps"] / figures["raw_fps"], rel=0.01)
+
+
+@pytest.mark.parametrize("verb", ["", "run", "demo", "subscribe", "check", "doctor", "inspect", "bench"])
+def test_every_verb_has_help(verb: str) -> None:
+    done = framewire(*([verb] if verb else []), "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_numbered_frames_keep_their_numbers(data_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    clip = data_dir / "videos" / "numbered_10_frames.mp4"
+    summary = summary_of(framewire("run", "--source", str(clip), "--publish", "none", "--jsonl", str(out), "--json"))
+    assert summary["sources"]["numbered_10_frames"]["published"] == 10
+    frames = [json.loads(line) for line in out.read_text().splitlines() if "frame_id" in line]
+    assert [frame["frame_id"] for frame in frames] == list(range(10))
+    assert [frame["pts_ns"] for frame in frames] == sorted(frame["pts_ns"] for frame in frames)
