@@ -107,14 +107,18 @@ def _openvino() -> list[Finding]:
 
 
 def _gpu() -> list[Finding]:
-    probe = require("engine.backends.cuda_probe").probe_cuda()
-    findings = [Finding("nvidia gpu", "ok" if probe.usable else "missing", probe.found, probe.remedy)]
+    from engine.backends.cuda_probe import probe_cuda
+
+    probe = probe_cuda()
+    usable = probe.reason is None
+    found, _, remedy = str(probe).rpartition(": ") if not usable else (str(probe), "", "")
+    findings = [Finding("nvidia gpu", "ok" if usable else "missing", found, remedy)]
     for distribution, extra in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "rtx")):
         version = _version(distribution)
         remedy = "" if version else f'pip install "framewire[{extra}]"'
-        if version and not probe.usable:
+        if version and not usable:
             remedy = "it cannot run before there is a usable GPU: see nvidia gpu"
-        verdict: Verdict = "missing" if not version else "ok" if probe.usable else "broken"
+        verdict: Verdict = "missing" if not version else "ok" if usable else "broken"
         findings.append(Finding(distribution, verdict, version or "not installed", remedy))
     cuda = {name: _version(name) for name in ("pycuda", "cuda-bindings")}
     have = ", ".join(f"{name} {version}" for name, version in cuda.items() if version)
