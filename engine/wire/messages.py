@@ -19,6 +19,7 @@ TOPIC_ROOT = f"v{MAJOR}"
 UNTRACKED = -1
 
 Kind = Literal["frame", "status", "event", "stats", "heartbeat", "eos"]
+TOPIC_KINDS: tuple[Kind, ...] = ("frame", "status", "event", "stats", "heartbeat", "eos")
 Scalar = str | int | float | bool | None
 Four = Annotated[list[float], msgspec.Meta(min_length=4, max_length=4)]
 Counter = Annotated[int, msgspec.Meta(ge=0)]
@@ -261,6 +262,7 @@ class HeartbeatMessage(msgspec.Struct, frozen=True, kw_only=True):
         frame_seq: `seq` of the last frame message per source: a reader sees here that it lost the latest ones.
         overflows: how often a message met the full queue of some reader, by kind (see docs/wire.md).
         endpoints: further sockets of this publisher by name (`events`, `latest`, `snapshot`).
+        replayed: what this publisher sends was recorded earlier.
     """
 
     schema: str = schema_of("heartbeat")
@@ -273,6 +275,7 @@ class HeartbeatMessage(msgspec.Struct, frozen=True, kw_only=True):
     frame_seq: dict[str, Counter]
     overflows: dict[str, Counter] = {}
     endpoints: dict[str, str] = {}
+    replayed: bool = False
 
 
 class EosMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -299,7 +302,31 @@ class EosMessage(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-Message = FrameMessage | StatusMessage | EventMessage | StatsMessage | HeartbeatMessage | EosMessage
+class SnapshotMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """Where everything stands: the answer of the snapshot socket, and what the latest socket sends.
+
+    Attributes:
+        schema: name and version of this message.
+        engine_id: which engine sent it.
+        run_epoch: start of the run.
+        seq: +1 per snapshot made.
+        published_utc_ns: wall clock of the making.
+        frames: the last frame message of each source.
+        statuses: the last state of each source.
+        last_seq: `seq` of the last message by topic: live messages after those continue from here.
+    """
+
+    schema: str = schema_of("snapshot")
+    engine_id: str
+    run_epoch: int
+    seq: Counter
+    published_utc_ns: int
+    frames: list[FrameMessage]
+    statuses: list[StatusMessage]
+    last_seq: dict[str, Counter]
+
+
+Message = FrameMessage | StatusMessage | EventMessage | StatsMessage | HeartbeatMessage | EosMessage | SnapshotMessage
 
 MESSAGE_TYPES: dict[str, type[Message]] = {
     "frame": FrameMessage,
@@ -308,4 +335,5 @@ MESSAGE_TYPES: dict[str, type[Message]] = {
     "stats": StatsMessage,
     "heartbeat": HeartbeatMessage,
     "eos": EosMessage,
+    "snapshot": SnapshotMessage,
 }

@@ -14,6 +14,7 @@ from engine.wire import (
     HeartbeatMessage,
     Message,
     Rle,
+    SnapshotMessage,
     StatsMessage,
     StatusMessage,
     TrackedObject,
@@ -147,6 +148,7 @@ SAMPLES: dict[str, Message] = {
         frame_seq={"gate": 41},
         overflows={"frame": 2},
         endpoints={"snapshot": "tcp://127.0.0.1:5556"},
+        replayed=True,
     ),
     "eos": EosMessage(
         engine_id="engine-1",
@@ -158,3 +160,12 @@ SAMPLES: dict[str, Message] = {
         reason="end of file",
     ),
 }
+SAMPLES["snapshot"] = SnapshotMessage(
+    engine_id="engine-1",
+    run_epoch=UTC_NS,
+    seq=2,
+    published_utc_ns=UTC_NS + 10,
+    frames=[SAMPLES["frame"]],  # type: ignore[list-item]
+    statuses=[SAMPLES["status"]],  # type: ignore[list-item]
+    last_seq={"v1/frame/gate/": 41, "v1/status/gate/": 3},
+)
