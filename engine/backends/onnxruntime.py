@@ -139,9 +139,9 @@ class OnnxRuntimePending:
 
     def result(self) -> tuple[NDArray[Any], ...]:
         """Infer, and return the outputs."""
+        if self._slot is None:
+            raise ConfigError("the result was released already")
         if self._outputs is None:
-            if self._slot is None:
-                raise ConfigError("the result was released already")
             self._outputs = self._backend.run(self._slot.model_feeds(self._feeds))
         return self._outputs
 

@@ -133,7 +133,7 @@ class ModelDetector:
         return [self._detections(ordered, row, box) for row, box in enumerate(boxes)]
 
     def _detections(self, outputs: Outputs, row: int, box: Letterbox) -> Detections:
-        found = self._head.decode(outputs, row, self.score_threshold)
+        found = self._head.find(outputs, row, self.score_threshold)
         known = self._wanted[np.clip(found.class_id, 0, len(self._wanted) - 1)]
         known &= (found.class_id >= 0) & (found.class_id < len(self._wanted))
         if not known.all():

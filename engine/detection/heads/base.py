@@ -14,6 +14,8 @@ from engine.detection.letterbox import Letterbox
 from engine.detection.nms import MAX_KEPT, nms
 
 Outputs = Sequence[NDArray[Any]]
+FARTHEST = np.float32(1e6)
+"""Pixels from the corner of the model's frame beyond which a box is no box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,19 @@ class Candidates:
 class Head:
     """Decodes one output layout. Subclasses define `decode`; the rest has defaults for plain boxes."""
 
+    def find(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
+        """Return the candidates of image `row` of the batch whose score is above the threshold.
+
+        Rows that are not finite, inside out or absurdly far away are left out, whatever a model may compute.
+        """
+        with np.errstate(all="ignore"):
+            found = self.decode(outputs, row, score_threshold)
+            box = found.xyxy
+            sound = (np.abs(box) < FARTHEST).all(axis=1) & (box[:, 2] >= box[:, 0]) & (box[:, 3] >= box[:, 1])
+        return found if sound.all() else found.rows(sound)
+
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of image `row` of the batch whose score is above the threshold."""
+        """Return the candidates as the layout has them; `find` calls this with numpy's warnings off."""
         raise NotImplementedError
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
@@ -84,9 +97,7 @@ def best_class(scores: NDArray[Any], score_threshold: float) -> tuple[NDArray[np
 
 
 def candidates(xyxy: NDArray[Any], score: NDArray[Any], class_id: NDArray[Any], **extra: NDArray[Any]) -> Candidates:
-    """Return the rows as `Candidates` of the right types, without those that are not finite or inside out."""
-    boxes = np.ascontiguousarray(xyxy, np.float32)
-    found = Candidates(boxes, score.astype(np.float32), class_id.astype(np.int32), extra)
-    with np.errstate(invalid="ignore"):
-        sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1])
-    return found if sound.all() else found.rows(sound)
+    """Return the rows as `Candidates` of the right types."""
+    return Candidates(
+        np.ascontiguousarray(xyxy, np.float32), score.astype(np.float32), class_id.astype(np.int32), extra
+    )

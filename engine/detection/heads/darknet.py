@@ -53,15 +53,13 @@ class DarknetHead(Head):
         near, anchor, cell = near[passed], anchor[passed], cell[passed]
         step = np.array((self._size_hw[1] / columns, self._size_hw[0] / rows), np.float32)
         corner = np.stack((cell % columns, cell // columns), axis=1).astype(np.float32)
-        with np.errstate(over="ignore"):
-            size = np.exp(near[:, 2:4]) * anchors[anchor]
+        size = np.exp(near[:, 2:4]) * anchors[anchor]
         cxcywh = np.concatenate(((_sigmoid(near[:, :2]) + corner) * step, size), axis=1)
         return xyxy_from_cxcywh(cxcywh), score[passed], class_id[passed]
 
 
 def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        result: NDArray[np.float32] = np.float32(1) / (np.float32(1) + np.exp(-values))
+    result: NDArray[np.float32] = np.float32(1) / (np.float32(1) + np.exp(-values))
     return result
 
 

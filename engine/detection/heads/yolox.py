@@ -52,7 +52,6 @@ class YoloxHead(Head):
         passed = score > score_threshold
         near, rows, score = near[passed], rows[passed], score[passed]
         centre = (near[:, :2] + self._cells[rows]) * self._strides[rows]
-        with np.errstate(over="ignore"):
-            size = np.exp(near[:, 2:4]) * self._strides[rows]
+        size = np.exp(near[:, 2:4]) * self._strides[rows]
         xyxy = xyxy_from_cxcywh(np.concatenate((centre, size), axis=1).astype(np.float32, copy=False))
         return candidates(xyxy, score, scores[passed].argmax(axis=1))

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.backends import select
+from engine.backends.select import BACKENDS, create_backend, select_backend, unusable_reason
+from engine.errors import ConfigError, MissingDependencyError
+
+HERE = Path("model.onnx")
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
+    """Let some packages look as if they were not installed."""
+    installed = select.importlib.util.find_spec
+    monkeypatch.setattr(
+        select.importlib.util, "find_spec", lambda name: None if name in missing else installed(name) or object()
+    )
+
+
+def test_openvino_is_the_choice_for_onnx_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "tensorrt", "tensorrt_rtx")
+    name, reason = select_backend(HERE)
+    assert name == "openvino"
+    assert reason.startswith("the fastest on an x86-64 processor")
+
+
+def test_onnx_runtime_steps_in_and_the_reason_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "openvino", "tensorrt", "tensorrt_rtx")
+    name, reason = select_backend(HERE)
+    assert name == "onnxruntime"
+    assert "openvino is not usable: not installed (pip install openvino)" in reason
+
+
+def test_without_any_backend_every_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "openvino", "onnxruntime", "tensorrt", "tensorrt_rtx")
+    with pytest.raises(ConfigError, match=r"pip install openvino.*pip install onnxruntime"):
+        select_backend(HERE)
+
+
+def test_a_plan_needs_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "tensorrt", "tensorrt_rtx")
+    with pytest.raises(ConfigError, match=r"tensorrt is not usable.*framewire\[tensorrt\]"):
+        select_backend(Path("model.plan"))
+
+
+def test_a_named_backend_is_taken_as_asked() -> None:
+    assert select_backend(HERE, "onnxruntime") == ("onnxruntime", "asked for")
+
+
+def test_a_named_backend_that_cannot_read_the_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"onnxruntime does not run model.xml: use openvino"):
+        select_backend(Path("model.xml"), "onnxruntime")
+
+
+def test_a_file_that_no_backend_runs_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no backend runs .weights files"):
+        select_backend(Path("model.weights"))
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="expected auto, tensorrt, openvino, onnxruntime"):
+        unusable_reason("caffe")
+
+
+def test_every_row_says_how_to_install_it() -> None:
+    assert all(entry.install and entry.suffixes and ":" in entry.target for entry in BACKENDS.values())
+
+
+def test_a_missing_package_is_a_missing_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from engine.backends.base import BackendOptions
+
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingDependencyError, match="--backend onnxruntime"):
+        create_backend("openvino", HERE, BackendOptions()).open()

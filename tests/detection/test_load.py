@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.detection.load import class_ids, load_detector
+from engine.errors import ConfigError, ModelError
+from tests.onnx_models import save_constant_model
+
+NAMES = ("person", "bicycle", "traffic light")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param(["person"], [0], id="name"),
+        pytest.param(["Traffic Light", "PERSON"], [2, 0], id="any case, in the order given"),
+        pytest.param([1, "2"], [1, 2], id="numbers"),
+        pytest.param([], [], id="none"),
+    ],
+)
+def test_classes_are_given_by_name_or_number(given: list[str | int], expected: list[int]) -> None:
+    assert class_ids(given, NAMES) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        pytest.param(["persn"], 'unknown class "persn": did you mean person', id="close name"),
+        pytest.param(["zebra"], "the model has person, bicycle, traffic light", id="far name"),
+        pytest.param([3], 'unknown class "3"', id="number too large"),
+        pytest.param([-1], 'unknown class "-1"', id="negative"),
+    ],
+)
+def test_an_unknown_class_is_refused_with_what_is_known(given: list[str | int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        class_ids(given, NAMES)
+
+
+def test_a_text_in_place_of_a_list_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected a list"):
+        class_ids("person", NAMES)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_constant_model(tmp_path / "m.onnx", [np.zeros((7, 84), np.float32)], metadata={"task": "detect"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param({"score_threshold": 1.5}, "score_threshold is 1.5", id="score"),
+        pytest.param({"iou_threshold": -0.1}, "iou_threshold is -0.1", id="overlap"),
+        pytest.param({"backend": "caffe"}, 'unknown backend "caffe": expected auto', id="backend"),
+        pytest.param(
+            {"backend": "tensorrt"}, "does not run m.onnx: use openvino or onnxruntime", id="backend for plans"
+        ),
+        pytest.param({"size": 128}, "exported for 64 x 64 only", id="size"),
+        pytest.param({"max_batch": 0}, "max_batch is 0", id="batch"),
+        pytest.param({"performance": "fast"}, 'performance is "fast"', id="performance"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused_at_once(model: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_detector(model, **options)  # type: ignore[arg-type]
+
+
+def test_an_unknown_head_names_the_known_ones(model: Path) -> None:
+    with pytest.raises(ModelError, match="expected .*yolox"):
+        load_detector(model, head="ssd_of_mine")
+
+
+def test_a_head_that_does_not_fit_is_refused(model: Path) -> None:
+    with pytest.raises(ModelError, match=r"head end_to_end wants \(b, rows, 6\)"):
+        load_detector(model, head="end_to_end")
+
+
+def test_the_families_own_overlap_is_the_default(model: Path) -> None:
+    assert load_detector(model).iou_threshold == 0.7
