@@ -1,0 +1,144 @@
+"""Plans that were built before: found by a key of all they depend on, refused with the reason where they do not fit.
+
+The key covers the model's bytes, library and version, CUDA, GPU, precision, batches and limits. A plan in the cache is
+used only if its own header carries that key and its bytes are what the header promises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends.cuda_probe import probe_cuda
+from engine.backends.plan import FORMAT, PlanFacts, PlanFile, read_plan_file
+from engine.backends.plan_build import (
+    BuildOptions,
+    PlanTarget,
+    Report,
+    build_plan,
+    file_sha256,
+    plan_target,
+    target_facts,
+)
+from engine.backends.tensorrt_api import Library, load_tensorrt
+from engine.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+KEY_LENGTH = 20
+
+
+def plan_key(model_sha256: str, target: PlanTarget, options: BuildOptions) -> str:
+    """Return the key of a plan: equal only where the plan would be the same."""
+    parts = {"format": FORMAT, "model": model_sha256, **target_facts(target), **asdict(options)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
+
+
+def refusal(facts: PlanFacts, target: PlanTarget) -> str | None:
+    """Return why a plan cannot run on a target, in words for the user, or None where it can."""
+    names = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+    built = f"{names.get(facts.library, facts.library)} {facts.library_version}"
+    here = f"{names[target.library]} {target.library_version}"
+    if built != here:
+        return f"was built with {built}, this is {here}"
+    if target.gpu is not None and facts.library == "tensorrt" and facts.compute_capability != target.compute_capability:
+        major, minor = facts.compute_capability
+        return f"was built on {facts.gpu} (sm_{major}{minor}), this is {target.gpu}"
+    return None
+
+
+@dataclass(frozen=True)
+class PlanCache:
+    """A folder of plans."""
+
+    folder: Path
+
+    def path(self, model: Path, options: BuildOptions, key: str) -> Path:
+        """Return where the plan with this key lies."""
+        return self.folder / f"{model.stem}-{options.precision}-{key}.plan"
+
+    def find(self, model: Path, target: PlanTarget, options: BuildOptions) -> tuple[PlanFile | None, str]:
+        """Return the cached plan of a model, and in words why there is none or why it was taken."""
+        key = plan_key(file_sha256(model), target, options)
+        path = self.path(model, options, key)
+        if not path.is_file():
+            others = sorted(self.folder.glob(f"{model.stem}-{options.precision}-*.plan"))
+            reasons = [reason for other in others if (reason := self._why_not(other, target)) is not None]
+            return None, reasons[0] if reasons else "none was built for this model, GPU and setting yet"
+        try:
+            found = read_plan_file(path)
+            if found.facts is None or found.facts.key != key:
+                return None, f"{path.name} is not the plan that its name says"
+            found.plan()
+        except (ModelError, OSError) as error:
+            return None, str(error)
+        return found, f"built before: {path}"
+
+    def _why_not(self, path: Path, target: PlanTarget) -> str | None:
+        try:
+            facts = read_plan_file(path).facts
+        except (ModelError, OSError):
+            return None
+        reason = refusal(facts, target) if facts else None
+        return f"{path.name} {reason}" if reason else None
+
+    def get_or_build(
+        self,
+        model: Path,
+        options: BuildOptions,
+        *,
+        library: Library | None = None,
+        calibration: Callable[[], Iterable[NDArray[np.float32]]] = tuple,
+        report: Report | None = None,
+    ) -> tuple[PlanFile, str]:
+        """Return the plan of a model, from the cache or newly built, and in words which and why.
+
+        Several processes may ask at once: one builds, the others wait for it.
+
+        Args:
+            model: an ONNX file.
+            options: how to build.
+            library: `tensorrt` or `tensorrt_rtx`; the installed one where not named.
+            calibration: gives the batches for `int8`; called only where a plan must be built.
+            report: called with the fraction done and the phase.
+
+        Raises:
+            ModelError, ConfigError, MissingDependencyError: as `build_plan`.
+        """
+        trt = load_tensorrt(library)
+        target = plan_target(trt, probe_cuda())
+        with self._locked():
+            found, reason = self.find(model, target, options)
+            if found is not None:
+                return found, reason
+            logger.info("building a plan of %s: %s", model, reason)
+            key = plan_key(file_sha256(model), target, options)
+            built = build_plan(
+                model,
+                self.path(model, options, key),
+                options,
+                library=trt.library,
+                calibration=calibration() if options.precision == "int8" else (),
+                timing_cache=self.folder / f"timing-{trt.library}-{trt.version}.cache",
+                report=report,
+                key=key,
+            )
+        return built, f"built now: {reason}"
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder's lock: one builder at a time, also between processes."""
+        import fcntl  # Linux and macOS only, like TensorRT's users here; not at import for the sake of the rest
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,304 @@
+"""TensorRT on an NVIDIA GPU: runs plans, and builds one first where it is given ONNX.
+
+One thread owns the GPU (`open`, `submit`, `close`); results may be taken on another. Images come as uint8 and are
+normalised on the GPU; each submission in flight has a stream, an execution context and page-locked memory of its own,
+so that copies and computing overlap, and waits once, at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from engine.backends.base import BackendOptions, ImageInput, TensorSpec, check_feeds, image_spec
+from engine.backends.cuda import INSTALL as CUDA_INSTALL
+from engine.backends.cuda import CudaApi, PinnedArray, available_packages, open_cuda
+from engine.backends.cuda_letterbox import KERNEL_NAME, Placement, compile_kernel
+from engine.backends.cuda_probe import probe_cuda
+from engine.backends.plan import PlanFile, distrust_reason, read_plan_file
+from engine.backends.plan_build import BuildOptions, plan_target
+from engine.backends.plan_cache import PlanCache, refusal
+from engine.backends.plan_precision import Precision
+from engine.backends.slots import Slots
+from engine.backends.tensorrt_api import INSTALL, Library, installed_libraries, library_obstacle, load_tensorrt
+from engine.backends.tensorrt_plan import LoadedPlan, TensorRtPlan
+from engine.backends.tensorrt_slot import GpuSlot, free_all
+from engine.errors import ConfigError, ModelError
+
+logger = logging.getLogger(__name__)
+
+PRECISION_BY_NAME: Mapping[str, Precision] = {
+    "f32": "fp32", "fp32": "fp32", "float32": "fp32",
+    "f16": "fp16", "fp16": "fp16", "float16": "fp16",
+    "i8": "int8", "int8": "int8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the backend is made of, so that tests can put other things in their place."""
+
+    open_cuda: Callable[[], CudaApi] = open_cuda
+    load_plan: Callable[[CudaApi, PlanFile], LoadedPlan] | None = None
+    compile_kernel: Callable[[tuple[int, int]], bytes] = compile_kernel
+
+
+class TensorRtBackend:
+    """Runs a `.plan`, an Ultralytics `.engine`, or an `.onnx` whose plan is built once and kept in `cache_dir`.
+
+    Args:
+        path: the file.
+        options: `precision` (`fp16`, `fp32`) and `max_batch` say how an ONNX file is built; FP16 where not said.
+        parts: for tests.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, path: Path, options: BackendOptions | None = None, *, parts: Parts | None = None) -> None:
+        self._path = Path(path)
+        self._options = options or BackendOptions()
+        self._parts = parts or Parts()
+        self._cuda: CudaApi | None = None
+        self._plan: LoadedPlan | None = None
+        self._all_slots: list[GpuSlot] = []
+        self._slots: Slots[GpuSlot] | None = None
+        self._pinned: list[PinnedArray] = []
+        self.inputs: tuple[TensorSpec, ...] = ()
+        self.outputs: tuple[TensorSpec, ...] = ()
+        self.depth = self._options.depth or (1 if self._options.performance == "latency" else 2)
+        self.precision = "unknown until open"
+        self.device = ""
+
+    def open(self) -> None:
+        """Load the plan, building it first where needed. Raises `ModelError`, `ConfigError`."""
+        if self._slots is not None:
+            return
+        file = self._plan_file()
+        warning = distrust_reason(file.path)
+        if warning:
+            logger.warning("%s", warning)
+        self._cuda = self._parts.open_cuda()
+        try:
+            with self._cuda.current():
+                self._load(self._cuda, file)
+        except BaseException:
+            self.close()
+            raise
+
+    def _plan_file(self) -> PlanFile:
+        if self._path.suffix.lower() != ".onnx":
+            return read_plan_file(self._path)
+        asked = self._options.precision or "fp16"
+        if asked not in PRECISION_BY_NAME:
+            raise ConfigError(f'precision "{asked}": TensorRT computes in fp32, fp16 or int8')
+        largest = self._options.max_batch
+        image = self._options.image
+        build = BuildOptions(PRECISION_BY_NAME[asked], (1, largest, largest), image.size_hw if image else None)
+        if build.precision == "int8":
+            raise ConfigError(
+                f'INT8 needs calibration images: build it with "framewire build {self._path} --precision int8"'
+            )
+        cache = PlanCache(self._options.cache_dir or self._path.parent)
+        file, reason = cache.get_or_build(self._path, build)
+        logger.info("plan %s", reason)
+        return file
+
+    def _load(self, cuda: CudaApi, file: PlanFile) -> None:
+        load = self._parts.load_plan or load_plan
+        plan = self._plan = load(cuda, file)
+        if self._options.max_batch > plan.max_batch:
+            raise ConfigError(
+                f"{file.path} takes batches of up to {plan.max_batch}, asked for {self._options.max_batch}: "
+                f"build it with --batch 1:{self._options.max_batch}"
+            )
+        image = self._options.image
+        first = plan.inputs[0]
+        if image is not None:
+            _check_image_input(file.path, first, image)
+        self.inputs = (image_spec(first.name, image, first.shape[0]), *plan.inputs[1:]) if image else plan.inputs
+        self.outputs = plan.outputs
+        kernel = None
+        if image is not None:
+            kernel = cuda.load_kernel(self._parts.compile_kernel(cuda.gpu.compute_capability), KERNEL_NAME)
+        for _ in range(self.depth):
+            self._all_slots.append(GpuSlot(cuda, plan, image, kernel))
+        self._slots = Slots(self._all_slots)
+        self.precision = file.facts.precision if file.facts else "as built"
+        self.device = f"{cuda.gpu} through {cuda.name}"
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+        """Return page-locked memory, which the GPU of a Jetson reads in place. Call between `open` and `close`."""
+        cuda = self._opened()
+        with cuda.current():
+            pinned = cuda.pinned(shape, dtype, mapped=cuda.gpu.is_integrated)
+        self._pinned.append(pinned)
+        return pinned.array
+
+    def submit(self, feeds: Mapping[str, NDArray[Any]]) -> TensorRtPending:
+        """Start an inference; the arrays in `feeds` must not change until its result was taken."""
+        cuda = self._opened()
+        check_feeds(self.inputs, feeds)
+        self._check_batch(len(feeds[self.inputs[0].name]))
+        mapped = {
+            pinned.array.ctypes.data: pinned.device_address
+            for pinned in self._pinned
+            if pinned.device_address is not None
+        }
+        return self._start(cuda, lambda slot: slot.start(feeds, mapped))
+
+    def submit_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> TensorRtPending:
+        """Start an inference on uint8 BGR images of any size each; the GPU letterboxes them as `placements` say.
+
+        It pays where images lie in page-locked or mapped memory; from ordinary memory, copying a large image to the GPU
+        costs the processor as much as letterboxing it.
+        """
+        cuda = self._opened()
+        if self._options.image is None or len(self.inputs) != 1:
+            raise ConfigError("the backend was not opened for images")
+        if len(images) != len(placements):
+            raise ConfigError(f"{len(images)} images and {len(placements)} placements")
+        self._check_batch(len(images))
+        return self._start(cuda, lambda slot: slot.start_images(images, placements))
+
+    def _check_batch(self, batch: int) -> None:
+        largest = self._plan.max_batch if self._plan else 0
+        if not 1 <= batch <= largest:
+            raise ConfigError(f"a batch of {batch}: the plan takes 1 to {largest}")
+
+    def _start(self, cuda: CudaApi, start: Callable[[GpuSlot], None]) -> TensorRtPending:
+        if self._slots is None:
+            raise ConfigError("the backend is closed: call open() first")
+        slot = self._slots.take()
+        try:
+            with cuda.current():
+                start(slot)
+        except BaseException:
+            with cuda.current():
+                free_all([slot.settle])
+            self._slots.give(slot)
+            raise
+        return TensorRtPending(slot, self._slots)
+
+    def _opened(self) -> CudaApi:
+        if self._cuda is None or self._slots is None:
+            raise ConfigError("the backend is closed: call open() first")
+        return self._cuda
+
+    def close(self) -> None:
+        """Wait for what is under way and free everything; harmless when repeated."""
+        cuda, self._cuda = self._cuda, None
+        slots, self._all_slots, self._slots = self._all_slots, [], None
+        plan, self._plan = self._plan, None
+        pinned, self._pinned = self._pinned, []
+        if cuda is None:
+            return
+        steps = [slot.close for slot in reversed(slots)]
+        steps += [partial(cuda.free_pinned, array) for array in pinned]
+        steps += [plan.close] if plan is not None else []
+        with cuda.current():
+            free_all(steps)
+        cuda.close()
+
+
+class TensorRtPending:
+    """An inference under way on a slot of its own."""
+
+    def __init__(self, slot: GpuSlot, slots: Slots[GpuSlot]) -> None:
+        self._slot: GpuSlot | None = slot
+        self._slots = slots
+        self._outputs: tuple[NDArray[Any], ...] | None = None
+
+    def result(self) -> tuple[NDArray[Any], ...]:
+        """Wait, and return views of the page-locked results. Raises `ModelError`."""
+        if self._slot is None:
+            raise ConfigError("the result was released already")
+        if self._outputs is None:
+            self._outputs = self._slot.wait()
+        return self._outputs
+
+    def release(self) -> None:
+        """Wait until the slot is idle and give it back."""
+        slot, self._slot = self._slot, None
+        if slot is None:
+            return
+        try:
+            if self._outputs is None:
+                slot.wait()
+        except ModelError as error:
+            logger.debug("released after a failure: %s", error)
+        finally:
+            self._outputs = None
+            self._slots.give(slot)
+
+
+def load_plan(cuda: CudaApi, file: PlanFile) -> LoadedPlan:
+    """Return the plan of a file, loaded; with the CUDA context current.
+
+    Raises:
+        ModelError: the plan does not fit this library or GPU, is damaged, or the library refuses it.
+    """
+    library: Library | None = "tensorrt_rtx" if file.facts and file.facts.library == "tensorrt_rtx" else None
+    trt = load_tensorrt(library if library in installed_libraries() else None)
+    if file.facts is not None:
+        reason = refusal(file.facts, plan_target(trt, probe_cuda()))
+        if reason is not None:
+            raise ModelError(f'plan {file.path.name} {reason}: rebuild it with "framewire build {file.facts.model}"')
+    return TensorRtPlan(trt, file.plan(), file.path)
+
+
+def read_foreign_plan(file: PlanFile) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return inputs and outputs of a plan without our header, which only TensorRT can tell.
+
+    Raises:
+        ModelError: TensorRT cannot load it here, with the reason.
+    """
+    reason = unusable_reason(file.path)
+    if reason is not None:
+        raise ModelError(
+            f"{file.path}: what the plan takes can only be read by loading it, and that cannot be here: {reason}"
+        )
+    cuda = open_cuda()
+    try:
+        with cuda.current():
+            plan = load_plan(cuda, file)
+            specs = plan.inputs, plan.outputs
+            plan.close()
+    finally:
+        cuda.close()
+    return specs
+
+
+def unusable_reason(path: Path | None = None) -> str | None:
+    """Return why TensorRT cannot run here, with the remedy, or None where it can. TensorRT is not imported for it.
+
+    Args:
+        path: the model, for which it is asked; makes no difference yet.
+    """
+    probe = probe_cuda()
+    if probe.reason is not None:
+        return probe.reason
+    installed = installed_libraries()
+    if not installed:
+        return f"TensorRT is not installed: {INSTALL}"
+    obstacle = library_obstacle(probe, installed[0])
+    if obstacle is not None and len(installed) == 1:
+        return obstacle
+    if not available_packages():
+        return f"no Python package for CUDA is installed: {CUDA_INSTALL}"
+    return None
+
+
+def _check_image_input(path: Path, first: TensorSpec, image: ImageInput) -> None:
+    if first.dtype != "float32":
+        raise ModelError(f"{path}: input {first}: images go into float32 inputs; build it from ONNX with FP32 inputs")
+    rows, columns = image.size_hw
+    wanted = (3, rows, columns) if image.layout == "nchw" else (rows, columns, 3)
+    if any(size is not None and size != want for size, want in zip(first.shape[1:], wanted, strict=True)):
+        raise ModelError(f"{path}: input {first}: expected images of {columns} x {rows} pixels")
