@@ -9,10 +9,10 @@ from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
 from engine.sources.base import SourceBase
-from engine.sources.convert import BgrConverter
+from engine.sources.bgr import BgrImages
 from engine.sources.decode import Damaged, Picture, Target, VideoReader
 from engine.sources.explain import explain, video_errors
-from engine.sources.pixels import image_from_packed, upright
+from engine.sources.pixels import upright
 from engine.sources.uri import redact
 
 logger = logging.getLogger(__name__)
@@ -51,14 +51,14 @@ class FileSource(SourceBase):
         return reader
 
     def _read(self, reader: VideoReader) -> Iterator[Frame]:
-        convert = BgrConverter()
+        images = BgrImages()
         damaged = 0
         for item in reader.pictures():
             if isinstance(item, Damaged):
                 damaged += item.count
                 self._lose(item.count, "corrupt")
             elif isinstance(item, Picture):
-                image = image_from_packed(convert.packed(item.frame))
+                image = images.image(item.frame)
                 yield self._frame(upright(image, item.frame.rotation), item.stamp)
             if self._interrupted.is_set():
                 return

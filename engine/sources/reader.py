@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from engine.errors import SourceError
-from engine.sources.convert import BgrConverter
+from engine.sources.bgr import BgrImages
 from engine.sources.decode import Damaged, Stamp, Target, VideoReader
 from engine.sources.events import Arrived, Event, Finished, Lost, Opened
 from engine.sources.explain import explain, video_errors
-from engine.sources.pixels import image_from_packed, upright
+from engine.sources.pixels import upright
 from engine.sources.reader_process import FRAME, STOP, TAKEN, finish, knock
 from engine.sources.ring import Ring, Taken, anonymous_file
 
@@ -236,12 +236,12 @@ class ThreadReader:
             return
         try:
             yield Opened(reader.facts)
-            convert = BgrConverter()
+            images = BgrImages()
             for item in reader.pictures():
                 if isinstance(item, Damaged):
                     yield Lost(item.count, "corrupt")
                     continue
-                image = image_from_packed(convert.packed(item.frame))
+                image = images.image(item.frame)
                 yield Arrived(upright(image, item.frame.rotation), item.stamp)
             yield Finished(**_renamed(finish(reader, self._target)))
         finally:
