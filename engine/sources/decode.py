@@ -100,17 +100,9 @@ class VideoReader:
     """
 
     def __init__(self, target: Target) -> None:
-        import av
-
         self._target = target
         self._errors = video_errors()
-        self._container: Any = av.open(
-            target.url,
-            format=target.format,
-            options=dict(target.ffmpeg),
-            timeout=(target.open_timeout_s, target.read_timeout_s),
-            metadata_errors="replace",
-        )
+        self._container = self._open()
         try:
             self._stream = self._prepare()
         except BaseException:
@@ -124,6 +116,24 @@ class VideoReader:
         self.packets = 0
         self.failure: Exception | None = None
 
+    def _open(self) -> Any:
+        import av
+
+        target, started_ns = self._target, time.monotonic_ns()
+        try:
+            return av.open(
+                target.url,
+                format=target.format,
+                options=dict(target.ffmpeg),
+                timeout=(target.open_timeout_s, target.read_timeout_s),
+                metadata_errors="replace",
+            )
+        except self._errors as error:  # out of time, FFmpeg names whatever it was doing
+            limit_s = target.open_timeout_s
+            if limit_s is not None and time.monotonic_ns() - started_ns >= limit_s * NS_PER_S:
+                raise TimeoutError(f"no answer within {limit_s:g} s") from error
+            raise
+
     def _prepare(self) -> Any:
         """Choose the first video stream and set how it is decoded."""
         streams = [stream for stream in self._container.streams.video if stream.codec_context is not None]
@@ -133,7 +143,8 @@ class VideoReader:
         context = stream.codec_context
         if self._target.live:
             context.flags |= 1 << 19  # AV_CODEC_FLAG_LOW_DELAY
-            stream.thread_type = "SLICE"  # frame threads hold back one frame each
+            stream.thread_type = "NONE"  # frame threads hold back frames, slice threads hide damage (H.264)
+            context.thread_count = 1
         else:
             stream.thread_type = "AUTO"
         if self._target.keyframes_only:

@@ -74,7 +74,8 @@ class Watch:
         if captured_ns is not None:
             if self._captured_ns is not None:
                 interval_s = (captured_ns - self._captured_ns) / NS_PER_S
-                self._interval_s += 0.2 * (min(interval_s, self._options.read_timeout_s) - self._interval_s)
+                weight = 0.2 if self._interval_s else 1.0
+                self._interval_s += weight * (min(interval_s, self._options.read_timeout_s) - self._interval_s)
             self._captured_ns = captured_ns
         self._limit_s = self._options.read_timeout_s
         self._last_ns = self._clock.monotonic_ns()

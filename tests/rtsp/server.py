@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-
-import gi
-
-gi.require_version("Gst", "1.0")
-gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from typing import Any
 
 ENCODERS = {
-    "h264": "x264enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} bitrate={kbps} ! "
+    "h264": "x264enc threads=1 tune=zerolatency speed-preset=ultrafast key-int-max={gop} bitrate={kbps} ! "
     "video/x-h264,profile=baseline ! rtph264pay name=pay0 pt=96 config-interval=-1",
     "h265": "x265enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} bitrate={kbps} ! "
     "rtph265pay name=pay0 pt=96 config-interval=-1",
@@ -38,23 +33,35 @@ def launch_line(args: argparse.Namespace) -> str:
     )
 
 
-def protect(server: GstRtspServer.RTSPServer, factory: GstRtspServer.RTSPMediaFactory, user: str) -> None:
+def load() -> tuple[Any, Any, Any]:
+    """Return GLib, Gst and GstRtspServer: only the system's Python has them, and the tests import this file too."""
+    import gi
+
+    gi.require_version("Gst", "1.0")
+    gi.require_version("GstRtspServer", "1.0")
+    from gi.repository import GLib, Gst, GstRtspServer
+
+    Gst.init(None)
+    return GLib, Gst, GstRtspServer
+
+
+def protect(rtsp: Any, server: Any, factory: Any, user: str) -> None:
     """Ask for a user name and password."""
     name, _, password = user.partition(":")
-    auth = GstRtspServer.RTSPAuth()
-    token = GstRtspServer.RTSPToken()
+    auth = rtsp.RTSPAuth()
+    token = rtsp.RTSPToken()
     token.set_string("media.factory.role", "viewer")
-    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(name, password), token)
+    auth.add_basic(rtsp.RTSPAuth.make_basic(name, password), token)
     server.set_auth(auth)
-    permissions = GstRtspServer.RTSPPermissions()
+    permissions = rtsp.RTSPPermissions()
     permissions.add_permission_for_role("viewer", "media.factory.access", True)
     permissions.add_permission_for_role("viewer", "media.factory.construct", True)
     factory.set_permissions(permissions)
 
 
-def drop_sessions(server: GstRtspServer.RTSPServer) -> None:
+def drop_sessions(rtsp: Any, server: Any) -> None:
     """Close every connection, as a camera that restarts does."""
-    server.client_filter(lambda _server, _client: GstRtspServer.RTSPFilterResult.REMOVE)
+    server.client_filter(lambda _server, _client: rtsp.RTSPFilterResult.REMOVE)
 
 
 def main() -> None:
@@ -72,31 +79,31 @@ def main() -> None:
     parser.add_argument("--file")
     args = parser.parse_args()
 
-    Gst.init(None)
-    server = GstRtspServer.RTSPServer()
+    glib, _, rtsp = load()
+    server = rtsp.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(args.port)
-    factory = GstRtspServer.RTSPMediaFactory()
+    factory = rtsp.RTSPMediaFactory()
     factory.set_launch(launch_line(args))
     factory.set_shared(True)
     factory.set_latency(0)
     if args.user:
-        protect(server, factory, args.user)
+        protect(rtsp, server, factory, args.user)
     server.get_mount_points().add_factory("/stream", factory)
     if not server.attach(None):
         sys.exit(f"cannot listen on 127.0.0.1:{args.port}")
 
-    loop = GLib.MainLoop()
+    loop = glib.MainLoop()
 
-    def command(channel: GLib.IOChannel, _condition: GLib.IOCondition) -> bool:
+    def command(channel: Any, _condition: Any) -> bool:
         line = sys.stdin.readline().strip()
         if line == "drop":
-            drop_sessions(server)
+            drop_sessions(rtsp, server)
         if line in ("quit", ""):
             loop.quit()
         return True
 
-    GLib.io_add_watch(GLib.IOChannel.unix_new(0), GLib.PRIORITY_DEFAULT, GLib.IOCondition.IN, command)
+    glib.io_add_watch(glib.IOChannel.unix_new(0), glib.PRIORITY_DEFAULT, glib.IOCondition.IN, command)
     print(f"ready {server.get_bound_port()}", flush=True)
     loop.run()
 

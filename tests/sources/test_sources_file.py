@@ -110,7 +110,7 @@ def test_corrupt_frames_are_counted_and_not_delivered(tmp_path: Path) -> None:
     source, recorder = open_source(clip), Recorder()
     source.attach(recorder)
     delivered = sum(1 for _ in source)
-    assert recorder.losses["corrupt"] > 0
+    assert recorder.losses["corrupt"] > 10, "frames with missing parts count too, not only those without a picture"
     assert delivered + recorder.losses["corrupt"] == 100
 
 
