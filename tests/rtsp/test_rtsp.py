@@ -37,7 +37,7 @@ def test_a_camera_is_read(serve: Serve, codec: str, reader: str) -> None:
     assert recorder.states == ["connecting", "live", "ended"]
     assert frames[-1].image.shape == (240, 320, 3)
     assert frames[-1].image.max() > 100, "there is a white ball"
-    assert [frame.frame_id for frame in frames] == list(range(30))
+    assert frames[-1].frame_id + 1 == 30 + sum(recorder.losses.values())
     times = [frame.pts_ns or 0 for frame in frames]
     assert times == sorted(set(times))
     assert recorder.statuses[-1].info.codec in ("h264", "hevc", "mjpeg")
@@ -101,7 +101,7 @@ def test_a_server_that_dies_is_connected_again_when_it_is_back(serve: Serve) -> 
     source.interrupt()
     thread.join(10)
     assert not thread.is_alive()
-    assert [frame.frame_id for frame in frames] == list(range(len(frames)))
+    assert frames[-1].frame_id + 1 == len(frames) + sum(recorder.losses.values())
 
 
 def test_a_server_that_freezes_is_stalled_and_goes_on(serve: Serve) -> None:
