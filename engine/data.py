@@ -225,6 +225,39 @@ class Run:
         return self.class_names[class_id] if 0 <= class_id < len(self.class_names) else str(class_id)
 
 
+TrackEventKind = Literal["new", "lost", "resumed", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackEvent:
+    """One change in the life of a track, told once.
+
+    A track is `new` when its id first appears in the `Tracks`, `lost` when the id is no longer there and may come
+    back, `resumed` when it is there again, `ended` when it will never be. After `ended` nothing follows.
+
+    Attributes:
+        kind: what happened.
+        track_id: of which track.
+        captured_ns: time of the frame on which it happened.
+        class_id: class of the last detection.
+        first_seen_ns: capture time of the first detection, also where that came before the `new`.
+        last_seen_ns: capture time of the last detection.
+        mean_score: of all its detections.
+        hits: number of its detections.
+        xyxy: the last detected box in pixels.
+    """
+
+    kind: TrackEventKind
+    track_id: int
+    captured_ns: int
+    class_id: int
+    first_seen_ns: int
+    last_seen_ns: int
+    mean_score: float
+    hits: int
+    xyxy: tuple[float, float, float, float]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Packet:
     """One frame with what was found on it, as sinks and consumers receive it.
@@ -239,6 +272,8 @@ class Packet:
         published_utc_ns: wall clock at publishing.
         latency_ms: from `frame.captured_ns` to publishing.
         dropped: frames of this source lost since the previous packet, by cause.
+        is_detected: whether the detector ran on this frame; if not, all tracks are predictions.
+        events: what happened to tracks on this frame.
     """
 
     frame: Frame
@@ -250,6 +285,8 @@ class Packet:
     published_utc_ns: int = 0
     latency_ms: float = 0.0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    is_detected: bool = True
+    events: tuple[TrackEvent, ...] = ()
 
 
 SourceState = Literal["connecting", "live", "stalled", "offline", "ended"]

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.channel import Channel, ChannelClosedError, Overflow
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 LIVE_CAPACITY = 1
+PREDICT_CAPACITY = 8
 FILE_CAPACITY = 4
 SINK_CAPACITY = 8
 MAX_DEPTH = 256
@@ -57,12 +58,24 @@ class PipelineOptions:
         max_age_ms: a live frame older than this is not inferred; None: no limit.
         batch_wait_ms: how long the first frame of a batch waits for other cameras.
         max_frames: frames captured per source at most; None: no limit.
+        detect_every: detect on each n-th frame and predict the tracks in between; `auto`: detect as often as the
+            hardware allows and predict on the live frames that would be dropped otherwise.
     """
 
     overflow: Overflow | None = None
     max_age_ms: float | None = 1000.0
     batch_wait_ms: float = 5.0
     max_frames: int | None = None
+    detect_every: int | Literal["auto"] = 1
+
+    def __post_init__(self) -> None:
+        if self.detect_every != "auto" and self.detect_every < 1:
+            raise ConfigError(f"detect_every is {self.detect_every}: expected 1 or more, or auto")
+
+    @property
+    def predicts_in_between(self) -> bool:
+        """Whether live frames that the detector has no time for are tracked instead of dropped."""
+        return self.detect_every == "auto"
 
 
 class Pipeline:
@@ -202,8 +215,13 @@ class Pipeline:
         tracked: Channel[Packet | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
         in_flight: Channel[InFlight | SourceStatus] = Channel(MAX_DEPTH + len(self.sources), on_drop=self._on_dropped)
         slots: Channel[None] = Channel(MAX_DEPTH)  # the detector says how many once it is open
+        options = self.options
         batcher = Batcher(
-            self.detector.max_batch, self.options.batch_wait_ms / 1e3, on_old=self._on_lost, clock=self._clock
+            self.detector.max_batch,
+            options.batch_wait_ms / 1e3,
+            keep_older=options.predicts_in_between and not self._lossless,
+            on_old=self._on_lost,
+            clock=self._clock,
         )
         captures = [self._capture(source, batcher, tracked) for source in self.sources]
         batcher.seal()
@@ -224,6 +242,7 @@ class Pipeline:
             on_lost=lost,
             wait_for_collector=collect.join,
             ready=self._ready,
+            detect_every=1 if options.detect_every == "auto" else options.detect_every,
             clock=clock,
         )
         track = TrackStage(self.tracker, self.run_facts, detected, tracked, on_lost=lost, clock=clock)
@@ -231,15 +250,19 @@ class Pipeline:
         self._stages = [*self._outputs(tracked), track, collect, submit, *captures]
 
     def _capture(self, source: Source, batcher: Batcher, tracked: Channel[Packet | SourceStatus]) -> CaptureStage:
-        info = source.info
-        overflow: Overflow = self.options.overflow or ("drop_oldest" if info.is_live else "block")
+        info, options = source.info, self.options
+        overflow: Overflow = options.overflow or ("drop_oldest" if info.is_live else "block")
         channel: Channel[Frame] = Channel(
-            FILE_CAPACITY if overflow == "block" else LIVE_CAPACITY,
+            FILE_CAPACITY
+            if overflow == "block"
+            else PREDICT_CAPACITY
+            if options.predicts_in_between
+            else LIVE_CAPACITY,
             overflow,
             on_drop=self._on_lost,
             condition=batcher.condition,
         )
-        batcher.add(info.source_id, channel, self.options.max_age_ms if info.is_live else None)
+        batcher.add(info.source_id, channel, options.max_age_ms if info.is_live else None)
         self._upstream.append(channel)
 
         def tell(status: SourceStatus) -> None:
@@ -252,7 +275,7 @@ class Pipeline:
             self.stats.source(info.source_id),
             tell=tell,
             capture_ms=lambda ms: self.stats.add_stage_ms({"capture": ms}),
-            max_frames=self.options.max_frames,
+            max_frames=options.max_frames,
             ready=self._ready,
             clock=self._clock,
         )

@@ -90,7 +90,11 @@ class Detector(Protocol):
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Follows the objects of one source."""
+    """Follows the objects of one source.
+
+    Two further members are optional: `wants_frames: bool` with `observe(frame)`, called before each `update` where it
+    is true (camera motion, appearance), and `events() -> list[TrackEvent]`, called after each `update`.
+    """
 
     def update(self, detections: Detections | None, captured_ns: int) -> Tracks:
         """Return the tracks on this frame; `None` means that the detector did not run on it."""

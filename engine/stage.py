@@ -73,10 +73,17 @@ class Stage(ABC, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Frames to detect on together, and the sources that ended before them."""
+    """What the detecting stage is to do next.
+
+    Attributes:
+        frames: to detect on together, at most one per source.
+        older: frames that came before them and are only tracked (`Batcher(keep_older=True)`).
+        ended: sources that ended behind them.
+    """
 
     frames: list[Frame]
     ended: list[str]
+    older: list[Frame]
 
 
 class Batcher:
@@ -88,6 +95,7 @@ class Batcher:
     Args:
         max_batch: frames per batch at most.
         wait_s: how long a first frame waits for others.
+        keep_older: take all waiting frames of a source, the newest to detect on, the older ones to track only.
         on_old: called with each frame dropped for its age.
         clock: monotonic clock for the age.
     """
@@ -97,12 +105,15 @@ class Batcher:
         max_batch: int,
         wait_s: float,
         *,
+        keep_older: bool = False,
         on_old: Callable[[Frame, str], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.condition = threading.Condition()
         self._max_batch = max_batch
         self._wait_s = wait_s
+        self._keep_older = keep_older
+        self._older: list[Frame] = []
         self._on_old = on_old
         self._clock = clock
         self._inlets: dict[str, tuple[Channel[Frame], float | None]] = {}
@@ -135,8 +146,9 @@ class Batcher:
             while frames and len(frames) < self._wanted() and self._wait_until(deadline):
                 frames += self._take(self._max_batch - len(frames), {frame.source_id for frame in frames})
             ended = self._remove_ended()
+            older, self._older = self._older, []
             if frames or ended:
-                return Batch(frames, ended)
+                return Batch(frames, ended, older)
 
     def _wanted(self) -> int:
         """Frames that are worth waiting for: one of each open source."""
@@ -177,6 +189,9 @@ class Batcher:
                 if not len(channel) or source_id in served:
                     continue
                 frame = channel.get()
+                while self._keep_older and len(channel):
+                    self._older.append(frame)
+                    frame = channel.get()
                 self._order.remove(source_id)
                 self._order.append(source_id)
                 if not self._is_old(frame, max_age_ms):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -31,19 +32,19 @@ TICK_S = 1.0
 
 @dataclass(slots=True)
 class InFlight:
-    """Frames whose detection has been started."""
+    """Frames whose detection has been started, or (`pending` is None) that are only to be tracked."""
 
     frames: Sequence[Frame]
-    pending: PendingDetections
+    pending: PendingDetections | None
     submitted_ns: int
 
 
 @dataclass(slots=True)
 class Detected:
-    """One frame with its detections, on the way to its tracker."""
+    """One frame on the way to its tracker, with its detections (None where the detector did not run)."""
 
     frame: Frame
-    detections: Detections
+    detections: Detections | None
     stage_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -138,6 +139,7 @@ class SubmitStage(Stage[InFlight]):
         on_lost: Callable[[Frame, str], None],
         wait_for_collector: Callable[[], object],
         ready: threading.Event,
+        detect_every: int,
         clock: Clock,
     ) -> None:
         super().__init__("detect")
@@ -149,6 +151,8 @@ class SubmitStage(Stage[InFlight]):
         self._on_lost = on_lost
         self._wait_for_collector = wait_for_collector
         self._ready = ready
+        self._detect_every = detect_every
+        self._seen: Counter[str] = Counter()
         self._clock = clock
 
     def open(self) -> None:
@@ -163,12 +167,21 @@ class SubmitStage(Stage[InFlight]):
         while True:
             self._slots.get()
             batch = self._batcher.get()
-            if batch.frames:
-                yield self._submit(batch.frames)
+            due = [frame for frame in batch.frames if self._is_due(frame)]
+            only_tracked = batch.older + [frame for frame in batch.frames if frame not in due]
+            if only_tracked:
+                yield InFlight(only_tracked, None, self._clock.monotonic_ns())
+            if due:
+                yield self._submit(due)
             else:
                 self._slots.put(None)
             for source_id in batch.ended:
                 self._outbox.put(self._ending(source_id))
+
+    def _is_due(self, frame: Frame) -> bool:
+        """Return whether the detector is to run on a frame: on the first, and each n-th after it."""
+        self._seen[frame.source_id] += 1
+        return (self._seen[frame.source_id] - 1) % self._detect_every == 0
 
     def work(self, item: InFlight) -> None:
         """Pass the submission on to the collecting thread."""
@@ -225,17 +238,23 @@ class CollectStage(Stage["InFlight | SourceStatus"]):
             return
         left = list(item.frames)
         try:
-            found = item.pending.result()
-            with suppress(ChannelClosedError):
-                self._slots.put(None)
-            for detections in found:
+            for detections in self._results(item):
                 frame = left[0]
                 queue_ms = (item.submitted_ns - frame.captured_ns) / NS_PER_MS
-                self._outbox.put(Detected(frame, detections, {"queue": queue_ms, **item.pending.stage_ms}))
+                spent = {} if item.pending is None else item.pending.stage_ms
+                self._outbox.put(Detected(frame, detections, {"queue": queue_ms, **spent}))
                 del left[0]
         finally:
             for frame in left:
                 self._on_lost(frame, "shutdown")
+
+    def _results(self, item: InFlight) -> Sequence[Detections | None]:
+        if item.pending is None:
+            return [None] * len(item.frames)
+        found = item.pending.result()
+        with suppress(ChannelClosedError):
+            self._slots.put(None)
+        return found
 
     def close(self) -> None:
         """Tell the tracking stage that nothing more comes, and the submitting stage that nobody collects."""
@@ -287,9 +306,20 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         if tracker is None:
             tracker = self._trackers.setdefault(frame.source_id, self._prototype.clone())
         started_ns = self._clock.monotonic_ns()
+        if getattr(tracker, "wants_frames", False):
+            tracker.observe(frame)  # type: ignore[attr-defined]
         tracks = tracker.update(item.detections, scene_ns(frame))
+        events = tracker.events() if hasattr(tracker, "events") else ()
         item.stage_ms["track"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS
-        return Packet(frame, item.detections, tracks, self._run_facts, item.stage_ms)
+        return Packet(
+            frame,
+            Detections.empty() if item.detections is None else item.detections,
+            tracks,
+            self._run_facts,
+            item.stage_ms,
+            is_detected=item.detections is not None,
+            events=tuple(events),
+        )
 
     def close(self) -> None:
         """Tell the publishing stage that nothing more comes."""

@@ -40,7 +40,7 @@ def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None)
         build_detector(config, [source.info for source in sources]),
         build_tracker(config),
         *build_sinks(config, len(sources), on_quit),
-        options=PipelineOptions(options.overflow, options.max_age_ms, options.batch_wait_ms, options.max_frames),
+        options=PipelineOptions(**options.model_dump(exclude={"engine_id"})),
         engine_id=options.engine_id,
     )
 

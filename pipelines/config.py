@@ -113,6 +113,9 @@ class PipelineConfig(Section):
     )
     max_age_ms: float | None = Field(1000.0, gt=0, description="Live frames older than this are not inferred")
     batch_wait_ms: float = Field(5.0, ge=0, le=1000, description="How long a frame waits for those of other cameras")
+    detect_every: int | Literal["auto"] = Field(
+        1, description="Detect on each n-th frame and predict tracks in between; auto: as often as the hardware allows"
+    )
     max_frames: int | None = Field(None, ge=1, description="Stop after so many frames of each source")
     engine_id: str | None = Field(None, pattern=r"^[^/\s]+$", description="Name of this engine on the wire; the host's")
 

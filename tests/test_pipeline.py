@@ -243,3 +243,32 @@ def test_blocked_producer_is_released_by_abort() -> None:
     assert ended.wait(JOIN_S)
     thread.join()
     assert channel.dropped["shutdown"] == 1
+
+
+def test_detecting_on_each_third_frame_predicts_in_between() -> None:
+    sink, detector = ListSink(), PixelDetector()
+    options = PipelineOptions(detect_every=3)
+    Pipeline(CountingSource(count=10), detector, OneTracker(), sink, options=options).run()
+    assert [p.frame.frame_id for p in sink.packets] == list(range(10))
+    assert [p.frame.frame_id for p in sink.packets if p.is_detected] == [0, 3, 6, 9]
+    assert [batch[0][1] for batch in detector.batches] == [0, 3, 6, 9]
+    assert all(len(p.detections) == 0 for p in sink.packets if not p.is_detected)
+
+
+def test_automatic_skipping_tracks_live_frames_that_would_be_dropped() -> None:
+    sink = ListSink()
+    options = PipelineOptions(detect_every="auto")
+    source = CountingSource(count=60, is_live=True, gap_s=0.004)
+    pipeline = Pipeline(source, PixelDetector(depth=1, work_s=0.02), OneTracker(), sink, options=options)
+    pipeline.run()
+    ids = [p.frame.frame_id for p in sink.packets]
+    assert ids == sorted(ids)
+    assert len(ids) > 50
+    assert 5 < sum(p.is_detected for p in sink.packets) < 40
+    assert accounted(pipeline)
+
+
+@pytest.mark.parametrize("detect_every", [0, -1])
+def test_impossible_skipping_is_refused(detect_every: int) -> None:
+    with pytest.raises(ConfigError, match="detect_every"):
+        PipelineOptions(detect_every=detect_every)

@@ -3,42 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import Literal
 
+from engine.data import TrackEvent, TrackEventKind
 from engine.tracking.table import Rows
-
-EventKind = Literal["new", "lost", "resumed", "ended"]
-
-
-@dataclass(frozen=True, slots=True)
-class TrackEvent:
-    """One change in the life of a track.
-
-    A track is `new` when its id first appears in the `Tracks`, `lost` when the id is no longer there and may come
-    back, `resumed` when it is there again, `ended` when it will never be. After `ended` nothing follows.
-
-    Attributes:
-        kind: what happened.
-        track_id: of which track.
-        captured_ns: time of the frame on which it happened.
-        class_id: class of the last detection.
-        first_seen_ns: capture time of the first detection, also where that came before the `new`.
-        last_seen_ns: capture time of the last detection.
-        mean_score: of all its detections.
-        hits: number of its detections.
-        xyxy: the last detected box in pixels.
-    """
-
-    kind: EventKind
-    track_id: int
-    captured_ns: int
-    class_id: int
-    first_seen_ns: int
-    last_seen_ns: int
-    mean_score: float
-    hits: int
-    xyxy: tuple[float, float, float, float]
 
 
 class EventLog:
@@ -47,9 +14,9 @@ class EventLog:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._count = 0
-        self._entries: deque[tuple[EventKind, int, Rows]] = deque()
+        self._entries: deque[tuple[TrackEventKind, int, Rows]] = deque()
 
-    def add(self, kind: EventKind, captured_ns: int, rows: Rows) -> None:
+    def add(self, kind: TrackEventKind, captured_ns: int, rows: Rows) -> None:
         """Note that `kind` happened to the tracks in `rows` (a copy, kept)."""
         if not len(rows):
             return
@@ -66,7 +33,7 @@ class EventLog:
         return events
 
 
-def _events_of(kind: EventKind, captured_ns: int, rows: Rows) -> list[TrackEvent]:
+def _events_of(kind: TrackEventKind, captured_ns: int, rows: Rows) -> list[TrackEvent]:
     mean_scores = rows["score_sum"] / rows["hits"]
     columns = (rows["track_id"], rows["class_id"], rows["first_ns"], rows["seen_ns"], mean_scores, rows["hits"])
     return [
