@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from engine.backends.plan_precision import Precision
 from engine.backends.slots import Slots
 from engine.backends.tensorrt_api import INSTALL, Library, installed_libraries, library_obstacle, load_tensorrt
 from engine.backends.tensorrt_plan import LoadedPlan, TensorRtPlan
-from engine.backends.tensorrt_slot import GpuSlot, free_all
+from engine.backends.tensorrt_slot import GpuSlot, free_quietly
 from engine.errors import ConfigError, ModelError
 
 logger = logging.getLogger(__name__)
@@ -181,7 +180,7 @@ class TensorRtBackend:
                 start(slot)
         except BaseException:
             with cuda.current():
-                free_all([slot.settle])
+                free_quietly(slot.settle)
             self._slots.give(slot)
             raise
         return TensorRtPending(slot, self._slots)
@@ -199,11 +198,13 @@ class TensorRtBackend:
         pinned, self._pinned = self._pinned, []
         if cuda is None:
             return
-        steps = [slot.close for slot in reversed(slots)]
-        steps += [partial(cuda.free_pinned, array) for array in pinned]
-        steps += [plan.close] if plan is not None else []
         with cuda.current():
-            free_all(steps)
+            for slot in reversed(slots):
+                slot.close()
+            for array in pinned:
+                free_quietly(cuda.free_pinned, array)
+            if plan is not None:
+                plan.close()
         cuda.close()
 
 

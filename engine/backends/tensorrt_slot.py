@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -51,15 +51,27 @@ class GpuSlot:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._graph: int | None = None
         self._repeats = 0
-        self._stream = cuda.create_stream()
-        self._event = cuda.create_event()
-        self._context = plan.create_context()
-        self._allocate()
+        self._taken = ExitStack()
+        try:
+            self._stream = cuda.create_stream()
+            self._given_back(cuda.free_stream, self._stream)
+            self._event = cuda.create_event()
+            self._given_back(cuda.free_event, self._event)
+            self._context = plan.create_context()
+            self._given_back(self._context.close)
+            self._allocate()
+        except BaseException:
+            self._taken.close()
+            raise
+
+    def _given_back(self, free: Callable[..., None], *arguments: Any) -> None:
+        """Have something freed at the end, also where freeing what was taken later failed."""
+        self._taken.callback(free_quietly, free, *arguments)
 
     def _allocate(self) -> None:
         """Take memory for the largest batch."""
         for spec in self._plan.inputs:
-            self._tensors[spec.name] = self._cuda.allocate(_size(self._plan.largest(spec), spec.dtype))
+            self._tensors[spec.name] = self._memory(self._plan.largest(spec), spec.dtype)
         shapes = {spec.name: self._plan.largest(spec) for spec in self._plan.inputs}
         largest = self._context.bind(shapes, {})
         for spec in self._plan.outputs:
@@ -67,10 +79,16 @@ class GpuSlot:
             if min(shape, default=0) < 0:
                 raise ModelError(f"output {spec} depends on the data: export with the raw head, without NMS")
             pinned = self._cuda.pinned(shape, spec.dtype, mapped=self._is_mapped)
+            self._given_back(self._cuda.free_pinned, pinned)
             self._results[spec.name] = pinned
-            size = _size(shape, spec.dtype)
             mapped = pinned.device_address
-            self._tensors[spec.name] = self._cuda.allocate(size) if mapped is None else mapped
+            self._tensors[spec.name] = self._memory(shape, spec.dtype) if mapped is None else mapped
+
+    def _memory(self, shape: Sequence[int], dtype: str) -> int:
+        """Return the address of GPU memory for a tensor."""
+        address = self._cuda.allocate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        self._given_back(self._cuda.free, address)
+        return address
 
     def start(self, feeds: Mapping[str, NDArray[Any]], mapped: Mapping[int, int]) -> None:
         """Start an inference.
@@ -217,31 +235,19 @@ class GpuSlot:
 
     def close(self) -> None:
         """Wait for what is under way and free everything, in reverse order; goes on where the GPU is lost."""
-        inputs = {spec.name for spec in self._plan.inputs}
-        on_gpu = [
-            address
-            for name, address in self._tensors.items()
-            if name in inputs or self._results[name].device_address is None
-        ]
+        self._given_back(self._free_raw)
+        self._given_back(self._drop_graph)
+        self._given_back(self.settle)
         self._views = ()
-        steps: list[Callable[[], None]] = [self.settle, self._drop_graph, self._free_raw]
-        steps += [partial(self._cuda.free, address) for address in on_gpu]
-        steps += [partial(self._cuda.free_pinned, pinned) for pinned in self._results.values()]
-        steps += [self._context.close, partial(self._cuda.free_event, self._event)]
-        free_all([*steps, partial(self._cuda.free_stream, self._stream)])
+        self._taken.close()
 
 
-def free_all(steps: Sequence[Callable[[], None]]) -> None:
-    """Run every step, also where one before it failed: after a lost GPU each call to it fails."""
-    for step in steps:
-        try:
-            step()
-        except ModelError as error:
-            logger.debug("not freed: %s", error)
-
-
-def _size(shape: Sequence[int], dtype: str) -> int:
-    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+def free_quietly(free: Callable[..., None], *arguments: Any) -> None:
+    """Free something; after a lost GPU every call fails, and the rest must be freed all the same."""
+    try:
+        free(*arguments)
+    except ModelError as error:
+        logger.debug("not freed: %s", error)
 
 
 def _equal(found: NDArray[Any], expected: NDArray[Any]) -> bool:
