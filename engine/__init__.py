@@ -32,13 +32,14 @@ if TYPE_CHECKING:
         WireError,
     )
     from engine.overlay import Overlay
-    from engine.pipeline import Pipeline, PipelineOptions
+    from engine.pipeline import Pipeline
     from engine.protocols import Detector, DetectorBase, Sink, SinkBase, Source, Tracker
     from engine.sinks.jsonl import JsonlWriter
     from engine.sinks.video import VideoWriter
     from engine.sinks.window import Window
     from engine.sinks.zmq import ZmqPublisher
     from engine.sources.open import open_source
+    from engine.stages.options import PipelineOptions
     from engine.subscriber import Subscriber, subscribe
     from engine.tracking.bytetrack import ByteTrack
 
@@ -58,7 +59,7 @@ _HOMES = {
     "Overlay": "engine.overlay",
     "Packet": "engine.data",
     "Pipeline": "engine.pipeline",
-    "PipelineOptions": "engine.pipeline",
+    "PipelineOptions": "engine.stages.options",
     "Run": "engine.data",
     "Sink": "engine.protocols",
     "SinkBase": "engine.protocols",

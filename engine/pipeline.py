@@ -16,8 +16,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from engine.channel import Channel, ChannelClosedError, Overflow
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
@@ -25,16 +25,12 @@ from engine.data import Frame, Packet, Run, SourceStatus
 from engine.errors import ConfigError, SourceError, StageError
 from engine.protocols import Detector, Sink, Source, Tracker
 from engine.stage import Batcher, Stage
-from engine.stages import (
-    CaptureStage,
-    CollectStage,
-    Detected,
-    InFlight,
-    PublishStage,
-    SinkStage,
-    SubmitStage,
-    TrackStage,
-)
+from engine.stages.capture import CaptureStage
+from engine.stages.detect import CollectStage, SubmitStage
+from engine.stages.items import Detected, InFlight
+from engine.stages.options import PipelineOptions
+from engine.stages.publish import PublishStage, SinkStage
+from engine.stages.track import TrackStage
 from engine.stats import PipelineStats
 
 if TYPE_CHECKING:
@@ -47,35 +43,6 @@ FILE_CAPACITY = 4
 SINK_CAPACITY = 8
 MAX_DEPTH = 256
 STOP_TIMEOUT_S = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineOptions:
-    """How frames are queued and bounded.
-
-    Attributes:
-        overflow: policy of the first channel of every source; None: newest frame for live ones, every frame for files.
-        max_age_ms: a live frame older than this is not inferred; None: no limit.
-        batch_wait_ms: how long the first frame of a batch waits for other cameras.
-        max_frames: frames captured per source at most; None: no limit.
-        detect_every: detect on each n-th frame and predict the tracks in between; `auto`: detect as often as the
-            hardware allows and predict on the live frames that would be dropped otherwise.
-    """
-
-    overflow: Overflow | None = None
-    max_age_ms: float | None = 1000.0
-    batch_wait_ms: float = 5.0
-    max_frames: int | None = None
-    detect_every: int | Literal["auto"] = 1
-
-    def __post_init__(self) -> None:
-        if self.detect_every != "auto" and self.detect_every < 1:
-            raise ConfigError(f"detect_every is {self.detect_every}: expected 1 or more, or auto")
-
-    @property
-    def predicts_in_between(self) -> bool:
-        """Whether live frames that the detector has no time for are tracked instead of dropped."""
-        return self.detect_every == "auto"
 
 
 class Pipeline:
@@ -123,7 +90,17 @@ class Pipeline:
         self._consumer: Channel[Packet | SourceStatus] | None = None
         self._lossless = self.options.overflow == "block" or not any(s.info.is_live for s in self.sources)
         self._stages: list[Stage[Any]] = []
+        self._captures: dict[str, CaptureStage] = {}
+        self._submit: SubmitStage | None = None
         self._upstream: list[Channel[Any]] = []
+        self._batcher = Batcher(
+            detector.max_batch,
+            self.options.batch_wait_ms / 1e3,
+            keep_older=self.options.predicts_in_between and not self._lossless,
+            on_old=self._on_lost,
+            clock=clock,
+        )
+        self._tracked: Channel[Packet | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
 
     def __enter__(self) -> Self:
         return self
@@ -197,6 +174,67 @@ class Pipeline:
                 logger.warning("stage %s is still inside a native call after %.1f s", stage.name, timeout_s)
         return all(ended)
 
+    def add_source(self, source: Source) -> None:
+        """Take in another source while running.
+
+        Raises:
+            ConfigError: the pipeline is not running, or has a source of this name that has not ended.
+        """
+        source_id = source.info.source_id
+        with self._lock:
+            if not self._running or self._done.is_set() or self.stopped:
+                raise ConfigError(f"source {source_id} cannot be added: the pipeline is not running")
+            if self._captures.get(source_id) in self._running:
+                raise ConfigError(f"there is a source {source_id} already: remove it first, or choose another name")
+            self._stages = [stage for stage in self._stages if stage in self._running]
+            self._upstream = [channel for channel in self._upstream if not (channel.closed and not len(channel))]
+            self.sources = [s for s in self.sources if s.info.source_id != source_id] + [source]
+            stage = self._capture(source)
+            self._running.add(stage)
+            self._stages.append(stage)
+        stage.start(self._on_end)
+
+    def remove_source(self, source_id: str) -> None:
+        """End one source while running; its frames on the way still come out, then its `ended` status.
+
+        Raises:
+            ConfigError: there is no such source.
+        """
+        stage = self._running_capture(source_id)
+        stage.ending = "removed"
+        stage.source.interrupt()
+
+    def pause_source(self, source_id: str, *, paused: bool = True) -> None:
+        """Drop all frames of a source from now on (counted as `paused`), or take them again.
+
+        Raises:
+            ConfigError: there is no such source.
+        """
+        self._running_capture(source_id).is_paused = paused
+
+    def exchange_detector(self, detector: Detector) -> None:
+        """Go over to another model between two batches; if it cannot be loaded, the one in use stays.
+
+        Raises:
+            ConfigError: the pipeline is not running.
+        """
+        if self._submit is None or self._done.is_set():
+            raise ConfigError("the model cannot be changed: the pipeline is not running")
+        run = replace(self.run_facts, model=detector.name, class_names=tuple(detector.class_names))
+
+        def done() -> None:
+            self.detector, self.run_facts = detector, run
+
+        self._submit.exchange(detector, run, done)
+
+    def _running_capture(self, source_id: str) -> CaptureStage:
+        with self._lock:
+            stage = self._captures.get(source_id)
+            if stage is None or stage not in self._running:
+                known = ", ".join(s.source.info.source_id for s in self._running if isinstance(s, CaptureStage))
+                raise ConfigError(f"there is no source {source_id}: running are {known or 'none'}")
+            return stage
+
     @property
     def wall_s(self) -> float:
         """Seconds since the start, until the end."""
@@ -212,44 +250,34 @@ class Pipeline:
     def _wire(self) -> None:
         """Make the channels and stages, downstream first in each pair."""
         detected: Channel[Detected | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
-        tracked: Channel[Packet | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
-        in_flight: Channel[InFlight | SourceStatus] = Channel(MAX_DEPTH + len(self.sources), on_drop=self._on_dropped)
+        in_flight: Channel[InFlight | SourceStatus] = Channel(MAX_DEPTH, on_drop=self._on_dropped)
         slots: Channel[None] = Channel(MAX_DEPTH)  # the detector says how many once it is open
-        options = self.options
-        batcher = Batcher(
-            self.detector.max_batch,
-            options.batch_wait_ms / 1e3,
-            keep_older=options.predicts_in_between and not self._lossless,
-            on_old=self._on_lost,
-            clock=self._clock,
-        )
-        captures = [self._capture(source, batcher, tracked) for source in self.sources]
-        batcher.seal()
-        endings = {stage.source.info.source_id: stage for stage in captures}
-        lost, clock = self._on_lost, self._clock
+        options, lost, clock = self.options, self._on_lost, self._clock
         collect = CollectStage(in_flight, detected, slots=slots, on_lost=lost)
-        submit = SubmitStage(
+        self._submit = SubmitStage(
             self.detector,
-            batcher,
+            self.run_facts,
+            self._batcher,
             in_flight,
             slots=slots,
-            ending=lambda source_id: SourceStatus(
-                endings[source_id].source.info,
-                "ended",
-                endings[source_id].ending,
-                self.stats.source(source_id).reconnects,
-            ),
+            ending=self._ending,
             on_lost=lost,
             wait_for_collector=collect.join,
             ready=self._ready,
             detect_every=1 if options.detect_every == "auto" else options.detect_every,
             clock=clock,
         )
-        track = TrackStage(self.tracker, self.run_facts, detected, tracked, on_lost=lost, clock=clock)
-        self._upstream += [slots, in_flight, detected, tracked]
-        self._stages = [*self._outputs(tracked), track, collect, submit, *captures]
+        track = TrackStage(self.tracker, detected, self._tracked, on_lost=lost, clock=clock)
+        captures = [self._capture(source) for source in self.sources]
+        self._batcher.seal()
+        self._upstream += [slots, in_flight, detected, self._tracked]
+        self._stages = [*self._outputs(self._tracked), track, collect, self._submit, *captures]
 
-    def _capture(self, source: Source, batcher: Batcher, tracked: Channel[Packet | SourceStatus]) -> CaptureStage:
+    def _ending(self, source_id: str) -> SourceStatus:
+        stage, stats = self._captures[source_id], self.stats.source(source_id)
+        return SourceStatus(stage.source.info, "ended", stage.ending, stats.reconnects)
+
+    def _capture(self, source: Source) -> CaptureStage:
         info, options = source.info, self.options
         overflow: Overflow = options.overflow or ("drop_oldest" if info.is_live else "block")
         channel: Channel[Frame] = Channel(
@@ -260,16 +288,16 @@ class Pipeline:
             else LIVE_CAPACITY,
             overflow,
             on_drop=self._on_lost,
-            condition=batcher.condition,
+            condition=self._batcher.condition,
         )
-        batcher.add(info.source_id, channel, options.max_age_ms if info.is_live else None)
+        self._batcher.add(info.source_id, channel, options.max_age_ms if info.is_live else None)
         self._upstream.append(channel)
 
         def tell(status: SourceStatus) -> None:
             with suppress(ChannelClosedError):
-                tracked.put(status)
+                self._tracked.put(status)
 
-        return CaptureStage(
+        stage = CaptureStage(
             source,
             channel,
             self.stats.source(info.source_id),
@@ -279,6 +307,8 @@ class Pipeline:
             ready=self._ready,
             clock=self._clock,
         )
+        self._captures[info.source_id] = stage
+        return stage
 
     def _outputs(self, tracked: Channel[Packet | SourceStatus]) -> list[Stage[Any]]:
         slow = [sink for sink in self.sinks if sink.blocking]
@@ -334,16 +364,3 @@ class Pipeline:
         self._ready.set()
         for channel in self._upstream:
             channel.abort()
-
-
-def summary_sources(stats: PipelineStats) -> dict[str, dict[str, Any]]:
-    """Return the `sources` object of the summary JSON: captured, published, dropped by cause, reconnects."""
-    return {
-        snapshot.source_id: {
-            "captured": snapshot.captured,
-            "published": snapshot.published,
-            "dropped": {cause: count for cause, count in snapshot.dropped.items() if count},
-            "reconnects": snapshot.reconnects,
-        }
-        for snapshot in stats.snapshot()
-    }

@@ -110,7 +110,7 @@ class Batcher:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.condition = threading.Condition()
-        self._max_batch = max_batch
+        self.max_batch = max_batch
         self._wait_s = wait_s
         self._keep_older = keep_older
         self._older: list[Frame] = []
@@ -141,10 +141,10 @@ class Batcher:
         """
         while True:
             self._wait_for_first()
-            frames = self._take(self._max_batch, set())
+            frames = self._take(self.max_batch, set())
             deadline = time.monotonic() + self._wait_s
             while frames and len(frames) < self._wanted() and self._wait_until(deadline):
-                frames += self._take(self._max_batch - len(frames), {frame.source_id for frame in frames})
+                frames += self._take(self.max_batch - len(frames), {frame.source_id for frame in frames})
             ended = self._remove_ended()
             older, self._older = self._older, []
             if frames or ended:
@@ -153,7 +153,7 @@ class Batcher:
     def _wanted(self) -> int:
         """Frames that are worth waiting for: one of each open source."""
         with self.condition:
-            return min(self._max_batch, sum(not channel.closed for channel, _ in self._inlets.values()))
+            return min(self.max_batch, sum(not channel.closed for channel, _ in self._inlets.values()))
 
     def _wait_for_first(self) -> None:
         with self.condition:

@@ -171,3 +171,15 @@ class PipelineStats:
     def snapshot(self) -> list[SourceSnapshot]:
         """Return the figures of every source as they are now."""
         return [stats.snapshot() for stats in list(self.sources.values())]
+
+    def by_source(self) -> dict[str, dict[str, object]]:
+        """Return captured, published, dropped by cause and reconnects of every source, as plain values."""
+        return {
+            snapshot.source_id: {
+                "captured": snapshot.captured,
+                "published": snapshot.published,
+                "dropped": {cause: count for cause, count in snapshot.dropped.items() if count},
+                "reconnects": snapshot.reconnects,
+            }
+            for snapshot in self.snapshot()
+        }

@@ -12,10 +12,11 @@ from engine.data import Packet, SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
-from engine.pipeline import Pipeline, PipelineOptions
+from engine.pipeline import Pipeline
 from engine.protocols import Sink, Source, Tracker
 from engine.sources.open import open_source
 from engine.sources.uri import name_from_uri, unique_name
+from engine.stages.options import PipelineOptions
 from pipelines.config import Config
 
 DEMO = "demo"

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from engine.errors import EngineError, StageError
-from engine.pipeline import Pipeline, summary_sources
+from engine.pipeline import Pipeline
 from pipelines.console import RunView
 
 REFRESH_S = 0.1
@@ -88,7 +88,7 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
     rss_unit = 1024 * 1024 if sys.platform == "darwin" else 1024
     sink_dropped = {name: dict(causes) for name, causes in stats.sink_dropped.items() if sum(causes.values())}
     return {
-        "sources": summary_sources(stats),
+        "sources": stats.by_source(),
         "fps": round((published - 1) * 1e9 / busy_ns, 2) if published > 1 and busy_ns > 0 else 0.0,
         "latency_ms": {**stats.latency.summary(0.5, 0.9, 0.99), "max": round(stats.latency.max, 3)},
         "stage_ms": {stage: histogram.summary(0.5, 0.99) for stage, histogram in stats.stages.items()},

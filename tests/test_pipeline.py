@@ -10,7 +10,8 @@ import pytest
 from engine.channel import Channel
 from engine.data import Packet
 from engine.errors import ConfigError, ModelError, SinkError, SourceError, StageError
-from engine.pipeline import Pipeline, PipelineOptions, summary_sources
+from engine.pipeline import Pipeline
+from engine.stages.options import PipelineOptions
 from tests.fakes import CountingSource, ListSink, OneTracker, PixelDetector
 
 JOIN_S = 5.0
@@ -37,9 +38,7 @@ def test_every_frame_of_a_file_arrives_in_order_at_every_sink() -> None:
         assert [p.seq for p in sink.packets] == list(range(50))
         assert [int(p.detections.class_id[0]) for p in sink.packets] == list(range(50))
         assert sink.events == ["open", "live", "ended", "close"]
-    assert summary_sources(pipeline.stats) == {
-        "numbers": {"captured": 50, "published": 50, "dropped": {}, "reconnects": 0}
-    }
+    assert pipeline.stats.by_source() == {"numbers": {"captured": 50, "published": 50, "dropped": {}, "reconnects": 0}}
     assert engine_threads() == []
 
 
@@ -212,7 +211,7 @@ def test_max_frames_bounds_each_source() -> None:
         options=PipelineOptions(max_frames=4),
     )
     pipeline.run()
-    assert {name: s["published"] for name, s in summary_sources(pipeline.stats).items()} == {"a": 4, "b": 4}
+    assert {name: s["published"] for name, s in pipeline.stats.by_source().items()} == {"a": 4, "b": 4}
 
 
 def test_sources_of_one_name_are_refused() -> None:
@@ -272,3 +271,82 @@ def test_automatic_skipping_tracks_live_frames_that_would_be_dropped() -> None:
 def test_impossible_skipping_is_refused(detect_every: int) -> None:
     with pytest.raises(ConfigError, match="detect_every"):
         PipelineOptions(detect_every=detect_every)
+
+
+def run_in_background(*sources: CountingSource, detector: PixelDetector | None = None) -> tuple[Pipeline, ListSink]:
+    sink = ListSink()
+    pipeline = Pipeline(list(sources), detector or PixelDetector(), OneTracker(), sink)
+    pipeline.start()
+    return pipeline, sink
+
+
+def wait_for(pipeline: Pipeline, condition) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + JOIN_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        pipeline.wait(0.005)
+
+
+def test_sources_come_and_go_without_loss_on_the_others() -> None:
+    steady = CountingSource("steady", 1_000_000, gap_s=0.001)
+    pipeline, sink = run_in_background(steady)
+    for n in range(20):
+        pipeline.add_source(CountingSource(f"guest{n % 2}", 1_000_000, gap_s=0.001))
+        wait_for(pipeline, lambda: sink.packets and sink.packets[-1].frame.source_id.startswith("guest"))
+        pipeline.remove_source(f"guest{n % 2}")
+        wait_for(pipeline, lambda n=n: sum(s.state == "ended" for s in sink.statuses) == n + 1)
+    assert len(pipeline._stages) < 12
+    assert pipeline.stop()
+    ids = [p.frame.frame_id for p in sink.packets if p.frame.source_id == "steady"]
+    assert ids == list(range(len(ids)))
+    assert accounted(pipeline)
+    assert {s.reason for s in sink.statuses if s.state == "ended" and s.source_id != "steady"} == {"removed"}
+
+
+def test_paused_source_drops_its_frames_counted_until_it_is_resumed() -> None:
+    pipeline, sink = run_in_background(CountingSource("cam", 1_000_000, gap_s=0.001))
+    wait_for(pipeline, lambda: len(sink.packets) > 3)
+    pipeline.pause_source("cam")
+    stats = pipeline.stats.source("cam")
+    wait_for(pipeline, lambda: stats.dropped["paused"] > 5)
+    seen = len(sink.packets)
+    pipeline.pause_source("cam", paused=False)
+    wait_for(pipeline, lambda: len(sink.packets) > seen + 3)
+    assert pipeline.stop()
+    assert accounted(pipeline)
+
+
+def test_model_is_exchanged_between_two_frames_without_losing_any() -> None:
+    first, second = PixelDetector(), PixelDetector(depth=3)
+    second.name = "second"
+    pipeline, sink = run_in_background(CountingSource("cam", 1_000_000, gap_s=0.001), detector=first)
+    wait_for(pipeline, lambda: len(sink.packets) > 3)
+    pipeline.exchange_detector(second)
+    wait_for(pipeline, lambda: sink.packets[-1].run.model == "second")
+    assert first.events == ["open on detect", "close on detect"]
+    assert pipeline.stop()
+    assert [p.frame.frame_id for p in sink.packets] == list(range(len(sink.packets)))
+    assert second.events == ["open on detect", "close on detect"]
+
+
+def test_model_that_cannot_be_loaded_leaves_the_old_one_in_use() -> None:
+    class Broken(PixelDetector):
+        def open(self) -> None:
+            raise ModelError("no such plan")
+
+    pipeline, sink = run_in_background(CountingSource("cam", 1_000_000, gap_s=0.001))
+    pipeline.exchange_detector(Broken())
+    wait_for(pipeline, lambda: len(sink.packets) > 50)
+    assert {p.run.model for p in sink.packets} == {"pixel"}
+    assert pipeline.stop()
+
+
+def test_changes_that_make_no_sense_are_refused() -> None:
+    pipeline, _ = run_in_background(CountingSource("cam", 1_000_000, gap_s=0.001))
+    with pytest.raises(ConfigError, match="there is a source cam already"):
+        pipeline.add_source(CountingSource("cam"))
+    with pytest.raises(ConfigError, match="there is no source yard: running are cam"):
+        pipeline.remove_source("yard")
+    assert pipeline.stop()
+    with pytest.raises(ConfigError, match="not running"):
+        pipeline.add_source(CountingSource("late"))

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import NS_PER_S
-from engine.data import NO_DETECTION, Detections, Tracks
+from engine.data import NO_DETECTION, Detections, TrackEvent, Tracks
 from engine.errors import ConfigError
 from engine.tracking import kalman
 from engine.tracking.assignment import Rounds, overlapping_pairs
-from engine.tracking.events import EventLog, TrackEvent
+from engine.tracking.events import EventLog
 from engine.tracking.table import CONFIRMED, LOST, TENTATIVE, UNNAMED, Found, Rows, joined, row_dtype, usable
 
 if TYPE_CHECKING:

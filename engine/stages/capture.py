@@ -1,0 +1,96 @@
+"""Reading one source, counting every frame."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+from engine.channel import Channel, ChannelClosedError
+from engine.clock import NS_PER_MS, Clock
+from engine.data import Frame, SourceStatus
+from engine.errors import SourceError
+from engine.protocols import Source
+from engine.stage import Stage
+from engine.stats import SourceStats
+
+
+class CaptureStage(Stage[Frame]):
+    """Reads one source into its channel, counting every frame; it is also the source's listener."""
+
+    def __init__(
+        self,
+        source: Source,
+        outbox: Channel[Frame],
+        stats: SourceStats,
+        *,
+        tell: Callable[[SourceStatus], None],
+        capture_ms: Callable[[float], None],
+        max_frames: int | None,
+        ready: threading.Event,
+        clock: Clock,
+    ) -> None:
+        super().__init__(f"capture {source.info.source_id}")
+        self.source = source
+        self.ending = "end of stream"
+        self.is_paused = False
+        self._outbox = outbox
+        self._stats = stats
+        self._tell = tell
+        self._capture_ms = capture_ms
+        self._max_frames = max_frames
+        self._ready = ready
+        self._clock = clock
+        self._frames: Iterator[Frame] | None = None
+        source.attach(self)
+
+    def status(self, status: SourceStatus) -> None:
+        """Pass on a new state; the end is told later, behind the last frame."""
+        if status.state == "ended":
+            self.ending = status.reason or self.ending
+            return
+        self._stats.set_state(status.state, status.reason, status.stream_epoch)
+        self._tell(status)
+
+    def lost(self, count: int, cause: str) -> None:
+        """Count frames that arrived and could not be delivered."""
+        self._stats.add_captured(count)
+        self._stats.add_dropped(cause, count)
+
+    def open(self) -> None:
+        """Wait until the model is loaded: frames captured before could only grow old."""
+        self._ready.wait()
+
+    def inbox(self) -> Iterable[Frame]:
+        """Yield the frames of the source, timing how long each took to come where the source does not wait."""
+        self._frames = iter(self.source)
+        started_ns = self._clock.monotonic_ns()
+        try:
+            for frame in islice(self._frames, self._max_frames):
+                if not self.source.info.is_live:
+                    self._capture_ms((self._clock.monotonic_ns() - started_ns) / NS_PER_MS)
+                yield frame
+                started_ns = self._clock.monotonic_ns()
+        except SourceError as error:
+            self.ending = f"failed: {error}"
+            raise
+
+    def work(self, item: Frame) -> None:
+        """Hand the frame over as the channel's policy says."""
+        self._stats.add_captured()
+        if self.is_paused:
+            self._stats.add_dropped("paused")
+            return
+        try:
+            self._outbox.put(item)
+        except ChannelClosedError:
+            self._stats.add_dropped("shutdown")
+            raise
+
+    def close(self) -> None:
+        """Close the source on this thread, then the channel behind it."""
+        try:
+            if self._frames is not None and hasattr(self._frames, "close"):
+                self._frames.close()
+        finally:
+            self._outbox.close()

@@ -1,0 +1,192 @@
+"""Starting and collecting detections.
+
+These are two threads so that several inferences are in flight while frames are letterboxed and results decoded.
+`SubmitStage` first waits for a free slot and only then takes the freshest frames.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+
+from engine.channel import Channel, ChannelClosedError
+from engine.clock import NS_PER_MS, Clock
+from engine.data import Detections, Frame, Run, SourceStatus
+from engine.errors import EngineError
+from engine.protocols import Detector
+from engine.stage import Batcher, Stage
+from engine.stages.items import Detected, InFlight
+
+logger = logging.getLogger(__name__)
+
+
+class SubmitStage(Stage[InFlight]):
+    """Owns the detector: takes the freshest frames when a slot is free, and starts their detection."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        run: Run,
+        batcher: Batcher,
+        outbox: Channel[InFlight | SourceStatus],
+        *,
+        slots: Channel[None],
+        ending: Callable[[str], SourceStatus],
+        on_lost: Callable[[Frame, str], None],
+        wait_for_collector: Callable[[], object],
+        ready: threading.Event,
+        detect_every: int,
+        clock: Clock,
+    ) -> None:
+        super().__init__("detect")
+        self._detector = detector
+        self._run_facts = run
+        self._next: tuple[Detector, Run, Callable[[], None]] | None = None
+        self._batcher = batcher
+        self._outbox = outbox
+        self._slots = slots
+        self._ending = ending
+        self._on_lost = on_lost
+        self._wait_for_collector = wait_for_collector
+        self._ready = ready
+        self._detect_every = detect_every
+        self._seen: Counter[str] = Counter()
+        self._clock = clock
+
+    def exchange(self, detector: Detector, run: Run, done: Callable[[], None]) -> None:
+        """Go over to another model between two batches, then call `done`; from any thread.
+
+        If it cannot be loaded, the error is logged and the model in use goes on.
+        """
+        self._next = (detector, run, done)
+
+    def open(self) -> None:
+        """Load the model and offer its slots."""
+        self._detector.open()
+        self._ready.set()
+        self._offer_slots()
+
+    def inbox(self) -> Iterator[InFlight]:
+        """Yield submissions, each as soon as there is a slot and then a frame."""
+        while True:
+            if self._next is not None:
+                self._go_over(*self._next)
+            self._slots.get()
+            batch = self._batcher.get()
+            due = [frame for frame in batch.frames if self._is_due(frame)]
+            only_tracked = batch.older + [frame for frame in batch.frames if frame not in due]
+            if only_tracked:
+                yield InFlight(only_tracked, None, self._clock.monotonic_ns(), self._run_facts)
+            if due:
+                yield self._submit(due)
+            else:
+                self._slots.put(None)
+            for source_id in batch.ended:
+                self._outbox.put(self._ending(source_id))
+
+    def _is_due(self, frame: Frame) -> bool:
+        """Return whether the detector is to run on a frame: on the first, and each n-th after it."""
+        self._seen[frame.source_id] += 1
+        return (self._seen[frame.source_id] - 1) % self._detect_every == 0
+
+    def work(self, item: InFlight) -> None:
+        """Pass the submission on to the collecting thread."""
+        try:
+            self._outbox.put(item)
+        except ChannelClosedError:
+            self._lose(item.frames)
+            raise
+
+    def close(self) -> None:
+        """Free the model, after the results in flight have been collected."""
+        self._outbox.close()
+        self._wait_for_collector()
+        self._detector.close()
+
+    def _submit(self, frames: Sequence[Frame]) -> InFlight:
+        submitted_ns = self._clock.monotonic_ns()
+        try:
+            return InFlight(frames, self._detector.submit(frames), submitted_ns, self._run_facts)
+        except BaseException:
+            self._lose(frames)
+            raise
+
+    def _go_over(self, detector: Detector, run: Run, done: Callable[[], None]) -> None:
+        """Load the new model, wait for all results of the old one, and free it."""
+        self._next = None
+        try:
+            detector.open()
+        except EngineError as error:
+            logger.error("the model stays %s: %s", self._run_facts.model, error)
+            detector.close()
+            return
+        for _ in range(self._detector.depth):
+            self._slots.get()
+        self._detector.close()
+        self._detector, self._run_facts = detector, run
+        self._batcher.max_batch = detector.max_batch
+        self._offer_slots()
+        done()
+
+    def _offer_slots(self) -> None:
+        for _ in range(self._detector.depth):
+            self._slots.put(None)
+
+    def _lose(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            self._on_lost(frame, "shutdown")
+
+
+class CollectStage(Stage["InFlight | SourceStatus"]):
+    """Waits for each detection in order of submission and hands on frame by frame."""
+
+    def __init__(
+        self,
+        inbox: Channel[InFlight | SourceStatus],
+        outbox: Channel[Detected | SourceStatus],
+        *,
+        slots: Channel[None],
+        on_lost: Callable[[Frame, str], None],
+    ) -> None:
+        super().__init__("collect")
+        self._inbox = inbox
+        self._outbox = outbox
+        self._slots = slots
+        self._on_lost = on_lost
+
+    def inbox(self) -> Iterable[InFlight | SourceStatus]:
+        """Yield submissions and ends of sources in order."""
+        return self._inbox
+
+    def work(self, item: InFlight | SourceStatus) -> None:
+        """Wait for the result, free the slot, hand on."""
+        if isinstance(item, SourceStatus):
+            self._outbox.put(item)
+            return
+        left = list(item.frames)
+        try:
+            for detections in self._results(item):
+                frame = left[0]
+                queue_ms = (item.submitted_ns - frame.captured_ns) / NS_PER_MS
+                spent = {} if item.pending is None else item.pending.stage_ms
+                self._outbox.put(Detected(frame, detections, item.run, {"queue": queue_ms, **spent}))
+                del left[0]
+        finally:
+            for frame in left:
+                self._on_lost(frame, "shutdown")
+
+    def _results(self, item: InFlight) -> Sequence[Detections | None]:
+        if item.pending is None:
+            return [None] * len(item.frames)
+        found = item.pending.result()
+        with suppress(ChannelClosedError):
+            self._slots.put(None)
+        return found
+
+    def close(self) -> None:
+        """Tell the tracking stage that nothing more comes, and the submitting stage that nobody collects."""
+        self._slots.close()
+        self._outbox.close()

@@ -1,0 +1,38 @@
+"""How frames are queued, bounded and chosen for detection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.channel import Overflow
+from engine.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """How frames are queued and bounded.
+
+    Attributes:
+        overflow: policy of the first channel of every source; None: newest frame for live ones, every frame for files.
+        max_age_ms: a live frame older than this is not inferred; None: no limit.
+        batch_wait_ms: how long the first frame of a batch waits for other cameras.
+        max_frames: frames captured per source at most; None: no limit.
+        detect_every: detect on each n-th frame and predict the tracks in between; `auto`: detect as often as the
+            hardware allows and predict on the live frames that would be dropped otherwise.
+    """
+
+    overflow: Overflow | None = None
+    max_age_ms: float | None = 1000.0
+    batch_wait_ms: float = 5.0
+    max_frames: int | None = None
+    detect_every: int | Literal["auto"] = 1
+
+    def __post_init__(self) -> None:
+        if self.detect_every != "auto" and self.detect_every < 1:
+            raise ConfigError(f"detect_every is {self.detect_every}: expected 1 or more, or auto")
+
+    @property
+    def predicts_in_between(self) -> bool:
+        """Whether live frames that the detector has no time for are tracked instead of dropped."""
+        return self.detect_every == "auto"
