@@ -17,6 +17,7 @@ class SourceTraffic:
     """Counts since the start of the run, and times since the last message.
 
     Args:
+        topic: of its frame messages.
         now_ns: monotonic clock.
 
     Attributes:
@@ -24,17 +25,23 @@ class SourceTraffic:
         dropped: frames dropped so far, by cause.
         last_seq: `seq` of the last packet, None before the first.
         ended: the end of the stream was announced.
+        frame_body: the last frame message as it was sent, empty before the first.
+        status_body: the last state as it was sent.
     """
 
-    def __init__(self, now_ns: int) -> None:
+    def __init__(self, topic: str, now_ns: int) -> None:
+        self.topic = topic
+        self.frame_body = b""
+        self.status_body = b""
         self.published = 0
         self.dropped: Counter[str] = Counter()
         self.last_seq: int | None = None
         self.ended = False
         self._start(now_ns)
 
-    def add(self, packet: Packet) -> None:
-        """Count one packet."""
+    def add(self, packet: Packet, body: bytes) -> None:
+        """Count one packet, sent as `body`."""
+        self.frame_body = body
         self.published += 1
         self.last_seq = packet.seq
         if packet.dropped:

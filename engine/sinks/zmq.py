@@ -1,30 +1,29 @@
-"""Publishing on ZeroMQ: never waits for a reader, bounded in memory, and honest about what it loses.
-
-How losses are known. An XPUB socket that must not drop (`XPUB_NODROP`) refuses a message when the queue of any
-matching reader is full; a socket that may drop leaves out only those readers, silently. So each message is tried
-without dropping first; if it is refused, that is counted as an overflow of its kind and the message is sent again
-with dropping allowed: all readers with room get it, and nobody waits. libzmq then leaves the slow reader out until
-it has read half of its queue, so the overflow count says how often readers fell behind, and the reader itself
-knows exactly what it missed, by the gaps in `seq`.
-"""
+"""Publishing on ZeroMQ: never waits for a reader, bounded in memory, and honest about what it loses."""
 
 from __future__ import annotations
 
-import errno
-from dataclasses import dataclass
-from typing import Any
+import logging
+from collections.abc import Collection
+from typing import Any, cast
 
+import msgspec
 import zmq
 
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Packet, Run, SourceStatus
 from engine.errors import ConfigError, SinkError
+from engine.keys import KeyPair
 from engine.protocols import SinkBase
 from engine.sinks.traffic import SourceTraffic
+from engine.sinks.zmq_security import CurveServer, is_loopback
+from engine.sinks.zmq_sockets import FanOut, LatestOnly, SnapshotServer, SocketOptions
 from engine.wire import (
     Encoding,
+    FrameMessage,
     HeartbeatMessage,
     Message,
+    SnapshotMessage,
+    StatusMessage,
     check_encoding,
     encode,
     eos_message,
@@ -35,57 +34,42 @@ from engine.wire import (
     topic_of,
 )
 
+logger = logging.getLogger(__name__)
+
 HIGH_WATER_MARK = 1000
 SEND_BUFFER_BYTES = 256 * 1024
 LINGER_MS = 250
-MAX_SUBSCRIPTION_BYTES = 1024
 HEARTBEAT_S = 1.0
-BACKLOG = 128
 MAX_PORT = 65535
-
-_REMEDIES = {
-    zmq.EADDRINUSE: "another program uses this port: end it, or publish on another one (tcp://127.0.0.1:* finds one)",
-    zmq.EADDRNOTAVAIL: "this machine has no such address: use 127.0.0.1, * or one of its own",
-    errno.ENODEV: "this machine has no such interface: use 127.0.0.1, * or one of its own",
-}
-
-
-def _is_bindable(address: str) -> bool:
-    """Return whether the form is right; libzmq itself would wrap a port above 65535 silently."""
-    transport, _, rest = address.partition("://")
-    host, _, port = rest.rpartition(":")
-    if transport == "tcp":
-        return bool(host) and (port == "*" or (port.isdigit() and int(port) <= MAX_PORT))
-    return transport == "ipc" and bool(rest)
-
-
-@dataclass
-class _Counter:
-    """Numbers of the messages of one topic."""
-
-    topic: bytes
-    next_seq: int = 0
-
-    def take(self) -> int:
-        self.next_seq += 1
-        return self.next_seq - 1
+NOT_ON_EVENTS = frozenset(("frame", "stats"))
 
 
 class ZmqPublisher(SinkBase):
     """Publishes packets, states, statistics and heartbeats as `[topic, body]` (see docs/wire.md).
 
-    All calls come from one thread; `address`, `overflows` and `published` may be read from any.
+    All calls come from one thread; the attributes may be read from any.
 
     Args:
         address: `tcp://host:port` or `ipc://path` to bind; `*` as port finds a free one, `*` as host is every network.
+        events: a second address that carries all but `frame` and `stats`, so that frames can never crowd them out.
+        latest: an address that sends one snapshot per frame as a single part, and only ever the newest.
+        snapshot: an address (ROUTER) that answers any request with the snapshot; served at each packet and tick.
         high_water_mark: messages that wait for one slow reader before it loses some.
         encoding: `json` or `msgpack`.
+        keys: CURVE keys of this publisher: all sockets are encrypted; None means plain.
+        allowed_keys: public keys of the clients that may read; None lets in all that know our public key.
         send_buffer_bytes: kernel buffer per reader.
         linger_ms: how long closing waits for readers to take what was sent.
         clock: for tests.
 
+    Attributes:
+        address: the bound endpoint, once open.
+        endpoints: the further bound endpoints by name.
+        published: messages sent.
+        overflows: how often a message met the full queue of some reader, by kind.
+
     Raises:
-        ConfigError: the address or the encoding cannot be right.
+        ConfigError: an address or the encoding cannot be right.
     """
 
     name = "zmq"
@@ -95,66 +79,83 @@ class ZmqPublisher(SinkBase):
         self,
         address: str = "tcp://127.0.0.1:5555",
         *,
+        events: str | None = None,
+        latest: str | None = None,
+        snapshot: str | None = None,
         high_water_mark: int = HIGH_WATER_MARK,
         encoding: str = "json",
+        keys: KeyPair | None = None,
+        allowed_keys: Collection[str] | None = None,
         send_buffer_bytes: int = SEND_BUFFER_BYTES,
         linger_ms: int = LINGER_MS,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if not _is_bindable(address):
-            raise ConfigError(f"publish address {address!r} cannot be bound: give tcp://127.0.0.1:5555 or ipc://path")
         if high_water_mark < 1:
             raise ConfigError(f"high_water_mark is {high_water_mark}: it must be 1 or more, as memory must be bounded")
-        self.address = address
-        self.overflows: dict[str, int] = {}
+        if allowed_keys is not None and keys is None:
+            raise ConfigError("allowed_keys without keys would let everybody in: give the publisher keys of its own")
+        self.address = _checked(address)
+        wanted = {"events": events, "latest": latest, "snapshot": snapshot}
+        self._wanted = {name: _checked(each) for name, each in wanted.items() if each is not None}
+        self.endpoints: dict[str, str] = {}
         self.published = 0
+        self.curve = None if keys is None else CurveServer(keys, allowed_keys)
         self._encoding: Encoding = check_encoding(encoding)
-        self._options = {
-            zmq.SNDHWM: high_water_mark,
-            zmq.SNDBUF: send_buffer_bytes,
-            zmq.LINGER: linger_ms,
-            zmq.MAXMSGSIZE: MAX_SUBSCRIPTION_BYTES,
-            zmq.BACKLOG: BACKLOG,
-            zmq.XPUB_NODROP: 1,
-        }
+        self._options = SocketOptions(high_water_mark, send_buffer_bytes, linger_ms, self.curve)
         self._clock = clock
         self._context: zmq.Context[Any] | None = None
-        self._socket: zmq.Socket[Any] | None = None
+        self._main: FanOut | None = None
+        self._events: FanOut | None = None
+        self._latest: LatestOnly | None = None
+        self._snapshots: SnapshotServer | None = None
         self._run = Run("", 0)
-        self._counters: dict[str, _Counter] = {}
+        self._next_seq: dict[str, int] = {}
         self._traffic: dict[str, SourceTraffic] = {}
+        self._snapshot_seq = 0
         self._opened_ns = 0
         self._due_ns = 0
 
+    @property
+    def overflows(self) -> dict[str, int]:
+        """How often a message met the full queue of some reader, by kind; those of `events` are marked so."""
+        found = dict(self._main.overflows) if self._main else {}
+        if self._events is not None:
+            found.update({f"events:{kind}": count for kind, count in self._events.overflows.items()})
+        return found
+
     def open(self, run: Run) -> None:
-        """Bind the socket; afterwards `address` is the bound endpoint.
+        """Bind the sockets; afterwards `address` and `endpoints` are the bound ones.
 
         Raises:
-            SinkError: the port is in use, or this machine does not have the address.
+            SinkError: a port is in use, or this machine does not have the address.
         """
         self._run = run
+        self._next_seq.clear()
+        self._traffic.clear()
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.XPUB)
-        for option, value in self._options.items():
-            self._socket.setsockopt(option, value)
+        if self.curve is not None:
+            self.curve.open(self._context)
         try:
-            self._socket.bind(self.address)
-        except zmq.ZMQError as error:
+            self._bind(self._context)
+        except SinkError:
             self.close()
-            remedy = _REMEDIES.get(error.errno or 0, "give an address like tcp://127.0.0.1:5555")
-            raise SinkError(f"cannot publish on {self.address}: {error.strerror}: {remedy}") from error
-        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._opened_ns = self._clock.monotonic_ns()
-        self._due_ns = self._opened_ns
+            raise
+        for address in (self.address, *self.endpoints.values()):
+            if self.curve is None and not is_loopback(address):
+                logger.warning("%s can be read by everybody on the network: give keys (framewire keys)", address)
+        self._opened_ns = self._due_ns = self._clock.monotonic_ns()
 
     def write(self, packet: Packet) -> None:
         """Publish one packet; never waits."""
-        source_id = packet.frame.source_id
-        traffic = self._traffic_of(source_id)
-        traffic.add(packet)
-        counter = self._counter("frame", source_id)
-        counter.next_seq = packet.seq + 1
-        self._send("frame", counter.topic, encode(frame_message(packet), self._encoding))
+        message = frame_message(packet)
+        body = encode(message, self._encoding)
+        traffic = self._traffic_of(message.source_id)
+        traffic.add(packet, body)
+        self._next_seq[traffic.topic] = packet.seq + 1
+        self._send("frame", traffic.topic.encode(), body)
+        if self._latest is not None:
+            self._latest.send(self._snapshot())
+        self._service()
         if self._clock.monotonic_ns() >= self._due_ns:
             self.tick()
 
@@ -163,7 +164,10 @@ class ZmqPublisher(SinkBase):
         traffic = self._traffic_of(status.source_id)
         if status.state == "ended" and traffic.ended:
             return
-        self._publish_status(status)
+        seq = self.next_seq("status", status.source_id)
+        message = status_message(status, self._run, seq=seq, published_utc_ns=self._clock.utc_ns())
+        traffic.status_body = encode(message, self._encoding)
+        self.send(message)
         if status.state == "ended":
             self._end(status.source_id, status.reason)
 
@@ -173,66 +177,95 @@ class ZmqPublisher(SinkBase):
 
     def next_seq(self, kind: str, source_id: str) -> int:
         """Return the `seq` for the next message of a topic, and count it."""
-        return self._counter(kind, source_id).take()
+        topic = topic_for(kind, source_id)
+        seq = self._next_seq.get(topic, 0)
+        self._next_seq[topic] = seq + 1
+        return seq
 
     def tick(self) -> None:
-        """Send what is due each second: statistics per source and the heartbeat; take note of subscriptions."""
+        """Serve the side sockets, and send what is due each second: statistics per source and the heartbeat."""
         now_ns = self._clock.monotonic_ns()
-        if self._socket is None or now_ns < self._due_ns:
+        if self._main is None:
+            return
+        self._service()
+        if now_ns < self._due_ns:
             return
         self._due_ns = now_ns + int(HEARTBEAT_S * NS_PER_S)
-        self._drain_subscriptions(self._socket)
+        for fan_out in (self._main, self._events):
+            if fan_out is not None:
+                fan_out.service()
         for source_id, traffic in self._traffic.items():
             if not traffic.ended:
-                self._publish_stats(source_id, traffic, now_ns)
+                seq = self.next_seq("stats", source_id)
+                self.send(traffic.message(source_id, self._run, seq=seq, now_ns=now_ns, utc_ns=self._clock.utc_ns()))
         self._publish_heartbeat(now_ns)
 
     def close(self) -> None:
-        """End every stream that has not ended, hand over what was sent, and free the socket."""
-        if self._socket is not None and self._opened_ns:
+        """End every stream that has not ended, hand over what was sent, and free the sockets."""
+        if self._main is not None:
             for source_id, traffic in self._traffic.items():
                 if not traffic.ended:
                     self._end(source_id, "shutdown")
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        for socket in (self._main, self._events, self._latest, self._snapshots):
+            if socket is not None:
+                socket.close()
+        self._main = self._events = self._latest = self._snapshots = None
+        if self.curve is not None:
+            self.curve.close()
         if self._context is not None:
             self._context.term()
             self._context = None
 
+    def _bind(self, context: zmq.Context[Any]) -> None:
+        wanted, options = self._wanted, self._options
+        self._main = FanOut(context, self.address, options)
+        self.address = self._main.address
+        if "events" in wanted:
+            self._events = FanOut(context, wanted["events"], options)
+            self.endpoints["events"] = self._events.address
+        if "latest" in wanted:
+            self._latest = LatestOnly(context, wanted["latest"], options)
+            self.endpoints["latest"] = self._latest.address
+        if "snapshot" in wanted:
+            self._snapshots = SnapshotServer(context, wanted["snapshot"], options)
+            self.endpoints["snapshot"] = self._snapshots.address
+
     def _send(self, kind: str, topic: bytes, body: bytes) -> None:
-        socket = self._socket
-        if socket is None:
+        if self._main is None:
             raise SinkError(f"{self.address} is not open: call open() before publishing")
         self.published += 1
-        try:
-            socket.send_multipart((topic, body), zmq.NOBLOCK)
-        except zmq.Again:
-            self.overflows[kind] = self.overflows.get(kind, 0) + 1
-            socket.setsockopt(zmq.XPUB_NODROP, 0)
-            socket.send_multipart((topic, body), zmq.NOBLOCK)
-            socket.setsockopt(zmq.XPUB_NODROP, 1)
+        self._main.send(kind, topic, body)
+        if self._events is not None and kind not in NOT_ON_EVENTS:
+            self._events.send(kind, topic, body)
 
-    def _counter(self, kind: str, source_id: str) -> _Counter:
-        topic = topic_for(kind, source_id)
-        counter = self._counters.get(topic)
-        if counter is None:
-            counter = self._counters[topic] = _Counter(topic.encode())
-        return counter
+    def _service(self) -> None:
+        if self.curve is not None:
+            self.curve.service()
+        if self._snapshots is not None:
+            self._snapshots.service(self._snapshot)
+
+    def _snapshot(self) -> bytes:
+        """Return the body of a snapshot, from the bodies that were sent."""
+        frames = [msgspec.Raw(t.frame_body) for t in self._traffic.values() if t.frame_body]
+        statuses = [msgspec.Raw(t.status_body) for t in self._traffic.values() if t.status_body]
+        self._snapshot_seq += 1
+        message = SnapshotMessage(
+            engine_id=self._run.engine_id,
+            run_epoch=self._run.run_epoch,
+            seq=self._snapshot_seq - 1,
+            published_utc_ns=self._clock.utc_ns(),
+            frames=cast("list[FrameMessage]", frames),
+            statuses=cast("list[StatusMessage]", statuses),
+            last_seq={topic: seq - 1 for topic, seq in self._next_seq.items() if seq},
+        )
+        return encode(message, self._encoding)
 
     def _traffic_of(self, source_id: str) -> SourceTraffic:
         traffic = self._traffic.get(source_id)
         if traffic is None:
-            traffic = self._traffic[source_id] = SourceTraffic(self._clock.monotonic_ns())
+            topic = topic_for("frame", source_id)
+            traffic = self._traffic[source_id] = SourceTraffic(topic, self._clock.monotonic_ns())
         return traffic
-
-    def _publish_status(self, status: SourceStatus) -> None:
-        seq = self.next_seq("status", status.source_id)
-        self.send(status_message(status, self._run, seq=seq, published_utc_ns=self._clock.utc_ns()))
-
-    def _publish_stats(self, source_id: str, traffic: SourceTraffic, now_ns: int) -> None:
-        seq = self.next_seq("stats", source_id)
-        self.send(traffic.message(source_id, self._run, seq=seq, now_ns=now_ns, utc_ns=self._clock.utc_ns()))
 
     def _publish_heartbeat(self, now_ns: int) -> None:
         message = HeartbeatMessage(
@@ -243,7 +276,8 @@ class ZmqPublisher(SinkBase):
             interval_s=HEARTBEAT_S,
             uptime_s=round((now_ns - self._opened_ns) / NS_PER_S, 3),
             frame_seq={name: t.last_seq for name, t in self._traffic.items() if t.last_seq is not None},
-            overflows=dict(self.overflows),
+            overflows=self.overflows,
+            endpoints=self.endpoints,
         )
         self.send(message)
 
@@ -261,8 +295,12 @@ class ZmqPublisher(SinkBase):
             )
         )
 
-    @staticmethod
-    def _drain_subscriptions(socket: zmq.Socket[Any]) -> None:
-        """Take the pending subscription notices, so that readers cannot pile them up in our memory."""
-        while socket.poll(0):
-            socket.recv(zmq.NOBLOCK)
+
+def _checked(address: str) -> str:
+    """Return the address if its form is right; libzmq itself would wrap a port above 65535 silently."""
+    transport, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    is_tcp = transport == "tcp" and host and (port == "*" or (port.isdigit() and int(port) <= MAX_PORT))
+    if is_tcp or (transport == "ipc" and rest):
+        return address
+    raise ConfigError(f"publish address {address!r} cannot be bound: give tcp://127.0.0.1:5555 or ipc://path")

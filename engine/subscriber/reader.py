@@ -1,0 +1,185 @@
+"""Reading what arrived: decoding, and keeping account of what did not arrive. No sockets."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.errors import WireError
+from engine.wire import (
+    MAX_BODY_BYTES,
+    TOPIC_KINDS,
+    TOPIC_ROOT,
+    HeartbeatMessage,
+    Message,
+    SnapshotMessage,
+    VersionError,
+    decode,
+    topic_for,
+    topic_of,
+)
+
+logger = logging.getLogger(__name__)
+
+ALL_TOPICS = (f"{TOPIC_ROOT}/",)
+MAX_TOPICS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Messages that this reader missed.
+
+    Attributes:
+        topic: of which topic.
+        first_seq: `seq` of the first one lost.
+        last_seq: `seq` of the last one lost.
+        run_epoch: the run they belong to.
+        cause: `lost` on the way or in a queue that was full, or `restart`: the publisher started anew and its
+            first messages were missed (what the old run sent after the last message seen cannot be known).
+    """
+
+    topic: str
+    first_seq: int
+    last_seq: int
+    run_epoch: int
+    cause: Literal["lost", "restart"] = "lost"
+
+    @property
+    def count(self) -> int:
+        """Number of messages lost."""
+        return self.last_seq - self.first_seq + 1
+
+
+class MessageReader:
+    """Turns received parts into messages and reports gaps and restarts.
+
+    Args:
+        topics: prefixes that are subscribed.
+        on_gap: called with each `Gap`.
+        on_restart: called with the first message of a new run of a publisher.
+        max_bytes: longest body accepted.
+
+    Attributes:
+        lost: messages missed so far, by topic.
+        malformed: messages skipped because they could not be read.
+        restarts: how often a publisher began a new run.
+        needs_snapshot: a gap or restart was seen; whoever asks for the snapshot sets it back.
+    """
+
+    def __init__(
+        self,
+        topics: Sequence[str] = ALL_TOPICS,
+        *,
+        on_gap: Callable[[Gap], None] | None = None,
+        on_restart: Callable[[Message], None] | None = None,
+        max_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self.lost: Counter[str] = Counter()
+        self.malformed = 0
+        self.restarts = 0
+        self.needs_snapshot = True
+        self._topics = tuple(topics)
+        self._on_gap = on_gap
+        self._on_restart = on_restart
+        self._max_bytes = max_bytes
+        self._last: dict[tuple[str, str], tuple[int, int]] = {}
+        self._epochs: dict[str, int] = {}
+
+    def read(self, parts: Sequence[bytes]) -> Message | None:
+        """Return the message of `[topic, body, ...]`, or None if it cannot be read (counted).
+
+        Raises:
+            VersionError: it is of another major version.
+        """
+        try:
+            if len(parts) < 2:
+                raise WireError(f"message has {len(parts)} part: expected [topic, body]")
+            message = decode(parts[1], max_bytes=self._max_bytes)
+            topic = parts[0].decode()
+            if topic != topic_of(message):
+                raise WireError(f"topic {topic[:80]!r} does not fit its message, of {topic_of(message)[:80]!r}")
+        except VersionError:
+            raise
+        except (WireError, UnicodeDecodeError) as error:
+            self._skip(error)
+            return None
+        self._follow(topic, message)
+        return message
+
+    def read_snapshot(self, body: bytes) -> SnapshotMessage | None:
+        """Return the snapshot in `body`; topics not heard of yet are counted from there."""
+        try:
+            message = decode(body, max_bytes=self._max_bytes)
+        except WireError as error:
+            self._skip(error)
+            return None
+        if not isinstance(message, SnapshotMessage):
+            return None
+        self._follow_run(message)
+        for topic, seq in message.last_seq.items():
+            if topic.startswith(self._topics) and len(self._last) < MAX_TOPICS:
+                self._last.setdefault((message.engine_id, topic), (message.run_epoch, seq))
+        return message
+
+    def _skip(self, error: Exception) -> None:
+        self.malformed += 1
+        logger.warning("skipped a message that cannot be read: %s", error)
+
+    def _follow(self, topic: str, message: Message) -> None:
+        self._follow_run(message)
+        key, epoch = (message.engine_id, topic), message.run_epoch
+        last = self._last.get(key)
+        if last is not None and last[0] == epoch and message.seq > last[1] + 1:
+            self._report(Gap(topic, last[1] + 1, message.seq - 1, epoch))
+        elif last is not None and last[0] != epoch and message.seq > 0:
+            self._report(Gap(topic, 0, message.seq - 1, epoch, "restart"))
+        if last is not None or len(self._last) < MAX_TOPICS:
+            self._last[key] = (epoch, message.seq)
+        if isinstance(message, HeartbeatMessage):
+            self._follow_heartbeat(message)
+
+    def _follow_run(self, message: Message) -> None:
+        known = self._epochs.get(message.engine_id)
+        if known == message.run_epoch:
+            return
+        if known is not None or len(self._epochs) < MAX_TOPICS:
+            self._epochs[message.engine_id] = message.run_epoch
+        if known is not None:
+            self.restarts += 1
+            self.needs_snapshot = True
+            if self._on_restart is not None:
+                self._on_restart(message)
+
+    def _follow_heartbeat(self, heartbeat: HeartbeatMessage) -> None:
+        """Notice the loss of a source's latest frames, which no later frame has shown yet."""
+        for source_id, seq in heartbeat.frame_seq.items():
+            topic = topic_for("frame", source_id)
+            key = (heartbeat.engine_id, topic)
+            last = self._last.get(key)
+            if last is not None and last[0] == heartbeat.run_epoch and seq > last[1]:
+                self._last[key] = (heartbeat.run_epoch, seq)
+                self._report(Gap(topic, last[1] + 1, seq, heartbeat.run_epoch))
+
+    def _report(self, gap: Gap) -> None:
+        self.lost[gap.topic] += gap.count
+        self.needs_snapshot = True
+        if self._on_gap is not None:
+            self._on_gap(gap)
+
+
+def split_topics(topics: Sequence[str], on_events: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Return the prefixes for the main socket and those for the events socket, which carries the kinds `on_events`.
+
+    >>> split_topics(["v1/event/gate/", "v1/frame/"], frozenset({"event"}))
+    (['v1/frame/'], ['v1/event/gate/'])
+    """
+    main: list[str] = []
+    events: list[str] = []
+    for kind in TOPIC_KINDS:
+        root = f"{TOPIC_ROOT}/{kind}/"
+        wanted = [max(topic, root, key=len) for topic in topics if topic.startswith(root) or root.startswith(topic)]
+        (events if kind in on_events else main).extend(wanted)
+    return main, events
