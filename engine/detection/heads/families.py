@@ -13,8 +13,10 @@ from typing import Any, Literal
 from engine.backends.base import ImageInput, TensorSpec
 from engine.detection.heads.base import Head
 from engine.detection.heads.darknet import DarknetHead
+from engine.detection.heads.grid import STRIDES, STRIDES_P6, anchor_count
+from engine.detection.heads.nanodet import BINS, NanoDetHead, find_parts
 from engine.detection.heads.ultralytics import EndToEndHead, RawHead
-from engine.detection.heads.yolox import STRIDES, STRIDES_P6, YoloxHead, anchor_count
+from engine.detection.heads.yolox import YoloxHead
 from engine.detection.letterbox import Anchor
 from engine.errors import ModelError
 
@@ -116,6 +118,38 @@ def _is_darknet(layout: Layout) -> bool:
     )
 
 
+def _cells(layout: Layout, strides: tuple[int, ...]) -> list[int]:
+    return [anchor_count(layout.size_hw, (stride,)) for stride in strides]
+
+
+def _nanodet_parts(layout: Layout) -> list[tuple[int, int]] | None:
+    strides = STRIDES if len(layout.outputs) == 2 * len(STRIDES) else STRIDES_P6
+    return find_parts(layout.shapes, _cells(layout, strides))
+
+
+def _is_nanodet(layout: Layout) -> bool:
+    return _nanodet_parts(layout) is not None
+
+
+def _nanodet(layout: Layout) -> Head:
+    parts = _nanodet_parts(layout)
+    classes = _nanodet_classes(layout)
+    if classes is None:
+        raise ModelError("nanodet: the outputs leave the number of classes open")
+    if parts is not None:
+        return NanoDetHead(layout.size_hw, classes, STRIDES if len(parts) == 3 else STRIDES_P6, parts)
+    strides = STRIDES_P6 if layout.shapes[0][1] == anchor_count(layout.size_hw, STRIDES_P6) else STRIDES
+    return NanoDetHead(layout.size_hw, classes, strides)
+
+
+def _nanodet_classes(layout: Layout) -> int | None:
+    parts = _nanodet_parts(layout)
+    size = layout.shapes[parts[0][0] if parts else 0][-1]
+    if size is None:
+        return None
+    return size if parts else size - 4 * BINS
+
+
 def _yolox(layout: Layout) -> Head:
     count = layout.shapes[0][1]
     for strides in (STRIDES, STRIDES_P6):
@@ -156,6 +190,11 @@ FAMILIES: tuple[Family, ...] = (
         _is_end_to_end, lambda _: EndToEndHead(), lambda _: None,
     ),
     Family("yolo", "(b, 4 + classes, anchors)", _is_raw, lambda _: RawHead(), _size(0, 1, 4)),
+    Family(
+        "nanodet", "per stride scores (cells, classes) and distances (cells, 32)",
+        _is_nanodet, _nanodet, _nanodet_classes,
+        color="bgr", mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395), iou_threshold=0.6,
+    ),
     Family(
         "yolox", "(b, anchors, 5 + classes) without grid", _is_yolox, _yolox, _size(0, 2, 5),
         color="bgr", std=ONE, anchor="top_left", iou_threshold=0.45,

@@ -7,33 +7,10 @@ for the grids of strides 8, 16, 32 one after the other. Score is objectness x cl
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.boxes import xyxy_from_cxcywh
 from engine.detection.heads.base import Candidates, Head, Outputs, candidates
-
-STRIDES = (8, 16, 32)
-STRIDES_P6 = (8, 16, 32, 64)
-
-
-def grid(size_hw: tuple[int, int], strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return cell corners (A, 2) as x, y in cells, and strides (A, 1), of all grids one after the other."""
-    cells, steps = [], []
-    for stride in strides:
-        rows, columns = size_hw[0] // stride, size_hw[1] // stride
-        y, x = np.divmod(np.arange(rows * columns), columns)
-        cells.append(np.stack((x, y), axis=1))
-        steps.append(np.full((rows * columns, 1), stride))
-    return np.concatenate(cells).astype(np.float32), np.concatenate(steps).astype(np.float32)
-
-
-def anchor_count(size_hw: tuple[int, int], strides: tuple[int, ...]) -> int:
-    """Return the cells of all grids.
-
-    >>> anchor_count((640, 640), STRIDES), anchor_count((416, 416), STRIDES)
-    (8400, 3549)
-    """
-    return sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in strides)
+from engine.detection.heads.grid import STRIDES, grid
 
 
 class YoloxHead(Head):

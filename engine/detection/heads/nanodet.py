@@ -1,0 +1,89 @@
+"""NanoDet and NanoDet-Plus (RangiLyu 2020-2022): class scores and a distribution over distances per side.
+
+Either one output (b, anchors, classes + 4 x bins) or, as OpenCV's model collection has it, per stride one output of
+scores (cells, classes) and one of distances (cells, 4 x bins), in any order and with or without a batch axis. Scores
+are after the sigmoid. A side lies `stride x expectation of its bins` from the cell's centre (Generalized Focal Loss,
+Li et al. 2020). NanoDet has its centres in the middle of the cell, NanoDet-Plus (four strides) in its corner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.detection.heads.base import Candidates, Head, Outputs, best_class, candidates
+from engine.detection.heads.grid import STRIDES, grid
+
+BINS = 8
+SIDES = np.array([-1, -1, 1, 1], np.float32)
+
+
+class NanoDetHead(Head):
+    """Outputs of scores and distances, see above.
+
+    Args:
+        size_hw: rows and columns of the model's frame.
+        classes: number of classes.
+        strides: three for NanoDet, four for NanoDet-Plus.
+        parts: per stride the positions of the scores and of the distances among the outputs; None where one output
+            holds both.
+    """
+
+    def __init__(
+        self,
+        size_hw: tuple[int, int],
+        classes: int,
+        strides: tuple[int, ...] = STRIDES,
+        parts: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        cells, self._steps = grid(size_hw, strides)
+        middle = (self._steps - 1) / 2 if strides == STRIDES else np.float32(0)
+        self._centres = cells * self._steps + middle
+        self._classes = classes
+        self._parts = parts
+
+    def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
+        """Return the candidates of one image."""
+        scores, distances = self._split(outputs, row)
+        rows, score, class_id = best_class(scores.T, score_threshold)
+        bins = distances[rows].reshape(len(rows), 4, -1).astype(np.float32)
+        weight = np.exp(bins - bins.max(axis=2, keepdims=True))
+        weight /= weight.sum(axis=2, keepdims=True)
+        reach = weight @ np.arange(bins.shape[2], dtype=np.float32) * self._steps[rows]
+        centre = np.concatenate((self._centres[rows], self._centres[rows]), axis=1)
+        return candidates(centre + reach * SIDES, score, class_id)
+
+    def _split(self, outputs: Outputs, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return (A, classes) scores and (A, 4 x bins) distances of one image."""
+        if self._parts is None:
+            output = outputs[0][row]
+            return output[:, : self._classes], output[:, self._classes :]
+        rows = [(_image(outputs[score], row), _image(outputs[reach], row)) for score, reach in self._parts]
+        return np.concatenate([score for score, _ in rows]), np.concatenate([reach for _, reach in rows])
+
+
+def _image(output: NDArray[np.float32], row: int) -> NDArray[np.float32]:
+    return output if output.ndim == 2 else output[row]
+
+
+def find_parts(shapes: Sequence[Sequence[int | None]], cells: Sequence[int]) -> list[tuple[int, int]] | None:
+    """Return per stride where its scores and distances are among the outputs, or None where they are not there.
+
+    Args:
+        shapes: of the outputs.
+        cells: number of cells of each stride.
+    """
+    if len(shapes) != 2 * len(cells) or any(len(shape) not in (2, 3) for shape in shapes):
+        return None
+    parts = []
+    for count in cells:
+        found = [index for index, shape in enumerate(shapes) if shape[-2] == count]
+        reach = [index for index in found if shapes[index][-1] == 4 * BINS]
+        score = [index for index in found if index not in reach]
+        if len(found) != 2 or len(reach) != 1:
+            return None
+        parts.append((score[0], reach[0]))
+    return parts
+
