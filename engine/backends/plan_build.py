@@ -215,10 +215,10 @@ def build_serialized(
 
 def _network_flags(trt: TensorRt, options: BuildOptions) -> int:
     """Return flags for a network that computes in the types that the model has; a DLA wants precision flags instead."""
-    flags = trt.module.NetworkDefinitionCreationFlag
-    if options.dla_core is not None or not hasattr(flags, "STRONGLY_TYPED"):
+    network_flags = trt.module.NetworkDefinitionCreationFlag
+    if options.dla_core is not None or not hasattr(network_flags, "STRONGLY_TYPED"):
         return 0
-    return 1 << int(flags.STRONGLY_TYPED)
+    return 1 << int(network_flags.STRONGLY_TYPED)
 
 
 def _apply(trt: TensorRt, config: Any, options: BuildOptions) -> None:
@@ -231,15 +231,15 @@ def _apply(trt: TensorRt, config: Any, options: BuildOptions) -> None:
 
 
 def _use_dla(trt: TensorRt, config: Any, options: BuildOptions) -> None:
-    flags = trt.module.BuilderFlag
-    if trt.is_rtx or not hasattr(flags, "FP16"):
+    builder_flags = trt.module.BuilderFlag
+    if trt.is_rtx or not hasattr(builder_flags, "FP16"):
         raise ConfigError(f"{trt} does not build for a DLA: leave --dla out, or use TensorRT 10 on a Jetson")
     if options.precision == "fp32":
         raise ConfigError("a DLA computes in FP16 or INT8 only: choose --precision fp16 or int8")
-    config.set_flag(flags.FP16)
+    config.set_flag(builder_flags.FP16)
     if options.precision == "int8":
-        config.set_flag(flags.INT8)
-    config.set_flag(flags.GPU_FALLBACK)
+        config.set_flag(builder_flags.INT8)
+    config.set_flag(builder_flags.GPU_FALLBACK)
     config.default_device_type = trt.module.DeviceType.DLA
     config.DLA_core = options.dla_core
 

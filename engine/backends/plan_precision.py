@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,7 +126,11 @@ def _int8(model: Any, path: Path, calibration: Iterable[NDArray[np.float32]]) ->
     """Quantise the convolutions: symmetric INT8, weights per channel, ranges from the calibration batches."""
     quantization = require("onnxruntime.quantization")
     onnx = require("onnx", hint=ONNX_HINT)
-    reader = _Batches(model.graph.input[0].name, calibration)
+    batches = iter(calibration)
+    first = next(batches, None)
+    if first is None:
+        raise ConfigError(f"{path}: INT8 needs calibration images, 100 or more like those it will see")
+    reader = _Batches(model.graph.input[0].name, chain([first], batches))
     tail = set(tail_nodes(model))
     last = [node.name for node in model.graph.node if node.op_type == "Conv" and _feeds_only(model, node, tail)]
     with tempfile.TemporaryDirectory(prefix="framewire-int8-") as folder:
@@ -145,8 +150,6 @@ def _int8(model: Any, path: Path, calibration: Iterable[NDArray[np.float32]]) ->
             extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
         )
         content = target.read_bytes()
-    if reader.count == 0:
-        raise ConfigError(f"{path}: INT8 needs calibration images, 100 or more like those it will see")
     convolutions = sum(node.op_type == "Conv" for node in model.graph.node)
     return content, {"quantised_nodes": convolutions - len(last), "calibration_batches": reader.count}
 

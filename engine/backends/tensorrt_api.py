@@ -180,7 +180,8 @@ def parse_onnx(trt: TensorRt, network: Any, content: bytes, path: str) -> None:
     if parser.parse(content, path):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    operators = Counter(error.node_operator() for error in errors if error.code().name == "UNSUPPORTED_NODE")
+    nodes = [error for error in errors if error.code().name in ("UNSUPPORTED_NODE", "INVALID_NODE")]
+    operators = Counter(error.node_operator() for error in nodes)
     if operators:
         listed = ", ".join(f"{name or 'a node'} ({count} times)" for name, count in operators.most_common(6))
         hint = ""

@@ -1,0 +1,249 @@
+"""Plan files and their cache: headers, refusals, keys. No TensorRT needed."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.backends.cuda_probe import Gpu
+from engine.backends.files import read_model_file
+from engine.backends.plan import PlanFacts, facts_from_json, facts_to_json, read_plan_file, write_plan_file
+from engine.backends.plan_build import BuildOptions, PlanTarget, file_sha256, parse_batch
+from engine.backends.plan_cache import PlanCache, plan_key, refusal
+from engine.errors import ConfigError, ModelError
+from tests.backends.fake_gpu import PLAN, plan_facts
+
+ORIN = Gpu(0, "Orin", (8, 7), "GPU-1", 8 << 30, True)
+DESKTOP = Gpu(0, "RTX 4090", (8, 9), "GPU-2", 24 << 30, False)
+JETSON = PlanTarget("tensorrt", "10.3.0", "12.6", ORIN)
+
+
+def ultralytics_engine(path: Path, metadata: dict[str, object], plan: bytes = b"ftrt and so on") -> Path:
+    text = json.dumps(metadata).encode()
+    path.write_bytes(struct.pack("<i", len(text)) + text + plan)
+    return path
+
+
+def test_a_header_comes_back_as_it_was_written(tmp_path: Path):
+    path = tmp_path / "deep" / "model.plan"
+    facts = plan_facts(key="k", accuracy={"agreement": 0.98})
+    write_plan_file(path, PLAN, facts, {"names": "{0: 'person'}", "stride": "32"})
+    found = read_plan_file(path)
+    assert found.facts == facts
+    assert found.metadata == {"names": "{0: 'person'}", "stride": "32"}
+    assert found.plan() == PLAN
+    assert [entry.name for entry in path.parent.iterdir()] == ["model.plan"]
+
+
+def test_a_plan_describes_itself_without_tensorrt(tmp_path: Path):
+    path = tmp_path / "model.plan"
+    write_plan_file(path, PLAN, plan_facts(), {"names": "{0: 'person'}"})
+    found = read_model_file(path)
+    assert (found.format, found.precision) == ("plan", "fp16")
+    assert [str(spec) for spec in found.inputs] == ["images (?, 3, 8, 8) float32"]
+    assert [spec.name for spec in found.outputs] == ["doubled", "means"]
+    assert found.metadata["names"] == "{0: 'person'}"
+
+
+def test_the_header_of_an_ultralytics_engine_is_read(tmp_path: Path):
+    metadata = {"names": {"0": "person"}, "stride": 32, "imgsz": [640, 640], "args": {"half": True}}
+    found = read_plan_file(ultralytics_engine(tmp_path / "yolo.engine", metadata))
+    assert found.facts is None
+    assert found.metadata == metadata
+    assert found.plan() == b"ftrt and so on"
+
+
+def test_our_plans_have_the_layout_that_ultralytics_reads(tmp_path: Path):
+    path = tmp_path / "model.plan"
+    write_plan_file(path, PLAN, plan_facts(), {"stride": "32"})
+    content = path.read_bytes()
+    length = struct.unpack_from("<i", content)[0]
+    assert json.loads(content[4 : 4 + length])["stride"] == "32"
+    assert content[4 + length :] == PLAN
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"vtrt\x00\x00\x00\x00rest", id="the length is beyond the file"),
+        pytest.param(struct.pack("<i", -1) + b"{}", id="negative length"),
+        pytest.param(struct.pack("<i", 2) + b"[]rest", id="JSON that is no object"),
+        pytest.param(struct.pack("<i", 4) + b"\xff\xfe\xfd\xfcrest", id="no text"),
+        pytest.param(b"ab", id="two bytes"),
+    ],
+)
+def test_a_file_without_a_header_is_a_bare_plan(tmp_path: Path, content: bytes):
+    path = tmp_path / "bare.plan"
+    path.write_bytes(content)
+    found = read_plan_file(path)
+    assert (found.facts, found.metadata, found.plan()) == (None, {}, content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"format": 99}, id="a later format"),
+        pytest.param({"batch": [1]}, id="a short profile"),
+        pytest.param({"inputs": None}, id="no inputs"),
+        pytest.param({"surprise": 1}, id="an unknown key"),
+    ],
+)
+def test_a_header_of_ours_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, object]):
+    values = {**facts_to_json(plan_facts()), **change}
+    path = ultralytics_engine(tmp_path / "model.plan", {"framewire_plan": values})
+    with pytest.raises(ModelError, match=r"header does not fit.*build it again"):
+        read_plan_file(path)
+
+
+def test_facts_survive_json():
+    facts = plan_facts()
+    assert facts_from_json(json.loads(json.dumps(facts_to_json(facts)))) == facts
+
+
+def test_a_damaged_plan_is_found(tmp_path: Path):
+    path = tmp_path / "model.plan"
+    write_plan_file(path, PLAN, plan_facts(), {})
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ModelError, match="damaged; build it again"):
+        read_plan_file(path).plan()
+
+
+def test_a_foreign_plan_without_a_gpu_says_what_is_missing(tmp_path: Path):
+    from engine.backends.tensorrt import unusable_reason
+
+    reason = unusable_reason()
+    if reason is None:
+        pytest.skip("TensorRT is usable here: the plan would be loaded")
+    path = ultralytics_engine(tmp_path / "yolo.engine", {"stride": 32})
+    with pytest.raises(ModelError, match=r"can only be read by loading it.*(NVIDIA|CUDA|GPU|TensorRT)"):
+        read_model_file(path)
+
+
+@pytest.mark.parametrize(
+    ("facts", "target", "reason"),
+    [
+        pytest.param({}, replace(JETSON, gpu=DESKTOP), None, id="the same"),
+        pytest.param(
+            {"library_version": "10.13.0"}, JETSON, "built with TensorRT 10.13.0, this is TensorRT 10.3.0", id="version"
+        ),
+        pytest.param({"library": "tensorrt_rtx"}, JETSON, "TensorRT-RTX 10.3.0, this is TensorRT 10.3.0", id="library"),
+        pytest.param({}, JETSON, r"built on Fake GPU \(sm_89\), this is Orin \(sm_87", id="GPU"),
+        pytest.param(
+            {"library": "tensorrt_rtx", "compute_capability": (0, 0)},
+            PlanTarget("tensorrt_rtx", "10.3.0", "13.0", DESKTOP),
+            None,
+            id="RTX compiles for any GPU",
+        ),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_in_words(facts, target: PlanTarget, reason: str | None):
+    import re
+
+    found = refusal(plan_facts(**facts), target)
+    assert found is None if reason is None else re.search(reason, found or "")
+
+
+BASE = {"model_sha256": "m", "target": JETSON, "options": BuildOptions()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"model_sha256": "other"}, id="model"),
+        pytest.param({"target": replace(JETSON, library="tensorrt_rtx")}, id="library"),
+        pytest.param({"target": replace(JETSON, library_version="10.7.0")}, id="version"),
+        pytest.param({"target": replace(JETSON, cuda_version="13.0")}, id="CUDA"),
+        pytest.param({"target": replace(JETSON, gpu=DESKTOP)}, id="GPU"),
+        pytest.param({"options": BuildOptions(precision="fp32")}, id="precision"),
+        pytest.param({"options": BuildOptions(batch=(1, 8, 16))}, id="batch"),
+        pytest.param({"options": BuildOptions(size_hw=(320, 320))}, id="size"),
+        pytest.param({"options": BuildOptions(workspace_mib=64)}, id="workspace"),
+        pytest.param({"options": BuildOptions(dla_core=0)}, id="DLA"),
+        pytest.param({"options": BuildOptions(calibration_id="images")}, id="calibration images"),
+    ],
+)
+def test_the_key_changes_with_everything_that_the_plan_depends_on(change: dict[str, object]):
+    assert plan_key(**{**BASE, **change}) != plan_key(**BASE)  # type: ignore[arg-type]
+    assert plan_key(**{**BASE, **change}) == plan_key(**{**BASE, **change})  # type: ignore[arg-type]
+
+
+def test_a_board_of_the_same_kind_takes_the_same_plan():
+    twin = replace(ORIN, uuid="GPU-9", index=1)
+    assert plan_key("m", replace(JETSON, gpu=twin), BuildOptions()) == plan_key("m", JETSON, BuildOptions())
+
+
+class Cached:
+    """A cache with one plan in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = folder / "yolo.onnx"
+        self.model.write_bytes(b"a model")
+        self.cache = PlanCache(folder / "plans")
+        self.options = BuildOptions()
+        self.key = plan_key(file_sha256(self.model), JETSON, self.options)
+        self.path = self.cache.path(self.model, self.options, self.key)
+        self.facts = plan_facts(key=self.key, gpu="Orin", compute_capability=(8, 7))
+        write_plan_file(self.path, PLAN, self.facts, {})
+
+    def find(self, target: PlanTarget = JETSON, options: BuildOptions | None = None) -> tuple[PlanFacts | None, str]:
+        found, reason = self.cache.find(self.model, target, options or self.options)
+        return (found.facts if found else None), reason
+
+
+def test_the_cache_finds_what_fits(tmp_path: Path):
+    cached = Cached(tmp_path)
+    assert cached.find() == (cached.facts, f"built before: {cached.path}")
+
+
+def test_the_cache_misses_after_the_model_changed(tmp_path: Path):
+    cached = Cached(tmp_path)
+    cached.model.write_bytes(b"a better model")
+    assert cached.find() == (None, "none was built for this model, GPU and setting yet")
+
+
+def test_the_cache_says_which_plan_does_not_fit_any_more(tmp_path: Path):
+    cached = Cached(tmp_path)
+    found, reason = cached.find(replace(JETSON, library_version="10.13.0"))
+    assert found is None
+    assert reason.endswith("was built with TensorRT 10.3.0, this is TensorRT 10.13.0")
+
+
+def test_a_damaged_plan_in_the_cache_is_not_used(tmp_path: Path):
+    cached = Cached(tmp_path)
+    cached.path.write_bytes(cached.path.read_bytes() + b"x")
+    found, reason = cached.find()
+    assert found is None
+    assert "damaged" in reason
+
+
+def test_a_plan_under_another_name_is_not_used(tmp_path: Path):
+    cached = Cached(tmp_path)
+    write_plan_file(cached.path, PLAN, replace(cached.facts, key="another"), {})
+    found, reason = cached.find()
+    assert found is None
+    assert "is not the plan that its name says" in reason
+
+
+@pytest.mark.parametrize("text", ["", "a", "1:2:3:4", "1:-2", "1,2"])
+def test_a_batch_profile_that_is_none_is_refused(text: str):
+    with pytest.raises(ConfigError, match="MIN:FAVOURITE:MAX"):
+        parse_batch(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param({"batch": (2, 1, 4)}, "smallest <= favourite <= largest", id="order"),
+        pytest.param({"batch": (0, 1, 1)}, "between 1 and", id="zero"),
+        pytest.param({"precision": "int4"}, "expected fp32, fp16, int8", id="precision"),
+        pytest.param({"optimization_level": 6}, "expected 0 to 5", id="level"),
+        pytest.param({"workspace_mib": 0}, "expected 1 or more", id="workspace"),
+    ],
+)
+def test_build_options_that_cannot_work_are_refused(options: dict[str, object], message: str):
+    with pytest.raises(ConfigError, match=message):
+        BuildOptions(**options)  # type: ignore[arg-type]
