@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.cuda import OUT_OF_MEMORY, PinnedArray
-from engine.backends.cuda_graph import DriverGraphs
+from engine.backends.cuda_graph import DriverCalls
 from engine.backends.cuda_probe import Gpu
 from engine.errors import ModelError
 from engine.optional import require
@@ -29,7 +29,7 @@ class CudaBindings:
     def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu
         self._driver: Any = require("cuda.bindings.driver", extra="rtx")
-        self._graphs = DriverGraphs()
+        self._graphs = DriverCalls()
         self._call("cuInit", 0)
         self._device = self._call("cuDeviceGet", gpu.index)
         self._context: Any = self._call("cuDevicePrimaryCtxRetain", self._device)

@@ -1,4 +1,4 @@
-"""CUDA graphs through the driver's library: pycuda has no calls for them, and streams are plain handles everywhere."""
+"""What pycuda has no calls for, asked of the driver's library: CUDA graphs (streams are plain handles everywhere)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ CAPTURE_MODE_THREAD_LOCAL = 1
 """Calls of other threads during the capture are none of its business."""
 
 
-class DriverGraphs:
-    """Capture, launch and free of graphs; the context must be current."""
+class DriverCalls:
+    """Graphs and the stack of contexts; the context must be current."""
 
     def __init__(self, library: str = DRIVER_LIBRARY) -> None:
         self._driver: Any = ctypes.CDLL(library)
@@ -41,6 +41,10 @@ class DriverGraphs:
     def free(self, graph: int) -> None:
         """Free a graph."""
         self._call("cuGraphExecDestroy", ctypes.c_void_p(graph))
+
+    def pop_context(self) -> None:
+        """Take the current context off this thread's stack."""
+        self._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
 
     def _call(self, function: str, *arguments: Any) -> None:
         code = getattr(self._driver, function)(*arguments)
