@@ -33,6 +33,9 @@ class Normaliser:
                 self._scale(self._planes[source], channel, target[channel] if self._nchw else target[..., channel])
 
     def _scale(self, plane: NDArray[np.uint8], channel: int, target: NDArray[Any]) -> None:
+        if np.issubdtype(target.dtype, np.integer):  # a model that takes bytes does its own arithmetic
+            target[:] = plane
+            return
         if self._mean[channel] == 0:
             np.multiply(plane, self._factor[channel], out=target, casting="same_kind")
             return

@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.base import Backend, Pending
+from engine.backends.base import Backend, Pending, TensorSpec
 from engine.backends.slots import Slots
 from engine.data import Detections, Frame
-from engine.detection.heads.base import Head, Outputs
+from engine.detection.heads.base import Candidates, Head, Outputs
 from engine.detection.letterbox import Canvas, Letterbox, source_from_target
 from engine.detection.model import ModelFacts
 from engine.errors import ConfigError, ModelError
@@ -62,6 +64,7 @@ class ModelDetector:
         self._backend = backend
         self._head: Head = facts.family.build(facts.layout)
         self._wanted = _class_mask(facts.class_names, classes)
+        self._class_map = None if facts.class_map is None else np.array(facts.class_map, np.int32)
         self._canvases: Slots[Canvas] | None = None
         self._order: list[int] = []
 
@@ -95,6 +98,14 @@ class ModelDetector:
         """Type of the weights, and the arithmetic where the backend chooses it."""
         return f"{self.facts.file.precision} weights, {self._backend.precision} arithmetic"
 
+    def choose_classes(self, classes: Sequence[int] | None) -> None:
+        """Report only these class ids from now on, or all; from any thread.
+
+        Raises:
+            ConfigError: an id that the model does not have.
+        """
+        self._wanted = _class_mask(self.facts.class_names, classes)
+
     def open(self) -> None:
         """Load the model and make the batches. Raises `ModelError`; harmless when repeated."""
         if self._canvases is not None:
@@ -124,9 +135,16 @@ class ModelDetector:
         boxes = [canvas.place(row, frame.image) for row, frame in enumerate(frames)]
         batch = canvas.batch if self.facts.batch is not None else canvas.batch[: len(frames)]
         submitted_ns = time.monotonic_ns()
-        pending = self._backend.submit({self._backend.inputs[0].name: batch})
+        first, *others = self._backend.inputs
+        feeds = {first.name: batch} | {spec.name: self._sizes(spec, len(batch)) for spec in others}
+        pending = self._backend.submit(feeds)
         spent = {"preprocess": (submitted_ns - started_ns) * MS_PER_NS}
         return PendingBatch(pending, boxes, self._finish, lambda: canvases.give(canvas), spent, submitted_ns)
+
+    def _sizes(self, spec: TensorSpec, count: int) -> NDArray[Any]:
+        """Return what a second input wants: the size (w, h) to which a model scales its boxes, here its own frame."""
+        rows, columns = self.facts.size_hw
+        return np.tile(np.array([columns, rows], spec.dtype), (count, 1))
 
     def _finish(self, outputs: Outputs, boxes: Sequence[Letterbox]) -> list[Detections]:
         ordered = [outputs[index] for index in self._order]
@@ -134,6 +152,8 @@ class ModelDetector:
 
     def _detections(self, outputs: Outputs, row: int, box: Letterbox) -> Detections:
         found = self._head.find(outputs, row, self.score_threshold)
+        if self._class_map is not None:
+            found = _renumbered(found, self._class_map)
         known = self._wanted[np.clip(found.class_id, 0, len(self._wanted) - 1)]
         known &= (found.class_id >= 0) & (found.class_id < len(self._wanted))
         if not known.all():
@@ -224,3 +244,10 @@ def _output_order(facts: ModelFacts, backend: Backend) -> list[int]:
     if set(position) != set(wanted):
         return list(range(len(wanted)))
     return [position[name] for name in wanted]
+
+
+def _renumbered(found: Candidates, class_map: NDArray[np.int32]) -> Candidates:
+    """Return the candidates with class ids by the map; numbers beyond it become -1, which is no class."""
+    inside = (found.class_id >= 0) & (found.class_id < len(class_map))
+    mapped = class_map[np.where(inside, found.class_id, 0)]
+    return replace(found, class_id=np.where(inside, mapped, -1).astype(np.int32))

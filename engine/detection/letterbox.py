@@ -110,6 +110,11 @@ def points_from_target(points: NDArray[Any], box: Letterbox) -> NDArray[np.float
     return moved
 
 
+def unclipped_from_target(points: NDArray[Any], box: Letterbox) -> NDArray[np.float32]:
+    """Return (..., 2) points of the model's frame as points of the image, also beyond its borders."""
+    return _unmap(points, box, 1)
+
+
 def _unmap(values: NDArray[Any], box: Letterbox, repeat: int) -> NDArray[np.float32]:
     factor = np.asarray([1.0 / scale for scale in box.scale_xy] * repeat, np.float32)
     moved: NDArray[np.float32] = (values - np.asarray(box.pad_xy * repeat, np.float32)) * factor

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from engine.backends.base import ImageInput, TensorSpec
 from engine.backends.files import ModelFile, read_model_file
 from engine.detection import metadata as facts
-from engine.detection.coco import COCO_NAMES
-from engine.detection.heads.families import Family, Layout, choose_family
+from engine.detection.coco import COCO_80_FROM_91, COCO_NAMES
+from engine.detection.heads.families import choose_family
+from engine.detection.heads.family import Family, Layout
 from engine.errors import ConfigError, ModelError
 
 DEFAULT_SIZE = 640
@@ -33,6 +34,7 @@ class ModelFacts:
         stride: the largest, None where unknown.
         batch: images per inference, None where the model leaves it open.
         image: how pixels become numbers.
+        class_map: class id by the number that the model gives, -1 for none; None where they are the same.
     """
 
     file: ModelFile
@@ -45,6 +47,7 @@ class ModelFacts:
     stride: int | None
     batch: int | None
     image: ImageInput
+    class_map: tuple[int, ...] | None = None
 
     @property
     def path(self) -> Path:
@@ -90,9 +93,11 @@ def _facts(
     metadata = facts.parse_metadata(file.metadata)
     task = facts.text_value(metadata, "task")
     _refuse_classifier(file, task)
+    _check_inputs(file.inputs)
     channels = _channel_layout(file.inputs[0])
     size_hw = _size_hw(file.inputs[0], channels, size, facts.image_size(metadata))
-    layout = Layout(file.outputs, size_hw, metadata, task)
+    given = tuple(names) if names else facts.class_names(metadata)
+    layout = Layout(file.outputs, size_hw, metadata, task, len(given) if given else None)
     family = choose_family(layout, head)
     return ModelFacts(
         file=file,
@@ -100,7 +105,8 @@ def _facts(
         task=task or "detect",
         family=family,
         layout=layout,
-        class_names=_names(tuple(names) if names else facts.class_names(metadata), family.classes(layout)),
+        class_names=_names(given, family, layout),
+        class_map=class_map(family, layout),
         size_hw=size_hw,
         stride=facts.stride(metadata),
         batch=file.inputs[0].shape[0],
@@ -115,6 +121,13 @@ def _refuse_classifier(file: ModelFile, task: str) -> None:
         raise ModelError(
             f"a classification model ({found}, output {file.outputs[0]}) cannot detect objects: give a detection model"
         )
+
+
+def _check_inputs(inputs: Sequence[TensorSpec]) -> None:
+    """Raise unless all inputs but the first are sizes (b, 2), which is all that can be guessed."""
+    for spec in inputs[1:]:
+        if len(spec.shape) != 2 or spec.shape[1] not in (2, None):
+            raise ModelError(f"input {spec} beside the images: only a size (b, 2) is known how to feed")
 
 
 def _channel_layout(first: TensorSpec) -> Literal["nchw", "nhwc"]:
@@ -142,14 +155,22 @@ def _size_hw(
     return size_hw
 
 
-def _names(given: tuple[str, ...] | None, count: int | None) -> tuple[str, ...]:
+def _names(given: tuple[str, ...] | None, family: Family, layout: Layout) -> tuple[str, ...]:
     """Return one name per class."""
+    count = family.classes(layout)
     if given is not None:
         if count is not None and len(given) != count:
             raise ModelError(f"{len(given)} class names for {count} classes: give one name per class")
         return given
-    if count is None or count == len(COCO_NAMES):
+    if count is None or count == len(COCO_NAMES) or class_map(family, layout) is not None:
         return COCO_NAMES
     if not 1 <= count <= facts.MAX_CLASSES:
         raise ModelError(f"{count} classes by the output shape: expected 1 to {facts.MAX_CLASSES}")
     return tuple(f"class_{index}" for index in range(count))
+
+
+def class_map(family: Family, layout: Layout) -> tuple[int, ...] | None:
+    """Return the class id by the model's own number, where an unnamed model counts as COCO's files do."""
+    if not family.coco_91 or layout.class_count is not None:
+        return None
+    return COCO_80_FROM_91 if family.classes(layout) in (None, 91) else None

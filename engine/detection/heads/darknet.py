@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engine.boxes import xyxy_from_cxcywh
 from engine.detection.heads.base import Candidates, Head, Outputs, candidates
+from engine.detection.heads.family import Family, Layout
 from engine.errors import ModelError
 
 Anchors = Sequence[Sequence[Sequence[float]]]
@@ -68,3 +69,31 @@ def _logit(probability: float) -> float:
     if probability <= 0:
         return -np.inf
     return float(np.log(probability / (1 - probability))) if probability < 1 else np.inf
+
+
+def _fits(layout: Layout) -> bool:
+    anchors = layout.metadata.get("anchors")
+    if not isinstance(anchors, (list, tuple)) or len(anchors) != len(layout.outputs) or not anchors:
+        return False
+    return all(
+        isinstance(scale, (list, tuple)) and scale and len(shape) == 4 and shape[1] and shape[1] % len(scale) == 0
+        for scale, shape in zip(anchors, layout.shapes, strict=True)
+    )
+
+
+def _build(layout: Layout) -> Head:
+    try:
+        return DarknetHead(layout.size_hw, layout.metadata["anchors"])
+    except (TypeError, ValueError) as error:
+        raise ModelError('metadata "anchors": expected per output a list of [width, height] in pixels') from error
+
+
+def _classes(layout: Layout) -> int | None:
+    channels = layout.shapes[0][1]
+    return None if channels is None else channels // len(layout.metadata["anchors"][0]) - 5
+
+
+DARKNET = Family(
+    "darknet_yolov3", "per scale (b, anchors x (5 + classes), h, w) without activation", _fits, _build, _classes,
+    iou_threshold=0.45,
+)  # fmt: skip

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.detection.heads.base import Candidates, Head, Outputs, best_class, candidates
-from engine.detection.heads.grid import STRIDES, grid
+from engine.detection.heads.family import Family, Layout
+from engine.detection.heads.grid import STRIDES, STRIDES_P6, anchor_count, grid
+from engine.errors import ModelError
 
 BINS = 8
 SIDES = np.array([-1, -1, 1, 1], np.float32)
@@ -87,3 +89,39 @@ def find_parts(shapes: Sequence[Sequence[int | None]], cells: Sequence[int]) -> 
         parts.append((score[0], reach[0]))
     return parts
 
+
+def _parts(layout: Layout) -> list[tuple[int, int]] | None:
+    strides = STRIDES if len(layout.outputs) == 2 * len(STRIDES) else STRIDES_P6
+    return find_parts(layout.shapes, [anchor_count(layout.size_hw, (stride,)) for stride in strides])
+
+
+def _fits(layout: Layout) -> bool:
+    if _parts(layout) is not None:
+        return True
+    shape = layout.single(3)
+    if shape is None or shape[1] not in layout.anchors() or shape[2] is None:
+        return False
+    return shape[2] - 4 * BINS == (layout.class_count or 80) or layout.says("nanodet")
+
+
+def _classes(layout: Layout) -> int | None:
+    parts = _parts(layout)
+    size = layout.shapes[parts[0][0] if parts else 0][-1]
+    if size is None:
+        return None
+    return size if parts else size - 4 * BINS
+
+
+def _build(layout: Layout) -> Head:
+    parts, classes = _parts(layout), _classes(layout)
+    if classes is None:
+        raise ModelError("nanodet: the outputs leave the number of classes open")
+    four = len(parts) == 4 if parts else layout.shapes[0][1] == anchor_count(layout.size_hw, STRIDES_P6)
+    return NanoDetHead(layout.size_hw, classes, STRIDES_P6 if four else STRIDES, parts)
+
+
+NANODET = Family(
+    "nanodet", "per stride scores (cells, classes) and distances (cells, 32), or (b, anchors, classes + 32)",
+    _fits, _build, _classes,
+    color="bgr", mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395), iou_threshold=0.6,
+)  # fmt: skip

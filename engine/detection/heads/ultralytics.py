@@ -1,7 +1,8 @@
-"""Heads of Ultralytics exports (8.0 to 8.4): YOLOv3u, v5u, v6, v8, v9, v10, 11, 12, 26.
+"""Boxes of Ultralytics exports (8.0 to 8.4): YOLOv3u, v5u, v6, v8, v9, v10, 11, 12, 26.
 
 Raw: (b, 4 + classes, anchors), rows cx, cy, w, h in pixels of the model's frame, then sigmoid scores, no objectness.
 End-to-end (v10, 26, or any with `nms=True`): (b, rows, 6), columns x1, y1, x2, y2, score, class; rows of zeros pad.
+Further rows or columns belong to tasks beside boxes and are handed on as the column `rest`.
 """
 
 from __future__ import annotations
@@ -10,24 +11,58 @@ import numpy as np
 
 from engine.boxes import xyxy_from_cxcywh
 from engine.detection.heads.base import Candidates, Head, NmsFreeHead, Outputs, best_class, candidates
+from engine.detection.heads.family import MAX_QUERIES, Family, Layout
 
 
 class RawHead(Head):
-    """Output (b, 4 + classes, anchors), see above."""
+    """Output (b, 4 + classes + rest, anchors), see above.
+
+    Args:
+        classes: number of classes, None where there is no rest.
+    """
+
+    def __init__(self, classes: int | None = None) -> None:
+        self._end = None if classes is None else 4 + classes
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
         output = outputs[0][row]
-        columns, score, class_id = best_class(output[4:], score_threshold)
-        cxcywh = output[:4, columns].T.astype(np.float32, copy=False)
-        return candidates(xyxy_from_cxcywh(cxcywh), score, class_id)
+        columns, score, class_id = best_class(output[4 : self._end], score_threshold)
+        xyxy = xyxy_from_cxcywh(output[:4, columns].T.astype(np.float32, copy=False))
+        if self._end is None:
+            return candidates(xyxy, score, class_id)
+        return candidates(xyxy, score, class_id, rest=output[self._end :, columns].T.astype(np.float32))
 
 
 class EndToEndHead(NmsFreeHead):
-    """Output (b, rows, 6), see above."""
+    """Output (b, rows, 6 + rest), see above."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
         output = outputs[0][row]
         output = output[output[:, 4] > score_threshold]
-        return candidates(output[:, :4], output[:, 4], output[:, 5])
+        return candidates(output[:, :4], output[:, 4], output[:, 5], rest=output[:, 6:].astype(np.float32))
+
+
+def is_raw(layout: Layout) -> bool:
+    """Whether the only output is (b, 5 or more, anchors)."""
+    shape = layout.single(3)
+    if shape is None or shape[1] is None or shape[1] < 5:
+        return False
+    return shape[2] is None or shape[2] in layout.anchors()
+
+
+def is_end_to_end(layout: Layout) -> bool:
+    """Whether the only output is (b, rows, 6) and not RT-DETR's."""
+    shape = layout.single(3)
+    few = shape is not None and (shape[1] is None or shape[1] <= MAX_QUERIES)
+    return few and shape is not None and shape[2] == 6 and not layout.says("rtdetr", "rt-detr")
+
+
+def _raw_classes(layout: Layout) -> int | None:
+    rows = layout.shapes[0][1]
+    return None if rows is None else rows - 4
+
+
+END_TO_END = Family("end_to_end", "(b, rows, 6): x1, y1, x2, y2, score, class", is_end_to_end, lambda _: EndToEndHead())
+RAW = Family("yolo", "(b, 4 + classes, anchors)", is_raw, lambda _: RawHead(), _raw_classes)

@@ -10,7 +10,9 @@ import numpy as np
 
 from engine.boxes import xyxy_from_cxcywh
 from engine.detection.heads.base import Candidates, Head, Outputs, candidates
-from engine.detection.heads.grid import STRIDES, grid
+from engine.detection.heads.family import ONE, Family, Layout
+from engine.detection.heads.grid import STRIDES, STRIDES_P6, anchor_count, grid
+from engine.errors import ModelError
 
 
 class YoloxHead(Head):
@@ -32,3 +34,27 @@ class YoloxHead(Head):
         size = np.exp(near[:, 2:4]) * self._strides[rows]
         xyxy = xyxy_from_cxcywh(np.concatenate((centre, size), axis=1).astype(np.float32, copy=False))
         return candidates(xyxy, score, scores[passed].argmax(axis=1))
+
+
+def _fits(layout: Layout) -> bool:
+    shape = layout.single(3)
+    return shape is not None and shape[1] in layout.anchors() and shape[2] is not None and shape[2] >= 6
+
+
+def _build(layout: Layout) -> Head:
+    count = layout.shapes[0][1]
+    for strides in (STRIDES, STRIDES_P6):
+        if anchor_count(layout.size_hw, strides) == count:
+            return YoloxHead(layout.size_hw, strides)
+    raise ModelError(f"{count} anchors do not fit the strides {STRIDES} at {layout.size_hw}")
+
+
+def _classes(layout: Layout) -> int | None:
+    columns = layout.shapes[0][2]
+    return None if columns is None else columns - 5
+
+
+YOLOX = Family(
+    "yolox", "(b, anchors, 5 + classes) without grid", _fits, _build, _classes,
+    color="bgr", std=ONE, anchor="top_left", iou_threshold=0.45,
+)  # fmt: skip

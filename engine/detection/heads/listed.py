@@ -1,0 +1,132 @@
+"""Models that do their own NMS and return a list of objects.
+
+torchvision          Faster R-CNN, RetinaNet, SSD as TorchVision exports them: boxes (N, 4) xyxy in pixels, labels
+                     (N) that count from 1 (0 is the background), scores (N), in any order; batch 1
+labels_boxes_scores  RT-DETR's and D-FINE's own export: labels, boxes (xyxy) and scores with a batch axis, and a
+                     second input of the size (w, h) that the boxes are scaled to; labels count from 0
+detection_output     SSD as Caffe and OpenVINO have it: (1, 1, N, 7), image, label, score, x1, y1, x2, y2 as
+                     fractions
+tf_detection         TensorFlow's detection API: detection_boxes (b, N, 4) y1, x1, y2, x2 as fractions,
+                     detection_classes (from 1), detection_scores
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.detection.heads.base import Candidates, NmsFreeHead, Outputs, candidates
+from engine.detection.heads.family import ONE, Family, Layout
+
+YXYX = (1, 0, 3, 2)
+
+
+class ListedHead(NmsFreeHead):
+    """Outputs of boxes, labels and scores, see above.
+
+    Args:
+        positions: of boxes, labels and scores among the outputs.
+        first_label: what the first class is called.
+        scale: from the boxes to pixels of the model's frame.
+        columns: where x1, y1, x2, y2 are.
+    """
+
+    def __init__(
+        self,
+        positions: tuple[int, int, int],
+        first_label: int,
+        scale: NDArray[np.float32] | None = None,
+        columns: tuple[int, ...] = (0, 1, 2, 3),
+    ) -> None:
+        self._positions = positions
+        self._first_label = first_label
+        self._scale = np.ones(4, np.float32) if scale is None else scale
+        self._columns = list(columns)
+
+    def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
+        """Return the candidates of one image."""
+        boxes, labels, scores = (outputs[position] for position in self._positions)
+        if boxes.ndim == 3:
+            boxes, labels, scores = boxes[row], labels[row], scores[row]
+        passed = scores > score_threshold
+        xyxy = boxes[passed][:, self._columns].astype(np.float32) * self._scale
+        return candidates(xyxy, scores[passed], labels[passed].astype(np.int64) - self._first_label)
+
+
+class DetectionOutputHead(NmsFreeHead):
+    """Output (1, 1, N, 7), see above.
+
+    Args:
+        size_hw: rows and columns of the model's frame.
+    """
+
+    def __init__(self, size_hw: tuple[int, int]) -> None:
+        self._scale = _frame(size_hw)
+
+    def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
+        """Return the candidates of one image."""
+        output = outputs[0].reshape(-1, 7)
+        output = output[(output[:, 0] == row) & (output[:, 2] > score_threshold)]
+        return candidates(output[:, 3:].astype(np.float32) * self._scale, output[:, 2], output[:, 1] - 1)
+
+
+def _frame(size_hw: tuple[int, int]) -> NDArray[np.float32]:
+    return np.array([size_hw[1], size_hw[0], size_hw[1], size_hw[0]], np.float32)
+
+
+def _positions(layout: Layout, rank: int) -> tuple[int, int, int] | None:
+    """Return where boxes (rank `rank`), labels and scores are: by shape, element type and name."""
+    if len(layout.outputs) != 3:
+        return None
+    boxes = [i for i, spec in enumerate(layout.outputs) if len(spec.shape) == rank and spec.shape[-1] in (4, None)]
+    flat = [i for i, spec in enumerate(layout.outputs) if len(spec.shape) == rank - 1]
+    labels = [i for i in flat if layout.outputs[i].dtype.startswith("int")]
+    if len(boxes) != 1 or len(flat) != 2 or len(labels) != 1:
+        return None
+    return boxes[0], labels[0], next(i for i in flat if i != labels[0])
+
+
+def _torchvision(layout: Layout) -> ListedHead:
+    return ListedHead(_positions(layout, 2) or (0, 1, 2), 0 if layout.class_count is None else 1)
+
+
+def _labels_boxes_scores(layout: Layout) -> ListedHead:
+    return ListedHead(_positions(layout, 3) or (1, 0, 2), 0)
+
+
+def _is_detection_output(layout: Layout) -> bool:
+    shape = layout.single(4)
+    return shape is not None and shape[3] == 7 and shape[1] in (1, None)
+
+
+TF_NAMES = ("detection_boxes", "detection_classes", "detection_scores")
+
+
+def _tf_positions(layout: Layout) -> list[int]:
+    plain = [name.split(":")[0] for name in layout.names]
+    return [plain.index(name) for name in TF_NAMES if name in plain]
+
+
+def _tf_detection(layout: Layout) -> ListedHead:
+    boxes, labels, scores = _tf_positions(layout)
+    first_label = 0 if layout.class_count is None else 1
+    return ListedHead((boxes, labels, scores), first_label, _frame(layout.size_hw)[list(YXYX)], YXYX)
+
+
+TORCHVISION = Family(
+    "torchvision", "boxes (N, 4) in pixels, labels (N), scores (N)",
+    lambda layout: _positions(layout, 2) is not None, _torchvision, anchor="top_left", coco_91=True,
+)  # fmt: skip
+LABELS_BOXES_SCORES = Family(
+    "labels_boxes_scores", "labels (b, N), boxes (b, N, 4) in pixels, scores (b, N)",
+    lambda layout: _positions(layout, 3) is not None, _labels_boxes_scores, anchor="stretch",
+)  # fmt: skip
+DETECTION_OUTPUT = Family(
+    "detection_output", "(1, 1, N, 7): image, label, score, x1, y1, x2, y2 as fractions",
+    _is_detection_output, lambda layout: DetectionOutputHead(layout.size_hw),
+    color="bgr", std=ONE, anchor="stretch",
+)  # fmt: skip
+TF_DETECTION = Family(
+    "tf_detection", "detection_boxes (b, N, 4), detection_classes, detection_scores",
+    lambda layout: len(_tf_positions(layout)) == 3, _tf_detection, std=ONE, anchor="stretch", coco_91=True,
+)  # fmt: skip

@@ -1,0 +1,43 @@
+"""Classic YOLOv5 and YOLOv7: one output (b, 3 x cells, 5 + classes), decoded by the graph.
+
+Columns are cx, cy, w, h in pixels of the model's frame, objectness and class scores, both after the sigmoid; score
+is their product. As `export.py` of YOLOv5 7.0 and of YOLOv7 (`--grid`) writes it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.boxes import xyxy_from_cxcywh
+from engine.detection.heads.base import Candidates, Head, Outputs, candidates
+from engine.detection.heads.family import Family, Layout
+
+
+class ObjectnessHead(Head):
+    """Output (b, anchors, 5 + classes), see above."""
+
+    def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
+        """Return the candidates of one image."""
+        output = outputs[0][row]
+        near = output[output[:, 4] > score_threshold].astype(np.float32, copy=False)  # a class score is at most 1
+        scores = near[:, 5:] * near[:, 4:5]
+        score = scores.max(axis=1)
+        passed = score > score_threshold
+        xyxy = xyxy_from_cxcywh(near[passed, :4])
+        return candidates(xyxy, score[passed], scores[passed].argmax(axis=1))
+
+
+def _fits(layout: Layout) -> bool:
+    shape = layout.single(3)
+    return shape is not None and shape[1] in layout.anchors(per_cell=3) and shape[2] is not None and shape[2] >= 6
+
+
+def _classes(layout: Layout) -> int | None:
+    columns = layout.shapes[0][2]
+    return None if columns is None else columns - 5
+
+
+YOLOV5 = Family(
+    "yolov5", "(b, 3 x cells, 5 + classes) with objectness", _fits, lambda _: ObjectnessHead(), _classes,
+    iou_threshold=0.45,
+)  # fmt: skip
