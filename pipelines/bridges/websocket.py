@@ -1,0 +1,119 @@
+"""Bridge to browsers: every message as a text frame on a WebSocket; a slow browser loses messages, nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from engine.errors import SinkError
+from engine.optional import require
+from engine.subscriber.aio import AsyncSubscriber
+from engine.subscriber.reader import ALL_TOPICS
+from engine.wire import encode, topic_of
+
+KEPT_PER_CLIENT = 50
+MAX_CLIENTS = 200
+MAX_INPUT_BYTES = 1024
+TRY_LATER = 1013
+
+
+@dataclass(eq=False)
+class _Browser:
+    """One connection: what it wants and what waits for it."""
+
+    topics: tuple[str, ...]
+    waiting: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_PER_CLIENT))
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class WebSocketBridge:
+    """Serves `ws://host:port/?topic=v1/frame/gate/` (any number of `topic`s; none means all). Needs websockets.
+
+    Args:
+        address: of the publisher.
+        host: to listen on.
+        port: to listen on; 0 finds a free one.
+        topics: what is taken from the publisher.
+        origins: pages that may connect, as browsers name them (`http://host:port`); None means any.
+
+    Attributes:
+        port: the bound port, once `serving` is set.
+        serving: an `asyncio.Event`, set when browsers can connect.
+        dropped: messages that slow browsers missed.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        topics: Sequence[str] = ALL_TOPICS,
+        origins: Sequence[str] | None = None,
+    ) -> None:
+        self.port = port
+        self.dropped = 0
+        self.serving = asyncio.Event()
+        self._address = address
+        self._host = host
+        self._topics = tuple(topics)
+        self._origins = origins
+        self._browsers: set[_Browser] = set()
+
+    async def run(self) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            SinkError: the port cannot be bound.
+            MissingDependencyError: the package websockets is not installed.
+        """
+        server = require("websockets.asyncio.server", extra="websocket")
+        limits = {"max_size": MAX_INPUT_BYTES, "origins": self._origins, "compression": None}
+        try:
+            listening = await server.serve(self._serve, self._host, self.port, **limits)
+        except OSError as error:
+            raise SinkError(
+                f"cannot listen on {self._host}:{self.port}: {error.strerror}: choose another port"
+            ) from error
+        async with listening, AsyncSubscriber(self._address, self._topics) as subscriber:
+            self.port = listening.sockets[0].getsockname()[1]
+            self.serving.set()
+            async for message in subscriber:
+                self._offer(topic_of(message), encode(message).decode())
+
+    def _offer(self, topic: str, text: str) -> None:
+        for browser in self._browsers:
+            if topic.startswith(browser.topics):
+                self.dropped += len(browser.waiting) == KEPT_PER_CLIENT
+                browser.waiting.append(text)
+                browser.ready.set()
+
+    async def _serve(self, connection: Any) -> None:
+        if len(self._browsers) >= MAX_CLIENTS:
+            await connection.close(TRY_LATER, "too many connections")
+            return
+        wanted = parse_qs(urlsplit(connection.request.path).query).get("topic", [""])
+        browser = _Browser(tuple(wanted))
+        self._browsers.add(browser)
+        sending = asyncio.create_task(self._send(connection, browser))
+        try:
+            await connection.wait_closed()
+        finally:
+            self._browsers.discard(browser)
+            sending.cancel()
+
+    @staticmethod
+    async def _send(connection: Any, browser: _Browser) -> None:
+        closed = require("websockets.exceptions").ConnectionClosed
+        try:
+            while True:
+                await browser.ready.wait()
+                browser.ready.clear()
+                while browser.waiting:
+                    await connection.send(browser.waiting.popleft())
+        except closed:
+            return
