@@ -69,11 +69,11 @@ class Pipeline:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.sources: list[Source] = list(sources) if isinstance(sources, Sequence) else [sources]
+        self.options = options or PipelineOptions()
         self._check_names()
         self.detector = detector
         self.tracker = tracker
         self.sinks = sinks
-        self.options = options or PipelineOptions()
         self.stats = PipelineStats()
         self._clock = clock
         self.run_facts = Run(
@@ -155,6 +155,7 @@ class Pipeline:
 
     def finish(self) -> None:
         """Take no more frames and let those inside reach the end; returns at once, `wait` tells when it is done."""
+        self._batcher.seal()
         for source in self.sources:
             source.interrupt()
 
@@ -172,6 +173,8 @@ class Pipeline:
         for stage, has_ended in zip(self._stages, ended, strict=True):
             if not has_ended:
                 logger.warning("stage %s is still inside a native call after %.1f s", stage.name, timeout_s)
+        if not all(ended):
+            self.stats.settle("shutdown")
         return all(ended)
 
     def add_source(self, source: Source) -> None:
@@ -195,14 +198,17 @@ class Pipeline:
         stage.start(self._on_end)
 
     def remove_source(self, source_id: str) -> None:
-        """End one source while running; its frames on the way still come out, then its `ended` status.
+        """End one source while running: its waiting frames are dropped as `removed`, and `ended` follows the last.
 
         Raises:
-            ConfigError: there is no such source.
+            ConfigError: there is no such source, or it hangs in a native call (it is abandoned).
         """
         stage = self._running_capture(source_id)
-        stage.ending = "removed"
+        stage.ending, stage.is_removed = "removed", True
         stage.source.interrupt()
+        stage.outbox.abort("removed")
+        if not stage.join(STOP_TIMEOUT_S):
+            raise ConfigError(f"source {source_id} is still inside a native call after {STOP_TIMEOUT_S} s: abandoned")
 
     def pause_source(self, source_id: str, *, paused: bool = True) -> None:
         """Drop all frames of a source from now on (counted as `paused`), or take them again.
@@ -227,13 +233,17 @@ class Pipeline:
 
         self._submit.exchange(detector, run, done)
 
-    def _running_capture(self, source_id: str) -> CaptureStage:
+    @property
+    def running_sources(self) -> list[str]:
+        """Names of the sources that have not ended."""
         with self._lock:
-            stage = self._captures.get(source_id)
-            if stage is None or stage not in self._running:
-                known = ", ".join(s.source.info.source_id for s in self._running if isinstance(s, CaptureStage))
-                raise ConfigError(f"there is no source {source_id}: running are {known or 'none'}")
-            return stage
+            return [stage.source.info.source_id for stage in self._running if isinstance(stage, CaptureStage)]
+
+    def _running_capture(self, source_id: str) -> CaptureStage:
+        known = self.running_sources
+        if source_id not in known:
+            raise ConfigError(f"there is no source {source_id}: running are {', '.join(known) or 'none'}")
+        return self._captures[source_id]
 
     @property
     def wall_s(self) -> float:
@@ -241,7 +251,7 @@ class Pipeline:
         return self._wall_s or (self._clock.monotonic_ns() - self._started_ns) / NS_PER_S
 
     def _check_names(self) -> None:
-        if not self.sources:
+        if not self.sources and not self.options.keep_running:
             raise ConfigError("a pipeline needs at least one source")
         twice = [name for name, n in Counter(s.info.source_id for s in self.sources).items() if n > 1]
         if twice:
@@ -269,7 +279,8 @@ class Pipeline:
         )
         track = TrackStage(self.tracker, detected, self._tracked, on_lost=lost, clock=clock)
         captures = [self._capture(source) for source in self.sources]
-        self._batcher.seal()
+        if not options.keep_running:
+            self._batcher.seal()
         self._upstream += [slots, in_flight, detected, self._tracked]
         self._stages = [*self._outputs(self._tracked), track, collect, self._submit, *captures]
 
@@ -359,6 +370,7 @@ class Pipeline:
         self._done.set()
 
     def _abort(self) -> None:
+        self._batcher.seal()
         for source in self.sources:
             source.interrupt()
         self._ready.set()

@@ -13,9 +13,11 @@ from typing import Generic, TypeVar
 from engine.channel import Channel, ChannelClosedError
 from engine.clock import NS_PER_MS, SYSTEM_CLOCK, Clock
 from engine.data import Frame
+from engine.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+RUN_DRY_S = 5.0
 
 
 class Stage(ABC, Generic[T]):
@@ -121,8 +123,17 @@ class Batcher:
         self._sealed = False
 
     def add(self, source_id: str, channel: Channel[Frame], max_age_ms: float | None) -> None:
-        """Take frames from `channel` too; it must have been made with this batcher's `condition`."""
+        """Take frames from `channel` too; it must have been made with this batcher's `condition`.
+
+        Raises:
+            ConfigError: an earlier source of this name has not run dry yet.
+        """
         with self.condition:
+            deadline = time.monotonic() + RUN_DRY_S
+            while source_id in self._inlets:
+                if time.monotonic() >= deadline:
+                    raise ConfigError(f"source {source_id} cannot be added: frames of the former one are still waiting")
+                self.condition.wait(RUN_DRY_S)
             self._inlets[source_id] = (channel, max_age_ms)
             self._order.append(source_id)
             self.condition.notify_all()
@@ -169,6 +180,8 @@ class Batcher:
             for source_id in ended:
                 del self._inlets[source_id]
                 self._order.remove(source_id)
+            if ended:
+                self.condition.notify_all()
         return ended
 
     def _wait_until(self, deadline: float) -> bool:

@@ -115,6 +115,13 @@ class SourceStats:
             self.last_ns = now_ns
         self.latency.add(latency_ms)
 
+    def settle(self, cause: str) -> None:
+        """Count the frames that are still inside as lost to `cause`: nobody will see them."""
+        with self._lock:
+            inside = self.captured - self.published - sum(self.dropped.values())
+            if inside > 0:
+                self.dropped[cause] += inside
+
     def take_dropped(self) -> dict[str, int]:
         """Return the losses by cause since this was last called."""
         with self._lock:
@@ -167,6 +174,11 @@ class PipelineStats:
             if histogram is None:
                 histogram = self.stages.setdefault(stage, Histogram())
             histogram.add(ms)
+
+    def settle(self, cause: str) -> None:
+        """Give up the frames inside of native calls that do not return, counted under `cause`."""
+        for stats in list(self.sources.values()):
+            stats.settle(cause)
 
     def snapshot(self) -> list[SourceSnapshot]:
         """Return the figures of every source as they are now."""

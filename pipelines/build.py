@@ -17,7 +17,7 @@ from engine.protocols import Sink, Source, Tracker
 from engine.sources.open import open_source
 from engine.sources.uri import name_from_uri, unique_name
 from engine.stages.options import PipelineOptions
-from pipelines.config import Config
+from pipelines.config import Config, SourceConfig
 
 DEMO = "demo"
 
@@ -41,27 +41,36 @@ def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None)
         build_detector(config, [source.info for source in sources]),
         build_tracker(config),
         *build_sinks(config, len(sources), on_quit),
-        options=PipelineOptions(**options.model_dump(exclude={"engine_id"})),
+        options=PipelineOptions(
+            **options.model_dump(exclude={"engine_id"}), keep_running=config.control.address != "none"
+        ),
         engine_id=options.engine_id,
     )
 
 
 def build_sources(config: Config) -> list[Source]:
     """Return the configured sources, each with a name of its own."""
-    if not config.sources:
-        raise ConfigError(
-            "no source: give --source URI (0, rtsp://…, a file, synthetic://) or sources: in the YAML file"
-        )
+    if not config.sources and config.control.address == "none":
+        raise ConfigError("no source: give --source URI (0, rtsp://…, a file, synthetic://), or sources: in the YAML")
+    return [build_source(source, source_id) for source_id, source in named_sources(config)]
+
+
+def named_sources(config: Config) -> list[tuple[str, SourceConfig]]:
+    """Return the configured sources with their names; unnamed ones are called after their address, uniquely."""
     taken = [source.source_id for source in config.sources if source.source_id is not None]
-    sources = []
+    named = []
     for source in config.sources:
-        name = source.source_id
-        if name is None:
-            name = unique_name(name_from_uri(source.uri), taken)
-            taken.append(name)
-        options = source.model_dump(exclude={"uri", "source_id"})
-        sources.append(open_source(source.uri, source_id=name, **options))
-    return sources
+        source_id = source.source_id
+        if source_id is None:
+            source_id = unique_name(name_from_uri(source.uri), taken)
+            taken.append(source_id)
+        named.append((source_id, source))
+    return named
+
+
+def build_source(config: SourceConfig, source_id: str) -> Source:
+    """Return one source, not yet opened. Raises `SourceError` where it cannot exist."""
+    return open_source(config.uri, source_id=source_id, **config.model_dump(exclude={"uri", "source_id"}))
 
 
 def build_detector(config: Config, sources: list[SourceInfo]) -> ModelDetector:

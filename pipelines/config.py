@@ -17,11 +17,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import ConfigError
+from engine.sources.options import SourceOptions
 from engine.sources.uri import redact
 
 DEFAULT_PUBLISH = "tcp://127.0.0.1:5555"
 PRESETS = (Path(__file__).parent / "presets", Path(__file__).parents[1] / "configs")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+_DEFAULT = SourceOptions()
 
 
 class Section(BaseModel):
@@ -40,34 +44,48 @@ class SourceConfig(Section):
     source_id: str | None = Field(
         None, pattern=r"^[^/\s]+$", description="Name on the wire; by default the file stem, host or cameraN"
     )
-    live: bool | None = Field(None, description="Whether a network source is a camera; null: by its address")
-    realtime: bool = Field(False, description="Play a file at its own rate, as if it were a camera")
-    loop: bool = Field(False, description="Begin a file again at its end")
+    live: bool | None = Field(_DEFAULT.live, description="Whether a network source is a camera; null: by its address")
+    realtime: bool = Field(_DEFAULT.realtime, description="Play a file at its own rate, as if it were a camera")
+    loop: bool = Field(_DEFAULT.loop, description="Begin a file again at its end")
     reader: Literal["process", "thread"] = Field(
-        "process", description="Where a live source is read: a process can be killed while FFmpeg hangs"
+        _DEFAULT.reader, description="Where a live source is read: a process can be killed while FFmpeg hangs"
     )
-    transport: Literal["tcp", "udp"] = Field("tcp", description="How RTP is carried")
-    connect_timeout_s: float = Field(1.5, gt=0, le=600, description="Limit for reaching the host of an RTSP camera")
-    open_timeout_s: float = Field(10.0, gt=0, le=600, description="Limit for opening a live source")
-    read_timeout_s: float = Field(5.0, gt=0, le=600, description="Limit for the next frame; then it is dead")
-    stall_s: float = Field(2.0, gt=0, le=600, description="Without a frame for so long, the source is stalled")
-    reconnect: bool = Field(True, description="Connect again after a live source failed")
-    max_attempts: int | None = Field(None, ge=1, description="Failures in a row before giving up; null: never")
-    backoff_s: float = Field(0.1, gt=0, le=600, description="Wait before the second attempt; doubles, with jitter")
-    backoff_max_s: float = Field(1.5, gt=0, le=3600, description="Longest wait between attempts")
-    refused_backoff_s: float = Field(30.0, gt=0, le=86400, description="Wait after the camera refused the password")
+    transport: Literal["tcp", "udp"] = Field(_DEFAULT.transport, description="How RTP is carried")
+    connect_timeout_s: float = Field(
+        _DEFAULT.connect_timeout_s, gt=0, le=600, description="Limit for reaching the host of an RTSP camera"
+    )
+    open_timeout_s: float = Field(_DEFAULT.open_timeout_s, gt=0, le=600, description="Limit for opening a live source")
+    read_timeout_s: float = Field(
+        _DEFAULT.read_timeout_s, gt=0, le=600, description="Limit for the next frame; then it is dead"
+    )
+    stall_s: float = Field(
+        _DEFAULT.stall_s, gt=0, le=600, description="Without a frame for so long, the source is stalled"
+    )
+    reconnect: bool = Field(_DEFAULT.reconnect, description="Connect again after a live source failed")
+    max_attempts: int | None = Field(
+        _DEFAULT.max_attempts, ge=1, description="Failures in a row before giving up; null: never"
+    )
+    backoff_s: float = Field(
+        _DEFAULT.backoff_s, gt=0, le=600, description="Wait before the second attempt; doubles, with jitter"
+    )
+    backoff_max_s: float = Field(_DEFAULT.backoff_max_s, gt=0, le=3600, description="Longest wait between attempts")
+    refused_backoff_s: float = Field(
+        _DEFAULT.refused_backoff_s, gt=0, le=86400, description="Wait after the camera refused the password"
+    )
     damage: Literal["until_keyframe", "frame", "keep"] = Field(
-        "until_keyframe", description="What to drop after a damaged frame of a live source"
+        _DEFAULT.damage, description="What to drop after a damaged frame of a live source"
     )
-    keyframes_only: bool = Field(False, description="Decode keyframes alone, to save work")
+    keyframes_only: bool = Field(_DEFAULT.keyframes_only, description="Decode keyframes alone, to save work")
     decoder: Literal["auto", "cpu", "nvdec", "vaapi", "jetson"] = Field(
-        "auto", description="What decodes; auto takes the first that works here"
+        _DEFAULT.decoder, description="What decodes; auto takes the first that works here"
     )
-    size_wh: tuple[int, int] | None = Field(None, description="Picture size asked of a USB camera")
-    fps: float | None = Field(None, gt=0, description="Rate asked of a USB camera, or of a folder of images")
-    pixel_format: str | None = Field(None, description="Format asked of a USB camera: mjpeg, yuyv422")
-    slots: int = Field(8, ge=4, le=256, description="Frames in the shared memory of a process reader")
-    grow_s: float | None = Field(None, gt=0, description="Watch a folder until no image came for so long; null: once")
+    size_wh: tuple[int, int] | None = Field(_DEFAULT.size_wh, description="Picture size asked of a USB camera")
+    fps: float | None = Field(_DEFAULT.fps, gt=0, description="Rate asked of a USB camera, or of a folder of images")
+    pixel_format: str | None = Field(_DEFAULT.pixel_format, description="Format asked of a USB camera: mjpeg, yuyv422")
+    slots: int = Field(_DEFAULT.slots, ge=4, le=256, description="Frames in the shared memory of a process reader")
+    grow_s: float | None = Field(
+        _DEFAULT.grow_s, gt=0, description="Watch a folder until no image came for so long; null: once"
+    )
     ffmpeg: dict[str, str] = Field(default_factory=dict, description="Further options by FFmpeg's names; they win")
 
 
@@ -128,6 +146,13 @@ class PublishConfig(Section):
     high_water_mark: int = Field(1000, ge=1, le=1_000_000, description="Messages queued per subscriber before dropping")
 
 
+class ControlConfig(Section):
+    """Changing a run while it goes on."""
+
+    address: str = Field("none", description="Where framewire ctl reaches this run: tcp://127.0.0.1:5556, ipc://path")
+    watch: bool = Field(False, description="Apply edits of the configuration file; a bad edit changes nothing")
+
+
 class OutputConfig(Section):
     """Files and windows."""
 
@@ -144,6 +169,7 @@ class Config(Section):
     tracker: TrackerConfig = Field(default_factory=TrackerConfig, description="The tracker")
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Queues and limits")
     publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")
+    control: ControlConfig = Field(default_factory=ControlConfig, description="Changing a run while it goes on")
     output: OutputConfig = Field(default_factory=OutputConfig, description="Files and windows")
 
 
@@ -160,19 +186,28 @@ def load_config(path: str | None, overrides: dict[str, Any], settings: Sequence[
     """
     tree = _read(path) if path is not None else {}
     for key, value in overrides.items():
-        _assign(tree, key, value)
+        assign(tree, key, value)
     for setting in settings:
         key, sign, text = setting.partition("=")
         if not sign or not key:
             raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example --set detector.score_threshold=0.4")
         try:
-            _assign(tree, key, yaml.safe_load(text))
+            assign(tree, key, yaml.safe_load(text))
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {setting}: the value is not YAML: {error}") from error
+    return validated(tree, path or "options")
+
+
+def validated(tree: dict[str, Any], origin: str) -> Config:
+    """Return the configuration that a tree of plain values describes.
+
+    Raises:
+        ConfigError: every mistake with its key, after `origin`.
+    """
     try:
         return Config.model_validate(_expand(tree))
     except ValidationError as error:
-        raise ConfigError(_explain(error, path or "options")) from error
+        raise ConfigError(_explain(error, origin)) from error
 
 
 def preset_names() -> list[str]:
@@ -202,8 +237,8 @@ def _read(path: str) -> dict[str, Any]:
     return tree
 
 
-def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, making the tables and list places on the way (`sources.0.realtime`)."""
+def assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, making the tables on the way (`sources.0.realtime`). Raises `ConfigError`."""
     *path, last = key.split(".")
     node: Any = tree
     for part in path:

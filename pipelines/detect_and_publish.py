@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -62,14 +63,25 @@ class Outcome:
     clean: bool
 
 
-def run_to_the_end(pipeline: Pipeline, interrupt: Interrupt, *, quiet: bool = False) -> Outcome:
-    """Run `pipeline` until its sources end, a stage fails, a window is closed, or a signal comes."""
+def run_to_the_end(
+    pipeline: Pipeline, interrupt: Interrupt, *, each_tick: Sequence[Callable[[], None]] = (), quiet: bool = False
+) -> Outcome:
+    """Run `pipeline` until its sources end, a stage fails, a window is closed, or a signal comes.
+
+    Args:
+        pipeline: not yet started.
+        interrupt: tells of signals.
+        each_tick: called on this thread about ten times a second (control socket, watched file).
+        quiet: show nothing.
+    """
     error: EngineError | None = None
     with RunView(pipeline, quiet=quiet) as view:
         pipeline.start()
         try:
             while not interrupt.requested and not pipeline.wait(REFRESH_S):
                 view.refresh()
+                for act in each_tick:
+                    act()
         except StageError as failure:
             error = failure
         clean = pipeline.stop(STOP_TIMEOUT_S)

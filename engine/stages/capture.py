@@ -34,7 +34,8 @@ class CaptureStage(Stage[Frame]):
         self.source = source
         self.ending = "end of stream"
         self.is_paused = False
-        self._outbox = outbox
+        self.is_removed = False
+        self.outbox = outbox
         self._stats = stats
         self._tell = tell
         self._capture_ms = capture_ms
@@ -82,9 +83,9 @@ class CaptureStage(Stage[Frame]):
             self._stats.add_dropped("paused")
             return
         try:
-            self._outbox.put(item)
+            self.outbox.put(item)
         except ChannelClosedError:
-            self._stats.add_dropped("shutdown")
+            self._stats.add_dropped("removed" if self.is_removed else "shutdown")
             raise
 
     def close(self) -> None:
@@ -93,4 +94,4 @@ class CaptureStage(Stage[Frame]):
             if self._frames is not None and hasattr(self._frames, "close"):
                 self._frames.close()
         finally:
-            self._outbox.close()
+            self.outbox.close()

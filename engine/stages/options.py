@@ -20,6 +20,7 @@ class PipelineOptions:
         max_frames: frames captured per source at most; None: no limit.
         detect_every: detect on each n-th frame and predict the tracks in between; `auto`: detect as often as the
             hardware allows and predict on the live frames that would be dropped otherwise.
+        keep_running: go on when there is no source (any more): sources are added while running.
     """
 
     overflow: Overflow | None = None
@@ -27,6 +28,7 @@ class PipelineOptions:
     batch_wait_ms: float = 5.0
     max_frames: int | None = None
     detect_every: int | Literal["auto"] = 1
+    keep_running: bool = False
 
     def __post_init__(self) -> None:
         if self.detect_every != "auto" and self.detect_every < 1:

@@ -1,0 +1,158 @@
+"""The control socket: `framewire ctl` asks, a run answers. JSON over ZeroMQ REQ/REP, on this machine only.
+
+The socket belongs to the thread that runs the pipeline, which answers between two refreshes of its display.
+What arrives is hostile until proven otherwise: sizes are limited, and every mistake is answered with an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from engine.errors import ConfigError, EngineError, SinkError
+from engine.pipeline import Pipeline
+from engine.sources.uri import redact
+from pipelines.reconfigure import Reconfigurer
+
+MAX_REQUEST_BYTES = 64 * 1024
+MAX_WAITING = 100
+LOCAL = ("tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:", "ipc://")
+Command = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class ControlServer:
+    """Answers requests about one run.
+
+    Args:
+        address: where to bind; only this machine may reach it.
+        pipeline: the run.
+        changes: applies changes to it.
+
+    Raises:
+        ConfigError: the address is reachable from other machines.
+        SinkError: it cannot be bound.
+    """
+
+    def __init__(self, address: str, pipeline: Pipeline, changes: Reconfigurer) -> None:
+        check_local(address)
+        self._pipeline, self._changes = pipeline, changes
+        self._commands: dict[str, Command] = {
+            "status": self._status,
+            "add": lambda r: _done(changes.add(_given(r, "source", dict))),
+            "remove": lambda r: _done(changes.remove(_given(r, "source_id", str))),
+            "pause": lambda r: self._pause(r, paused=True),
+            "resume": lambda r: self._pause(r, paused=False),
+            "set": lambda r: _done(changes.set(_given(r, "key", str), r.get("value"))),
+            "stop": self._stop,
+        }
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.REP)
+        self._socket.setsockopt(zmq.LINGER, 200)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
+        self._socket.setsockopt(zmq.RCVHWM, MAX_WAITING)
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise SinkError(f"control socket {address} cannot be bound ({error}): choose another address") from error
+        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def poll(self) -> None:
+        """Answer what is waiting; never waits itself."""
+        for _ in range(MAX_WAITING):
+            try:
+                request = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._socket.send(json.dumps(self.answer(request)).encode())
+
+    def answer(self, request: bytes) -> dict[str, Any]:
+        """Return the reply to one request: `{"ok": true, ...}` or `{"ok": false, "error": ...}`."""
+        try:
+            asked = json.loads(request)
+            if not isinstance(asked, dict):
+                raise ConfigError("a request is a JSON object with a command")
+            command = self._commands.get(str(asked.get("command")))
+            if command is None:
+                raise ConfigError(f"unknown command {asked.get('command')!r}: known are {', '.join(self._commands)}")
+            return {"ok": True, **command(asked)}
+        except (EngineError, ValueError, RecursionError) as error:
+            return {"ok": False, "error": redact(str(error))}
+
+    def close(self) -> None:
+        """Close the socket; harmless when repeated."""
+        self._socket.close()
+        self._context.term()
+
+    def _status(self, request: dict[str, Any]) -> dict[str, Any]:
+        sources = {
+            s.source_id: {
+                "state": s.state,
+                "reason": s.reason,
+                "captured": s.captured,
+                "published": s.published,
+                "dropped": dict(s.dropped),
+                "reconnects": s.reconnects,
+                "fps": s.fps,
+                "latency_ms": dict(s.latency_ms),
+            }
+            for s in self._pipeline.stats.snapshot()
+        }
+        detector = self._changes.config.detector.model_dump(
+            include={"model", "score_threshold", "iou_threshold", "classes"}
+        )
+        model = self._pipeline.run_facts.model
+        return {"sources": sources, "detector": detector, "model": model, "wall_s": round(self._pipeline.wall_s, 1)}
+
+    def _pause(self, request: dict[str, Any], *, paused: bool) -> dict[str, Any]:
+        source_id = _given(request, "source_id", str)
+        self._pipeline.pause_source(source_id, paused=paused)
+        return _done([f"{'paused' if paused else 'resumed'} {source_id}"])
+
+    def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._pipeline.finish()
+        return _done(["stopping"])
+
+
+def ask(address: str, request: dict[str, Any], timeout_s: float = 5.0) -> dict[str, Any]:
+    """Send one request to a running engine and return its reply.
+
+    Raises:
+        ConfigError: nobody answered, or the run refused; the reason is the message.
+    """
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
+        try:
+            socket.connect(address)
+            socket.send(json.dumps(request).encode())
+            reply: dict[str, Any] = json.loads(socket.recv())
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"no answer from {address} within {timeout_s} s ({error}): is a run there with --control {address}?"
+            ) from error
+    if not reply.get("ok"):
+        raise ConfigError(str(reply.get("error")))
+    return reply
+
+
+def check_local(address: str) -> None:
+    """Raise `ConfigError` unless only this machine can reach `address`: who controls a run can read its cameras."""
+    if not address.startswith(LOCAL):
+        raise ConfigError(
+            f"control address {address} is open to other machines: use tcp://127.0.0.1:5556 or ipc://path"
+        )
+
+
+def _given(request: dict[str, Any], key: str, kind: type) -> Any:
+    value = request.get(key)
+    if not isinstance(value, kind):
+        raise ConfigError(f"{request.get('command')} needs {key}, a {kind.__name__}: found {value!r}")
+    return value
+
+
+def _done(lines: list[str]) -> dict[str, Any]:
+    return {"done": lines}

@@ -1,0 +1,134 @@
+"""Changing a running pipeline to a new configuration: sources, thresholds, classes and the model.
+
+Every change, by `framewire ctl` or by an edit of the file, is a new `Config`. It is checked as a whole before
+anything is touched; what cannot change while running is refused by name.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from engine.detection.detector import ModelDetector
+from engine.detection.load import class_ids
+from engine.errors import ConfigError, EngineError
+from engine.pipeline import Pipeline
+from pipelines.build import build_detector, build_source, named_sources
+from pipelines.config import Config, assign, load_config, validated
+
+logger = logging.getLogger(__name__)
+FIXED = ("tracker", "pipeline", "publish", "control", "output")
+AT_ONCE = ("score_threshold", "iou_threshold", "classes")
+
+
+class Reconfigurer:
+    """Holds the configuration in force and changes the pipeline to another."""
+
+    def __init__(self, pipeline: Pipeline, config: Config) -> None:
+        self.config = config
+        self._pipeline = pipeline
+
+    def add(self, source: dict[str, Any]) -> list[str]:
+        """Add a source given as its plain values."""
+        tree = self._tree()
+        tree["sources"].append(source)
+        return self.change_to(validated(tree, "add"))
+
+    def remove(self, source_id: str) -> list[str]:
+        """Remove a source by name."""
+        names = [name for name, _ in named_sources(self.config)]
+        if source_id not in names:
+            raise ConfigError(f"there is no source {source_id}: configured are {', '.join(names) or 'none'}")
+        tree = self._tree()
+        del tree["sources"][names.index(source_id)]
+        return self.change_to(validated(tree, "remove"))
+
+    def set(self, key: str, value: Any) -> list[str]:
+        """Set one dotted key."""
+        tree = self._tree()
+        assign(tree, key, value)
+        return self.change_to(validated(tree, "set"))
+
+    def change_to(self, new: Config) -> list[str]:
+        """Change the run to `new` and return what was done, a line each.
+
+        Raises:
+            ConfigError: something in it cannot change while running, or cannot work; then nothing was changed.
+            EngineError: a source or model that cannot be used; then nothing was changed.
+        """
+        self._check_fixed(new)
+        new = _with_names(new)
+        before, after = dict(named_sources(_with_names(self.config))), dict(named_sources(new))
+        if len(after) < len(new.sources):
+            raise ConfigError("two sources have one name: give each its own source_id")
+        gone = [name for name in before if before[name] != after.get(name)]
+        fresh = {name: build_source(after[name], name) for name in after if before.get(name) != after[name]}
+        done = self._change_detector(new)
+        for name in gone:
+            if name in self._pipeline.running_sources:
+                self._pipeline.remove_source(name)
+            done.append(f"removed {name}")
+        for name, source in fresh.items():
+            self._pipeline.add_source(source)
+            done.append(f"added {name}")
+        self.config = new
+        return done
+
+    def _tree(self) -> dict[str, Any]:
+        """Return the configuration as plain values, every source with its name, so that places may shift."""
+        return _with_names(self.config).model_dump()
+
+    def _check_fixed(self, new: Config) -> None:
+        for section in FIXED:
+            if getattr(new, section) != getattr(self.config, section):
+                raise ConfigError(f"{section} cannot change while running: end the run and start it anew")
+
+    def _change_detector(self, new: Config) -> list[str]:
+        now, then = self.config.detector.model_dump(), new.detector.model_dump()
+        changed = [key for key in then if now[key] != then[key]]
+        if not changed:
+            return []
+        detector = self._pipeline.detector
+        if set(changed) <= set(AT_ONCE) and isinstance(detector, ModelDetector):
+            classes = then["classes"]
+            detector.choose_classes(None if classes is None else class_ids(classes, detector.class_names))
+            detector.score_threshold = then["score_threshold"]
+            family = detector.facts.family.iou_threshold
+            detector.iou_threshold = family if then["iou_threshold"] is None else then["iou_threshold"]
+        else:
+            self._pipeline.exchange_detector(build_detector(new, [s.info for s in self._pipeline.sources]))
+        return [f"{key} is {then[key]!r}" for key in changed]
+
+
+class ConfigWatch:
+    """Notices edits of the configuration file and applies them; a bad edit is logged and changes nothing."""
+
+    def __init__(self, path: str, overrides: dict[str, Any], settings: list[str], changes: Reconfigurer) -> None:
+        self._path, self._overrides, self._settings, self._changes = path, overrides, settings, changes
+        self._stamp = self._read_stamp()
+
+    def poll(self) -> None:
+        """Apply the file if it has changed since the last call."""
+        stamp = self._read_stamp()
+        if stamp == self._stamp or stamp is None:
+            return
+        self._stamp = stamp
+        try:
+            done = self._changes.change_to(load_config(self._path, self._overrides, self._settings))
+        except EngineError as error:
+            logger.error("the edit of %s changes nothing: %s", self._path, error)
+            return
+        logger.warning("%s was edited: %s", self._path, "; ".join(done) or "nothing that matters")
+
+    def _read_stamp(self) -> tuple[int, int] | None:
+        try:
+            facts = Path(self._path).stat()
+        except OSError:
+            return None  # an editor replaces the file: look again at the next call
+        return facts.st_mtime_ns, facts.st_size
+
+
+def _with_names(config: Config) -> Config:
+    sources = [source.model_copy(update={"source_id": name}) for name, source in named_sources(config)]
+    return config.model_copy(update={"sources": sources})

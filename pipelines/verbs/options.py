@@ -1,0 +1,23 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable line, the last on stdout")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Any key: detector.iou_threshold=0.5")]
+
+
+def named_source(text: str) -> dict[str, str]:
+    """Split `NAME=URI`; an equals sign inside of a URI or path does not count."""
+    name, sign, uri = text.partition("=")
+    if sign and uri and not any(mark in name for mark in "/:?."):
+        return {"source_id": name, "uri": uri}
+    return {"uri": text}
+
+
+def class_of(name: str) -> str | int:
+    """Return a class as given on the command line: a number if it is one, else a name."""
+    return int(name) if name.strip().isdigit() else name.strip()

@@ -1,0 +1,205 @@
+"""Running: `run`, `demo`, `check`, `bench`, `ctl`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from pipelines import console
+from pipelines.detect_and_publish import Interrupt, run_to_the_end, summary
+from pipelines.verbs.options import Json, Settings, class_of, named_source
+
+if TYPE_CHECKING:
+    from engine.pipeline import Pipeline
+    from pipelines.config import Config
+
+
+def run(
+    config: Annotated[str | None, typer.Argument(help="YAML file, or a preset: webcam, rtsp, multi_camera")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="URI, or NAME=URI; repeat for several cameras")] = None,
+    model: Annotated[str | None, typer.Option(help="Model file or folder")] = None,
+    backend: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = None,
+    tracker: Annotated[str | None, typer.Option(help="Name of the tracker, or none")] = None,
+    publish: Annotated[str | None, typer.Option(help="ZeroMQ address to bind, or none")] = None,
+    save: Annotated[str | None, typer.Option(help="Write an annotated video")] = None,
+    jsonl: Annotated[str | None, typer.Option(help="Write the messages, one per line")] = None,
+    show: Annotated[bool | None, typer.Option("--show", help="Show a window")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
+    overflow: Annotated[
+        str | None, typer.Option(help="block or drop_oldest, for the first queue of each source")
+    ] = None,
+    score: Annotated[float | None, typer.Option(help="Drop detections below this score")] = None,
+    classes: Annotated[str | None, typer.Option(help="Keep these classes: person,car")] = None,
+    control: Annotated[str | None, typer.Option(help="Address for framewire ctl: tcp://127.0.0.1:5556")] = None,
+    setting: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Detect and track on cameras, streams or files, and publish the results."""
+    overrides: dict[str, Any] = {
+        "detector.model": model,
+        "detector.backend": backend,
+        "tracker.type": tracker,
+        "publish.address": publish,
+        "output.save": save,
+        "output.jsonl": jsonl,
+        "output.show": show,
+        "pipeline.max_frames": max_frames,
+        "pipeline.overflow": overflow,
+        "control.address": control,
+        "detector.score_threshold": score,
+        "detector.classes": [class_of(name) for name in classes.split(",")] if classes else None,
+        "sources": [named_source(text) for text in source] if source else None,
+    }
+    _run(config, {key: value for key, value in overrides.items() if value is not None}, setting or [], as_json)
+
+
+def demo(
+    publish: Annotated[str | None, typer.Option(help="ZeroMQ address to bind, or none")] = None,
+    save: Annotated[str | None, typer.Option(help="Write an annotated video")] = None,
+    jsonl: Annotated[str | None, typer.Option(help="Write the messages, one per line")] = None,
+    show: Annotated[bool | None, typer.Option("--show", help="Show a window")] = None,
+    setting: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Run the embedded model on the embedded clip of pedestrians: needs nothing else."""
+    from engine.assets import demo_clip
+
+    overrides: dict[str, Any] = {
+        "sources": [{"uri": str(demo_clip()), "source_id": "demo", "realtime": True}],
+        "publish.address": publish,
+        "output.save": save,
+        "output.jsonl": jsonl,
+        "output.show": show,
+    }
+    _run(None, {key: value for key, value in overrides.items() if value is not None}, setting or [], as_json)
+
+
+def check(
+    config: Annotated[str, typer.Argument(help="YAML file or preset")],
+    setting: Settings = None,
+) -> None:
+    """Validate a configuration, its model file and its file sources, without running it."""
+    from pipelines.build import build_pipeline
+    from pipelines.config import load_config
+
+    loaded = load_config(config, {}, setting or [])
+    pipeline = build_pipeline(loaded)
+    sources = ", ".join(f"{source.info.source_id} ({source.info.uri})" for source in pipeline.sources)
+    console.result(f"{config} is valid: {sources}; {_opening(loaded.publish.address, pipeline)}")
+
+
+def bench(
+    config: Annotated[str | None, typer.Argument(help="YAML file or preset")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="File to run; the demo clip by default")] = None,
+    model: Annotated[str | None, typer.Option(help="Model file or folder")] = None,
+    backend: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
+    setting: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the pipeline beside the bare backend, on the same model in the same run."""
+    from engine.assets import demo_clip
+    from pipelines.benchmark import benchmark
+    from pipelines.config import load_config
+
+    overrides: dict[str, Any] = {
+        "detector.model": model,
+        "detector.backend": backend,
+        "pipeline.max_frames": max_frames,
+        "publish.address": "tcp://127.0.0.1:*",
+        "sources": [named_source(text) for text in source]
+        if source
+        else None
+        if config
+        else [{"uri": str(demo_clip())}],
+    }
+    loaded = load_config(config, {key: value for key, value in overrides.items() if value is not None}, setting or [])
+    figures = benchmark(loaded, progress=console.say)
+    if as_json:
+        console.result_json(figures)
+        return
+    console.show_figures(figures)
+
+
+def _run(config_path: str | None, overrides: dict[str, Any], settings: list[str], as_json: bool) -> NoReturn:
+    with Interrupt() as interrupt:
+        from pipelines.build import build_pipeline
+        from pipelines.config import load_config
+
+        config = load_config(config_path, overrides, settings)
+        finish: list[Callable[[], None]] = []
+        pipeline = build_pipeline(config, on_quit=lambda: finish[0]())
+        finish.append(pipeline.finish)
+        console.say(_opening(config.publish.address, pipeline))
+        with _changes(pipeline, config, (config_path, overrides, settings)) as each_tick:
+            outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
+        facts = summary(pipeline, {"error": str(outcome.error)} if outcome.error else None)
+        if as_json:
+            console.result_json(facts)
+        else:
+            console.show_summary(facts)
+        if outcome.error is not None:
+            console.fail(str(outcome.error))
+        sys.stderr.flush()
+        if not outcome.clean:
+            os._exit(outcome.exit_code)
+    sys.exit(outcome.exit_code)
+
+
+@contextmanager
+def _changes(
+    pipeline: Pipeline, config: Config, origin: tuple[str | None, dict[str, Any], list[str]]
+) -> Iterator[list[Callable[[], None]]]:
+    """Yield what is to be called during the run, so that it can be changed by socket and by file."""
+    from pipelines.control import ControlServer
+    from pipelines.reconfigure import ConfigWatch, Reconfigurer
+
+    path, overrides, settings = origin
+    changes = Reconfigurer(pipeline, config)
+    each_tick: list[Callable[[], None]] = []
+    if config.control.watch and path is not None:
+        each_tick.append(ConfigWatch(path, overrides, settings, changes).poll)
+    if config.control.address == "none":
+        yield each_tick
+        return
+    server = ControlServer(config.control.address, pipeline, changes)
+    try:
+        yield [*each_tick, server.poll]
+    finally:
+        server.close()
+
+
+def ctl(
+    command: Annotated[str, typer.Argument(help="status, add, remove, pause, resume, set or stop")],
+    argument: Annotated[str | None, typer.Argument(help="add: [NAME=]URI; set: KEY; else the NAME")] = None,
+    value: Annotated[str | None, typer.Argument(help="set: the value, as YAML")] = None,
+    address: Annotated[str, typer.Option(help="Control address of the run")] = "tcp://127.0.0.1:5556",
+) -> None:
+    """Change a running engine: cameras, thresholds, classes, the model; or ask for its state."""
+    import yaml
+
+    from pipelines.control import ask
+
+    request: dict[str, Any] = {"command": command}
+    if command == "add" and argument is not None:
+        request["source"] = named_source(argument)
+    elif command == "set" and argument is not None:
+        request |= {"key": argument, "value": yaml.safe_load(value or "null")}
+    elif argument is not None:
+        request["source_id"] = argument
+    console.result_json(ask(address, request))
+
+
+def _opening(address: str, pipeline: Pipeline) -> str:
+    detector = pipeline.detector
+    where = f"publishing at {address}" if address != "none" else "not publishing"
+    reason = getattr(detector, "backend_reason", "")
+    cameras = ", ".join(source.info.source_id for source in pipeline.sources)
+    return (
+        f"{cameras}: {detector.name} on {getattr(detector, 'backend', '?')}{f' ({reason})' if reason else ''}, {where}"
+    )

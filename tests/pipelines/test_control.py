@@ -1,0 +1,194 @@
+"""Changing a run while it goes on: by the control socket and by editing the file."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from engine.errors import ConfigError
+from pipelines.control import ask, check_local
+
+COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()"]
+CAMERA = "synthetic://?width=64&height=48&fps=5&count=1000000&objects=1&seed=1&realtime=1"
+PATIENCE_S = 30.0
+
+
+class Engine:
+    def __init__(self, *arguments: str, control: str) -> None:
+        self.control = control
+        command = [*COMMAND, "run", *arguments, "--publish", "none", "--control", control, "--json"]
+        command += ["--overflow", "block", "--set", "pipeline.max_age_ms=null"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def ask(self, command: str, **values: Any) -> dict[str, Any]:
+        return ask(self.control, {"command": command, **values}, timeout_s=PATIENCE_S)
+
+    def wait_until_live(self, *names: str) -> dict[str, Any]:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            sources = self.ask("status")["sources"]
+            if all(name in sources and sources[name]["published"] > 3 for name in names):
+                return sources
+            assert time.monotonic() < deadline, sources
+            threading.Event().wait(0.05)
+
+    def end(self) -> dict[str, Any]:
+        self.process.send_signal(signal.SIGINT)
+        out, err = self.process.communicate(timeout=PATIENCE_S)
+        assert "Traceback" not in err, err
+        summary: dict[str, Any] = json.loads(out.splitlines()[-1])
+        for figures in summary["sources"].values():
+            assert figures["captured"] == figures["published"] + sum(figures["dropped"].values())
+        return summary
+
+
+@pytest.fixture
+def engine(free_port: int) -> Iterator[Engine]:
+    engine = Engine("--source", f"steady={CAMERA}", control=f"tcp://127.0.0.1:{free_port}")
+    try:
+        yield engine
+    finally:
+        engine.process.kill()
+        engine.process.communicate()
+
+
+def test_cameras_thresholds_and_model_change_without_a_restart(engine: Engine, data_dir: Path) -> None:
+    engine.wait_until_live("steady")
+    engine.ask("add", source={"source_id": "guest", "uri": CAMERA})
+    engine.wait_until_live("guest")
+    assert engine.ask("set", key="detector.score_threshold", value=0.6)["done"] == ["score_threshold is 0.6"]
+    engine.ask("set", key="detector.classes", value=["person"])
+    engine.ask("set", key="detector.model", value=str(data_dir / "models" / "yolo11n_int8_320.onnx"))
+    deadline = time.monotonic() + PATIENCE_S
+    while engine.ask("status")["model"] != "yolo11n_int8_320.onnx":  # loaded behind the frames, then exchanged
+        assert time.monotonic() < deadline
+    engine.ask("pause", source_id="guest")
+    engine.ask("resume", source_id="guest")
+    assert engine.ask("remove", source_id="guest")["done"] == ["removed guest"]
+    summary = engine.end()
+    assert set(summary["sources"]) == {"steady", "guest"}
+    assert summary["model"] == "yolo11n_int8_320.onnx"
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        pytest.param({"command": "dance"}, "unknown command 'dance': known are status", id="unknown command"),
+        pytest.param({"command": "remove", "source_id": "yard"}, "there is no source yard", id="unknown source"),
+        pytest.param({"command": "pause"}, "pause needs source_id", id="missing argument"),
+        pytest.param({"command": "add", "source": {"uri": "/no/such.mp4"}}, "no/such.mp4", id="missing file"),
+        pytest.param({"command": "add", "source": {"uri": "0", "loops": 1}}, "did you mean loop", id="unknown key"),
+        pytest.param(
+            {"command": "set", "key": "detector.model", "value": "none.onnx"}, "none.onnx", id="missing model"
+        ),
+        pytest.param(
+            {"command": "set", "key": "detector.score_threshold", "value": 3}, "less than or equal", id="bounds"
+        ),
+        pytest.param(
+            {"command": "set", "key": "publish.address", "value": "ipc://x"}, "publish cannot change", id="fixed"
+        ),
+    ],
+)
+def test_impossible_changes_are_refused_and_change_nothing(
+    engine: Engine, request_: dict[str, Any], message: str
+) -> None:
+    engine.wait_until_live("steady")
+    with pytest.raises(ConfigError, match=message):
+        ask(engine.control, request_, timeout_s=PATIENCE_S)
+    assert engine.process.poll() is None
+
+
+def test_garbage_on_the_control_socket_is_answered_with_an_error(engine: Engine) -> None:
+    engine.wait_until_live("steady")
+    rng = random.Random(7)
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVTIMEO, int(PATIENCE_S * 1000))
+        socket.connect(engine.control)
+        for body in [
+            b"",
+            b"[]",
+            b"null",
+            b"{" * 5000,
+            b'"x"',
+            *(rng.randbytes(rng.randint(1, 300)) for _ in range(30)),
+        ]:
+            socket.send(body)
+            assert json.loads(socket.recv())["ok"] is False
+    assert set(engine.ask("status")["sources"]) == {"steady"}
+
+
+def test_hundred_random_changes_leave_the_untouched_camera_alone(engine: Engine) -> None:
+    engine.wait_until_live("steady")
+    rng = random.Random(3)
+    present: set[str] = set()
+    threads_before = _threads(engine.process.pid)
+    for _ in range(100):
+        name = f"guest{rng.randint(0, 2)}"
+        if name not in present:
+            engine.ask("add", source={"source_id": name, "uri": CAMERA})
+            present.add(name)
+        elif rng.random() < 0.5:
+            engine.ask(rng.choice(["pause", "resume"]), source_id=name)
+        else:
+            engine.ask("remove", source_id=name)
+            present.remove(name)
+    for name in present:
+        engine.ask("remove", source_id=name)
+    assert _threads(engine.process.pid) <= threads_before + 2
+    steady = engine.end()["sources"]["steady"]
+    assert set(steady["dropped"]) <= {"shutdown"}, "the others may slow the shared detector, but take no frame away"
+    assert steady["reconnects"] == 0
+
+
+def _threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def test_edited_file_is_applied_and_a_bad_edit_changes_nothing(tmp_path: Path, free_port: int) -> None:
+    file = tmp_path / "cameras.yaml"
+
+    def write(*names: str, more: str = "") -> None:
+        rows = "".join(f"  - {{source_id: {name}, uri: '{CAMERA}'}}\n" for name in names)
+        file.write_text(f"sources:\n{rows}control: {{watch: true}}\n{more}")
+
+    write("steady")
+    engine = Engine(str(file), control=f"tcp://127.0.0.1:{free_port}")
+    try:
+        engine.wait_until_live("steady")
+        write("steady", "guest")
+        engine.wait_until_live("steady", "guest")
+        write("steady", more="detectors: {}\n")
+        threading.Event().wait(0.5)
+        assert engine.ask("status")["sources"]["guest"]["state"] == "live"
+        write("steady", more="detector: {score_threshold: 0.7}\n")
+        deadline = time.monotonic() + PATIENCE_S
+        while engine.ask("status")["sources"]["guest"]["state"] != "ended":
+            assert time.monotonic() < deadline
+        assert engine.ask("status")["detector"]["score_threshold"] == 0.7
+        engine.end()
+    finally:
+        engine.process.kill()
+        engine.process.communicate()
+
+
+@pytest.mark.parametrize("address", ["tcp://*:5556", "tcp://0.0.0.0:5556", "tcp://192.0.2.1:5556", "inproc://x"])
+def test_control_is_refused_to_other_machines(address: str) -> None:
+    with pytest.raises(ConfigError, match="open to other machines"):
+        check_local(address)
+
+
+def test_asking_where_nobody_runs_says_so(free_port: int) -> None:
+    with pytest.raises(ConfigError, match="no answer from"):
+        ask(f"tcp://127.0.0.1:{free_port}", {"command": "status"}, timeout_s=0.2)
