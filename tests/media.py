@@ -30,6 +30,7 @@ def encode_clip(
     rate: int = 25,
     container: str | None = None,
     options: dict[str, str] | None = None,
+    first_pts: int = 0,
 ) -> Path:
     """Write BGR images as a video."""
     flags = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
@@ -39,7 +40,7 @@ def encode_clip(
         stream.pix_fmt = pixel_format
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
-            frame.pts = number
+            frame.pts = first_pts + number
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return path

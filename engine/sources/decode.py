@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from engine.sources.backlog import Backlog
 from engine.sources.explain import video_errors
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 NS_PER_S = 1_000_000_000
 KEYFRAME_WAIT_S = 10.0
+DAMAGE_LIMIT_S = 2.0
 MAX_CLOCK_DIFFERENCE_NS = 10 * NS_PER_S
 _PENDING_STAMPS = 64
 _PRFT = struct.Struct("=qi")
@@ -63,7 +65,8 @@ class Stamp:
     """When a frame was captured.
 
     Attributes:
-        captured_ns: monotonic clock, right after the blocking read returned.
+        captured_ns: monotonic clock, right after the blocking read returned, less the time that the network is known
+            to have held the frame back.
         captured_utc_ns: wall clock of the capture.
         pts_ns: stream time, None where there is none.
         captured_source: how `captured_utc_ns` is known.
@@ -111,8 +114,11 @@ class VideoReader:
         self._time_base = Fraction(self._stream.time_base)
         self._arrivals: dict[int | None, Stamp] = {}
         self._is_clean = not target.live
+        self._backlog = Backlog()
         self._clock_warned = False
         self._decoded = 0
+        self._damaged = False
+        self._whole_ns = 0
         self.packets = 0
         self.failure: Exception | None = None
 
@@ -174,13 +180,24 @@ class VideoReader:
 
     def pictures(self) -> Iterator[Picture | Damaged]:
         """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
-        opened_ns = time.monotonic_ns()
+        opened_ns = self._whole_ns = time.monotonic_ns()
         for packet in self._packets():
+            if self._is_hopeless():
+                return
             if self._is_clean or packet is None or packet.is_keyframe or self._cannot_wait(opened_ns):
                 self._is_clean = True
                 yield from self._decode(packet)
             elif self._decoded and packet.size:  # before the first keyframe there is nothing to lose
+                self._damaged = True
                 yield Damaged(1)
+
+    def _is_hopeless(self) -> bool:
+        """Return whether only damage has come for a while: a new connection begins with a keyframe, and the codec."""
+        lost_s = (time.monotonic_ns() - self._whole_ns) / NS_PER_S
+        if not (self._target.live and self._damaged and lost_s > DAMAGE_LIMIT_S):
+            return False
+        self.failure = ValueError(f"nothing could be decoded for {lost_s:.1f} s")
+        return True
 
     def _cannot_wait(self, opened_ns: int) -> bool:
         """Return whether to decode without a keyframe: some cameras refresh bit by bit and never send one."""
@@ -189,12 +206,18 @@ class VideoReader:
 
     def _packets(self) -> Iterator[Any]:
         """Yield packets, then the empty ones that flush the decoder, also after a read error."""
+        limit_ns = (self._target.read_timeout_s or float("inf")) * NS_PER_S
         try:
+            asked_ns = time.monotonic_ns()
             for packet in self._container.demux(self._stream):
+                if self._target.live and time.monotonic_ns() - asked_ns >= limit_ns:
+                    # out of time, FFmpeg hands out the beginning of a frame and would wait once more
+                    raise TimeoutError(f"no frame within {self._target.read_timeout_s:g} s")
                 if packet.size:
                     self.packets += 1
                     self._note_arrival(packet)
                 yield packet
+                asked_ns = time.monotonic_ns()
         except self._errors as error:
             self.failure = error
             if not self._target.live:
@@ -215,9 +238,11 @@ class VideoReader:
             if frame.is_corrupt and self._target.damage != "keep":
                 yield self._damage()
             else:
+                self._damaged, self._whole_ns = False, time.monotonic_ns()
                 yield Picture(frame, self._stamp(frame))
 
     def _damage(self) -> Damaged:
+        self._damaged = True
         if self._target.damage == "until_keyframe":
             self._is_clean = False
         return Damaged(1)
@@ -228,10 +253,11 @@ class VideoReader:
             return
         while len(self._arrivals) >= _PENDING_STAMPS:
             del self._arrivals[next(iter(self._arrivals))]
-        now_ns, utc_ns = time.monotonic_ns(), time.time_ns()
+        now_ns, utc_ns, pts_ns = time.monotonic_ns(), time.time_ns(), self._pts_ns(packet.pts)
+        late_ns = self._backlog.late_ns(now_ns, pts_ns)
         camera_ns = self._camera_clock(packet, utc_ns)
         source: CapturedSource = "arrival" if camera_ns is None else "rtcp"
-        self._arrivals[packet.pts] = Stamp(now_ns, camera_ns or utc_ns, self._pts_ns(packet.pts), source)
+        self._arrivals[packet.pts] = Stamp(now_ns - late_ns, camera_ns or utc_ns - late_ns, pts_ns, source)
 
     def _camera_clock(self, packet: Any, utc_ns: int) -> int | None:
         """Return the capture time that the camera reports by RTCP (side data `prft`, PyAV 18), if plausible."""

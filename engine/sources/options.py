@@ -58,7 +58,7 @@ class SourceOptions:
     reconnect: bool = True
     max_attempts: int | None = None
     backoff_s: float = 0.1
-    backoff_max_s: float = 1.5
+    backoff_max_s: float = 1.0
     refused_backoff_s: float = 30.0
     connect_timeout_s: float = 1.5
     open_timeout_s: float = 10.0

@@ -1,7 +1,7 @@
 """An RTSP server for tests, on loopback; runs under the system's Python (`gi`), controlled by its standard input.
 
 usage: server.py [--port P] [--codec h264|h265|jpeg] [--size 320x240] [--fps 25] [--gop 25] [--clock] [--user U:P]
-                 [--file CLIP] [--pattern ball]
+                 [--file CLIP] [--pattern ball] [--loss 0.3]
 Prints `ready PORT` when it serves /stream. Lines on standard input: `drop` closes every session, `quit` ends.
 """
 
@@ -13,17 +13,19 @@ from typing import Any
 
 ENCODERS = {
     "h264": "x264enc threads=1 tune=zerolatency speed-preset=ultrafast key-int-max={gop} bitrate={kbps} ! "
-    "video/x-h264,profile=baseline ! rtph264pay name=pay0 pt=96 config-interval=-1",
+    "video/x-h264,profile=baseline ! rtph264pay {name} pt=96 config-interval=-1",
     "h265": "x265enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} bitrate={kbps} ! "
-    "rtph265pay name=pay0 pt=96 config-interval=-1",
-    "jpeg": "jpegenc ! rtpjpegpay name=pay0 pt=26",
+    "rtph265pay {name} pt=96 config-interval=-1",
+    "jpeg": "jpegenc ! rtpjpegpay {name} pt=26",
 }
 
 
 def launch_line(args: argparse.Namespace) -> str:
     """Return the pipeline that makes and encodes the pictures."""
     width, height = args.size.split("x")
-    encode = ENCODERS[args.codec].format(gop=args.gop, kbps=args.kbps)
+    encode = ENCODERS[args.codec].format(gop=args.gop, kbps=args.kbps, name="" if args.loss else "name=pay0")
+    if args.loss:
+        encode += f" ! identity drop-probability={args.loss} name=pay0"
     if args.file:
         return f"( filesrc location={args.file} ! decodebin ! videoconvert ! video/x-raw,format=I420 ! {encode} )"
     clock = "! timeoverlay" if args.clock else ""
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("--kbps", type=int, default=1000)
     parser.add_argument("--pattern", default="ball")
     parser.add_argument("--clock", action="store_true")
+    parser.add_argument("--loss", type=float, default=0.0, help="part of the RTP packets that get lost")
     parser.add_argument("--user")
     parser.add_argument("--file")
     args = parser.parse_args()
