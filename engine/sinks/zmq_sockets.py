@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,8 +104,17 @@ class FanOut:
 
     def service(self) -> None:
         """Take the pending subscription notices, so that readers cannot pile them up in our memory."""
+        for _ in self.subscriptions():
+            pass
+
+    def subscriptions(self) -> Iterator[bytes]:
+        """Yield the pending notices: a byte 1 or 0, and the topic that is now wanted or wanted no more."""
         while self._socket.poll(0):
-            self._socket.recv(zmq.NOBLOCK)
+            yield self._socket.recv(zmq.NOBLOCK)
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Let a poller wake for subscription notices."""
+        poller.register(self._socket, zmq.POLLIN)
 
     def close(self) -> None:
         """Close the socket; what was sent lingers."""
