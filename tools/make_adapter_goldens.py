@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Write tests/pipelines/adapters/golden/: our sample messages in the forms of other systems; review their diff."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))
+
+import msgspec  # noqa: E402
+
+from engine.wire import EosMessage, FrameMessage  # noqa: E402
+from pipelines.adapters.deepstream import deepstream_minimal  # noqa: E402
+from pipelines.adapters.frigate import frigate_events  # noqa: E402
+from pipelines.adapters.onvif import onvif_metadata  # noqa: E402
+from pipelines.adapters.savant import savant_end, savant_frame  # noqa: E402
+from tests.wire.samples import SAMPLES  # noqa: E402
+
+FOLDER = CHECKOUT / "tests" / "pipelines" / "adapters" / "golden"
+
+
+def later(message: FrameMessage, seconds: float, scores: list[float]) -> FrameMessage:
+    """Return the frame so much later, with the scores of its objects changed; those beyond are gone."""
+    objects = [msgspec.structs.replace(o, score=s) for o, s in zip(message.objects, scores, strict=False)]
+    utc_ns = message.captured_utc_ns + int(seconds * 1e9)
+    return msgspec.structs.replace(message, captured_utc_ns=utc_ns, objects=objects)
+
+
+def frigate_story(message: FrameMessage) -> list[dict[str, Any]]:
+    """Return the events of two objects that appear, one of which is seen better and both of which leave."""
+    events, tracks = frigate_events({}, message)
+    for seconds, scores in ((0.04, [0.91, 0.52]), (0.08, [0.97, 0.52]), (1.0, [0.97]), (6.0, []), (7.0, [])):
+        found, tracks = frigate_events(tracks, later(message, seconds, scores))
+        events += found
+    return events
+
+
+def goldens() -> dict[str, str]:
+    """Return the text of each golden file by name."""
+    frame, end = SAMPLES["frame"], SAMPLES["eos"]
+    if not isinstance(frame, FrameMessage) or not isinstance(end, EosMessage):
+        raise SystemExit("the samples have changed their types")
+    made = {
+        "deepstream_minimal.json": deepstream_minimal(frame),
+        "savant_frame.json": savant_frame(frame),
+        "savant_end.json": savant_end(end),
+        "frigate_events.json": frigate_story(frame),
+    }
+    texts = {name: json.dumps(value, indent=2) + "\n" for name, value in made.items()}
+    return {**texts, "onvif_metadata.xml": onvif_metadata(frame) + "\n"}
+
+
+def main() -> None:
+    """Write the files."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, text in goldens().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+    print(f"wrote {len(goldens())} files to {FOLDER.relative_to(CHECKOUT)}")
+
+
+if __name__ == "__main__":
+    main()
