@@ -17,7 +17,7 @@ from engine.protocols import Sink, Source, Tracker
 from engine.sources.open import open_source
 from engine.sources.uri import name_from_uri, unique_name
 from engine.stages.options import PipelineOptions
-from pipelines.config import Config, SourceConfig
+from pipelines.config import Config, PublishConfig, SourceConfig
 
 DEMO = "demo"
 
@@ -105,10 +105,7 @@ def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] |
     """Return the configured outputs."""
     sinks: list[Sink] = []
     if config.publish.address != "none":
-        from engine.sinks.zmq import ZmqPublisher
-
-        publish = config.publish
-        sinks.append(ZmqPublisher(publish.address, high_water_mark=publish.high_water_mark, encoding=publish.encoding))
+        sinks.append(_publisher(config.publish))
     if config.output.jsonl is not None:
         from engine.sinks.jsonl import JsonlWriter
 
@@ -122,6 +119,18 @@ def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] |
 
         sinks.append(Window(draw=_overlay(), on_quit=on_quit))
     return sinks
+
+
+def _publisher(config: PublishConfig) -> Sink:
+    from engine.keys import load_key_pair, load_public_keys
+    from engine.sinks.zmq import ZmqPublisher
+
+    return ZmqPublisher(
+        config.address,
+        keys=load_key_pair(config.keys) if config.keys else None,
+        allowed_keys=load_public_keys(config.allowed_keys) if config.allowed_keys is not None else None,
+        **config.model_dump(exclude={"address", "keys", "allowed_keys"}),
+    )
 
 
 def _overlay() -> Callable[[Packet], NDArray[np.uint8]]:

@@ -14,7 +14,7 @@ import typer
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError, SourceError
 from pipelines import console
 from pipelines.detect_and_publish import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
-from pipelines.verbs import machine, run, stream
+from pipelines.verbs import machine, run, score, stream
 
 app = typer.Typer(
     name="framewire",
@@ -31,10 +31,17 @@ for verb in (
     run.ctl,
     run.bench,
     stream.subscribe,
+    stream.record,
+    stream.replay,
+    stream.bridge,
+    stream.keys,
+    score.track,
     machine.doctor,
     machine.inspect,
+    machine.build,
 ):
     app.command()(verb)
+app.add_typer(score.evaluate)
 
 
 @app.callback()

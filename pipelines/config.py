@@ -144,6 +144,11 @@ class PublishConfig(Section):
     address: str = Field(DEFAULT_PUBLISH, description="Where to bind, or none")
     encoding: Literal["json", "msgpack"] = Field("json", description="Form of the message bodies")
     high_water_mark: int = Field(1000, ge=1, le=1_000_000, description="Messages queued per subscriber before dropping")
+    events: str | None = Field(None, description="Second address for all but frames and statistics, never crowded out")
+    latest: str | None = Field(None, description="Address that sends only the newest state, for readers that want now")
+    snapshot: str | None = Field(None, description="Address that answers requests of late joiners with the state")
+    keys: str | None = Field(None, description="File NAME.key_secret of framewire keys: encrypt with CURVE")
+    allowed_keys: list[str] | None = Field(None, description="Files NAME.key of the clients that may read; null: all")
 
 
 class ControlConfig(Section):

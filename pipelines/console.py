@@ -9,12 +9,14 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from engine.stats import SourceSnapshot
@@ -61,6 +63,15 @@ def result_json(value: Any, *, indent: int | None = None) -> None:
 def show_table(table: Table) -> None:
     """Print a rich table on stdout."""
     stdout.print(table)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that takes steps done and steps in all; a bar with rate and time left on a terminal."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class RunView:
@@ -179,3 +190,22 @@ def show_figures(figures: Mapping[str, Any]) -> None:
         if key != "stage_ms":
             result(f"{key}: {value}")
     show_table(stages)
+
+
+def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table whose columns are the keys of its rows."""
+    table = Table(title=title, title_justify="left")
+    for name in rows[0] if rows else ():
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    show_table(table)
+
+
+def show(facts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print plain values, as one line of JSON or a line each."""
+    if as_json:
+        result_json(facts)
+        return
+    for key, value in facts.items():
+        result(f"{key}: {value}")

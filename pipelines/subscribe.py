@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -11,7 +12,7 @@ from pipelines import console
 
 
 def print_messages(
-    address: str, topics: Sequence[str], *, count: int | None, timeout_s: float | None, as_json: bool
+    address: str, topics: Sequence[str], *, count: int | None, timeout_s: float | None, as_json: bool, **curve: Any
 ) -> None:
     """Print messages until `count` have come.
 
@@ -21,11 +22,12 @@ def print_messages(
         count: how many; None: until interrupted.
         timeout_s: how long a silence may last; None: for ever.
         as_json: the message as one line of JSON; else a line for people.
+        curve: `server_key` and `keys` of `Subscriber`, for a publisher that encrypts.
 
     Raises:
         WireError: nothing came within `timeout_s`.
     """
-    with Subscriber(address, topics=topics, timeout_s=timeout_s) as subscriber:
+    with Subscriber(address, topics=topics, timeout_s=timeout_s, **curve) as subscriber:
         for number, message in enumerate(subscriber, start=1):
             console.result(msgspec.json.encode(message).decode() if as_json else _line(message))
             if number == count:

@@ -1,4 +1,4 @@
-"""The machine and its models: `doctor`, `inspect`."""
+"""The machine and its models: `doctor`, `inspect`, `build`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,30 @@ def inspect(
     from pipelines.inspect_model import describe
 
     facts = describe(model)
-    if as_json:
-        console.result_json(facts)
-        return
-    for key, value in facts.items():
-        console.result(f"{key}: {value}")
+    console.show(facts, as_json=as_json)
+
+
+def build(
+    model: Annotated[str, typer.Argument(help="ONNX file")],
+    out: Annotated[str | None, typer.Option(help="Plan file to write; the cache by default")] = None,
+    precision: Annotated[str, typer.Option(help="fp16, fp32 or int8 (behind an accuracy gate)")] = "fp16",
+    batch: Annotated[str, typer.Option(help="N, MIN:MAX or MIN:FAVOURITE:MAX")] = "1",
+    imgsz: Annotated[int | None, typer.Option(help="Rows and columns, for models that leave them open")] = None,
+    workspace: Annotated[int | None, typer.Option(help="MiB of GPU memory for building")] = None,
+    dla: Annotated[int | None, typer.Option(help="DLA core of a Jetson")] = None,
+    images: Annotated[str | None, typer.Option(help="Folder of pictures of yours, for int8")] = None,
+    max_loss: Annotated[float | None, typer.Option(help="Share of boxes in which int8 may differ from FP32")] = None,
+    library: Annotated[str | None, typer.Option(help="tensorrt or tensorrt_rtx; the installed one by default")] = None,
+    cache_dir: Annotated[str | None, typer.Option(help="Folder of plans; beside the model by default")] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a TensorRT plan from an ONNX file, or find it in the cache."""
+    from pipelines.build_plan import BuildRequest
+    from pipelines.build_plan import build as build_plan
+
+    limits = {} if max_loss is None else {"max_loss": max_loss}
+    request = BuildRequest(
+        model, out, precision, batch, imgsz, workspace, dla, images, library=library, cache_dir=cache_dir, **limits
+    )
+    built = build_plan(request, lambda share, what: console.say(f"{share:.0%} {what}")).as_dict()
+    console.show(built, as_json=as_json)

@@ -1,20 +1,163 @@
-"""The stream: `subscribe`."""
+"""The stream: `subscribe`, `record`, `replay`, `bridge`, `keys`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
+from engine.errors import ConfigError
+from pipelines import console
+from pipelines.verbs.options import Json
+
+if TYPE_CHECKING:
+    from pipelines.bridges.base import Target
+
+Address = Annotated[str, typer.Argument(help="Address of a publisher: tcp://127.0.0.1:5555")]
+Topics = Annotated[list[str] | None, typer.Option("--topic", help="Topics start with this; repeat for several")]
+ServerKey = Annotated[str | None, typer.Option(help="File NAME.key of a publisher that encrypts")]
+Keys = Annotated[str | None, typer.Option(help="File NAME.key_secret of this reader")]
+
 
 def subscribe(
-    address: Annotated[str, typer.Argument(help="Address of a publisher: tcp://127.0.0.1:5555")],
-    topic: Annotated[list[str] | None, typer.Option(help="Topics start with this; repeat for several")] = None,
+    address: Address,
+    topic: Topics = None,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages")] = None,
     timeout: Annotated[float | None, typer.Option(help="Stop with an error after so many seconds of silence")] = None,
+    server_key: ServerKey = None,
+    keys: Keys = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each message as one line of JSON")] = False,
 ) -> None:
     """Print the messages of a running engine."""
     from pipelines.subscribe import print_messages
 
-    print_messages(address, topic or ["v1/frame/"], count=count, timeout_s=timeout, as_json=as_json)
+    options = {"count": count, "timeout_s": timeout, **_curve(server_key, keys)}
+    print_messages(address, topic or ["v1/frame/"], as_json=as_json, **options)
+
+
+def record(
+    address: Address,
+    out: Annotated[str, typer.Option(help="File to write; an existing recording is continued")],
+    topic: Topics = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages")] = None,
+    duration: Annotated[float | None, typer.Option(help="Stop after so many seconds")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Stop with an error after so many seconds of silence")] = None,
+    server_key: ServerKey = None,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Record a stream to a file that survives a kill at any byte."""
+    from pipelines.detect_and_publish import Interrupt
+    from pipelines.record import record as record_stream
+
+    with Interrupt() as interrupt:
+        done = record_stream(
+            address,
+            out,
+            topics=topic or ["v1/"],
+            count=count,
+            duration_s=duration,
+            timeout_s=timeout,
+            stopping=lambda: interrupt.requested,
+            **_curve(server_key, keys),
+        )
+    console.show(asdict(done), as_json=as_json)
+
+
+def replay(
+    path: Annotated[str, typer.Argument(help="File made by record")],
+    publish: Annotated[str, typer.Option(help="Address to bind")] = "tcp://127.0.0.1:5555",
+    speed: Annotated[str, typer.Option(help="1.0 is the original pace; max: as fast as the slowest reader")] = "1.0",
+    start: Annotated[float, typer.Option(help="Begin so many seconds into the recording")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="End there")] = None,
+    wait: Annotated[float, typer.Option(help="Wait so many seconds for a first reader")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Publish a recording as if it were live."""
+    from pipelines.replay import ReplayOptions
+    from pipelines.replay import replay as replay_file
+
+    try:
+        pace = None if speed == "max" else float(speed)
+    except ValueError as error:
+        raise ConfigError(f"speed is {speed!r}: give a number such as 2.0, or max") from error
+    console.show(asdict(replay_file(path, publish, ReplayOptions(pace, start, end, wait))), as_json=as_json)
+
+
+def bridge(
+    address: Address,
+    to: Annotated[str, typer.Argument(help="mqtt://, redis://, http(s)://, ws://HOST:PORT, x.csv, x.parquet or -")],
+    topic: Topics = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages")] = None,
+    server_key: ServerKey = None,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Hand a stream on: to MQTT (Home Assistant finds it), Redis, a web hook, browsers, CSV, Parquet, or lines (-)."""
+    from engine.subscriber import Subscriber
+    from pipelines.bridges.base import run_bridge
+    from pipelines.detect_and_publish import Interrupt
+
+    if to.startswith("ws://"):
+        _serve_browsers(address, to, topic or ["v1/"])
+        return
+    with Interrupt() as interrupt, Subscriber(address, topic or ["v1/"], **_curve(server_key, keys)) as subscriber:
+        done = run_bridge(subscriber, _target(to), count=count, stopping=lambda: interrupt.requested)
+    if to != "-":
+        console.show(asdict(done), as_json=as_json)
+
+
+def keys(
+    name: Annotated[str, typer.Argument(help="Whose keys: gate, dashboard, ...")],
+    folder: Annotated[str, typer.Option(help="Where to write NAME.key and NAME.key_secret")] = "keys",
+) -> None:
+    """Make a pair of CURVE keys: the secret one stays here (mode 0600), the public one goes to the other side."""
+    from engine.keys import make_keys
+
+    public, secret = make_keys(folder, name)
+    console.result(f"{public}: public, give it to the other side")
+    console.result(f"{secret}: secret, leave it here")
+
+
+def _curve(server_key: str | None, keys: str | None) -> dict[str, Any]:
+    from engine.keys import load_key_pair, load_public_key
+
+    return {
+        "server_key": load_public_key(server_key) if server_key else None,
+        "keys": load_key_pair(keys) if keys else None,
+    }
+
+
+def _target(to: str) -> Target:
+    from pipelines.bridges import lines, mqtt, redis_stream, webhook
+
+    url = urlsplit(to)
+    if to == "-":
+        return lines.NdjsonTarget(sys.stdout.buffer)
+    if url.scheme in ("mqtt", "mqtts"):
+        port = url.port or (8883 if url.scheme == "mqtts" else 1883)
+        login = {"username": url.username, "password": url.password, "tls": url.scheme == "mqtts"}
+        return mqtt.MqttTarget(url.hostname or "127.0.0.1", port, **login)  # type: ignore[arg-type]
+    if url.scheme in ("redis", "rediss"):
+        return redis_stream.RedisTarget(to)
+    if url.scheme in ("http", "https"):
+        return webhook.WebhookTarget(to)
+    if Path(to).suffix == ".csv":
+        return lines.CsvTarget(to)
+    if Path(to).suffix == ".parquet":
+        return lines.ParquetTarget(to)
+    known = "mqtt://HOST, redis://HOST, http(s)://HOST/PATH, ws://HOST:PORT, FILE.csv, FILE.parquet or - (lines)"
+    raise ConfigError(f"no bridge goes to {to!r}: expected {known}")
+
+
+def _serve_browsers(address: str, to: str, topics: list[str]) -> None:
+    import asyncio
+
+    from pipelines.bridges.websocket import WebSocketBridge
+
+    url = urlsplit(to)
+    asyncio.run(WebSocketBridge(address, host=url.hostname or "127.0.0.1", port=url.port or 8765, topics=topics).run())

@@ -1,0 +1,102 @@
+"""Scoring, and trackers and detectors on their own: `track`, `eval detect`, `eval track`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from engine.errors import ConfigError
+from pipelines import console
+from pipelines.verbs.options import Json, class_of
+
+evaluate = typer.Typer(
+    name="eval", help="Score a detector or a tracker by the metrics of the field.", no_args_is_help=True
+)
+Parameters = Annotated[list[str] | None, typer.Option("--set", help="Parameter of the tracker: lost_s=2")]
+
+
+def track(
+    mot: Annotated[str, typer.Option(help="Detections in MOTChallenge form")],
+    fps: Annotated[float, typer.Option(help="Frames per second of the video that they come from")],
+    out: Annotated[str, typer.Option(help="MOTChallenge file to write")],
+    tracker: Annotated[str | None, typer.Option(help="Name of the tracker")] = None,
+    detect_every: Annotated[int, typer.Option(min=1, help="Use the detections of each n-th frame only")] = 1,
+    setting: Parameters = None,
+    as_json: Json = False,
+) -> None:
+    """Run a tracker over detections of a file."""
+    from pipelines.config import TrackerConfig
+    from pipelines.mot import track_mot
+
+    chosen = tracker or TrackerConfig().type
+    done = track_mot(mot, fps, _tracker(chosen, setting), out, detect_every=detect_every)
+    console.show({"tracker": chosen, **asdict(done)}, as_json=as_json)
+
+
+@evaluate.command(name="track")
+def eval_track(
+    gt: Annotated[str, typer.Option(help="Ground truth in MOTChallenge form")],
+    pred: Annotated[str | None, typer.Option(help="Tracks in MOTChallenge form")] = None,
+    source: Annotated[str | None, typer.Option(help="Clip to run the whole pipeline on, instead of --pred")] = None,
+    model: Annotated[str, typer.Option(help="With --source: model file or folder")] = "demo",
+    tracker: Annotated[str | None, typer.Option(help="With --source: name of the tracker")] = None,
+    classes: Annotated[str, typer.Option(help="With --source: classes that count")] = "person",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="With --source: any key")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score tracks: HOTA (DetA, AssA), MOTA, IDF1, id switches, fragments."""
+    from pipelines.evaluate_track import evaluate_mot
+
+    if (pred is None) == (source is None):
+        raise ConfigError("give either --pred FILE or --source CLIP")
+    if pred is not None:
+        console.show(evaluate_mot(gt, pred).as_dict(), as_json=as_json)
+        return
+    from pipelines.config import load_config
+    from pipelines.evaluate_clip import evaluate_clip
+
+    overrides: dict[str, Any] = {
+        "sources": [{"uri": source}],
+        "detector.model": model,
+        "detector.classes": [class_of(name) for name in classes.split(",")],
+        **({} if tracker is None else {"tracker.type": tracker}),
+    }
+    console.show(evaluate_clip(load_config(None, overrides, setting or []), gt), as_json=as_json)
+
+
+@evaluate.command(name="detect")
+def eval_detect(
+    model: Annotated[str, typer.Option(help="Model file or folder; demo: the embedded one")],
+    images: Annotated[str, typer.Option(help="Folder of images, or one with images/ and labels/")],
+    labels: Annotated[str | None, typer.Option(help="Folder of YOLO texts, or a COCO JSON")] = None,
+    backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score a detector: COCO mAP50, mAP50-95, AP per class, ms per image."""
+    from pipelines.build import model_path
+    from pipelines.evaluate_detect import evaluate_detect
+
+    with console.progress_bar("images") as progress:
+        scores = evaluate_detect(model_path(model), images, labels, backend=backend, progress=progress).as_dict()
+    if as_json:
+        console.result_json(scores)
+        return
+    per_class = scores.pop("per_class")
+    console.show(scores, as_json=False)
+    console.show_rows("AP per class", [{"class": name, **score} for name, score in per_class.items()])
+
+
+def _tracker(name: str, settings: list[str] | None) -> Any:
+    import yaml
+
+    from engine.tracking.registry import tracker_by_name
+
+    parameters = {}
+    for setting in settings or []:
+        key, sign, text = setting.partition("=")
+        if not sign:
+            raise ConfigError(f"--set {setting}: expected PARAMETER=VALUE")
+        parameters[key] = yaml.safe_load(text)
+    return tracker_by_name(name, **parameters)
