@@ -27,6 +27,7 @@ from engine.wire import (
     check_encoding,
     encode,
     eos_message,
+    event_message,
     frame_message,
     kind_of,
     status_message,
@@ -153,6 +154,8 @@ class ZmqPublisher(SinkBase):
         traffic.add(packet, body)
         self._next_seq[traffic.topic] = packet.seq + 1
         self._send("frame", traffic.topic.encode(), body)
+        for event in packet.events:
+            self.send(event_message(event, packet, seq=self.next_seq("event", message.source_id)))
         if self._latest is not None:
             self._latest.send(self._snapshot())
         self._service()

@@ -14,6 +14,7 @@ from engine.wire.codec import (
 )
 from engine.wire.convert import (
     eos_message,
+    event_message,
     frame_message,
     mask_from_rle,
     rle_from_mask,
@@ -67,6 +68,7 @@ __all__ = [
     "decode",
     "encode",
     "eos_message",
+    "event_message",
     "frame_message",
     "kind_of",
     "kind_of_schema",

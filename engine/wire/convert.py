@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data import NO_DETECTION, Packet, Run, SourceStatus, Tracks
+from engine.clock import NS_PER_MS
+from engine.data import NO_DETECTION, Packet, Run, SourceStatus, TrackEvent, Tracks
 from engine.errors import WireError
-from engine.wire.messages import ClassScore, EosMessage, FrameMessage, Rle, StatusMessage, TrackedObject
+from engine.wire.messages import ClassScore, EosMessage, EventMessage, FrameMessage, Rle, StatusMessage, TrackedObject
 
 PIXEL_DECIMALS = 2
 SCORE_DECIMALS = 4
@@ -40,6 +41,38 @@ def frame_message(packet: Packet) -> FrameMessage:
         dropped=dict(packet.dropped),
         model=run.model,
         objects=_objects(packet.tracks, packet.detections.extra, run.class_names),
+    )
+
+
+def event_message(event: TrackEvent, packet: Packet, *, seq: int) -> EventMessage:
+    """Return what the wire says of a change in a track's life: `track_new`, `_lost`, `_resumed`, `_ended`.
+
+    All events of one track carry the same `event_id`. `data` has `lived_ms` (first to last detection), `unseen_ms`
+    (since the last one), `mean_score` and `hits` (number of detections).
+    """
+    frame, run = packet.frame, packet.run
+    return EventMessage(
+        engine_id=run.engine_id,
+        run_epoch=run.run_epoch,
+        source_id=frame.source_id,
+        stream_epoch=frame.stream_epoch,
+        seq=seq,
+        published_utc_ns=packet.published_utc_ns,
+        event=f"track_{event.kind}",
+        event_id=f"{frame.source_id}-{run.run_epoch}-{event.track_id}",
+        frame_id=frame.frame_id,
+        captured_utc_ns=frame.captured_utc_ns,
+        track_id=event.track_id,
+        class_id=event.class_id,
+        class_name=run.class_name(event.class_id),
+        score=round(event.mean_score, SCORE_DECIMALS),
+        xyxy=[round(value, PIXEL_DECIMALS) for value in event.xyxy],
+        data={
+            "lived_ms": (event.last_seen_ns - event.first_seen_ns) / NS_PER_MS,
+            "unseen_ms": (event.captured_ns - event.last_seen_ns) / NS_PER_MS,
+            "mean_score": round(event.mean_score, SCORE_DECIMALS),
+            "hits": event.hits,
+        },
     )
 
 
