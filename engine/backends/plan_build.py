@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from engine.backends.base import TensorSpec
 from engine.backends.cuda_probe import CudaProbe, Gpu, probe_cuda
@@ -90,6 +87,22 @@ def parse_batch(text: str) -> BatchProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """An ONNX model that is ready to be built.
+
+    Attributes:
+        content: the model, its arithmetic in the wanted precision.
+        accuracy: what the accuracy gate measured, for the plan's header.
+    """
+
+    content: bytes
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+
+
+Prepare = Callable[[], Prepared]
+
+
+@dataclass(frozen=True, slots=True)
 class PlanTarget:
     """Where a plan runs: the part of its identity that does not come from the model."""
 
@@ -117,7 +130,7 @@ def build_plan(
     options: BuildOptions | None = None,
     *,
     library: Library | None = None,
-    calibration: Iterable[NDArray[np.float32]] = (),
+    prepare: Prepare | None = None,
     timing_cache: Path | None = None,
     report: Report | None = None,
     key: str = "",
@@ -129,7 +142,7 @@ def build_plan(
         output: the plan file to write; appears whole or not at all.
         options: precision, batches and limits.
         library: `tensorrt` or `tensorrt_rtx`; the installed one where not named.
-        calibration: batches for `int8`, as the model takes them.
+        prepare: gives the ONNX in its precision; INT8 needs it, for calibration and the accuracy gate are the caller's.
         timing_cache: file that keeps measured kernel times between builds; TensorRT-RTX has none.
         report: called with the fraction done and the phase; what it raises cancels the build and is raised here.
         key: of the plan cache, for the header.
@@ -145,7 +158,8 @@ def build_plan(
     facts = read_model_file(model)
     if facts.format != "onnx":
         raise ModelError(f"{facts.path}: a plan is built from ONNX, this is {facts.format}: export it as ONNX first")
-    content, _counts = with_precision(facts.path, options.precision, calibration)
+    prepared = prepare() if prepare else Prepared(with_precision(facts.path, options.precision)[0])
+    content = prepared.content
     plan, inputs, outputs = build_serialized(trt, content, facts, options, timing_cache=timing_cache, report=report)
     target = plan_target(trt, probe)
     header = PlanFacts(
@@ -162,6 +176,7 @@ def build_plan(
         model_sha256=file_sha256(facts.path),
         key=key,
         plan_sha256=hashlib.sha256(plan).hexdigest(),
+        accuracy=prepared.accuracy,
     )
     write_plan_file(output, plan, header, facts.metadata)
     return read_plan_file(output)

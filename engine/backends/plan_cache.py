@@ -9,19 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from engine.backends.cuda_probe import probe_cuda
 from engine.backends.plan import FORMAT, PlanFacts, PlanFile, read_plan_file
 from engine.backends.plan_build import (
     BuildOptions,
     PlanTarget,
+    Prepare,
     Report,
     build_plan,
     file_sha256,
@@ -96,7 +94,7 @@ class PlanCache:
         options: BuildOptions,
         *,
         library: Library | None = None,
-        calibration: Callable[[], Iterable[NDArray[np.float32]]] = tuple,
+        prepare: Prepare | None = None,
         report: Report | None = None,
     ) -> tuple[PlanFile, str]:
         """Return the plan of a model, from the cache or newly built, and in words which and why.
@@ -107,7 +105,7 @@ class PlanCache:
             model: an ONNX file.
             options: how to build.
             library: `tensorrt` or `tensorrt_rtx`; the installed one where not named.
-            calibration: gives the batches for `int8`; called only where a plan must be built.
+            prepare: gives the ONNX in its precision, as for `build_plan`; called only where a plan must be built.
             report: called with the fraction done and the phase.
 
         Raises:
@@ -126,7 +124,7 @@ class PlanCache:
                 self.path(model, options, key),
                 options,
                 library=trt.library,
-                calibration=calibration() if options.precision == "int8" else (),
+                prepare=prepare,
                 timing_cache=self.folder / f"timing-{trt.library}-{trt.version}.cache",
                 report=report,
                 key=key,

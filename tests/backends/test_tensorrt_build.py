@@ -18,8 +18,9 @@ from engine.backends.base import BackendOptions, ImageInput
 from engine.backends.cuda_probe import probe_cuda
 from engine.backends.files import read_model_file
 from engine.backends.plan import read_plan_file
-from engine.backends.plan_build import BuildOptions, build_plan
+from engine.backends.plan_build import BuildOptions, Prepared, build_plan
 from engine.backends.plan_cache import PlanCache
+from engine.backends.plan_precision import with_precision
 from engine.backends.tensorrt import TensorRtBackend
 from engine.backends.tensorrt_api import PhaseTree, installed_libraries, load_tensorrt
 from engine.errors import ConfigError, ModelError
@@ -43,9 +44,13 @@ def calibration() -> Iterator[NDArray[np.float32]]:
 def test_the_demo_model_becomes_a_plan_that_describes_itself(tmp_path: Path, precision):
     output = tmp_path / "demo.plan"
     options = BuildOptions(precision, (1, 4, 8))
-    built = build_plan(demo_model(), output, options, library=RTX, calibration=calibration())
+    content, _ = with_precision(demo_model(), precision, calibration())
+    built = build_plan(
+        demo_model(), output, options, library=RTX, prepare=lambda: Prepared(content, {"agreement": 0.9})
+    )
     assert built.facts is not None
     assert (built.facts.library, built.facts.precision, built.facts.batch) == (RTX, precision, (1, 4, 8))
+    assert built.facts.accuracy == {"agreement": 0.9}
     assert built.plan()[:4] == b"vtrt"
     found = read_model_file(output)
     assert [str(spec) for spec in found.inputs] == ["images (?, 3, 416, 416) float32"]

@@ -1,0 +1,127 @@
+"""`framewire build`: from an ONNX model to a TensorRT plan, cached, with the accuracy gate for INT8."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.backends.plan import PlanFile
+from engine.backends.plan_build import BuildOptions, Prepare, Report, build_plan, parse_batch
+from engine.backends.plan_cache import PlanCache
+from engine.backends.plan_precision import PRECISIONS
+from engine.backends.tensorrt_api import LIBRARIES, Library
+from engine.detection.model import ModelFacts, inspect_model
+from engine.errors import ConfigError
+from pipelines.plan_gate import DEFAULT_MAX_LOSS, images_id, prepare_int8
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What `framewire build` was asked for; see `BuildOptions` for the meaning.
+
+    Attributes:
+        model: an ONNX file.
+        output: the plan file to write; None puts it into the cache.
+        precision: `fp16`, `fp32` or `int8`.
+        batch: `N`, `MIN:MAX` or `MIN:FAVOURITE:MAX`.
+        size: rows and columns, for models that leave them open.
+        workspace_mib: GPU memory for building.
+        dla: core of a Jetson's deep learning accelerator.
+        images: folder of pictures for `int8`.
+        max_loss: share of boxes in which `int8` may differ from FP32.
+        library: `tensorrt`, `tensorrt_rtx`, or None for the installed one.
+        cache_dir: folder of plans; None is the model's own folder.
+    """
+
+    model: str
+    output: str | None = None
+    precision: str = "fp16"
+    batch: str = "1"
+    size: int | tuple[int, int] | None = None
+    workspace_mib: int | None = None
+    dla: int | None = None
+    images: str | None = None
+    max_loss: float = DEFAULT_MAX_LOSS
+    library: str | None = None
+    cache_dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What came of it."""
+
+    plan: PlanFile
+    reason: str
+    wall_s: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for a summary."""
+        facts = asdict(self.plan.facts) if self.plan.facts else {}
+        return {
+            "plan": str(self.plan.path),
+            "reason": self.reason,
+            "wall_s": round(self.wall_s, 2),
+            "size_mb": round(self.plan.path.stat().st_size / 1e6, 2),
+            **facts,
+            "inputs": [str(spec) for spec in self.plan.facts.inputs] if self.plan.facts else [],
+            "outputs": [str(spec) for spec in self.plan.facts.outputs] if self.plan.facts else [],
+        }
+
+
+def build(request: BuildRequest, report: Report | None = None) -> BuildResult:
+    """Build a plan, or find it in the cache.
+
+    Args:
+        request: what to build.
+        report: called with the fraction done and the phase; what it raises cancels the build.
+
+    Raises:
+        ModelError: the model is broken or not supported, or INT8 loses too much.
+        ConfigError: a request that cannot work here, with the remedy.
+        MissingDependencyError: no TensorRT.
+    """
+    started_ns = time.monotonic_ns()
+    facts = inspect_model(request.model, size=request.size)
+    options = _options(request, facts)
+    library = _library(request.library)
+    prepare = _prepare(request, facts)
+    if request.output is not None:
+        plan = build_plan(facts.path, Path(request.output), options, library=library, prepare=prepare, report=report)
+        reason = "built now, as asked for"
+    else:
+        cache = PlanCache(Path(request.cache_dir) if request.cache_dir else facts.path.parent)
+        plan, reason = cache.get_or_build(facts.path, options, library=library, prepare=prepare, report=report)
+    return BuildResult(plan, reason, (time.monotonic_ns() - started_ns) / 1e9)
+
+
+def _options(request: BuildRequest, facts: ModelFacts) -> BuildOptions:
+    if request.precision not in PRECISIONS:
+        raise ConfigError(f'precision "{request.precision}": expected {", ".join(PRECISIONS)}')
+    return BuildOptions(
+        precision=request.precision,
+        batch=parse_batch(request.batch),
+        size_hw=facts.size_hw,
+        workspace_mib=request.workspace_mib,
+        dla_core=request.dla,
+        calibration_id=images_id(Path(request.images)) if request.images and request.precision == "int8" else "",
+    )
+
+
+def _prepare(request: BuildRequest, facts: ModelFacts) -> Prepare | None:
+    if request.precision != "int8":
+        return None
+    if request.images is None:
+        raise ConfigError("INT8 needs pictures like those the model will see: --images FOLDER, 200 or so, no labels")
+    images = Path(request.images)
+    return lambda: prepare_int8(facts, images, request.max_loss)
+
+
+def _library(name: str | None) -> Library | None:
+    if name is None:
+        return None
+    wanted = name.replace("-", "_")
+    if wanted not in LIBRARIES:
+        raise ConfigError(f'library "{name}": expected {" or ".join(LIBRARIES)}')
+    return wanted

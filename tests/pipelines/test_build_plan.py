@@ -1,0 +1,135 @@
+"""`framewire build`: the request, the INT8 gate, and a real plan where TensorRT-RTX is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from engine.assets import demo_clip, demo_model
+from engine.backends.tensorrt_api import installed_libraries
+from engine.data import Detections, Frame
+from engine.detection.model import inspect_model
+from engine.errors import ConfigError, ModelError
+from engine.protocols import DetectorBase
+from pipelines import plan_gate
+from pipelines.build_plan import BuildRequest, build
+from pipelines.plan_gate import Agreement, agreement, calibration_batches, images_id, matches, prepare_int8
+
+needs_rtx = pytest.mark.skipif(
+    "tensorrt_rtx" not in installed_libraries(), reason="tensorrt_rtx is not installed: pip install tensorrt-rtx"
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty frames of the demo clip as PNG files."""
+    cv2 = pytest.importorskip("cv2")
+    folder = tmp_path_factory.mktemp("pictures")
+    with av.open(str(demo_clip())) as container:
+        for index, frame in enumerate(container.decode(video=0)):
+            if index % 15 == 0:
+                cv2.imwrite(str(folder / f"{index:04}.png"), frame.to_ndarray(format="bgr24"))
+    return folder
+
+
+def boxes(*rows: tuple[float, float, float, float, int]) -> Detections:
+    return Detections([row[:4] for row in rows], [0.9] * len(rows), [row[4] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        pytest.param(boxes(), boxes(), 0, id="nothing"),
+        pytest.param(boxes((0, 0, 9, 9, 1)), boxes(), 0, id="only one finds it"),
+        pytest.param(boxes((0, 0, 9, 9, 1)), boxes((1, 0, 10, 9, 1)), 1, id="moved a little"),
+        pytest.param(boxes((0, 0, 9, 9, 1)), boxes((6, 0, 15, 9, 1)), 0, id="moved too far"),
+        pytest.param(boxes((0, 0, 9, 9, 1)), boxes((0, 0, 9, 9, 2)), 0, id="another class"),
+        pytest.param(boxes((0, 0, 9, 9, 1), (0, 1, 9, 9, 1)), boxes((0, 0, 9, 9, 1)), 1, id="two for one"),
+    ],
+)
+def test_a_match_is_one_box_of_each(first: Detections, second: Detections, expected: int):
+    assert matches(first, second) == expected
+
+
+class Fixed(DetectorBase):
+    """Finds the same on every frame."""
+
+    name, class_names, max_batch, depth = "fixed", ("a", "b"), 1, 1
+
+    def __init__(self, found: Detections) -> None:
+        self._found = found
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        return [self._found for _ in frames]
+
+
+def test_agreement_counts_what_both_find(pictures: Path):
+    files = sorted(pictures.iterdir())[:3]
+    found = agreement(Fixed(boxes((0, 0, 9, 9, 0), (20, 0, 29, 9, 1))), Fixed(boxes((0, 0, 9, 9, 0))), files)
+    assert (found.images, found.reference, found.candidate, found.matched) == (3, 6, 3, 3)
+    assert found.value == pytest.approx(2 / 3)
+
+
+def test_calibration_feeds_what_the_detector_feeds(pictures: Path):
+    facts = inspect_model(demo_model())
+    batch = next(calibration_batches(facts, sorted(pictures.iterdir())))
+    assert (batch.shape, batch.dtype) == ((1, 3, 416, 416), np.float32)
+    assert 0 <= batch.min() < 0.1
+    assert 0.9 < batch.max() <= 1
+    np.testing.assert_allclose(batch[:, :, :52], 114 / 255, atol=1e-6)
+
+
+def test_the_gate_lets_a_good_int8_model_through_with_its_numbers(pictures: Path):
+    prepared = prepare_int8(inspect_model(demo_model()), pictures, max_loss=0.5)
+    assert 0.5 < prepared.accuracy["agreement"] <= 1
+    assert prepared.accuracy["images"] == 10
+    assert len(prepared.content) < demo_model().stat().st_size
+
+
+def test_the_gate_refuses_what_loses_too_much_with_the_numbers(monkeypatch: pytest.MonkeyPatch, pictures: Path):
+    monkeypatch.setattr(plan_gate, "with_precision", lambda *arguments: (b"", {}))
+    monkeypatch.setattr(plan_gate, "_gate", lambda facts, content, images: Agreement(0.5, len(images), 60, 40, 25))
+    message = r"agrees with FP32 on 50.0% of the boxes \(25 of 60 found, 40 reported, 10 images\), below 90%.*fp16"
+    with pytest.raises(ModelError, match=message):
+        prepare_int8(inspect_model(demo_model()), pictures)
+
+
+def test_too_few_pictures_are_refused(tmp_path: Path, pictures: Path):
+    (tmp_path / "one.png").write_bytes(next(pictures.iterdir()).read_bytes())
+    with pytest.raises(ConfigError, match="holds 1 images: INT8 needs 20 or more"):
+        prepare_int8(inspect_model(demo_model()), tmp_path)
+
+
+def test_other_pictures_make_another_plan(tmp_path: Path, pictures: Path):
+    (tmp_path / "one.png").write_bytes(next(pictures.iterdir()).read_bytes())
+    assert images_id(tmp_path) != images_id(pictures)
+    assert images_id(pictures) == images_id(pictures)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"precision": "fp8"}, "expected fp32, fp16, int8", id="precision"),
+        pytest.param({"precision": "int8"}, "--images FOLDER", id="int8 without pictures"),
+        pytest.param({"batch": "many"}, "MIN:FAVOURITE:MAX", id="batch"),
+        pytest.param({"library": "cudnn"}, "expected tensorrt or tensorrt_rtx", id="library"),
+    ],
+)
+def test_a_request_that_cannot_work_is_refused(changes: dict[str, str], message: str):
+    with pytest.raises(ConfigError, match=message):
+        build(BuildRequest(str(demo_model()), **changes))  # type: ignore[arg-type]
+
+
+@needs_rtx
+def test_a_plan_is_built_once_and_found_again(tmp_path: Path):
+    request = BuildRequest(str(demo_model()), batch="1:4", library="tensorrt-rtx", cache_dir=str(tmp_path))
+    first, second = build(request), build(request)
+    assert first.reason.startswith("built now")
+    assert second.reason.startswith("built before")
+    summary = second.as_dict()
+    assert summary["inputs"] == ["images (?, 3, 416, 416) float32"]
+    assert (summary["precision"], list(summary["batch"])) == ("fp16", [1, 4, 4])
