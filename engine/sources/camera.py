@@ -52,6 +52,7 @@ def camera_target(uri: str, options: SourceOptions, devices: Path = DEVICES) -> 
         open_timeout_s=options.open_timeout_s,
         read_timeout_s=options.read_timeout_s,
         damage="frame",  # each picture stands for itself
+        decoders=("cpu" if options.decoder == "auto" else options.decoder,),
     )
 
 

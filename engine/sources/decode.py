@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from engine.sources.backlog import Backlog
 from engine.sources.explain import video_errors
+from engine.sources.hardware import CPU, hardware
 
 if TYPE_CHECKING:
     from engine.data import CapturedSource
@@ -26,6 +28,7 @@ KEYFRAME_WAIT_S = 10.0
 DAMAGE_LIMIT_S = 2.0
 MAX_CLOCK_DIFFERENCE_NS = 10 * NS_PER_S
 _PENDING_STAMPS = 64
+_PROOF_ITEMS = 50
 _PRFT = struct.Struct("=qi")
 
 
@@ -44,7 +47,7 @@ class Target:
         read_timeout_s: limit for each read, None for none.
         damage: see `SourceOptions`.
         keyframes_only: decode keyframes alone.
-        decoders: names of decoders to try in this order.
+        decoders: names of decoders to try in this order, or `auto`.
     """
 
     url: str
@@ -102,8 +105,9 @@ class VideoReader:
         av.error.FFmpegError, OSError: it cannot be opened; `explain` says why.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, decoder: str = CPU) -> None:
         self._target = target
+        self._decoder = decoder
         self._errors = video_errors()
         self._container = self._open()
         try:
@@ -115,6 +119,8 @@ class VideoReader:
         self._arrivals: dict[int | None, Stamp] = {}
         self._is_clean = not target.live
         self._backlog = Backlog()
+        self._ahead: list[Picture | Damaged] = []
+        self._items = self._run()
         self._clock_warned = False
         self._decoded = 0
         self._damaged = False
@@ -126,6 +132,7 @@ class VideoReader:
         import av
 
         target, started_ns = self._target, time.monotonic_ns()
+        extra = {} if self._decoder == CPU else {"hwaccel": hardware(self._decoder)}
         try:
             return av.open(
                 target.url,
@@ -133,6 +140,7 @@ class VideoReader:
                 options=dict(target.ffmpeg),
                 timeout=(target.open_timeout_s, target.read_timeout_s),
                 metadata_errors="replace",
+                **extra,
             )
         except self._errors as error:  # out of time, FFmpeg names whatever it was doing
             limit_s = target.open_timeout_s
@@ -169,7 +177,7 @@ class VideoReader:
             "fps": float(rate) if rate else None,
             "frame_count": self._stream.frames or None,
             "codec": context.name,
-            "decoder": "cpu",
+            "decoder": self._decoder,
             "duration_s": duration / 1e6 if duration and duration > 0 else None,
         }
 
@@ -180,6 +188,19 @@ class VideoReader:
 
     def pictures(self) -> Iterator[Picture | Damaged]:
         """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
+        return chain(self._ahead, self._items)
+
+    def delivers(self) -> bool:
+        """Return whether a picture really comes out of the decoder; what was read is kept for `pictures`."""
+        for item in self._items:
+            self._ahead.append(item)
+            if isinstance(item, Picture):
+                return True
+            if len(self._ahead) >= _PROOF_ITEMS:
+                break
+        return False
+
+    def _run(self) -> Iterator[Picture | Damaged]:
         opened_ns = self._whole_ns = time.monotonic_ns()
         for packet in self._packets():
             if self._is_hopeless():

@@ -10,8 +10,9 @@ from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
 from engine.sources.base import SourceBase
 from engine.sources.bgr import BgrImages
-from engine.sources.decode import Damaged, Picture, Target, VideoReader
+from engine.sources.decode import Damaged, Picture, Target
 from engine.sources.explain import explain, video_errors
+from engine.sources.ladder import OpenVideo, open_video
 from engine.sources.pixels import upright
 from engine.sources.uri import redact
 
@@ -40,9 +41,9 @@ class FileSource(SourceBase):
         finally:
             reader.close()
 
-    def _open(self) -> VideoReader:
+    def _open(self) -> OpenVideo:
         try:
-            reader = VideoReader(self._target)
+            reader = open_video(self._target)
         except video_errors() as error:
             raise SourceError(f"cannot open {self.info.uri}: {explain(error)}") from error
         facts = reader.facts
@@ -50,7 +51,7 @@ class FileSource(SourceBase):
         self._describe(**facts)
         return reader
 
-    def _read(self, reader: VideoReader) -> Iterator[Frame]:
+    def _read(self, reader: OpenVideo) -> Iterator[Frame]:
         images = BgrImages()
         damaged = 0
         for item in reader.pictures():
@@ -64,7 +65,7 @@ class FileSource(SourceBase):
                 return
         self._finish(reader, damaged)
 
-    def _finish(self, reader: VideoReader, damaged: int) -> None:
+    def _finish(self, reader: OpenVideo, damaged: int) -> None:
         """Account for what is missing at the end, and say so."""
         missing = self._missing(reader)
         self._lose(missing, "corrupt")
@@ -76,7 +77,7 @@ class FileSource(SourceBase):
         if self._next_id == damaged + missing:
             raise SourceError(f"{self.info.uri} has no frame that can be decoded: check that the file is complete")
 
-    def _missing(self, reader: VideoReader) -> int:
+    def _missing(self, reader: OpenVideo) -> int:
         """Return how many frames of the index are not in the file; only the index of MP4 and MOV is exact."""
         if not reader.container_format.startswith("mov") or self.info.frame_count is None:
             return 0

@@ -1,16 +1,18 @@
-"""GStreamer pipelines for OpenCV's GStreamer reader, foremost those of a Jetson: pure functions from plain values.
+"""GStreamer pipelines for OpenCV's GStreamer reader, foremost those of a Jetson: functions from plain values.
 
 Elements and properties as NVIDIA's L4T documents them (JetPack 6 and 7); CSI, USB and RTSP.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from engine.errors import ConfigError
 
 Codec = Literal["h264", "h265"]
 _APPSINK = "appsink drop=true max-buffers=1 sync=false"
+_RELEASE = Path("/etc/nv_tegra_release")
 _FORBIDDEN = frozenset('"\\\n\r')
 
 
@@ -83,3 +85,14 @@ def _quoted(value: str) -> str:
             "a GStreamer location cannot contain quotes, backslashes or line breaks: write them as %22, %5C"
         )
     return f'"{value}"'
+
+
+def missing_jetson() -> str:
+    """Return why a Jetson's decoder cannot be used here and what to do, or nothing."""
+    if not _RELEASE.exists():
+        return f"jetson: this machine is no Jetson (no {_RELEASE})"
+    import cv2
+
+    if "GStreamer:                   YES" not in cv2.getBuildInformation():
+        return "jetson: this OpenCV has no GStreamer; use JetPack's, and keep pip from installing another over it"
+    return ""

