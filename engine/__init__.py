@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from engine.overlay import Overlay
     from engine.pipeline import Pipeline
     from engine.protocols import Detector, DetectorBase, Sink, SinkBase, Source, Tracker
+    from engine.rules import MotionGate, SourceRules
     from engine.sinks.jsonl import JsonlWriter
     from engine.sinks.video import VideoWriter
     from engine.sinks.window import Window
@@ -56,6 +57,7 @@ _HOMES = {
     "JsonlWriter": "engine.sinks.jsonl",
     "MissingDependencyError": "engine.errors",
     "ModelError": "engine.errors",
+    "MotionGate": "engine.rules",
     "Overlay": "engine.overlay",
     "Packet": "engine.data",
     "Pipeline": "engine.pipeline",
@@ -67,6 +69,7 @@ _HOMES = {
     "Source": "engine.protocols",
     "SourceError": "engine.errors",
     "SourceInfo": "engine.data",
+    "SourceRules": "engine.rules",
     "SourceStatus": "engine.data",
     "StageError": "engine.errors",
     "Subscriber": "engine.subscriber",
@@ -95,6 +98,7 @@ __all__ = [
     "JsonlWriter",
     "MissingDependencyError",
     "ModelError",
+    "MotionGate",
     "Overlay",
     "Packet",
     "Pipeline",
@@ -106,6 +110,7 @@ __all__ = [
     "Source",
     "SourceError",
     "SourceInfo",
+    "SourceRules",
     "SourceStatus",
     "StageError",
     "Subscriber",

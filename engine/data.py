@@ -272,7 +272,8 @@ class Packet:
         published_utc_ns: wall clock at publishing.
         latency_ms: from `frame.captured_ns` to publishing.
         dropped: frames of this source lost since the previous packet, by cause.
-        is_detected: whether the detector ran on this frame; if not, all tracks are predictions.
+        is_detected: whether the detector ran on this frame; if not, all tracks are predictions, or held.
+        is_held: nothing moved, so the detector did not run and the tracks are those of the frame before.
         events: what happened to tracks on this frame.
     """
 
@@ -286,6 +287,7 @@ class Packet:
     latency_ms: float = 0.0
     dropped: Mapping[str, int] = field(default_factory=dict)
     is_detected: bool = True
+    is_held: bool = False
     events: tuple[TrackEvent, ...] = ()
 
 

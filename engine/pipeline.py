@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, Packet, Run, SourceStatus
 from engine.errors import ConfigError, SourceError, StageError
 from engine.protocols import Detector, Sink, Source, Tracker
+from engine.rules import SourceRules
 from engine.stage import Batcher, Stage
 from engine.stages.capture import CaptureStage
 from engine.stages.detect import CollectStage, SubmitStage
@@ -54,6 +55,7 @@ class Pipeline:
         tracker: a prototype; every source gets a `clone()`.
         sinks: outputs.
         options: queueing.
+        rules: by source: regions of interest, ignored places, motion gate.
         engine_id: name of this engine on the wire; the host's name by default.
         clock: time, for tests.
     """
@@ -65,6 +67,7 @@ class Pipeline:
         tracker: Tracker,
         *sinks: Sink,
         options: PipelineOptions | None = None,
+        rules: Mapping[str, SourceRules] | None = None,
         engine_id: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -75,6 +78,7 @@ class Pipeline:
         self.tracker = tracker
         self.sinks = sinks
         self.stats = PipelineStats()
+        self._rules: dict[str, SourceRules] = dict(rules or {})
         self._clock = clock
         self.run_facts = Run(
             engine_id or socket.gethostname(), clock.utc_ns(), detector.name, tuple(detector.class_names)
@@ -218,6 +222,10 @@ class Pipeline:
         """
         self._running_capture(source_id).is_paused = paused
 
+    def set_rules(self, rules: Mapping[str, SourceRules]) -> None:
+        """Replace the rules of all sources, from their next frame on."""
+        self._rules.update(rules)
+
     def exchange_detector(self, detector: Detector) -> None:
         """Go over to another model between two batches; if it cannot be loaded, the one in use stays.
 
@@ -275,9 +283,10 @@ class Pipeline:
             wait_for_collector=collect.join,
             ready=self._ready,
             detect_every=1 if options.detect_every == "auto" else options.detect_every,
+            rules=self._rules,
             clock=clock,
         )
-        track = TrackStage(self.tracker, detected, self._tracked, on_lost=lost, clock=clock)
+        track = TrackStage(self.tracker, detected, self._tracked, on_lost=lost, rules=self._rules, clock=clock)
         captures = [self._capture(source) for source in self.sources]
         if not options.keep_running:
             self._batcher.seal()

@@ -63,6 +63,7 @@ class SourceSnapshot:
     source_id: str
     captured: int
     published: int
+    detected: int
     dropped: Mapping[str, int]
     reconnects: int
     state: SourceState
@@ -79,6 +80,7 @@ class SourceStats:
     source_id: str
     captured: int = 0
     published: int = 0
+    detected: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     reconnects: int = 0
     state: SourceState = "connecting"
@@ -106,10 +108,11 @@ class SourceStats:
             self.state, self.reason = state, reason
             self.reconnects = max(self.reconnects, stream_epoch)
 
-    def add_published(self, latency_ms: float, objects: int, now_ns: int) -> None:
+    def add_published(self, latency_ms: float, objects: int, now_ns: int, *, is_detected: bool = True) -> None:
         """Count a frame that reached the end of the pipeline, with its age there."""
         with self._lock:
             self.published += 1
+            self.detected += is_detected
             self.objects = objects
             self.first_ns = now_ns if self.first_ns is None else self.first_ns
             self.last_ns = now_ns
@@ -144,6 +147,7 @@ class SourceStats:
                 self.source_id,
                 self.captured,
                 self.published,
+                self.detected,
                 dict(self.dropped),
                 self.reconnects,
                 self.state,
@@ -190,6 +194,7 @@ class PipelineStats:
             snapshot.source_id: {
                 "captured": snapshot.captured,
                 "published": snapshot.published,
+                "detected": snapshot.detected,
                 "dropped": {cause: count for cause, count in snapshot.dropped.items() if count},
                 "reconnects": snapshot.reconnects,
             }

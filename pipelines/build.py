@@ -14,12 +14,14 @@ from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.pipeline import Pipeline
 from engine.protocols import Sink, Source, Tracker
+from engine.rules import MotionGate, SourceRules
 from engine.sources.open import open_source
 from engine.sources.uri import name_from_uri, unique_name
 from engine.stages.options import PipelineOptions
 from pipelines.config import Config, PublishConfig, SourceConfig
 
 DEMO = "demo"
+RULES = ("regions", "ignore", "motion_gate")
 
 
 def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None) -> Pipeline:
@@ -44,6 +46,7 @@ def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None)
         options=PipelineOptions(
             **options.model_dump(exclude={"engine_id"}), keep_running=config.control.address != "none"
         ),
+        rules=build_rules(config),
         engine_id=options.engine_id,
     )
 
@@ -70,7 +73,19 @@ def named_sources(config: Config) -> list[tuple[str, SourceConfig]]:
 
 def build_source(config: SourceConfig, source_id: str) -> Source:
     """Return one source, not yet opened. Raises `SourceError` where it cannot exist."""
-    return open_source(config.uri, source_id=source_id, **config.model_dump(exclude={"uri", "source_id"}))
+    options = config.model_dump(exclude={"uri", "source_id", *RULES})
+    return open_source(config.uri, source_id=source_id, **options)
+
+
+def build_rules(config: Config) -> dict[str, SourceRules]:
+    """Return the rules of every source by its name."""
+    rules = {}
+    for source_id, source in named_sources(config):
+        gate = source.motion_gate
+        rules[source_id] = SourceRules(
+            source.regions, source.ignore, None if gate is None else MotionGate(**gate.model_dump())
+        )
+    return rules
 
 
 def build_detector(config: Config, sources: list[SourceInfo]) -> ModelDetector:

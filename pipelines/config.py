@@ -34,6 +34,18 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class MotionGateConfig(Section):
+    """When to skip the detector because nothing moves."""
+
+    min_share: float = Field(
+        0.0005, gt=0, le=1, description="Share of the picture that must change"
+    )
+    min_difference: int = Field(
+        16, ge=1, le=255, description="Grey levels that count as change; raise for noisy cameras"
+    )
+    max_hold_s: float = Field(2.0, gt=0, le=3600, description="Detect at least this often, whatever is seen")
+
+
 class SourceConfig(Section):
     """One camera, stream or file."""
 
@@ -86,6 +98,13 @@ class SourceConfig(Section):
     grow_s: float | None = Field(
         _DEFAULT.grow_s, gt=0, description="Watch a folder until no image came for so long; null: once"
     )
+    regions: list[list[tuple[float, float]]] = Field(
+        default_factory=list, description="Polygons in pixels: keep what stands (lower middle) in one; empty keeps all"
+    )
+    ignore: list[list[tuple[float, float]]] = Field(
+        default_factory=list, description="Polygons in pixels: drop what stands in one"
+    )
+    motion_gate: MotionGateConfig | None = Field(None, description="Skip the detector while nothing moves; null: never")
     ffmpeg: dict[str, str] = Field(default_factory=dict, description="Further options by FFmpeg's names; they win")
 
 

@@ -14,7 +14,7 @@ from engine.detection.detector import ModelDetector
 from engine.detection.load import class_ids
 from engine.errors import ConfigError, EngineError
 from engine.pipeline import Pipeline
-from pipelines.build import build_detector, build_source, named_sources
+from pipelines.build import build_detector, build_rules, build_source, named_sources
 from pipelines.config import Config, assign, load_config, validated
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Reconfigurer:
             if name in self._pipeline.running_sources:
                 self._pipeline.remove_source(name)
             done.append(f"removed {name}")
+        self._pipeline.set_rules(build_rules(new))
         for name, source in fresh.items():
             self._pipeline.add_source(source)
             done.append(f"added {name}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from engine.channel import Channel, ChannelClosedError
@@ -17,8 +17,9 @@ from engine.clock import NS_PER_MS, Clock
 from engine.data import Detections, Frame, Run, SourceStatus
 from engine.errors import EngineError
 from engine.protocols import Detector
+from engine.rules import NO_RULES, SourceRules
 from engine.stage import Batcher, Stage
-from engine.stages.items import Detected, InFlight
+from engine.stages.items import Detected, InFlight, scene_ns
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class SubmitStage(Stage[InFlight]):
         wait_for_collector: Callable[[], object],
         ready: threading.Event,
         detect_every: int,
+        rules: Mapping[str, SourceRules],
         clock: Clock,
     ) -> None:
         super().__init__("detect")
@@ -53,6 +55,7 @@ class SubmitStage(Stage[InFlight]):
         self._wait_for_collector = wait_for_collector
         self._ready = ready
         self._detect_every = detect_every
+        self._rules = rules
         self._seen: Counter[str] = Counter()
         self._clock = clock
 
@@ -76,16 +79,23 @@ class SubmitStage(Stage[InFlight]):
                 self._go_over(*self._next)
             self._slots.get()
             batch = self._batcher.get()
-            due = [frame for frame in batch.frames if self._is_due(frame)]
-            only_tracked = batch.older + [frame for frame in batch.frames if frame not in due]
-            if only_tracked:
-                yield InFlight(only_tracked, None, self._clock.monotonic_ns(), self._run_facts)
+            held = [frame for frame in batch.frames if self._is_still(frame)]
+            due = [frame for frame in batch.frames if frame not in held and self._is_due(frame)]
+            only_tracked = batch.older + [frame for frame in batch.frames if frame not in due and frame not in held]
+            for frames, is_held in ((only_tracked, False), (held, True)):
+                if frames:
+                    yield InFlight(frames, None, self._clock.monotonic_ns(), self._run_facts, is_held)
             if due:
                 yield self._submit(due)
             else:
                 self._slots.put(None)
             for source_id in batch.ended:
                 self._outbox.put(self._ending(source_id))
+
+    def _is_still(self, frame: Frame) -> bool:
+        """Return whether the source's motion gate saw nothing move."""
+        gate = self._rules.get(frame.source_id, NO_RULES).motion_gate
+        return gate is not None and not gate.is_due(frame.image, scene_ns(frame))
 
     def _is_due(self, frame: Frame) -> bool:
         """Return whether the detector is to run on a frame: on the first, and each n-th after it."""
@@ -172,7 +182,7 @@ class CollectStage(Stage["InFlight | SourceStatus"]):
                 frame = left[0]
                 queue_ms = (item.submitted_ns - frame.captured_ns) / NS_PER_MS
                 spent = {} if item.pending is None else item.pending.stage_ms
-                self._outbox.put(Detected(frame, detections, item.run, {"queue": queue_ms, **spent}))
+                self._outbox.put(Detected(frame, detections, item.run, {"queue": queue_ms, **spent}, item.is_held))
                 del left[0]
         finally:
             for frame in left:

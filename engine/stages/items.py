@@ -11,12 +11,16 @@ from engine.protocols import PendingDetections
 
 @dataclass(slots=True)
 class InFlight:
-    """Frames whose detection has been started, or (`pending` is None) that are only to be tracked."""
+    """Frames whose detection has been started, or (`pending` is None) that are only to be tracked.
+
+    `is_held`: nothing moved in them.
+    """
 
     frames: Sequence[Frame]
     pending: PendingDetections | None
     submitted_ns: int
     run: Run
+    is_held: bool = False
 
 
 @dataclass(slots=True)
@@ -27,3 +31,12 @@ class Detected:
     detections: Detections | None
     run: Run
     stage_ms: dict[str, float] = field(default_factory=dict)
+    is_held: bool = False
+
+
+def scene_ns(frame: Frame) -> int:
+    """Return when the frame's scene happened: stream time for a file, capture time for a camera.
+
+    A file may be read faster or slower than it was recorded; its motion goes by its own time.
+    """
+    return frame.pts_ns if frame.captured_source == "file" and frame.pts_ns is not None else frame.captured_ns

@@ -85,7 +85,7 @@ class PublishStage(Stage["Packet | SourceStatus"]):
             sink.write(packet)
         now_ns = self._clock.monotonic_ns()
         latency_ms = (now_ns - item.frame.captured_ns) / NS_PER_MS
-        stats.add_published(latency_ms, len(packet.tracks), now_ns)
+        stats.add_published(latency_ms, len(packet.tracks), now_ns, is_detected=packet.is_detected)
         self._stats.latency.add(latency_ms)
         self._stats.add_stage_ms({**packet.stage_ms, "publish": (now_ns - started_ns) / NS_PER_MS})
         return packet

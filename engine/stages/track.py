@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from engine.channel import Channel
 from engine.clock import NS_PER_MS, Clock
-from engine.data import Detections, Frame, Packet, SourceStatus
+from engine.data import Detections, Frame, Packet, SourceStatus, Tracks
 from engine.protocols import Tracker
+from engine.rules import NO_RULES, SourceRules
 from engine.stage import Stage
-from engine.stages.items import Detected
+from engine.stages.items import Detected, scene_ns
 
 
 class TrackStage(Stage["Detected | SourceStatus"]):
@@ -22,11 +23,14 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         outbox: Channel[Packet | SourceStatus],
         *,
         on_lost: Callable[[Frame, str], None],
+        rules: Mapping[str, SourceRules],
         clock: Clock,
     ) -> None:
         super().__init__("track")
         self._prototype = tracker
         self._trackers: dict[str, Tracker] = {}
+        self._found: dict[str, Detections] = {}
+        self._rules = rules
         self._inbox = inbox
         self._outbox = outbox
         self._on_lost = on_lost
@@ -50,6 +54,7 @@ class TrackStage(Stage["Detected | SourceStatus"]):
 
     def _end(self, source_id: str) -> None:
         """Forget the tracks of a source that ended; if it comes back its ids go on, as ids are never used again."""
+        self._found.pop(source_id, None)
         if source_id in self._trackers:
             self._trackers[source_id].reset()
 
@@ -61,27 +66,34 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         started_ns = self._clock.monotonic_ns()
         if getattr(tracker, "wants_frames", False):
             tracker.observe(frame)  # type: ignore[attr-defined]
-        tracks = tracker.update(item.detections, scene_ns(frame))
+        found = self._detections(item)
+        tracks = tracker.update(found, scene_ns(frame))
+        if item.is_held:
+            tracks = Tracks(tracks.xyxy, tracks.score, tracks.class_id, tracks.track_id, tracks.age)
         events = tracker.events() if hasattr(tracker, "events") else ()
         item.stage_ms["track"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS
         return Packet(
             frame,
-            Detections.empty() if item.detections is None else item.detections,
+            Detections.empty() if found is None or item.is_held else found,
             tracks,
             item.run,
             item.stage_ms,
             is_detected=item.detections is not None,
+            is_held=item.is_held,
             events=tuple(events),
         )
+
+    def _detections(self, item: Detected) -> Detections | None:
+        """Return what the tracker is to be told: of a picture in which nothing moved, what was found before."""
+        source_id = item.frame.source_id
+        if item.is_held:
+            return self._found.get(source_id)
+        if item.detections is None:
+            return None
+        found = self._rules.get(source_id, NO_RULES).keep(item.detections)
+        self._found[source_id] = found
+        return found
 
     def close(self) -> None:
         """Tell the publishing stage that nothing more comes."""
         self._outbox.close()
-
-
-def scene_ns(frame: Frame) -> int:
-    """Return when the frame's scene happened: stream time for a file, capture time for a camera.
-
-    A file may be read faster or slower than it was recorded; its motion goes by its own time.
-    """
-    return frame.pts_ns if frame.captured_source == "file" and frame.pts_ns is not None else frame.captured_ns

@@ -46,7 +46,7 @@ def test_run_accounts_for_every_frame_and_writes_what_it_publishes(tmp_path: Pat
     out = tmp_path / "out.jsonl"
     summary = summary_of(framewire("run", "--source", SYNTHETIC, "--publish", "none", "--jsonl", str(out), "--json"))
     source = summary["sources"]["synthetic"]
-    assert source == {"captured": 40, "published": 40, "dropped": {}, "reconnects": 0}
+    assert source == {"captured": 40, "published": 40, "detected": 40, "dropped": {}, "reconnects": 0}
     assert {"fps", "latency_ms", "stage_ms", "backend", "model", "wall_s", "cpu_s", "max_rss_mb"} <= set(summary)
     assert set(summary["latency_ms"]) == {"p50", "p90", "p99", "max"}
     lines = [json.loads(line) for line in out.read_text().splitlines()]
