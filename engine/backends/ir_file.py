@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
@@ -14,7 +15,8 @@ from engine.backends.files import ModelFile
 from engine.errors import ModelError
 
 MAX_XML_BYTES = 64 << 20
-MAX_YAML_BYTES = 1 << 20
+MAX_YAML_BYTES = 1 << 18
+MAX_YAML_DEPTH = 16
 MAX_RANK = 16
 DTYPE_BY_TYPE: dict[str, str] = {
     "f32": "float32", "f16": "float16", "f64": "float64", "bf16": "bfloat16", "u8": "uint8", "i8": "int8",
@@ -112,8 +114,10 @@ def read_metadata_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     if path.stat().st_size > MAX_YAML_BYTES:
-        raise ModelError(f"{path}: more than 1 MiB: expected the exporter's short list of facts")
+        raise ModelError(f"{path}: more than 256 KiB: expected the exporter's short list of facts")
     text = path.read_text(encoding="utf-8", errors="replace")
+    if _is_deep(text):
+        raise ModelError(f"{path}: nested deeper than {MAX_YAML_DEPTH} levels: expected the exporter's list of facts")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise ModelError(f"{path}: uses YAML aliases: expected the exporter's plain list of facts")
@@ -126,3 +130,13 @@ def read_metadata_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ModelError(f"{path}: holds a {type(values).__name__}: expected keys and values")
     return {str(key): value for key, value in values.items()}
+
+
+def _is_deep(text: str) -> bool:
+    """Return whether brackets, dashes or indentation nest beyond any exporter's use, where the parser gets slow."""
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_YAML_DEPTH:
+            return True
+    return re.search(rf"(?:[-?:]\s+){{{MAX_YAML_DEPTH}}}|^[ ]{{200}}", text, re.MULTILINE) is not None

@@ -48,14 +48,12 @@ class _Found:
 def read_onnx(path: Path) -> ModelFile:
     """Return what an ONNX file says of itself. Raises `ModelError`."""
     found = _Found()
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        view = memoryview(mapped)
-        try:
-            _read_model(view, found)
-        except (ValueError, IndexError) as error:
-            raise ModelError(f"{path}: not an ONNX model, or cut short ({error}): export or copy it again") from error
-        finally:
-            view.release()
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped with its last view
+    try:
+        _read_model(memoryview(mapped), found)
+    except (ValueError, IndexError) as error:
+        raise ModelError(f"{path}: not an ONNX model, or cut short ({error}): export or copy it again") from error
     if not found.has_graph:
         raise ModelError(f"{path}: not an ONNX model: it holds no graph")
     inputs = tuple(spec for spec in found.inputs if spec.name not in found.weights)
