@@ -66,8 +66,18 @@ def drop_sessions(rtsp: Any, server: Any) -> None:
     server.client_filter(lambda _server, _client: rtsp.RTSPFilterResult.REMOVE)
 
 
+def end_with_parent() -> None:
+    """Ask the kernel to end this process when the one that started it ends, however it ends."""
+    import ctypes
+    import signal
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 def main() -> None:
     """Serve until told to quit."""
+    end_with_parent()
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", default="0")
     parser.add_argument("--codec", choices=sorted(ENCODERS), default="h264")
