@@ -14,6 +14,9 @@ from engine.optional import require
 
 TRACE_FRAMES = 40
 REFERENCE_HEIGHT = 720
+MASK_OPACITY = 0.4
+MIN_VISIBILITY = 0.5
+COCO_KEYPOINTS = 17  # the only skeleton whose bones are known here
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class _Style:
 
 
 class Overlay:
-    """Draws the tracks of packets: boxes, labels (id, class, score) and where each track came from.
+    """Draws the tracks of packets: boxes, labels (id, class, score), traces, masks, keypoints, oriented boxes.
 
     The traces are remembered from packet to packet, per source: give each sink an overlay of its own, and call it
     from one thread.
@@ -102,19 +105,56 @@ class _Painter:
                 text_thickness=style.text_thickness,
                 text_padding=style.text_padding,
                 color_lookup=lookup,
+                smart_position=True,
             )
+        self._masks = sv.MaskAnnotator(opacity=MASK_OPACITY, color_lookup=lookup)
+        self._oriented = sv.OrientedBoxAnnotator(thickness=style.thickness, color_lookup=lookup)
+        self._bones = sv.EdgeAnnotator(color=sv.Color.WHITE, thickness=style.thickness)
+        self._joints = sv.VertexAnnotator(color=sv.Color.GREEN, radius=style.thickness + 1)
+        self._keypoints = sv.KeyPoints
 
     def draw(self, packet: Packet) -> NDArray[np.uint8]:
         image: NDArray[np.uint8] = packet.frame.image.copy()
         found = packet.tracks.to_supervision()
-        if self._traces is not None:
+        untracked = bool((packet.tracks.track_id < 0).any())
+        if untracked:  # no identity to colour by, and no way to trace
+            found.tracker_id = found.class_id
+        if self._traces is not None and not untracked:
             image = self._traces.annotate(image, found)
         if len(found) == 0:
             return image
-        image = self._boxes.annotate(image, found)
+        image = self._draw_shapes(image, packet, found)
         if self._texts is not None:
             image = self._texts.annotate(image, found, labels=_texts_of(packet))
         return image
+
+    def _draw_shapes(self, image: NDArray[np.uint8], packet: Packet, found: Any) -> NDArray[np.uint8]:
+        """Draw boxes, and the masks, oriented boxes and keypoints of the tracks that were seen on this frame."""
+        extra, index = packet.detections.extra, packet.tracks.detection_index
+        seen = index != NO_DETECTION
+        if "xyxyxyxy" not in extra or not seen.all():
+            image = self._boxes.annotate(image, found if "xyxyxyxy" not in extra else found[~seen])
+        if not extra or not seen.any():
+            return image
+        shown, rows = found[seen], index[seen]
+        if "mask" in extra:
+            shown.mask = extra["mask"][rows]
+            image = self._masks.annotate(image, shown)
+        if "xyxyxyxy" in extra:
+            shown.data["xyxyxyxy"] = extra["xyxyxyxy"][rows]
+            image = self._oriented.annotate(image, shown)
+        if "keypoints" in extra:
+            image = self._draw_keypoints(image, extra["keypoints"][rows])
+        return image
+
+    def _draw_keypoints(self, image: NDArray[np.uint8], keypoints: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Draw (N, K, 3) keypoints; those that are probably hidden are at the origin for supervision, and left out."""
+        visible = keypoints[..., 2:] >= MIN_VISIBILITY
+        points = self._keypoints(xy=np.where(visible, keypoints[..., :2], 0).astype(np.float32))
+        if keypoints.shape[1] == COCO_KEYPOINTS:
+            image = self._bones.annotate(image, points)
+        drawn: NDArray[np.uint8] = self._joints.annotate(image, points)
+        return drawn
 
 
 def _texts_of(packet: Packet) -> list[str]:

@@ -102,3 +102,36 @@ def test_an_unknown_colouring_is_refused() -> None:
 def test_supervision_is_loaded_only_when_something_is_drawn() -> None:
     program = "import sys, engine.overlay; engine.overlay.Overlay(); sys.exit('supervision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_masks_keypoints_and_oriented_boxes_of_seen_tracks_are_drawn() -> None:
+    image = np.zeros((120, 160, 3), np.uint8)
+    frame = Frame(image, "gate", 0, 0, 0)
+    mask = np.zeros((1, 120, 160), bool)
+    mask[0, 60:70, 60:70] = True
+    keypoints = np.zeros((1, 17, 3), np.float32)
+    keypoints[0, 0] = 100, 30, 0.9
+    keypoints[0, 1] = 20, 100, 0.1  # hidden
+    corners = np.float32([[[110, 80], [150, 90], [145, 110], [105, 100]]])
+    extra = {"mask": mask, "keypoints": keypoints, "xyxyxyxy": corners}
+    detections = Detections([[40, 40, 80, 90]], [0.9], [0], extra)
+    seen = Tracks(detections.xyxy, detections.score, detections.class_id, [1], detection_index=[0])
+    plain = Overlay(labels=False, trace=False)
+    drawn = plain.draw(Packet(frame, detections, seen, Run("e", 0)))
+    assert drawn[65, 65].any(), "mask"
+    assert drawn[30, 100].any(), "keypoint"
+    assert not drawn[100, 20].any(), "hidden keypoint"
+    assert drawn[80:111, 105:151].any(), "oriented box"
+    assert not drawn[40, 60].any(), "the upright box gives way to the oriented one"
+    predicted = Tracks(detections.xyxy, detections.score, detections.class_id, [1])
+    drawn = plain.draw(Packet(frame, detections, predicted, Run("e", 0)))
+    assert not drawn[65, 65].any()
+    assert drawn[40, 60].any()
+
+
+def test_untracked_boxes_are_coloured_by_class() -> None:
+    frame = Frame(np.zeros((120, 160, 3), np.uint8), "gate", 0, 0, 0)
+    tracks = Tracks([[10, 10, 40, 40], [80, 10, 110, 40]], [0.9, 0.9], [0, 1], [-1, -1])
+    drawn = Overlay(labels=False).draw(Packet(frame, Detections.empty(), tracks, Run("e", 0)))
+    assert drawn[10, 20].any()
+    assert drawn[10, 20].tolist() != drawn[10, 90].tolist()
