@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from engine.data import Packet, Run, Tracks
+from engine.data import Detections, Frame, Packet, Run, Tracks
 from engine.errors import ConfigError
 from engine.overlay import Overlay, _texts_of
 from tests.wire.samples import packet
