@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import SourceError
@@ -37,11 +38,7 @@ def camera_target(uri: str, options: SourceOptions, devices: Path = DEVICES) -> 
     """
     device = devices / f"video{uri}" if uri.isdecimal() else Path(uri)
     check_camera(device, devices)
-    ffmpeg = {"fflags": "nobuffer", "flags": "low_delay"}
-    if options.size_wh is not None:
-        ffmpeg["video_size"] = f"{options.size_wh[0]}x{options.size_wh[1]}"
-    if options.fps is not None:
-        ffmpeg["framerate"] = f"{options.fps:g}"
+    ffmpeg = {"fflags": "nobuffer", "flags": "low_delay", **_asked(options)}
     if options.pixel_format is not None:
         ffmpeg["input_format"] = options.pixel_format
     return Target(
@@ -54,6 +51,34 @@ def camera_target(uri: str, options: SourceOptions, devices: Path = DEVICES) -> 
         damage="frame",  # each picture stands for itself
         decoders=("cpu" if options.decoder == "auto" else options.decoder,),
     )
+
+
+def csi_target(uri: str, options: SourceOptions) -> Target:
+    """Return what to open for `csi://N`, the camera on connector N of a Jetson.
+
+    Raises:
+        SourceError: this is no Jetson, its OpenCV has no GStreamer, or N is no number.
+    """
+    from engine.sources.gstreamer import missing_jetson
+
+    number = uri[len("csi://") :]
+    if not number.isdecimal():
+        raise SourceError(f"{uri} is no CSI camera: expected csi://0, csi://1, ...")
+    reason = missing_jetson()
+    if reason:
+        raise SourceError(f"cannot open {uri}: {reason}")
+    target = Target(url=number, format="csi", ffmpeg=_asked(options), live=True, damage="frame", decoders=("jetson",))
+    return replace(target, open_timeout_s=options.open_timeout_s, read_timeout_s=options.read_timeout_s)
+
+
+def _asked(options: SourceOptions) -> dict[str, str]:
+    """Return size and rate asked of a camera, by FFmpeg's names."""
+    asked = {}
+    if options.size_wh is not None:
+        asked["video_size"] = f"{options.size_wh[0]}x{options.size_wh[1]}"
+    if options.fps is not None:
+        asked["framerate"] = f"{options.fps:g}"
+    return asked
 
 
 def check_camera(device: Path, devices: Path = DEVICES) -> None:

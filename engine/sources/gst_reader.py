@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.errors import SourceError
 from engine.sources.decode import Picture, Stamp, Target
-from engine.sources.gstreamer import rtsp_pipeline, usb_pipeline
+from engine.sources.gstreamer import csi_pipeline, rtsp_pipeline, usb_pipeline
 from engine.sources.uri import scheme_of
 
 _DEFAULT_SIZE_WH = (1280, 720)
@@ -29,10 +29,12 @@ def pipelines(target: Target) -> list[str]:
     if scheme_of(target.url) in ("rtsp", "rtsps"):
         transport = target.ffmpeg.get("rtsp_transport", "tcp")
         return [rtsp_pipeline(target.url, codec, transport=transport) for codec in ("h264", "h265")]
-    if target.format == "v4l2":
+    if target.format in ("v4l2", "csi"):
         width, _, height = target.ffmpeg.get("video_size", "").partition("x")
         size_wh = (int(width), int(height)) if height else _DEFAULT_SIZE_WH
         fps = round(float(target.ffmpeg.get("framerate", _DEFAULT_FPS)))
+        if target.format == "csi":
+            return [csi_pipeline(int(target.url), size_wh, fps)]
         return [usb_pipeline(target.url, size_wh, fps, mjpeg=mjpeg) for mjpeg in (True, False)]
     return []
 

@@ -18,7 +18,8 @@ def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = No
 
     Args:
         uri: camera number or `/dev/...` path, `rtsp://`, `http(s)://` and other network addresses, a video file, an
-            image, a folder or glob of images, `synthetic://?width=640&height=480&count=100`, `screen://:0`.
+            image, a folder or glob of images, `synthetic://?width=640&height=480&count=100`, `screen://:0`,
+            `csi://0` on a Jetson.
         source_id: its name; by default the file's stem, the host or `cameraN`.
         options: fields of `SourceOptions`.
 
@@ -78,6 +79,13 @@ def _screen(uri: str, name: str, options: SourceOptions) -> Source:
     from engine.sources.stream import live_source, screen_target
 
     return live_source(screen_target(uri, options), name, options)
+
+
+def _csi(uri: str, name: str, options: SourceOptions) -> Source:
+    from engine.sources.camera import csi_target
+    from engine.sources.stream import live_source
+
+    return live_source(csi_target(uri, options), name, options)
 
 
 def _path(place: str, name: str, options: SourceOptions) -> Source:
@@ -142,4 +150,5 @@ _OPENERS: Mapping[str, Opener] = {
     **dict.fromkeys(_NETWORK, _stream),
     "synthetic": _synthetic,
     "screen": _screen,
+    "csi": _csi,
 }

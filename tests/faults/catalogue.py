@@ -230,8 +230,7 @@ def hanging_reader() -> Outcome:
         lab = Lab(b.server().url, b.healthy())
 
         def begin() -> None:
-            children = [c for c in psutil.Process().children() if "reader_process" in " ".join(c.cmdline())]
-            min(children, key=lambda child: child.create_time()).suspend()
+            psutil.Process(lab.pipeline.sources[0]._reader._process.pid).suspend()  # type: ignore[attr-defined]
 
         return examine(lab, begin, nothing, during_s=8.0)
 

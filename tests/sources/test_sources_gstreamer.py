@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, SourceError
 from engine.sources.decode import Target
 from engine.sources.gst_reader import pipelines
-from engine.sources.gstreamer import csi_pipeline, rtsp_pipeline, usb_pipeline
+from engine.sources.gstreamer import csi_pipeline, missing_jetson, rtsp_pipeline, usb_pipeline
+from engine.sources.open import open_source
 
 TAIL = (
     "nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! "
@@ -65,3 +66,18 @@ def test_a_usb_camera_is_asked_for_its_size_and_rate() -> None:
 
 def test_a_file_has_no_pipeline() -> None:
     assert pipelines(Target("clip.mp4")) == []
+
+
+def test_a_csi_camera_has_one_pipeline() -> None:
+    target = Target("1", format="csi", ffmpeg={"video_size": "1920x1080"})
+    (line,) = pipelines(target)
+    assert line.startswith("nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1920,height=1080")
+
+
+def test_a_csi_camera_off_a_jetson_says_so() -> None:
+    if not missing_jetson():
+        pytest.skip("this is a Jetson")
+    with pytest.raises(SourceError, match="no Jetson|no GStreamer"):
+        open_source("csi://0")
+    with pytest.raises(SourceError, match="expected csi://0"):
+        open_source("csi://front")

@@ -1,0 +1,27 @@
+"""Many cameras on one detector that is too slow for all of them: each gets its share, and no more waits than needed."""
+
+from __future__ import annotations
+
+import threading
+
+from engine.pipeline import Pipeline, PipelineOptions
+from engine.sources.open import open_source
+from tests.fakes import OneTracker, PixelDetector
+from tests.faults.lab import is_accounted, summary
+
+CAMERAS = 16
+
+
+def test_sixteen_cameras_share_a_detector_that_is_too_slow() -> None:
+    uri = "synthetic://?width=160&height=120&fps=20&realtime=1&objects=1"
+    sources = [open_source(uri, source_id=f"cam{number}") for number in range(CAMERAS)]
+    detector = PixelDetector(work_s=0.04, max_batch=4)
+    pipeline = Pipeline(sources, detector, OneTracker(), options=PipelineOptions(max_age_ms=1000))
+    pipeline.start()
+    threading.Event().wait(4.0)
+    assert pipeline.stop()
+    counted = summary(pipeline)
+    published = [facts["published"] for facts in counted.values()]
+    assert is_accounted(counted)
+    assert min(published) >= 0.9 * max(published) - 2, published
+    assert any(facts["dropped"].get("overflow") for facts in counted.values()), "the detector was too slow"
