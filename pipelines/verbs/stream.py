@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -65,7 +65,7 @@ def record(
             stopping=lambda: interrupt.requested,
             **_curve(server_key, keys),
         )
-    console.show(asdict(done), as_json=as_json)
+    console.show(_plain(done), as_json=as_json)
 
 
 def replay(
@@ -85,7 +85,7 @@ def replay(
         pace = None if speed == "max" else float(speed)
     except ValueError as error:
         raise ConfigError(f"speed is {speed!r}: give a number such as 2.0, or max") from error
-    console.show(asdict(replay_file(path, publish, ReplayOptions(pace, start, end, wait))), as_json=as_json)
+    console.show(_plain(replay_file(path, publish, ReplayOptions(pace, start, end, wait))), as_json=as_json)
 
 
 def bridge(
@@ -108,7 +108,7 @@ def bridge(
     with Interrupt() as interrupt, Subscriber(address, topic or ["v1/"], **_curve(server_key, keys)) as subscriber:
         done = run_bridge(subscriber, _target(to), count=count, stopping=lambda: interrupt.requested)
     if to != "-":
-        console.show(asdict(done), as_json=as_json)
+        console.show(_plain(done), as_json=as_json)
 
 
 def keys(
@@ -161,3 +161,9 @@ def _serve_browsers(address: str, to: str, topics: list[str]) -> None:
 
     url = urlsplit(to)
     asyncio.run(WebSocketBridge(address, host=url.hostname or "127.0.0.1", port=url.port or 8765, topics=topics).run())
+
+
+def _plain(summary: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass; counters become plain tables (`asdict` cannot copy them)."""
+    values = {one.name: getattr(summary, one.name) for one in fields(summary)}
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
