@@ -135,12 +135,13 @@ def rle_from_mask(mask: NDArray[Any]) -> Rle:
     >>> rle_from_mask(np.array([[0, 1], [0, 1]])).counts
     [2, 2]
     """
-    flat = np.asarray(mask, dtype=np.bool_).ravel(order="F")
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    counts = np.diff(np.concatenate(([0], edges, [flat.size]))).tolist()
-    if flat.size and flat[0]:
-        counts.insert(0, 0)
-    return Rle(size=[int(mask.shape[0]), int(mask.shape[1])], counts=counts)
+    mask = np.asarray(mask, dtype=np.bool_)
+    height, width = mask.shape
+    edges = _run_edges(mask) if mask.any() else np.zeros(0, np.int64)
+    counts = np.diff(np.concatenate(([0], edges, [height * width]))).tolist()
+    if edges.size and counts[-1] == 0:
+        counts.pop()
+    return Rle(size=[height, width], counts=counts)
 
 
 def mask_from_rle(rle: Rle) -> NDArray[np.bool_]:
@@ -171,6 +172,26 @@ def _objects(tracks: Tracks, extra: Mapping[str, NDArray[Any]], names: tuple[str
     if extra:
         columns += _extra_columns(tracks.detection_index.tolist(), extra, names)
     return list(map(TrackedObject, *columns))
+
+
+def _run_edges(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return where runs of ones begin and end, columns first; looks only at the rectangle that holds the ones."""
+    height = mask.shape[0]
+    rows = np.flatnonzero(mask.any(axis=1))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[top:bottom].any(axis=0))
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    if top > 0:  # a row of zeros keeps the runs of neighbouring columns apart
+        top -= 1
+    elif bottom < height:
+        bottom += 1
+    flat = mask[top:bottom, left:right].ravel(order="F").view(np.int8)
+    edges = np.flatnonzero(np.diff(flat, prepend=0, append=0))
+    edges[1::2] -= 1  # an end is counted from the last pixel of its run, which is in the same column
+    column, row = np.divmod(edges, bottom - top)
+    found: NDArray[np.int64] = ((left + column) * height + top + row).astype(np.int64)
+    found[1::2] += 1
+    return found
 
 
 def _rounded(values: NDArray[Any], decimals: int) -> list[Any]:

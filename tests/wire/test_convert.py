@@ -95,11 +95,27 @@ def test_task_columns_follow_the_detection_that_a_track_matched() -> None:
     assert decode(encode(message, "msgpack")) == message
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_mask_survives_its_run_lengths(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    mask = rng.random((rng.integers(1, 9), rng.integers(1, 9))) < 0.5
-    np.testing.assert_array_equal(mask_from_rle(rle_from_mask(mask)), mask)
+def plain_run_lengths(mask: np.ndarray) -> list[int]:
+    """Count runs pixel by pixel, columns first, beginning with zeros."""
+    counts, value = [0], 0
+    for pixel in mask.ravel(order="F").astype(int).tolist():
+        if pixel != value:
+            counts.append(0)
+            value = pixel
+        counts[-1] += 1
+    return counts
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_a_mask_survives_its_run_lengths(share: float) -> None:
+    rng = np.random.default_rng(int(100 * share))
+    for _ in range(200):
+        mask = np.zeros((rng.integers(1, 9), rng.integers(1, 9)), np.bool_)
+        rows, columns = (slice(*sorted(rng.integers(0, size + 1, 2))) for size in mask.shape)
+        mask[rows, columns] = rng.random(mask[rows, columns].shape) < share
+        rle = rle_from_mask(mask)
+        assert rle.counts == plain_run_lengths(mask)
+        np.testing.assert_array_equal(mask_from_rle(rle), mask)
 
 
 @pytest.mark.parametrize(
