@@ -7,29 +7,22 @@ nothing here imports numpy, and PyAV is imported when a video is opened.
 from __future__ import annotations
 
 import logging
-import struct
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from engine.sources.backlog import Backlog
+from engine.sources.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
+from engine.sources.backlog import Overload
 from engine.sources.explain import video_errors
 from engine.sources.hardware import CPU, hardware
 
-if TYPE_CHECKING:
-    from engine.data import CapturedSource
-
 logger = logging.getLogger(__name__)
-NS_PER_S = 1_000_000_000
 KEYFRAME_WAIT_S = 10.0
 DAMAGE_LIMIT_S = 2.0
-MAX_CLOCK_DIFFERENCE_NS = 10 * NS_PER_S
-_PENDING_STAMPS = 64
 _PROOF_ITEMS = 50
-_PRFT = struct.Struct("=qi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +57,6 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """When a frame was captured.
-
-    Attributes:
-        captured_ns: monotonic clock, right after the blocking read returned, less the time that the network is known
-            to have held the frame back.
-        captured_utc_ns: wall clock of the capture.
-        pts_ns: stream time, None where there is none.
-        captured_source: how `captured_utc_ns` is known.
-        captured_error_ns: bound of its error, None where unknown.
-    """
-
-    captured_ns: int
-    captured_utc_ns: int
-    pts_ns: int | None
-    captured_source: CapturedSource = "arrival"
-    captured_error_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Picture:
     """A decoded `av.VideoFrame` and its times."""
 
@@ -92,10 +65,11 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Damaged:
-    """Frames that could not be decoded, or only with damage."""
+class Missed:
+    """Frames that were not decoded, or only with damage (`corrupt`), or left out to keep up (`stale`)."""
 
     count: int
+    cause: str
 
 
 class VideoReader:
@@ -116,12 +90,12 @@ class VideoReader:
             self._container.close()
             raise
         self._time_base = Fraction(self._stream.time_base)
-        self._arrivals: dict[int | None, Stamp] = {}
+        self._arrivals = Arrivals(self._time_base)
+        self._overload = Overload()
+        self._is_overloaded = False
         self._is_clean = not target.live
-        self._backlog = Backlog()
-        self._ahead: list[Picture | Damaged] = []
+        self._ahead: list[Picture | Missed] = []
         self._items = self._run()
-        self._clock_warned = False
         self._decoded = 0
         self._damaged = False
         self._whole_ns = 0
@@ -186,7 +160,7 @@ class VideoReader:
         """FFmpeg's name of the container."""
         return str(self._container.format.name)
 
-    def pictures(self) -> Iterator[Picture | Damaged]:
+    def pictures(self) -> Iterator[Picture | Missed]:
         """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
         return chain(self._ahead, self._items)
 
@@ -200,17 +174,19 @@ class VideoReader:
                 break
         return False
 
-    def _run(self) -> Iterator[Picture | Damaged]:
+    def _run(self) -> Iterator[Picture | Missed]:
         opened_ns = self._whole_ns = time.monotonic_ns()
         for packet in self._packets():
             if self._is_hopeless():
                 return
             if self._is_clean or packet is None or packet.is_keyframe or self._cannot_wait(opened_ns):
-                self._is_clean = True
+                self._is_clean, self._is_overloaded = True, False
                 yield from self._decode(packet)
+            elif self._is_overloaded:
+                yield Missed(1, "stale")
             elif self._decoded and packet.size:  # before the first keyframe there is nothing to lose
                 self._damaged = True
-                yield Damaged(1)
+                yield Missed(1, "corrupt")
 
     def _is_hopeless(self) -> bool:
         """Return whether only damage has come for a while: a new connection begins with a keyframe, and the codec."""
@@ -236,7 +212,7 @@ class VideoReader:
                     raise TimeoutError(f"no frame within {self._target.read_timeout_s:g} s")
                 if packet.size:
                     self.packets += 1
-                    self._note_arrival(packet)
+                    self._note_arrival(packet, time.monotonic_ns() - asked_ns)
                 yield packet
                 asked_ns = time.monotonic_ns()
         except self._errors as error:
@@ -244,7 +220,16 @@ class VideoReader:
             if not self._target.live:
                 yield None
 
-    def _decode(self, packet: Any) -> Iterator[Picture | Damaged]:
+    def _note_arrival(self, packet: Any, waited_ns: int) -> None:
+        """Note when a live packet came; if decoding cannot keep up, go on at the next keyframe."""
+        if not self._target.live:
+            return
+        late_ns = self._arrivals.note(packet, waited_ns)
+        if self._overload.is_behind(time.monotonic_ns(), late_ns) and self._is_clean:
+            logger.info("decoding is %.1f s behind the camera: it goes on at the next keyframe", late_ns / NS_PER_S)
+            self._is_clean, self._is_overloaded = False, True
+
+    def _decode(self, packet: Any) -> Iterator[Picture | Missed]:
         if packet is not None and packet.is_corrupt and self._target.damage != "keep":
             yield self._damage()
             return
@@ -262,51 +247,16 @@ class VideoReader:
                 self._damaged, self._whole_ns = False, time.monotonic_ns()
                 yield Picture(frame, self._stamp(frame))
 
-    def _damage(self) -> Damaged:
+    def _damage(self) -> Missed:
         self._damaged = True
         if self._target.damage == "until_keyframe":
             self._is_clean = False
-        return Damaged(1)
-
-    def _note_arrival(self, packet: Any) -> None:
-        """Remember when a live packet came; its frame is found by its stream time."""
-        if not self._target.live:
-            return
-        while len(self._arrivals) >= _PENDING_STAMPS:
-            del self._arrivals[next(iter(self._arrivals))]
-        now_ns, utc_ns, pts_ns = time.monotonic_ns(), time.time_ns(), self._pts_ns(packet.pts)
-        late_ns = self._backlog.late_ns(now_ns, pts_ns)
-        camera_ns = self._camera_clock(packet, utc_ns)
-        source: CapturedSource = "arrival" if camera_ns is None else "rtcp"
-        self._arrivals[packet.pts] = Stamp(now_ns - late_ns, camera_ns or utc_ns - late_ns, pts_ns, source)
-
-    def _camera_clock(self, packet: Any, utc_ns: int) -> int | None:
-        """Return the capture time that the camera reports by RTCP (side data `prft`, PyAV 18), if plausible."""
-        if not hasattr(packet, "iter_sidedata"):
-            return None
-        for item in packet.iter_sidedata():
-            if item.data_type == "prft":
-                camera_ns = int(_PRFT.unpack_from(memoryview(item))[0]) * 1000
-                if abs(camera_ns - utc_ns) < MAX_CLOCK_DIFFERENCE_NS:
-                    return camera_ns
-                self._warn_clock((camera_ns - utc_ns) / NS_PER_S)
-        return None
-
-    def _warn_clock(self, difference_s: float) -> None:
-        if not self._clock_warned:
-            self._clock_warned = True
-            logger.warning("the camera's clock is %.0f s off: its times are not used; set its NTP server", difference_s)
-
-    def _pts_ns(self, pts: int | None) -> int | None:
-        if pts is None:
-            return None
-        return pts * self._time_base.numerator * NS_PER_S // self._time_base.denominator
+        return Missed(1, "corrupt")
 
     def _stamp(self, frame: Any) -> Stamp:
-        if not self._target.live:
-            return Stamp(time.monotonic_ns(), time.time_ns(), self._pts_ns(frame.pts), "file")
-        stamp = self._arrivals.pop(frame.pts, None)
-        return stamp or Stamp(time.monotonic_ns(), time.time_ns(), self._pts_ns(frame.pts))
+        if self._target.live:
+            return self._arrivals.stamp(frame.pts)
+        return Stamp(time.monotonic_ns(), time.time_ns(), pts_ns(frame.pts, self._time_base), "file")
 
     def close(self) -> None:
         """Close it; harmless when repeated."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.sources.decode import Stamp
+from engine.sources.arrivals import Stamp
 
 
 @dataclass(frozen=True, slots=True)

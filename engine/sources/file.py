@@ -10,7 +10,7 @@ from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
 from engine.sources.base import SourceBase
 from engine.sources.bgr import BgrImages
-from engine.sources.decode import Damaged, Picture, Target
+from engine.sources.decode import Missed, Picture, Target
 from engine.sources.explain import explain, video_errors
 from engine.sources.ladder import OpenVideo, open_video
 from engine.sources.pixels import upright
@@ -55,7 +55,7 @@ class FileSource(SourceBase):
         images = BgrImages()
         damaged = 0
         for item in reader.pictures():
-            if isinstance(item, Damaged):
+            if isinstance(item, Missed):
                 damaged += item.count
                 self._lose(item.count, "corrupt")
             elif isinstance(item, Picture):

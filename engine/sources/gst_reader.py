@@ -12,7 +12,8 @@ from itertools import chain
 from typing import Any
 
 from engine.errors import SourceError
-from engine.sources.decode import Picture, Stamp, Target
+from engine.sources.arrivals import Stamp
+from engine.sources.decode import Picture, Target
 from engine.sources.gstreamer import csi_pipeline, rtsp_pipeline, usb_pipeline
 from engine.sources.uri import scheme_of
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Protocol
 
-from engine.sources.decode import Damaged, Picture, Target, VideoReader
+from engine.sources.decode import Missed, Picture, Target, VideoReader
 from engine.sources.explain import explain, video_errors
 from engine.sources.hardware import CPU, DEVICE_TYPES, missing
 
@@ -32,7 +32,7 @@ class OpenVideo(Protocol):
     def container_format(self) -> str:
         """FFmpeg's name of the container."""
 
-    def pictures(self) -> Iterator[Picture | Damaged]:
+    def pictures(self) -> Iterator[Picture | Missed]:
         """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
 
     def delivers(self) -> bool:

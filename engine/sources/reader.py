@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from engine.errors import SourceError
+from engine.sources.arrivals import Stamp
 from engine.sources.bgr import BgrImages
-from engine.sources.decode import Damaged, Stamp, Target
+from engine.sources.decode import Missed, Target
 from engine.sources.events import Arrived, Event, Finished, Lost, Opened
 from engine.sources.explain import explain, video_errors
 from engine.sources.ladder import open_video
@@ -239,8 +240,8 @@ class ThreadReader:
             yield Opened(reader.facts)
             images = BgrImages()
             for item in reader.pictures():
-                if isinstance(item, Damaged):
-                    yield Lost(item.count, "corrupt")
+                if isinstance(item, Missed):
+                    yield Lost(item.count, item.cause)
                     continue
                 image = images.image(item.frame)
                 yield Arrived(upright(image, item.frame.rotation), item.stamp)

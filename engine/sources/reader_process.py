@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from engine.sources.convert import BgrConverter
-from engine.sources.decode import Damaged, Picture, Target
+from engine.sources.decode import Missed, Picture, Target
 from engine.sources.explain import explain, video_errors
 from engine.sources.ladder import OpenVideo, open_video
 from engine.sources.ring import Meta, Ring
@@ -88,8 +88,8 @@ def _stream(target: Target, connection: Connection, ring: Ring) -> dict[str, Any
         connection.send_bytes(json.dumps({"opened": reader.facts}).encode())
         convert = BgrConverter()
         for item in reader.pictures():
-            if isinstance(item, Damaged):
-                ring.add_corrupt(item.count)
+            if isinstance(item, Missed):
+                ring.add_lost(item.count, item.cause)
             else:
                 _hand_over(item, convert, connection, ring)
             if _is_stopped(connection, wait=not target.live and not ring.is_empty):

@@ -147,10 +147,13 @@ class Ring:
                 header.stale += 1
         return previous == 0
 
-    def add_corrupt(self, count: int) -> None:
-        """Count pictures that could not be decoded."""
+    def add_lost(self, count: int, cause: str) -> None:
+        """Count pictures that were not decoded, by cause (`stale` or `corrupt`)."""
         with self._locked() as header:
-            header.corrupt += count
+            if cause == "stale":
+                header.stale += count
+            else:
+                header.corrupt += count
 
     @property
     def is_empty(self) -> bool:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from engine.sources.backlog import Backlog
+from engine.errors import SourceError
+from engine.sources.backlog import Backlog, Overload
+from engine.sources.decode import VideoReader
+from engine.sources.open import open_source
+from engine.sources.synthetic import number_in_image
+from tests.faults.cameras import transport_stream
+from tests.media import Recorder, encode_clip, numbered_images
 
 MS = 1_000_000
 
 
 def lateness(arrivals_ms: list[int], pts_ms: list[int | None]) -> list[int]:
-    backlog = Backlog()
-    return [
-        backlog.late_ns(arrival * MS, None if pts is None else pts * MS) // MS
-        for arrival, pts in zip(arrivals_ms, pts_ms, strict=True)
-    ]
+    backlog, previous_ms, late = Backlog(), 0, []
+    for arrival, pts in zip(arrivals_ms, pts_ms, strict=True):
+        waited_ns = (arrival - previous_ms) * MS
+        late.append(backlog.late_ns(arrival * MS, None if pts is None else pts * MS, waited_ns) // MS)
+        previous_ms = arrival
+    return late
 
 
 @pytest.mark.parametrize(
@@ -39,3 +51,40 @@ def test_lateness(arrivals: list[int], pts: list[int | None], late: list[int]) -
 def test_a_burst_that_catches_up_ends_at_zero() -> None:
     arrivals = [0, 1000, *(1000 + n for n in range(1, 40))]
     assert lateness(arrivals, [40 * n for n in range(41)])[-1] == 0
+
+
+def test_a_decoder_that_is_too_slow_makes_frames_older_and_older() -> None:
+    backlog = Backlog()
+    late = [backlog.late_ns(60 * n * MS, 40 * n * MS, 0) // MS for n in range(50)]
+    assert late == [20 * n for n in range(50)]
+
+
+def test_a_decoder_that_is_too_slow_is_overloaded_and_one_that_catches_up_is_not() -> None:
+    slow, quick = Overload(), Overload()
+    assert any(slow.is_behind(60 * n * MS, 20 * n * MS) for n in range(50))
+    assert not any(quick.is_behind(5 * n * MS, (8000 - 35 * n) * MS) for n in range(230))
+
+
+def test_live_frames_stay_current_with_a_decoder_that_is_too_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoding takes twice the camera's interval: without giving up frames, the last would be 5 s late."""
+    clip = encode_clip(tmp_path / "a.ts", numbered_images(125), options={"tune": "zerolatency", "g": "10"})
+    real = VideoReader._decode
+
+    def slow(reader: VideoReader, packet: Any) -> Any:
+        threading.Event().wait(0.08)
+        return real(reader, packet)
+
+    monkeypatch.setattr(VideoReader, "_decode", slow)
+    with transport_stream([clip], 5.0) as port:
+        source, recorder = open_source(f"tcp://127.0.0.1:{port}", reader="thread", reconnect=False), Recorder()
+        source.attach(recorder)
+        frames = []
+        with suppress(SourceError):
+            frames.extend(source)
+    lags = [frame.captured_ns - (frame.pts_ns or 0) for frame in frames]
+    assert recorder.losses["stale"] > 20
+    assert not recorder.losses["corrupt"]
+    assert number_in_image(frames[-1].image) > 100
+    assert max(lags) - min(lags) < 700 * MS, "captured_ns tells the camera's time, not the reader's"

@@ -20,7 +20,8 @@ import pytest
 from engine.clock import FakeClock
 from engine.data import Frame
 from engine.errors import SourceError
-from engine.sources.decode import Stamp, Target
+from engine.sources.arrivals import Stamp
+from engine.sources.decode import Target
 from engine.sources.events import Arrived, Event, Finished, Lost, Opened
 from engine.sources.live import Backoff, LiveSource
 from engine.sources.open import open_source
