@@ -9,6 +9,8 @@ from pathlib import Path
 from engine.backends.base import BackendOptions, Performance
 from engine.backends.select import create_backend, select_backend
 from engine.detection.detector import ModelDetector
+from engine.detection.heads.family import Color
+from engine.detection.letterbox import Anchor
 from engine.detection.model import inspect_model
 from engine.errors import ConfigError
 
@@ -27,6 +29,10 @@ def load_detector(
     size: int | tuple[int, int] | None = None,
     names: Sequence[str] | None = None,
     head: str | None = None,
+    color: Color | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    letterbox: Anchor | None = None,
     depth: int | None = None,
     precision: str | None = None,
     threads: int | None = None,
@@ -47,6 +53,10 @@ def load_detector(
         size: rows and columns, for models that leave them open.
         names: class names, instead of those in the file.
         head: name of the family, instead of the one found by metadata and shape.
+        color: `rgb` or `bgr`, instead of the family's channel order.
+        mean: of 0..255 pixels per channel, instead of the family's.
+        std: of 0..255 pixels per channel, instead of the family's.
+        letterbox: `center`, `top_left` or `stretch`, instead of the family's way to place a frame.
         depth: inferences in flight; None leaves it to the backend.
         precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
         threads: processor threads at most.
@@ -57,7 +67,7 @@ def load_detector(
         ConfigError: an argument that cannot work, with what would.
         MissingDependencyError: the backend that was asked for is not installed.
     """
-    facts = inspect_model(path, size=size, names=names, head=head)
+    facts = inspect_model(path, size=size, names=names, head=head, color=color, mean=mean, std=std, letterbox=letterbox)
     chosen, reason = select_backend(facts.path, backend)
     options = BackendOptions(
         image=facts.image,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,8 @@ from engine.backends.files import ModelFile, read_model_file
 from engine.detection import metadata as facts
 from engine.detection.coco import COCO_80_FROM_91, COCO_NAMES
 from engine.detection.heads.families import choose_family
-from engine.detection.heads.family import Family, Layout
+from engine.detection.heads.family import Color, Family, Layout
+from engine.detection.letterbox import Anchor
 from engine.errors import ConfigError, ModelError
 
 DEFAULT_SIZE = 640
@@ -67,6 +69,10 @@ def inspect_model(
     size: int | tuple[int, int] | None = None,
     names: Sequence[str] | None = None,
     head: str | None = None,
+    color: Color | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    letterbox: Anchor | None = None,
 ) -> ModelFacts:
     """Return what a model file or folder says of itself; nothing is loaded and nothing out of it is run.
 
@@ -75,6 +81,10 @@ def inspect_model(
         size: rows and columns (one number for a square), for models that leave them open.
         names: class names, instead of those in the file.
         head: name of the family, instead of the one found by metadata and shape.
+        color: `rgb` or `bgr`, instead of the family's channel order.
+        mean: of 0..255 pixels per channel in that order, instead of the family's.
+        std: of 0..255 pixels, likewise.
+        letterbox: `center`, `top_left` or `stretch`, instead of the family's way to place a frame.
 
     Raises:
         ModelError: no such file, a broken one, or a model that is no detector of a known kind.
@@ -82,13 +92,18 @@ def inspect_model(
     """
     file = read_model_file(path)
     try:
-        return _facts(file, size, names, head)
+        given = {"color": color, "mean": _triple(mean, "mean"), "std": _triple(std, "std"), "anchor": letterbox}
+        return _facts(file, size, names, head, {key: value for key, value in given.items() if value is not None})
     except (ModelError, ConfigError) as error:
         raise type(error)(f"{file.path}: {error}") from error
 
 
 def _facts(
-    file: ModelFile, size: int | tuple[int, int] | None, names: Sequence[str] | None, head: str | None
+    file: ModelFile,
+    size: int | tuple[int, int] | None,
+    names: Sequence[str] | None,
+    head: str | None,
+    given_input: Mapping[str, Any],
 ) -> ModelFacts:
     metadata = facts.parse_metadata(file.metadata)
     task = facts.text_value(metadata, "task")
@@ -98,7 +113,7 @@ def _facts(
     size_hw = _size_hw(file.inputs[0], channels, size, facts.image_size(metadata))
     given = tuple(names) if names else facts.class_names(metadata)
     layout = Layout(file.outputs, size_hw, metadata, task, len(given) if given else None)
-    family = choose_family(layout, head)
+    family = replace(choose_family(layout, head), **given_input)
     return ModelFacts(
         file=file,
         metadata=metadata,
@@ -112,6 +127,14 @@ def _facts(
         batch=file.inputs[0].shape[0],
         image=family.image_input(size_hw, channels),
     )
+
+
+def _triple(values: Sequence[float] | None, name: str) -> tuple[float, float, float] | None:
+    if values is None:
+        return None
+    if len(values) != 3 or not all(math.isfinite(value) for value in values):
+        raise ConfigError(f"{name} is {list(values)}: expected three numbers, one per channel")
+    return float(values[0]), float(values[1]), float(values[2])
 
 
 def _refuse_classifier(file: ModelFile, task: str) -> None:

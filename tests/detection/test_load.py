@@ -59,6 +59,10 @@ def model(tmp_path: Path) -> Path:
             {"backend": "tensorrt"}, "does not run m.onnx: use openvino or onnxruntime", id="backend for plans"
         ),
         pytest.param({"size": 128}, "exported for 64 x 64 only", id="size"),
+        pytest.param({"mean": [1.0, 2.0]}, "mean is .*expected three numbers", id="mean"),
+        pytest.param({"std": [1.0, 0.0, 1.0]}, "std without 0", id="std"),
+        pytest.param({"color": "hsv"}, 'color "hsv"', id="color"),
+        pytest.param({"letterbox": "left"}, 'letterbox "left"', id="letterbox"),
         pytest.param({"max_batch": 0}, "max_batch is 0", id="batch"),
         pytest.param({"performance": "fast"}, 'performance is "fast"', id="performance"),
     ],
@@ -80,3 +84,12 @@ def test_a_head_that_does_not_fit_is_refused(model: Path) -> None:
 
 def test_the_families_own_overlap_is_the_default(model: Path) -> None:
     assert load_detector(model).iou_threshold == 0.7
+
+
+def test_what_the_file_does_not_say_can_be_given(model: Path) -> None:
+    facts = load_detector(
+        model, color="bgr", mean=[1, 2, 3], std=[4, 5, 6], letterbox="stretch", names=["a", "b", "c"]
+    ).facts
+    assert (facts.image.color, facts.image.mean, facts.image.std) == ("bgr", (1, 2, 3), (4, 5, 6))
+    assert facts.family.anchor == "stretch"
+    assert facts.class_names == ("a", "b", "c")

@@ -10,6 +10,7 @@ from engine.backends.base import ImageInput, TensorSpec
 from engine.detection.heads.base import Head
 from engine.detection.heads.grid import STRIDES, STRIDES_P6, anchor_count
 from engine.detection.letterbox import Anchor
+from engine.errors import ConfigError
 
 Triple = tuple[float, float, float]
 Color = Literal["rgb", "bgr"]
@@ -105,4 +106,8 @@ class Family:
 
     def image_input(self, size_hw: tuple[int, int], layout: Literal["nchw", "nhwc"]) -> ImageInput:
         """Return how this family wants its pixels."""
+        if self.color not in ("rgb", "bgr") or self.anchor not in ("center", "top_left", "stretch"):
+            raise ConfigError(
+                f'color "{self.color}", letterbox "{self.anchor}": expected rgb or bgr, and center, top_left or stretch'
+            )
         return ImageInput(size_hw, self.color, self.mean, self.std, layout)

@@ -1,0 +1,215 @@
+"""Image classification: what a whole frame shows, or what is in the boxes of a first detector.
+
+Known layouts: Ultralytics `-cls` (b, classes) after the softmax, RGB 0..1; TorchVision, timm and Keras exports
+(b, classes) before the softmax, with ImageNet normalisation. Frames are scaled so that the shorter side fits and cut
+at the centre, as both train their models; crops of a second stage are stretched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends.base import Backend, BackendOptions, ImageInput
+from engine.backends.files import ModelFile, read_model_file
+from engine.backends.select import create_backend, select_backend
+from engine.detection import metadata as facts
+from engine.detection.heads.family import BYTE, IMAGENET_MEAN, IMAGENET_STD, ZERO
+from engine.errors import ModelError
+
+Image = NDArray[np.uint8]
+DEFAULT_SIZE = 224
+TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierFacts:
+    """A classification model as its file describes it.
+
+    Attributes:
+        file: tensors, metadata, precision.
+        class_names: by class id.
+        image: how pixels become numbers.
+        batch: images per inference, None where the model leaves it open.
+        is_probability: whether the output is past its softmax.
+    """
+
+    file: ModelFile
+    class_names: tuple[str, ...]
+    image: ImageInput
+    batch: int | None
+    is_probability: bool
+
+
+def inspect_classifier(path: str | Path, names: Sequence[str] | None = None) -> ClassifierFacts:
+    """Return what a classification model says of itself.
+
+    Raises:
+        ModelError: a broken file, or not one output (b, classes).
+    """
+    file = read_model_file(path)
+    try:
+        return _inspect(file, names)
+    except ModelError as error:
+        raise ModelError(f"{file.path}: {error}") from error
+
+
+def _inspect(file: ModelFile, names: Sequence[str] | None) -> ClassifierFacts:
+    metadata = facts.parse_metadata(file.metadata)
+    first, output = file.inputs[0], file.outputs[0]
+    if len(file.inputs) != 1 or len(file.outputs) != 1 or len(output.shape) != 2 or output.shape[1] is None:
+        raise ModelError(f"not a classification model: output {output}, expected one (b, classes)")
+    if len(first.shape) != 4 or 3 not in (first.shape[1], first.shape[3]):
+        raise ModelError(f"input {first}: expected images, (b, 3, h, w) or (b, h, w, 3)")
+    planar = first.shape[1] == 3
+    rows, columns = first.shape[2:4] if planar else first.shape[1:3]
+    fallback = facts.image_size(metadata) or (DEFAULT_SIZE, DEFAULT_SIZE)
+    given = tuple(names) if names else facts.class_names(metadata)
+    if given is not None and len(given) != output.shape[1]:
+        raise ModelError(f"{len(given)} class names for {output.shape[1]} classes: give one name per class")
+    own = facts.text_value(metadata, "task") == "classify"
+    mean, std = (ZERO, BYTE) if own else (IMAGENET_MEAN, IMAGENET_STD)
+    size_hw = (rows or fallback[0], columns or fallback[1])
+    return ClassifierFacts(
+        file=file,
+        class_names=given or tuple(f"class_{index}" for index in range(output.shape[1])),
+        image=ImageInput(size_hw, "rgb", mean, std, "nchw" if planar else "nhwc"),
+        batch=first.shape[0],
+        is_probability=own,
+    )
+
+
+def centre_crop(image: Image, size_hw: tuple[int, int]) -> Image:
+    """Return the middle of `image`, its shorter side scaled to fit: the crop that classifiers are trained on."""
+    height, width = image.shape[:2]
+    rows, columns = size_hw
+    scale = max(rows / height, columns / width)
+    size_wh = max(columns, round(width * scale)), max(rows, round(height * scale))
+    area = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    scaled = cv2.resize(image, size_wh, interpolation=area)
+    top, left = (size_wh[1] - rows) // 2, (size_wh[0] - columns) // 2
+    cropped: Image = scaled[top : top + rows, left : left + columns]
+    return cropped
+
+
+class Classifier:
+    """Names what images show. All calls come from one thread.
+
+    Args:
+        facts: the model, from `inspect_classifier`.
+        backend: runs it.
+        max_batch: images per inference at most, where the model leaves it open.
+    """
+
+    def __init__(self, facts: ClassifierFacts, backend: Backend, max_batch: int = 1) -> None:
+        self.facts = facts
+        self.max_batch = facts.batch or max_batch
+        self._backend = backend
+        self._batch: Image | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name by class id."""
+        return self.facts.class_names
+
+    def open(self) -> None:
+        """Load the model. Raises `ModelError`; harmless when repeated."""
+        if self._batch is None:
+            self._backend.open()
+            self._batch = self._backend.empty((self.max_batch, *self.facts.image.size_hw, 3), np.uint8)
+
+    def probabilities(self, images: Sequence[Image], *, crop: bool = True) -> NDArray[np.float32]:
+        """Return (N, classes) probabilities of any number of images; opens the model where that was not done.
+
+        Args:
+            images: (h, w, 3) uint8 BGR, of any size each.
+            crop: cut whole frames at the centre; False stretches, for boxes of a first stage.
+        """
+        self.open()
+        parts = [
+            self._infer(images[start : start + self.max_batch], crop) for start in range(0, len(images), self.max_batch)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.class_names)), np.float32)
+
+    def _infer(self, images: Sequence[Image], crop: bool) -> NDArray[np.float32]:
+        if self._batch is None:
+            raise ModelError("the classifier is closed")
+        rows, columns = self.facts.image.size_hw
+        for row, image in zip(self._batch, images, strict=False):
+            row[:] = centre_crop(image, (rows, columns)) if crop else cv2.resize(image, (columns, rows))
+        batch = self._batch if self.facts.batch is not None else self._batch[: len(images)]
+        pending = self._backend.submit({self._backend.inputs[0].name: batch})
+        try:
+            output: NDArray[Any] = pending.result()[0][: len(images)].astype(np.float32)
+        finally:
+            pending.release()
+        return output if self.facts.is_probability else softmax(output)
+
+    def top(self, image: Image, count: int = TOP) -> list[tuple[str, float]]:
+        """Return the most likely classes of a whole frame, best first, with their probabilities."""
+        [row] = self.probabilities([image])
+        best = np.argsort(-row, kind="stable")[:count]
+        return [(self.class_names[index], float(row[index])) for index in best]
+
+    def close(self) -> None:
+        """Free the model; harmless when repeated."""
+        self._batch = None
+        self._backend.close()
+
+    def __enter__(self) -> Classifier:
+        self.open()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the (N, classes) probabilities of logits; rows that are probabilities already are left alone."""
+    sums = logits.sum(axis=1)
+    if logits.min(initial=0) >= 0 and np.allclose(sums, 1, atol=1e-3):
+        return logits
+    weight = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probability: NDArray[np.float32] = weight / weight.sum(axis=1, keepdims=True)
+    return probability
+
+
+def load_classifier(
+    path: str | Path,
+    *,
+    backend: str = "auto",
+    names: Sequence[str] | None = None,
+    max_batch: int = 8,
+    threads: int | None = None,
+    cache_dir: str | Path | None = None,
+) -> Classifier:
+    """Return a classifier for a model file or folder; its `open` loads the model.
+
+    Args:
+        path: `.onnx`, OpenVINO `.xml` or folder, `.plan`.
+        backend: `auto` or a name.
+        names: class names, instead of those in the file.
+        max_batch: images per inference at most, where the model leaves it open.
+        threads: processor threads at most.
+        cache_dir: folder for compiled models.
+
+    Raises:
+        ModelError: a broken file, or no classification model.
+        ConfigError: an argument that cannot work.
+    """
+    found = inspect_classifier(path, names)
+    chosen, _ = select_backend(found.file.path, backend)
+    options = BackendOptions(
+        image=found.image,
+        performance="latency",
+        max_batch=found.batch or max_batch,
+        threads=threads,
+        cache_dir=Path(cache_dir) if cache_dir else None,
+    )
+    return Classifier(found, create_backend(chosen, found.file.path, options), max_batch)

@@ -1,0 +1,193 @@
+"""Heads of other projects, against cases worked out by hand from their documented layouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.backends.base import TensorSpec
+from engine.detection.heads.families import choose_family
+from engine.detection.heads.family import Family, Layout
+from engine.detection.heads.obb import corners_from_cxcywhr, probiou_matrix
+from engine.detection.letterbox import fit
+from tests.detection.test_heads import Rows, assert_rows, sigmoid
+
+SIDE = 64
+ANCHORS = 64 + 16 + 4
+
+
+def layout_of(
+    outputs: Sequence[np.ndarray],
+    names: Sequence[str] = (),
+    task: str = "",
+    classes: int | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Layout:
+    specs = [
+        TensorSpec(names[i] if names else f"output{i}", output.shape, output.dtype.name)
+        for i, output in enumerate(outputs)
+    ]
+    return Layout(tuple(specs), (SIDE, SIDE), metadata or {}, task, classes)
+
+
+def assert_found(layout: Layout, outputs: Sequence[np.ndarray], family: str, expected: Rows, row: int = 0) -> Family:
+    chosen = choose_family(layout)
+    assert chosen.name == family
+    assert_rows(chosen.build(layout).find(outputs, row, 0.25), expected)
+    return chosen
+
+
+def test_yolov5_multiplies_objectness_and_class() -> None:
+    output = np.zeros((2, 3 * ANCHORS, 5 + 2), np.float32)
+    output[1, 100] = [30, 20, 10, 8, 0.9, 0.2, 0.8]
+    output[1, 101] = [30, 20, 10, 8, 0.4, 0.5, 0.5]  # 0.4 x 0.5 is below the threshold
+    assert_found(layout_of([output]), [output], "yolov5", [(1, 0.72, [25, 16, 35, 24])], row=1)
+
+
+def distances(*bins: int) -> list[float]:
+    """Logits (4 sides x 8 bins) whose expectation is the given bins."""
+    logits = np.full((4, 8), -100.0)
+    logits[np.arange(4), list(bins)] = 100
+    return logits.ravel().tolist()
+
+
+def test_nanodet_measures_its_sides_from_the_middle_of_the_cell() -> None:
+    shapes = {0: 64, 1: 16, 2: 4}
+    scores = {i: np.zeros((cells, 80), np.float32) for i, cells in shapes.items()}
+    reach = {i: np.zeros((cells, 32), np.float32) for i, cells in shapes.items()}
+    scores[0][8 * 2 + 3, 7] = 0.8  # stride 8, row 2, column 3: middle at 27.5, 19.5
+    reach[0][8 * 2 + 3] = distances(1, 0, 2, 3)
+    scores[2][3, 79] = 0.5  # stride 32, row 1, column 1: middle at 47.5
+    reach[2][3] = distances(1, 1, 0, 0)
+    outputs = [scores[0], scores[1], scores[2], reach[0], reach[1], reach[2]]
+    expected: Rows = [(7, 0.8, [19.5, 19.5, 43.5, 43.5]), (79, 0.5, [15.5, 15.5, 47.5, 47.5])]
+    for order in ([0, 1, 2, 3, 4, 5], [0, 4, 2, 3, 1, 5]):
+        shuffled = [outputs[i] for i in order]
+        assert_found(layout_of(shuffled), shuffled, "nanodet", expected)
+    batched = [output[None] for output in outputs]
+    assert_found(layout_of(batched), batched, "nanodet", expected)
+
+
+def test_nanodet_plus_measures_from_the_corner_of_the_cell() -> None:
+    output = np.zeros((1, ANCHORS + 1, 80 + 32), np.float32)
+    output[0, ANCHORS, 4] = 0.9  # stride 64: one cell
+    output[0, ANCHORS, 80:] = distances(0, 0, 1, 1)
+    assert_found(layout_of([output]), [output], "nanodet", [(4, 0.9, [0, 0, 64, 64])])
+
+
+RTDETR = {"head": "RTDETRDecoder"}
+
+
+def test_rtdetr_rows_are_fractions_of_the_frame() -> None:
+    output = np.zeros((1, 300, 6), np.float32)
+    output[0, 3] = [0.5, 0.25, 0.5, 0.25, 0.7, 9]
+    layout = layout_of([output], metadata=RTDETR)
+    family = assert_found(layout, [output], "rtdetr", [(9, 0.7, [16, 8, 48, 24])])
+    assert family.anchor == "stretch"
+
+
+def test_older_rtdetr_has_a_score_per_class() -> None:
+    output = np.zeros((1, 300, 84), np.float32)
+    output[0, 3, :4] = [0.5, 0.25, 0.5, 0.25]
+    output[0, 3, 4 + 9] = 0.7
+    assert_found(layout_of([output]), [output], "rtdetr_raw", [(9, 0.7, [16, 8, 48, 24])])
+
+
+@pytest.mark.parametrize(
+    ("names", "family"), [(("pred_boxes", "logits"), "detr_logits"), (("dets", "labels"), "rfdetr")]
+)
+def test_a_query_can_give_two_classes(names: tuple[str, str], family: str) -> None:
+    boxes, logits = np.zeros((1, 5, 4), np.float32), np.full((1, 5, 91), -9, np.float32)
+    boxes[0, 2] = [0.5, 0.5, 0.25, 0.5]
+    logits[0, 2, 1], logits[0, 2, 3] = 2.0, 1.0
+    box = [24.0, 16.0, 40.0, 48.0]
+    expected: Rows = [(1, sigmoid(2.0), box), (3, sigmoid(1.0), box)]
+    assert_found(layout_of([boxes, logits], names), [boxes, logits], family, expected)
+    assert_found(layout_of([logits, boxes], names[::-1]), [logits, boxes], family, expected)
+
+
+def listed(order: Sequence[int], batch: bool = False) -> list[np.ndarray]:
+    boxes = np.array([[1, 2, 30, 40], [5, 5, 9, 9]], np.float32)
+    columns = [boxes, np.array([3, 1], np.int64), np.array([0.9, 0.1], np.float32)]
+    return [columns[i][None] if batch else columns[i] for i in order]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)], ids=["faster r-cnn", "retinanet"])
+@pytest.mark.parametrize(("classes", "class_id"), [(None, 3), (5, 2)], ids=["coco numbers", "named classes"])
+def test_torchvision_labels_count_from_one(order: Sequence[int], classes: int | None, class_id: int) -> None:
+    outputs = listed(order)
+    assert_found(layout_of(outputs, classes=classes), outputs, "torchvision", [(class_id, 0.9, [1, 2, 30, 40])])
+
+
+def test_labels_boxes_scores_of_rtdetrs_own_export() -> None:
+    outputs = listed((1, 0, 2), batch=True)
+    assert_found(layout_of(outputs), outputs, "labels_boxes_scores", [(3, 0.9, [1, 2, 30, 40])])
+
+
+def test_detection_output_of_an_ssd() -> None:
+    output = np.zeros((1, 1, 3, 7), np.float32)
+    output[0, 0, 0] = [0, 2, 0.8, 0.25, 0.5, 0.5, 1.0]
+    output[0, 0, 1] = [-1, 0, 0, 0, 0, 0, 0]  # ends the list
+    assert_found(layout_of([output]), [output], "detection_output", [(1, 0.8, [16, 32, 32, 64])])
+
+
+def test_tensorflow_boxes_begin_with_y() -> None:
+    outputs = [
+        np.array([[[0.25, 0.5, 0.5, 1.0], [0, 0, 1, 1]]], np.float32),
+        np.array([[17.0, 1.0]], np.float32),
+        np.array([[0.8, 0.1]], np.float32),
+    ]
+    names = ("detection_boxes:0", "detection_classes:0", "detection_scores:0")
+    assert_found(layout_of(outputs, names), outputs, "tf_detection", [(17, 0.8, [32, 16, 64, 32])])
+
+
+def test_pose_keypoints_come_back_to_the_image() -> None:
+    output = np.zeros((1, 4 + 1 + 6, ANCHORS), np.float32)
+    output[0, :, 7] = [32, 32, 20, 20, 0.9, 32, 32, 0.8, 0, 16, 0.1]
+    layout = layout_of([output], task="pose", metadata={"kpt_shape": [2, 3]})
+    head = choose_family(layout).build(layout)
+    found = head.find([output], 0, 0.25)
+    columns = head.extra(found, [output], 0, fit((128, 64), (SIDE, SIDE)))
+    np.testing.assert_allclose(columns["keypoints"], [[[64, 32, 0.8], [0, 0, 0.1]]], atol=1e-4)
+
+
+def test_a_mask_fills_its_prototype_inside_its_box() -> None:
+    output = np.zeros((1, 4 + 1 + 32, ANCHORS), np.float32)
+    output[0, :5, 7] = [32, 32, 32, 40, 0.9]
+    output[0, 5, 7] = 1.0
+    prototypes = np.zeros((1, 32, 16, 16), np.float32)
+    prototypes[0, 0] = -1
+    prototypes[0, 0, :, 8:] = 1  # the right half of the frame
+    layout = layout_of([output, prototypes], task="segment")
+    head = choose_family(layout).build(layout)
+    found = head.find([output, prototypes], 0, 0.25)
+    [mask] = head.extra(found, [output, prototypes], 0, fit((128, 128), (SIDE, SIDE)))["mask"]
+    expected = np.zeros((128, 128), bool)
+    expected[24:104, 64:96] = True
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_an_oriented_box_has_four_corners() -> None:
+    output = np.zeros((1, 4 + 2 + 1, ANCHORS), np.float32)
+    output[0, :, 7] = [32, 32, 20, 10, 0.1, 0.9, math.pi / 2]
+    layout = layout_of([output], task="obb")
+    head = choose_family(layout).build(layout)
+    found = head.find([output], 0, 0.25)
+    assert_rows(found, [(1, 0.9, [27, 22, 37, 42])])
+    corners = head.extra(found, [output], 0, fit((128, 128), (SIDE, SIDE)))["xyxyxyxy"]
+    assert {tuple(np.round(corner).tolist()) for corner in corners[0]} == {(54, 44), (74, 44), (74, 84), (54, 84)}
+
+
+def test_oriented_boxes_are_as_alike_as_they_overlap() -> None:
+    boxes = np.float32([[10, 10, 8, 4, 0], [10, 10, 4, 8, math.pi / 2], [10, 10, 8, 4, math.pi / 2], [90, 90, 8, 4, 0]])
+    alike = probiou_matrix(boxes, boxes)
+    np.testing.assert_allclose(np.diag(alike), 1, atol=2e-3)
+    np.testing.assert_allclose(alike, alike.T, atol=1e-5)
+    assert alike[0, 1] > 0.99  # the same box said in two ways
+    assert 0.4 < alike[0, 2] < 0.9
+    assert alike[0, 3] < 1e-3
+    assert corners_from_cxcywhr(boxes[:1]).shape == (1, 4, 2)
