@@ -157,19 +157,23 @@ class Rounds:
         self._rows: list[Index] = []
         self._cols: list[Index] = []
 
-    def choose(self, benefit: Array, rows: NDArray[np.bool_], cols: NDArray[np.bool_]) -> None:
+    def choose(
+        self, benefit: Array, rows: NDArray[np.bool_], cols: NDArray[np.bool_], pairs: Pairs | None = None
+    ) -> None:
         """Match among the `rows` and `cols` that are still free.
 
         Args:
             benefit: (P,) worth of each pair; only positive ones count.
             rows: mask of the rows that take part.
             cols: mask of the columns that take part.
+            pairs: other candidates than those given at the start.
         """
+        pairs = self.pairs if pairs is None else pairs
         open_rows, open_cols = rows & self.free_rows, cols & self.free_cols
-        keep = np.flatnonzero((benefit > 0) & open_rows[self.pairs.row] & open_cols[self.pairs.col])
+        keep = np.flatnonzero((benefit > 0) & open_rows[pairs.row] & open_cols[pairs.col])
         if not len(keep):
             return
-        row, col = self.pairs.row[keep], self.pairs.col[keep]
+        row, col = pairs.row[keep], pairs.col[keep]
         chosen_rows, chosen_cols = assign(row, col, benefit[keep], len(rows), len(cols))
         self.free_rows[chosen_rows] = False
         self.free_cols[chosen_cols] = False

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import NS_PER_S
-from engine.data import NO_DETECTION, Detections, TrackEvent, Tracks
+from engine.data import NO_DETECTION, Detections, Frame, TrackEvent, Tracks
 from engine.errors import ConfigError
 from engine.tracking import kalman
-from engine.tracking.assignment import Rounds, overlapping_pairs
+from engine.tracking.assignment import Pairs, Rounds, overlapping_pairs
+from engine.tracking.camera_motion import CameraMotion
 from engine.tracking.events import EventLog
 from engine.tracking.table import CONFIRMED, LOST, TENTATIVE, UNNAMED, Found, Rows, joined, row_dtype, usable
 
@@ -25,6 +26,9 @@ Mask = NDArray[np.bool_]
 
 PREDICTED_S = 1.0
 """Without detections a track is shown as predicted for this long at least; a guess further ahead is no information."""
+
+_SLOW_STREAM = 3
+"""Times the last interval between detections: a longer pause is a gap in the stream."""
 
 
 class Matches(NamedTuple):
@@ -57,7 +61,6 @@ class BaseTracker(ABC):
         class_aware: bool,
         max_objects: int,
         min_score: float = 0.0,
-        coast_s: float = 0.0,
         more_columns: list[tuple[Any, ...]] | None = None,
     ) -> None:
         check_range("lost_s", lost_s, 0.0, 3600.0)
@@ -67,19 +70,26 @@ class BaseTracker(ABC):
         self.confirm_hits = confirm_hits
         self.class_aware = class_aware
         self.max_objects = max_objects
-        self._coast_s = coast_s
         self._min_score = min_score
         self._motion = motion
         self._rows: Rows = np.zeros(0, row_dtype(more_columns))
         self._log = EventLog(limit=10 * max_objects)
+        self.camera_motion = False
+        self._camera: CameraMotion | None = None
         self._next_id = 1
         self._now_ns: int | None = None
         self._detected_ns: int | None = None
+        self._interval_ns = 0
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @property
+    def size(self) -> int:
+        """Tracks remembered: shown, tentative and lost ones; at most 2 * `max_objects`."""
+        return len(self._rows)
 
     def clone(self) -> Self:
         """Return a new tracker with the same parameters and no tracks, for another source."""
@@ -90,10 +100,25 @@ class BaseTracker(ABC):
         self._end(self._rows, self._now_ns or 0)
         self._rows = self._rows[:0].copy()
         self._now_ns = self._detected_ns = None
+        self._follow_camera(self.camera_motion)
 
     def events(self) -> list[TrackEvent]:
         """Return what happened to tracks since the last call, in order; at most the newest 10 * `max_objects`."""
         return self._log.drain()
+
+    def _follow_camera(self, camera_motion: bool) -> None:
+        self.camera_motion = camera_motion
+        self._camera = CameraMotion() if camera_motion else None
+
+    @property
+    def wants_frames(self) -> bool:
+        """Whether `observe` must be called with each frame before `update`."""
+        return self._camera is not None
+
+    def observe(self, frame: Frame) -> None:
+        """Look at the frame that the next `update` is about; does nothing unless `wants_frames`."""
+        if self._camera is not None:
+            self._camera.observe(frame.image, self._motion.decode(self._rows["mean"]))
 
     def update(self, detections: Detections | None, captured_ns: int) -> Tracks:
         """Return the tracks on this frame.
@@ -106,14 +131,28 @@ class BaseTracker(ABC):
         self._predict(captured_ns)
         if detections is None:
             return self._predicted_tracks(captured_ns)
+        self._expire(captured_ns)
         found = usable(detections, self._min_score, self.max_objects)
         matches = self._match(found)
         self._correct(matches, found, captured_ns)
         self._rename_confirmed(captured_ns)
         self._retire(captured_ns)
         self._bear(matches.births, found, captured_ns)
+        self._interval_ns = 0 if self._detected_ns is None else captured_ns - self._detected_ns
         self._detected_ns = captured_ns
         return self._tracks(self._rows["state"] == CONFIRMED)
+
+    def _proven(self, rows: Rows) -> Mask:
+        """Return which tracks have been detected often enough to be shown."""
+        proven: Mask = rows["hits"] >= self.confirm_hits
+        return proven
+
+    def _stays(self, unseen: Index, unseen_s: NDArray[np.float64]) -> Mask:
+        """Return which of the `unseen` rows are shown all the same, where they are predicted; here none."""
+        return np.zeros(len(unseen), np.bool_)
+
+    def _prepare(self, rows: Rows) -> None:  # noqa: B027 - most trackers have no columns of their own
+        """Fill the columns of a subclass in rows that are about to be born."""
 
     @abstractmethod
     def _match(self, found: Found) -> Matches:
@@ -122,10 +161,12 @@ class BaseTracker(ABC):
     def _rounds(self, found: Found) -> Rounds:
         """Return the overlapping pairs of predicted tracks and detections, of equal class where that is asked for."""
         pairs = overlapping_pairs(self._motion.decode(self._rows["mean"]), found.xyxy)
-        if self.class_aware:
-            same = np.flatnonzero(self._rows["class_id"][pairs.row] == found.class_id[pairs.col])
-            pairs = pairs.kept(same)
-        return Rounds(pairs, len(self._rows), len(found.xyxy))
+        return Rounds(self._of_equal_class(pairs, found), len(self._rows), len(found.xyxy))
+
+    def _of_equal_class(self, pairs: Pairs, found: Found) -> Pairs:
+        if not self.class_aware:
+            return pairs
+        return pairs.kept(np.flatnonzero(self._rows["class_id"][pairs.row] == found.class_id[pairs.col]))
 
     def _missed(self) -> Mask:
         """Return which tracks were not detected when the detector last ran."""
@@ -141,6 +182,15 @@ class BaseTracker(ABC):
         if len(rows) and seconds > 0:
             rows["mean"][:, 6:] *= ~self._missed()[:, None]
             kalman.predict(rows["mean"], rows["cov"], self._motion.process(rows["mean"]), seconds)
+        affine = self._camera.take() if self._camera is not None else None
+        if affine is not None:
+            kalman.warp(rows["mean"], rows["cov"], affine, self._motion.size_powers)
+
+    def _expire(self, captured_ns: int) -> None:
+        """End tracks over a gap in the stream that is longer than `lost_s`, unless frames come that slowly anyway."""
+        if self._interval_ns > 0:
+            limit_ns = max(self.lost_s * NS_PER_S, _SLOW_STREAM * self._interval_ns)
+            self._remove(np.flatnonzero(captured_ns - self._rows["seen_ns"] > limit_ns), captured_ns)
 
     def _correct(self, matches: Matches, found: Found, captured_ns: int) -> None:
         at, cols, rows = matches.rows, matches.cols, self._rows
@@ -168,7 +218,7 @@ class BaseTracker(ABC):
         if len(resumed):
             rows["state"][resumed] = CONFIRMED
             self._log.add("resumed", captured_ns, rows.take(resumed))
-        new = np.flatnonzero(detected & (rows["state"] == TENTATIVE) & (rows["hits"] >= self.confirm_hits))
+        new = np.flatnonzero(detected & (rows["state"] == TENTATIVE) & self._proven(rows))
         if len(new):
             self._name(rows, new, captured_ns)
             self._rows = rows.take(np.argsort(rows["track_id"], kind="stable"))
@@ -185,9 +235,9 @@ class BaseTracker(ABC):
         unseen = np.flatnonzero(rows["detection"] == NO_DETECTION)
         if not len(unseen):
             return
-        state, unseen_ns = rows["state"][unseen], captured_ns - rows["seen_ns"][unseen]
-        gone = (state == TENTATIVE) | (unseen_ns > self.lost_s * NS_PER_S)
-        lost = unseen[(state == CONFIRMED) & ~gone & (unseen_ns > self._coast_s * NS_PER_S)]
+        state, unseen_s = rows["state"][unseen], (captured_ns - rows["seen_ns"][unseen]) / NS_PER_S
+        gone = (state == TENTATIVE) | (unseen_s > self.lost_s)
+        lost = unseen[(state == CONFIRMED) & ~gone & ~self._stays(unseen, unseen_s)]
         if len(lost):
             rows["state"][lost] = LOST
             self._log.add("lost", captured_ns, rows.take(lost))
@@ -217,6 +267,7 @@ class BaseTracker(ABC):
         rows["score"] = rows["score_sum"] = found.score[births]
         rows["class_id"] = found.class_id[births]
         rows["detection"] = found.source_row[births]
+        self._prepare(rows)
         if self.confirm_hits == 1 or self._detected_ns is None:
             self._name(rows, np.arange(len(rows)), captured_ns)
         self._rows = joined(self._rows, rows)

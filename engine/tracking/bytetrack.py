@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from engine.tracking.base import BaseTracker, Matches, check_range
-from engine.tracking.kalman import CentreAspectHeight
+from engine.tracking.kalman import MotionModel
+from engine.tracking.motion import CentreAreaRatio
 from engine.tracking.table import CONFIRMED, TENTATIVE, Found
 
 _MIN_TENTATIVE = 0.3
@@ -17,6 +20,7 @@ class ByteTrack(BaseTracker):
 
     Confident detections are matched to all tracks by overlap x score, then weak ones to the tracks that are left and
     were on the last frame, then what remains of the confident ones to tentative tracks. What is left begins tracks.
+    The motion is SORT's, which measures better than the filter of the authors' code.
 
     Args:
         high_score: from this score a detection is confident. Higher: fewer false tracks, more gaps.
@@ -33,6 +37,8 @@ class ByteTrack(BaseTracker):
         max_objects: detections used per frame, best scores first; twice as many tracks are remembered. Higher: more
             objects, more time and memory at worst.
     """
+
+    _motion_model: ClassVar[MotionModel] = CentreAreaRatio()
 
     def __init__(
         self,
@@ -52,7 +58,7 @@ class ByteTrack(BaseTracker):
         check_range("min_overlap", min_overlap, 0.0, 1.0)
         check_range("weak_overlap", weak_overlap, 0.0, 1.0)
         super().__init__(
-            motion=CentreAspectHeight(),
+            motion=self._motion_model,
             lost_s=lost_s,
             confirm_hits=confirm_hits,
             class_aware=class_aware,

@@ -11,8 +11,7 @@ rate, variances of the rates. Both are float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,13 @@ REFERENCE_FPS = 30.0
 
 
 class MotionModel(Protocol):
-    """How a box becomes 4 measured values, and how uncertain they are."""
+    """How a box becomes 4 measured values, and how uncertain they are.
+
+    Attributes:
+        size_powers: how the third and fourth value grow with the size of a box: 1 a length, 2 an area, 0 a ratio.
+    """
+
+    size_powers: ClassVar[tuple[int, int]]
 
     def encode(self, xyxy: Array) -> Array:
         """Return the (N, 4) measured values of (N, 4) boxes."""
@@ -53,14 +58,14 @@ def start(model: MotionModel, values: Array) -> tuple[Array, Array]:
     return mean, cov
 
 
-def predict(mean: Array, cov: Array, process: Array, seconds: float) -> None:
+def predict(mean: Array, cov: Array, process: Array, seconds: float | Array) -> None:
     """Move `mean` (N, 8) and `cov` (N, 12) forward by `seconds`, in place.
 
     Args:
         mean: states.
         cov: covariances.
         process: (N, 8) variances that one second adds to values and rates.
-        seconds: time since the previous step, at least 0.
+        seconds: time since the previous step, at least 0; a number, or (N, 1).
     """
     mean[:, :4] += mean[:, 4:] * seconds
     value, cross, rate = cov[:, :4], cov[:, 4:8], cov[:, 8:]
@@ -87,68 +92,24 @@ def correct(mean: Array, cov: Array, measured: Array, noise: Array) -> tuple[Arr
     return new_mean, new_cov
 
 
-def _positive_boxes(centre: Array, width: Array, height: Array) -> Array:
-    half = np.stack((width, height), axis=1)
-    np.maximum(half, 1e-3, out=half)
-    half *= 0.5
-    return np.concatenate((centre - half, centre + half), axis=1)
+def warp(mean: Array, cov: Array, affine: Array, size_powers: tuple[int, int]) -> None:
+    """Move `mean` (N, 8) and `cov` (N, 12) with the camera, in place.
 
+    Centres and their rates turn, shrink and shift with the image, sizes shrink. The rotation of a hand-held or swaying
+    camera between two frames is a fraction of a degree: the covariance of x and y that it causes is left out.
 
-def _centre_and_size(xyxy: Array) -> Array:
-    out = np.empty_like(xyxy)
-    np.subtract(xyxy[:, 2:], xyxy[:, :2], out=out[:, 2:])
-    np.add(xyxy[:, :2], xyxy[:, 2:], out=out[:, :2])
-    out[:, :2] *= 0.5
-    return out
-
-
-@dataclass(frozen=True)
-class CentreAspectHeight:
-    """Centre x, y, aspect w/h, height, with noise in proportion to the height (DeepSORT, ByteTrack).
-
-    Attributes:
-        position: standard deviation of a measured position and of a step at 30 fps, in heights.
-        velocity: standard deviation of the change of velocity from frame to frame at 30 fps, in heights per frame.
-
-    >>> model = CentreAspectHeight()
-    >>> model.decode(start(model, model.encode(np.array([[3.0, 4.0, 7.0, 6.0]])))[0])
-    array([[3., 4., 7., 6.]])
+    Args:
+        mean: states; the first two values are the centre.
+        cov: their covariances.
+        affine: (2, 3) from old to new pixels.
+        size_powers: of the motion model.
     """
-
-    position: float = 1 / 20
-    velocity: float = 1 / 160
-
-    def encode(self, xyxy: Array) -> Array:
-        """Return the (N, 4) measured values of (N, 4) boxes."""
-        values = _centre_and_size(xyxy)
-        values[:, 2] /= values[:, 3]
-        return values
-
-    def decode(self, mean: Array) -> Array:
-        """Return the (N, 4) xyxy boxes of (N, 8) states."""
-        height = mean[:, 3]
-        return _positive_boxes(mean[:, :2], mean[:, 2] * height, height)
-
-    def initial(self, values: Array) -> Array:
-        """Return the (N, 8) variances of a new track."""
-        p, v = 2 * self.position, 10 * self.velocity * REFERENCE_FPS
-        std = values[:, 3, None] * np.array([p, p, 0.0, p, v, v, 0.0, v])
-        std += np.array([0.0, 0.0, 1e-2, 0.0, 0.0, 0.0, 1e-5 * REFERENCE_FPS, 0.0])
-        variances: Array = std * std
-        return variances
-
-    def process(self, mean: Array) -> Array:
-        """Return the (N, 8) variances that one second adds."""
-        p, v = self.position, self.velocity * REFERENCE_FPS
-        std = mean[:, 3, None] * np.array([p, p, 0.0, p, v, v, 0.0, v])
-        std += np.array([0.0, 0.0, 1e-2, 0.0, 0.0, 0.0, 1e-5 * REFERENCE_FPS, 0.0])
-        variances: Array = std * std * REFERENCE_FPS
-        return variances
-
-    def measurement(self, mean: Array) -> Array:
-        """Return the (N, 4) variances of a measurement."""
-        p = self.position
-        std = mean[:, 3, None] * np.array([p, p, 0.0, p])
-        std += np.array([0.0, 0.0, 1e-1, 0.0])
-        variances: Array = std * std
-        return variances
+    linear = affine[:, :2]
+    mean[:, :2] = mean[:, :2] @ linear.T + affine[:, 2]
+    mean[:, 4:6] = mean[:, 4:6] @ linear.T
+    scale = np.sqrt(abs(np.linalg.det(linear))) ** np.array(size_powers)
+    mean[:, 2:4] *= scale
+    mean[:, 6:8] *= scale
+    for first in (0, 4, 8):
+        cov[:, first : first + 2] = cov[:, first : first + 2] @ (linear**2).T
+        cov[:, first + 2 : first + 4] *= scale**2

@@ -10,7 +10,11 @@ from engine.optional import require
 from engine.protocols import Tracker
 
 TRACKERS: Mapping[str, str] = {
+    "steady": "engine.tracking.steady:SteadyTrack",
     "bytetrack": "engine.tracking.bytetrack:ByteTrack",
+    "botsort": "engine.tracking.botsort:BotSort",
+    "ocsort": "engine.tracking.ocsort:OcSort",
+    "sort": "engine.tracking.sort:Sort",
     "none": "engine.tracking.untracked:Untracked",
 }
 

@@ -3,9 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.tracking import kalman
+from engine.tracking import kalman, motion
 
-MODELS = [pytest.param(kalman.CentreAspectHeight(), id="centre, aspect, height")]
+MODELS = [
+    pytest.param(motion.CentreWidthHeight(), id="centre, width, height"),
+    pytest.param(motion.CentreAreaRatio(), id="centre, area, ratio"),
+]
 
 
 def full(cov: np.ndarray) -> np.ndarray:
@@ -58,7 +61,7 @@ def test_a_shrinking_box_never_turns_inside_out(model: kalman.MotionModel) -> No
 
 
 def test_two_half_steps_move_as_far_as_a_whole_one() -> None:
-    model = kalman.CentreAspectHeight()
+    model = motion.CentreWidthHeight()
     mean, cov = kalman.start(model, model.encode(np.array([[0.0, 0, 20, 40]])))
     mean[0, 4] = 30
     half, half_cov = mean.copy(), cov.copy()

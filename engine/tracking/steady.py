@@ -1,0 +1,112 @@
+"""Our default: ByteTrack's matching, and tracks that stay on the frame where their absence is explained."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data import NO_DETECTION
+from engine.tracking.base import Index, Mask, check_range
+from engine.tracking.bytetrack import ByteTrack
+from engine.tracking.table import CONFIRMED, Rows
+
+_SETTLED_HITS = 10
+"""Detections after which the velocity of a track is known well enough to show it unseen."""
+
+
+class SteadyTrack(ByteTrack):
+    """ByteTrack's matching with a longer memory, and with gaps bridged as they arise.
+
+    A track that the detector misses is shown where it is predicted while another track covers nearly all of it (it is
+    behind somebody), and, where `coast_s` asks for it, for a moment in any case (a detector that flickers). A track
+    that is missing without such a reason is lost, as it is in ByteTrack. A track is confirmed by the sum of its scores,
+    so that boxes of which the detector is unsure have to persist longer.
+
+    Args:
+        high_score: from this score a detection is confident. Higher: fewer false tracks, more gaps.
+        low_score: below this score detections are ignored. Higher: less drift to false boxes, more tracks lost when
+            partly hidden.
+        new_score: from this score a detection may begin a track. Higher: fewer false tracks, later births.
+        min_overlap: IoU x score that a confident match needs. Higher: fewer wrong matches, more broken tracks at
+            fast motion or low frame rates.
+        weak_overlap: IoU that a weak match needs. Higher: less drift to false boxes, more gaps.
+        coast_s: seconds that a missed track is shown as predicted. Higher: fewer gaps, boxes linger where objects left.
+        hidden_s: seconds that a track behind another one is shown as predicted. Higher: longer occlusions are bridged,
+            boxes drift when the hidden object turns.
+        hidden_share: share of its box that others must cover for that. Higher: fewer boxes linger, more gaps.
+        lost_s: seconds that an unseen track is remembered. Higher: longer occlusions are bridged, more wrong revivals.
+        confirm_hits: detections in a row before a track is shown. Higher: fewer false tracks, later births.
+        confirm_score: sum of their scores that a track needs before it is shown: weak boxes have to persist longer.
+            Higher: fewer false tracks, later births.
+        class_aware: match only boxes of equal class. True: no id spans two classes; false: ids survive a detector
+            that wavers between classes.
+        camera_motion: estimate how the camera moves and take it out. True: ids survive a moving camera, for 2 to 4 ms
+            per frame; false: right for fixed cameras.
+        max_objects: detections used per frame, best scores first; twice as many tracks are remembered. Higher: more
+            objects, more time and memory at worst.
+    """
+
+    def __init__(
+        self,
+        *,
+        high_score: float = 0.25,
+        low_score: float = 0.1,
+        new_score: float = 0.25,
+        min_overlap: float = 0.2,
+        weak_overlap: float = 0.5,
+        coast_s: float = 0.0,
+        hidden_s: float = 1.0,
+        hidden_share: float = 0.9,
+        lost_s: float = 2.0,
+        confirm_hits: int = 2,
+        confirm_score: float = 1.5,
+        class_aware: bool = False,
+        camera_motion: bool = False,
+        max_objects: int = 1000,
+    ) -> None:
+        check_range("coast_s", coast_s, 0.0, 3600.0)
+        check_range("hidden_s", hidden_s, 0.0, 3600.0)
+        check_range("hidden_share", hidden_share, 0.0, 1.0)
+        check_range("confirm_score", confirm_score, 0.0, 100.0)
+        super().__init__(
+            high_score=high_score,
+            low_score=low_score,
+            new_score=new_score,
+            min_overlap=min_overlap,
+            weak_overlap=weak_overlap,
+            lost_s=lost_s,
+            confirm_hits=confirm_hits,
+            class_aware=class_aware,
+            max_objects=max_objects,
+        )
+        self._follow_camera(camera_motion)
+        self.confirm_score = confirm_score
+        self.coast_s = coast_s
+        self.hidden_s = hidden_s
+        self.hidden_share = hidden_share
+
+    def _proven(self, rows: Rows) -> Mask:
+        proven: Mask = super()._proven(rows) & (rows["score_sum"] >= self.confirm_score)
+        return proven
+
+    def _stays(self, unseen: Index, unseen_s: NDArray[np.float64]) -> Mask:
+        rows = self._rows
+        stays: Mask = unseen_s <= self.coast_s
+        settled = (rows["state"][unseen] == CONFIRMED) & (rows["hits"][unseen] >= _SETTLED_HITS)
+        unsure = np.flatnonzero(settled & ~stays & (unseen_s <= self.hidden_s))
+        if len(unsure):
+            seen = (rows["detection"] != NO_DETECTION) & (rows["state"] == CONFIRMED)
+            box = self._motion.decode(rows["mean"])
+            stays[unsure] = _covered(box[unseen[unsure]], box[seen]) >= self.hidden_share
+        return stays
+
+
+def _covered(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (N,) greatest share of each box that one of the others covers."""
+    if not len(others):
+        return np.zeros(len(boxes))
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    common = np.maximum(high - low, 0.0).prod(axis=2).max(axis=1)
+    share: NDArray[np.float64] = common / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return share
