@@ -185,8 +185,8 @@ def _run_edges(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
         top -= 1
     elif bottom < height:
         bottom += 1
-    flat = mask[top:bottom, left:right].ravel(order="F").view(np.int8)
-    edges = np.flatnonzero(np.diff(flat, prepend=0, append=0))
+    flat = np.pad(mask[top:bottom, left:right].ravel(order="F"), 1)
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
     edges[1::2] -= 1  # an end is counted from the last pixel of its run, which is in the same column
     column, row = np.divmod(edges, bottom - top)
     found: NDArray[np.int64] = ((left + column) * height + top + row).astype(np.int64)
