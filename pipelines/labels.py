@@ -82,7 +82,9 @@ def _beside(images: Path, folder: Path) -> Path:
     candidates = [folder.parent / "labels", Path(*("labels" if part == "images" else part for part in folder.parts))]
     found = next((place for place in candidates if place.is_dir() and place != folder), None)
     if found is None:
-        raise ConfigError(f"{images}: no labels beside it: name them (a folder of YOLO text files or a COCO .json file)")
+        raise ConfigError(
+            f"{images}: no labels beside it: name them (a folder of YOLO text files or a COCO .json file)"
+        )
     return found
 
 
@@ -104,7 +106,8 @@ def _yolo_row(line: str, place: str) -> tuple[float, float, float, float, float]
     except (ValueError, IndexError) as error:
         raise ConfigError(f"{place}: {line[:60]!r}: expected class cx cy w h") from error
     if len(numbers) == 4:
-        return (class_id, *map(float, xyxy_from_cxcywh(numbers[None])[0]))
+        x1, y1, x2, y2 = xyxy_from_cxcywh(numbers[None])[0].tolist()
+        return (class_id, x1, y1, x2, y2)
     if len(numbers) >= 6 and len(numbers) % 2 == 0:
         x, y = numbers[::2], numbers[1::2]
         return (class_id, float(x.min()), float(y.min()), float(x.max()), float(y.max()))

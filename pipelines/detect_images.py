@@ -1,0 +1,168 @@
+"""Detection on single images: one JSON line and, where wanted, one annotated picture per image."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data import Detections, Frame, Packet, Run, Tracks
+from engine.errors import ConfigError, SinkError
+from engine.protocols import Detector
+from engine.wire import rle_from_mask
+from pipelines.labels import IMAGE_SUFFIXES
+
+Progress = Callable[[int, int], None]
+Picture = NDArray[np.uint8]
+Draw = Callable[[Frame, Detections, Sequence[str]], Picture]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """What was found on one image.
+
+    Attributes:
+        path: the file.
+        frame: its pixels.
+        detections: what was found.
+    """
+
+    path: Path
+    frame: Frame
+    detections: Detections
+
+    def as_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return plain values, ready for JSON; boxes in pixels of the image."""
+        found = self.detections
+        objects: list[dict[str, Any]] = [
+            {
+                "class_id": class_id,
+                "class_name": class_names[class_id] if class_id < len(class_names) else str(class_id),
+                "score": round(score, 4),
+                "xyxy": [round(value, 2) for value in xyxy],
+            }
+            for class_id, score, xyxy in zip(
+                found.class_id.tolist(), found.score.tolist(), found.xyxy.tolist(), strict=True
+            )
+        ]
+        for name in ("keypoints", "xyxyxyxy"):
+            for row, values in zip(objects, found.extra.get(name, ()), strict=False):
+                row[name] = np.round(values.astype(float), 2).tolist()
+        for row, mask in zip(objects, found.extra.get("mask", ()), strict=False):
+            runs = rle_from_mask(mask)
+            row["mask"] = {"size": list(runs.size), "counts": list(runs.counts)}
+        return {"image": str(self.path), "width": self.frame.width, "height": self.frame.height, "objects": objects}
+
+
+def expand_images(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the image files that `paths`, files and folders, stand for, in order.
+
+    Raises:
+        ConfigError: nothing there, or a folder without images.
+    """
+    files: list[Path] = []
+    for place in map(Path, paths):
+        if place.is_dir():
+            inside = sorted(path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise ConfigError(f"{place}: no images in it: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
+            files += inside
+        elif place.is_file():
+            files.append(place)
+        else:
+            raise ConfigError(f"{place}: no such image or folder")
+    return files
+
+
+def detect_images(detector: Detector, paths: Sequence[str | Path]) -> Iterator[ImageResult]:
+    """Yield what the detector finds on each image, in order; opens and closes the detector.
+
+    Raises:
+        ConfigError: an image that is not there or cannot be read.
+    """
+    files = expand_images(paths)
+    try:
+        detector.open()
+        for index, path in enumerate(files):
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if image is None:
+                raise ConfigError(f"{path}: not readable as an image: expected a whole JPEG, PNG, ... file")
+            frame = Frame(np.asarray(image, np.uint8), path.stem, index, time.monotonic_ns(), time.time_ns())
+            yield ImageResult(path, frame, detector.detect([frame])[0])
+    finally:
+        detector.close()
+
+
+def detect_to_files(
+    detector: Detector,
+    paths: Sequence[str | Path],
+    *,
+    save: str | Path | None = None,
+    jsonl: str | Path | None = None,
+    draw: Draw | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Detect on images, write what is asked for, and return one plain result per image.
+
+    Args:
+        detector: opened and closed here.
+        paths: images and folders of images.
+        save: folder for annotated pictures, named as the images.
+        jsonl: file for one JSON line per image.
+        draw: makes the annotated picture; None takes the engine's overlay.
+        progress: called with images done and images in all.
+
+    Raises:
+        ConfigError: an image that is not there or cannot be read.
+        SinkError: an output that cannot be written.
+    """
+    files = expand_images(paths)
+    results: list[dict[str, Any]] = []
+    folder = Path(save) if save is not None else None
+    paint = draw if draw is not None or folder is None else _overlay()
+    for index, result in enumerate(detect_images(detector, files)):
+        results.append(result.as_dict(detector.class_names))
+        if folder is not None and paint is not None:
+            _write(folder / result.path.name, paint(result.frame, result.detections, detector.class_names))
+        if progress is not None:
+            progress(index + 1, len(files))
+    if jsonl is not None:
+        _write_lines(Path(jsonl), results)
+    return results
+
+
+def _overlay() -> Draw:
+    """Return a function that draws boxes, labels, masks, keypoints and oriented boxes, one colour per class."""
+    from engine.overlay import Overlay
+
+    overlay = Overlay(trace=False, color_by="class")
+
+    def draw(frame: Frame, detections: Detections, class_names: Sequence[str]) -> Picture:
+        rows = np.arange(len(detections))
+        tracks = Tracks(detections.xyxy, detections.score, detections.class_id, rows, detection_index=rows)
+        return overlay.draw(Packet(frame, detections, tracks, Run("detect", 0, "", tuple(class_names))))
+
+    return draw
+
+
+def _write(path: Path, picture: Picture) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"{path.parent}: cannot be made: {error.strerror}") from error
+    if not cv2.imwrite(str(path), picture):
+        raise SinkError(f"{path}: cannot be written")
+
+
+def _write_lines(path: Path, results: Sequence[dict[str, Any]]) -> None:
+    try:
+        path.write_text("".join(json.dumps(result) + "\n" for result in results), encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from engine.assets import demo_model
+from engine.data import Detections
+from engine.detection.load import load_detector
+from engine.errors import ConfigError, ModelError, SinkError
+from pipelines.detect_images import detect_to_files, expand_images
+from pipelines.evaluate_detect import evaluate_detect, score
+from pipelines.labels import Truth
+
+
+def detector(**options: object):  # type: ignore[no-untyped-def]
+    return load_detector(demo_model(), backend="onnxruntime", **options)  # type: ignore[arg-type]
+
+
+def test_each_image_gives_a_line_and_a_picture(data_dir: Path, tmp_path: Path) -> None:
+    done: list[tuple[int, int]] = []
+    results = detect_to_files(
+        detector(),
+        [data_dir / "images" / "assets"],
+        save=tmp_path / "pictures",
+        jsonl=tmp_path / "out.jsonl",
+        progress=lambda *counts: done.append(counts),
+    )
+    assert [Path(result["image"]).name for result in results] == ["bus.jpg", "zidane.jpg"]
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == results
+    assert done == [(1, 2), (2, 2)]
+    assert all("person" in {entry["class_name"] for entry in result["objects"]} for result in results)
+    for name in ("bus.jpg", "zidane.jpg"):
+        picture = cv2.imread(str(tmp_path / "pictures" / name))
+        original = cv2.imread(str(data_dir / "images" / "assets" / name))
+        assert picture.shape == original.shape
+        assert (np.abs(picture.astype(int) - original) > 50).any()
+
+
+def test_files_and_folders_are_expanded_in_order(data_dir: Path) -> None:
+    assets = data_dir / "images" / "assets"
+    names = [path.name for path in expand_images([assets / "zidane.jpg", assets])]
+    assert names == ["zidane.jpg", "bus.jpg", "zidane.jpg"]
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not an image")
+    with pytest.raises(ConfigError, match=r"broken\.jpg: not readable as an image"):
+        detect_to_files(detector(), [broken])
+    with pytest.raises(ConfigError, match="no such image"):
+        detect_to_files(detector(), [tmp_path / "missing.jpg"])
+
+
+def test_an_output_that_cannot_be_written_is_a_sink_error(data_dir: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with pytest.raises(SinkError, match="cannot be made|cannot be written"):
+        detect_to_files(detector(), [data_dir / "images" / "assets" / "bus.jpg"], save=blocked / "pictures")
+
+
+def truth(*rows: tuple[float, float, float, float, int]) -> Truth:
+    table = np.array(rows, np.float32).reshape(-1, 5)
+    return Truth(Path("a.png"), table[:, :4], table[:, 4].astype(np.int32), np.zeros(len(table), bool))
+
+
+def test_perfect_boxes_score_one_and_misses_nothing() -> None:
+    labels = [truth((0, 0, 50, 50, 0), (60, 0, 90, 30, 1)), truth((10, 10, 40, 60, 0))]
+    found = [Detections(one.xyxy, np.full(len(one.class_id), 0.9), one.class_id) for one in labels]
+    sizes = [(100, 100)] * 2
+    perfect = score(found, labels, sizes, ["person", "car"])
+    assert (perfect.map50, perfect.map50_95, perfect.objects) == (pytest.approx(1), pytest.approx(1), 3)
+    assert {name: one.objects for name, one in perfect.per_class.items()} == {"person": 2, "car": 1}
+    half = score([found[0], Detections.empty()], labels, sizes, ["person", "car"])
+    assert half.per_class["person"].ap50 == pytest.approx(51 / 101)  # recall 0.5: 51 of the 101 points
+    assert half.per_class["car"].ap50 == pytest.approx(1)
+    assert json.loads(json.dumps(half.as_dict()))["images"] == 2
+
+
+def test_a_broken_model_is_a_model_error(data_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ModelError):
+        evaluate_detect(path, data_dir / "images" / "coco128_train")
