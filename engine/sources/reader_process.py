@@ -58,6 +58,10 @@ def serve(request: dict[str, Any], connection: Connection, ring: Ring) -> None:
         finished = _stream(target, connection, ring)
     except video_errors() as error:
         finished = {"finished": explain(error), "is_end": False}
+    except EOFError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of ours ends one connection, and is told, not printed
+        finished = {"finished": f"the reader failed ({type(error).__name__}: {error})", "is_end": False}
     connection.send_bytes(json.dumps(finished).encode())
 
 

@@ -1,0 +1,77 @@
+"""IP cameras on this network: ONVIF devices that answer a WS-Discovery probe.
+
+Needs the package `WSDiscovery` (extra `onvif`). The address of a camera's stream is its own secret (ONVIF asks for a
+password first), so this finds cameras, their makers and their web addresses, and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from engine.optional import require
+
+_SCOPE = "onvif://www.onvif.org/"
+_TYPE_NAMESPACE = "http://www.onvif.org/ver10/network/wsdl"
+_TYPE = "NetworkVideoTransmitter"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCamera:
+    """A camera that has answered.
+
+    Attributes:
+        host: name or address.
+        service: address of its ONVIF service.
+        name: as it calls itself, usually the maker.
+        hardware: model.
+        location: where it says it is.
+    """
+
+    host: str
+    service: str
+    name: str = ""
+    hardware: str = ""
+    location: str = ""
+
+
+def camera_from_answer(services: Iterable[str], scopes: Iterable[str]) -> FoundCamera | None:
+    """Return the camera that an answer describes, None if it gives no address.
+
+    Args:
+        services: addresses of its service (XAddrs), best first; IPv4 is preferred.
+        scopes: ONVIF scopes such as `onvif://www.onvif.org/name/ACME%20Dome`.
+
+    >>> camera_from_answer(["http://10.0.0.7/onvif"], ["onvif://www.onvif.org/hardware/Dome%202"])
+    FoundCamera(host='10.0.0.7', service='http://10.0.0.7/onvif', name='', hardware='Dome 2', location='')
+    """
+    addresses = sorted(services, key=lambda address: "[" in address)
+    hosts = [(urlsplit(address).hostname, address) for address in addresses]
+    usable = [(host, address) for host, address in hosts if host]
+    if not usable:
+        return None
+    facts: dict[str, str] = {}
+    for scope in scopes:
+        if scope.startswith(_SCOPE):
+            key, _, value = scope[len(_SCOPE) :].partition("/")
+            facts.setdefault(key, unquote(value).strip())
+    host, service = usable[0]
+    return FoundCamera(host, service, *(facts.get(key, "") for key in ("name", "hardware", "location")))
+
+
+def discover_cameras(timeout_s: float = 3.0) -> list[FoundCamera]:
+    """Return the ONVIF cameras that answer within `timeout_s`, ordered by host.
+
+    Raises:
+        MissingDependencyError: the package WSDiscovery is not installed.
+    """
+    discovery = require("wsdiscovery.discovery", extra="onvif").ThreadedWSDiscovery()
+    kind = require("wsdiscovery", extra="onvif").QName(_TYPE_NAMESPACE, _TYPE)
+    discovery.start()
+    try:
+        answers = discovery.searchServices(types=[kind], timeout=timeout_s)
+        found = [camera_from_answer(a.getXAddrs(), [scope.getValue() for scope in a.getScopes()]) for a in answers]
+    finally:
+        discovery.stop()
+    return sorted({camera for camera in found if camera is not None}, key=lambda camera: camera.host)
