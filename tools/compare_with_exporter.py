@@ -31,6 +31,7 @@ from ultralytics.utils import ops
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.data import Detections, Frame
+from engine.detection.classify import load_classifier
 from engine.detection.load import load_detector
 
 ARCHITECTURES = (
@@ -38,6 +39,7 @@ ARCHITECTURES = (
     "yolov8n-seg", "yolo11n-seg", "yolo26n-seg", "yolov8n-pose", "yolo11n-pose", "yolo26n-pose",
     "yolov8n-obb", "yolo11n-obb", "yolo26n-obb", "rtdetr-l",
 )  # fmt: skip
+CLASSIFIERS = ("yolov8n-cls", "yolo11n-cls", "yolo26n-cls", "resnet50", "efficientnet_b0")
 IOU = 0.7
 
 
@@ -265,6 +267,45 @@ def torchvision_row(folder: Path, image: np.ndarray, candidates: int) -> dict[st
     }
 
 
+def classifier_row(name: str, folder: Path, image: np.ndarray) -> dict[str, Any]:
+    """Return the difference in probability of a classifier, on an image that needs no crop."""
+    size = 224
+    square = cv2.resize(image, (size, size))
+    pixels = torch.from_numpy(np.ascontiguousarray(square[None, ..., ::-1].transpose(0, 3, 1, 2))).float() / 255
+    path = folder / f"{name}.onnx"
+    if name.startswith("yolo"):
+        model = random_model(name, pixels.numpy())
+        path = Path(model.export(format="onnx", imgsz=size, verbose=False)).rename(path)
+        with torch.no_grad():
+            output = model.model(pixels)
+        theirs = (output[0] if isinstance(output, (tuple, list)) else output)[0].numpy()
+    else:
+        theirs = export_torchvision(name, pixels, path)
+    with load_classifier(path, backend="onnxruntime") as classifier:
+        [ours] = classifier.probabilities([square])
+    same = np.argsort(-ours)[:5].tolist() == np.argsort(-theirs)[:5].tolist()
+    return {
+        "model": name,
+        "output": f"(1, {len(ours)})",
+        "head": "classify",
+        "boxes": f"top 5 {'same' if same else 'differ'}",
+        "score": float(np.abs(ours - theirs).max()),
+    }
+
+
+def export_torchvision(name: str, pixels: torch.Tensor, path: Path) -> np.ndarray:
+    """Export a TorchVision classifier with random weights and return its probabilities for `pixels`."""
+    import torchvision
+
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    tensor = (pixels - mean[:, None, None]) / std[:, None, None]
+    torch.onnx.export(model, (tensor,), str(path), input_names=["images"], dynamo=False, opset_version=17)
+    with torch.no_grad():
+        return model(tensor).softmax(dim=1)[0].numpy()
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -307,6 +348,9 @@ def main() -> None:
                 )
                 print(rows[-1], flush=True)
         if arguments.torchvision:
+            for name in CLASSIFIERS:
+                rows.append(classifier_row(name, Path(folder), image))
+                print(rows[-1], flush=True)
             rows.append(torchvision_row(Path(folder), image, arguments.candidates))
             print(rows[-1], flush=True)
     text = table(rows)

@@ -85,7 +85,7 @@ class SegmentHead(Head):
         xyxy = source_from_target(kept.xyxy, box)
         logits = kept.extra["rest"] @ prototypes.reshape(len(prototypes), -1)
         step = np.array(prototypes.shape[:0:-1]) / np.array(self._size_hw[::-1])  # prototype cells per frame pixel, x y
-        for mask, cells, (x1, y1, x2, y2) in zip(masks, logits, np.round(xyxy).astype(int).tolist(), strict=True):
+        for mask, cells, (x1, y1, x2, y2) in zip(masks, logits, np.ceil(xyxy).astype(int).tolist(), strict=True):
             if x2 > x1 and y2 > y1:
                 patch = cells.reshape(prototypes.shape[1:])
                 mask[y1:y2, x1:x2] = _sample(patch, box, step, (x1, y1), (x2 - x1, y2 - y1)) > 0
