@@ -43,10 +43,10 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
         "tensorrt": BackendEntry(
             target="engine.backends.tensorrt:TensorRtBackend",
             packages=("tensorrt", "tensorrt_rtx"),
-            suffixes=(".plan", ".engine"),
+            suffixes=(".plan", ".engine", ".onnx"),
             install='pip install "framewire[tensorrt]" or "framewire[rtx]" on a machine with an NVIDIA GPU',
             probe="engine.backends.tensorrt:unusable_reason",
-            reason="a plan runs on TensorRT only",
+            reason="the fastest on an NVIDIA GPU",
         ),
         "openvino": BackendEntry(
             target="engine.backends.openvino:OpenVinoBackend",

@@ -21,6 +21,7 @@ from engine.backends.cuda import INSTALL as CUDA_INSTALL
 from engine.backends.cuda import CudaApi, PinnedArray, available_packages, open_cuda
 from engine.backends.cuda_letterbox import KERNEL_NAME, Placement, compile_kernel
 from engine.backends.cuda_probe import probe_cuda
+from engine.backends.files import read_model_file
 from engine.backends.plan import PlanFile, distrust_reason, read_plan_file
 from engine.backends.plan_build import BuildOptions, plan_target
 from engine.backends.plan_cache import PlanCache, refusal
@@ -38,6 +39,8 @@ PRECISION_BY_NAME: Mapping[str, Precision] = {
     "f16": "fp16", "fp16": "fp16", "float16": "fp16",
     "i8": "int8", "int8": "int8",
 }  # fmt: skip
+
+DYNAMICALLY_QUANTISED = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"})
 
 
 @dataclass(frozen=True)
@@ -280,7 +283,7 @@ def unusable_reason(path: Path | None = None) -> str | None:
     """Return why TensorRT cannot run here, with the remedy, or None where it can. TensorRT is not imported for it.
 
     Args:
-        path: the model, for which it is asked; makes no difference yet.
+        path: the model for which it is asked; an ONNX file may have what TensorRT cannot run.
     """
     probe = probe_cuda()
     if probe.reason is not None:
@@ -293,6 +296,14 @@ def unusable_reason(path: Path | None = None) -> str | None:
         return obstacle
     if not available_packages():
         return f"no Python package for CUDA is installed: {CUDA_INSTALL}"
+    return unsupported_model_reason(path) if path is not None and path.suffix.lower() == ".onnx" else None
+
+
+def unsupported_model_reason(path: Path) -> str | None:
+    """Return why TensorRT cannot build a plan of an ONNX file, as far as its operators tell, or None."""
+    found = sorted(DYNAMICALLY_QUANTISED & set(read_model_file(path).operators))
+    if found:
+        return f"{path.name} is quantised dynamically ({', '.join(found)}), which TensorRT does not run"
     return None
 
 

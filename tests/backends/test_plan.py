@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
 from engine.backends.cuda_probe import Gpu
 from engine.backends.files import read_model_file
 from engine.backends.plan import PlanFacts, facts_from_json, facts_to_json, read_plan_file, write_plan_file
 from engine.backends.plan_build import BuildOptions, PlanTarget, file_sha256, parse_batch
 from engine.backends.plan_cache import PlanCache, plan_key, refusal
+from engine.backends.tensorrt import unsupported_model_reason
 from engine.errors import ConfigError, ModelError
 from tests.backends.fake_gpu import PLAN, plan_facts
+from tests.onnx_models import save_model, save_pixel_model
 
 ORIN = Gpu(0, "Orin", (8, 7), "GPU-1", 8 << 30, True)
 DESKTOP = Gpu(0, "RTX 4090", (8, 9), "GPU-2", 24 << 30, False)
@@ -121,6 +124,14 @@ def test_a_foreign_plan_without_a_gpu_says_what_is_missing(tmp_path: Path):
     path = ultralytics_engine(tmp_path / "yolo.engine", {"stride": 32})
     with pytest.raises(ModelError, match=r"can only be read by loading it.*(NVIDIA|CUDA|GPU|TensorRT)"):
         read_model_file(path)
+
+
+def test_a_dynamically_quantised_model_is_left_to_the_processor(tmp_path: Path):
+    nodes = [helper.make_node("DynamicQuantizeLinear", ["images"], ["q", "s", "z"])]
+    nodes.append(helper.make_node("DequantizeLinear", ["q", "s", "z"], ["out"]))
+    path = save_model(tmp_path / "q.onnx", nodes, {"images": (1, 3, 8, 8)}, {"out": (1, 3, 8, 8)})
+    assert "q.onnx is quantised dynamically (DynamicQuantizeLinear)" in str(unsupported_model_reason(path))
+    assert unsupported_model_reason(save_pixel_model(tmp_path / "pixels.onnx")) is None
 
 
 @pytest.mark.parametrize(

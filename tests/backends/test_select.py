@@ -54,6 +54,12 @@ def test_a_named_backend_that_cannot_read_the_file_is_refused() -> None:
         select_backend(Path("model.xml"), "onnxruntime")
 
 
+def test_tensorrt_takes_onnx_for_it_builds_a_plan_of_it() -> None:
+    assert select_backend(HERE, "tensorrt") == ("tensorrt", "asked for")
+    with pytest.raises(ConfigError, match=r"tensorrt does not run model.xml: use openvino"):
+        select_backend(Path("model.xml"), "tensorrt")
+
+
 def test_a_file_that_no_backend_runs_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"no backend runs .weights files"):
         select_backend(Path("model.weights"))

@@ -55,9 +55,6 @@ def model(tmp_path: Path) -> Path:
         pytest.param({"score_threshold": 1.5}, "score_threshold is 1.5", id="score"),
         pytest.param({"iou_threshold": -0.1}, "iou_threshold is -0.1", id="overlap"),
         pytest.param({"backend": "caffe"}, 'unknown backend "caffe": expected auto', id="backend"),
-        pytest.param(
-            {"backend": "tensorrt"}, "does not run m.onnx: use openvino or onnxruntime", id="backend for plans"
-        ),
         pytest.param({"size": 128}, "exported for 64 x 64 only", id="size"),
         pytest.param({"mean": [1.0, 2.0]}, "mean is .*expected three numbers", id="mean"),
         pytest.param({"std": [1.0, 0.0, 1.0]}, "std without 0", id="std"),
