@@ -33,6 +33,7 @@ RECONNECT_MS = 100
 RECONNECT_MAX_MS = 2_000
 TURN_MS = 100
 BATCH = 256
+MAX_PARTS = 3
 STATS_S = 1.0
 
 
@@ -187,12 +188,12 @@ class Proxy:
                 parts = source.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            if len(parts) != 2:
+            if not 2 <= len(parts) <= MAX_PARTS:
                 continue
             kind = parts[0].split(b"/", 2)[1].decode(errors="replace") if parts[0].count(b"/") > 1 else "other"
             self.summary.messages[kind] += 1
             self.summary.bytes += len(parts[1])
-            out.send(kind, parts[0], parts[1])
+            out.send(kind, *parts)
         self.summary.overflows = out.overflows
 
     def _publish_stats(self, out: FanOut) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import zmq
@@ -35,6 +35,9 @@ from engine.wire import (
     topic_of,
 )
 
+if TYPE_CHECKING:
+    from engine.sinks.pictures import Pictures
+
 logger = logging.getLogger(__name__)
 
 HIGH_WATER_MARK = 1000
@@ -42,7 +45,7 @@ SEND_BUFFER_BYTES = 256 * 1024
 LINGER_MS = 250
 HEARTBEAT_S = 1.0
 MAX_PORT = 65535
-NOT_ON_EVENTS = frozenset(("frame", "stats"))
+NOT_ON_EVENTS = frozenset(("frame", "stats", "image", "crop"))
 
 
 class ZmqPublisher(SinkBase):
@@ -57,6 +60,7 @@ class ZmqPublisher(SinkBase):
         snapshot: an address (ROUTER) that answers any request with the snapshot; served at each packet and tick.
         high_water_mark: messages that wait for one slow reader before it loses some.
         encoding: `json` or `msgpack`.
+        pictures: which JPEGs to send beside the messages; None sends none.
         keys: CURVE keys of this publisher: all sockets are encrypted; None means plain.
         allowed_keys: public keys of the clients that may read; None lets in all that know our public key.
         send_buffer_bytes: kernel buffer per reader.
@@ -85,6 +89,7 @@ class ZmqPublisher(SinkBase):
         snapshot: str | None = None,
         high_water_mark: int = HIGH_WATER_MARK,
         encoding: str = "json",
+        pictures: Pictures | None = None,
         keys: KeyPair | None = None,
         allowed_keys: Collection[str] | None = None,
         send_buffer_bytes: int = SEND_BUFFER_BYTES,
@@ -100,6 +105,7 @@ class ZmqPublisher(SinkBase):
         self._wanted = {name: _checked(each) for name, each in wanted.items() if each is not None}
         self.endpoints: dict[str, str] = {}
         self.published = 0
+        self._pictures = pictures
         self.curve = None if keys is None else CurveServer(keys, allowed_keys)
         self._encoding: Encoding = check_encoding(encoding)
         self._options = SocketOptions(high_water_mark, send_buffer_bytes, linger_ms, self.curve)
@@ -158,6 +164,8 @@ class ZmqPublisher(SinkBase):
             self.send(event_message(event, packet, seq=self.next_seq("event", message.source_id)))
         if self._latest is not None:
             self._latest.send(self._snapshot())
+        if self._pictures is not None:
+            self._publish_pictures(self._pictures, packet)
         self._service()
         if self._clock.monotonic_ns() >= self._due_ns:
             self.tick()
@@ -233,13 +241,18 @@ class ZmqPublisher(SinkBase):
             self._snapshots = SnapshotServer(context, wanted["snapshot"], options)
             self.endpoints["snapshot"] = self._snapshots.address
 
-    def _send(self, kind: str, topic: bytes, body: bytes) -> None:
+    def _publish_pictures(self, pictures: Pictures, packet: Packet) -> None:
+        for picture in pictures.of(packet, self._clock.monotonic_ns()):
+            message = picture.message(packet, self.next_seq(picture.kind, packet.frame.source_id), self._clock.utc_ns())
+            self._send(picture.kind, topic_of(message).encode(), encode(message, self._encoding), picture.jpeg)
+
+    def _send(self, kind: str, *parts: bytes) -> None:
         if self._main is None:
             raise SinkError(f"{self.address} is not open: call open() before publishing")
         self.published += 1
-        self._main.send(kind, topic, body)
+        self._main.send(kind, *parts)
         if self._events is not None and kind not in NOT_ON_EVENTS:
-            self._events.send(kind, topic, body)
+            self._events.send(kind, *parts)
 
     def _service(self) -> None:
         if self.curve is not None:

@@ -92,14 +92,14 @@ class FanOut:
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
         self.overflows: Counter[str] = Counter()
 
-    def send(self, kind: str, topic: bytes, body: bytes) -> None:
-        """Hand a message to the readers that have room."""
+    def send(self, kind: str, *parts: bytes) -> None:
+        """Hand a message, `topic, body` and perhaps a picture, to the readers that have room."""
         try:
-            self._socket.send_multipart((topic, body), zmq.NOBLOCK)
+            self._socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again:
             self.overflows[kind] += 1
             self._socket.setsockopt(zmq.XPUB_NODROP, 0)
-            self._socket.send_multipart((topic, body), zmq.NOBLOCK)
+            self._socket.send_multipart(parts, zmq.NOBLOCK)
             self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
     def service(self) -> None:

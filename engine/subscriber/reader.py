@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from engine.errors import WireError
 from engine.wire import (
     MAX_BODY_BYTES,
     TOPIC_KINDS,
     TOPIC_ROOT,
     HeartbeatMessage,
+    ImageMessage,
     Message,
     SnapshotMessage,
     VersionError,
@@ -107,6 +110,8 @@ class MessageReader:
             self._skip(error)
             return None
         self._follow(topic, message)
+        if isinstance(message, ImageMessage) and len(parts) > 2:
+            return msgspec.structs.replace(message, jpeg=parts[2])
         return message
 
     def read_snapshot(self, body: bytes) -> SnapshotMessage | None:

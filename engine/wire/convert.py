@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from engine.clock import NS_PER_MS
 from engine.data import NO_DETECTION, Packet, Run, SourceStatus, TrackEvent, Tracks
 from engine.errors import WireError
-from engine.wire.messages import ClassScore, EosMessage, EventMessage, FrameMessage, Rle, StatusMessage, TrackedObject
+from engine.wire.messages import EosMessage, EventMessage, FrameMessage, StatusMessage
+from engine.wire.objects import ClassScore, Rle, TrackedObject
 
 PIXEL_DECIMALS = 2
 SCORE_DECIMALS = 4

@@ -7,22 +7,20 @@ Times ending in `_utc_ns` are nanoseconds since 1970; JavaScript reads them with
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
 from engine.data import CapturedSource, SourceState
+from engine.wire.objects import Counter, Four, TrackedObject
 
 MAJOR = 1
 MINOR = 0
 TOPIC_ROOT = f"v{MAJOR}"
-UNTRACKED = -1
 
-Kind = Literal["frame", "status", "event", "stats", "heartbeat", "eos"]
-TOPIC_KINDS: tuple[Kind, ...] = ("frame", "status", "event", "stats", "heartbeat", "eos")
+Kind = Literal["frame", "status", "event", "stats", "heartbeat", "eos", "image", "crop"]
+TOPIC_KINDS: tuple[Kind, ...] = ("frame", "status", "event", "stats", "heartbeat", "eos", "image", "crop")
 Scalar = str | int | float | bool | None
-Four = Annotated[list[float], msgspec.Meta(min_length=4, max_length=4)]
-Counter = Annotated[int, msgspec.Meta(ge=0)]
 
 
 def schema_of(kind: str) -> str:
@@ -32,58 +30,6 @@ def schema_of(kind: str) -> str:
     'framewire.frame/1.0'
     """
     return f"framewire.{kind}/{MAJOR}.{MINOR}"
-
-
-class Rle(msgspec.Struct, frozen=True, gc=False):
-    """A mask as run lengths in COCO's uncompressed form: columns first, starting with a run of zeros.
-
-    Attributes:
-        size: [height, width] of the source frame.
-        counts: lengths of alternating runs of 0 and 1; they add up to height * width.
-    """
-
-    size: Annotated[list[Counter], msgspec.Meta(min_length=2, max_length=2)]
-    counts: list[Counter]
-
-
-class ClassScore(msgspec.Struct, frozen=True, gc=False):
-    """One of the most likely classes of an object or frame."""
-
-    class_id: int
-    class_name: str
-    score: float
-
-
-class TrackedObject(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One object on one frame.
-
-    Attributes:
-        track_id: unique per source and run, never reused; -1 where no tracker runs.
-        class_id: number of the class in the model.
-        class_name: its name.
-        score: 0 to 1, of the last detection.
-        xyxy: [x1, y1, x2, y2] pixels of the source frame, to a hundredth of a pixel.
-        age: frames since the track began.
-        predicted: the box is the tracker's prediction: the detector did not see the object on this frame.
-        mask: where the object is, for segmentation models.
-        keypoints: [x, y, score] per keypoint, for pose models.
-        xyxyxyxy: the four corners [x, y] of an oriented box.
-        classes: the most likely classes, best first.
-
-    The fields from `predicted` on are left out where they have their default.
-    """
-
-    track_id: int
-    class_id: int
-    class_name: str
-    score: float
-    xyxy: Four
-    age: int = 1
-    predicted: bool = False
-    mask: Rle | None = None
-    keypoints: list[list[float]] | None = None
-    xyxyxyxy: list[list[float]] | None = None
-    classes: list[ClassScore] | None = None
 
 
 class FrameMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,6 +248,56 @@ class EosMessage(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class ImageMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A picture of a whole frame, as a JPEG in a third part behind the body; sent by choice, at a limited rate.
+
+    Attributes:
+        schema: name and version of this message.
+        engine_id: which engine sent it.
+        run_epoch: start of the run.
+        source_id: the camera or file.
+        stream_epoch: +1 for each reconnect of the source.
+        seq: +1 per message of this topic.
+        published_utc_ns: wall clock of the sending.
+        frame_id: the frame shown.
+        captured_utc_ns: wall clock of its capture.
+        width: pixels of the JPEG.
+        height: rows of the JPEG.
+        region: [x1, y1, x2, y2] of the source frame that is shown.
+        blurred: classes made unrecognisable in the picture.
+        jpeg: the third part, set by readers; never in the body.
+    """
+
+    schema: str
+    engine_id: str
+    run_epoch: int
+    source_id: str
+    stream_epoch: int
+    seq: Counter
+    published_utc_ns: int
+    frame_id: Counter
+    captured_utc_ns: int
+    width: Counter
+    height: Counter
+    region: Four
+    blurred: list[str] = []
+    jpeg: bytes = b""
+
+
+class CropMessage(ImageMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """The best picture of a new track in its first second, as a JPEG in a third part behind the body.
+
+    Attributes (with those of `ImageMessage`):
+        track_id: whose picture it is.
+        class_name: its class.
+        score: of the detection shown.
+    """
+
+    track_id: int
+    class_name: str
+    score: float
+
+
 class SnapshotMessage(msgspec.Struct, frozen=True, kw_only=True):
     """Where everything stands: the answer of the snapshot socket, and what the latest socket sends.
 
@@ -326,7 +322,17 @@ class SnapshotMessage(msgspec.Struct, frozen=True, kw_only=True):
     last_seq: dict[str, Counter]
 
 
-Message = FrameMessage | StatusMessage | EventMessage | StatsMessage | HeartbeatMessage | EosMessage | SnapshotMessage
+Message = (
+    FrameMessage
+    | StatusMessage
+    | EventMessage
+    | StatsMessage
+    | HeartbeatMessage
+    | EosMessage
+    | ImageMessage
+    | CropMessage
+    | SnapshotMessage
+)
 
 MESSAGE_TYPES: dict[str, type[Message]] = {
     "frame": FrameMessage,
@@ -335,5 +341,7 @@ MESSAGE_TYPES: dict[str, type[Message]] = {
     "stats": StatsMessage,
     "heartbeat": HeartbeatMessage,
     "eos": EosMessage,
+    "image": ImageMessage,
+    "crop": CropMessage,
     "snapshot": SnapshotMessage,
 }

@@ -57,7 +57,8 @@ def _json_schema(kind: str, message_type: type[Any]) -> dict[str, Any]:
         "pattern": rf"^framewire\.{kind}/{MAJOR}\.\d+$",
         "description": "name and version of this message",
     }
-    own["required"] = ["schema", *own["required"]]
+    own["required"] = ["schema", *(name for name in own["required"] if name != "schema")]
+    own["properties"].pop("jpeg", None)  # the third part, not in the body
     title = f"framewire.{kind}/{MAJOR}.{MINOR}"
     return {
         "$schema": DIALECT,
@@ -69,16 +70,16 @@ def _json_schema(kind: str, message_type: type[Any]) -> dict[str, Any]:
 
 
 def _struct_named(name: str) -> type[Any]:
-    from engine.wire import messages
+    from engine.wire import messages, objects
 
-    struct: type[Any] = getattr(messages, name)
+    struct: type[Any] = getattr(messages, name, None) or getattr(objects, name)
     return struct
 
 
 def _describe(component: dict[str, Any], struct: type[Any]) -> None:
     """Put the docstring's first sentence and the attributes' descriptions where readers of the schema see them."""
-    text = inspect.getdoc(struct) or ""
-    component["description"] = text.partition("\n")[0]
+    component["description"] = (inspect.getdoc(struct) or "").partition("\n")[0]
+    text = "\n".join(inspect.getdoc(each) or "" for each in struct.__mro__ if issubclass(each, msgspec.Struct))
     for name, description in _ATTRIBUTE.findall(text):
         if name in component["properties"]:
             component["properties"][name]["description"] = " ".join(description.split()).rstrip(".")

@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, Tracks
 from engine.wire import (
     ClassScore,
+    CropMessage,
     EosMessage,
     EventMessage,
     FrameMessage,
     HeartbeatMessage,
+    ImageMessage,
     Message,
     Rle,
     SnapshotMessage,
@@ -160,6 +162,38 @@ SAMPLES: dict[str, Message] = {
         reason="end of file",
     ),
 }
+SAMPLES["image"] = ImageMessage(
+    schema="framewire.image/1.0",
+    engine_id="engine-1",
+    run_epoch=UTC_NS,
+    source_id="gate",
+    stream_epoch=2,
+    seq=5,
+    published_utc_ns=UTC_NS + 11,
+    frame_id=44,
+    captured_utc_ns=UTC_NS + 1,
+    width=640,
+    height=480,
+    region=[0.0, 0.0, 768.0, 576.0],
+    blurred=["person"],
+)
+SAMPLES["crop"] = CropMessage(
+    schema="framewire.crop/1.0",
+    engine_id="engine-1",
+    run_epoch=UTC_NS,
+    source_id="gate",
+    stream_epoch=2,
+    seq=1,
+    published_utc_ns=UTC_NS + 12,
+    frame_id=44,
+    captured_utc_ns=UTC_NS + 1,
+    width=112,
+    height=220,
+    region=[4.0, 10.0, 116.0, 230.0],
+    track_id=7,
+    class_name="person",
+    score=0.875,
+)
 SAMPLES["snapshot"] = SnapshotMessage(
     engine_id="engine-1",
     run_epoch=UTC_NS,

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from engine.wire import MESSAGE_TYPES, Message
+from engine.wire import MESSAGE_TYPES, Message, schema_of
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 _INTS = st.integers(-(2**63), 2**63 - 1)
@@ -42,9 +42,13 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
 
 
 def structs(struct: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
-    """Return a strategy for instances of a struct; its schema stays the default."""
+    """Return a strategy for instances of a struct; its schema is that of its kind, and no picture is attached."""
     hints = typing.get_type_hints(struct, include_extras=True)
-    return st.builds(struct, **{name: values(hint) for name, hint in hints.items() if name != "schema"})
+    fields = {name: values(hint) for name, hint in hints.items() if name not in ("schema", "jpeg")}
+    if "schema" in hints:
+        kind = next(kind for kind, message_type in MESSAGE_TYPES.items() if message_type is struct)
+        fields["schema"] = st.just(schema_of(kind))
+    return st.builds(struct, **fields)
 
 
 def _limited(hint: Any, limit: msgspec.Meta) -> st.SearchStrategy[Any]:

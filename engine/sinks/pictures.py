@@ -1,0 +1,206 @@
+"""Pictures beside the messages: JPEGs of frames and of each new track, limited in rate and size, blurred by class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.clock import NS_PER_S
+from engine.data import NO_DETECTION, Packet
+from engine.errors import ConfigError
+from engine.wire import CropMessage, ImageMessage, schema_of
+
+MAX_SIDE = 640
+QUALITY = 80
+CROP_MARGIN = 0.1
+CROP_AFTER_S = 1.0
+MAX_CROPS_WAITING = 100
+MAX_TRACKS_REMEMBERED = 10_000
+BLOCKS_PER_BOX = 6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A JPEG and what it shows.
+
+    Attributes:
+        kind: `image` or `crop`.
+        jpeg: the file.
+        size_wh: its pixels.
+        region: (x1, y1, x2, y2) of the source frame.
+        frame_id: the frame shown.
+        captured_utc_ns: when it was captured.
+        blurred: classes made unrecognisable.
+        track: id, class name and score, for a crop.
+    """
+
+    kind: str
+    jpeg: bytes
+    size_wh: tuple[int, int]
+    region: tuple[int, int, int, int]
+    frame_id: int
+    captured_utc_ns: int
+    blurred: tuple[str, ...] = ()
+    track: tuple[int, str, float] | None = None
+
+    def message(self, packet: Packet, seq: int, published_utc_ns: int) -> ImageMessage:
+        """Return the message that goes before the JPEG; `packet` is of the same source and run."""
+        fields: dict[str, Any] = {
+            "schema": schema_of(self.kind),
+            "engine_id": packet.run.engine_id,
+            "run_epoch": packet.run.run_epoch,
+            "source_id": packet.frame.source_id,
+            "stream_epoch": packet.frame.stream_epoch,
+            "seq": seq,
+            "published_utc_ns": published_utc_ns,
+            "frame_id": self.frame_id,
+            "captured_utc_ns": self.captured_utc_ns,
+            "width": self.size_wh[0],
+            "height": self.size_wh[1],
+            "region": [float(value) for value in self.region],
+            "blurred": list(self.blurred),
+        }
+        if self.track is None:
+            return ImageMessage(**fields)
+        track_id, class_name, score = self.track
+        return CropMessage(track_id=track_id, class_name=class_name, score=round(score, 4), **fields)
+
+
+@dataclass(slots=True)
+class _Source:
+    """What is remembered of one source."""
+
+    image_due_ns: int
+    seen: dict[int, None]
+    waiting: dict[int, tuple[int, float, Picture]]
+
+
+class Pictures:
+    """Makes the pictures that are due with each packet; a few ms of the publishing thread each, so keep them rare.
+
+    Args:
+        images_per_s: pictures of whole frames per source; 0 sends none.
+        crops: also send the best picture of each new track, a second after it appeared.
+        max_side: longer side of a JPEG in pixels; larger ones are shrunk.
+        quality: of the JPEG, 1 to 100.
+        blur: names of classes that are made unrecognisable in every picture, before it is encoded; crops of those
+            tracks are not sent. It hides what the detector finds on the frame, and nothing else.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        images_per_s: float = 1.0,
+        crops: bool = False,
+        max_side: int = MAX_SIDE,
+        quality: int = QUALITY,
+        blur: Sequence[str] = (),
+    ) -> None:
+        if not 0 <= images_per_s <= 60 or not 16 <= max_side <= 8192 or not 1 <= quality <= 100:
+            raise ConfigError(
+                f"images_per_s {images_per_s}, max_side {max_side}, quality {quality}:"
+                " give 0 to 60, 16 to 8192 and 1 to 100"
+            )
+        self._interval_ns = int(NS_PER_S / images_per_s) if images_per_s else None
+        self._crops = crops
+        self._max_side = max_side
+        self._quality = quality
+        self._blur = frozenset(blur)
+        self._sources: dict[str, _Source] = {}
+
+    def of(self, packet: Packet, now_ns: int) -> Iterator[Picture]:
+        """Yield the pictures that are due with this packet."""
+        source = self._sources.setdefault(packet.frame.source_id, _Source(now_ns, {}, {}))
+        is_image_due = self._interval_ns is not None and now_ns >= source.image_due_ns
+        if not is_image_due and not self._crops:
+            return
+        image = self._blurred(packet)
+        if is_image_due and self._interval_ns is not None:
+            source.image_due_ns = now_ns + self._interval_ns
+            yield self._picture("image", packet, image, (0, 0, packet.frame.width, packet.frame.height))
+        if self._crops:
+            yield from self._finished_crops(source, packet, image, now_ns)
+
+    def _finished_crops(
+        self, source: _Source, packet: Packet, image: NDArray[np.uint8], now_ns: int
+    ) -> Iterator[Picture]:
+        self._look(source, packet, image, now_ns)
+        for track_id, (first_ns, _, picture) in list(source.waiting.items()):
+            if now_ns - first_ns >= CROP_AFTER_S * NS_PER_S:
+                del source.waiting[track_id]
+                yield picture
+
+    def _look(self, source: _Source, packet: Packet, image: NDArray[np.uint8], now_ns: int) -> None:
+        """Keep the best picture of each track that is new."""
+        tracks = packet.tracks
+        for row in range(len(tracks)):
+            track_id, score = int(tracks.track_id[row]), float(tracks.score[row])
+            name = packet.run.class_name(int(tracks.class_id[row]))
+            if track_id < 0 or tracks.detection_index[row] == NO_DETECTION or name in self._blur:
+                continue
+            waiting = source.waiting.get(track_id)
+            if waiting is None and (track_id in source.seen or len(source.waiting) >= MAX_CROPS_WAITING):
+                continue
+            region = _with_margin(tracks.xyxy[row], packet.frame.width, packet.frame.height)
+            worth = score * (region[2] - region[0]) * (region[3] - region[1])
+            if worth > 0 and (waiting is None or worth > waiting[1]):
+                picture = self._picture("crop", packet, image, region, (track_id, name, score))
+                source.waiting[track_id] = (waiting[0] if waiting else now_ns, worth, picture)
+                source.seen[track_id] = None
+        while len(source.seen) > MAX_TRACKS_REMEMBERED:
+            del source.seen[next(iter(source.seen))]
+
+    def _picture(
+        self,
+        kind: str,
+        packet: Packet,
+        image: NDArray[np.uint8],
+        region: tuple[int, int, int, int],
+        track: tuple[int, str, float] | None = None,
+    ) -> Picture:
+        x1, y1, x2, y2 = region
+        part = image[y1:y2, x1:x2]
+        scale = self._max_side / max(part.shape[:2])
+        if scale < 1:
+            size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
+            part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        _, encoded = cv2.imencode(".jpg", part, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
+        frame, size_wh = packet.frame, (int(part.shape[1]), int(part.shape[0]))
+        blurred = tuple(sorted(self._blur))
+        return Picture(kind, encoded.tobytes(), size_wh, region, frame.frame_id, frame.captured_utc_ns, blurred, track)
+
+    def _blurred(self, packet: Packet) -> NDArray[np.uint8]:
+        """Return the image with what must not be recognised in coarse blocks; a copy where there is any."""
+        image, found = packet.frame.image, packet
+        boxes = [
+            xyxy
+            for rows in (found.detections, found.tracks)
+            for xyxy, class_id in zip(rows.xyxy, rows.class_id.tolist(), strict=True)
+            if packet.run.class_name(class_id) in self._blur
+        ]
+        if not boxes:
+            return image
+        image = image.copy()
+        for box in boxes:
+            x1, y1, x2, y2 = _with_margin(box, packet.frame.width, packet.frame.height)
+            if x2 > x1 and y2 > y1:
+                coarse = cv2.resize(image[y1:y2, x1:x2], (BLOCKS_PER_BOX, BLOCKS_PER_BOX), interpolation=cv2.INTER_AREA)
+                image[y1:y2, x1:x2] = cv2.resize(coarse, (x2 - x1, y2 - y1), interpolation=cv2.INTER_NEAREST)
+        return image
+
+
+def _with_margin(xyxy: NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the box a tenth larger on each side, in whole pixels inside the frame."""
+    x1, y1, x2, y2 = (float(value) for value in xyxy)
+    dx, dy = CROP_MARGIN * (x2 - x1), CROP_MARGIN * (y2 - y1)
+    left, right = (min(max(round(x), 0), width) for x in (x1 - dx, x2 + dx))
+    top, bottom = (min(max(round(y), 0), height) for y in (y1 - dy, y2 + dy))
+    return left, top, right, bottom

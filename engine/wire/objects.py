@@ -1,0 +1,64 @@
+"""What one object on a frame is on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+UNTRACKED = -1
+
+Four = Annotated[list[float], msgspec.Meta(min_length=4, max_length=4)]
+Counter = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Rle(msgspec.Struct, frozen=True, gc=False):
+    """A mask as run lengths in COCO's uncompressed form: columns first, starting with a run of zeros.
+
+    Attributes:
+        size: [height, width] of the source frame.
+        counts: lengths of alternating runs of 0 and 1; they add up to height * width.
+    """
+
+    size: Annotated[list[Counter], msgspec.Meta(min_length=2, max_length=2)]
+    counts: list[Counter]
+
+
+class ClassScore(msgspec.Struct, frozen=True, gc=False):
+    """One of the most likely classes of an object or frame."""
+
+    class_id: int
+    class_name: str
+    score: float
+
+
+class TrackedObject(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One object on one frame.
+
+    Attributes:
+        track_id: unique per source and run, never reused; -1 where no tracker runs.
+        class_id: number of the class in the model.
+        class_name: its name.
+        score: 0 to 1, of the last detection.
+        xyxy: [x1, y1, x2, y2] pixels of the source frame, to a hundredth of a pixel.
+        age: frames since the track began.
+        predicted: the box is the tracker's prediction: the detector did not see the object on this frame.
+        mask: where the object is, for segmentation models.
+        keypoints: [x, y, score] per keypoint, for pose models.
+        xyxyxyxy: the four corners [x, y] of an oriented box.
+        classes: the most likely classes, best first.
+
+    The fields from `predicted` on are left out where they have their default.
+    """
+
+    track_id: int
+    class_id: int
+    class_name: str
+    score: float
+    xyxy: Four
+    age: int = 1
+    predicted: bool = False
+    mask: Rle | None = None
+    keypoints: list[list[float]] | None = None
+    xyxyxyxy: list[list[float]] | None = None
+    classes: list[ClassScore] | None = None
