@@ -13,7 +13,7 @@ from engine.detection.detector import ModelDetector
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.pipeline import Pipeline
-from engine.protocols import Sink, Source, Tracker
+from engine.protocols import Detector, Sink, Source, Tracker
 from engine.rules import MotionGate, SourceRules
 from engine.sources.open import open_source
 from engine.sources.uri import name_from_uri, unique_name
@@ -40,7 +40,7 @@ def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None)
     options = config.pipeline
     return Pipeline(
         sources,
-        build_detector(config, [source.info for source in sources]),
+        tiled(config, build_detector(config, [source.info for source in sources])),
         build_tracker(config),
         *build_sinks(config, len(sources), on_quit),
         options=PipelineOptions(
@@ -97,9 +97,18 @@ def build_detector(config: Config, sources: list[SourceInfo]) -> ModelDetector:
     return load_detector(
         model_path(options.model),
         performance=performance,
-        max_batch=min(options.max_batch, max(len(sources), 1)),
-        **options.model_dump(exclude={"model", "performance", "max_batch"}),
+        max_batch=options.max_batch if options.tile else min(options.max_batch, max(len(sources), 1)),
+        **options.model_dump(exclude={"model", "performance", "max_batch", "tile"}),
     )
+
+
+def tiled(config: Config, detector: ModelDetector) -> Detector:
+    """Return the detector, behind tiles where the configuration asks for them."""
+    if config.detector.tile is None:
+        return detector
+    from engine.detection.tiles import TiledDetector
+
+    return TiledDetector(detector, **config.detector.tile.model_dump())
 
 
 def model_path(model: str) -> str | Path:

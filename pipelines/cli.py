@@ -34,9 +34,12 @@ for verb in (
     stream.record,
     stream.replay,
     stream.bridge,
+    stream.proxy,
     stream.keys,
+    score.detect,
     score.track,
     machine.doctor,
+    machine.discover,
     machine.inspect,
     machine.build,
 ):

@@ -37,9 +37,7 @@ class Section(BaseModel):
 class MotionGateConfig(Section):
     """When to skip the detector because nothing moves."""
 
-    min_share: float = Field(
-        0.0005, gt=0, le=1, description="Share of the picture that must change"
-    )
+    min_share: float = Field(0.0005, gt=0, le=1, description="Share of the picture that must change")
     min_difference: int = Field(
         16, ge=1, le=255, description="Grey levels that count as change; raise for noisy cameras"
     )
@@ -108,6 +106,14 @@ class SourceConfig(Section):
     ffmpeg: dict[str, str] = Field(default_factory=dict, description="Further options by FFmpeg's names; they win")
 
 
+class TileConfig(Section):
+    """Detecting on overlapping tiles of each frame and on the whole of it, for small objects."""
+
+    side_wh: tuple[int, int] = Field((640, 640), description="Size of a tile in pixels of the frame")
+    overlap: float = Field(0.2, ge=0, le=0.9, description="Share of a tile that its neighbour covers too, at least")
+    whole: bool = Field(True, description="Detect on the whole frame as well, for what is larger than a tile")
+
+
 class DetectorConfig(Section):
     """The model and how it runs."""
 
@@ -129,6 +135,7 @@ class DetectorConfig(Section):
     precision: str | None = Field(None, description="Arithmetic of the backend: f32, bf16, f16; null: its default")
     threads: int | None = Field(None, ge=1, le=1024, description="Processor threads at most; null: all cores")
     cache_dir: str | None = Field(None, description="Folder for compiled models, for a quicker second start")
+    tile: TileConfig | None = Field(None, description="Tiles for small objects, each costs an inference; null: none")
     head: str | None = Field(None, description="Layout of the output, where the file does not tell; see inspect")
     names: list[str] | None = Field(None, description="Class names, where the file does not tell")
 

@@ -26,10 +26,15 @@ EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 class Interrupt:
-    """Turns SIGINT and SIGTERM into a flag; a second signal ends the process at once."""
+    """Turns SIGINT and SIGTERM into a flag and a call; a second signal ends the process at once.
 
-    def __init__(self) -> None:
+    Args:
+        on_request: called from the signal handler; must be quick and take no lock.
+    """
+
+    def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
         self.requested = False
+        self._on_request = on_request
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -46,6 +51,7 @@ class Interrupt:
         if self.requested:
             os._exit(EXIT_INTERRUPTED)
         self.requested = True
+        self._on_request()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,13 @@ def run_to_the_end(
     return Outcome(EXIT_INTERRUPTED if interrupt.requested else EXIT_DONE, None, clean)
 
 
+def innermost(detector: object) -> object:
+    """Return the detector behind tiles or other wrappers."""
+    while hasattr(detector, "inner"):
+        detector = detector.inner
+    return detector
+
+
 def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the machine-readable summary of a run, with `facts` beside the measured figures."""
     stats = pipeline.stats
@@ -104,7 +117,7 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         "fps": round((published - 1) * 1e9 / busy_ns, 2) if published > 1 and busy_ns > 0 else 0.0,
         "latency_ms": {**stats.latency.summary(0.5, 0.9, 0.99), "max": round(stats.latency.max, 3)},
         "stage_ms": {stage: histogram.summary(0.5, 0.99) for stage, histogram in stats.stages.items()},
-        "backend": getattr(pipeline.detector, "backend", "none"),
+        "backend": getattr(innermost(pipeline.detector), "backend", "none"),
         "model": pipeline.run_facts.model,
         "wall_s": round(pipeline.wall_s, 3),
         "cpu_s": round(mine.ru_utime + mine.ru_stime + readers.ru_utime + readers.ru_stime, 3),

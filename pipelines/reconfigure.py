@@ -14,7 +14,7 @@ from engine.detection.detector import ModelDetector
 from engine.detection.load import class_ids
 from engine.errors import ConfigError, EngineError
 from engine.pipeline import Pipeline
-from pipelines.build import build_detector, build_rules, build_source, named_sources
+from pipelines.build import build_detector, build_rules, build_source, named_sources, tiled
 from pipelines.config import Config, assign, load_config, validated
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Reconfigurer:
             family = detector.facts.family.iou_threshold
             detector.iou_threshold = family if then["iou_threshold"] is None else then["iou_threshold"]
         else:
-            self._pipeline.exchange_detector(build_detector(new, [s.info for s in self._pipeline.sources]))
+            self._pipeline.exchange_detector(tiled(new, build_detector(new, [s.info for s in self._pipeline.sources])))
         return [f"{key} is {then[key]!r}" for key in changed]
 
 

@@ -1,4 +1,4 @@
-"""The machine and its models: `doctor`, `inspect`, `build`."""
+"""The machine and its models: `doctor`, `discover`, `inspect`, `build`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,24 @@ def doctor(as_json: Json = False) -> None:
         console.result(f"{finding.verdict:<8}{finding.part}: {finding.found}")
         if finding.remedy:
             console.result(f"{'':<8}  -> {finding.remedy}")
+
+
+def discover(
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for answers")] = 3.0,
+    as_json: Json = False,
+) -> None:
+    """Find ONVIF cameras on the network."""
+    from dataclasses import asdict
+
+    from engine.sources.discover import discover_cameras
+
+    cameras = [asdict(camera) for camera in discover_cameras(timeout)]
+    if as_json:
+        console.result_json(cameras)
+    elif cameras:
+        console.show_rows("Cameras", cameras)
+    else:
+        console.result("no ONVIF camera answered: are they on this network, and is ONVIF switched on in them?")
 
 
 def inspect(

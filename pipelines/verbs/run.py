@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pipelines import console
-from pipelines.detect_and_publish import Interrupt, run_to_the_end, summary
+from pipelines.detect_and_publish import Interrupt, innermost, run_to_the_end, summary
 from pipelines.verbs.options import Json, Settings, class_of, named_source
 
 if TYPE_CHECKING:
@@ -196,10 +196,8 @@ def ctl(
 
 
 def _opening(address: str, pipeline: Pipeline) -> str:
-    detector = pipeline.detector
+    detector = innermost(pipeline.detector)
     where = f"publishing at {address}" if address != "none" else "not publishing"
     reason = getattr(detector, "backend_reason", "")
     cameras = ", ".join(source.info.source_id for source in pipeline.sources)
-    return (
-        f"{cameras}: {detector.name} on {getattr(detector, 'backend', '?')}{f' ({reason})' if reason else ''}, {where}"
-    )
+    return f"{cameras}: {pipeline.detector.name} on {getattr(detector, 'backend', '?')}{f' ({reason})' if reason else ''}, {where}"

@@ -1,4 +1,4 @@
-"""Scoring, and trackers and detectors on their own: `track`, `eval detect`, `eval track`."""
+"""Scoring, and trackers and detectors on their own: `detect`, `track`, `eval detect`, `eval track`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,41 @@ evaluate = typer.Typer(
     name="eval", help="Score a detector or a tracker by the metrics of the field.", no_args_is_help=True
 )
 Parameters = Annotated[list[str] | None, typer.Option("--set", help="Parameter of the tracker: lost_s=2")]
+
+
+def detect(
+    images: Annotated[list[str], typer.Argument(help="Images and folders of images")],
+    model: Annotated[str, typer.Option(help="Model file or folder; demo: the embedded one")] = "demo",
+    backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = "auto",
+    save: Annotated[str | None, typer.Option(help="Folder for annotated pictures")] = None,
+    jsonl: Annotated[str | None, typer.Option(help="File for one line of JSON per image")] = None,
+    score: Annotated[float, typer.Option(help="Drop detections below this score")] = 0.25,
+    classes: Annotated[str | None, typer.Option(help="Keep these classes: person,car")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Any key of detector: iou_threshold=0.5")] = None,
+    as_json: Json = False,
+) -> None:
+    """Detect on images and print what was found."""
+    from engine.data import SourceInfo
+    from pipelines.build import build_detector
+    from pipelines.config import load_config
+    from pipelines.detect_images import detect_to_files
+
+    overrides: dict[str, Any] = {
+        "detector.model": model,
+        "detector.backend": backend,
+        "detector.score_threshold": score,
+        "detector.classes": [class_of(name) for name in classes.split(",")] if classes else None,
+    }
+    config = load_config(None, overrides, [f"detector.{text}" for text in setting or []])
+    detector = build_detector(config, [SourceInfo("images", "images", is_live=False)])
+    with console.progress_bar("images") as progress:
+        results = detect_to_files(detector, images, save=save, jsonl=jsonl, progress=progress)
+    if as_json:
+        console.result_json(results)
+        return
+    for result in results:
+        found = ", ".join(f"{o['class_name']} {o['score']:.2f}" for o in result["objects"]) or "nothing"
+        console.result(f"{result['image']} {result['width']}x{result['height']}: {found}")
 
 
 def track(

@@ -1,4 +1,4 @@
-"""The stream: `subscribe`, `record`, `replay`, `bridge`, `keys`."""
+"""The stream: `subscribe`, `record`, `replay`, `bridge`, `proxy`, `keys`."""
 
 from __future__ import annotations
 
@@ -109,6 +109,36 @@ def bridge(
         done = run_bridge(subscriber, _target(to), count=count, stopping=lambda: interrupt.requested)
     if to != "-":
         console.show(_plain(done), as_json=as_json)
+
+
+def proxy(
+    engines: Annotated[list[str], typer.Argument(help="Addresses of publishers")],
+    publish: Annotated[str, typer.Option(help="Address to bind for readers")] = "tcp://127.0.0.1:5550",
+    keys: Annotated[str | None, typer.Option(help="File NAME.key_secret of the proxy: encrypt")] = None,
+    allowed_key: Annotated[list[str] | None, typer.Option(help="File NAME.key of a reader that may connect")] = None,
+    engine_key: Annotated[str | None, typer.Option(help="File NAME.key of engines that encrypt")] = None,
+    as_json: Json = False,
+) -> None:
+    """Offer the streams of many engines at one address."""
+    from engine.keys import load_key_pair, load_public_key, load_public_keys
+    from pipelines.detect_and_publish import Interrupt
+    from pipelines.proxy import Proxy
+
+    middle = Proxy(
+        engines,
+        publish,
+        keys=load_key_pair(keys) if keys else None,
+        allowed_keys=load_public_keys(allowed_key) if allowed_key else None,
+        engine_key=load_public_key(engine_key) if engine_key else None,
+    )
+    with Interrupt(middle.stop):
+        try:
+            middle.open()
+            console.say(f"proxy at {middle.address} for {', '.join(engines)} (Ctrl-C ends)")
+            done = middle.run()
+        finally:
+            middle.close()
+    console.show({**_plain(done), "wanted": sorted(done.wanted)}, as_json=as_json)
 
 
 def keys(
