@@ -75,7 +75,7 @@ class SourceBase:
         except GeneratorExit:
             self._ending = "interrupted"
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is the reason that the source ended
             self._ending = str(error)
             raise
         finally:

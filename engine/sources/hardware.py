@@ -37,8 +37,10 @@ def missing(decoder: str) -> str:
     """
     if decoder == CPU:
         return ""
-    from av.codec.hwaccel import hwdevices_available
-
+    try:
+        from av.codec.hwaccel import hwdevices_available
+    except ImportError:
+        return f"{decoder}: this PyAV is too old for it; pip install --upgrade av"
     device_type = DEVICE_TYPES[decoder]
     if device_type not in hwdevices_available():
         return f"{decoder}: this build of PyAV has no {device_type}; build PyAV against an FFmpeg that has it"
