@@ -76,11 +76,14 @@ class FaultProxy:
         while not self._closed.is_set():
             try:
                 client, _ = self._server.accept()
+            except OSError:
+                continue
+            try:
                 if self._refuses:
-                    client.close()
-                    continue
+                    raise ConnectionRefusedError
                 upstream = socket.create_connection(("127.0.0.1", self.target_port), timeout=5)
             except OSError:
+                client.close()
                 continue
             upstream.settimeout(None)
             with self._lock:
