@@ -213,12 +213,14 @@ class Run:
         run_epoch: wall clock at the start in ns; a new value tells readers that the publisher restarted.
         model: name of the model file.
         class_names: name by `class_id`.
+        second_class_names: name by class id of the second stage, where there is one.
     """
 
     engine_id: str
     run_epoch: int
     model: str = ""
     class_names: tuple[str, ...] = ()
+    second_class_names: tuple[str, ...] = ()
 
     def class_name(self, class_id: int) -> str:
         """Return the name of a class, or its number as text where the model names none."""

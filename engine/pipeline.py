@@ -1,11 +1,4 @@
-"""Pipeline: wiring of the stages, the first failure, and stopping.
-
-    with Pipeline(open_source("rtsp://gate/stream"), load_detector("yolo11n.onnx"), ByteTrack()) as pipeline:
-        for packet in pipeline:
-            ...
-
-Every frame is accounted for: at the end `captured = published + sum of dropped` for each source.
-"""
+"""Pipeline: wiring of the stages, the first failure, and stopping (the picture is in docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -23,7 +16,7 @@ from engine.channel import Channel, ChannelClosedError, Overflow
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, Packet, Run, SourceStatus
 from engine.errors import ConfigError, SourceError, StageError
-from engine.protocols import Detector, Sink, Source, Tracker
+from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
 from engine.rules import SourceRules
 from engine.stage import Batcher, Stage
 from engine.stages.capture import CaptureStage
@@ -56,6 +49,7 @@ class Pipeline:
         sinks: outputs.
         options: queueing.
         rules: by source: regions of interest, ignored places, motion gate.
+        second_stage: classifies the tracked objects, each once in a while.
         engine_id: name of this engine on the wire; the host's name by default.
         clock: time, for tests.
     """
@@ -68,6 +62,7 @@ class Pipeline:
         *sinks: Sink,
         options: PipelineOptions | None = None,
         rules: Mapping[str, SourceRules] | None = None,
+        second_stage: TrackClassifier | None = None,
         engine_id: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -78,10 +73,15 @@ class Pipeline:
         self.tracker = tracker
         self.sinks = sinks
         self.stats = PipelineStats()
+        self._second_stage = second_stage
         self._rules: dict[str, SourceRules] = dict(rules or {})
         self._clock = clock
         self.run_facts = Run(
-            engine_id or socket.gethostname(), clock.utc_ns(), detector.name, tuple(detector.class_names)
+            engine_id or socket.gethostname(),
+            clock.utc_ns(),
+            detector.name,
+            tuple(detector.class_names),
+            tuple(second_stage.class_names) if second_stage is not None else (),
         )
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -286,7 +286,15 @@ class Pipeline:
             rules=self._rules,
             clock=clock,
         )
-        track = TrackStage(self.tracker, detected, self._tracked, on_lost=lost, rules=self._rules, clock=clock)
+        track = TrackStage(
+            self.tracker,
+            detected,
+            self._tracked,
+            on_lost=lost,
+            rules=self._rules,
+            second_stage=self._second_stage,
+            clock=clock,
+        )
         captures = [self._capture(source) for source in self.sources]
         if not options.keep_running:
             self._batcher.seal()

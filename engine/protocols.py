@@ -5,8 +5,11 @@ Each protocol has a contract suite under `tests/contract/` that every implementa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.clock import NS_PER_MS, SYSTEM_CLOCK
 from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, Tracks
@@ -104,6 +107,26 @@ class Tracker(Protocol):
 
     def clone(self) -> Tracker:
         """Return a new tracker with the same parameters and no tracks, for another source."""
+
+
+class TrackClassifier(Protocol):
+    """Says more about the tracks of one source, from their pictures; all calls come from the tracking thread."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name by class id of what it says."""
+
+    def open(self) -> None:
+        """Load the model. Raises `ModelError`."""
+
+    def update(self, frame: Frame, tracks: Tracks) -> Mapping[int, NDArray[np.float32]]:
+        """Return, by track id, (K, 2) float32: class id and probability, best first."""
+
+    def clone(self) -> TrackClassifier:
+        """Return one for another source, on the same model."""
+
+    def close(self) -> None:
+        """Free the model; harmless when repeated."""
 
 
 @runtime_checkable

@@ -48,7 +48,8 @@ class SourceRules:
         """
         if not len(detections) or not (self.regions or self.ignore):
             return detections
-        feet = np.stack(((detections.xyxy[:, 0] + detections.xyxy[:, 2]) / 2, detections.xyxy[:, 3]), axis=1)
+        middle = (detections.xyxy[:, 0] + detections.xyxy[:, 2]) / np.float32(2)
+        feet: NDArray[np.float32] = np.stack((middle, detections.xyxy[:, 3]), axis=1)
         wanted = _inside_any(feet, self.regions) if self.regions else np.ones(len(detections), np.bool_)
         return detections[wanted & ~_inside_any(feet, self.ignore)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from engine.data import Packet, SourceInfo
 from engine.detection.detector import ModelDetector
-from engine.detection.load import load_detector
+from engine.detection.load import class_ids, load_detector
 from engine.errors import ConfigError
 from engine.pipeline import Pipeline
-from engine.protocols import Detector, Sink, Source, Tracker
+from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
 from engine.rules import MotionGate, SourceRules
 from engine.sources.open import open_source
 from engine.sources.uri import name_from_uri, unique_name
@@ -38,15 +38,17 @@ def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None)
     """
     sources = build_sources(config)
     options = config.pipeline
+    detector = build_detector(config, [source.info for source in sources])
     return Pipeline(
         sources,
-        tiled(config, build_detector(config, [source.info for source in sources])),
+        tiled(config, detector),
         build_tracker(config),
         *build_sinks(config, len(sources), on_quit),
         options=PipelineOptions(
             **options.model_dump(exclude={"engine_id"}), keep_running=config.control.address != "none"
         ),
         rules=build_rules(config),
+        second_stage=build_second_stage(config, detector.class_names),
         engine_id=options.engine_id,
     )
 
@@ -116,6 +118,23 @@ def model_path(model: str) -> str | Path:
     from engine.assets import demo_model
 
     return demo_model() if model == DEMO else model
+
+
+def build_second_stage(config: Config, class_names: Sequence[str]) -> TrackClassifier | None:
+    """Return the configured second stage, its file checked, its model not yet loaded."""
+    options = config.second_stage
+    if options is None:
+        return None
+    from engine.detection.classify import load_classifier
+    from engine.detection.second_stage import SecondStage
+
+    return SecondStage(
+        load_classifier(options.model),
+        class_ids=None if options.classes is None else frozenset(class_ids(options.classes, class_names)),
+        top=options.top,
+        refresh_s=options.refresh_s,
+        margin=options.margin,
+    )
 
 
 def build_tracker(config: Config) -> Tracker:

@@ -106,6 +106,16 @@ class SourceConfig(Section):
     ffmpeg: dict[str, str] = Field(default_factory=dict, description="Further options by FFmpeg's names; they win")
 
 
+class SecondStageConfig(Section):
+    """A classifier on the tracked objects; its answer is kept per track."""
+
+    model: str = Field(min_length=1, description="Classification model, file or folder")
+    classes: list[str | int] | None = Field(None, description="Classes of the detector to look at; null: all")
+    top: int = Field(5, ge=1, le=100, description="Classes per answer")
+    refresh_s: float = Field(10.0, ge=0, le=86400, description="After how long a track is asked again")
+    margin: float = Field(0.0, ge=0, le=1, description="Share of the box's size added on each side of the crop")
+
+
 class TileConfig(Section):
     """Detecting on overlapping tiles of each frame and on the whole of it, for small objects."""
 
@@ -197,6 +207,7 @@ class Config(Section):
 
     sources: list[SourceConfig] = Field(default_factory=list, description="Cameras, streams and files")
     detector: DetectorConfig = Field(default_factory=DetectorConfig, description="The model and how it runs")
+    second_stage: SecondStageConfig | None = Field(None, description="A classifier on the tracked objects; null: none")
     tracker: TrackerConfig = Field(default_factory=TrackerConfig, description="The tracker")
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Queues and limits")
     publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")

@@ -18,7 +18,7 @@ from pipelines.build import build_detector, build_rules, build_source, named_sou
 from pipelines.config import Config, assign, load_config, validated
 
 logger = logging.getLogger(__name__)
-FIXED = ("tracker", "pipeline", "publish", "control", "output")
+FIXED = ("second_stage", "tracker", "pipeline", "publish", "control", "output")
 AT_ONCE = ("score_threshold", "iou_threshold", "classes")
 
 

@@ -66,6 +66,29 @@ class SecondStage:
         self._margin = margin
         self._answers: dict[int, Answer] = {}
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name by class id, of the classifier."""
+        return self._classifier.class_names
+
+    def open(self) -> None:
+        """Load the classifier. Raises `ModelError`; harmless when repeated."""
+        self._classifier.open()
+
+    def close(self) -> None:
+        """Free the classifier; harmless when repeated."""
+        self._classifier.close()
+
+    def clone(self) -> SecondStage:
+        """Return one for another source, on the same classifier."""
+        return SecondStage(
+            self._classifier,
+            class_ids=self._class_ids,
+            top=self._top,
+            refresh_s=self._refresh_ns / NS_PER_S,
+            margin=self._margin,
+        )
+
     def classify(self, frame: Frame, detections: Detections) -> Detections:
         """Return the detections with a column `classes`, (N, K, 2) class id and probability, NaN where not asked."""
         rows = np.flatnonzero(self._wanted(detections.class_id))

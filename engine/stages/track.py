@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
+
 from engine.channel import Channel
 from engine.clock import NS_PER_MS, Clock
 from engine.data import Detections, Frame, Packet, SourceStatus, Tracks
-from engine.protocols import Tracker
+from engine.protocols import TrackClassifier, Tracker
 from engine.rules import NO_RULES, SourceRules
 from engine.stage import Stage
 from engine.stages.items import Detected, scene_ns
@@ -24,6 +26,7 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         *,
         on_lost: Callable[[Frame, str], None],
         rules: Mapping[str, SourceRules],
+        second_stage: TrackClassifier | None,
         clock: Clock,
     ) -> None:
         super().__init__("track")
@@ -31,10 +34,17 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         self._trackers: dict[str, Tracker] = {}
         self._found: dict[str, Detections] = {}
         self._rules = rules
+        self._second_stage = second_stage
+        self._classifiers: dict[str, TrackClassifier] = {}
         self._inbox = inbox
         self._outbox = outbox
         self._on_lost = on_lost
         self._clock = clock
+
+    def open(self) -> None:
+        """Load the second stage."""
+        if self._second_stage is not None:
+            self._second_stage.open()
 
     def inbox(self) -> Iterable[Detected | SourceStatus]:
         """Yield detected frames and ends of sources in order."""
@@ -72,9 +82,13 @@ class TrackStage(Stage["Detected | SourceStatus"]):
             tracks = Tracks(tracks.xyxy, tracks.score, tracks.class_id, tracks.track_id, tracks.age)
         events = tracker.events() if hasattr(tracker, "events") else ()
         item.stage_ms["track"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS
+        shown = Detections.empty() if found is None or item.is_held else found
+        if self._second_stage is not None:
+            shown = self._classify(self._second_stage, frame, shown, tracks)
+            item.stage_ms["second"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS - item.stage_ms["track"]
         return Packet(
             frame,
-            Detections.empty() if found is None or item.is_held else found,
+            shown,
             tracks,
             item.run,
             item.stage_ms,
@@ -94,6 +108,27 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         self._found[source_id] = found
         return found
 
+    def _classify(
+        self, second_stage: TrackClassifier, frame: Frame, detections: Detections, tracks: Tracks
+    ) -> Detections:
+        """Return the detections with a column `classes`: what the second stage knows of each one's track."""
+        source_id = frame.source_id
+        if source_id not in self._classifiers:
+            self._classifiers[source_id] = second_stage.clone()
+        known = self._classifiers[source_id].update(frame, tracks)
+        if not known or not len(detections):
+            return detections
+        column = np.full((len(detections), *next(iter(known.values())).shape), np.nan, np.float32)
+        for track_id, row in zip(tracks.track_id.tolist(), tracks.detection_index.tolist(), strict=True):
+            if row >= 0 and track_id in known:
+                column[row] = known[track_id]
+        extra = {**detections.extra, "classes": column}
+        return Detections(detections.xyxy, detections.score, detections.class_id, extra)
+
     def close(self) -> None:
-        """Tell the publishing stage that nothing more comes."""
-        self._outbox.close()
+        """Free the second stage, and tell the publishing stage that nothing more comes."""
+        try:
+            if self._second_stage is not None:
+                self._second_stage.close()
+        finally:
+            self._outbox.close()

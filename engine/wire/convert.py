@@ -41,7 +41,7 @@ def frame_message(packet: Packet) -> FrameMessage:
         height=frame.height,
         dropped=dict(packet.dropped),
         model=run.model,
-        objects=_objects(packet.tracks, packet.detections.extra, run.class_names),
+        objects=_objects(packet.tracks, packet.detections.extra, run),
     )
 
 
@@ -158,7 +158,8 @@ def mask_from_rle(rle: Rle) -> NDArray[np.bool_]:
     return np.repeat(values, rle.counts).reshape((height, width), order="F")
 
 
-def _objects(tracks: Tracks, extra: Mapping[str, NDArray[Any]], names: tuple[str, ...]) -> list[TrackedObject]:
+def _objects(tracks: Tracks, extra: Mapping[str, NDArray[Any]], run: Run) -> list[TrackedObject]:
+    names = run.class_names
     class_id = tracks.class_id.tolist()
     known = len(names)
     columns: list[list[Any]] = [
@@ -171,7 +172,7 @@ def _objects(tracks: Tracks, extra: Mapping[str, NDArray[Any]], names: tuple[str
         (tracks.detection_index == NO_DETECTION).tolist(),
     ]
     if extra:
-        columns += _extra_columns(tracks.detection_index.tolist(), extra, names)
+        columns += _extra_columns(tracks.detection_index.tolist(), extra, run.second_class_names or names)
     return list(map(TrackedObject, *columns))
 
 
@@ -213,7 +214,9 @@ def _extra_columns(index: list[int], extra: Mapping[str, NDArray[Any]], names: t
     def corners(row: NDArray[Any]) -> list[Any]:
         return _rounded(np.asarray(row).reshape(4, 2), PIXEL_DECIMALS)
 
-    def classes(row: NDArray[Any]) -> list[ClassScore]:
+    def classes(row: NDArray[Any]) -> list[ClassScore] | None:
+        if np.isnan(row).any():  # the second stage was not asked
+            return None
         pairs = ((int(c), round(float(s), SCORE_DECIMALS)) for c, s in np.asarray(row).reshape(-1, 2))
         return [ClassScore(c, names[c] if 0 <= c < len(names) else str(c), s) for c, s in pairs]
 

@@ -200,4 +200,5 @@ def _opening(address: str, pipeline: Pipeline) -> str:
     where = f"publishing at {address}" if address != "none" else "not publishing"
     reason = getattr(detector, "backend_reason", "")
     cameras = ", ".join(source.info.source_id for source in pipeline.sources)
-    return f"{cameras}: {pipeline.detector.name} on {getattr(detector, 'backend', '?')}{f' ({reason})' if reason else ''}, {where}"
+    backend = f"{getattr(detector, 'backend', '?')}{f' ({reason})' if reason else ''}"
+    return f"{cameras}: {pipeline.detector.name} on {backend}, {where}"
