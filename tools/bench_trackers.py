@@ -8,32 +8,38 @@ puts the tables between the markers of the document, otherwise they are printed.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.clock import NS_PER_S
 from engine.data import Detections, Tracks
-from engine.tracking.bytetrack import ByteTrack
+from engine.tracking.registry import tracker_by_name
+from pipelines.evaluate_track import TrackScores, evaluate_rows
+from pipelines.mot import MotRows, detections_at, read_mot
 
 Update = Callable[[Detections, int], Tracks]
 Factory = Callable[[float], Update]
 """A tracker for a video of the given frames per second."""
 
-FPS = {"TUD-Campus": 25.0, "TUD-Stadtmitte": 25.0}
+SEQUENCES = {"TUD-Campus": 25.0, "TUD-Stadtmitte": 25.0}
+"""Sequences with public detections and ground truth, and their frames per second."""
 
 
 def ours(name: str, **parameters: Any) -> Factory:
     """Return a factory of our tracker `name`."""
 
     def make(fps: float) -> Update:
-        return ByteTrack(**parameters).update
+        return tracker_by_name(name, **parameters).update
 
     return make
 
@@ -97,36 +103,169 @@ def crowd(objects: int, frames: int, fps: float, seed: int) -> Iterable[Detectio
         yield Detections(boxes[seen], rng.uniform(0.3, 1, int(seen.sum())), np.zeros(int(seen.sum())))
 
 
-def update_ms(factory: Factory, scene: list[Detections], fps: float) -> tuple[float, float]:
-    """Return the median and the 99th percentile of the milliseconds per update, the first 30 left out."""
-    update, times = factory(fps), []
+def update_ms(factories: dict[str, Factory], scene: list[Detections], fps: float) -> dict[str, tuple[float, float]]:
+    """Return the median and the 99th percentile of the milliseconds per update of each tracker.
+
+    Time of the processor, so that other work on the machine does not count; all take turns on every frame, so that
+    what it does to caches falls on all alike. The first 20 frames are left out.
+    """
+    updates = {name: factory(fps) for name, factory in factories.items()}
+    times: dict[str, list[float]] = {name: [] for name in updates}
     for number, found in enumerate(scene):
-        before = time.perf_counter()
-        update(found, round(number * NS_PER_S / fps))
-        times.append((time.perf_counter() - before) * 1e3)
-    p50, p99 = np.percentile(times[30:], (50, 99))
-    return float(p50), float(p99)
+        for name, update in updates.items():
+            before = time.thread_time()
+            update(found, round(number * NS_PER_S / fps))
+            times[name].append((time.thread_time() - before) * 1e3)
+    return {name: tuple(np.percentile(ms[20:], (50, 99)).tolist()) for name, ms in times.items()}
+
+
+def all_factories() -> dict[str, Factory]:
+    """Return every tracker to measure by its name in the tables; libraries that are missing are named on stderr."""
+    named = {f"ours: {name}": ours(name) for name in ("steady", "sort", "bytetrack", "ocsort", "botsort")}
+    theirs = {"SORT": "SORTTracker", "ByteTrack": "ByteTrackTracker", "OC-SORT": "OCSORTTracker"}
+    try:
+        named |= {f"trackers: {name}": of_trackers(kind) for name, kind in theirs.items()}
+        named["trackers: BoT-SORT"] = of_trackers("BoTSORTTracker", enable_cmc=False)
+    except ImportError as error:
+        print(f"left out: {error}", file=sys.stderr)
+    kinds = {"ByteTrack": "bytetrack", "OC-SORT": "ocsort", "BoT-SORT": "botsort"}
+    try:
+        named |= {f"ultralytics: {name}": of_ultralytics(kind) for name, kind in kinds.items()}
+    except ImportError as error:
+        print(f"left out: {error}", file=sys.stderr)
+    return named
+
+
+def thinned(rows: MotRows, frames: NDArray[np.int64]) -> MotRows:
+    """Return the rows of the given frames, numbered anew from 1; their own numbers stay in the order of `frames`."""
+    number = np.searchsorted(frames, rows.frame)
+    keep = frames[np.minimum(number, len(frames) - 1)] == rows.frame
+    return MotRows(number[keep] + 1, rows.track_id[keep], rows.tlwh[keep], rows.score[keep], rows.class_id[keep])
+
+
+def disturbed(rows: MotRows, seed: int) -> MotRows:
+    """Return detections of which 4 % are missing and the others moved by about 1 % of their size."""
+    rng = np.random.default_rng(seed)
+    keep = rng.random(len(rows)) > 0.04
+    tlwh = rows.tlwh[keep]
+    tlwh = tlwh + rng.normal(0, 0.01, tlwh.shape) * tlwh[:, [2, 3, 2, 3]]
+    return MotRows(rows.frame[keep], rows.track_id[keep], tlwh, rows.score[keep], rows.class_id[keep])
+
+
+def score(factory: Factory, fps: float, gt: MotRows, det: MotRows, frames: NDArray[np.int64]) -> TrackScores:
+    """Return the scores of a tracker that is given the detections of some `frames`, at their times."""
+    gt, det = thinned(gt, frames), thinned(det, frames)
+    update = factory(fps * len(frames) / float(frames[-1]))
+    shown = []
+    for number, frame in enumerate(frames.tolist(), start=1):
+        tracks = update(detections_at(det, number), round(frame * NS_PER_S / fps))
+        size = tracks.xyxy[:, 2:] - tracks.xyxy[:, :2]
+        tlwh = np.hstack((tracks.xyxy[:, :2], size)).astype(np.float64)
+        shown.append((np.full(len(tracks), number), tracks.track_id, tlwh, tracks.score.astype(np.float64)))
+    columns = [np.concatenate(column) for column in zip(*shown, strict=True)]
+    return evaluate_rows(gt, MotRows(*columns, class_id=np.full(len(columns[0]), -1)))
+
+
+def load(data: Path, name: str) -> tuple[MotRows, MotRows, NDArray[np.int64]]:
+    """Return ground truth, public detections and the numbers of all frames of a sequence."""
+    gt, det = read_mot(data / name / "gt" / "gt.txt"), read_mot(data / name / "det" / "det.txt")
+    return gt, det, np.arange(1, max(gt.last_frame, det.last_frame) + 1)
+
+
+def quality_table(factories: dict[str, Factory], data: Path) -> str:
+    """Return the table of scores with the public detections as they are."""
+    head = [f"{name} {score}" for name in SEQUENCES for score in ("HOTA", "IDF1", "MOTA", "switches")]
+    lines = ["| tracker | " + " | ".join(head) + " |", "|---|" + "---|" * len(head)]
+    for name, factory in factories.items():
+        cells = []
+        for sequence, fps in SEQUENCES.items():
+            s = score(factory, fps, *load(data, sequence))
+            cells += [f"{s.hota:.3f}", f"{s.idf1:.3f}", f"{s.mota:.3f}", str(s.id_switches)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def chosen_frames(every: NDArray[np.int64], share: float, random: bool, seed: int) -> NDArray[np.int64]:
+    """Return a share of the frames: each n-th from the `seed`-th on, or at random."""
+    if random:
+        return np.sort(np.random.default_rng(seed).choice(every, int(len(every) * share), replace=False))
+    step = round(1 / share)
+    return every[seed % step :: step]
+
+
+def robustness_table(factories: dict[str, Factory], data: Path, repeats: int = 3) -> str:
+    """Return the table of HOTA / IDF1, mean of both sequences and of `repeats` disturbances, by share of frames."""
+    cases = {
+        "100 %": (1.0, False),
+        "50 % regular": (0.5, False),
+        "50 % random": (0.5, True),
+        "25 % regular": (0.25, False),
+        "25 % random": (0.25, True),
+    }
+    lines = ["| tracker | " + " | ".join(cases) + " |", "|---|" + "---|" * len(cases)]
+    loaded = [(fps, *load(data, name)) for name, fps in SEQUENCES.items()]
+    for name, factory in factories.items():
+        cells = []
+        for share, random in cases.values():
+            scores = [
+                score(factory, fps, gt, disturbed(det, seed), chosen_frames(every, share, random, seed))
+                for fps, gt, det, every in loaded
+                for seed in range(repeats)
+            ]
+            cells.append(f"{np.mean([s.hota for s in scores]):.3f} / {np.mean([s.idf1 for s in scores]):.3f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def speed_table(factories: dict[str, Factory]) -> str:
     """Return the table of times by number of objects."""
-    sizes = {10: 300, 50: 300, 200: 200, 1000: 60}
-    scenes = {objects: list(crowd(objects, frames, 30.0, seed=objects)) for objects, frames in sizes.items()}
-    head = [f"{objects} objects" for objects in sizes]
-    lines = ["| ms per update, p50 / p99 | " + " | ".join(head) + " |", "|---|" + "---|" * len(head)]
-    for name, factory in factories.items():
-        cells = [update_ms(factory, scene, 30.0) for scene in scenes.values()]
-        lines.append(f"| {name} | " + " | ".join(f"{p50:.2f} / {p99:.2f}" for p50, p99 in cells) + " |")
+    sizes = {10: 300, 50: 300, 200: 150, 1000: 50}
+    columns = [
+        update_ms(factories, list(crowd(objects, frames, 30.0, seed=objects)), 30.0)
+        for objects, frames in sizes.items()
+    ]
+    lines = [
+        "| tracker | " + " | ".join(f"{objects} objects" for objects in sizes) + " |",
+        "|---|" + "---|" * len(sizes),
+    ]
+    for name in factories:
+        cells = [f"{column[name][0]:.2f} / {column[name][1]:.2f}" for column in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    print(
-        speed_table(
-            {
-                "ours, ByteTrack": ours("bytetrack"),
-                "trackers, ByteTrack": of_trackers("ByteTrackTracker"),
-                "ultralytics, ByteTrack": of_ultralytics("bytetrack"),
-            }
-        )
+def write_tables(path: Path, tables: dict[str, str]) -> None:
+    """Put each table between its markers `<!-- table: NAME -->` and `<!-- end -->` in a document."""
+    text = path.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        before, marker, rest = text.partition(f"<!-- table: {name} -->\n")
+        text = before + marker + table + "\n" + rest[rest.index("<!-- end -->") :]
+    path.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Measure, and print or write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    checkout = Path(__file__).resolve().parents[1]
+    parser.add_argument("--data", type=Path, default=checkout.parent / "shared" / "data" / "mot")
+    parser.add_argument(
+        "--tables", nargs="+", choices=("quality", "robust", "speed"), default=["quality", "robust", "speed"]
     )
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    factories = all_factories()
+    makers: dict[str, Callable[[], str]] = {
+        "quality": lambda: quality_table(factories, options.data),
+        "robust": lambda: robustness_table(factories, options.data),
+        "speed": lambda: speed_table(factories),
+    }
+    tables = {name: makers[name]() for name in options.tables}
+    if options.write:
+        write_tables(options.write, tables)
+    else:
+        print("\n\n".join(tables.values()))
+
+
+if __name__ == "__main__":
+    main()

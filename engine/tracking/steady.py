@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.data import NO_DETECTION
+from engine.tracking.assignment import overlapping_pairs
 from engine.tracking.base import Index, Mask, check_range
 from engine.tracking.bytetrack import ByteTrack
+from engine.tracking.kalman import Array
 from engine.tracking.table import CONFIRMED, Rows
 
 _SETTLED_HITS = 10
@@ -89,24 +90,23 @@ class SteadyTrack(ByteTrack):
         proven: Mask = super()._proven(rows) & (rows["score_sum"] >= self.confirm_score)
         return proven
 
-    def _stays(self, unseen: Index, unseen_s: NDArray[np.float64]) -> Mask:
+    def _stays(self, unseen: Index, unseen_s: Array) -> Mask:
         rows = self._rows
         stays: Mask = unseen_s <= self.coast_s
         settled = (rows["state"][unseen] == CONFIRMED) & (rows["hits"][unseen] >= _SETTLED_HITS)
         unsure = np.flatnonzero(settled & ~stays & (unseen_s <= self.hidden_s))
         if len(unsure):
-            seen = (rows["detection"] != NO_DETECTION) & (rows["state"] == CONFIRMED)
-            box = self._motion.decode(rows["mean"])
-            stays[unsure] = _covered(box[unseen[unsure]], box[seen]) >= self.hidden_share
+            seen = np.flatnonzero((rows["detection"] != NO_DETECTION) & (rows["state"] == CONFIRMED))
+            hidden = self._motion.decode(rows["mean"][unseen[unsure]])
+            stays[unsure] = _covered(hidden, self._motion.decode(rows["mean"][seen])) >= self.hidden_share
         return stays
 
 
-def _covered(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+def _covered(boxes: Array, others: Array) -> Array:
     """Return the (N,) greatest share of each box that one of the others covers."""
-    if not len(others):
-        return np.zeros(len(boxes))
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    common = np.maximum(high - low, 0.0).prod(axis=2).max(axis=1)
-    share: NDArray[np.float64] = common / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    pairs = overlapping_pairs(boxes, others)
+    area, other_area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), (others[:, 2:] - others[:, :2]).prod(axis=1)
+    common = pairs.iou / (1.0 + pairs.iou) * (area[pairs.row] + other_area[pairs.col])
+    share = np.zeros(len(boxes))
+    np.maximum.at(share, pairs.row, common / area[pairs.row])
     return share
