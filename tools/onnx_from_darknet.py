@@ -9,7 +9,7 @@ model.
 
 Layout of both files as read from Darknet's own sources (parser.c, convolutional_layer.c, maxpool_layer.c).
 
-usage: onnx_from_darknet.py CFG WEIGHTS --names NAMES --output MODEL.onnx [--weights-dtype float16|float32]
+usage: onnx_from_darknet.py CFG WEIGHTS --names NAMES --output MODEL.onnx
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from engine.errors import ModelError
 OPSET = 13
 IR_VERSION = 8
 LEAKY_SLOPE = 0.1  # activations.h: leaky_activate
+OPERATOR_BY_ACTIVATION = {"relu": "Relu", "logistic": "Sigmoid"}
 BATCHNORM_EPSILON = 1e-6  # blas.c: normalize_cpu adds it to the root of the variance
 
 
@@ -174,14 +175,9 @@ def _activation(graph: Graph, name: str, kind: str) -> str:
         return name
     if kind == "leaky":
         return graph.add("LeakyRelu", [name], alpha=LEAKY_SLOPE)
-    if kind == "relu":
-        return graph.add("Relu", [name])
-    if kind == "logistic":
-        return graph.add("Sigmoid", [name])
-    if kind == "mish":
-        softplus = graph.add("Softplus", [name])
-        return graph.add("Mul", [name, graph.add("Tanh", [softplus])])
-    raise ModelError(f"activation {kind!r} is not supported: linear, leaky, relu, logistic, mish are")
+    if kind in OPERATOR_BY_ACTIVATION:
+        return graph.add(OPERATOR_BY_ACTIVATION[kind], [name])
+    raise ModelError(f"activation {kind!r} is not supported: linear, leaky, {', '.join(OPERATOR_BY_ACTIVATION)} are")
 
 
 def _folded_convolution(
@@ -226,17 +222,11 @@ def add_maxpool(graph: Graph, section: Section) -> Tensor:
     size = section.integer("size", stride)
     padding = section.integer("padding", size - 1)
     begin = padding // 2
-    outputs = [(side + padding - size) // stride + 1 for side in (before.height, before.width)]
-    ends = [
-        max((output - 1) * stride + size - begin - side, 0)
-        for output, side in zip(outputs, (before.height, before.width), strict=True)
-    ]
+    sides = before.height, before.width
+    outputs = [(side + padding - size) // stride + 1 for side in sides]
+    ends = [max((outputs[i] - 1) * stride + size - begin - sides[i], 0) for i in range(2)]
     name = graph.add(
-        "MaxPool",
-        [before.name],
-        kernel_shape=[size, size],
-        strides=[stride, stride],
-        pads=[begin, begin, *ends],
+        "MaxPool", [before.name], kernel_shape=[size, size], strides=[stride, stride], pads=[begin, begin, *ends]
     )
     return Tensor(name, before.channels, outputs[0], outputs[1])
 
@@ -259,11 +249,9 @@ def _group(graph: Graph, source: Tensor, groups: int, group_id: int) -> str:
     if groups == 1:
         return source.name
     part = source.channels // groups
-    suffix = f"of_{source.name}"
-    start = graph.constant(f"start_{suffix}", np.array([part * group_id], np.int64))
-    end = graph.constant(f"end_{suffix}", np.array([part * (group_id + 1)], np.int64))
-    axis = graph.constant(f"axis_{suffix}", np.array([1], np.int64))
-    return graph.add("Slice", [source.name, start, end, axis])
+    values = {"start": part * group_id, "end": part * (group_id + 1), "axis": 1}
+    names = [graph.constant(f"{key}_of_{source.name}", np.array([value], np.int64)) for key, value in values.items()]
+    return graph.add("Slice", [source.name, *names])
 
 
 def add_shortcut(graph: Graph, section: Section) -> Tensor:
@@ -373,10 +361,10 @@ def _model(graph: Graph, metadata: Mapping[str, str]) -> onnx.ModelProto:
         shape = ["batch", tensor.channels, tensor.height, tensor.width]
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
-    names = [f"yolo_{i}" for i in range(len(graph.outputs))]
-    for name, output in zip(names, graph.outputs, strict=True):
-        graph.nodes.append(helper.make_node("Identity", [output.name], [name], name=name))
-    outputs = [info(name, output) for name, output in zip(names, graph.outputs, strict=True)]
+    outputs = []
+    for index, output in enumerate(graph.outputs):
+        graph.nodes.append(helper.make_node("Identity", [output.name], [f"yolo_{index}"], name=f"yolo_{index}"))
+        outputs.append(info(f"yolo_{index}", output))
     body = helper.make_graph(
         graph.nodes, "darknet", [info(graph.source.name, graph.source)], outputs, graph.initializers
     )

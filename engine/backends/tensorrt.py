@@ -50,6 +50,7 @@ class Parts:
     open_cuda: Callable[[], CudaApi] = open_cuda
     load_plan: Callable[[CudaApi, PlanFile], LoadedPlan] | None = None
     compile_kernel: Callable[[tuple[int, int]], bytes] = compile_kernel
+    obstacle: Callable[[], str | None] = lambda: unusable_reason()
 
 
 class TensorRtBackend:
@@ -82,6 +83,9 @@ class TensorRtBackend:
         """Load the plan, building it first where needed. Raises `ModelError`, `ConfigError`."""
         if self._slots is not None:
             return
+        obstacle = self._parts.obstacle()
+        if obstacle is not None:
+            raise ConfigError(f"TensorRT cannot run here: {obstacle}, or choose --backend auto")
         file = self._plan_file()
         warning = distrust_reason(file.path)
         if warning:

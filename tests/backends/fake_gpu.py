@@ -71,7 +71,8 @@ class FakeMachine:
         return self.gpus[-1]
 
     def backend(self, options: BackendOptions | None = None) -> TensorRtBackend:
-        return TensorRtBackend(self.path, options, parts=Parts(self._open, self._load, lambda capability: b"cubin"))
+        parts = Parts(self._open, self._load, lambda capability: b"cubin", lambda: None)
+        return TensorRtBackend(self.path, options, parts=parts)
 
     def _open(self) -> CudaApi:
         self.gpus.append(FakeCuda(replace(FAKE_GPU, is_integrated=self._is_integrated), self._before))

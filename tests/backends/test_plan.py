@@ -15,7 +15,7 @@ from engine.backends.files import read_model_file
 from engine.backends.plan import PlanFacts, facts_from_json, facts_to_json, read_plan_file, write_plan_file
 from engine.backends.plan_build import BuildOptions, PlanTarget, file_sha256, parse_batch
 from engine.backends.plan_cache import PlanCache, plan_key, refusal
-from engine.backends.tensorrt import unsupported_model_reason
+from engine.backends.tensorrt import TensorRtBackend, unsupported_model_reason, unusable_reason
 from engine.errors import ConfigError, ModelError
 from tests.backends.fake_gpu import PLAN, plan_facts
 from tests.onnx_models import save_model, save_pixel_model
@@ -116,14 +116,21 @@ def test_a_damaged_plan_is_found(tmp_path: Path):
 
 
 def test_a_foreign_plan_without_a_gpu_says_what_is_missing(tmp_path: Path):
-    from engine.backends.tensorrt import unusable_reason
-
     reason = unusable_reason()
     if reason is None:
         pytest.skip("TensorRT is usable here: the plan would be loaded")
     path = ultralytics_engine(tmp_path / "yolo.engine", {"stride": 32})
     with pytest.raises(ModelError, match=r"can only be read by loading it.*(NVIDIA|CUDA|GPU|TensorRT)"):
         read_model_file(path)
+
+
+def test_the_backend_says_why_it_cannot_run_before_it_builds_anything(tmp_path: Path):
+    if unusable_reason() is None:
+        pytest.skip("TensorRT is usable here")
+    model = save_pixel_model(tmp_path / "pixels.onnx")
+    with pytest.raises(ConfigError, match=r"TensorRT cannot run here: .*(driver|GPU|installed).*--backend auto"):
+        TensorRtBackend(model).open()
+    assert [path.name for path in tmp_path.iterdir()] == ["pixels.onnx"]
 
 
 def test_a_dynamically_quantised_model_is_left_to_the_processor(tmp_path: Path):
