@@ -149,11 +149,11 @@ def read_weights(path: Path) -> NDArray[np.float32]:
 
 
 class WeightReader:
-    """Hands out the numbers of a weights file in order."""
+    """Hands out the numbers of a weights file in order; `left` counts those not handed out yet."""
 
     def __init__(self, values: NDArray[np.float32]) -> None:
         self._values = values
-        self._position = 0
+        self.left = len(values)
 
     def take(self, count: int) -> NDArray[np.float32]:
         """Return the next `count` numbers."""
@@ -161,13 +161,9 @@ class WeightReader:
             raise ModelError(
                 f"weights end after {len(self._values)} numbers: the cfg asks for {count - self.left} more"
             )
-        self._position += count
-        return self._values[self._position - count : self._position]
-
-    @property
-    def left(self) -> int:
-        """Numbers not handed out yet."""
-        return len(self._values) - self._position
+        start = len(self._values) - self.left
+        self.left -= count
+        return self._values[start : start + count]
 
 
 def _activation(graph: Graph, name: str, kind: str) -> str:
