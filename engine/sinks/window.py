@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ from engine.protocols import SinkBase
 
 QUIT_KEYS = frozenset((ord("q"), ord("Q"), 27))
 MAX_WINDOW_WH = (1600, 900)
+PROBE = "import cv2; cv2.namedWindow('framewire'); cv2.destroyAllWindows()"
+PROBE_S = 15
 
 
 class Window(SinkBase):
@@ -56,6 +59,8 @@ class Window(SinkBase):
                 "cannot show a window: there is no display (DISPLAY and WAYLAND_DISPLAY are unset):"
                 " run in a desktop session, or save a video with --save OUT.mp4"
             )
+        if (reason := _refusal()) is not None:
+            raise SinkError(f"cannot show a window: {reason}: check the display, or save a video with --save OUT.mp4")
         self._cv2 = require("cv2")
 
     def write(self, packet: Packet) -> None:
@@ -96,3 +101,14 @@ class Window(SinkBase):
         self._quit = True
         if self._on_quit is not None:
             self._on_quit()
+
+
+def _refusal() -> str | None:
+    """Return why no window opens here, None if one does; tried in another process, as Qt would abort this one."""
+    command = [sys.executable, "-c", PROBE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"the display did not answer in {PROBE_S} s"
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip() and "font" not in line.lower()]
+    return None if done.returncode == 0 else (said[0] if said else f"the display ended with {done.returncode}")

@@ -46,6 +46,7 @@ class FakeCv2:
 def cv2(monkeypatch: pytest.MonkeyPatch) -> FakeCv2:
     fake = FakeCv2()
     monkeypatch.setattr("engine.sinks.window.require", lambda name: fake)
+    monkeypatch.setattr("engine.sinks.window._refusal", lambda: None)
     monkeypatch.setenv("DISPLAY", ":99")
     return fake
 
@@ -54,6 +55,13 @@ def test_without_a_display_opening_is_an_error_with_a_remedy(monkeypatch: pytest
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(SinkError, match=r"no display.*--save OUT\.mp4"):
+        Window().open(RUN)
+
+
+def test_a_display_that_does_not_exist_is_an_error_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":7777")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(SinkError, match=r"cannot show a window: .*check the display"):
         Window().open(RUN)
 
 
