@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
-from engine.data import NO_DETECTION
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data import NO_DETECTION, Frame
+from engine.tracking.appearance import Embedder
 from engine.tracking.assignment import overlapping_pairs
-from engine.tracking.base import Index, Mask, check_range
+from engine.tracking.base import Index, Mask, Matches, check_range
 from engine.tracking.bytetrack import ByteTrack
 from engine.tracking.kalman import Array
-from engine.tracking.table import CONFIRMED, Rows
+from engine.tracking.revival import Revival
+from engine.tracking.table import CONFIRMED, Found, Rows, row_dtype
 
 _SETTLED_HITS = 10
 """Detections after which the velocity of a track is known well enough to show it unseen."""
@@ -43,6 +48,10 @@ class SteadyTrack(ByteTrack):
             that wavers between classes.
         camera_motion: estimate how the camera moves and take it out. True: ids survive a moving camera, for 2 to 4 ms
             per frame; false: right for fixed cameras.
+        appearance: ONNX model of person re-identification (OSNet), or none. With one, a detection that would begin a
+            track is compared with the lost tracks within reach, so that ids survive longer occlusions (raise `lost_s`).
+        min_likeness: cosine from which two crops show the same object. Higher: fewer wrong revivals, fewer right ones.
+        max_crops: crops looked at per frame at most. Higher: more tracks are known by appearance, more time per frame.
         max_objects: detections used per frame, best scores first; twice as many tracks are remembered. Higher: more
             objects, more time and memory at worst.
     """
@@ -63,6 +72,9 @@ class SteadyTrack(ByteTrack):
         confirm_score: float = 1.5,
         class_aware: bool = False,
         camera_motion: bool = False,
+        appearance: str | Path | Embedder | None = None,
+        min_likeness: float = 0.85,
+        max_crops: int = 8,
         max_objects: int = 1000,
     ) -> None:
         check_range("coast_s", coast_s, 0.0, 3600.0)
@@ -81,10 +93,36 @@ class SteadyTrack(ByteTrack):
             max_objects=max_objects,
         )
         self._follow_camera(camera_motion)
+        check_range("min_likeness", min_likeness, -1.0, 1.0)
+        check_range("max_crops", max_crops, 1, 10_000)
+        self.appearance = Embedder(appearance) if isinstance(appearance, str | Path) else appearance
+        self.min_likeness = min_likeness
+        self.max_crops = max_crops
+        self._revival = Revival(self.appearance, min_likeness, max_crops) if self.appearance else None
+        self._image: NDArray[np.uint8] | None = None
+        if self._revival is not None:
+            self._rows = np.zeros(0, row_dtype(self._revival.columns))
         self.confirm_score = confirm_score
         self.coast_s = coast_s
         self.hidden_s = hidden_s
         self.hidden_share = hidden_share
+
+    @property
+    def wants_frames(self) -> bool:
+        """Whether `observe` must be called with each frame before `update`: for camera motion or appearance."""
+        return self._revival is not None or super().wants_frames
+
+    def observe(self, frame: Frame) -> None:
+        """Look at the frame that the next `update` is about; does nothing unless `wants_frames`."""
+        super().observe(frame)
+        if self._revival is not None:
+            self._image = frame.image
+
+    def _match(self, found: Found) -> Matches:
+        matches, image, self._image = super()._match(found), self._image, None
+        if self._revival is None or image is None:
+            return matches
+        return self._revival.revive(self._rows, found, matches, image, self._now_ns or 0, self.class_aware)
 
     def _proven(self, rows: Rows) -> Mask:
         proven: Mask = super()._proven(rows) & (rows["score_sum"] >= self.confirm_score)

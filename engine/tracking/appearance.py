@@ -1,0 +1,76 @@
+"""What an object looks like as a vector: a person re-identification network (ONNX) run on crops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ModelError
+from engine.optional import require
+
+Features = NDArray[np.float32]
+
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
+_STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
+"""ImageNet's, in RGB, as torchreid trains OSNet."""
+
+
+class Embedder:
+    """Turns crops into unit vectors whose dot product says how alike they are. Several trackers may share one.
+
+    Args:
+        path: ONNX model with one input (N or 1, 3, H, W) of normalised RGB and one output (N or 1, D), such as OSNet
+            (Zhou et al. 2019) as torchreid exports it.
+
+    Raises:
+        ModelError: the file is no such model.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        runtime = require("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = 1
+        try:
+            self._session: Any = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own classes, which share no public base
+            raise ModelError(f"{path} cannot be loaded ({error}): give a re-identification model in ONNX") from error
+        source, target = self._session.get_inputs()[0], self._session.get_outputs()[0]
+        shape = source.shape
+        if len(shape) != 4 or shape[1] != 3 or not all(isinstance(side, int) for side in shape[2:]):
+            raise ModelError(f"{path} takes {shape}: expected (N, 3, H, W) of fixed height and width")
+        if len(target.shape) != 2 or not isinstance(target.shape[1], int):
+            raise ModelError(f"{path} gives {target.shape}: expected one vector of fixed length per crop")
+        self.length: int = target.shape[1]
+        self._name: str = source.name
+        self._size_wh: tuple[int, int] = (shape[3], shape[2])
+        self._batches = not isinstance(shape[0], int)
+
+    def embed(self, image: NDArray[np.uint8], xyxy: NDArray[np.float64]) -> Features:
+        """Return (N, length) unit vectors of the parts of `image` (H, W, 3, BGR) inside (N, 4) boxes.
+
+        A box that lies outside the image gets a vector of zeros, which is like nothing.
+        """
+        height, width = image.shape[:2]
+        boxes = np.clip(np.round(xyxy), 0, (width, height, width, height)).astype(int)
+        inside = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+        features = np.zeros((len(boxes), self.length), np.float32)
+        if len(inside):
+            crops = np.stack([self._crop(image, box) for box in boxes[inside].tolist()])
+            raw = self._run(crops)
+            features[inside] = raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
+        return features
+
+    def _crop(self, image: NDArray[np.uint8], box: list[int]) -> NDArray[np.float32]:
+        left, top, right, bottom = box
+        resized = cv2.resize(image[top:bottom, left:right], self._size_wh, interpolation=cv2.INTER_LINEAR)
+        normalised = (resized[:, :, ::-1].astype(np.float32) - _MEAN) / _STD
+        return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+    def _run(self, crops: NDArray[np.float32]) -> Features:
+        parts = [crops] if self._batches else np.split(crops, len(crops))
+        outputs = [self._session.run(None, {self._name: part})[0] for part in parts]
+        return np.concatenate(outputs).astype(np.float32, copy=False)
