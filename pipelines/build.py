@@ -166,13 +166,15 @@ def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] |
 
 def _publisher(config: PublishConfig) -> Sink:
     from engine.keys import load_key_pair, load_public_keys
+    from engine.sinks.pictures import Pictures
     from engine.sinks.zmq import ZmqPublisher
 
     return ZmqPublisher(
         config.address,
         keys=load_key_pair(config.keys) if config.keys else None,
         allowed_keys=load_public_keys(config.allowed_keys) if config.allowed_keys is not None else None,
-        **config.model_dump(exclude={"address", "keys", "allowed_keys"}),
+        pictures=Pictures(**config.pictures.model_dump()) if config.pictures is not None else None,
+        **config.model_dump(exclude={"address", "keys", "allowed_keys", "pictures"}),
     )
 
 

@@ -174,6 +174,16 @@ class PipelineConfig(Section):
     engine_id: str | None = Field(None, pattern=r"^[^/\s]+$", description="Name of this engine on the wire; the host's")
 
 
+class PicturesConfig(Section):
+    """JPEGs beside the messages, on topics of their own (`image`, `crop`)."""
+
+    images_per_s: float = Field(1.0, ge=0, le=60, description="Pictures of whole frames per source; 0 sends none")
+    crops: bool = Field(False, description="Also send the best picture of each new track")
+    max_side: int = Field(640, ge=16, le=8192, description="Longer side in pixels; larger ones are shrunk")
+    quality: int = Field(80, ge=1, le=100, description="JPEG quality")
+    blur: list[str] = Field(default_factory=list, description="Classes made unrecognisable in every picture: person")
+
+
 class PublishConfig(Section):
     """The ZeroMQ stream."""
 
@@ -183,6 +193,7 @@ class PublishConfig(Section):
     events: str | None = Field(None, description="Second address for all but frames and statistics, never crowded out")
     latest: str | None = Field(None, description="Address that sends only the newest state, for readers that want now")
     snapshot: str | None = Field(None, description="Address that answers requests of late joiners with the state")
+    pictures: PicturesConfig | None = Field(None, description="JPEGs of frames and tracks; null: none")
     keys: str | None = Field(None, description="File NAME.key_secret of framewire keys: encrypt with CURVE")
     allowed_keys: list[str] | None = Field(None, description="Files NAME.key of the clients that may read; null: all")
 

@@ -38,7 +38,9 @@ def test_every_frame_of_a_file_arrives_in_order_at_every_sink() -> None:
         assert [p.seq for p in sink.packets] == list(range(50))
         assert [int(p.detections.class_id[0]) for p in sink.packets] == list(range(50))
         assert sink.events == ["open", "live", "ended", "close"]
-    assert pipeline.stats.by_source() == {"numbers": {"captured": 50, "published": 50, "detected": 50, "dropped": {}, "reconnects": 0}}
+    assert pipeline.stats.by_source() == {
+        "numbers": {"captured": 50, "published": 50, "detected": 50, "dropped": {}, "reconnects": 0}
+    }
     assert engine_threads() == []
 
 
