@@ -118,6 +118,7 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         "latency_ms": {**stats.latency.summary(0.5, 0.9, 0.99), "max": round(stats.latency.max, 3)},
         "stage_ms": {stage: histogram.summary(0.5, 0.99) for stage, histogram in stats.stages.items()},
         "backend": getattr(innermost(pipeline.detector), "backend", "none"),
+        "device": getattr(getattr(innermost(pipeline.detector), "inference", None), "device", "cpu"),
         "model": pipeline.run_facts.model,
         "wall_s": round(pipeline.wall_s, 3),
         "cpu_s": round(mine.ru_utime + mine.ru_stime + readers.ru_utime + readers.ru_stime, 3),
