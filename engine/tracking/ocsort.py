@@ -6,8 +6,8 @@ import numpy as np
 
 from engine.clock import NS_PER_S
 from engine.tracking import kalman
-from engine.tracking.assignment import Pairs, overlapping_pairs
-from engine.tracking.base import BaseTracker, Matches, check_range
+from engine.tracking.assignment import Pairs, Rounds, overlapping_pairs
+from engine.tracking.base import BaseTracker, Index, Matches, check_range
 from engine.tracking.kalman import Array
 from engine.tracking.motion import CentreAreaRatio
 from engine.tracking.table import Found, Rows
@@ -81,12 +81,18 @@ class OcSort(BaseTracker):
     def _match(self, found: Found) -> Matches:
         rounds = self._rounds(found)
         everyone = np.ones(len(self._rows), np.bool_)
-        enough = rounds.pairs.iou > self.min_overlap
-        gain = rounds.pairs.iou - self.min_overlap + self._consistency(rounds.pairs, found)
-        rounds.choose(np.where(enough, np.maximum(gain, 1e-6), 0.0), everyone, rounds.free_cols)
-        last_seen = self._of_equal_class(overlapping_pairs(self._rows["observed"], found.xyxy), found)
+        near = rounds.pairs.kept(np.flatnonzero(rounds.pairs.iou > self.min_overlap))
+        gain = near.iou - self.min_overlap + self._consistency(near, found)
+        rounds.choose(np.maximum(gain, 1e-6), everyone, rounds.free_cols, near)
+        last_seen = self._where_last_seen(rounds, found)
         rounds.choose(last_seen.iou - self.min_overlap, everyone, rounds.free_cols, last_seen)
         return Matches(*rounds.chosen(), np.flatnonzero(rounds.free_cols))
+
+    def _where_last_seen(self, rounds: Rounds, found: Found) -> Pairs:
+        """Return the overlaps of what is still free with the last observations."""
+        rows, cols = np.flatnonzero(rounds.free_rows), np.flatnonzero(rounds.free_cols)
+        pairs = overlapping_pairs(self._rows["observed"][rows], found.xyxy[cols])
+        return self._of_equal_class(Pairs(rows[pairs.row], cols[pairs.col], pairs.iou), found)
 
     def _consistency(self, pairs: Pairs, found: Found) -> Array:
         """Return the (P,) bonus for lying in the direction of the track, negative for the opposite one."""
@@ -118,7 +124,7 @@ class OcSort(BaseTracker):
             rows["trail"][at] = trail
             rows["kept_mean"][at], rows["kept_cov"][at] = rows["mean"][at], rows["cov"][at]
 
-    def _rerun(self, at: np.ndarray[tuple[int], np.dtype[np.intp]], xyxy: Array, captured_ns: int) -> None:
+    def _rerun(self, at: Index, xyxy: Array, captured_ns: int) -> None:
         """Filter along the straight line from the last observation to `xyxy`, up to the step before it."""
         rows = self._rows
         start, mean, cov = rows["observed"][at], rows["kept_mean"][at], rows["kept_cov"][at]
