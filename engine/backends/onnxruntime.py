@@ -58,6 +58,8 @@ class OnnxRuntimeBackend:
         settings = runtime.SessionOptions()
         settings.log_severity_level = 3
         settings.intra_op_num_threads = self._options.threads or 0
+        # threads that spin between inferences take a tenth to a third more processor time from everything else
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = runtime.InferenceSession(str(self._path), settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen classes of its own, all meaning a bad model

@@ -94,7 +94,7 @@ def test_older_rtdetr_has_a_score_per_class() -> None:
     output = np.zeros((1, 300, 84), np.float32)
     output[0, 3, :4] = [0.5, 0.25, 0.5, 0.25]
     output[0, 3, 4 + 9] = 0.7
-    assert_found(layout_of([output]), [output], "rtdetr_raw", [(9, 0.7, [16, 8, 48, 24])])
+    assert_found(layout_of([output], metadata=RTDETR), [output], "rtdetr_raw", [(9, 0.7, [16, 8, 48, 24])])
 
 
 @pytest.mark.parametrize(

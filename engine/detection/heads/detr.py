@@ -82,7 +82,9 @@ def _is_raw(layout: Layout) -> bool:
     shape = _queries(layout)
     if shape is None or shape[2] is None or shape[2] < 5 or shape[1] in layout.anchors():
         return False
-    return layout.says("rtdetr", "rt-detr") or shape[2] - 4 == (layout.class_count or 80)
+    if layout.says("rtdetr", "rt-detr"):
+        return True
+    return shape[2] not in layout.anchors() and shape[2] - 4 == (layout.class_count or 80)
 
 
 def _raw_classes(layout: Layout) -> int | None:

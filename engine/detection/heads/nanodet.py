@@ -50,7 +50,7 @@ class NanoDetHead(Head):
         """Return the candidates of one image."""
         scores, distances = self._split(outputs, row)
         rows, score, class_id = best_class(scores.T, score_threshold)
-        bins = distances[rows].reshape(len(rows), 4, -1).astype(np.float32)
+        bins = distances[rows].reshape(len(rows), 4, distances.shape[1] // 4).astype(np.float32)
         weight = np.exp(bins - bins.max(axis=2, keepdims=True))
         weight /= weight.sum(axis=2, keepdims=True)
         reach = weight @ np.arange(bins.shape[2], dtype=np.float32) * self._steps[rows]

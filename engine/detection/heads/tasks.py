@@ -83,7 +83,8 @@ class SegmentHead(Head):
         width, height = box.source_wh
         masks = np.zeros((len(kept), height, width), bool)
         xyxy = source_from_target(kept.xyxy, box)
-        logits = kept.extra["rest"] @ prototypes.reshape(len(prototypes), -1)
+        with np.errstate(all="ignore"):
+            logits = kept.extra["rest"] @ prototypes.reshape(len(prototypes), -1)
         step = np.array(prototypes.shape[:0:-1]) / np.array(self._size_hw[::-1])  # prototype cells per frame pixel, x y
         for mask, cells, (x1, y1, x2, y2) in zip(masks, logits, np.ceil(xyxy).astype(int).tolist(), strict=True):
             if x2 > x1 and y2 > y1:
