@@ -67,7 +67,9 @@ def main() -> int:
             print(rows[-1], flush=True)
     if args.write:
         head = HEAD.format(cpus=os.cpu_count(), system=f"{platform.system()} {platform.machine()}")
-        (ROOT / "docs" / "faults.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+        page = ROOT / "docs" / "faults.md"
+        notes = page.read_text(encoding="utf-8").partition("\n## Reading it")  # written by hand, kept
+        page.write_text(head + "\n".join(rows) + "\n" + "".join(notes[1:]), encoding="utf-8")
     return 0
 
 

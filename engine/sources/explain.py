@@ -17,7 +17,7 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     ("ExitError", "no answer in time", "check the address and the network, or raise open_timeout_s / read_timeout_s"),
     ("FileNotFoundError", "there is no such file or device", "check the path"),
     ("PermissionError", "permission denied", "check its owner and mode; for a camera: add yourself to the group video"),
-    ("InvalidDataError", "this is no video that FFmpeg can read", "check that it is a video, and complete"),
+    ("InvalidDataError", "what came is no video that FFmpeg can read", "check that it is a video, and complete"),
     ("ProtocolNotFoundError", "this FFmpeg has no such protocol", "see framewire doctor"),
     ("DemuxerNotFoundError", "this FFmpeg cannot read this kind of stream", "see framewire doctor"),
     ("DecoderNotFoundError", "this FFmpeg has no decoder for it", "see framewire doctor"),
