@@ -153,7 +153,7 @@ class DetectorConfig(Section):
 class TrackerConfig(Section):
     """The tracker; `parameters` are those of its class."""
 
-    type: str = Field("bytetrack", description="Name of the tracker, or none")
+    type: str = Field("steady", description="steady, bytetrack, botsort, ocsort, sort, or none; see docs/tracking.md")
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the tracker; see docs/tracking.md"
     )
