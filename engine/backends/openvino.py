@@ -166,10 +166,14 @@ def _with_image_input(openvino: Any, model: Any, image: ImageInput) -> Any:
 
 
 def _default_depth(compiled: Any, options: BackendOptions) -> int:
-    """Return the requests that keep all cores busy, at least two where throughput is wanted."""
+    """Return the requests that keep all cores busy.
+
+    For throughput that is one more than OpenVINO has streams: it waits in OpenVINO's own queue while another result is
+    decoded and the next frame prepared (vtest, yolo11n INT8, 2 cores: 75 fps instead of 54 to 63 with one per stream).
+    """
     if options.performance == "latency":
         return 1
-    return max(2, int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
+    return int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
 
 
 def _specs(ports: Sequence[Any], kind: str) -> tuple[TensorSpec, ...]:
