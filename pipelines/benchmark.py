@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from engine.backends.base import Backend
+from engine.data import SourceInfo
+from engine.detection.detector import ModelDetector
+from engine.errors import ConfigError
 from pipelines.build import build_detector, build_pipeline
 from pipelines.config import Config
-from pipelines.detect_and_publish import summary
+from pipelines.detect_and_publish import innermost, summary
 
 WARM_UP = 8
 RAW_SECONDS = 4.0
@@ -42,15 +45,17 @@ def benchmark(
     """
     pipeline = build_pipeline(config)
     infos = [source.info for source in pipeline.sources]
+    if not isinstance(innermost(pipeline.detector), ModelDetector):
+        raise ConfigError(f"{pipeline.detector.name} has no bare backend to compare with: give a model file")
     progress("bare backend")
-    before, raw_cpu_ms = raw_fps(build_detector(config, infos).inference, raw_s)
+    before, raw_cpu_ms = raw_fps(_backend(config, infos), raw_s)
     progress("pipeline")
     cpu_before = _cpu_s()
     pipeline.run()
     cpu_s = _cpu_s() - cpu_before
     facts = summary(pipeline)
     progress("bare backend again")
-    after, raw_cpu_ms_after = raw_fps(build_detector(config, infos).inference, raw_s)
+    after, raw_cpu_ms_after = raw_fps(_backend(config, infos), raw_s)
     raw = (before + after) / 2
     frames = sum(source["published"] for source in facts["sources"].values())
     return {
@@ -67,6 +72,12 @@ def benchmark(
         "latency_ms": facts["latency_ms"],
         "max_rss_mb": facts["max_rss_mb"],
     }
+
+
+def _backend(config: Config, infos: list[SourceInfo]) -> Backend:
+    detector = build_detector(config, infos)
+    assert isinstance(detector, ModelDetector)
+    return detector.inference
 
 
 def raw_fps(backend: Backend, seconds: float) -> tuple[float, float]:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.backends.select import select_backend
 from engine.data import Packet, SourceInfo
-from engine.detection.detector import ModelDetector
 from engine.detection.load import class_ids, load_detector
+from engine.detection.model import inspect_model
 from engine.errors import ConfigError
 from engine.pipeline import Pipeline
 from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
@@ -18,9 +19,11 @@ from engine.rules import MotionGate, SourceRules
 from engine.sources.open import open_source
 from engine.sources.uri import name_from_uri, unique_name
 from engine.stages.options import PipelineOptions
-from pipelines.config import Config, PublishConfig, SourceConfig
+from pipelines.config import Config, DetectorConfig, PublishConfig, SourceConfig
 
 DEMO = "demo"
+CLASSIC = ("motion", "hog")
+GPU_BATCH = 8
 RULES = ("regions", "ignore", "motion_gate")
 
 
@@ -90,21 +93,38 @@ def build_rules(config: Config) -> dict[str, SourceRules]:
     return rules
 
 
-def build_detector(config: Config, sources: list[SourceInfo]) -> ModelDetector:
+def build_detector(config: Config, sources: list[SourceInfo]) -> Detector:
     """Return the configured detector, its file checked, its model not yet loaded."""
     options = config.detector
+    if options.model in CLASSIC:
+        return _classic(options)
     performance = options.performance
     if performance == "auto":
         performance = "latency" if len(sources) == 1 and sources[0].is_live else "throughput"
     return load_detector(
         model_path(options.model),
         performance=performance,
-        max_batch=options.max_batch if options.tile else min(options.max_batch, max(len(sources), 1)),
+        max_batch=_max_batch(options, len(sources)),
         **options.model_dump(exclude={"model", "performance", "max_batch", "tile"}),
     )
 
 
-def tiled(config: Config, detector: ModelDetector) -> Detector:
+def _max_batch(options: DetectorConfig, source_count: int) -> int:
+    """Return the frames per inference: one of each source, or of each tile; on a CPU larger batches are slower."""
+    limit = options.max_batch
+    if limit is None:
+        backend, _ = select_backend(inspect_model(model_path(options.model), head=options.head).path, options.backend)
+        limit = GPU_BATCH if backend == "tensorrt" else 1
+    return limit if options.tile else min(limit, max(source_count, 1))
+
+
+def _classic(options: DetectorConfig) -> Detector:
+    from engine.detection.classic import HogPeopleDetector, MotionDetector
+
+    return MotionDetector() if options.model == "motion" else HogPeopleDetector(score_threshold=options.score_threshold)
+
+
+def tiled(config: Config, detector: Detector) -> Detector:
     """Return the detector, behind tiles where the configuration asks for them."""
     if config.detector.tile is None:
         return detector

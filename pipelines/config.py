@@ -127,7 +127,11 @@ class TileConfig(Section):
 class DetectorConfig(Section):
     """The model and how it runs."""
 
-    model: str = Field("demo", min_length=1, description="Model file or folder; demo: the embedded YOLOv3-tiny")
+    model: str = Field(
+        "demo",
+        min_length=1,
+        description="Model file or folder; demo: the embedded one; motion, hog: no network",
+    )
     backend: str = Field("auto", description="auto, openvino, onnxruntime or tensorrt; auto says why it chose")
     score_threshold: float = Field(0.25, ge=0, le=1, description="Detections below are dropped; raise for fewer, surer")
     iou_threshold: float | None = Field(
@@ -137,7 +141,9 @@ class DetectorConfig(Section):
     performance: Literal["auto", "latency", "throughput"] = Field(
         "auto", description="latency: all cores on one frame; throughput: several frames at once; auto: by the sources"
     )
-    max_batch: int = Field(8, ge=1, le=256, description="Frames per inference at most, where the model allows batches")
+    max_batch: int | None = Field(
+        None, ge=1, le=256, description="Frames per inference, where the model allows it; null: 1 on a CPU, 8 on a GPU"
+    )
     size: int | tuple[int, int] | None = Field(
         None, description="Input rows and columns, where the model leaves them open"
     )
@@ -147,6 +153,12 @@ class DetectorConfig(Section):
     cache_dir: str | None = Field(None, description="Folder for compiled models, for a quicker second start")
     tile: TileConfig | None = Field(None, description="Tiles for small objects, each costs an inference; null: none")
     head: str | None = Field(None, description="Layout of the output, where the file does not tell; see inspect")
+    color: Literal["rgb", "bgr"] | None = Field(None, description="Channel order of the model; null: its family's")
+    mean: tuple[float, float, float] | None = Field(None, description="Of 0..255 pixels; null: the family's")
+    std: tuple[float, float, float] | None = Field(None, description="Of 0..255 pixels; null: the family's")
+    letterbox: Literal["center", "top_left", "stretch"] | None = Field(
+        None, description="How a frame is placed in the model's picture; null: the family's way"
+    )
     names: list[str] | None = Field(None, description="Class names, where the file does not tell")
 
 

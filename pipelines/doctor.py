@@ -33,6 +33,7 @@ def examine() -> list[Finding]:
         ("python", _python),
         ("opencv", _opencv),
         ("decode", _decode),
+        ("decoders", _decoders),
         ("onnxruntime", _onnxruntime),
         ("openvino", _openvino),
         ("gpu", _gpu),
@@ -89,6 +90,19 @@ def _decode() -> list[Finding]:
     verdict: Verdict = "missing" if lacking else "ok"
     found = f"PyAV {av.__version__}, decodes {', '.join(have)}"
     return [Finding("decode", verdict, found, f"no {', '.join(lacking)}: pip install --upgrade av" if lacking else "")]
+
+
+def _decoders() -> list[Finding]:
+    from engine.sources.ladder import why_not
+
+    findings = []
+    for decoder in ("nvdec", "vaapi", "jetson"):
+        reason = why_not(decoder).removeprefix(f"{decoder}: ")
+        found, _, remedy = reason.partition("; ")
+        verdict: Verdict = "missing" if reason else "ok"
+        proof = "may work here: it proves itself when a camera opens"
+        findings.append(Finding(f"decoder {decoder}", verdict, found or proof, remedy or found))
+    return findings
 
 
 def _onnxruntime() -> list[Finding]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from engine.backends.select import BACKENDS, unusable_reason
+from engine.detection.classify import inspect_classifier
 from engine.detection.model import inspect_model
+from engine.errors import ModelError
 from pipelines.build import model_path
 
 
@@ -18,7 +20,10 @@ def describe(model: str) -> dict[str, Any]:
     Raises:
         ModelError: it is broken, or no detector of a known kind.
     """
-    facts = inspect_model(model_path(model))
+    try:
+        facts = inspect_model(model_path(model))
+    except ModelError as error:
+        return _classifier(model, error)
     file = facts.file
     reasons = {name: unusable_reason(name) for name in BACKENDS}
     return {
@@ -36,4 +41,24 @@ def describe(model: str) -> dict[str, Any]:
         "classes": len(facts.class_names),
         "class_names": list(facts.class_names),
         "backends": {name: reason or "usable" for name, reason in reasons.items()},
+    }
+
+
+def _classifier(model: str, refusal: ModelError) -> dict[str, Any]:
+    """Return the facts of a classification model, or raise why it is no detector."""
+    try:
+        facts = inspect_classifier(model_path(model))
+    except ModelError:
+        raise refusal from None
+    file = facts.file
+    return {
+        "model": file.path.name,
+        "format": file.format,
+        "size_mb": round(file.size_bytes / 1e6, 2),
+        "precision": file.precision,
+        "task": "classify (for second_stage.model)",
+        "inputs": [str(spec) for spec in file.inputs],
+        "outputs": [str(spec) for spec in file.outputs],
+        "classes": len(facts.class_names),
+        "class_names": list(facts.class_names),
     }
