@@ -54,9 +54,7 @@ class Revival:
             new, old = np.nonzero(likely)
             chosen, who = assign(new, old, likeness[new, old].astype(np.float64), *likely.shape)
             births = np.delete(matches.births, chosen)
-            matches = Matches(
-                np.append(matches.rows, lost[who]), np.append(matches.cols, candidates[chosen]), births
-            )
+            matches = Matches(np.append(matches.rows, lost[who]), np.append(matches.cols, candidates[chosen]), births)
         self._learn(rows, found, matches, image, now_ns, left)
         return matches
 
