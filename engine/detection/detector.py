@@ -146,11 +146,12 @@ class ModelDetector:
         rows, columns = self.facts.size_hw
         return np.tile(np.array([columns, rows], spec.dtype), (count, 1))
 
-    def _finish(self, outputs: Outputs, boxes: Sequence[Letterbox]) -> list[Detections]:
+    def _finish(self, outputs: Outputs, boxes: Sequence[Letterbox], spent: dict[str, float]) -> list[Detections]:
         ordered = [outputs[index] for index in self._order]
-        return [self._detections(ordered, row, box) for row, box in enumerate(boxes)]
+        spent["nms"] = 0.0
+        return [self._detections(ordered, row, box, spent) for row, box in enumerate(boxes)]
 
-    def _detections(self, outputs: Outputs, row: int, box: Letterbox) -> Detections:
+    def _detections(self, outputs: Outputs, row: int, box: Letterbox, spent: dict[str, float]) -> Detections:
         found = self._head.find(outputs, row, self.score_threshold)
         if self._class_map is not None:
             found = _renumbered(found, self._class_map)
@@ -158,7 +159,9 @@ class ModelDetector:
         known &= (found.class_id >= 0) & (found.class_id < len(self._wanted))
         if not known.all():
             found = found.rows(known)
+        started_ns = time.monotonic_ns()
         kept = found.rows(self._head.suppress(found, self.iou_threshold))
+        spent["nms"] += (time.monotonic_ns() - started_ns) * MS_PER_NS
         extra = self._head.extra(kept, outputs, row, box)
         return Detections(source_from_target(kept.xyxy, box), kept.score, kept.class_id, extra)
 
@@ -195,7 +198,7 @@ class PendingBatch:
         self,
         pending: Pending,
         boxes: Sequence[Letterbox],
-        finish: Callable[[Outputs, Sequence[Letterbox]], list[Detections]],
+        finish: Callable[[Outputs, Sequence[Letterbox], dict[str, float]], list[Detections]],
         give_back: Callable[[], None],
         stage_ms: dict[str, float],
         submitted_ns: int,
@@ -212,7 +215,7 @@ class PendingBatch:
         try:
             outputs = self._pending.result()
             inferred_ns = time.monotonic_ns()
-            found = self._finish(outputs, self._boxes)
+            found = self._finish(outputs, self._boxes, self.stage_ms)
         finally:
             self._pending.release()
             self._give_back()

@@ -99,12 +99,14 @@ def bench(
     model: Annotated[str | None, typer.Option(help="Model file or folder")] = None,
     backend: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Only time preprocess, infer, decode or nms")] = None,
     setting: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Measure the pipeline beside the bare backend, on the same model in the same run."""
     from engine.assets import demo_clip
     from pipelines.benchmark import benchmark
+    from pipelines.benchmark_stages import benchmark_stages
     from pipelines.config import load_config
 
     overrides: dict[str, Any] = {
@@ -119,7 +121,7 @@ def bench(
         else [{"uri": str(demo_clip())}],
     }
     loaded = load_config(config, {key: value for key, value in overrides.items() if value is not None}, setting or [])
-    figures = benchmark(loaded, progress=console.say)
+    figures = benchmark_stages(loaded, tuple(stage)) if stage else benchmark(loaded, progress=console.say)
     if as_json:
         console.result_json(figures)
         return
