@@ -19,6 +19,7 @@ from engine.rules import MotionGate, SourceRules
 from engine.sources.open import open_source
 from engine.sources.uri import name_from_uri, unique_name
 from engine.stages.options import PipelineOptions
+from engine.tracking.registry import tracker_by_name
 from pipelines.config import Config, DetectorConfig, PublishConfig, SourceConfig
 
 DEMO = "demo"
@@ -96,6 +97,8 @@ def build_rules(config: Config) -> dict[str, SourceRules]:
 def build_detector(config: Config, sources: list[SourceInfo]) -> Detector:
     """Return the configured detector, its file checked, its model not yet loaded."""
     options = config.detector
+    if options.task == "classify":
+        return _frame_classifier(options)
     if options.model in CLASSIC:
         return _classic(options)
     performance = options.performance
@@ -105,7 +108,7 @@ def build_detector(config: Config, sources: list[SourceInfo]) -> Detector:
         model_path(options.model),
         performance=performance,
         max_batch=_max_batch(options, len(sources)),
-        **options.model_dump(exclude={"model", "performance", "max_batch", "tile"}),
+        **options.model_dump(exclude={"model", "task", "performance", "max_batch", "tile"}),
     )
 
 
@@ -116,6 +119,21 @@ def _max_batch(options: DetectorConfig, source_count: int) -> int:
         backend, _ = select_backend(inspect_model(model_path(options.model), head=options.head).path, options.backend)
         limit = GPU_BATCH if backend == "tensorrt" else 1
     return limit if options.tile else min(limit, max(source_count, 1))
+
+
+def _frame_classifier(options: DetectorConfig) -> Detector:
+    from engine.detection.classify import load_classifier
+    from engine.detection.frame_classifier import FrameClassifier
+
+    classifier = load_classifier(
+        options.model,
+        backend=options.backend,
+        names=options.names,
+        max_batch=options.max_batch or 1,
+        threads=options.threads,
+        cache_dir=options.cache_dir,
+    )
+    return FrameClassifier(classifier, Path(options.model).name, score_threshold=options.score_threshold)
 
 
 def _classic(options: DetectorConfig) -> Detector:
@@ -158,9 +176,9 @@ def build_second_stage(config: Config, class_names: Sequence[str]) -> TrackClass
 
 
 def build_tracker(config: Config) -> Tracker:
-    """Return the configured tracker."""
-    from engine.tracking.registry import tracker_by_name
-
+    """Return the configured tracker; whole frames are not tracked."""
+    if config.detector.task == "classify":
+        return tracker_by_name("none")
     return tracker_by_name(config.tracker.type, **config.tracker.parameters)
 
 

@@ -132,6 +132,9 @@ class DetectorConfig(Section):
         min_length=1,
         description="Model file or folder; demo: the embedded one; motion, hog: no network",
     )
+    task: Literal["detect", "classify"] = Field(
+        "detect", description="classify: the model names what the whole frame shows; there is nothing to track then"
+    )
     backend: str = Field("auto", description="auto, openvino, onnxruntime or tensorrt; auto says why it chose")
     score_threshold: float = Field(0.25, ge=0, le=1, description="Detections below are dropped; raise for fewer, surer")
     iou_threshold: float | None = Field(

@@ -123,7 +123,7 @@ def test_results_come_on_another_thread(detector: ModelDetector) -> None:
 def test_each_step_is_timed(detector: ModelDetector) -> None:
     pending = detector.submit([frame()])
     pending.result()
-    assert set(pending.stage_ms) == {"preprocess", "infer", "postprocess"}
+    assert set(pending.stage_ms) == {"preprocess", "infer", "postprocess", "nms"}
     assert all(spent >= 0 for spent in pending.stage_ms.values())
 
 

@@ -1,0 +1,76 @@
+"""Whole-frame classification behind the detector protocol: what the picture shows, as one row per frame.
+
+The row covers the frame, its score and class are those of the best class, and its column `classes` holds the best ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.data import Detections, Frame
+from engine.detection.classic import ReadyDetections
+from engine.detection.classify import TOP, Classifier
+from engine.errors import ConfigError
+
+MS_PER_S = 1e3
+
+
+class FrameClassifier:
+    """Names what each frame shows.
+
+    Args:
+        classifier: runs on whole frames.
+        name: of the model.
+        top: how many classes a frame gets.
+        score_threshold: frames whose best class is less likely get no row.
+    """
+
+    depth = 1
+
+    def __init__(self, classifier: Classifier, name: str, *, top: int = TOP, score_threshold: float = 0.0) -> None:
+        if top < 1 or not 0 <= score_threshold <= 1:
+            raise ConfigError(f"top {top}, score_threshold {score_threshold}: expected 1 or more, and 0 to 1")
+        self.name = name
+        self.score_threshold = score_threshold
+        self._classifier = classifier
+        self._top = top
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name by class id."""
+        return self._classifier.class_names
+
+    @property
+    def max_batch(self) -> int:
+        """Frames per inference at most."""
+        return self._classifier.max_batch
+
+    def open(self) -> None:
+        """Load the model. Raises `ModelError`."""
+        self._classifier.open()
+
+    def submit(self, frames: Sequence[Frame]) -> ReadyDetections:
+        """Classify 1 to `max_batch` frames, now: a classifier is used from one thread."""
+        started = time.perf_counter()
+        return ReadyDetections(self.detect(frames), {"infer": (time.perf_counter() - started) * MS_PER_S})
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """Return one row per frame: the whole frame, with `classes` (1, K, 2), class id and probability."""
+        probability = self._classifier.probabilities([frame.image for frame in frames])
+        best = np.argsort(-probability, axis=1, kind="stable")[:, : self._top]
+        score = np.take_along_axis(probability, best, axis=1)
+        return [self._row(frame, ids, scores) for frame, ids, scores in zip(frames, best, score, strict=True)]
+
+    def close(self) -> None:
+        """Free the model; harmless when repeated."""
+        self._classifier.close()
+
+    def _row(self, frame: Frame, class_id: object, score: object) -> Detections:
+        classes = np.stack((np.asarray(class_id), np.asarray(score)), axis=1).astype(np.float32)
+        if classes[0, 1] < self.score_threshold:
+            return Detections.empty()
+        whole = [[0, 0, frame.width, frame.height]]
+        return Detections(whole, classes[:1, 1], classes[:1, 0].astype(np.int32), {"classes": classes[None]})
