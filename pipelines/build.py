@@ -16,6 +16,7 @@ from engine.errors import ConfigError
 from engine.pipeline import Pipeline
 from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
 from engine.rules import MotionGate, SourceRules
+from engine.sources.images import ImagesSource
 from engine.sources.open import open_source
 from engine.sources.uri import name_from_uri, unique_name
 from engine.stages.options import PipelineOptions
@@ -23,6 +24,7 @@ from engine.tracking.registry import tracker_by_name
 from pipelines.config import Config, DetectorConfig, PublishConfig, SourceConfig
 
 DEMO = "demo"
+DEFAULT_TRACKER = "steady"
 CLASSIC = ("motion", "hog")
 GPU_BATCH = 8
 RULES = ("regions", "ignore", "motion_gate")
@@ -46,7 +48,7 @@ def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None)
     return Pipeline(
         sources,
         tiled(config, detector),
-        build_tracker(config),
+        build_tracker(config, sources),
         *build_sinks(config, len(sources), on_quit),
         options=PipelineOptions(
             **options.model_dump(exclude={"engine_id"}), keep_running=config.control.address != "none"
@@ -175,11 +177,13 @@ def build_second_stage(config: Config, class_names: Sequence[str]) -> TrackClass
     )
 
 
-def build_tracker(config: Config) -> Tracker:
-    """Return the configured tracker; whole frames are not tracked."""
-    if config.detector.task == "classify":
-        return tracker_by_name("none")
-    return tracker_by_name(config.tracker.type, **config.tracker.parameters)
+def build_tracker(config: Config, sources: Sequence[Source] = ()) -> Tracker:
+    """Return the configured tracker; whole frames and unrelated images are not tracked unless one is named."""
+    name = config.tracker.type
+    if name == "auto":
+        unrelated = [isinstance(source, ImagesSource) and not source.is_sequence() for source in sources]
+        name = "none" if config.detector.task == "classify" or (unrelated and all(unrelated)) else DEFAULT_TRACKER
+    return tracker_by_name(name, **config.tracker.parameters)
 
 
 def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] | None) -> list[Sink]:

@@ -22,6 +22,7 @@ from engine.sources.uri import redact
 
 DEFAULT_PUBLISH = "tcp://127.0.0.1:5555"
 PRESETS = (Path(__file__).parent / "presets", Path(__file__).parents[1] / "configs")
+LIKENESS = 0.6
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -168,7 +169,9 @@ class DetectorConfig(Section):
 class TrackerConfig(Section):
     """The tracker; `parameters` are those of its class."""
 
-    type: str = Field("steady", description="steady, bytetrack, botsort, ocsort, sort, or none; see docs/tracking.md")
+    type: str = Field(
+        "auto", description="steady, bytetrack, botsort, ocsort, sort, none; auto: steady, or none for unrelated images"
+    )
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the tracker; see docs/tracking.md"
     )
@@ -284,6 +287,8 @@ def preset_names() -> list[str]:
 
 
 def _read(path: str) -> dict[str, Any]:
+    if "://" in path:
+        raise ConfigError(f"{redact(path)} is a source, not a configuration: give it as --source {redact(path)}")
     file = Path(path)
     if not file.is_file():
         presets = [folder / f"{path}.yaml" for folder in PRESETS]
@@ -295,7 +300,9 @@ def _read(path: str) -> dict[str, Any]:
             f"configuration {path} cannot be read ({error}): give a YAML file or one of {', '.join(preset_names())}"
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"configuration {path} is not YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        raise ConfigError(f"configuration {path} is not YAML: {place}{getattr(error, 'problem', error)}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -367,5 +374,16 @@ def _suggestion(location: tuple[str | int, ...]) -> str:
         if field is not None:
             inner = getattr(field.annotation, "__args__", (field.annotation,))[0]
             model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
-    near = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1)
-    return f": did you mean {near[0]}?" if near else f": known are {', '.join(model.model_fields)}"
+    near = _nearest(str(location[-1]), list(model.model_fields))
+    return f": did you mean {near}?" if near else f": known are {', '.join(model.model_fields)}"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known key that `word` most likely means: alike as a whole, or like a part of one (`scoore`, `id`)."""
+
+    def likeness(key: str) -> float:
+        parts = [difflib.SequenceMatcher(None, word, part).ratio() for part in key.split("_")]
+        return max(difflib.SequenceMatcher(None, word, key).ratio(), 0.95 * max(parts))
+
+    best = max(known, key=likeness)
+    return best if likeness(best) >= LIKENESS else None

@@ -106,7 +106,7 @@ class RunView:
 
     def _table(self) -> Table:
         table = Table(title=self._title(), title_justify="left", expand=False)
-        for name in ("camera", "state", "frames", "fps", "latency p50 / p99", "objects", "dropped"):
+        for name in ("camera", "state", "published", "fps", "latency p50 / p99", "objects", "dropped"):
             table.add_column(name, justify="left" if name in ("camera", "state") else "right")
         for s in self._pipeline.stats.snapshot():
             state = (
@@ -129,7 +129,7 @@ class RunView:
 
     def _line(self, s: SourceSnapshot) -> str:
         return (
-            f"{s.source_id}: {s.state}{f' ({s.reason})' if s.reason else ''}, {self._progress(s)} frames, "
+            f"{s.source_id}: {s.state}{f' ({s.reason})' if s.reason else ''}, {self._progress(s)}, "
             f"{self._rate(s):.1f} fps, latency p50 {s.latency_ms['p50']:.0f} p99 {s.latency_ms['p99']:.0f} ms, "
             f"{s.objects} objects, dropped {text_of_dropped(s.dropped)}"
         )
@@ -140,9 +140,10 @@ class RunView:
         limit = self._pipeline.options.max_frames
         total = min(total, limit) if total and limit else total or limit
         if not total or source.info.is_live:
-            return str(s.published)
+            return f"{s.published} frames"
         left = max(total - s.published, 0) / s.fps if s.fps else 0.0
-        return f"{s.published}/{total} {100 * s.published // total} %" + (f" {left:.0f} s left" if left >= 1 else "")
+        share = f"{s.published}/{total} frames, {100 * s.published // total} %"
+        return share + (f", {left:.0f} s left" if left >= 1 else "")
 
     def _rate(self, s: SourceSnapshot) -> float:
         """Published frames per second over about the last second."""

@@ -30,7 +30,7 @@ def evaluate_clip(config: Config, gt_path: str) -> dict[str, Any]:
     options = PipelineOptions(**config.pipeline.model_dump(exclude={"engine_id"}))
     frames: list[int] = []
     tracks: list[Tracks] = []
-    with Pipeline(sources, detector, build_tracker(config), options=options) as pipeline:
+    with Pipeline(sources, detector, build_tracker(config, sources), options=options) as pipeline:
         for packet in pipeline:
             frames.append(packet.frame.frame_id + 1)
             tracks.append(packet.tracks)

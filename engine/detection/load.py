@@ -110,7 +110,7 @@ def _class_id(entry: str | int, by_name: dict[str, int], count: int) -> int:
         return by_name[text]
     if text.isdecimal() and int(text) < count:
         return int(text)
-    close = difflib.get_close_matches(text, by_name, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(text, by_name, n=3, cutoff=0.65)
     some = ", ".join(list(by_name)[:8])
     hint = f"did you mean {' or '.join(close)}?" if close else f"the model has {some}{', ...' if count > 8 else ''}"
     raise ConfigError(f'unknown class "{entry}": {hint}')

@@ -34,6 +34,9 @@ def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
 
 
+SEQUENCE_SAMPLE = 3
+
+
 class ImagesSource(SourceBase):
     """One frame per image file. An image that cannot be read is reported as lost with cause `corrupt`.
 
@@ -57,6 +60,21 @@ class ImagesSource(SourceBase):
         super().__init__(SourceInfo(source_id, str(place), is_live=False, fps=fps, decoder="opencv"), clock)
         self._place = place
         self._grow_s = grow_s
+
+    def is_sequence(self) -> bool:
+        """Return whether the images look like the frames of one video: numbered, and the first ones of one size.
+
+        Unrelated photos have nothing to track from one to the next.
+        """
+        first = self.paths()[:SEQUENCE_SAMPLE]
+        if self._grow_s is not None:
+            return True
+        if len(first) < SEQUENCE_SAMPLE or not all(path.stem[-1:].isdigit() for path in first):
+            return False
+        import cv2
+
+        images = [cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_8) for path in first]
+        return len({None if image is None else image.shape for image in images}) == 1
 
     def paths(self) -> list[Path]:
         """Return the image files that are there now, in natural order."""

@@ -62,10 +62,10 @@ def track(
     as_json: Json = False,
 ) -> None:
     """Run a tracker over detections of a file."""
-    from pipelines.config import TrackerConfig
+    from pipelines.build import DEFAULT_TRACKER
     from pipelines.mot import track_mot
 
-    chosen = tracker or TrackerConfig().type
+    chosen = tracker or DEFAULT_TRACKER
     done = track_mot(mot, fps, _tracker(chosen, setting), out, detect_every=detect_every)
     console.show({"tracker": chosen, **asdict(done)}, as_json=as_json)
 

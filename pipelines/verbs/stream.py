@@ -74,7 +74,7 @@ def replay(
     speed: Annotated[str, typer.Option(help="1.0 is the original pace; max: as fast as the slowest reader")] = "1.0",
     start: Annotated[float, typer.Option(help="Begin so many seconds into the recording")] = 0.0,
     end: Annotated[float | None, typer.Option(help="End there")] = None,
-    wait: Annotated[float, typer.Option(help="Wait so many seconds for a first reader")] = 0.0,
+    wait: Annotated[float, typer.Option(help="Wait so many seconds at most for a first reader")] = 5.0,
     as_json: Json = False,
 ) -> None:
     """Publish a recording as if it were live."""

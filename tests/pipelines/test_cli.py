@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 STARTUP_S = 30.0
 SYNTHETIC = "synthetic://?width=320&height=240&fps=25&count=40&objects=3&seed=1"
 
@@ -252,3 +252,23 @@ def test_numbered_frames_keep_their_numbers(data_dir: Path, tmp_path: Path) -> N
     frames = [json.loads(line) for line in out.read_text().splitlines() if "frame_id" in line]
     assert [frame["frame_id"] for frame in frames] == list(range(10))
     assert [frame["pts_ns"] for frame in frames] == sorted(frame["pts_ns"] for frame in frames)
+
+
+@pytest.mark.parametrize("delay_s", [0.02, 0.1, 0.3])
+def test_signal_while_modules_are_loading_leaves_no_traceback(delay_s: float) -> None:
+    process = start("run", "--source", SYNTHETIC.replace("count=40", "count=100000"), "--publish", "none")
+    time.sleep(delay_s)  # somewhere inside of the imports: no event tells from outside
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert "pipelines" not in err or "Traceback" not in err
+    assert process.returncode in (130, -signal.SIGINT)  # the second: before the first line of ours
+
+
+def test_unrelated_photos_are_not_tracked(data_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    photos = data_dir / "images" / "assets"
+    summary_of(framewire("run", "--source", str(photos), "--publish", "none", "--jsonl", str(out), "--json"))
+    for line in out.read_text().splitlines():
+        people = [o for o in json.loads(line)["objects"] if o["class_name"] == "person"]
+        assert people
+        assert all(person["track_id"] == -1 for person in people)

@@ -19,7 +19,7 @@ import zmq
 from engine.errors import ConfigError
 from pipelines.control import ask, check_local
 
-COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 CAMERA = "synthetic://?width=64&height=48&fps=5&count=1000000&objects=1&seed=1&realtime=1"
 PATIENCE_S = 30.0
 

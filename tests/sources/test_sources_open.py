@@ -231,3 +231,20 @@ def test_a_clip_played_to_a_slow_reader_skips_frames_and_counts_them(tmp_path: P
     delivered = sum(1 for _ in source if not threading.Event().wait(0.05))
     assert recorder.losses["stale"] > 0
     assert delivered + recorder.losses["stale"] == 40
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes", "expected"),
+    [
+        pytest.param(["000001", "000002", "000003"], [(32, 24)] * 3, True, id="frames of a video"),
+        pytest.param(["bus", "zidane", "dog"], [(32, 24)] * 3, False, id="named photos"),
+        pytest.param(["1", "2", "3"], [(32, 24), (24, 32), (32, 24)], False, id="photos of several sizes"),
+        pytest.param(["1", "2"], [(32, 24)] * 2, False, id="too few to tell"),
+    ],
+)
+def test_frames_of_a_video_are_told_from_unrelated_photos(
+    tmp_path: Path, names: list[str], sizes: list[tuple[int, int]], expected: bool
+) -> None:
+    for name, (width, height) in zip(names, sizes, strict=True):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((height, width, 3), np.uint8))
+    assert ImagesSource(tmp_path, "photos").is_sequence() is expected
