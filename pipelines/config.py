@@ -200,6 +200,9 @@ class PicturesConfig(Section):
     max_side: int = Field(640, ge=16, le=8192, description="Longer side in pixels; larger ones are shrunk")
     quality: int = Field(80, ge=1, le=100, description="JPEG quality")
     blur: list[str] = Field(default_factory=list, description="Classes made unrecognisable in every picture: person")
+    blur_regions: dict[str, list[tuple[float, float, float, float]]] = Field(
+        default_factory=dict, description="By source: boxes x1, y1, x2, y2 in pixels made unrecognisable"
+    )
 
 
 class PublishConfig(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,9 @@ class Pictures:
         max_side: longer side of a JPEG in pixels; larger ones are shrunk.
         quality: of the JPEG, 1 to 100.
         blur: names of classes that are made unrecognisable in every picture, before it is encoded; crops of those
-            tracks are not sent. It hides what the detector finds on the frame, and nothing else.
+            tracks are not sent. It hides what the detector finds on the frame, and nothing else: what `SourceRules`
+            or a choice of classes leaves out is not hidden.
+        blur_regions: by source, boxes (x1, y1, x2, y2) in pixels that are made unrecognisable whatever is in them.
 
     Raises:
         ConfigError: a number is out of range.
@@ -103,6 +105,7 @@ class Pictures:
         max_side: int = MAX_SIDE,
         quality: int = QUALITY,
         blur: Sequence[str] = (),
+        blur_regions: Mapping[str, Sequence[tuple[float, float, float, float]]] | None = None,
     ) -> None:
         if not 0 <= images_per_s <= 60 or not 16 <= max_side <= 8192 or not 1 <= quality <= 100:
             raise ConfigError(
@@ -114,6 +117,12 @@ class Pictures:
         self._max_side = max_side
         self._quality = quality
         self._blur = frozenset(blur)
+        self._blur_regions = dict(blur_regions or {})
+        for x1, y1, x2, y2 in (box for boxes in self._blur_regions.values() for box in boxes):
+            if not (x1 < x2 and y1 < y2):
+                raise ConfigError(
+                    f"blur region {(x1, y1, x2, y2)} has no area: give x1, y1, x2, y2 with x1 < x2, y1 < y2"
+                )
         self._sources: dict[str, _Source] = {}
 
     def of(self, packet: Packet, now_ns: int) -> Iterator[Picture]:
@@ -186,6 +195,7 @@ class Pictures:
             for xyxy, class_id in zip(rows.xyxy, rows.class_id.tolist(), strict=True)
             if packet.run.class_name(class_id) in self._blur
         ]
+        boxes += [np.asarray(box, np.float32) for box in self._blur_regions.get(packet.frame.source_id, ())]
         if not boxes:
             return image
         image = image.copy()

@@ -80,6 +80,18 @@ def test_what_must_not_be_recognised_is_blurred_and_the_rest_is_not() -> None:
     np.testing.assert_array_equal(made.frame.image, scene([]).frame.image)
 
 
+def test_regions_of_a_source_are_blurred_whatever_is_in_them() -> None:
+    made = scene([])
+    regions = {made.frame.source_id: [(20.0, 10.0, 120.0, 60.0)], "another": [(0.0, 0.0, 200.0, 100.0)]}
+    [picture] = Pictures(images_per_s=1, quality=100, blur_regions=regions).of(made, 0)
+    [plain] = Pictures(images_per_s=1, quality=100).of(made, 0)
+    difference = np.abs(opened(picture).astype(int) - opened(plain).astype(int)).mean(axis=2)
+    assert difference[10:60, 20:120].mean() > 20
+    assert difference[88:, :].mean() == 0  # a JPEG block or two further on nothing has changed
+    with pytest.raises(ConfigError, match="has no area"):
+        Pictures(blur_regions={"gate": [(10.0, 0.0, 10.0, 5.0)]})
+
+
 def test_a_detection_that_no_track_follows_is_blurred_too() -> None:
     made = dataclasses.replace(scene([[20, 20, 80, 80]]), tracks=Tracks.empty())
     (blurred,) = Pictures(quality=100, blur=["person"]).of(made, 0)
