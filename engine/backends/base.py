@@ -66,11 +66,36 @@ class ImageInput:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassScores:
+    """Where the only float32 output (b, rows, anchors), or the first of several, has one row of scores per class.
+
+    A backend may put two rows in their place: the best score of each anchor, and its class as a number. Its `outputs`
+    then have that shape.
+
+    Attributes:
+        first: the first of these rows.
+        count: number of classes.
+    """
+
+    first: int
+    count: int
+
+    def merged(self, rows: int) -> int:
+        """Return the rows of the output when two stand for the scores.
+
+        >>> ClassScores(4, 80).merged(84)
+        6
+        """
+        return rows - self.count + 2
+
+
+@dataclass(frozen=True, slots=True)
 class BackendOptions:
     """How a model is to be run.
 
     Attributes:
         image: the first input takes images: feed uint8 (b, h, w, 3) BGR; None feeds every tensor as the model has it.
+        class_scores: of which only the best and its class are wanted; None wants the output as the model has it.
         performance: one request over all cores (`latency`), or several side by side (`throughput`).
         depth: submissions in flight; None leaves it to the backend.
         max_batch: images per submission at most; 1 lets the backend fix the shape.
@@ -80,6 +105,7 @@ class BackendOptions:
     """
 
     image: ImageInput | None = None
+    class_scores: ClassScores | None = None
     performance: Performance = "throughput"
     depth: int | None = None
     max_batch: int = 1

@@ -62,7 +62,7 @@ class ModelDetector:
         self.max_batch = facts.batch or max_batch
         self.backend_reason = backend_reason
         self._backend = backend
-        self._head: Head = facts.family.build(facts.layout)
+        self._head: Head = facts.head()
         self._wanted = _class_mask(facts.class_names, classes)
         self._class_map = None if facts.class_map is None else np.array(facts.class_map, np.int32)
         self._canvases: Slots[Canvas] | None = None
@@ -113,6 +113,7 @@ class ModelDetector:
         cv2.setNumThreads(1)  # a resize takes 0.3 ms: its threads would only take cores from the inference
         self._backend.open()
         self._order = _output_order(self.facts, self._backend)
+        self._head = _head_for(self.facts, self._backend.outputs[self._order[0]])
         rows, columns = self.facts.size_hw
         shape = (self.max_batch, rows, columns, 3)
         anchor = self.facts.family.anchor
@@ -236,6 +237,15 @@ def _class_mask(names: Sequence[str], classes: Sequence[int] | None) -> NDArray[
             raise ConfigError(f"class {class_id}: the model has classes 0 to {len(names) - 1}")
         mask[class_id] = True
     return mask
+
+
+def _head_for(facts: ModelFacts, first: TensorSpec) -> Head:
+    """Return the head for the first output as the backend gives it: with the class scores merged, or as in the file."""
+    head, rows = facts.head(), facts.file.outputs[0].shape[1:2]
+    scores = head.class_scores
+    if scores is not None and rows[0] is not None and first.shape[1] == scores.merged(rows[0]):
+        return head.merged()
+    return head
 
 
 def _output_order(facts: ModelFacts, backend: Backend) -> list[int]:

@@ -71,6 +71,7 @@ def load_detector(
     chosen, reason = select_backend(facts.path, backend)
     options = BackendOptions(
         image=facts.image,
+        class_scores=facts.head().class_scores,
         performance=performance,
         depth=depth,
         max_batch=facts.batch or max_batch,

@@ -12,6 +12,7 @@ from engine.backends.base import ImageInput, TensorSpec
 from engine.backends.files import ModelFile, read_model_file
 from engine.detection import metadata as facts
 from engine.detection.coco import COCO_80_FROM_91, COCO_NAMES
+from engine.detection.heads.base import Head
 from engine.detection.heads.families import choose_family
 from engine.detection.heads.family import Color, Family, Layout
 from engine.detection.letterbox import Anchor
@@ -55,6 +56,10 @@ class ModelFacts:
     def path(self) -> Path:
         """The file that a backend loads."""
         return self.file.path
+
+    def head(self) -> Head:
+        """Return a decoder of the model's outputs."""
+        return self.family.build(self.layout)
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.backends.base import ClassScores
 from engine.boxes import Boxes
 from engine.detection.letterbox import Letterbox
 from engine.detection.nms import MAX_KEPT, nms
@@ -45,6 +46,15 @@ class Candidates:
 
 class Head:
     """Decodes one output layout. Subclasses define `decode`; the rest has defaults for plain boxes."""
+
+    @property
+    def class_scores(self) -> ClassScores | None:
+        """The scores of which only the best counts, where a backend may find it; None where there are none."""
+        return None
+
+    def merged(self) -> Head:
+        """Return the head for outputs in which a backend has put the best class in place of `class_scores`."""
+        raise NotImplementedError
 
     def find(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of image `row` of the batch whose score is above the threshold.

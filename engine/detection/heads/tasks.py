@@ -6,13 +6,15 @@ products with the prototypes of a second output), keypoints x, y and visibility,
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.detection.heads.base import Candidates, Head, Outputs, best_class, candidates
+from engine.backends.base import ClassScores
+from engine.detection.heads.base import Candidates, Head, Outputs, candidates
 from engine.detection.heads.family import MAX_QUERIES, Family, Layout
 from engine.detection.heads.obb import corners_from_cxcywhr, fast_nms
 from engine.detection.heads.ultralytics import EndToEndHead, RawHead
@@ -23,7 +25,37 @@ from engine.errors import ModelError
 MASK_COEFFICIENTS = 32
 
 
-class PoseHead(Head):
+class BoxTaskHead(Head):
+    """What a box head finds, with further columns for each box.
+
+    Args:
+        boxes: the box head.
+    """
+
+    def __init__(self, boxes: Head) -> None:
+        self._boxes = boxes
+
+    @property
+    def class_scores(self) -> ClassScores | None:
+        """Those of the box head."""
+        return self._boxes.class_scores
+
+    def merged(self) -> BoxTaskHead:
+        """Return the head for merged scores."""
+        head = copy(self)
+        head._boxes = self._boxes.merged()
+        return head
+
+    def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
+        """Return the boxes, with the column `rest`."""
+        return self._boxes.decode(outputs, row, score_threshold)
+
+    def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
+        """Return the rows that the box head keeps."""
+        return self._boxes.suppress(candidates, iou_threshold)
+
+
+class PoseHead(BoxTaskHead):
     """Boxes with keypoints.
 
     Args:
@@ -33,16 +65,8 @@ class PoseHead(Head):
     """
 
     def __init__(self, boxes: Head, keypoints: int, values: int) -> None:
-        self._boxes = boxes
+        super().__init__(boxes)
         self._shape = (keypoints, values)
-
-    def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the boxes, their keypoints as `rest`."""
-        return self._boxes.decode(outputs, row, score_threshold)
-
-    def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return the rows that the box head keeps."""
-        return self._boxes.suppress(candidates, iou_threshold)
 
     def extra(self, kept: Candidates, outputs: Outputs, row: int, box: Letterbox) -> dict[str, NDArray[Any]]:
         """Return `keypoints`, (N, K, 3) float32: x, y in pixels of the source image, visibility 0 to 1."""
@@ -54,7 +78,7 @@ class PoseHead(Head):
         return {"keypoints": found}
 
 
-class SegmentHead(Head):
+class SegmentHead(BoxTaskHead):
     """Boxes with masks.
 
     Args:
@@ -63,16 +87,8 @@ class SegmentHead(Head):
     """
 
     def __init__(self, boxes: Head, size_hw: tuple[int, int]) -> None:
-        self._boxes = boxes
+        super().__init__(boxes)
         self._size_hw = size_hw
-
-    def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the boxes, their mask coefficients as `rest`."""
-        return self._boxes.decode(outputs, row, score_threshold)
-
-    def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return the rows that the box head keeps."""
-        return self._boxes.suppress(candidates, iou_threshold)
 
     def extra(self, kept: Candidates, outputs: Outputs, row: int, box: Letterbox) -> dict[str, NDArray[Any]]:
         """Return `mask`, (N, H, W) bool in the size of the source image.
@@ -114,17 +130,27 @@ class ObbHead(Head):
 
     Args:
         classes: number of classes.
+        is_merged: two rows, the best score and its class, stand for the scores.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, *, is_merged: bool = False) -> None:
+        self._boxes = RawHead(classes, is_merged=is_merged)
         self._classes = classes
+
+    @property
+    def class_scores(self) -> ClassScores | None:
+        """Those of the upright boxes."""
+        return self._boxes.class_scores
+
+    def merged(self) -> ObbHead:
+        """Return the head for merged scores."""
+        return ObbHead(self._classes, is_merged=True)
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return upright boxes around the oriented ones, those as `cxcywhr`."""
         output = outputs[0][row]
-        columns, score, class_id = best_class(output[4 : 4 + self._classes], score_threshold)
-        rows = [0, 1, 2, 3, 4 + self._classes]
-        return _oriented(output[rows][:, columns].T.astype(np.float32), score, class_id)
+        columns, score, class_id = self._boxes.best(output, score_threshold)
+        return _oriented(output[[0, 1, 2, 3, -1]][:, columns].T.astype(np.float32), score, class_id)
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
         """Return the rows that stay: Fast NMS with the probabilistic IoU, as the exporter does it."""

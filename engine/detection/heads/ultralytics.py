@@ -7,8 +7,12 @@ Further rows or columns belong to tasks beside boxes and are handed on as the co
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends.base import ClassScores
 from engine.boxes import xyxy_from_cxcywh
 from engine.detection.heads.base import Candidates, Head, NmsFreeHead, Outputs, best_class, candidates
 from engine.detection.heads.family import MAX_QUERIES, Family, Layout
@@ -19,17 +23,37 @@ class RawHead(Head):
 
     Args:
         classes: number of classes, None where there is no rest.
+        is_merged: two rows, the best score and its class, stand for the scores.
     """
 
-    def __init__(self, classes: int | None = None) -> None:
-        self._end = None if classes is None else 4 + classes
+    def __init__(self, classes: int | None = None, *, is_merged: bool = False) -> None:
+        self._classes = classes
+        self._is_merged = is_merged
+        self._end = None if classes is None else 4 + (2 if is_merged else classes)
+
+    @property
+    def class_scores(self) -> ClassScores | None:
+        """The rows behind the boxes, where there are enough to be worth it."""
+        return ClassScores(4, self._classes) if self._classes is not None and self._classes > 2 else None
+
+    def merged(self) -> RawHead:
+        """Return the head for merged scores."""
+        return RawHead(self._classes, is_merged=True)
+
+    def best(self, output: NDArray[Any], score_threshold: float) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]:
+        """Return columns, scores and classes of the anchors whose best class is above the threshold."""
+        scores = output[4 : self._end]
+        if not self._is_merged:
+            return best_class(scores, score_threshold)
+        columns = np.flatnonzero(scores[0] > score_threshold)
+        return columns, scores[0, columns], scores[1, columns]
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
         output = outputs[0][row]
-        columns, score, class_id = best_class(output[4 : self._end], score_threshold)
+        columns, score, class_id = self.best(output, score_threshold)
         xyxy = xyxy_from_cxcywh(output[:4, columns].T.astype(np.float32, copy=False))
-        if self._end is None:
+        if self._end is None or self._end == len(output):
             return candidates(xyxy, score, class_id)
         return candidates(xyxy, score, class_id, rest=output[self._end :, columns].T.astype(np.float32))
 
@@ -65,4 +89,4 @@ def _raw_classes(layout: Layout) -> int | None:
 
 
 END_TO_END = Family("end_to_end", "(b, rows, 6): x1, y1, x2, y2, score, class", is_end_to_end, lambda _: EndToEndHead())
-RAW = Family("yolo", "(b, 4 + classes, anchors)", is_raw, lambda _: RawHead(), _raw_classes)
+RAW = Family("yolo", "(b, 4 + classes, anchors)", is_raw, lambda layout: RawHead(_raw_classes(layout)), _raw_classes)
