@@ -318,7 +318,8 @@ class Pipeline:
             on_drop=self._on_lost,
             condition=self._batcher.condition,
         )
-        self._batcher.add(info.source_id, channel, options.max_age_ms if info.is_live else None)
+        max_age_ms = options.max_age_ms if info.is_live else None
+        self._batcher.add(info.source_id, channel, max_age_ms, is_live=info.is_live)
         self._upstream.append(channel)
 
         def tell(status: SourceStatus) -> None:

@@ -18,6 +18,7 @@ from engine.errors import ConfigError
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 RUN_DRY_S = 5.0
+LIVE_IN_A_ROW = 9  # live frames that a waiting file lets go first: files get one frame in ten at least
 
 
 class Stage(ABC, Generic[T]):
@@ -92,7 +93,8 @@ class Batcher:
     """Takes frames from one channel per source, fairly: the freshest of each, never waiting for a dead camera.
 
     A batch is complete when it has `max_batch` frames, when every open source has given one, or `wait_s` after its
-    first frame. Frames older than `max_age_ms` (live sources) are not handed on.
+    first frame. Frames older than `max_age_ms` (live sources) are not handed on. Live sources come before files, which
+    can wait: a file gets the places that they leave, and one frame after `LIVE_IN_A_ROW` of theirs in any case.
 
     Args:
         max_batch: frames per batch at most.
@@ -119,10 +121,12 @@ class Batcher:
         self._on_old = on_old
         self._clock = clock
         self._inlets: dict[str, tuple[Channel[Frame], float | None]] = {}
+        self._files: set[str] = set()
         self._order: list[str] = []
+        self._live_in_a_row = 0
         self._sealed = False
 
-    def add(self, source_id: str, channel: Channel[Frame], max_age_ms: float | None) -> None:
+    def add(self, source_id: str, channel: Channel[Frame], max_age_ms: float | None, *, is_live: bool = True) -> None:
         """Take frames from `channel` too; it must have been made with this batcher's `condition`.
 
         Raises:
@@ -136,6 +140,8 @@ class Batcher:
                 self.condition.wait(RUN_DRY_S)
             self._inlets[source_id] = (channel, max_age_ms)
             self._order.append(source_id)
+            if not is_live:
+                self._files.add(source_id)
             self.condition.notify_all()
 
     def seal(self) -> None:
@@ -180,6 +186,7 @@ class Batcher:
             for source_id in ended:
                 del self._inlets[source_id]
                 self._order.remove(source_id)
+                self._files.discard(source_id)
             if ended:
                 self.condition.notify_all()
         return ended
@@ -195,12 +202,10 @@ class Batcher:
         """Take up to `count` frames, one of each source not yet served; who was served goes to the end."""
         frames: list[Frame] = []
         with self.condition:
-            for source_id in list(self._order):
+            for source_id in self._turns(served):
                 if len(frames) == count:
                     break
                 channel, max_age_ms = self._inlets[source_id]
-                if not len(channel) or source_id in served:
-                    continue
                 frame = channel.get()
                 while self._keep_older and len(channel):
                     self._older.append(frame)
@@ -209,7 +214,18 @@ class Batcher:
                 self._order.append(source_id)
                 if not self._is_old(frame, max_age_ms):
                     frames.append(frame)
+                    self._live_in_a_row = 0 if source_id in self._files else self._live_in_a_row + 1
         return frames
+
+    def _turns(self, served: set[str]) -> list[str]:
+        """Return the sources that have a frame and are not yet served, in the order in which they are."""
+        waiting = [name for name in self._order if len(self._inlets[name][0]) and name not in served]
+        live = [name for name in waiting if name not in self._files]
+        files = [name for name in waiting if name in self._files]
+        if not files:
+            self._live_in_a_row = 0
+        before_file = max(LIVE_IN_A_ROW - self._live_in_a_row, 0)
+        return [*live[:before_file], *files[:1], *live[before_file:], *files[1:]]
 
     def _is_old(self, frame: Frame, max_age_ms: float | None) -> bool:
         if max_age_ms is None or self._clock.monotonic_ns() - frame.captured_ns <= max_age_ms * NS_PER_MS:

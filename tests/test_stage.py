@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from engine.channel import Channel, ChannelClosedError
 from engine.clock import FakeClock
 from engine.data import Frame
-from engine.stage import Batcher, Stage
+from engine.stage import LIVE_IN_A_ROW, Batcher, Stage
 
 WAIT_S = 5.0
 
@@ -148,3 +149,52 @@ def test_end_of_each_source_is_told_once_after_its_last_frame() -> None:
     assert batcher.get().ended == ["b"]
     with pytest.raises(ChannelClosedError):
         batcher.get()
+
+
+def refilled(batcher: Batcher, channels: dict[str, Channel[Frame]], batches: int) -> list[list[str]]:
+    """Return who was served while every source always has a frame waiting."""
+    served = []
+    for number in range(batches):
+        for name, channel in channels.items():
+            if not len(channel):
+                channel.put(frame(name, number))
+        served.append(names(batcher.get().frames))
+    return served
+
+
+def with_files(live: list[str], files: list[str], max_batch: int) -> tuple[Batcher, dict[str, Channel[Frame]]]:
+    batcher = Batcher(max_batch, 0.0, clock=FakeClock())
+    channels = {name: Channel[Frame](4, condition=batcher.condition) for name in [*files, *live]}
+    for name, channel in channels.items():
+        batcher.add(name, channel, None, is_live=name in live)
+    return batcher, channels
+
+
+def test_live_frames_come_before_those_of_a_file() -> None:
+    batcher, channels = with_files(["camera"], ["file"], 1)
+    served = refilled(batcher, channels, 2 * (LIVE_IN_A_ROW + 1))
+    assert served == 2 * [*LIVE_IN_A_ROW * [["camera"]], ["file"]], "and files are not starved"
+
+
+def test_a_file_takes_what_the_cameras_leave() -> None:
+    batcher, channels = with_files(["camera"], ["file"], 1)
+    for number in range(3):
+        channels["file"].put(frame("file", number))
+    channels["camera"].put(frame("camera", 0))
+    assert [names(batcher.get().frames) for _ in range(4)] == [["camera"], ["file"], ["file"], ["file"]]
+
+
+@pytest.mark.parametrize("max_batch", [1, 3, 4])
+def test_files_share_one_frame_in_ten_fairly_beside_many_cameras(max_batch: int) -> None:
+    cameras, files = [f"camera {n}" for n in range(12)], ["file 1", "file 2"]
+    batcher, channels = with_files(cameras, files, max_batch)
+    flat = [name for batch in refilled(batcher, channels, 1200 // max_batch) for name in batch]
+    counts = Counter(flat)
+    assert counts["file 1"] == pytest.approx(counts["file 2"], abs=1)
+    assert counts["file 1"] + counts["file 2"] == pytest.approx(len(flat) / (LIVE_IN_A_ROW + 1), abs=2)
+    assert max(counts[name] for name in cameras) - min(counts[name] for name in cameras) <= 1
+
+
+def test_free_places_of_a_batch_go_to_files() -> None:
+    batcher, channels = with_files(["camera"], ["file"], 2)
+    assert refilled(batcher, channels, 2) == [["camera", "file"], ["camera", "file"]]

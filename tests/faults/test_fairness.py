@@ -25,3 +25,19 @@ def test_sixteen_cameras_share_a_detector_that_is_too_slow() -> None:
     assert is_accounted(counted)
     assert min(published) >= 0.9 * max(published) - 2, published
     assert any(facts["dropped"].get("overflow") for facts in counted.values()), "the detector was too slow"
+
+
+def test_a_file_beside_a_camera_takes_only_what_the_camera_leaves() -> None:
+    camera = open_source("synthetic://?width=160&height=120&fps=60&realtime=1&objects=1", source_id="camera")
+    file = open_source("synthetic://?width=160&height=120&count=100000&objects=1", source_id="file")
+    options = PipelineOptions(max_age_ms=1000)
+    pipeline = Pipeline([camera, file], PixelDetector(work_s=0.03), OneTracker(), options=options)
+    pipeline.start()
+    threading.Event().wait(4.0)
+    assert pipeline.stop()
+    counted = summary(pipeline)
+    assert is_accounted(counted)
+    live, played = counted["camera"]["published"], counted["file"]["published"]
+    assert counted["camera"]["dropped"].get("overflow"), "the detector was too slow for the camera alone"
+    assert live >= 3 * played, "by turns it would be the same; by the rule nine times, less where the camera was late"
+    assert played >= 0.05 * live, "the file goes on"
