@@ -47,7 +47,8 @@ class RtspServer:
         options = {**self.arguments, "port": self.arguments.get("port") or self.port}
         line = [PYTHON, str(SCRIPT)]
         for name, value in options.items():
-            line += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+            flag = f"--{name.replace('_', '-')}"
+            line += [flag] if value is True else [flag, str(value)]
         self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         words = self._process.stdout.readline().split()
@@ -80,3 +81,7 @@ class RtspServer:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+
+    def close(self) -> None:
+        """End it."""
+        self.kill()

@@ -1,15 +1,23 @@
 """An RTSP server for tests, on loopback; runs under the system's Python (`gi`), controlled by its standard input.
 
 usage: server.py [--port P] [--codec h264|h265|jpeg] [--size 320x240] [--fps 25] [--gop 25] [--clock] [--user U:P]
-                 [--file CLIP] [--pattern ball] [--loss 0.3]
-Prints `ready PORT` when it serves /stream. Lines on standard input: `drop` closes every session, `quit` ends.
+                 [--file CLIP] [--pattern ball] [--loss 0.3] [--pixel-clock] [--mounts 1]
+Prints `ready PORT` when it serves /stream (/stream1, /stream2, ... are further mounts). Lines on standard input: `drop`
+closes every session, `quit` ends.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import threading
+import time
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.freshness.pixel_clock import i420, now_us
 
 ENCODERS = {
     "h264": "x264enc threads=1 tune=zerolatency speed-preset=ultrafast key-int-max={gop} bitrate={kbps} ! "
@@ -28,6 +36,9 @@ def launch_line(args: argparse.Namespace) -> str:
         encode += f" ! identity drop-probability={args.loss} name=pay0"
     if args.file:
         return f"( filesrc location={args.file} ! decodebin ! videoconvert ! video/x-raw,format=I420 ! {encode} )"
+    if args.pixel_clock:
+        caps = f"video/x-raw,format=I420,width={width},height={height},framerate={args.fps}/1"
+        return f"( appsrc name=clock is-live=true format=time do-timestamp=true caps={caps} ! {encode} )"
     clock = "! timeoverlay" if args.clock else ""
     return (
         f"( videotestsrc is-live=true pattern={args.pattern} {clock} ! "
@@ -45,6 +56,23 @@ def load() -> tuple[Any, Any, Any]:
 
     Gst.init(None)
     return GLib, Gst, GstRtspServer
+
+
+def paint(gst: Any, media: Any, args: argparse.Namespace) -> None:
+    """Feed a medium with pictures that say when they were painted, at the frame rate, as long as it takes them."""
+    width, height = (int(side) for side in args.size.split("x"))
+    source = media.get_element().get_by_name_recurse_up("clock")
+
+    def push() -> None:
+        due = time.monotonic()
+        while True:
+            due += 1 / args.fps
+            time.sleep(max(due - time.monotonic(), 0))
+            picture = gst.Buffer.new_wrapped(i420(width, height, now_us()))
+            if source.emit("push-buffer", picture) not in (gst.FlowReturn.OK, gst.FlowReturn.FLUSHING):
+                return
+
+    threading.Thread(target=push, daemon=True).start()
 
 
 def protect(rtsp: Any, server: Any, factory: Any, user: str) -> None:
@@ -87,22 +115,27 @@ def main() -> None:
     parser.add_argument("--kbps", type=int, default=1000)
     parser.add_argument("--pattern", default="ball")
     parser.add_argument("--clock", action="store_true")
+    parser.add_argument("--pixel-clock", action="store_true", help="pictures say when they were painted")
+    parser.add_argument("--mounts", type=int, default=1, help="cameras, each with an encoder of its own")
     parser.add_argument("--loss", type=float, default=0.0, help="part of the RTP packets that get lost")
     parser.add_argument("--user")
     parser.add_argument("--file")
     args = parser.parse_args()
 
-    glib, _, rtsp = load()
+    glib, gst, rtsp = load()
     server = rtsp.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(args.port)
-    factory = rtsp.RTSPMediaFactory()
-    factory.set_launch(launch_line(args))
-    factory.set_shared(True)
-    factory.set_latency(0)
-    if args.user:
-        protect(rtsp, server, factory, args.user)
-    server.get_mount_points().add_factory("/stream", factory)
+    for number in range(args.mounts):
+        factory = rtsp.RTSPMediaFactory()
+        factory.set_launch(launch_line(args))
+        factory.set_shared(True)
+        factory.set_latency(0)
+        if args.pixel_clock:
+            factory.connect("media-configure", lambda _factory, media: paint(gst, media, args))
+        if args.user:
+            protect(rtsp, server, factory, args.user)
+        server.get_mount_points().add_factory(f"/stream{number or ''}", factory)
     if not server.attach(None):
         sys.exit(f"cannot listen on 127.0.0.1:{args.port}")
 
