@@ -163,6 +163,9 @@ class DetectorConfig(Section):
     letterbox: Literal["center", "top_left", "stretch"] | None = Field(
         None, description="How a frame is placed in the model's picture; null: the family's way"
     )
+    letterbox_on: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="Where frames are scaled; auto: on the GPU where it pays and gives the same pixels"
+    )
     names: list[str] | None = Field(None, description="Class names, where the file does not tell")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.cuda import PinnedArray
-from engine.backends.cuda_letterbox import PARAMETERS
+from engine.backends.cuda_fake_kernels import KERNELS, Bytes, Kernel
 from engine.backends.cuda_probe import Gpu
 from engine.errors import ModelError
 
 Work = Callable[[], None]
-Bytes = NDArray[np.uint8]
 FAKE_GPU = Gpu(0, "Fake GPU", (8, 9), "GPU-00000000-0000-0000-0000-000000000000", 1 << 30, False)
 
 
@@ -34,11 +33,17 @@ class FakeCuda:
     Args:
         gpu: what it claims to be.
         before: called with the name of every operation before it runs; may raise, to test failures.
+        kernels: what our kernels do.
     """
 
     name = "fake"
 
-    def __init__(self, gpu: Gpu = FAKE_GPU, before: Callable[[str], None] = lambda operation: None) -> None:
+    def __init__(
+        self,
+        gpu: Gpu = FAKE_GPU,
+        before: Callable[[str], None] = lambda operation: None,
+        kernels: Mapping[str, Kernel] = KERNELS,
+    ) -> None:
         self.gpu = gpu
         self.is_open = True
         self._before = before
@@ -51,6 +56,8 @@ class FakeCuda:
         self._events: dict[int, tuple[int, int]] = {}
         self._graphs: dict[int, list[Work]] = {}
         self._captures: dict[int, list[Work]] = {}
+        self._image = kernels
+        self._kernels: dict[int, Kernel] = {}
         self._lock = threading.RLock()
         self._depth = threading.local()
 
@@ -192,17 +199,20 @@ class FakeCuda:
             work()
 
     def load_kernel(self, image: bytes, name: str) -> int:
-        """Return the letterbox kernel, the only one there is."""
+        """Return one of our kernels."""
         self._enter("load_kernel")
-        if name != "letterbox":
+        if name not in self._image:
             raise ModelError(f"no kernel {name} in the image")
-        return next(self._numbers)
+        handle = next(self._numbers)
+        self._kernels[handle] = self._image[name]
+        return handle
 
     def launch(
         self, kernel: int, grid: tuple[int, int, int], block: tuple[int, int, int], values: bytes, stream: int
     ) -> None:
-        """Run the letterbox kernel, later."""
-        self.enqueue("launch", lambda: letterbox_images(self.view, grid[2], values), stream)
+        """Run a kernel, later."""
+        work = self._kernels[kernel]
+        self.enqueue("launch", lambda: work(self.view, grid[2], values), stream)
 
     def begin_capture(self, stream: int) -> None:
         """Record work instead of queueing it."""
@@ -234,45 +244,3 @@ class FakeCuda:
     def close(self) -> None:
         """Release the context."""
         self.is_open = False
-
-
-def letterbox_images(view: Callable[[int, int], Bytes], images: int, values: bytes) -> None:
-    """Do what the letterbox kernel does, with numpy, on memory found by `view(address, size)`."""
-    source, target, source_step, target_step, scale_x, scale_y, *rest = PARAMETERS.unpack(values)
-    source_w, source_h, target_w, target_h, inner_w, inner_h, pad_x, pad_y, pad_value, is_rgb, is_planar = rest[:11]
-    mean, factor = np.asarray(rest[11:14], np.float32), np.asarray(rest[14:17], np.float32)
-    for index in range(images):
-        image = view(source + index * source_step, source_w * source_h * 3).reshape(source_h, source_w, 3)
-        canvas = np.full((target_h, target_w, 3), pad_value, np.int32)
-        inner = scaled(image, (inner_w, inner_h), (scale_x, scale_y))
-        canvas[pad_y : pad_y + inner_h, pad_x : pad_x + inner_w] = inner
-        values_hwc = (canvas[..., ::-1] if is_rgb else canvas).astype(np.float32)
-        numbers = (values_hwc - mean) * factor
-        row = view(target + 4 * index * target_step, 4 * target_w * target_h * 3).view(np.float32)
-        row[:] = (numbers.transpose(2, 0, 1) if is_planar else numbers).reshape(-1)
-
-
-def scaled(image: Bytes, inner_wh: tuple[int, int], scale_xy: tuple[float, float]) -> NDArray[np.int32]:
-    """Return the image in another size by the kernel's arithmetic: bilinear, weights of 11 bits."""
-    left, right, left_weight, right_weight = _taps(inner_wh[0], scale_xy[0], image.shape[1])
-    upper, lower, upper_weight, lower_weight = _taps(inner_wh[1], scale_xy[1], image.shape[0])
-    wide = (
-        image[:, left].astype(np.int32) * left_weight[:, None]
-        + image[:, right].astype(np.int32) * right_weight[:, None]
-    )
-    above, below = wide[upper] >> 4, wide[lower] >> 4
-    total = ((above * upper_weight[:, None, None]) >> 16) + ((below * lower_weight[:, None, None]) >> 16)
-    result: NDArray[np.int32] = (total + 2) >> 2
-    return result
-
-
-def _taps(count_out: int, scale: float, size: int) -> tuple[NDArray[np.int32], ...]:
-    exact = ((np.arange(count_out) + 0.5) * scale - 0.5).astype(np.float32)
-    first = np.floor(exact).astype(np.int32)
-    fraction = exact - first.astype(np.float32)
-    outside = (first < 0) | (first >= size - 1)
-    fraction[outside] = 0
-    first = np.clip(first, 0, size - 1)
-    second = np.minimum(first + 1, size - 1).astype(np.int32)
-    weights = [np.rint(part * np.float32(2048)).astype(np.int32) for part in (np.float32(1) - fraction, fraction)]
-    return first, second, weights[0], weights[1]

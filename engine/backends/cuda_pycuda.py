@@ -15,7 +15,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.cuda import PinnedArray
 from engine.backends.cuda_graph import DriverCalls
-from engine.backends.cuda_letterbox import PARAMETERS
 from engine.backends.cuda_probe import Gpu
 from engine.errors import ModelError
 from engine.optional import require
@@ -37,6 +36,7 @@ class PyCuda:
         self._context: Any = self._cuda.Device(gpu.index).retain_primary_context()
         self._objects: dict[int, Any] = {}
         self._kernels: dict[int, tuple[Any, Any]] = {}
+        self._prepared: set[int] = set()
 
     def _call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Call pycuda. Raises `ModelError` with its words."""
@@ -125,7 +125,6 @@ class PyCuda:
         """Return a kernel."""
         module = self._call(self._cuda.module_from_buffer, image)
         function = self._call(module.get_function, name)
-        function.prepare([f"{PARAMETERS.size}s"])  # the unprepared call keeps every argument it ever saw in a cache
         self._kernels[id(function)] = module, function
         return id(function)
 
@@ -134,6 +133,9 @@ class PyCuda:
     ) -> None:
         """Start a kernel."""
         _module, function = self._kernels[kernel]
+        if kernel not in self._prepared:  # the unprepared call keeps every argument it ever saw in a cache
+            function.prepare([f"{len(values)}s"])
+            self._prepared.add(kernel)
         self._call(function.prepared_async_call, grid, block, self._objects[stream], values)
 
     def begin_capture(self, stream: int) -> None:

@@ -8,6 +8,7 @@ so that copies and computing overlap, and waits once, at the end.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,11 @@ from numpy.typing import DTypeLike, NDArray
 from engine.backends.base import BackendOptions, ImageInput, TensorSpec, check_feeds, image_spec
 from engine.backends.cuda import INSTALL as CUDA_INSTALL
 from engine.backends.cuda import CudaApi, PinnedArray, available_packages, open_cuda
-from engine.backends.cuda_letterbox import KERNEL_NAME, Placement, compile_kernel
+from engine.backends.cuda_candidates import KERNEL_NAME as CANDIDATES
+from engine.backends.cuda_compile import compile_kernels
+from engine.backends.cuda_letterbox import KERNEL_NAME as LETTERBOX
 from engine.backends.cuda_probe import probe_cuda
+from engine.backends.device import Placement
 from engine.backends.files import read_model_file
 from engine.backends.plan import PlanFile, distrust_reason, read_plan_file
 from engine.backends.plan_build import BuildOptions, plan_target
@@ -28,8 +32,10 @@ from engine.backends.plan_cache import PlanCache, refusal
 from engine.backends.plan_precision import Precision
 from engine.backends.slots import Slots
 from engine.backends.tensorrt_api import INSTALL, Library, installed_libraries, library_obstacle, load_tensorrt
+from engine.backends.tensorrt_images import free_quietly
 from engine.backends.tensorrt_plan import LoadedPlan, TensorRtPlan
-from engine.backends.tensorrt_slot import GpuSlot, free_quietly
+from engine.backends.tensorrt_results import merged_spec
+from engine.backends.tensorrt_slot import GpuSlot
 from engine.errors import ConfigError, ModelError
 
 logger = logging.getLogger(__name__)
@@ -49,7 +55,7 @@ class Parts:
 
     open_cuda: Callable[[], CudaApi] = open_cuda
     load_plan: Callable[[CudaApi, PlanFile], LoadedPlan] | None = None
-    compile_kernel: Callable[[tuple[int, int]], bytes] = compile_kernel
+    compile_kernels: Callable[[tuple[int, int]], bytes] = compile_kernels
     obstacle: Callable[[], str | None] = lambda: unusable_reason()
 
 
@@ -76,6 +82,7 @@ class TensorRtBackend:
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         self.depth = self._options.depth or (1 if self._options.performance == "latency" else 2)
+        self._above = -math.inf
         self.precision = "unknown until open"
         self.device = ""
 
@@ -129,15 +136,19 @@ class TensorRtBackend:
         if image is not None:
             _check_image_input(file.path, first, image)
         self.inputs = (image_spec(first.name, image, first.shape[0]), *plan.inputs[1:]) if image else plan.inputs
-        self.outputs = plan.outputs
-        kernel = None
-        if image is not None:
-            kernel = cuda.load_kernel(self._parts.compile_kernel(cuda.gpu.compute_capability), KERNEL_NAME)
+        merged = merged_spec(plan.outputs[0], self._options.class_scores) if image else None
+        self.outputs = (merged, *plan.outputs[1:]) if merged else plan.outputs
+        scores = self._options.class_scores if merged else None
+        kernels = self._kernels(cuda) if image is not None else {}
         for _ in range(self.depth):
-            self._all_slots.append(GpuSlot(cuda, plan, image, kernel))
+            self._all_slots.append(GpuSlot(cuda, plan, image, kernels, scores))
         self._slots = Slots(self._all_slots)
         self.precision = file.facts.precision if file.facts else "as built"
         self.device = f"{cuda.gpu} through {cuda.name}"
+
+    def _kernels(self, cuda: CudaApi) -> dict[str, int]:
+        code = self._parts.compile_kernels(cuda.gpu.compute_capability)
+        return {name: cuda.load_kernel(code, name) for name in (LETTERBOX, CANDIDATES)}
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """Return page-locked memory, which the GPU of a Jetson reads in place. Call between `open` and `close`."""
@@ -160,11 +171,7 @@ class TensorRtBackend:
         return self._start(cuda, lambda slot: slot.start(feeds, mapped))
 
     def submit_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> TensorRtPending:
-        """Start an inference on uint8 BGR images of any size each; the GPU letterboxes them as `placements` say.
-
-        It pays where images lie in page-locked or mapped memory; from ordinary memory, copying a large image to the GPU
-        costs the processor as much as letterboxing it.
-        """
+        """Start an inference on uint8 BGR images of any size each, which are copied; the GPU letterboxes them."""
         cuda = self._opened()
         if self._options.image is None or len(self.inputs) != 1:
             raise ConfigError("the backend was not opened for images")
@@ -172,6 +179,10 @@ class TensorRtBackend:
             raise ConfigError(f"{len(images)} images and {len(placements)} placements")
         self._check_batch(len(images))
         return self._start(cuda, lambda slot: slot.start_images(images, placements))
+
+    def keep_above(self, score: float) -> None:
+        """From the next submission on, leave out anchors whose best score is not above `score`."""
+        self._above = score
 
     def _check_batch(self, batch: int) -> None:
         largest = self._plan.max_batch if self._plan else 0
@@ -184,6 +195,7 @@ class TensorRtBackend:
         slot = self._slots.take()
         try:
             with cuda.current():
+                slot.keep_above(self._above)
                 start(slot)
         except BaseException:
             with cuda.current():

@@ -10,17 +10,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.base import Backend, Pending, TensorSpec
-from engine.backends.slots import Slots
+from engine.backends.base import Backend, TensorSpec
 from engine.data import Detections, Frame
+from engine.detection.feeding import Fed, Feeder, LetterboxOn
 from engine.detection.heads.base import Candidates, Head, Outputs
-from engine.detection.letterbox import Canvas, Letterbox, source_from_target
+from engine.detection.letterbox import Letterbox, source_from_target
 from engine.detection.model import ModelFacts
 from engine.errors import ConfigError, ModelError
 
@@ -40,6 +40,7 @@ class ModelDetector:
         iou_threshold: boxes of one class that overlap by more than this are one object.
         classes: class ids to report; None for all.
         max_batch: frames per inference at most.
+        letterbox_on: `cpu`, `gpu`, or `auto` for the faster one of those that give the same pixels.
         backend_reason: why this backend, in a line, for the summary.
     """
 
@@ -52,6 +53,7 @@ class ModelDetector:
         iou_threshold: float = 0.7,
         classes: Sequence[int] | None = None,
         max_batch: int = 1,
+        letterbox_on: LetterboxOn = "auto",
         backend_reason: str = "",
     ) -> None:
         _check_unit("score_threshold", score_threshold)
@@ -65,7 +67,8 @@ class ModelDetector:
         self._head: Head = facts.head()
         self._wanted = _class_mask(facts.class_names, classes)
         self._class_map = None if facts.class_map is None else np.array(facts.class_map, np.int32)
-        self._canvases: Slots[Canvas] | None = None
+        self._letterbox_on = letterbox_on
+        self._feeder: Feeder | None = None
         self._order: list[int] = []
 
     @property
@@ -108,17 +111,13 @@ class ModelDetector:
 
     def open(self) -> None:
         """Load the model and make the batches. Raises `ModelError`; harmless when repeated."""
-        if self._canvases is not None:
+        if self._feeder is not None:
             return
         cv2.setNumThreads(1)  # a resize takes 0.3 ms: its threads would only take cores from the inference
         self._backend.open()
         self._order = _output_order(self.facts, self._backend)
         self._head = _head_for(self.facts, self._backend.outputs[self._order[0]])
-        rows, columns = self.facts.size_hw
-        shape = (self.max_batch, rows, columns, 3)
-        anchor = self.facts.family.anchor
-        canvases = [Canvas(self._backend.empty(shape, np.uint8), anchor) for _ in range(self._backend.depth)]
-        self._canvases = Slots(canvases)
+        self._feeder = Feeder(self.facts, self._backend, self.max_batch, self._letterbox_on)
 
     def submit(self, frames: Sequence[Frame]) -> PendingBatch:
         """Start the detection of 1 to `max_batch` frames.
@@ -126,34 +125,30 @@ class ModelDetector:
         Raises:
             ConfigError: no or too many frames, not open, or `depth` submissions in flight.
         """
-        if self._canvases is None:
+        if self._feeder is None:
             raise ConfigError("the detector is closed: call open() first")
         if not 1 <= len(frames) <= self.max_batch:
             raise ConfigError(f"{len(frames)} frames submitted: expected 1 to {self.max_batch}")
         started_ns = time.monotonic_ns()
-        canvases = self._canvases
-        canvas = canvases.take()
-        boxes = [canvas.place(row, frame.image) for row, frame in enumerate(frames)]
-        batch = canvas.batch if self.facts.batch is not None else canvas.batch[: len(frames)]
-        submitted_ns = time.monotonic_ns()
-        first, *others = self._backend.inputs
-        feeds = {first.name: batch} | {spec.name: self._sizes(spec, len(batch)) for spec in others}
-        pending = self._backend.submit(feeds)
-        spent = {"preprocess": (submitted_ns - started_ns) * MS_PER_NS}
-        return PendingBatch(pending, boxes, self._finish, lambda: canvases.give(canvas), spent, submitted_ns)
+        score_threshold = self.score_threshold
+        fed = self._feeder.start(frames, score_threshold)
+        spent = {"preprocess": (fed.submitted_ns - started_ns) * MS_PER_NS}
+        return PendingBatch(fed, partial(self._finish, score_threshold), spent)
 
-    def _sizes(self, spec: TensorSpec, count: int) -> NDArray[Any]:
-        """Return what a second input wants: the size (w, h) to which a model scales its boxes, here its own frame."""
-        rows, columns = self.facts.size_hw
-        return np.tile(np.array([columns, rows], spec.dtype), (count, 1))
-
-    def _finish(self, outputs: Outputs, boxes: Sequence[Letterbox], spent: dict[str, float]) -> list[Detections]:
+    def _finish(
+        self, score_threshold: float, outputs: Outputs, boxes: Sequence[Letterbox], spent: dict[str, float]
+    ) -> list[Detections]:
         ordered = [outputs[index] for index in self._order]
         spent["nms"] = 0.0
-        return [self._detections(ordered, row, box, spent) for row, box in enumerate(boxes)]
+        found = []
+        for row, box in enumerate(boxes):
+            candidates = self._head.find(ordered, row, score_threshold)
+            found.append(self._detections(candidates, ordered, row, box, spent))
+        return found
 
-    def _detections(self, outputs: Outputs, row: int, box: Letterbox, spent: dict[str, float]) -> Detections:
-        found = self._head.find(outputs, row, self.score_threshold)
+    def _detections(
+        self, found: Candidates, outputs: Outputs, row: int, box: Letterbox, spent: dict[str, float]
+    ) -> Detections:
         if self._class_map is not None:
             found = _renumbered(found, self._class_map)
         known = self._wanted[np.clip(found.class_id, 0, len(self._wanted) - 1)]
@@ -181,7 +176,7 @@ class ModelDetector:
 
     def close(self) -> None:
         """Free the model; harmless when repeated."""
-        self._canvases = None
+        self._feeder = None
         self._backend.close()
 
     def __enter__(self) -> ModelDetector:
@@ -197,30 +192,24 @@ class PendingBatch:
 
     def __init__(
         self,
-        pending: Pending,
-        boxes: Sequence[Letterbox],
+        fed: Fed,
         finish: Callable[[Outputs, Sequence[Letterbox], dict[str, float]], list[Detections]],
-        give_back: Callable[[], None],
         stage_ms: dict[str, float],
-        submitted_ns: int,
     ) -> None:
-        self._pending = pending
-        self._boxes = boxes
+        self._fed = fed
         self._finish = finish
-        self._give_back = give_back
-        self._submitted_ns = submitted_ns
         self.stage_ms = stage_ms
 
     def result(self) -> list[Detections]:
         """Wait, and return one `Detections` per frame. Call once. Raises `ModelError`."""
         try:
-            outputs = self._pending.result()
+            outputs = self._fed.pending.result()
             inferred_ns = time.monotonic_ns()
-            found = self._finish(outputs, self._boxes, self.stage_ms)
+            found = self._finish(outputs, self._fed.boxes, self.stage_ms)
         finally:
-            self._pending.release()
-            self._give_back()
-        self.stage_ms["infer"] = (inferred_ns - self._submitted_ns) * MS_PER_NS
+            self._fed.pending.release()
+            self._fed.give_back()
+        self.stage_ms["infer"] = (inferred_ns - self._fed.submitted_ns) * MS_PER_NS
         self.stage_ms["postprocess"] = (time.monotonic_ns() - inferred_ns) * MS_PER_NS
         return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.backends.base import BackendOptions, Performance
 from engine.backends.select import create_backend, select_backend
 from engine.detection.detector import ModelDetector
+from engine.detection.feeding import LetterboxOn
 from engine.detection.heads.family import Color
 from engine.detection.letterbox import Anchor
 from engine.detection.model import inspect_model
@@ -33,6 +34,7 @@ def load_detector(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     letterbox: Anchor | None = None,
+    letterbox_on: LetterboxOn = "auto",
     depth: int | None = None,
     precision: str | None = None,
     threads: int | None = None,
@@ -57,6 +59,8 @@ def load_detector(
         mean: of 0..255 pixels per channel, instead of the family's.
         std: of 0..255 pixels per channel, instead of the family's.
         letterbox: `center`, `top_left` or `stretch`, instead of the family's way to place a frame.
+        letterbox_on: `cpu`, `gpu` (TensorRT), or `auto`: the GPU for frames that it letterboxes to the same pixels and
+            that are not too large to be copied.
         depth: inferences in flight; None leaves it to the backend.
         precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
         threads: processor threads at most.
@@ -86,6 +90,7 @@ def load_detector(
         iou_threshold=facts.family.iou_threshold if iou_threshold is None else iou_threshold,
         classes=None if classes is None else class_ids(classes, facts.class_names),
         max_batch=max_batch,
+        letterbox_on=letterbox_on,
         backend_reason=reason,
     )
 

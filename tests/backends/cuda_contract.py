@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.backends.base import ImageInput
+from engine.backends import cuda_candidates
+from engine.backends.base import ClassScores, ImageInput
 from engine.backends.cuda import CudaApi
+from engine.backends.cuda_candidates import CandidateLayout
 from engine.backends.cuda_letterbox import BLOCK, WholeFrame, grid, parameters
 from engine.backends.cuda_probe import probe_cuda
 from engine.backends.pixels import Normaliser
@@ -25,6 +27,7 @@ def check(api: CudaApi, kernel_image: bytes) -> None:
     with api.current():
         check_copies(api)
         check_kernel_and_graph(api, kernel_image)
+        check_candidates(api, kernel_image)
         check_memory(api)
     check_wait_on_another_thread(api)
     api.close()
@@ -84,6 +87,31 @@ def check_kernel_and_graph(api: CudaApi, kernel_image: bytes) -> None:
     api.synchronize(stream)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     api.free_graph(graph)
+    for address in (source, target):
+        api.free(address)
+    api.free_stream(stream)
+
+
+def check_candidates(api: CudaApi, kernel_image: bytes) -> None:
+    """The candidates kernel, against the same worked out on the host."""
+    rng = np.random.default_rng(3)
+    head = rng.random((2, 25, 2000), np.float32) ** 400
+    head[:, :4] = rng.random((2, 4, 2000))
+    layout = CandidateLayout(ClassScores(4, 20), 25, 2000, images=3)
+    words = np.zeros(layout.words(3), np.int32)
+    kernel = api.load_kernel(kernel_image, cuda_candidates.KERNEL_NAME)
+    stream = api.create_stream()
+    source, target = api.allocate(head.nbytes), api.allocate(words.nbytes)
+    api.copy_to_gpu(source, head, stream)
+    api.copy_to_gpu(target, words, stream)
+    values = layout.parameters(source, target, 0.5)
+    api.launch(kernel, layout.grid(2), cuda_candidates.BLOCK, values, stream)
+    api.copy_to_host(words, target, stream)
+    api.synchronize(stream)
+    found = layout.ordered(words, 2)
+    assert found is not None
+    assert found.shape[2] > 50
+    np.testing.assert_array_equal(found, layout.merged(head, 0.5))
     for address in (source, target):
         api.free(address)
     api.free_stream(stream)

@@ -1,5 +1,5 @@
 // A CUDA driver for machines without a GPU, for tests of the Python packages that call one: memory is the process's own,
-// work runs at once, the only kernel is the letterbox. Contexts, handles and frees are checked as the real one does.
+// work runs at once, the only kernels are ours. Contexts, handles and frees are checked as the real one does.
 // Compiled by tests/backends/test_cuda_api.py behind the kernel's source, which PROLOGUE makes plain C++.
 
 #include <dlfcn.h>
@@ -90,22 +90,29 @@ int cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void 
 int cuModuleUnload(void *module) { NEEDS_CONTEXT; return given(handles, module); }
 int cuModuleGetFunction(void **function, void *module, const char *name) {
     NEEDS_CONTEXT;
-    if (!handles.count(module) || strcmp(name, "letterbox")) return NOT_FOUND;
-    *function = (void *)&letterbox;
-    return OK;
+    if (!handles.count(module)) return NOT_FOUND;
+    *function = !strcmp(name, "letterbox") ? (void *)&letterbox : !strcmp(name, "candidates") ? (void *)&candidates : 0;
+    return *function ? OK : NOT_FOUND;
 }
 int cuFuncSetBlockShape(void *, int, int, int) { NEEDS_CONTEXT; return OK; }
+} template <class Parameter> static int launch(void (*run)(const Parameter *, int, int, int, int, int), unsigned gx, unsigned gy,
+                                             unsigned gz, unsigned bx, unsigned by, void **parameters, void **extra) {
+    Parameter given;
+    if (parameters) memcpy(&given, parameters[0], sizeof given);
+    else if (extra && extra[0] == (void *)1 && extra[2] == (void *)2 && *(size_t *)extra[3] >= sizeof given - 7)
+        memcpy(&given, extra[1], sizeof given);
+    else return INVALID_VALUE;
+    work([=] { run(&given, gz, gx, gy, bx, by); });
+    return OK;
+}
+extern "C" {
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned, unsigned,
                    void *stream, void **parameters, void **extra) {
     NEEDS_CONTEXT;
-    if (function != (void *)&letterbox || !handles.count(stream)) return INVALID_VALUE;
-    Letterbox box;
-    if (parameters) memcpy(&box, parameters[0], sizeof box);
-    else if (extra && extra[0] == (void *)1 && extra[2] == (void *)2 && *(size_t *)extra[3] >= sizeof box - 7)
-        memcpy(&box, extra[1], sizeof box);
-    else return INVALID_VALUE;
-    work([=] { run(&box, gz, gx, gy, bx, by); });
-    return OK;
+    if (!handles.count(stream)) return INVALID_VALUE;
+    if (function == (void *)&letterbox) return launch(&run_letterbox, gx, gy, gz, bx, by, parameters, extra);
+    if (function == (void *)&candidates) return launch(&run_candidates, gx, gy, gz, bx, by, parameters, extra);
+    return INVALID_VALUE;
 }
 
 int cuStreamBeginCapture_v2(void *stream, int) { NEEDS_CONTEXT; if (!handles.count(stream)) return INVALID_VALUE; capture = new Graph; return OK; }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +14,10 @@ import pytest
 from engine.backends import cuda
 from engine.backends.cuda import available_packages, open_cuda
 from engine.backends.cuda_fake import FakeCuda
-from engine.backends.cuda_letterbox import kernel_source
 from engine.backends.cuda_probe import CudaProbe, Gpu
 from engine.errors import ConfigError, MissingDependencyError
 from tests.backends.cuda_contract import check
-from tests.backends.test_cuda_letterbox import PROCESSOR_EPILOGUE, PROCESSOR_PROLOGUE
+from tests.backends.processor_kernels import FLAGS, compiler, processor_source
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -34,14 +32,11 @@ def installed(module: str) -> bool:
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a libcuda.so.1 that also has every symbol that pycuda wants to see."""
-    compiler = shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no C++ compiler to make a stand-in for the driver: apt-get install g++")
     folder = tmp_path_factory.mktemp("driver")
     text = (Path(__file__).parent / "fake_driver.c").read_text()
     stubs = "".join(f'extern "C" int {name}() {{ return UNSUPPORTED; }}\n' for name in sorted(wanted() - named(text)))
-    (folder / "driver.cpp").write_text(PROCESSOR_PROLOGUE + kernel_source() + PROCESSOR_EPILOGUE + text + stubs)
-    command = [compiler, "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-o", "libcuda.so.1", "driver.cpp", "-ldl"]
+    (folder / "driver.cpp").write_text(processor_source() + text + stubs)
+    command = [compiler(), "-O1", *FLAGS, "-o", "libcuda.so.1", "driver.cpp", "-ldl"]
     subprocess.run(command, check=True, cwd=folder)
     (folder / "image").write_bytes(b"image of a kernel")
     return folder

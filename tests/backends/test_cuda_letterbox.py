@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from collections.abc import Callable
 
 import cv2
@@ -12,64 +10,31 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.backends import cuda_letterbox
+from engine.backends import cuda_compile, cuda_letterbox
 from engine.backends.base import ImageInput
-from engine.backends.cuda_fake import letterbox_images
-from engine.backends.cuda_letterbox import WholeFrame, compile_kernel, grid, kernel_source, parameters
+from engine.backends.cuda_compile import compile_kernels
+from engine.backends.cuda_fake_kernels import letterbox_images
+from engine.backends.cuda_letterbox import WholeFrame, grid, parameters
 from engine.backends.pixels import Normaliser
 from engine.detection.letterbox import Letterbox, draw, fit
 from engine.errors import MissingDependencyError, ModelError
+from tests.backends.processor_kernels import compiled_kernels, memory_at
 
 Run = Callable[[int, bytes], None]
-
-PROCESSOR_PROLOGUE = """
-#include <math.h>
-#define __device__
-#define __global__
-struct Index { int x, y, z; };
-static Index blockIdx, blockDim, threadIdx;
-"""
-PROCESSOR_EPILOGUE = """
-extern "C" void run(const Letterbox *box, int images, int blocks_x, int blocks_y, int threads_x, int threads_y) {
-    blockDim.x = threads_x; blockDim.y = threads_y;
-    for (blockIdx.z = 0; blockIdx.z < images; ++blockIdx.z)
-        for (blockIdx.y = 0; blockIdx.y < blocks_y; ++blockIdx.y)
-            for (blockIdx.x = 0; blockIdx.x < blocks_x; ++blockIdx.x)
-                for (threadIdx.y = 0; threadIdx.y < threads_y; ++threadIdx.y)
-                    for (threadIdx.x = 0; threadIdx.x < threads_x; ++threadIdx.x) letterbox(*box);
-}
-"""
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no C++ compiler to run the kernel's source on the processor: apt-get install g++")
-    folder = tmp_path_factory.mktemp("kernel")
-    source, library = folder / "kernel.cpp", folder / "kernel.so"
-    source.write_text(PROCESSOR_PROLOGUE + kernel_source() + PROCESSOR_EPILOGUE)
-    command = [compiler, "-O2", "-Wall", "-Werror", "-ffp-contract=off", "-shared", "-fPIC", "-o", library, source]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(library))
 
 
 @pytest.fixture(params=["source", "numpy"])
 def launch(request: pytest.FixtureRequest) -> Callable[[ImageInput, int, bytes], None]:
     if request.param == "numpy":
         return lambda image, count, values: letterbox_images(memory_at, count, values)
-    library = request.getfixturevalue("compiled")
+    library = compiled_kernels()
 
     def run(image: ImageInput, count: int, values: bytes) -> None:
         blocks_x, blocks_y, images = grid(image, count)
         block = cuda_letterbox.BLOCK
-        library.run(ctypes.create_string_buffer(values), images, blocks_x, blocks_y, block[0], block[1])
+        library.run_letterbox(ctypes.create_string_buffer(values), images, blocks_x, blocks_y, block[0], block[1])
 
     return run
-
-
-def memory_at(address: int, size: int) -> NDArray[np.uint8]:
-    return np.frombuffer((ctypes.c_ubyte * size).from_address(address), np.uint8)
 
 
 def picture(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -148,7 +113,7 @@ def test_the_grid_covers_every_pixel():
 @pytest.mark.parametrize("capability", [(7, 5), (8, 7), (9, 0)], ids=str)
 def test_a_cuda_compiler_takes_the_source_without_a_gpu(capability: tuple[int, int]):
     try:
-        image = compile_kernel(capability)
+        image = compile_kernels(capability)
     except MissingDependencyError as error:
         pytest.skip(str(error))
     assert image[:4] == b"\x7fELF"
@@ -157,15 +122,15 @@ def test_a_cuda_compiler_takes_the_source_without_a_gpu(capability: tuple[int, i
 
 def test_an_architecture_that_does_not_exist_is_refused_with_the_compilers_words():
     try:
-        compile_kernel((8, 9))
+        compile_kernels((8, 9))
     except MissingDependencyError as error:
         pytest.skip(str(error))
     with pytest.raises(ModelError, match=r"does not compile for sm_11: .*sm_11|CUDA compiler failed|sm_11"):
-        compile_kernel((1, 1))
+        compile_kernels((1, 1))
 
 
 def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cuda_letterbox, "_nvrtc_places", lambda: iter(["libnvrtc-that-is-not-there.so"]))
-    monkeypatch.setattr(cuda_letterbox.shutil, "which", lambda name, path=None: None)
+    monkeypatch.setattr(cuda_compile, "_nvrtc_places", lambda: iter(["libnvrtc-that-is-not-there.so"]))
+    monkeypatch.setattr(cuda_compile.shutil, "which", lambda name, path=None: None)
     with pytest.raises(MissingDependencyError, match="pip install nvidia-cuda-nvrtc"):
-        compile_kernel((8, 9))
+        compile_kernels((8, 9))

@@ -9,7 +9,7 @@ import pytest
 
 from engine.backends import tensorrt
 from engine.backends.base import BackendOptions, ImageInput
-from engine.backends.cuda_letterbox import compile_kernel
+from engine.backends.cuda_compile import compile_kernels
 from engine.backends.cuda_probe import probe_cuda
 from engine.backends.tensorrt import TensorRtBackend
 from tests.backends.cuda_contract import check, open_package
@@ -41,7 +41,7 @@ def make(tmp_path: Path) -> Make:
 def test_the_package_keeps_the_contract(package: str, module: str):
     if not installed(module):
         pytest.skip(f"{package} is not installed: pip install {package}")
-    check(open_package(package), compile_kernel(probe_cuda().gpus[0].compute_capability))
+    check(open_package(package), compile_kernels(probe_cuda().gpus[0].compute_capability))
 
 
 def test_a_thousand_batches_leave_no_memory_behind(make: Make):
