@@ -98,7 +98,7 @@ class Recorder:
 class Camera:
     """A camera that serves MJPEG over HTTP, and misbehaves on command."""
 
-    images: list[bytes]
+    images: Sequence[bytes]
     fps: float = 50.0
     user: str = ""
     password: str = ""
@@ -154,7 +154,13 @@ def _handler(camera: Camera) -> type[BaseHTTPRequestHandler]:
 @contextmanager
 def mjpeg_camera(images: Sequence[np.ndarray], *, port: int = 0, **facts: Any) -> Iterator[Camera]:
     """Serve the pictures again and again until the block ends."""
-    camera = Camera([cv2.imencode(".jpg", image)[1].tobytes() for image in images], **facts)
+    with served(Camera([cv2.imencode(".jpg", image)[1].tobytes() for image in images], **facts), port) as camera:
+        yield camera
+
+
+@contextmanager
+def served(camera: Camera, port: int = 0) -> Iterator[Camera]:
+    """Let a camera serve until the block ends."""
     server = ThreadingHTTPServer(("127.0.0.1", port), _handler(camera))
     server.daemon_threads = True
     camera.port = server.server_address[1]

@@ -1,0 +1,32 @@
+"""What the wire says of a result's age is what a subscriber finds by a clock in the picture.
+
+The least of many differences is looked at: a busy machine delays some frames, but it makes none younger.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.freshness.glass import glass_to_subscriber
+from tests.rtsp_server import missing_server
+
+AGREE_MS = 5.0
+SECONDS = 3.0
+
+
+def test_the_age_at_a_subscriber_is_what_the_wire_says() -> None:
+    report = glass_to_subscriber("mjpeg", SECONDS, fps=20)
+    assert report.count > 10
+    assert report.unreadable == 0
+    assert 0 < report.unknown_ms.least < AGREE_MS, report
+    assert report.difference_ms.least < AGREE_MS, report
+
+
+@pytest.mark.rtsp
+def test_so_it_is_with_a_network_camera() -> None:
+    if missing_server():
+        pytest.skip(missing_server())
+    report = glass_to_subscriber("rtsp-jpeg", SECONDS, fps=20)
+    assert report.count > 10
+    assert 0 < report.unknown_ms.least < AGREE_MS, report
+    assert report.difference_ms.least < AGREE_MS, report
