@@ -1,4 +1,4 @@
-"""The control socket: `framewire ctl` asks, a run answers. JSON over ZeroMQ REQ/REP, on this machine only.
+"""The control socket: `framewire ctl` asks, a run answers. JSON over ZeroMQ REQ/REP; beyond this machine with CURVE.
 
 The socket belongs to the thread that runs the pipeline, which answers between two refreshes of its display.
 What arrives is hostile until proven otherwise: sizes are limited, and every mistake is answered with an error.
@@ -7,15 +7,20 @@ What arrives is hostile until proven otherwise: sizes are limited, and every mis
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from engine.errors import ConfigError, EngineError, SinkError
 from engine.pipeline import Pipeline
+from engine.sinks.zmq_security import CurveServer
 from engine.sources.uri import redact
+from engine.subscriber.connect import curve_options
 from pipelines.reconfigure import Reconfigurer
+
+if TYPE_CHECKING:
+    from engine.keys import KeyPair
 
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_WAITING = 100
@@ -27,17 +32,29 @@ class ControlServer:
     """Answers requests about one run.
 
     Args:
-        address: where to bind; only this machine may reach it.
+        address: where to bind; one that other machines can reach needs both kinds of keys.
         pipeline: the run.
         changes: applies changes to it.
+        keys: of this run: encrypt with CURVE.
+        allowed_keys: public keys of those who may control; None lets in all who know the public key of this run.
 
     Raises:
-        ConfigError: the address is reachable from other machines.
+        ConfigError: other machines could control the run without a key that is listed.
         SinkError: it cannot be bound.
     """
 
-    def __init__(self, address: str, pipeline: Pipeline, changes: Reconfigurer) -> None:
-        check_local(address)
+    def __init__(
+        self,
+        address: str,
+        pipeline: Pipeline,
+        changes: Reconfigurer,
+        *,
+        keys: KeyPair | None = None,
+        allowed_keys: Collection[str] | None = None,
+    ) -> None:
+        check_reach(address, has_keys=keys is not None and allowed_keys is not None)
+        if allowed_keys is not None and keys is None:
+            raise ConfigError("control.allowed_keys without control.keys: give the key pair of this run")
         self._pipeline, self._changes = pipeline, changes
         self._commands: dict[str, Command] = {
             "status": self._status,
@@ -49,7 +66,12 @@ class ControlServer:
             "stop": self._stop,
         }
         self._context = zmq.Context()
+        self._curve = None if keys is None else CurveServer(keys, allowed_keys)
+        if self._curve is not None:
+            self._curve.open(self._context)
         self._socket = self._context.socket(zmq.REP)
+        if self._curve is not None:
+            self._curve.secure(self._socket)
         self._socket.setsockopt(zmq.LINGER, 200)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
         self._socket.setsockopt(zmq.RCVHWM, MAX_WAITING)
@@ -62,6 +84,8 @@ class ControlServer:
 
     def poll(self) -> None:
         """Answer what is waiting; never waits itself."""
+        if self._curve is not None:
+            self._curve.service()
         for _ in range(MAX_WAITING):
             try:
                 request = self._socket.recv(zmq.NOBLOCK)
@@ -85,6 +109,8 @@ class ControlServer:
     def close(self) -> None:
         """Close the socket; harmless when repeated."""
         self._socket.close()
+        if self._curve is not None:
+            self._curve.close()
         self._context.term()
 
     def _status(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +143,22 @@ class ControlServer:
         return _done(["stopping"])
 
 
-def ask(address: str, request: dict[str, Any], timeout_s: float = 5.0) -> dict[str, Any]:
+def ask(
+    address: str,
+    request: dict[str, Any],
+    timeout_s: float = 5.0,
+    *,
+    server_key: str | None = None,
+    keys: KeyPair | None = None,
+) -> dict[str, Any]:
     """Send one request to a running engine and return its reply.
+
+    Args:
+        address: of its control socket.
+        request: `command` and what belongs to it.
+        timeout_s: how long to wait for the reply.
+        server_key: public key of a run that encrypts.
+        keys: of the one who asks; None makes some, which no list has.
 
     Raises:
         ConfigError: nobody answered, or the run refused; the reason is the message.
@@ -126,24 +166,28 @@ def ask(address: str, request: dict[str, Any], timeout_s: float = 5.0) -> dict[s
     with zmq.Context() as context, context.socket(zmq.REQ) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
+        for option, value in (curve_options(server_key, keys) if server_key else {}).items():
+            socket.setsockopt(option, value)
         try:
             socket.connect(address)
             socket.send(json.dumps(request).encode())
             reply: dict[str, Any] = json.loads(socket.recv())
         except zmq.ZMQError as error:
             raise ConfigError(
-                f"no answer from {address} within {timeout_s} s ({error}): is a run there with --control {address}?"
+                f"no answer from {address} within {timeout_s} s ({error}): is a run there with --control {address}, "
+                "and, if it has keys, is its public key given with --server-key and yours on its list?"
             ) from error
     if not reply.get("ok"):
         raise ConfigError(str(reply.get("error")))
     return reply
 
 
-def check_local(address: str) -> None:
-    """Raise `ConfigError` unless only this machine can reach `address`: who controls a run can read its cameras."""
-    if not address.startswith(LOCAL):
+def check_reach(address: str, *, has_keys: bool = False) -> None:
+    """Raise `ConfigError` if other machines could control a run without keys: who controls it can read its cameras."""
+    if not has_keys and not address.startswith(LOCAL):
         raise ConfigError(
-            f"control address {address} is open to other machines: use tcp://127.0.0.1:5556 or ipc://path"
+            f"control address {address} is open to other machines: use tcp://127.0.0.1:5556 or ipc://path, "
+            "or give control.keys and control.allowed_keys (framewire keys)"
         )
 
 

@@ -52,7 +52,7 @@ class Connection:
         if keys is not None and server_key is None:
             raise ConfigError("keys without server_key: give the public key of the publisher")
         if server_key is not None:
-            self._options.update(_curve_options(server_key, keys))
+            self._options.update(curve_options(server_key, keys))
         self._context: zmq.Context[Any] = zmq.Context() if context is None else context
 
     def conflate(self) -> None:
@@ -101,6 +101,7 @@ class Connection:
         return socket
 
 
-def _curve_options(server_key: str, keys: KeyPair | None) -> dict[int, bytes]:
+def curve_options(server_key: str, keys: KeyPair | None) -> dict[int, bytes]:
+    """Return the socket options of a client that encrypts; without keys of its own it gets new ones."""
     public, secret = zmq.curve_keypair() if keys is None else (keys.public.encode(), keys.secret.encode())
     return {zmq.CURVE_SERVERKEY: server_key.encode(), zmq.CURVE_PUBLICKEY: public, zmq.CURVE_SECRETKEY: secret}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,3 +21,13 @@ def named_source(text: str) -> dict[str, str]:
 def class_of(name: str) -> str | int:
     """Return a class as given on the command line: a number if it is one, else a name."""
     return int(name) if name.strip().isdigit() else name.strip()
+
+
+def client_keys(server_key: str | None, keys: str | None) -> dict[str, Any]:
+    """Return the keys of a client, read from their files, as arguments."""
+    from engine.keys import load_key_pair, load_public_key
+
+    return {
+        "server_key": load_public_key(server_key) if server_key else None,
+        "keys": load_key_pair(keys) if keys else None,
+    }

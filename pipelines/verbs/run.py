@@ -12,7 +12,7 @@ import typer
 
 from pipelines import console
 from pipelines.detect_and_publish import Interrupt, innermost, run_to_the_end, summary
-from pipelines.verbs.options import Json, Settings, class_of, named_source
+from pipelines.verbs.options import Json, Settings, class_of, client_keys, named_source
 
 if TYPE_CHECKING:
     from engine.pipeline import Pipeline
@@ -169,7 +169,16 @@ def _changes(
     if config.control.address == "none":
         yield each_tick
         return
-    server = ControlServer(config.control.address, pipeline, changes)
+    from engine.keys import load_key_pair, load_public_keys
+
+    control = config.control
+    server = ControlServer(
+        control.address,
+        pipeline,
+        changes,
+        keys=load_key_pair(control.keys) if control.keys else None,
+        allowed_keys=load_public_keys(control.allowed_keys) if control.allowed_keys is not None else None,
+    )
     try:
         yield [*each_tick, server.poll]
     finally:
@@ -181,6 +190,8 @@ def ctl(
     argument: Annotated[str | None, typer.Argument(help="add: [NAME=]URI; set: KEY; else the NAME")] = None,
     value: Annotated[str | None, typer.Argument(help="set: the value, as YAML")] = None,
     address: Annotated[str, typer.Option(help="Control address of the run")] = "tcp://127.0.0.1:5556",
+    server_key: Annotated[str | None, typer.Option(help="File NAME.key of a run that encrypts")] = None,
+    keys: Annotated[str | None, typer.Option(help="File NAME.key_secret of yours, which the run lists")] = None,
 ) -> None:
     """Change a running engine: cameras, thresholds, classes, the model; or ask for its state."""
     import yaml
@@ -194,7 +205,7 @@ def ctl(
         request |= {"key": argument, "value": yaml.safe_load(value or "null")}
     elif argument is not None:
         request["source_id"] = argument
-    console.result_json(ask(address, request))
+    console.result_json(ask(address, request, **client_keys(server_key, keys)))
 
 
 def _opening(address: str, pipeline: Pipeline) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from engine.errors import ConfigError
 from pipelines import console
-from pipelines.verbs.options import Json
+from pipelines.verbs.options import Json, client_keys
 
 if TYPE_CHECKING:
     from pipelines.bridges.base import Target
@@ -35,7 +35,7 @@ def subscribe(
     """Print the messages of a running engine."""
     from pipelines.subscribe import print_messages
 
-    options = {"count": count, "timeout_s": timeout, **_curve(server_key, keys)}
+    options = {"count": count, "timeout_s": timeout, **client_keys(server_key, keys)}
     print_messages(address, topic or ["v1/frame/"], as_json=as_json, **options)
 
 
@@ -63,7 +63,7 @@ def record(
             duration_s=duration,
             timeout_s=timeout,
             stopping=lambda: interrupt.requested,
-            **_curve(server_key, keys),
+            **client_keys(server_key, keys),
         )
     console.show(_plain(done), as_json=as_json)
 
@@ -105,7 +105,10 @@ def bridge(
     if to.startswith("ws://"):
         _serve_browsers(address, to, topic or ["v1/"])
         return
-    with Interrupt() as interrupt, Subscriber(address, topic or ["v1/"], **_curve(server_key, keys)) as subscriber:
+    with (
+        Interrupt() as interrupt,
+        Subscriber(address, topic or ["v1/"], **client_keys(server_key, keys)) as subscriber,
+    ):
         done = run_bridge(subscriber, _target(to), count=count, stopping=lambda: interrupt.requested)
     if to != "-":
         console.show(_plain(done), as_json=as_json)
@@ -151,15 +154,6 @@ def keys(
     public, secret = make_keys(folder, name)
     console.result(f"{public}: public, give it to the other side")
     console.result(f"{secret}: secret, leave it here")
-
-
-def _curve(server_key: str | None, keys: str | None) -> dict[str, Any]:
-    from engine.keys import load_key_pair, load_public_key
-
-    return {
-        "server_key": load_public_key(server_key) if server_key else None,
-        "keys": load_key_pair(keys) if keys else None,
-    }
 
 
 def _target(to: str) -> Target:

@@ -261,7 +261,8 @@ def test_signal_while_modules_are_loading_leaves_no_traceback(delay_s: float) ->
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert "pipelines" not in err or "Traceback" not in err
-    assert process.returncode in (130, -signal.SIGINT)  # the second: before the first line of ours
+    if "init_import_site" not in err:  # Python itself was not ready yet, which it ends with 1
+        assert process.returncode in (130, -signal.SIGINT)  # the second: before the first line of ours
 
 
 def test_unrelated_photos_are_not_tracked(data_dir: Path, tmp_path: Path) -> None:

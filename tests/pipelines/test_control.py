@@ -17,7 +17,8 @@ import pytest
 import zmq
 
 from engine.errors import ConfigError
-from pipelines.control import ask, check_local
+from engine.keys import load_key_pair, make_keys
+from pipelines.control import ask, check_reach
 
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 CAMERA = "synthetic://?width=64&height=48&fps=5&count=1000000&objects=1&seed=1&realtime=1"
@@ -186,9 +187,41 @@ def test_edited_file_is_applied_and_a_bad_edit_changes_nothing(tmp_path: Path, f
 @pytest.mark.parametrize("address", ["tcp://*:5556", "tcp://0.0.0.0:5556", "tcp://192.0.2.1:5556", "inproc://x"])
 def test_control_is_refused_to_other_machines(address: str) -> None:
     with pytest.raises(ConfigError, match="open to other machines"):
-        check_local(address)
+        check_reach(address)
 
 
 def test_asking_where_nobody_runs_says_so(free_port: int) -> None:
     with pytest.raises(ConfigError, match="no answer from"):
         ask(f"tcp://127.0.0.1:{free_port}", {"command": "status"}, timeout_s=0.2)
+
+
+def test_with_curve_only_listed_keys_control_a_run(free_port: int, tmp_path: Path) -> None:
+    gate, listed, stranger = (load_key_pair(make_keys(tmp_path, name)[1]) for name in ("gate", "listed", "stranger"))
+    settings = [f"control.keys={tmp_path}/gate.key_secret", f"control.allowed_keys=[{tmp_path}/listed.key]"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    bound, address = f"tcp://*:{free_port}", f"tcp://127.0.0.1:{free_port}"
+    engine = Engine("--source", f"steady={CAMERA}", *options, control=bound)
+    status = {"command": "status"}
+    try:
+        known = ask(address, status, PATIENCE_S, server_key=gate.public, keys=listed)
+        assert "steady" in known["sources"]
+        for keys in ({}, {"server_key": gate.public}, {"server_key": gate.public, "keys": stranger}):
+            with pytest.raises(ConfigError, match="no answer"):
+                ask(address, status, 1.0, **keys)
+        assert ask(address, {"command": "stop"}, PATIENCE_S, server_key=gate.public, keys=listed)["ok"]
+        engine.process.communicate(timeout=PATIENCE_S)
+        assert engine.process.returncode == 0
+    finally:
+        engine.process.kill()
+        engine.process.communicate()
+
+
+def test_keys_of_others_need_a_key_of_the_run(tmp_path: Path) -> None:
+    make_keys(tmp_path, "listed")
+    command = [*COMMAND, "run", "--source", CAMERA, "--publish", "none", "--control", "tcp://*:0"]
+    done = subprocess.run(
+        [*command, "--set", f"control.allowed_keys=[{tmp_path}/listed.key]"],
+        capture_output=True, text=True, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "open to other machines" in done.stderr
