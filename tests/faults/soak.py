@@ -1,83 +1,51 @@
-"""Hours of an engine with faulty cameras, in minutes: does anything grow, slow down or go missing?"""
+"""Hours of an engine with faulty cameras, in minutes: does anything grow, slow down or go missing?
+
+The engine is `framewire run` in a process of its own; cameras, proxies and the subscriber are in this one. So what is
+measured is the engine's.
+"""
 
 from __future__ import annotations
 
-import gc
 import random
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-from numpy.typing import NDArray
-
-from engine.data import Detections, Frame, Packet
-from engine.pipeline import Pipeline, PipelineOptions
-from engine.protocols import SinkBase
-from engine.sources.open import open_source
-from engine.tracking.bytetrack import ByteTrack
-from tests.fakes import PixelDetector
-from tests.faults.lab import is_accounted, summary
+from tests.faults.lab import is_accounted
 from tests.faults.proxy import FaultProxy
+from tests.freshness.ages import Ages, Part
+from tests.freshness.engine_process import EngineProcess, frames
+from tests.freshness.growth import WARM_UP, Growth, Slope
 from tests.rtsp_server import RtspServer
 
-WARM_UP = 0.15  # part of the run that fits leave out: caches and pools fill
-
-
-@dataclass
-class AgeSink(SinkBase):
-    """Keeps moment and age in ms of every packet, in memory that is there from the beginning."""
-
-    capacity: int
-    name: str = "ages"
-    blocking: bool = False
-    count: int = 0
-    rows: NDArray[np.float64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.rows = np.full((self.capacity, 2), -1.0)
-
-    def write(self, packet: Packet) -> None:
-        self.rows[self.count % self.capacity] = (time.monotonic(), packet.latency_ms)
-        self.count += 1
-
-
-class LeanDetector(PixelDetector):
-    """The detector of the tests, without its memory of what it has seen."""
-
-    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        found = super().detect(frames)
-        self.batches.clear()
-        return found
-
-
-@dataclass(frozen=True)
-class Slope:
-    """Growth of one figure per hour, by a least-squares line, and its mean."""
-
-    name: str
-    per_hour: float
-    mean: float
-
-    @property
-    def percent_per_hour(self) -> float:
-        """Growth in percent of the mean."""
-        return 100 * self.per_hour / max(self.mean, 1e-9)
+MAX_FAULT_S = 12.0
+LAST_QUARTER = 0.75
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a soak has shown."""
+    """What a soak has shown.
+
+    Attributes:
+        slopes: growth of the engine process and of its readers.
+        ages_start: age at publishing in the first part of the run.
+        ages_end: age at publishing in its last quarter.
+        faults: mishaps played.
+        sources: captured, published, dropped by cause and reconnects of each camera.
+        is_accounted: captured = published + dropped, for each camera.
+        stop_s: seconds from SIGINT to the end of the engine.
+        left_behind: processes that outlived the engine.
+    """
 
     slopes: tuple[Slope, ...]
-    p99_start_ms: float
-    p99_end_ms: float
+    ages_start: Part
+    ages_end: Part
     faults: int
     sources: dict[str, Any]
     is_accounted: bool
-    stopped_in_time: bool
+    stop_s: float
     left_behind: int
 
 
@@ -112,82 +80,73 @@ class Camera:
         self.server.kill()
 
 
-def soak(seconds: float, *, cameras: int = 4, fault_every_s: float = 60.0, seed: int = 0, say: Any = None) -> Report:
+class Mishaps:
+    """Plays a mishap from time to time, which lasts a fifth of the time between two."""
+
+    def __init__(self, cameras: list[Camera], every_s: float, last_s: float, seed: int) -> None:
+        self._cameras = cameras
+        self._every_s = every_s
+        self._last_s = last_s
+        self._rng = random.Random(seed)
+        self._due = every_s / 2
+        self._ends: list[tuple[float, Callable[[], None]]] = []
+        self.played = 0
+
+    def play(self, now: float) -> str:
+        """End and begin what is due, and return the name of what began."""
+        while self._ends and self._ends[0][0] <= now:
+            self._ends.pop(0)[1]()
+        if now < self._due or now >= self._last_s:
+            return ""
+        name, begin, end = self._rng.choice(self._rng.choice(self._cameras).mishaps())
+        begin()
+        self._ends.append((now + min(self._every_s / 5, MAX_FAULT_S), end))
+        self._due += self._every_s
+        self.played += 1
+        return name
+
+    def end(self) -> None:
+        """End all of them."""
+        for _, end in self._ends:
+            end()
+
+
+def soak(
+    seconds: float,
+    *,
+    cameras: int = 4,
+    fault_every_s: float = 60.0,
+    seed: int = 0,
+    csv: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
     """Run an engine on faulty cameras and return what grew."""
-    held = [Camera(number) for number in range(cameras)]
-    sink = AgeSink(capacity=int(seconds * cameras * 30))
-    sources = [open_source(camera.url, source_id=f"cam{n}") for n, camera in enumerate(held)]
-    options = PipelineOptions(max_age_ms=1000)
-    pipeline = Pipeline(sources, LeanDetector(work_s=0.003, max_batch=4), ByteTrack(), sink, options=options)
-    pipeline.start()
-    try:
-        samples, faults = _watch(held, seconds, fault_every_s, random.Random(seed), say)
-    finally:
-        stopped_in_time = pipeline.stop()
-        for camera in held:
-            camera.close()
-    times, ages = sink.rows[: sink.count].T
-    start, end = times[0] + WARM_UP * seconds, times[-1] - 0.25 * seconds
-    sources_summary = summary(pipeline)
-    children = [c for c in psutil.Process().children() if "reader_process" in " ".join(c.cmdline())]
+    ages = Ages()
+    with ExitStack() as stack:
+        held = [stack.enter_context(closing(Camera(number))) for number in range(cameras)]
+        mishaps = Mishaps(held, fault_every_s, seconds - 0.7 * fault_every_s, seed)
+        engine = stack.enter_context(EngineProcess({f"cam{n}": camera.url for n, camera in enumerate(held)}))
+        subscriber = stack.enter_context(engine.subscriber())
+        growth = Growth(engine.pid)
+        for message in frames(subscriber, seconds):
+            if message is not None:
+                ages.add(message.latency_ms)
+                continue
+            growth.sample()
+            now, rss_mb = growth.samples[-1][:2]
+            if name := mishaps.play(now):
+                say(f"{now:6.0f} s  {name}  engine {rss_mb:.1f} MB")
+        mishaps.end()
+        sources = engine.end()["sources"]
+    if csv is not None:
+        growth.save(csv)
     return Report(
-        slopes=_fit(samples),
-        p99_start_ms=float(np.percentile(ages[times < start], 99)),
-        p99_end_ms=float(np.percentile(ages[times > end], 99)),
-        faults=faults,
-        sources=sources_summary,
-        is_accounted=is_accounted(sources_summary),
-        stopped_in_time=stopped_in_time,
-        left_behind=len(children),
+        growth.slopes(),
+        ages.share(0.0, WARM_UP),
+        ages.share(LAST_QUARTER, 1.0),
+        mishaps.played,
+        sources,
+        is_accounted(sources),
+        engine.stop_s,
+        engine.left_behind,
     )
-
-
-def _watch(
-    cameras: list[Camera], seconds: float, fault_every_s: float, rng: random.Random, say: Any
-) -> tuple[list[tuple[float, ...]], int]:
-    """Sample the engine once a second, and play a mishap from time to time, which lasts a fifth of the interval."""
-    samples: list[tuple[float, ...]] = []
-    started = time.monotonic()
-    ends: list[tuple[float, Callable[[], None]]] = []
-    faults, due = 0, fault_every_s / 2
-    while (now := time.monotonic() - started) < seconds:
-        while ends and ends[0][0] <= now:
-            ends.pop(0)[1]()
-        if now >= due and now < seconds - 0.7 * fault_every_s:
-            name, begin, end = rng.choice(rng.choice(cameras).mishaps())
-            begin()
-            ends.append((now + min(fault_every_s / 5, 12.0), end))
-            faults, due = faults + 1, due + fault_every_s
-            if say is not None:
-                say(f"{now:6.0f} s  {name}  engine {samples[-1][1]:.1f} MB")
-        samples.append((now, *_sample()))
-        time.sleep(1.0)
-    for _, end in ends:
-        end()
-    return samples, faults
-
-
-def _sample() -> tuple[float, ...]:
-    gc.collect()
-    me = psutil.Process()
-    readers = []
-    for child in me.children():
-        try:
-            if "reader_process" in " ".join(child.cmdline()):
-                readers.append(child.memory_info().rss / 1e6)
-        except psutil.Error:  # it has just ended
-            continue
-    return me.memory_info().rss / 1e6, float(np.mean(readers)) if readers else 0.0, me.num_threads(), me.num_fds()
-
-
-def _fit(samples: list[tuple[float, ...]]) -> tuple[Slope, ...]:
-    table = np.array(samples)
-    table = table[table[:, 0] > WARM_UP * table[-1, 0]]
-    names = ("engine RSS (MB)", "RSS per reader (MB)", "threads", "file descriptors")
-    slopes = []
-    for column, name in enumerate(names, 1):
-        kept = table[table[:, column] > 0]
-        slopes.append(
-            Slope(name, float(np.polyfit(kept[:, 0], kept[:, column], 1)[0]) * 3600, float(kept[:, column].mean()))
-        )
-    return tuple(slopes)

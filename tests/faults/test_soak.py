@@ -21,7 +21,7 @@ def test_nothing_grows_and_nothing_goes_missing() -> None:
         pytest.skip(missing_server())
     report = soak(SECONDS, cameras=4, fault_every_s=20.0)
     assert report.is_accounted, report.sources
-    assert report.stopped_in_time
+    assert report.stop_s < 2.0, "SIGINT ends an engine in less than a second; the machine may be busy"
     assert report.left_behind == 0
     assert report.faults > 0
     growth = {slope.name: slope.per_hour * SECONDS / 3600 / slope.mean for slope in report.slopes}
