@@ -50,7 +50,7 @@ def fit(source_wh: tuple[int, int], target_wh: tuple[int, int], anchor: Anchor =
         source_wh: size of the image.
         target_wh: size of the model's frame.
         anchor: `center` (odd padding leaves the smaller half left and top, as Ultralytics does), `top_left`
-            (YOLOX), or `stretch` without padding (RT-DETR, NanoDet).
+            (YOLOX), or `stretch` without padding (RT-DETR, NanoDet-Plus).
 
     Raises:
         ConfigError: an image without area.

@@ -107,20 +107,37 @@ def eval_detect(
     images: Annotated[str, typer.Option(help="Folder of images, or one with images/ and labels/")],
     labels: Annotated[str | None, typer.Option(help="Folder of YOLO texts, or a COCO JSON")] = None,
     backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = "auto",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Key of detector: letterbox=stretch")] = None,
     as_json: Json = False,
 ) -> None:
     """Score a detector: COCO mAP50, mAP50-95, AP per class, ms per image."""
     from pipelines.build import model_path
     from pipelines.evaluate_detect import evaluate_detect
 
+    options = _detector_options(setting)
     with console.progress_bar("images") as progress:
-        scores = evaluate_detect(model_path(model), images, labels, backend=backend, progress=progress).as_dict()
+        found = evaluate_detect(model_path(model), images, labels, backend=backend, progress=progress, **options)
+    scores = found.as_dict()
     if as_json:
         console.result_json(scores)
         return
     per_class = scores.pop("per_class")
     console.show(scores, as_json=False)
     console.show_rows("AP per class", [{"class": name, **score} for name, score in per_class.items()])
+
+
+def _detector_options(settings: list[str] | None) -> dict[str, Any]:
+    """Return the checked keys of `detector:` that were given and that a scored model can have."""
+    from pipelines.config import load_config
+
+    config = load_config(None, {}, [f"detector.{text}" for text in settings or []])
+    options = config.detector.model_dump(exclude_unset=True)
+    refused = options.keys() & {"model", "backend", "task", "tile"} or {
+        key for key in options if options[key] == "auto"
+    }
+    if refused:
+        raise ConfigError(f"--set {min(refused)}: scoring knows the keys that say how the model itself is fed and run")
+    return options
 
 
 def _tracker(name: str, settings: list[str] | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,15 +60,16 @@ def test_nanodet_measures_its_sides_from_the_middle_of_the_cell() -> None:
     shapes = {0: 64, 1: 16, 2: 4}
     scores = {i: np.zeros((cells, 80), np.float32) for i, cells in shapes.items()}
     reach = {i: np.zeros((cells, 32), np.float32) for i, cells in shapes.items()}
-    scores[0][8 * 2 + 3, 7] = 0.8  # stride 8, row 2, column 3: middle at 27.5, 19.5
+    scores[0][8 * 2 + 3, 7] = 0.8  # stride 8, row 2, column 3: middle at 28, 20
     reach[0][8 * 2 + 3] = distances(1, 0, 2, 3)
-    scores[2][3, 79] = 0.5  # stride 32, row 1, column 1: middle at 47.5
+    scores[2][3, 79] = 0.5  # stride 32, row 1, column 1: middle at 48
     reach[2][3] = distances(1, 1, 0, 0)
     outputs = [scores[0], scores[1], scores[2], reach[0], reach[1], reach[2]]
-    expected: Rows = [(7, 0.8, [19.5, 19.5, 43.5, 43.5]), (79, 0.5, [15.5, 15.5, 47.5, 47.5])]
+    expected: Rows = [(7, 0.8, [20, 20, 44, 44]), (79, 0.5, [16, 16, 48, 48])]
     for order in ([0, 1, 2, 3, 4, 5], [0, 4, 2, 3, 1, 5]):
         shuffled = [outputs[i] for i in order]
-        assert_found(layout_of(shuffled), shuffled, "nanodet", expected)
+        family = assert_found(layout_of(shuffled), shuffled, "nanodet", expected)
+        assert family.anchor == "center"
     batched = [output[None] for output in outputs]
     assert_found(layout_of(batched), batched, "nanodet", expected)
 
@@ -76,7 +78,20 @@ def test_nanodet_plus_measures_from_the_corner_of_the_cell() -> None:
     output = np.zeros((1, ANCHORS + 1, 80 + 32), np.float32)
     output[0, ANCHORS, 4] = 0.9  # stride 64: one cell
     output[0, ANCHORS, 80:] = distances(0, 0, 1, 1)
-    assert_found(layout_of([output]), [output], "nanodet", [(4, 0.9, [0, 0, 64, 64])])
+    family = assert_found(layout_of([output]), [output], "nanodet_plus", [(4, 0.9, [0, 0, 64, 64])])
+    assert family.anchor == "stretch"
+
+
+def test_the_last_cells_of_nanodet_plus_reach_beyond_416_pixels() -> None:
+    """416 is no multiple of 64: the coarsest grid has 7 x 7 cells."""
+    cells = [52 * 52, 26 * 26, 13 * 13, 7 * 7]
+    outputs = [np.zeros((1, count, columns), np.float32) for columns in (80, 32) for count in cells]
+    outputs[3][0, 7 * 6 + 6, 0] = 0.9  # corner at 384, 384
+    outputs[7][0, 7 * 6 + 6] = distances(2, 1, 0, 0)
+    layout = replace(layout_of(outputs), size_hw=(416, 416))
+    family = choose_family(layout)
+    assert family.name == "nanodet_plus"
+    assert_rows(family.build(layout).find(outputs, 0, 0.25), [(0, 0.9, [256, 320, 384, 384])])
 
 
 RTDETR = {"head": "RTDETRDecoder"}

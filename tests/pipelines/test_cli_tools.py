@@ -44,6 +44,8 @@ def test_detector_is_scored_on_labelled_images(tmp_path: Path) -> None:
     assert (scores["images"], scores["objects"]) == (2, 2)
     assert scores["map50"] == 0.0
     assert scores["per_class"]["person"]["objects"] == 2
+    given = ("--set", "letterbox=stretch", "--set", "score_threshold=0.999")
+    assert summary_of(framewire("eval", "detect", "--model", "demo", "--images", str(tmp_path), *given, "--json"))
 
 
 def test_stream_is_recorded_and_replayed(tmp_path: Path, free_port: int) -> None:
@@ -110,6 +112,11 @@ def test_bridge_writes_lines_and_tables(tmp_path: Path, free_port: int) -> None:
         pytest.param(["replay", "none.fwr"], "none.fwr", id="no recording"),
         pytest.param(["replay", "none.fwr", "--speed", "fast"], "speed is 'fast'", id="speed"),
         pytest.param(["eval", "track", "--gt", "x"], "either --pred FILE or --source CLIP", id="nothing to score"),
+        pytest.param(
+            ["eval", "detect", "--model", "demo", "--images", ".", "--set", "task=classify"],
+            "--set task: scoring knows",
+            id="no key of a scored model",
+        ),
         pytest.param(["track", "--mot", "none.txt", "--fps", "25", "--out", "o"], "none.txt", id="no detections"),
         pytest.param(["build", "none.onnx"], "none.onnx", id="no model"),
         pytest.param(["subscribe", "pigeon"], "pigeon", id="bad address"),

@@ -10,7 +10,7 @@ from engine.detection.heads.darknet import DARKNET
 from engine.detection.heads.detr import DETR_LOGITS, RFDETR, RTDETR, RTDETR_RAW
 from engine.detection.heads.family import Family, Layout
 from engine.detection.heads.listed import DETECTION_OUTPUT, LABELS_BOXES_SCORES, TF_DETECTION, TORCHVISION
-from engine.detection.heads.nanodet import NANODET
+from engine.detection.heads.nanodet import NANODET, NANODET_PLUS
 from engine.detection.heads.objectness import YOLOV5
 from engine.detection.heads.tasks import OBB, POSE, SEGMENT
 from engine.detection.heads.ultralytics import END_TO_END, RAW
@@ -27,6 +27,7 @@ FAMILIES: tuple[Family, ...] = (
     RTDETR_RAW,
     RAW,
     NANODET,
+    NANODET_PLUS,
     YOLOV5,
     YOLOX,
     DETR_LOGITS,

@@ -10,10 +10,13 @@ STRIDES_P6 = (8, 16, 32, 64)
 
 
 def grid(size_hw: tuple[int, int], strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return cell corners (A, 2) as x, y in cells, and strides (A, 1), of all grids one after the other."""
+    """Return cell corners (A, 2) as x, y in cells, and strides (A, 1), of all grids one after the other.
+
+    A side that a stride does not divide ends in a cell that reaches beyond it, as padded convolutions leave it.
+    """
     cells, steps = [], []
     for stride in strides:
-        rows, columns = size_hw[0] // stride, size_hw[1] // stride
+        rows, columns = _cells(size_hw, stride)
         y, x = np.divmod(np.arange(rows * columns), columns)
         cells.append(np.stack((x, y), axis=1))
         steps.append(np.full((rows * columns, 1), stride))
@@ -26,4 +29,8 @@ def anchor_count(size_hw: tuple[int, int], strides: tuple[int, ...]) -> int:
     >>> anchor_count((640, 640), STRIDES), anchor_count((416, 416), STRIDES)
     (8400, 3549)
     """
-    return sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in strides)
+    return sum(rows * columns for rows, columns in (_cells(size_hw, stride) for stride in strides))
+
+
+def _cells(size_hw: tuple[int, int], stride: int) -> tuple[int, int]:
+    return -(-size_hw[0] // stride), -(-size_hw[1] // stride)

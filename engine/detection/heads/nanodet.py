@@ -3,7 +3,8 @@
 Either one output (b, anchors, classes + 4 x bins) or, as OpenCV's model collection has it, per stride one output of
 scores (cells, classes) and one of distances (cells, 4 x bins), in any order and with or without a batch axis. Scores
 are after the sigmoid. A side lies `stride x expectation of its bins` from the cell's centre (Generalized Focal Loss,
-Li et al. 2020). NanoDet has its centres in the middle of the cell, NanoDet-Plus (four strides) in its corner.
+Li et al. 2020). As the authors' code and configurations have it, NanoDet measures from the middle of the cell and
+keeps the aspect of a frame; NanoDet-Plus (four strides) measures from the cell's corner and stretches the frame.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from engine.detection.heads.grid import STRIDES, STRIDES_P6, anchor_count, grid
 from engine.errors import ModelError
 
 BINS = 8
+MEAN = (103.53, 116.28, 123.675)
+STD = (57.375, 57.12, 58.395)
 SIDES = np.array([-1, -1, 1, 1], np.float32)
 
 
@@ -41,7 +44,7 @@ class NanoDetHead(Head):
         parts: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         cells, self._steps = grid(size_hw, strides)
-        middle = (self._steps - 1) / 2 if strides == STRIDES else np.float32(0)
+        middle = self._steps / 2 if strides == STRIDES else np.float32(0)
         self._centres = cells * self._steps + middle
         self._classes = classes
         self._parts = parts
@@ -95,13 +98,20 @@ def _parts(layout: Layout) -> list[tuple[int, int]] | None:
     return find_parts(layout.shapes, [anchor_count(layout.size_hw, (stride,)) for stride in strides])
 
 
-def _fits(layout: Layout) -> bool:
+def _is_listed(layout: Layout) -> bool:
     if _parts(layout) is not None:
         return True
     shape = layout.single(3)
     if shape is None or shape[1] not in layout.anchors() or shape[2] is None:
         return False
     return shape[2] - 4 * BINS == (layout.class_count or 80) or layout.says("nanodet")
+
+
+def _is_plus(layout: Layout) -> bool:
+    """Whether the cells are those of four strides."""
+    if len(layout.outputs) > 1:
+        return len(layout.outputs) == 2 * len(STRIDES_P6)
+    return layout.shapes[0][1] == anchor_count(layout.size_hw, STRIDES_P6)
 
 
 def _classes(layout: Layout) -> int | None:
@@ -113,15 +123,19 @@ def _classes(layout: Layout) -> int | None:
 
 
 def _build(layout: Layout) -> Head:
-    parts, classes = _parts(layout), _classes(layout)
+    classes = _classes(layout)
     if classes is None:
         raise ModelError("nanodet: the outputs leave the number of classes open")
-    four = len(parts) == 4 if parts else layout.shapes[0][1] == anchor_count(layout.size_hw, STRIDES_P6)
-    return NanoDetHead(layout.size_hw, classes, STRIDES_P6 if four else STRIDES, parts)
+    return NanoDetHead(layout.size_hw, classes, STRIDES_P6 if _is_plus(layout) else STRIDES, _parts(layout))
 
 
 NANODET = Family(
-    "nanodet", "per stride scores (cells, classes) and distances (cells, 32), or (b, anchors, classes + 32)",
-    _fits, _build, _classes,
-    color="bgr", mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395), iou_threshold=0.6,
+    "nanodet", "three strides, each scores (cells, classes) and distances (cells, 32), or (b, anchors, classes + 32)",
+    lambda layout: _is_listed(layout) and not _is_plus(layout), _build, _classes,
+    color="bgr", mean=MEAN, std=STD, iou_threshold=0.6,
+)  # fmt: skip
+NANODET_PLUS = Family(
+    "nanodet_plus", "the same with four strides",
+    lambda layout: _is_listed(layout) and _is_plus(layout), _build, _classes,
+    color="bgr", mean=MEAN, std=STD, anchor="stretch", iou_threshold=0.6,
 )  # fmt: skip
