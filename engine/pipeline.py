@@ -23,7 +23,7 @@ from engine.stages.capture import CaptureStage
 from engine.stages.detect import CollectStage, SubmitStage
 from engine.stages.items import Detected, InFlight
 from engine.stages.options import PipelineOptions
-from engine.stages.publish import PublishStage, SinkStage
+from engine.stages.publish import PublishStage, SinkStage, takes_packets
 from engine.stages.track import TrackStage
 from engine.stats import PipelineStats
 
@@ -341,15 +341,19 @@ class Pipeline:
 
     def _outputs(self, tracked: Channel[Packet | SourceStatus]) -> list[Stage[Any]]:
         slow = [sink for sink in self.sinks if sink.blocking]
-        outlets = [self._outlet(sink.name) for sink in slow]
+        slow.sort(key=lambda sink: not takes_packets(sink))
+        outlets = [self._outlet(sink.name) for sink in slow if takes_packets(sink)]
+        status_outlets: list[Channel[Packet | SourceStatus]] = [Channel(MAX_DEPTH) for _ in slow[len(outlets) :]]
         stages: list[Stage[Any]] = [
             SinkStage(sink, self.run_facts, outlet, clock=self._clock)
-            for sink, outlet in zip(slow, outlets, strict=True)
+            for sink, outlet in zip(slow, outlets + status_outlets, strict=True)
         ]
         if self._consumer is not None:
             outlets.append(self._consumer)
         quick = [sink for sink in self.sinks if not sink.blocking]
-        publish = PublishStage(self.run_facts, tracked, quick, outlets, stats=self.stats, clock=self._clock)
+        publish = PublishStage(
+            self.run_facts, tracked, quick, outlets, status_outlets, stats=self.stats, clock=self._clock
+        )
         return [*stages, publish]
 
     def _outlet(self, name: str) -> Channel[Packet | SourceStatus]:

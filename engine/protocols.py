@@ -134,7 +134,8 @@ class Sink(Protocol):
     """An output. All calls come from one thread, between `open` and `close`.
 
     A sink with `blocking = False` never waits in `write`: it runs on the publishing thread, so that what it sends is
-    as fresh as can be. The others have a thread and a channel of their own.
+    as fresh as can be. The others have a thread and a channel of their own. One further member is optional: with
+    `takes_packets = False` it is given the states of sources alone.
     """
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
 from engine.rules import MotionGate, SourceRules
 from engine.sources.images import ImagesSource
 from engine.sources.open import open_source
+from engine.sources.options import options_from
+from engine.sources.record import Recordings, RecordPlan, record_plan
 from engine.sources.uri import name_from_uri, unique_name
 from engine.stages.options import PipelineOptions
 from engine.tracking.registry import tracker_by_name
@@ -27,7 +30,9 @@ DEMO = "demo"
 DEFAULT_TRACKER = "steady"
 CLASSIC = ("motion", "hog")
 GPU_BATCH = 8
-RULES = ("regions", "ignore", "motion_gate")
+NOT_OPTIONS = ("uri", "source_id", "regions", "ignore", "motion_gate", "record")
+BYTES_PER_MB = 1_000_000
+S_PER_H = 3600.0
 
 
 def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None) -> Pipeline:
@@ -81,8 +86,30 @@ def named_sources(config: Config) -> list[tuple[str, SourceConfig]]:
 
 def build_source(config: SourceConfig, source_id: str) -> Source:
     """Return one source, not yet opened. Raises `SourceError` where it cannot exist."""
-    options = config.model_dump(exclude={"uri", "source_id", *RULES})
-    return open_source(config.uri, source_id=source_id, **options)
+    return open_source(config.uri, source_id=source_id, **_options(config))
+
+
+def _options(config: SourceConfig) -> dict[str, Any]:
+    return config.model_dump(exclude=set(NOT_OPTIONS))
+
+
+def build_recordings(config: Config) -> dict[str, RecordPlan]:
+    """Return what is to be recorded by the name of its source. Raises `ConfigError` where that cannot be."""
+    plans = {}
+    for source_id, source in named_sources(config):
+        record = source.record
+        if record is not None:
+            plans[source_id] = record_plan(
+                record.uri or source.uri,
+                source_id,
+                record.folder,
+                options_from(_options(source)),
+                container=record.container,
+                segment_s=record.segment_s,
+                max_bytes=None if record.max_mb is None else int(record.max_mb * BYTES_PER_MB),
+                keep_s=None if record.keep_h is None else record.keep_h * S_PER_H,
+            )
+    return plans
 
 
 def build_rules(config: Config) -> dict[str, SourceRules]:
@@ -189,6 +216,9 @@ def build_tracker(config: Config, sources: Sequence[Source] = ()) -> Tracker:
 def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] | None) -> list[Sink]:
     """Return the configured outputs."""
     sinks: list[Sink] = []
+    plans = build_recordings(config)
+    if plans or config.control.address != "none" or config.control.watch:  # sources may be added later
+        sinks.append(Recordings(plans))
     if config.publish.address != "none":
         sinks.append(_publisher(config.publish))
     if config.output.jsonl is not None:

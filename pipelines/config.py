@@ -45,6 +45,21 @@ class MotionGateConfig(Section):
     max_hold_s: float = Field(2.0, gt=0, le=3600, description="Detect at least this often, whatever is seen")
 
 
+class RecordConfig(Section):
+    """Recording a camera as it comes, without decoding; usually its main stream, beside detecting on the other."""
+
+    uri: str | None = Field(
+        None, min_length=1, description="Address to record; null: the source's own, by a second connection"
+    )
+    folder: str = Field("recordings", min_length=1, description="Files are folder/<source_id>/<UTC time>.mp4")
+    container: Literal["mp4", "mkv"] = Field("mp4", description="Kind of file; both play after a crash")
+    segment_s: float = Field(60.0, ge=1, le=86400, description="A new file begins at the next keyframe after so long")
+    max_mb: float | None = Field(
+        None, ge=1, description="Space for this camera; the oldest files are deleted for it; null: no limit"
+    )
+    keep_h: float | None = Field(None, gt=0, description="Delete files after so many hours; null: never")
+
+
 class SourceConfig(Section):
     """One camera, stream or file."""
 
@@ -104,6 +119,7 @@ class SourceConfig(Section):
         default_factory=list, description="Polygons in pixels: drop what stands in one"
     )
     motion_gate: MotionGateConfig | None = Field(None, description="Skip the detector while nothing moves; null: never")
+    record: RecordConfig | None = Field(None, description="Record the camera, or its main stream; null: not")
     ffmpeg: dict[str, str] = Field(default_factory=dict, description="Further options by FFmpeg's names; they win")
 
 

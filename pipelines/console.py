@@ -176,6 +176,10 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         f"max {latency['max']:.1f} ms; {summary['model']} on {summary['backend']}"
     )
     result(f"{summary['wall_s']:.1f} s, {summary['cpu_s']:.1f} s of CPU, {summary['max_rss_mb']:.0f} MB at most")
+    for source_id, r in summary.get("recordings", {}).items():
+        trouble = f", {r['write_errors']} write errors, {r['reconnects']} reconnects" if r["write_errors"] else ""
+        text = f"{r['packets']} frames, {r['bytes'] / 1e6:.1f} MB in {r['segments']} files{trouble}: {r['folder']}"
+        result(f"{source_id} recorded: {text}")
     for name, causes in summary.get("sink_dropped", {}).items():
         result(f"{name} could not keep up: {text_of_dropped(causes)}")
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from engine.errors import EngineError, StageError
 from engine.pipeline import Pipeline
+from engine.sources.record import Recordings
 from pipelines.console import RunView
 
 REFRESH_S = 0.1
@@ -125,5 +126,15 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         "max_rss_mb": round(mine.ru_maxrss / rss_unit, 1),
         "interrupted": pipeline.stopped,
         "sink_dropped": sink_dropped,
+        **recordings_of(pipeline),
         **(facts or {}),
     }
+
+
+def recordings_of(pipeline: Pipeline) -> dict[str, Any]:
+    """Return `{"recordings": {source_id: figures}}` of what a pipeline records, or nothing where it records nothing."""
+    found: dict[str, Any] = {}
+    for sink in pipeline.sinks:
+        if isinstance(sink, Recordings):
+            found.update(sink.summary())
+    return {"recordings": found} if found else {}

@@ -14,7 +14,8 @@ from engine.detection.detector import ModelDetector
 from engine.detection.load import class_ids
 from engine.errors import ConfigError, EngineError
 from engine.pipeline import Pipeline
-from pipelines.build import build_detector, build_rules, build_source, named_sources, tiled
+from engine.sources.record import Recordings
+from pipelines.build import build_detector, build_recordings, build_rules, build_source, named_sources, tiled
 from pipelines.config import Config, assign, load_config, validated
 
 logger = logging.getLogger(__name__)
@@ -64,12 +65,16 @@ class Reconfigurer:
             raise ConfigError("two sources have one name: give each its own source_id")
         gone = [name for name in before if before[name] != after.get(name)]
         fresh = {name: build_source(after[name], name) for name in after if before.get(name) != after[name]}
+        plans = build_recordings(new)
         done = self._change_detector(new)
         for name in gone:
             if name in self._pipeline.running_sources:
                 self._pipeline.remove_source(name)
             done.append(f"removed {name}")
         self._pipeline.set_rules(build_rules(new))
+        for sink in self._pipeline.sinks:
+            if isinstance(sink, Recordings):
+                sink.set_plans(plans)
         for name, source in fresh.items():
             self._pipeline.add_source(source)
             done.append(f"added {name}")

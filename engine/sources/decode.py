@@ -72,6 +72,47 @@ class Missed:
     cause: str
 
 
+def open_container(target: Target, **extra: Any) -> Any:
+    """Return the opened `av` container of a target.
+
+    Raises:
+        av.error.FFmpegError, OSError: it cannot be opened; `explain` says why.
+    """
+    import av
+
+    started_ns = time.monotonic_ns()
+    try:
+        return av.open(
+            target.url,
+            format=target.format,
+            options=dict(target.ffmpeg),
+            timeout=(target.open_timeout_s, target.read_timeout_s),
+            metadata_errors="replace",
+            **extra,
+        )
+    except video_errors() as error:  # out of time, FFmpeg names whatever it was doing
+        limit_s = target.open_timeout_s
+        if limit_s is not None and time.monotonic_ns() - started_ns >= limit_s * NS_PER_S:
+            raise TimeoutError(f"no answer within {limit_s:g} s") from error
+        raise
+
+
+def packets_in_time(container: Any, stream: Any, target: Target) -> Iterator[Any]:
+    """Yield the packets of a stream, then an empty one.
+
+    Raises:
+        av.error.FFmpegError, OSError: it cannot be read, or a live one sent nothing within its limit.
+    """
+    limit_ns = (target.read_timeout_s or float("inf")) * NS_PER_S
+    asked_ns = time.monotonic_ns()
+    for packet in container.demux(stream):
+        if target.live and time.monotonic_ns() - asked_ns >= limit_ns:
+            # out of time, FFmpeg hands out the beginning of a frame and would wait once more
+            raise TimeoutError(f"no frame within {target.read_timeout_s:g} s")
+        yield packet
+        asked_ns = time.monotonic_ns()
+
+
 class VideoReader:
     """One opened video; open, read and close it on one thread.
 
@@ -83,7 +124,8 @@ class VideoReader:
         self._target = target
         self._decoder = decoder
         self._errors = video_errors()
-        self._container = self._open()
+        extra = {} if decoder == CPU else {"hwaccel": hardware(decoder)}
+        self._container = open_container(target, **extra)
         try:
             self._stream = self._prepare()
         except BaseException:
@@ -101,26 +143,6 @@ class VideoReader:
         self._whole_ns = 0
         self.packets = 0
         self.failure: Exception | None = None
-
-    def _open(self) -> Any:
-        import av
-
-        target, started_ns = self._target, time.monotonic_ns()
-        extra = {} if self._decoder == CPU else {"hwaccel": hardware(self._decoder)}
-        try:
-            return av.open(
-                target.url,
-                format=target.format,
-                options=dict(target.ffmpeg),
-                timeout=(target.open_timeout_s, target.read_timeout_s),
-                metadata_errors="replace",
-                **extra,
-            )
-        except self._errors as error:  # out of time, FFmpeg names whatever it was doing
-            limit_s = target.open_timeout_s
-            if limit_s is not None and time.monotonic_ns() - started_ns >= limit_s * NS_PER_S:
-                raise TimeoutError(f"no answer within {limit_s:g} s") from error
-            raise
 
     def _prepare(self) -> Any:
         """Choose the first video stream and set how it is decoded."""
@@ -203,13 +225,9 @@ class VideoReader:
 
     def _packets(self) -> Iterator[Any]:
         """Yield packets, then the empty ones that flush the decoder, also after a read error."""
-        limit_ns = (self._target.read_timeout_s or float("inf")) * NS_PER_S
         try:
             asked_ns = time.monotonic_ns()
-            for packet in self._container.demux(self._stream):
-                if self._target.live and time.monotonic_ns() - asked_ns >= limit_ns:
-                    # out of time, FFmpeg hands out the beginning of a frame and would wait once more
-                    raise TimeoutError(f"no frame within {self._target.read_timeout_s:g} s")
+            for packet in packets_in_time(self._container, self._stream, self._target):
                 if packet.size:
                     self.packets += 1
                     self._note_arrival(packet, time.monotonic_ns() - asked_ns)

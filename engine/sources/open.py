@@ -10,7 +10,7 @@ from typing import Any
 from engine.errors import SourceError
 from engine.protocols import Source
 from engine.sources.options import SourceOptions, options_from
-from engine.sources.uri import name_from_uri, redact, scheme_of
+from engine.sources.uri import NETWORK_SCHEMES, name_from_uri, redact, scheme_of
 
 
 def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = None, **options: Any) -> Source:
@@ -145,9 +145,8 @@ def _played(make: Callable[[], Source], options: SourceOptions) -> Source:
 
 
 Opener = Callable[[str, str, SourceOptions], Source]
-_NETWORK = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp", "tls")
 _OPENERS: Mapping[str, Opener] = {
-    **dict.fromkeys(_NETWORK, _stream),
+    **dict.fromkeys(NETWORK_SCHEMES, _stream),
     "synthetic": _synthetic,
     "screen": _screen,
     "csi": _csi,

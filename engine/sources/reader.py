@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -22,6 +18,7 @@ import numpy as np
 from engine.errors import SourceError
 from engine.sources.arrivals import Stamp
 from engine.sources.bgr import BgrImages
+from engine.sources.child import Child
 from engine.sources.decode import Missed, Target
 from engine.sources.events import Arrived, Event, Finished, Lost, Opened
 from engine.sources.explain import explain, video_errors
@@ -31,11 +28,6 @@ from engine.sources.reader_process import FRAME, STOP, TAKEN, finish, knock
 from engine.sources.ring import Ring, Taken, anonymous_file
 
 GRACE_S = 0.15
-_PATH = "FRAMEWIRE_SYS_PATH"
-_BOOT = (
-    f"import os, sys; sys.path[:] = os.environ['{_PATH}'].split(os.pathsep); "
-    "from engine.sources.reader_process import main; main()"
-)
 
 
 class ProcessReader:
@@ -44,7 +36,8 @@ class ProcessReader:
     def __init__(self, target: Target, slots: int) -> None:
         self._target = target
         self._slots = slots
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
+        self._exit_code: int | None = None
         self._events: deque[Event] = deque()
         self._seen = {"stale": 0, "corrupt": 0}
         self._lock = threading.Lock()
@@ -52,7 +45,7 @@ class ProcessReader:
 
     def open(self) -> None:
         """Begin to connect, starting the process where it does not run."""
-        if self._process is None:
+        if self._child is None:
             self._start()
         self._send(json.dumps({"open": asdict(self._target)}).encode())
 
@@ -60,12 +53,13 @@ class ProcessReader:
         """Return what happened next; None if nothing did in time, or after `wake`."""
         if self._events:
             return self._events.popleft()
-        if self._waker is None or self._process is None:
+        if self._waker is None or self._child is None:
             return None
-        ready = wait([self._connection, self._waker[0]], timeout_s)
+        connection = self._child.connection
+        ready = wait([connection, self._waker[0]], timeout_s)
         if self._waker[0] in ready:
             return None
-        if self._connection in ready:
+        if connection in ready:
             self._receive()
         else:
             self._count_losses()
@@ -79,18 +73,11 @@ class ProcessReader:
 
     def abandon(self) -> None:
         """End the process: politely, so that the camera is told; by force if it is inside a native call."""
-        if self._process is None:
+        if self._child is None:
             return
-        process, self._process = self._process, None
-        with suppress(OSError):
-            self._connection.send_bytes(STOP)
-        self._connection.close()
-        try:
-            process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        self._lifeline.close()
+        child, self._child = self._child, None
+        child.say(STOP)
+        self._exit_code = child.end(GRACE_S)
         self._ring.close()
         self._events.clear()
 
@@ -103,41 +90,27 @@ class ProcessReader:
             os.close(fd)
 
     def _start(self) -> None:
-        """Start the process with its ends of the connection, the lifeline and the ring."""
-        here, there = socket.socketpair()
-        self._lifeline, lifeline = socket.socketpair()
+        """Start the process with the ring."""
         ring_fd = anonymous_file()
         self._ring = Ring(ring_fd, self._slots)
         self._seen = {"stale": 0, "corrupt": 0}
-        fds = (there.fileno(), lifeline.fileno(), ring_fd)
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT, *map(str, fds)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=fds,
-                env={**os.environ, _PATH: os.pathsep.join(sys.path)},
-                start_new_session=True,  # Ctrl-C on the terminal is the engine's affair
-            )
+            self._child = Child("engine.sources.reader_process", ring_fd)
         except OSError as error:
-            here.close()
-            self._lifeline.close()
             self._ring.close()
             raise SourceError(f"cannot start a reader process ({error}): use reader=thread") from error
-        finally:
-            there.close()
-            lifeline.close()
-        self._connection = Connection(here.detach())
 
     def _send(self, message: bytes) -> None:
+        assert self._child is not None
         try:
-            self._connection.send_bytes(message)
+            self._child.connection.send_bytes(message)
         except OSError:
             self._events.append(Finished(self._death()))
 
     def _receive(self) -> None:
+        assert self._child is not None
         try:
-            message = self._connection.recv_bytes()
+            message = self._child.connection.recv_bytes()
         except (EOFError, OSError):
             self._events.append(Finished(self._death()))
             return
@@ -169,9 +142,8 @@ class ProcessReader:
 
     def _death(self) -> str:
         """Clear up after a process that has died, and return how it did."""
-        process = self._process
         self.abandon()
-        code = process.returncode if process else None
+        code = self._exit_code
         if code is not None and code < 0:
             return f"the reader process was ended by {signal.Signals(-code).name}"
         return f"the reader process ended with code {code}: see its message above, or try reader=thread"

@@ -1,8 +1,7 @@
 """The reader process: opens, reads and decodes one live source, and puts pictures into shared memory.
 
 FFmpeg can hang in a call that no thread can interrupt (DNS, a dead camera); a process can be killed. This one starts
-with few imports (no numpy, no OpenCV), serves one connection after the other, and dies with the engine: the kernel
-signals SIGIO, whose default is to end the process, when the engine's end of the lifeline closes.
+with few imports (no numpy, no OpenCV), serves one connection after the other, and dies with the engine (`die_with`).
 
 Protocol, on a stream of messages: the engine sends `{"open": {...}}`, `stop`, or `taken` (after each picture where no
 picture may be skipped); the process sends `{"opened": facts}`, `frame` (the mailbox was empty and is not any more),
@@ -11,15 +10,13 @@ and `{"finished": reason, "is_end": bool}` at the end of each connection.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import signal
 import socket
 import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
+from engine.sources.child import die_with
 from engine.sources.convert import BgrConverter
 from engine.sources.decode import Missed, Picture, Target
 from engine.sources.explain import explain, video_errors
@@ -42,13 +39,6 @@ def main() -> None:
                     serve(json.loads(message)["open"], connection, ring)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
-
-
-def die_with(fd: int) -> None:
-    """Let the kernel end this process, even inside a native call, when the other end of socket `fd` is closed."""
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
-    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def serve(request: dict[str, Any], connection: Connection, ring: Ring) -> None:

@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from engine.errors import SourceError
+from engine.errors import ConfigError, SourceError
 from engine.sources.decode import Target
 from engine.sources.live import LiveSource
 from engine.sources.options import SourceOptions
 from engine.sources.reader import ProcessReader, ThreadReader
-from engine.sources.uri import redact, scheme_of
+from engine.sources.uri import NETWORK_SCHEMES, redact, scheme_of
 
 RTSP_PORTS: Mapping[str, int] = {"rtsp": 554, "rtsps": 322}
+_HURRY = frozenset({"fflags", "flags", "probesize", "analyzeduration"})
 _FILE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv", ".wmv"})
 
 
@@ -77,6 +78,23 @@ def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str,
     elif scheme in ("udp", "rtp", "srt"):
         chosen |= {"fflags": "nobuffer", "timeout": timeout_us, "overrun_nonfatal": "1"}
     return chosen
+
+
+def record_target(uri: str, options: SourceOptions) -> Target:
+    """Return what to open for a recording: in no hurry, so that FFmpeg finds all that the head of a file needs.
+
+    Raises:
+        ConfigError: it is no network address.
+        SourceError: the address has no host, or a port that is no number.
+    """
+    if scheme_of(uri) not in NETWORK_SCHEMES:
+        raise ConfigError(
+            f"{redact(uri)} cannot be recorded as it is: give the network address of the camera's main stream as "
+            "record.uri; output.save writes an annotated video of any source"
+        )
+    target = target_from_uri(uri, options)
+    patient = {name: value for name, value in ffmpeg_options(uri, options, live=True).items() if name not in _HURRY}
+    return replace(target, ffmpeg={**patient, **options.ffmpeg}, live=True)
 
 
 def _host_port(uri: str) -> tuple[str, int] | None:

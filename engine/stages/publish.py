@@ -26,6 +26,7 @@ class PublishStage(Stage["Packet | SourceStatus"]):
         inbox: Channel[Packet | SourceStatus],
         sinks: Sequence[Sink],
         outlets: Sequence[Channel[Packet | SourceStatus]],
+        status_outlets: Sequence[Channel[Packet | SourceStatus]] = (),
         *,
         stats: PipelineStats,
         clock: Clock,
@@ -35,6 +36,7 @@ class PublishStage(Stage["Packet | SourceStatus"]):
         self._inbox = inbox
         self._sinks = sinks
         self._outlets = outlets
+        self._status_outlets = status_outlets
         self._stats = stats
         self._clock = clock
         self._opened: list[Sink] = []
@@ -68,7 +70,7 @@ class PublishStage(Stage["Packet | SourceStatus"]):
             for sink in self._opened:
                 sink.close()
         finally:
-            for outlet in self._outlets:
+            for outlet in (*self._outlets, *self._status_outlets):
                 outlet.close()
 
     def _publish(self, item: Packet) -> Packet:
@@ -95,7 +97,7 @@ class PublishStage(Stage["Packet | SourceStatus"]):
             self._stats.source(status.source_id).set_state("ended", status.reason, status.stream_epoch)
         for sink in self._sinks:
             sink.status(status)
-        for outlet in self._outlets:
+        for outlet in (*self._outlets, *self._status_outlets):
             outlet.put(status)
 
     def _tick(self) -> None:
@@ -134,6 +136,11 @@ class SinkStage(Stage["Packet | SourceStatus"]):
             self._sink.close()
         finally:
             self._inbox.abort("failed")
+
+
+def takes_packets(sink: Sink) -> bool:
+    """Return whether a sink wants packets, not only the states of sources."""
+    return bool(getattr(sink, "takes_packets", True))
 
 
 def ticking(inbox: Channel[T], tick: Callable[[], None], clock: Clock) -> Iterator[T]:

@@ -230,7 +230,7 @@ def hanging_reader() -> Outcome:
         lab = Lab(b.server().url, b.healthy())
 
         def begin() -> None:
-            psutil.Process(lab.pipeline.sources[0]._reader._process.pid).suspend()  # type: ignore[attr-defined]
+            psutil.Process(lab.pipeline.sources[0]._reader._child.pid).suspend()  # type: ignore[attr-defined]
 
         return examine(lab, begin, nothing, during_s=8.0)
 

@@ -11,7 +11,7 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.sources.options import SourceOptions
-from pipelines.build import RULES
+from pipelines.build import NOT_OPTIONS
 from pipelines.config import Config, SourceConfig, load_config, preset_names
 
 CHECKOUT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def test_reference_lists_every_key_with_its_default(monkeypatch: pytest.MonkeyPa
 
 def test_source_options_of_the_engine_and_of_the_configuration_are_the_same() -> None:
     engine = {option.name: option for option in fields(SourceOptions)}
-    mine = {n: f for n, f in SourceConfig.model_fields.items() if n not in ("uri", "source_id", *RULES)}
+    mine = {n: f for n, f in SourceConfig.model_fields.items() if n not in NOT_OPTIONS}
     assert set(mine) == set(engine)
     defaults = SourceOptions()
     for name, field in mine.items():

@@ -21,9 +21,10 @@ from engine.clock import FakeClock
 from engine.data import Frame
 from engine.errors import SourceError
 from engine.sources.arrivals import Stamp
+from engine.sources.backoff import Backoff
 from engine.sources.decode import Target
 from engine.sources.events import Arrived, Event, Finished, Lost, Opened
-from engine.sources.live import Backoff, LiveSource
+from engine.sources.live import LiveSource
 from engine.sources.open import open_source
 from engine.sources.options import SourceOptions
 from engine.sources.synthetic import number_in_image
@@ -486,9 +487,10 @@ def test_it_works_from_a_prompt(tmp_path: Path) -> None:
     assert done.stdout.strip().isdigit(), done.stderr
 
 
-def test_the_reader_process_imports_neither_numpy_nor_opencv() -> None:
+@pytest.mark.parametrize("module", ["reader_process", "record_process"])
+def test_the_processes_import_neither_numpy_nor_opencv(module: str) -> None:
     heavy = "{'numpy', 'cv2', 'engine.data'}"
-    code = f"import sys, engine.sources.reader_process, av; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, engine.sources.{module}, av; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 

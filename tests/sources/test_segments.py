@@ -1,0 +1,98 @@
+"""Times within a recorded file, and which files are kept."""
+
+from __future__ import annotations
+
+import os
+import time
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from engine.errors import ConfigError
+from engine.sources.options import SourceOptions
+from engine.sources.record import record_plan
+from engine.sources.segments import Shelf, Timeline
+
+TICKS = Fraction(1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param([5000, 5040, 5080], [0, 40, 80], id="begins at 0"),
+        pytest.param([None, 40, 80], [0, 40, 80], id="the first has none, as with RTSP"),
+        pytest.param([None, None, 80], [0, 40, 80], id="two have none"),
+        pytest.param([0, 40, 30, 80], [0, 40, 41, 80], id="one goes back a little"),
+        pytest.param([90_000, 90_040, 0, 40], [0, 40, 80, 120], id="the camera starts anew"),
+        pytest.param([0, 40, 3_600_000, 3_600_040], [0, 40, 80, 120], id="an hour is jumped over"),
+        pytest.param([0, 40, 5000], [0, 40, 5000], id="a gap stays"),
+    ],
+)
+def test_times_begin_at_0_and_rise(given: list[int | None], expected: list[int]) -> None:
+    timeline = Timeline(TICKS)
+    packets = [SimpleNamespace(pts=time, dts=time, duration=40) for time in given]
+    for packet in packets:
+        timeline.place(packet)
+    assert [packet.dts for packet in packets] == expected
+    assert [packet.pts for packet in packets] == expected
+
+
+def test_the_order_of_pictures_is_kept_where_it_differs_from_that_of_packets() -> None:
+    timeline = Timeline(TICKS)
+    packets = [SimpleNamespace(pts=pts, dts=dts, duration=40) for dts, pts in [(0, 80), (40, 200), (80, 120)]]
+    for packet in packets:
+        timeline.place(packet)
+    assert [(packet.dts, packet.pts) for packet in packets] == [(0, 80), (40, 200), (80, 120)]
+
+
+def files(folder: Path, names: list[str], size: int = 100) -> None:
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(bytes(size))
+        written = time.time() - 3600 * (len(names) - number)
+        os.utime(folder / name, (written, written))
+
+
+NAMES = [f"2026-01-0{day}T00-00-00Z.mp4" for day in range(1, 7)]
+
+
+def test_the_oldest_files_are_deleted_until_there_is_room_for_another(tmp_path: Path) -> None:
+    files(tmp_path, NAMES)
+    assert Shelf(str(tmp_path), max_bytes=400).tidy() == 3
+    assert sorted(os.listdir(tmp_path)) == NAMES[3:], "300 bytes, and a quarter of 400 is left for the next"
+
+
+def test_files_are_deleted_for_their_age(tmp_path: Path) -> None:
+    files(tmp_path, NAMES)
+    assert Shelf(str(tmp_path), keep_s=2.5 * 3600).tidy() == 4
+    assert sorted(os.listdir(tmp_path)) == NAMES[4:]
+
+
+def test_what_is_not_ours_is_never_deleted(tmp_path: Path) -> None:
+    others = ["notes.txt", "holiday.mp4", "2026-01-01.mp4", "2026-01-01T00-00-00Z.mp4.bak"]
+    files(tmp_path, others)
+    assert Shelf(str(tmp_path), max_bytes=1, keep_s=1).tidy() == 0
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
+
+
+def test_two_files_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
+    shelf = Shelf(str(tmp_path / "new"))
+    taken = shelf.new_path()
+    taken.touch()
+    second = shelf.new_path()
+    assert second != taken
+    assert second.parent == tmp_path / "new"
+
+
+@pytest.mark.parametrize("source_id", ["..", ".", "../up", "a/b", ".hidden"])
+def test_a_recording_stays_below_its_folder(tmp_path: Path, source_id: str) -> None:
+    plan = record_plan("rtsp://gate/1", source_id, tmp_path, SourceOptions())
+    assert Path(plan.shelf.folder).parent == tmp_path.resolve()
+    assert not Path(plan.shelf.folder).name.startswith(".")
+
+
+@pytest.mark.parametrize("uri", ["0", "/dev/video0", "clip.mp4", "synthetic://?fps=5"])
+def test_only_network_streams_are_recorded(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(ConfigError, match="main stream"):
+        record_plan(uri, "cam", tmp_path, SourceOptions())
