@@ -1,4 +1,4 @@
-"""A soak of minutes; off by default because of its length."""
+"""A short soak: 2 minutes in CI, 20 s elsewhere, any time by FRAMEWIRE_SOAK_S; `tools/soak.py` is for hours."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ import pytest
 from tests.faults.soak import soak
 from tests.rtsp_server import missing_server
 
-SECONDS = float(os.environ.get("FRAMEWIRE_SOAK_S", "0"))
+CI_S, SHORT_S = 120.0, 20.0
+SECONDS = float(os.environ.get("FRAMEWIRE_SOAK_S") or (CI_S if os.environ.get("CI") == "true" else SHORT_S))
+FAULTS = 6
+ALLOWED = {  # over a whole run; a camera that is away at one end of it makes the difference of its reader
+    "engine RSS (MB)": 40.0,
+    "RSS per reader (MB)": 20.0,
+    "threads": 4.0,
+    "file descriptors": 24.0,
+}
 
 
 @pytest.mark.soak
 @pytest.mark.rtsp
-@pytest.mark.timeout(3600)
-@pytest.mark.skipif(SECONDS < 60, reason="set FRAMEWIRE_SOAK_S=120 (seconds) to soak; tools/soak.py does it for longer")
+@pytest.mark.timeout(SECONDS + 120)
 def test_nothing_grows_and_nothing_goes_missing() -> None:
     if missing_server():
         pytest.skip(missing_server())
-    report = soak(SECONDS, cameras=4, fault_every_s=20.0)
+    report = soak(SECONDS, cameras=4, fault_every_s=SECONDS / FAULTS)
     assert report.is_accounted, report.sources
+    assert all(facts["published"] > 0 for facts in report.sources.values()), report.sources
     assert report.stop_s < 2.0, "SIGINT ends an engine in less than a second; the machine may be busy"
     assert report.left_behind == 0
-    assert report.faults > 0
-    growth = {slope.name: slope.per_hour * SECONDS / 3600 / slope.mean for slope in report.slopes}
-    assert all(part < 0.15 for part in growth.values()), f"growth over the run, as part of the mean: {growth}"
+    assert report.faults >= FAULTS - 2
+    growth = {slope.name: slope.second_half * SECONDS / 3600 for slope in report.slopes}
+    assert {"threads", "file descriptors"} <= set(growth)
+    assert all(risen < ALLOWED[name] for name, risen in growth.items()), growth
