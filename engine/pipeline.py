@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from engine.channel import Channel, ChannelClosedError, Overflow
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, Packet, Run, SourceStatus
-from engine.errors import ConfigError, SourceError, StageError
+from engine.errors import ConfigError, EngineError, SourceError, StageError
 from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
 from engine.rules import SourceRules
 from engine.stage import Batcher, Stage
 from engine.stages.capture import CaptureStage
-from engine.stages.detect import CollectStage, SubmitStage
+from engine.stages.detect import CollectStage, Exchange, SubmitStage
 from engine.stages.items import Detected, InFlight
 from engine.stages.options import PipelineOptions
 from engine.stages.publish import PublishStage, SinkStage, takes_packets
@@ -226,8 +226,14 @@ class Pipeline:
         """Replace the rules of all sources, from their next frame on."""
         self._rules.update(rules)
 
-    def exchange_detector(self, detector: Detector) -> None:
+    def exchange_detector(
+        self, detector: Detector, on_failure: Callable[[EngineError], None] = lambda error: None
+    ) -> None:
         """Go over to another model between two batches; if it cannot be loaded, the one in use stays.
+
+        Args:
+            detector: not yet open.
+            on_failure: called on the detecting thread where it cannot be loaded, after the error was logged.
 
         Raises:
             ConfigError: the pipeline is not running.
@@ -239,7 +245,7 @@ class Pipeline:
         def done() -> None:
             self.detector, self.run_facts = detector, run
 
-        self._submit.exchange(detector, run, done)
+        self._submit.exchange(Exchange(detector, run, done, on_failure))
 
     @property
     def running_sources(self) -> list[str]:

@@ -30,17 +30,21 @@ DEMO = "demo"
 DEFAULT_TRACKER = "steady"
 CLASSIC = ("motion", "hog")
 GPU_BATCH = 8
+MakeDetector = Callable[[Config, Sequence[SourceInfo]], Detector]
 NOT_OPTIONS = ("uri", "source_id", "regions", "ignore", "motion_gate", "record")
 BYTES_PER_MB = 1_000_000
 S_PER_H = 3600.0
 
 
-def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None) -> Pipeline:
+def build_pipeline(
+    config: Config, *, on_quit: Callable[[], None] | None = None, make_detector: MakeDetector | None = None
+) -> Pipeline:
     """Return the pipeline that `config` describes, not yet started.
 
     Args:
         config: validated configuration.
         on_quit: called when the user closes the window.
+        make_detector: in place of `build_detector`.
 
     Raises:
         ConfigError: no source, an unknown name, or values that do not go together.
@@ -49,7 +53,7 @@ def build_pipeline(config: Config, *, on_quit: Callable[[], None] | None = None)
     """
     sources = build_sources(config)
     options = config.pipeline
-    detector = build_detector(config, [source.info for source in sources])
+    detector = (make_detector or build_detector)(config, [source.info for source in sources])
     return Pipeline(
         sources,
         tiled(config, detector),
@@ -123,7 +127,7 @@ def build_rules(config: Config) -> dict[str, SourceRules]:
     return rules
 
 
-def build_detector(config: Config, sources: list[SourceInfo]) -> Detector:
+def build_detector(config: Config, sources: Sequence[SourceInfo]) -> Detector:
     """Return the configured detector, its file checked, its model not yet loaded."""
     options = config.detector
     if options.task == "classify":
@@ -137,7 +141,8 @@ def build_detector(config: Config, sources: list[SourceInfo]) -> Detector:
         model_path(options.model),
         performance=performance,
         max_batch=_max_batch(options, len(sources)),
-        **options.model_dump(exclude={"model", "task", "performance", "max_batch", "tile"}),
+        **options.model_dump(exclude={"model", "task", "performance", "max_batch", "tile", "rebuild"}),
+        build_plans=options.rebuild != "never",
     )
 
 

@@ -171,6 +171,10 @@ class DetectorConfig(Section):
     precision: str | None = Field(None, description="Arithmetic of the backend: f32, bf16, f16; null: its default")
     threads: int | None = Field(None, ge=1, le=1024, description="Processor threads at most; null: all cores")
     cache_dir: str | None = Field(None, description="Folder for compiled models, for a quicker second start")
+    rebuild: Literal["foreground", "background", "never"] = Field(
+        "foreground",
+        description="Where a TensorRT plan is missing or does not fit: build it first, while the CPU serves, or never",
+    )
     tile: TileConfig | None = Field(None, description="Tiles for small objects, each costs an inference; null: none")
     head: str | None = Field(None, description="Layout of the output, where the file does not tell; see inspect")
     color: Literal["rgb", "bgr"] | None = Field(None, description="Channel order of the model; null: its family's")

@@ -37,6 +37,7 @@ class ControlServer:
         changes: applies changes to it.
         keys: of this run: encrypt with CURVE.
         allowed_keys: public keys of those who may control; None lets in all who know the public key of this run.
+        more_status: what else `status` is to tell.
 
     Raises:
         ConfigError: other machines could control the run without a key that is listed.
@@ -51,10 +52,12 @@ class ControlServer:
         *,
         keys: KeyPair | None = None,
         allowed_keys: Collection[str] | None = None,
+        more_status: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         check_reach(address, has_keys=keys is not None and allowed_keys is not None)
         if allowed_keys is not None and keys is None:
             raise ConfigError("control.allowed_keys without control.keys: give the key pair of this run")
+        self._more_status = more_status
         self._pipeline, self._changes = pipeline, changes
         self._commands: dict[str, Command] = {
             "status": self._status,
@@ -131,7 +134,8 @@ class ControlServer:
             include={"model", "score_threshold", "iou_threshold", "classes"}
         )
         model = self._pipeline.run_facts.model
-        return {"sources": sources, "detector": detector, "model": model, "wall_s": round(self._pipeline.wall_s, 1)}
+        facts = {"sources": sources, "detector": detector, "model": model, "wall_s": round(self._pipeline.wall_s, 1)}
+        return facts | self._more_status()
 
     def _pause(self, request: dict[str, Any], *, paused: bool) -> dict[str, Any]:
         source_id = _given(request, "source_id", str)

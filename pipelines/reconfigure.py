@@ -15,8 +15,16 @@ from engine.detection.load import class_ids
 from engine.errors import ConfigError, EngineError
 from engine.pipeline import Pipeline
 from engine.sources.record import Recordings
-from pipelines.build import build_detector, build_recordings, build_rules, build_source, named_sources, tiled
-from pipelines.config import Config, assign, load_config, validated
+from pipelines.build import (
+    MakeDetector,
+    build_detector,
+    build_recordings,
+    build_rules,
+    build_source,
+    named_sources,
+    tiled,
+)
+from pipelines.config import Config, DetectorConfig, assign, load_config, validated
 
 logger = logging.getLogger(__name__)
 FIXED = ("second_stage", "tracker", "pipeline", "publish", "control", "output")
@@ -24,11 +32,18 @@ AT_ONCE = ("score_threshold", "iou_threshold", "classes")
 
 
 class Reconfigurer:
-    """Holds the configuration in force and changes the pipeline to another."""
+    """Holds the configuration in force and changes the pipeline to another.
 
-    def __init__(self, pipeline: Pipeline, config: Config) -> None:
+    Args:
+        pipeline: the run.
+        config: what it was built from.
+        make_detector: makes another detector.
+    """
+
+    def __init__(self, pipeline: Pipeline, config: Config, make_detector: MakeDetector = build_detector) -> None:
         self.config = config
         self._pipeline = pipeline
+        self._make_detector = make_detector
 
     def add(self, source: dict[str, Any]) -> list[str]:
         """Add a source given as its plain values."""
@@ -97,14 +112,20 @@ class Reconfigurer:
             return []
         detector = self._pipeline.detector
         if set(changed) <= set(AT_ONCE) and isinstance(detector, ModelDetector):
-            classes = then["classes"]
-            detector.choose_classes(None if classes is None else class_ids(classes, detector.class_names))
-            detector.score_threshold = then["score_threshold"]
-            family = detector.facts.family.iou_threshold
-            detector.iou_threshold = family if then["iou_threshold"] is None else then["iou_threshold"]
+            set_at_once(detector, new.detector)
         else:
-            self._pipeline.exchange_detector(tiled(new, build_detector(new, [s.info for s in self._pipeline.sources])))
+            self._pipeline.exchange_detector(
+                tiled(new, self._make_detector(new, [s.info for s in self._pipeline.sources]))
+            )
         return [f"{key} is {then[key]!r}" for key in changed]
+
+
+def set_at_once(detector: ModelDetector, options: DetectorConfig) -> None:
+    """Give a detector the thresholds and classes of a configuration; from any thread."""
+    detector.choose_classes(None if options.classes is None else class_ids(options.classes, detector.class_names))
+    detector.score_threshold = options.score_threshold
+    family = detector.facts.family.iou_threshold
+    detector.iou_threshold = family if options.iou_threshold is None else options.iou_threshold
 
 
 class ConfigWatch:

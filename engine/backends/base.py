@@ -102,6 +102,7 @@ class BackendOptions:
         precision: arithmetic, for example `f32`, `bf16`; None is the backend's default.
         threads: processor threads at most; None is all.
         cache_dir: folder for compiled models, so that the next start is fast; None keeps none.
+        build_plans: let TensorRT build a plan that is missing, which can take minutes; else that is an error.
     """
 
     image: ImageInput | None = None
@@ -112,6 +113,7 @@ class BackendOptions:
     precision: str | None = None
     threads: int | None = None
     cache_dir: Path | None = None
+    build_plans: bool = True
 
     def __post_init__(self) -> None:
         if self.performance not in ("latency", "throughput"):

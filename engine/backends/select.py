@@ -66,12 +66,13 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
 )
 
 
-def select_backend(path: Path, name: str = "auto") -> tuple[str, str]:
+def select_backend(path: Path, name: str = "auto", *, without: str | None = None) -> tuple[str, str]:
     """Return the name of the backend that is to run `path`, and one line saying why.
 
     Args:
         path: the model file itself (for an IR folder, its `.xml`).
         name: a name of `BACKENDS`, or `auto` for the first that can run the file here.
+        without: a backend that `auto` is to leave out.
 
     Raises:
         ConfigError: unknown name, a backend that does not run such files, or none that is usable here.
@@ -85,7 +86,7 @@ def select_backend(path: Path, name: str = "auto") -> tuple[str, str]:
         return name, "asked for"
     obstacles: list[str] = []
     for candidate, entry in BACKENDS.items():
-        if suffix not in entry.suffixes:
+        if suffix not in entry.suffixes or candidate == without:
             continue
         obstacle = unusable_reason(candidate, path)
         if obstacle is None:

@@ -26,12 +26,12 @@ from engine.backends.cuda_letterbox import KERNEL_NAME as LETTERBOX
 from engine.backends.cuda_probe import probe_cuda
 from engine.backends.device import Placement
 from engine.backends.files import read_model_file
-from engine.backends.plan import PlanFile, distrust_reason, read_plan_file
-from engine.backends.plan_build import BuildOptions, plan_target
-from engine.backends.plan_cache import PlanCache, refusal
-from engine.backends.plan_precision import Precision
+from engine.backends.plan import PlanFile, distrust_reason
+from engine.backends.plan_build import plan_target
+from engine.backends.plan_cache import refusal
 from engine.backends.slots import Slots
-from engine.backends.tensorrt_api import INSTALL, Library, installed_libraries, library_obstacle, load_tensorrt
+from engine.backends.tensorrt_api import INSTALL, installed_libraries, library_obstacle, load_tensorrt
+from engine.backends.tensorrt_file import MissingPlan, find_plan, library_of, plan_to_run
 from engine.backends.tensorrt_images import free_quietly
 from engine.backends.tensorrt_plan import LoadedPlan, TensorRtPlan
 from engine.backends.tensorrt_results import merged_spec
@@ -39,12 +39,6 @@ from engine.backends.tensorrt_slot import GpuSlot
 from engine.errors import ConfigError, ModelError
 
 logger = logging.getLogger(__name__)
-
-PRECISION_BY_NAME: Mapping[str, Precision] = {
-    "f32": "fp32", "fp32": "fp32", "float32": "fp32",
-    "f16": "fp16", "fp16": "fp16", "float16": "fp16",
-    "i8": "int8", "int8": "int8",
-}  # fmt: skip
 
 DYNAMICALLY_QUANTISED = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"})
 
@@ -90,10 +84,8 @@ class TensorRtBackend:
         """Load the plan, building it first where needed. Raises `ModelError`, `ConfigError`."""
         if self._slots is not None:
             return
-        obstacle = self._parts.obstacle()
-        if obstacle is not None:
-            raise ConfigError(f"TensorRT cannot run here: {obstacle}, or choose --backend auto")
-        file = self._plan_file()
+        self._check_usable()
+        file = plan_to_run(self._path, self._options)
         warning = distrust_reason(file.path)
         if warning:
             logger.warning("%s", warning)
@@ -105,23 +97,16 @@ class TensorRtBackend:
             self.close()
             raise
 
-    def _plan_file(self) -> PlanFile:
-        if self._path.suffix.lower() != ".onnx":
-            return read_plan_file(self._path)
-        asked = self._options.precision or "fp16"
-        if asked not in PRECISION_BY_NAME:
-            raise ConfigError(f'precision "{asked}": TensorRT computes in fp32, fp16 or int8')
-        largest = self._options.max_batch
-        image = self._options.image
-        build = BuildOptions(PRECISION_BY_NAME[asked], (1, largest, largest), image.size_hw if image else None)
-        if build.precision == "int8":
-            raise ConfigError(
-                f'INT8 needs calibration images: build it with "framewire build {self._path} --precision int8"'
-            )
-        cache = PlanCache(self._options.cache_dir or self._path.parent)
-        file, reason = cache.get_or_build(self._path, build)
-        logger.info("plan %s", reason)
-        return file
+    def _check_usable(self) -> None:
+        obstacle = self._parts.obstacle()
+        if obstacle is not None:
+            raise ConfigError(f"TensorRT cannot run here: {obstacle}, or choose --backend auto")
+
+    def missing_plan(self) -> MissingPlan | None:
+        """Return the plan that `open` would have to build first, or None. Raises as `open` does."""
+        self._check_usable()
+        found = find_plan(self._path, self._options)
+        return found if isinstance(found, MissingPlan) else None
 
     def _load(self, cuda: CudaApi, file: PlanFile) -> None:
         load = self._parts.load_plan or load_plan
@@ -264,8 +249,7 @@ def load_plan(cuda: CudaApi, file: PlanFile) -> LoadedPlan:
     Raises:
         ModelError: the plan does not fit this library or GPU, is damaged, or the library refuses it.
     """
-    library: Library | None = "tensorrt_rtx" if file.facts and file.facts.library == "tensorrt_rtx" else None
-    trt = load_tensorrt(library if library in installed_libraries() else None)
+    trt = load_tensorrt(library_of(file))
     if file.facts is not None:
         reason = refusal(file.facts, plan_target(trt, probe_cuda()))
         if reason is not None:

@@ -39,6 +39,7 @@ def load_detector(
     precision: str | None = None,
     threads: int | None = None,
     cache_dir: str | Path | None = None,
+    build_plans: bool = True,
 ) -> ModelDetector:
     """Return a detector for a model file or folder; its `open` loads the model.
 
@@ -65,6 +66,7 @@ def load_detector(
         precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
         threads: processor threads at most.
         cache_dir: folder for compiled models.
+        build_plans: let TensorRT build a missing plan when the detector opens; else that is an error.
 
     Raises:
         ModelError: no such file, a broken one, or no detector of a known kind.
@@ -82,6 +84,7 @@ def load_detector(
         precision=precision,
         threads=threads,
         cache_dir=Path(cache_dir) if cache_dir else None,
+        build_plans=build_plans,
     )
     return ModelDetector(
         facts,

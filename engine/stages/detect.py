@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from engine.channel import Channel, ChannelClosedError
 from engine.clock import NS_PER_MS, Clock
@@ -22,6 +23,23 @@ from engine.stage import Batcher, Stage
 from engine.stages.items import Detected, InFlight, scene_ns
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Another model for a running pipeline.
+
+    Attributes:
+        detector: not yet open.
+        run: its facts.
+        done: called once it is in use.
+        failed: called where it cannot be loaded.
+    """
+
+    detector: Detector
+    run: Run
+    done: Callable[[], None]
+    failed: Callable[[EngineError], None]
 
 
 class SubmitStage(Stage[InFlight]):
@@ -46,7 +64,7 @@ class SubmitStage(Stage[InFlight]):
         super().__init__("detect")
         self._detector = detector
         self._run_facts = run
-        self._next: tuple[Detector, Run, Callable[[], None]] | None = None
+        self._next: Exchange | None = None
         self._batcher = batcher
         self._outbox = outbox
         self._slots = slots
@@ -59,12 +77,12 @@ class SubmitStage(Stage[InFlight]):
         self._seen: Counter[str] = Counter()
         self._clock = clock
 
-    def exchange(self, detector: Detector, run: Run, done: Callable[[], None]) -> None:
-        """Go over to another model between two batches, then call `done`; from any thread.
+    def exchange(self, exchange: Exchange) -> None:
+        """Go over to another model between two batches; from any thread.
 
         If it cannot be loaded, the error is logged and the model in use goes on.
         """
-        self._next = (detector, run, done)
+        self._next = exchange
 
     def open(self) -> None:
         """Load the model and offer its slots."""
@@ -76,7 +94,7 @@ class SubmitStage(Stage[InFlight]):
         """Yield submissions, each as soon as there is a slot and then a frame."""
         while True:
             if self._next is not None:
-                self._go_over(*self._next)
+                self._go_over(self._next)
             self._slots.get()
             batch = self._batcher.get()
             held = [frame for frame in batch.frames if self._is_still(frame)]
@@ -124,22 +142,24 @@ class SubmitStage(Stage[InFlight]):
             self._lose(frames)
             raise
 
-    def _go_over(self, detector: Detector, run: Run, done: Callable[[], None]) -> None:
+    def _go_over(self, exchange: Exchange) -> None:
         """Load the new model, wait for all results of the old one, and free it."""
         self._next = None
+        detector = exchange.detector
         try:
             detector.open()
         except EngineError as error:
             logger.error("the model stays %s: %s", self._run_facts.model, error)
             detector.close()
+            exchange.failed(error)
             return
         for _ in range(self._detector.depth):
             self._slots.get()
         self._detector.close()
-        self._detector, self._run_facts = detector, run
+        self._detector, self._run_facts = detector, exchange.run
         self._batcher.max_batch = detector.max_batch
         self._offer_slots()
-        done()
+        exchange.done()
 
     def _offer_slots(self) -> None:
         for _ in range(self._detector.depth):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -17,6 +17,7 @@ from pipelines.verbs.options import Json, Settings, class_of, client_keys, named
 if TYPE_CHECKING:
     from engine.pipeline import Pipeline
     from pipelines.config import Config
+    from pipelines.plan_rebuild import PlanRebuild
 
 
 def run(
@@ -132,15 +133,18 @@ def _run(config_path: str | None, overrides: dict[str, Any], settings: list[str]
     with Interrupt() as interrupt:
         from pipelines.build import build_pipeline
         from pipelines.config import load_config
+        from pipelines.plan_rebuild import PlanRebuild
 
         config = load_config(config_path, overrides, settings)
         finish: list[Callable[[], None]] = []
-        pipeline = build_pipeline(config, on_quit=lambda: finish[0]())
-        finish.append(pipeline.finish)
-        console.say(_opening(config.publish.address, pipeline))
-        with _changes(pipeline, config, (config_path, overrides, settings)) as each_tick:
-            outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
-        facts = summary(pipeline, {"error": str(outcome.error)} if outcome.error else None)
+        with closing(PlanRebuild()) as plans:
+            pipeline = build_pipeline(config, on_quit=lambda: finish[0](), make_detector=plans.detector)
+            finish.append(pipeline.finish)
+            console.say(_opening(config.publish.address, pipeline))
+            with _changes(pipeline, config, (config_path, overrides, settings), plans) as each_tick:
+                outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
+        error = {"error": str(outcome.error)} if outcome.error else {}
+        facts = summary(pipeline, plans.status() | error)
         if as_json:
             console.result_json(facts)
         else:
@@ -155,15 +159,15 @@ def _run(config_path: str | None, overrides: dict[str, Any], settings: list[str]
 
 @contextmanager
 def _changes(
-    pipeline: Pipeline, config: Config, origin: tuple[str | None, dict[str, Any], list[str]]
+    pipeline: Pipeline, config: Config, origin: tuple[str | None, dict[str, Any], list[str]], plans: PlanRebuild
 ) -> Iterator[list[Callable[[], None]]]:
     """Yield what is to be called during the run, so that it can be changed by socket and by file."""
     from pipelines.control import ControlServer
     from pipelines.reconfigure import ConfigWatch, Reconfigurer
 
     path, overrides, settings = origin
-    changes = Reconfigurer(pipeline, config)
-    each_tick: list[Callable[[], None]] = []
+    changes = Reconfigurer(pipeline, config, plans.detector)
+    each_tick: list[Callable[[], None]] = [lambda: plans.poll(pipeline, changes.config)]
     if config.control.watch and path is not None:
         each_tick.append(ConfigWatch(path, overrides, settings, changes).poll)
     if config.control.address == "none":
@@ -178,6 +182,7 @@ def _changes(
         changes,
         keys=load_key_pair(control.keys) if control.keys else None,
         allowed_keys=load_public_keys(control.allowed_keys) if control.allowed_keys is not None else None,
+        more_status=plans.status,
     )
     try:
         yield [*each_tick, server.poll]

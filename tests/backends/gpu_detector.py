@@ -26,6 +26,28 @@ from tests.backends.processor_kernels import PROCESSOR_KERNELS
 Before = Callable[[str], None]
 
 
+def gpu_parts(
+    model: Path,
+    *,
+    max_batch: int = 4,
+    is_integrated: bool = False,
+    before: Before = lambda operation: None,
+) -> Parts:
+    """Return parts of a backend that runs any plan as `model`, an ONNX file, on a fake GPU."""
+    file = read_model_file(model)
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+
+    def respond(feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        return [np.asarray(output) for output in session.run(None, dict(feeds))]
+
+    return Parts(
+        lambda: FakeCuda(replace(FAKE_GPU, is_integrated=is_integrated), before, PROCESSOR_KERNELS),
+        lambda cuda, plan: FakePlan(cuda, file.inputs, file.outputs, respond, max_batch),  # type: ignore[arg-type]
+        lambda capability: b"cubin",
+        lambda: None,
+    )
+
+
 def gpu_detector(
     model: Path,
     folder: Path,
@@ -52,17 +74,7 @@ def gpu_detector(
     header = plan_facts(inputs=file.inputs, outputs=file.outputs, plan_sha256=sha256(PLAN).hexdigest())
     write_plan_file(path, PLAN, header, file.metadata)
     facts = inspect_model(path)
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-
-    def respond(feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        return [np.asarray(output) for output in session.run(None, dict(feeds))]
-
-    parts = Parts(
-        lambda: FakeCuda(replace(FAKE_GPU, is_integrated=is_integrated), before, PROCESSOR_KERNELS),
-        lambda cuda, plan: FakePlan(cuda, file.inputs, file.outputs, respond, max_batch),  # type: ignore[arg-type]
-        lambda capability: b"cubin",
-        lambda: None,
-    )
+    parts = gpu_parts(model, max_batch=max_batch, is_integrated=is_integrated, before=before)
     scores = facts.head().class_scores if with_candidates else None
     backend = TensorRtBackend(path, BackendOptions(facts.image, scores, max_batch=max_batch), parts=parts)
     return ModelDetector(facts, backend, max_batch=max_batch, **options)
