@@ -60,15 +60,16 @@ class Arrivals:
         self._backlog = Backlog()
         self._has_warned = False
 
-    def note(self, packet: Any, waited_ns: int) -> int:
-        """Note a packet that was just read after waiting `waited_ns`; return how late it was, in ns."""
+    def note(self, packet: Any, waited_ns: int, arrived_ns: int) -> int:
+        """Note a packet that was read at `arrived_ns` after waiting `waited_ns`; return how late it was, in ns."""
         while len(self._stamps) >= _PENDING:
             del self._stamps[next(iter(self._stamps))]
-        now_ns, utc_ns, stream_ns = time.monotonic_ns(), time.time_ns(), pts_ns(packet.pts, self._time_base)
-        late_ns = self._backlog.late_ns(now_ns, stream_ns, waited_ns)
+        stream_ns = pts_ns(packet.pts, self._time_base)
+        utc_ns = time.time_ns() - (time.monotonic_ns() - arrived_ns)
+        late_ns = self._backlog.late_ns(arrived_ns, stream_ns, waited_ns)
         camera_ns = self._camera_clock(packet, utc_ns)
         source: CapturedSource = "arrival" if camera_ns is None else "rtcp"
-        self._stamps[packet.pts] = Stamp(now_ns - late_ns, camera_ns or utc_ns - late_ns, stream_ns, source)
+        self._stamps[packet.pts] = Stamp(arrived_ns - late_ns, camera_ns or utc_ns - late_ns, stream_ns, source)
         return late_ns
 
     def stamp(self, pts: int | None) -> Stamp:

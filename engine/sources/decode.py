@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
 from typing import Any
 
+from engine.sources.access_units import CODECS, NO_PARSER, AccessUnits, Piece, Unit
 from engine.sources.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
 from engine.sources.backlog import Overload
 from engine.sources.explain import video_errors
@@ -125,7 +126,7 @@ class VideoReader:
         self._decoder = decoder
         self._errors = video_errors()
         extra = {} if decoder == CPU else {"hwaccel": hardware(decoder)}
-        self._container = open_container(target, **extra)
+        self._container = self._open(extra)
         try:
             self._stream = self._prepare()
         except BaseException:
@@ -133,6 +134,8 @@ class VideoReader:
             raise
         self._time_base = Fraction(self._stream.time_base)
         self._arrivals = Arrivals(self._time_base)
+        codec = self._stream.codec_context.name
+        self._units = None if self._has_parser or codec not in CODECS else AccessUnits(codec)
         self._overload = Overload()
         self._is_overloaded = False
         self._is_clean = not target.live
@@ -143,6 +146,18 @@ class VideoReader:
         self._whole_ns = 0
         self.packets = 0
         self.failure: Exception | None = None
+
+    def _open(self, extra: dict[str, Any]) -> Any:
+        """Open it; once more with FFmpeg's parser, if it is to go without and the codec needs one."""
+        container = open_container(self._target, **extra)
+        flags = self._target.ffmpeg.get("fflags", "")
+        names = {s.codec_context.name for s in container.streams.video if s.codec_context is not None}
+        self._has_parser = NO_PARSER not in flags or not names <= {*CODECS, "mjpeg"}
+        if NO_PARSER not in flags or not self._has_parser:
+            return container
+        container.close()
+        options = {**self._target.ffmpeg, "fflags": flags.replace(NO_PARSER, "")}
+        return open_container(replace(self._target, ffmpeg=options), **extra)
 
     def _prepare(self) -> Any:
         """Choose the first video stream and set how it is decoded."""
@@ -228,21 +243,38 @@ class VideoReader:
         try:
             asked_ns = time.monotonic_ns()
             for packet in packets_in_time(self._container, self._stream, self._target):
-                if packet.size:
-                    self.packets += 1
-                    self._note_arrival(packet, time.monotonic_ns() - asked_ns)
-                yield packet
+                now_ns = time.monotonic_ns()
+                if self._units is not None:
+                    yield from self._whole(self._units, packet, now_ns - asked_ns, now_ns)
+                elif packet.size:
+                    self._note_arrival(packet, now_ns - asked_ns, now_ns)
+                    yield packet
+                else:
+                    yield packet
                 asked_ns = time.monotonic_ns()
         except self._errors as error:
             self.failure = error
             if not self._target.live:
                 yield None
 
-    def _note_arrival(self, packet: Any, waited_ns: int) -> None:
+    def _whole(self, units: AccessUnits, packet: Any, waited_ns: int, now_ns: int) -> Iterator[Any]:
+        """Yield the coded pictures that are complete with what a packet brought."""
+        if packet.size:
+            found = units.add(Piece(bytes(packet), packet.pts, waited_ns, now_ns, packet.is_corrupt, packet))
+        else:
+            found = units.rest()
+        for unit in found:
+            self._note_arrival(unit.last, unit.waited_ns, unit.arrived_ns)
+            yield _packet_from(unit)
+        if not packet.size:
+            yield packet
+
+    def _note_arrival(self, packet: Any, waited_ns: int, arrived_ns: int) -> None:
         """Note when a live packet came; if decoding cannot keep up, go on at the next keyframe."""
+        self.packets += 1
         if not self._target.live:
             return
-        late_ns = self._arrivals.note(packet, waited_ns)
+        late_ns = self._arrivals.note(packet, waited_ns, arrived_ns)
         if self._overload.is_behind(time.monotonic_ns(), late_ns) and self._is_clean:
             logger.info("decoding is %.1f s behind the camera: it goes on at the next keyframe", late_ns / NS_PER_S)
             self._is_clean, self._is_overloaded = False, True
@@ -279,3 +311,14 @@ class VideoReader:
     def close(self) -> None:
         """Close it; harmless when repeated."""
         self._container.close()
+
+
+def _packet_from(unit: Unit) -> Any:
+    """Return a coded picture as the packet that a decoder takes."""
+    from av.packet import Packet
+
+    last: Any = unit.last
+    packet = Packet(bytes(unit.data))
+    packet.pts, packet.dts, packet.time_base = last.pts, last.dts, last.time_base
+    packet.is_keyframe, packet.is_corrupt = unit.is_keyframe, unit.is_corrupt
+    return packet

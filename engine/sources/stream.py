@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from engine.errors import ConfigError, SourceError
+from engine.sources.access_units import NO_PARSER
 from engine.sources.decode import Target
 from engine.sources.live import LiveSource
 from engine.sources.options import SourceOptions
@@ -63,7 +64,7 @@ def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str,
     timeout_us = str(round(options.read_timeout_s * 1e6))
     if scheme in RTSP_PORTS:
         chosen |= {
-            "fflags": "nobuffer",
+            "fflags": f"nobuffer{NO_PARSER}",
             "rtsp_transport": options.transport,
             "probesize": "32",  # the SDP says enough: opens 1 s sooner, and the first keyframe is not used up
             "analyzeduration": "0",

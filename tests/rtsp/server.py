@@ -1,6 +1,6 @@
 """An RTSP server for tests, on loopback; runs under the system's Python (`gi`), controlled by its standard input.
 
-usage: server.py [--port P] [--codec h264|h265|jpeg] [--size 320x240] [--fps 25] [--gop 25] [--clock] [--user U:P]
+usage: server.py [--port P] [--codec h264|h265|vp8|jpeg] [--size 320x240] [--fps 25] [--gop 25] [--clock] [--user U:P]
                  [--file CLIP] [--pattern ball] [--loss 0.3] [--pixel-clock] [--mounts 1]
 Prints `ready PORT` when it serves /stream (/stream1, /stream2, ... are further mounts). Lines on standard input: `drop`
 closes every session, `quit` ends.
@@ -24,6 +24,7 @@ ENCODERS = {
     "video/x-h264,profile=baseline ! rtph264pay {name} pt=96 config-interval=-1",
     "h265": "x265enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} bitrate={kbps} ! "
     "rtph265pay {name} pt=96 config-interval=-1",
+    "vp8": "vp8enc deadline=1 keyframe-max-dist={gop} ! rtpvp8pay {name} pt=96",
     "jpeg": "jpegenc ! rtpjpegpay {name} pt=26",
 }
 

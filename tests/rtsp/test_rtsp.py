@@ -30,7 +30,7 @@ def take(url: str, count: int, **options: object) -> tuple[list[Frame], Recorder
 
 
 @pytest.mark.parametrize("reader", ["process", "thread"])
-@pytest.mark.parametrize("codec", ["h264", "h265", "jpeg"])
+@pytest.mark.parametrize("codec", ["h264", "h265", "vp8", "jpeg"])
 def test_a_camera_is_read(serve: Serve, codec: str, reader: str) -> None:
     server = serve(codec=codec)
     frames, recorder = take(server.url, 30, reader=reader)
@@ -40,7 +40,7 @@ def test_a_camera_is_read(serve: Serve, codec: str, reader: str) -> None:
     assert frames[-1].frame_id + 1 == 30 + sum(recorder.losses.values())
     times = [frame.pts_ns or 0 for frame in frames]
     assert times == sorted(set(times))
-    assert recorder.statuses[-1].info.codec in ("h264", "hevc", "mjpeg")
+    assert recorder.statuses[-1].info.codec in ("h264", "hevc", "vp8", "mjpeg")
 
 
 def test_frames_are_current(serve: Serve) -> None:

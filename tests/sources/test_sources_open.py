@@ -95,7 +95,7 @@ def test_rtsp_is_opened_over_tcp_with_low_delay_and_limits() -> None:
     assert target.live
     assert target.host_port == ("host", 554)
     assert target.ffmpeg["rtsp_transport"] == "tcp"
-    assert target.ffmpeg["fflags"] == "nobuffer"
+    assert target.ffmpeg["fflags"] == "nobuffer+noparse"
     assert target.ffmpeg["flags"] == "low_delay"
     assert target.ffmpeg["timeout"] == "3000000"
     assert (target.open_timeout_s, target.read_timeout_s) == (10, 3)
