@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.channel import Channel, ChannelClosedError, Overflow
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, Packet, Run, SourceStatus
-from engine.errors import ConfigError, EngineError, SourceError, StageError
+from engine.errors import ConfigError, EngineError, SinkError, SourceError, StageError
 from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
 from engine.rules import SourceRules
 from engine.stage import Batcher, Stage
@@ -23,7 +23,7 @@ from engine.stages.capture import CaptureStage
 from engine.stages.detect import CollectStage, Exchange, SubmitStage
 from engine.stages.items import Detected, InFlight
 from engine.stages.options import PipelineOptions
-from engine.stages.publish import PublishStage, SinkStage, takes_packets
+from engine.stages.publish import SinkStage, output_stages
 from engine.stages.track import TrackStage
 from engine.stats import PipelineStats
 
@@ -305,7 +305,7 @@ class Pipeline:
         if not options.keep_running:
             self._batcher.seal()
         self._upstream += [slots, in_flight, detected, self._tracked]
-        self._stages = [*self._outputs(self._tracked), track, collect, self._submit, *captures]
+        self._stages = [*self._outputs(), track, collect, self._submit, *captures]
 
     def _ending(self, source_id: str) -> SourceStatus:
         stage, stats = self._captures[source_id], self.stats.source(source_id)
@@ -345,22 +345,11 @@ class Pipeline:
         self._captures[info.source_id] = stage
         return stage
 
-    def _outputs(self, tracked: Channel[Packet | SourceStatus]) -> list[Stage[Any]]:
-        slow = [sink for sink in self.sinks if sink.blocking]
-        slow.sort(key=lambda sink: not takes_packets(sink))
-        outlets = [self._outlet(sink.name) for sink in slow if takes_packets(sink)]
-        status_outlets: list[Channel[Packet | SourceStatus]] = [Channel(MAX_DEPTH) for _ in slow[len(outlets) :]]
-        stages: list[Stage[Any]] = [
-            SinkStage(sink, self.run_facts, outlet, clock=self._clock)
-            for sink, outlet in zip(slow, outlets + status_outlets, strict=True)
-        ]
-        if self._consumer is not None:
-            outlets.append(self._consumer)
-        quick = [sink for sink in self.sinks if not sink.blocking]
-        publish = PublishStage(
-            self.run_facts, tracked, quick, outlets, status_outlets, stats=self.stats, clock=self._clock
+    def _outputs(self) -> list[Stage[Any]]:
+        consumers = [] if self._consumer is None else [self._consumer]
+        return output_stages(
+            self.run_facts, self._tracked, self.sinks, consumers, self._outlet, stats=self.stats, clock=self._clock
         )
-        return [*stages, publish]
 
     def _outlet(self, name: str) -> Channel[Packet | SourceStatus]:
         outlet: Channel[Packet | SourceStatus] = Channel(SINK_CAPACITY, "block" if self._lossless else "drop_oldest")
@@ -380,9 +369,11 @@ class Pipeline:
             self._on_lost(frame, cause)
 
     def _on_end(self, stage: Stage[Any], error: BaseException | None) -> None:
-        """Note how a stage ended. A failing source ends alone; any other failure stops everything."""
+        """Note how a stage ended. A source ends alone, an output beside cameras too; other failures stop everything."""
         if error is not None:
             own_end = isinstance(stage, CaptureStage) and isinstance(error, SourceError)
+            if isinstance(stage, SinkStage) and stage.was_opened and not self._lossless:
+                own_end = isinstance(error, SinkError)
             logger.log(logging.ERROR, "%s failed: %s", stage.name, error)
             with self._lock:
                 self._failure = self._failure or (stage.name, error)

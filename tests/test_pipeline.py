@@ -8,7 +8,7 @@ import time
 import pytest
 
 from engine.channel import Channel
-from engine.data import Packet
+from engine.data import Packet, Run
 from engine.errors import ConfigError, ModelError, SinkError, SourceError, StageError
 from engine.pipeline import Pipeline
 from engine.stages.options import PipelineOptions
@@ -181,6 +181,29 @@ def test_failing_source_leaves_the_others_alone() -> None:
     assert sum(p.frame.source_id == "good" for p in sink.packets) == 60
     ended = {s.source_id: s.reason for s in sink.statuses if s.state == "ended"}
     assert ended == {"bad": "failed: unplugged", "good": "end of stream"}
+
+
+def test_an_output_that_fails_beside_a_camera_ends_alone_and_the_run_fails_at_its_end() -> None:
+    broken, good = ListSink("broken", error=SinkError("disk full")), ListSink("good")
+    source = CountingSource(count=30, is_live=True, gap_s=0.005)
+    pipeline = Pipeline(source, PixelDetector(), OneTracker(), broken, good)
+    with pytest.raises(StageError, match="disk full"):
+        pipeline.run()
+    published = pipeline.stats.snapshot()[0].published
+    assert published > 20
+    assert len(good.packets) == published
+    assert pipeline.stats.sink_dropped["broken"]["failed"] >= published - 8
+    assert broken.events[-1] == "close"
+
+
+def test_an_output_that_cannot_begin_stops_the_run_at_once() -> None:
+    class Nowhere(ListSink):
+        def open(self, run: Run) -> None:
+            raise SinkError("no such folder")
+
+    source = CountingSource(count=100_000, is_live=True, gap_s=0.005)
+    with pytest.raises(StageError, match="no such folder"):
+        Pipeline(source, PixelDetector(), OneTracker(), Nowhere()).run()
 
 
 @pytest.mark.parametrize("is_live", [True, False], ids=["live", "file"])

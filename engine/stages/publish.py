@@ -15,6 +15,7 @@ from engine.stats import PipelineStats
 
 T = TypeVar("T")
 TICK_S = 1.0
+STATUS_CAPACITY = 256
 
 
 class PublishStage(Stage["Packet | SourceStatus"]):
@@ -61,8 +62,7 @@ class PublishStage(Stage["Packet | SourceStatus"]):
         except BaseException:
             self._stats.source(item.frame.source_id).add_dropped("shutdown")
             raise
-        for outlet in self._outlets:
-            outlet.put(packet)
+        hand_on(packet, self._outlets)
 
     def close(self) -> None:
         """Close the quick sinks, and let the slow ones finish."""
@@ -97,8 +97,7 @@ class PublishStage(Stage["Packet | SourceStatus"]):
             self._stats.source(status.source_id).set_state("ended", status.reason, status.stream_epoch)
         for sink in self._sinks:
             sink.status(status)
-        for outlet in (*self._outlets, *self._status_outlets):
-            outlet.put(status)
+        hand_on(status, (*self._outlets, *self._status_outlets))
 
     def _tick(self) -> None:
         for sink in self._sinks:
@@ -110,6 +109,7 @@ class SinkStage(Stage["Packet | SourceStatus"]):
 
     def __init__(self, sink: Sink, run: Run, inbox: Channel[Packet | SourceStatus], *, clock: Clock) -> None:
         super().__init__(sink.name)
+        self.was_opened = False
         self._sink = sink
         self._run_facts = run
         self._inbox = inbox
@@ -118,6 +118,7 @@ class SinkStage(Stage["Packet | SourceStatus"]):
     def open(self) -> None:
         """Open the sink on this thread."""
         self._sink.open(self._run_facts)
+        self.was_opened = True
 
     def inbox(self) -> Iterator[Packet | SourceStatus]:
         """Yield packets and states, with a tick to the sink each second."""
@@ -136,6 +137,45 @@ class SinkStage(Stage["Packet | SourceStatus"]):
             self._sink.close()
         finally:
             self._inbox.abort("failed")
+
+
+def output_stages(
+    run: Run,
+    inbox: Channel[Packet | SourceStatus],
+    sinks: Sequence[Sink],
+    consumers: Sequence[Channel[Packet | SourceStatus]],
+    make_outlet: Callable[[str], Channel[Packet | SourceStatus]],
+    *,
+    stats: PipelineStats,
+    clock: Clock,
+) -> list[Stage[Packet | SourceStatus]]:
+    """Return the publishing stage with one for each sink that may wait; quick ones run on its own thread.
+
+    Args:
+        run: facts of the run.
+        inbox: what is published.
+        sinks: all of them.
+        consumers: channels that are fed too.
+        make_outlet: makes the channel of a sink that takes packets, by its name.
+        stats: counters.
+        clock: time.
+    """
+    quick = [sink for sink in sinks if not sink.blocking]
+    slow = sorted((sink for sink in sinks if sink.blocking), key=takes_packets, reverse=True)
+    outlets = [make_outlet(sink.name) for sink in slow if takes_packets(sink)]
+    of_status: list[Channel[Packet | SourceStatus]] = [Channel(STATUS_CAPACITY) for _ in slow[len(outlets) :]]
+    feeds = zip(slow, outlets + of_status, strict=True)
+    stages = [SinkStage(sink, run, outlet, clock=clock) for sink, outlet in feeds]
+    return [*stages, PublishStage(run, inbox, quick, [*outlets, *consumers], of_status, stats=stats, clock=clock)]
+
+
+def hand_on(item: Packet | SourceStatus, outlets: Sequence[Channel[Packet | SourceStatus]]) -> None:
+    """Put an item into every outlet; what a sink that has failed misses is counted."""
+    for outlet in outlets:
+        try:
+            outlet.put(item)
+        except ChannelClosedError:
+            outlet.dropped["failed"] += 1
 
 
 def takes_packets(sink: Sink) -> bool:
