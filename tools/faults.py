@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Play every fault of `tests/faults` to a running engine, and write the table `docs/faults.md`.
 
-usage: tools/faults.py [--only WORDS] [--write]
+usage: tools/faults.py [--only WORDS] [--write] [--json]
+`--write` replaces the lines of the faults that were played and keeps the others. Exit code 1 if any check failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -16,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.faults.catalogue import FAULTS  # noqa: E402
+from tests.faults.catalogue import FAULTS, NotPlayableError  # noqa: E402
 from tests.faults.lab import Lab, Outcome  # noqa: E402
 from tests.rtsp_server import missing_server  # noqa: E402
 
@@ -42,8 +44,9 @@ def row(name: str, outcome: Outcome) -> str:
     recovery = "none, as expected" if outcome.recovery_s is None else f"{outcome.recovery_s:.2f} s"
     dropped = {cause: n for cause, n in outcome.sources["victim"]["dropped"].items() if cause != "shutdown"}
     states = " → ".join(outcome.states) or "live"
-    if outcome.reasons:
-        states += f" ({'; '.join(reason.split(':')[0] for reason in outcome.reasons)})"
+    words = [reason.split(":")[0] for reason in outcome.reasons] + list(outcome.notes)
+    if words:
+        states += f" ({'; '.join(words)})"
     checks = f"{'yes' if outcome.is_accounted else 'NO'}, {'yes' if outcome.is_genuine else 'NO'}"
     if not outcome.stopped_in_time:
         checks += ", STOP WAS LATE"
@@ -51,26 +54,50 @@ def row(name: str, outcome: Outcome) -> str:
     return f"| {name} | {figures[0]} | {figures[1]} | {states} | {recovery} | {json.dumps(dropped)} | {checks} |"
 
 
+def is_good(outcome: Outcome) -> bool:
+    """Return whether what must hold after every fault does."""
+    return outcome.is_accounted and outcome.is_genuine and outcome.stopped_in_time
+
+
+def write(rows: dict[str, str]) -> None:
+    """Put lines into the table of `docs/faults.md`, in the order of the catalogue; other lines and the notes stay."""
+    page = ROOT / "docs" / "faults.md"
+    table, _, notes = page.read_text(encoding="utf-8").partition("\n## Reading it")  # the notes are written by hand
+    known = {line.split(" | ")[0][2:]: line for line in table.splitlines() if line.startswith("| ")}
+    lines = [line for name in FAULTS if (line := {**known, **rows}.get(name))]
+    head = HEAD.format(cpus=os.cpu_count(), system=f"{platform.system()} {platform.machine()}")
+    page.write_text(head + "\n".join(lines) + "\n\n## Reading it" + notes, encoding="utf-8")
+
+
 def main() -> int:
     """Play the faults, print the table, and write it where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="play faults whose name contains this")
     parser.add_argument("--write", action="store_true", help="write docs/faults.md")
+    parser.add_argument("--json", action="store_true", help="print one JSON line in place of the table")
     args = parser.parse_args()
     if missing_server():
         sys.exit(missing_server())
+    chosen = {name: fault for name, fault in FAULTS.items() if args.only in name}
+    if not chosen:
+        sys.exit(f"no fault is called {args.only!r}: known are {', '.join(FAULTS)}")
     Lab.around_s = 3.0
-    rows = []
-    for name, fault in FAULTS.items():
-        if args.only in name:
-            rows.append(row(name, fault()))
-            print(rows[-1], flush=True)
+    print(*HEAD.splitlines()[-2:], sep="\n", file=sys.stderr if args.json else sys.stdout)
+    rows: dict[str, str] = {}
+    outcomes: dict[str, Outcome] = {}
+    for name, fault in chosen.items():
+        try:
+            outcomes[name] = fault()
+        except NotPlayableError as error:
+            print(f"{name}: not played: {error}", file=sys.stderr)
+            continue
+        rows[name] = row(name, outcomes[name])
+        print(rows[name], file=sys.stderr if args.json else sys.stdout, flush=True)
+    if args.json:
+        print(json.dumps({name: dataclasses.asdict(outcome) for name, outcome in outcomes.items()}))
     if args.write:
-        head = HEAD.format(cpus=os.cpu_count(), system=f"{platform.system()} {platform.machine()}")
-        page = ROOT / "docs" / "faults.md"
-        notes = page.read_text(encoding="utf-8").partition("\n## Reading it")  # written by hand, kept
-        page.write_text(head + "\n".join(rows) + "\n" + "".join(notes[1:]), encoding="utf-8")
-    return 0
+        write(rows)
+    return 0 if all(map(is_good, outcomes.values())) else 1
 
 
 if __name__ == "__main__":

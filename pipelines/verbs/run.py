@@ -101,10 +101,16 @@ def bench(
     backend: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
     stage: Annotated[list[str] | None, typer.Option(help="Only time preprocess, infer, decode or nms")] = None,
+    faults: Annotated[bool, typer.Option("--faults", help="Play faults of cameras instead (source checkout)")] = False,
+    only: Annotated[str, typer.Option(help="With --faults: those whose name contains this")] = "",
     setting: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Measure the pipeline beside the bare backend, on the same model in the same run."""
+    if faults:
+        from pipelines.benchmark_faults import play_faults
+
+        raise typer.Exit(play_faults(only, as_json=as_json))
     from engine.assets import demo_clip
     from pipelines.benchmark import benchmark
     from pipelines.benchmark_stages import benchmark_stages

@@ -8,20 +8,27 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from engine.errors import StageError
+from engine.sinks.jsonl import JsonlWriter
+from engine.sinks.video import VideoWriter
+from engine.sources.options import SourceOptions
+from engine.sources.record import Recordings, record_plan
 from tests.faults.cameras import transport_stream
-from tests.faults.lab import Lab, Outcome, examine
+from tests.faults.lab import VICTIM, Lab, Outcome, examine
 from tests.faults.proxy import FaultProxy
+from tests.faults.udp_proxy import UdpProxy
 from tests.media import encode_clip, mjpeg_camera, numbered_images
 from tests.rtsp_server import RtspServer
 
 Fault = Callable[[], Outcome]
 SIZE = "320x240"
 PART_FRAMES = 100
+FILLER = "filler"
 
 
 @dataclass
@@ -127,11 +134,78 @@ def corrupt_bytes(seconds: float = 5.0) -> Outcome:
     return by_proxy(set_to(1 / 5000), set_to(0.0), seconds)
 
 
-def packet_loss(seconds: float = 5.0) -> Outcome:
-    """UDP loses 30 % of the packets, from the beginning."""
+def by_udp(seconds: float = 5.0, **trouble: float) -> Outcome:
+    """The network loses or reorders UDP packets for a while."""
     with bench() as b:
-        lab = Lab(b.server(loss=0.3, gop=10).url, b.healthy(), transport="udp")
-        return examine(lab, nothing, nothing, during_s=seconds)
+        proxy = UdpProxy(b.server(gop=10).port)
+        b.stack.callback(proxy.close)
+        lab = Lab(f"rtsp://127.0.0.1:{proxy.port}/stream", b.healthy(), transport="udp")
+
+        def begin() -> None:
+            vars(proxy).update(trouble)
+
+        outcome = examine(lab, begin, lambda: vars(proxy).update(dict.fromkeys(trouble, 0)), during_s=seconds)
+        return replace(outcome, notes=(f"{proxy.lost} packets lost, {proxy.reordered} late by {proxy.late_by}",))
+
+
+def disk_full_while_recording(seconds: float = 7.0) -> Outcome:
+    """The disk that the victim's main stream is recorded to is full for a while."""
+    with bench() as b, small_disk() as disk:
+        sub, main = b.server(), b.server(size="640x480", kbps=300)
+        plan = record_plan(main.url, VICTIM, disk, SourceOptions(), segment_s=1)
+        recordings = Recordings({VICTIM: plan})
+        told: list[str] = []
+
+        def begin() -> None:
+            fill(disk)
+
+        def end() -> None:
+            told.append(recordings.summary()[VICTIM]["reason"].replace(str(disk), "DISK"))
+            (disk / FILLER).unlink()
+
+        outcome = examine(Lab(sub.url, b.healthy(), recordings), begin, end, during_s=seconds, after_s=7.0)
+        figures = recordings.summary()[VICTIM]
+        told += [f"write errors: {figures['write_errors']}", f"files before and after: {figures['segments']}"]
+        return replace(outcome, notes=tuple(told))
+
+
+def disk_full_while_saving(seconds: float = 4.0) -> Outcome:
+    """The disk for the annotated video and for the messages fills up, and stays full."""
+    with bench() as b, small_disk() as disk:
+        lab = Lab(
+            b.server().url, b.healthy(), VideoWriter(disk / "out.mp4", per_source=True), JsonlWriter(disk / "out")
+        )
+        outcome = examine(lab, lambda: fill(disk), nothing, during_s=seconds)
+        try:
+            lab.pipeline.wait(0)
+        except StageError as error:
+            return replace(outcome, notes=(str(error).replace(str(disk), "DISK"),))
+        return outcome
+
+
+class NotPlayableError(Exception):
+    """A fault cannot be played on this machine; says what is missing."""
+
+
+@contextmanager
+def small_disk(size: str = "2m") -> Iterator[Path]:
+    """Mount a file system of a few megabytes in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        line = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NotPlayableError(f"a small disk cannot be mounted here ({done.stderr.strip()}): run as root")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave no space on a disk."""
+    with suppress(OSError), (disk / FILLER).open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
 
 
 def changed_server(**arguments: Any) -> Outcome:
@@ -285,7 +359,8 @@ FAULTS: Mapping[str, Fault] = {
     "connection frozen for 1 s": lambda: frozen(1),
     "connection frozen for 8 s": frozen,
     "half-open TCP": half_open,
-    "30 % packet loss on UDP": packet_loss,
+    "30 % packet loss on UDP": lambda: by_udp(loss=0.3),
+    "10 % of packets reordered on UDP": lambda: by_udp(late=0.1),
     "200 ms jitter": jitter,
     "throttled to 4 kB/s": throttled,
     "1 byte in 5000 corrupt": corrupt_bytes,
@@ -302,6 +377,8 @@ FAULTS: Mapping[str, Fault] = {
     "wrong password": wrong_password,
     "server accepts and says nothing": silent_server,
     "reader hangs in a native call": hanging_reader,
+    "disk full while recording": disk_full_while_recording,
+    "disk full while saving": disk_full_while_saving,
     "wall clock + 1 h": lambda: clock_step(3600),
     "wall clock - 1 h": lambda: clock_step(-3600),
     "engine stopped for 4 s (SIGSTOP)": engine_stopped,

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.data import Packet, SourceStatus
 from engine.pipeline import Pipeline, PipelineOptions
-from engine.protocols import SinkBase
+from engine.protocols import Sink, SinkBase
 from engine.sources.open import open_source
 from tests.fakes import OneTracker, PixelDetector
 
@@ -78,6 +78,7 @@ class Outcome:
         is_accounted: captured = published + dropped for both.
         is_genuine: no stream time came twice in an epoch, and none went back.
         stopped_in_time: the engine stopped within its limit afterwards.
+        notes: what else was seen.
     """
 
     states: tuple[str, ...]
@@ -89,6 +90,7 @@ class Outcome:
     is_accounted: bool
     is_genuine: bool
     stopped_in_time: bool
+    notes: tuple[str, ...] = ()
 
 
 class Lab:
@@ -96,7 +98,7 @@ class Lab:
 
     around_s = 1.0  # how long the time before and after a fault is watched; the tool takes longer
 
-    def __init__(self, victim: str, healthy: str | None, detect_s: float = 0.002, **options: Any) -> None:
+    def __init__(self, victim: str, healthy: str | None, *sinks: Sink, detect_s: float = 0.002, **options: Any) -> None:
         self.log = Log()
         sources = [open_source(victim, source_id=VICTIM, **options)]
         if healthy is not None:
@@ -106,6 +108,7 @@ class Lab:
             PixelDetector(work_s=detect_s, max_batch=2),
             OneTracker(),
             self.log,
+            *sinks,
             options=PipelineOptions(max_age_ms=1000),
         )
 
@@ -156,6 +159,7 @@ def examine(
     during_s: float,
     recovery_limit_s: float = 15.0,
     first_limit_s: float = 15.0,
+    after_s: float = 0.0,
     since_start: bool = False,
 ) -> Outcome:
     """Run the engine through a fault: before, during, after; then stop it and count."""
@@ -171,7 +175,7 @@ def examine(
     over = time.monotonic()
     back = lab.log.wait_for_frame(VICTIM, over, recovery_limit_s)
     calm = (back or time.monotonic()) + 0.5
-    time.sleep(max(calm + lab.around_s - time.monotonic(), 0))
+    time.sleep(max(calm + max(lab.around_s, after_s) - time.monotonic(), 0))
     done = time.monotonic()
     stopped_in_time = lab.pipeline.stop()
     since = 0.0 if since_start else fault
