@@ -163,7 +163,9 @@ def output_stages(
     quick = [sink for sink in sinks if not sink.blocking]
     slow = sorted((sink for sink in sinks if sink.blocking), key=takes_packets, reverse=True)
     outlets = [make_outlet(sink.name) for sink in slow if takes_packets(sink)]
-    of_status: list[Channel[Packet | SourceStatus]] = [Channel(STATUS_CAPACITY) for _ in slow[len(outlets) :]]
+    of_status: list[Channel[Packet | SourceStatus]] = [
+        Channel(STATUS_CAPACITY, "drop_oldest") for _ in slow[len(outlets) :]
+    ]
     feeds = zip(slow, outlets + of_status, strict=True)
     stages = [SinkStage(sink, run, outlet, clock=clock) for sink, outlet in feeds]
     return [*stages, PublishStage(run, inbox, quick, [*outlets, *consumers], of_status, stats=stats, clock=clock)]
