@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 CODECS = ("h264", "hevc")
 NO_PARSER = "+noparse"  # behind other flags of FFmpeg
 MIN_PICTURES, MIN_KEYFRAMES, MIN_SPLIT = 25, 2, 3  # observed without exception before anything is trusted
+MAX_BYTES = 1 << 25  # of one picture: whatever comes, memory is bounded
 _START = b"\x00\x00\x00\x01"
 _H264_SLICES, _H264_IDR, _H264_SEI, _RECOVERY_POINT = range(1, 6), 5, 6, 6
 _HEVC_SLICES, _HEVC_KEYFRAMES = range(32), range(16, 24)
@@ -102,10 +103,11 @@ class AccessUnits:
 
     def add(self, piece: Piece) -> Iterator[Unit]:
         """Take a piece; yield the pictures that are complete."""
-        if self._given is not None and self._given.pts == piece.pts:
+        begins = self._begins_picture(piece.data)
+        if self._given is not None and self._given.pts == piece.pts and not begins:
             self._add_late(piece)
             return
-        if self._unit is not None and self._unit.pts != piece.pts:
+        if self._unit is not None and (self._unit.pts != piece.pts or self._is_over(self._unit, begins)):
             yield from self.rest()
         if self._unit is None:
             self._given, self._unit = None, Unit(piece.pts, self._before)
@@ -123,6 +125,10 @@ class AccessUnits:
             return
         self._learn(unit)
         yield unit
+
+    def _is_over(self, unit: Unit, begins: bool) -> bool:
+        """Return whether a picture ends although what comes has its stream time."""
+        return (begins and unit.slices > 0) or len(unit.data) > MAX_BYTES
 
     def _join(self, unit: Unit, piece: Piece) -> None:
         self._measure(piece.data)
@@ -165,13 +171,24 @@ class AccessUnits:
         is_slice = any(map(self._is_slice, kinds)) or (not kinds and not self._before)
         self._measure(piece.data)
         self._check(not is_slice, "a picture went on after it was taken as complete")
-        if not is_slice:
+        if not is_slice and len(self._before) < MAX_BYTES:
             self._before += piece.data
 
     def _check(self, holds: bool, what: str) -> None:
         if self._is_regular and not holds:
             self._is_regular = False
             logger.info("pictures are taken as complete when the next one begins: %s", what)
+
+    def _begins_picture(self, data: bytes) -> bool:
+        """Return whether a slice with the first macroblock or coding tree begins here, which only a new picture has.
+
+        So pictures stay apart although a camera gives several of them one stream time.
+        """
+        header = self._header - len(_START)
+        return any(
+            self._is_slice(kind) and place + header < len(data) and data[place + header] & 0x80
+            for kind, place in self._kinds(data)
+        )
 
     def _is_slice(self, kind: int) -> bool:
         return kind in (_HEVC_SLICES if self._is_hevc else _H264_SLICES)

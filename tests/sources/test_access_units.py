@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from engine.sources.access_units import MIN_KEYFRAMES, MIN_PICTURES, AccessUnits, Piece, Unit
+from engine.sources.access_units import MAX_BYTES, MIN_KEYFRAMES, MIN_PICTURES, AccessUnits, Piece, Unit
 from tests.media import numbered_images
 
 START = b"\x00\x00\x00\x01"
@@ -148,15 +151,22 @@ def test_what_comes_behind_a_picture_goes_before_the_next(codec: str) -> None:
 
 
 def test_a_slice_behind_a_picture_that_was_given_ends_the_trust() -> None:
-    coded = list(pictures("h264"))
+    true = pictures("h264", ":slices=2")
     surprise = 45
-    first, *rest = coded[surprise]
-    coded[surprise] = (first, *rest, rest[-1] if rest else first)
+    coded = [(*units, units[-1]) if number == surprise else units for number, units in enumerate(true)]
     found, _, units = put_together(pieces_of(coded, "h264", filled), "h264")
     assert not units.is_trusted
-    assert len(found) == COUNT
-    whole = [b"".join(piece.data for piece in pieces_of([each], "h264", filled)) for each in pictures("h264")]
+    whole = [b"".join(piece.data for piece in pieces_of([each], "h264", filled)) for each in true]
     assert [bytes(unit.data) for unit in found] == whole
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize("options", ["", ":slices=4"])
+def test_pictures_of_one_stream_time_stay_apart(codec: str, options: str) -> None:
+    pieces = [replace(piece, pts=0) for piece in pieces_of(pictures(codec, options), codec, filled)]
+    found, _, _ = put_together(pieces, codec)
+    assert len(found) == COUNT
+    assert b"".join(unit.data for unit in found) == b"".join(piece.data for piece in pieces)
 
 
 def test_pictures_that_were_put_together_decode() -> None:
@@ -180,3 +190,21 @@ def test_odd_pieces_are_handed_on(data: bytes) -> None:
         list(units.add(Piece(data, 0)))
         list(units.add(Piece(data, 1)))
         assert [bytes(unit.data) for unit in units.rest()] == [data]
+
+
+@given(
+    st.sampled_from(["h264", "hevc"]),
+    st.lists(st.tuples(st.booleans(), st.binary(max_size=12), st.integers(0, 3)), max_size=40),
+)
+def test_whatever_comes_is_handed_on_in_order(codec: str, parts: list[tuple[bool, bytes, int]]) -> None:
+    pieces = [Piece((START if begins else b"") + data, pts) for begins, data, pts in parts]
+    found, _, units = put_together(pieces, codec)
+    assert not units.is_trusted
+    assert b"".join(unit.data for unit in found) == b"".join(piece.data for piece in pieces)
+
+
+def test_memory_is_bounded_where_no_picture_begins() -> None:
+    units, data = AccessUnits("h264"), bytes(1 << 20)
+    given_bytes = [len(unit.data) for _ in range(2 * MAX_BYTES >> 20) for unit in units.add(Piece(data, 0))]
+    assert given_bytes
+    assert max(given_bytes) <= MAX_BYTES + len(data)
