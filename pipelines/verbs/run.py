@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pipelines import console
-from pipelines.detect_and_publish import Interrupt, innermost, run_to_the_end, summary
+from pipelines.detect_and_publish import Interrupt, innermost, recordings_of, run_to_the_end, summary
 from pipelines.verbs.options import Json, Settings, class_of, client_keys, named_source
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _changes(
         changes,
         keys=load_key_pair(control.keys) if control.keys else None,
         allowed_keys=load_public_keys(control.allowed_keys) if control.allowed_keys is not None else None,
-        more_status=plans.status,
+        more_status=lambda: plans.status() | recordings_of(pipeline),
     )
     try:
         yield [*each_tick, server.poll]

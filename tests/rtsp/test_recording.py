@@ -24,6 +24,7 @@ from engine.pipeline import Pipeline
 from engine.sources.open import open_source
 from engine.sources.options import SourceOptions
 from engine.sources.record import Recordings, record_plan
+from pipelines.control import ask
 from tests.fakes import OneTracker, PixelDetector
 from tests.rtsp_server import RtspServer
 
@@ -222,13 +223,15 @@ def test_a_configured_run_records_and_sums_up(serve: Serve, tmp_path: Path) -> N
     record = {"uri": main.url, "folder": str(tmp_path / "kept"), "segment_s": 2}
     sources = [{"uri": sub.url, "source_id": "gate", "record": record}]
     config.write_text(json.dumps({"sources": sources, "detector": {"model": "motion"}, "publish": {"address": "none"}}))
-    line = [sys.executable, "-m", "pipelines", "run", str(config), "--json"]
+    control = f"ipc://{tmp_path}/control"
+    line = [sys.executable, "-m", "pipelines", "run", str(config), "--control", control, "--json"]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 40
     while len(list(tmp_path.glob("kept/gate/*.mp4"))) < 2:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
+    assert ask(control, {"command": "status"})["recordings"]["gate"]["state"] == "recording"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     figures = json.loads(out.splitlines()[-1])["recordings"]["gate"]
