@@ -14,7 +14,7 @@ from engine.backends.plan_precision import PRECISIONS
 from engine.backends.tensorrt_api import LIBRARIES, Library
 from engine.detection.model import ModelFacts, inspect_model
 from engine.errors import ConfigError
-from pipelines.plan_gate import DEFAULT_MAX_LOSS, images_id, prepare_int8
+from pipelines.plan_gate import allowed_loss, check_loss, images_id, prepare_int8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,10 @@ class BuildRequest:
         workspace_mib: GPU memory for building.
         dla: core of a Jetson's deep learning accelerator.
         images: folder of pictures for `int8`.
-        max_loss: share of boxes in which `int8` may differ from FP32.
+        max_loss: share of the boxes, or with labels of the mAP, that `int8` may lose; None is the default.
         library: `tensorrt`, `tensorrt_rtx`, or None for the installed one.
         cache_dir: folder of plans; None is the model's own folder.
+        labels: of the pictures, YOLO text files or COCO JSON; None compares the boxes with FP32's.
     """
 
     model: str
@@ -43,9 +44,10 @@ class BuildRequest:
     workspace_mib: int | None = None
     dla: int | None = None
     images: str | None = None
-    max_loss: float = DEFAULT_MAX_LOSS
+    max_loss: float | None = None
     library: str | None = None
     cache_dir: str | None = None
+    labels: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ def build(request: BuildRequest, report: Report | None = None) -> BuildResult:
     else:
         cache = PlanCache(Path(request.cache_dir) if request.cache_dir else facts.path.parent)
         plan, reason = cache.get_or_build(facts.path, options, library=library, prepare=prepare, report=report)
+        _check_again(plan, request)
     return BuildResult(plan, reason, (time.monotonic_ns() - started_ns) / 1e9)
 
 
@@ -105,17 +108,32 @@ def _options(request: BuildRequest, facts: ModelFacts) -> BuildOptions:
         size_hw=facts.size_hw,
         workspace_mib=request.workspace_mib,
         dla_core=request.dla,
-        calibration_id=images_id(Path(request.images)) if request.images and request.precision == "int8" else "",
+        calibration_id=_calibration_id(request),
     )
+
+
+def _calibration_id(request: BuildRequest) -> str:
+    """Return what of the images a plan depends on, and how it was accepted."""
+    if not request.images or request.precision != "int8":
+        return ""
+    return images_id(Path(request.images)) + ("+labels" if request.labels else "")
+
+
+def _check_again(plan: PlanFile, request: BuildRequest) -> None:
+    """Raise `ModelError` where a plan of the cache was accepted with a larger loss than is allowed now."""
+    accuracy = plan.facts.accuracy if plan.facts else {}
+    allowed = allowed_loss(request.max_loss, request.labels is not None)
+    numbers = ", ".join(f"{name} {value}" for name, value in accuracy.items())
+    check_loss(plan.path.name, accuracy.get("loss", 0.0), allowed, f"accepted before with {numbers}")
 
 
 def _prepare(request: BuildRequest, facts: ModelFacts) -> Prepare | None:
     if request.precision != "int8":
         return None
     if request.images is None:
-        raise ConfigError("INT8 needs pictures like those the model will see: --images FOLDER, 200 or so, no labels")
-    images = Path(request.images)
-    return lambda: prepare_int8(facts, images, request.max_loss)
+        raise ConfigError("INT8 needs pictures like those the model will see: --images FOLDER, 200 or so")
+    images, labels = Path(request.images), Path(request.labels) if request.labels else None
+    return lambda: prepare_int8(facts, images, request.max_loss, labels)
 
 
 def _library(name: str | None) -> Library | None:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from engine.data import Detections, Frame
+from engine.detection.detector import ModelDetector
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.optional import require
@@ -100,7 +101,12 @@ def evaluate_detect(
     detector = load_detector(model, score_threshold=score_threshold, iou_threshold=iou_threshold, **options)
     truth = read_truth(Path(images), Path(labels) if labels is not None else None, detector.class_names)
     with detector:
-        found, sizes, ms_per_image = _detect_all(detector, truth, progress)
+        return score_detector(detector, truth, progress)
+
+
+def score_detector(detector: ModelDetector, truth: Sequence[Truth], progress: Progress | None = None) -> DetectScores:
+    """Return the scores of an open detector. Raises `ConfigError` for a file that is no image."""
+    found, sizes, ms_per_image = _detect_all(detector, truth, progress)
     return score(found, truth, sizes, detector.class_names, detector.name, detector.backend, ms_per_image)
 
 

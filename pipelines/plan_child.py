@@ -1,15 +1,18 @@
 """The process that builds a plan while another backend serves: it can be killed, and it dies with the engine.
 
-Started by `plan_rebuild.py` with a request as JSON and the descriptor of its lifeline; tells its progress and its end
-on stdout, one JSON object a line.
+Protocol, on a stream of JSON messages: the engine sends a request; the process sends `{"done": 0.4, "phase": "..."}`
+as it goes on, and `{"built": path}` or `{"failed": reason}` at its end.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +42,30 @@ def missing_from_request(text: str) -> MissingPlan:
     return MissingPlan(Path(fields["model"]), BuildOptions(**options), Path(fields["folder"]), fields["reason"])
 
 
-def main(request: str, lifeline_fd: str) -> None:
-    """Build, and tell how it went."""
-    die_with(int(lifeline_fd))
+def main() -> None:
+    """Build what is asked for, and tell how it went. Arguments: the descriptors of connection and lifeline."""
+    connection_fd, lifeline_fd = (int(argument) for argument in sys.argv[1:3])
+    die_with(lifeline_fd)
     os.nice(NICENESS)
-    missing = missing_from_request(request)
+    logging.getLogger().addHandler(logging.NullHandler())  # what matters is told to the engine
+    with Connection(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        missing = missing_from_request(connection.recv_bytes().decode())
+        tell(connection, **build(missing, connection))
+
+
+def build(missing: MissingPlan, connection: Connection) -> dict[str, str]:
+    """Build, telling the progress, and return how it ended."""
+
+    def report(share: float, phase: str) -> None:
+        tell(connection, done=round(share, 3), phase=phase)
+
     try:
-        built, _reason = PlanCache(missing.folder).get_or_build(missing.model, missing.options, report=_report)
+        built, _reason = PlanCache(missing.folder).get_or_build(missing.model, missing.options, report=report)
     except (EngineError, OSError) as error:
-        _tell(failed=str(error))
-        return
-    _tell(built=str(built.path))
+        return {"failed": str(error)}
+    return {"built": str(built.path)}
 
 
-def _report(share: float, phase: str) -> None:
-    _tell(done=round(share, 3), phase=phase)
-
-
-def _tell(**fields: Any) -> None:
-    sys.stdout.write(json.dumps(fields) + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def tell(connection: Connection, **fields: Any) -> None:
+    """Send one message."""
+    connection.send_bytes(json.dumps(fields).encode())

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +20,7 @@ from engine.data import SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.pipeline import Pipeline
 from engine.protocols import Detector
+from engine.sources.child import Child
 from pipelines.build import MakeDetector, build_detector, tiled
 from pipelines.config import Config
 from pipelines.detect_and_publish import innermost
@@ -31,8 +28,6 @@ from pipelines.plan_child import request_from_missing
 from pipelines.reconfigure import set_at_once
 
 logger = logging.getLogger(__name__)
-
-MAX_LINE_BYTES = 1 << 16
 
 
 @runtime_checkable
@@ -57,58 +52,40 @@ class PlanBuild:
         self.failure: str | None = None
         self.is_built = False
         self._started = time.monotonic()
-        self._rest = b""
-        self._lifeline, lifeline = socket.socketpair()
-        command = [sys.executable, "-m", "pipelines.plan_child", request_from_missing(missing), str(lifeline.fileno())]
-        with lifeline:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[lifeline.fileno()],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-                start_new_session=True,  # Ctrl-C on the terminal is the engine's affair
-            )
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
+        self._child = Child("pipelines.plan_child")
+        self._child.say(request_from_missing(missing).encode())
 
     @property
     def wall_s(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self._started
 
-    def poll(self) -> bool:
-        """Read what the process told and return whether it has ended."""
-        assert self._process.stdout is not None
-        ended = self._process.poll() is not None
-        while block := self._process.stdout.read(MAX_LINE_BYTES):
-            *lines, self._rest = (self._rest + block).split(b"\n")
-            for line in lines:
-                self._hear(line)
-            self._rest = self._rest[-MAX_LINE_BYTES:]
-        if ended and not self.is_built and self.failure is None:
-            self.failure = f"the building process ended with code {self._process.returncode}"
-        return ended
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._child.pid
 
-    def _hear(self, line: bytes) -> None:
+    def poll(self) -> bool:
+        """Hear what the process tells and return whether it has ended."""
         try:
-            told = json.loads(line)
-        except ValueError:
-            return  # a library's own words
-        if not isinstance(told, dict):
-            return
-        self.done, self.phase = float(told.get("done", self.done)), str(told.get("phase", self.phase))
-        self.is_built = self.is_built or "built" in told
-        self.failure = told.get("failed", self.failure)
+            while not self._is_over and self._child.connection.poll():
+                self._hear(json.loads(self._child.connection.recv_bytes()))
+        except (EOFError, OSError):
+            self.failure = f"the building process ended with code {self._child.end(1.0)}"
+        return self._is_over
+
+    @property
+    def _is_over(self) -> bool:
+        return self.is_built or self.failure is not None
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        self.done, self.phase = told.get("done", self.done), told.get("phase", self.phase)
+        self.is_built = "built" in told
+        self.failure = told.get("failed")
 
     def close(self) -> None:
         """Kill the process where it has not ended; harmless when repeated."""
-        self._process.kill()
-        self._process.wait()
-        self._lifeline.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._child.end(0.0)
 
 
 @dataclass

@@ -29,6 +29,16 @@ HEAVY_OPERATORS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", 
 QUANTISED_ALREADY = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "QLinearConv"})
 ONNX_HINT = "pip install onnx"
 
+QUANTISATION = {
+    # TensorRT takes zero points of 0 only, and has no INT32 bias behind a dequantisation.
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    # The activation behind a convolution reads the exact sum: quantised there too, YOLOv8n lost 44 % of its mAP.
+    "OpTypesToExcludeOutputQuantization": ["Conv"],
+    "CalibMovingAverage": True,  # of the images' ranges: one outlier does not make all steps coarse
+}
+
 
 def with_precision(
     path: Path, precision: Precision, calibration: Iterable[NDArray[np.float32]] = ()
@@ -123,7 +133,7 @@ def _fp16(model: Any) -> tuple[bytes, Mapping[str, int]]:
 
 
 def _int8(model: Any, path: Path, calibration: Iterable[NDArray[np.float32]]) -> tuple[bytes, Mapping[str, int]]:
-    """Quantise the convolutions: symmetric INT8, weights per channel, ranges from the calibration batches."""
+    """Quantise what the convolutions read: symmetric INT8, weights per channel, ranges from the calibration batches."""
     quantization = require("onnxruntime.quantization")
     onnx = require("onnx", hint=ONNX_HINT)
     batches = iter(calibration)
@@ -146,8 +156,7 @@ def _int8(model: Any, path: Path, calibration: Iterable[NDArray[np.float32]]) ->
             per_channel=True,
             activation_type=quantization.QuantType.QInt8,
             weight_type=quantization.QuantType.QInt8,
-            # TensorRT takes zero points of 0 only, and has no INT32 bias behind a dequantisation.
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+            extra_options=QUANTISATION,
         )
         content = target.read_bytes()
     convolutions = sum(node.op_type == "Conv" for node in model.graph.node)

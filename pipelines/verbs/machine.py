@@ -64,7 +64,8 @@ def build(
     workspace: Annotated[int | None, typer.Option(help="MiB of GPU memory for building")] = None,
     dla: Annotated[int | None, typer.Option(help="DLA core of a Jetson")] = None,
     images: Annotated[str | None, typer.Option(help="Folder of pictures of yours, for int8")] = None,
-    max_loss: Annotated[float | None, typer.Option(help="Share of boxes in which int8 may differ from FP32")] = None,
+    labels: Annotated[str | None, typer.Option(help="Their labels, to accept int8 by mAP: YOLO files, COCO")] = None,
+    max_loss: Annotated[float | None, typer.Option(help="Share of the boxes, or of the mAP, int8 may lose")] = None,
     library: Annotated[str | None, typer.Option(help="tensorrt or tensorrt_rtx; the installed one by default")] = None,
     cache_dir: Annotated[str | None, typer.Option(help="Folder of plans; beside the model by default")] = None,
     as_json: Json = False,
@@ -73,9 +74,19 @@ def build(
     from pipelines.build_plan import BuildRequest
     from pipelines.build_plan import build as build_plan
 
-    limits = {} if max_loss is None else {"max_loss": max_loss}
     request = BuildRequest(
-        model, out, precision, batch, imgsz, workspace, dla, images, library=library, cache_dir=cache_dir, **limits
+        model,
+        out,
+        precision,
+        batch,
+        imgsz,
+        workspace,
+        dla,
+        images,
+        library=library,
+        cache_dir=cache_dir,
+        labels=labels,
+        max_loss=max_loss,
     )
     built = build_plan(request, lambda share, what: console.say(f"{share:.0%} {what}")).as_dict()
     console.show(built, as_json=as_json)

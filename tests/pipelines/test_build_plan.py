@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -12,12 +13,24 @@ import pytest
 from engine.assets import demo_clip, demo_model
 from engine.backends.tensorrt_api import installed_libraries
 from engine.data import Detections, Frame
+from engine.detection.load import load_detector
 from engine.detection.model import inspect_model
 from engine.errors import ConfigError, ModelError
 from engine.protocols import DetectorBase
 from pipelines import plan_gate
 from pipelines.build_plan import BuildRequest, build
-from pipelines.plan_gate import Agreement, agreement, calibration_batches, images_id, matches, prepare_int8
+from pipelines.plan_gate import (
+    Agreement,
+    AveragePrecision,
+    Measure,
+    agreement,
+    allowed_loss,
+    calibration_batches,
+    check_loss,
+    images_id,
+    matches,
+    prepare_int8,
+)
 
 needs_rtx = pytest.mark.skipif(
     "tensorrt_rtx" not in installed_libraries(), reason="tensorrt_rtx is not installed: pip install tensorrt-rtx"
@@ -90,12 +103,78 @@ def test_the_gate_lets_a_good_int8_model_through_with_its_numbers(pictures: Path
     assert len(prepared.content) < demo_model().stat().st_size
 
 
-def test_the_gate_refuses_what_loses_too_much_with_the_numbers(monkeypatch: pytest.MonkeyPatch, pictures: Path):
-    monkeypatch.setattr(plan_gate, "with_precision", lambda *arguments: (b"", {}))
-    monkeypatch.setattr(plan_gate, "_gate", lambda facts, content, images: Agreement(0.5, len(images), 60, 40, 25))
-    message = r"agrees with FP32 on 50.0% of the boxes \(25 of 60 found, 40 reported, 10 images\), below 90%.*fp16"
+def test_calibrated_on_noise_it_is_refused(monkeypatch: pytest.MonkeyPatch, pictures: Path):
+    rng = np.random.default_rng(0)
+    noise = [rng.random((1, 3, 416, 416)).astype(np.float32) * 0.01 for _ in range(4)]
+    monkeypatch.setattr(plan_gate, "calibration_batches", lambda facts, images: iter(noise))
+    with pytest.raises(ModelError, match=r"INT8 agrees with FP32 on .*lost, allowed are 50%"):
+        prepare_int8(inspect_model(demo_model()), pictures, max_loss=0.5)
+
+
+@pytest.fixture(scope="module")
+def labels(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What FP32 finds on the pictures, as YOLO text files."""
+    folder = tmp_path_factory.mktemp("labels")
+    files = sorted(pictures.iterdir())
+    with load_detector(demo_model(), backend="onnxruntime") as detector:
+        for file in files:
+            frame = plan_gate._frame(file)
+            [found] = detector.detect([frame])
+            size = np.array([frame.width, frame.height] * 2)
+            rows = np.concatenate(
+                (found.xyxy[:, :2] + found.xyxy[:, 2:], 2 * (found.xyxy[:, 2:] - found.xyxy[:, :2])), 1
+            )
+            text = [f"{c} {' '.join(map(str, row))}" for c, row in zip(found.class_id, rows / 2 / size, strict=True)]
+            (folder / f"{file.stem}.txt").write_text("\n".join(text))
+    return folder
+
+
+def test_with_labels_the_gate_is_the_average_precision(pictures: Path, labels: Path):
+    facts = inspect_model(demo_model())
+    accuracy = prepare_int8(facts, pictures, 1.0, labels).accuracy
+    assert accuracy["map50_95_fp32"] > 0.9
+    assert 0.2 < accuracy["map50_95"] < accuracy["map50_95_fp32"]
+    assert accuracy["loss"] == pytest.approx(1 - accuracy["map50_95"] / accuracy["map50_95_fp32"], abs=1e-3)
+    assert accuracy["images"] == 10
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        pytest.param(
+            AveragePrecision(0.45, 0.36, 64),
+            r"x.onnx: INT8 has an mAP of 0.360, FP32 of 0.450 \(64 images\): 20.0% lost, allowed are 5%: use",
+            id="precision",
+        ),
+        pytest.param(
+            Agreement(0.5, 10, 60, 40, 25),
+            r"agrees with FP32 on 50.0% of the boxes \(25 of 60 found, 40 reported, 10 images\): 50.0% lost.* 10%",
+            id="agreement",
+        ),
+    ],
+)
+def test_what_loses_too_much_is_refused_with_the_numbers(found: Measure, message: str):
     with pytest.raises(ModelError, match=message):
-        prepare_int8(inspect_model(demo_model()), pictures)
+        check_loss("x.onnx", found.loss, allowed_loss(None, isinstance(found, AveragePrecision)), str(found))
+    check_loss("x.onnx", found.loss, 0.6, str(found))
+
+
+def test_labels_without_an_object_are_refused(pictures: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="no object in those of"):
+        prepare_int8(inspect_model(demo_model()), pictures, labels=tmp_path)
+
+
+@needs_rtx
+def test_a_plan_accepted_with_a_larger_loss_is_not_taken_from_the_cache(tmp_path: Path, pictures: Path):
+    request = BuildRequest(
+        str(demo_model()), precision="int8", images=str(pictures), max_loss=0.6, library="tensorrt_rtx",
+        cache_dir=str(tmp_path),
+    )  # fmt: skip
+    accuracy = build(request).plan.facts
+    assert accuracy is not None
+    assert 0.01 < accuracy.accuracy["loss"] < 0.6
+    with pytest.raises(ModelError, match=r"accepted before with agreement 0\..*allowed are 1%"):
+        build(replace(request, max_loss=0.01))
 
 
 def test_too_few_pictures_are_refused(tmp_path: Path, pictures: Path):

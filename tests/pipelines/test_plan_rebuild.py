@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -101,7 +100,7 @@ def test_the_processor_serves_until_the_plan_is_built_and_then_the_gpu(
     pipeline = build_pipeline(config, make_detector=plans.detector)
     assert "serves while a plan is built: none was built for this model" in caplog.text
     assert plans.status()["plan"]["state"] == "building"
-    states, backends = [], []
+    states, backends = ["building"], []
     for packet in pipeline:
         plans.poll(pipeline, config)
         states.append(plans.status()["plan"]["state"])
@@ -245,7 +244,7 @@ def test_a_build_ends_at_once_when_the_run_does(slow: MissingPlan):
     build.close()
     build.close()
     assert time.monotonic() - started < 1
-    assert build._process.returncode == -signal.SIGKILL
+    assert not is_alive(build.pid)
     assert list(slow.folder.glob("*.plan")) == []
 
 
@@ -256,7 +255,7 @@ def test_a_build_dies_with_the_engine(slow: MissingPlan):
         "from pipelines.plan_child import missing_from_request\n"
         "from pipelines.plan_rebuild import PlanBuild\n"
         "build = PlanBuild(missing_from_request(sys.argv[1]))\n"
-        "print(build._process.pid, flush=True)\n"
+        "print(build.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     engine = subprocess.Popen([sys.executable, "-c", program, request_from_missing(slow)], stdout=subprocess.PIPE)
