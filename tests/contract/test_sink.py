@@ -14,10 +14,22 @@ from engine.protocols import Sink
 from engine.sinks.jsonl import JsonlWriter
 from engine.sinks.video import VideoWriter
 from engine.sinks.zmq import ZmqPublisher
+from engine.sources.options import SourceOptions
+from engine.sources.record import Recordings, record_plan
 from tests.wire.samples import RUN, packet, status
 
 MakeSink = Callable[[Path], Sink]
+
+
+def recordings(folder: Path) -> Sink:
+    """Return recordings of the cameras of the samples, at an address where nobody is."""
+    options = SourceOptions()
+    plans = {name: record_plan("rtsp://127.0.0.1:9/x", name, folder, options) for name in ("gate", "silent")}
+    return Recordings(plans)
+
+
 SINKS = [
+    pytest.param(recordings, id="recordings"),
     pytest.param(lambda folder: ZmqPublisher("tcp://127.0.0.1:*"), id="zmq"),
     pytest.param(lambda folder: JsonlWriter(folder / "out.jsonl"), id="jsonl"),
     pytest.param(lambda folder: VideoWriter(folder / "out.mp4", draw=Overlay().draw), id="video"),

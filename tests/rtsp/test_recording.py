@@ -238,3 +238,37 @@ def test_a_configured_run_records_and_sums_up(serve: Serve, tmp_path: Path) -> N
     assert process.returncode == 130, err
     assert figures["state"] == "ended"
     assert sum(map(len, played(tmp_path / "kept" / "gate"))) == figures["packets"]
+
+
+def test_a_recording_begins_and_ends_while_the_engine_runs(serve: Serve, tmp_path: Path) -> None:
+    server, control, folder = serve(), f"ipc://{tmp_path}/control", tmp_path / "kept"
+    line = [sys.executable, "-m", "pipelines", "run", "--source", f"cam={server.url}", "--control", control, "--json"]
+    line += ["--publish", "none", "--set", "detector.model=motion"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+
+        def state() -> str:
+            recordings = ask(control, {"command": "status"}, timeout_s=30).get("recordings", {})
+            return str(recordings.get("cam", {}).get("state"))
+
+        def wait_for_state(wanted: str) -> None:
+            deadline = time.monotonic() + 40
+            while state() != wanted:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+        assert state() == "None"
+        record = {"folder": str(folder), "segment_s": 1}
+        ask(control, {"command": "set", "key": "sources.0.record", "value": record}, timeout_s=30)
+        wait_for_state("recording")
+        ask(control, {"command": "set", "key": "sources.0.record", "value": None}, timeout_s=30)
+        wait_for_state("ended")
+        ask(control, {"command": "set", "key": "sources.0.record", "value": record}, timeout_s=30)
+        wait_for_state("recording")
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    figures = json.loads(out.splitlines()[-1])["recordings"]["cam"]
+    assert process.returncode == 130, err
+    assert packets_in(folder / "cam") == figures["packets"], "counters go on"
+    assert figures["segments"] >= 2
