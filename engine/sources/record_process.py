@@ -73,6 +73,10 @@ class Recorder:
             with suppress(SegmentError):
                 self._writer.close()
             return "failed", str(error)
+        except (EOFError, BrokenPipeError, ConnectionResetError):  # the engine has gone
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends one connection, and is told, not printed
+            return "failed", f"the recorder failed ({type(error).__name__}: {error})"
         return state, reason
 
     def _copied(self) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from engine.sources.explain import video_errors
 SECOND_US = "1000000"
 MAX_JUMP_S = 10.0
 LEAST_FREE_BYTES = 256 * 1024  # with less, no file is begun: it would end at once, and another would follow
+STUB_BYTES = 4096  # a file that failed with less holds no picture worth keeping
 LARGEST_SHARE = 4  # a file is at most this part of the space that all may take, so that deleting whole ones is enough
 _OPTIONS = {
     "mp4": {
@@ -30,6 +31,11 @@ _OPTIONS = {
     "mkv": {"flush_packets": "1"},
 }
 _FORMATS = {"mp4": "mp4", "mkv": "matroska"}
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the folder's owner and mode"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EIO), "check that the folder and its disk are there"),
+}
 _NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(_\d+)?\.(mp4|mkv)")
 
 
@@ -200,4 +206,8 @@ class SegmentWriter:
 
     def _failed(self, error: Exception) -> SegmentError:
         reason = getattr(error, "strerror", None) or str(error)
-        return SegmentError(f"cannot write {self._path or self._shelf.folder}: {reason}: free some space, or check it")
+        with suppress(OSError):
+            if self._output is None and self._path is not None and self._path.stat().st_size < STUB_BYTES:
+                self._path.unlink()  # each further attempt would leave another
+        remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, "container mkv holds more codecs than mp4")
+        return SegmentError(f"cannot write {self._path or self._shelf.folder}: {reason}: {remedy}")

@@ -198,6 +198,7 @@ def test_a_file_that_may_not_grow_is_told_and_recording_goes_on_when_it_may(
     descriptors = child().num_fds()
     wait_for(recordings, lambda r: r["write_errors"] >= 2)
     assert child().num_fds() <= descriptors + 1, "files that cannot be finished are closed all the same"
+    assert len(list((tmp_path / "cam").iterdir())) == 1, "and an attempt that fails leaves nothing"
     resource.prlimit(child().pid, resource.RLIMIT_FSIZE, limits)
     wait_for(recordings, lambda r: r["state"] == "recording")
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import pytest
 
 from engine.errors import ConfigError
 from engine.sources.options import SourceOptions
 from engine.sources.record import record_plan
-from engine.sources.segments import Shelf, Timeline
+from engine.sources.segments import SegmentError, SegmentWriter, Shelf, Timeline
+from tests.media import encode_clip, numbered_images
 
 TICKS = Fraction(1, 1000)
 
@@ -96,3 +99,29 @@ def test_a_recording_stays_below_its_folder(tmp_path: Path, source_id: str) -> N
 def test_only_network_streams_are_recorded(tmp_path: Path, uri: str) -> None:
     with pytest.raises(ConfigError, match="main stream"):
         record_plan(uri, "cam", tmp_path, SourceOptions())
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        pytest.param("/proc/nowhere", "check that the folder and its disk are there", id="cannot be made"),
+        pytest.param("/dev/null/below", "check that the folder and its disk are there", id="below a file"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_named(folder: str, words: str) -> None:
+    writer = SegmentWriter(Shelf(folder))
+    with pytest.raises(SegmentError, match=f"cannot write {folder}.*{words}"):
+        writer.write(SimpleNamespace(is_keyframe=True, size=1), None)
+    assert not writer.is_open
+    writer.close()
+
+
+def test_what_no_file_of_this_kind_holds_is_told_with_a_remedy(tmp_path: Path) -> None:
+    clip = encode_clip(tmp_path / "clip.avi", numbered_images(2), codec="wmv2")
+    writer = SegmentWriter(Shelf(str(tmp_path / "kept"), container="mp4"))
+    with av.open(str(clip)) as container:
+        packet = next(container.demux(video=0))
+        with pytest.raises(SegmentError, match="container mkv holds more"):
+            writer.write(packet, container.streams.video[0])
+    with suppress(SegmentError):
+        writer.close()
