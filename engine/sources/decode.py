@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
@@ -140,7 +140,7 @@ class VideoReader:
         self._is_overloaded = False
         self._is_clean = not target.live
         self._ahead: list[Picture | Missed] = []
-        self._items = self._run()
+        self._items = self._run()  # holds this reader until it ends
         self._decoded = 0
         self._damaged = False
         self._whole_ns = 0
@@ -211,7 +211,7 @@ class VideoReader:
                 break
         return False
 
-    def _run(self) -> Iterator[Picture | Missed]:
+    def _run(self) -> Generator[Picture | Missed, None, None]:
         opened_ns = self._whole_ns = time.monotonic_ns()
         for packet in self._packets():
             if self._is_hopeless():
@@ -253,7 +253,7 @@ class VideoReader:
                     yield packet
                 asked_ns = time.monotonic_ns()
         except self._errors as error:
-            self.failure = error
+            self.failure = error.with_traceback(None)  # which would hold this reader and its decoder
             if not self._target.live:
                 yield None
 
@@ -310,6 +310,7 @@ class VideoReader:
 
     def close(self) -> None:
         """Close it; harmless when repeated."""
+        self._items.close()
         self._container.close()
 
 
