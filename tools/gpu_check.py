@@ -1,89 +1,96 @@
 #!/usr/bin/env python3
 """Check and measure the GPU path on the machine at hand, in one command, and write what was found.
 
-usage: gpu_check.py --model yolov8n.onnx [--model ...] [--images FOLDER] [--minutes 10] [--output docs/measurements]
+usage: gpu_check.py --model yolov8n.onnx [--model ...] [--images FOLDER] [--minutes 10] [--budget SECONDS]
+                    [--only WORD ...] [--output docs/measurements/NAME]
 
-Runs, each on its own so that one failure does not hide the others: the GPU tests (contract of backend and CUDA
-packages, exactness of the kernel), building of plans, equality of boxes with ONNX Runtime, equality of a batch with its
-images one by one, the speed table (bare TensorRT, the engine end to end on 1080p frames, latency of batches), and
-a loop that watches the GPU's memory. Writes gpu_check.json and gpu_check.md; exit code 0 if everything held.
+Each section runs in a process of its own with its own limit, and gpu_check.json and gpu_check.md are written anew after
+each: a crash, a hang or the end of the time leave what was measured before. The most telling sections come first: what
+the machine is, the kernels, graphs and memory without TensorRT, TensorRT's own answer, equality with ONNX Runtime,
+speed (bare TensorRT, the engine on 1080p frames, latency), the whole pipeline, the GPU tests, and minutes of watching
+the GPU's memory. Where TensorRT refuses the GPU, its words are kept and the rest of its sections are skipped.
+Exit code 0 if everything held.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
+import gpu_sections as sections
+from gpu_sections import CHECKOUT, Facts
 
-from engine.backends.base import BackendOptions
-from engine.backends.cuda import open_cuda
 from engine.backends.cuda_probe import probe_cuda
-from engine.backends.plan import read_plan_file
-from engine.backends.plan_build import BuildOptions
-from engine.backends.plan_cache import PlanCache
 from engine.backends.plan_precision import Precision
-from engine.backends.tensorrt import TensorRtBackend, load_plan, unusable_reason
-from engine.backends.tensorrt_api import load_tensorrt
-from engine.boxes import iou_matrix
-from engine.data import Detections, Frame
-from engine.detection.detector import ModelDetector
-from engine.detection.load import load_detector
-from engine.detection.model import inspect_model
+from engine.backends.tensorrt import unusable_reason
+from engine.errors import EngineError
 
 BATCHES = (1, 8, 32)
-WANTED_IOU = {"fp32": 0.99, "fp16": 0.97}
-CONFIDENT = 0.4
-"""Boxes above this score in the reference must be found; those nearer to the threshold may fall on either side."""
+ANSWER = "TensorRT's answer"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the check.
+
+    Attributes:
+        name: heading in the report.
+        run: returns the facts.
+        limit_s: after so long it is killed.
+        needs_tensorrt: skipped where TensorRT does not answer.
+    """
+
+    name: str
+    run: Callable[[], Facts]
+    limit_s: float
+    needs_tensorrt: bool = True
 
 
 @dataclass
 class Finding:
-    """One check: what it found, and whether it held."""
+    """What a section found.
+
+    Attributes:
+        name: of the section.
+        verdict: ok; missed (an aim was not reached); failed; skipped.
+        facts: as the section returned them, or why there are none.
+    """
 
     name: str
     verdict: str = "ok"
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
 
 
+@dataclass
 class Report:
-    """Runs checks one by one and keeps what each found."""
+    """The findings so far, written to `folder` after each."""
 
-    def __init__(self) -> None:
-        self.findings: list[Finding] = []
+    folder: Path
+    findings: list[Finding] = field(default_factory=list)
 
-    def run(self, name: str, check: Callable[[], dict[str, Any]]) -> None:
-        """Run one check; a failure is a finding."""
-        print(f"{name} ...", flush=True)
-        finding = Finding(name)
-        try:
-            finding.facts = check()
-            if finding.facts.pop("failed", False):
-                finding.verdict = "failed"
-        except Exception as error:  # noqa: BLE001 - the other checks still have to run
-            finding.verdict = "failed"
-            finding.facts = {"error": f"{type(error).__name__}: {error}"}
+    def add(self, finding: Finding) -> None:
+        """Take a finding and write the report."""
         self.findings.append(finding)
         print(f"  {finding.verdict}: {json.dumps(finding.facts, default=str)}", flush=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps([asdict(one) for one in self.findings], indent=2, default=str)
+        (self.folder / "gpu_check.json").write_text(content + "\n")
+        (self.folder / "gpu_check.md").write_text(self.markdown())
 
     @property
     def held(self) -> bool:
-        """Whether every check held."""
+        """Whether every section held."""
         return all(finding.verdict == "ok" for finding in self.findings)
 
     def markdown(self) -> str:
@@ -94,221 +101,132 @@ class Report:
             rows = finding.facts.get("table")
             if rows:
                 lines += ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-                lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
+                lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows] + [""]
             lines += [f"- {key}: {value}" for key, value in finding.facts.items() if key != "table"]
             lines.append("")
         return "\n".join(lines)
 
 
-def machine() -> dict[str, Any]:
-    """Return what this was run on."""
-    trt = load_tensorrt()
-    probe = probe_cuda()
-    cuda = open_cuda()
-    cuda.close()
-    return {"gpu": str(probe), "library": str(trt), "cuda through": cuda.name, "python": platform.python_version()}
-
-
-def gpu_tests() -> dict[str, Any]:
-    """Run the tests that need a GPU."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, timeout=900, check=False)
-    tail = (done.stdout.strip().splitlines() or ["no output"])[-12:]
-    return {"summary": tail[-1], "failed": done.returncode != 0, **({"tail": tail} if done.returncode else {})}
-
-
-@contextmanager
-def detector(model: Path, precision: Precision, max_batch: int, folder: Path) -> Iterator[ModelDetector]:
-    """Open a detector on TensorRT; its plan is built, or taken from `folder`."""
-    facts = inspect_model(model)
-    batch = facts.batch or max_batch
-    options = BackendOptions(facts.image, max_batch=batch, precision=precision, cache_dir=folder)
-    with ModelDetector(facts, TensorRtBackend(model, options), max_batch=max_batch) as opened:
-        yield opened
-
-
-def frames(images: Path) -> list[Frame]:
-    """Return the pictures of a folder as frames."""
-    files = [file for file in sorted(images.iterdir()) if file.suffix.lower() in (".jpg", ".jpeg", ".png")]
-    return [Frame(np.asarray(cv2.imread(str(file)), np.uint8), "images", i, 0, 0) for i, file in enumerate(files)]
-
-
-def full_hd(count: int) -> list[Frame]:
-    """Return synthetic 1080p frames."""
-    rng = np.random.default_rng(0)
-    small = [rng.integers(0, 256, (68, 120, 3), dtype=np.uint8) for _ in range(count)]
-    pictures = [np.asarray(cv2.resize(picture, (1920, 1080)), np.uint8) for picture in small]
-    return [Frame(picture, "synthetic", index, 0, 0) for index, picture in enumerate(pictures)]
-
-
-def same_boxes(model: Path, precision: Precision, images: Path, folder: Path) -> dict[str, Any]:
-    """Compare the boxes with those of ONNX Runtime on the same pictures."""
-    pictures = frames(images)
-    reference = load_detector(model, backend="onnxruntime").detect(pictures)
-    with detector(model, precision, 1, folder) as opened:
-        found = opened.detect(pictures)
-    overlaps = [value for first, second in zip(reference, found, strict=True) for value in overlap(first, second)]
-    low = min(overlaps, default=0.0)
-    wanted = WANTED_IOU[precision]
-    share = float(np.mean([value >= wanted for value in overlaps])) if overlaps else 0.0
-    return {
-        "boxes": len(overlaps),
-        "min_iou": round(low, 4),
-        f"share_at_{wanted}": round(share, 4),
-        "failed": share < 0.99,
-    }
-
-
-def overlap(reference: Detections, found: Detections) -> list[float]:
-    """Return for each confident box of the reference how well a box of the same class fits it."""
-    sure = reference[reference.score > CONFIDENT]
-    table = iou_matrix(sure.xyxy, found.xyxy)
-    table[sure.class_id[:, None] != found.class_id[None, :]] = 0
-    return [float(row.max(initial=0.0)) for row in table]
-
-
-def batch_exactness(model: Path, images: Path, folder: Path) -> dict[str, Any]:
-    """Compare a batch with its images one by one."""
-    pictures = frames(images)[:8]
-    if inspect_model(model).batch is not None:
-        return {"note": "the model fixes its batch: nothing to compare"}
-    with detector(model, "fp16", 8, folder) as opened:
-        together = opened.detect(pictures)
-        alone = [opened.detect([picture])[0] for picture in pictures]
-    differences = [
-        float(np.abs(one.xyxy - other.xyxy).max(initial=0.0)) if len(one) == len(other) else float("inf")
-        for one, other in zip(together, alone, strict=True)
+def plan_of_sections(chosen: argparse.Namespace) -> list[Section]:
+    """Return the sections, the most telling first."""
+    cache, images = chosen.cache, chosen.images
+    planned = [
+        Section("machine", sections.machine, 60, needs_tensorrt=False),
+        Section("kernels, graphs, memory", sections.cuda_contract, 120, needs_tensorrt=False),
+        Section("letterbox kernel", sections.letterbox_exactness, 120, needs_tensorrt=False),
+        Section(ANSWER, partial(sections.answer, cache), 180, needs_tensorrt=False),
     ]
-    return {"images": len(pictures), "max_difference_px": round(max(differences), 3), "failed": max(differences) > 2}
+    for model in chosen.model:
+        planned += sections_of_model(model, images, cache)
+    memory = partial(sections.steady_memory, chosen.model[0], chosen.minutes, cache)
+    planned.append(Section("GPU tests", sections.gpu_tests, 900))
+    return [*planned, Section("memory", memory, chosen.minutes * 60 + 240)]
 
 
-def speed(model: Path, folder: Path) -> dict[str, Any]:
-    """Measure bare TensorRT, the engine end to end, and one camera's latency."""
-    rows = []
-    fixed = inspect_model(model).batch
-    for batch in (fixed,) if fixed else BATCHES:
-        raw_ms = bare_ms(model, batch, folder)
-        with detector(model, "fp16", batch, folder) as opened:
-            fps, latency = end_to_end(opened, batch)
-        raw_fps = 1000 * batch / raw_ms
-        rows.append(
-            {
-                "model": model.stem,
-                "batch": batch,
-                "bare ms": round(raw_ms, 3),
-                "bare fps": round(raw_fps, 1),
-                "engine fps, 1080p": round(fps, 1),
-                "ratio": round(fps / raw_fps, 3),
-                "latency p50 ms": round(statistics.median(latency), 2),
-                "latency p99 ms": round(float(np.percentile(latency, 99)), 2),
-            }
-        )
-    return {"table": rows}
+def sections_of_model(model: Path, images: Path | None, cache: Path) -> Iterator[Section]:
+    """Yield the sections of one model."""
+    name = model.stem
+    if images is not None:
+        for kind in PRECISIONS:
+            yield Section(f"{name}: boxes, {kind}", partial(sections.same_boxes, model, kind, images, cache), 300)
+    for batch in BATCHES:
+        yield Section(f"{name}: speed, batch {batch}", partial(sections.speed, model, batch, cache), 240)
+    yield Section(f"{name}: letterbox, candidates", partial(sections.same_either_way, model, images, cache), 240)
+    yield Section(f"{name}: batch", partial(sections.batch_exactness, model, images, cache), 240)
+    yield Section(f"{name}: pipeline, 8 cameras", partial(sections.pipeline, model, 8, cache), 240)
 
 
-def bare_ms(model: Path, batch: int, folder: Path, repeats: int = 200) -> float:
-    """Return milliseconds per inference with nothing around it: enqueued back to back on one stream."""
-    facts = inspect_model(model)
-    options = BuildOptions("fp16", (1, batch, batch), facts.size_hw)
-    file, _reason = PlanCache(folder).get_or_build(model, options)
-    cuda = open_cuda()
-    with cuda.current():
-        plan = load_plan(cuda, read_plan_file(file.path))
-        context = plan.create_context()
-        shapes = {spec.name: plan.largest(spec) for spec in plan.inputs}
-        outputs = context.bind(shapes, {})
-        sizes = {name: int(np.prod(shape)) * 4 for name, shape in {**shapes, **outputs}.items()}
-        addresses = {name: cuda.allocate(size) for name, size in sizes.items()}
-        context.bind(shapes, addresses)
-        stream = cuda.create_stream()
-        for _ in range(20):
-            context.enqueue(stream)
-        cuda.synchronize(stream)
-        started = time.perf_counter()
-        for _ in range(repeats):
-            context.enqueue(stream)
-        cuda.synchronize(stream)
-        spent = time.perf_counter() - started
-        context.close()
-        for address in addresses.values():
-            cuda.free(address)
-        cuda.free_stream(stream)
-        plan.close()
-    cuda.close()
-    return spent / repeats * 1000
+def run_here(section: Section) -> Finding:
+    """Run a section in this process; a failure is a finding."""
+    try:
+        facts = section.run()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the other sections still have to run
+        words = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+        return Finding(section.name, "failed", {"error": words})
+    failed, missed = facts.pop("failed", False), facts.pop("missed", False)
+    return Finding(section.name, "failed" if failed else "missed" if missed else "ok", facts)
 
 
-def end_to_end(opened: ModelDetector, batch: int, batches: int = 200) -> tuple[float, list[float]]:
-    """Return frames per second with `depth` batches in flight, and milliseconds of batches one after the other."""
-    pictures = full_hd(16)
-    chosen = [[pictures[(start + i) % 16] for i in range(batch)] for start in range(16)]
-    for group in chosen:
-        opened.detect(group)
-    under_way: deque[Any] = deque()
-    started = time.perf_counter()
-    for number in range(batches):
-        if len(under_way) == opened.depth:
-            under_way.popleft().result()
-        under_way.append(opened.submit(chosen[number % 16]))
-    while under_way:
-        under_way.popleft().result()
-    fps = batches * batch / (time.perf_counter() - started)
-    latency = []
-    for number in range(batches):
-        begun = time.perf_counter()
-        opened.submit(chosen[number % 16]).result()
-        latency.append((time.perf_counter() - begun) * 1000)
-    return fps, latency
+def run_apart(section: Section, arguments: Sequence[str]) -> Finding:
+    """Run a section in a process of its own, kill it past its limit, and return what it found."""
+    with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
+        answer, words = Path(folder) / "answer.json", Path(folder) / "words.txt"
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            str(Path(__file__).resolve()),
+            *arguments,
+            "--section",
+            section.name,
+        ]
+        environment = {**os.environ, "GPU_CHECK_ANSWER": str(answer)}
+        environment["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        with words.open("wb") as output:
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+            try:
+                code = process.wait(section.limit_s)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        if answer.is_file():
+            return Finding(**json.loads(answer.read_text()))
+        last_words = words.read_text(errors="replace").strip()[-1500:]
+        end = f"killed after {section.limit_s:.0f} s" if code is None else f"ended with code {code}"
+        return Finding(section.name, "failed", {"error": end, "last words": last_words})
 
 
-def steady_memory(model: Path, minutes: float, folder: Path) -> dict[str, Any]:
-    """Run for minutes and watch the GPU's free memory; the first tenth is warming up."""
-    pictures = full_hd(16)
-    samples: list[int] = []
-    end = time.monotonic() + minutes * 60
-    watcher = open_cuda()
-    with detector(model, "fp16", 8, folder) as opened:
-        number = 0
-        while time.monotonic() < end:
-            count = 1 + number % (1 if opened.facts.batch else 8)
-            opened.detect(pictures[:count])
-            number += 1
-            if number % 50 == 0:
-                with watcher.current():
-                    samples.append(watcher.memory()[0])
-    watcher.close()
-    steady = samples[len(samples) // 10 :] or samples
-    grown = (steady[0] - steady[-1]) / 2**20 if steady else 0.0
-    return {"minutes": minutes, "batches": number, "grown_mib": round(grown, 2), "failed": grown > 8}
+def check(planned: Sequence[Section], report: Report, arguments: Sequence[str], budget_s: float) -> None:
+    """Run the sections one after the other."""
+    end = time.monotonic() + budget_s
+    obstacle = unusable_reason()
+    for section in planned:
+        print(f"{section.name} ...", flush=True)
+        if section.needs_tensorrt and obstacle is not None:
+            report.add(Finding(section.name, "skipped", {"reason": obstacle}))
+        elif time.monotonic() > end:
+            report.add(Finding(section.name, "skipped", {"reason": f"the budget of {budget_s:.0f} s was spent"}))
+        else:
+            finding = run_apart(section, arguments)
+            report.add(finding)
+            if section.name == ANSWER and finding.verdict != "ok":
+                obstacle = f'TensorRT does not run the smallest model: see "{ANSWER}"'
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run everything and write the report."""
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments, checked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, action="append", required=True, help="ONNX file; may be repeated")
     parser.add_argument("--images", type=Path, help="folder of pictures for the comparison with ONNX Runtime")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the memory loop")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no section is begun")
+    parser.add_argument("--only", action="append", help="run only sections whose name has this word; may be repeated")
     parser.add_argument("--output", type=Path, default=CHECKOUT / "docs" / "measurements")
     parser.add_argument("--cache", type=Path, default=Path("plans"), help="folder of built plans")
-    chosen = parser.parse_args(arguments)
-    reason = unusable_reason()
+    parser.add_argument("--section", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run everything and write the report."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = parse(given)
+    planned = [s for s in plan_of_sections(chosen) if not chosen.only or any(word in s.name for word in chosen.only)]
+    if chosen.section is not None:
+        finding = run_here(next(section for section in planned if section.name == chosen.section))
+        Path(os.environ["GPU_CHECK_ANSWER"]).write_text(json.dumps(asdict(finding), default=str))
+        return 0
+    reason = probe_cuda().reason
     if reason is not None:
-        print(f"TensorRT cannot run here: {reason}", file=sys.stderr)
+        print(f"there is nothing to check here: {reason}", file=sys.stderr)
         return 1
-    report = Report()
-    report.run("machine", machine)
-    report.run("GPU tests", gpu_tests)
-    for model in chosen.model:
-        if chosen.images:
-            report.run(f"{model.stem}: boxes, fp32", partial(same_boxes, model, "fp32", chosen.images, chosen.cache))
-            report.run(f"{model.stem}: boxes, fp16", partial(same_boxes, model, "fp16", chosen.images, chosen.cache))
-            report.run(f"{model.stem}: batch", partial(batch_exactness, model, chosen.images, chosen.cache))
-        report.run(f"{model.stem}: speed, fp16", partial(speed, model, chosen.cache))
-    report.run("memory", lambda: steady_memory(chosen.model[0], chosen.minutes, chosen.cache))
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    findings = [asdict(finding) for finding in report.findings]
-    (chosen.output / "gpu_check.json").write_text(json.dumps(findings, indent=2, default=str) + "\n")
-    (chosen.output / "gpu_check.md").write_text(report.markdown())
+    report = Report(chosen.output)
+    check(planned, report, given, chosen.budget)
     print(f"written to {chosen.output}")
     return 0 if report.held else 1
 

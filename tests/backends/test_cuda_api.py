@@ -38,6 +38,9 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "driver.cpp").write_text(processor_source() + text + stubs)
     command = [compiler(), "-O1", *FLAGS, "-o", "libcuda.so.1", "driver.cpp", "-ldl"]
     subprocess.run(command, check=True, cwd=folder)
+    compiler_source = Path(__file__).parent / "fake_nvrtc.c"
+    command = [compiler(), "-x", "c", "-shared", "-fPIC", "-o", folder / "libnvrtc.so.13", compiler_source]
+    subprocess.run(command, check=True)
     (folder / "image").write_bytes(b"image of a kernel")
     return folder
 

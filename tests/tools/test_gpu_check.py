@@ -1,37 +1,139 @@
-"""The GPU check without a GPU: it says why it cannot run; its report and comparisons work on their own."""
+"""The GPU check without a GPU: what it says then, its report, its sections on the fake GPU, and its isolation."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import cv2
+import gpu_check
+import numpy as np
 import pytest
-from gpu_check import Report, frames, full_hd, main, overlap
+from gpu_check import Finding, Report, Section, main, run_apart, run_here
+from gpu_sections import batch_exactness, frames, full_hd, overlap, same_boxes, same_either_way, speed, steady_memory
 
-from engine.backends.tensorrt import unusable_reason
+from engine.backends.cuda_fake import FakeCuda
+from engine.backends.cuda_probe import probe_cuda
 from engine.data import Detections
+from engine.detection.detector import ModelDetector
+from tests.backends.gpu_detector import gpu_detector
+from tests.backends.test_cuda_api import driver  # noqa: F401 a fixture
+from tests.onnx_models import save_constant_model
+
+CHECKOUT = Path(gpu_check.__file__).resolve().parents[1]
+without_gpu = pytest.mark.skipif(probe_cuda().reason is None, reason="there is a GPU here")
 
 
+@without_gpu
 def test_without_a_gpu_it_says_why_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    reason = unusable_reason()
-    if reason is None:
-        pytest.skip("TensorRT is usable here")
     assert main(["--model", "yolov8n.onnx", "--output", str(tmp_path)]) == 1
-    assert f"TensorRT cannot run here: {reason}" in capsys.readouterr().err
+    assert f"there is nothing to check here: {probe_cuda().reason}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_failed_check_does_not_hide_the_others():
-    report = Report()
-    report.run("breaks", lambda: {}["missing"])
-    report.run("misses its aim", lambda: {"failed": True, "value": 3})
-    report.run("holds", lambda: {"table": [{"batch": 1, "fps": 100.0}, {"batch": 8, "fps": 700.0}], "note": "n"})
-    assert [finding.verdict for finding in report.findings] == ["failed", "failed", "ok"]
+def test_one_failed_section_does_not_hide_the_others(tmp_path: Path):
+    report = Report(tmp_path)
+    for name, run in {
+        "breaks": lambda: {}["missing"],
+        "is wrong": lambda: {"failed": True, "value": 3},
+        "misses its aim": lambda: {"missed": True},
+        "holds": lambda: {"table": [{"batch": 1, "fps": 100.0}, {"batch": 8, "fps": 700.0}], "note": "n"},
+    }.items():
+        report.add(run_here(Section(name, run, 60)))
+    assert [finding.verdict for finding in report.findings] == ["failed", "failed", "missed", "ok"]
     assert not report.held
-    page = report.markdown()
-    assert "## breaks: failed" in page
-    assert "KeyError" in page
-    assert "| batch | fps |" in page
-    assert "| 8 | 700.0 |" in page
+    page = (tmp_path / "gpu_check.md").read_text()
+    for line in ("## breaks: failed", "- error: KeyError: 'missing'", "| batch | fps |", "| 8 | 700.0 |", "- note: n"):
+        assert line in page.splitlines()
+
+
+def test_the_report_is_there_after_each_section(tmp_path: Path):
+    report = Report(tmp_path)
+    for count in (1, 2):
+        report.add(Finding(f"section {count}"))
+        assert len(json.loads((tmp_path / "gpu_check.json").read_text())) == count
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "words"),
+    [
+        pytest.param("import os; os.kill(os.getpid(), 11)", "ended with code -11", "Segmentation", id="crash"),
+        pytest.param(
+            "import time; print('at work', flush=True); time.sleep(9)", "killed after 2 s", "at work", id="hang"
+        ),
+        pytest.param("raise SystemExit('no such thing')", "ended with code 1", "no such thing", id="end"),
+    ],
+)
+def test_a_section_that_crashes_or_hangs_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, error: str, words: str
+):
+    script = tmp_path / "script.py"
+    script.write_text(body)
+    monkeypatch.setattr(gpu_check, "__file__", str(script))
+    finding = run_apart(Section("s", dict, 2.0), [])
+    assert (finding.verdict, finding.facts["error"]) == ("failed", error)
+    assert words in finding.facts["last words"]
+
+
+def test_on_a_driver_made_for_tests_all_but_tensorrt_runs(driver: Path, tmp_path: Path):  # noqa: F811
+    """The whole command, in processes of their own: the kernels run, TensorRT does not, and the report says so."""
+    pytest.importorskip("cuda.bindings", reason="pip install cuda-bindings nvidia-cuda-nvrtc")
+    command = [sys.executable, "tools/gpu_check.py", "--model", "nothing.onnx", "--output", str(tmp_path / "out")]
+    command += ["--cache", str(tmp_path / "plans"), "--minutes", "0"]
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(driver), "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, env=environment, check=False)
+    found = {one["name"]: one for one in json.loads((tmp_path / "out" / "gpu_check.json").read_text())}
+    assert done.returncode == 1
+    verdicts = [one["verdict"] for one in found.values()]
+    assert verdicts[:3] == ["ok", "ok", "ok"], found
+    assert found["letterbox kernel"]["facts"]["table"][0]["largest difference, levels"] < 0.01
+    assert set(verdicts[4:]) == {"skipped"}
+
+
+@pytest.fixture
+def model(data_dir: Path) -> Path:
+    return data_dir / "models" / "yolov8n_fp32_dequantised.onnx"
+
+
+@pytest.fixture
+def images(data_dir: Path) -> Path:
+    return data_dir / "images" / "assets"
+
+
+@contextmanager
+def fake(model: Path, precision: str, max_batch: int, folder: Path, **options: Any) -> Iterator[ModelDetector]:
+    with gpu_detector(model, folder, max_batch=max_batch, **options) as opened:
+        yield opened
+
+
+def test_the_comparisons_hold_on_the_fake_gpu(model: Path, images: Path, tmp_path: Path):
+    boxes = same_boxes(model, "fp32", images, tmp_path, fake)
+    assert boxes["boxes"] >= 6
+    assert (boxes["min_iou"], boxes["failed"]) == (1.0, False)
+    either = same_either_way(model, images, tmp_path, fake)
+    assert either["candidates and letterbox"] == "2 of 2 pictures equal to the bit"
+    assert not either["failed"]
+
+
+def test_the_measurements_run_on_the_fake_gpu(tmp_path: Path):
+    output = np.zeros((7, 84), np.float32)
+    output[:5, 3] = 20, 20, 9, 9, 0.9
+    model = save_constant_model(tmp_path / "small.onnx", [output], 64, {"names": "{0: 'a', 1: 'b', 2: 'c'}"})
+    rows = speed(model, 8, tmp_path, fake, lambda *_: (2.0, 1.0))["table"]
+    assert [(row["letterbox"], row["batch"], row["bare fps"]) for row in rows] == [
+        ("cpu", 8, 8000.0),
+        ("gpu", 8, 8000.0),
+    ]
+    assert all(row["ratio"] > 0 and row["p99 ms"] >= row["p50 ms"] for row in rows)
+    assert batch_exactness(model, None, tmp_path, fake) == {"images": 4, "max_difference_px": 0.0, "failed": False}
+    memory = steady_memory(model, 0.0, tmp_path, fake, FakeCuda)
+    assert (memory["batches"], memory["grown_mib"], memory["failed"]) == (100, 0.0, False)
 
 
 def test_the_overlap_is_of_confident_boxes_of_one_class():
@@ -42,8 +144,6 @@ def test_the_overlap_is_of_confident_boxes_of_one_class():
 
 
 def test_frames_are_full_hd_or_pictures_of_a_folder(tmp_path: Path):
-    import cv2
-
     cv2.imwrite(str(tmp_path / "a.png"), full_hd(1)[0].image[:48, :64])
     (tmp_path / "notes.txt").write_text("no picture")
     assert [(frame.width, frame.height) for frame in (*full_hd(1), *frames(tmp_path))] == [(1920, 1080), (64, 48)]
