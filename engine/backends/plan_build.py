@@ -17,6 +17,7 @@ from engine.backends.base import TensorSpec
 from engine.backends.cuda_probe import CudaProbe, Gpu, probe_cuda
 from engine.backends.files import ModelFile, read_model_file
 from engine.backends.plan import BatchProfile, PlanFacts, PlanFile, read_plan_file, write_plan_file
+from engine.backends.plan_model import model_obstacle
 from engine.backends.plan_precision import PRECISIONS, Precision, with_precision
 from engine.backends.tensorrt_api import (
     Library,
@@ -158,6 +159,9 @@ def build_plan(
     facts = read_model_file(model)
     if facts.format != "onnx":
         raise ModelError(f"{facts.path}: a plan is built from ONNX, this is {facts.format}: export it as ONNX first")
+    obstacle = model_obstacle(facts, trt.library)
+    if obstacle is not None:
+        raise ModelError(obstacle)
     prepared = prepare() if prepare else Prepared(with_precision(facts.path, options.precision)[0])
     content = prepared.content
     plan, inputs, outputs = build_serialized(trt, content, facts, options, timing_cache=timing_cache, report=report)

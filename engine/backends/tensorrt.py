@@ -29,6 +29,7 @@ from engine.backends.files import read_model_file
 from engine.backends.plan import PlanFile, distrust_reason
 from engine.backends.plan_build import plan_target
 from engine.backends.plan_cache import refusal
+from engine.backends.plan_model import model_obstacle
 from engine.backends.slots import Slots
 from engine.backends.tensorrt_api import INSTALL, installed_libraries, library_obstacle, load_tensorrt
 from engine.backends.tensorrt_file import MissingPlan, find_plan, library_of, plan_to_run
@@ -39,8 +40,6 @@ from engine.backends.tensorrt_slot import GpuSlot
 from engine.errors import ConfigError, ModelError
 
 logger = logging.getLogger(__name__)
-
-DYNAMICALLY_QUANTISED = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"})
 
 
 @dataclass(frozen=True)
@@ -296,15 +295,9 @@ def unusable_reason(path: Path | None = None) -> str | None:
         return obstacle
     if not available_packages():
         return f"no Python package for CUDA is installed: {CUDA_INSTALL}"
-    return unsupported_model_reason(path) if path is not None and path.suffix.lower() == ".onnx" else None
-
-
-def unsupported_model_reason(path: Path) -> str | None:
-    """Return why TensorRT cannot build a plan of an ONNX file, as far as its operators tell, or None."""
-    found = sorted(DYNAMICALLY_QUANTISED & set(read_model_file(path).operators))
-    if found:
-        return f"{path.name} is quantised dynamically ({', '.join(found)}), which TensorRT does not run"
-    return None
+    if path is None or path.suffix.lower() != ".onnx":
+        return None
+    return model_obstacle(read_model_file(path), installed[0])
 
 
 def _check_image_input(path: Path, first: TensorSpec, image: ImageInput) -> None:

@@ -15,7 +15,9 @@ from engine.backends.files import read_model_file
 from engine.backends.plan import PlanFacts, facts_from_json, facts_to_json, read_plan_file, write_plan_file
 from engine.backends.plan_build import BuildOptions, PlanTarget, file_sha256, parse_batch
 from engine.backends.plan_cache import PlanCache, plan_key, refusal
-from engine.backends.tensorrt import TensorRtBackend, unsupported_model_reason, unusable_reason
+from engine.backends.plan_model import model_obstacle
+from engine.backends.tensorrt import TensorRtBackend, unusable_reason
+from engine.backends.tensorrt_api import Library
 from engine.errors import ConfigError, ModelError
 from tests.backends.fake_gpu import PLAN, plan_facts
 from tests.onnx_models import save_model, save_pixel_model
@@ -137,8 +139,30 @@ def test_a_dynamically_quantised_model_is_left_to_the_processor(tmp_path: Path):
     nodes = [helper.make_node("DynamicQuantizeLinear", ["images"], ["q", "s", "z"])]
     nodes.append(helper.make_node("DequantizeLinear", ["q", "s", "z"], ["out"]))
     path = save_model(tmp_path / "q.onnx", nodes, {"images": (1, 3, 8, 8)}, {"out": (1, 3, 8, 8)})
-    assert "q.onnx is quantised dynamically (DynamicQuantizeLinear)" in str(unsupported_model_reason(path))
-    assert unsupported_model_reason(save_pixel_model(tmp_path / "pixels.onnx")) is None
+    reason = model_obstacle(read_model_file(path), "tensorrt")
+    assert "q.onnx is quantised dynamically (DynamicQuantizeLinear)" in str(reason)
+    assert model_obstacle(read_model_file(save_pixel_model(tmp_path / "pixels.onnx")), "tensorrt_rtx") is None
+
+
+@pytest.mark.parametrize(
+    ("outputs", "library", "is_refused"),
+    [
+        pytest.param({"kept": ("n", 3)}, "tensorrt", True, id="open"),
+        pytest.param({"kept": (1, 300, 6)}, "tensorrt", False, id="padded"),
+        pytest.param({"kept": (1, "n", 6)}, "tensorrt", True, id="open rows"),
+        pytest.param({"kept": (1, 300, 6)}, "tensorrt_rtx", True, id="RTX runs no NMS"),
+    ],
+)
+def test_a_model_that_counts_its_boxes_itself_is_refused_before_it_is_built(
+    tmp_path: Path, outputs: dict[str, tuple[int | str, ...]], library: Library, is_refused: bool
+):
+    nodes = [helper.make_node("NonMaxSuppression", ["images", "images"], ["kept"])]
+    path = save_model(tmp_path / "nms.onnx", nodes, {"images": (1, 3, 8, 8)}, outputs)
+    reason = model_obstacle(read_model_file(path), library)
+    assert (reason is not None) == is_refused
+    if reason is not None:
+        assert "nms.onnx counts its boxes itself (NonMaxSuppression)" in reason
+        assert "export it without NMS (nms=False)" in reason
 
 
 @pytest.mark.parametrize(

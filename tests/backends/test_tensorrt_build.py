@@ -198,6 +198,13 @@ def test_the_header_is_plain_json(tmp_path: Path):
     assert header["framewire_plan"]["precision"] == "fp32"
 
 
+def test_a_model_with_nms_is_refused_with_the_remedy_rather_than_the_libraries_words(tmp_path: Path):
+    nodes = [helper.make_node("NonMaxSuppression", ["images", "images"], ["kept"])]
+    path = save_model(tmp_path / "nms.onnx", nodes, {"images": (1, 8, 4)}, {"kept": ("n", 3)})
+    with pytest.raises(ModelError, match=r"counts its boxes itself \(NonMaxSuppression\).*nms=False"):
+        build_plan(path, tmp_path / "nms.plan", BuildOptions("fp32"), library=RTX)
+
+
 def test_phases_that_repeat_and_nest_never_go_back():
     tree = PhaseTree()
     tree.start("build", None, 2)

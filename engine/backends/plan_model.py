@@ -1,0 +1,35 @@
+"""What in an ONNX file keeps TensorRT from running it, as its operators and shapes tell before a build."""
+
+from __future__ import annotations
+
+from engine.backends.files import ModelFile
+from engine.backends.tensorrt_api import Library
+
+DYNAMICALLY_QUANTISED = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"})
+COUNTING = frozenset({"NonMaxSuppression", "NonZero"})
+"""Operators whose number of results depends on the numbers that they are given."""
+
+
+def model_obstacle(model: ModelFile, library: Library) -> str | None:
+    """Return why `library` cannot run a model here, with the remedy, or None as far as can be told.
+
+    Args:
+        model: an ONNX file.
+        library: TensorRT-RTX runs no such operators; TensorRT does, but outputs must have sizes that are known before.
+    """
+    quantised = sorted(DYNAMICALLY_QUANTISED & set(model.operators))
+    if quantised:
+        return f"{model.path.name} is quantised dynamically ({', '.join(quantised)}), which TensorRT does not run"
+    counting = sorted(COUNTING & set(model.operators))
+    if not counting or (library == "tensorrt" and not _has_open_results(model)):
+        return None
+    return (
+        f"{model.path.name} counts its boxes itself ({', '.join(counting)}), so that the size of its result depends on "
+        f"the image: export it without NMS (nms=False), duplicates are suppressed here"
+    )
+
+
+def _has_open_results(model: ModelFile) -> bool:
+    """Return whether an output leaves open more than the batch, or that where the input fixes it."""
+    has_open_batch = model.inputs[0].shape[:1] == (None,)
+    return any(None in spec.shape[1:] or (spec.shape[:1] == (None,) and not has_open_batch) for spec in model.outputs)
