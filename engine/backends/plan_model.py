@@ -19,7 +19,10 @@ def model_obstacle(model: ModelFile, library: Library) -> str | None:
     """
     quantised = sorted(DYNAMICALLY_QUANTISED & set(model.operators))
     if quantised:
-        return f"{model.path.name} is quantised dynamically ({', '.join(quantised)}), which TensorRT does not run"
+        return (
+            f"{model.path.name} is quantised dynamically ({', '.join(quantised)}), which TensorRT does not run: "
+            f"give the FP32 model, with --precision int8 for INT8"
+        )
     counting = sorted(COUNTING & set(model.operators))
     if not counting or (library == "tensorrt" and not _has_open_results(model)):
         return None

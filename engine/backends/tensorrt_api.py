@@ -184,10 +184,7 @@ def parse_onnx(trt: TensorRt, network: Any, content: bytes, path: str) -> None:
     operators = Counter(error.node_operator() for error in nodes)
     if operators:
         listed = ", ".join(f"{name or 'a node'} ({count} times)" for name, count in operators.most_common(6))
-        hint = ""
-        if any(name in operators for name in ("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")):
-            hint = ": it is quantised dynamically; give the FP32 model with --precision int8"
-        raise ModelError(f"{path}: {trt} does not support {listed}{hint}")
+        raise ModelError(f"{path}: {trt} does not support {listed}")
     reasons = [f"{error.code().name}: {error.desc()}" for error in errors] or [trt.messages.take()]
     raise ModelError(f"{path}: {trt} cannot read it ({'; '.join(reasons)[:400]}): export it again")
 

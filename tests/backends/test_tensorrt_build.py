@@ -100,7 +100,15 @@ def test_an_open_image_size_must_be_said(tmp_path: Path):
 
 
 def test_operators_that_tensorrt_lacks_are_named_with_the_remedy(tmp_path: Path, data_dir: Path):
-    with pytest.raises(ModelError, match=r"does not support .*ConvInteger \(\d+ times\).*give the FP32 model"):
+    model = save_model(
+        tmp_path / "det.onnx",
+        [helper.make_node("Det", ["images"], ["out"])],
+        {"images": (1, 3, 8, 8)},
+        {"out": (1, 3)},
+    )
+    with pytest.raises(ModelError, match=r"TensorRT-RTX .* does not support Det \(1 times\)"):
+        build_plan(model, tmp_path / "a.plan", BuildOptions("fp32"), library=RTX)
+    with pytest.raises(ModelError, match=r"quantised dynamically \(.*ConvInteger.*\).*give the FP32 model"):
         build_plan(data_dir / "models" / "yolov8n_int8.onnx", tmp_path / "a.plan", BuildOptions("fp32"), library=RTX)
 
 
