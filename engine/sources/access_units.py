@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 CODECS = ("h264", "hevc")
@@ -51,8 +52,7 @@ class Unit:
     slices: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What one RTP packet brought.
 
     Attributes:
@@ -101,57 +101,64 @@ class AccessUnits:
         proven = self._pictures >= MIN_PICTURES and self._keyframes >= MIN_KEYFRAMES and self._splits >= MIN_SPLIT
         return self._is_regular and proven
 
-    def add(self, piece: Piece) -> Iterator[Unit]:
-        """Take a piece; yield the pictures that are complete."""
-        begins = self._begins_picture(piece.data)
+    def add(self, piece: Piece) -> list[Unit]:
+        """Take a piece, and return the pictures that are complete."""
+        is_start = piece.data.startswith(_START)
+        begins = is_start and self._begins_picture(piece.data)
         if self._given is not None and self._given.pts == piece.pts and not begins:
             self._add_late(piece)
-            return
+            return []
+        complete = []
         if self._unit is not None and (self._unit.pts != piece.pts or self._is_over(self._unit, begins)):
-            yield from self.rest()
+            complete += self.rest()
         if self._unit is None:
             self._given, self._unit = None, Unit(piece.pts, self._before)
             self._before = bytearray()
         unit = self._unit
+        self._measure(piece.data, is_start)
+        if is_start:
+            self._read_headers(unit, piece.data)
         self._join(unit, piece)
-        if self.is_trusted and unit.slices == self._slices and not self._is_open:
+        if not self._is_open and unit.slices == self._slices and self.is_trusted:
             self._given = unit
-            yield from self.rest()
+            complete += self.rest()
+        return complete
 
-    def rest(self) -> Iterator[Unit]:
-        """Yield what is there: nothing more comes for it."""
+    def rest(self) -> list[Unit]:
+        """Return what is there: nothing more comes for it."""
         unit, self._unit = self._unit, None
         if unit is None:
-            return
+            return []
         self._learn(unit)
-        yield unit
+        return [unit]
 
     def _is_over(self, unit: Unit, begins: bool) -> bool:
         """Return whether a picture ends although what comes has its stream time."""
         return (begins and unit.slices > 0) or len(unit.data) > MAX_BYTES
 
-    def _join(self, unit: Unit, piece: Piece) -> None:
-        self._measure(piece.data)
-        for kind, start in self._kinds(piece.data):
+    def _read_headers(self, unit: Unit, data: bytes) -> None:
+        """Note what begins in a piece: slices, and whether decoding can begin at them."""
+        for kind, start in self._kinds(data):
             if self._is_slice(kind):
                 unit.slices += 1
                 unit.is_keyframe |= kind in _HEVC_KEYFRAMES if self._is_hevc else kind == _H264_IDR
             elif not self._is_hevc and kind == _H264_SEI:
-                unit.is_keyframe |= has_recovery_point(piece.data[start + 1 :])
+                unit.is_keyframe |= has_recovery_point(data[start + 1 :])
+
+    def _join(self, unit: Unit, piece: Piece) -> None:
         unit.data += piece.data
         unit.is_corrupt |= piece.is_corrupt
         unit.waited_ns += piece.waited_ns
         unit.arrived_ns, unit.last = piece.arrived_ns, piece.packet
 
-    def _measure(self, data: bytes) -> None:
+    def _measure(self, data: bytes, is_start: bool) -> None:
         """Note whether the unit in a piece seems to go on in the next one, and whether that was right before."""
-        begins = data.startswith(_START)
-        if not begins:
+        if not is_start:
             self._full = self._full or self._size
             self._check(self._size == self._full, "the pieces of a slice differ in size")
-        self._size = len(data) - self._header if begins else len(data)
-        self._splits += not begins and self._size < self._full
-        self._is_open = self._size == self._full and data.find(_START, len(_START)) < 0
+        self._size = len(data) - self._header if is_start else len(data)
+        self._splits += not is_start and self._size < self._full
+        self._is_open = self._size == self._full and not (is_start and data.find(_START, len(_START)) > 0)
 
     def _learn(self, unit: Unit) -> None:
         """Compare a whole picture with those before."""
@@ -169,7 +176,7 @@ class AccessUnits:
         """Keep what belongs to the next picture; a slice of the one that was given is lost, and ends the trust."""
         kinds = [kind for kind, _ in self._kinds(piece.data)]
         is_slice = any(map(self._is_slice, kinds)) or (not kinds and not self._before)
-        self._measure(piece.data)
+        self._measure(piece.data, piece.data.startswith(_START))
         self._check(not is_slice, "a picture went on after it was taken as complete")
         if not is_slice and len(self._before) < MAX_BYTES:
             self._before += piece.data
@@ -195,7 +202,9 @@ class AccessUnits:
 
     def _kinds(self, data: bytes) -> Iterator[tuple[int, int]]:
         """Yield kind and place of the header of each unit that begins in a piece."""
-        place = 0 if data.startswith(_START) else -1
+        if not data.startswith(_START):
+            return
+        place = 0
         while place >= 0 and place + len(_START) < len(data):
             place += len(_START)
             yield (data[place] >> 1 & 0x3F if self._is_hevc else data[place] & 0x1F), place

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -163,7 +162,7 @@ def test_a_slice_behind_a_picture_that_was_given_ends_the_trust() -> None:
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 @pytest.mark.parametrize("options", ["", ":slices=4"])
 def test_pictures_of_one_stream_time_stay_apart(codec: str, options: str) -> None:
-    pieces = [replace(piece, pts=0) for piece in pieces_of(pictures(codec, options), codec, filled)]
+    pieces = [piece._replace(pts=0) for piece in pieces_of(pictures(codec, options), codec, filled)]
     found, _, _ = put_together(pieces, codec)
     assert len(found) == COUNT
     assert b"".join(unit.data for unit in found) == b"".join(piece.data for piece in pieces)
