@@ -24,7 +24,8 @@ from pipelines.build import (
     named_sources,
     tiled,
 )
-from pipelines.config import Config, DetectorConfig, assign, load_config, validated
+from pipelines.config import Config, DetectorConfig
+from pipelines.config_file import assign, load_config, validated
 
 logger = logging.getLogger(__name__)
 FIXED = ("second_stage", "tracker", "pipeline", "publish", "control", "output")

@@ -86,7 +86,7 @@ def check(
 ) -> None:
     """Validate a configuration, its model file and its file sources, without running it."""
     from pipelines.build import build_pipeline
-    from pipelines.config import load_config
+    from pipelines.config_file import load_config
 
     loaded = load_config(config, {}, setting or [])
     pipeline = build_pipeline(loaded)
@@ -114,7 +114,7 @@ def bench(
     from engine.assets import demo_clip
     from pipelines.benchmark import benchmark
     from pipelines.benchmark_stages import benchmark_stages
-    from pipelines.config import load_config
+    from pipelines.config_file import load_config
 
     overrides: dict[str, Any] = {
         "detector.model": model,
@@ -138,7 +138,7 @@ def bench(
 def _run(config_path: str | None, overrides: dict[str, Any], settings: list[str], as_json: bool) -> NoReturn:
     with Interrupt() as interrupt:
         from pipelines.build import build_pipeline
-        from pipelines.config import load_config
+        from pipelines.config_file import load_config
         from pipelines.plan_rebuild import PlanRebuild
 
         config = load_config(config_path, overrides, settings)

@@ -31,7 +31,7 @@ def detect(
     """Detect on images and print what was found."""
     from engine.data import SourceInfo
     from pipelines.build import build_detector
-    from pipelines.config import load_config
+    from pipelines.config_file import load_config
     from pipelines.detect_images import detect_to_files
 
     overrides: dict[str, Any] = {
@@ -89,7 +89,7 @@ def eval_track(
     if pred is not None:
         console.show(evaluate_mot(gt, pred).as_dict(), as_json=as_json)
         return
-    from pipelines.config import load_config
+    from pipelines.config_file import load_config
     from pipelines.evaluate_clip import evaluate_clip
 
     overrides: dict[str, Any] = {
@@ -128,7 +128,7 @@ def eval_detect(
 
 def _detector_options(settings: list[str] | None) -> dict[str, Any]:
     """Return the checked keys of `detector:` that were given and that a scored model can have."""
-    from pipelines.config import load_config
+    from pipelines.config_file import load_config
 
     config = load_config(None, {}, [f"detector.{text}" for text in settings or []])
     options = config.detector.model_dump(exclude_unset=True)

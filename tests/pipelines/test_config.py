@@ -12,7 +12,8 @@ import pytest
 from engine.errors import ConfigError
 from engine.sources.options import SourceOptions
 from pipelines.build import NOT_OPTIONS
-from pipelines.config import Config, SourceConfig, load_config, preset_names
+from pipelines.config import Config, SourceConfig
+from pipelines.config_file import load_config, preset_names
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -27,7 +27,8 @@ from engine.detection.model import inspect_model
 from engine.errors import ModelError
 from engine.protocols import Detector
 from pipelines.build import build_detector, build_pipeline
-from pipelines.config import Config, validated
+from pipelines.config import Config
+from pipelines.config_file import validated
 from pipelines.detect_and_publish import summary
 from pipelines.plan_child import missing_from_request, request_from_missing
 from pipelines.plan_rebuild import PlanBuild, PlanRebuild
