@@ -13,7 +13,6 @@ from engine.sources.options import SourceOptions
 
 DEFAULT_PUBLISH = "tcp://127.0.0.1:5555"
 
-
 _DEFAULT = SourceOptions()
 
 
