@@ -56,6 +56,11 @@ class Target:
     keyframes_only: bool = False
     decoders: tuple[str, ...] = ("cpu",)
 
+    @property
+    def read_limit_ns(self) -> float:
+        """Limit for each frame of a live stream in nanoseconds, infinite without one."""
+        return (self.read_timeout_s or float("inf")) * NS_PER_S
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -104,14 +109,19 @@ def packets_in_time(container: Any, stream: Any, target: Target) -> Iterator[Any
     Raises:
         av.error.FFmpegError, OSError: it cannot be read, or a live one sent nothing within its limit.
     """
-    limit_ns = (target.read_timeout_s or float("inf")) * NS_PER_S
+    limit_ns = target.read_limit_ns
     asked_ns = time.monotonic_ns()
     for packet in container.demux(stream):
         if target.live and time.monotonic_ns() - asked_ns >= limit_ns:
             # out of time, FFmpeg hands out the beginning of a frame and would wait once more
-            raise TimeoutError(f"no frame within {target.read_timeout_s:g} s")
+            raise out_of_time(target)
         yield packet
         asked_ns = time.monotonic_ns()
+
+
+def out_of_time(target: Target) -> TimeoutError:
+    """Return the error of a live stream that brought no frame within its limit."""
+    return TimeoutError(f"no frame within {target.read_timeout_s:g} s")
 
 
 class VideoReader:
@@ -144,6 +154,7 @@ class VideoReader:
         self._decoded = 0
         self._damaged = False
         self._whole_ns = 0
+        self._unit_ns = time.monotonic_ns()
         self.packets = 0
         self.failure: Exception | None = None
 
@@ -263,6 +274,10 @@ class VideoReader:
             found = units.add(Piece(bytes(packet), packet.pts, waited_ns, now_ns, packet.is_corrupt, packet))
         else:
             found = units.rest()
+        if found or not packet.size:
+            self._unit_ns = now_ns
+        elif self._target.live and now_ns - self._unit_ns >= self._target.read_limit_ns:
+            raise out_of_time(self._target)  # a camera that sends a little now and then, and never a whole frame
         for unit in found:
             self._note_arrival(unit.last, unit.waited_ns, unit.arrived_ns)
             yield _packet_from(unit)

@@ -11,6 +11,7 @@ import pytest
 from engine.data import Frame
 from engine.errors import SourceError
 from engine.sources.open import open_source
+from tests.faults.proxy import FaultProxy
 from tests.media import Recorder
 from tests.rtsp_server import RtspServer
 
@@ -116,5 +117,25 @@ def test_a_server_that_freezes_is_stalled_and_goes_on(serve: Serve) -> None:
     server.resume()
     assert recorder.wait_for("live", 2).stream_epoch == 0, "the connection was kept"
     source.interrupt()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("reader", ["thread", "process"])
+def test_a_camera_that_drips_and_completes_no_frame_is_connected_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    monkeypatch.setattr("tests.faults.proxy._CHUNK", 1000)
+    proxy = FaultProxy(serve(size="640x480", pattern="snow", kbps=8000).port)
+    source = open_source(f"rtsp://127.0.0.1:{proxy.port}/stream", reader=reader, read_timeout_s=1.0)
+    recorder = Recorder()
+    source.attach(recorder)
+    thread = threading.Thread(target=lambda: [None for _ in source])
+    thread.start()
+    recorder.wait_for("live")
+    proxy.bytes_per_s = 4000  # a frame takes seconds, its parts come every 0.25 s
+    recorder.wait_for("offline")
+    source.interrupt()
+    proxy.close()
     thread.join(10)
     assert not thread.is_alive()
