@@ -14,6 +14,7 @@ from engine.detection.heads.family import Layout
 from engine.detection.letterbox import fit, source_from_target
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "heads"
+AUTHORS = GOLDEN.parent / "authors"
 TASKS = {"yolo_pose": "pose", "yolo_obb": "obb"}
 
 
@@ -60,3 +61,31 @@ def test_boxes_are_those_of_the_exporter(path: Path) -> None:
 def sort(columns: Any) -> np.ndarray:
     """An order that rounding does not change: class, then place."""
     return np.lexsort((columns["xyxy"][:, 1].round(), columns["xyxy"][:, 0].round(), columns["class_id"]))
+
+
+@pytest.mark.parametrize("path", sorted(AUTHORS.glob("*.npz")), ids=lambda path: path.stem)
+def test_boxes_are_those_of_the_authors_postprocess(path: Path) -> None:
+    """Made by `tools/compare_with_authors.py`."""
+    golden = np.load(path)
+    outputs = [golden[f"output_{index}"] for index in range(len(golden["names"]))]
+    specs = [
+        TensorSpec(str(name), tuple(output.shape), output.dtype.name)
+        for name, output in zip(golden["names"], outputs, strict=True)
+    ]
+    rows, columns = golden["size_hw"].tolist()
+    layout = Layout(tuple(specs), (rows, columns), {}, "", int(golden["classes"]))
+    family = choose_family(layout)
+    assert family.name == str(golden["family"])
+    head = family.build(layout)
+    height, width = golden["image_hw"].tolist()
+    box = fit((width, height), (columns, rows), family.anchor)
+    found = head.find(outputs, 0, float(golden["score_threshold"]))
+    found = found.rows(found.class_id >= 0)
+    kept = found.rows(head.suppress(found, family.iou_threshold))
+    ours = {"xyxy": source_from_target(kept.xyxy, box), "score": kept.score, "class_id": kept.class_id}
+    assert len(kept) == len(golden["score"]) >= 50
+    order, theirs_order = sort(ours), sort(golden)
+    for column in ours:
+        np.testing.assert_allclose(
+            ours[column][order], golden[column][theirs_order], atol=2e-2 if column == "xyxy" else 1e-4
+        )
