@@ -115,7 +115,11 @@ def read_metadata_yaml(path: Path) -> dict[str, Any]:
         return {}
     if path.stat().st_size > MAX_YAML_BYTES:
         raise ModelError(f"{path}: more than 256 KiB: expected the exporter's short list of facts")
-    text = path.read_text(encoding="utf-8", errors="replace")
+    return parse_metadata_yaml(path.read_text(encoding="utf-8", errors="replace"), path)
+
+
+def parse_metadata_yaml(text: str, path: Path) -> dict[str, Any]:
+    """Return the keys and values of YAML, JSON or a Python literal of plain values. Raises `ModelError`."""
     if _is_deep(text):
         raise ModelError(f"{path}: nested deeper than {MAX_YAML_DEPTH} levels: expected the exporter's list of facts")
     try:
