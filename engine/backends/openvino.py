@@ -20,6 +20,8 @@ from engine.optional import require
 
 EXACT_CLASSES = 256
 """More classes than this would not be exact as numbers where the arithmetic is bf16."""
+BROKEN = (RuntimeError, ValueError, OverflowError, MemoryError)
+"""What OpenVINO raises for a bad file: names that are no text and numbers that are no sizes among it."""
 INSTALL_HINT = "pip install openvino, or choose --backend onnxruntime"
 
 
@@ -45,7 +47,7 @@ class OpenVinoBackend:
         openvino = require("openvino", hint=INSTALL_HINT)
         try:
             self._compile(openvino)
-        except RuntimeError as error:
+        except BROKEN as error:
             raise ModelError(f"{self._path}: OpenVINO cannot load it: {_reason(error)}") from error
 
     def _compile(self, openvino: Any) -> None:
@@ -138,7 +140,7 @@ def read_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ..
     try:
         model = openvino.Core().read_model(str(path))
         return _specs(model.inputs, "input"), _specs(model.outputs, "output")
-    except RuntimeError as error:
+    except BROKEN as error:
         raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from error
 
 
