@@ -7,8 +7,9 @@ is demuxed without that parser (`fflags=noparse`), and the pieces are put togeth
 Which piece is the last is marked in RTP, but FFmpeg does not pass the mark on. Two things tell it nevertheless: all
 pieces of a slice but the last are of one size, which fills a packet (RFC 6184 and 7798 do not ask for it; encoders do
 it), and cameras cut each picture into the same number of slices. Both are first observed, and trusted only if they have
-held without exception; after one exception, pictures of this connection are complete when the next one begins, as for
-FFmpeg. The time of arrival is right in both cases. Imports no numpy.
+held without exception; of a slow camera for a few seconds only, for its pictures would be too old to use until then.
+After one exception, pictures of this connection are complete when the next one begins, as for FFmpeg. The time of
+arrival is right in both cases. Imports no numpy.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ CODECS = ("h264", "hevc")
 NO_PARSER = "+noparse"  # behind other flags of FFmpeg
 MIN_PICTURES, MIN_KEYFRAMES, MIN_SPLIT = 25, 2, 3  # observed without exception before anything is trusted
 MAX_BYTES = 1 << 25  # of one picture: whatever comes, memory is bounded
+SLOW_PICTURES, SLOW_SPLIT, SLOW_NS, SLOW_INTERVAL_NS = 4, 1, 2_500_000_000, 120_000_000  # the same for slow cameras
 _START = b"\x00\x00\x00\x01"
 _H264_SLICES, _H264_IDR, _H264_SEI, _RECOVERY_POINT = range(1, 6), 5, 6, 6
 _HEVC_SLICES, _HEVC_KEYFRAMES = range(32), range(16, 24)
@@ -93,13 +95,22 @@ class AccessUnits:
         self._is_open = False  # whether the unit at hand goes on in the next piece, as it seems
         self._first: int | None = None  # slices of the first picture, which may lack some
         self._slices = self._pictures = self._keyframes = self._splits = 0
+        self._began_ns = self._lasted_ns = 0  # arrival of the first picture, and time from there to the last
         self._is_regular = True
 
     @property
     def is_trusted(self) -> bool:
         """Whether a picture is given as soon as it seems complete."""
         proven = self._pictures >= MIN_PICTURES and self._keyframes >= MIN_KEYFRAMES and self._splits >= MIN_SPLIT
-        return self._is_regular and proven
+        return self._is_regular and (proven or self._is_slow())
+
+    def _is_slow(self) -> bool:
+        """Whether a picture waits long for the next one, and as much was observed as can be waited for."""
+        return (
+            self._pictures >= SLOW_PICTURES
+            and self._splits >= SLOW_SPLIT
+            and self._lasted_ns >= max(SLOW_NS, self._pictures * SLOW_INTERVAL_NS)
+        )
 
     def add(self, piece: Piece) -> list[Unit]:
         """Take a piece, and return the pictures that are complete."""
@@ -162,6 +173,8 @@ class AccessUnits:
 
     def _learn(self, unit: Unit) -> None:
         """Compare a whole picture with those before."""
+        self._began_ns = self._began_ns or unit.arrived_ns
+        self._lasted_ns = unit.arrived_ns - self._began_ns
         self._pictures += 1
         self._keyframes += unit.is_keyframe
         if self._first is None:

@@ -75,12 +75,14 @@ def ragged(unit: bytes, codec: str) -> list[bytes]:
     return [START + unit[:header] + chunks[0], *chunks[1:]] if chunks else [START + unit]
 
 
-def pieces_of(coded: Sequence[Coded], codec: str, cut: Cut) -> list[Piece]:
-    """Return what FFmpeg hands out; pictures are 40 ms apart, pieces 1 ms."""
+def pieces_of(coded: Sequence[Coded], codec: str, cut: Cut, interval_ns: int = 40_000) -> list[Piece]:
+    """Return what FFmpeg hands out; pieces are 1 ns apart."""
     found = []
     for number, units in enumerate(coded):
         data = [piece for unit in units for piece in cut(unit, codec)]
-        found += [Piece(each, number, arrived_ns=40_000 * number + at, packet=at) for at, each in enumerate(data)]
+        found += [
+            Piece(each, number, arrived_ns=interval_ns * number + at + 1, packet=at) for at, each in enumerate(data)
+        ]
     return found
 
 
@@ -107,6 +109,23 @@ def test_pictures_are_given_when_their_last_piece_comes(codec: str, options: str
     early = [unit for unit in found if moments.get(unit.pts) == unit.arrived_ns]
     assert len(early) > 0.8 * (COUNT - max(MIN_PICTURES, MIN_KEYFRAMES * GOP))
     assert [unit.pts for unit in found if unit.is_keyframe] == list(range(0, COUNT, GOP))
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize(("fps", "waits"), [(1, 4), (5, 14), (10, MIN_PICTURES), (25, MIN_PICTURES)])
+def test_a_slow_camera_is_trusted_after_a_few_seconds(codec: str, fps: int, waits: int) -> None:
+    pieces = pieces_of(pictures(codec), codec, filled, 1_000_000_000 // fps)
+    found, moments, _ = put_together(pieces, codec)
+    late = [unit.pts for unit in found if moments.get(unit.pts) != unit.arrived_ns]
+    assert late[:waits] == list(range(waits))
+    assert set(late[waits:]) <= {COUNT - 1}, "the last one has no successor that could have begun"
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_a_slow_camera_with_packets_that_are_not_filled_is_not_trusted_for_long(codec: str) -> None:
+    found, _, units = put_together(pieces_of(pictures(codec), codec, ragged, 10**9), codec)
+    assert not units.is_trusted
+    assert len(found) == COUNT
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
