@@ -273,6 +273,8 @@ def _fill_profile(profile: Any, network: Any, options: BuildOptions) -> bool:
             continue
         needed = True
         bounds = [_concrete(tensor.name, shape, batch, options.size_hw) for batch in options.batch]
+        if -1 in shape[1:]:  # one image size: said in the network, the sizes of its outputs are known too
+            tensor.shape = (shape[0], *bounds[0][1:])
         profile.set_shape(tensor.name, *bounds)
     return needed
 

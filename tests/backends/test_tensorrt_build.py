@@ -96,7 +96,7 @@ def test_an_open_image_size_must_be_said(tmp_path: Path):
         build_plan(model, tmp_path / "a.plan", BuildOptions("fp32"), library=RTX)
     built = build_plan(model, tmp_path / "a.plan", BuildOptions("fp32", (1, 1, 2), (16, 16)), library=RTX)
     assert built.facts is not None
-    assert built.facts.inputs[0].shape == (None, 3, None, None)
+    assert built.facts.inputs[0].shape == (None, 3, 16, 16), "what was built, not what the model left open"
 
 
 def test_operators_that_tensorrt_lacks_are_named_with_the_remedy(tmp_path: Path, data_dir: Path):
