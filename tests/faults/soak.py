@@ -16,7 +16,7 @@ from typing import Any
 from tests.faults.lab import is_accounted
 from tests.faults.proxy import FaultProxy
 from tests.freshness.ages import Ages, Part
-from tests.freshness.engine_process import EngineProcess, frames
+from tests.freshness.engine_process import EngineProcess, watch
 from tests.freshness.growth import WARM_UP, Growth, Slope
 from tests.rtsp_server import RtspServer
 
@@ -128,12 +128,7 @@ def soak(
         engine = stack.enter_context(EngineProcess({f"cam{n}": camera.url for n, camera in enumerate(held)}))
         subscriber = stack.enter_context(engine.subscriber())
         growth = Growth(engine.pid)
-        for message in frames(subscriber, seconds):
-            if message is not None:
-                ages.add(message.latency_ms)
-                continue
-            growth.sample()
-            now, rss_mb = growth.samples[-1][:2]
+        for now, rss_mb in watch(subscriber, growth, ages, seconds):
             if name := mishaps.play(now):
                 say(f"{now:6.0f} s  {name}  engine {rss_mb:.1f} MB")
         mishaps.end()

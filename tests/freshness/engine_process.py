@@ -17,6 +17,8 @@ import psutil
 
 from engine.subscriber import NoMessageError, Subscriber
 from engine.wire import FrameMessage
+from tests.freshness.ages import Ages
+from tests.freshness.growth import Growth
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()", "run", "--json"]
@@ -112,6 +114,17 @@ def frames(subscriber: Subscriber, seconds: float) -> Iterator[FrameMessage | No
         if time.monotonic() >= pause_due:
             pause_due += 1.0
             yield None
+
+
+def watch(subscriber: Subscriber, growth: Growth, ages: Ages, seconds: float) -> Iterator[tuple[float, float]]:
+    """Note ages and samples for so many seconds; yield seconds since the start and the engine's MB, once a second."""
+    for message in frames(subscriber, seconds):
+        if message is not None:
+            ages.add(message.latency_ms)
+            continue
+        growth.sample()
+        elapsed_s, rss_mb = growth.samples[-1][:2]
+        yield elapsed_s, rss_mb
 
 
 def free_port() -> int:

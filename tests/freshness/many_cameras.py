@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.faults.lab import is_accounted
 from tests.freshness.ages import Ages, Part
-from tests.freshness.engine_process import EngineProcess, frames
+from tests.freshness.engine_process import EngineProcess, watch
 from tests.freshness.growth import Growth, Slope
 
 
@@ -61,14 +61,10 @@ def many_cameras(
     ages, due = Ages(), part_s
     with EngineProcess(uris, *settings, model=model) as engine, engine.subscriber() as subscriber:
         growth = Growth(engine.pid)
-        for message in frames(subscriber, seconds):
-            if message is not None:
-                ages.add(message.latency_ms)
-                continue
-            growth.sample()
-            if growth.samples[-1][0] >= due:
+        for now, rss_mb in watch(subscriber, growth, ages, seconds):
+            if now >= due:
                 due += part_s
-                say(f"{growth.samples[-1][0]:5.0f} s  {ages.parts(part_s)[-1]}, engine {growth.samples[-1][1]:.1f} MB")
+                say(f"{now:5.0f} s  {ages.parts(part_s)[-1]}, engine {rss_mb:.1f} MB")
         summary = engine.end()
     if csv is not None:
         growth.save(csv)
