@@ -20,6 +20,7 @@ from engine.errors import ConfigError
 from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import Gap, NoMessageError, Subscriber, subscribe
 from engine.wire import FrameMessage, HeartbeatMessage, Message, VersionError, encode, topic_of
+from tests.patience import AT_ONCE_S
 from tests.wire.samples import RUN, SAMPLES, UTC_NS, packet, status
 
 CLIENTS = Path(__file__).resolve().parents[1] / "docs" / "clients"
@@ -143,9 +144,9 @@ def test_closing_from_another_thread_ends_a_waiting_iteration(free_port: int) ->
     thread.start()
     started = time.monotonic()
     subscriber.close()
-    thread.join(5)
+    thread.join(AT_ONCE_S)
     assert not thread.is_alive()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < AT_ONCE_S
     assert received == []
     assert subscriber.receive() is None
     subscriber.close()

@@ -16,6 +16,7 @@ from engine.sinks.video import VideoWriter
 from engine.sinks.zmq import ZmqPublisher
 from engine.sources.options import SourceOptions
 from engine.sources.record import Recordings, record_plan
+from tests.patience import AT_ONCE_S
 from tests.wire.samples import RUN, packet, status
 
 MakeSink = Callable[[Path], Sink]
@@ -88,11 +89,11 @@ def test_states_of_a_source_without_frames_are_accepted(make: MakeSink, tmp_path
 
 
 @every_sink
-def test_closing_in_mid_run_takes_less_than_a_second(make: MakeSink, tmp_path: Path) -> None:
+def test_closing_in_mid_run_waits_for_nobody(make: MakeSink, tmp_path: Path) -> None:
     sink = make(tmp_path)
     sink.open(RUN)
     for seq in range(20):
         sink.write(packet(5, seq=seq))
     started = time.monotonic()
     sink.close()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < AT_ONCE_S
