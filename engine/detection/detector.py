@@ -230,7 +230,7 @@ def _class_mask(names: Sequence[str], classes: Sequence[int] | None) -> NDArray[
 
 def _head_for(facts: ModelFacts, first: TensorSpec) -> Head:
     """Return the head for the first output as the backend gives it: with the class scores merged, or as in the file."""
-    head, rows = facts.head(), facts.file.outputs[0].shape[1:2]
+    head, rows = facts.head(), facts.layout.outputs[0].shape[1:2]
     scores = head.class_scores
     if scores is not None and rows[0] is not None and first.shape[1] == scores.merged(rows[0]):
         return head.merged()

@@ -15,6 +15,7 @@ from engine.detection.coco import COCO_80_FROM_91, COCO_NAMES
 from engine.detection.heads.base import Head
 from engine.detection.heads.families import choose_family
 from engine.detection.heads.family import Color, Family, Layout
+from engine.detection.heads.open_sizes import fill_in
 from engine.detection.heads.tflite import standard_family, standard_layout
 from engine.detection.letterbox import Anchor
 from engine.errors import ConfigError, ModelError
@@ -119,7 +120,7 @@ def _facts(
     size_hw = _size_hw(file.inputs[0], channels, size, facts.image_size(metadata))
     given = tuple(names) if names else facts.class_names(metadata)
     as_in_file = Layout(file.outputs, size_hw, metadata, task, len(given) if given else None)
-    layout = standard_layout(as_in_file) if file.format == "tflite" else as_in_file
+    layout = standard_layout(as_in_file) if file.format == "tflite" else fill_in(as_in_file)
     family = replace(choose_family(layout, head), **given_input)
     if file.format == "tflite":
         family = standard_family(family, as_in_file)

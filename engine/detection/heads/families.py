@@ -64,7 +64,7 @@ def choose_family(layout: Layout, name: str | None = None) -> Family:
     rows, columns = layout.size_hw
     known = "; ".join(f"{family.name} {family.layout}" for family in FAMILIES if layout.task in family.tasks)
     told = f'task "{layout.task}", ' if layout.task else ""
-    raise ModelError(
-        f"{told}outputs {outputs} at {columns} x {rows} fit no known head: "
-        f"{f'name one of {known}' if known else 'no head does this task'}"
-    )
+    remedy = f"name one of {known}" if known else "no head does this task"
+    if all(shape[1:] == (None,) * (len(shape) - 1) for shape in layout.shapes):
+        remedy = "the file leaves their sizes open: export it with simplify=True, or let onnxslim work them out"
+    raise ModelError(f"{told}outputs {outputs} at {columns} x {rows} fit no known head: {remedy}")

@@ -220,13 +220,14 @@ def _keypoints(layout: Layout) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _keypoint_values(layout: Layout) -> int:
+def keypoint_values(layout: Layout) -> int:
+    """Return how many numbers the keypoints of one object are. Raises `ModelError`."""
     keypoints, values = _keypoints(layout)
     return keypoints * values
 
 
 def _pose(layout: Layout) -> Head:
-    return PoseHead(_box_head(layout, _keypoint_values(layout)), *_keypoints(layout))
+    return PoseHead(_box_head(layout, keypoint_values(layout)), *_keypoints(layout))
 
 
 def _obb(layout: Layout) -> Head:
@@ -235,8 +236,8 @@ def _obb(layout: Layout) -> Head:
 
 POSE = Family(
     "yolo_pose", "(b, 4 + classes + keypoints, anchors) or (b, rows, 6 + keypoints)",
-    lambda layout: _fits(layout, 1, _keypoint_values(layout)), _pose,
-    lambda layout: _classes(layout, _keypoint_values(layout)), tasks=("pose",),
+    lambda layout: _fits(layout, 1, keypoint_values(layout)), _pose,
+    lambda layout: _classes(layout, keypoint_values(layout)), tasks=("pose",),
 )  # fmt: skip
 SEGMENT = Family(
     "yolo_segment", "(b, 4 + classes + 32, anchors) or (b, rows, 38), and prototypes (b, 32, h, w)",
