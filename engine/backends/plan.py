@@ -8,13 +8,16 @@ header is a bare plan. Nothing here loads a plan: reading a header is safe, load
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import stat
 import struct
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from engine.errors import ModelError
 FORMAT = 1
 OUR_KEY = "framewire_plan"
 MAX_HEADER_BYTES = 16 << 20
+ABANDONED_S = 3600.0
 PLAN_MAGIC = {b"vtrt": "tensorrt_rtx", b"ftrt": "tensorrt", b"ptrt": "tensorrt"}
 """First bytes of a serialized engine: RTX 1.7, TensorRT 10, TensorRT 8. Used for messages only."""
 
@@ -147,9 +151,10 @@ def _precision_of(metadata: Mapping[str, Any]) -> str:
 
 
 def write_plan_file(path: Path, plan: bytes, facts: PlanFacts, metadata: Mapping[str, Any]) -> None:
-    """Write a plan with its header; the file appears whole or not at all."""
+    """Write a plan with its header; the file appears whole or not at all, and what killed builds left goes."""
     header = json.dumps({**metadata, OUR_KEY: facts_to_json(facts)}, ensure_ascii=False).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -160,6 +165,14 @@ def write_plan_file(path: Path, plan: bytes, facts: PlanFacts, metadata: Mapping
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what a process left that was killed while it wrote this plan: writing takes seconds."""
+    for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError):
+            if time.time() - unfinished.stat().st_mtime > ABANDONED_S:
+                unfinished.unlink()
 
 
 def facts_to_json(facts: PlanFacts) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +44,17 @@ def test_a_header_comes_back_as_it_was_written(tmp_path: Path):
     assert found.metadata == {"names": "{0: 'person'}", "stride": "32"}
     assert found.plan() == PLAN
     assert [entry.name for entry in path.parent.iterdir()] == ["model.plan"]
+
+
+def test_what_a_killed_build_left_goes_with_the_next_one(tmp_path: Path):
+    left, under_way, other = tmp_path / ".m.plan.a1", tmp_path / ".m.plan.b2", tmp_path / ".n.plan.c3"
+    for each in (left, under_way, other):
+        each.write_bytes(b"half of a plan")
+    long_ago = time.time() - 2 * 3600
+    os.utime(left, (long_ago, long_ago))
+    os.utime(other, (long_ago, long_ago))
+    write_plan_file(tmp_path / "m.plan", PLAN, plan_facts(), {})
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".m.plan.b2", ".n.plan.c3", "m.plan"]
 
 
 def test_a_plan_describes_itself_without_tensorrt(tmp_path: Path):
