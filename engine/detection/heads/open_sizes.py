@@ -24,6 +24,7 @@ def fill_in(layout: Layout) -> Layout:
     if not is_open or told.get("author") != "Ultralytics" or layout.class_count is None:
         return layout
     first = layout.outputs[0]
+    sizes: tuple[int | None, ...]
     if _is_finished(layout):
         sizes = None, 6 + _rest(layout)
     elif layout.says("rtdetr"):
