@@ -49,6 +49,16 @@ def test_yolov5_multiplies_objectness_and_class() -> None:
     assert_found(layout_of([output]), [output], "yolov5", [(1, 0.72, [25, 16, 35, 24])], row=1)
 
 
+def test_yolox_that_decodes_in_inference_must_be_named() -> None:
+    output = np.zeros((1, ANCHORS, 5 + 2), np.float32)
+    output[0, 20] = [30, 20, 10, 8, 0.9, 0.2, 0.8]
+    layout = layout_of([output])
+    assert choose_family(layout).name == "yolox"
+    named = choose_family(layout, "yolox_decoded")
+    assert (named.color, named.anchor, named.iou_threshold) == ("bgr", "top_left", 0.45)
+    assert_rows(named.build(layout).find([output], 0, 0.25), [(1, 0.72, [25, 16, 35, 24])])
+
+
 def distances(*bins: int) -> list[float]:
     """Logits (4 sides x 8 bins) whose expectation is the given bins."""
     logits = np.full((4, 8), -100.0)

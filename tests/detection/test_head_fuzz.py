@@ -27,6 +27,7 @@ CASES: dict[str, Case] = {
     "yolo_obb": ([((1, 8, ANCHORS), "float32")], {}, "obb", ()),
     "yolov5": ([((1, 3 * ANCHORS, 8), "float32")], {}, "", ()),
     "yolox": ([((1, ANCHORS, 8), "float32")], {}, "", ()),
+    "yolox_decoded": ([((1, ANCHORS, 8), "float32")], {"head": "yolox_decoded"}, "", ()),
     "nanodet": ([((cells, size), "float32") for cells in CELLS for size in (80, 32)], {}, "", ()),
     "nanodet_plus": ([((1, ANCHORS + 1, 112), "float32")], {}, "", ()),
     "rtdetr": ([((1, 50, 6), "float32")], {"head": "RTDETRDecoder"}, "", ()),

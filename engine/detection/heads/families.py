@@ -14,7 +14,7 @@ from engine.detection.heads.nanodet import NANODET, NANODET_PLUS
 from engine.detection.heads.objectness import YOLOV5
 from engine.detection.heads.tasks import OBB, POSE, SEGMENT
 from engine.detection.heads.ultralytics import END_TO_END, RAW
-from engine.detection.heads.yolox import YOLOX
+from engine.detection.heads.yolox import YOLOX, YOLOX_DECODED
 from engine.errors import ModelError
 
 FAMILIES: tuple[Family, ...] = (
@@ -30,6 +30,7 @@ FAMILIES: tuple[Family, ...] = (
     NANODET_PLUS,
     YOLOV5,
     YOLOX,
+    YOLOX_DECODED,
     DETR_LOGITS,
     RFDETR,
     TF_DETECTION,

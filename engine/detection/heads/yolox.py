@@ -1,10 +1,13 @@
-"""YOLOX (Ge et al. 2021), as its ONNX export without `--decode_in_inference` writes it.
+"""YOLOX (Ge et al. 2021), as its ONNX export writes it.
 
 One output (b, anchors, 5 + classes): offset x, y, log w, log h, objectness, class scores (both after the sigmoid),
-for the grids of strides 8, 16, 32 one after the other. Score is objectness x class score.
+for the grids of strides 8, 16, 32 one after the other. Score is objectness x class score. With `--decode_in_inference`
+the same shape holds boxes in pixels of the model's frame, which nothing in the file tells: that head must be named.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +15,7 @@ from engine.boxes import xyxy_from_cxcywh
 from engine.detection.heads.base import Candidates, Head, Outputs, candidates
 from engine.detection.heads.family import ONE, Family, Layout
 from engine.detection.heads.grid import STRIDES, STRIDES_P6, anchor_count, grid
+from engine.detection.heads.objectness import ObjectnessHead
 from engine.errors import ModelError
 
 
@@ -58,3 +62,6 @@ YOLOX = Family(
     "yolox", "(b, anchors, 5 + classes) without grid", _fits, _build, _classes,
     color="bgr", std=ONE, anchor="top_left", iou_threshold=0.45,
 )  # fmt: skip
+YOLOX_DECODED = replace(
+    YOLOX, name="yolox_decoded", layout="the same with boxes in pixels", build=lambda _: ObjectnessHead()
+)
