@@ -30,25 +30,32 @@ class Part:
 
 @dataclass
 class Ages:
-    """Moments (monotonic seconds) and ages in ms, in the order in which they came: 16 bytes each."""
+    """Moments (monotonic seconds) and ages in ms, in the order in which they came: 16 bytes each; from any thread."""
 
     moments: array[float] = field(default_factory=lambda: array("d"))
     values: array[float] = field(default_factory=lambda: array("d"))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, age_ms: float, moment: float | None = None) -> None:
         """Note one age."""
-        self.moments.append(time.monotonic() if moment is None else moment)
-        self.values.append(age_ms)
+        with self._lock:  # an array that is being copied cannot grow
+            self.moments.append(time.monotonic() if moment is None else moment)
+            self.values.append(age_ms)
+
+    def _copies(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        with self._lock:
+            return np.array(self.moments), np.array(self.values)
 
     def percentile(self, percent: float) -> float:
         """Return a percentile of all ages, 0 where there is none."""
-        return float(np.percentile(self.values, percent)) if self.values else 0.0
+        _, values = self._copies()
+        return float(np.percentile(values, percent)) if len(values) else 0.0
 
     def parts(self, seconds: float) -> list[Part]:
         """Return the ages of each `seconds`, a rest at the end with the part before it."""
-        if not self.moments:
+        moments, values = self._copies()
+        if not len(moments):
             return []
-        moments, values = np.array(self.moments), np.array(self.values)
         passed = moments - moments[0]
         count = max(int(passed[-1] / seconds + 0.5), 1)
         number = np.minimum((passed / seconds).astype(int), count - 1)
@@ -56,7 +63,7 @@ class Ages:
 
     def share(self, begin: float, end: float) -> Part:
         """Return the ages between two points of the time covered, given as shares of it (0 to 1)."""
-        moments, values = np.array(self.moments), np.array(self.values)
+        moments, values = self._copies()
         passed = (moments - moments[0]) / max(moments[-1] - moments[0], 1e-9)
         return _part(values[(passed >= begin) & (passed <= end)])
 

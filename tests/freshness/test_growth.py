@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -44,6 +45,22 @@ def test_a_real_process_is_sampled() -> None:
     assert rss_mb > 10
     assert threads >= 1
     assert descriptors >= 3
+
+
+def test_ages_are_looked_at_while_more_are_noted() -> None:
+    ages, seen = Ages(), [0]
+
+    def note() -> None:
+        for _ in range(20_000):
+            ages.add(1.0)
+
+    with ThreadPoolExecutor(1) as pool:
+        noting = pool.submit(note)
+        while not noting.done():
+            seen.append(sum(part.count for part in ages.parts(1.0)))
+        noting.result()
+    assert seen == sorted(seen)
+    assert len(ages.values) == 20_000
 
 
 def test_ages_are_told_by_part() -> None:
