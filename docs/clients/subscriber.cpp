@@ -1,5 +1,5 @@
 // Prints detections: g++ -std=c++17 subscriber.cpp -lzmq -o subscriber && ./subscriber [ADDRESS]
-// (Debian: libzmq3-dev for zmq.hpp, nlohmann-json3-dev)
+// (Debian: cppzmq-dev for zmq.hpp, nlohmann-json3-dev)
 #include <iostream>
 #include <map>
 #include <string>

@@ -93,7 +93,7 @@ def test_the_cpp_client_prints_detections(address: str, tmp_path: Path) -> None:
     compiler = needed("g++", "apt-get install g++")
     source = CLIENTS / "subscriber.cpp"
     (tmp_path / "probe.cpp").write_text("#include <nlohmann/json_fwd.hpp>\n#include <zmq.h>\n#include <zmq.hpp>\n")
-    can([compiler, "-std=c++17", "-M", "probe.cpp"], tmp_path, "apt-get install libzmq3-dev nlohmann-json3-dev")
+    can([compiler, "-std=c++17", "-M", "probe.cpp"], tmp_path, "apt-get install cppzmq-dev nlohmann-json3-dev")
     build([compiler, "-std=c++17", "-Wall", "-Werror", str(source), "-lzmq", "-o", "client"], tmp_path)
     check(first_lines([str(tmp_path / "client"), address]))
 
