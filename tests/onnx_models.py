@@ -52,6 +52,18 @@ def save_pixel_model(
     )
 
 
+def save_byte_model(path: Path, side: int = 8) -> Path:
+    """Write a model that takes its images as bytes and returns the mean of each channel."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["means"], axes=[2, 3], keepdims=0),
+    ]
+    model = onnx.load(save_model(path, nodes, {"images": ("batch", 3, side, side)}, {"means": ("batch", 3)}))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    onnx.save(model, str(path))
+    return path
+
+
 def save_constant_model(
     path: Path,
     outputs: Sequence[NDArray[np.float32]],

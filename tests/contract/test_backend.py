@@ -14,7 +14,7 @@ from engine.backends.base import Backend, BackendOptions, ImageInput, Pending, T
 from engine.backends.fake import FakeBackend
 from engine.backends.select import create_backend, unusable_reason
 from engine.errors import ConfigError, ModelError
-from tests.onnx_models import save_pixel_model
+from tests.onnx_models import save_byte_model, save_pixel_model
 
 SIDE = 8
 Make = Callable[[BackendOptions], Backend]
@@ -104,6 +104,20 @@ def test_pixels_become_the_numbers_that_the_model_wants(make: Make, image: Image
     expected = expected_input(batch, image)
     np.testing.assert_allclose(doubled, expected * 2, rtol=1e-5, atol=2e-5)
     np.testing.assert_allclose(means, expected.mean(axis=(2, 3)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_model_that_takes_bytes_gets_them_as_they_are(name: str, tmp_path: Path) -> None:
+    """Its own graph divides by 255; the family's mean and std are for numbers, not for bytes."""
+    if obstacle := unusable_reason(name):
+        pytest.skip(f"backend {name}: {obstacle}")
+    image = ImageInput((SIDE, SIDE), mean=(10.0, 20.0, 30.0))
+    backend = create_backend(name, save_byte_model(tmp_path / "bytes.onnx", SIDE), BackendOptions(image=image))
+    backend.open()
+    pending = backend.submit({"images": np.full((1, SIDE, SIDE, 3), (200, 100, 50), np.uint8)})
+    np.testing.assert_allclose(pending.result()[0], [[50, 100, 200]])
+    pending.release()
+    backend.close()
 
 
 def test_without_an_image_input_it_takes_tensors_as_the_model_has_them(make: Make) -> None:
