@@ -15,6 +15,7 @@ from engine.detection.heads.families import choose_family
 from engine.detection.heads.family import Family, Layout
 from engine.detection.heads.obb import corners_from_cxcywhr, probiou_matrix
 from engine.detection.letterbox import fit
+from engine.errors import ModelError
 from tests.detection.test_heads import Rows, assert_rows, sigmoid
 
 SIDE = 64
@@ -47,6 +48,34 @@ def test_yolov5_multiplies_objectness_and_class() -> None:
     output[1, 100] = [30, 20, 10, 8, 0.9, 0.2, 0.8]
     output[1, 101] = [30, 20, 10, 8, 0.4, 0.5, 0.5]  # 0.4 x 0.5 is below the threshold
     assert_found(layout_of([output]), [output], "yolov5", [(1, 0.72, [25, 16, 35, 24])], row=1)
+
+
+def open_layout(columns: int, classes: int | None, **metadata: Any) -> Layout:
+    return Layout((TensorSpec("output0", (None, None, columns), "float32"),), (SIDE, SIDE), metadata, "", classes)
+
+
+OF_YOLOV5 = {"stride": 32, "names": {0: "cat"}}
+
+
+@pytest.mark.parametrize(
+    ("layout", "family"),
+    [
+        pytest.param(open_layout(85, 80), "yolov5", id="80 names"),
+        pytest.param(open_layout(6, 1, **OF_YOLOV5), "yolov5", id="one class, YOLOv5's metadata"),
+        pytest.param(open_layout(6, 1, **OF_YOLOV5, author="Ultralytics"), "end_to_end", id="Ultralytics"),
+        pytest.param(open_layout(6, 1), "end_to_end", id="one name of the caller's"),
+        pytest.param(open_layout(6, 2, **OF_YOLOV5), "end_to_end", id="two classes in six columns"),
+    ],
+)
+def test_yolov5_with_open_anchors_is_told_by_its_classes(layout: Layout, family: str) -> None:
+    assert choose_family(layout).name == family
+    assert choose_family(layout, "yolov5").name == "yolov5"
+
+
+def test_open_anchors_that_nothing_tells_must_be_named() -> None:
+    with pytest.raises(ModelError, match="fit no known head"):
+        choose_family(open_layout(85, None))
+    assert choose_family(open_layout(85, None), "yolov5").name == "yolov5"
 
 
 def test_yolox_that_decodes_in_inference_must_be_named() -> None:

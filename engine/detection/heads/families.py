@@ -56,7 +56,7 @@ def choose_family(layout: Layout, name: str | None = None) -> Family:
     if name is not None and named is None:
         raise ModelError(f'unknown head "{name}": expected {", ".join(family.name for family in FAMILIES)}')
     if named is not None:
-        if not named.fits(layout):
+        if not named.fits(layout) and not named.fits_named(layout):
             raise ModelError(f"head {named.name} wants {named.layout}: the model has {outputs}")
         return named
     for family in FAMILIES:

@@ -67,6 +67,11 @@ class Layout:
         return any(word in text for word in words)
 
 
+def never(layout: Layout) -> bool:
+    """Return that naming a family opens it to no further outputs."""
+    return False
+
+
 def any_classes(layout: Layout) -> int | None:
     """Return that the outputs do not tell the number of classes."""
     return layout.class_count
@@ -88,6 +93,7 @@ class Family:
         anchor: how a frame lands in the model's frame.
         iou_threshold: the NMS default of the family's own code.
         tasks: which tasks it does; the empty one stands for metadata that do not say.
+        fits_named: whether outputs that could be of several kinds are of this one, once its name is given.
         coco_91: class numbers of unnamed models count as in COCO's own files, with gaps, up to 90.
     """
 
@@ -102,6 +108,7 @@ class Family:
     anchor: Anchor = "center"
     iou_threshold: float = 0.7
     tasks: tuple[str, ...] = ("detect", "")
+    fits_named: Callable[[Layout], bool] = never
     coco_91: bool = False
 
     def image_input(self, size_hw: tuple[int, int], layout: Literal["nchw", "nhwc"]) -> ImageInput:

@@ -1,7 +1,8 @@
 """Classic YOLOv5 and YOLOv7: one output (b, 3 x cells, 5 + classes), decoded by the graph.
 
 Columns are cx, cy, w, h in pixels of the model's frame, objectness and class scores, both after the sigmoid; score
-is their product. As `export.py` of YOLOv5 7.0 and of YOLOv7 (`--grid`) writes it.
+is their product. As `export.py` of YOLOv5 7.0 and of YOLOv7 (`--grid`) writes it; with `--dynamic` the anchors
+are open, and the columns have to tell.
 """
 
 from __future__ import annotations
@@ -29,7 +30,26 @@ class ObjectnessHead(Head):
 
 def _fits(layout: Layout) -> bool:
     shape = layout.single(3)
-    return shape is not None and shape[1] in layout.anchors(per_cell=3) and shape[2] is not None and shape[2] >= 6
+    if shape is None or shape[2] is None or shape[2] < 6:
+        return False
+    return is_open(layout) or shape[1] in layout.anchors(per_cell=3)
+
+
+def is_open(layout: Layout) -> bool:
+    """Whether the only output is (b, ?, 5 + classes), in a file that Ultralytics' exporter did not write.
+
+    With one class that is also an end-to-end output, (b, ?, 6). YOLOv5 writes its stride beside the names: without it,
+    or with names that only the caller gave, the rows are taken for finished ones, unless the head is named.
+    """
+    shape, told = layout.single(3), layout.metadata
+    if not _may_be_open(layout) or shape is None or told.get("author") == "Ultralytics":
+        return False
+    return shape[2] == 5 + (layout.class_count or 0) and (shape[2] > 6 or ("stride" in told and "names" in told))
+
+
+def _may_be_open(layout: Layout) -> bool:
+    shape = layout.single(3)
+    return shape is not None and shape[1] is None and shape[2] is not None and shape[2] >= 6
 
 
 def _classes(layout: Layout) -> int | None:
@@ -39,5 +59,5 @@ def _classes(layout: Layout) -> int | None:
 
 YOLOV5 = Family(
     "yolov5", "(b, 3 x cells, 5 + classes) with objectness", _fits, lambda _: ObjectnessHead(), _classes,
-    iou_threshold=0.45,
+    iou_threshold=0.45, fits_named=_may_be_open,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from engine.backends.base import ClassScores
 from engine.boxes import xyxy_from_cxcywh
 from engine.detection.heads.base import Candidates, Head, NmsFreeHead, Outputs, best_class, candidates
 from engine.detection.heads.family import MAX_QUERIES, Family, Layout
+from engine.detection.heads.objectness import is_open
 
 
 class RawHead(Head):
@@ -77,10 +78,10 @@ def is_raw(layout: Layout) -> bool:
 
 
 def is_end_to_end(layout: Layout) -> bool:
-    """Whether the only output is (b, rows, 6) and not RT-DETR's."""
+    """Whether the only output is (b, rows, 6) and neither RT-DETR's nor a YOLOv5's of one class."""
     shape = layout.single(3)
     few = shape is not None and (shape[1] is None or shape[1] <= MAX_QUERIES)
-    return few and shape is not None and shape[2] == 6 and not layout.says("rtdetr", "rt-detr")
+    return few and shape is not None and shape[2] == 6 and not layout.says("rtdetr", "rt-detr") and not is_open(layout)
 
 
 def _raw_classes(layout: Layout) -> int | None:
