@@ -114,28 +114,51 @@ def detect_to_files(
     Args:
         detector: opened and closed here.
         paths: images and folders of images.
-        save: folder for annotated pictures, named as the images.
+        save: folder for annotated pictures, named as the images; JPEG where OpenCV cannot write their kind.
         jsonl: file for one JSON line per image.
         draw: makes the annotated picture; None takes the engine's overlay.
         progress: called with images done and images in all.
 
     Raises:
-        ConfigError: an image that is not there or cannot be read.
+        ConfigError: an image that is not there or cannot be read, or a picture in the place of an image or of another.
         SinkError: an output that cannot be written.
     """
     files = expand_images(paths)
     results: list[dict[str, Any]] = []
-    folder = Path(save) if save is not None else None
-    paint = draw if draw is not None or folder is None else _overlay()
+    targets = _targets(files, Path(save)) if save is not None else []
+    paint = draw if draw is not None or save is None else _overlay()
     for index, result in enumerate(detect_images(detector, files)):
         results.append(result.as_dict(detector.class_names))
-        if folder is not None and paint is not None:
-            _write(folder / result.path.name, paint(result.frame, result.detections, detector.class_names))
+        if targets and paint is not None:
+            _write(targets[index], paint(result.frame, result.detections, detector.class_names))
         if progress is not None:
             progress(index + 1, len(files))
     if jsonl is not None:
         _write_lines(Path(jsonl), results)
     return results
+
+
+def _targets(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Return where the picture of each image goes.
+
+    Raises:
+        ConfigError: a picture would overwrite an image or another picture.
+    """
+    images = {path.resolve(): path for path in files}
+    source_by_target: dict[Path, Path] = {}
+    targets = []
+    for path in files:
+        target = folder / path.name
+        if not cv2.haveImageWriter(str(target)):
+            target = target.with_suffix(".jpg")
+        place = target.resolve()
+        if place in images:
+            raise ConfigError(f"{target}: would overwrite the image {images[place]}: save to another folder")
+        other = source_by_target.setdefault(place, path)
+        if other.resolve() != path.resolve():
+            raise ConfigError(f"{target}: the picture of both {other} and {path}: save them to folders of their own")
+        targets.append(target)
+    return targets
 
 
 def _overlay() -> Draw:
@@ -157,7 +180,11 @@ def _write(path: Path, picture: Picture) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SinkError(f"{path.parent}: cannot be made: {error.strerror}") from error
-    if not cv2.imwrite(str(path), picture):
+    try:
+        is_written = cv2.imwrite(str(path), picture)
+    except cv2.error as error:
+        raise SinkError(f"{path}: cannot be written: {error.err}") from error
+    if not is_written:
         raise SinkError(f"{path}: cannot be written")
 
 

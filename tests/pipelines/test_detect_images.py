@@ -9,6 +9,7 @@ import pytest
 
 from engine.assets import demo_model
 from engine.data import Detections
+from engine.detection.classic import MotionDetector
 from engine.detection.load import load_detector
 from engine.errors import ConfigError, ModelError, SinkError
 from pipelines.detect_images import detect_to_files, expand_images
@@ -60,6 +61,30 @@ def test_an_output_that_cannot_be_written_is_a_sink_error(data_dir: Path, tmp_pa
     blocked.write_text("in the way")
     with pytest.raises(SinkError, match="cannot be made|cannot be written"):
         detect_to_files(detector(), [data_dir / "images" / "assets" / "bus.jpg"], save=blocked / "pictures")
+
+
+def gray(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(cv2.imencode(".jpg", np.full((40, 60, 3), 90, np.uint8))[1].tobytes())
+    return path
+
+
+def test_no_picture_overwrites_an_image_or_another_picture(tmp_path: Path) -> None:
+    first, second = gray(tmp_path / "a" / "x.jpg"), gray(tmp_path / "b" / "x.jpg")
+    content = first.read_bytes()
+    with pytest.raises(ConfigError, match="would overwrite the image"):
+        detect_to_files(MotionDetector(), [tmp_path / "a"], save=tmp_path / "b" / ".." / "a")
+    with pytest.raises(ConfigError, match="the picture of both"):
+        detect_to_files(MotionDetector(), [first, second], save=tmp_path / "out")
+    assert first.read_bytes() == content
+    assert not (tmp_path / "out").exists()
+    detect_to_files(MotionDetector(), [first, first], save=tmp_path / "out")  # twice the same picture
+
+
+def test_pictures_of_a_kind_that_cannot_be_written_are_jpeg(tmp_path: Path) -> None:
+    images = [gray(tmp_path / "photo"), gray(tmp_path / "scan.jfif"), gray(tmp_path / "own.png")]
+    detect_to_files(MotionDetector(), images, save=tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["own.png", "photo.jpg", "scan.jpg"]
 
 
 def truth(*rows: tuple[float, float, float, float, int]) -> Truth:
