@@ -121,8 +121,9 @@ def _detect_all(
             raise ConfigError(f"{one.image}: not readable as an image: remove or replace it")
         frame = Frame(image, one.image.stem, index, 0, 0)
         started = time.perf_counter()
-        found += detector.detect([frame])
+        [seen] = detector.detect([frame])
         spent_ms.append((time.perf_counter() - started) * 1e3)
+        found.append(Detections(seen.xyxy, seen.score, seen.class_id))  # masks of all images would not fit into memory
         sizes.append((frame.width, frame.height))
         if progress is not None:
             progress(index + 1, len(truth))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 
 from engine.assets import demo_model
-from engine.data import Detections
+from engine.data import Detections, Frame
 from engine.detection.classic import MotionDetector
 from engine.detection.load import load_detector
 from engine.errors import ConfigError, ModelError, SinkError
 from pipelines.detect_images import detect_to_files, expand_images
-from pipelines.evaluate_detect import evaluate_detect, score
+from pipelines.evaluate_detect import _detect_all, evaluate_detect, score
 from pipelines.labels import Truth
 
 
@@ -103,6 +104,22 @@ def test_perfect_boxes_score_one_and_misses_nothing() -> None:
     assert half.per_class["person"].ap50 == pytest.approx(51 / 101)  # recall 0.5: 51 of the 101 points
     assert half.per_class["car"].ap50 == pytest.approx(1)
     assert json.loads(json.dumps(half.as_dict()))["images"] == 2
+
+
+class MaskDetector(MotionDetector):
+    """Finds one object with a mask in each frame."""
+
+    def find(self, frame: Frame) -> Detections:
+        mask = np.ones((1, frame.height, frame.width), bool)
+        return Detections(np.float32([[1, 2, 30, 40]]), np.float32([0.9]), np.int32([0]), {"mask": mask})
+
+
+def test_scoring_keeps_boxes_and_lets_masks_go(tmp_path: Path) -> None:
+    one = truth((1, 2, 30, 40, 0))
+    labels = [replace(one, image=gray(tmp_path / name)) for name in ("a.jpg", "b.jpg")]
+    found, sizes, _ = _detect_all(MaskDetector(), labels, None)
+    assert [(len(each), each.extra) for each in found] == [(1, {})] * 2
+    assert sizes == [(60, 40)] * 2
 
 
 def test_a_broken_model_is_a_model_error(data_dir: Path, tmp_path: Path) -> None:
