@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.backends.files import find_model
 from engine.backends.select import select_backend
 from engine.data import Packet, SourceInfo
 from engine.detection.load import class_ids, load_detector
-from engine.detection.model import inspect_model
 from engine.errors import ConfigError
 from engine.pipeline import Pipeline
 from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
@@ -150,7 +150,7 @@ def _max_batch(options: DetectorConfig, source_count: int) -> int:
     """Return the frames per inference: one of each source, or of each tile; on a CPU larger batches are slower."""
     limit = options.max_batch
     if limit is None:
-        backend, _ = select_backend(inspect_model(model_path(options.model), head=options.head).path, options.backend)
+        backend, _ = select_backend(find_model(model_path(options.model)), options.backend)
         limit = GPU_BATCH if backend == "tensorrt" else 1
     return limit if options.tile else min(limit, max(source_count, 1))
 
