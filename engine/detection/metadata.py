@@ -18,6 +18,7 @@ MAX_DEPTH = 8
 MAX_SIGNS_IN_A_ROW = 2
 MAX_CLASSES = 20_000
 MAX_NAME = 200
+MAX_BITS = 63
 _STRING = re.compile(r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
 _OPERATOR_RUN = re.compile(r"[-+~\s]*[-+~]\s*[-+~]\s*[-+~]|[*/%@<>=!|^&]|\b(?:not|lambda|if|for|await|yield)\b")
 
@@ -41,9 +42,10 @@ def literal(text: str, key: str) -> Any:
     if _OPERATOR_RUN.search(bare):
         return text
     try:
-        return ast.literal_eval(text.strip())
+        value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text
+    return value if _has_sound_numbers(value) else text
 
 
 def _depth(text: str) -> int:
@@ -59,7 +61,24 @@ def _depth(text: str) -> int:
 
 def parse_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return `metadata` with each text turned into the value it holds. Raises `ModelError`."""
-    return {key: literal(value, key) if isinstance(value, str) else value for key, value in metadata.items()}
+    return {key: _parsed(value, key) for key, value in metadata.items()}
+
+
+def _parsed(value: Any, key: str) -> Any:
+    if isinstance(value, str):
+        return literal(value, key)
+    if not _has_sound_numbers(value):
+        raise ModelError(f'metadata "{key}" holds a whole number of more than {MAX_BITS} bits: no exporter writes that')
+    return value
+
+
+def _has_sound_numbers(value: Any) -> bool:
+    """Return whether each whole number fits into an array; of longer ones Python may even refuse to make a text."""
+    if isinstance(value, int):
+        return value.bit_length() <= MAX_BITS
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    return not isinstance(value, (list, tuple, set)) or all(_has_sound_numbers(entry) for entry in value)
 
 
 def class_names(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.detection import metadata
+from engine.detection.model import inspect_model
 from engine.errors import ModelError
+from tests.onnx_models import save_constant_model
 
 
 @pytest.mark.parametrize(
@@ -25,6 +30,8 @@ from engine.errors import ModelError
         pytest.param("9**9**9", "9**9**9", id="a power stays text"),
         pytest.param("'a' * 10**9", "'a' * 10**9", id="a product stays text"),
         pytest.param("-" * 5000 + "1", "-" * 5000 + "1", id="many signs stay text"),
+        pytest.param("[640, 0x" + "f" * 5000 + "]", "[640, 0x" + "f" * 5000 + "]", id="a huge number stays text"),
+        pytest.param("{1e9: 9223372036854775807}", {1e9: 2**63 - 1}, id="64 bits"),
         pytest.param("(" * 8 + "1" + ")" * 8, 1, id="nested within the limit"),
     ],
 )
@@ -43,6 +50,23 @@ def test_texts_become_the_values_that_they_hold(text: str, value: Any) -> None:
 def test_texts_beyond_the_limits_are_refused(text: str) -> None:
     with pytest.raises(ModelError, match='metadata "names"'):
         metadata.literal(text, "names")
+
+
+@pytest.mark.parametrize("wrap", [lambda n: n, lambda n: [1, (n,)], lambda n: {n: 1}, lambda n: {"a": {"b": -n}}])
+def test_huge_numbers_in_a_table_are_refused(wrap: Callable[[int], Any]) -> None:
+    with pytest.raises(ModelError, match='"imgsz" holds a whole number'):
+        metadata.parse_metadata({"imgsz": wrap(1 << 20_000)})
+
+
+@pytest.mark.parametrize("key", ["imgsz", "head", "description", "names", "anchors", "kpt_shape", "stride", "task"])
+@pytest.mark.parametrize("text", ["{}", "[{}, 1, 2]", "[[[1, 2], [3, 4], [{}, 6]]]"])
+def test_huge_numbers_in_a_file_are_no_more_than_a_model_error(tmp_path: Path, key: str, text: str) -> None:
+    values = {"task": "pose"} if key == "kpt_shape" else {}
+    outputs = [np.zeros((21, 2, 2) if key == "anchors" else (7, 84), np.float32)]
+    values[key] = text.format("0x" + "f" * 5000)
+    path = save_constant_model(tmp_path / "m.onnx", outputs, metadata=values)
+    with contextlib.suppress(ModelError):
+        inspect_model(path).head()
 
 
 @pytest.mark.parametrize(
