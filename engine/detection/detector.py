@@ -25,6 +25,8 @@ from engine.detection.model import ModelFacts
 from engine.errors import ConfigError, ModelError
 
 MS_PER_NS = 1e-6
+DISAGREEING = (IndexError, ValueError, ZeroDivisionError, cv2.error)
+"""What decoding raises where the sizes of the outputs do not go together, or are not those that the file tells."""
 
 
 class ModelDetector:
@@ -141,10 +143,23 @@ class ModelDetector:
         ordered = [outputs[index] for index in self._order]
         spent["nms"] = 0.0
         found = []
-        for row, box in enumerate(boxes):
-            candidates = self._head.find(ordered, row, score_threshold)
-            found.append(self._detections(candidates, ordered, row, box, spent))
+        try:
+            for row, box in enumerate(boxes):
+                candidates = self._head.find(ordered, row, score_threshold)
+                found.append(self._detections(candidates, ordered, row, box, spent))
+        except DISAGREEING as error:
+            raise ModelError(self._disagreement(ordered, error)) from error
         return found
+
+    def _disagreement(self, outputs: Outputs, error: Exception) -> str:
+        """Return why the outputs cannot be decoded."""
+        specs = zip(self.facts.file.outputs, outputs, strict=True)
+        got = ", ".join(f"{spec.name} {output.shape}" for spec, output in specs)
+        told = ", ".join(map(str, self.facts.file.outputs))
+        return (
+            f"{self.facts.path}: head {self.facts.family.name} cannot decode {got}, where the file tells {told}: "
+            f"name another head, or export the model again ({error})"
+        )
 
     def _detections(
         self, found: Candidates, outputs: Outputs, row: int, box: Letterbox, spent: dict[str, float]

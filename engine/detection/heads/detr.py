@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.boxes import xyxy_from_cxcywh
 from engine.detection.heads.base import Candidates, NmsFreeHead, Outputs, best_class, candidates
-from engine.detection.heads.family import IMAGENET_MEAN, IMAGENET_STD, MAX_QUERIES, Family, Layout
+from engine.detection.heads.family import IMAGENET_MEAN, IMAGENET_STD, MAX_QUERIES, Family, Layout, is_same
 from engine.detection.nms import MAX_KEPT
 
 
@@ -94,7 +94,9 @@ def _raw_classes(layout: Layout) -> int | None:
 
 def _pair_fits(layout: Layout, boxes: str, logits: str) -> bool:
     shapes = dict(zip(layout.names, layout.shapes, strict=True))
-    return set(shapes) >= {boxes, logits} and all(len(shapes[name]) == 3 for name in (boxes, logits))
+    if not set(shapes) >= {boxes, logits} or not all(len(shapes[name]) == 3 for name in (boxes, logits)):
+        return False
+    return is_same(shapes[boxes][1], shapes[logits][1])
 
 
 def _pair_head(layout: Layout, boxes: str, logits: str) -> LogitsHead:

@@ -67,6 +67,11 @@ class Layout:
         return any(word in text for word in words)
 
 
+def is_same(*sizes: int | None) -> bool:
+    """Return whether sizes agree, as far as they are known."""
+    return len(set(sizes) - {None}) <= 1
+
+
 def never(layout: Layout) -> bool:
     """Return that naming a family opens it to no further outputs."""
     return False

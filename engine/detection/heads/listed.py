@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.detection.heads.base import Candidates, NmsFreeHead, Outputs, candidates
-from engine.detection.heads.family import ONE, Family, Layout
+from engine.detection.heads.family import ONE, Family, Layout, is_same
 
 YXYX = (1, 0, 3, 2)
 
@@ -82,6 +82,8 @@ def _positions(layout: Layout, rank: int) -> tuple[int, int, int] | None:
     flat = [i for i, spec in enumerate(layout.outputs) if len(spec.shape) == rank - 1]
     labels = [i for i in flat if layout.outputs[i].dtype.startswith("int")]
     if len(boxes) != 1 or len(flat) != 2 or len(labels) != 1:
+        return None
+    if not is_same(*(layout.shapes[i][rank - 2] for i in (*boxes, *flat))):
         return None
     return boxes[0], labels[0], next(i for i in flat if i != labels[0])
 

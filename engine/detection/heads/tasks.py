@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.backends.base import ClassScores
 from engine.detection.heads.base import Candidates, Head, Outputs, candidates
-from engine.detection.heads.family import MAX_QUERIES, Family, Layout
+from engine.detection.heads.family import MAX_QUERIES, Family, Layout, is_same
 from engine.detection.heads.obb import corners_from_cxcywhr, fast_nms
 from engine.detection.heads.ultralytics import EndToEndHead, RawHead
 from engine.detection.letterbox import Letterbox, points_from_target, source_from_target, unclipped_from_target
@@ -201,6 +201,10 @@ def _fits(layout: Layout, outputs: int, rest: int) -> bool:
     return len(layout.outputs) == outputs and (_is_end_to_end(layout, rest) or _is_raw(layout, rest))
 
 
+def _is_prototypes(shape: tuple[int | None, ...]) -> bool:
+    return len(shape) == 4 and is_same(shape[1], MASK_COEFFICIENTS)
+
+
 def _classes(layout: Layout, rest: int) -> int | None:
     if _is_end_to_end(layout, rest):
         return layout.class_count
@@ -241,7 +245,7 @@ POSE = Family(
 )  # fmt: skip
 SEGMENT = Family(
     "yolo_segment", "(b, 4 + classes + 32, anchors) or (b, rows, 38), and prototypes (b, 32, h, w)",
-    lambda layout: _fits(layout, 2, MASK_COEFFICIENTS) and len(layout.shapes[1]) == 4,
+    lambda layout: _fits(layout, 2, MASK_COEFFICIENTS) and _is_prototypes(layout.shapes[1]),
     lambda layout: SegmentHead(_box_head(layout, MASK_COEFFICIENTS), layout.size_hw),
     lambda layout: _classes(layout, MASK_COEFFICIENTS), tasks=("segment", ""),
 )  # fmt: skip
