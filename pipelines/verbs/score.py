@@ -137,7 +137,12 @@ def _detector_options(settings: list[str] | None) -> dict[str, Any]:
     }
     if refused:
         raise ConfigError(f"--set {min(refused)}: scoring knows the keys that say how the model itself is fed and run")
-    return options
+    if options.get("max_batch", 1) is None:
+        del options["max_batch"]  # what the backend likes, which for one image at a time is 1
+    rebuild = options.pop("rebuild", None)
+    if rebuild == "background":
+        raise ConfigError("--set rebuild=background: scoring waits for its plan: expected foreground or never")
+    return options if rebuild is None else options | {"build_plans": rebuild != "never"}
 
 
 def _tracker(name: str, settings: list[str] | None) -> Any:

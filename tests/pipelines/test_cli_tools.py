@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.assets import demo_model
+from engine.detection.load import load_detector
+from engine.errors import ConfigError
+from pipelines.verbs.score import _detector_options
 from tests.pipelines.test_cli import SYNTHETIC, framewire, start, summary_of
 
 
@@ -103,6 +107,25 @@ def test_bridge_writes_lines_and_tables(tmp_path: Path, free_port: int) -> None:
     finally:
         engine.kill()
         engine.communicate()
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        pytest.param(["rebuild=never"], {"build_plans": False}, id="no plan is built"),
+        pytest.param(["rebuild=foreground"], {"build_plans": True}, id="a plan is built"),
+        pytest.param(["max_batch=null", "depth=null"], {"depth": None}, id="as the backend likes"),
+        pytest.param(["iou_threshold=null"], {"iou_threshold": None}, id="as the model's authors do"),
+    ],
+)
+def test_keys_of_a_scored_model_become_arguments(settings: list[str], options: dict[str, object]) -> None:
+    assert _detector_options(settings) == options
+    load_detector(demo_model(), backend="onnxruntime", **options)  # type: ignore[arg-type]
+
+
+def test_scoring_does_not_start_before_its_plan_is_built() -> None:
+    with pytest.raises(ConfigError, match="expected foreground or never"):
+        _detector_options(["rebuild=background"])
 
 
 @pytest.mark.parametrize(
