@@ -67,8 +67,20 @@ def read_truth(images: Path, labels: Path | None, class_names: Sequence[str]) ->
         class_names: of the model; categories of a COCO file are matched to them by name.
 
     Raises:
-        ConfigError: nothing there, a file that cannot be read, or a category that the model does not know.
+        ConfigError: nothing there, a file that cannot be read, an object of a category that the model does not know, or
+            no object at all.
     """
+    truth = _read(images, labels, class_names)
+    if not any(len(one.class_id) for one in truth):
+        place = labels or "the labels"
+        raise ConfigError(
+            f"{place}: no object on any of {len(truth)} images in {images}: expected text files named as the images, "
+            "or a COCO .json file with objects on them"
+        )
+    return truth
+
+
+def _read(images: Path, labels: Path | None, class_names: Sequence[str]) -> list[Truth]:
     files = find_images(images)
     place = labels if labels is not None else _beside(images, files[0].parent)
     if place.is_dir():
@@ -90,21 +102,33 @@ def _beside(images: Path, folder: Path) -> Path:
 
 def _read_yolo(image: Path, path: Path, classes: int) -> Truth:
     """Return the boxes of one text file; an image without a file has no objects."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = _lines(path) if path.is_file() else []
     rows = [_yolo_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    unknown = [row[0] for row in rows if not 0 <= row[0] < classes]
+    if unknown:
+        raise ConfigError(f"{path}: class {unknown[0]}: the model has classes 0 to {classes - 1}")
     class_id = np.array([row[0] for row in rows], np.int32)
-    if len(rows) and not (class_id.min() >= 0 and class_id.max() < classes):
-        raise ConfigError(f"{path}: class {class_id.max()}: the model has classes 0 to {classes - 1}")
     xyxy = np.array([row[1:] for row in rows], np.float32).reshape(-1, 4)
     return Truth(image, xyxy, class_id, np.zeros(len(rows), bool), normalised=True)
+
+
+def _lines(path: Path) -> list[str]:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}, line {line}: not UTF-8 text: expected class cx cy w h") from error
 
 
 def _yolo_row(line: str, place: str) -> tuple[float, float, float, float, float]:
     try:
         values = [float(value) for value in line.split()]
         class_id, numbers = int(values[0]), np.array(values[1:], np.float32)
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise ConfigError(f"{place}: {line[:60]!r}: expected class cx cy w h") from error
+    if not np.isfinite(numbers).all():
+        raise ConfigError(f"{place}: {line[:60]!r}: expected numbers that are finite")
     if len(numbers) == 4:
         x1, y1, x2, y2 = xyxy_from_cxcywh(numbers[None])[0].tolist()
         return (class_id, x1, y1, x2, y2)
@@ -128,13 +152,16 @@ def _read_coco(files: Sequence[Path], path: Path, class_names: Sequence[str]) ->
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         names = {entry["id"]: Path(entry["file_name"]).name for entry in data["images"]}
-        class_by_category = _classes(data["categories"], class_names)
+        used = {entry["category_id"] for entry in data["annotations"]}
+        class_by_category = _classes([entry for entry in data["categories"] if entry["id"] in used], class_names)
         rows: dict[str, _Rows] = defaultdict(_Rows)
         for entry in data["annotations"]:
             row = rows[names[entry["image_id"]]]
             row.xyxy.append([float(value) for value in entry["bbox"]])
             row.class_id.append(class_by_category[entry["category_id"]])
             row.crowd.append(bool(entry.get("iscrowd", 0)))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
     listed = set(names.values())

@@ -53,12 +53,31 @@ def test_a_polygon_is_the_box_around_it(folder: Path) -> None:
     [
         pytest.param("person 1 2 3 4", "line 1: .*expected class cx cy w h", id="name"),
         pytest.param("0 0.5 0.5 0.5 0.5\n0 1", "line 2: 1 numbers", id="short"),
+        pytest.param("inf 0.5 0.5 0.5 0.5", "line 1: .*expected class cx cy w h", id="infinite class"),
+        pytest.param("1e30 0.5 0.5 0.5 0.5", "class 1.*: the model has classes 0 to 1", id="absurd class"),
+        pytest.param("0 0.5 nan 0.5 0.5", "line 1: .*finite", id="no number"),
+        pytest.param("-1 0.5 0.5 0.5 0.5", "class -1: the model has", id="negative class"),
         pytest.param("2 0.5 0.5 0.5 0.5", "class 2: the model has classes 0 to 1", id="class"),
     ],
 )
 def test_labels_that_cannot_be_read_are_named(folder: Path, text: str, message: str) -> None:
     label(folder, text)
     with pytest.raises(ConfigError, match=message):
+        read_truth(folder, None, NAMES)
+
+
+def test_labels_that_are_no_text_are_named(folder: Path) -> None:
+    (folder / "labels" / "a.txt").write_bytes("0 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.5 0.5 é\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"a\.txt, line 2: not UTF-8"):
+        read_truth(folder, None, NAMES)
+
+
+def test_labels_without_an_object_are_refused(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"empty: no object on any of 2 images"):
+        read_truth(folder, folder / "empty", NAMES)
+    label(folder, "\n")
+    with pytest.raises(ConfigError, match="the labels: no object"):
         read_truth(folder, None, NAMES)
 
 
@@ -84,10 +103,17 @@ def test_coco_labels_are_matched_by_name(folder: Path) -> None:
     assert truth.crowd.tolist() == [False, True]
 
 
+def test_a_category_without_objects_may_be_unknown(folder: Path) -> None:
+    """Roboflow writes one, with the name of the data set."""
+    categories = [{"id": 0, "name": "signs"}, {"id": 3, "name": "Car"}, {"id": 9, "name": "person"}]
+    [truth] = read_truth(folder, coco(folder / "instances.json", categories=categories), NAMES)
+    assert truth.class_id.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"categories": [{"id": 3, "name": "zebra"}]}, "categories zebra are no classes", id="category"),
+        pytest.param({"categories": [{"id": 3, "name": "zebra"}]}, "json: categories zebra are no", id="category"),
         pytest.param({"annotations": [{"image_id": 77}]}, "not a COCO annotation file", id="annotation"),
         pytest.param({"images": [{"id": 1, "file_name": "x.png"}], "annotations": []}, "names none of", id="images"),
     ],
