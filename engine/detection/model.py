@@ -37,7 +37,7 @@ class ModelFacts:
         class_names: by class id.
         size_hw: rows and columns of the model's frame.
         stride: the largest, None where unknown.
-        batch: images per inference, None where the model leaves it open.
+        batch: images per inference, None where the model leaves it open and its outputs tell the images apart.
         image: how pixels become numbers.
         class_map: class id by the number that the model gives, -1 for none; None where they are the same.
     """
@@ -134,7 +134,7 @@ def _facts(
         class_map=class_map(family, layout),
         size_hw=size_hw,
         stride=facts.stride(metadata),
-        batch=file.inputs[0].shape[0],
+        batch=1 if family.is_single else file.inputs[0].shape[0],
         image=family.image_input(size_hw, channels),
     )
 

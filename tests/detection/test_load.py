@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
+from engine.data import Frame
 from engine.detection.load import class_ids, load_detector
 from engine.errors import ConfigError, ModelError
-from tests.onnx_models import save_constant_model
+from tests.onnx_models import save_constant_model, save_model
 
 NAMES = ("person", "bicycle", "traffic light")
 
@@ -42,6 +45,30 @@ def test_an_unknown_class_is_refused_with_what_is_known(given: list[str | int], 
 def test_a_text_in_place_of_a_list_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected a list"):
         class_ids("person", NAMES)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_outputs_without_a_batch_axis_are_of_one_image(tmp_path: Path, backend: str) -> None:
+    """A TorchVision export with an open batch axis: boxes of two images would all be the first one's."""
+    pytest.importorskip(backend)
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "ten"], ["scores"]),
+        helper.make_node("Ceil", ["mean"], ["one"]),
+        helper.make_node("Cast", ["one"], ["labels"], to=TensorProto.INT64),
+        helper.make_node("Unsqueeze", ["mean", "axis"], ["column"]),
+        helper.make_node("Add", ["column", "corners"], ["boxes"]),
+    ]
+    weights = {"ten": np.float32(10), "axis": np.array([1]), "corners": np.float32([[1, 2, 30, 40]])}
+    outputs = {"boxes": ("n", 4), "labels": ("n",), "scores": ("n",)}
+    model = onnx.load(save_model(tmp_path / "tv.onnx", nodes, {"images": ("b", 3, 64, 64)}, outputs, weights))
+    model.graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
+    onnx.save(model, str(tmp_path / "tv.onnx"))
+    frames = [Frame(np.full((64, 64, 3), value, np.uint8), "a", value, 0, 0) for value in (100, 200)]
+    with load_detector(tmp_path / "tv.onnx", backend=backend, max_batch=2) as detector:
+        found = detector.detect(frames)
+    assert detector.max_batch == 1
+    np.testing.assert_allclose([one.xyxy[0, 0] for one in found], [1 + 100 / 255, 1 + 200 / 255], atol=1e-3)
 
 
 @pytest.fixture

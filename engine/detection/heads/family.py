@@ -99,6 +99,7 @@ class Family:
         iou_threshold: the NMS default of the family's own code.
         tasks: which tasks it does; the empty one stands for metadata that do not say.
         fits_named: whether outputs that could be of several kinds are of this one, once its name is given.
+        is_single: whether the outputs tell no image of a batch from another, so that each needs an inference.
         coco_91: class numbers of unnamed models count as in COCO's own files, with gaps, up to 90.
     """
 
@@ -114,6 +115,7 @@ class Family:
     iou_threshold: float = 0.7
     tasks: tuple[str, ...] = ("detect", "")
     fits_named: Callable[[Layout], bool] = never
+    is_single: bool = False
     coco_91: bool = False
 
     def image_input(self, size_hw: tuple[int, int], layout: Literal["nchw", "nhwc"]) -> ImageInput:

@@ -117,7 +117,8 @@ def _tf_detection(layout: Layout) -> ListedHead:
 
 TORCHVISION = Family(
     "torchvision", "boxes (N, 4) in pixels, labels (N), scores (N)",
-    lambda layout: _positions(layout, 2) is not None, _torchvision, anchor="top_left", coco_91=True,
+    lambda layout: _positions(layout, 2) is not None, _torchvision, anchor="top_left", is_single=True,
+    coco_91=True,
 )  # fmt: skip
 LABELS_BOXES_SCORES = Family(
     "labels_boxes_scores", "labels (b, N), boxes (b, N, 4) in pixels, scores (b, N)",
