@@ -50,6 +50,19 @@ def test_yolov5_multiplies_objectness_and_class() -> None:
     assert_found(layout_of([output]), [output], "yolov5", [(1, 0.72, [25, 16, 35, 24])], row=1)
 
 
+@pytest.mark.parametrize(
+    ("shape", "task", "family"),
+    [
+        pytest.param((1, 7, 340), "detect", "yolo", id="boxes"),
+        pytest.param((1, 4 + 1 + 51, 340), "pose", "yolo_pose", id="keypoints"),
+        pytest.param((1, 3 * 340, 8), "", "yolov5", id="YOLOv5"),
+    ],
+)
+def test_models_for_small_objects_have_a_grid_of_stride_4(shape: tuple[int, ...], task: str, family: str) -> None:
+    layout = Layout((TensorSpec("output0", shape, "float32"),), (SIDE, SIDE), {}, task)
+    assert choose_family(layout).name == family
+
+
 def open_layout(columns: int, classes: int | None, **metadata: Any) -> Layout:
     return Layout((TensorSpec("output0", (None, None, columns), "float32"),), (SIDE, SIDE), metadata, "", classes)
 

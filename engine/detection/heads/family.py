@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from engine.backends.base import ImageInput, TensorSpec
 from engine.detection.heads.base import Head
-from engine.detection.heads.grid import STRIDES, STRIDES_P6, anchor_count
+from engine.detection.heads.grid import STRIDES, STRIDES_P2, STRIDES_P6, anchor_count
 from engine.detection.letterbox import Anchor
 from engine.errors import ConfigError
 
@@ -59,7 +59,8 @@ class Layout:
 
     def anchors(self, per_cell: int = 1) -> set[int]:
         """Return the numbers of anchors that grids of the usual strides have at this size."""
-        return {per_cell * anchor_count(self.size_hw, strides) for strides in (STRIDES, STRIDES_P6, STRIDES_TINY)}
+        usual = (STRIDES, STRIDES_P6, STRIDES_P2, STRIDES_TINY)
+        return {per_cell * anchor_count(self.size_hw, strides) for strides in usual}
 
     def says(self, *words: str) -> bool:
         """Return whether the metadata's head or description has one of the words."""

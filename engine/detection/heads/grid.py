@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 STRIDES = (8, 16, 32)
 STRIDES_P6 = (8, 16, 32, 64)
+STRIDES_P2 = (4, 8, 16, 32)
 
 
 def grid(size_hw: tuple[int, int], strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
