@@ -24,19 +24,21 @@ def benchmark_stages(config: Config, wanted: tuple[str, ...] = STAGES, *, frames
     Args:
         config: its first source and its model are used; inference runs in latency mode, one frame at a time.
         wanted: of `STAGES`.
-        frames: how many of the source's first frames.
+        frames: how many of the source's first frames, or `pipeline.max_frames` where that is fewer.
 
     Raises:
-        ConfigError: an unknown stage, a detector without a network, or a source without frames.
+        ConfigError: an unknown stage, a detector without a network or behind tiles, or a source without frames.
     """
     unknown = [stage for stage in wanted if stage not in STAGES]
     if unknown:
         raise ConfigError(f"unknown stage {unknown[0]!r}: expected {', '.join(STAGES)}")
+    if config.detector.tile is not None:
+        raise ConfigError("detector.tile: stages are timed on whole frames, one inference each: leave it out")
     latency = config.detector.model_copy(update={"performance": "latency", "depth": 1, "max_batch": 1})
     detector = build_detector(config.model_copy(update={"detector": latency}), [])
     if not isinstance(detector, ModelDetector):
         raise ConfigError(f"{detector.name} has no stages: give a model file")
-    found = list(islice(build_sources(config)[0], frames + WARM_UP))
+    found = list(islice(build_sources(config)[0], min(frames, config.pipeline.max_frames or frames) + WARM_UP))
     if len(found) <= WARM_UP:
         raise ConfigError(f"the source has {len(found)} frames: give one with more than {WARM_UP}")
     with detector:

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.data import Tracks
 from engine.pipeline import Pipeline
-from pipelines.build import build_detector, build_sources, build_tracker
+from pipelines.build import build_detector, build_sources, build_tracker, tiled
 from pipelines.config import Config
 from pipelines.evaluate_track import evaluate_mot
 from pipelines.mot import write_mot
@@ -26,7 +26,7 @@ def evaluate_clip(config: Config, gt_path: str) -> dict[str, Any]:
     from engine.stages.options import PipelineOptions
 
     sources = build_sources(config)
-    detector = build_detector(config, [source.info for source in sources])
+    detector = tiled(config, build_detector(config, [source.info for source in sources]))
     options = PipelineOptions(**config.pipeline.model_dump(exclude={"engine_id"}))
     frames: list[int] = []
     tracks: list[Tracks] = []

@@ -30,7 +30,7 @@ def detect(
 ) -> None:
     """Detect on images and print what was found."""
     from engine.data import SourceInfo
-    from pipelines.build import build_detector
+    from pipelines.build import build_detector, tiled
     from pipelines.config_file import load_config
     from pipelines.detect_images import detect_to_files
 
@@ -41,7 +41,7 @@ def detect(
         "detector.classes": [class_of(name) for name in classes.split(",")] if classes else None,
     }
     config = load_config(None, overrides, [f"detector.{text}" for text in setting or []])
-    detector = build_detector(config, [SourceInfo("images", "images", is_live=False)])
+    detector = tiled(config, build_detector(config, [SourceInfo("images", "images", is_live=False)]))
     with console.progress_bar("images") as progress:
         results = detect_to_files(detector, images, save=save, jsonl=jsonl, progress=progress)
     if as_json:
