@@ -119,7 +119,8 @@ def _facts(
     channels = _channel_layout(file.inputs[0])
     size_hw = _size_hw(file.inputs[0], channels, size, facts.image_size(metadata))
     given = tuple(names) if names else facts.class_names(metadata)
-    as_in_file = Layout(file.outputs, size_hw, metadata, task, len(given) if given else None)
+    count = len(given) if given else None
+    as_in_file = Layout(file.outputs, size_hw, metadata, task, count, takes_size=len(file.inputs) > 1)
     layout = standard_layout(as_in_file) if file.format == "tflite" else fill_in(as_in_file)
     family = replace(choose_family(layout, head), **given_input)
     if file.format == "tflite":

@@ -192,7 +192,20 @@ def test_torchvision_labels_count_from_one(order: Sequence[int], classes: int | 
 
 def test_labels_boxes_scores_of_rtdetrs_own_export() -> None:
     outputs = listed((1, 0, 2), batch=True)
-    assert_found(layout_of(outputs), outputs, "labels_boxes_scores", [(3, 0.9, [1, 2, 30, 40])])
+    layout = replace(layout_of(outputs), takes_size=True)
+    assert_found(layout, outputs, "labels_boxes_scores", [(3, 0.9, [1, 2, 30, 40])])
+
+
+def test_lists_of_boxes_that_are_scaled_to_no_given_size_must_be_named() -> None:
+    outputs = listed((0, 1, 2), batch=True)
+    layout = layout_of(outputs)
+    with pytest.raises(ModelError, match="name one of .*labels_boxes_scores .* in pixels.*; ssd .*fractions"):
+        choose_family(layout)
+    pixels = choose_family(layout, "labels_boxes_scores").build(layout)
+    assert_rows(pixels.find(outputs, 0, 0.25), [(3, 0.9, [1, 2, 30, 40])])
+    outputs[0] = outputs[0] / SIDE
+    fractions = choose_family(layout, "ssd").build(layout)
+    assert_rows(fractions.find(outputs, 0, 0.25), [(2, 0.9, [1, 2, 30, 40])])
 
 
 def test_detection_output_of_an_ssd() -> None:

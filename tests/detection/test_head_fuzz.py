@@ -35,7 +35,13 @@ CASES: dict[str, Case] = {
     "detr_logits": ([((1, 9, 80), "float32"), ((1, 9, 4), "float32")], {}, "", ("logits", "pred_boxes")),
     "rfdetr": ([((1, 9, 4), "float32"), ((1, 9, 91), "float32")], {}, "", ("dets", "labels")),
     "torchvision": ([((9, 4), "float32"), ((9,), "int64"), ((9,), "float32")], {}, "", ()),
-    "labels_boxes_scores": ([((1, 9), "int64"), ((1, 9, 4), "float32"), ((1, 9), "float32")], {}, "", ()),
+    "labels_boxes_scores": (
+        [((1, 9), "int64"), ((1, 9, 4), "float32"), ((1, 9), "float32")],
+        {"head": "labels_boxes_scores"},
+        "",
+        (),
+    ),
+    "ssd": ([((1, 9, 4), "float32"), ((1, 9), "int64"), ((1, 9), "float32")], {"head": "ssd"}, "", ()),
     "detection_output": ([((1, 1, 9, 7), "float32")], {}, "", ()),
     "tf_detection": (
         [((1, 9, 4), "float32"), ((1, 9), "float32"), ((1, 9), "float32")],

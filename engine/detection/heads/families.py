@@ -9,7 +9,7 @@ from __future__ import annotations
 from engine.detection.heads.darknet import DARKNET
 from engine.detection.heads.detr import DETR_LOGITS, RFDETR, RTDETR, RTDETR_RAW
 from engine.detection.heads.family import Family, Layout
-from engine.detection.heads.listed import DETECTION_OUTPUT, LABELS_BOXES_SCORES, TF_DETECTION, TORCHVISION
+from engine.detection.heads.listed import DETECTION_OUTPUT, LABELS_BOXES_SCORES, SSD, TF_DETECTION, TORCHVISION
 from engine.detection.heads.nanodet import NANODET, NANODET_PLUS
 from engine.detection.heads.objectness import YOLOV5
 from engine.detection.heads.tasks import OBB, POSE, SEGMENT
@@ -37,6 +37,7 @@ FAMILIES: tuple[Family, ...] = (
     DETECTION_OUTPUT,
     TORCHVISION,
     LABELS_BOXES_SCORES,
+    SSD,
 )
 
 

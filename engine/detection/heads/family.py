@@ -34,6 +34,7 @@ class Layout:
         metadata: parsed.
         task: `detect`, `segment`, ... or empty where the metadata does not say.
         class_count: number of class names that are known, None where there are none.
+        takes_size: whether the model has a second input, of the size (w, h) that it scales its boxes to.
     """
 
     outputs: tuple[TensorSpec, ...]
@@ -41,6 +42,7 @@ class Layout:
     metadata: Mapping[str, Any]
     task: str = ""
     class_count: int | None = None
+    takes_size: bool = False
 
     @property
     def shapes(self) -> list[tuple[int | None, ...]]:

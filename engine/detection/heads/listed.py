@@ -3,7 +3,10 @@
 torchvision          Faster R-CNN, RetinaNet, SSD as TorchVision exports them: boxes (N, 4) xyxy in pixels, labels
                      (N) that count from 1 (0 is the background), scores (N), in any order; batch 1
 labels_boxes_scores  RT-DETR's and D-FINE's own export: labels, boxes (xyxy) and scores with a batch axis, and a
-                     second input of the size (w, h) that the boxes are scaled to; labels count from 0
+                     second input of the size (w, h) that the boxes are scaled to; labels count from 0. Without
+                     that input nothing tells pixels from fractions: the head must be named
+ssd                  SSD of MLPerf and of the ONNX model zoo (`ssd-12`): the same outputs, boxes as fractions,
+                     labels that count from 1; only where named
 detection_output     SSD as Caffe and OpenVINO have it: (1, 1, N, 7), image, label, score, x1, y1, x2, y2 as
                      fractions
 tf_detection         TensorFlow's detection API: detection_boxes (b, N, 4) y1, x1, y2, x2 as fractions,
@@ -16,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.detection.heads.base import Candidates, NmsFreeHead, Outputs, candidates
-from engine.detection.heads.family import ONE, Family, Layout, is_same
+from engine.detection.heads.family import IMAGENET_MEAN, IMAGENET_STD, ONE, Family, Layout, is_same, never
 
 YXYX = (1, 0, 3, 2)
 
@@ -96,6 +99,14 @@ def _labels_boxes_scores(layout: Layout) -> ListedHead:
     return ListedHead(_positions(layout, 3) or (1, 0, 2), 0)
 
 
+def _ssd(layout: Layout) -> ListedHead:
+    return ListedHead(_positions(layout, 3) or (0, 1, 2), 1, _frame(layout.size_hw))
+
+
+def _has_lists(layout: Layout) -> bool:
+    return _positions(layout, 3) is not None
+
+
 def _is_detection_output(layout: Layout) -> bool:
     shape = layout.single(4)
     return shape is not None and shape[3] == 7 and shape[1] in (1, None)
@@ -122,7 +133,12 @@ TORCHVISION = Family(
 )  # fmt: skip
 LABELS_BOXES_SCORES = Family(
     "labels_boxes_scores", "labels (b, N), boxes (b, N, 4) in pixels, scores (b, N)",
-    lambda layout: _positions(layout, 3) is not None, _labels_boxes_scores, anchor="stretch",
+    lambda layout: layout.takes_size and _has_lists(layout), _labels_boxes_scores, anchor="stretch",
+    fits_named=_has_lists,
+)  # fmt: skip
+SSD = Family(
+    "ssd", "the same with boxes as fractions and labels from 1", never, _ssd,
+    mean=IMAGENET_MEAN, std=IMAGENET_STD, anchor="stretch", fits_named=_has_lists,
 )  # fmt: skip
 DETECTION_OUTPUT = Family(
     "detection_output", "(1, 1, N, 7): image, label, score, x1, y1, x2, y2 as fractions",
