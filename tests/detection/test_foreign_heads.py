@@ -15,6 +15,7 @@ from engine.detection.heads.families import choose_family
 from engine.detection.heads.family import Family, Layout
 from engine.detection.heads.obb import corners_from_cxcywhr, probiou_matrix
 from engine.detection.letterbox import fit
+from engine.detection.model import class_map
 from engine.errors import ModelError
 from tests.detection.test_heads import Rows, assert_rows, sigmoid
 
@@ -175,6 +176,21 @@ def test_a_query_can_give_two_classes(names: tuple[str, str], family: str) -> No
     expected: Rows = [(1, sigmoid(2.0), box), (3, sigmoid(1.0), box)]
     assert_found(layout_of([boxes, logits], names), [boxes, logits], family, expected)
     assert_found(layout_of([logits, boxes], names[::-1]), [logits, boxes], family, expected)
+
+
+def test_the_last_class_of_a_softmax_is_no_object() -> None:
+    boxes, logits = np.full((1, 5, 4), 0.5, np.float32), np.full((1, 5, 92), -5, np.float32)
+    logits[0, :, 91] = 9  # nothing there
+    logits[0, 2, 17], logits[0, 2, 91] = 2.0, 1.0
+    score = math.exp(2) / (math.exp(2) + math.exp(1) + 90 * math.exp(-5))
+    names = ("logits", "pred_boxes")
+    family = assert_found(
+        layout_of([logits, boxes], names), [logits, boxes], "detr_softmax", [(17, score, [16, 16, 48, 48])]
+    )
+    assert class_map(family, layout_of([logits, boxes], names)) is not None
+    fewer = [logits[:, :, :4], boxes]
+    assert choose_family(layout_of(fewer, names, classes=3)).name == "detr_logits"
+    assert choose_family(layout_of(fewer, names, classes=3), "detr_softmax").name == "detr_softmax"
 
 
 def listed(order: Sequence[int], batch: bool = False) -> list[np.ndarray]:

@@ -33,6 +33,7 @@ CASES: dict[str, Case] = {
     "rtdetr": ([((1, 50, 6), "float32")], {"head": "RTDETRDecoder"}, "", ()),
     "rtdetr_raw": ([((1, 50, 84), "float32")], {"head": "RTDETRDecoder"}, "", ()),
     "detr_logits": ([((1, 9, 80), "float32"), ((1, 9, 4), "float32")], {}, "", ("logits", "pred_boxes")),
+    "detr_softmax": ([((1, 9, 92), "float32"), ((1, 9, 4), "float32")], {}, "", ("logits", "pred_boxes")),
     "rfdetr": ([((1, 9, 4), "float32"), ((1, 9, 91), "float32")], {}, "", ("dets", "labels")),
     "torchvision": ([((9, 4), "float32"), ((9,), "int64"), ((9,), "float32")], {}, "", ()),
     "labels_boxes_scores": (

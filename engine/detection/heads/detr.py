@@ -3,6 +3,7 @@
     rtdetr       Ultralytics 8.4: (b, queries, 6), cx, cy, w, h as fractions, score, class
     rtdetr_raw   Ultralytics before: (b, queries, 4 + classes), scores after the sigmoid
     detr_logits  Hugging Face RT-DETR and D-FINE: `logits` (b, queries, classes), `pred_boxes` (b, queries, 4)
+    detr_softmax Hugging Face DETR and YOLOS: the same, after a softmax the last class is "no object", ImageNet's mean
     rfdetr       RF-DETR: `dets` (b, queries, 4), `labels` (b, queries, classes), ImageNet normalisation
 
 The authors' own RT-DETR and D-FINE exports return labels, boxes and scores: see `listed.py`.
@@ -64,6 +65,29 @@ class LogitsHead(NmsFreeHead):
         return candidates(xyxy, score.ravel()[best], class_id)
 
 
+class SoftmaxHead(NmsFreeHead):
+    """Outputs of boxes and logits that end with "no object": the best other class of each query, as DETR takes it.
+
+    Args:
+        size_hw: rows and columns of the model's frame.
+        boxes: position of the boxes among the outputs.
+        logits: position of the logits.
+    """
+
+    def __init__(self, size_hw: tuple[int, int], boxes: int, logits: int) -> None:
+        self._scale = _frame(size_hw)
+        self._boxes, self._logits = boxes, logits
+
+    def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
+        """Return the candidates of one image."""
+        logits = outputs[self._logits][row].astype(np.float32)
+        weight = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probability = weight / weight.sum(axis=1, keepdims=True)
+        query, score, class_id = best_class(probability[:, :-1].T, score_threshold)
+        xyxy = xyxy_from_cxcywh(outputs[self._boxes][row][query].astype(np.float32) * self._scale)
+        return candidates(xyxy, score, class_id)
+
+
 def _frame(size_hw: tuple[int, int]) -> NDArray[np.float32]:
     return np.array([size_hw[1], size_hw[0], size_hw[1], size_hw[0]], np.float32)
 
@@ -103,6 +127,24 @@ def _pair_head(layout: Layout, boxes: str, logits: str) -> LogitsHead:
     return LogitsHead(layout.size_hw, layout.names.index(boxes), layout.names.index(logits))
 
 
+def _is_detr(layout: Layout) -> bool:
+    return _pair_fits(layout, "pred_boxes", "logits")
+
+
+def _is_coco_softmax(layout: Layout) -> bool:
+    """Whether these are COCO's 91 numbers and "no object"; with other numbers of classes the head must be named."""
+    return _is_detr(layout) and _pair_classes(layout, "logits") == 92 and layout.class_count in (None, 91)
+
+
+def _softmax_head(layout: Layout) -> SoftmaxHead:
+    return SoftmaxHead(layout.size_hw, layout.names.index("pred_boxes"), layout.names.index("logits"))
+
+
+def _softmax_classes(layout: Layout) -> int | None:
+    columns = _pair_classes(layout, "logits")
+    return None if columns is None else columns - 1
+
+
 def _pair_classes(layout: Layout, logits: str) -> int | None:
     return layout.shapes[layout.names.index(logits)][2]
 
@@ -117,9 +159,14 @@ RTDETR_RAW = Family(
 )  # fmt: skip
 DETR_LOGITS = Family(
     "detr_logits", "logits (b, queries, classes) and pred_boxes (b, queries, 4)",
-    lambda layout: _pair_fits(layout, "pred_boxes", "logits"),
+    _is_detr,
     lambda layout: _pair_head(layout, "pred_boxes", "logits"),
     lambda layout: _pair_classes(layout, "logits"), anchor="stretch",
+)  # fmt: skip
+DETR_SOFTMAX = Family(
+    "detr_softmax", "logits (b, queries, classes + 1), the last for no object, and pred_boxes (b, queries, 4)",
+    _is_coco_softmax, _softmax_head, _softmax_classes,
+    mean=IMAGENET_MEAN, std=IMAGENET_STD, anchor="stretch", coco_91=True, fits_named=_is_detr,
 )  # fmt: skip
 RFDETR = Family(
     "rfdetr", "dets (b, queries, 4) and labels (b, queries, classes)",

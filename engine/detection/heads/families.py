@@ -7,7 +7,7 @@ output shapes. The first row that fits wins, so the more special ones come first
 from __future__ import annotations
 
 from engine.detection.heads.darknet import DARKNET
-from engine.detection.heads.detr import DETR_LOGITS, RFDETR, RTDETR, RTDETR_RAW
+from engine.detection.heads.detr import DETR_LOGITS, DETR_SOFTMAX, RFDETR, RTDETR, RTDETR_RAW
 from engine.detection.heads.family import Family, Layout
 from engine.detection.heads.listed import DETECTION_OUTPUT, LABELS_BOXES_SCORES, SSD, TF_DETECTION, TORCHVISION
 from engine.detection.heads.nanodet import NANODET, NANODET_PLUS
@@ -31,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     YOLOV5,
     YOLOX,
     YOLOX_DECODED,
+    DETR_SOFTMAX,
     DETR_LOGITS,
     RFDETR,
     TF_DETECTION,
