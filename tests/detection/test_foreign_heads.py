@@ -102,6 +102,13 @@ def test_yolox_that_decodes_in_inference_must_be_named() -> None:
     assert_rows(named.build(layout).find([output], 0, 0.25), [(1, 0.72, [25, 16, 35, 24])])
 
 
+@pytest.mark.parametrize("name", [None, "darknet_yolov3"])
+def test_darknet_outputs_without_anchors_say_what_is_missing(name: str | None) -> None:
+    outputs = [np.zeros((1, 255, side, side), np.float32) for side in (2, 4)]
+    with pytest.raises(ModelError, match="in the file's metadata `anchors`, per scale a list"):
+        choose_family(layout_of(outputs), name)
+
+
 def distances(*bins: int) -> list[float]:
     """Logits (4 sides x 8 bins) whose expectation is the given bins."""
     logits = np.full((4, 8), -100.0)

@@ -94,6 +94,8 @@ def _classes(layout: Layout) -> int | None:
 
 
 DARKNET = Family(
-    "darknet_yolov3", "per scale (b, anchors x (5 + classes), h, w) without activation", _fits, _build, _classes,
-    iou_threshold=0.45,
+    "darknet_yolov3",
+    "per scale (b, anchors x (5 + classes), h, w) without activation, and in the file's metadata `anchors`, per scale "
+    "a list of [width, height] in pixels",
+    _fits, _build, _classes, iou_threshold=0.45,
 )  # fmt: skip
