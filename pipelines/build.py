@@ -31,6 +31,8 @@ DEFAULT_TRACKER = "steady"
 CLASSIC = ("motion", "hog")
 GPU_BATCH = 8
 MakeDetector = Callable[[Config, Sequence[SourceInfo]], Detector]
+OF_CLASSIFIERS = ("backend", "names", "size", "color", "mean", "std", "precision", "threads", "cache_dir")
+NOT_OF_CLASSIFIERS = ("head", "letterbox", "tile")
 NOT_OPTIONS = ("uri", "source_id", "regions", "ignore", "motion_gate", "record")
 BYTES_PER_MB = 1_000_000
 S_PER_H = 3600.0
@@ -159,15 +161,20 @@ def _frame_classifier(options: DetectorConfig) -> Detector:
     from engine.detection.classify import load_classifier
     from engine.detection.frame_classifier import FrameClassifier
 
+    for key in NOT_OF_CLASSIFIERS:
+        if getattr(options, key) is not None:
+            raise ConfigError(f"detector.{key}: a classifier takes whole frames, cut at the centre: leave it out")
     classifier = load_classifier(
         options.model,
-        backend=options.backend,
-        names=options.names,
         max_batch=options.max_batch or 1,
-        threads=options.threads,
-        cache_dir=options.cache_dir,
+        **options.model_dump(include=set(OF_CLASSIFIERS)),
     )
-    return FrameClassifier(classifier, Path(options.model).name, score_threshold=options.score_threshold)
+    return FrameClassifier(
+        classifier,
+        Path(options.model).name,
+        score_threshold=options.score_threshold,
+        classes=None if options.classes is None else class_ids(options.classes, classifier.class_names),
+    )
 
 
 def _classic(options: DetectorConfig) -> Detector:

@@ -43,9 +43,7 @@ class ImageResult:
         found = self.detections
         objects: list[dict[str, Any]] = [
             {
-                "class_id": class_id,
-                "class_name": class_names[class_id] if class_id < len(class_names) else str(class_id),
-                "score": round(score, 4),
+                **_class_score(class_id, score, class_names),
                 "xyxy": [round(value, 2) for value in xyxy],
             }
             for class_id, score, xyxy in zip(
@@ -58,7 +56,14 @@ class ImageResult:
         for row, mask in zip(objects, found.extra.get("mask", ()), strict=False):
             runs = rle_from_mask(mask)
             row["mask"] = {"size": list(runs.size), "counts": list(runs.counts)}
+        for row, pairs in zip(objects, found.extra.get("classes", ()), strict=False):
+            row["classes"] = [_class_score(int(class_id), score, class_names) for class_id, score in pairs.tolist()]
         return {"image": str(self.path), "width": self.frame.width, "height": self.frame.height, "objects": objects}
+
+
+def _class_score(class_id: int, score: float, class_names: Sequence[str]) -> dict[str, Any]:
+    name = class_names[class_id] if class_id < len(class_names) else str(class_id)
+    return {"class_id": class_id, "class_name": name, "score": round(score, 4)}
 
 
 def expand_images(paths: Sequence[str | Path]) -> list[Path]:

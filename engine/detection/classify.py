@@ -7,10 +7,10 @@ at the centre, as both train their models; crops of a second stage are stretched
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -20,8 +20,9 @@ from engine.backends.base import Backend, BackendOptions, ImageInput
 from engine.backends.files import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
 from engine.detection import metadata as facts
-from engine.detection.heads.family import BYTE, IMAGENET_MEAN, IMAGENET_STD, ZERO
-from engine.errors import ModelError
+from engine.detection.heads.family import BYTE, IMAGENET_MEAN, IMAGENET_STD, ZERO, Color
+from engine.detection.model import frame_size, triple
+from engine.errors import ConfigError, ModelError
 
 Image = NDArray[np.uint8]
 DEFAULT_SIZE = 224
@@ -47,39 +48,58 @@ class ClassifierFacts:
     is_probability: bool
 
 
-def inspect_classifier(path: str | Path, names: Sequence[str] | None = None) -> ClassifierFacts:
+def inspect_classifier(
+    path: str | Path,
+    names: Sequence[str] | None = None,
+    *,
+    size: int | tuple[int, int] | None = None,
+    color: Color | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ClassifierFacts:
     """Return what a classification model says of itself.
+
+    Args:
+        path: `.onnx`, OpenVINO `.xml` or folder, `.plan`.
+        names: class names, instead of those in the file.
+        size: rows and columns (one number for a square), for models that leave them open.
+        color: `rgb` or `bgr`; None is `rgb`.
+        mean: of 0..255 pixels per channel in that order, instead of the one by kind of model.
+        std: of 0..255 pixels, likewise.
 
     Raises:
         ModelError: a broken file, or not one output (b, classes).
+        ConfigError: a size that the model does not have, or a mean or std of other than three numbers.
     """
     file = read_model_file(path)
+    given = {"color": color, "mean": triple(mean, "mean"), "std": triple(std, "std")}
     try:
-        return _inspect(file, names)
-    except ModelError as error:
-        raise ModelError(f"{file.path}: {error}") from error
+        return _inspect(file, names, size, {key: value for key, value in given.items() if value is not None})
+    except (ModelError, ConfigError) as error:
+        raise type(error)(f"{file.path}: {error}") from error
 
 
-def _inspect(file: ModelFile, names: Sequence[str] | None) -> ClassifierFacts:
+def _inspect(
+    file: ModelFile, names: Sequence[str] | None, size: int | tuple[int, int] | None, given_input: Mapping[str, Any]
+) -> ClassifierFacts:
     metadata = facts.parse_metadata(file.metadata)
     first, output = file.inputs[0], file.outputs[0]
     if len(file.inputs) != 1 or len(file.outputs) != 1 or len(output.shape) != 2 or output.shape[1] is None:
         raise ModelError(f"not a classification model: output {output}, expected one (b, classes)")
     if len(first.shape) != 4 or 3 not in (first.shape[1], first.shape[3]):
         raise ModelError(f"input {first}: expected images, (b, 3, h, w) or (b, h, w, 3)")
-    planar = first.shape[1] == 3
-    rows, columns = first.shape[2:4] if planar else first.shape[1:3]
-    fallback = facts.image_size(metadata) or (DEFAULT_SIZE, DEFAULT_SIZE)
+    channels: Literal["nchw", "nhwc"] = "nchw" if first.shape[1] == 3 else "nhwc"
+    size_hw = frame_size(first, channels, size, facts.image_size(metadata), DEFAULT_SIZE)
     given = tuple(names) if names else facts.class_names(metadata)
     if given is not None and len(given) != output.shape[1]:
         raise ModelError(f"{len(given)} class names for {output.shape[1]} classes: give one name per class")
     own = facts.text_value(metadata, "task") == "classify"
     mean, std = (ZERO, BYTE) if own else (IMAGENET_MEAN, IMAGENET_STD)
-    size_hw = (rows or fallback[0], columns or fallback[1])
+    image = ImageInput(size_hw, "rgb", mean, std, channels)
     return ClassifierFacts(
         file=file,
         class_names=given or tuple(f"class_{index}" for index in range(output.shape[1])),
-        image=ImageInput(size_hw, "rgb", mean, std, "nchw" if planar else "nhwc"),
+        image=replace(image, **given_input),
         batch=first.shape[0],
         is_probability=own,
     )
@@ -185,7 +205,12 @@ def load_classifier(
     *,
     backend: str = "auto",
     names: Sequence[str] | None = None,
+    size: int | tuple[int, int] | None = None,
+    color: Color | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     max_batch: int = 8,
+    precision: str | None = None,
     threads: int | None = None,
     cache_dir: str | Path | None = None,
 ) -> Classifier:
@@ -195,7 +220,12 @@ def load_classifier(
         path: `.onnx`, OpenVINO `.xml` or folder, `.plan`.
         backend: `auto` or a name.
         names: class names, instead of those in the file.
+        size: rows and columns, for models that leave them open.
+        color: `rgb` or `bgr`; None is `rgb`.
+        mean: of 0..255 pixels per channel; None is 0 for Ultralytics' models, ImageNet's for others.
+        std: of 0..255 pixels per channel; None is 255 for Ultralytics' models, ImageNet's for others.
         max_batch: images per inference at most, where the model leaves it open.
+        precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
         threads: processor threads at most.
         cache_dir: folder for compiled models.
 
@@ -203,12 +233,13 @@ def load_classifier(
         ModelError: a broken file, or no classification model.
         ConfigError: an argument that cannot work.
     """
-    found = inspect_classifier(path, names)
+    found = inspect_classifier(path, names, size=size, color=color, mean=mean, std=std)
     chosen, _ = select_backend(found.file.path, backend)
     options = BackendOptions(
         image=found.image,
         performance="latency",
         max_batch=found.batch or max_batch,
+        precision=precision,
         threads=threads,
         cache_dir=Path(cache_dir) if cache_dir else None,
     )

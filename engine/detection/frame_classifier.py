@@ -26,17 +26,27 @@ class FrameClassifier:
         name: of the model.
         top: how many classes a frame gets.
         score_threshold: frames whose best class is less likely get no row.
+        classes: ids of the classes to report: frames whose best class is another get no row; None for all.
     """
 
     depth = 1
 
-    def __init__(self, classifier: Classifier, name: str, *, top: int = TOP, score_threshold: float = 0.0) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        name: str,
+        *,
+        top: int = TOP,
+        score_threshold: float = 0.0,
+        classes: Sequence[int] | None = None,
+    ) -> None:
         if top < 1 or not 0 <= score_threshold <= 1:
             raise ConfigError(f"top {top}, score_threshold {score_threshold}: expected 1 or more, and 0 to 1")
         self.name = name
         self.score_threshold = score_threshold
         self._classifier = classifier
         self._top = top
+        self._wanted = None if classes is None else frozenset(classes)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -70,7 +80,8 @@ class FrameClassifier:
 
     def _row(self, frame: Frame, class_id: object, score: object) -> Detections:
         classes = np.stack((np.asarray(class_id), np.asarray(score)), axis=1).astype(np.float32)
-        if classes[0, 1] < self.score_threshold:
+        is_wanted = self._wanted is None or int(classes[0, 0]) in self._wanted
+        if classes[0, 1] < self.score_threshold or not is_wanted:
             return Detections.empty()
         whole = [[0, 0, frame.width, frame.height]]
         return Detections(whole, classes[:1, 1], classes[:1, 0].astype(np.int32), {"classes": classes[None]})

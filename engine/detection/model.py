@@ -99,7 +99,7 @@ def inspect_model(
     """
     file = read_model_file(path)
     try:
-        given = {"color": color, "mean": _triple(mean, "mean"), "std": _triple(std, "std"), "anchor": letterbox}
+        given = {"color": color, "mean": triple(mean, "mean"), "std": triple(std, "std"), "anchor": letterbox}
         return _facts(file, size, names, head, {key: value for key, value in given.items() if value is not None})
     except (ModelError, ConfigError) as error:
         raise type(error)(f"{file.path}: {error}") from error
@@ -117,7 +117,7 @@ def _facts(
     _refuse_classifier(file, task)
     _check_inputs(file.inputs)
     channels = _channel_layout(file.inputs[0])
-    size_hw = _size_hw(file.inputs[0], channels, size, facts.image_size(metadata))
+    size_hw = frame_size(file.inputs[0], channels, size, facts.image_size(metadata))
     given = tuple(names) if names else facts.class_names(metadata)
     count = len(given) if given else None
     as_in_file = Layout(file.outputs, size_hw, metadata, task, count, takes_size=len(file.inputs) > 1)
@@ -140,7 +140,8 @@ def _facts(
     )
 
 
-def _triple(values: Sequence[float] | None, name: str) -> tuple[float, float, float] | None:
+def triple(values: Sequence[float] | None, name: str) -> tuple[float, float, float] | None:
+    """Return three numbers, one per channel, or None where none are given. Raises `ConfigError`."""
     if values is None:
         return None
     if len(values) != 3 or not all(math.isfinite(value) for value in values):
@@ -174,13 +175,22 @@ def _channel_layout(first: TensorSpec) -> Literal["nchw", "nhwc"]:
     raise ModelError(f"input {first}: expected three channels, (b, 3, h, w) or (b, h, w, 3)")
 
 
-def _size_hw(
-    first: TensorSpec, channels: str, wanted: int | tuple[int, int] | None, exported: tuple[int, int] | None
+def frame_size(
+    first: TensorSpec,
+    channels: str,
+    wanted: int | tuple[int, int] | None,
+    exported: tuple[int, int] | None,
+    default: int = DEFAULT_SIZE,
 ) -> tuple[int, int]:
-    """Return rows and columns: the model's own, else as asked for, else as exported, else 640."""
+    """Return rows and columns: the model's own, else as asked for, else as exported, else the default.
+
+    Raises:
+        ConfigError: a size was asked for that the model does not have.
+        ModelError: a size that no frame has.
+    """
     rows, columns = first.shape[2:4] if channels == "nchw" else first.shape[1:3]
     asked = (wanted, wanted) if isinstance(wanted, int) else wanted
-    fallback = asked or exported or (DEFAULT_SIZE, DEFAULT_SIZE)
+    fallback = asked or exported or (default, default)
     size_hw = rows or fallback[0], columns or fallback[1]
     if asked and asked != size_hw:
         raise ConfigError(f"size {asked[0]} x {asked[1]}: the model was exported for {size_hw[0]} x {size_hw[1]} only")

@@ -10,13 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
+from engine.data import Frame
 from engine.detection.detector import ModelDetector
 from engine.errors import ConfigError
+from engine.protocols import Detector
 from pipelines.benchmark_stages import benchmark_stages
 from pipelines.build import build_detector
 from pipelines.config import Config, PipelineConfig, SourceConfig, TileConfig
 from pipelines.evaluate_clip import evaluate_clip
 from pipelines.verbs.score import detect
+from tests.detection.test_classify import colour_model
 from tests.onnx_models import save_constant_model
 
 
@@ -73,3 +76,49 @@ def test_stages_are_timed_on_so_many_frames_and_not_on_tiles(model: Path) -> Non
     tiled = config.model_copy(update={"detector": config.detector.model_copy(update={"tile": TileConfig()})})
     with pytest.raises(ConfigError, match="stages are timed on whole frames"):
         benchmark_stages(tiled)
+
+
+NAMES = ["blue", "green", "red"]
+PLAIN = [Frame(np.full((40, 60, 3), bgr, np.uint8), "a", 0, 0, 0) for bgr in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+
+
+def classifier(tmp_path: Path, **options: Any) -> Detector:
+    model = colour_model(tmp_path / "colours.onnx")
+    return build_detector(configured(model, task="classify", names=NAMES, **options), [])
+
+
+def test_a_classifier_is_fed_as_its_keys_say(tmp_path: Path) -> None:
+    detector = classifier(tmp_path, color="bgr", mean=[0, 0, 0], std=[1275, 1275, 1275])
+    found = [one for frame in PLAIN for one in detector.submit([frame]).result()]
+    detector.close()
+    assert [one.class_id.tolist() for one in found] == [[2], [1], [0]]  # trained on RGB, fed with BGR
+    logit = 255 / 1275 * 10
+    np.testing.assert_allclose([one.score[0] for one in found], np.exp(logit) / (np.exp(logit) + 2), atol=1e-4)
+
+
+def test_a_classifier_reports_the_wanted_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, frame in zip(NAMES, PLAIN, strict=True):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), frame.image)
+    model = colour_model(tmp_path / "colours.onnx")
+    setting = ["task=classify", f"names={NAMES}", "classes=[green, 2]"]
+    detect([str(tmp_path)], model=str(model), backend="onnxruntime", setting=setting, as_json=True)
+    blue, green, red = json.loads(capsys.readouterr().out)
+    assert blue["objects"] == []
+    assert [one["objects"][0]["classes"][0]["class_name"] for one in (green, red)] == ["green", "red"]
+    assert green["objects"][0]["classes"][0] == {"class_id": 1, "class_name": "green", "score": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param({"size": 64}, "exported for 32 x 32 only", id="size"),
+        pytest.param({"letterbox": "stretch"}, "detector.letterbox: a classifier takes whole frames", id="letterbox"),
+        pytest.param({"tile": {}}, "detector.tile: a classifier takes whole frames", id="tile"),
+        pytest.param({"classes": ["gren"]}, "did you mean green", id="class"),
+    ],
+)
+def test_keys_that_a_classifier_cannot_follow_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        classifier(tmp_path, **options)
