@@ -120,7 +120,7 @@ def detect_to_files(
         detector: opened and closed here.
         paths: images and folders of images.
         save: folder for annotated pictures, named as the images; JPEG where OpenCV cannot write their kind.
-        jsonl: file for one JSON line per image.
+        jsonl: file for one JSON line per image; those before an image that cannot be read stay.
         draw: makes the annotated picture; None takes the engine's overlay.
         progress: called with images done and images in all.
 
@@ -132,14 +132,16 @@ def detect_to_files(
     results: list[dict[str, Any]] = []
     targets = _targets(files, Path(save)) if save is not None else []
     paint = draw if draw is not None or save is None else _overlay()
+    if jsonl is not None:
+        _write_text(Path(jsonl), "", "w")
     for index, result in enumerate(detect_images(detector, files)):
         results.append(result.as_dict(detector.class_names))
+        if jsonl is not None:
+            _write_text(Path(jsonl), json.dumps(results[-1]) + "\n", "a")
         if targets and paint is not None:
             _write(targets[index], paint(result.frame, result.detections, detector.class_names))
         if progress is not None:
             progress(index + 1, len(files))
-    if jsonl is not None:
-        _write_lines(Path(jsonl), results)
     return results
 
 
@@ -193,8 +195,9 @@ def _write(path: Path, picture: Picture) -> None:
         raise SinkError(f"{path}: cannot be written")
 
 
-def _write_lines(path: Path, results: Sequence[dict[str, Any]]) -> None:
+def _write_text(path: Path, text: str, mode: str) -> None:
     try:
-        path.write_text("".join(json.dumps(result) + "\n" for result in results), encoding="utf-8")
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise SinkError(f"{path}: cannot be written: {error.strerror}") from error

@@ -82,6 +82,16 @@ def test_no_picture_overwrites_an_image_or_another_picture(tmp_path: Path) -> No
     detect_to_files(MotionDetector(), [first, first], save=tmp_path / "out")  # twice the same picture
 
 
+def test_an_unreadable_image_does_not_lose_the_lines_before_it(tmp_path: Path) -> None:
+    broken, out = tmp_path / "b.jpg", tmp_path / "out.jsonl"
+    broken.write_bytes(b"not an image")
+    with pytest.raises(ConfigError, match="not readable as an image"):
+        detect_to_files(MotionDetector(), [gray(tmp_path / "a.jpg"), broken], jsonl=out)
+    assert [Path(json.loads(line)["image"]).name for line in out.read_text().splitlines()] == ["a.jpg"]
+    with pytest.raises(SinkError, match="cannot be written"):
+        detect_to_files(MotionDetector(), [tmp_path / "a.jpg"], jsonl=tmp_path)
+
+
 def test_pictures_of_a_kind_that_cannot_be_written_are_jpeg(tmp_path: Path) -> None:
     images = [gray(tmp_path / "photo"), gray(tmp_path / "scan.jfif"), gray(tmp_path / "own.png")]
     detect_to_files(MotionDetector(), images, save=tmp_path / "out")
