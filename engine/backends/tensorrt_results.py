@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class CandidateFilter:
     Args:
         cuda: the GPU.
         kernel: the candidates kernel.
-        layout: of the head.
+        layout: of the largest head.
         given_back: as for `PinnedTensor`.
     """
 
@@ -70,6 +71,10 @@ class CandidateFilter:
         self._zeros.array[:] = 0
         self._words = PinnedTensor(cuda, (layout.words(layout.images),), "int32", given_back)
         self.above = -math.inf
+
+    def fit(self, anchors: int) -> None:
+        """Read heads of so many anchors from now on: a smaller image has fewer, and its rows lie closer together."""
+        self.layout = replace(self.layout, anchors=anchors)
 
     def enqueue(self, head: int, images: int, stream: int) -> None:
         """Put the kernel and the copy of what it keeps on the stream."""
@@ -131,6 +136,8 @@ class Results:
         self._views = [
             tensor.view(shapes[spec.name]) for spec, tensor in zip(self._outputs, self._tensors, strict=True)
         ]
+        if self.filter is not None:
+            self.filter.fit(self._views[0].shape[2])
 
     def enqueue(self, stream: int) -> None:
         """Put the copies to the host on the stream."""

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.backends.base import BackendOptions, ImageInput
+from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec
+from engine.backends.cuda_fake import FakeCuda
 from engine.backends.plan import distrust_reason
-from engine.backends.tensorrt import TensorRtBackend, TensorRtPending
+from engine.backends.tensorrt import Parts, TensorRtBackend, TensorRtPending
+from engine.backends.tensorrt_fake import FakeContext, FakePlan
 from engine.errors import ConfigError, ModelError
-from tests.backends.fake_gpu import FakeMachine, doubled
+from tests.backends.fake_gpu import PLAN, FakeMachine, doubled
 
 SIDE = 8
 OPTIONS = BackendOptions(image=ImageInput((SIDE, SIDE)), max_batch=4)
@@ -308,4 +310,48 @@ def test_images_that_do_not_fit_are_refused(
     backend = opened(FakeMachine(tmp_path))
     with pytest.raises(ConfigError, match=message):
         call(backend)
+    backend.close()
+
+
+def test_a_smaller_image_than_the_plan_takes_gives_its_candidates(tmp_path: Path):
+    """A dynamic Ultralytics `.engine` takes up to twice its image size, and a head of four times the anchors."""
+
+    class Context(FakeContext):
+        def bind(self, shapes, addresses):
+            batch, _, rows, columns = next(iter(shapes.values()))
+            outputs = {"output0": (batch, 7, rows * columns)}
+            self._shapes, self._addresses = {**shapes, **outputs}, dict(addresses)
+            return outputs
+
+    class Plan(FakePlan):
+        def create_context(self):
+            self.open_contexts += 1
+            return Context(self, self._cuda, self._respond)
+
+        def largest(self, spec):
+            return (4, 3, 2 * SIDE, 2 * SIDE)
+
+    def respond(feeds):
+        head = np.zeros((len(feeds["images"]), 7, SIDE * SIDE), np.float32)
+        head[:, :4, 9], head[:, 5, 9] = (40, 41, 10, 11), 0.9
+        return [head]
+
+    path = tmp_path / "dynamic.engine"
+    path.write_bytes(PLAN)
+    inputs = (TensorSpec("images", (None, 3, None, None), "float32"),)
+    outputs = (TensorSpec("output0", (None, 7, None), "float32"),)
+    parts = Parts(
+        FakeCuda,
+        lambda cuda, file: Plan(cuda, inputs, outputs, respond),  # type: ignore[arg-type]
+        lambda capability: b"",
+        lambda: None,
+    )
+    backend = TensorRtBackend(path, BackendOptions(ImageInput((SIDE, SIDE)), ClassScores(4, 3)), parts=parts)
+    backend.open()
+    backend.keep_above(0.25)
+    for count in (1, 2, 2, 2, 2, 2):
+        pending = backend.submit({"images": batch_of(0, count)})
+        expected = np.float32([40, 41, 10, 11, 0.9, 1])[:, None]
+        np.testing.assert_array_equal(pending.result()[0], np.stack([expected] * count))
+        pending.release()
     backend.close()
