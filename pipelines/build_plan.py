@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.backends.plan import PlanFile
 from engine.backends.plan_build import BuildOptions, Prepare, Report, build_plan, parse_batch
-from engine.backends.plan_cache import PlanCache
+from engine.backends.plan_cache import cache_for
 from engine.backends.plan_precision import PRECISIONS
 from engine.backends.tensorrt_api import LIBRARIES, Library
 from engine.detection.model import ModelFacts, inspect_model
@@ -32,7 +32,7 @@ class BuildRequest:
         images: folder of pictures for `int8`.
         max_loss: share of the boxes, or with labels of the mAP, that `int8` may lose; None is the default.
         library: `tensorrt`, `tensorrt_rtx`, or None for the installed one.
-        cache_dir: folder of plans; None is the model's own folder.
+        cache_dir: folder of plans; None is the model's own, or the user's where that cannot be written.
         labels: of the pictures, YOLO text files or COCO JSON; None compares the boxes with FP32's.
     """
 
@@ -93,7 +93,7 @@ def build(request: BuildRequest, report: Report | None = None) -> BuildResult:
         plan = build_plan(facts.path, Path(request.output), options, library=library, prepare=prepare, report=report)
         reason = "built now, as asked for"
     else:
-        cache = PlanCache(Path(request.cache_dir) if request.cache_dir else facts.path.parent)
+        cache = cache_for(facts.path, Path(request.cache_dir) if request.cache_dir else None)
         plan, reason = cache.get_or_build(facts.path, options, library=library, prepare=prepare, report=report)
         _check_again(plan, request)
     return BuildResult(plan, reason, (time.monotonic_ns() - started_ns) / 1e9)

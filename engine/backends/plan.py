@@ -24,7 +24,7 @@ from typing import Any
 
 from engine.backends.base import TensorSpec
 from engine.backends.files import ModelFile
-from engine.errors import ModelError
+from engine.errors import ConfigError, ModelError
 
 FORMAT = 1
 OUR_KEY = "framewire_plan"
@@ -151,16 +151,25 @@ def _precision_of(metadata: Mapping[str, Any]) -> str:
 
 
 def write_plan_file(path: Path, plan: bytes, facts: PlanFacts, metadata: Mapping[str, Any]) -> None:
-    """Write a plan with its header; the file appears whole or not at all, and what killed builds left goes."""
+    """Write a plan with its header; the file appears whole or not at all, and what killed builds left goes.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
     header = json.dumps({**metadata, OUR_KEY: facts_to_json(facts)}, ensure_ascii=False).encode()
+    try:
+        _write(path, struct.pack("<i", len(header)), header, plan)
+    except OSError as error:
+        raise ConfigError(f"the plan {path} cannot be written ({error.strerror}): choose another place") from error
+
+
+def _write(path: Path, *parts: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(struct.pack("<i", len(header)))
-            file.write(header)
-            file.write(plan)
+            file.writelines(parts)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

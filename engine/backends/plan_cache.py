@@ -6,9 +6,11 @@ used only if its own header carries that key and its bytes are what the header p
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,11 +29,12 @@ from engine.backends.plan_build import (
     target_facts,
 )
 from engine.backends.tensorrt_api import Library, load_tensorrt
-from engine.errors import ModelError
+from engine.errors import ConfigError, ModelError
 
 logger = logging.getLogger(__name__)
 
 KEY_LENGTH = 20
+REMEDY = "name a folder that you may write: --cache-dir of framewire build, detector.cache_dir of a run"
 
 
 def plan_key(model_sha256: str, target: PlanTarget, options: BuildOptions) -> str:
@@ -53,11 +56,37 @@ def refusal(facts: PlanFacts, target: PlanTarget) -> str | None:
     return None
 
 
+def cache_for(model: Path, folder: Path | None = None) -> PlanCache:
+    """Return the cache of a model's plans: in `folder`, else beside the model, else where the user may write.
+
+    Raises:
+        ConfigError: nothing may be written beside the model, and the user has no home folder.
+    """
+    beside = model.parent
+    if folder is not None or os.access(beside, os.W_OK | os.X_OK):
+        return PlanCache(folder or beside)
+    return PlanCache(_user_folder(), beside)
+
+
+def _user_folder() -> Path:
+    """Return the user's folder of plans, where the XDG base directory specification puts it."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "framewire" / "plans"
+    except RuntimeError as error:
+        raise ConfigError(f"no folder for plans ({error}): {REMEDY}") from error
+
+
 @dataclass(frozen=True)
 class PlanCache:
-    """A folder of plans."""
+    """A folder of plans.
+
+    Attributes:
+        folder: where plans are built and found.
+        beside: another folder where they are found only, for it cannot be written.
+    """
 
     folder: Path
+    beside: Path | None = None
 
     def path(self, model: Path, options: BuildOptions, key: str) -> Path:
         """Return where the plan with this key lies."""
@@ -67,8 +96,10 @@ class PlanCache:
         """Return the cached plan of a model, and in words why there is none or why it was taken."""
         key = plan_key(file_sha256(model), target, options)
         path = self.path(model, options, key)
+        if not path.is_file() and self.beside is not None and (self.beside / path.name).is_file():
+            path = self.beside / path.name
         if not path.is_file():
-            others = sorted(self.folder.glob(f"{model.stem}-{options.precision}-*.plan"))
+            others = self._others(f"{glob.escape(model.stem)}-{options.precision}-*.plan")
             reasons = [reason for other in others if (reason := self._why_not(other, target)) is not None]
             return None, reasons[0] if reasons else "none was built for this model, GPU and setting yet"
         try:
@@ -79,6 +110,10 @@ class PlanCache:
         except (ModelError, OSError) as error:
             return None, str(error)
         return found, f"built before: {path}"
+
+    def _others(self, pattern: str) -> list[Path]:
+        folders = [self.folder] if self.beside is None else [self.folder, self.beside]
+        return [path for folder in folders for path in sorted(folder.glob(pattern))]
 
     def _why_not(self, path: Path, target: PlanTarget) -> str | None:
         try:
@@ -110,6 +145,7 @@ class PlanCache:
 
         Raises:
             ModelError, ConfigError, MissingDependencyError: as `build_plan`.
+            ConfigError: the folder cannot be written.
         """
         trt = load_tensorrt(library)
         target = plan_target(trt, probe_cuda())
@@ -136,7 +172,11 @@ class PlanCache:
         """Hold the folder's lock: one builder at a time, also between processes."""
         import fcntl  # Linux and macOS only, like TensorRT's users here; not at import for the sake of the rest
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise ConfigError(f"plans cannot be kept in {self.folder} ({error.strerror}): {REMEDY}") from error
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

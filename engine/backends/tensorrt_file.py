@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.backends.base import BackendOptions
 from engine.backends.cuda_probe import probe_cuda
 from engine.backends.plan import PlanFacts, PlanFile, read_plan_file
 from engine.backends.plan_build import BuildOptions, file_sha256, plan_target
-from engine.backends.plan_cache import PlanCache, refusal
+from engine.backends.plan_cache import PlanCache, cache_for, refusal
 from engine.backends.plan_precision import PRECISIONS, Precision
 from engine.backends.tensorrt_api import Library, installed_libraries, load_tensorrt
 from engine.errors import ConfigError, ModelError
@@ -54,9 +54,8 @@ def find_plan(path: Path, options: BackendOptions) -> PlanFile | MissingPlan:
         ModelError: a plan with a broken header.
         MissingDependencyError: no TensorRT.
     """
-    folder = options.cache_dir or path.parent
     if path.suffix.lower() == ".onnx":
-        return _cached(path, _build_options(path, options), folder)
+        return _cached(path, _build_options(path, options), options.cache_dir)
     file = read_plan_file(path)
     origin = _origin(file)
     if file.facts is None or origin is None:
@@ -66,8 +65,8 @@ def find_plan(path: Path, options: BackendOptions) -> PlanFile | MissingPlan:
         return file
     reason = f"plan {path.name} {reason}"
     logger.warning("%s: using one built from %s", reason, origin.name)
-    found = _cached(origin, _same_again(file.facts, options), folder)
-    return found if isinstance(found, PlanFile) else MissingPlan(origin, found.options, folder, reason)
+    found = _cached(origin, _same_again(file.facts, options), options.cache_dir)
+    return found if isinstance(found, PlanFile) else replace(found, reason=reason)
 
 
 def plan_to_run(path: Path, options: BackendOptions) -> PlanFile:
@@ -92,10 +91,11 @@ def library_of(file: PlanFile) -> Library | None:
     return library if library in installed_libraries() else None
 
 
-def _cached(model: Path, options: BuildOptions, folder: Path) -> PlanFile | MissingPlan:
+def _cached(model: Path, options: BuildOptions, folder: Path | None) -> PlanFile | MissingPlan:
     target = plan_target(load_tensorrt(), probe_cuda())
-    found, reason = PlanCache(folder).find(model, target, options)
-    return MissingPlan(model, options, folder, reason) if found is None else found
+    cache = cache_for(model, folder)
+    found, reason = cache.find(model, target, options)
+    return MissingPlan(model, options, cache.folder, reason) if found is None else found
 
 
 def _build_options(path: Path, options: BackendOptions) -> BuildOptions:

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from onnx import helper
 
+from engine.backends import plan_cache
 from engine.backends.cuda_probe import Gpu
 from engine.backends.files import read_model_file
 from engine.backends.plan import PlanFacts, facts_from_json, facts_to_json, read_plan_file, write_plan_file
 from engine.backends.plan_build import BuildOptions, PlanTarget, file_sha256, parse_batch
-from engine.backends.plan_cache import PlanCache, plan_key, refusal
+from engine.backends.plan_cache import PlanCache, cache_for, plan_key, refusal
 from engine.backends.plan_model import model_obstacle
 from engine.backends.tensorrt import TensorRtBackend, unusable_reason
 from engine.backends.tensorrt_api import Library
@@ -302,3 +303,42 @@ def test_a_batch_profile_that_is_none_is_refused(text: str):
 def test_build_options_that_cannot_work_are_refused(options: dict[str, object], message: str):
     with pytest.raises(ConfigError, match=message):
         BuildOptions(**options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that this user may not write, as a package of the system is; file modes do not stop root."""
+    folder = tmp_path / "installed"
+    folder.mkdir()
+    monkeypatch.setattr(plan_cache.os, "access", lambda place, mode: Path(place) != folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    return folder
+
+
+def test_plans_of_a_model_that_lies_where_nothing_can_be_written_go_to_the_user(read_only: Path, tmp_path: Path):
+    model = read_only / "yolo.onnx"
+    assert cache_for(model).folder == tmp_path / "user" / "framewire" / "plans"
+    assert cache_for(model, tmp_path / "asked for").folder == tmp_path / "asked for"
+    assert cache_for(tmp_path / "yolo.onnx").folder == tmp_path
+
+
+def test_a_plan_beside_a_model_is_found_where_nothing_can_be_written(read_only: Path):
+    cached = Cached(read_only)
+    cached.path.rename(read_only / cached.path.name)
+    found, reason = cache_for(cached.model).find(cached.model, JETSON, cached.options)
+    assert (found and found.facts) == cached.facts, reason
+    assert cache_for(cached.model).find(cached.model, replace(JETSON, library_version="10.13.0"), cached.options) == (
+        None,
+        f"{cached.path.name} was built with TensorRT 10.3.0, this is TensorRT 10.13.0",
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_with_the_remedy(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"in the way")
+    with (
+        pytest.raises(ConfigError, match=r"plans cannot be kept in .*file.plans .*cache_dir"),
+        PlanCache(tmp_path / "file" / "plans")._locked(),
+    ):
+        pass
+    with pytest.raises(ConfigError, match=r"m.plan cannot be written"):
+        write_plan_file(tmp_path / "file" / "m.plan", PLAN, plan_facts(), {})
