@@ -9,10 +9,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from engine.errors import MissingDependencyError
 from engine.optional import require
+
+if TYPE_CHECKING:
+    from engine.backends.cuda_probe import CudaProbe
+    from engine.backends.tensorrt_api import Library
 
 Verdict = Literal["ok", "missing", "broken"]
 
@@ -127,18 +131,27 @@ def _gpu() -> list[Finding]:
     usable = probe.reason is None
     found, _, remedy = str(probe).rpartition(": ") if not usable else (str(probe), "", "")
     findings = [Finding("nvidia gpu", "ok" if usable else "missing", found, remedy)]
-    for distribution, extra in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "rtx")):
-        version = _version(distribution)
-        remedy = "" if version else f'pip install "framewire[{extra}]"'
-        if version and not usable:
-            remedy = "it cannot run before there is a usable GPU: see nvidia gpu"
-        verdict: Verdict = "missing" if not version else "ok" if usable else "broken"
-        findings.append(Finding(distribution, verdict, version or "not installed", remedy))
+    extras: tuple[tuple[Library, str], ...] = (("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx"))
+    findings += [_tensorrt(library, extra, probe) for library, extra in extras]
     cuda = {name: _version(name) for name in ("pycuda", "cuda-bindings")}
     have = ", ".join(f"{name} {version}" for name, version in cuda.items() if version)
     remedy = "" if have else 'pip install "framewire[rtx]" (cuda-bindings) or "framewire[tensorrt]" (pycuda)'
     findings.append(Finding("cuda for python", "ok" if have else "missing", have or "not installed", remedy))
     return findings
+
+
+def _tensorrt(library: Library, extra: str, probe: CudaProbe) -> Finding:
+    from engine.backends.tensorrt_api import installed_libraries, installed_version, library_obstacle
+
+    part = library.replace("_", "-")
+    version = installed_version(library)
+    if library not in installed_libraries():
+        return Finding(part, "missing", "not installed", f'pip install "framewire[{extra}]"')
+    if probe.reason is not None:
+        remedy = "it cannot run before there is a usable GPU: see nvidia gpu"
+        return Finding(part, "broken", version or "installed", remedy)
+    obstacle, _, remedy = (library_obstacle(probe, library) or "").rpartition(": ")
+    return Finding(part, "broken" if obstacle else "ok", obstacle or version or "installed", remedy)
 
 
 def _packages() -> list[Finding]:

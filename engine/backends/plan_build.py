@@ -23,6 +23,7 @@ from engine.backends.tensorrt_api import (
     Library,
     TensorRt,
     library_obstacle,
+    library_to_run,
     load_tensorrt,
     make_progress_monitor,
     parse_onnx,
@@ -155,7 +156,7 @@ def build_plan(
     """
     options = options or BuildOptions()
     probe = probe_cuda()
-    trt = _library_for_building(library, probe)
+    trt = library_for_building(library, probe)
     facts = read_model_file(model)
     if facts.format != "onnx":
         raise ModelError(f"{facts.path}: a plan is built from ONNX, this is {facts.format}: export it as ONNX first")
@@ -186,13 +187,18 @@ def build_plan(
     return read_plan_file(output)
 
 
-def _library_for_building(library: Library | None, probe: CudaProbe) -> TensorRt:
-    """Return the library; TensorRT proper is not touched without a GPU, where it would crash."""
+def library_for_building(library: Library | None, probe: CudaProbe) -> TensorRt:
+    """Return the library; TensorRT proper is not touched without a GPU, where it would crash.
+
+    Raises:
+        ConfigError: it cannot build here.
+        MissingDependencyError: it is not installed.
+    """
     if probe.reason is not None and library != "tensorrt_rtx":
         if library == "tensorrt":
             raise ConfigError(f"TensorRT builds on the GPU that the plan is for, and there is none: {probe.reason}")
         library = "tensorrt_rtx"  # the one that builds without a GPU
-    trt = load_tensorrt(library)
+    trt = load_tensorrt(library or library_to_run(probe))
     obstacle = library_obstacle(probe, trt.library) if probe.reason is None else None
     if obstacle is not None:
         raise ConfigError(obstacle)

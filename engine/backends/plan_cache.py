@@ -25,10 +25,11 @@ from engine.backends.plan_build import (
     Report,
     build_plan,
     file_sha256,
+    library_for_building,
     plan_target,
     target_facts,
 )
-from engine.backends.tensorrt_api import Library, load_tensorrt
+from engine.backends.tensorrt_api import NAMES, Library
 from engine.errors import ConfigError, ModelError
 
 logger = logging.getLogger(__name__)
@@ -45,9 +46,8 @@ def plan_key(model_sha256: str, target: PlanTarget, options: BuildOptions) -> st
 
 def refusal(facts: PlanFacts, target: PlanTarget) -> str | None:
     """Return why a plan cannot run on a target, in words for the user, or None where it can."""
-    names = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
-    built = f"{names.get(facts.library, facts.library)} {facts.library_version}"
-    here = f"{names[target.library]} {target.library_version}"
+    built = f"{NAMES.get(facts.library, facts.library)} {facts.library_version}"
+    here = f"{NAMES[target.library]} {target.library_version}"
     if built != here:
         return f"was built with {built}, this is {here}"
     if target.gpu is not None and facts.library == "tensorrt" and facts.compute_capability != target.compute_capability:
@@ -147,8 +147,9 @@ class PlanCache:
             ModelError, ConfigError, MissingDependencyError: as `build_plan`.
             ConfigError: the folder cannot be written.
         """
-        trt = load_tensorrt(library)
-        target = plan_target(trt, probe_cuda())
+        probe = probe_cuda()
+        trt = library_for_building(library, probe)
+        target = plan_target(trt, probe)
         with self._locked():
             found, reason = self.find(model, target, options)
             if found is not None:

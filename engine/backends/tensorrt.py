@@ -31,7 +31,7 @@ from engine.backends.plan_build import plan_target
 from engine.backends.plan_cache import refusal
 from engine.backends.plan_model import model_obstacle
 from engine.backends.slots import Slots
-from engine.backends.tensorrt_api import INSTALL, installed_libraries, library_obstacle, load_tensorrt
+from engine.backends.tensorrt_api import INSTALL, installed_libraries, library_obstacle, library_to_run, load_tensorrt
 from engine.backends.tensorrt_file import MissingPlan, find_plan, library_of, plan_to_run
 from engine.backends.tensorrt_images import free_quietly
 from engine.backends.tensorrt_plan import LoadedPlan, TensorRtPlan
@@ -290,14 +290,14 @@ def unusable_reason(path: Path | None = None) -> str | None:
     installed = installed_libraries()
     if not installed:
         return f"TensorRT is not installed: {INSTALL}"
-    obstacle = library_obstacle(probe, installed[0])
-    if obstacle is not None and len(installed) == 1:
-        return obstacle
+    library = library_to_run(probe)
+    if library is None:
+        return library_obstacle(probe, installed[0])
     if not available_packages():
         return f"no Python package for CUDA is installed: {CUDA_INSTALL}"
     if path is None or path.suffix.lower() != ".onnx":
         return None
-    return model_obstacle(read_model_file(path), installed[0])
+    return model_obstacle(read_model_file(path), library)
 
 
 def _check_image_input(path: Path, first: TensorSpec, image: ImageInput) -> None:

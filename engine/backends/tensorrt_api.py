@@ -6,10 +6,11 @@ whether a name exists, never by comparing versions. The GPU is probed before any
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -26,6 +27,10 @@ LIBRARIES: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
 INSTALL = (
     'pip install "framewire[tensorrt]" (or "framewire[rtx]", which needs no CUDA toolkit); on a Jetson use its own'
 )
+NAMES: Mapping[str, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+CUDA_MAJORS = (11, 12, 13, 14)
+"""CUDA versions after which NVIDIA names its packages; one runs on every driver for that version or a later one."""
+
 REFUSED_VERSIONS = ("10.2.",)
 """10.2 miscompiles what strongly typed networks need; 10.3 and later are what is supported."""
 
@@ -78,7 +83,7 @@ class TensorRt:
         return self.library == "tensorrt_rtx"
 
     def __str__(self) -> str:
-        return f"{'TensorRT-RTX' if self.is_rtx else 'TensorRT'} {self.version}"
+        return f"{NAMES[self.library]} {self.version}"
 
 
 def installed_libraries() -> tuple[Library, ...]:
@@ -86,13 +91,43 @@ def installed_libraries() -> tuple[Library, ...]:
     return tuple(name for name in LIBRARIES if importlib.util.find_spec(name) is not None)
 
 
+def installed_version(library: Library) -> str | None:
+    """Return the version of a library as its package says, without importing it; None where no package says it."""
+    names = (library, *(f"{library}_cu{major}_bindings" for major in CUDA_MAJORS))
+    return next((version for name in names if (version := _package_version(name)) is not None), None)
+
+
+def _needed_cuda(library: Library) -> int | None:
+    """Return for which major version of CUDA a library was built, as its packages are called; a Jetson's do not say."""
+    return next((major for major in CUDA_MAJORS if _package_version(f"{library}_cu{major}_bindings")), None)
+
+
+def _package_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def library_obstacle(probe: CudaProbe, library: Library) -> str | None:
-    """Return why `library` cannot run a plan on the GPUs of `probe`, or None."""
+    """Return why `library` cannot run a plan on the GPUs of `probe`, with the remedy, or None. It is not imported."""
     if probe.reason is not None:
         return probe.reason
+    name, needed = NAMES[library], _needed_cuda(library)
+    if needed is not None and probe.driver_version is not None and probe.driver_version < (needed, 0):
+        found = ".".join(map(str, probe.driver_version))
+        return f"{name} for CUDA {needed} needs a newer driver than this one for CUDA {found}: update the NVIDIA driver"
+    version = installed_version(library)
+    if version is not None and version.startswith(REFUSED_VERSIONS):
+        return f"{name} {version} is known to build wrong plans: install 10.3 or later"
     if library == "tensorrt_rtx" and probe.gpus[0].compute_capability < RTX_OLDEST:
         return f"TensorRT-RTX needs a GPU of sm_75 or newer, this is {probe.gpus[0]}: install tensorrt"
     return None
+
+
+def library_to_run(probe: CudaProbe) -> Library | None:
+    """Return the installed library that runs on the GPUs of `probe`, TensorRT before TensorRT-RTX; None for neither."""
+    return next((name for name in installed_libraries() if library_obstacle(probe, name) is None), None)
 
 
 def load_tensorrt(library: Library | None = None) -> TensorRt:

@@ -17,7 +17,7 @@ from engine.backends.plan import PlanFacts, PlanFile, read_plan_file
 from engine.backends.plan_build import BuildOptions, file_sha256, plan_target
 from engine.backends.plan_cache import PlanCache, cache_for, refusal
 from engine.backends.plan_precision import PRECISIONS, Precision
-from engine.backends.tensorrt_api import Library, installed_libraries, load_tensorrt
+from engine.backends.tensorrt_api import Library, installed_libraries, library_to_run, load_tensorrt
 from engine.errors import ConfigError, ModelError
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,8 @@ def library_of(file: PlanFile) -> Library | None:
 
 
 def _cached(model: Path, options: BuildOptions, folder: Path | None) -> PlanFile | MissingPlan:
-    target = plan_target(load_tensorrt(), probe_cuda())
+    probe = probe_cuda()
+    target = plan_target(load_tensorrt(library_to_run(probe)), probe)
     cache = cache_for(model, folder)
     found, reason = cache.find(model, target, options)
     return MissingPlan(model, options, cache.folder, reason) if found is None else found

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from engine.assets import demo_model
-from engine.backends import plan_build
+from engine.backends import plan_build, tensorrt_api
 from engine.backends.base import BackendOptions, ImageInput
 from engine.backends.cuda_probe import probe_cuda
 from engine.backends.files import read_model_file
@@ -175,6 +175,16 @@ def test_the_cache_replaces_a_damaged_plan(tmp_path: Path):
 def test_tensorrt_itself_is_not_touched_without_a_gpu(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"TensorRT builds on the GPU.*(driver|GPU)"):
         build_plan(demo_model(), tmp_path / "a.plan", library="tensorrt")
+
+
+@without_gpu
+def test_where_both_are_installed_the_cache_takes_the_one_that_builds_without_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tensorrt_api, "installed_libraries", lambda: ("tensorrt", RTX))
+    built, _ = PlanCache(tmp_path).get_or_build(save_pixel_model(tmp_path / "pixels.onnx"), BuildOptions("fp32"))
+    assert built.facts is not None
+    assert built.facts.library == RTX
 
 
 @without_gpu
