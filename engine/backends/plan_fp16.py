@@ -104,6 +104,8 @@ class _Converter:
                 node.input[index] = self._typed(name, FLOAT16 if half and index not in fixed else FLOAT)
         self._nodes.append(node)
         if not half:
+            if floats and node.op_type != "Cast":  # which has the type of its result in itself
+                self._widen(node)
             return
         for index, name in enumerate(node.output):
             if self._stored.get(name, FLOAT if floats else 0) != FLOAT:
@@ -113,6 +115,14 @@ class _Converter:
                 node.output[index] = f"{name}_half"
                 self._stored[name] = FLOAT
                 self._nodes.append(self._cast(node.output[index], name, FLOAT))
+
+    def _widen(self, node: Any) -> None:
+        """Note that what an exporter had in FP16 is FP32 now: results have the type of a node's inputs."""
+        widened = {name for name in node.output if self._stored.get(name) == FLOAT16}
+        self._stored.update(dict.fromkeys(widened, FLOAT))
+        for output in self._graph.output:
+            if output.name in widened:
+                output.type.tensor_type.elem_type = FLOAT
 
     def _typed(self, name: str, wanted: int) -> str:
         """Return the name of tensor `name` in type `wanted`, made where it is not there yet."""

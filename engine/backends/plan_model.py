@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from engine.backends.files import ModelFile
+from engine.backends.plan_precision import QUANTISED_ALREADY, Precision
 from engine.backends.tensorrt_api import Library
 
 DYNAMICALLY_QUANTISED = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"})
 COUNTING = frozenset({"NonMaxSuppression", "NonZero"})
 """Operators whose number of results depends on the numbers that they are given."""
+
+NOT_CONVERTED = QUANTISED_ALREADY | {"If", "Loop", "Scan"}
 
 
 def model_obstacle(model: ModelFile, library: Library) -> str | None:
@@ -17,6 +20,12 @@ def model_obstacle(model: ModelFile, library: Library) -> str | None:
         model: an ONNX file.
         library: TensorRT-RTX runs no such operators; TensorRT does, but outputs must have sizes that are known before.
     """
+    images = model.inputs[0]
+    if len(images.shape) == 4 and images.dtype != "float32":
+        return (
+            f"{model.path.name} takes {images.dtype} images, which the GPU does not make here: export it with FP32 "
+            f"inputs, its plan computes in FP16 all the same"
+        )
     quantised = sorted(DYNAMICALLY_QUANTISED & set(model.operators))
     if quantised:
         return (
@@ -30,6 +39,11 @@ def model_obstacle(model: ModelFile, library: Library) -> str | None:
         f"{model.path.name} counts its boxes itself ({', '.join(counting)}), so that the size of its result depends on "
         f"the image: export it without NMS (nms=False), duplicates are suppressed here"
     )
+
+
+def usual_precision(model: ModelFile) -> Precision:
+    """Return the precision to build a model in where none is asked for: as it is where it cannot be made FP16."""
+    return "fp32" if NOT_CONVERTED & set(model.operators) else "fp16"
 
 
 def _has_open_results(model: ModelFile) -> bool:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from engine.backends.base import BackendOptions
 from engine.backends.cuda_probe import probe_cuda
+from engine.backends.files import read_model_file
 from engine.backends.plan import PlanFacts, PlanFile, read_plan_file
 from engine.backends.plan_build import BuildOptions, file_sha256, plan_target
 from engine.backends.plan_cache import PlanCache, cache_for, refusal
+from engine.backends.plan_model import usual_precision
 from engine.backends.plan_precision import PRECISIONS, Precision
 from engine.backends.tensorrt_api import Library, installed_libraries, library_to_run, load_tensorrt
 from engine.errors import ConfigError, ModelError
@@ -100,7 +102,7 @@ def _cached(model: Path, options: BuildOptions, folder: Path | None) -> PlanFile
 
 
 def _build_options(path: Path, options: BackendOptions) -> BuildOptions:
-    asked = options.precision or "fp16"
+    asked = options.precision or usual_precision(read_model_file(path))
     if asked not in PRECISION_BY_NAME:
         raise ConfigError(f'precision "{asked}": TensorRT computes in fp32, fp16 or int8')
     if PRECISION_BY_NAME[asked] == "int8":

@@ -9,18 +9,23 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
-from engine.backends import plan_cache
+from engine.backends import plan_cache, tensorrt_file
+from engine.backends.base import BackendOptions
 from engine.backends.cuda_probe import Gpu
 from engine.backends.files import read_model_file
 from engine.backends.plan import PlanFacts, facts_from_json, facts_to_json, read_plan_file, write_plan_file
 from engine.backends.plan_build import BuildOptions, PlanTarget, file_sha256, parse_batch
 from engine.backends.plan_cache import PlanCache, cache_for, plan_key, refusal
 from engine.backends.plan_model import model_obstacle
+from engine.backends.plan_precision import with_precision
 from engine.backends.tensorrt import TensorRtBackend, unusable_reason
 from engine.backends.tensorrt_api import Library
+from engine.backends.tensorrt_file import MissingPlan, find_plan
 from engine.errors import ConfigError, ModelError
 from tests.backends.fake_gpu import PLAN, plan_facts
 from tests.onnx_models import save_model, save_pixel_model
@@ -156,6 +161,54 @@ def test_a_dynamically_quantised_model_is_left_to_the_processor(tmp_path: Path):
     reason = model_obstacle(read_model_file(path), "tensorrt")
     assert "q.onnx is quantised dynamically (DynamicQuantizeLinear)" in str(reason)
     assert model_obstacle(read_model_file(save_pixel_model(tmp_path / "pixels.onnx")), "tensorrt_rtx") is None
+
+
+def test_a_model_that_takes_no_fp32_images_is_left_to_the_processor(tmp_path: Path):
+    path = save_pixel_model(tmp_path / "pixels.onnx")
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, path)
+    reason = model_obstacle(read_model_file(path), "tensorrt")
+    assert "pixels.onnx takes float16 images" in str(reason)
+
+
+BRANCH = helper.make_graph(
+    [helper.make_node("Identity", ["images"], ["branch"])],
+    "branch",
+    [],
+    [helper.make_tensor_value_info("branch", onnx.TensorProto.FLOAT, None)],
+)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        pytest.param([helper.make_node("Relu", ["images"], ["out"])], "fp16", id="plain"),
+        pytest.param(
+            [
+                helper.make_node("QuantizeLinear", ["images", "scale"], ["q"]),
+                helper.make_node("DequantizeLinear", ["q", "scale"], ["out"]),
+            ],
+            "fp32",
+            id="quantised statically",
+        ),
+        pytest.param(
+            [helper.make_node("If", ["yes"], ["out"], then_branch=BRANCH, else_branch=BRANCH)], "fp32", id="branches"
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_made_fp16_is_built_as_it_is(
+    tmp_path: Path, nodes: list[onnx.NodeProto], expected: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tensorrt_file, "load_tensorrt", lambda library: None)
+    monkeypatch.setattr(tensorrt_file, "plan_target", lambda trt, probe: JETSON)
+    weights = {"scale": np.float32(0.1), "yes": np.array(True)}
+    path = save_model(tmp_path / "m.onnx", nodes, {"images": (1, 3, 8, 8)}, {"out": (1, 3, 8, 8)}, weights)
+    missing = find_plan(path, BackendOptions())
+    assert isinstance(missing, MissingPlan)
+    assert missing.options.precision == expected
+    content, _ = with_precision(path, missing.options.precision)
+    assert onnx.load_from_string(content).graph.node
 
 
 @pytest.mark.parametrize(

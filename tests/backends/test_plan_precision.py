@@ -129,6 +129,30 @@ def test_weights_stored_in_fp16_are_unfolded_before_the_conversion():
     onnx.checker.check_model(model)
 
 
+@pytest.mark.parametrize("keeps_outside", [pytest.param(True, id="FP32 outside"), pytest.param(False, id="FP16")])
+def test_a_model_exported_in_fp16_computes_in_fp32_what_must(tmp_path: Path, keeps_outside: bool):
+    """Ultralytics writes FP16 models with FP32 inputs and outputs; what we keep FP32 gives FP32 to what follows it."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["in"], to=TensorProto.FLOAT16),
+        helper.make_node("Conv", ["in", "w"], ["a"]),
+        helper.make_node("Exp", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w"], ["c"]),
+        helper.make_node("Exp", ["c"], ["d"]),
+        *([helper.make_node("Cast", ["d"], ["out"], to=TensorProto.FLOAT)] if keeps_outside else []),
+    ]
+    weights = {"w": np.random.default_rng(2).normal(0, 0.2, (3, 3, 1, 1)).astype(np.float16)}
+    result = "out" if keeps_outside else "d"
+    path = save_model(tmp_path / "half.onnx", nodes, {"images": (1, 3, 8, 8)}, {result: (1, 3, 8, 8)}, weights)
+    model = onnx.load(path)
+    if not keeps_outside:
+        model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+        onnx.save(model, path)
+    content, _ = with_precision(path, "fp16")
+    types_of(onnx.load_from_string(content))
+    output, expected = run(content, pictures(4, side=8))[0], run(path, pictures(4, side=8))[0]
+    np.testing.assert_allclose(output, expected, rtol=0.01)
+
+
 def test_the_tail_is_what_no_convolution_follows(tmp_path: Path):
     model = onnx.load(save_small_network(tmp_path / "small.onnx"))
     for node in model.graph.node:
