@@ -32,8 +32,9 @@ class PyCuda:
         self.gpu = gpu
         self._cuda: Any = require("pycuda.driver", hint=MISSING_CUDA_HINT)
         self._graphs = DriverCalls()
-        self._cuda.init()
-        self._context: Any = self._cuda.Device(gpu.index).retain_primary_context()
+        self._call(self._cuda.init)
+        device = self._call(self._cuda.Device, gpu.index)
+        self._context: Any = self._call(device.retain_primary_context)
         self._objects: dict[int, Any] = {}
         self._kernels: dict[int, tuple[Any, Any]] = {}
         self._prepared: set[int] = set()

@@ -215,7 +215,7 @@ def build_serialized(
     report: Report | None = None,
 ) -> tuple[bytes, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the serialized engine of an ONNX model in memory, with its inputs and outputs. Raises `ModelError`."""
-    builder = trt.module.Builder(trt.logger)
+    builder = trt.make(trt.module.Builder)
     network = builder.create_network(_network_flags(trt, options))
     parse_onnx(trt, network, content, str(facts.path))
     config = builder.create_builder_config()

@@ -82,6 +82,15 @@ class TensorRt:
         """Whether this is TensorRT-RTX, which compiles for the GPU at hand when it loads a plan."""
         return self.library == "tensorrt_rtx"
 
+    def make(self, kind: Callable[[Any], Any]) -> Any:
+        """Return a new `Builder` or `Runtime`. Raises `ModelError` where the library cannot make one."""
+        self.messages.take()
+        try:
+            return kind(self.logger)
+        except TypeError as error:  # what pybind11 makes of a null pointer
+            name = getattr(kind, "__name__", "part")
+            raise ModelError(f"{self} cannot make a {name} ({error}): {self.messages.take()}") from error
+
     def __str__(self) -> str:
         return f"{NAMES[self.library]} {self.version}"
 

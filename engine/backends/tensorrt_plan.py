@@ -70,8 +70,7 @@ class TensorRtPlan:
     def __init__(self, trt: TensorRt, content: bytes, path: Path) -> None:
         self._trt = trt
         self._path = path
-        trt.messages.take()
-        self._runtime: Any = trt.module.Runtime(trt.logger)
+        self._runtime: Any = trt.make(trt.module.Runtime)
         self._engine: Any = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             raise ModelError(f'{path}: {trt} refuses it: {trt.messages.take()}; rebuild it with "framewire build"')

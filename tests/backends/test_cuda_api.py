@@ -8,14 +8,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from engine.backends import cuda
+from engine.backends import cuda, cuda_pycuda
 from engine.backends.cuda import available_packages, open_cuda
 from engine.backends.cuda_fake import FakeCuda
 from engine.backends.cuda_probe import CudaProbe, Gpu
-from engine.errors import ConfigError, MissingDependencyError
+from engine.errors import ConfigError, MissingDependencyError, ModelError
 from tests.backends.cuda_contract import check
 from tests.backends.processor_kernels import FLAGS, compiler, processor_source
 
@@ -79,6 +80,26 @@ def test_the_fake_keeps_the_contract():
 
 
 GPU = Gpu(0, "Some GPU", (8, 9), "GPU-1", 1 << 30, False)
+
+
+@pytest.mark.parametrize("broken", ["init", "Device", "retain_primary_context"])
+def test_a_driver_that_refuses_pycuda_is_an_error_with_its_words(monkeypatch: pytest.MonkeyPatch, broken: str):
+    class Error(Exception):
+        """As `pycuda.driver.Error`."""
+
+    def call(name: str, result: object = None) -> object:
+        if name == broken:
+            raise Error(f"{name} failed: unknown error")
+        return result
+
+    device = SimpleNamespace(retain_primary_context=lambda: call("retain_primary_context"))
+    driver = SimpleNamespace(
+        init=lambda: call("init"), Device=lambda index: call("Device", device), Error=Error, MemoryError=MemoryError
+    )
+    monkeypatch.setattr(cuda_pycuda, "require", lambda module, hint: driver)
+    monkeypatch.setattr(cuda_pycuda, "DriverCalls", lambda: None)
+    with pytest.raises(ModelError, match=f"CUDA failed: {broken} failed: unknown error"):
+        cuda_pycuda.PyCuda(GPU)
 
 
 def test_without_a_gpu_the_reason_is_the_error(monkeypatch: pytest.MonkeyPatch):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from engine.backends.plan_build import BuildOptions, build_serialized
 from engine.backends.tensorrt_api import Messages, TensorRt
 from engine.backends.tensorrt_plan import TensorRtPlan
 from engine.errors import ModelError
@@ -127,6 +129,25 @@ def test_a_refused_plan_carries_the_librarys_reason_and_the_remedy():
     message = r'yolo.plan: TensorRT 10.3.0 refuses it: magic tag does not match; rebuild it with "framewire build"'
     with pytest.raises(ModelError, match=message):
         loaded(None, "magic tag does not match")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda trt: TensorRtPlan(trt, b"ftrt", PATH), id="Runtime"),
+        pytest.param(lambda trt: build_serialized(trt, b"", cast(Any, None), BuildOptions()), id="Builder"),
+    ],
+)
+def test_what_the_library_cannot_make_is_an_error_with_its_reason(use: Callable[[TensorRt], object]):
+    messages = Messages()
+
+    def nothing(logger: object) -> None:
+        messages.recent.append("CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    trt = TensorRt(SimpleNamespace(Runtime=nothing, Builder=nothing), "tensorrt", "10.3.0", None, messages)
+    with pytest.raises(ModelError, match=r"TensorRT 10.3.0 cannot make a .*returned nullptr.*failure with error: 35"):
+        use(trt)
 
 
 def test_a_silent_refusal_is_said_to_be_one():
