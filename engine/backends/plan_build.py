@@ -277,11 +277,14 @@ def _fill_profile(profile: Any, network: Any, options: BuildOptions) -> bool:
         shape = [int(size) for size in tensor.shape]
         if -1 not in shape:
             continue
-        needed = True
         bounds = [_concrete(tensor.name, shape, batch, options.size_hw) for batch in options.batch]
         if -1 in shape[1:]:  # one image size: said in the network, the sizes of its outputs are known too
             tensor.shape = (shape[0], *bounds[0][1:])
+        if 1 < options.batch[0] == options.batch[2]:  # who feeds the plan sees that it must fill batches up
+            tensor.shape = bounds[0]
+            continue
         profile.set_shape(tensor.name, *bounds)
+        needed = True
     return needed
 
 

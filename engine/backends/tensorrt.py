@@ -117,6 +117,11 @@ class TensorRtBackend:
             )
         image = self._options.image
         first = plan.inputs[0]
+        if first.shape[:1] == (None,) and plan.min_batch > 1:
+            raise ConfigError(
+                f"{file.path} takes no batch below {plan.min_batch}, and batches differ in size: "
+                f"build it with --batch 1:{plan.max_batch}"
+            )
         if image is not None:
             _check_image_input(file.path, first, image)
         self.inputs = (image_spec(first.name, image, first.shape[0]), *plan.inputs[1:]) if image else plan.inputs

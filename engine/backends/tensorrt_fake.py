@@ -24,6 +24,7 @@ class FakePlan:
         outputs: what it returns.
         respond: from inputs to outputs, called when the stream gets there.
         max_batch: of the profile.
+        min_batch: of the profile.
     """
 
     precision = "fp32"
@@ -35,9 +36,10 @@ class FakePlan:
         outputs: Sequence[TensorSpec],
         respond: Respond,
         max_batch: int = 4,
+        min_batch: int = 1,
     ) -> None:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
-        self.max_batch = max_batch
+        self.max_batch, self.min_batch = max_batch, min_batch
         self.open_contexts = 0
         self._cuda = cuda
         self._respond = respond

@@ -42,8 +42,12 @@ class LoadedPlan(Protocol):
         """What it returns."""
 
     @property
+    def min_batch(self) -> int:
+        """Smallest batch of its profile, or the fixed one."""
+
+    @property
     def max_batch(self) -> int:
-        """Largest batch of its profile."""
+        """Largest batch of its profile, or the fixed one."""
 
     def largest(self, spec: TensorSpec) -> tuple[int, ...]:
         """Return the shape that an input has at most."""
@@ -80,16 +84,26 @@ class TensorRtPlan:
             raise ModelError(f"{path}: output {unknown[0]} depends on the data: export with the raw head, without NMS")
 
     @property
+    def min_batch(self) -> int:
+        """Smallest batch of the profile, or the fixed one."""
+        return self._bounds(self.inputs[0])[0][0]
+
+    @property
     def max_batch(self) -> int:
         """Largest batch of the profile, or the fixed one."""
         return self.largest(self.inputs[0])[0]
 
     def largest(self, spec: TensorSpec) -> tuple[int, ...]:
         """Return the largest shape of an input."""
+        return self._bounds(spec)[1]
+
+    def _bounds(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the smallest and the largest shape of an input."""
         if None not in spec.shape:
-            return tuple(size or 0 for size in spec.shape)
-        _smallest, _favourite, largest = self._engine.get_tensor_profile_shape(spec.name, PROFILE)
-        return tuple(int(size) for size in largest)
+            fixed = tuple(size or 0 for size in spec.shape)
+            return fixed, fixed
+        smallest, _favourite, largest = self._engine.get_tensor_profile_shape(spec.name, PROFILE)
+        return tuple(map(int, smallest)), tuple(map(int, largest))
 
     def create_context(self) -> TensorRtContext:
         """Return a new context."""

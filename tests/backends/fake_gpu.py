@@ -57,13 +57,14 @@ class FakeMachine:
         before: Callable[[str], None] = lambda operation: None,
         respond: Callable[[Mapping[str, NDArray[np.generic]]], tuple[NDArray[np.float32], ...]] = doubled,
         max_batch: int = 4,
+        min_batch: int = 1,
     ) -> None:
         self.path = folder / "pixels.plan"
         self.facts = plan_facts(side)
         write_plan_file(self.path, PLAN, self.facts, {"names": "{0: 'pixel'}"})
         self.gpus: list[FakeCuda] = []
         self._before, self._respond, self._max_batch = before, respond, max_batch
-        self._is_integrated = is_integrated
+        self._is_integrated, self._min_batch = is_integrated, min_batch
 
     @property
     def cuda(self) -> FakeCuda:
@@ -81,4 +82,4 @@ class FakeMachine:
     def _load(self, cuda: CudaApi, file: PlanFile) -> FakePlan:
         assert isinstance(cuda, FakeCuda)
         assert file.plan() == PLAN
-        return FakePlan(cuda, self.facts.inputs, self.facts.outputs, self._respond, self._max_batch)
+        return FakePlan(cuda, self.facts.inputs, self.facts.outputs, self._respond, self._max_batch, self._min_batch)

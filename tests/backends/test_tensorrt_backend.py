@@ -236,6 +236,13 @@ def test_options_that_the_plan_cannot_serve_are_refused(tmp_path: Path, options:
     assert machine.cuda.live == 0
 
 
+def test_a_plan_that_takes_no_single_image_is_refused_when_it_is_opened(tmp_path: Path):
+    machine = FakeMachine(tmp_path, min_batch=2)
+    with pytest.raises(ConfigError, match=r"takes no batch below 2.*build it with --batch 1:4"):
+        machine.backend(OPTIONS).open()
+    assert machine.cuda.live == 0
+
+
 def test_a_batch_beyond_the_profile_is_refused(tmp_path: Path):
     backend = opened(FakeMachine(tmp_path))
     with pytest.raises(ConfigError, match="a batch of 5: the plan takes 1 to 4"):

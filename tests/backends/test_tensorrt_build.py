@@ -18,14 +18,15 @@ from engine.backends.base import BackendOptions, ImageInput
 from engine.backends.cuda_probe import probe_cuda
 from engine.backends.files import read_model_file
 from engine.backends.plan import read_plan_file
-from engine.backends.plan_build import BuildOptions, Prepared, build_plan
+from engine.backends.plan_build import BuildOptions, Prepared, build_plan, parse_batch
 from engine.backends.plan_cache import PlanCache
 from engine.backends.plan_precision import with_precision
 from engine.backends.tensorrt import TensorRtBackend
 from engine.backends.tensorrt_api import PhaseTree, installed_libraries, load_tensorrt
+from engine.detection.model import inspect_model
 from engine.errors import ConfigError, ModelError
 from tests.backends.fake_gpu import plan_facts
-from tests.onnx_models import save_model, save_pixel_model
+from tests.onnx_models import save_constant_model, save_model, save_pixel_model
 
 pytestmark = pytest.mark.skipif(
     "tensorrt_rtx" not in installed_libraries(), reason="tensorrt_rtx is not installed: pip install tensorrt-rtx"
@@ -66,6 +67,16 @@ def test_a_fixed_batch_needs_no_profile(tmp_path: Path, data_dir: Path):
     assert built.facts.batch == (1, 1, 1)
     assert [str(spec) for spec in built.facts.outputs] == ["output0 (1, 84, 8400) float32"]
     assert "person" in str(built.metadata["names"])
+
+
+def test_one_batch_asked_for_is_a_fixed_batch_that_the_detector_fills_up(tmp_path: Path):
+    names = {"names": "{0: 'a', 1: 'b', 2: 'c'}"}
+    model = save_constant_model(tmp_path / "m.onnx", [np.zeros((7, 84), np.float32)], 64, names)
+    built = build_plan(model, tmp_path / "m.plan", BuildOptions("fp32", parse_batch("4")), library=RTX)
+    assert built.facts is not None
+    assert built.facts.batch == (4, 4, 4)
+    assert inspect_model(built.path).batch == 4
+    assert [spec.shape for spec in built.facts.outputs] == [(4, 7, 84)]
 
 
 def test_progress_rises_to_the_end(tmp_path: Path):

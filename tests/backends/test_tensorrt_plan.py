@@ -74,7 +74,7 @@ class Engine:
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         assert profile == 0
-        return [(1,), (1,), self.tensors[name].largest]
+        return [(1, 3, 8, 8), (1, 3, 8, 8), self.tensors[name].largest]
 
     def create_execution_context(self) -> Context | None:
         self.context = Context(self.tensors) if self.has_memory else None
@@ -109,7 +109,7 @@ def test_a_plan_tells_its_tensors_and_largest_batch():
     plan = loaded(detector())
     assert [str(spec) for spec in plan.inputs] == ["images (?, 3, 8, 8) float32"]
     assert [str(spec) for spec in plan.outputs] == ["output0 (?, 84, 21) float32", "protos (?, 32) float16"]
-    assert plan.max_batch == 4
+    assert (plan.min_batch, plan.max_batch) == (1, 4)
     assert plan.largest(plan.inputs[0]) == (4, 3, 8, 8)
 
 
