@@ -30,6 +30,7 @@ class ModelFile:
         precision: of the weights, for example `float32`, `float16`, `int8`.
         size_bytes: of the file and its weights.
         operators: how often each operator occurs, where the format tells.
+        weight_files: files beside it that hold weights.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class ModelFile:
     precision: str
     size_bytes: int
     operators: Mapping[str, int] = field(default_factory=dict)
+    weight_files: tuple[Path, ...] = ()
 
 
 READERS: Mapping[str, str] = MappingProxyType(

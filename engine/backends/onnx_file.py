@@ -59,10 +59,12 @@ def read_onnx(path: Path) -> ModelFile:
     inputs = tuple(spec for spec in found.inputs if spec.name not in found.weights)
     if not inputs or not found.outputs:
         raise ModelError(f"{path}: the graph has {len(inputs)} inputs and {len(found.outputs)} outputs: not a model")
-    size = path.stat().st_size + sum(_external_size(path, name) for name in found.external)
+    weight_files = tuple(_weight_file(path, name) for name in sorted(found.external))
+    size = sum(file.stat().st_size for file in (path, *weight_files))
     precision = _precision(found)
     metadata = {**found.metadata, **({"producer": found.producer} if found.producer else {})}
-    return ModelFile(path, "onnx", inputs, tuple(found.outputs), metadata, precision, size, dict(found.operators))
+    outputs, operators = tuple(found.outputs), dict(found.operators)
+    return ModelFile(path, "onnx", inputs, outputs, metadata, precision, size, operators, weight_files)
 
 
 def _precision(found: _Found) -> str:
@@ -73,14 +75,14 @@ def _precision(found: _Found) -> str:
     return found.bytes_by_dtype.most_common(1)[0][0].replace("uint8", "int8")
 
 
-def _external_size(path: Path, name: str) -> int:
-    """Return the size of a file of weights beside the model, which must lie in the same folder or below."""
+def _weight_file(path: Path, name: str) -> Path:
+    """Return a file of weights beside the model, which must lie in the same folder or below."""
     place = path.parent / name
     if ".." in Path(name).parts or Path(name).is_absolute():
         raise ModelError(f"{path}: its weights are said to lie at {name[:100]!r}, outside the model's folder")
     if not place.is_file():
         raise ModelError(f"{path}: its weights file {name[:100]!r} is missing beside it: copy both")
-    return place.stat().st_size
+    return place
 
 
 def _fields(message: Message) -> Iterator[tuple[int, int | Message]]:

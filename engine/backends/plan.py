@@ -51,7 +51,7 @@ class PlanFacts:
         inputs: tensors that it takes.
         outputs: tensors that it returns.
         model: name of the model file it was built from.
-        model_sha256: of that file.
+        model_sha256: of that file and of the weights beside it.
         key: of the plan cache.
         plan_sha256: of the plan that follows the header.
         accuracy: what the INT8 gate measured; empty for other precisions.

@@ -178,7 +178,7 @@ def build_plan(
         inputs=inputs,
         outputs=outputs,
         model=facts.path.name,
-        model_sha256=file_sha256(facts.path),
+        model_sha256=model_sha256(facts.path),
         key=key,
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         accuracy=prepared.accuracy,
@@ -326,12 +326,13 @@ def _save_timing_cache(trt: TensorRt, config: Any, path: Path | None) -> None:
         path.write_bytes(bytes(cache.serialize()))
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+def model_sha256(path: Path) -> str:
+    """Return the SHA-256 of an ONNX file and of the weights that lie beside it, in hexadecimal. Raises `ModelError`."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(MIB):
-            digest.update(block)
+    for place in (path, *read_model_file(path).weight_files):
+        with place.open("rb") as file:
+            while block := file.read(MIB):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -24,8 +24,8 @@ from engine.backends.plan_build import (
     Prepare,
     Report,
     build_plan,
-    file_sha256,
     library_for_building,
+    model_sha256,
     plan_target,
     target_facts,
 )
@@ -38,9 +38,9 @@ KEY_LENGTH = 20
 REMEDY = "name a folder that you may write: --cache-dir of framewire build, detector.cache_dir of a run"
 
 
-def plan_key(model_sha256: str, target: PlanTarget, options: BuildOptions) -> str:
+def plan_key(model_digest: str, target: PlanTarget, options: BuildOptions) -> str:
     """Return the key of a plan: equal only where the plan would be the same."""
-    parts = {"format": FORMAT, "model": model_sha256, **target_facts(target), **asdict(options)}
+    parts = {"format": FORMAT, "model": model_digest, **target_facts(target), **asdict(options)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
@@ -94,7 +94,7 @@ class PlanCache:
 
     def find(self, model: Path, target: PlanTarget, options: BuildOptions) -> tuple[PlanFile | None, str]:
         """Return the cached plan of a model, and in words why there is none or why it was taken."""
-        key = plan_key(file_sha256(model), target, options)
+        key = plan_key(model_sha256(model), target, options)
         path = self.path(model, options, key)
         if not path.is_file() and self.beside is not None and (self.beside / path.name).is_file():
             path = self.beside / path.name
@@ -155,7 +155,7 @@ class PlanCache:
             if found is not None:
                 return found, reason
             logger.info("building a plan of %s: %s", model, reason)
-            key = plan_key(file_sha256(model), target, options)
+            key = plan_key(model_sha256(model), target, options)
             built = build_plan(
                 model,
                 self.path(model, options, key),

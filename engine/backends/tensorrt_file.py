@@ -15,7 +15,7 @@ from engine.backends.base import BackendOptions
 from engine.backends.cuda_probe import probe_cuda
 from engine.backends.files import read_model_file
 from engine.backends.plan import PlanFacts, PlanFile, read_plan_file
-from engine.backends.plan_build import BuildOptions, file_sha256, plan_target
+from engine.backends.plan_build import BuildOptions, model_sha256, plan_target
 from engine.backends.plan_cache import PlanCache, cache_for, refusal
 from engine.backends.plan_model import usual_precision
 from engine.backends.plan_precision import PRECISIONS, Precision
@@ -117,9 +117,12 @@ def _origin(file: PlanFile) -> Path | None:
     if facts is None or facts.precision not in PRECISIONS or facts.precision == "int8":
         return None
     model = file.path.parent / Path(facts.model).name
-    if model.suffix.lower() != ".onnx" or not model.is_file() or file_sha256(model) != facts.model_sha256:
+    if model.suffix.lower() != ".onnx" or not model.is_file():
         return None
-    return model
+    try:
+        return model if model_sha256(model) == facts.model_sha256 else None
+    except ModelError:
+        return None  # a file that is broken by now is not the one
 
 
 def _same_again(facts: PlanFacts, options: BackendOptions) -> BuildOptions:

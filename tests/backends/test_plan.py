@@ -19,7 +19,7 @@ from engine.backends.base import BackendOptions
 from engine.backends.cuda_probe import Gpu
 from engine.backends.files import read_model_file
 from engine.backends.plan import PlanFacts, facts_from_json, facts_to_json, read_plan_file, write_plan_file
-from engine.backends.plan_build import BuildOptions, PlanTarget, file_sha256, parse_batch
+from engine.backends.plan_build import BuildOptions, PlanTarget, model_sha256, parse_batch
 from engine.backends.plan_cache import PlanCache, cache_for, plan_key, refusal
 from engine.backends.plan_model import model_obstacle
 from engine.backends.plan_precision import with_precision
@@ -256,13 +256,13 @@ def test_a_plan_that_does_not_fit_is_refused_in_words(facts, target: PlanTarget,
     assert found is None if reason is None else re.search(reason, found or "")
 
 
-BASE = {"model_sha256": "m", "target": JETSON, "options": BuildOptions()}
+BASE = {"model_digest": "m", "target": JETSON, "options": BuildOptions()}
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param({"model_sha256": "other"}, id="model"),
+        pytest.param({"model_digest": "other"}, id="model"),
         pytest.param({"target": replace(JETSON, library="tensorrt_rtx")}, id="library"),
         pytest.param({"target": replace(JETSON, library_version="10.7.0")}, id="version"),
         pytest.param({"target": replace(JETSON, cuda_version="13.0")}, id="CUDA"),
@@ -289,11 +289,10 @@ class Cached:
     """A cache with one plan in it."""
 
     def __init__(self, folder: Path) -> None:
-        self.model = folder / "yolo.onnx"
-        self.model.write_bytes(b"a model")
+        self.model = save_pixel_model(folder / "yolo.onnx")
         self.cache = PlanCache(folder / "plans")
         self.options = BuildOptions()
-        self.key = plan_key(file_sha256(self.model), JETSON, self.options)
+        self.key = plan_key(model_sha256(self.model), JETSON, self.options)
         self.path = self.cache.path(self.model, self.options, self.key)
         self.facts = plan_facts(key=self.key, gpu="Orin", compute_capability=(8, 7))
         write_plan_file(self.path, PLAN, self.facts, {})
@@ -310,8 +309,20 @@ def test_the_cache_finds_what_fits(tmp_path: Path):
 
 def test_the_cache_misses_after_the_model_changed(tmp_path: Path):
     cached = Cached(tmp_path)
-    cached.model.write_bytes(b"a better model")
+    save_pixel_model(cached.model, side=16)
     assert cached.find() == (None, "none was built for this model, GPU and setting yet")
+
+
+def test_the_cache_misses_after_weights_beside_the_model_changed(tmp_path: Path):
+    path = save_pixel_model(tmp_path / "yolo.onnx")
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="yolo.data", size_threshold=0)
+    before = path.read_bytes()
+    first, again = model_sha256(path), model_sha256(path)
+    weights = tmp_path / "yolo.data"
+    weights.write_bytes(bytes(len(weights.read_bytes())))
+    assert path.read_bytes() == before
+    assert model_sha256(path) != first == again
 
 
 def test_the_cache_says_which_plan_does_not_fit_any_more(tmp_path: Path):
