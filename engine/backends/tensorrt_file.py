@@ -7,6 +7,7 @@ from lies beside it. What must be built can be asked for first, so that somebody
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,21 @@ class MissingPlan:
     folder: Path
     reason: str
 
+    @property
+    def command(self) -> str:
+        """The command that builds it."""
+        words = ["framewire", "build", str(self.model)]
+        if self.options.precision != "fp16":
+            words += ["--precision", self.options.precision]
+        if self.options.batch != (1, 1, 1):
+            words += ["--batch", ":".join(map(str, self.options.batch))]
+        size = self.options.size_hw
+        if size is not None and None in read_model_file(self.model).inputs[0].shape[1:]:
+            words += ["--imgsz", str(size[0])]
+        if self.folder != cache_for(self.model).folder:
+            words += ["--cache-dir", str(self.folder)]
+        return shlex.join(words)
+
 
 def find_plan(path: Path, options: BackendOptions) -> PlanFile | MissingPlan:
     """Return the plan file that is to run for `path`, an ONNX or plan file, or what must be built for it.
@@ -81,7 +97,7 @@ def plan_to_run(path: Path, options: BackendOptions) -> PlanFile:
     if isinstance(found, PlanFile):
         return found
     if not options.build_plans:
-        raise ModelError(f'no plan for {path}: {found.reason}; build it with "framewire build {found.model}"')
+        raise ModelError(f'no plan for {path}: {found.reason}; build it with "{found.command}"')
     file, reason = PlanCache(found.folder).get_or_build(found.model, found.options)
     logger.info("plan %s", reason)
     return file
@@ -106,7 +122,8 @@ def _build_options(path: Path, options: BackendOptions) -> BuildOptions:
     if asked not in PRECISION_BY_NAME:
         raise ConfigError(f'precision "{asked}": TensorRT computes in fp32, fp16 or int8')
     if PRECISION_BY_NAME[asked] == "int8":
-        raise ConfigError(f'INT8 needs calibration images: build it with "framewire build {path} --precision int8"')
+        command = f"{shlex.join(['framewire', 'build', str(path)])} --precision int8 --images FOLDER"
+        raise ConfigError(f'INT8 needs pictures: build it with "{command}", and give the plan it names as the model')
     image, largest = options.image, options.max_batch
     return BuildOptions(PRECISION_BY_NAME[asked], (1, largest, largest), image.size_hw if image else None)
 

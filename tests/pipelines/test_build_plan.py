@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
 from engine.assets import demo_clip, demo_model
+from engine.backends.base import BackendOptions, ImageInput
 from engine.backends.tensorrt_api import installed_libraries
+from engine.backends.tensorrt_file import MissingPlan, find_plan, plan_to_run
 from engine.data import Detections, Frame
 from engine.detection.load import load_detector
 from engine.detection.model import inspect_model
@@ -31,6 +35,7 @@ from pipelines.plan_gate import (
     matches,
     prepare_int8,
 )
+from tests.onnx_models import save_constant_model, save_pixel_model
 
 needs_rtx = pytest.mark.skipif(
     "tensorrt_rtx" not in installed_libraries(), reason="tensorrt_rtx is not installed: pip install tensorrt-rtx"
@@ -212,3 +217,33 @@ def test_a_plan_is_built_once_and_found_again(tmp_path: Path):
     summary = second.as_dict()
     assert summary["inputs"] == ["images (?, 3, 416, 416) float32"]
     assert (summary["precision"], list(summary["batch"])) == ("fp16", [1, 4, 4])
+
+
+@needs_rtx
+@pytest.mark.parametrize("folder", [None, "plans and more"], ids=["beside the model", "another folder"])
+@pytest.mark.parametrize("side", [64, "open"], ids=str)
+def test_the_command_that_a_missing_plan_names_builds_it(tmp_path: Path, folder: str | None, side: int | str):
+    names = {"names": "{0: 'a', 1: 'b', 2: 'c'}"}
+    head = np.zeros((7, 84), np.float32)
+    model = save_constant_model(tmp_path / "m.onnx", [head], side, names)  # type: ignore[arg-type]
+    image = ImageInput((64, 64))
+    place = tmp_path / folder if folder else None
+    options = BackendOptions(image, max_batch=4, cache_dir=place, build_plans=False, precision="fp32")
+    missing = find_plan(model, options)
+    assert isinstance(missing, MissingPlan)
+    with pytest.raises(ModelError) as raised:
+        plan_to_run(model, options)
+    assert f'build it with "{missing.command}"' in str(raised.value)
+    _framewire, _build, path, *flags = shlex.split(missing.command)
+    field_by_flag = {"--precision": "precision", "--batch": "batch", "--imgsz": "size", "--cache-dir": "cache_dir"}
+    values: dict[str, Any] = {field_by_flag[flag]: value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
+    if "size" in values:
+        values["size"] = int(values["size"])
+    built = build(BuildRequest(path, **values)).plan
+    assert plan_to_run(model, options).path == built.path
+
+
+def test_int8_says_which_plan_to_give(tmp_path: Path):
+    model = save_pixel_model(tmp_path / "m.onnx")
+    with pytest.raises(ConfigError, match=r'"framewire build .*m.onnx --precision int8 --images FOLDER", and give the'):
+        find_plan(model, BackendOptions(precision="int8"))
