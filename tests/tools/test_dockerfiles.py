@@ -55,6 +55,18 @@ def test_the_jetson_image_is_refused_without_gstreamer_and_keeps_its_opencv():
     assert "--no-deps supervision" in script
 
 
+def test_the_jetson_image_loads_no_tensorrt_while_it_is_built():
+    """What libnvinfer needs is there only under the NVIDIA runtime, which `docker build` does not use."""
+    run = " ".join(arguments(CHECKOUT / "Dockerfile.jetson", "RUN"))
+    assert "find_spec('tensorrt')" in run
+    assert not re.search(r"import [^;]*\btensorrt\b", run)
+
+
+def test_the_jetson_image_frees_the_user_number_that_ubuntu_24_takes():
+    run = " ".join(arguments(CHECKOUT / "Dockerfile.jetson", "RUN"))
+    assert 0 < run.find("userdel --remove ubuntu") < run.find("useradd --create-home --uid 1000")
+
+
 def test_the_install_script_takes_every_dependency_but_those_it_replaces():
     script = (CHECKOUT / "tools" / "install_on_jetson.sh").read_text()
     program = script.split("<<'PYTHON'\n")[1].split("PYTHON\n")[0]
