@@ -20,6 +20,8 @@ from engine.backends.cuda_candidates import CandidateLayout
 from engine.errors import ModelError
 
 GivenBack = Callable[..., None]
+SPOILT = 0x45
+"""Byte that no result consists of: as float32 it is 3156, as a count more candidates than there is room for."""
 
 
 class PinnedTensor:
@@ -52,6 +54,12 @@ class PinnedTensor:
         """Bring a view of the host's memory up to date, in stream order."""
         if not self.is_mapped:
             self._cuda.copy_to_host(view, self.address, stream)
+
+    def spoil(self, view: NDArray[np.generic], stream: int) -> None:
+        """Overwrite the first elements on the host and on the GPU, in stream order."""
+        view.reshape(-1).view(np.uint8).fill(SPOILT)
+        if not self.is_mapped:
+            self._cuda.copy_to_gpu(self.address, view, stream)
 
 
 class CandidateFilter:
@@ -88,9 +96,13 @@ class CandidateFilter:
         words = self._words.view((self.layout.words(images),)).view(np.int32)
         return self.layout.ordered(words, images)
 
-    def clear(self) -> None:
-        """Forget what the host has."""
-        self._words.view((self.layout.images,)).fill(0)
+    def counts(self, images: int) -> NDArray[np.int32]:
+        """Return how many candidates each image has, once the stream is done; a view."""
+        return self._words.view((images,)).view(np.int32)
+
+    def spoil(self, images: int, stream: int) -> None:
+        """Overwrite what there is, in stream order."""
+        self._words.spoil(self._words.view((self.layout.words(images),)), stream)
 
 
 class Results:
@@ -160,12 +172,19 @@ class Results:
             kept = self.filter.layout.merged(head, self.filter.above)
         return kept, *self._views[1:]
 
-    def clear(self) -> None:
-        """Overwrite what the host has, so that only a new copy can bring it back."""
+    def everything(self, stream: int) -> list[NDArray[np.generic]]:
+        """Return copies of the outputs and of the candidates' counts once the stream is done."""
+        taken = [view.copy() for view in self.take(stream)]
         if self.filter is not None:
-            self.filter.clear()
-        for view in self._views:
-            view.fill(0)
+            taken.append(self.filter.counts(len(self._views[0])).copy())
+        return taken
+
+    def spoil(self, stream: int) -> None:
+        """Overwrite all results, in stream order, so that only an inference and its copies can bring them back."""
+        if self.filter is not None:
+            self.filter.spoil(len(self._views[0]), stream)
+        for tensor, view in zip(self._tensors, self._views, strict=True):
+            tensor.spoil(view, stream)
 
     def let_go(self) -> None:
         """Let the views go, before the memory is freed."""

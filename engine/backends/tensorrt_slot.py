@@ -173,7 +173,7 @@ class GpuSlot:
     def _record_graph(self) -> None:
         """Record the inference as a graph, and keep it only if it gives what the eager run gave on the same input."""
         self._cuda.synchronize(self._stream)
-        eager = [view.copy() for view in self._results.take(self._stream)]
+        eager = self._results.everything(self._stream)
         try:
             self._cuda.begin_capture(self._stream)
             try:
@@ -183,11 +183,11 @@ class GpuSlot:
         except ModelError as error:
             self._give_up_graphs(f"cannot be recorded ({error})")
             return
-        self._results.clear()
+        self._results.spoil(self._stream)
         self._cuda.launch_graph(graph, self._stream)
         self._cuda.synchronize(self._stream)
         self._graph = graph
-        if not all(map(_equal, self._results.take(self._stream), eager)):
+        if not all(map(_equal, self._results.everything(self._stream), eager)):
             self._drop_graph()
             self._give_up_graphs("gives other results than the eager run")
             self._run()

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 
@@ -15,12 +16,12 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec
-from engine.backends.cuda_fake import FakeCuda
-from engine.backends.plan import distrust_reason
+from engine.backends.cuda_fake import FAKE_GPU, FakeCuda
+from engine.backends.plan import distrust_reason, write_plan_file
 from engine.backends.tensorrt import Parts, TensorRtBackend, TensorRtPending
 from engine.backends.tensorrt_fake import FakeContext, FakePlan
 from engine.errors import ConfigError, ModelError
-from tests.backends.fake_gpu import PLAN, FakeMachine, doubled
+from tests.backends.fake_gpu import PLAN, FakeMachine, doubled, plan_facts
 
 SIDE = 8
 OPTIONS = BackendOptions(image=ImageInput((SIDE, SIDE)), max_batch=4)
@@ -146,6 +147,50 @@ def test_a_graph_that_gives_other_results_is_not_used(tmp_path: Path, caplog: py
     backend.close()
     np.testing.assert_allclose(values, range(10), atol=1e-3)
     assert "gives other results than the eager run" in caplog.text
+
+
+@pytest.mark.parametrize("is_integrated", [pytest.param(False, id="discrete"), pytest.param(True, id="integrated")])
+@pytest.mark.parametrize("kept", [0, 1], ids=["does nothing", "only the inference"])
+@pytest.mark.parametrize("rows", [None, ClassScores(4, 3)], ids=["whole head", "candidates"])
+def test_a_graph_that_leaves_things_out_is_found_while_the_scene_is_empty(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: ClassScores | None, kept: int, is_integrated: bool
+):
+    class Lossy(FakeCuda):
+        def end_capture(self, stream: int) -> int:
+            graph = super().end_capture(stream)
+            del self._graphs[graph][kept:]
+            return graph
+
+    score = 0.0
+
+    def respond(feeds):
+        head = np.zeros((len(feeds["images"]), 7, 21), np.float32)
+        head[:, 5, 3] = score
+        return [head]
+
+    inputs = (TensorSpec("images", (None, 3, SIDE, SIDE), "float32"),)
+    outputs = (TensorSpec("output0", (None, 7, 21), "float32"),)
+    path = tmp_path / "empty.plan"
+    write_plan_file(path, PLAN, plan_facts(inputs=inputs, outputs=outputs), {})
+    parts = Parts(
+        lambda: Lossy(replace(FAKE_GPU, is_integrated=is_integrated)),
+        lambda cuda, file: FakePlan(cuda, inputs, outputs, respond),  # type: ignore[arg-type]
+        lambda capability: b"",
+        lambda: None,
+    )
+    backend = TensorRtBackend(path, BackendOptions(OPTIONS.image, rows, depth=1), parts=parts)
+    backend.open()
+    backend.keep_above(0.25)
+    found = []
+    for number in range(8):
+        score = 0.9 if number > 4 else 0.0
+        pending = backend.submit({"images": batch_of(0)})
+        found.append(bool((pending.result()[0] > 0.5).any()))
+        pending.release()
+    backend.close()
+    is_complete = rows is None and is_integrated and kept == 1  # results are where the host reads them
+    assert found == [False] * 5 + [True] * 3
+    assert ("gives other results than the eager run" in caplog.text) != is_complete
 
 
 def test_a_plan_that_cannot_be_recorded_runs_without_a_graph(tmp_path: Path, caplog: pytest.LogCaptureFixture):
