@@ -126,9 +126,8 @@ def plan_of_sections(chosen: argparse.Namespace) -> list[Section]:
 def sections_of_model(model: Path, images: Path | None, cache: Path) -> Iterator[Section]:
     """Yield the sections of one model."""
     name = model.stem
-    if images is not None:
-        for kind in PRECISIONS:
-            yield Section(f"{name}: boxes, {kind}", partial(sections.same_boxes, model, kind, images, cache), 300)
+    for kind in PRECISIONS:
+        yield Section(f"{name}: boxes, {kind}", partial(sections.same_boxes, model, kind, images, cache), 300)
     for batch in BATCHES:
         yield Section(f"{name}: speed, batch {batch}", partial(sections.speed, model, batch, cache), 240)
     yield Section(f"{name}: letterbox, candidates", partial(sections.same_either_way, model, images, cache), 240)
@@ -202,7 +201,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the arguments, checked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, action="append", required=True, help="ONNX file; may be repeated")
-    parser.add_argument("--images", type=Path, help="folder of pictures for the comparison with ONNX Runtime")
+    parser.add_argument("--images", type=Path, help="folder of pictures to compare on; the demo clip")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the memory loop")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no section is begun")
     parser.add_argument("--only", action="append", help="run only sections whose name has this word; may be repeated")

@@ -16,12 +16,24 @@ import gpu_check
 import numpy as np
 import pytest
 from gpu_check import Finding, Report, Section, main, run_apart, run_here
-from gpu_sections import batch_exactness, frames, full_hd, overlap, same_boxes, same_either_way, speed, steady_memory
+from gpu_sections import (
+    batch_exactness,
+    frames,
+    full_hd,
+    overlap,
+    same_boxes,
+    same_either_way,
+    some_frames,
+    speed,
+    steady_memory,
+)
 
+from engine.assets import demo_model
 from engine.backends.cuda_fake import FakeCuda
 from engine.backends.cuda_probe import probe_cuda
 from engine.data import Detections
 from engine.detection.detector import ModelDetector
+from engine.detection.load import load_detector
 from tests.backends.gpu_detector import gpu_detector
 from tests.backends.test_cuda_api import driver  # noqa: F401 a fixture
 from tests.onnx_models import save_constant_model
@@ -131,9 +143,31 @@ def test_the_measurements_run_on_the_fake_gpu(tmp_path: Path):
         ("gpu", 8, 8000.0),
     ]
     assert all(row["ratio"] > 0 and row["p99 ms"] >= row["p50 ms"] for row in rows)
-    assert batch_exactness(model, None, tmp_path, fake) == {"images": 4, "max_difference_px": 0.0, "failed": False}
+    exactness = batch_exactness(model, None, tmp_path, fake)
+    assert exactness == {"images": 8, "boxes": 8, "max_difference_px": 0.0, "failed": False}
     memory = steady_memory(model, 0.0, tmp_path, fake, FakeCuda)
     assert (memory["batches"], memory["grown_mib"], memory["failed"]) == (100, 0.0, False)
+
+
+def test_a_detector_that_finds_nothing_fails_every_comparison(tmp_path: Path):
+    nothing = np.zeros((7, 84), np.float32)
+    model = save_constant_model(tmp_path / "small.onnx", [nothing], 64, {"names": "{0: 'a', 1: 'b', 2: 'c'}"})
+    for facts in (
+        same_boxes(model, "fp32", None, tmp_path, fake),
+        same_either_way(model, None, tmp_path, fake),
+        batch_exactness(model, None, tmp_path, fake),
+    ):
+        assert (facts["boxes"], facts["failed"]) == (0, True)
+
+
+def test_without_pictures_the_boxes_are_compared_on_the_demo_clip():
+    chosen = gpu_check.parse(["--model", "yolo.onnx"])
+    names = [section.name for section in gpu_check.plan_of_sections(chosen)]
+    assert {"yolo: boxes, fp32", "yolo: boxes, fp16"} <= set(names)
+    pictures = some_frames(None)
+    assert len(pictures) == 8
+    with load_detector(demo_model(), backend="onnxruntime") as detector:
+        assert sum(map(len, detector.detect(pictures))) > 8
 
 
 def test_the_overlap_is_of_confident_boxes_of_one_class():
