@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,7 +35,9 @@ CUDA_MAJORS = (11, 12, 13, 14)
 REFUSED_VERSIONS = ("10.2.",)
 """10.2 miscompiles what strongly typed networks need; 10.3 and later are what is supported."""
 
-RTX_OLDEST = (7, 5)
+RTX_OLDEST = (8, 0)
+"""TensorRT-RTX runs on sm_75 too, but only plans built for sm_75 alone; ours are for every newer GPU."""
+
 DTYPE_BY_TYPE = {
     "FLOAT": "float32",
     "HALF": "float16",
@@ -130,7 +133,8 @@ def library_obstacle(probe: CudaProbe, library: Library) -> str | None:
     if version is not None and version.startswith(REFUSED_VERSIONS):
         return f"{name} {version} is known to build wrong plans: install 10.3 or later"
     if library == "tensorrt_rtx" and probe.gpus[0].compute_capability < RTX_OLDEST:
-        return f"TensorRT-RTX needs a GPU of sm_75 or newer, this is {probe.gpus[0]}: install tensorrt"
+        oldest = "sm_{}{}".format(*RTX_OLDEST)
+        return f"TensorRT-RTX needs a GPU of {oldest} or newer, this is {probe.gpus[0]}: install tensorrt"
     return None
 
 
@@ -271,7 +275,7 @@ def make_progress_monitor(trt: TensorRt, report: Callable[[float, str], None]) -
 
 
 class PhaseTree:
-    """Nested phases with steps, as TensorRT reports them, as one fraction that never goes back.
+    """Nested phases with steps, as TensorRT reports them from any of its threads, as one fraction that never goes back.
 
     >>> tree = PhaseTree()
     >>> tree.start("build", None, 4); tree.step("build", 0); tree.start("tactics", "build", 2); tree.step("tactics", 0)
@@ -282,30 +286,35 @@ class PhaseTree:
     def __init__(self) -> None:
         self._phases: dict[str, tuple[str | None, int, int]] = {}
         self._furthest = 0.0
+        self._lock = threading.Lock()
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """Begin a phase of `steps` steps inside `parent`."""
-        self._phases[name] = parent, max(steps, 1), 0
+        with self._lock:
+            self._phases[name] = parent, max(steps, 1), 0
 
     def step(self, name: str, step: int) -> None:
         """Complete step number `step`, counted from 0."""
-        if name in self._phases:
-            parent, steps, _done = self._phases[name]
-            self._phases[name] = parent, steps, min(step + 1, steps)
+        with self._lock:
+            if name in self._phases:
+                parent, steps, _done = self._phases[name]
+                self._phases[name] = parent, steps, min(step + 1, steps)
 
     def finish(self, name: str) -> None:
         """End a phase."""
-        if name in self._phases:
-            parent, _steps, _done = self._phases.pop(name)
-            if parent is None:
-                self._furthest = 1.0
+        with self._lock:
+            if name in self._phases:
+                parent, _steps, _done = self._phases.pop(name)
+                if parent is None:
+                    self._furthest = 1.0
 
     @property
     def fraction(self) -> float:
         """How much of the whole is done, 0 to 1."""
-        roots = [name for name, (parent, _, _) in self._phases.items() if parent not in self._phases]
-        self._furthest = max([self._furthest, *(self._of(name, 0) for name in roots)])
-        return self._furthest
+        with self._lock:
+            roots = [name for name, (parent, _, _) in self._phases.items() if parent not in self._phases]
+            self._furthest = max([self._furthest, *(self._of(name, 0) for name in roots)])
+            return self._furthest
 
     def _of(self, name: str, depth: int) -> float:
         _parent, steps, done = self._phases[name]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Mapping
 
 import pytest
 
 from engine.backends import tensorrt, tensorrt_api
 from engine.backends.cuda_probe import CudaProbe, Gpu
-from engine.backends.tensorrt_api import Library, installed_version, library_obstacle, library_to_run
+from engine.backends.tensorrt_api import Library, PhaseTree, installed_version, library_obstacle, library_to_run
 
+TURING = Gpu(0, "RTX 2080", (7, 5), "GPU-2", 8 << 30, False)
 AMPERE = Gpu(0, "RTX 3060", (8, 6), "GPU-1", 12 << 30, False)
 OLD_DRIVER, NEW_DRIVER = CudaProbe((AMPERE,), (12, 2)), CudaProbe((AMPERE,), (13, 0))
 RTX = {"tensorrt_rtx": "1.7.1.116", "tensorrt_rtx_cu13_bindings": "1.7.1.116"}
@@ -36,6 +39,13 @@ def install(monkeypatch: pytest.MonkeyPatch, packages: Mapping[str, str]) -> Non
             OLD_DRIVER,
             "TensorRT-RTX for CUDA 13 needs a newer driver than this one for CUDA 12.2: update the NVIDIA driver",
             id="RTX, old driver",
+        ),
+        pytest.param(
+            RTX,
+            "tensorrt_rtx",
+            CudaProbe((TURING,), (13, 0)),
+            "TensorRT-RTX needs a GPU of sm_80 or newer, this is RTX 2080 (sm_75, 8.0 GiB): install tensorrt",
+            id="RTX, older than our plans are for",
         ),
         pytest.param(CUDA_12, "tensorrt", OLD_DRIVER, None, id="any driver for the same CUDA"),
         pytest.param({"tensorrt": "10.3.0"}, "tensorrt", OLD_DRIVER, None, id="a Jetson's does not say"),
@@ -82,3 +92,32 @@ def test_the_packages_of_the_installed_library_say_what_they_need():
         pytest.skip("tensorrt_rtx is not installed: pip install tensorrt-rtx")
     assert version[0].isdecimal()
     assert "for CUDA 13" in str(library_obstacle(OLD_DRIVER, "tensorrt_rtx"))
+
+
+def test_phases_may_be_reported_from_several_threads():
+    tree, failures, begun = PhaseTree(), [], threading.Barrier(3)
+    tree.start("root", None, 100)
+
+    def report(thread: int) -> None:
+        begun.wait()
+        try:
+            for number in range(2000):
+                name = f"{thread}-{number}"
+                tree.start(name, "root", 4)
+                tree.step(name, 0)
+                assert 0 <= tree.fraction <= 1
+                tree.finish(name)
+        except Exception as error:
+            failures.append(repr(error))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=report, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert failures == []
