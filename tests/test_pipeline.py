@@ -366,6 +366,29 @@ def test_model_that_cannot_be_loaded_leaves_the_old_one_in_use() -> None:
     assert pipeline.stop()
 
 
+def test_model_that_is_loaded_while_the_run_ends_is_closed() -> None:
+    class Slow(PixelDetector):
+        loading, go_on = threading.Event(), threading.Event()
+
+        def open(self) -> None:
+            super().open()
+            self.loading.set()
+            self.go_on.wait(JOIN_S)
+
+    first, second = PixelDetector(), Slow()
+    pipeline, sink = run_in_background(CountingSource("cam", 1_000_000, gap_s=0.001), detector=first)
+    wait_for(pipeline, lambda: len(sink.packets) > 3)
+    pipeline.exchange_detector(second)
+    assert second.loading.wait(JOIN_S)
+    stopping = threading.Thread(target=pipeline.stop)
+    stopping.start()
+    wait_for(pipeline, lambda: all(channel.closed for channel in pipeline._upstream))
+    second.go_on.set()
+    stopping.join(JOIN_S)
+    assert pipeline.stop()
+    assert first.events == second.events == ["open on detect", "close on detect"]
+
+
 def test_changes_that_make_no_sense_are_refused() -> None:
     pipeline, _ = run_in_background(CountingSource("cam", 1_000_000, gap_s=0.001))
     with pytest.raises(ConfigError, match="there is a source cam already"):

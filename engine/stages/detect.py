@@ -153,8 +153,12 @@ class SubmitStage(Stage[InFlight]):
             detector.close()
             exchange.failed(error)
             return
-        for _ in range(self._detector.depth):
-            self._slots.get()
+        try:
+            for _ in range(self._detector.depth):
+                self._slots.get()
+        except ChannelClosedError:  # the run ends meanwhile
+            detector.close()
+            raise
         self._detector.close()
         self._detector, self._run_facts = detector, exchange.run
         self._batcher.max_batch = detector.max_batch
