@@ -158,12 +158,13 @@ def write_plan_file(path: Path, plan: bytes, facts: PlanFacts, metadata: Mapping
     """
     header = json.dumps({**metadata, OUR_KEY: facts_to_json(facts)}, ensure_ascii=False).encode()
     try:
-        _write(path, struct.pack("<i", len(header)), header, plan)
+        write_whole(path, struct.pack("<i", len(header)), header, plan)
     except OSError as error:
         raise ConfigError(f"the plan {path} cannot be written ({error.strerror}): choose another place") from error
 
 
-def _write(path: Path, *parts: bytes) -> None:
+def write_whole(path: Path, *parts: bytes) -> None:
+    """Write a file that appears whole or not at all, also where this process is killed. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -16,7 +16,7 @@ from typing import Any
 from engine.backends.base import TensorSpec
 from engine.backends.cuda_probe import CudaProbe, Gpu, probe_cuda
 from engine.backends.files import ModelFile, read_model_file
-from engine.backends.plan import BatchProfile, PlanFacts, PlanFile, read_plan_file, write_plan_file
+from engine.backends.plan import BatchProfile, PlanFacts, PlanFile, read_plan_file, write_plan_file, write_whole
 from engine.backends.plan_model import model_obstacle
 from engine.backends.plan_precision import PRECISIONS, Precision, with_precision
 from engine.backends.tensorrt_api import (
@@ -312,8 +312,8 @@ def _load_timing_cache(trt: TensorRt, config: Any, path: Path | None) -> None:
         return
     content = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(content)
-    if not config.set_timing_cache(cache, ignore_mismatch=False):
-        logger.info("timing cache %s is of another GPU or version: begun anew", path)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        logger.info("timing cache %s is damaged, or of another GPU or version: begun anew", path)
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
@@ -321,9 +321,12 @@ def _save_timing_cache(trt: TensorRt, config: Any, path: Path | None) -> None:
     if path is None or trt.is_rtx:
         return
     cache = config.get_timing_cache()
-    if cache is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(bytes(cache.serialize()))
+    if cache is None:
+        return
+    try:
+        write_whole(path, bytes(cache.serialize()))
+    except OSError as error:
+        logger.warning("timing cache %s cannot be written (%s): the next build measures again", path, error)
 
 
 def model_sha256(path: Path) -> str:

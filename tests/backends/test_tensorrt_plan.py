@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from engine.backends.plan_build import BuildOptions, build_serialized
+from engine.backends.plan_build import BuildOptions, _load_timing_cache, _save_timing_cache, build_serialized
 from engine.backends.tensorrt_api import Messages, TensorRt
 from engine.backends.tensorrt_plan import TensorRtPlan
 from engine.errors import ModelError
@@ -180,3 +180,61 @@ def test_no_memory_for_a_context_is_an_error():
 def test_what_the_context_refuses_is_an_error(call: Any, message: str):
     with pytest.raises(ModelError, match=message):
         call(loaded(detector()).create_context())
+
+
+class TimingConfig:
+    """Keeps a timing cache as the real one does: garbage makes none, and none cannot be set."""
+
+    def __init__(self) -> None:
+        self.cache: Any = None
+
+    def create_timing_cache(self, content: bytes) -> Any:
+        return SimpleNamespace(serialize=lambda: b"whole") if content in (b"", b"whole") else None
+
+    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+        if cache is None:
+            raise TypeError("set_timing_cache(): incompatible function arguments")
+        self.cache = cache
+        return True
+
+    def get_timing_cache(self) -> Any:
+        return self.cache
+
+
+TIMED = TensorRt(SimpleNamespace(), "tensorrt", "10.3.0", None, Messages())
+
+
+@pytest.mark.parametrize("content", [None, b"whole", b"half"], ids=str)
+def test_a_damaged_timing_cache_is_begun_anew(tmp_path: Path, content: bytes | None):
+    path, config = tmp_path / "plans" / "timing.cache", TimingConfig()
+    if content is not None:
+        path.parent.mkdir()
+        path.write_bytes(content)
+    _load_timing_cache(TIMED, config, path)
+    assert config.cache is not None
+    _save_timing_cache(TIMED, config, path)
+    assert path.read_bytes() == b"whole"
+
+
+def test_a_killed_build_leaves_the_timing_cache_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, config = tmp_path / "timing.cache", TimingConfig()
+    path.write_bytes(b"before")
+
+    def killed(*names: object) -> None:
+        raise KeyboardInterrupt
+
+    config.cache = config.create_timing_cache(b"")
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        _save_timing_cache(TIMED, config, path)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("timing.cache", b"before")]
+
+
+def test_a_timing_cache_that_cannot_be_written_does_not_fail_the_build(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "file").write_bytes(b"in the way")
+    config = TimingConfig()
+    config.cache = config.create_timing_cache(b"")
+    _save_timing_cache(TIMED, config, tmp_path / "file" / "timing.cache")
+    assert "the next build measures again" in caplog.text
