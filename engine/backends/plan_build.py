@@ -247,6 +247,9 @@ def _network_flags(trt: TensorRt, options: BuildOptions) -> int:
 
 
 def _apply(trt: TensorRt, config: Any, options: BuildOptions) -> None:
+    builder_flags = trt.module.BuilderFlag
+    if hasattr(builder_flags, "REQUIRE_USER_ALLOCATION"):  # without it RTX allocates while it runs: no CUDA graph then
+        config.set_flag(builder_flags.REQUIRE_USER_ALLOCATION)
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.module.MemoryPoolType.WORKSPACE, options.workspace_mib * MIB)
     if options.optimization_level is not None:

@@ -18,7 +18,7 @@ from engine.backends.base import BackendOptions, ImageInput
 from engine.backends.cuda_probe import probe_cuda
 from engine.backends.files import read_model_file
 from engine.backends.plan import read_plan_file
-from engine.backends.plan_build import BuildOptions, Prepared, build_plan, parse_batch
+from engine.backends.plan_build import BuildOptions, Prepared, _apply, build_plan, parse_batch
 from engine.backends.plan_cache import PlanCache
 from engine.backends.plan_precision import with_precision
 from engine.backends.tensorrt import TensorRtBackend
@@ -77,6 +77,13 @@ def test_one_batch_asked_for_is_a_fixed_batch_that_the_detector_fills_up(tmp_pat
     assert built.facts.batch == (4, 4, 4)
     assert inspect_model(built.path).batch == 4
     assert [spec.shape for spec in built.facts.outputs] == [(4, 7, 84)]
+
+
+def test_a_plan_may_be_recorded_as_a_graph():
+    trt = load_tensorrt(RTX)
+    config = trt.make(trt.module.Builder).create_builder_config()
+    _apply(trt, config, BuildOptions())
+    assert config.get_flag(trt.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
 
 def test_progress_rises_to_the_end(tmp_path: Path):

@@ -29,6 +29,7 @@ CLASS_BY_VARIABLE = {
 ASKED_FOR_FIRST = {
     ("BuilderFlag", "FP16"),
     ("BuilderFlag", "INT8"),
+    ("BuilderFlag", "REQUIRE_USER_ALLOCATION"),
     ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
 }
 OUR_OWN = {("ILogger", "__init__"), ("IProgressMonitor", "__init__")}
