@@ -85,9 +85,7 @@ class TensorRtBackend:
             return
         self._check_usable()
         file = plan_to_run(self._path, self._options)
-        warning = distrust_reason(file.path)
-        if warning:
-            logger.warning("%s", warning)
+        _warn_of_distrust(file.path)
         self._cuda = self._parts.open_cuda()
         try:
             with self._cuda.current():
@@ -272,6 +270,7 @@ def read_foreign_plan(file: PlanFile) -> tuple[tuple[TensorSpec, ...], tuple[Ten
         raise ModelError(
             f"{file.path}: what the plan takes can only be read by loading it, and that cannot be here: {reason}"
         )
+    _warn_of_distrust(file.path)
     cuda = open_cuda()
     try:
         with cuda.current():
@@ -281,6 +280,12 @@ def read_foreign_plan(file: PlanFile) -> tuple[tuple[TensorSpec, ...], tuple[Ten
     finally:
         cuda.close()
     return specs
+
+
+def _warn_of_distrust(path: Path) -> None:
+    warning = distrust_reason(path)
+    if warning:
+        logger.warning("%s", warning)
 
 
 def unusable_reason(path: Path | None = None) -> str | None:

@@ -15,11 +15,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.backends import tensorrt, tensorrt_file
 from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec
 from engine.backends.cuda_fake import FAKE_GPU, FakeCuda
-from engine.backends.plan import distrust_reason, write_plan_file
+from engine.backends.files import read_model_file
+from engine.backends.plan import PlanFile, distrust_reason, read_plan_file, write_plan_file
+from engine.backends.plan_build import BuildOptions
+from engine.backends.plan_cache import PlanCache
 from engine.backends.tensorrt import Parts, TensorRtBackend, TensorRtPending
 from engine.backends.tensorrt_fake import FakeContext, FakePlan
+from engine.backends.tensorrt_file import MissingPlan, plan_to_run
 from engine.errors import ConfigError, ModelError
 from tests.backends.fake_gpu import PLAN, FakeMachine, doubled, plan_facts
 
@@ -407,3 +412,41 @@ def test_a_smaller_image_than_the_plan_takes_gives_its_candidates(tmp_path: Path
         np.testing.assert_array_equal(pending.result()[0], np.stack([expected] * count))
         pending.release()
     backend.close()
+
+
+def test_a_foreign_plan_that_anybody_may_write_is_warned_of_before_it_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "yolo.engine"
+    path.write_bytes(PLAN)
+    tmp_path.chmod(0o777)
+    warned: list[bool] = []
+
+    def load(cuda: FakeCuda, file: PlanFile) -> FakePlan:
+        warned.append("a plan runs code" in caplog.text)
+        return FakePlan(cuda, plan_facts().inputs, plan_facts().outputs, doubled)
+
+    monkeypatch.setattr(tensorrt, "unusable_reason", lambda path: None)
+    monkeypatch.setattr(tensorrt, "open_cuda", FakeCuda)
+    monkeypatch.setattr(tensorrt, "load_plan", load)
+    assert read_model_file(path).inputs == plan_facts().inputs
+    assert warned == [True]
+
+
+def test_a_build_before_the_run_is_announced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    model = tmp_path / "yolo.onnx"
+    missing = MissingPlan(model, BuildOptions(), tmp_path, "none was built yet")
+    built = read_plan_file(FakeMachine(tmp_path).path)
+    announced: list[bool] = []
+
+    def build(self: PlanCache, *arguments: object) -> tuple[PlanFile, str]:
+        announced.append("yolo.onnx: none was built yet; building it first" in caplog.text)
+        return built, "built now"
+
+    monkeypatch.setattr(tensorrt_file, "find_plan", lambda path, options: missing)
+    monkeypatch.setattr(PlanCache, "get_or_build", build)
+    with caplog.at_level(logging.WARNING):
+        assert plan_to_run(model, BackendOptions()) == built
+    assert announced == [True]
