@@ -81,13 +81,13 @@ class Reconfigurer:
             raise ConfigError("two sources have one name: give each its own source_id")
         gone = [name for name in before if before[name] != after.get(name)]
         fresh = {name: build_source(after[name], name) for name in after if before.get(name) != after[name]}
-        plans = build_recordings(new)
+        plans, rules = build_recordings(new), build_rules(new)
         done = self._change_detector(new)
         for name in gone:
             if name in self._pipeline.running_sources:
                 self._pipeline.remove_source(name)
             done.append(f"removed {name}")
-        self._pipeline.set_rules(build_rules(new))
+        self._pipeline.set_rules(rules)
         for sink in self._pipeline.sinks:
             if isinstance(sink, Recordings):
                 sink.set_plans(plans)
