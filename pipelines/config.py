@@ -17,9 +17,9 @@ _DEFAULT = SourceOptions()
 
 
 class Section(BaseModel):
-    """A group of keys; unknown ones are refused."""
+    """A group of keys; unknown ones are refused, and so are numbers without end (`.inf`, `.nan`)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class MotionGateConfig(Section):
@@ -42,9 +42,9 @@ class RecordConfig(Section):
     container: Literal["mp4", "mkv"] = Field("mp4", description="Kind of file; both play after a crash")
     segment_s: float = Field(60.0, ge=1, le=86400, description="A new file begins at the next keyframe after so long")
     max_mb: float | None = Field(
-        None, ge=1, description="Space for this camera; the oldest files are deleted for it; null: no limit"
+        None, ge=1, le=1e9, description="Space for this camera; the oldest files are deleted for it; null: no limit"
     )
-    keep_h: float | None = Field(None, gt=0, description="Delete files after so many hours; null: never")
+    keep_h: float | None = Field(None, gt=0, le=1e6, description="Delete files after so many hours; null: never")
 
 
 class SourceConfig(Section):

@@ -7,6 +7,7 @@ What arrives is hostile until proven otherwise: sizes are limited, and every mis
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from pipelines.reconfigure import Reconfigurer
 if TYPE_CHECKING:
     from engine.keys import KeyPair
 
+logger = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_WAITING = 100
 LOCAL = ("tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:", "ipc://")
@@ -108,6 +110,9 @@ class ControlServer:
             return {"ok": True, **command(asked)}
         except (EngineError, ValueError, RecursionError) as error:
             return {"ok": False, "error": redact(str(error))}
+        except Exception as error:  # a mistake of ours: one request must not end the run
+            logger.exception("a request on the control socket failed")
+            return {"ok": False, "error": redact(f"{type(error).__name__}: {error} (the log of the run has more)")}
 
     def close(self) -> None:
         """Close the socket; harmless when repeated."""

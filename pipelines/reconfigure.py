@@ -147,6 +147,9 @@ class ConfigWatch:
         except EngineError as error:
             logger.error("the edit of %s changes nothing: %s", self._path, error)
             return
+        except Exception:  # a mistake of ours: one edit must not end the run
+            logger.exception("the edit of %s failed", self._path)
+            return
         logger.warning("%s was edited: %s", self._path, "; ".join(done) or "nothing that matters")
 
     def _read_stamp(self) -> tuple[int, int] | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +19,8 @@ from engine.protocols import Detector
 from pipelines.build import build_pipeline
 from pipelines.config import Config
 from pipelines.config_file import load_config
-from pipelines.reconfigure import Reconfigurer
+from pipelines.control import ControlServer
+from pipelines.reconfigure import ConfigWatch, Reconfigurer
 from tests.fakes import PixelDetector
 
 CAMERA = "synthetic://?width=64&height=48&fps=50&objects=1&realtime=1"
@@ -57,3 +61,47 @@ def test_camera_with_an_impossible_region_is_refused_before_it_is_touched() -> N
         assert sorted(pipeline.running_sources) == ["gate", "yard"]
         assert changes.set("sources.0.regions", [[[0, 0], [10, 0], [10, 10]]]) == ["removed gate", "added gate"]
         assert sorted(pipeline.running_sources) == ["gate", "yard"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        pytest.param("sources.0.record", {"max_mb": float("inf")}, id="space without end"),
+        pytest.param("sources.0.record", {"max_mb": 1e305}, id="space beyond all bytes"),
+        pytest.param("sources.0.fps", float("inf"), id="rate without end"),
+        pytest.param("sources.0.ignore", [[[0, 0], [1, 0], [float("nan"), 1]]], id="corner nowhere"),
+    ],
+)
+def test_number_without_end_is_refused_by_name(key: str, value: Any) -> None:
+    with running("gate") as (_, changes), pytest.raises(ConfigError, match=key):
+        changes.set(key, value)
+
+
+def confused(config: Config) -> Detector:
+    raise OverflowError("nobody thought of this")
+
+
+def test_mistake_of_ours_is_answered_and_logged_and_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running("gate", make=confused) as (pipeline, changes):
+        server = ControlServer(f"ipc://{tmp_path}/ctl", pipeline, changes)
+        answer = server.answer(json.dumps({"command": "set", "key": "detector.model", "value": "x.onnx"}).encode())
+        server.close()
+        assert not answer["ok"]
+        assert "OverflowError: nobody thought of this" in answer["error"]
+        assert caplog.records[-1].exc_info
+        assert pipeline.running_sources == ["gate"]
+
+
+def test_edit_that_meets_a_mistake_of_ours_is_logged_and_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("{}\n")
+    with running("gate", make=confused) as (pipeline, changes), caplog.at_level(logging.ERROR):
+        watch = ConfigWatch(str(file), changes.config.model_dump(exclude={"detector"}), [], changes)
+        file.write_text("detector: {model: x.onnx}\n")
+        wait_for(lambda: watch.poll() or caplog.records)
+        assert caplog.records[-1].exc_info
+        assert pipeline.running_sources == ["gate"]
