@@ -189,14 +189,14 @@ class Pipeline:
         """
         source_id = source.info.source_id
         with self._lock:
-            if not self._running or self._done.is_set() or self.stopped:
+            if self._submit not in self._running or self._done.is_set() or self.stopped:
                 raise ConfigError(f"source {source_id} cannot be added: the pipeline is not running")
             if self._captures.get(source_id) in self._running:
                 raise ConfigError(f"there is a source {source_id} already: remove it first, or choose another name")
             self._stages = [stage for stage in self._stages if stage in self._running]
             self._upstream = [channel for channel in self._upstream if not (channel.closed and not len(channel))]
-            self.sources = [s for s in self.sources if s.info.source_id != source_id] + [source]
             stage = self._capture(source)
+            self.sources = [s for s in self.sources if s.info.source_id != source_id] + [source]
             self._running.add(stage)
             self._stages.append(stage)
         stage.start(self._on_end)

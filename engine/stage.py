@@ -125,12 +125,13 @@ class Batcher:
         self._order: list[str] = []
         self._live_in_a_row = 0
         self._sealed = False
+        self._ended = False
 
     def add(self, source_id: str, channel: Channel[Frame], max_age_ms: float | None, *, is_live: bool = True) -> None:
         """Take frames from `channel` too; it must have been made with this batcher's `condition`.
 
         Raises:
-            ConfigError: an earlier source of this name has not run dry yet.
+            ConfigError: an earlier source of this name has not run dry yet, or all have ended, which was told.
         """
         with self.condition:
             deadline = time.monotonic() + RUN_DRY_S
@@ -138,6 +139,8 @@ class Batcher:
                 if time.monotonic() >= deadline:
                     raise ConfigError(f"source {source_id} cannot be added: frames of the former one are still waiting")
                 self.condition.wait(RUN_DRY_S)
+            if self._ended:
+                raise ConfigError(f"source {source_id} cannot be added: all others have ended, and so does the run")
             self._inlets[source_id] = (channel, max_age_ms)
             self._order.append(source_id)
             if not is_live:
@@ -176,6 +179,7 @@ class Batcher:
         with self.condition:
             while not any(len(channel) or channel.closed for channel, _ in self._inlets.values()):
                 if self._sealed and not self._inlets:
+                    self._ended = True
                     raise ChannelClosedError("all sources have ended")
                 self.condition.wait()
 

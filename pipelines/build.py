@@ -61,18 +61,21 @@ def build_pipeline(
         tiled(config, detector),
         build_tracker(config, sources),
         *build_sinks(config, len(sources), on_quit),
-        options=PipelineOptions(
-            **options.model_dump(exclude={"engine_id"}), keep_running=config.control.address != "none"
-        ),
+        options=PipelineOptions(**options.model_dump(exclude={"engine_id"}), keep_running=can_change(config)),
         rules=build_rules(config),
         second_stage=build_second_stage(config, detector.class_names),
         engine_id=options.engine_id,
     )
 
 
+def can_change(config: Config) -> bool:
+    """Return whether sources may come and go during the run, so that it goes on without any."""
+    return config.control.address != "none" or config.control.watch
+
+
 def build_sources(config: Config) -> list[Source]:
     """Return the configured sources, each with a name of its own."""
-    if not config.sources and config.control.address == "none":
+    if not config.sources and not can_change(config):
         raise ConfigError("no source: give --source URI (0, rtsp://…, a file, synthetic://), or sources: in the YAML")
     return [build_source(source, source_id) for source_id, source in named_sources(config)]
 
@@ -229,7 +232,7 @@ def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] |
     """Return the configured outputs."""
     sinks: list[Sink] = []
     plans = build_recordings(config)
-    if plans or config.control.address != "none" or config.control.watch:  # sources may be added later
+    if plans or can_change(config):
         sinks.append(Recordings(plans))
     if config.publish.address != "none":
         sinks.append(_publisher(config.publish))

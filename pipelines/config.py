@@ -235,7 +235,9 @@ class ControlConfig(Section):
     address: str = Field("none", description="Where framewire ctl reaches this run: tcp://127.0.0.1:5556, ipc://path")
     keys: str | None = Field(None, description="File NAME.key_secret: encrypt, so that other machines may control")
     allowed_keys: list[str] | None = Field(None, description="Files NAME.key of those who may control")
-    watch: bool = Field(False, description="Apply edits of the configuration file; a bad edit changes nothing")
+    watch: bool = Field(
+        False, description="Apply edits of the configuration file, until the run is stopped; a bad edit changes nothing"
+    )
 
 
 class OutputConfig(Section):

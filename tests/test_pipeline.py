@@ -389,6 +389,23 @@ def test_model_that_is_loaded_while_the_run_ends_is_closed() -> None:
     assert first.events == second.events == ["open on detect", "close on detect"]
 
 
+def test_source_is_refused_where_nobody_detects_any_more() -> None:
+    class Held(ListSink):
+        may_end = threading.Event()
+
+        def write(self, packet: Packet) -> None:
+            assert self.may_end.wait(JOIN_S)
+
+    pipeline = Pipeline(CountingSource("cam", 2), PixelDetector(), OneTracker(), Held())
+    pipeline.start()
+    assert pipeline._submit is not None
+    assert pipeline._submit.join(JOIN_S)
+    with pytest.raises(ConfigError, match="late cannot be added: the pipeline is not running"):
+        pipeline.add_source(CountingSource("late"))
+    Held.may_end.set()
+    assert pipeline.wait(JOIN_S)
+
+
 def test_changes_that_make_no_sense_are_refused() -> None:
     pipeline, _ = run_in_background(CountingSource("cam", 1_000_000, gap_s=0.001))
     with pytest.raises(ConfigError, match="there is a source cam already"):

@@ -12,6 +12,7 @@ import pytest
 from engine.channel import Channel, ChannelClosedError
 from engine.clock import FakeClock
 from engine.data import Frame
+from engine.errors import ConfigError
 from engine.stage import LIVE_IN_A_ROW, Batcher, Stage
 
 WAIT_S = 5.0
@@ -149,6 +150,15 @@ def test_end_of_each_source_is_told_once_after_its_last_frame() -> None:
     assert batcher.get().ended == ["b"]
     with pytest.raises(ChannelClosedError):
         batcher.get()
+
+
+def test_source_that_comes_after_the_end_was_told_is_refused() -> None:
+    batcher = Batcher(1, 0.0)
+    batcher.seal()
+    with pytest.raises(ChannelClosedError):
+        batcher.get()
+    with pytest.raises(ConfigError, match="late cannot be added"):
+        batcher.add("late", Channel(1, condition=batcher.condition), None)
 
 
 def refilled(batcher: Batcher, channels: dict[str, Channel[Frame]], batches: int) -> list[list[str]]:

@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from engine.errors import ConfigError
 from pipelines import console
 from pipelines.detect_and_publish import Interrupt, innermost, recordings_of, run_to_the_end, summary
 from pipelines.verbs.options import Json, Settings, class_of, client_keys, named_source
@@ -142,6 +144,8 @@ def _run(config_path: str | None, overrides: dict[str, Any], settings: list[str]
         from pipelines.plan_rebuild import PlanRebuild
 
         config = load_config(config_path, overrides, settings)
+        if config.control.watch and not (config_path and Path(config_path).is_file()):
+            raise ConfigError("control.watch: there is no file to watch: give a configuration file, or leave it out")
         finish: list[Callable[[], None]] = []
         with closing(PlanRebuild()) as plans:
             pipeline = build_pipeline(config, on_quit=lambda: finish[0](), make_detector=plans.detector)

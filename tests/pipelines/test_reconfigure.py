@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from engine.errors import ConfigError
 from engine.pipeline import Pipeline
 from engine.protocols import Detector
 from pipelines.build import build_pipeline
+from pipelines.cli import app
 from pipelines.config import Config
 from pipelines.config_file import load_config
 from pipelines.control import ControlServer
@@ -105,3 +107,21 @@ def test_edit_that_meets_a_mistake_of_ours_is_logged_and_the_run_goes_on(
         wait_for(lambda: watch.poll() or caplog.records)
         assert caplog.records[-1].exc_info
         assert pipeline.running_sources == ["gate"]
+
+
+def test_only_camera_of_a_watched_run_is_replaced_and_goes_on() -> None:
+    with running("gate", **{"control.address": "none", "control.watch": True}) as (pipeline, changes):
+        for n in range(5):
+            wait_for(lambda: published(pipeline, "gate"))
+            changes.set("sources.0.uri", CAMERA + f"&seed={n}")
+            before = pipeline.stats.source("gate").published
+            wait_for(lambda before=before: pipeline.stats.source("gate").published > before + 1)
+        changes.remove("gate")
+        assert not pipeline.wait(0.3), "it goes on without a camera"
+
+
+def test_watching_without_a_file_is_refused() -> None:
+    command = ["run", "--source", CAMERA, "--set", "control.watch=true", "--control", "tcp://*:1"]
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, ConfigError)
+    assert "there is no file to watch" in str(done.exception)
