@@ -19,7 +19,7 @@ from engine.errors import ConfigError, EngineError, SinkError, SourceError, Stag
 from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
 from engine.rules import SourceRules
 from engine.stage import Batcher, Stage
-from engine.stages.capture import CaptureStage
+from engine.stages.capture import CaptureStage, Start
 from engine.stages.detect import CollectStage, Exchange, SubmitStage
 from engine.stages.items import Detected, InFlight
 from engine.stages.options import PipelineOptions
@@ -85,7 +85,7 @@ class Pipeline:
         )
         self._lock = threading.Lock()
         self._done = threading.Event()
-        self._ready = threading.Event()
+        self._ready = Start()
         self._failure: tuple[str, BaseException] | None = None
         self._running: set[Stage[Any]] = set()
         self._started_ns = clock.monotonic_ns()
@@ -208,9 +208,7 @@ class Pipeline:
             ConfigError: there is no such source, or it hangs in a native call (it is abandoned).
         """
         stage = self._running_capture(source_id)
-        stage.ending, stage.is_removed = "removed", True
-        stage.source.interrupt()
-        stage.outbox.abort("removed")
+        stage.remove()
         if not stage.join(STOP_TIMEOUT_S):
             raise ConfigError(f"source {source_id} is still inside a native call after {STOP_TIMEOUT_S} s: abandoned")
 
@@ -287,7 +285,7 @@ class Pipeline:
             ending=self._ending,
             on_lost=lost,
             wait_for_collector=collect.join,
-            ready=self._ready,
+            ready=self._ready.set,
             detect_every=1 if options.detect_every == "auto" else options.detect_every,
             rules=self._rules,
             clock=clock,

@@ -328,6 +328,24 @@ def test_sources_come_and_go_without_loss_on_the_others() -> None:
     assert {s.reason for s in sink.statuses if s.state == "ended" and s.source_id != "steady"} == {"removed"}
 
 
+def test_source_is_removed_while_the_model_loads() -> None:
+    class Slow(PixelDetector):
+        is_loaded = threading.Event()
+
+        def open(self) -> None:
+            assert self.is_loaded.wait(JOIN_S)
+
+    sources = [CountingSource(name, 1_000_000, is_live=True, gap_s=0.001) for name in ("cam", "yard")]
+    pipeline, sink = run_in_background(*sources, detector=Slow())
+    pipeline.remove_source("yard")
+    assert pipeline.running_sources == ["cam"]
+    Slow.is_loaded.set()
+    wait_for(pipeline, lambda: len(sink.packets) > 3 and any(s.state == "ended" for s in sink.statuses))
+    assert [(s.source_id, s.reason) for s in sink.statuses if s.state == "ended"] == [("yard", "removed")]
+    assert pipeline.stop()
+    assert pipeline.stats.source("yard").captured == 0
+
+
 def test_paused_source_drops_its_frames_counted_until_it_is_resumed() -> None:
     pipeline, sink = run_in_background(CountingSource("cam", 1_000_000, gap_s=0.001))
     wait_for(pipeline, lambda: len(sink.packets) > 3)

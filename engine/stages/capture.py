@@ -15,6 +15,30 @@ from engine.stage import Stage
 from engine.stats import SourceStats
 
 
+class Start:
+    """Lets all captures begin once the model is loaded; one that is removed before need not wait for it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_set = False
+
+    def set(self) -> None:
+        """Let all begin."""
+        with self._changed:
+            self._is_set = True
+            self._changed.notify_all()
+
+    def look(self) -> None:
+        """Make those who wait look whether they still have to."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self, is_idle: Callable[[], bool]) -> None:
+        """Wait until all may begin, or until `is_idle`, which changes before a call of `look`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_set or is_idle())
+
+
 class CaptureStage(Stage[Frame]):
     """Reads one source into its channel, counting every frame; it is also the source's listener."""
 
@@ -27,7 +51,7 @@ class CaptureStage(Stage[Frame]):
         tell: Callable[[SourceStatus], None],
         capture_ms: Callable[[float], None],
         max_frames: int | None,
-        ready: threading.Event,
+        ready: Start,
         clock: Clock,
     ) -> None:
         super().__init__(f"capture {source.info.source_id}")
@@ -60,7 +84,16 @@ class CaptureStage(Stage[Frame]):
 
     def open(self) -> None:
         """Wait until the model is loaded: frames captured before could only grow old."""
-        self._ready.wait()
+        self._ready.wait(lambda: self.is_removed)
+        if self.is_removed:
+            raise ChannelClosedError("the source was removed")
+
+    def remove(self) -> None:
+        """End soon, from any state and any thread; the frames that wait are dropped as `removed`."""
+        self.ending, self.is_removed = "removed", True
+        self.source.interrupt()
+        self._ready.look()
+        self.outbox.abort("removed")
 
     def inbox(self) -> Iterable[Frame]:
         """Yield the frames of the source, timing how long each took to come where the source does not wait."""

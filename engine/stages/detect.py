@@ -7,7 +7,6 @@ These are two threads so that several inferences are in flight while frames are 
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -56,7 +55,7 @@ class SubmitStage(Stage[InFlight]):
         ending: Callable[[str], SourceStatus],
         on_lost: Callable[[Frame, str], None],
         wait_for_collector: Callable[[], object],
-        ready: threading.Event,
+        ready: Callable[[], None],
         detect_every: int,
         rules: Mapping[str, SourceRules],
         clock: Clock,
@@ -87,7 +86,7 @@ class SubmitStage(Stage[InFlight]):
     def open(self) -> None:
         """Load the model and offer its slots."""
         self._detector.open()
-        self._ready.set()
+        self._ready()
         self._offer_slots()
 
     def inbox(self) -> Iterator[InFlight]:
