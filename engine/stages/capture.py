@@ -72,7 +72,7 @@ class CaptureStage(Stage[Frame]):
     def status(self, status: SourceStatus) -> None:
         """Pass on a new state; the end is told later, behind the last frame."""
         if status.state == "ended":
-            self.ending = status.reason or self.ending
+            self.ending = self.ending if self.is_removed else status.reason or self.ending
             return
         self._stats.set_state(status.state, status.reason, status.stream_epoch)
         self._tell(status)
@@ -90,7 +90,7 @@ class CaptureStage(Stage[Frame]):
 
     def remove(self) -> None:
         """End soon, from any state and any thread; the frames that wait are dropped as `removed`."""
-        self.ending, self.is_removed = "removed", True
+        self.is_removed, self.ending = True, "removed"
         self.source.interrupt()
         self._ready.look()
         self.outbox.abort("removed")

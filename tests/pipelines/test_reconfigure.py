@@ -109,6 +109,15 @@ def test_edit_that_meets_a_mistake_of_ours_is_logged_and_the_run_goes_on(
         assert pipeline.running_sources == ["gate"]
 
 
+def test_removed_camera_ends_as_removed() -> None:
+    with running("gate", "yard") as (pipeline, changes):
+        wait_for(lambda: published(pipeline, "gate"))
+        changes.remove("gate")
+        gate = pipeline.stats.source("gate")
+        wait_for(lambda: gate.state == "ended")
+        assert gate.reason == "removed"
+
+
 def test_only_camera_of_a_watched_run_is_replaced_and_goes_on() -> None:
     with running("gate", **{"control.address": "none", "control.watch": True}) as (pipeline, changes):
         for n in range(5):
