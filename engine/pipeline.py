@@ -191,7 +191,10 @@ class Pipeline:
         with self._lock:
             if self._submit not in self._running or self._done.is_set() or self.stopped:
                 raise ConfigError(f"source {source_id} cannot be added: the pipeline is not running")
-            if self._captures.get(source_id) in self._running:
+            former = self._captures.get(source_id)
+            if former in self._running and former is not None and former.is_removed:
+                raise ConfigError(f"source {source_id} was removed and has not ended yet: try again later")
+            if former in self._running:
                 raise ConfigError(f"there is a source {source_id} already: remove it first, or choose another name")
             self._stages = [stage for stage in self._stages if stage in self._running]
             self._upstream = [channel for channel in self._upstream if not (channel.closed and not len(channel))]
@@ -225,13 +228,17 @@ class Pipeline:
         self._rules.update(rules)
 
     def exchange_detector(
-        self, detector: Detector, on_failure: Callable[[EngineError], None] = lambda error: None
+        self,
+        detector: Detector,
+        on_failure: Callable[[EngineError], None] = lambda error: None,
+        on_success: Callable[[], None] = lambda: None,
     ) -> None:
         """Go over to another model between two batches; if it cannot be loaded, the one in use stays.
 
         Args:
             detector: not yet open.
             on_failure: called on the detecting thread where it cannot be loaded, after the error was logged.
+            on_success: called on the detecting thread once it is in use.
 
         Raises:
             ConfigError: the pipeline is not running.
@@ -242,6 +249,7 @@ class Pipeline:
 
         def done() -> None:
             self.detector, self.run_facts = detector, run
+            on_success()
 
         self._submit.exchange(Exchange(detector, run, done, on_failure))
 

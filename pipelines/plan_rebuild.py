@@ -138,6 +138,7 @@ class PlanRebuild:
             return
         if change.state == "loading" and pipeline.detector is change.detector:
             change.state = "in use"
+            _set_at_once(change.detector, config)
             logger.info("%s runs on its plan now", pipeline.run_facts.model)
         if change.state != "building" or not change.build.poll():
             return
@@ -147,9 +148,7 @@ class PlanRebuild:
             return
         logger.info("the plan is built, in %.0f s", change.build.wall_s)
         change.state = "loading"
-        model = innermost(change.detector)
-        if isinstance(model, ModelDetector):
-            set_at_once(model, config.detector)
+        _set_at_once(change.detector, config)
         pipeline.exchange_detector(change.detector, lambda error: self._fail(change, str(error)))
 
     def _fail(self, change: _Change, reason: str) -> None:
@@ -177,6 +176,13 @@ class PlanRebuild:
         """End the building process at once; harmless when repeated. `status` stays."""
         if self._change is not None:
             self._change.build.close()
+
+
+def _set_at_once(detector: Detector, config: Config) -> None:
+    """Give a detector what may have changed since it was made: while its plan was built, and while it was loaded."""
+    model = innermost(detector)
+    if isinstance(model, ModelDetector):
+        set_at_once(model, config.detector)
 
 
 def _missing(detector: Detector) -> MissingPlan | None:

@@ -1,19 +1,26 @@
 """Changing a running pipeline to a new configuration: sources, thresholds, classes and the model.
 
 Every change, by `framewire ctl` or by an edit of the file, is a new `Config`. It is checked as a whole before
-anything is touched; what cannot change while running is refused by name.
+anything is touched; what cannot change while running is refused by name. What goes wrong after that (a camera that
+hangs) keeps nothing else from being changed: `Reconfigurer.config` is what came of it.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engine.data import SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.detection.load import class_ids
 from engine.errors import ConfigError, EngineError
 from engine.pipeline import Pipeline
+from engine.protocols import Detector
 from engine.sources.record import Recordings
 from pipelines.build import (
     MakeDetector,
@@ -32,8 +39,20 @@ FIXED = ("second_stage", "tracker", "pipeline", "publish", "control", "output")
 AT_ONCE = ("score_threshold", "iou_threshold", "classes")
 
 
+class PartlyChangedError(ConfigError):
+    """A part of a change could not be done, the rest is; the message tells both."""
+
+
+@dataclass(eq=False)
+class _Coming:
+    """A model that was asked for and is not in use yet, with its part of the configuration."""
+
+    detector: Detector
+    options: DetectorConfig
+
+
 class Reconfigurer:
-    """Holds the configuration in force and changes the pipeline to another.
+    """Holds the configuration in force and changes the pipeline to another; belongs to one thread.
 
     Args:
         pipeline: the run.
@@ -42,9 +61,27 @@ class Reconfigurer:
     """
 
     def __init__(self, pipeline: Pipeline, config: Config, make_detector: MakeDetector = build_detector) -> None:
-        self.config = config
+        self._config = _with_names(config)
         self._pipeline = pipeline
         self._make_detector = make_detector
+        self._in_use = config.detector
+        self._coming: list[_Coming] = []
+        self._news: deque[tuple[_Coming, bool]] = deque()
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force; a model that is being loaded counts until it proves unusable."""
+        while self._news:
+            self._settle(*self._news.popleft())
+        return self._config
+
+    def _settle(self, coming: _Coming, is_in_use: bool) -> None:
+        """Note that a model is in use or cannot be; those asked for before it are done with as well."""
+        del self._coming[: self._coming.index(coming) + 1]
+        if is_in_use:
+            self._in_use = coming.options
+        elif not self._coming:
+            self._config = self._config.model_copy(update={"detector": self._in_use})
 
     def add(self, source: dict[str, Any]) -> list[str]:
         """Add a source given as its plain values."""
@@ -73,29 +110,55 @@ class Reconfigurer:
         Raises:
             ConfigError: something in it cannot change while running, or cannot work; then nothing was changed.
             EngineError: a source or model that cannot be used; then nothing was changed.
+            PartlyChangedError: a source hangs, or cannot be added; the rest was changed.
         """
         self._check_fixed(new)
         new = _with_names(new)
-        before, after = dict(named_sources(_with_names(self.config))), dict(named_sources(new))
+        before, after = dict(named_sources(self.config)), dict(named_sources(new))
         if len(after) < len(new.sources):
             raise ConfigError("two sources have one name: give each its own source_id")
         gone = [name for name in before if before[name] != after.get(name)]
         fresh = {name: build_source(after[name], name) for name in after if before.get(name) != after[name]}
         plans, rules = build_recordings(new), build_rules(new)
-        done = self._change_detector(new)
-        for name in gone:
-            if name in self._pipeline.running_sources:
-                self._pipeline.remove_source(name)
-            done.append(f"removed {name}")
+        present = after.keys() - fresh.keys()
+        kept = [source.info for source in self._pipeline.sources if source.info.source_id in present]
+        change_model = self._model_change(new, [*kept, *(source.info for source in fresh.values())])
+        done, failed = [f"removed {name}" for name in gone], self._remove(gone)
+        self._take_sources(new, present)
         self._pipeline.set_rules(rules)
         for sink in self._pipeline.sinks:
             if isinstance(sink, Recordings):
                 sink.set_plans(plans)
         for name, source in fresh.items():
-            self._pipeline.add_source(source)
+            try:
+                self._pipeline.add_source(source)
+            except ConfigError as error:
+                failed.append(str(error))
+                continue
+            present.add(name)
+            self._take_sources(new, present)
             done.append(f"added {name}")
-        self.config = new
+        done += change_model()  # after the cameras: while it loads, no camera of a former one's name can be added
+        if failed:
+            raise PartlyChangedError(f"changed in part ({', '.join(done) or 'nothing'}): {'; '.join(failed)}")
         return done
+
+    def _remove(self, names: Sequence[str]) -> list[str]:
+        """End these sources and return what is wrong with those that do not end: they are given up."""
+        failed = []
+        for name in names:
+            if name not in self._pipeline.running_sources:
+                continue
+            try:
+                self._pipeline.remove_source(name)
+            except ConfigError as error:
+                failed.append(str(error))
+        return failed
+
+    def _take_sources(self, new: Config, names: Collection[str]) -> None:
+        """Take over all but the detector from `new`, of its sources those with these names."""
+        sources = [source for source in new.sources if source.source_id in names]
+        self._config = new.model_copy(update={"sources": sources, "detector": self._config.detector})
 
     def _tree(self) -> dict[str, Any]:
         """Return the configuration as plain values, every source with its name, so that places may shift."""
@@ -106,19 +169,39 @@ class Reconfigurer:
             if getattr(new, section) != getattr(self.config, section):
                 raise ConfigError(f"{section} cannot change while running: end the run and start it anew")
 
-    def _change_detector(self, new: Config) -> list[str]:
+    def _model_change(self, new: Config, sources: Sequence[SourceInfo]) -> Callable[[], list[str]]:
+        """Return what changes the model or its thresholds and tells so; all is checked, nothing touched yet."""
         now, then = self.config.detector.model_dump(), new.detector.model_dump()
         changed = [key for key in then if now[key] != then[key]]
         if not changed:
-            return []
-        detector = self._pipeline.detector
-        if set(changed) <= set(AT_ONCE) and isinstance(detector, ModelDetector):
-            set_at_once(detector, new.detector)
+            return list
+        newest = self._coming[-1].detector if self._coming else self._pipeline.detector
+        if set(changed) <= set(AT_ONCE) and isinstance(newest, ModelDetector):
+            class_ids(new.detector.classes or [], newest.class_names)
+            act = partial(self._set_at_once, newest, new.detector)
         else:
-            self._pipeline.exchange_detector(
-                tiled(new, self._make_detector(new, [s.info for s in self._pipeline.sources]))
-            )
-        return [f"{key} is {then[key]!r}" for key in changed]
+            act = partial(self._exchange, tiled(new, self._make_detector(new, sources)), new.detector)
+
+        def change() -> list[str]:
+            act()
+            self._config = self._config.model_copy(update={"detector": new.detector})
+            return [f"{key} is {then[key]!r}" for key in changed]
+
+        return change
+
+    def _set_at_once(self, newest: ModelDetector, options: DetectorConfig) -> None:
+        set_at_once(newest, options)
+        if self._coming:
+            self._coming[-1].options = options
+        else:
+            self._in_use = options
+
+    def _exchange(self, detector: Detector, options: DetectorConfig) -> None:
+        coming = _Coming(detector, options)
+        self._pipeline.exchange_detector(
+            detector, lambda error: self._news.append((coming, False)), lambda: self._news.append((coming, True))
+        )
+        self._coming.append(coming)
 
 
 def set_at_once(detector: ModelDetector, options: DetectorConfig) -> None:
@@ -144,6 +227,9 @@ class ConfigWatch:
         self._stamp = stamp
         try:
             done = self._changes.change_to(load_config(self._path, self._overrides, self._settings))
+        except PartlyChangedError as error:
+            logger.error("the edit of %s is not applied as a whole, save it again for the rest: %s", self._path, error)
+            return
         except EngineError as error:
             logger.error("the edit of %s changes nothing: %s", self._path, error)
             return

@@ -11,19 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from engine.errors import ConfigError
+from engine.data import Frame
+from engine.errors import ConfigError, ModelError
 from engine.pipeline import Pipeline
 from engine.protocols import Detector
-from pipelines.build import build_pipeline
+from pipelines.build import build_detector, build_pipeline
 from pipelines.cli import app
 from pipelines.config import Config
-from pipelines.config_file import load_config
+from pipelines.config_file import load_config, validated
 from pipelines.control import ControlServer
-from pipelines.reconfigure import ConfigWatch, Reconfigurer
-from tests.fakes import PixelDetector
+from pipelines.reconfigure import ConfigWatch, PartlyChangedError, Reconfigurer
+from tests.fakes import CountingSource, PixelDetector
+from tests.onnx_models import save_constant_model
 
 CAMERA = "synthetic://?width=64&height=48&fps=50&objects=1&realtime=1"
 PATIENCE_S = 30.0
@@ -116,6 +119,114 @@ def test_removed_camera_ends_as_removed() -> None:
         gate = pipeline.stats.source("gate")
         wait_for(lambda: gate.state == "ended")
         assert gate.reason == "removed"
+
+
+class Stuck(CountingSource):
+    """A camera that cannot be interrupted, until it is let go."""
+
+    def __init__(self, source_id: str, let_go: threading.Event) -> None:
+        super().__init__(source_id, 1_000_000, is_live=True)
+        self._interrupted = let_go
+
+    def interrupt(self) -> None:
+        """It does not hear."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        self._interrupted.wait(PATIENCE_S)
+        yield from super().__iter__()
+
+
+def test_camera_that_hangs_is_given_up_and_keeps_nothing_else_from_changing(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+    monkeypatch.setattr("engine.pipeline.STOP_TIMEOUT_S", 0.1)
+    with running("yard", "door") as (pipeline, changes):
+        with monkeypatch.context() as patch:
+            patch.setattr("pipelines.reconfigure.build_source", lambda config, name: Stuck(name, let_go))
+            changes.add({"source_id": "gate", "uri": CAMERA})
+        tree = changes.config.model_dump()
+        tree["sources"] = [source for source in tree["sources"] if source["source_id"] == "yard"]
+        tree["sources"].append({"source_id": "shed", "uri": CAMERA})
+        with pytest.raises(PartlyChangedError, match=r"removed door, removed gate, added shed\): source gate is still"):
+            changes.change_to(validated(tree, "test"))
+        assert [source.source_id for source in changes.config.sources] == ["yard", "shed"]
+        wait_for(lambda: published(pipeline, "shed"))
+        with pytest.raises(PartlyChangedError, match="gate was removed and has not ended yet"):
+            changes.add({"source_id": "gate", "uri": CAMERA})
+        let_go.set()
+        wait_for(lambda: "gate" not in pipeline.running_sources)
+        assert changes.add({"source_id": "gate", "uri": CAMERA}) == ["added gate"]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """The path of a detector that finds one box on every image."""
+    output = np.zeros((5, 84), np.float32)
+    output[:, 5] = (20, 20, 10, 10, 0.9)
+    return str(save_constant_model(tmp_path / "one.onnx", [output], 64, {"names": "{0: 'person'}"}))
+
+
+class Loading:
+    """Makes detectors that are loaded once they may be, and then fail if they are to."""
+
+    def __init__(self, error: ModelError | None = None) -> None:
+        self.may_load, self.error = threading.Event(), error
+
+    def __call__(self, config: Config) -> Detector:
+        detector = build_detector(config, [])
+        load = detector.inference.open  # type: ignore[attr-defined]
+
+        def open_later() -> None:
+            assert self.may_load.wait(PATIENCE_S)
+            if self.error is not None:
+                raise self.error
+            load()
+
+        detector.inference.open = open_later  # type: ignore[attr-defined]
+        return detector
+
+
+def test_camera_and_model_of_one_edit_are_both_changed_however_long_the_model_loads(model: str) -> None:
+    make = Loading()
+    with running("gate", make=make) as (pipeline, changes):
+        wait_for(lambda: published(pipeline, "gate"))
+        tree = changes.config.model_dump()
+        tree["sources"][0]["uri"] += "&seed=2"
+        tree["detector"] |= {"model": model, "backend": "onnxruntime"}
+        done = changes.change_to(validated(tree, "test"))
+        assert done[:2] == ["removed gate", "added gate"]
+        make.may_load.set()
+        before = pipeline.stats.source("gate").published
+        wait_for(lambda: pipeline.run_facts.model == "one.onnx")
+        wait_for(lambda: pipeline.stats.source("gate").published > before + 1)
+
+
+def test_threshold_set_while_a_model_loads_is_that_of_the_new_model(model: str) -> None:
+    make, first = Loading(), Loading()
+    first.may_load.set()
+    values = {"detector.model": model, "detector.backend": "onnxruntime"}
+    used = first(load_config(None, values))
+    with running("gate", detector=used, make=make, **values) as (pipeline, changes):
+        wait_for(lambda: published(pipeline, "gate"))
+        changes.set("detector.threads", 1)
+        assert changes.set("detector.score_threshold", 0.9) == ["score_threshold is 0.9"]
+        make.may_load.set()
+        wait_for(lambda: pipeline.detector is not used)
+        assert pipeline.detector.score_threshold == 0.9  # type: ignore[attr-defined]
+        changes.set("detector.score_threshold", 0.8)
+        assert pipeline.detector.score_threshold == 0.8  # type: ignore[attr-defined]
+        assert (changes.config.detector.score_threshold, changes.config.detector.threads) == (0.8, 1)
+
+
+def test_model_that_cannot_be_loaded_is_not_in_the_configuration_and_can_be_asked_for_again(model: str) -> None:
+    make = Loading(ModelError("no such plan"))
+    make.may_load.set()
+    with running("gate", make=make) as (_, changes):
+        tree = changes.config.model_dump()
+        tree["detector"] |= {"model": model, "backend": "onnxruntime"}
+        for _ in range(2):
+            assert changes.change_to(validated(tree, "test"))[-1] == "backend is 'onnxruntime'"
+            wait_for(lambda: changes.config.detector.model == "demo")
+        assert changes.config.detector.backend == "auto"
 
 
 def test_only_camera_of_a_watched_run_is_replaced_and_goes_on() -> None:
