@@ -24,18 +24,23 @@ LIKENESS = 0.6
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
-def load_config(path: str | None, overrides: dict[str, Any], settings: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str | None, overrides: dict[str, Any], settings: Sequence[str] = (), *, may_be_empty: bool = True
+) -> Config:
     """Return the validated configuration of a file or preset, with overrides.
 
     Args:
         path: YAML file, name of a preset (`webcam`), or None for the defaults.
         overrides: values by dotted key, as given by options; they win over the file.
         settings: `a.b=value` texts of `--set`, parsed as YAML; they win over all.
+        may_be_empty: whether a file without any key means the defaults.
 
     Raises:
         ConfigError: names the file, the key, what was found and what would do.
     """
     tree = _read(path) if path is not None else {}
+    if not (tree or may_be_empty):
+        raise ConfigError(f"configuration {path} is empty: if no camera is meant, write sources: []")
     for key, value in overrides.items():
         assign(tree, key, value)
     for setting in settings:

@@ -213,20 +213,25 @@ def set_at_once(detector: ModelDetector, options: DetectorConfig) -> None:
 
 
 class ConfigWatch:
-    """Notices edits of the configuration file and applies them; a bad edit is logged and changes nothing."""
+    """Notices edits of the configuration file and applies them; a bad edit is logged and changes nothing.
+
+    An edit counts once the file is the same in two calls of `poll`, so that one that is being written is not read.
+    """
 
     def __init__(self, path: str, overrides: dict[str, Any], settings: list[str], changes: Reconfigurer) -> None:
         self._path, self._overrides, self._settings, self._changes = path, overrides, settings, changes
-        self._stamp = self._read_stamp()
+        self._stamp = self._seen = self._read_stamp()
 
     def poll(self) -> None:
-        """Apply the file if it has changed since the last call."""
-        stamp = self._read_stamp()
-        if stamp == self._stamp or stamp is None:
+        """Apply the file if it has changed since it was applied, and not since the last call."""
+        stamp, before = self._read_stamp(), self._seen
+        self._seen = stamp
+        if stamp in (self._stamp, None) or stamp != before:
             return
         self._stamp = stamp
         try:
-            done = self._changes.change_to(load_config(self._path, self._overrides, self._settings))
+            new = load_config(self._path, self._overrides, self._settings, may_be_empty=False)
+            done = self._changes.change_to(new)
         except PartlyChangedError as error:
             logger.error("the edit of %s is not applied as a whole, save it again for the rest: %s", self._path, error)
             return

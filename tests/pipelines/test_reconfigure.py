@@ -245,3 +245,28 @@ def test_watching_without_a_file_is_refused() -> None:
     done = CliRunner().invoke(app, command)
     assert isinstance(done.exception, ConfigError)
     assert "there is no file to watch" in str(done.exception)
+
+
+def test_file_that_is_being_written_is_read_once_it_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "run.yaml"
+    with running("gate", "yard") as (pipeline, changes):
+        gate, yard = changes.config.model_dump()["sources"]
+        file.write_text(json.dumps({"sources": [gate, yard]}))
+        same = {key: value for key, value in changes.config.model_dump().items() if key != "sources"}
+        watch = ConfigWatch(str(file), same, [], changes)
+        file.write_text("")
+        watch.poll()
+        file.write_text(json.dumps({"sources": [gate]}))
+        watch.poll()
+        assert len(changes.config.sources) == 2, "it was another one at the last call"
+        watch.poll()
+        assert [source.source_id for source in changes.config.sources] == ["gate"]
+        file.write_text("# all gone\n")
+        watch.poll()
+        watch.poll()
+        assert "run.yaml is empty: if no camera is meant" in caplog.text
+        assert pipeline.running_sources == ["gate"]
+        file.write_text("sources: []\n")
+        watch.poll()
+        watch.poll()
+        assert pipeline.running_sources == []
