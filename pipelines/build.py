@@ -243,7 +243,8 @@ def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] |
     if config.output.save is not None:
         from engine.sinks.video import VideoWriter
 
-        sinks.append(VideoWriter(config.output.save, per_source=source_count > 1, draw=_overlay()))
+        per_source = source_count > 1 or can_change(config)
+        sinks.append(VideoWriter(config.output.save, per_source=per_source, draw=_overlay()))
     if config.output.show:
         from engine.sinks.window import Window
 

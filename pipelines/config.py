@@ -243,7 +243,9 @@ class ControlConfig(Section):
 class OutputConfig(Section):
     """Files and windows."""
 
-    save: str | None = Field(None, description="Annotated H.264 video; with several sources one file each")
+    save: str | None = Field(
+        None, description="Annotated H.264 video; one file each where there are several sources, or may be (control)"
+    )
     jsonl: str | None = Field(None, description="The published messages, one per line")
     show: bool = Field(False, description="Show a window; q closes it and ends the run")
 

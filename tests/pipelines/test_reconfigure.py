@@ -247,6 +247,17 @@ def test_watching_without_a_file_is_refused() -> None:
     assert "there is no file to watch" in str(done.exception)
 
 
+def test_video_of_each_camera_is_saved_when_another_comes(tmp_path: Path) -> None:
+    with running("gate", **{"output.save": str(tmp_path / "out.mp4")}) as (pipeline, changes):
+        wait_for(lambda: published(pipeline, "gate"))
+        changes.add({"source_id": "yard", "uri": CAMERA})
+        wait_for(lambda: published(pipeline, "gate", "yard"))
+        wait_for(lambda: len(list(tmp_path.glob("*.mp4"))) == 2)
+        pipeline.finish()
+        assert pipeline.wait(PATIENCE_S)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out_gate.mp4", "out_yard.mp4"]
+
+
 def test_file_that_is_being_written_is_read_once_it_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "run.yaml"
     with running("gate", "yard") as (pipeline, changes):
