@@ -37,7 +37,7 @@ class FoundCamera:
 
 
 def camera_from_answer(services: Iterable[str], scopes: Iterable[str]) -> FoundCamera | None:
-    """Return the camera that an answer describes, None if it gives no address.
+    """Return the camera that an answer describes, None if it gives no usable address.
 
     Args:
         services: addresses of its service (XAddrs), best first; IPv4 is preferred.
@@ -47,7 +47,7 @@ def camera_from_answer(services: Iterable[str], scopes: Iterable[str]) -> FoundC
     FoundCamera(host='10.0.0.7', service='http://10.0.0.7/onvif', name='', hardware='Dome 2', location='')
     """
     addresses = sorted(services, key=lambda address: "[" in address)
-    hosts = [(urlsplit(address).hostname, address) for address in addresses]
+    hosts = [(_host(address), address) for address in addresses]
     usable = [(host, address) for host, address in hosts if host]
     if not usable:
         return None
@@ -58,6 +58,13 @@ def camera_from_answer(services: Iterable[str], scopes: Iterable[str]) -> FoundC
             facts.setdefault(key, unquote(value).strip())
     host, service = usable[0]
     return FoundCamera(host, service, *(facts.get(key, "") for key in ("name", "hardware", "location")))
+
+
+def _host(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:  # an answer is input from outside: half a bracket, for example
+        return None
 
 
 def discover_cameras(timeout_s: float = 3.0) -> list[FoundCamera]:

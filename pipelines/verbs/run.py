@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -209,18 +210,30 @@ def ctl(
     keys: Annotated[str | None, typer.Option(help="File NAME.key_secret of yours, which the run lists")] = None,
 ) -> None:
     """Change a running engine: cameras, thresholds, classes, the model; or ask for its state."""
-    import yaml
-
     from pipelines.control import ask
 
     request: dict[str, Any] = {"command": command}
     if command == "add" and argument is not None:
         request["source"] = named_source(argument)
     elif command == "set" and argument is not None:
-        request |= {"key": argument, "value": yaml.safe_load(value or "null")}
+        request |= {"key": argument, "value": _value_from_yaml(argument, value or "null")}
     elif argument is not None:
         request["source_id"] = argument
     console.result_json(ask(address, request, **client_keys(server_key, keys)))
+
+
+def _value_from_yaml(key: str, text: str) -> Any:
+    """Return a value as it travels in a request. Raises `ConfigError` where it is not YAML, or nothing JSON has."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+        json.dumps(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"set {key}: the value {text} is not YAML ({error}): quote it") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"set {key}: the value {text} cannot be sent ({error}): quote it to send a text") from error
+    return value
 
 
 def _opening(address: str, pipeline: Pipeline) -> str:

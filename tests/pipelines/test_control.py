@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 import zmq
+from typer.testing import CliRunner
 
 from engine.errors import ConfigError
 from engine.keys import load_key_pair, make_keys
+from pipelines.cli import app
 from pipelines.control import ask, check_reach
 
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
@@ -193,6 +195,13 @@ def test_control_is_refused_to_other_machines(address: str) -> None:
 def test_asking_where_nobody_runs_says_so(free_port: int) -> None:
     with pytest.raises(ConfigError, match="no answer from"):
         ask(f"tcp://127.0.0.1:{free_port}", {"command": "status"}, timeout_s=0.2)
+
+
+@pytest.mark.parametrize("value", ["[person", "2020-01-01", "!!binary aGk=", "&a [*a]", "\x00"])
+def test_value_that_cannot_be_sent_is_refused_before_it_is(value: str) -> None:
+    done = CliRunner().invoke(app, ["ctl", "set", "detector.classes", value, "--address", "none"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception).startswith("set detector.classes: the value")
 
 
 def test_with_curve_only_listed_keys_control_a_run(free_port: int, tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch
         (["http://[fe80::1]/onvif", "http://10.0.0.7/onvif"], "10.0.0.7"),
         (["http://[fe80::1]/onvif"], "fe80::1"),
         (["nonsense"], None),
+        (["http://[bad"], None),
+        (["http://[bad", "http://10.0.0.7/onvif"], "10.0.0.7"),
         ([], None),
     ],
 )
