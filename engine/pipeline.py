@@ -259,6 +259,11 @@ class Pipeline:
         with self._lock:
             return [stage.source.info.source_id for stage in self._running if isinstance(stage, CaptureStage)]
 
+    @property
+    def paused_sources(self) -> list[str]:
+        """Names of those whose frames are dropped until they are resumed."""
+        return [name for name in self.running_sources if self._captures[name].is_paused]
+
     def _running_capture(self, source_id: str) -> CaptureStage:
         known = self.running_sources
         if source_id not in known:

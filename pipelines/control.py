@@ -122,9 +122,11 @@ class ControlServer:
         self._context.term()
 
     def _status(self, request: dict[str, Any]) -> dict[str, Any]:
+        paused = self._pipeline.paused_sources
         sources = {
             s.source_id: {
                 "state": s.state,
+                "paused": s.source_id in paused,
                 "reason": s.reason,
                 "captured": s.captured,
                 "published": s.published,

@@ -99,6 +99,19 @@ def test_mistake_of_ours_is_answered_and_logged_and_the_run_goes_on(
         assert pipeline.running_sources == ["gate"]
 
 
+def test_status_tells_which_camera_is_paused(tmp_path: Path) -> None:
+    with running("gate", "yard") as (pipeline, changes):
+        wait_for(lambda: published(pipeline, "gate", "yard"))
+        server = ControlServer(f"ipc://{tmp_path}/ctl", pipeline, changes)
+        paused = []
+        for command in ("status", "pause", "resume"):
+            server.answer(json.dumps({"command": command, "source_id": "gate"}).encode())
+            sources = server.answer(b'{"command": "status"}')["sources"]
+            paused.append([name for name, facts in sources.items() if facts["paused"]])
+        server.close()
+        assert paused == [[], ["gate"], []]
+
+
 def test_edit_that_meets_a_mistake_of_ours_is_logged_and_the_run_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
