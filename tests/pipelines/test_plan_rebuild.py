@@ -31,7 +31,7 @@ from pipelines.config import Config
 from pipelines.config_file import validated
 from pipelines.detect_and_publish import summary
 from pipelines.plan_child import missing_from_request, request_from_missing
-from pipelines.plan_rebuild import PlanBuild, PlanRebuild
+from pipelines.plan_rebuild import PlanBuild, PlanRebuild, _Change
 from tests.backends.gpu_detector import gpu_parts
 from tests.onnx_models import save_constant_model
 from tests.patience import AT_ONCE_S
@@ -143,6 +143,33 @@ def test_thresholds_that_change_meanwhile_hold_for_the_gpu_too(model: Path, plan
         assert len(found) < 50 * PATIENCE_S
     pipeline.stop()
     assert found[-1].class_id.tolist() == [1]
+
+
+class Built:
+    """A plan whose building has ended."""
+
+    wall_s, failure = 0.0, None
+    missing = MissingPlan(Path("m.onnx"), BuildOptions(), Path(), "none was built")
+
+    def poll(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing is left to end."""
+
+
+def test_thresholds_that_change_while_the_built_plan_is_loaded_hold_for_it(model: Path, plans: PlanRebuild) -> None:
+    config = config_for(model, backend="onnxruntime")
+    later = config_for(model, backend="onnxruntime", score_threshold=0.5)
+    with_plan = build_detector(config, [])
+    plans._change = _Change(with_plan, Built())  # type: ignore[arg-type]
+    with build_pipeline(config) as pipeline:
+        pipeline.start()
+        plans.poll(pipeline, config)
+        wait_for(lambda: pipeline.detector is with_plan)
+        plans.poll(pipeline, later)
+        assert plans.status()["plan"]["state"] == "in use"
+        assert with_plan.score_threshold == 0.5  # type: ignore[attr-defined]
 
 
 @needs_rtx
