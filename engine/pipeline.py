@@ -37,6 +37,7 @@ FILE_CAPACITY = 4
 SINK_CAPACITY = 8
 MAX_DEPTH = 256
 STOP_TIMEOUT_S = 0.9
+LAST_FRAMES_S = 10.0  # that a removed source's last frames take to the end of the pipeline, at most
 
 
 class Pipeline:
@@ -182,12 +183,16 @@ class Pipeline:
         return all(ended)
 
     def add_source(self, source: Source) -> None:
-        """Take in another source while running.
+        """Take in another source while running; it begins when the end of a former one of its name was published.
 
         Raises:
             ConfigError: the pipeline is not running, or has a source of this name that has not ended.
         """
         source_id = source.info.source_id
+        stats = self.stats.source(source_id)
+        former = self._captures.get(source_id)
+        if former is not None and former not in self._running and not stats.has_ended.wait(LAST_FRAMES_S):
+            raise ConfigError(f"source {source_id} cannot be added: frames of the former one are still waiting")
         with self._lock:
             if self._submit not in self._running or self._done.is_set() or self.stopped:
                 raise ConfigError(f"source {source_id} cannot be added: the pipeline is not running")
@@ -323,18 +328,13 @@ class Pipeline:
         return SourceStatus(stage.source.info, "ended", stage.ending, stats.reconnects)
 
     def _capture(self, source: Source) -> CaptureStage:
-        info, options = source.info, self.options
+        info, options, stats = source.info, self.options, self.stats.source(source.info.source_id)
+        stats.begin()
         overflow: Overflow = options.overflow or ("drop_oldest" if info.is_live else "block")
-        channel: Channel[Frame] = Channel(
-            FILE_CAPACITY
-            if overflow == "block"
-            else PREDICT_CAPACITY
-            if options.predicts_in_between
-            else LIVE_CAPACITY,
-            overflow,
-            on_drop=self._on_lost,
-            condition=self._batcher.condition,
-        )
+        live_capacity = PREDICT_CAPACITY if options.predicts_in_between else LIVE_CAPACITY
+        capacity = FILE_CAPACITY if overflow == "block" else live_capacity
+        condition = self._batcher.condition
+        channel: Channel[Frame] = Channel(capacity, overflow, on_drop=self._on_lost, condition=condition)
         max_age_ms = options.max_age_ms if info.is_live else None
         self._batcher.add(info.source_id, channel, max_age_ms, is_live=info.is_live)
         self._upstream.append(channel)
@@ -346,7 +346,7 @@ class Pipeline:
         stage = CaptureStage(
             source,
             channel,
-            self.stats.source(info.source_id),
+            stats,
             tell=tell,
             capture_ms=lambda ms: self.stats.add_stage_ms({"capture": ms}),
             max_frames=options.max_frames,
@@ -404,5 +404,7 @@ class Pipeline:
         for source in self.sources:
             source.interrupt()
         self._ready.set()
+        for stats in list(self.stats.sources.values()):
+            stats.has_ended.set()
         for channel in self._upstream:
             channel.abort()

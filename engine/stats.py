@@ -75,7 +75,10 @@ class SourceSnapshot:
 
 @dataclass(slots=True)
 class SourceStats:
-    """Counters of one source. Every frame captured ends as published, or as dropped with a cause."""
+    """Counters of one source. Every frame captured ends as published, or as dropped with a cause.
+
+    `has_ended` is set from when its end is published until a source of the same name begins.
+    """
 
     source_id: str
     captured: int = 0
@@ -89,8 +92,15 @@ class SourceStats:
     latency: Histogram = field(default_factory=Histogram)
     first_ns: int | None = None
     last_ns: int | None = None
+    has_ended: threading.Event = field(default_factory=threading.Event)
     _reported: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self) -> None:
+        """Note that a source of this name begins."""
+        self.has_ended.clear()
+        with self._lock:
+            self.state, self.reason = "connecting", ""
 
     def add_captured(self, count: int = 1) -> None:
         """Count frames that arrived."""
@@ -107,6 +117,8 @@ class SourceStats:
         with self._lock:
             self.state, self.reason = state, reason
             self.reconnects = max(self.reconnects, stream_epoch)
+        if state == "ended":
+            self.has_ended.set()
 
     def add_published(self, latency_ms: float, objects: int, now_ns: int, *, is_detected: bool = True) -> None:
         """Count a frame that reached the end of the pipeline, with its age there."""

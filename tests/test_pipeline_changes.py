@@ -1,0 +1,59 @@
+"""Sources that leave a running pipeline and come back under their name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from engine.pipeline import Pipeline
+from engine.protocols import Source
+from engine.sources.open import open_source
+from engine.stages.options import PipelineOptions
+from tests.fakes import CountingSource, ListSink, OneTracker, PixelDetector
+from tests.patience import AT_ONCE_S
+
+
+@contextmanager
+def running(*sources: Source, detector: PixelDetector | None = None) -> Iterator[tuple[Pipeline, ListSink]]:
+    """Yield a pipeline that goes on without sources, with what it published."""
+    sink = ListSink(blocking=False)
+    options = PipelineOptions(keep_running=True)
+    pipeline = Pipeline(list(sources), detector or PixelDetector(), OneTracker(), sink, options=options)
+    pipeline.start()
+    try:
+        yield pipeline, sink
+    finally:
+        pipeline.stop()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 2 * AT_ONCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def camera(count: int = 1_000_000) -> CountingSource:
+    return CountingSource("gate", count, is_live=True, gap_s=0.001)
+
+
+def test_a_source_that_comes_back_is_announced_after_the_end_of_the_former_one() -> None:
+    with running(camera(), detector=PixelDetector(work_s=0.1)) as (pipeline, sink):
+        for _ in range(3):
+            wait_for(lambda: sink.statuses and sink.statuses[-1].state == "live")
+            wait_for(lambda: sum(p.frame.source_id == "gate" for p in sink.packets))
+            pipeline.remove_source("gate")
+            pipeline.add_source(camera())
+        wait_for(lambda: len(sink.statuses) == 7)
+        assert pipeline.stats.source("gate").state == "live"
+    assert [s.state for s in sink.statuses][:7] == [*["live", "ended"] * 3, "live"]
+
+
+def test_a_removed_source_says_so_whatever_it_reports_itself() -> None:
+    gate = open_source("synthetic://?width=16&height=16&fps=100&realtime=1", source_id="gate")
+    with running(gate, detector=PixelDetector(depth=1, work_s=0.2)) as (pipeline, sink):
+        wait_for(lambda: sink.packets)
+        pipeline.remove_source("gate")
+        wait_for(lambda: sink.statuses[-1].state == "ended")
+        assert sink.statuses[-1].reason == "removed"
