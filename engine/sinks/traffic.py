@@ -39,6 +39,11 @@ class SourceTraffic:
         self.ended = False
         self._start(now_ns)
 
+    def resume(self, now_ns: int) -> None:
+        """Go on counting: the source has come back."""
+        self.ended = False
+        self._start(now_ns)
+
     def add(self, packet: Packet, body: bytes) -> None:
         """Count one packet, sent as `body`."""
         self.frame_body = body

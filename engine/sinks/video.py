@@ -35,7 +35,8 @@ class VideoWriter(SinkBase):
 
     Args:
         path: `OUT.mp4`, also `.mkv` or `.mov`; replaced if it exists.
-        per_source: write `OUT_<source_id>.mp4` for each source, as several cannot share a file.
+        per_source: write `OUT_<source_id>.mp4` for each source, as several cannot share a file; a source that comes
+            back after its end gets `OUT_<source_id>-2.mp4`, and so on.
         draw: makes the picture to write from a packet (the overlay); None writes the frame as it is.
         fps: rate where the source has no times and no nominal rate; None means 30.
         codec: FFmpeg's name of the encoder.
@@ -71,9 +72,10 @@ class VideoWriter(SinkBase):
         self._options.update(options or {})
         self._nominal: dict[str, float] = {}
         self._files: dict[str, _VideoFile] = {}
+        self._written: dict[Path, str] = {}
 
     def path_for(self, source_id: str) -> Path:
-        """Return the file that a source is written to."""
+        """Return the file that a source is written to, the first time."""
         if not self._per_source:
             return self.path
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in source_id)
@@ -86,6 +88,7 @@ class VideoWriter(SinkBase):
             SinkError: it does not exist or may not be written, or the encoder is missing.
         """
         av = require("av")
+        self._written.clear()
         if self._codec not in av.codecs_available:
             raise SinkError(f"this FFmpeg has no encoder {self._codec}: choose another codec, mpeg4 for example")
         try:
@@ -108,14 +111,14 @@ class VideoWriter(SinkBase):
                 file = self._files[source_id] = self._start(source_id, image)
             file.write(image, packet.frame.pts_ns, packet.frame.stream_epoch)
         except require("av").FFmpegError as error:
-            raise self._unwritable(self.path_for(source_id), error) from error
+            raise self._unwritable(self.path_for(source_id) if file is None else file.path, error) from error
 
     def status(self, status: SourceStatus) -> None:
         """Learn a source's rate, and finish its file when it ended."""
         if status.info.fps:
             self._nominal[status.source_id] = status.info.fps
-        file = self._files.get(status.source_id)
-        if status.state == "ended" and file is not None and (failed := self._finish(status.source_id, file)):
+        file = self._files.pop(status.source_id, None) if status.state == "ended" else None
+        if file is not None and (failed := self._finish(file)):
             raise failed
 
     def close(self) -> None:
@@ -125,21 +128,33 @@ class VideoWriter(SinkBase):
             SinkError: the last frames could not be written.
         """
         files, self._files = self._files, {}
-        failed = [error for source_id, file in files.items() if (error := self._finish(source_id, file))]
+        failed = [error for file in files.values() if (error := self._finish(file))]
         if failed:
             raise failed[0]
 
     def _start(self, source_id: str, image: NDArray[np.uint8]) -> _VideoFile:
-        if not self._per_source and self._files:
-            raise SinkError(f"{self.path} already holds source {next(iter(self._files))}: use per_source for several")
+        held = set(self._written.values()) - {source_id}
+        if not self._per_source and held:
+            raise SinkError(f"{self.path} already holds source {held.pop()}: use per_source for several")
         fps = self._nominal.get(source_id) or self._fps or DEFAULT_FPS
-        return _VideoFile(self.path_for(source_id), image.shape[1], image.shape[0], fps, self._codec, self._options)
+        path = self._new_path(source_id)
+        self._written[path] = source_id
+        return _VideoFile(path, image.shape[1], image.shape[0], fps, self._codec, self._options)
 
-    def _finish(self, source_id: str, file: _VideoFile) -> SinkError | None:
+    def _new_path(self, source_id: str) -> Path:
+        """Return a file that this run has not written: what a source gave before its end is kept."""
+        first = path = self.path_for(source_id)
+        number = 1
+        while path in self._written:
+            number += 1
+            path = first.with_name(f"{first.stem}-{number}{first.suffix}")
+        return path
+
+    def _finish(self, file: _VideoFile) -> SinkError | None:
         try:
             file.close()
         except require("av").FFmpegError as error:
-            return self._unwritable(self.path_for(source_id), error)
+            return self._unwritable(file.path, error)
         return None
 
     @staticmethod
@@ -154,6 +169,7 @@ class _VideoFile:
     def __init__(self, path: Path, width: int, height: int, fps: float, codec: str, options: dict[str, str]) -> None:
         av = require("av")
         self._av = av
+        self.path = path
         self._cv2 = require("cv2")
         self._size_wh = (width + width % 2, height + height % 2)
         self._rate = Fraction(fps).limit_denominator(MAX_FPS_DENOMINATOR)

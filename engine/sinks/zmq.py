@@ -175,6 +175,8 @@ class ZmqPublisher(SinkBase):
         traffic = self._traffic_of(status.source_id)
         if status.state == "ended" and traffic.ended:
             return
+        if traffic.ended:
+            traffic.resume(self._clock.monotonic_ns())
         seq = self.next_seq("status", status.source_id)
         message = status_message(status, self._run, seq=seq, published_utc_ns=self._clock.utc_ns())
         traffic.status_body = encode(message, self._encoding)

@@ -138,6 +138,20 @@ def test_the_end_of_a_source_finishes_its_file(tmp_path: Path) -> None:
     writer.close()
 
 
+@pytest.mark.parametrize("per_source", [True, False])
+def test_a_source_that_comes_back_gets_another_file(tmp_path: Path, per_source: bool) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", per_source=per_source)
+    writer.open(RUN)
+    for count in (3, 2, 1):
+        for n in range(count):
+            writer.write(shown(n, n / 25))
+        writer.status(status("ended"))
+    writer.close()
+    first = writer.path_for("gate")
+    others = [first.with_name(f"{first.stem}-{n}.mp4") for n in (2, 3)]
+    assert [len(read(path)[1]) for path in (first, *others)] == [3, 2, 1]
+
+
 def test_a_run_without_frames_leaves_no_file(tmp_path: Path) -> None:
     written(VideoWriter(tmp_path / "out.mp4"), [])
     assert list(tmp_path.iterdir()) == []

@@ -127,6 +127,22 @@ def test_closing_ends_the_streams_that_have_not_ended(readers: Readers, publishe
     assert [(m.source_id, m.reason) for m in ends] == [("two", ""), ("one", "shutdown")]
 
 
+def test_a_source_that_comes_back_has_statistics_and_an_end_again(
+    readers: Readers, publisher: ZmqPublisher, clock: FakeClock
+) -> None:
+    socket = readers.add(publisher)
+    for state in ("live", "ended", "live"):
+        publisher.status(status(state))  # type: ignore[arg-type]
+    clock.advance(1.0)
+    publisher.tick()
+    publisher.status(status("ended"))
+    found = [m for m in messages(socket) if getattr(m, "source_id", None) == "gate"]
+    assert [type(m) for m in found] == [
+        *(StatusMessage, StatusMessage, EosMessage),
+        *(StatusMessage, StatsMessage, StatusMessage, EosMessage),
+    ]
+
+
 def test_a_stopped_reader_costs_the_others_nothing_and_is_counted(readers: Readers, publisher: ZmqPublisher) -> None:
     readers.add(publisher, hwm=5)  # and never reads again
     healthy = readers.add(publisher)
