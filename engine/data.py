@@ -32,7 +32,7 @@ class Frame:
         pts_ns: stream time, None where the source has none.
         captured_source: how `captured_utc_ns` is known.
         captured_error_ns: bound of its error, None where unknown.
-        stream_epoch: +1 for each reconnect of a live source.
+        stream_epoch: +1 for each reconnect of a live source, and for each time that a source comes back to a run.
     """
 
     image: NDArray[np.uint8]

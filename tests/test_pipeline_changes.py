@@ -57,3 +57,16 @@ def test_a_removed_source_says_so_whatever_it_reports_itself() -> None:
         pipeline.remove_source("gate")
         wait_for(lambda: sink.statuses[-1].state == "ended")
         assert sink.statuses[-1].reason == "removed"
+
+
+def test_numbers_of_a_source_that_comes_back_go_on_in_a_new_epoch() -> None:
+    with running(camera(count=20)) as (pipeline, sink):
+        for number in (1, 2, 3):
+            wait_for(lambda number=number: sum(s.state == "ended" for s in sink.statuses) == number)  # type: ignore[misc]
+            pipeline.add_source(camera(count=20))
+        wait_for(lambda: sum(s.state == "ended" for s in sink.statuses) == 4)
+    ids = [p.frame.frame_id for p in sink.packets]
+    assert len(set(ids)) == len(ids)
+    assert ids == sorted(ids)
+    assert {p.frame.frame_id // 20: p.frame.stream_epoch for p in sink.packets} == {n: n for n in range(4)}
+    assert [s.stream_epoch for s in sink.statuses] == [0, 0, 1, 1, 2, 2, 3, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 from engine.channel import Channel, ChannelClosedError
@@ -40,7 +41,10 @@ class Start:
 
 
 class CaptureStage(Stage[Frame]):
-    """Reads one source into its channel, counting every frame; it is also the source's listener."""
+    """Reads one source into its channel, counting every frame; it is also the source's listener.
+
+    Numbers go on where a former source of the same name stopped, in a new stream epoch.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,8 @@ class CaptureStage(Stage[Frame]):
         self.is_removed = False
         self.outbox = outbox
         self._stats = stats
+        self._first_id = stats.captured
+        self._first_epoch = stats.reconnects + (stats.captured > 0)
         self._tell = tell
         self._capture_ms = capture_ms
         self._max_frames = max_frames
@@ -71,6 +77,7 @@ class CaptureStage(Stage[Frame]):
 
     def status(self, status: SourceStatus) -> None:
         """Pass on a new state; the end is told later, behind the last frame."""
+        status = replace(status, stream_epoch=self._first_epoch + status.stream_epoch)
         if status.state == "ended":
             self.ending = self.ending if self.is_removed else status.reason or self.ending
             return
@@ -103,11 +110,17 @@ class CaptureStage(Stage[Frame]):
             for frame in islice(self._frames, self._max_frames):
                 if not self.source.info.is_live:
                     self._capture_ms((self._clock.monotonic_ns() - started_ns) / NS_PER_MS)
-                yield frame
+                yield self._numbered(frame)
                 started_ns = self._clock.monotonic_ns()
         except SourceError as error:
             self.ending = f"failed: {error}"
             raise
+
+    def _numbered(self, frame: Frame) -> Frame:
+        if not self._first_id:
+            return frame
+        epoch = self._first_epoch + frame.stream_epoch
+        return replace(frame, frame_id=self._first_id + frame.frame_id, stream_epoch=epoch)
 
     def work(self, item: Frame) -> None:
         """Hand the frame over as the channel's policy says."""
