@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
@@ -19,11 +20,24 @@ from engine.sources.base import SourceBase
 from engine.sources.decode import KEYFRAME_WAIT_S, Target
 from engine.sources.events import Arrived, Finished, Lost, Opened, Reader
 from engine.sources.options import SourceOptions
-from engine.sources.uri import redact
+from engine.sources.uri import is_playlist, redact
 
 logger = logging.getLogger(__name__)
 _KILL_AFTER_S = 1.0  # a reader gets this much longer than its own limit
 _STALL_INTERVALS = 4.0
+SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each comes at once, and then nothing until the next one
+
+
+def patient(url: str, options: SourceOptions) -> SourceOptions:
+    """Return the options with time limits that suit the address: HLS is silent for as long as a segment takes.
+
+    >>> patient("http://cam/live.m3u8", SourceOptions()).stall_s, patient("rtsp://cam/1", SourceOptions()).stall_s
+    (20.0, 2.0)
+    """
+    if not is_playlist(url):
+        return options
+    read_s, stall_s = max(options.read_timeout_s, SEGMENTS_S), max(options.stall_s, SEGMENTS_S)
+    return replace(options, read_timeout_s=read_s, stall_s=stall_s)
 
 
 class Watch:
@@ -106,9 +120,11 @@ class LiveSource(SourceBase):
         super().__init__(SourceInfo(source_id, redact(target.url), is_live=target.live), clock)
         self._make_reader = make_reader
         self._reader: Reader | None = None
-        self._options = options
+        self._options = patient(target.url, options)
         self._backoff = Backoff(options, rng or random.Random())
         self._has_been_live = False
+        self._is_playlist = is_playlist(target.url)
+        self._seen_ns: int | None = None
 
     def interrupt(self) -> None:
         """End the iteration soon, from any thread, in any state, also before it began."""
@@ -140,6 +156,10 @@ class LiveSource(SourceBase):
                 return event
             if isinstance(event, Arrived):
                 watch.alive(event.stamp.captured_ns)
+                if is_first and self._is_repeated(event.stamp.pts_ns):
+                    self._lose(1, "stale")
+                    continue
+                self._seen_ns = event.stamp.pts_ns
                 self._begin_epoch(is_first)
                 is_first = False
                 yield self._frame(event.image, event.stamp)
@@ -155,6 +175,12 @@ class LiveSource(SourceBase):
             elif watch.is_stalled and self._state == "live":
                 self._report("stalled", f"no frame for {watch.idle_s:.1f} s")
         return Finished("interrupted", is_end=True)
+
+    def _is_repeated(self, pts_ns: int | None) -> bool:
+        """Return whether a frame came before the reconnect: HLS begins again at the start of the newest segment."""
+        if not self._is_playlist or pts_ns is None or self._seen_ns is None:
+            return False
+        return 0 <= self._seen_ns - pts_ns <= SEGMENTS_S * NS_PER_S
 
     def _begin_epoch(self, is_first: bool) -> None:
         """Note the first frame of a connection: all but the very first are a new epoch of the stream."""

@@ -29,6 +29,16 @@ def scheme_of(uri: str) -> str:
     return match.group(0)[:-3].lower() if match else ""
 
 
+def is_playlist(uri: str) -> bool:
+    """Return whether an address is that of an HLS playlist.
+
+    >>> is_playlist("https://host/live.M3U8?token=1"), is_playlist("rtsp://gate/1"), is_playlist("http://host/mjpeg")
+    (True, False, False)
+    """
+    path = uri.partition("?")[0].partition("#")[0]
+    return scheme_of(uri) in ("http", "https") and path.lower().endswith(".m3u8")
+
+
 def redact(text: str) -> str:
     """Return `text` with the secret of every URL in it replaced: passwords, and values of keys such as `token`.
 

@@ -24,9 +24,10 @@ from engine.sources.arrivals import Stamp
 from engine.sources.backoff import Backoff
 from engine.sources.decode import Target
 from engine.sources.events import Arrived, Event, Finished, Lost, Opened
-from engine.sources.live import LiveSource
+from engine.sources.live import SEGMENTS_S, LiveSource
 from engine.sources.open import open_source
 from engine.sources.options import SourceOptions
+from engine.sources.stream import target_from_uri
 from engine.sources.synthetic import number_in_image
 from tests.media import Recorder, encode_clip, file_server, mjpeg_camera, numbered_images
 
@@ -66,7 +67,7 @@ class ScriptedReader:
         assert not isinstance(event, float)
         if isinstance(event, Arrived):
             now_ns = self._clock.monotonic_ns()
-            return Arrived(event.image, Stamp(now_ns, self._clock.utc_ns(), None))
+            return Arrived(event.image, Stamp(now_ns, self._clock.utc_ns(), event.stamp.pts_ns))
         return event
 
     def wake(self) -> None:
@@ -79,8 +80,8 @@ class ScriptedReader:
         self.closed = True
 
 
-def arrived() -> Arrived:
-    return Arrived(np.zeros((4, 4, 3), np.uint8), Stamp(0, 0, None))
+def arrived(pts_s: float | None = None) -> Arrived:
+    return Arrived(np.zeros((4, 4, 3), np.uint8), Stamp(0, 0, None if pts_s is None else round(pts_s * 1e9)))
 
 
 def frames_with_pauses(count: int, pause_s: float) -> Script:
@@ -90,11 +91,13 @@ def frames_with_pauses(count: int, pause_s: float) -> Script:
     return script
 
 
-def play(connections: list[Script], **options: object) -> tuple[list[Frame], Recorder, ScriptedReader, LiveSource]:
+def play(
+    connections: list[Script], url: str = "rtsp://host/1", **options: object
+) -> tuple[list[Frame], Recorder, ScriptedReader, LiveSource]:
     clock, recorder = FakeClock(), Recorder()
     reader = ScriptedReader(connections, clock)
     source = LiveSource(
-        Target("rtsp://host/1", live=True),
+        Target(url, live=True),
         lambda: reader,
         "cam",
         SourceOptions(**options),  # type: ignore[arg-type]
@@ -138,6 +141,33 @@ def test_a_slow_camera_is_not_stalled() -> None:
     _, recorder, _, _ = play([[OPENED, *frames_with_pauses(20, 1.5), Finished("cut")]], stall_s=1.0)
     assert recorder.states.count("stalled") <= 1, "its interval is learnt from the first frames"
     assert recorder.states[-3:] == ["offline", "connecting", "ended"]
+
+
+def test_hls_is_live_between_its_segments() -> None:
+    script: Script = [OPENED]
+    for segment in range(5):
+        script += [*(arrived(segment * 6 + n) for n in range(6)), 6.5]
+    frames, recorder, _, _ = play([[*script, Finished("cut")]], "http://host/live.m3u8")
+    assert len(frames) == 30
+    assert recorder.states == ["connecting", "live", "offline", "connecting", "ended"]
+    assert target_from_uri("http://host/live.m3u8", SourceOptions()).read_timeout_s == SEGMENTS_S
+
+
+def test_hls_does_not_hand_out_the_newest_segment_twice_after_a_reconnect() -> None:
+    first: Script = [OPENED, *(arrived(n) for n in range(8)), Finished("cut")]
+    again: Script = [OPENED, *(arrived(n) for n in range(5, 11)), Finished("cut")]
+    anew: Script = [OPENED, *(arrived(1000 + n) for n in (0, 2, 1)), Finished("cut")]
+    frames, recorder, _, _ = play([first, again, anew], "http://host/live.m3u8")
+    assert [(frame.pts_ns or 0) // 10**9 for frame in frames] == [*range(11), 1000, 1002, 1001]
+    assert recorder.losses == {"stale": 3}
+    assert [frame.frame_id for frame in frames][7:9] == [7, 11]
+
+
+def test_a_camera_whose_stream_time_begins_anew_with_each_connection_loses_nothing() -> None:
+    script: Script = [OPENED, *(arrived(n) for n in range(3)), Finished("cut")]
+    frames, recorder, _, _ = play([list(script), list(script)])
+    assert len(frames) == 6
+    assert recorder.losses == {}
 
 
 def test_a_reader_that_exceeds_its_own_limit_is_abandoned() -> None:
