@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.channel import Channel, ChannelClosedError, Overflow
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, Packet, Run, SourceStatus
-from engine.errors import ConfigError, EngineError, SinkError, SourceError, StageError
+from engine.errors import ConfigError, EngineError, SinkError, StageError
 from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
 from engine.rules import SourceRules
 from engine.stage import Batcher, Stage
@@ -382,7 +382,7 @@ class Pipeline:
     def _on_end(self, stage: Stage[Any], error: BaseException | None) -> None:
         """Note how a stage ended. A source ends alone, an output beside cameras too; other failures stop everything."""
         if error is not None:
-            own_end = isinstance(stage, CaptureStage) and isinstance(error, SourceError)
+            own_end = isinstance(stage, CaptureStage) and isinstance(error, Exception)
             if isinstance(stage, SinkStage) and stage.was_opened and not self._lossless:
                 own_end = isinstance(error, SinkError)
             logger.log(logging.ERROR, "%s failed: %s", stage.name, error)

@@ -169,12 +169,10 @@ def test_first_failure_stops_everything_and_keeps_its_cause(parts, stage, cause)
     assert engine_threads() == []
 
 
-def test_failing_source_leaves_the_others_alone() -> None:
+@pytest.mark.parametrize("kind", [SourceError, FileNotFoundError, ZeroDivisionError])
+def test_failing_source_leaves_the_others_alone(kind: type[Exception]) -> None:
     sink = ListSink()
-    good, bad = (
-        CountingSource("good", 60, gap_s=0.001),
-        CountingSource("bad", fails_at=2, error=SourceError("unplugged")),
-    )
+    good, bad = CountingSource("good", 60, gap_s=0.001), CountingSource("bad", fails_at=2, error=kind("unplugged"))
     pipeline = Pipeline([bad, good], PixelDetector(), OneTracker(), sink)
     with pytest.raises(StageError, match="unplugged"):
         pipeline.run()

@@ -116,7 +116,7 @@ class ImagesSource(SourceBase):
         limit_ns = int((self._grow_s or 0) * NS_PER_S)
         while self._clock.monotonic_ns() - idle_ns < limit_ns and not self._interrupted.is_set():
             for path in self.paths():
-                size = path.stat().st_size
+                size = _size(path)
                 if seen.get(path) == size and size > 0:
                     seen[path] = -1
                     idle_ns = self._clock.monotonic_ns()
@@ -124,6 +124,14 @@ class ImagesSource(SourceBase):
                 elif seen.get(path) != -1:
                     seen[path] = size
             self._clock.wait(self._interrupted, _POLL_S)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, 0 if it has been taken away."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _read(path: Path) -> NDArray[np.uint8] | None:

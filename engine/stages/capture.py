@@ -10,7 +10,6 @@ from itertools import islice
 from engine.channel import Channel, ChannelClosedError
 from engine.clock import NS_PER_MS, Clock
 from engine.data import Frame, SourceStatus
-from engine.errors import SourceError
 from engine.protocols import Source
 from engine.stage import Stage
 from engine.stats import SourceStats
@@ -112,7 +111,7 @@ class CaptureStage(Stage[Frame]):
                     self._capture_ms((self._clock.monotonic_ns() - started_ns) / NS_PER_MS)
                 yield self._numbered(frame)
                 started_ns = self._clock.monotonic_ns()
-        except SourceError as error:
+        except Exception as error:  # whatever it is, it is the reason that the source ended
             self.ending = f"failed: {error}"
             raise
 

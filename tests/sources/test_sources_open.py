@@ -206,6 +206,18 @@ def test_a_growing_folder_is_followed(tmp_path: Path) -> None:
     assert seen == [0, 1, 2, 3]
 
 
+def test_an_image_that_is_taken_away_does_not_end_a_growing_folder(tmp_path: Path) -> None:
+    class Shrinking(ImagesSource):
+        def paths(self) -> list[Path]:
+            return [tmp_path / "gone.png", *super().paths()]
+
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((4, 4, 3), np.uint8))
+    source = Shrinking(tmp_path, "folder", grow_s=1.0)
+    for frame in source:
+        assert frame.frame_id == 0
+        source.interrupt()
+
+
 def test_a_clip_played_at_its_rate_is_live_and_repeats(tmp_path: Path) -> None:
     clip = encode_clip(tmp_path / "loop.mp4", numbered_images(5), rate=100)
     source = open_source(clip, realtime=True, loop=True)
