@@ -80,6 +80,7 @@ class MotionGate:
     max_hold_s: float = 2.0
     _reference: NDArray[np.uint8] | None = field(default=None, repr=False)
     _detected_ns: int = 0
+    _shape: tuple[int, ...] = ()
 
     SIDE = 192  # pixels of the longer side of the small copy: a person in the distance is still some pixels
 
@@ -92,12 +93,16 @@ class MotionGate:
         small = self._small(image)
         before = self._reference
         held_s = (captured_ns - self._detected_ns) / NS_PER_S
-        if before is not None and before.shape == small.shape and 0 <= held_s < self.max_hold_s:
+        if before is not None and self._shape == image.shape and 0 <= held_s < self.max_hold_s:
             changed = cv2.compare(cv2.absdiff(small, before), self.min_difference, cv2.CMP_GE)
             if cv2.countNonZero(changed) < self.min_share * changed.size:
                 return False
-        self._reference, self._detected_ns = small, captured_ns
+        self._reference, self._detected_ns, self._shape = small, captured_ns, image.shape
         return True
+
+    def reset(self) -> None:
+        """Forget what was detected on: the next picture is due."""
+        self._reference = None
 
     def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = image.shape[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -73,10 +74,18 @@ def test_gate_opens_from_time_to_time_whatever_is_seen() -> None:
     assert [gate.is_due(picture(), n * NS // 2) for n in range(6)] == [True, False, True, False, True, False]
 
 
-def test_gate_opens_when_the_size_changes() -> None:
+@pytest.mark.parametrize("size_wh", [(320, 120), (640, 480), (160, 120)], ids=["cut", "larger", "smaller"])
+def test_gate_opens_when_the_size_changes(size_wh: tuple[int, int]) -> None:
     gate = MotionGate()
     gate.is_due(picture(), 0)
-    assert gate.is_due(picture()[:120], 1)
+    assert gate.is_due(np.ascontiguousarray(cv2.resize(picture(), size_wh)), 1)
+
+
+def test_gate_opens_after_a_reset() -> None:
+    gate = MotionGate()
+    gate.is_due(picture(), 0)
+    gate.reset()
+    assert gate.is_due(picture(), 1)
 
 
 class StillSource(CountingSource):
