@@ -10,6 +10,7 @@ from engine.data import Detections
 from engine.errors import ConfigError
 from engine.pipeline import Pipeline
 from engine.rules import MotionGate, SourceRules
+from engine.stages.options import PipelineOptions
 from engine.tracking.bytetrack import ByteTrack
 from tests.fakes import CountingSource, ListSink, PixelDetector
 
@@ -109,6 +110,24 @@ def test_still_scene_saves_inference_and_holds_its_tracks() -> None:
     assert len(held) == 36
     assert {tuple(p.tracks.track_id) for p in sink.packets[2:]} == {tuple(sink.packets[-1].tracks.track_id)}
     assert all((p.tracks.detection_index == -1).all() and not len(p.detections) for p in held)
+
+
+class SceneSource(CountingSource):
+    """A still picture that changes for good at frame 4."""
+
+    def frame(self, frame_id: int):  # type: ignore[no-untyped-def]
+        frame = super().frame(0 if frame_id < 4 else 200)
+        return type(frame)(frame.image, "numbers", frame_id, frame.captured_ns, 0, frame_id * NS // 10, "file")
+
+
+def test_a_change_between_two_detections_is_detected_on_the_next_one() -> None:
+    sink = ListSink()
+    rules = {"numbers": SourceRules(motion_gate=MotionGate(max_hold_s=1000))}
+    options = PipelineOptions(detect_every=3)
+    pipeline = Pipeline(SceneSource(count=12), PixelDetector(), ByteTrack(), sink, rules=rules, options=options)
+    pipeline.run()
+    assert [p.frame.frame_id for p in sink.packets if p.is_detected] == [0, 4]
+    assert [p.frame.frame_id for p in sink.packets if p.is_held] == [3, 7, 8, 9, 10, 11]
 
 
 def test_detections_outside_of_the_region_reach_neither_tracker_nor_packet() -> None:

@@ -7,7 +7,6 @@ These are two threads so that several inferences are in flight while frames are 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ class SubmitStage(Stage[InFlight]):
         self._ready = ready
         self._detect_every = detect_every
         self._rules = rules
-        self._seen: Counter[str] = Counter()
+        self._waited: dict[str, int] = {}
         self._clock = clock
 
     def exchange(self, exchange: Exchange) -> None:
@@ -96,13 +95,16 @@ class SubmitStage(Stage[InFlight]):
                 self._go_over(self._next)
             self._slots.get()
             batch = self._batcher.get()
-            held = [frame for frame in batch.frames if self._is_still(frame)]
-            due = [frame for frame in batch.frames if frame not in held and self._is_due(frame)]
-            only_tracked = batch.older + [frame for frame in batch.frames if frame not in due and frame not in held]
+            due: list[Frame] = []
+            held: list[Frame] = []
+            only_tracked = list(batch.older)
+            for frame in batch.frames:
+                (only_tracked if not self._is_due(frame) else held if self._is_still(frame) else due).append(frame)
             for frames, is_held in ((only_tracked, False), (held, True)):
                 if frames:
                     yield InFlight(frames, None, self._clock.monotonic_ns(), self._run_facts, is_held)
             if due:
+                self._waited.update({frame.source_id: 0 for frame in due})
                 yield self._submit(due)
             else:
                 self._slots.put(None)
@@ -110,14 +112,15 @@ class SubmitStage(Stage[InFlight]):
                 self._outbox.put(self._ending(source_id))
 
     def _is_still(self, frame: Frame) -> bool:
-        """Return whether the source's motion gate saw nothing move."""
+        """Return whether the source's motion gate saw nothing move; if not, the frame must be detected on."""
         gate = self._rules.get(frame.source_id, NO_RULES).motion_gate
         return gate is not None and not gate.is_due(frame.image, scene_ns(frame))
 
     def _is_due(self, frame: Frame) -> bool:
-        """Return whether the detector is to run on a frame: on the first, and each n-th after it."""
-        self._seen[frame.source_id] += 1
-        return (self._seen[frame.source_id] - 1) % self._detect_every == 0
+        """Return whether the detector may run on a frame: on the first, and from the n-th after a detection."""
+        waited = self._waited.get(frame.source_id, self._detect_every - 1) + 1
+        self._waited[frame.source_id] = waited
+        return waited >= self._detect_every
 
     def work(self, item: InFlight) -> None:
         """Pass the submission on to the collecting thread."""
