@@ -112,6 +112,27 @@ def test_still_scene_saves_inference_and_holds_its_tracks() -> None:
     assert all((p.tracks.detection_index == -1).all() and not len(p.detections) for p in held)
 
 
+@pytest.mark.parametrize("detect_every", [1, 1000])
+def test_a_still_picture_is_detected_anew_by_another_model(detect_every: int) -> None:
+    class Other(PixelDetector):
+        name = "other"
+        class_names = tuple(f"other {n}" for n in range(256))
+
+    sink = ListSink()
+    rules = {"numbers": SourceRules(motion_gate=MotionGate(max_hold_s=1000))}
+    options = PipelineOptions(detect_every=detect_every)
+    source = StillSource(count=1_000_000, gap_s=0.001)
+    with Pipeline(source, PixelDetector(), ByteTrack(), sink, rules=rules, options=options) as pipeline:
+        for number, packet in enumerate(pipeline):
+            if number == 5:
+                pipeline.exchange_detector(Other())
+            if packet.run.model == "other":
+                break
+    assert packet.is_detected
+    assert len(packet.detections) == 1
+    assert [p.run.model for p in sink.packets if p.is_detected] == ["pixel", "other"]
+
+
 class SceneSource(CountingSource):
     """A still picture that changes for good at frame 4."""
 

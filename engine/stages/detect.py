@@ -109,6 +109,7 @@ class SubmitStage(Stage[InFlight]):
             else:
                 self._slots.put(None)
             for source_id in batch.ended:
+                self._forget(source_id)
                 self._outbox.put(self._ending(source_id))
 
     def _is_still(self, frame: Frame) -> bool:
@@ -121,6 +122,13 @@ class SubmitStage(Stage[InFlight]):
         waited = self._waited.get(frame.source_id, self._detect_every - 1) + 1
         self._waited[frame.source_id] = waited
         return waited >= self._detect_every
+
+    def _forget(self, source_id: str) -> None:
+        """Detect on the source's next frame, whatever it shows."""
+        self._waited.pop(source_id, None)
+        gate = self._rules.get(source_id, NO_RULES).motion_gate
+        if gate is not None:
+            gate.reset()
 
     def work(self, item: InFlight) -> None:
         """Pass the submission on to the collecting thread."""
@@ -163,6 +171,8 @@ class SubmitStage(Stage[InFlight]):
             raise
         self._detector.close()
         self._detector, self._run_facts = detector, exchange.run
+        for source_id in (*self._waited, *self._rules):
+            self._forget(source_id)
         self._batcher.max_batch = detector.max_batch
         self._offer_slots()
         exchange.done()

@@ -33,6 +33,7 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         self._prototype = tracker
         self._trackers: dict[str, Tracker] = {}
         self._found: dict[str, Detections] = {}
+        self._class_names: tuple[str, ...] | None = None
         self._rules = rules
         self._second_stage = second_stage
         self._classifiers: dict[str, TrackClassifier] = {}
@@ -68,8 +69,17 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         if source_id in self._trackers:
             self._trackers[source_id].reset()
 
+    def _change_classes(self, class_names: tuple[str, ...]) -> None:
+        """Forget the tracks of another model: its class ids would be read by the new names."""
+        if self._class_names is not None:
+            for source_id in list(self._trackers):
+                self._end(source_id)
+        self._class_names = class_names
+
     def _track(self, item: Detected) -> Packet:
         frame = item.frame
+        if item.run.class_names != self._class_names:
+            self._change_classes(item.run.class_names)
         tracker = self._trackers.get(frame.source_id)
         if tracker is None:
             tracker = self._trackers.setdefault(frame.source_id, self._prototype.clone())
