@@ -210,14 +210,15 @@ class Batcher:
                 if len(frames) == count:
                     break
                 channel, max_age_ms = self._inlets[source_id]
-                frame = channel.get()
+                waiting = [channel.get()]
                 while self._keep_older and len(channel):
-                    self._older.append(frame)
-                    frame = channel.get()
+                    waiting.append(channel.get())
                 self._order.remove(source_id)
                 self._order.append(source_id)
-                if not self._is_old(frame, max_age_ms):
-                    frames.append(frame)
+                fresh = [frame for frame in waiting if not self._is_old(frame, max_age_ms)]
+                if fresh:
+                    self._older += fresh[:-1]
+                    frames.append(fresh[-1])
                     self._live_in_a_row = 0 if source_id in self._files else self._live_in_a_row + 1
         return frames
 

@@ -90,10 +90,15 @@ def batcher_of(
     wait_s: float = 0.0,
     clock: FakeClock | None = None,
     max_age_ms: float | None = None,
+    keep_older: bool = False,
 ) -> tuple[Batcher, dict[str, Channel[Frame]], list[tuple[str, str]]]:
     lost: list[tuple[str, str]] = []
     batcher = Batcher(
-        max_batch, wait_s, on_old=lambda f, cause: lost.append((f.source_id, cause)), clock=clock or FakeClock()
+        max_batch,
+        wait_s,
+        keep_older=keep_older,
+        on_old=lambda f, cause: lost.append((f.source_id, cause)),
+        clock=clock or FakeClock(),
     )
     channels: dict[str, Channel[Frame]] = {}
     for name, count in sources.items():
@@ -138,6 +143,18 @@ def test_old_frames_are_dropped_and_counted_and_the_next_one_is_taken() -> None:
     channels["a"].put(frame("a", 1, clock.monotonic_ns()))
     assert [f.frame_id for f in batcher.get().frames] == [1]
     assert lost == [("a", "age")]
+
+
+def test_each_waiting_frame_is_handed_on_or_counted_as_old() -> None:
+    clock = FakeClock()
+    batcher, channels, lost = batcher_of({"a": 3, "b": 2}, 2, clock=clock, max_age_ms=100, keep_older=True)
+    clock.advance(0.2)
+    for frame_id in (3, 4):
+        channels["a"].put(frame("a", frame_id, clock.monotonic_ns()))
+    batch = batcher.get()
+    assert [f.frame_id for f in batch.frames] == [4]
+    assert [f.frame_id for f in batch.older] == [3]
+    assert Counter(lost) == {("a", "age"): 3, ("b", "age"): 2}
 
 
 def test_end_of_each_source_is_told_once_after_its_last_frame() -> None:
