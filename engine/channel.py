@@ -112,6 +112,12 @@ class Channel(Generic[T]):
             self._changed.notify_all()
             return item
 
+    def drop_oldest(self) -> None:
+        """Go over to this policy; who waits to put goes on."""
+        with self._changed:
+            self.overflow = "drop_oldest"
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Refuse further items; those inside can still be taken."""
         with self._changed:

@@ -6,7 +6,6 @@ import logging
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +21,7 @@ from engine.stage import Batcher, Stage
 from engine.stages.capture import CaptureStage, Start
 from engine.stages.detect import CollectStage, Exchange, SubmitStage
 from engine.stages.items import Detected, InFlight
-from engine.stages.options import PipelineOptions
+from engine.stages.options import PipelineOptions, check_names
 from engine.stages.publish import SinkStage, output_stages
 from engine.stages.track import TrackStage
 from engine.stats import PipelineStats
@@ -69,7 +68,7 @@ class Pipeline:
     ) -> None:
         self.sources: list[Source] = list(sources) if isinstance(sources, Sequence) else [sources]
         self.options = options or PipelineOptions()
-        self._check_names()
+        check_names([source.info.source_id for source in self.sources], may_be_none=self.options.keep_running)
         self.detector = detector
         self.tracker = tracker
         self.sinks = sinks
@@ -77,13 +76,9 @@ class Pipeline:
         self._second_stage = second_stage
         self._rules: dict[str, SourceRules] = dict(rules or {})
         self._clock = clock
-        self.run_facts = Run(
-            engine_id or socket.gethostname(),
-            clock.utc_ns(),
-            detector.name,
-            tuple(detector.class_names),
-            tuple(second_stage.class_names) if second_stage is not None else (),
-        )
+        second = () if second_stage is None else tuple(second_stage.class_names)
+        name = engine_id or socket.gethostname()
+        self.run_facts = Run(name, clock.utc_ns(), detector.name, tuple(detector.class_names), second)
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._ready = Start()
@@ -93,18 +88,14 @@ class Pipeline:
         self._wall_s: float | None = None
         self.stopped = False
         self._consumer: Channel[Packet | SourceStatus] | None = None
-        self._lossless = self.options.overflow == "block" or not any(s.info.is_live for s in self.sources)
+        self._lossless = True
+        self._outlets: list[Channel[Packet | SourceStatus]] = []
         self._stages: list[Stage[Any]] = []
         self._captures: dict[str, CaptureStage] = {}
         self._submit: SubmitStage | None = None
         self._upstream: list[Channel[Any]] = []
-        self._batcher = Batcher(
-            detector.max_batch,
-            self.options.batch_wait_ms / 1e3,
-            keep_older=self.options.predicts_in_between and not self._lossless,
-            on_old=self._on_lost,
-            clock=clock,
-        )
+        wait_s = self.options.batch_wait_ms / 1e3
+        self._batcher = Batcher(detector.max_batch, wait_s, on_old=self._on_lost, clock=clock)
         self._tracked: Channel[Packet | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
 
     def __enter__(self) -> Self:
@@ -280,13 +271,6 @@ class Pipeline:
         """Seconds since the start, until the end."""
         return self._wall_s or (self._clock.monotonic_ns() - self._started_ns) / NS_PER_S
 
-    def _check_names(self) -> None:
-        if not self.sources and not self.options.keep_running:
-            raise ConfigError("a pipeline needs at least one source")
-        twice = [name for name, n in Counter(s.info.source_id for s in self.sources).items() if n > 1]
-        if twice:
-            raise ConfigError(f"two sources are called {twice[0]}: give each its own source_id")
-
     def _wire(self) -> None:
         """Make the channels and stages, downstream first in each pair."""
         detected: Channel[Detected | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
@@ -330,6 +314,8 @@ class Pipeline:
     def _capture(self, source: Source) -> CaptureStage:
         info, options, stats = source.info, self.options, self.stats.source(source.info.source_id)
         stats.begin()
+        if info.is_live and options.overflow != "block":
+            self._wait_no_more()
         overflow: Overflow = options.overflow or ("drop_oldest" if info.is_live else "block")
         live_capacity = PREDICT_CAPACITY if options.predicts_in_between else LIVE_CAPACITY
         capacity = FILE_CAPACITY if overflow == "block" else live_capacity
@@ -367,7 +353,15 @@ class Pipeline:
         while name in self.stats.sink_dropped:
             name += "+"
         self.stats.sink_dropped[name] = outlet.dropped
+        self._outlets.append(outlet)
         return outlet
+
+    def _wait_no_more(self) -> None:
+        """Let outputs miss packets instead of holding up the pipeline: it has a camera, which cannot wait."""
+        self._lossless = False
+        self._batcher.keep_older = self.options.predicts_in_between
+        for outlet in self._outlets:
+            outlet.drop_oldest()
 
     def _on_lost(self, frame: Frame, cause: str) -> None:
         self.stats.source(frame.source_id).add_dropped(cause)

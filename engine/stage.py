@@ -116,7 +116,7 @@ class Batcher:
         self.condition = threading.Condition()
         self.max_batch = max_batch
         self._wait_s = wait_s
-        self._keep_older = keep_older
+        self.keep_older = keep_older
         self._older: list[Frame] = []
         self._on_old = on_old
         self._clock = clock
@@ -211,7 +211,7 @@ class Batcher:
                     break
                 channel, max_age_ms = self._inlets[source_id]
                 waiting = [channel.get()]
-                while self._keep_older and len(channel):
+                while self.keep_older and len(channel):
                     waiting.append(channel.get())
                 self._order.remove(source_id)
                 self._order.append(source_id)

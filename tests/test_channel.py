@@ -30,6 +30,18 @@ def test_full_channel_drops_the_oldest_frame() -> None:
     assert channel.dropped == {"overflow": 2}
 
 
+def test_who_waits_goes_on_when_the_oldest_may_be_dropped() -> None:
+    channel: Channel[int] = Channel(1)
+    channel.put(0)
+    waiting = threading.Thread(target=channel.put, args=(1,))
+    waiting.start()
+    channel.drop_oldest()
+    waiting.join(WAIT_S)
+    assert not waiting.is_alive()
+    assert channel.get() == 1
+    assert channel.dropped == {"overflow": 1}
+
+
 def test_full_channel_drops_the_newest_frame() -> None:
     lost: list[tuple[int, str]] = []
     channel: Channel[int] = Channel(1, "drop_newest", on_drop=lambda item, cause: lost.append((item, cause)))

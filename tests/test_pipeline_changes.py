@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
+from engine.channel import Overflow
+from engine.data import Packet
 from engine.pipeline import Pipeline
 from engine.protocols import Source
 from engine.sources.open import open_source
@@ -70,3 +75,33 @@ def test_numbers_of_a_source_that_comes_back_go_on_in_a_new_epoch() -> None:
     assert ids == sorted(ids)
     assert {p.frame.frame_id // 20: p.frame.stream_epoch for p in sink.packets} == {n: n for n in range(4)}
     assert [s.stream_epoch for s in sink.statuses] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_slow_output_does_not_hold_up_a_camera_that_is_added_later() -> None:
+    may_go_on = threading.Event()
+
+    class Stuck(ListSink):
+        def write(self, packet: Packet) -> None:
+            may_go_on.wait()
+
+    quick, stuck = ListSink("quick", blocking=False), Stuck("stuck")
+    options = PipelineOptions(keep_running=True)
+    pipeline = Pipeline([CountingSource("file", 20)], PixelDetector(), OneTracker(), quick, stuck, options=options)
+    pipeline.start()
+    try:
+        pipeline.add_source(camera())
+        wait_for(lambda: sum(p.frame.source_id == "gate" for p in quick.packets) > 30)
+        assert pipeline.stats.sink_dropped["stuck"]["overflow"] > 0
+    finally:
+        may_go_on.set()
+        assert pipeline.stop(AT_ONCE_S)
+
+
+@pytest.mark.parametrize("overflow", [None, "block"])
+def test_files_and_cameras_that_must_not_lose_anything_wait_for_a_slow_output(overflow: Overflow | None) -> None:
+    slow = ListSink("slow", work_s=0.005)
+    options = PipelineOptions(overflow=overflow)
+    source = CountingSource("gate", 30, is_live=overflow == "block")
+    pipeline = Pipeline(source, PixelDetector(), OneTracker(), slow, options=options)
+    pipeline.run()
+    assert len(slow.packets) == 30

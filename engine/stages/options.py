@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,3 +40,12 @@ class PipelineOptions:
     def predicts_in_between(self) -> bool:
         """Whether live frames that the detector has no time for are tracked instead of dropped."""
         return self.detect_every == "auto"
+
+
+def check_names(source_ids: Sequence[str], *, may_be_none: bool) -> None:
+    """Raise ConfigError unless there is a source, and each has a name of its own."""
+    if not source_ids and not may_be_none:
+        raise ConfigError("a pipeline needs at least one source")
+    twice = [name for name, n in Counter(source_ids).items() if n > 1]
+    if twice:
+        raise ConfigError(f"two sources are called {twice[0]}: give each its own source_id")
