@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import SourceError
 from engine.sources.arrivals import Stamp
 from engine.sources.bgr import BgrImages
 from engine.sources.child import Child
@@ -44,9 +43,13 @@ class ProcessReader:
         self._waker: tuple[int, int] | None = os.pipe()
 
     def open(self) -> None:
-        """Begin to connect, starting the process where it does not run."""
-        if self._child is None:
-            self._start()
+        """Begin to connect, starting the process where it does not run; if it cannot be, that is what comes next."""
+        try:
+            if self._child is None:
+                self._child = self._start()
+        except OSError as error:  # no memory, process or descriptor left: perhaps there is at the next attempt
+            self._events.append(Finished(f"cannot start a reader process ({error}): use reader=thread"))
+            return
         self._send(json.dumps({"open": asdict(self._target)}).encode())
 
     def next(self, timeout_s: float) -> Event | None:
@@ -89,16 +92,20 @@ class ProcessReader:
         for fd in waker or ():
             os.close(fd)
 
-    def _start(self) -> None:
+    def _start(self) -> Child:
         """Start the process with the ring."""
         ring_fd = anonymous_file()
-        self._ring = Ring(ring_fd, self._slots)
+        try:
+            self._ring = Ring(ring_fd, self._slots)
+        except OSError:
+            os.close(ring_fd)
+            raise
         self._seen = {"stale": 0, "corrupt": 0}
         try:
-            self._child = Child("engine.sources.reader_process", ring_fd)
-        except OSError as error:
+            return Child("engine.sources.reader_process", ring_fd)
+        except OSError:
             self._ring.close()
-            raise SourceError(f"cannot start a reader process ({error}): use reader=thread") from error
+            raise
 
     def _send(self, message: bytes) -> None:
         assert self._child is not None

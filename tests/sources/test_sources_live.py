@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import random
@@ -17,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
+import engine.sources.reader as reader_module
 from engine.clock import FakeClock
 from engine.data import Frame
 from engine.errors import SourceError
@@ -306,6 +308,23 @@ def test_a_reader_process_that_crashes_is_replaced_and_the_signal_named() -> Non
         readers()[0].send_signal(signal.SIGSEGV)
         assert "SIGSEGV" in running.recorder.wait_for("offline").reason
         assert running.recorder.wait_for("live", 2).stream_epoch == 1
+        running.stop()
+
+
+@pytest.mark.parametrize("part", ["anonymous_file", "Child"])
+def test_a_reader_process_that_cannot_be_started_is_tried_again(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, failures = getattr(reader_module, part), [OSError(errno.EAGAIN, "no process left")] * 2
+
+    def short_of(*args: object) -> object:
+        if failures:
+            raise failures.pop()
+        return real(*args)
+
+    monkeypatch.setattr(reader_module, part, short_of)
+    with mjpeg_camera(numbered_images(5)) as camera:
+        running = Running(camera.url)
+        assert "cannot start a reader process" in running.recorder.wait_for("offline").reason
+        running.recorder.wait_for("live")
         running.stop()
 
 
