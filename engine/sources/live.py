@@ -25,6 +25,7 @@ from engine.sources.uri import is_playlist, redact
 logger = logging.getLogger(__name__)
 _KILL_AFTER_S = 1.0  # a reader gets this much longer than its own limit
 _STALL_INTERVALS = 4.0
+WHOLE_S = 2 * KEYFRAME_WAIT_S  # a reader that brings only losses gets this much longer: it may wait for a keyframe
 SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each comes at once, and then nothing until the next one
 
 
@@ -46,14 +47,14 @@ class Watch:
     def __init__(self, options: SourceOptions, clock: Clock) -> None:
         self._options = options
         self._clock = clock
-        self._last_ns = clock.monotonic_ns()
+        self._last_ns = self._whole_ns = clock.monotonic_ns()
         self._interval_s = 0.0
         self._limit_s = options.connect_timeout_s + options.open_timeout_s
         self._captured_ns: int | None = None
 
     def opened(self) -> None:
         """Note that the connection stands; a keyframe may take a while."""
-        self._last_ns = self._clock.monotonic_ns()
+        self.resume()
         self._limit_s = max(self._options.read_timeout_s, KEYFRAME_WAIT_S)
 
     def alive(self, captured_ns: int | None = None) -> None:
@@ -64,13 +65,18 @@ class Watch:
                 weight = 0.2 if self._interval_s else 1.0
                 self._interval_s += weight * (min(interval_s, self._options.read_timeout_s) - self._interval_s)
             self._captured_ns = captured_ns
+            self._whole_ns = self._clock.monotonic_ns()
         self._limit_s = self._options.read_timeout_s
         self._last_ns = self._clock.monotonic_ns()
 
+    def resume(self) -> None:
+        """Count from now: who takes the frames was away, or waiting begins anew."""
+        self._last_ns = self._whole_ns = self._clock.monotonic_ns()
+
     @property
     def idle_s(self) -> float:
-        """Seconds since the last sign of life."""
-        return (self._clock.monotonic_ns() - self._last_ns) / NS_PER_S
+        """Seconds since the last whole frame."""
+        return (self._clock.monotonic_ns() - self._whole_ns) / NS_PER_S
 
     @property
     def is_stalled(self) -> bool:
@@ -79,16 +85,21 @@ class Watch:
 
     @property
     def is_dead(self) -> bool:
-        """Whether the reader did not even keep to its own time limit."""
-        return self.idle_s >= self._limit_s + _KILL_AFTER_S
+        """Whether the reader did not even keep to its own time limit, or brought only losses for long."""
+        return self._silent_s >= self._limit_s + _KILL_AFTER_S or self.idle_s >= self._limit_s + WHOLE_S
 
     @property
     def timeout_s(self) -> float:
         """How long to wait before looking again."""
-        limits = [self._limit_s + _KILL_AFTER_S]
+        waits = [self._limit_s + _KILL_AFTER_S - self._silent_s]
         if self._captured_ns is not None and not self.is_stalled:
-            limits.append(self._stall_s)
-        return max(min(limits) - self.idle_s, 0.001)
+            waits.append(self._stall_s - self.idle_s)
+        return max(min(waits), 0.001)
+
+    @property
+    def _silent_s(self) -> float:
+        """Seconds since the last sign of life."""
+        return (self._clock.monotonic_ns() - self._last_ns) / NS_PER_S
 
     @property
     def _stall_s(self) -> float:
@@ -163,13 +174,15 @@ class LiveSource(SourceBase):
                 self._begin_epoch(is_first)
                 is_first = False
                 yield self._frame(event.image, event.stamp)
-            elif isinstance(event, Lost):
+                watch.resume()
+                continue
+            if isinstance(event, Lost):
                 watch.alive()
                 self._lose(event.count, event.cause)
             elif isinstance(event, Opened):
                 watch.opened()
                 self._describe(**{key: value for key, value in event.facts.items() if key != "duration_s"})
-            elif watch.is_dead:
+            if watch.is_dead:
                 reader.abandon()
                 return Finished(f"no frame for {watch.idle_s:.1f} s: the reader was ended")
             elif watch.is_stalled and self._state == "live":

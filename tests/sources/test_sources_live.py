@@ -195,6 +195,28 @@ def test_damage_is_a_sign_of_life_and_is_counted() -> None:
     assert reader.abandoned == 0
 
 
+def test_a_camera_that_only_loses_frames_is_stalled_and_then_connected_again() -> None:
+    script: Script = [OPENED, arrived()]
+    for _ in range(300):
+        script += [0.1, Lost(1, "stale")]
+    _, recorder, reader, _ = play([script, [OPENED, arrived(), Finished("cut")]], stall_s=0.5, read_timeout_s=1.0)
+    assert recorder.states[:6] == ["connecting", "live", "stalled", "offline", "connecting", "live"]
+    assert recorder.losses["stale"] < 300
+    assert reader.abandoned == 1
+
+
+def test_the_time_that_a_frame_is_taken_for_is_no_silence_of_the_camera() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    reader = ScriptedReader([[OPENED, *[arrived(), Lost(1, "stale")] * 3, Finished("cut")]], clock)
+    source = LiveSource(Target("rtsp://host/1", live=True), lambda: reader, "cam", SourceOptions(), clock=clock)
+    reader.on_exhausted = source.interrupt
+    source.attach(recorder)
+    for _ in source:
+        clock.advance(100)
+    assert recorder.states == ["connecting", "live", "offline", "connecting", "ended"]
+    assert reader.abandoned == 0
+
+
 def test_a_complete_stream_ends_without_another_attempt() -> None:
     frames, recorder, reader, _ = play([[OPENED, arrived(), Finished("end of stream", is_end=True)]])
     assert len(frames) == 1
