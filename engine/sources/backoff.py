@@ -9,7 +9,7 @@ from engine.sources.options import SourceOptions
 
 
 class Backoff:
-    """How long to wait before the next attempt: doubling, with jitter, back to the start after success.
+    """How long to wait before the next attempt: doubling, with jitter, back to the start once a connection held.
 
     >>> waits = Backoff(SourceOptions(backoff_s=1, backoff_max_s=4), random.Random(0))
     >>> [0.5 * limit <= waits.next_s("no answer") <= limit for limit in (1, 2, 4, 4)]
@@ -22,7 +22,7 @@ class Backoff:
         self.attempts = 0
 
     def reset(self) -> None:
-        """Note that the source has delivered."""
+        """Note that the connection holds."""
         self.attempts = 0
 
     def next_s(self, reason: str) -> float:

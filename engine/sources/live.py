@@ -25,6 +25,7 @@ from engine.sources.uri import is_playlist, redact
 logger = logging.getLogger(__name__)
 _KILL_AFTER_S = 1.0  # a reader gets this much longer than its own limit
 _STALL_INTERVALS = 4.0
+STABLE_S = 5.0  # a connection that has held for so long is one that works
 WHOLE_S = 2 * KEYFRAME_WAIT_S  # a reader that brings only losses gets this much longer: it may wait for a keyframe
 SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each comes at once, and then nothing until the next one
 
@@ -51,6 +52,7 @@ class Watch:
         self._interval_s = 0.0
         self._limit_s = options.connect_timeout_s + options.open_timeout_s
         self._captured_ns: int | None = None
+        self._first_ns: int | None = None
 
     def opened(self) -> None:
         """Note that the connection stands; a keyframe may take a while."""
@@ -66,12 +68,18 @@ class Watch:
                 self._interval_s += weight * (min(interval_s, self._options.read_timeout_s) - self._interval_s)
             self._captured_ns = captured_ns
             self._whole_ns = self._clock.monotonic_ns()
+            self._first_ns = self._first_ns or self._whole_ns
         self._limit_s = self._options.read_timeout_s
         self._last_ns = self._clock.monotonic_ns()
 
     def resume(self) -> None:
         """Count from now: who takes the frames was away, or waiting begins anew."""
         self._last_ns = self._whole_ns = self._clock.monotonic_ns()
+
+    @property
+    def frames_s(self) -> float:
+        """Seconds since the first whole frame of the connection, 0 before it."""
+        return 0.0 if self._first_ns is None else (self._clock.monotonic_ns() - self._first_ns) / NS_PER_S
 
     @property
     def idle_s(self) -> float:
@@ -134,6 +142,7 @@ class LiveSource(SourceBase):
         self._options = patient(target.url, options)
         self._backoff = Backoff(options, rng or random.Random())
         self._has_been_live = False
+        self._failed = 0
         self._is_playlist = is_playlist(target.url)
         self._seen_ns: int | None = None
 
@@ -173,6 +182,8 @@ class LiveSource(SourceBase):
                 self._seen_ns = event.stamp.pts_ns
                 self._begin_epoch(is_first)
                 is_first = False
+                if watch.frames_s >= STABLE_S:
+                    self._backoff.reset()
                 yield self._frame(event.image, event.stamp)
                 watch.resume()
                 continue
@@ -201,7 +212,7 @@ class LiveSource(SourceBase):
             return
         self._epoch += self._has_been_live
         self._has_been_live = True
-        self._backoff.reset()
+        self._failed = 0
 
     def _wait_offline(self, reason: str) -> None:
         """Report the failure, and wait before the next attempt.
@@ -210,8 +221,9 @@ class LiveSource(SourceBase):
             SourceError: there is to be no further attempt.
         """
         wait_s = self._backoff.next_s(reason)
+        self._failed += 1
         limit = self._options.max_attempts
-        if not self._options.reconnect or (limit is not None and self._backoff.attempts >= limit):
+        if not self._options.reconnect or (limit is not None and self._failed >= limit):
             verb = "read" if self._has_been_live else "open"
             raise SourceError(f"cannot {verb} {self.info.uri}: {reason}")
         level = logging.WARNING if self._backoff.attempts == 1 else logging.INFO

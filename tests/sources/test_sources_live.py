@@ -245,6 +245,25 @@ def test_waits_double_with_jitter_up_to_a_limit() -> None:
     assert backoff.next_s("cut") <= 0.1
 
 
+def test_waits_grow_for_a_camera_that_hangs_up_after_a_few_frames(caplog: pytest.LogCaptureFixture) -> None:
+    short: Script = [OPENED, *frames_with_pauses(4, 0.05), Finished("cut")]
+    long: Script = [OPENED, *frames_with_pauses(60, 0.1), Finished("cut")]
+    with caplog.at_level("INFO", "engine.sources.live"):
+        _, recorder, reader, _ = play([*(list(short) for _ in range(8)), long, short], backoff_max_s=60.0)
+    waits = [float(r.getMessage().rpartition(" in ")[2][:-2]) for r in caplog.records]
+    assert waits[5] > 1.5, "of at least half of 0.1 s, doubled five times"
+    assert waits[8] <= 0.1, "after the connection that held"
+    assert [r.levelname for r in caplog.records].count("WARNING") == 2
+    assert recorder.states.count("live") == reader.opened - 1
+
+
+def test_only_connections_without_a_frame_count_as_failed_in_a_row() -> None:
+    short: Script = [OPENED, arrived(), Finished("cut")]
+    _, recorder, reader, _ = play([list(short) for _ in range(6)], max_attempts=2)
+    assert reader.opened == 7
+    assert recorder.states.count("live") == 6
+
+
 def test_a_refused_password_is_not_tried_again_soon() -> None:
     backoff = Backoff(SourceOptions(refused_backoff_s=30), random.Random(1))
     assert backoff.next_s("the camera refused the user name or password: check them") >= 15
