@@ -28,17 +28,17 @@ _STALL_INTERVALS = 4.0
 STABLE_S = 5.0  # a connection that has held for so long is one that works
 WHOLE_S = 2 * KEYFRAME_WAIT_S  # a reader that brings only losses gets this much longer: it may wait for a keyframe
 SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each comes at once, and then nothing until the next one
+KEYFRAMES_S = 20.0  # between two keyframes: cameras that save bandwidth send one in 10 s
 
 
 def patient(url: str, options: SourceOptions) -> SourceOptions:
-    """Return the options with time limits that suit the address: HLS is silent for as long as a segment takes.
+    """Return the options with time limits that suit what brings frames seldom: segments of HLS, keyframes alone.
 
     >>> patient("http://cam/live.m3u8", SourceOptions()).stall_s, patient("rtsp://cam/1", SourceOptions()).stall_s
     (20.0, 2.0)
     """
-    if not is_playlist(url):
-        return options
-    read_s, stall_s = max(options.read_timeout_s, SEGMENTS_S), max(options.stall_s, SEGMENTS_S)
+    least_s = max(SEGMENTS_S * is_playlist(url), KEYFRAMES_S * options.keyframes_only)
+    read_s, stall_s = max(options.read_timeout_s, least_s), max(options.stall_s, least_s)
     return replace(options, read_timeout_s=read_s, stall_s=stall_s)
 
 

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 from engine.errors import ConfigError, SourceError
 from engine.sources.access_units import NO_PARSER
 from engine.sources.decode import Target
-from engine.sources.live import LiveSource, patient
+from engine.sources.live import SEGMENTS_S, LiveSource
 from engine.sources.options import SourceOptions
 from engine.sources.reader import ProcessReader, ThreadReader
-from engine.sources.uri import NETWORK_SCHEMES, redact, scheme_of
+from engine.sources.uri import NETWORK_SCHEMES, is_playlist, redact, scheme_of
 
 RTSP_PORTS: Mapping[str, int] = {"rtsp": 554, "rtsps": 322}
 _HURRY = frozenset({"fflags", "flags", "probesize", "analyzeduration"})
@@ -46,7 +46,7 @@ def target_from_uri(uri: str, options: SourceOptions) -> Target:
         host_port=_host_port(uri),
         connect_timeout_s=options.connect_timeout_s,
         open_timeout_s=options.open_timeout_s,
-        read_timeout_s=patient(uri, options).read_timeout_s,
+        read_timeout_s=max(options.read_timeout_s, SEGMENTS_S * is_playlist(uri)),
         damage=options.damage if live else "frame",
         keyframes_only=options.keyframes_only,
         decoders=(options.decoder,),

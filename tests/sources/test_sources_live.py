@@ -155,6 +155,14 @@ def test_hls_is_live_between_its_segments() -> None:
     assert target_from_uri("http://host/live.m3u8", SourceOptions()).read_timeout_s == SEGMENTS_S
 
 
+def test_a_camera_with_a_keyframe_each_ten_seconds_stays_live_where_only_those_are_decoded() -> None:
+    script: Script = [OPENED, *frames_with_pauses(4, 10.0), Finished("cut")]
+    frames, recorder, reader, _ = play([script], keyframes_only=True)
+    assert len(frames) == 4
+    assert recorder.states == ["connecting", "live", "offline", "connecting", "ended"]
+    assert reader.abandoned == 0
+
+
 def test_hls_does_not_hand_out_the_newest_segment_twice_after_a_reconnect() -> None:
     first: Script = [OPENED, *(arrived(n) for n in range(8)), Finished("cut")]
     again: Script = [OPENED, *(arrived(n) for n in range(5, 11)), Finished("cut")]
