@@ -11,13 +11,37 @@ from engine.protocols import Source
 from engine.sources.base import SourceBase
 
 DEFAULT_FPS = 25.0
+MAX_JUMP_S = 10.0
+
+
+class Timeline:
+    """Stream time that goes on where that of the frames begins anew or jumps; it starts with that of the first one."""
+
+    def __init__(self) -> None:
+        self.first_ns: int | None = None
+        self._at_ns = 0
+        self._pts_ns: int | None = None
+
+    def begin_anew(self) -> None:
+        """Let the next frame follow the last one, whatever its time."""
+        self._pts_ns = None
+
+    def place(self, pts_ns: int, step_ns: int) -> int:
+        """Return the time of the next frame; `step_ns` is the usual distance."""
+        if self.first_ns is None:
+            self.first_ns = self._at_ns = self._pts_ns = pts_ns
+        passed_ns = step_ns if self._pts_ns is None else pts_ns - self._pts_ns
+        is_jump = not 0 <= passed_ns <= max(MAX_JUMP_S * NS_PER_S, 4 * step_ns)
+        self._at_ns += step_ns if is_jump else passed_ns
+        self._pts_ns = pts_ns
+        return self._at_ns
 
 
 class PacedSource(SourceBase):
     """Plays a recorded source at its rate; live in all respects: it does not wait for its reader.
 
     Frames that are late when the reader comes back are skipped and reported as lost with cause `stale`, as those of a
-    camera are. Stream time goes on over the repetitions.
+    camera are. Stream time goes on over the repetitions, and where it begins anew or jumps within the recording.
 
     Args:
         make: returns the recorded source, anew for each repetition.
@@ -51,18 +75,16 @@ class PacedSource(SourceBase):
         self._inner.interrupt()
 
     def _frames(self) -> Iterator[Frame]:
-        offset_ns, started_ns = 0, self._clock.monotonic_ns()
+        timeline, started_ns = Timeline(), self._clock.monotonic_ns()
         while not self._interrupted.is_set():
             self._inner.attach(self)
-            last_ns = -1
             for number, frame in enumerate(self._inner):
-                pts_ns = self._pts_ns(frame, number)
-                last_ns = max(last_ns, pts_ns)
-                if self._is_due(frame, started_ns + offset_ns + pts_ns):
-                    yield self._at(frame, offset_ns + pts_ns)
-            if not self._loop or last_ns < 0:
+                pts_ns = timeline.place(self._pts_ns(frame, number), self._interval_ns())
+                if self._is_due(frame, started_ns + pts_ns - (timeline.first_ns or 0)):
+                    yield self._at(frame, pts_ns)
+            if not self._loop or timeline.first_ns is None:
                 return
-            offset_ns += last_ns + self._interval_ns()
+            timeline.begin_anew()
             self._inner = self._make()
 
     def _interval_ns(self) -> int:

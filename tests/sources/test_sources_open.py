@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
+from engine.clock import FakeClock
 from engine.errors import ConfigError, SourceError
 from engine.sources.camera import camera_devices, camera_target
 from engine.sources.images import ImagesSource
 from engine.sources.open import open_source
 from engine.sources.options import SourceOptions
+from engine.sources.paced import PacedSource
 from engine.sources.stream import target_from_uri
 from engine.sources.uri import name_from_uri, redact, unique_name
 from tests.media import Recorder, encode_clip, numbered_images
@@ -232,6 +234,29 @@ def test_a_clip_played_at_its_rate_is_live_and_repeats(tmp_path: Path) -> None:
     assert [frame.captured_source for frame in frames] == ["arrival"] * 12
     elapsed_ns = frames[-1].captured_ns - frames[0].captured_ns
     assert elapsed_ns >= 0.8 * (times[-1] - times[0]), "it is not played faster than its rate"
+
+
+def test_a_recording_whose_time_does_not_begin_at_zero_is_played_at_once(tmp_path: Path) -> None:
+    clip, clock = encode_clip(tmp_path / "late.ts", numbered_images(10), first_pts=500), FakeClock()
+    begun_ns = clock.monotonic_ns()
+    frames = list(PacedSource(lambda: open_source(clip), clock=clock))
+    assert len(frames) == 10
+    assert clock.monotonic_ns() - begun_ns < 1e9
+    assert (frames[0].pts_ns or 0) >= 20e9, "the stream time is that of the recording"
+
+
+def test_stream_time_that_begins_anew_within_a_recording_is_played_on(tmp_path: Path) -> None:
+    part = encode_clip(tmp_path / "part.ts", numbered_images(20))
+    both = tmp_path / "both.ts"
+    both.write_bytes(part.read_bytes() * 2)
+    expected = len(list(open_source(both)))
+    source, recorder = PacedSource(lambda: open_source(both), clock=FakeClock()), Recorder()
+    source.attach(recorder)
+    times = [frame.pts_ns or 0 for frame in source]
+    assert len(times) == expected > 35
+    assert recorder.losses["stale"] == 0
+    assert times == sorted(set(times))
+    assert times[-1] - times[0] < 2e9
 
 
 def test_a_clip_played_to_a_slow_reader_skips_frames_and_counts_them(tmp_path: Path) -> None:
