@@ -115,6 +115,7 @@ class Recorder:
 
     def _report(self, state: str, reason: str) -> None:
         writer = self._writer
+        writer.tidy()
         self._figures |= {
             "state": state,
             "reason": reason,

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ SECOND_US = "1000000"
 MAX_JUMP_S = 10.0
 LEAST_FREE_BYTES = 256 * 1024  # with less, no file is begun: it would end at once, and another would follow
 STUB_BYTES = 4096  # a file that failed with less holds no picture worth keeping
+TIDY_S = 60.0  # between two looks for files that are too old
 LARGEST_SHARE = 4  # a file is at most this part of the space that all may take, so that deleting whole ones is enough
 _OPTIONS = {
     "mp4": {
@@ -145,6 +146,7 @@ class SegmentWriter:
         self._track: Any = None
         self._path: Path | None = None
         self._size, self._begun = 0, 0.0
+        self._tidied: float | None = None
         self.segments = self.packets = self.bytes = self.deleted = 0
 
     @property
@@ -171,6 +173,13 @@ class SegmentWriter:
         except video_errors() as error:
             raise self._failed(error) from error
         self.packets, self.bytes, self._size = self.packets + 1, self.bytes + size, self._size + size
+
+    def tidy(self) -> None:
+        """Delete what is too old, looking about once a minute: also while no file begins, as the camera is away."""
+        now = time.monotonic()
+        if self._shelf.keep_s is not None and (self._tidied is None or now - self._tidied >= TIDY_S):
+            self._tidied = now
+            self.deleted += replace(self._shelf, max_bytes=None).tidy()
 
     def close(self) -> None:
         """Finish the file; harmless when repeated.

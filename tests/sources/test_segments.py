@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import time
 from contextlib import suppress
 from fractions import Fraction
+from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +16,10 @@ import av
 import pytest
 
 from engine.errors import ConfigError
+from engine.sources.decode import Target
 from engine.sources.options import SourceOptions
 from engine.sources.record import record_plan
+from engine.sources.record_process import Recorder
 from engine.sources.segments import SegmentError, SegmentWriter, Shelf, Timeline
 from tests.media import encode_clip, numbered_images
 
@@ -69,6 +74,22 @@ def test_the_oldest_files_are_deleted_until_there_is_room_for_another(tmp_path: 
 def test_files_are_deleted_for_their_age(tmp_path: Path) -> None:
     files(tmp_path, NAMES)
     assert Shelf(str(tmp_path), keep_s=2.5 * 3600).tidy() == 4
+    assert sorted(os.listdir(tmp_path)) == NAMES[4:]
+
+
+def test_files_are_deleted_for_their_age_also_while_the_camera_is_away(tmp_path: Path) -> None:
+    files(tmp_path, NAMES)
+    here, there = Pipe()
+    here.send_bytes(b"stop")
+    with here, there, socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # it does not listen: refused
+        away = Target("rtsp://127.0.0.1/x", host_port=deaf.getsockname(), live=True)
+        Recorder(away, Shelf(str(tmp_path), keep_s=2.5 * 3600, max_bytes=1), SourceOptions(), there).run()
+        told = []
+        while here.poll(0):
+            told.append(json.loads(here.recv_bytes()))
+    assert [each["state"] for each in told] == ["connecting", "offline", "ended"]
+    assert told[-1]["deleted"] == 4
     assert sorted(os.listdir(tmp_path)) == NAMES[4:]
 
 
