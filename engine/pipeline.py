@@ -36,7 +36,7 @@ FILE_CAPACITY = 4
 SINK_CAPACITY = 8
 MAX_DEPTH = 256
 STOP_TIMEOUT_S = 0.9
-LAST_FRAMES_S = 10.0  # that a removed source's last frames take to the end of the pipeline, at most
+LAST_FRAMES_S = 3.0  # that a removed source's last frames take to the end of the pipeline, at most
 
 
 class Pipeline:
@@ -187,7 +187,6 @@ class Pipeline:
         with self._lock:
             if self._submit not in self._running or self._done.is_set() or self.stopped:
                 raise ConfigError(f"source {source_id} cannot be added: the pipeline is not running")
-            former = self._captures.get(source_id)
             if former in self._running and former is not None and former.is_removed:
                 raise ConfigError(f"source {source_id} was removed and has not ended yet: try again later")
             if former in self._running:
