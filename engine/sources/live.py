@@ -18,11 +18,12 @@ from engine.errors import SourceError
 from engine.sources.backoff import Backoff
 from engine.sources.base import SourceBase
 from engine.sources.decode import KEYFRAME_WAIT_S, Target
-from engine.sources.events import Arrived, Finished, Lost, Opened, Reader
+from engine.sources.events import Arrived, Event, Finished, Lost, Opened, Reader
 from engine.sources.options import SourceOptions
 from engine.sources.uri import is_playlist, redact
 
 logger = logging.getLogger(__name__)
+_STOPPED_S = 0.5  # waiting takes no longer than this beyond its limit
 _KILL_AFTER_S = 1.0  # a reader gets this much longer than its own limit
 _STALL_INTERVALS = 4.0
 STABLE_S = 5.0  # a connection that has held for so long is one that works
@@ -71,6 +72,14 @@ class Watch:
             self._first_ns = self._first_ns or self._whole_ns
         self._limit_s = self._options.read_timeout_s
         self._last_ns = self._clock.monotonic_ns()
+
+    def wait(self, reader: Reader) -> Event | None:
+        """Return what happened next, if anything did in time."""
+        limit_s, begun_ns = self.timeout_s, self._clock.monotonic_ns()
+        event = reader.next(limit_s)
+        if event is not None and self._clock.monotonic_ns() - begun_ns > (limit_s + _STOPPED_S) * NS_PER_S:
+            self.resume()  # the process was stopped meanwhile, and the camera was not
+        return event
 
     def resume(self) -> None:
         """Count from now: who takes the frames was away, or waiting begins anew."""
@@ -171,7 +180,7 @@ class LiveSource(SourceBase):
         is_first = True
         reader.open()
         while not self._interrupted.is_set():
-            event = reader.next(watch.timeout_s)
+            event = watch.wait(reader)
             if isinstance(event, Finished):
                 return event
             if isinstance(event, Arrived):

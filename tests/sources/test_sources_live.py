@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,15 @@ from engine.sources.stream import target_from_uri
 from engine.sources.synthetic import number_in_image
 from tests.media import Recorder, encode_clip, file_server, mjpeg_camera, numbered_images
 
-Script = list[Event | float]
+
+@dataclass(frozen=True)
+class Asleep:
+    """The whole process is stopped for so many seconds, whatever time limits it waits with."""
+
+    seconds: float
+
+
+Script = list[Event | float | Asleep]
 OPENED = Opened({"width": 4, "height": 4, "fps": 10.0, "codec": "h264", "duration_s": None})
 
 
@@ -65,8 +74,10 @@ class ScriptedReader:
         if not self._events:
             self._clock.advance(timeout_s)
             return None
+        if isinstance(self._events[0], Asleep):
+            self._clock.advance(self._events.pop(0).seconds)
         event = self._events.pop(0)
-        assert not isinstance(event, float)
+        assert not isinstance(event, float | Asleep)
         if isinstance(event, Arrived):
             now_ns = self._clock.monotonic_ns()
             return Arrived(event.image, Stamp(now_ns, self._clock.utc_ns(), event.stamp.pts_ns))
@@ -211,6 +222,14 @@ def test_a_camera_that_only_loses_frames_is_stalled_and_then_connected_again() -
     assert recorder.states[:6] == ["connecting", "live", "stalled", "offline", "connecting", "live"]
     assert recorder.losses["stale"] < 300
     assert reader.abandoned == 1
+
+
+def test_a_process_that_was_stopped_finds_its_camera_live() -> None:
+    script: Script = [OPENED, arrived(), Asleep(60.0), Lost(100, "stale"), arrived(), Finished("cut")]
+    frames, recorder, reader, _ = play([script], stall_s=2.0)
+    assert recorder.states[:3] == ["connecting", "live", "offline"]
+    assert len(frames) == 2
+    assert reader.abandoned == 0
 
 
 def test_the_time_that_a_frame_is_taken_for_is_no_silence_of_the_camera() -> None:
