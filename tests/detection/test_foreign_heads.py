@@ -74,7 +74,7 @@ OF_YOLOV5 = {"stride": 32, "names": {0: "cat"}}
 @pytest.mark.parametrize(
     ("layout", "family"),
     [
-        pytest.param(open_layout(85, 80), "yolov5", id="80 names"),
+        pytest.param(open_layout(85, 80, **OF_YOLOV5), "yolov5", id="80 names"),
         pytest.param(open_layout(6, 1, **OF_YOLOV5), "yolov5", id="one class, YOLOv5's metadata"),
         pytest.param(open_layout(6, 1, **OF_YOLOV5, author="Ultralytics"), "end_to_end", id="Ultralytics"),
         pytest.param(open_layout(6, 1), "end_to_end", id="one name of the caller's"),
@@ -87,9 +87,10 @@ def test_yolov5_with_open_anchors_is_told_by_its_classes(layout: Layout, family:
 
 
 def test_open_anchors_that_nothing_tells_must_be_named() -> None:
-    with pytest.raises(ModelError, match="fit no known head"):
-        choose_family(open_layout(85, None))
-    assert choose_family(open_layout(85, None), "yolov5").name == "yolov5"
+    for classes in (None, 80):  # as many names as the caller gave fit a YOLOX as well
+        with pytest.raises(ModelError, match="fit no known head"):
+            choose_family(open_layout(85, classes))
+        assert choose_family(open_layout(85, classes), "yolov5").name == "yolov5"
 
 
 def test_yolox_that_decodes_in_inference_must_be_named() -> None:

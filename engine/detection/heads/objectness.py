@@ -38,13 +38,13 @@ def _fits(layout: Layout) -> bool:
 def is_open(layout: Layout) -> bool:
     """Whether the only output is (b, ?, 5 + classes), in a file that Ultralytics' exporter did not write.
 
-    With one class that is also an end-to-end output, (b, ?, 6). YOLOv5 writes its stride beside the names: without it,
-    or with names that only the caller gave, the rows are taken for finished ones, unless the head is named.
+    With one class that is also an end-to-end output, (b, ?, 6), and with any number a YOLOX's. YOLOv5 writes its stride
+    beside the names: without them in the file the head must be named.
     """
     shape, told = layout.single(3), layout.metadata
     if not _may_be_open(layout) or shape is None or told.get("author") == "Ultralytics":
         return False
-    return shape[2] == 5 + (layout.class_count or 0) and (shape[2] > 6 or ("stride" in told and "names" in told))
+    return shape[2] == 5 + (layout.class_count or 0) and "stride" in told and "names" in told
 
 
 def _may_be_open(layout: Layout) -> bool:
