@@ -298,7 +298,7 @@ def _concrete(name: str, shape: Sequence[int], batch: int, size_hw: tuple[int, i
         filled[0] = batch
     places = (2, 3) if len(shape) == 4 and shape[3] != 3 else (1, 2)
     for place, size in zip(places, size_hw or (), strict=False):
-        if filled[place] < 0:
+        if place < len(filled) and filled[place] < 0:
             filled[place] = size
     if min(filled) < 0:
         raise ConfigError(f"input {name} {tuple(shape)} leaves its image size open: say it with --imgsz")

@@ -35,12 +35,14 @@ from engine.errors import ConfigError, ModelError
 logger = logging.getLogger(__name__)
 
 KEY_LENGTH = 20
+RECIPE = 2
+"""How plans are built: another number leaves those of before alone."""
 REMEDY = "name a folder that you may write: --cache-dir of framewire build, detector.cache_dir of a run"
 
 
 def plan_key(model_digest: str, target: PlanTarget, options: BuildOptions) -> str:
     """Return the key of a plan: equal only where the plan would be the same."""
-    parts = {"format": FORMAT, "model": model_digest, **target_facts(target), **asdict(options)}
+    parts = {"format": FORMAT, "recipe": RECIPE, "model": model_digest, **target_facts(target), **asdict(options)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 

@@ -57,7 +57,7 @@ class MissingPlan:
         if self.options.batch != (1, 1, 1):
             words += ["--batch", ":".join(map(str, self.options.batch))]
         size = self.options.size_hw
-        if size is not None and None in read_model_file(self.model).inputs[0].shape[1:]:
+        if size is not None and size[0] == size[1] and None in read_model_file(self.model).inputs[0].shape[1:]:
             words += ["--imgsz", str(size[0])]
         if self.folder != cache_for(self.model).folder:
             words += ["--cache-dir", str(self.folder)]

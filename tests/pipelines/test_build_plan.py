@@ -165,8 +165,13 @@ def test_what_loses_too_much_is_refused_with_the_numbers(found: Measure, message
 
 
 def test_labels_without_an_object_are_refused(pictures: Path, tmp_path: Path):
+    facts = inspect_model(demo_model())
+    with pytest.raises(ConfigError, match="no object on any of"):
+        prepare_int8(facts, pictures, labels=tmp_path)
+    first = min(pictures.iterdir())
+    (tmp_path / f"{first.stem}.txt").write_text("0 0.5 0.5 0.2 0.2")
     with pytest.raises(ConfigError, match="no object in those of"):
-        prepare_int8(inspect_model(demo_model()), pictures, labels=tmp_path)
+        plan_gate._truth_of([], pictures, tmp_path, facts)
 
 
 @needs_rtx
