@@ -54,23 +54,29 @@ def build_pipeline(
         ModelError: a model file that cannot be used.
     """
     sources = build_sources(config)
-    options = config.pipeline
+    options = config.pipeline.model_dump(exclude={"engine_id"})
     detector = (make_detector or build_detector)(config, [source.info for source in sources])
     return Pipeline(
         sources,
         tiled(config, detector),
         build_tracker(config, sources),
         *build_sinks(config, len(sources), on_quit),
-        options=PipelineOptions(**options.model_dump(exclude={"engine_id"}), keep_running=can_change(config)),
+        options=PipelineOptions(**options, keep_running=_keeps_running(config, sources)),
         rules=build_rules(config),
         second_stage=build_second_stage(config, detector.class_names),
-        engine_id=options.engine_id,
+        engine_id=config.pipeline.engine_id,
     )
 
 
 def can_change(config: Config) -> bool:
-    """Return whether sources may come and go during the run, so that it goes on without any."""
+    """Return whether sources may come and go during the run."""
     return config.control.address != "none" or config.control.watch
+
+
+def _keeps_running(config: Config, sources: Sequence[Source]) -> bool:
+    """Return whether a run goes on without sources; one that only watches its file ends with the last file it plays."""
+    is_of_files = bool(sources) and not any(source.info.is_live for source in sources)
+    return config.control.address != "none" or (config.control.watch and not is_of_files)
 
 
 def build_sources(config: Config) -> list[Source]:
@@ -243,8 +249,9 @@ def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] |
     if config.output.save is not None:
         from engine.sinks.video import VideoWriter
 
+        first = named_sources(config)[0][0] if source_count == 1 else None  # keeps the name that was asked for
         per_source = source_count > 1 or can_change(config)
-        sinks.append(VideoWriter(config.output.save, per_source=per_source, draw=_overlay()))
+        sinks.append(VideoWriter(config.output.save, per_source=per_source, first=first, draw=_overlay()))
     if config.output.show:
         from engine.sinks.window import Window
 

@@ -37,6 +37,7 @@ class VideoWriter(SinkBase):
         path: `OUT.mp4`, also `.mkv` or `.mov`; replaced if it exists.
         per_source: write `OUT_<source_id>.mp4` for each source, as several cannot share a file; a source that comes
             back after its end gets `OUT_<source_id>-2.mp4`, and so on.
+        first: the source that is written to `OUT.mp4` all the same.
         draw: makes the picture to write from a packet (the overlay); None writes the frame as it is.
         fps: rate where the source has no times and no nominal rate; None means 30.
         codec: FFmpeg's name of the encoder.
@@ -54,6 +55,7 @@ class VideoWriter(SinkBase):
         path: str | Path,
         *,
         per_source: bool = False,
+        first: str | None = None,
         draw: Draw | None = None,
         fps: float | None = None,
         codec: str = "libx264",
@@ -65,6 +67,7 @@ class VideoWriter(SinkBase):
         if fps is not None and not 0 < fps <= 1000:
             raise ConfigError(f"fps is {fps}: give frames per second between 0 and 1000")
         self._per_source = per_source
+        self._first = first
         self._draw = draw
         self._fps = fps
         self._codec = codec
@@ -76,7 +79,7 @@ class VideoWriter(SinkBase):
 
     def path_for(self, source_id: str) -> Path:
         """Return the file that a source is written to, the first time."""
-        if not self._per_source:
+        if not self._per_source or source_id == self._first:
             return self.path
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in source_id)
         return self.path.with_name(f"{self.path.stem}_{safe}{self.path.suffix}")

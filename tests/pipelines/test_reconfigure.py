@@ -253,6 +253,14 @@ def test_only_camera_of_a_watched_run_is_replaced_and_goes_on() -> None:
         assert not pipeline.wait(0.3), "it goes on without a camera"
 
 
+def test_run_that_watches_ends_with_the_last_file_it_plays(tmp_path: Path) -> None:
+    tree = {"sources": [{"uri": CAMERA.replace("realtime=1", "count=5")}], "detector": {"model": "motion"}}
+    tree |= {"control": {"watch": True}, "publish": {"address": "none"}}
+    pipeline = build_pipeline(validated(tree, "test"))
+    pipeline.start()
+    assert pipeline.wait(PATIENCE_S)
+
+
 def test_watching_without_a_file_is_refused() -> None:
     command = ["run", "--source", CAMERA, "--set", "control.watch=true", "--control", "tcp://*:1"]
     done = CliRunner().invoke(app, command)
@@ -268,7 +276,7 @@ def test_video_of_each_camera_is_saved_when_another_comes(tmp_path: Path) -> Non
         wait_for(lambda: len(list(tmp_path.glob("*.mp4"))) == 2)
         pipeline.finish()
         assert pipeline.wait(PATIENCE_S)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["out_gate.mp4", "out_yard.mp4"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.mp4", "out_yard.mp4"]
 
 
 def test_file_that_is_being_written_is_read_once_it_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
