@@ -173,8 +173,12 @@ class Pipeline:
             self.stats.settle("shutdown")
         return all(ended)
 
-    def add_source(self, source: Source) -> None:
+    def add_source(self, source: Source, patience_s: float = LAST_FRAMES_S) -> None:
         """Take in another source while running; it begins when the end of a former one of its name was published.
+
+        Args:
+            source: not yet iterated.
+            patience_s: how long to wait for that end.
 
         Raises:
             ConfigError: the pipeline is not running, or has a source of this name that has not ended.
@@ -182,9 +186,11 @@ class Pipeline:
         source_id = source.info.source_id
         stats = self.stats.source(source_id)
         former = self._captures.get(source_id)
-        if former is not None and former not in self._running and not stats.has_ended.wait(LAST_FRAMES_S):
-            raise ConfigError(f"source {source_id} cannot be added: frames of the former one are still waiting")
+        if former is not None and former not in self._running:
+            stats.has_ended.wait(patience_s)
         with self._lock:
+            if former is not None and former not in self._running and not stats.has_ended.is_set():
+                raise ConfigError(f"source {source_id} cannot be added: frames of the former one are still waiting")
             if self._submit not in self._running or self._done.is_set() or self.stopped:
                 raise ConfigError(f"source {source_id} cannot be added: the pipeline is not running")
             if former in self._running and former is not None and former.is_removed:

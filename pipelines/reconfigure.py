@@ -8,6 +8,7 @@ hangs) keeps nothing else from being changed: `Reconfigurer.config` is what came
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from engine.data import SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.detection.load import class_ids
 from engine.errors import ConfigError, EngineError
-from engine.pipeline import Pipeline
+from engine.pipeline import LAST_FRAMES_S, Pipeline
 from engine.protocols import Detector
 from engine.sources.record import Recordings
 from pipelines.build import (
@@ -129,9 +130,10 @@ class Reconfigurer:
         for sink in self._pipeline.sinks:
             if isinstance(sink, Recordings):
                 sink.set_plans(plans)
+        deadline = time.monotonic() + LAST_FRAMES_S  # for all together: Ctrl-C waits as long
         for name, source in fresh.items():
             try:
-                self._pipeline.add_source(source)
+                self._pipeline.add_source(source, max(deadline - time.monotonic(), 0.0))
             except ConfigError as error:
                 failed.append(str(error))
                 continue

@@ -31,6 +31,8 @@ class Timeline:
         if self.first_ns is None:
             self.first_ns = self._at_ns = self._pts_ns = pts_ns
         passed_ns = step_ns if self._pts_ns is None else pts_ns - self._pts_ns
+        if -2 * step_ns <= passed_ns < 0:  # out of order, not anew
+            return self._at_ns
         is_jump = not 0 <= passed_ns <= max(MAX_JUMP_S * NS_PER_S, 4 * step_ns)
         self._at_ns += step_ns if is_jump else passed_ns
         self._pts_ns = pts_ns

@@ -80,6 +80,8 @@ class CaptureStage(Stage[Frame]):
         if status.state == "ended":
             self.ending = self.ending if self.is_removed else status.reason or self.ending
             return
+        if self.is_removed:  # while it was opened: its end has been told
+            return
         self._stats.set_state(status.state, status.reason, status.stream_epoch)
         self._tell(status)
 
