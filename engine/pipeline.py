@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from engine.channel import Channel, ChannelClosedError, Overflow
+from engine.channel import Channel, ChannelClosedError
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, Packet, Run, SourceStatus
 from engine.errors import ConfigError, EngineError, SinkError, StageError
@@ -21,7 +21,7 @@ from engine.stage import Batcher, Stage
 from engine.stages.capture import CaptureStage, Start
 from engine.stages.detect import CollectStage, Exchange, SubmitStage
 from engine.stages.items import Detected, InFlight
-from engine.stages.options import PipelineOptions, check_names
+from engine.stages.options import FILE_CAPACITY, PipelineOptions, check_names
 from engine.stages.publish import SinkStage, output_stages
 from engine.stages.track import TrackStage
 from engine.stats import PipelineStats
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
-LIVE_CAPACITY = 1
-PREDICT_CAPACITY = 8
-FILE_CAPACITY = 4
 SINK_CAPACITY = 8
 MAX_DEPTH = 256
 STOP_TIMEOUT_S = 0.9
@@ -321,24 +318,16 @@ class Pipeline:
         stats.begin()
         if info.is_live and options.overflow != "block":
             self._wait_no_more()
-        overflow: Overflow = options.overflow or ("drop_oldest" if info.is_live else "block")
-        live_capacity = PREDICT_CAPACITY if options.predicts_in_between else LIVE_CAPACITY
-        capacity = FILE_CAPACITY if overflow == "block" else live_capacity
-        condition = self._batcher.condition
-        channel: Channel[Frame] = Channel(capacity, overflow, on_drop=self._on_lost, condition=condition)
+        capacity, overflow = options.queue(is_live=info.is_live)
+        channel = Channel[Frame](capacity, overflow, on_drop=self._on_lost, condition=self._batcher.condition)
         max_age_ms = options.max_age_ms if info.is_live else None
         self._batcher.add(info.source_id, channel, max_age_ms, is_live=info.is_live)
         self._upstream.append(channel)
-
-        def tell(status: SourceStatus) -> None:
-            with suppress(ChannelClosedError):
-                self._tracked.put(status)
-
         stage = CaptureStage(
             source,
             channel,
             stats,
-            tell=tell,
+            tell=self._tell,
             capture_ms=lambda ms: self.stats.add_stage_ms({"capture": ms}),
             max_frames=options.max_frames,
             ready=self._ready,
@@ -346,6 +335,10 @@ class Pipeline:
         )
         self._captures[info.source_id] = stage
         return stage
+
+    def _tell(self, status: SourceStatus) -> None:
+        with suppress(ChannelClosedError):
+            self._tracked.put(status)
 
     def _outputs(self) -> list[Stage[Any]]:
         consumers = [] if self._consumer is None else [self._consumer]
@@ -399,9 +392,7 @@ class Pipeline:
         self._done.set()
 
     def _abort(self) -> None:
-        self._batcher.seal()
-        for source in self.sources:
-            source.interrupt()
+        self.finish()
         self._ready.set()
         for stats in list(self.stats.sources.values()):
             stats.has_ended.set()

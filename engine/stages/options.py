@@ -10,6 +10,10 @@ from typing import Literal
 from engine.channel import Overflow
 from engine.errors import ConfigError
 
+LIVE_CAPACITY = 1
+PREDICT_CAPACITY = 8
+FILE_CAPACITY = 4
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineOptions:
@@ -35,6 +39,13 @@ class PipelineOptions:
     def __post_init__(self) -> None:
         if self.detect_every != "auto" and self.detect_every < 1:
             raise ConfigError(f"detect_every is {self.detect_every}: expected 1 or more, or auto")
+
+    def queue(self, *, is_live: bool) -> tuple[int, Overflow]:
+        """Return how many frames of a source wait for the detector at most, and what happens to further ones."""
+        overflow: Overflow = self.overflow or ("drop_oldest" if is_live else "block")
+        if overflow == "block":
+            return FILE_CAPACITY, overflow
+        return PREDICT_CAPACITY if self.predicts_in_between else LIVE_CAPACITY, overflow
 
     @property
     def predicts_in_between(self) -> bool:

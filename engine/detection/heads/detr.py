@@ -42,8 +42,8 @@ class RtDetrHead(NmsFreeHead):
         return candidates(xyxy_from_cxcywh(output[rows, :4] * self._scale), score, class_id)
 
 
-class LogitsHead(NmsFreeHead):
-    """Outputs of boxes and logits: the best pairs of query and class, 300 at most, as the authors' code takes them.
+class PairHead(NmsFreeHead):
+    """Outputs of boxes, as fractions of the frame, and logits; how these are scored is left open.
 
     Args:
         size_hw: rows and columns of the model's frame.
@@ -54,6 +54,13 @@ class LogitsHead(NmsFreeHead):
     def __init__(self, size_hw: tuple[int, int], boxes: int, logits: int) -> None:
         self._scale = _frame(size_hw)
         self._boxes, self._logits = boxes, logits
+
+    def _xyxy(self, outputs: Outputs, row: int, query: NDArray[np.intp]) -> NDArray[np.float32]:
+        return xyxy_from_cxcywh(outputs[self._boxes][row][query].astype(np.float32) * self._scale)
+
+
+class LogitsHead(PairHead):
+    """The best pairs of query and class, 300 at most, as the authors' code takes them."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
@@ -61,22 +68,11 @@ class LogitsHead(NmsFreeHead):
         best = np.argsort(-score.ravel(), kind="stable")[:MAX_KEPT]
         best = best[score.ravel()[best] > score_threshold]
         query, class_id = np.divmod(best, score.shape[1])
-        xyxy = xyxy_from_cxcywh(outputs[self._boxes][row][query].astype(np.float32) * self._scale)
-        return candidates(xyxy, score.ravel()[best], class_id)
+        return candidates(self._xyxy(outputs, row, query), score.ravel()[best], class_id)
 
 
-class SoftmaxHead(NmsFreeHead):
-    """Outputs of boxes and logits that end with "no object": the best other class of each query, as DETR takes it.
-
-    Args:
-        size_hw: rows and columns of the model's frame.
-        boxes: position of the boxes among the outputs.
-        logits: position of the logits.
-    """
-
-    def __init__(self, size_hw: tuple[int, int], boxes: int, logits: int) -> None:
-        self._scale = _frame(size_hw)
-        self._boxes, self._logits = boxes, logits
+class SoftmaxHead(PairHead):
+    """Logits that end with "no object": the best other class of each query, as DETR takes it."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
@@ -84,8 +80,7 @@ class SoftmaxHead(NmsFreeHead):
         weight = np.exp(logits - logits.max(axis=1, keepdims=True))
         probability = weight / weight.sum(axis=1, keepdims=True)
         query, score, class_id = best_class(probability[:, :-1].T, score_threshold)
-        xyxy = xyxy_from_cxcywh(outputs[self._boxes][row][query].astype(np.float32) * self._scale)
-        return candidates(xyxy, score, class_id)
+        return candidates(self._xyxy(outputs, row, query), score, class_id)
 
 
 def _frame(size_hw: tuple[int, int]) -> NDArray[np.float32]:
