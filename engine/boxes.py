@@ -48,7 +48,7 @@ def clip(xyxy: Boxes, width: int, height: int) -> Boxes:
     array([[ 0.,  2., 20., 10.]], dtype=float32)
     """
     limit = np.array([width, height, width, height], dtype=np.float32)
-    return np.clip(xyxy, np.float32(0), limit)
+    return np.minimum(np.maximum(xyxy, np.float32(0)), limit)
 
 
 def area(xyxy: Boxes) -> NDArray[np.float32]:

@@ -32,7 +32,8 @@ class Channel(Generic[T]):
 
     Args:
         capacity: items held at most, 1 or more.
-        overflow: what `put` does when full: wait, drop the oldest item, or drop the new one.
+        overflow: what `put` does when full: wait until half of them are taken, drop the oldest item, or drop the new
+            one. Half, so that the threads at both ends do not take turns for each item.
         on_drop: called with each lost item and the cause (`overflow` or `shutdown`), outside of the lock.
         condition: a condition shared with other channels, to wait for several.
 
@@ -78,8 +79,9 @@ class Channel(Generic[T]):
         """
         lost: T | None = None
         with self._changed:
-            while self.overflow == "block" and len(self._items) >= self.capacity and not self._closed:
-                self._changed.wait()
+            if len(self._items) >= self.capacity:
+                while self.overflow == "block" and len(self._items) > self.capacity // 2 and not self._closed:
+                    self._changed.wait()
             if self._closed:
                 raise ChannelClosedError("the channel is closed")
             full = len(self._items) >= self.capacity
@@ -109,7 +111,8 @@ class Channel(Generic[T]):
                     raise ChannelTimeoutError(f"nothing came within {timeout_s} s")
                 self._changed.wait(remaining)
             item = self._items.popleft()
-            self._changed.notify_all()
+            if len(self._items) == self.capacity // 2:
+                self._changed.notify_all()
             return item
 
     def drop_oldest(self) -> None:

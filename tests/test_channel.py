@@ -64,6 +64,35 @@ def test_full_channel_blocks_until_an_item_is_taken() -> None:
     assert channel.get() == 1
 
 
+def test_who_waits_goes_on_when_half_is_taken_and_then_fills_up() -> None:
+    channel: Channel[int] = Channel(4)
+    thread = threading.Thread(target=lambda: [channel.put(item) for item in range(8)])
+    thread.start()
+    taken = [channel.get() for _ in range(2)]  # each of these waits until there is one
+    full = threading.Event()
+    for _ in range(100):
+        if len(channel) == channel.capacity or full.wait(0.05):
+            break
+    assert len(channel) == channel.capacity
+    assert channel.get() == 2
+    assert not full.wait(0.05)
+    assert len(channel) == channel.capacity - 1, "not for a single place"
+    taken += [2, *(channel.get() for _ in range(5))]
+    thread.join(WAIT_S)
+    assert taken == list(range(8))
+
+
+def test_many_writers_lose_nothing_to_a_slow_reader() -> None:
+    channel: Channel[int] = Channel(3)
+    writers = [threading.Thread(target=lambda: [channel.put(item) for item in range(200)]) for _ in range(4)]
+    for thread in writers:
+        thread.start()
+    taken = [channel.get(WAIT_S) for _ in range(800)]
+    for thread in writers:
+        thread.join(WAIT_S)
+    assert sorted(taken) == sorted(list(range(200)) * 4)
+
+
 def test_waiting_reader_is_woken_by_close() -> None:
     channel: Channel[int] = Channel(1)
     seen: list[type[BaseException]] = []

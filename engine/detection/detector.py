@@ -166,8 +166,7 @@ class ModelDetector:
     ) -> Detections:
         if self._class_map is not None:
             found = _renumbered(found, self._class_map)
-        known = self._wanted[np.clip(found.class_id, 0, len(self._wanted) - 1)]
-        known &= (found.class_id >= 0) & (found.class_id < len(self._wanted))
+        known = self._wanted.take(found.class_id + 1, mode="clip")
         if not known.all():
             found = found.rows(known)
         started_ns = time.monotonic_ns()
@@ -235,11 +234,13 @@ def _check_unit(name: str, value: float) -> None:
 
 
 def _class_mask(names: Sequence[str], classes: Sequence[int] | None) -> NDArray[np.bool_]:
-    mask = np.full(len(names), classes is None)
+    """Return (classes + 2,) whether class -1, 0, 1 ... is wanted; the ends stand for all ids that the model has not."""
+    mask = np.full(len(names) + 2, classes is None)
+    mask[[0, -1]] = False
     for class_id in classes or ():
         if not 0 <= class_id < len(names):
             raise ConfigError(f"class {class_id}: the model has classes 0 to {len(names) - 1}")
-        mask[class_id] = True
+        mask[class_id + 1] = True
     return mask
 
 

@@ -7,6 +7,7 @@ the scale that was really applied, which is the rounded one and can differ betwe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import cv2
@@ -43,6 +44,7 @@ class Letterbox:
         return self.inner_wh[0] / self.source_wh[0], self.inner_wh[1] / self.source_wh[1]
 
 
+@lru_cache(maxsize=64)
 def fit(source_wh: tuple[int, int], target_wh: tuple[int, int], anchor: Anchor = "center") -> Letterbox:
     """Return the letterbox of an image in a frame.
 
@@ -106,7 +108,7 @@ def target_from_source(xyxy: Boxes, box: Letterbox) -> Boxes:
 def points_from_target(points: NDArray[Any], box: Letterbox) -> NDArray[np.float32]:
     """Return (..., 2) points of the model's frame as points of the image, cut at its borders."""
     limit = np.asarray(box.source_wh, np.float32)
-    moved: NDArray[np.float32] = np.clip(_unmap(points, box, 1), np.float32(0), limit)
+    moved: NDArray[np.float32] = np.minimum(np.maximum(_unmap(points, box, 1), np.float32(0)), limit)
     return moved
 
 
@@ -116,9 +118,15 @@ def unclipped_from_target(points: NDArray[Any], box: Letterbox) -> NDArray[np.fl
 
 
 def _unmap(values: NDArray[Any], box: Letterbox, repeat: int) -> NDArray[np.float32]:
-    factor = np.asarray([1.0 / scale for scale in box.scale_xy] * repeat, np.float32)
-    moved: NDArray[np.float32] = (values - np.asarray(box.pad_xy * repeat, np.float32)) * factor
+    shift, factor = _way_back(box, repeat)
+    moved: NDArray[np.float32] = (values - shift) * factor
     return moved
+
+
+@lru_cache(maxsize=64)
+def _way_back(box: Letterbox, repeat: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    factor = np.asarray([1.0 / scale for scale in box.scale_xy] * repeat, np.float32)
+    return np.asarray(box.pad_xy * repeat, np.float32), factor
 
 
 class Canvas:

@@ -38,7 +38,7 @@ def nms(
     >>> nms(boxes, np.float32([0.8, 0.9, 0.7]), np.int32([0, 0, 0]), 0.5)
     array([1, 2])
     """
-    order = np.argsort(-score, kind="stable")
+    order = (-score).argsort(kind="stable")
     threshold = np.float32(iou_threshold)
     kept = order[:0]
     for start in range(0, len(order), BLOCK):
@@ -57,13 +57,14 @@ def _within(
     """Return those of `rows`, sorted by falling score, that greedy NMS among them keeps."""
     if len(rows) < 2:
         return rows
-    overlaps = _overlaps(xyxy, class_id, rows, rows, threshold)
-    np.fill_diagonal(overlaps, False)
-    alive = np.ones(len(rows), bool)
-    for row in np.flatnonzero(overlaps.any(axis=1)):
-        if alive[row]:
-            alive[row + 1 :] &= ~overlaps[row, row + 1 :]
-    return rows[alive]
+    bits = np.packbits(_overlaps(xyxy, class_id, rows, rows, threshold), axis=1, bitorder="little")
+    width, packed = bits.shape[1], bits.tobytes()
+    suppressed, kept = 0, []
+    for row in range(len(rows)):
+        if not suppressed >> row & 1:
+            kept.append(row)
+            suppressed |= int.from_bytes(packed[row * width : (row + 1) * width], "little")
+    return rows.take(kept)
 
 
 def _overlaps(
@@ -74,8 +75,8 @@ def _overlaps(
     Without a division: `i / (a + b - i) > t` is `i > t (a + b) / (1 + t)`; and with one side cut at zero only, for a
     negative product is never above.
     """
-    left, top, right, bottom = np.ascontiguousarray(xyxy[rows].T)[:, :, None]
-    left_o, top_o, right_o, bottom_o = np.ascontiguousarray(xyxy[others].T)[:, None, :]
+    left, top, right, bottom = xyxy.take(rows, axis=0).T.copy()[:, :, None]
+    left_o, top_o, right_o, bottom_o = xyxy.take(others, axis=0).T.copy()[:, None, :]
     inner = np.minimum(right, right_o)
     inner -= np.maximum(left, left_o)
     np.maximum(inner, 0, out=inner)
@@ -85,5 +86,5 @@ def _overlaps(
     share = np.float32(threshold / (1 + threshold))
     np.add((right - left) * (bottom - top) * share, (right_o - left_o) * (bottom_o - top_o) * share, out=height)
     overlaps: NDArray[np.bool_] = inner > height
-    overlaps &= class_id[rows][:, None] == class_id[others][None, :]
+    overlaps &= class_id.take(rows)[:, None] == class_id.take(others)[None, :]
     return overlaps

@@ -24,13 +24,26 @@ class BgrImages:
 
     def __init__(self) -> None:
         self._converter = BgrConverter()
+        self._planar = np.empty((0, 0), np.uint8)
 
     def image(self, frame: Any) -> NDArray[np.uint8]:
         """Return an `av.VideoFrame` as a (H, W, 3) BGR array of its own."""
         if self._is_common(frame):
-            image: NDArray[np.uint8] = cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2BGR_I420)
+            image: NDArray[np.uint8] = cv2.cvtColor(self._planes(frame), cv2.COLOR_YUV2BGR_I420)
             return image
         return image_from_packed(self._converter.packed(frame))
+
+    def _planes(self, frame: Any) -> NDArray[np.uint8]:
+        """Return Y, U and V one after the other as (H * 3/2, W), in memory that the next call writes anew."""
+        if self._planar.shape != (frame.height * 3 // 2, frame.width):
+            self._planar = np.empty((frame.height * 3 // 2, frame.width), np.uint8)
+        flat, begin = self._planar.reshape(-1), 0
+        for plane in frame.planes:
+            end = begin + plane.width * plane.height
+            rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+            flat[begin:end].reshape(plane.height, plane.width)[...] = rows[:, : plane.width]
+            begin = end
+        return self._planar
 
     def _is_common(self, frame: Any) -> bool:
         return (

@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _ROUNDS_BEFORE_SOLVER = 2
+_SMALL_MATRIX = 512
+"""Entries up to which all pairs are looked at, which takes fewer steps."""
 
 
 class Pairs(NamedTuple):
@@ -26,27 +28,50 @@ class Pairs(NamedTuple):
 
     def kept(self, which: Index) -> Pairs:
         """Return the pairs at the positions `which`."""
-        return Pairs(self.row[which], self.col[which], self.iou[which])
+        return Pairs(self.row.take(which), self.col.take(which), self.iou.take(which))
 
 
 def _expand(low: Index, high: Index) -> tuple[Index, Index]:
     """Return owner and value of every integer in the ranges low[i] <= value < high[i]."""
     count = np.maximum(high - low, 0)
-    ends = np.cumsum(count)
-    owner = np.repeat(np.arange(len(low)), count)
-    value = np.arange(ends[-1]) + np.repeat(low - ends + count, count)
+    ends = count.cumsum()
+    owner = np.arange(len(low)).repeat(count)
+    value = np.arange(ends[-1]) + (low - ends + count).repeat(count)
     return owner, value
 
 
 def _sharing_columns(a: Array, b: Array) -> tuple[Index, Index]:
     """Return the pairs of boxes that overlap in x: of two such intervals, one begins within the other."""
-    order_a, order_b = np.argsort(a[:, 0]), np.argsort(b[:, 0])
-    left_a, left_b = a[order_a, 0], b[order_b, 0]
-    begin_b, end_b = np.searchsorted(left_b, a[:, 0], "left"), np.searchsorted(left_b, a[:, 2], "left")
-    begin_a, end_a = np.searchsorted(left_a, b[:, 0], "right"), np.searchsorted(left_a, b[:, 2], "left")
+    order_a, order_b = a[:, 0].argsort(), b[:, 0].argsort()
+    left_a, left_b = a[:, 0].take(order_a), b[:, 0].take(order_b)
+    begin_b, end_b = left_b.searchsorted(a[:, 0], "left"), left_b.searchsorted(a[:, 2], "left")
+    begin_a, end_a = left_a.searchsorted(b[:, 0], "right"), left_a.searchsorted(b[:, 2], "left")
     row_1, rank_1 = _expand(begin_b, end_b)
     col_2, rank_2 = _expand(begin_a, end_a)
-    return np.concatenate((row_1, order_a[rank_2])), np.concatenate((order_b[rank_1], col_2))
+    return np.concatenate((row_1, order_a.take(rank_2))), np.concatenate((order_b.take(rank_1), col_2))
+
+
+def _among_all(a: Array, b: Array) -> tuple[Index, Index, Array]:
+    """Return the pairs of boxes that overlap, and their common areas, from the full matrix."""
+    of_a, of_b = a.T[:, :, None], b.T[:, None, :]
+    size = np.minimum(of_a[2:], of_b[2:])
+    size -= np.maximum(of_a[:2], of_b[:2])
+    row, col = (size.min(axis=0) > 0).nonzero()
+    at = row * len(b) + col
+    width, height = size.reshape(2, -1)
+    return row, col, width.take(at) * height.take(at)
+
+
+def _among_many(a: Array, b: Array) -> tuple[Index, Index, Array]:
+    """Return the same without the full matrix, in time that grows with the pairs."""
+    row, col = _sharing_columns(a, b)
+    height = np.minimum(a[:, 3].take(row), b[:, 3].take(col))
+    height -= np.maximum(a[:, 1].take(row), b[:, 1].take(col))
+    keep = (height > 0).nonzero()[0]
+    row, col, height = row.take(keep), col.take(keep), height.take(keep)
+    width = np.minimum(a[:, 2].take(row), b[:, 2].take(col))
+    width -= np.maximum(a[:, 0].take(row), b[:, 0].take(col))
+    return row, col, height * width
 
 
 def overlapping_pairs(a: Array, b: Array) -> Pairs:
@@ -61,16 +86,11 @@ def overlapping_pairs(a: Array, b: Array) -> Pairs:
     """
     if not len(a) or not len(b):
         return Pairs(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))
-    row, col = _sharing_columns(a, b)
-    height = np.minimum(a[row, 3], b[col, 3])
-    height -= np.maximum(a[row, 1], b[col, 1])
-    keep = np.flatnonzero(height > 0)
-    row, col, height = row[keep], col[keep], height[keep]
-    p, q = a.take(row, axis=0), b.take(col, axis=0)
-    common = height * (np.minimum(p[:, 2], q[:, 2]) - np.maximum(p[:, 0], q[:, 0]))
+    find = _among_all if len(a) * len(b) <= _SMALL_MATRIX else _among_many
+    row, col, common = find(a, b)
     area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
     area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
-    return Pairs(row, col, common / (area_a[row] + area_b[col] - common))
+    return Pairs(row, col, common / (area_a.take(row) + area_b.take(col) - common))
 
 
 def _beyond_doubt(row: Index, col: Index, benefit: Array, rows: int, cols: int) -> NDArray[np.bool_]:
@@ -82,12 +102,12 @@ def _beyond_doubt(row: Index, col: Index, benefit: Array, rows: int, cols: int) 
     rank = np.arange(len(row))
     best_of_row, best_of_col = np.zeros(rows, np.intp), np.zeros(cols, np.intp)
     best_of_row[row], best_of_col[col] = rank, rank
-    is_best_of_row, is_best_of_col = best_of_row[row] == rank, best_of_col[col] == rank
+    is_best_of_row, is_best_of_col = best_of_row.take(row) == rank, best_of_col.take(col) == rank
     second_of_row, second_of_col = np.zeros(rows), np.zeros(cols)
     second_of_row[row[~is_best_of_row]] = benefit[~is_best_of_row]
     second_of_col[col[~is_best_of_col]] = benefit[~is_best_of_col]
     sure: NDArray[np.bool_] = is_best_of_row & is_best_of_col
-    sure &= benefit >= second_of_row[row] + second_of_col[col]
+    sure &= benefit >= second_of_row.take(row) + second_of_col.take(col)
     return sure
 
 
@@ -99,7 +119,7 @@ def _solve(row: Index, col: Index, benefit: Array) -> tuple[Index, Index]:
     gain = np.zeros((len(rows), len(cols)))
     gain[row_at, col_at] = benefit
     _, chosen, _ = lap.lapjv(gain.max() - gain, extend_cost=True)
-    taken = np.flatnonzero((chosen >= 0) & (gain[np.arange(len(rows)), chosen] > 0))
+    taken = ((chosen >= 0) & (gain[np.arange(len(rows)), chosen] > 0)).nonzero()[0]
     return rows[taken], cols[chosen[taken]]
 
 
@@ -119,9 +139,12 @@ def assign(row: Index, col: Index, benefit: Array, rows: int, cols: int) -> tupl
     >>> assign(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([0.9, 0.8, 0.8]), 2, 2)
     (array([0, 1]), array([1, 0]))
     """
-    order = np.argsort(benefit, kind="stable")
-    order = order[np.searchsorted(benefit[order], 0.0, "right") :]
-    row, col, benefit = row[order], col[order], benefit[order]
+    worth = (benefit > 0).nonzero()[0]
+    row, col, benefit = row.take(worth), col.take(worth), benefit.take(worth)
+    if _all_different(row) and _all_different(col):
+        return row, col
+    order = benefit.argsort(kind="stable")
+    row, col, benefit = row.take(order), col.take(order), benefit.take(order)
     chosen_rows, chosen_cols = [], []
     for _ in range(_ROUNDS_BEFORE_SOLVER):
         if not len(row):
@@ -131,15 +154,17 @@ def assign(row: Index, col: Index, benefit: Array, rows: int, cols: int) -> tupl
         chosen_cols.append(col[sure])
         free_row, free_col = np.ones(rows, np.bool_), np.ones(cols, np.bool_)
         free_row[row[sure]], free_col[col[sure]] = False, False
-        rest = np.flatnonzero(free_row[row] & free_col[col])
-        row, col, benefit = row[rest], col[rest], benefit[rest]
+        rest = (free_row.take(row) & free_col.take(col)).nonzero()[0]
+        row, col, benefit = row.take(rest), col.take(rest), benefit.take(rest)
     if len(row):
         solved = _solve(row, col, benefit)
         chosen_rows.append(solved[0])
         chosen_cols.append(solved[1])
-    if not chosen_rows:
-        return np.zeros(0, np.intp), np.zeros(0, np.intp)
     return np.concatenate(chosen_rows), np.concatenate(chosen_cols)
+
+
+def _all_different(index: Index) -> bool:
+    return len(set(index.tolist())) == len(index)
 
 
 class Rounds:
@@ -170,11 +195,11 @@ class Rounds:
         """
         pairs = self.pairs if pairs is None else pairs
         open_rows, open_cols = rows & self.free_rows, cols & self.free_cols
-        keep = np.flatnonzero((benefit > 0) & open_rows[pairs.row] & open_cols[pairs.col])
+        keep = (open_rows.take(pairs.row) & open_cols.take(pairs.col) & (benefit > 0)).nonzero()[0]
         if not len(keep):
             return
-        row, col = pairs.row[keep], pairs.col[keep]
-        chosen_rows, chosen_cols = assign(row, col, benefit[keep], len(rows), len(cols))
+        row, col = pairs.row.take(keep), pairs.col.take(keep)
+        chosen_rows, chosen_cols = assign(row, col, benefit.take(keep), len(rows), len(cols))
         self.free_rows[chosen_rows] = False
         self.free_cols[chosen_cols] = False
         self._rows.append(chosen_rows)

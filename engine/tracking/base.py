@@ -190,7 +190,7 @@ class BaseTracker(ABC):
         """End tracks over a gap in the stream that is longer than `lost_s`, unless frames come that slowly anyway."""
         if self._interval_ns > 0:
             limit_ns = max(self.lost_s * NS_PER_S, _SLOW_STREAM * self._interval_ns)
-            self._remove(np.flatnonzero(captured_ns - self._rows["seen_ns"] > limit_ns), captured_ns)
+            self._remove((captured_ns - self._rows["seen_ns"] > limit_ns).nonzero()[0], captured_ns)
 
     def _correct(self, matches: Matches, found: Found, captured_ns: int) -> None:
         at, cols, rows = matches.rows, matches.cols, self._rows
@@ -203,22 +203,22 @@ class BaseTracker(ABC):
         )
         rows["observed"][at] = xyxy
         rows["seen_ns"][at] = captured_ns
-        score = found.score[cols]
+        score = found.score.take(cols)
         rows["score"][at] = score
         rows["score_sum"][at] += score
         rows["hits"][at] += 1
-        rows["class_id"][at] = found.class_id[cols]
-        rows["detection"][at] = found.source_row[cols]
+        rows["class_id"][at] = found.class_id.take(cols)
+        rows["detection"][at] = found.source_row.take(cols)
 
     def _rename_confirmed(self, captured_ns: int) -> None:
         """Move detected tracks to `CONFIRMED`; those that are so for the first time get their number."""
         rows = self._rows
         detected = rows["detection"] != NO_DETECTION
-        resumed = np.flatnonzero(detected & (rows["state"] == LOST))
+        resumed = (detected & (rows["state"] == LOST)).nonzero()[0]
         if len(resumed):
             rows["state"][resumed] = CONFIRMED
             self._log.add("resumed", captured_ns, rows.take(resumed))
-        new = np.flatnonzero(detected & (rows["state"] == TENTATIVE) & self._proven(rows))
+        new = (detected & (rows["state"] == TENTATIVE) & self._proven(rows)).nonzero()[0]
         if len(new):
             self._name(rows, new, captured_ns)
             self._rows = rows.take(np.argsort(rows["track_id"], kind="stable"))
@@ -232,7 +232,7 @@ class BaseTracker(ABC):
     def _retire(self, captured_ns: int) -> None:
         """Lose the tracks that were not detected, forget tentative ones at once and lost ones after `lost_s`."""
         rows = self._rows
-        unseen = np.flatnonzero(rows["detection"] == NO_DETECTION)
+        unseen = (rows["detection"] == NO_DETECTION).nonzero()[0]
         if not len(unseen):
             return
         state, unseen_s = rows["state"][unseen], (captured_ns - rows["seen_ns"][unseen]) / NS_PER_S

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from engine.tracking.base import BaseTracker, Matches, check_range
 from engine.tracking.kalman import MotionModel
 from engine.tracking.motion import CentreAreaRatio
@@ -74,10 +72,10 @@ class ByteTrack(BaseTracker):
     def _match(self, found: Found) -> Matches:
         rounds, state = self._rounds(found), self._rows["state"]
         overlap = rounds.pairs.iou
-        fused = overlap * found.score[rounds.pairs.col]
+        fused = overlap * found.score.take(rounds.pairs.col)
         confident = found.score >= self.high_score
         rounds.choose(fused - self.min_overlap, state != TENTATIVE, confident)
         rounds.choose(overlap - self.weak_overlap, state == CONFIRMED, ~confident)
         rounds.choose(fused - _MIN_TENTATIVE, state == TENTATIVE, confident)
-        births = np.flatnonzero(rounds.free_cols & confident & (found.score >= self.new_score))
+        births = (rounds.free_cols & confident & (found.score >= self.new_score)).nonzero()[0]
         return Matches(*rounds.chosen(), births)

@@ -87,8 +87,12 @@ def correct(mean: Array, cov: Array, measured: Array, noise: Array) -> tuple[Arr
     shrink = 1.0 / (value + noise)
     gain_value, gain_rate = value * shrink, cross * shrink
     error = measured - mean[:, :4]
-    new_mean = mean + np.concatenate((gain_value * error, gain_rate * error), axis=1)
-    new_cov = cov - np.concatenate((gain_value * value, gain_value * cross, gain_rate * cross), axis=1)
+    new_mean, new_cov = mean.copy(), cov.copy()
+    new_mean[:, :4] += gain_value * error
+    new_mean[:, 4:] += gain_rate * error
+    new_cov[:, :4] -= gain_value * value
+    new_cov[:, 4:8] -= gain_value * cross
+    new_cov[:, 8:] -= gain_rate * cross
     return new_mean, new_cov
 
 

@@ -13,10 +13,14 @@ _LEAST_PX = 1e-3
 
 
 def _positive_boxes(centre: Array, width: Array, height: Array) -> Array:
-    half = np.stack((width, height), axis=1)
-    np.maximum(half, _LEAST_PX, out=half)
+    boxes = np.empty((len(centre), 4))
+    half = boxes[:, 2:]
+    np.maximum(width, _LEAST_PX, out=half[:, 0])
+    np.maximum(height, _LEAST_PX, out=half[:, 1])
     half *= 0.5
-    return np.concatenate((centre - half, centre + half), axis=1)
+    np.subtract(centre, half, out=boxes[:, :2])
+    half += centre
+    return boxes
 
 
 def _centre_and_size(xyxy: Array) -> Array:

@@ -132,9 +132,9 @@ class SteadyTrack(ByteTrack):
         rows = self._rows
         stays: Mask = unseen_s <= self.coast_s
         settled = (rows["state"][unseen] == CONFIRMED) & (rows["hits"][unseen] >= _SETTLED_HITS)
-        unsure = np.flatnonzero(settled & ~stays & (unseen_s <= self.hidden_s))
+        unsure = (settled & ~stays & (unseen_s <= self.hidden_s)).nonzero()[0]
         if len(unsure):
-            seen = np.flatnonzero((rows["detection"] != NO_DETECTION) & (rows["state"] == CONFIRMED))
+            seen = ((rows["detection"] != NO_DETECTION) & (rows["state"] == CONFIRMED)).nonzero()[0]
             hidden = self._motion.decode(rows["mean"][unseen[unsure]])
             stays[unsure] = _covered(hidden, self._motion.decode(rows["mean"][seen])) >= self.hidden_share
         return stays

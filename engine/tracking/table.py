@@ -69,11 +69,11 @@ def usable(detections: Detections, min_score: float, limit: int) -> Found:
     xyxy = detections.xyxy.astype(np.float64)
     good = (np.abs(xyxy) < _LARGEST_PX).all(axis=1)
     good &= (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1]) & (detections.score >= min_score)
-    index = np.flatnonzero(good)
-    xyxy, score = xyxy.take(index, axis=0), detections.score[index]
+    index = good.nonzero()[0]
+    xyxy, score = xyxy.take(index, axis=0), detections.score.take(index)
     order = np.lexsort((xyxy @ _TIE_BREAK, -score))[:limit]
-    index = index[order]
-    return Found(xyxy.take(order, axis=0), score[order], detections.class_id[index], index)
+    index = index.take(order)
+    return Found(xyxy.take(order, axis=0), score.take(order), detections.class_id.take(index), index)
 
 
 def joined(rows: Rows, more: Rows) -> Rows:

@@ -144,6 +144,30 @@ def test_many_submissions_reuse_the_slots(backend: Backend) -> None:
         np.testing.assert_allclose(means, batch[..., ::-1].mean(axis=(1, 2)) / 255, atol=1e-4)
 
 
+@pytest.mark.parametrize("max_batch", [1, 3], ids=["of fixed size", "of open size"])
+def test_an_array_that_is_fed_again_is_read_again(make: Make, max_batch: int) -> None:
+    """Backends keep what they made for an array; not its pixels."""
+    backend = make(BackendOptions(image=ImageInput((SIDE, SIDE)), depth=1, max_batch=max_batch))
+    backend.open()
+    wide = np.empty((1, SIDE, 2 * SIDE, 3), np.uint8)
+    scattered, whole = wide[:, :, ::2], backend.empty((1, SIDE, SIDE, 3), np.uint8)
+    for seed in range(3):
+        for batch in (scattered, whole, images(10 + seed)):
+            batch[...] = images(seed)
+            _, means = finish(backend.submit({"images": batch}))
+            np.testing.assert_allclose(means, images(seed)[..., ::-1].mean(axis=(1, 2)) / 255, atol=1e-4)
+    backend.close()
+
+
+def test_a_refused_feed_takes_no_slot(backend: Backend) -> None:
+    for _ in range(backend.depth + 1):
+        with pytest.raises(ConfigError, match="the model takes"):
+            backend.submit({"images": np.zeros((1, SIDE, SIDE + 1, 3), np.uint8)})
+    batch = images(6)
+    _, means = finish(backend.submit({"images": batch}))
+    np.testing.assert_allclose(means, batch[..., ::-1].mean(axis=(1, 2)) / 255, atol=1e-4)
+
+
 def test_a_batch_gives_the_results_of_its_images(backend: Backend) -> None:
     batch = images(5, count=3)
     together = finish(backend.submit({"images": batch}))

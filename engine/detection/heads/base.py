@@ -102,12 +102,15 @@ def best_class(scores: NDArray[Any], score_threshold: float) -> tuple[NDArray[np
         Columns (K,), scores (K,), classes (K,).
     """
     best = scores.max(axis=0)
-    columns = np.flatnonzero(best > score_threshold)
-    return columns, best[columns], scores[:, columns].argmax(axis=0)
+    columns = (best > score_threshold).nonzero()[0]
+    return columns, best.take(columns), scores.take(columns, axis=1).argmax(axis=0)
 
 
 def candidates(xyxy: NDArray[Any], score: NDArray[Any], class_id: NDArray[Any], **extra: NDArray[Any]) -> Candidates:
     """Return the rows as `Candidates` of the right types."""
     return Candidates(
-        np.ascontiguousarray(xyxy, np.float32), score.astype(np.float32), class_id.astype(np.int32), extra
+        np.ascontiguousarray(xyxy, np.float32),
+        score.astype(np.float32, copy=False),
+        class_id.astype(np.int32, copy=False),
+        extra,
     )

@@ -46,17 +46,17 @@ class RawHead(Head):
         scores = output[4 : self._end]
         if not self._is_merged:
             return best_class(scores, score_threshold)
-        columns = np.flatnonzero(scores[0] > score_threshold)
-        return columns, scores[0, columns], scores[1, columns]
+        columns = (scores[0] > score_threshold).nonzero()[0]
+        return columns, scores[0].take(columns), scores[1].take(columns)
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
         output = outputs[0][row]
         columns, score, class_id = self.best(output, score_threshold)
-        xyxy = xyxy_from_cxcywh(output[:4, columns].T.astype(np.float32, copy=False))
+        xyxy = xyxy_from_cxcywh(output[:4].take(columns, axis=1).T.astype(np.float32, copy=False))
         if self._end is None or self._end == len(output):
             return candidates(xyxy, score, class_id)
-        return candidates(xyxy, score, class_id, rest=output[self._end :, columns].T.astype(np.float32))
+        return candidates(xyxy, score, class_id, rest=output[self._end :].take(columns, axis=1).T.astype(np.float32))
 
 
 class EndToEndHead(NmsFreeHead):
