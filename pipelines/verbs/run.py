@@ -103,6 +103,7 @@ def bench(
     model: Annotated[str | None, typer.Option(help="Model file or folder")] = None,
     backend: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often; the median counts, for a machine in use")] = 1,
     stage: Annotated[list[str] | None, typer.Option(help="Only time preprocess, infer, decode or nms")] = None,
     faults: Annotated[bool, typer.Option("--faults", help="Play faults of cameras instead (source checkout)")] = False,
     only: Annotated[str, typer.Option(help="With --faults: those whose name contains this")] = "",
@@ -131,7 +132,10 @@ def bench(
         else [{"uri": str(demo_clip())}],
     }
     loaded = load_config(config, {key: value for key, value in overrides.items() if value is not None}, setting or [])
-    figures = benchmark_stages(loaded, tuple(stage)) if stage else benchmark(loaded, progress=console.say)
+    if stage:
+        figures = benchmark_stages(loaded, tuple(stage))
+    else:
+        figures = benchmark(loaded, rounds=rounds, progress=console.say)
     if as_json:
         console.result_json(figures)
         return

@@ -240,6 +240,15 @@ def test_bench_measures_the_pipeline_beside_the_bare_backend() -> None:
     assert figures["ratio"] == pytest.approx(figures["pipeline_fps"] / figures["raw_fps"], rel=0.01)
 
 
+def test_bench_of_several_rounds_takes_the_median() -> None:
+    figures = summary_of(framewire("bench", "--source", SYNTHETIC, "--rounds", "3", "--json"))
+    raw, runs = figures["raw_fps_runs"], figures["pipeline_fps_runs"]
+    assert (len(raw), len(runs)) == (4, 3)
+    ratios = [run / ((before + after) / 2) for run, before, after in zip(runs, raw, raw[1:], strict=False)]
+    assert figures["ratios"] == pytest.approx(ratios, rel=0.01)
+    assert figures["ratio"] == sorted(figures["ratios"])[1]
+
+
 @pytest.mark.parametrize("verb", ["", "run", "demo", "subscribe", "check", "doctor", "inspect", "bench"])
 def test_every_verb_has_help(verb: str) -> None:
     done = framewire(*([verb] if verb else []), "--help")
