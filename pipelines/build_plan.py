@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.backends.files import ModelFile, read_model_file
 from engine.backends.plan import PlanFile
 from engine.backends.plan_build import BuildOptions, Prepare, Report, build_plan, parse_batch
 from engine.backends.plan_cache import cache_for
+from engine.backends.plan_model import usual_precision
 from engine.backends.plan_precision import PRECISIONS
 from engine.backends.tensorrt_api import LIBRARIES, Library
-from engine.detection.model import ModelFacts, inspect_model
+from engine.detection.model import image_size, inspect_model
 from engine.errors import ConfigError
 from pipelines.plan_gate import allowed_loss, check_loss, images_id, prepare_int8
 
@@ -24,7 +27,7 @@ class BuildRequest:
     Attributes:
         model: an ONNX file.
         output: the plan file to write; None puts it into the cache.
-        precision: `fp16`, `fp32` or `int8`.
+        precision: `fp16`, `fp32` or `int8`; None is FP16, or as it is for a model that is quantised already.
         batch: `N`, `MIN:MAX` or `MIN:FAVOURITE:MAX`.
         size: rows and columns, for models that leave them open.
         workspace_mib: GPU memory for building.
@@ -34,11 +37,12 @@ class BuildRequest:
         library: `tensorrt`, `tensorrt_rtx`, or None for the installed one.
         cache_dir: folder of plans; None is the model's own, or the user's where that cannot be written.
         labels: of the pictures, YOLO text files or COCO JSON; None compares the boxes with FP32's.
+        given: what else the file does not tell, as for `inspect_model`; only `int8` needs to know.
     """
 
     model: str
     output: str | None = None
-    precision: str = "fp16"
+    precision: str | None = None
     batch: str = "1"
     size: int | tuple[int, int] | None = None
     workspace_mib: int | None = None
@@ -48,6 +52,7 @@ class BuildRequest:
     library: str | None = None
     cache_dir: str | None = None
     labels: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +90,28 @@ def build(request: BuildRequest, report: Report | None = None) -> BuildResult:
         MissingDependencyError: no TensorRT.
     """
     started_ns = time.monotonic_ns()
-    facts = inspect_model(request.model, size=request.size)
-    options = _options(request, facts)
+    file = read_model_file(request.model)
+    options = _options(request, file)
     library = _library(request.library)
-    prepare = _prepare(request, facts)
+    prepare = _prepare(request) if options.precision == "int8" else None
     if request.output is not None:
-        plan = build_plan(facts.path, Path(request.output), options, library=library, prepare=prepare, report=report)
+        plan = build_plan(file.path, Path(request.output), options, library=library, prepare=prepare, report=report)
         reason = "built now, as asked for"
     else:
-        cache = cache_for(facts.path, Path(request.cache_dir) if request.cache_dir else None)
-        plan, reason = cache.get_or_build(facts.path, options, library=library, prepare=prepare, report=report)
+        cache = cache_for(file.path, Path(request.cache_dir) if request.cache_dir else None)
+        plan, reason = cache.get_or_build(file.path, options, library=library, prepare=prepare, report=report)
         _check_again(plan, request)
     return BuildResult(plan, reason, (time.monotonic_ns() - started_ns) / 1e9)
 
 
-def _options(request: BuildRequest, facts: ModelFacts) -> BuildOptions:
-    if request.precision not in PRECISIONS:
-        raise ConfigError(f'precision "{request.precision}": expected {", ".join(PRECISIONS)}')
+def _options(request: BuildRequest, file: ModelFile) -> BuildOptions:
+    precision = request.precision or usual_precision(file)
+    if precision not in PRECISIONS:
+        raise ConfigError(f'precision "{precision}": expected {", ".join(PRECISIONS)}')
     return BuildOptions(
-        precision=request.precision,
+        precision=precision,
         batch=parse_batch(request.batch),
-        size_hw=facts.size_hw,
+        size_hw=image_size(file, request.size),
         workspace_mib=request.workspace_mib,
         dla_core=request.dla,
         calibration_id=_calibration_id(request),
@@ -127,13 +133,12 @@ def _check_again(plan: PlanFile, request: BuildRequest) -> None:
     check_loss(plan.path.name, accuracy.get("loss", 0.0), allowed, f"accepted before with {numbers}")
 
 
-def _prepare(request: BuildRequest, facts: ModelFacts) -> Prepare | None:
-    if request.precision != "int8":
-        return None
+def _prepare(request: BuildRequest) -> Prepare:
     if request.images is None:
         raise ConfigError("INT8 needs pictures like those the model will see: --images FOLDER, 200 or so")
+    facts = inspect_model(request.model, **{**request.given, "size": request.size})
     images, labels = Path(request.images), Path(request.labels) if request.labels else None
-    return lambda: prepare_int8(facts, images, request.max_loss, labels)
+    return lambda: prepare_int8(facts, images, request.max_loss, labels, request.given)
 
 
 def _library(name: str | None) -> Library | None:

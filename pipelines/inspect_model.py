@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from engine.backends.select import BACKENDS, unusable_reason
 from engine.detection.classify import inspect_classifier
 from engine.detection.model import inspect_model
 from engine.errors import ModelError
-from pipelines.build import model_path
+from pipelines.build import NOT_OF_CLASSIFIERS, model_path
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def describe(model: str) -> dict[str, Any]:
+def describe(model: str, given: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
     """Return tensors, head, classes, precision and usable backends of a model file.
 
     Args:
         model: file or folder, or `demo`.
+        given: what the file does not tell, as for `engine.detection.model.inspect_model`.
 
     Raises:
         ModelError: it is broken, or no detector of a known kind.
     """
     try:
-        facts = inspect_model(model_path(model))
+        facts = inspect_model(model_path(model), **given)
     except ModelError as error:
-        return _classifier(model, error)
+        return _classifier(model, given, error)
     file = facts.file
     reasons = {name: unusable_reason(name) for name in BACKENDS}
     return {
@@ -44,10 +49,12 @@ def describe(model: str) -> dict[str, Any]:
     }
 
 
-def _classifier(model: str, refusal: ModelError) -> dict[str, Any]:
+def _classifier(model: str, given: Mapping[str, Any], refusal: ModelError) -> dict[str, Any]:
     """Return the facts of a classification model, or raise why it is no detector."""
+    if not given.keys().isdisjoint(NOT_OF_CLASSIFIERS):
+        raise refusal
     try:
-        facts = inspect_classifier(model_path(model))
+        facts = inspect_classifier(model_path(model), **given)
     except ModelError:
         raise refusal from None
     file = facts.file

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -32,6 +33,7 @@ from engine.protocols import Detector
 from pipelines.evaluate_detect import EVAL_IOU, EVAL_SCORE, score_detector
 from pipelines.labels import Truth, find_images, read_truth
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 MATCH_IOU = 0.5
 SCORE = 0.25
 MIN_IMAGES = 20
@@ -139,7 +141,11 @@ def matches(first: Detections, second: Detections) -> int:
 
 
 def prepare_int8(
-    facts: ModelFacts, images: Path, max_loss: float | None = None, labels: Path | None = None
+    facts: ModelFacts,
+    images: Path,
+    max_loss: float | None = None,
+    labels: Path | None = None,
+    given: Mapping[str, Any] = NOTHING,
 ) -> Prepared:
     """Return the INT8 form of a model, calibrated on half of the images and accepted on the other half.
 
@@ -148,6 +154,7 @@ def prepare_int8(
         images: folder of pictures like those that the model will see.
         max_loss: share of the boxes, or with labels of the average precision, that may be lost; None is the default.
         labels: of the pictures: a folder of YOLO text files or a COCO JSON file; None compares boxes with FP32's.
+        given: what was told to `inspect_model` beside the file.
 
     Raises:
         ModelError: INT8 loses more; the message has the numbers.
@@ -160,7 +167,7 @@ def prepare_int8(
     truth = None if labels is None else _truth_of(held_out, images, labels, facts)
     batches = calibration_batches(facts, files[::2][:MAX_CALIBRATION])
     content, _counts = with_precision(facts.path, "int8", batches)
-    found = _gate(facts, content, held_out, truth)
+    found = _gate(facts, content, held_out, truth, given)
     accuracy = {name: round(value, 4) for name, value in found.figures().items()} | {"loss": round(found.loss, 4)}
     allowed = allowed_loss(max_loss, labels is not None)
     check_loss(facts.name, found.loss, allowed, str(found))
@@ -212,7 +219,13 @@ def calibration_batches(facts: ModelFacts, images: Sequence[Path]) -> Iterator[N
         yield np.repeat(batch, facts.batch or 1, axis=0)
 
 
-def _gate(facts: ModelFacts, content: bytes, images: Sequence[Path], truth: Sequence[Truth] | None) -> Measure:
+def _gate(
+    facts: ModelFacts,
+    content: bytes,
+    images: Sequence[Path],
+    truth: Sequence[Truth] | None,
+    given: Mapping[str, Any],
+) -> Measure:
     """Return how far the quantised model is as good as the original, both run by ONNX Runtime."""
     score, iou = (SCORE, None) if truth is None else (EVAL_SCORE, EVAL_IOU)
     with tempfile.TemporaryDirectory(prefix="framewire-int8-") as folder:
@@ -222,7 +235,11 @@ def _gate(facts: ModelFacts, content: bytes, images: Sequence[Path], truth: Sequ
             reference, quantised = (
                 open_detectors.enter_context(
                     load_detector(
-                        path, backend="onnxruntime", score_threshold=score, iou_threshold=iou, size=facts.size_hw
+                        path,
+                        backend="onnxruntime",
+                        score_threshold=score,
+                        iou_threshold=iou,
+                        **{**given, "size": facts.size_hw},
                     )
                 )
                 for path in (facts.path, candidate)

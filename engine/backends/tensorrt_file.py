@@ -51,13 +51,13 @@ class MissingPlan:
     @property
     def command(self) -> str:
         """The command that builds it."""
-        words = ["framewire", "build", str(self.model)]
-        if self.options.precision != "fp16":
+        words, file = ["framewire", "build", str(self.model)], read_model_file(self.model)
+        if self.options.precision != usual_precision(file):
             words += ["--precision", self.options.precision]
         if self.options.batch != (1, 1, 1):
             words += ["--batch", ":".join(map(str, self.options.batch))]
         size = self.options.size_hw
-        if size is not None and size[0] == size[1] and None in read_model_file(self.model).inputs[0].shape[1:]:
+        if size is not None and size[0] == size[1] and None in file.inputs[0].shape[1:]:
             words += ["--imgsz", str(size[0])]
         if self.folder != cache_for(self.model).folder:
             words += ["--cache-dir", str(self.folder)]

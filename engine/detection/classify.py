@@ -21,11 +21,10 @@ from engine.backends.files import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
 from engine.detection import metadata as facts
 from engine.detection.heads.family import BYTE, IMAGENET_MEAN, IMAGENET_STD, ZERO, Color
-from engine.detection.model import frame_size, triple
+from engine.detection.model import CLASSIFIER_SIZE, frame_size, triple
 from engine.errors import ConfigError, ModelError
 
 Image = NDArray[np.uint8]
-DEFAULT_SIZE = 224
 TOP = 5
 
 
@@ -89,7 +88,7 @@ def _inspect(
     if len(first.shape) != 4 or 3 not in (first.shape[1], first.shape[3]):
         raise ModelError(f"input {first}: expected images, (b, 3, h, w) or (b, h, w, 3)")
     channels: Literal["nchw", "nhwc"] = "nchw" if first.shape[1] == 3 else "nhwc"
-    size_hw = frame_size(first, channels, size, facts.image_size(metadata), DEFAULT_SIZE)
+    size_hw = frame_size(first, channels, size, facts.image_size(metadata), CLASSIFIER_SIZE)
     given = tuple(names) if names else facts.class_names(metadata)
     if given is not None and len(given) != output.shape[1]:
         raise ModelError(f"{len(given)} class names for {output.shape[1]} classes: give one name per class")

@@ -21,6 +21,7 @@ from engine.detection.letterbox import Anchor
 from engine.errors import ConfigError, ModelError
 
 DEFAULT_SIZE = 640
+CLASSIFIER_SIZE = 224
 CLASSIFY_TASKS = ("classify", "classification")
 
 
@@ -105,6 +106,26 @@ def inspect_model(
         raise type(error)(f"{file.path}: {error}") from error
 
 
+def image_size(file: ModelFile, size: int | tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return rows and columns of the images that a model takes, also one whose head is not known.
+
+    Args:
+        file: from `read_model_file`.
+        size: rows and columns (one number for a square), for models that leave them open.
+
+    Raises:
+        ModelError: it does not take images.
+        ConfigError: a size that the model does not have.
+    """
+    metadata = facts.parse_metadata(file.metadata)
+    default = CLASSIFIER_SIZE if _is_classifier(file, facts.text_value(metadata, "task")) else DEFAULT_SIZE
+    try:
+        channels = _channel_layout(file.inputs[0])
+        return frame_size(file.inputs[0], channels, size, facts.image_size(metadata), default)
+    except (ModelError, ConfigError) as error:
+        raise type(error)(f"{file.path}: {error}") from error
+
+
 def _facts(
     file: ModelFile,
     size: int | tuple[int, int] | None,
@@ -149,9 +170,13 @@ def triple(values: Sequence[float] | None, name: str) -> tuple[float, float, flo
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def _refuse_classifier(file: ModelFile, task: str) -> None:
+def _is_classifier(file: ModelFile, task: str) -> bool:
     shapes = [spec.shape for spec in file.outputs]
-    if task in CLASSIFY_TASKS or (len(shapes) == 1 and len(shapes[0]) == 2 and not task):
+    return task in CLASSIFY_TASKS or (len(shapes) == 1 and len(shapes[0]) == 2 and not task)
+
+
+def _refuse_classifier(file: ModelFile, task: str) -> None:
+    if _is_classifier(file, task):
         found = f'task "{task}"' if task else "no boxes"
         raise ModelError(
             f"a classification model ({found}, output {file.outputs[0]}) cannot detect objects: give a detection model"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipelines import console
-from pipelines.verbs.options import Json
+from pipelines.verbs.options import Json, ModelSettings, told_of_model
 
 
 def doctor(as_json: Json = False) -> None:
@@ -46,19 +46,22 @@ def discover(
 
 def inspect(
     model: Annotated[str, typer.Argument(help="Model file or folder; demo: the embedded one")],
+    setting: ModelSettings = None,
     as_json: Json = False,
 ) -> None:
     """Print what a model file holds: tensors, head, classes, precision."""
     from pipelines.inspect_model import describe
 
-    facts = describe(model)
+    facts = describe(model, told_of_model(setting))
     console.show(facts, as_json=as_json)
 
 
 def build(
     model: Annotated[str, typer.Argument(help="ONNX file")],
     out: Annotated[str | None, typer.Option(help="Plan file to write; the cache by default")] = None,
-    precision: Annotated[str, typer.Option(help="fp16, fp32 or int8 (behind an accuracy gate)")] = "fp16",
+    precision: Annotated[
+        str | None, typer.Option(help="fp16, fp32 or int8 (behind an accuracy gate); fp16 where the model allows it")
+    ] = None,
     batch: Annotated[str, typer.Option(help="N, MIN:MAX or MIN:FAVOURITE:MAX")] = "1",
     imgsz: Annotated[int | None, typer.Option(help="Rows and columns, for models that leave them open")] = None,
     workspace: Annotated[int | None, typer.Option(help="MiB of GPU memory for building")] = None,
@@ -68,18 +71,21 @@ def build(
     max_loss: Annotated[float | None, typer.Option(help="Share of the boxes, or of the mAP, int8 may lose")] = None,
     library: Annotated[str | None, typer.Option(help="tensorrt or tensorrt_rtx; the installed one by default")] = None,
     cache_dir: Annotated[str | None, typer.Option(help="Folder of plans; beside the model by default")] = None,
+    setting: ModelSettings = None,
     as_json: Json = False,
 ) -> None:
     """Build a TensorRT plan from an ONNX file, or find it in the cache."""
     from pipelines.build_plan import BuildRequest
     from pipelines.build_plan import build as build_plan
 
+    given = told_of_model(setting)
+    side = given.pop("size", None)
     request = BuildRequest(
         model,
         out,
         precision,
         batch,
-        imgsz,
+        imgsz or side,
         workspace,
         dla,
         images,
@@ -87,6 +93,7 @@ def build(
         cache_dir=cache_dir,
         labels=labels,
         max_loss=max_loss,
+        given=given,
     )
     built = build_plan(request, lambda share, what: console.say(f"{share:.0%} {what}")).as_dict()
     console.show(built, as_json=as_json)

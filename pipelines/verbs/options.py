@@ -6,8 +6,31 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.errors import ConfigError
+
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable line, the last on stdout")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Any key: detector.iou_threshold=0.5")]
+
+
+ModelSettings = Annotated[list[str] | None, typer.Option("--set", help="What the file does not tell: head=yolov5")]
+TOLD = ("size", "names", "head", "color", "mean", "std", "letterbox")
+"""Keys of `detector:` that say how a model's file is to be read."""
+
+
+def told_of_model(settings: list[str] | None) -> dict[str, Any]:
+    """Return the checked keys of `detector:` that were given, as arguments of `inspect_model`.
+
+    Raises:
+        ConfigError: an unknown key, or one that says nothing of the file.
+    """
+    from pipelines.config_file import load_config
+
+    config = load_config(None, {}, [f"detector.{text}" for text in settings or []])
+    options = config.detector.model_dump(exclude_unset=True)
+    foreign = options.keys() - set(TOLD)
+    if foreign:
+        raise ConfigError(f"--set {min(foreign)}: expected what says how the file is read: {', '.join(TOLD)}")
+    return options
 
 
 def named_source(text: str) -> dict[str, str]:

@@ -7,8 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from engine.backends.files import read_model_file
 from engine.data import Frame
 from engine.detection.load import class_ids, load_detector
+from engine.detection.model import image_size
 from engine.errors import ConfigError, ModelError
 from tests.onnx_models import save_constant_model, save_model
 
@@ -117,3 +119,29 @@ def test_what_the_file_does_not_say_can_be_given(model: Path) -> None:
     assert (facts.image.color, facts.image.mean, facts.image.std) == ("bgr", (1, 2, 3), (4, 5, 6))
     assert facts.family.anchor == "stretch"
     assert facts.class_names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("output", "side", "size", "expected"),
+    [
+        pytest.param((3, 84), 64, None, (64, 64), id="head that nobody knows"),
+        pytest.param((3, 84), "open", None, (640, 640), id="the same with open sides"),
+        pytest.param((3, 84), "open", (96, 128), (96, 128), id="as asked for"),
+        pytest.param((10,), "open", None, (224, 224), id="classifier"),
+    ],
+)
+def test_the_size_of_images_is_known_of_any_model(
+    tmp_path: Path,
+    output: tuple[int, ...],
+    side: int,
+    size: tuple[int, int] | None,
+    expected: tuple[int, int],
+) -> None:
+    model = save_constant_model(tmp_path / "m.onnx", [np.zeros(output, np.float32)], side)
+    assert image_size(read_model_file(model), size) == expected
+
+
+def test_a_size_that_a_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    model = save_constant_model(tmp_path / "m.onnx", [np.zeros((3, 84), np.float32)], 64)
+    with pytest.raises(ConfigError, match=r"m\.onnx: size 96 x 96: the model was exported for 64 x 64 only"):
+        image_size(read_model_file(model), 96)

@@ -227,9 +227,12 @@ def test_a_plan_is_built_once_and_found_again(tmp_path: Path):
 @needs_rtx
 @pytest.mark.parametrize("folder", [None, "plans and more"], ids=["beside the model", "another folder"])
 @pytest.mark.parametrize("side", [64, "open"], ids=str)
-def test_the_command_that_a_missing_plan_names_builds_it(tmp_path: Path, folder: str | None, side: int | str):
+@pytest.mark.parametrize("rows", [7, 3], ids=["known head", "head that nobody knows"])
+def test_the_command_that_a_missing_plan_names_builds_it(
+    tmp_path: Path, folder: str | None, side: int | str, rows: int
+):
     names = {"names": "{0: 'a', 1: 'b', 2: 'c'}"}
-    head = np.zeros((7, 84), np.float32)
+    head = np.zeros((rows, 84), np.float32)
     model = save_constant_model(tmp_path / "m.onnx", [head], side, names)  # type: ignore[arg-type]
     image = ImageInput((64, 64))
     place = tmp_path / folder if folder else None

@@ -7,12 +7,14 @@ import stat
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.assets import demo_model
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from pipelines.verbs.score import _detector_options
+from tests.onnx_models import save_constant_model
 from tests.pipelines.test_cli import SYNTHETIC, framewire, start, summary_of
 
 
@@ -121,6 +123,21 @@ def test_bridge_writes_lines_and_tables(tmp_path: Path, free_port: int) -> None:
 def test_keys_of_a_scored_model_become_arguments(settings: list[str], options: dict[str, object]) -> None:
     assert _detector_options(settings) == options
     load_detector(demo_model(), backend="onnxruntime", **options)  # type: ignore[arg-type]
+
+
+def test_inspect_takes_what_the_file_does_not_tell(tmp_path: Path) -> None:
+    model = save_constant_model(tmp_path / "m.onnx", [np.zeros((84, 8), np.float32)], 64)
+    assert summary_of(framewire("inspect", str(model), "--json"))["head"] == "yolox"
+    told = ["--set", "head=yolox_decoded", "--set", "names=[a, b, c]"]
+    facts = summary_of(framewire("inspect", str(model), *told, "--json"))
+    assert (facts["head"], facts["class_names"]) == ("yolox_decoded", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("verb", ["inspect", "build"])
+def test_a_key_that_says_nothing_of_the_file_is_refused(verb: str) -> None:
+    done = framewire(verb, "demo", "--set", "iou_threshold=0.5")
+    assert done.returncode == 2
+    assert "--set iou_threshold: expected what says how the file is read: size, names, head" in done.stderr
 
 
 def test_scoring_does_not_start_before_its_plan_is_built() -> None:
