@@ -9,11 +9,11 @@ from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
 from engine.sources.base import SourceBase
-from engine.sources.bgr import BgrImages
+from engine.sources.convert import BgrConverter
 from engine.sources.decode import Missed, Picture, Target
 from engine.sources.explain import explain, video_errors
 from engine.sources.ladder import OpenVideo, open_video
-from engine.sources.pixels import upright
+from engine.sources.pixels import image_from_frame
 from engine.sources.uri import redact
 
 logger = logging.getLogger(__name__)
@@ -52,15 +52,14 @@ class FileSource(SourceBase):
         return reader
 
     def _read(self, reader: OpenVideo) -> Iterator[Frame]:
-        images = BgrImages()
+        convert = BgrConverter()
         damaged = 0
         for item in reader.pictures():
             if isinstance(item, Missed):
                 damaged += item.count
                 self._lose(item.count, "corrupt")
             elif isinstance(item, Picture):
-                image = images.image(item.frame)
-                yield self._frame(upright(image, item.frame.rotation), item.stamp)
+                yield self._frame(image_from_frame(item.frame, convert), item.stamp)
             if self._interrupted.is_set():
                 return
         self._finish(reader, damaged)

@@ -7,6 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.sources.convert import BgrConverter
+
+
+def image_from_frame(frame: Any, convert: BgrConverter) -> NDArray[np.uint8]:
+    """Return an `av.VideoFrame` as a (H, W, 3) BGR array of its own, turned as its display matrix asks."""
+    return upright(image_from_packed(convert.packed(frame)), frame.rotation)
+
 
 def image_from_packed(frame: Any) -> NDArray[np.uint8]:
     """Return the (H, W, 3) array of a bgr24 `av.VideoFrame`, without a copy where its rows are not padded."""

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from engine.sources.arrivals import Stamp
-from engine.sources.bgr import BgrImages
 from engine.sources.child import Child
+from engine.sources.convert import BgrConverter
 from engine.sources.decode import Missed, Target
 from engine.sources.events import Arrived, Event, Finished, Lost, Opened
 from engine.sources.explain import explain, video_errors
 from engine.sources.ladder import open_video
-from engine.sources.pixels import upright
+from engine.sources.pixels import image_from_frame, upright
 from engine.sources.reader_process import FRAME, STOP, TAKEN, finish, knock
 from engine.sources.ring import Ring, Taken, anonymous_file
 
@@ -217,13 +217,12 @@ class ThreadReader:
             return
         try:
             yield Opened(reader.facts)
-            images = BgrImages()
+            convert = BgrConverter()
             for item in reader.pictures():
                 if isinstance(item, Missed):
                     yield Lost(item.count, item.cause)
                     continue
-                image = images.image(item.frame)
-                yield Arrived(upright(image, item.frame.rotation), item.stamp)
+                yield Arrived(image_from_frame(item.frame, convert), item.stamp)
             yield Finished(**_renamed(finish(reader, self._target)))
         finally:
             reader.close()

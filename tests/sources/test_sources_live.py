@@ -32,7 +32,7 @@ from engine.sources.open import open_source
 from engine.sources.options import SourceOptions
 from engine.sources.stream import target_from_uri
 from engine.sources.synthetic import number_in_image
-from tests.media import Recorder, encode_clip, file_server, mjpeg_camera, numbered_images
+from tests.media import Recorder, encode_clip, file_server, mjpeg_camera, numbered_images, rotate_mp4
 
 
 @dataclass(frozen=True)
@@ -481,6 +481,26 @@ def test_a_file_on_a_server_is_read_whole_and_in_order(tmp_path: Path) -> None:
         assert [number_in_image(frame.image) for frame in source] == list(range(50))
         with pytest.raises(SourceError, match="404"):
             list(open_source(f"{base}/other.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "rotation"),
+    [
+        pytest.param((320, 240), 0, id="plain"),
+        pytest.param((322, 242), 0, id="padded rows"),
+        pytest.param((322, 242), 90, id="turned"),
+    ],
+)
+def test_both_readers_give_the_pictures_of_the_file(tmp_path: Path, size_wh: tuple[int, int], rotation: int) -> None:
+    clip = encode_clip(tmp_path / "clip.mp4", numbered_images(4, *size_wh))
+    if rotation:
+        rotate_mp4(clip, (0, 1, -1, 0))
+    of_file = [frame.image for frame in open_source(str(clip))]
+    assert of_file[0].shape == (*(size_wh if rotation else size_wh[::-1]), 3)
+    with file_server(tmp_path) as base:
+        for reader in ("process", "thread"):
+            images = [frame.image for frame in open_source(f"{base}/{clip.name}", reader=reader)]
+            np.testing.assert_array_equal(images, of_file)
 
 
 def test_hls_is_read_to_its_end(tmp_path: Path) -> None:
