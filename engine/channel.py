@@ -61,6 +61,7 @@ class Channel(Generic[T]):
         self._on_drop = on_drop
         self._items: deque[T] = deque()
         self._closed = False
+        self._is_draining = False
         self._changed = condition or threading.Condition()
 
     def __len__(self) -> int:
@@ -79,9 +80,8 @@ class Channel(Generic[T]):
         """
         lost: T | None = None
         with self._changed:
-            if len(self._items) >= self.capacity:
-                while self.overflow == "block" and len(self._items) > self.capacity // 2 and not self._closed:
-                    self._changed.wait()
+            while self.overflow == "block" and self._has_no_place() and not self._closed:
+                self._changed.wait()
             if self._closed:
                 raise ChannelClosedError("the channel is closed")
             full = len(self._items) >= self.capacity
@@ -93,6 +93,14 @@ class Channel(Generic[T]):
                 self._changed.notify_all()
         if full and self._on_drop is not None:
             self._on_drop(lost, "overflow")  # type: ignore[arg-type]
+
+    def _has_no_place(self) -> bool:
+        """Return whether who puts is to wait: from when it is full until half are taken, and then all who put wait."""
+        if len(self._items) >= self.capacity:
+            self._is_draining = True
+        elif len(self._items) <= self.capacity // 2:
+            self._is_draining = False
+        return self._is_draining
 
     def get(self, timeout_s: float | None = None) -> T:
         """Take the oldest item, waiting for one.

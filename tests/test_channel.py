@@ -82,6 +82,25 @@ def test_who_waits_goes_on_when_half_is_taken_and_then_fills_up() -> None:
     assert taken == list(range(8))
 
 
+def test_who_waits_is_not_passed_by_a_steady_stream() -> None:
+    channel: Channel[str] = Channel(4)
+    for _ in range(channel.capacity):
+        channel.put("frame")
+    waiting = threading.Thread(target=channel.put, args=("status",))
+    waiting.start()
+    waiting.join(0.2)
+    assert channel.get() == "frame"
+    stream = threading.Thread(target=channel.put, args=("another frame",))
+    stream.start()
+    stream.join(0.2)
+    assert len(channel) == channel.capacity - 1, "the place is not for who came later"
+    rest = [channel.get(WAIT_S) for _ in range(5)]
+    assert rest[:3] == ["frame"] * 3
+    assert sorted(rest[3:]) == ["another frame", "status"]
+    for thread in (waiting, stream):
+        thread.join(WAIT_S)
+
+
 def test_many_writers_lose_nothing_to_a_slow_reader() -> None:
     channel: Channel[int] = Channel(3)
     writers = [threading.Thread(target=lambda: [channel.put(item) for item in range(200)]) for _ in range(4)]
