@@ -67,9 +67,13 @@ def show_table(table: Table) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that takes steps done and steps in all; a bar with rate and time left on a terminal."""
+    """Yield a function that takes steps done and steps in all; a bar with rate and time left on a terminal.
+
+    Results that are printed meanwhile stand above the bar, or go where stdout was led to.
+    """
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
+    shown, above = stderr.is_terminal, sys.stdout.isatty()
+    with Progress(*columns, console=stderr, disable=not shown, redirect_stdout=above) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

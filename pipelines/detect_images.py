@@ -113,8 +113,8 @@ def detect_to_files(
     jsonl: str | Path | None = None,
     draw: Draw | None = None,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    """Detect on images, write what is asked for, and return one plain result per image.
+) -> Iterator[dict[str, Any]]:
+    """Detect on images, write what is asked for, and yield one plain result per image, each when it is done.
 
     Args:
         detector: opened and closed here.
@@ -129,20 +129,19 @@ def detect_to_files(
         SinkError: an output that cannot be written.
     """
     files = expand_images(paths)
-    results: list[dict[str, Any]] = []
     targets = _targets(files, Path(save)) if save is not None else []
     paint = draw if draw is not None or save is None else _overlay()
     if jsonl is not None:
         _write_text(Path(jsonl), "", "w")
     for index, result in enumerate(detect_images(detector, files)):
-        results.append(result.as_dict(detector.class_names))
+        found = result.as_dict(detector.class_names)
         if jsonl is not None:
-            _write_text(Path(jsonl), json.dumps(results[-1]) + "\n", "a")
+            _write_text(Path(jsonl), json.dumps(found) + "\n", "a")
         if targets and paint is not None:
             _write(targets[index], paint(result.frame, result.detections, detector.class_names))
         if progress is not None:
             progress(index + 1, len(files))
-    return results
+        yield found
 
 
 def _targets(files: Sequence[Path], folder: Path) -> list[Path]:

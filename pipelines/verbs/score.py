@@ -44,12 +44,12 @@ def detect(
     detector = tiled(config, build_detector(config, [SourceInfo("images", "images", is_live=False)]))
     with console.progress_bar("images") as progress:
         results = detect_to_files(detector, images, save=save, jsonl=jsonl, progress=progress)
-    if as_json:
-        console.result_json(results)
-        return
-    for result in results:
-        found = ", ".join(f"{o['class_name']} {o['score']:.2f}" for o in result["objects"]) or "nothing"
-        console.result(f"{result['image']} {result['width']}x{result['height']}: {found}")
+        if as_json:
+            console.result_json(list(results))
+            return
+        for result in results:
+            found = ", ".join(f"{o['class_name']} {o['score']:.2f}" for o in result["objects"]) or "nothing"
+            console.result(f"{result['image']} {result['width']}x{result['height']}: {found}")
 
 
 def track(

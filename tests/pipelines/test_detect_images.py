@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,13 +14,25 @@ from engine.data import Detections, Frame
 from engine.detection.classic import MotionDetector
 from engine.detection.load import load_detector
 from engine.errors import ConfigError, ModelError, SinkError
-from pipelines.detect_images import detect_to_files, expand_images
+from pipelines import detect_images
+from pipelines.detect_images import expand_images
 from pipelines.evaluate_detect import _detect_all, evaluate_detect, score
 from pipelines.labels import Truth
 
 
 def detector(**options: object):  # type: ignore[no-untyped-def]
     return load_detector(demo_model(), backend="onnxruntime", **options)  # type: ignore[arg-type]
+
+
+def detect_to_files(*args: Any, **options: Any) -> list[dict[str, Any]]:
+    return list(detect_images.detect_to_files(*args, **options))
+
+
+def test_results_come_one_by_one(tmp_path: Path) -> None:
+    images = [gray(tmp_path / name) for name in ("a.jpg", "b.jpg")]
+    results = detect_images.detect_to_files(MotionDetector(), images, jsonl=tmp_path / "out.jsonl")
+    assert next(results)["image"] == str(images[0])
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
 
 
 def test_each_image_gives_a_line_and_a_picture(data_dir: Path, tmp_path: Path) -> None:
