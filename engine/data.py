@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CapturedSource = Literal["arrival", "rtcp", "file"]
 NO_DETECTION = -1
+NO_IDENTITY = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -277,6 +278,8 @@ class Packet:
         is_detected: whether the detector ran on this frame; if not, all tracks are predictions, or held.
         is_held: nothing moved, so the detector did not run and the tracks are those of the frame before.
         events: what happened to tracks on this frame.
+        track_classes: (N, K, 2) float32, what the second stage knows of each track, also where it is predicted: class
+            id and probability, best first, NaN where it knows nothing; None without a second stage.
     """
 
     frame: Frame
@@ -291,6 +294,7 @@ class Packet:
     is_detected: bool = True
     is_held: bool = False
     events: tuple[TrackEvent, ...] = ()
+    track_classes: NDArray[np.float32] | None = None
 
 
 SourceState = Literal["connecting", "live", "stalled", "offline", "ended"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.channel import Channel
 from engine.clock import NS_PER_MS, Clock
-from engine.data import Detections, Frame, Packet, SourceStatus, Tracks
+from engine.data import NO_IDENTITY, Detections, Frame, Packet, SourceStatus, Tracks
 from engine.protocols import TrackClassifier, Tracker
 from engine.rules import NO_RULES, SourceRules
 from engine.stage import Stage
@@ -37,6 +38,7 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         self._rules = rules
         self._second_stage = second_stage
         self._classifiers: dict[str, TrackClassifier] = {}
+        self._unnamed = NO_IDENTITY
         self._inbox = inbox
         self._outbox = outbox
         self._on_lost = on_lost
@@ -92,9 +94,11 @@ class TrackStage(Stage["Detected | SourceStatus"]):
             tracks = Tracks(tracks.xyxy, tracks.score, tracks.class_id, tracks.track_id, tracks.age)
         events = tracker.events() if hasattr(tracker, "events") else ()
         item.stage_ms["track"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS
+        known: NDArray[np.float32] | None = None
         shown = Detections.empty() if found is None or item.is_held else found
         if self._second_stage is not None:
-            shown = self._classify(self._second_stage, frame, shown, tracks)
+            known = self._classes(self._second_stage, frame, tracks)
+            shown = _with_classes(shown, tracks, known)
             item.stage_ms["second"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS - item.stage_ms["track"]
         return Packet(
             frame,
@@ -105,6 +109,7 @@ class TrackStage(Stage["Detected | SourceStatus"]):
             is_detected=item.detections is not None,
             is_held=item.is_held,
             events=tuple(events),
+            track_classes=known,
         )
 
     def _detections(self, item: Detected) -> Detections | None:
@@ -118,22 +123,23 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         self._found[source_id] = found
         return found
 
-    def _classify(
-        self, second_stage: TrackClassifier, frame: Frame, detections: Detections, tracks: Tracks
-    ) -> Detections:
-        """Return the detections with a column `classes`: what the second stage knows of each one's track."""
+    def _classes(self, second_stage: TrackClassifier, frame: Frame, tracks: Tracks) -> NDArray[np.float32] | None:
+        """Return (N, K, 2) what the second stage knows of each track, NaN where nothing; None where of none."""
         source_id = frame.source_id
         if source_id not in self._classifiers:
             self._classifiers[source_id] = second_stage.clone()
+        if (tracks.track_id == NO_IDENTITY).any():  # without a tracker each row is an object of its own, seen once
+            ids = np.arange(self._unnamed - len(tracks), self._unnamed)
+            self._unnamed -= len(tracks)
+            tracks = Tracks(tracks.xyxy, tracks.score, tracks.class_id, ids, tracks.age, tracks.detection_index)
         known = self._classifiers[source_id].update(frame, tracks)
-        if not known or not len(detections):
-            return detections
-        column = np.full((len(detections), *next(iter(known.values())).shape), np.nan, np.float32)
-        for track_id, row in zip(tracks.track_id.tolist(), tracks.detection_index.tolist(), strict=True):
-            if row >= 0 and track_id in known:
-                column[row] = known[track_id]
-        extra = {**detections.extra, "classes": column}
-        return Detections(detections.xyxy, detections.score, detections.class_id, extra)
+        if not known:
+            return None
+        rows = np.full((len(tracks), *next(iter(known.values())).shape), np.nan, np.float32)
+        for row, track_id in enumerate(tracks.track_id.tolist()):
+            if track_id in known:
+                rows[row] = known[track_id]
+        return rows
 
     def close(self) -> None:
         """Free the second stage, and tell the publishing stage that nothing more comes."""
@@ -142,3 +148,14 @@ class TrackStage(Stage["Detected | SourceStatus"]):
                 self._second_stage.close()
         finally:
             self._outbox.close()
+
+
+def _with_classes(detections: Detections, tracks: Tracks, known: NDArray[np.float32] | None) -> Detections:
+    """Return the detections with a column `classes`: what the second stage knows of each one's track."""
+    if known is None or not len(detections):
+        return detections
+    column = np.full((len(detections), *known.shape[1:]), np.nan, np.float32)
+    seen = tracks.detection_index >= 0
+    column[tracks.detection_index[seen]] = known[seen]
+    extra = {**detections.extra, "classes": column}
+    return Detections(detections.xyxy, detections.score, detections.class_id, extra)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.data import Detections, Tracks
-
-NO_IDENTITY = -1
+from engine.data import NO_IDENTITY, Detections, Tracks
 
 
 class Untracked:

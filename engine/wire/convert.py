@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ def frame_message(packet: Packet) -> FrameMessage:
         height=frame.height,
         dropped=dict(packet.dropped),
         model=run.model,
-        objects=_objects(packet.tracks, packet.detections.extra, run),
+        objects=_objects(packet),
     )
 
 
@@ -158,8 +157,8 @@ def mask_from_rle(rle: Rle) -> NDArray[np.bool_]:
     return np.repeat(values, rle.counts).reshape((height, width), order="F")
 
 
-def _objects(tracks: Tracks, extra: Mapping[str, NDArray[Any]], run: Run) -> list[TrackedObject]:
-    names = run.class_names
+def _objects(packet: Packet) -> list[TrackedObject]:
+    tracks, names = packet.tracks, packet.run.class_names
     class_id = tracks.class_id.tolist()
     known = len(names)
     columns: list[list[Any]] = [
@@ -171,8 +170,8 @@ def _objects(tracks: Tracks, extra: Mapping[str, NDArray[Any]], run: Run) -> lis
         tracks.age.tolist(),
         (tracks.detection_index == NO_DETECTION).tolist(),
     ]
-    if extra:
-        columns += _extra_columns(tracks.detection_index.tolist(), extra, run.second_class_names or names)
+    if packet.detections.extra or packet.track_classes is not None:
+        columns += _extra_columns(packet)
     return list(map(TrackedObject, *columns))
 
 
@@ -201,8 +200,14 @@ def _rounded(values: NDArray[Any], decimals: int) -> list[Any]:
     return rounded
 
 
-def _extra_columns(index: list[int], extra: Mapping[str, NDArray[Any]], names: tuple[str, ...]) -> list[list[Any]]:
-    """Return the columns `mask`, `keypoints`, `xyxyxyxy`, `classes` by track, from those by detection."""
+def _extra_columns(packet: Packet) -> list[list[Any]]:
+    """Return the columns `mask`, `keypoints`, `xyxyxyxy`, `classes` by track, from those by detection.
+
+    The classes of the second stage are the track's own, and stay where its box is predicted.
+    """
+    extra = packet.detections.extra
+    index = packet.tracks.detection_index.tolist()
+    names = packet.run.second_class_names or packet.run.class_names
 
     def by_track(name: str, convert: Any) -> list[Any]:
         rows = extra.get(name)
@@ -220,9 +225,10 @@ def _extra_columns(index: list[int], extra: Mapping[str, NDArray[Any]], names: t
         pairs = ((int(c), round(float(s), SCORE_DECIMALS)) for c, s in np.asarray(row).reshape(-1, 2))
         return [ClassScore(c, names[c] if 0 <= c < len(names) else str(c), s) for c, s in pairs]
 
+    second = packet.track_classes
     return [
         by_track("mask", rle_from_mask),
         by_track("keypoints", points),
         by_track("xyxyxyxy", corners),
-        by_track("classes", classes),
+        by_track("classes", classes) if second is None else list(map(classes, second)),
     ]

@@ -46,7 +46,7 @@ class TrackedObject(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         mask: where the object is, for segmentation models.
         keypoints: [x, y, score] per keypoint, for pose models.
         xyxyxyxy: the four corners [x, y] of an oriented box.
-        classes: the most likely classes, best first.
+        classes: the most likely classes, best first; those of a second stage also where the box is predicted.
 
     The fields from `predicted` on are left out where they have their default.
     """
