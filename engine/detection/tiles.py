@@ -11,6 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,7 +155,7 @@ class PendingTiles:
 def merge(frame: Frame, places: Sequence[Tile], found: Sequence[Detections], iou_threshold: float) -> Detections:
     """Return the detections of all tiles as those of the frame, each object once.
 
-    Columns beside boxes are left out: masks and keypoints of tiles are not merged.
+    Keypoints, corners and masks are those of the tile whose box is kept.
     """
     tile = np.repeat(np.arange(len(found)), [len(one) for one in found])
     corner = np.array([place[:2] * 2 for place in places], np.float32).reshape(-1, 4)
@@ -170,7 +171,40 @@ def merge(frame: Frame, places: Sequence[Tile], found: Sequence[Detections], iou
             alive[row + 1 :] &= ~same[row, row + 1 :]
     kept = order[alive]
     kept = kept[np.argsort(-score[kept], kind="stable")]
-    return Detections(xyxy[kept], score[kept], class_id[kept])
+    extra = {
+        name: _points(column, kept, corner[tile[kept], :2])
+        for name in ("keypoints", "xyxyxyxy")
+        if (column := _column(found, name)) is not None
+    }
+    if all("mask" in one.extra for one in found):
+        extra["mask"] = _masks(frame, places, found, kept)
+    return Detections(xyxy[kept], score[kept], class_id[kept], extra)
+
+
+def _column(found: Sequence[Detections], name: str) -> NDArray[Any] | None:
+    """Return one column of the detections of all tiles; None where a tile has not got it."""
+    if not all(name in one.extra for one in found):
+        return None
+    return np.concatenate([one.extra[name] for one in found])
+
+
+def _points(column: NDArray[Any], kept: NDArray[np.intp], corner: NDArray[np.float32]) -> NDArray[Any]:
+    """Return the (K, points, 2 or more) kept rows in the frame's pixels; `corner` (K, 2) is that of each one's tile."""
+    moved = column[kept]
+    moved[..., :2] += corner[:, None]
+    return moved
+
+
+def _masks(
+    frame: Frame, places: Sequence[Tile], found: Sequence[Detections], kept: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """Return the kept masks of the tiles as (K, H, W) of the frame."""
+    masks = np.zeros((len(kept), frame.height, frame.width), np.bool_)
+    whose = [(place, mask) for place, one in zip(places, found, strict=True) for mask in one.extra["mask"]]
+    for out, row in zip(masks, kept.tolist(), strict=True):
+        (x1, y1, x2, y2), mask = whose[row]
+        out[y1:y2, x1:x2] = mask
+    return masks
 
 
 def _is_cut(xyxy: Boxes, place: NDArray[np.float32], frame: Frame) -> NDArray[np.bool_]:

@@ -64,6 +64,44 @@ def test_the_whole_frame_joins_the_halves_of_a_large_object() -> None:
     assert merged.xyxy.tolist() == [[40, 10, 140, 90]]
 
 
+def test_columns_of_a_task_move_with_their_box() -> None:
+    mask = np.zeros((2, 100, 100), bool)
+    mask[0, 20:30, 5:15], mask[1, 10:20, 2:4] = True, True
+    left = found((82, 10, 95, 30, 0.5, 0))
+    right = found((2, 20, 15, 30, 0.9, 3), (2, 10, 15, 30, 0.8, 0))
+    left_extra = {"keypoints": np.float32([[[90, 15, 0.5]]]), "xyxyxyxy": np.ones((1, 4, 2)), "mask": mask[:1]}
+    points = np.float32([[[7, 25, 0.9]], [[10, 15, 0.8]]])
+    right_extra = {"keypoints": points, "xyxyxyxy": np.zeros((2, 4, 2), np.float32), "mask": mask}
+    both = [
+        Detections(left.xyxy, left.score, left.class_id, left_extra),
+        Detections(right.xyxy, right.score, right.class_id, right_extra),
+    ]
+    merged = merge(FRAME, [LEFT, RIGHT], both, 0.5)
+    assert merged.score.tolist() == pytest.approx([0.9, 0.5])  # of two, the one that no border cuts
+    np.testing.assert_allclose(merged.extra["keypoints"], [[[87, 25, 0.9]], [[90, 15, 0.5]]], rtol=1e-6)
+    assert merged.extra["xyxyxyxy"][:, 0].tolist() == [[80, 0], [1, 1]]
+    assert points[0, 0, 0] == 7, "the tile's own array is left alone"
+    drawn = np.zeros((2, 100, 180), bool)
+    drawn[0, 20:30, 85:95], drawn[1, 20:30, 5:15] = True, True
+    np.testing.assert_array_equal(merged.extra["mask"], drawn)
+
+
+def test_keypoints_are_found_in_tiles(data_dir: Path) -> None:
+    model = data_dir / "models" / "yolov8n_pose_int8_openvino_model"
+    image = cv2.imread(str(data_dir / "images" / "assets" / "bus.jpg"))
+    frame = Frame(image, "a", 0, 0, 0)
+    tiled = TiledDetector(load_detector(model), (500, 700))
+    [people] = tiled.detect([frame])
+    tiled.close()
+    points = people.extra["keypoints"]
+    assert len(people) >= 3
+    sure = points[..., 2] > 0.8
+    low, high = people.xyxy[:, None, :2] - 30, people.xyxy[:, None, 2:] + 30
+    inside = ((points[..., :2] >= low) & (points[..., :2] <= high)).all(axis=2)
+    assert sure.sum() > 20
+    assert inside[sure].all()
+
+
 def test_nothing_found_is_nothing() -> None:
     assert len(merge(FRAME, [LEFT, RIGHT], [found(), found()], 0.5)) == 0
 
