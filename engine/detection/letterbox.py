@@ -1,7 +1,7 @@
 """Letterbox: an image scaled into the model's frame with its aspect kept, and the exact way back.
 
-The scale is `min(H / h, W / w)`, the size is rounded to whole pixels, the rest is filled with grey. Boxes go back by
-the scale that was really applied, which is the rounded one and can differ between the axes by less than a pixel.
+The scale is `min(H / h, W / w)`, the size is made whole pixels, the rest is filled with grey. Boxes go back by the
+scale that was really applied, which is that of the whole pixels and can differ between the axes by less than a pixel.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def fit(source_wh: tuple[int, int], target_wh: tuple[int, int], anchor: Anchor =
     Args:
         source_wh: size of the image.
         target_wh: size of the model's frame.
-        anchor: `center` (odd padding leaves the smaller half left and top, as Ultralytics does), `top_left`
-            (YOLOX), or `stretch` without padding (RT-DETR, NanoDet-Plus).
+        anchor: `center` (sizes are rounded, odd padding leaves the smaller half left and top, as Ultralytics does),
+            `top_left` (sizes are cut as YOLOX does, even where floating point leaves 720 * (416 / 720) below 416), or
+            `stretch` without padding (RT-DETR, NanoDet-Plus).
 
     Raises:
         ConfigError: an image without area.
@@ -66,7 +67,8 @@ def fit(source_wh: tuple[int, int], target_wh: tuple[int, int], anchor: Anchor =
     if anchor == "stretch":
         return Letterbox(source_wh, target_wh, target_wh, (0, 0))
     scale = min(target_wh[0] / width, target_wh[1] / height)
-    inner = max(1, min(target_wh[0], round(width * scale))), max(1, min(target_wh[1], round(height * scale)))
+    whole = int if anchor == "top_left" else round
+    inner = max(1, min(target_wh[0], whole(width * scale))), max(1, min(target_wh[1], whole(height * scale)))
     free = target_wh[0] - inner[0], target_wh[1] - inner[1]
     return Letterbox(source_wh, target_wh, inner, (free[0] // 2, free[1] // 2) if anchor == "center" else (0, 0))
 

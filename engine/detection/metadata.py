@@ -89,10 +89,9 @@ def class_names(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
     """
     value = metadata.get("names")
     if value is None or value == "":
-        labels = metadata.get("labels")  # OpenVINO's model_info: one text, spaces inside a name written as _
-        if not isinstance(labels, str) or not labels:
-            return None
-        value = [label.replace("_", " ") for label in labels.split()]
+        value = _listed_names(metadata)
+    if value is None:
+        return None
     if isinstance(value, Mapping):
         value = _by_number(value)
     if not isinstance(value, (list, tuple)) or not value:
@@ -100,6 +99,14 @@ def class_names(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
     if len(value) > MAX_CLASSES:
         raise ModelError(f'metadata "names" has {len(value)} entries: expected at most {MAX_CLASSES}')
     return tuple(_name(entry) for entry in value)
+
+
+def _listed_names(metadata: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of one text: OpenVINO's `labels`, or the `character` of RapidAI's copies of Paddle's models."""
+    labels, lines = metadata.get("labels"), metadata.get("character")
+    if isinstance(labels, str) and labels:
+        return [label.replace("_", " ") for label in labels.split()]  # spaces inside a name are written as _
+    return lines.splitlines() if isinstance(lines, str) and lines else None
 
 
 def _by_number(table: Mapping[Any, Any]) -> list[Any]:

@@ -143,16 +143,71 @@ def test_nanodet_plus_measures_from_the_corner_of_the_cell() -> None:
     assert family.anchor == "stretch"
 
 
-def test_the_last_cells_of_nanodet_plus_reach_beyond_416_pixels() -> None:
-    """416 is no multiple of 64: the coarsest grid has 7 x 7 cells."""
-    cells = [52 * 52, 26 * 26, 13 * 13, 7 * 7]
-    outputs = [np.zeros((1, count, columns), np.float32) for columns in (80, 32) for count in cells]
-    outputs[3][0, 7 * 6 + 6, 0] = 0.9  # corner at 384, 384
+FOUR_STRIDES = [52 * 52, 26 * 26, 13 * 13, 7 * 7]
+"""416 is no multiple of 64: the coarsest grid has 7 x 7 cells, the last of which reach beyond 416 pixels."""
+PADDLE_NAMES = [f"transpose_{index}.tmp_0" for index in range(8)]
+
+
+def four_strides(order: Sequence[int], names: Sequence[str] = ()) -> tuple[Layout, list[np.ndarray]]:
+    """One object in the last cell of the coarsest grid: corner at 384, 384, middle at 416, 416."""
+    outputs = [np.zeros((1, count, columns), np.float32) for columns in (10, 32) for count in FOUR_STRIDES]
+    outputs[3][0, 7 * 6 + 6, 0] = 0.9
     outputs[7][0, 7 * 6 + 6] = distances(2, 1, 0, 0)
-    layout = replace(layout_of(outputs), size_hw=(416, 416))
-    family = choose_family(layout)
-    assert family.name == "nanodet_plus"
-    assert_rows(family.build(layout).find(outputs, 0, 0.25), [(0, 0.9, [256, 320, 384, 384])])
+    ordered = [outputs[index] for index in order]
+    return replace(layout_of(ordered, names), size_hw=(416, 416)), ordered
+
+
+SCORES_FIRST = range(8)
+IN_TURN = [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+@pytest.mark.parametrize(
+    ("order", "names", "head", "family", "xyxy"),
+    [
+        pytest.param(IN_TURN, (), None, "nanodet_plus", [256, 320, 384, 384], id="in turn"),
+        pytest.param(SCORES_FIRST, (), "nanodet_plus", "nanodet_plus", [256, 320, 384, 384], id="named NanoDet-Plus"),
+        pytest.param(SCORES_FIRST, (), None, "picodet", [288, 352, 416, 416], id="scores before distances"),
+        pytest.param(IN_TURN, PADDLE_NAMES, None, "picodet", [288, 352, 416, 416], id="Paddle's names"),
+        pytest.param(IN_TURN, (), "picodet", "picodet", [288, 352, 416, 416], id="named PicoDet"),
+    ],
+)
+def test_picodet_measures_from_the_middle_of_the_cell_and_nanodet_plus_from_its_corner(
+    order: Sequence[int], names: Sequence[str], head: str | None, family: str, xyxy: list[float]
+) -> None:
+    layout, outputs = four_strides(order, names)
+    chosen = choose_family(layout, head)
+    assert chosen.name == family
+    assert_rows(chosen.build(layout).find(outputs, 0, 0.25), [(0, 0.9, xyxy)])
+
+
+def test_picodet_is_fed_rgb_of_imagenet() -> None:
+    family = choose_family(four_strides(SCORES_FIRST)[0])
+    assert (family.color, family.mean[0], family.std[0], family.anchor) == ("rgb", 123.675, 58.395, "stretch")
+
+
+@pytest.mark.parametrize("columns", [1, 2, 80])
+def test_an_output_of_one_stride_too_few_is_no_picodet(columns: int) -> None:
+    outputs = [np.zeros((1, count, size), np.float32) for size in (columns, 32) for count in FOUR_STRIDES[:3]]
+    layout = replace(layout_of(outputs, PADDLE_NAMES[:6]), size_hw=(416, 416))
+    assert choose_family(layout).name == "nanodet"
+    with pytest.raises(ModelError, match="head picodet wants four strides"):
+        choose_family(layout, "picodet")
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        pytest.param([(1, 896, 16), (1, 896, 1)], id="BlazeFace"),
+        pytest.param([(1, 4420, 2), (1, 4420, 4)], id="UltraFace"),
+        pytest.param([(rows, size) for size in (1, 4, 10) for rows in (3200, 800, 200)], id="SCRFD"),
+        pytest.param([(1, 8400, 4), (1, 8400, 80)], id="YOLO-NAS"),
+    ],
+)
+def test_parts_that_no_head_joins_say_what_they_need(shapes: list[tuple[int, ...]]) -> None:
+    with pytest.raises(
+        ModelError, match=r"fit no known head: boxes, scores or landmarks apart .* decoding and NMS inside"
+    ):
+        choose_family(layout_of([np.zeros(shape, np.float32) for shape in shapes]))
 
 
 RTDETR = {"head": "RTDETRDecoder"}

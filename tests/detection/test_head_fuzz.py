@@ -30,6 +30,7 @@ CASES: dict[str, Case] = {
     "yolox_decoded": ([((1, ANCHORS, 8), "float32")], {"head": "yolox_decoded"}, "", ()),
     "nanodet": ([((cells, size), "float32") for cells in CELLS for size in (80, 32)], {}, "", ()),
     "nanodet_plus": ([((1, ANCHORS + 1, 112), "float32")], {}, "", ()),
+    "picodet": ([((cells, size), "float32") for size in (10, 32) for cells in (*CELLS, 1)], {}, "", ()),
     "rtdetr": ([((1, 50, 6), "float32")], {"head": "RTDETRDecoder"}, "", ()),
     "rtdetr_raw": ([((1, 50, 84), "float32")], {"head": "RTDETRDecoder"}, "", ()),
     "detr_logits": ([((1, 9, 80), "float32"), ((1, 9, 4), "float32")], {}, "", ("logits", "pred_boxes")),

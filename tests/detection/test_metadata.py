@@ -89,6 +89,18 @@ def test_openvinos_own_labels_are_class_names() -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        pytest.param("text\nfigure caption\n", ("text", "figure caption"), id="a name per line"),
+        pytest.param("", None, id="empty"),
+        pytest.param(7, None, id="no text"),
+    ],
+)
+def test_lines_of_characters_are_class_names(lines: Any, names: tuple[str, ...] | None) -> None:
+    assert metadata.class_names({"character": lines}) == names
+
+
+@pytest.mark.parametrize(
     "value",
     [
         pytest.param("not a list", id="text"),
@@ -135,7 +147,11 @@ VALUES = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=4) | st.dict
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.dictionaries(st.sampled_from(["names", "imgsz", "stride", "task", "labels"]), VALUES | VALUES.map(repr)))
+@given(
+    st.dictionaries(
+        st.sampled_from(["names", "imgsz", "stride", "task", "labels", "character"]), VALUES | VALUES.map(repr)
+    )
+)
 def test_no_metadata_raise_anything_but_a_model_error(values: dict[str, Any]) -> None:
     try:
         parsed = metadata.parse_metadata(values)

@@ -10,7 +10,7 @@ from engine.detection.heads.darknet import DARKNET
 from engine.detection.heads.detr import DETR_LOGITS, DETR_SOFTMAX, RFDETR, RTDETR, RTDETR_RAW
 from engine.detection.heads.family import Family, Layout
 from engine.detection.heads.listed import DETECTION_OUTPUT, LABELS_BOXES_SCORES, SSD, TF_DETECTION, TORCHVISION
-from engine.detection.heads.nanodet import NANODET, NANODET_PLUS
+from engine.detection.heads.nanodet import NANODET, NANODET_PLUS, PICODET
 from engine.detection.heads.objectness import YOLOV5
 from engine.detection.heads.tasks import OBB, POSE, SEGMENT
 from engine.detection.heads.ultralytics import END_TO_END, RAW
@@ -27,6 +27,7 @@ FAMILIES: tuple[Family, ...] = (
     RTDETR_RAW,
     RAW,
     NANODET,
+    PICODET,
     NANODET_PLUS,
     YOLOV5,
     YOLOX,
@@ -65,9 +66,24 @@ def choose_family(layout: Layout, name: str | None = None) -> Family:
         if layout.task in family.tasks and family.fits(layout):
             return family
     rows, columns = layout.size_hw
-    known = "; ".join(f"{family.name} {family.layout}" for family in FAMILIES if layout.task in family.tasks)
     told = f'task "{layout.task}", ' if layout.task else ""
-    remedy = f"name one of {known}" if known else "no head does this task"
+    raise ModelError(f"{told}outputs {outputs} at {columns} x {rows} fit no known head: {_remedy(layout)}")
+
+
+def _remedy(layout: Layout) -> str:
     if all(shape[1:] == (None,) * (len(shape) - 1) for shape in layout.shapes):
-        remedy = "the file leaves their sizes open: export it with simplify=True, or let onnxslim work them out"
-    raise ModelError(f"{told}outputs {outputs} at {columns} x {rows} fit no known head: {remedy}")
+        return "the file leaves their sizes open: export it with simplify=True, or let onnxslim work them out"
+    if _lists_parts(layout):
+        return (
+            "boxes, scores or landmarks apart per anchor, as BlazeFace, RetinaFace, UltraFace, SCRFD, YuNet and"
+            " YOLO-NAS have, need code that the file does not hold: export the model with its decoding and NMS inside"
+        )
+    known = "; ".join(f"{family.name} {family.layout}" for family in FAMILIES if layout.task in family.tasks)
+    return f"name one of {known}" if known else "no head does this task"
+
+
+def _lists_parts(layout: Layout) -> bool:
+    """Whether outputs of different widths have as many rows."""
+    widths = {shape[-2:] for shape in layout.shapes if len(shape) in (2, 3)}
+    rows = [count for count, _ in widths if count is not None and count > 1]
+    return len(set(rows)) < len(rows)

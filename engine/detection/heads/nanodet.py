@@ -1,10 +1,12 @@
-"""NanoDet and NanoDet-Plus (RangiLyu 2020-2022): class scores and a distribution over distances per side.
+"""NanoDet, NanoDet-Plus (RangiLyu 2020-2022) and PicoDet (PaddleDetection 2021): scores, and distances per side.
 
 Either one output (b, anchors, classes + 4 x bins) or, as OpenCV's model collection has it, per stride one output of
 scores (cells, classes) and one of distances (cells, 4 x bins), in any order and with or without a batch axis. Scores
 are after the sigmoid. A side lies `stride x expectation of its bins` from the cell's centre (Generalized Focal Loss,
 Li et al. 2020). As the authors' code and configurations have it, NanoDet measures from the middle of the cell and
 keeps the aspect of a frame; NanoDet-Plus (four strides) measures from the cell's corner and stretches the frame.
+PicoDet (four strides as well) measures from the middle and stretches. It is told by the names that Paddle gives to
+outputs (`transpose_0.tmp_0`), or by all its scores standing before all its distances, stride by stride.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.detection.heads.base import Candidates, Head, Outputs, best_class, candidates
-from engine.detection.heads.family import Family, Layout
+from engine.detection.heads.family import IMAGENET_MEAN, IMAGENET_STD, Family, Layout
 from engine.detection.heads.grid import STRIDES, STRIDES_P6, anchor_count, grid
 from engine.errors import ModelError
 
@@ -31,7 +33,8 @@ class NanoDetHead(Head):
     Args:
         size_hw: rows and columns of the model's frame.
         classes: number of classes.
-        strides: three for NanoDet, four for NanoDet-Plus.
+        strides: three for NanoDet, four for NanoDet-Plus and PicoDet.
+        from_middle: sides are measured from the middle of the cell, else from its left top corner.
         parts: per stride the positions of the scores and of the distances among the outputs; None where one output
             holds both.
     """
@@ -42,10 +45,11 @@ class NanoDetHead(Head):
         classes: int,
         strides: tuple[int, ...] = STRIDES,
         parts: Sequence[tuple[int, int]] | None = None,
+        *,
+        from_middle: bool = True,
     ) -> None:
         cells, self._steps = grid(size_hw, strides)
-        middle = self._steps / 2 if strides == STRIDES else np.float32(0)
-        self._centres = cells * self._steps + middle
+        self._centres = (cells + np.float32(0.5 if from_middle else 0)) * self._steps
         self._classes = classes
         self._parts = parts
 
@@ -114,6 +118,14 @@ def _is_plus(layout: Layout) -> bool:
     return layout.shapes[0][1] == anchor_count(layout.size_hw, STRIDES_P6)
 
 
+def _is_paddle(layout: Layout) -> bool:
+    """Whether four strides are listed as PaddleDetection does."""
+    parts = _parts(layout)
+    if parts is None or not _is_plus(layout):
+        return False
+    return parts == list(zip(range(4), range(4, 8), strict=True)) or any(".tmp_" in name for name in layout.names)
+
+
 def _classes(layout: Layout) -> int | None:
     parts = _parts(layout)
     size = layout.shapes[parts[0][0] if parts else 0][-1]
@@ -122,20 +134,34 @@ def _classes(layout: Layout) -> int | None:
     return size if parts else size - 4 * BINS
 
 
-def _build(layout: Layout) -> Head:
+def _from_middle(layout: Layout) -> Head:
+    return _head(layout, from_middle=True)
+
+
+def _from_corner(layout: Layout) -> Head:
+    return _head(layout, from_middle=False)
+
+
+def _head(layout: Layout, *, from_middle: bool) -> Head:
     classes = _classes(layout)
     if classes is None:
         raise ModelError("nanodet: the outputs leave the number of classes open")
-    return NanoDetHead(layout.size_hw, classes, STRIDES_P6 if _is_plus(layout) else STRIDES, _parts(layout))
+    strides = STRIDES_P6 if _is_plus(layout) else STRIDES
+    return NanoDetHead(layout.size_hw, classes, strides, _parts(layout), from_middle=from_middle)
 
 
 NANODET = Family(
     "nanodet", "three strides, each scores (cells, classes) and distances (cells, 32), or (b, anchors, classes + 32)",
-    lambda layout: _is_listed(layout) and not _is_plus(layout), _build, _classes,
+    lambda layout: _is_listed(layout) and not _is_plus(layout), _from_middle, _classes,
     color="bgr", mean=MEAN, std=STD, anchor="stretch", iou_threshold=0.6,
 )  # fmt: skip
 NANODET_PLUS = Family(
     "nanodet_plus", "the same with four strides",
-    lambda layout: _is_listed(layout) and _is_plus(layout), _build, _classes,
+    lambda layout: _is_listed(layout) and _is_plus(layout), _from_corner, _classes,
     color="bgr", mean=MEAN, std=STD, anchor="stretch", iou_threshold=0.6,
+)  # fmt: skip
+PICODET = Family(
+    "picodet", "four strides, scores (cells, classes) of all, then distances (cells, 32) of all",
+    _is_paddle, _from_middle, _classes,
+    mean=IMAGENET_MEAN, std=IMAGENET_STD, anchor="stretch", iou_threshold=0.6, fits_named=NANODET_PLUS.fits,
 )  # fmt: skip
