@@ -25,7 +25,8 @@ Tile = tuple[int, int, int, int]
 CONTAINED = 0.6
 """A box of which another tile's box of the same class covers this share is the same object."""
 BORDER = 2.0
-"""Pixels: a box that comes so near to an inner border of its tile is cut there."""
+"""Pixels, and share of the tile's side: a box nearer than either to an inner border of its tile is cut there."""
+BORDER_SHARE = 0.01
 
 
 def tiles(width: int, height: int, side_wh: tuple[int, int], overlap: float) -> list[Tile]:
@@ -210,7 +211,8 @@ def _masks(
 def _is_cut(xyxy: Boxes, place: NDArray[np.float32], frame: Frame) -> NDArray[np.bool_]:
     """Return (N,) whether a box ends at a border of its tile that is no border of the frame."""
     border = np.array([0, 0, frame.width, frame.height], np.float32)
-    cut: NDArray[np.bool_] = ((np.abs(xyxy - place) <= BORDER) & (np.abs(place - border) > BORDER)).any(axis=1)
+    near = np.tile(np.maximum((place[:, 2:] - place[:, :2]) * BORDER_SHARE, BORDER), 2)
+    cut: NDArray[np.bool_] = ((np.abs(xyxy - place) <= near) & (np.abs(place - border) > BORDER)).any(axis=1)
     return cut
 
 

@@ -64,6 +64,13 @@ def test_the_whole_frame_joins_the_halves_of_a_large_object() -> None:
     assert merged.xyxy.tolist() == [[40, 10, 140, 90]]
 
 
+def test_a_piece_that_ends_near_the_border_of_a_large_tile_gives_way_to_the_whole() -> None:
+    frame = Frame(np.zeros((720, 1280, 3), np.uint8), "a", 0, 0, 0)
+    places = [(390, 0, 890, 720), (0, 0, 1280, 720)]
+    piece, whole = found((4.2, 197, 497.1, 718, 0.91, 0)), found((154, 204, 1074, 706, 0.88, 0))
+    assert merge(frame, places, [piece, whole], 0.5).xyxy.tolist() == [[154, 204, 1074, 706]]
+
+
 def test_columns_of_a_task_move_with_their_box() -> None:
     mask = np.zeros((2, 100, 100), bool)
     mask[0, 20:30, 5:15], mask[1, 10:20, 2:4] = True, True
