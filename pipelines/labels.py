@@ -151,12 +151,12 @@ def _read_coco(files: Sequence[Path], path: Path, class_names: Sequence[str]) ->
         raise ConfigError(f"{path}: larger than {MAX_COCO_BYTES >> 30} GiB: expected a COCO annotation file")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        names = {entry["id"]: Path(entry["file_name"]).name for entry in data["images"]}
+        places = {entry["id"]: Path(entry["file_name"]).parts for entry in data["images"]}
         used = {entry["category_id"] for entry in data["annotations"]}
         class_by_category = _classes([entry for entry in data["categories"] if entry["id"] in used], class_names)
-        rows: dict[str, _Rows] = defaultdict(_Rows)
+        rows: dict[tuple[str, ...], _Rows] = defaultdict(_Rows)
         for entry in data["annotations"]:
-            row = rows[names[entry["image_id"]]]
+            row = rows[places[entry["image_id"]]]
             row.xyxy.append([float(value) for value in entry["bbox"]])
             row.class_id.append(class_by_category[entry["category_id"]])
             row.crowd.append(bool(entry.get("iscrowd", 0)))
@@ -164,11 +164,23 @@ def _read_coco(files: Sequence[Path], path: Path, class_names: Sequence[str]) ->
         raise ConfigError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
-    listed = set(names.values())
+    listed = defaultdict(set)
+    for parts in places.values():
+        listed[parts[-1] if parts else ""].add(parts)
     known = [image for image in files if image.name in listed]
     if not known:
         raise ConfigError(f"{path}: names none of the images in {files[0].parent}")
-    return [_truth(image, rows[image.name]) for image in known]
+    return [_truth(image, rows[_place(image, listed[image.name], path)]) for image in known]
+
+
+def _place(image: Path, places: set[tuple[str, ...]], path: Path) -> tuple[str, ...]:
+    """Return which of several file names, with the folders of a COCO file, means an image."""
+    if len(places) > 1:
+        whole = image.absolute().parts
+        places = {parts for parts in places if whole[-len(parts) :] == parts}
+    if len(places) != 1:
+        raise ConfigError(f"{path}: names {image.name} in several folders: give the folder of images as the file does")
+    return next(iter(places))
 
 
 def _classes(categories: Sequence[dict[str, Any]], class_names: Sequence[str]) -> dict[int, int]:

@@ -103,6 +103,16 @@ def test_coco_labels_are_matched_by_name(folder: Path) -> None:
     assert truth.crowd.tolist() == [False, True]
 
 
+def test_images_of_one_name_in_several_folders_keep_their_own_objects(folder: Path) -> None:
+    own = "/".join((folder / "images" / "a.png").parts[-2:])
+    images = [{"id": 5, "file_name": "other/a.png"}, {"id": 6, "file_name": own}]
+    [truth] = read_truth(folder, coco(folder / "instances.json", images=images), NAMES)
+    assert truth.xyxy.tolist() == [[0, 0, 4, 4]]
+    images[1]["file_name"] = "third/a.png"
+    with pytest.raises(ConfigError, match=r"names a\.png in several folders"):
+        read_truth(folder, coco(folder / "instances.json", images=images), NAMES)
+
+
 def test_a_category_without_objects_may_be_unknown(folder: Path) -> None:
     """Roboflow writes one, with the name of the data set."""
     categories = [{"id": 0, "name": "signs"}, {"id": 3, "name": "Car"}, {"id": 9, "name": "person"}]
