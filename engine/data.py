@@ -22,7 +22,7 @@ NO_IDENTITY = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One decoded image and when it was captured.
+    """One decoded image and when it was captured; `Frame(image)` is enough for a picture on its own.
 
     Attributes:
         image: (H, W, 3) uint8 BGR; made read-only here and shared by every consumer, never copied.
@@ -37,10 +37,10 @@ class Frame:
     """
 
     image: NDArray[np.uint8]
-    source_id: str
-    frame_id: int
-    captured_ns: int
-    captured_utc_ns: int
+    source_id: str = "image"
+    frame_id: int = 0
+    captured_ns: int = 0
+    captured_utc_ns: int = 0
     pts_ns: int | None = None
     captured_source: CapturedSource = "arrival"
     captured_error_ns: int | None = None

@@ -30,7 +30,7 @@ def describe(model: str, given: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
     except ModelError as error:
         return _classifier(model, given, error)
     file = facts.file
-    reasons = {name: unusable_reason(name) for name in BACKENDS}
+    reasons = {name: unusable_reason(name, file.path) for name in BACKENDS}
     return {
         "model": facts.name,
         "format": file.format,

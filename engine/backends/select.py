@@ -113,6 +113,8 @@ def create_backend(name: str, path: Path, options: BackendOptions) -> Backend:
 def unusable_reason(name: str, path: Path | None = None) -> str | None:
     """Return why backend `name` cannot run here, with the remedy, or None where it can."""
     entry = _entry(name)
+    if path is not None and path.suffix.lower() not in entry.suffixes:
+        return f"does not run {path.suffix} files"
     if not any(importlib.util.find_spec(package) for package in entry.packages):
         return f"not installed ({entry.install})"
     if entry.probe is None:

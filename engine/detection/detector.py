@@ -125,12 +125,15 @@ class ModelDetector:
         """Start the detection of 1 to `max_batch` frames.
 
         Raises:
-            ConfigError: no or too many frames, not open, or `depth` submissions in flight.
+            ConfigError: no or too many frames, something else, not open, or `depth` submissions in flight.
         """
         if self._feeder is None:
             raise ConfigError("the detector is closed: call open() first")
         if not 1 <= len(frames) <= self.max_batch:
             raise ConfigError(f"{len(frames)} frames submitted: expected 1 to {self.max_batch}")
+        for frame in frames:
+            if not isinstance(frame, Frame):
+                raise ConfigError(f"{type(frame).__name__} submitted: expected frames, make one with Frame(image)")
         started_ns = time.monotonic_ns()
         score_threshold = self.score_threshold
         fed = self._feeder.start(frames, score_threshold)

@@ -65,6 +65,11 @@ def test_a_file_that_no_backend_runs_is_refused() -> None:
         select_backend(Path("model.weights"))
 
 
+def test_a_backend_is_not_usable_for_files_that_it_does_not_run() -> None:
+    assert unusable_reason("onnxruntime", Path("model.tflite")) == "does not run .tflite files"
+    assert unusable_reason("onnxruntime", Path("model.ONNX")) == unusable_reason("onnxruntime")
+
+
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="expected auto, tensorrt, openvino, onnxruntime"):
         unusable_reason("caffe")

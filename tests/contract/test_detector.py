@@ -111,6 +111,14 @@ def test_too_many_or_no_frames_are_refused(detector: ModelDetector) -> None:
             detector.submit([frame()] * count)
 
 
+def test_a_picture_on_its_own_needs_no_more_than_its_pixels(detector: ModelDetector) -> None:
+    picture = np.zeros((128, 128, 3), np.uint8)
+    [found] = detector.detect([Frame(picture)])
+    assert found.class_id.tolist() == [0, 1]
+    with pytest.raises(ConfigError, match=r"ndarray submitted: expected frames, make one with Frame\(image\)"):
+        detector.detect([picture])  # type: ignore[list-item]
+
+
 def test_results_come_on_another_thread(detector: ModelDetector) -> None:
     pending = [detector.submit([frame()]) for _ in range(detector.depth)]
     counts: list[int] = []
