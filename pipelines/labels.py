@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.backends.ir_file import read_metadata_yaml
 from engine.boxes import xyxy_from_cxcywh, xyxy_from_tlwh
-from engine.errors import ConfigError
+from engine.detection import metadata as facts
+from engine.errors import ConfigError, ModelError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_COCO_BYTES = 2 << 30
@@ -64,7 +66,8 @@ def read_truth(images: Path, labels: Path | None, class_names: Sequence[str]) ->
         images: folder of images.
         labels: folder of YOLO text files (`class cx cy w h` or a polygon, as fractions), or a COCO JSON file; None
             looks for a folder `labels` beside or in place of `images`, as the YOLO data sets have it.
-        class_names: of the model; categories of a COCO file are matched to them by name.
+        class_names: of the model; categories of a COCO file are matched to them by name, and so are the names of a
+            `data.yaml` above the text files, where they come in another order.
 
     Raises:
         ConfigError: nothing there, a file that cannot be read, an object of a category that the model does not know, or
@@ -84,7 +87,8 @@ def _read(images: Path, labels: Path | None, class_names: Sequence[str]) -> list
     files = find_images(images)
     place = labels if labels is not None else _beside(images, files[0].parent)
     if place.is_dir():
-        return [_read_yolo(image, place / f"{image.stem}.txt", len(class_names)) for image in files]
+        own = _own_classes(place, class_names)
+        return [_read_yolo(image, place / f"{image.stem}.txt", own) for image in files]
     if place.suffix.lower() == ".json" and place.is_file():
         return _read_coco(files, place, class_names)
     raise ConfigError(f"{place}: no labels: expected a folder of YOLO text files or a COCO .json file")
@@ -100,14 +104,40 @@ def _beside(images: Path, folder: Path) -> Path:
     return found
 
 
-def _read_yolo(image: Path, path: Path, classes: int) -> Truth:
+def _own_classes(place: Path, class_names: Sequence[str]) -> list[int | str]:
+    """Return the model's class id by number in the text files, or the name of a class that the model has not.
+
+    A `data.yaml` above the labels tells the names. Where it has them in the model's order, also under other words, or
+    there is none, the numbers are the model's own.
+    """
+    numbers: list[int | str] = list(range(len(class_names)))
+    file = next(
+        (path for folder in list(place.absolute().parents)[:2] if (path := folder / "data.yaml").is_file()), None
+    )
+    try:
+        names = facts.class_names(read_metadata_yaml(file)) if file is not None else None
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
+    if not names:
+        return numbers
+    class_by_name = {name.lower(): index for index, name in enumerate(class_names)}
+    own = [class_by_name.get(name.lower(), name) for name in names]
+    moved = any(isinstance(number, int) and number != index for index, number in enumerate(own))
+    return own if moved else numbers
+
+
+def _read_yolo(image: Path, path: Path, own: Sequence[int | str]) -> Truth:
     """Return the boxes of one text file; an image without a file has no objects."""
     lines = _lines(path) if path.is_file() else []
     rows = [_yolo_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    unknown = [row[0] for row in rows if not 0 <= row[0] < classes]
+    unknown = [row[0] for row in rows if not 0 <= row[0] < len(own)]
     if unknown:
-        raise ConfigError(f"{path}: class {unknown[0]}: the model has classes 0 to {classes - 1}")
-    class_id = np.array([row[0] for row in rows], np.int32)
+        raise ConfigError(f"{path}: class {unknown[0]}: the model has classes 0 to {len(own) - 1}")
+    ids = [own[int(row[0])] for row in rows]
+    foreign = [name for name in ids if isinstance(name, str)]
+    if foreign:
+        raise ConfigError(f"{path}: class {foreign[0]} of data.yaml is no class of the model")
+    class_id = np.array(ids, np.int32)
     xyxy = np.array([row[1:] for row in rows], np.float32).reshape(-1, 4)
     return Truth(image, xyxy, class_id, np.zeros(len(rows), bool), normalised=True)
 

@@ -81,6 +81,26 @@ def test_labels_without_an_object_are_refused(folder: Path) -> None:
         read_truth(folder, None, NAMES)
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        pytest.param("[person, Car]", [0, 1], id="the model's order"),
+        pytest.param("{0: car, 1: person}", [1, 0], id="another order"),
+        pytest.param("[Fahrrad, Auto]", [0, 1], id="other words"),
+        pytest.param("[car, zebra, person]", "class zebra of data.yaml is no class of the model", id="unknown"),
+        pytest.param("&a [*a]", "data.yaml", id="aliases"),
+    ],
+)
+def test_names_of_a_data_set_say_what_its_numbers_are(folder: Path, names: str, expected: list[int] | str) -> None:
+    label(folder, "0 0.5 0.5 0.2 0.2\n1 0.5 0.5 0.2 0.2\n")
+    (folder / "data.yaml").write_text(f"train: ../train/images\nnames: {names}\n")
+    if isinstance(expected, str):
+        with pytest.raises(ConfigError, match=expected):
+            read_truth(folder, None, NAMES)
+    else:
+        assert read_truth(folder, None, NAMES)[0].class_id.tolist() == expected
+
+
 def coco(path: Path, **changes: object) -> Path:
     data = {
         "images": [{"id": 5, "file_name": "a.png"}, {"id": 6, "file_name": "elsewhere.png"}],
