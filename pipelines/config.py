@@ -246,7 +246,7 @@ class OutputConfig(Section):
     save: str | None = Field(
         None, description="Annotated H.264 video; one file each where there are several sources, or may be (control)"
     )
-    jsonl: str | None = Field(None, description="The published messages, one per line")
+    jsonl: str | None = Field(None, description="The published messages, one per line; - is stdout")
     show: bool = Field(False, description="Show a window; q closes it and ends the run")
 
 

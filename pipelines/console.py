@@ -164,8 +164,9 @@ def text_of_dropped(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {cause}" for cause, count in dropped.items() if count) or "0"
 
 
-def show_summary(summary: Mapping[str, Any]) -> None:
-    """Print the summary of a run for people, on stdout."""
+def show_summary(summary: Mapping[str, Any], *, aside: bool = False) -> None:
+    """Print the summary of a run for people, on stdout, or `aside` on stderr where stdout holds something else."""
+    tell = say if aside else result
     table = Table(title="Summary", title_justify="left")
     for name in ("camera", "captured", "published", "dropped", "reconnects"):
         table.add_column(name, justify="left" if name == "camera" else "right")
@@ -173,19 +174,19 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         table.add_row(
             source_id, str(s["captured"]), str(s["published"]), text_of_dropped(s["dropped"]), str(s["reconnects"])
         )
-    show_table(table)
+    (stderr if aside else stdout).print(table)
     latency = summary["latency_ms"]
-    result(
+    tell(
         f"{summary['fps']:.1f} fps; latency p50 {latency['p50']:.1f}, p99 {latency['p99']:.1f}, "
         f"max {latency['max']:.1f} ms; {summary['model']} on {summary['backend']}"
     )
-    result(f"{summary['wall_s']:.1f} s, {summary['cpu_s']:.1f} s of CPU, {summary['max_rss_mb']:.0f} MB at most")
+    tell(f"{summary['wall_s']:.1f} s, {summary['cpu_s']:.1f} s of CPU, {summary['max_rss_mb']:.0f} MB at most")
     for source_id, r in summary.get("recordings", {}).items():
         trouble = f", {r['write_errors']} write errors, {r['reconnects']} reconnects" if r["write_errors"] else ""
         text = f"{r['packets']} frames, {r['bytes'] / 1e6:.1f} MB in {r['segments']} files{trouble}: {r['folder']}"
-        result(f"{source_id} recorded: {text}")
+        tell(f"{source_id} recorded: {text}")
     for name, causes in summary.get("sink_dropped", {}).items():
-        result(f"{name} could not keep up: {text_of_dropped(causes)}")
+        tell(f"{name} could not keep up: {text_of_dropped(causes)}")
 
 
 def show_figures(figures: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data import Detections, Frame, Packet, Run, Tracks
+from engine.data import NO_IDENTITY, Detections, Frame, Packet, Run, Tracks
 from engine.errors import ConfigError, SinkError
 from engine.protocols import Detector
 from engine.wire import rle_from_mask
@@ -174,8 +174,8 @@ def _overlay() -> Draw:
     overlay = Overlay(trace=False, color_by="class")
 
     def draw(frame: Frame, detections: Detections, class_names: Sequence[str]) -> Picture:
-        rows = np.arange(len(detections))
-        tracks = Tracks(detections.xyxy, detections.score, detections.class_id, rows, detection_index=rows)
+        rows, nobody = np.arange(len(detections)), np.full(len(detections), NO_IDENTITY)
+        tracks = Tracks(detections.xyxy, detections.score, detections.class_id, nobody, detection_index=rows)
         return overlay.draw(Packet(frame, detections, tracks, Run("detect", 0, "", tuple(class_names))))
 
     return draw

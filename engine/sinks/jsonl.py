@@ -12,13 +12,14 @@ from engine.protocols import SinkBase
 from engine.wire import Message, encode, eos_message, frame_message, status_message
 
 BUFFER_BYTES = 256 * 1024
+STDOUT = "-"
 
 
 class JsonlWriter(SinkBase):
     """Writes one line per packet, in the order of publishing; flushed each second and at the end.
 
     Args:
-        path: the file, replaced if it exists.
+        path: the file, replaced if it exists; `-` is stdout.
         frames_only: leave out the lines for states and ends of streams; so one line is one frame.
         clock: for tests.
     """
@@ -43,7 +44,8 @@ class JsonlWriter(SinkBase):
         """
         self._run = run
         try:
-            self._file = self.path.open("wb", buffering=BUFFER_BYTES)
+            is_file = str(self.path) != STDOUT
+            self._file = open(self.path if is_file else 1, "wb", buffering=BUFFER_BYTES, closefd=is_file)  # noqa: SIM115
         except OSError as error:
             raise SinkError(
                 f"cannot write {self.path}: {error.strerror}: choose a folder that exists, with write access"

@@ -31,7 +31,7 @@ def run(
     tracker: Annotated[str | None, typer.Option(help="Name of the tracker, or none")] = None,
     publish: Annotated[str | None, typer.Option(help="ZeroMQ address to bind, or none")] = None,
     save: Annotated[str | None, typer.Option(help="Write an annotated video")] = None,
-    jsonl: Annotated[str | None, typer.Option(help="Write the messages, one per line")] = None,
+    jsonl: Annotated[str | None, typer.Option(help="Write the messages, one per line; - is stdout")] = None,
     show: Annotated[bool | None, typer.Option("--show", help="Show a window")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
     overflow: Annotated[
@@ -65,7 +65,7 @@ def run(
 def demo(
     publish: Annotated[str | None, typer.Option(help="ZeroMQ address to bind, or none")] = None,
     save: Annotated[str | None, typer.Option(help="Write an annotated video")] = None,
-    jsonl: Annotated[str | None, typer.Option(help="Write the messages, one per line")] = None,
+    jsonl: Annotated[str | None, typer.Option(help="Write the messages, one per line; - is stdout")] = None,
     show: Annotated[bool | None, typer.Option("--show", help="Show a window")] = None,
     setting: Settings = None,
     as_json: Json = False,
@@ -144,6 +144,7 @@ def bench(
 
 def _run(config_path: str | None, overrides: dict[str, Any], settings: list[str], as_json: bool) -> NoReturn:
     with Interrupt() as interrupt:
+        from engine.sinks.jsonl import STDOUT
         from pipelines.build import build_pipeline
         from pipelines.config_file import load_config
         from pipelines.plan_rebuild import PlanRebuild
@@ -163,7 +164,7 @@ def _run(config_path: str | None, overrides: dict[str, Any], settings: list[str]
         if as_json:
             console.result_json(facts)
         else:
-            console.show_summary(facts)
+            console.show_summary(facts, aside=config.output.jsonl == STDOUT)
         if outcome.error is not None:
             console.fail(str(outcome.error))
         sys.stderr.flush()

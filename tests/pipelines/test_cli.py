@@ -56,6 +56,16 @@ def test_run_accounts_for_every_frame_and_writes_what_it_publishes(tmp_path: Pat
     assert [line["seq"] for line in lines if line["schema"].startswith("framewire.frame/")] == list(range(40))
 
 
+def test_a_dash_writes_the_messages_to_stdout_and_the_summary_aside() -> None:
+    done = framewire("run", "--source", SYNTHETIC, "--publish", "none", "--jsonl", "-")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["seq"] for line in done.stdout.splitlines()] == list(range(40))
+    assert "Summary" in done.stderr
+    with_summary = framewire("run", "--source", SYNTHETIC, "--publish", "none", "--jsonl", "-", "--json")
+    assert len(with_summary.stdout.splitlines()) == 41
+    assert summary_of(with_summary)["sources"]["synthetic"]["published"] == 40
+
+
 def test_demo_finds_and_tracks_pedestrians_and_a_subscriber_sees_them(free_port: int) -> None:
     address = f"tcp://127.0.0.1:{free_port}"
     demo = start("demo", "--publish", address, "--set", "pipeline.max_frames=100", "--json")

@@ -7,6 +7,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -123,6 +124,18 @@ def test_bridge_writes_lines_and_tables(tmp_path: Path, free_port: int) -> None:
 def test_keys_of_a_scored_model_become_arguments(settings: list[str], options: dict[str, object]) -> None:
     assert _detector_options(settings) == options
     load_detector(demo_model(), backend="onnxruntime", **options)  # type: ignore[arg-type]
+
+
+def test_detect_writes_lines_of_json_to_stdout(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((90, 120, 3), 90, np.uint8))
+    done = framewire("detect", str(tmp_path), "--jsonl", "-")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(Path(line["image"]).name, line["width"], line["objects"]) for line in lines] == [
+        ("a.png", 120, []),
+        ("b.png", 120, []),
+    ]
 
 
 def test_inspect_takes_what_the_file_does_not_tell(tmp_path: Path) -> None:
