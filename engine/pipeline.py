@@ -91,8 +91,7 @@ class Pipeline:
         self._captures: dict[str, CaptureStage] = {}
         self._submit: SubmitStage | None = None
         self._upstream: list[Channel[Any]] = []
-        wait_s = self.options.batch_wait_ms / 1e3
-        self._batcher = Batcher(detector.max_batch, wait_s, on_old=self._on_lost, clock=clock)
+        self._batcher = Batcher(detector.max_batch, self.options.batch_wait_ms / 1e3, on_old=self._on_lost, clock=clock)
         self._tracked: Channel[Packet | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
 
     def __enter__(self) -> Self:

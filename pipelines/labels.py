@@ -170,7 +170,7 @@ def _yolo_row(line: str, place: str) -> tuple[float, float, float, float, float]
 
 @dataclass
 class _Rows:
-    xyxy: list[list[float]] = field(default_factory=list)
+    tlwh: list[list[float]] = field(default_factory=list)
     class_id: list[int] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
 
@@ -187,7 +187,7 @@ def _read_coco(files: Sequence[Path], path: Path, class_names: Sequence[str]) ->
         rows: dict[tuple[str, ...], _Rows] = defaultdict(_Rows)
         for entry in data["annotations"]:
             row = rows[places[entry["image_id"]]]
-            row.xyxy.append([float(value) for value in entry["bbox"]])
+            row.tlwh.append(_tlwh(entry["bbox"]))
             row.class_id.append(class_by_category[entry["category_id"]])
             row.crowd.append(bool(entry.get("iscrowd", 0)))
     except ConfigError as error:
@@ -201,6 +201,13 @@ def _read_coco(files: Sequence[Path], path: Path, class_names: Sequence[str]) ->
     if not known:
         raise ConfigError(f"{path}: names none of the images in {files[0].parent}")
     return [_truth(image, rows[_place(image, listed[image.name], path)]) for image in known]
+
+
+def _tlwh(bbox: Any) -> list[float]:
+    values = [float(value) for value in bbox]
+    if len(values) != 4 or not np.isfinite(values).all():
+        raise ConfigError(f"bbox {bbox}: expected left, top, width and height")
+    return values
 
 
 def _place(image: Path, places: set[tuple[str, ...]], path: Path) -> tuple[str, ...]:
@@ -223,5 +230,5 @@ def _classes(categories: Sequence[dict[str, Any]], class_names: Sequence[str]) -
 
 
 def _truth(image: Path, rows: _Rows) -> Truth:
-    tlwh = np.array(rows.xyxy, np.float32).reshape(-1, 4)
+    tlwh = np.array(rows.tlwh, np.float32).reshape(-1, 4)
     return Truth(image, xyxy_from_tlwh(tlwh), np.array(rows.class_id, np.int32), np.array(rows.crowd, bool))

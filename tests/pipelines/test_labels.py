@@ -145,6 +145,12 @@ def test_a_category_without_objects_may_be_unknown(folder: Path) -> None:
     [
         pytest.param({"categories": [{"id": 3, "name": "zebra"}]}, "json: categories zebra are no", id="category"),
         pytest.param({"annotations": [{"image_id": 77}]}, "not a COCO annotation file", id="annotation"),
+        *(
+            pytest.param(
+                {"annotations": [{"image_id": 5, "category_id": 9, "bbox": bbox}]}, "expected left, top", id=name
+            )
+            for name, bbox in (("three numbers", [1, 2, 3]), ("no number", [1, 2, 3, float("nan")]))
+        ),
         pytest.param({"images": [{"id": 1, "file_name": "x.png"}], "annotations": []}, "names none of", id="images"),
     ],
 )
