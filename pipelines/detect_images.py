@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,17 +132,15 @@ def detect_to_files(
     files = expand_images(paths)
     targets = _targets(files, Path(save)) if save is not None else []
     paint = draw if draw is not None or save is None else _overlay()
-    if jsonl is not None:
-        _write_text(Path(jsonl), "", "w")
-    for index, result in enumerate(detect_images(detector, files)):
-        found = result.as_dict(detector.class_names)
-        if jsonl is not None:
-            _write_text(Path(jsonl), json.dumps(found) + "\n", "a")
-        if targets and paint is not None:
-            _write(targets[index], paint(result.frame, result.detections, detector.class_names))
-        if progress is not None:
-            progress(index + 1, len(files))
-        yield found
+    with _line_writer(None if jsonl is None else Path(jsonl)) as write_line:
+        for index, result in enumerate(detect_images(detector, files)):
+            found = result.as_dict(detector.class_names)
+            write_line(json.dumps(found))
+            if targets and paint is not None:
+                _write(targets[index], paint(result.frame, result.detections, detector.class_names))
+            if progress is not None:
+                progress(index + 1, len(files))
+            yield found
 
 
 def _targets(files: Sequence[Path], folder: Path) -> list[Path]:
@@ -194,9 +193,29 @@ def _write(path: Path, picture: Picture) -> None:
         raise SinkError(f"{path}: cannot be written")
 
 
-def _write_text(path: Path, text: str, mode: str) -> None:
+@contextmanager
+def _line_writer(path: Path | None) -> Iterator[Callable[[str], None]]:
+    """Yield a function that writes a line at once; into nothing without a path."""
+    if path is None:
+        yield lambda line: None
+        return
+    with _told(path):
+        file = path.open("w", encoding="utf-8", buffering=1)
+
+    def write(line: str) -> None:
+        with _told(path):
+            file.write(line + "\n")
+
     try:
-        with path.open(mode, encoding="utf-8") as file:
-            file.write(text)
+        yield write
+    finally:
+        with suppress(OSError):  # a line that cannot be written has been told
+            file.close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise SinkError(f"{path}: cannot be written: {error.strerror}") from error

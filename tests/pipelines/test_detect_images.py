@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from pipelines import detect_images
 from pipelines.detect_images import expand_images
 from pipelines.evaluate_detect import _detect_all, evaluate_detect, score
 from pipelines.labels import Truth
+from tests.patience import AT_ONCE_S
 
 
 def detector(**options: object):  # type: ignore[no-untyped-def]
@@ -103,6 +106,28 @@ def test_an_unreadable_image_does_not_lose_the_lines_before_it(tmp_path: Path) -
     assert [Path(json.loads(line)["image"]).name for line in out.read_text().splitlines()] == ["a.jpg"]
     with pytest.raises(SinkError, match="cannot be written"):
         detect_to_files(MotionDetector(), [tmp_path / "a.jpg"], jsonl=tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full: run on Linux")
+def test_a_full_disk_is_told_by_the_line_that_did_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match="/dev/full: cannot be written: No space left"):
+        detect_to_files(MotionDetector(), [gray(tmp_path / "a.jpg")], jsonl="/dev/full")
+
+
+def test_lines_go_through_a_pipe_one_by_one(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    images = [gray(tmp_path / name) for name in ("a.jpg", "b.jpg")]
+    read: list[str] = []
+
+    def reader() -> None:
+        with pipe.open() as file:
+            read.extend(file)
+
+    thread = threading.Thread(target=reader)
+    thread.start()
+    detect_to_files(MotionDetector(), images, jsonl=pipe)
+    thread.join(AT_ONCE_S)
+    assert [Path(json.loads(line)["image"]).name for line in read] == ["a.jpg", "b.jpg"]
 
 
 def test_pictures_of_a_kind_that_cannot_be_written_are_jpeg(tmp_path: Path) -> None:
