@@ -24,7 +24,7 @@ from engine.stages.items import Detected, InFlight
 from engine.stages.options import FILE_CAPACITY, PipelineOptions, check_names
 from engine.stages.publish import SinkStage, output_stages
 from engine.stages.track import TrackStage
-from engine.stats import PipelineStats
+from engine.stats import PipelineStats, never
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -169,12 +169,13 @@ class Pipeline:
             self.stats.settle("shutdown")
         return all(ended)
 
-    def add_source(self, source: Source, patience_s: float = LAST_FRAMES_S) -> None:
+    def add_source(self, source: Source, wait_s: float = LAST_FRAMES_S, is_over: Callable[[], bool] = never) -> None:
         """Take in another source while running; it begins when the end of a former one of its name was published.
 
         Args:
             source: not yet iterated.
-            patience_s: how long to wait for that end.
+            wait_s: how long to wait for that end.
+            is_over: whether to wait no longer.
 
         Raises:
             ConfigError: the pipeline is not running, or has a source of this name that has not ended.
@@ -183,7 +184,7 @@ class Pipeline:
         stats = self.stats.source(source_id)
         former = self._captures.get(source_id)
         if former is not None and former not in self._running:
-            stats.has_ended.wait(patience_s)
+            stats.wait_for_end(wait_s, is_over)
         with self._lock:
             if former is not None and former not in self._running and not stats.has_ended.is_set():
                 raise ConfigError(f"source {source_id} cannot be added: frames of the former one are still waiting")

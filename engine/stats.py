@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from engine.data import SourceState
 
 _BUCKETS_PER_E = 50  # buckets are exp(1/50) wide: a percentile is at most 2 % off
 _SMALLEST_MS = 1e-3
+_LOOK_S = 0.05
+
+
+def never() -> bool:
+    """Return False."""
+    return False
 
 
 class Histogram:
@@ -119,6 +126,13 @@ class SourceStats:
             self.reconnects = max(self.reconnects, stream_epoch)
         if state == "ended":
             self.has_ended.set()
+
+    def wait_for_end(self, timeout_s: float, is_over: Callable[[], bool] = never) -> None:
+        """Wait until the end is published, `timeout_s` passed, or `is_over`, which is asked now and then."""
+        deadline = time.monotonic() + timeout_s
+        while not is_over() and not self.has_ended.wait(min(_LOOK_S, max(deadline - time.monotonic(), 0.0))):
+            if time.monotonic() >= deadline:
+                return
 
     def add_published(self, latency_ms: float, objects: int, now_ns: int, *, is_detected: bool = True) -> None:
         """Count a frame that reached the end of the pipeline, with its age there."""

@@ -23,6 +23,7 @@ from engine.errors import ConfigError, EngineError
 from engine.pipeline import LAST_FRAMES_S, Pipeline
 from engine.protocols import Detector
 from engine.sources.record import Recordings
+from engine.stats import never
 from pipelines.build import (
     MakeDetector,
     build_detector,
@@ -59,12 +60,20 @@ class Reconfigurer:
         pipeline: the run.
         config: what it was built from.
         make_detector: makes another detector.
+        is_over: whether the run is to end: then no change waits for anything.
     """
 
-    def __init__(self, pipeline: Pipeline, config: Config, make_detector: MakeDetector = build_detector) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        config: Config,
+        make_detector: MakeDetector = build_detector,
+        is_over: Callable[[], bool] = never,
+    ) -> None:
         self._config = _with_names(config)
         self._pipeline = pipeline
         self._make_detector = make_detector
+        self._is_over = is_over
         self._in_use = config.detector
         self._coming: list[_Coming] = []
         self._news: deque[tuple[_Coming, bool]] = deque()
@@ -111,7 +120,7 @@ class Reconfigurer:
         Raises:
             ConfigError: something in it cannot change while running, or cannot work; then nothing was changed.
             EngineError: a source or model that cannot be used; then nothing was changed.
-            PartlyChangedError: a source hangs, or cannot be added; the rest was changed.
+            PartlyChangedError: a source hangs, or cannot be added, or the run is to end; the rest was changed.
         """
         self._check_fixed(new)
         new = _with_names(new)
@@ -130,10 +139,10 @@ class Reconfigurer:
         for sink in self._pipeline.sinks:
             if isinstance(sink, Recordings):
                 sink.set_plans(plans)
-        deadline = time.monotonic() + LAST_FRAMES_S  # for all together: Ctrl-C waits as long
+        deadline = time.monotonic() + LAST_FRAMES_S  # for all together
         for name, source in fresh.items():
             try:
-                self._pipeline.add_source(source, max(deadline - time.monotonic(), 0.0))
+                self._pipeline.add_source(source, max(deadline - time.monotonic(), 0.0), self._is_over)
             except ConfigError as error:
                 failed.append(str(error))
                 continue
@@ -147,8 +156,10 @@ class Reconfigurer:
 
     def _remove(self, names: Sequence[str]) -> list[str]:
         """End these sources and return what is wrong with those that do not end: they are given up."""
-        failed = []
+        failed: list[str] = []
         for name in names:
+            if self._is_over():
+                return [*failed, "the run ends"]
             if name not in self._pipeline.running_sources:
                 continue
             try:

@@ -157,7 +157,8 @@ def _run(config_path: str | None, overrides: dict[str, Any], settings: list[str]
             pipeline = build_pipeline(config, on_quit=lambda: finish[0](), make_detector=plans.detector)
             finish.append(pipeline.finish)
             console.say(_opening(config.publish.address, pipeline))
-            with _changes(pipeline, config, (config_path, overrides, settings), plans) as each_tick:
+            origin = config_path, overrides, settings
+            with _changes(pipeline, config, origin, plans, lambda: interrupt.requested) as each_tick:
                 outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
         error = {"error": str(outcome.error)} if outcome.error else {}
         facts = summary(pipeline, plans.status() | error)
@@ -175,14 +176,18 @@ def _run(config_path: str | None, overrides: dict[str, Any], settings: list[str]
 
 @contextmanager
 def _changes(
-    pipeline: Pipeline, config: Config, origin: tuple[str | None, dict[str, Any], list[str]], plans: PlanRebuild
+    pipeline: Pipeline,
+    config: Config,
+    origin: tuple[str | None, dict[str, Any], list[str]],
+    plans: PlanRebuild,
+    is_over: Callable[[], bool],
 ) -> Iterator[list[Callable[[], None]]]:
     """Yield what is to be called during the run, so that it can be changed by socket and by file."""
     from pipelines.control import ControlServer
     from pipelines.reconfigure import ConfigWatch, Reconfigurer
 
     path, overrides, settings = origin
-    changes = Reconfigurer(pipeline, config, plans.detector)
+    changes = Reconfigurer(pipeline, config, plans.detector, is_over)
     each_tick: list[Callable[[], None]] = [lambda: plans.poll(pipeline, changes.config)]
     if config.control.watch and path is not None:
         each_tick.append(ConfigWatch(path, overrides, settings, changes).poll)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from engine.data import Frame
 from engine.errors import ConfigError, ModelError
-from engine.pipeline import Pipeline
+from engine.pipeline import LAST_FRAMES_S, Pipeline
 from engine.protocols import Detector
 from pipelines.build import build_detector, build_pipeline
 from pipelines.cli import app
@@ -182,13 +182,14 @@ class Loading:
     """Makes detectors that are loaded once they may be, and then fail if they are to."""
 
     def __init__(self, error: ModelError | None = None) -> None:
-        self.may_load, self.error = threading.Event(), error
+        self.is_loading, self.may_load, self.error = threading.Event(), threading.Event(), error
 
     def __call__(self, config: Config) -> Detector:
         detector = build_detector(config, [])
         load = detector.inference.open  # type: ignore[attr-defined]
 
         def open_later() -> None:
+            self.is_loading.set()
             assert self.may_load.wait(PATIENCE_S)
             if self.error is not None:
                 raise self.error
@@ -211,6 +212,26 @@ def test_camera_and_model_of_one_edit_are_both_changed_however_long_the_model_lo
         before = pipeline.stats.source("gate").published
         wait_for(lambda: pipeline.run_facts.model == "one.onnx")
         wait_for(lambda: pipeline.stats.source("gate").published > before + 1)
+
+
+def test_change_waits_for_nothing_once_the_run_is_to_end(model: str) -> None:
+    """The frames of the former camera wait for a model that loads, so its end is not published."""
+    make, is_over = Loading(), threading.Event()
+    with running("gate", make=make) as (pipeline, changes):
+        wait_for(lambda: published(pipeline, "gate"))
+        changes.set("detector.model", model)
+        assert make.is_loading.wait(PATIENCE_S)
+        hurried = Reconfigurer(pipeline, changes.config, make, is_over.is_set)
+        tree = changes.config.model_dump()
+        tree["sources"][0]["uri"] += "&seed=2"
+        threading.Timer(0.2, is_over.set).start()
+        started = time.monotonic()
+        with pytest.raises(PartlyChangedError, match="frames of the former one are still waiting"):
+            hurried.change_to(validated(tree, "test"))
+        assert time.monotonic() - started < LAST_FRAMES_S
+        with pytest.raises(PartlyChangedError, match="the run ends"):
+            Reconfigurer(pipeline, changes.config, make, lambda: True).remove("gate")
+        make.may_load.set()
 
 
 def test_threshold_set_while_a_model_loads_is_that_of_the_new_model(model: str) -> None:
