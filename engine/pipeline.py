@@ -66,9 +66,7 @@ class Pipeline:
         self.sources: list[Source] = list(sources) if isinstance(sources, Sequence) else [sources]
         self.options = options or PipelineOptions()
         check_names([source.info.source_id for source in self.sources], may_be_none=self.options.keep_running)
-        self.detector = detector
-        self.tracker = tracker
-        self.sinks = sinks
+        self.detector, self.tracker, self.sinks = detector, tracker, sinks
         self.stats = PipelineStats()
         self._second_stage = second_stage
         self._rules: dict[str, SourceRules] = dict(rules or {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from engine.backends.select import BACKENDS, unusable_reason
@@ -12,10 +11,8 @@ from engine.detection.model import inspect_model
 from engine.errors import ModelError
 from pipelines.build import NOT_OF_CLASSIFIERS, model_path
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-
-def describe(model: str, given: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
+def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return tensors, head, classes, precision and usable backends of a model file.
 
     Args:

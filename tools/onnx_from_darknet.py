@@ -6,7 +6,6 @@ of the convolution before it: (batch, anchors * (5 + classes), h, w). Decoding b
 finds anchors, class names and stride in the metadata. Batch normalisation is folded into the convolutions; weights may
 be stored as FP16 (half the file) with a Cast to FP32 in front of each use, which every runtime folds when it loads the
 model.
-
 Layout of both files as read from Darknet's own sources (parser.c, convolutional_layer.c, maxpool_layer.c).
 
 usage: onnx_from_darknet.py CFG WEIGHTS --names NAMES --output MODEL.onnx
