@@ -1,4 +1,6 @@
-"""The control socket: `framewire ctl` asks, a run answers. JSON over ZeroMQ REQ/REP; beyond this machine with CURVE.
+"""The control socket: `framewire ctl` asks, a run answers. JSON over ZeroMQ; beyond this machine with CURVE.
+
+Clients use REQ. The run uses ROUTER, which has no state that a malformed message could disturb.
 
 The socket belongs to the thread that runs the pipeline, which answers between two refreshes of its display.
 What arrives is hostile until proven otherwise: sizes are limited, and every mistake is answered with an error.
@@ -74,7 +76,7 @@ class ControlServer:
         self._curve = None if keys is None else CurveServer(keys, allowed_keys)
         if self._curve is not None:
             self._curve.open(self._context)
-        self._socket = self._context.socket(zmq.REP)
+        self._socket = self._context.socket(zmq.ROUTER)
         if self._curve is not None:
             self._curve.secure(self._socket)
         self._socket.setsockopt(zmq.LINGER, 200)
@@ -93,10 +95,22 @@ class ControlServer:
             self._curve.service()
         for _ in range(MAX_WAITING):
             try:
-                request = self._socket.recv(zmq.NOBLOCK)
+                client, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._socket.send(json.dumps(self.answer(request)).encode())
+            self._reply(client, json.dumps(self._answer_parts(parts)).encode())
+
+    def _answer_parts(self, parts: list[bytes]) -> dict[str, Any]:
+        """Answer a request as REQ frames it: an empty delimiter, then one part."""
+        if len(parts) == 2 and not parts[0]:
+            return self.answer(parts[1])
+        return {"ok": False, "error": f"expected a request of one part, sent by a REQ socket; found {len(parts)} parts"}
+
+    def _reply(self, client: bytes, reply: bytes) -> None:
+        try:
+            self._socket.send_multipart([client, b"", reply], zmq.NOBLOCK)
+        except zmq.ZMQError as error:  # the client has gone, or does not read its replies
+            logger.debug("a reply on the control socket was not sent: %s", error)
 
     def answer(self, request: bytes) -> dict[str, Any]:
         """Return the reply to one request: `{"ok": true, ...}` or `{"ok": false, "error": ...}`."""

@@ -6,6 +6,7 @@ To follow one frame, read on in `engine/stage.py`, `engine/sources/`, `engine/de
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import signal
@@ -21,7 +22,9 @@ from engine.pipeline import Pipeline
 from engine.sources.record import Recordings
 from pipelines.console import RunView
 
+logger = logging.getLogger(__name__)
 REFRESH_S = 0.1
+MAX_LOGGED_FAILURES = 20
 STOP_TIMEOUT_S = 0.7
 EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -78,23 +81,45 @@ def run_to_the_end(
     Args:
         pipeline: not yet started.
         interrupt: tells of signals.
-        each_tick: called on this thread about ten times a second (control socket, watched file).
+        each_tick: called on this thread about ten times a second (control socket, watched file); a failing one is
+            logged, once per message, and does not end the run.
         quiet: show nothing.
     """
     error: EngineError | None = None
+    tick = _Tick(each_tick)
     with RunView(pipeline, quiet=quiet) as view:
         pipeline.start()
         try:
             while not interrupt.requested and not pipeline.wait(REFRESH_S):
                 view.refresh()
-                for act in each_tick:
-                    act()
+                tick()
         except StageError as failure:
             error = failure
-        clean = pipeline.stop(STOP_TIMEOUT_S)
+        finally:
+            clean = pipeline.stop(STOP_TIMEOUT_S)
     if error is not None:
         return Outcome(EXIT_FAILED, error, clean)
     return Outcome(EXIT_INTERRUPTED if interrupt.requested else EXIT_DONE, None, clean)
+
+
+class _Tick:
+    """Calls what a run does beside its frames, so that no failure there ends the run."""
+
+    def __init__(self, acts: Sequence[Callable[[], None]]) -> None:
+        self._acts = acts
+        self._logged: set[str] = set()
+
+    def __call__(self) -> None:
+        for act in self._acts:
+            try:
+                act()
+            except Exception as error:  # noqa: BLE001  # input from outside reaches these calls, and the frames must go on
+                self._log(f"{type(error).__name__}: {error}")
+
+    def _log(self, message: str) -> None:
+        if message not in self._logged and len(self._logged) < MAX_LOGGED_FAILURES:
+            self._logged.add(message)
+            logger.exception("a task beside the frames failed; the run goes on")
 
 
 def innermost(detector: object) -> object:

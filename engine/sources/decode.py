@@ -93,7 +93,7 @@ def open_container(target: Target, **extra: Any) -> Any:
             format=target.format,
             options=dict(target.ffmpeg),
             timeout=(target.open_timeout_s, target.read_timeout_s),
-            metadata_errors="replace",
+            **_lenient_metadata(),
             **extra,
         )
     except video_errors() as error:  # out of time, FFmpeg names whatever it was doing
@@ -101,6 +101,13 @@ def open_container(target: Target, **extra: Any) -> Any:
         if limit_s is not None and time.monotonic_ns() - started_ns >= limit_s * NS_PER_S:
             raise TimeoutError(f"no answer within {limit_s:g} s") from error
         raise
+
+
+def _lenient_metadata() -> dict[str, Any]:
+    """Return the option that makes PyAV accept metadata that is not UTF-8; PyAV 19 dropped it and always does."""
+    from av.container import Container
+
+    return {"metadata_errors": "replace"} if hasattr(Container, "metadata_errors") else {}
 
 
 def packets_in_time(container: Any, stream: Any, target: Target) -> Iterator[Any]:

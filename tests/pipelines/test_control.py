@@ -132,6 +132,37 @@ def test_garbage_on_the_control_socket_is_answered_with_an_error(engine: Engine)
     assert set(engine.ask("status")["sources"]) == {"steady"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        pytest.param(zmq.REQ, [b'{"command":"status"}', b"x"], id="two parts"),
+        pytest.param(zmq.REQ, [b"x"] * 50, id="fifty parts"),
+        pytest.param(zmq.DEALER, [b'{"command":"status"}'], id="no delimiter"),
+        pytest.param(zmq.DEALER, [b""], id="delimiter alone"),
+    ],
+)
+def test_malformed_messages_are_refused_and_the_run_goes_on(engine: Engine, kind: int, parts: list[bytes]) -> None:
+    engine.wait_until_live("steady")
+    with zmq.Context() as context, context.socket(kind) as socket:
+        socket.linger, socket.rcvtimeo = 0, int(PATIENCE_S * 1000)
+        socket.connect(engine.control)
+        socket.send_multipart(parts)
+        assert "one part" in json.loads(socket.recv_multipart()[-1])["error"]
+    assert engine.ask("status")["ok"]
+    assert engine.end()["sources"]["steady"]["published"] > 3
+
+
+def test_client_that_never_reads_does_not_stop_the_run(engine: Engine) -> None:
+    engine.wait_until_live("steady")
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger, socket.rcvhwm = 0, 1
+        socket.connect(engine.control)
+        for _ in range(500):
+            socket.send_multipart([b"", b'{"command":"status"}'])
+        assert engine.ask("status")["ok"]
+    assert engine.ask("status")["ok"]
+
+
 def test_hundred_random_changes_leave_the_untouched_camera_alone(engine: Engine) -> None:
     engine.wait_until_live("steady")
     rng = random.Random(3)

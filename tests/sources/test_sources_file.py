@@ -44,6 +44,14 @@ def test_every_frame_comes_in_order_whatever_the_format(
     assert [frame.frame_id for frame in frames] == list(range(20))
 
 
+def test_metadata_that_is_not_utf8_does_not_stop_a_video_from_opening(tmp_path: Path) -> None:
+    clip = encode_clip(tmp_path / "a.avi", numbered_images(3), codec="mjpeg", pixel_format="yuvj420p")
+    data = clip.read_bytes()
+    at = data.index(b"Lavf")  # the ISFT entry: which program wrote the file
+    clip.write_bytes(data[:at] + b"\xff\xe9\x80\xfe" + data[at + 4 :])
+    assert len(list(open_source(clip))) == 3
+
+
 @pytest.mark.parametrize("size", [(319, 241), (1, 1), (17, 5), (641, 3)], ids=str)
 def test_odd_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
     width, height = size
