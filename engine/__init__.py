@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.clock import FakeClock, SystemClock
     from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, Tracks
     from engine.detection.load import load_detector
+    from engine.detection.tiles import TiledDetector
     from engine.errors import (
         ConfigError,
         EngineError,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from engine.stages.options import PipelineOptions
     from engine.subscriber import Subscriber, subscribe
     from engine.tracking.bytetrack import ByteTrack
+    from engine.tracking.registry import tracker_by_name
+    from engine.tracking.steady import SteadyTrack
 
 _HOMES = {
     "ByteTrack": "engine.tracking.bytetrack",
@@ -72,8 +75,10 @@ _HOMES = {
     "SourceRules": "engine.rules",
     "SourceStatus": "engine.data",
     "StageError": "engine.errors",
+    "SteadyTrack": "engine.tracking.steady",
     "Subscriber": "engine.subscriber",
     "SystemClock": "engine.clock",
+    "TiledDetector": "engine.detection.tiles",
     "Tracker": "engine.protocols",
     "Tracks": "engine.data",
     "VideoWriter": "engine.sinks.video",
@@ -83,6 +88,7 @@ _HOMES = {
     "load_detector": "engine.detection.load",
     "open_source": "engine.sources.open",
     "subscribe": "engine.subscriber",
+    "tracker_by_name": "engine.tracking.registry",
 }
 
 __all__ = [
@@ -113,8 +119,10 @@ __all__ = [
     "SourceRules",
     "SourceStatus",
     "StageError",
+    "SteadyTrack",
     "Subscriber",
     "SystemClock",
+    "TiledDetector",
     "Tracker",
     "Tracks",
     "VideoWriter",
@@ -124,6 +132,7 @@ __all__ = [
     "load_detector",
     "open_source",
     "subscribe",
+    "tracker_by_name",
 ]
 
 
