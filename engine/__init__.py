@@ -17,7 +17,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.channel import Channel
     from engine.clock import FakeClock, SystemClock
     from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, Tracks
     from engine.detection.load import load_detector
@@ -32,16 +31,17 @@ if TYPE_CHECKING:
         StageError,
         WireError,
     )
-    from engine.overlay import Overlay
-    from engine.pipeline import Pipeline
+    from engine.flow.channel import Channel
+    from engine.flow.gate import MotionGate, SourceRules
+    from engine.flow.options import PipelineOptions
+    from engine.flow.pipeline import Pipeline
+    from engine.imaging.overlay import Overlay
     from engine.protocols import Detector, DetectorBase, Sink, SinkBase, Source, Tracker
-    from engine.rules import MotionGate, SourceRules
     from engine.sinks.jsonl import JsonlWriter
     from engine.sinks.video import VideoWriter
     from engine.sinks.window import Window
     from engine.sinks.zmq import ZmqPublisher
     from engine.sources.open import open_source
-    from engine.stages.options import PipelineOptions
     from engine.subscriber import Subscriber, subscribe
     from engine.tracking.bytetrack import ByteTrack
     from engine.tracking.registry import tracker_by_name
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ByteTrack": "engine.tracking.bytetrack",
-    "Channel": "engine.channel",
+    "Channel": "engine.flow.channel",
     "ConfigError": "engine.errors",
     "Detections": "engine.data",
     "Detector": "engine.protocols",
@@ -60,11 +60,11 @@ _HOMES = {
     "JsonlWriter": "engine.sinks.jsonl",
     "MissingDependencyError": "engine.errors",
     "ModelError": "engine.errors",
-    "MotionGate": "engine.rules",
-    "Overlay": "engine.overlay",
+    "MotionGate": "engine.flow.gate",
+    "Overlay": "engine.imaging.overlay",
     "Packet": "engine.data",
-    "Pipeline": "engine.pipeline",
-    "PipelineOptions": "engine.stages.options",
+    "Pipeline": "engine.flow.pipeline",
+    "PipelineOptions": "engine.flow.options",
     "Run": "engine.data",
     "Sink": "engine.protocols",
     "SinkBase": "engine.protocols",
@@ -72,7 +72,7 @@ _HOMES = {
     "Source": "engine.protocols",
     "SourceError": "engine.errors",
     "SourceInfo": "engine.data",
-    "SourceRules": "engine.rules",
+    "SourceRules": "engine.flow.gate",
     "SourceStatus": "engine.data",
     "StageError": "engine.errors",
     "SteadyTrack": "engine.tracking.steady",

@@ -13,7 +13,7 @@ import typer
 
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError, SourceError
 from pipelines import console
-from pipelines.detect_and_publish import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
+from pipelines.running.detect_and_publish import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
 from pipelines.verbs import machine, run, score, stream
 
 app = typer.Typer(

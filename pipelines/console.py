@@ -22,7 +22,7 @@ from rich.table import Table
 from engine.stats import SourceSnapshot
 
 if TYPE_CHECKING:
-    from engine.pipeline import Pipeline
+    from engine.flow.pipeline import Pipeline
 
 PLAIN_EVERY_S = 5.0
 STATE_STYLE = {"live": "green", "connecting": "yellow", "stalled": "yellow", "offline": "red", "ended": "dim"}

@@ -15,8 +15,8 @@ from engine.errors import MissingDependencyError
 from engine.optional import require
 
 if TYPE_CHECKING:
-    from engine.backends.cuda_probe import CudaProbe
-    from engine.backends.tensorrt_api import Library
+    from engine.backends.cuda.probe import CudaProbe
+    from engine.backends.tensorrt.api import Library
 
 Verdict = Literal["ok", "missing", "broken"]
 
@@ -97,7 +97,7 @@ def _decode() -> list[Finding]:
 
 
 def _decoders() -> list[Finding]:
-    from engine.sources.ladder import why_not
+    from engine.video.fallback import why_not
 
     findings = []
     for decoder in ("nvdec", "vaapi", "jetson"):
@@ -125,7 +125,7 @@ def _openvino() -> list[Finding]:
 
 
 def _gpu() -> list[Finding]:
-    from engine.backends.cuda_probe import probe_cuda
+    from engine.backends.cuda.probe import probe_cuda
 
     probe = probe_cuda()
     usable = probe.reason is None
@@ -141,7 +141,7 @@ def _gpu() -> list[Finding]:
 
 
 def _tensorrt(library: Library, extra: str, probe: CudaProbe) -> Finding:
-    from engine.backends.tensorrt_api import installed_libraries, installed_version, library_obstacle
+    from engine.backends.tensorrt.api import installed_libraries, installed_version, library_obstacle
 
     part = library.replace("_", "-")
     version = installed_version(library)

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from engine.channel import Channel, ChannelClosedError, ChannelTimeoutError
 from engine.errors import ConfigError
+from engine.flow.channel import Channel, ChannelClosedError, ChannelTimeoutError
 
 WAIT_S = 5.0
 

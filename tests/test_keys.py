@@ -9,7 +9,7 @@ import pytest
 import zmq.auth
 
 from engine.errors import ConfigError
-from engine.keys import KeyPair, load_key_pair, load_public_key, load_public_keys, make_keys
+from engine.transport.keys import KeyPair, load_key_pair, load_public_key, load_public_keys, make_keys
 
 
 def mode_of(path: Path) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from engine.data import Detections, Frame, Packet, Run, Tracks
 from engine.errors import ConfigError
-from engine.overlay import Overlay, _texts_of
+from engine.imaging.overlay import Overlay, _texts_of
 from tests.wire.samples import packet
 
 
@@ -100,7 +100,9 @@ def test_an_unknown_colouring_is_refused() -> None:
 
 
 def test_supervision_is_loaded_only_when_something_is_drawn() -> None:
-    program = "import sys, engine.overlay; engine.overlay.Overlay(); sys.exit('supervision' in sys.modules)"
+    program = (
+        "import sys, engine.imaging.overlay; engine.imaging.overlay.Overlay(); sys.exit('supervision' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

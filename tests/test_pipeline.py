@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from engine.channel import Channel
 from engine.data import Packet, Run
 from engine.errors import ConfigError, ModelError, SinkError, SourceError, StageError
-from engine.pipeline import Pipeline
-from engine.stages.options import PipelineOptions
+from engine.flow.channel import Channel
+from engine.flow.options import PipelineOptions
+from engine.flow.pipeline import Pipeline
 from tests.fakes import CountingSource, ListSink, OneTracker, PixelDetector
 
 JOIN_S = 5.0

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from engine.channel import Overflow
 from engine.data import Packet
-from engine.pipeline import Pipeline
+from engine.flow.channel import Overflow
+from engine.flow.options import PipelineOptions
+from engine.flow.pipeline import Pipeline
 from engine.protocols import Source
 from engine.sources.open import open_source
-from engine.stages.options import PipelineOptions
 from tests.fakes import CountingSource, ListSink, OneTracker, PixelDetector
 from tests.patience import AT_ONCE_S
 

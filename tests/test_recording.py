@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SinkError, SourceError
-from engine.recording import MARK, Record, Recording, RecordingWriter
 from engine.sinks.zmq import ZmqPublisher
 from engine.wire import encode, frame_message
+from engine.wire.stream_file import MARK, Record, Recording, RecordingWriter
 from tests.wire.samples import RUN, packet
 
 SECOND = 1_000_000_000
@@ -143,7 +143,7 @@ def test_a_recorder_killed_in_mid_stream_leaves_a_file_without_a_torn_end(tmp_pa
 
     thread = threading.Thread(target=publish)
     thread.start()
-    program = "import sys; from pipelines.record import record; record(sys.argv[1], sys.argv[2])"
+    program = "import sys; from pipelines.stream.record import record; record(sys.argv[1], sys.argv[2])"
     try:
         for n in range(times):
             path = tmp_path / f"{n}.fwrec"

@@ -8,9 +8,9 @@ import pytest
 
 from engine.data import Detections
 from engine.errors import ConfigError
-from engine.pipeline import Pipeline
-from engine.rules import MotionGate, SourceRules
-from engine.stages.options import PipelineOptions
+from engine.flow.gate import MotionGate, SourceRules
+from engine.flow.options import PipelineOptions
+from engine.flow.pipeline import Pipeline
 from engine.tracking.bytetrack import ByteTrack
 from tests.fakes import CountingSource, ListSink, PixelDetector
 

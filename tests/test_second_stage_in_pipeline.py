@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from engine.data import Detections, Frame, Packet, Tracks
 from engine.detection.classify import Classifier, load_classifier
 from engine.detection.second_stage import SecondStage
-from engine.pipeline import Pipeline
+from engine.flow.options import PipelineOptions
+from engine.flow.pipeline import Pipeline
 from engine.protocols import DetectorBase
 from engine.sources.open import open_source
-from engine.stages.options import PipelineOptions
 from engine.tracking.bytetrack import ByteTrack
 from engine.tracking.untracked import Untracked
 from engine.wire import frame_message

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from engine.channel import Channel, ChannelClosedError
 from engine.clock import FakeClock
 from engine.data import Frame
 from engine.errors import ConfigError
-from engine.stage import LIVE_IN_A_ROW, Batcher, Stage
+from engine.flow.channel import Channel, ChannelClosedError
+from engine.flow.stage import LIVE_IN_A_ROW, Batcher, Stage
 
 WAIT_S = 5.0
 

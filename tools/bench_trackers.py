@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from engine.clock import NS_PER_S
 from engine.data import Detections, Tracks
 from engine.tracking.registry import tracker_by_name
-from pipelines.evaluate_track import TrackScores, evaluate_rows
-from pipelines.mot import MotRows, detections_at, read_mot
+from pipelines.scoring.mot import MotRows, detections_at, read_mot
+from pipelines.scoring.track import TrackScores, evaluate_rows
 
 Update = Callable[[Detections, int], Tracks]
 Factory = Callable[[float], Update]

@@ -24,7 +24,7 @@ from tests.rtsp_server import missing_server  # noqa: E402
 
 HEAD = """# What faults do to Framewire
 
-Each line is one run of a real engine (`engine.pipeline.Pipeline`, a detector that takes 2 ms) on two RTSP cameras of
+Each line is one run of a real engine (`engine.Pipeline`, a detector that takes 2 ms) on two RTSP cameras of
 320x240 at 25 fps, served by GStreamer on loopback; the fault is played to the first one, the *victim*. Made by
 `tools/faults.py --write` on a machine of {cpus} cores, which was not idle ({system}). Figures are
 frames per second / 99th percentile of the age at publishing in ms; *before, during, after* the fault.

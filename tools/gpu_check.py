@@ -30,9 +30,9 @@ from pathlib import Path
 import gpu_sections as sections
 from gpu_sections import CHECKOUT, Facts
 
-from engine.backends.cuda_probe import probe_cuda
-from engine.backends.plan_precision import Precision
-from engine.backends.tensorrt import unusable_reason
+from engine.backends.cuda.probe import probe_cuda
+from engine.backends.tensorrt.backend import unusable_reason
+from engine.backends.tensorrt.precision import Precision
 from engine.errors import EngineError
 
 BATCHES = (1, 8, 32)

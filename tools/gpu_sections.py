@@ -24,17 +24,17 @@ from numpy.typing import NDArray
 
 from engine.assets import demo_clip
 from engine.backends.base import BackendOptions, ImageInput
-from engine.backends.cuda import CudaApi, available_packages, open_cuda
-from engine.backends.cuda_compile import compile_kernels
-from engine.backends.cuda_letterbox import BLOCK, KERNEL_NAME, grid, parameters
-from engine.backends.cuda_probe import probe_cuda
+from engine.backends.cuda.compile import compile_kernels
+from engine.backends.cuda.driver import CudaApi, available_packages, open_cuda
+from engine.backends.cuda.letterbox import BLOCK, KERNEL_NAME, grid, parameters
+from engine.backends.cuda.probe import probe_cuda
 from engine.backends.pixels import Normaliser
-from engine.backends.plan_build import BuildOptions
-from engine.backends.plan_cache import PlanCache
-from engine.backends.plan_precision import Precision
-from engine.backends.tensorrt import TensorRtBackend, load_plan
-from engine.backends.tensorrt_api import installed_libraries, load_tensorrt
-from engine.backends.tensorrt_plan import PlanContext
+from engine.backends.tensorrt.api import installed_libraries, load_tensorrt
+from engine.backends.tensorrt.backend import TensorRtBackend, load_plan
+from engine.backends.tensorrt.build_plan import BuildOptions
+from engine.backends.tensorrt.loaded_plan import PlanContext
+from engine.backends.tensorrt.plan_cache import PlanCache
+from engine.backends.tensorrt.precision import Precision
 from engine.boxes import iou_matrix
 from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector

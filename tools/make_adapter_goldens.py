@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write tests/pipelines/adapters/golden/: our sample messages in the forms of other systems; review their diff."""
+"""Write tests/pipelines/stream/adapters/golden/: our sample messages in the form of other systems; review the diff."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ sys.path.insert(0, str(CHECKOUT))
 import msgspec  # noqa: E402
 
 from engine.wire import EosMessage, FrameMessage  # noqa: E402
-from pipelines.adapters.deepstream import deepstream_minimal  # noqa: E402
-from pipelines.adapters.frigate import frigate_events  # noqa: E402
-from pipelines.adapters.onvif import onvif_metadata  # noqa: E402
-from pipelines.adapters.savant import savant_end, savant_frame  # noqa: E402
+from pipelines.stream.adapters.deepstream import deepstream_minimal  # noqa: E402
+from pipelines.stream.adapters.frigate import frigate_events  # noqa: E402
+from pipelines.stream.adapters.onvif import onvif_metadata  # noqa: E402
+from pipelines.stream.adapters.savant import savant_end, savant_frame  # noqa: E402
 from tests.wire.samples import SAMPLES  # noqa: E402
 
 FOLDER = CHECKOUT / "tests" / "pipelines" / "adapters" / "golden"

@@ -15,11 +15,11 @@ from typing import Any, Union
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipelines.config import Config
+from pipelines.config.models import Config
 
 TARGET = Path(__file__).parents[1] / "configs" / "reference.yaml"
 HEADER = """\
-# Every key of the configuration, with its default. Made by tools/make_reference_config.py from pipelines/config.py.
+# Every key of the configuration with its default, written by tools/make_reference_config.py from pipelines/config/models.py.
 # A run needs only `sources`; ${NAME} in any text is replaced by the environment variable NAME.
 """
 EXAMPLES = {"uri": "rtsp://user:${CAMERA_PASSWORD}@192.0.2.10/stream", "source_id": "gate"}

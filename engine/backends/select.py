@@ -41,11 +41,11 @@ class BackendEntry:
 BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
     {  # in the order in which `auto` tries them
         "tensorrt": BackendEntry(
-            target="engine.backends.tensorrt:TensorRtBackend",
+            target="engine.backends.tensorrt.backend:TensorRtBackend",
             packages=("tensorrt", "tensorrt_rtx"),
             suffixes=(".plan", ".engine", ".onnx"),
             install='pip install "framewire[tensorrt]" or "framewire[rtx]" on a machine with an NVIDIA GPU',
-            probe="engine.backends.tensorrt:unusable_reason",
+            probe="engine.backends.tensorrt.backend:unusable_reason",
             reason="the fastest on an NVIDIA GPU",
         ),
         "openvino": BackendEntry(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import Backend, BackendOptions, ImageInput
-from engine.backends.files import ModelFile, read_model_file
+from engine.backends.files.base import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
 from engine.detection import metadata as facts
 from engine.detection.heads.family import BYTE, IMAGENET_MEAN, IMAGENET_STD, ZERO, Color

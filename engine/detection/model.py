@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.backends.base import ImageInput, TensorSpec
-from engine.backends.files import ModelFile, read_model_file
+from engine.backends.files.base import ModelFile, read_model_file
 from engine.detection import metadata as facts
 from engine.detection.coco import COCO_80_FROM_91, COCO_NAMES
 from engine.detection.heads.base import Head

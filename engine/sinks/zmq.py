@@ -12,11 +12,11 @@ import zmq
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Packet, Run, SourceStatus
 from engine.errors import ConfigError, SinkError
-from engine.keys import KeyPair
 from engine.protocols import SinkBase
+from engine.sinks.publisher_sockets import FanOut, LatestOnly, SnapshotServer, SocketOptions
 from engine.sinks.traffic import SourceTraffic
-from engine.sinks.zmq_security import CurveServer, is_loopback
-from engine.sinks.zmq_sockets import FanOut, LatestOnly, SnapshotServer, SocketOptions
+from engine.transport.curve import CurveServer, is_loopback
+from engine.transport.keys import KeyPair
 from engine.wire import (
     Encoding,
     FrameMessage,

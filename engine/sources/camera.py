@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import SourceError
-from engine.sources.decode import Target
-from engine.sources.options import SourceOptions
+from engine.video.decode import Target
+from engine.video.options import SourceOptions
 
 DEVICES = Path("/dev")
 _FORMAT = "v4l2"
@@ -59,7 +59,7 @@ def csi_target(uri: str, options: SourceOptions) -> Target:
     Raises:
         SourceError: this is no Jetson, its OpenCV has no GStreamer, or N is no number.
     """
-    from engine.sources.gstreamer import missing_jetson
+    from engine.video.gstreamer import missing_jetson
 
     number = uri[len("csi://") :]
     if not number.isdecimal():

@@ -9,12 +9,12 @@ from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
 from engine.sources.base import SourceBase
-from engine.sources.convert import BgrConverter
-from engine.sources.decode import Missed, Picture, Target
-from engine.sources.explain import explain, video_errors
-from engine.sources.ladder import OpenVideo, open_video
-from engine.sources.pixels import image_from_frame
-from engine.sources.uri import redact
+from engine.sources.live.pixels import image_from_frame
+from engine.video.address import redact
+from engine.video.decode import Missed, Picture, Target
+from engine.video.explain import explain, video_errors
+from engine.video.fallback import OpenVideo, open_video
+from engine.video.to_bgr import BgrConverter
 
 logger = logging.getLogger(__name__)
 

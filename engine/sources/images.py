@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
-from engine.sources.arrivals import Stamp
 from engine.sources.base import SourceBase
+from engine.video.arrivals import Stamp
 
 logger = logging.getLogger(__name__)
 SUFFIXES = frozenset(

@@ -9,8 +9,8 @@ from typing import Any
 
 from engine.errors import SourceError
 from engine.protocols import Source
-from engine.sources.options import SourceOptions, options_from
-from engine.sources.uri import NETWORK_SCHEMES, name_from_uri, redact, scheme_of
+from engine.video.address import NETWORK_SCHEMES, name_from_uri, redact, scheme_of
+from engine.video.options import SourceOptions, options_from
 
 
 def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = None, **options: Any) -> Source:
@@ -58,13 +58,13 @@ def _recorded_or_live(uri: str, name: str, options: SourceOptions) -> Source:
 
 def _camera(uri: str, name: str, options: SourceOptions) -> Source:
     from engine.sources.camera import camera_target
-    from engine.sources.stream import live_source
+    from engine.video.network import live_source
 
     return live_source(camera_target(uri, options), name, options)
 
 
 def _stream(uri: str, name: str, options: SourceOptions) -> Source:
-    from engine.sources.stream import live_source, target_from_uri
+    from engine.video.network import live_source, target_from_uri
 
     return live_source(target_from_uri(uri, options), name, options)
 
@@ -76,14 +76,14 @@ def _synthetic(uri: str, name: str, options: SourceOptions) -> Source:
 
 
 def _screen(uri: str, name: str, options: SourceOptions) -> Source:
-    from engine.sources.stream import live_source, screen_target
+    from engine.video.network import live_source, screen_target
 
     return live_source(screen_target(uri, options), name, options)
 
 
 def _csi(uri: str, name: str, options: SourceOptions) -> Source:
     from engine.sources.camera import csi_target
-    from engine.sources.stream import live_source
+    from engine.video.network import live_source
 
     return live_source(csi_target(uri, options), name, options)
 
@@ -106,8 +106,8 @@ def _path(place: str, name: str, options: SourceOptions) -> Source:
 
 
 def _video(path: Path, name: str, options: SourceOptions) -> Source:
-    from engine.sources.decode import Target
     from engine.sources.file import FileSource
+    from engine.video.decode import Target
 
     decoder = "cpu" if options.decoder == "auto" else options.decoder  # the CPU is exact, and has threads for files
     keep = "keep" if options.damage == "keep" else "frame"

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, cast
 import zmq.asyncio
 
 from engine.errors import ConfigError
-from engine.subscriber.connect import HIGH_WATER_MARK, Connection
 from engine.subscriber.reader import ALL_TOPICS, Gap, MessageReader
+from engine.transport.connect import HIGH_WATER_MARK, Connection
 from engine.wire import MAX_BODY_BYTES, Message
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from engine.keys import KeyPair
+    from engine.transport.keys import KeyPair
 
 
 class AsyncSubscriber:

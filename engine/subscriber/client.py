@@ -12,14 +12,14 @@ import zmq
 
 from engine.clock import NS_PER_MS, NS_PER_S, SYSTEM_CLOCK
 from engine.errors import ConfigError, EngineError
-from engine.subscriber.connect import HIGH_WATER_MARK, Connection
 from engine.subscriber.reader import ALL_TOPICS, Gap, MessageReader
+from engine.transport.connect import HIGH_WATER_MARK, Connection
 from engine.wire import MAX_BODY_BYTES, TOPIC_ROOT, FrameMessage, Message, topic_for
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from engine.keys import KeyPair
+    from engine.transport.keys import KeyPair
 
 SNAPSHOT_RETRY_NS = NS_PER_S
 

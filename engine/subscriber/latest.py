@@ -9,13 +9,13 @@ import zmq
 from engine.clock import NS_PER_MS, NS_PER_S
 from engine.errors import WireError
 from engine.subscriber.client import NoMessageError
-from engine.subscriber.connect import Connection
+from engine.transport.connect import Connection
 from engine.wire import MAX_BODY_BYTES, SnapshotMessage, decode
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from engine.keys import KeyPair
+    from engine.transport.keys import KeyPair
 
 
 class LatestReader:

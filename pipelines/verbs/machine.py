@@ -50,7 +50,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Print what a model file holds: tensors, head, classes, precision."""
-    from pipelines.inspect_model import describe
+    from pipelines.models.inspect import describe
 
     facts = describe(model, told_of_model(setting))
     console.show(facts, as_json=as_json)
@@ -75,8 +75,8 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a TensorRT plan from an ONNX file, or find it in the cache."""
-    from pipelines.build_plan import BuildRequest
-    from pipelines.build_plan import build as build_plan
+    from pipelines.models.build_plan import BuildRequest
+    from pipelines.models.build_plan import build as build_plan
 
     given = told_of_model(setting)
     side = given.pop("size", None)

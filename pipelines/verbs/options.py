@@ -23,7 +23,7 @@ def told_of_model(settings: list[str] | None) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown key, or one that says nothing of the file.
     """
-    from pipelines.config_file import load_config
+    from pipelines.config.file import load_config
 
     config = load_config(None, {}, [f"detector.{text}" for text in settings or []])
     options = config.detector.model_dump(exclude_unset=True)
@@ -48,7 +48,7 @@ def class_of(name: str) -> str | int:
 
 def client_keys(server_key: str | None, keys: str | None) -> dict[str, Any]:
     """Return the keys of a client, read from their files, as arguments."""
-    from engine.keys import load_key_pair, load_public_key
+    from engine.transport.keys import load_key_pair, load_public_key
 
     return {
         "server_key": load_public_key(server_key) if server_key else None,

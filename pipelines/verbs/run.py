@@ -14,13 +14,13 @@ import typer
 
 from engine.errors import ConfigError
 from pipelines import console
-from pipelines.detect_and_publish import Interrupt, innermost, recordings_of, run_to_the_end, summary
+from pipelines.running.detect_and_publish import Interrupt, innermost, recordings_of, run_to_the_end, summary
 from pipelines.verbs.options import Json, Settings, class_of, client_keys, named_source
 
 if TYPE_CHECKING:
-    from engine.pipeline import Pipeline
-    from pipelines.config import Config
-    from pipelines.plan_rebuild import PlanRebuild
+    from engine.flow.pipeline import Pipeline
+    from pipelines.config.models import Config
+    from pipelines.running.plan_rebuild import PlanRebuild
 
 
 def run(
@@ -88,8 +88,8 @@ def check(
     setting: Settings = None,
 ) -> None:
     """Validate a configuration, its model file and its file sources, without running it."""
-    from pipelines.build import build_pipeline
-    from pipelines.config_file import load_config
+    from pipelines.build.pipeline import build_pipeline
+    from pipelines.config.file import load_config
 
     loaded = load_config(config, {}, setting or [])
     pipeline = build_pipeline(loaded)
@@ -112,13 +112,13 @@ def bench(
 ) -> None:
     """Measure the pipeline beside the bare backend, on the same model in the same run."""
     if faults:
-        from pipelines.benchmark_faults import play_faults
+        from pipelines.measuring.faults import play_faults
 
         raise typer.Exit(play_faults(only, as_json=as_json))
     from engine.assets import demo_clip
-    from pipelines.benchmark import benchmark
-    from pipelines.benchmark_stages import benchmark_stages
-    from pipelines.config_file import load_config
+    from pipelines.config.file import load_config
+    from pipelines.measuring.pipeline import benchmark
+    from pipelines.measuring.stages import benchmark_stages
 
     overrides: dict[str, Any] = {
         "detector.model": model,
@@ -145,9 +145,9 @@ def bench(
 def _run(config_path: str | None, overrides: dict[str, Any], settings: list[str], as_json: bool) -> NoReturn:
     with Interrupt() as interrupt:
         from engine.sinks.jsonl import STDOUT
-        from pipelines.build import build_pipeline
-        from pipelines.config_file import load_config
-        from pipelines.plan_rebuild import PlanRebuild
+        from pipelines.build.pipeline import build_pipeline
+        from pipelines.config.file import load_config
+        from pipelines.running.plan_rebuild import PlanRebuild
 
         config = load_config(config_path, overrides, settings)
         if config.control.watch and not (config_path and Path(config_path).is_file()):
@@ -183,8 +183,8 @@ def _changes(
     is_over: Callable[[], bool],
 ) -> Iterator[list[Callable[[], None]]]:
     """Yield what is to be called during the run, so that it can be changed by socket and by file."""
-    from pipelines.control import ControlServer
-    from pipelines.reconfigure import ConfigWatch, Reconfigurer
+    from pipelines.running.control import ControlServer
+    from pipelines.running.reconfigure import ConfigWatch, Reconfigurer
 
     path, overrides, settings = origin
     changes = Reconfigurer(pipeline, config, plans.detector, is_over)
@@ -194,7 +194,7 @@ def _changes(
     if config.control.address == "none":
         yield each_tick
         return
-    from engine.keys import load_key_pair, load_public_keys
+    from engine.transport.keys import load_key_pair, load_public_keys
 
     control = config.control
     server = ControlServer(
@@ -220,7 +220,7 @@ def ctl(
     keys: Annotated[str | None, typer.Option(help="File NAME.key_secret of yours, which the run lists")] = None,
 ) -> None:
     """Change a running engine: cameras, thresholds, classes, the model; or ask for its state."""
-    from pipelines.control import ask
+    from pipelines.running.control import ask
 
     request: dict[str, Any] = {"command": command}
     if command == "add" and argument is not None:

@@ -31,9 +31,9 @@ def detect(
     """Detect on images and print what was found."""
     from engine.data import SourceInfo
     from engine.sinks.jsonl import STDOUT
-    from pipelines.build import build_detector, tiled
-    from pipelines.config_file import load_config
-    from pipelines.detect_images import detect_to_files
+    from pipelines.build.pipeline import build_detector, tiled
+    from pipelines.config.file import load_config
+    from pipelines.models.detect_images import detect_to_files
 
     overrides: dict[str, Any] = {
         "detector.model": model,
@@ -67,8 +67,8 @@ def track(
     as_json: Json = False,
 ) -> None:
     """Run a tracker over detections of a file."""
-    from pipelines.build import DEFAULT_TRACKER
-    from pipelines.mot import track_mot
+    from pipelines.build.pipeline import DEFAULT_TRACKER
+    from pipelines.scoring.mot import track_mot
 
     chosen = tracker or DEFAULT_TRACKER
     done = track_mot(mot, fps, _tracker(chosen, setting), out, detect_every=detect_every)
@@ -87,15 +87,15 @@ def eval_track(
     as_json: Json = False,
 ) -> None:
     """Score tracks: HOTA (DetA, AssA), MOTA, IDF1, id switches, fragments."""
-    from pipelines.evaluate_track import evaluate_mot
+    from pipelines.scoring.track import evaluate_mot
 
     if (pred is None) == (source is None):
         raise ConfigError("give either --pred FILE or --source CLIP")
     if pred is not None:
         console.show(evaluate_mot(gt, pred).as_dict(), as_json=as_json)
         return
-    from pipelines.config_file import load_config
-    from pipelines.evaluate_clip import evaluate_clip
+    from pipelines.config.file import load_config
+    from pipelines.scoring.clip import evaluate_clip
 
     overrides: dict[str, Any] = {
         "sources": [{"uri": source}],
@@ -116,8 +116,8 @@ def eval_detect(
     as_json: Json = False,
 ) -> None:
     """Score a detector: COCO mAP50, mAP50-95, AP per class, ms per image."""
-    from pipelines.build import model_path
-    from pipelines.evaluate_detect import evaluate_detect
+    from pipelines.build.pipeline import model_path
+    from pipelines.scoring.detect import evaluate_detect
 
     options = _detector_options(setting)
     with console.progress_bar("images") as progress:
@@ -133,7 +133,7 @@ def eval_detect(
 
 def _detector_options(settings: list[str] | None) -> dict[str, Any]:
     """Return the checked keys of `detector:` that were given and that a scored model can have."""
-    from pipelines.config_file import load_config
+    from pipelines.config.file import load_config
 
     config = load_config(None, {}, [f"detector.{text}" for text in settings or []])
     options = config.detector.model_dump(exclude_unset=True)

@@ -15,7 +15,7 @@ from pipelines import console
 from pipelines.verbs.options import Json, client_keys
 
 if TYPE_CHECKING:
-    from pipelines.bridges.base import Target
+    from pipelines.stream.bridges.base import Target
 
 Address = Annotated[str, typer.Argument(help="Address of a publisher: tcp://127.0.0.1:5555")]
 Topics = Annotated[list[str] | None, typer.Option("--topic", help="Topics start with this; repeat for several")]
@@ -33,7 +33,7 @@ def subscribe(
     as_json: Annotated[bool, typer.Option("--json", help="Print each message as one line of JSON")] = False,
 ) -> None:
     """Print the messages of a running engine."""
-    from pipelines.subscribe import print_messages
+    from pipelines.stream.subscribe import print_messages
 
     options = {"count": count, "timeout_s": timeout, **client_keys(server_key, keys)}
     print_messages(address, topic or ["v1/frame/"], as_json=as_json, **options)
@@ -51,8 +51,8 @@ def record(
     as_json: Json = False,
 ) -> None:
     """Record a stream to a file that survives a kill at any byte."""
-    from pipelines.detect_and_publish import Interrupt
-    from pipelines.record import record as record_stream
+    from pipelines.running.detect_and_publish import Interrupt
+    from pipelines.stream.record import record as record_stream
 
     with Interrupt() as interrupt:
         done = record_stream(
@@ -78,8 +78,8 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Publish a recording as if it were live."""
-    from pipelines.replay import ReplayOptions
-    from pipelines.replay import replay as replay_file
+    from pipelines.stream.replay import ReplayOptions
+    from pipelines.stream.replay import replay as replay_file
 
     try:
         pace = None if speed == "max" else float(speed)
@@ -99,8 +99,8 @@ def bridge(
 ) -> None:
     """Hand a stream on: to MQTT (Home Assistant finds it), Redis, a web hook, browsers, CSV, Parquet, or lines (-)."""
     from engine.subscriber import Subscriber
-    from pipelines.bridges.base import run_bridge
-    from pipelines.detect_and_publish import Interrupt
+    from pipelines.running.detect_and_publish import Interrupt
+    from pipelines.stream.bridges.base import run_bridge
 
     if to.startswith("ws://"):
         _serve_browsers(address, to, topic or ["v1/"])
@@ -123,9 +123,9 @@ def proxy(
     as_json: Json = False,
 ) -> None:
     """Offer the streams of many engines at one address."""
-    from engine.keys import load_key_pair, load_public_key, load_public_keys
-    from pipelines.detect_and_publish import Interrupt
-    from pipelines.proxy import Proxy
+    from engine.transport.keys import load_key_pair, load_public_key, load_public_keys
+    from pipelines.running.detect_and_publish import Interrupt
+    from pipelines.stream.proxy import Proxy
 
     middle = Proxy(
         engines,
@@ -149,7 +149,7 @@ def keys(
     folder: Annotated[str, typer.Option(help="Where to write NAME.key and NAME.key_secret")] = "keys",
 ) -> None:
     """Make a pair of CURVE keys: the secret one stays here (mode 0600), the public one goes to the other side."""
-    from engine.keys import make_keys
+    from engine.transport.keys import make_keys
 
     public, secret = make_keys(folder, name)
     console.result(f"{public}: public, give it to the other side")
@@ -157,7 +157,7 @@ def keys(
 
 
 def _target(to: str) -> Target:
-    from pipelines.bridges import lines, mqtt, redis_stream, webhook
+    from pipelines.stream.bridges import lines, mqtt, redis_stream, webhook
 
     url = urlsplit(to)
     if to == "-":
@@ -181,7 +181,7 @@ def _target(to: str) -> Target:
 def _serve_browsers(address: str, to: str, topics: list[str]) -> None:
     import asyncio
 
-    from pipelines.bridges.websocket import WebSocketBridge
+    from pipelines.stream.bridges.websocket import WebSocketBridge
 
     url = urlsplit(to)
     asyncio.run(WebSocketBridge(address, host=url.hostname or "127.0.0.1", port=url.port or 8765, topics=topics).run())

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.backends import cuda_candidates
 from engine.backends.base import ClassScores, ImageInput
-from engine.backends.cuda import CudaApi
-from engine.backends.cuda_candidates import CandidateLayout
-from engine.backends.cuda_letterbox import BLOCK, WholeFrame, grid, parameters
-from engine.backends.cuda_probe import probe_cuda
+from engine.backends.cuda import candidates as cuda_candidates
+from engine.backends.cuda.candidates import CandidateLayout
+from engine.backends.cuda.driver import CudaApi
+from engine.backends.cuda.letterbox import BLOCK, WholeFrame, grid, parameters
+from engine.backends.cuda.probe import probe_cuda
 from engine.backends.pixels import Normaliser
 from engine.errors import ModelError
 
@@ -159,10 +159,10 @@ def open_package(package: str) -> CudaApi:
     """Return the API of one package on the first GPU."""
     gpu = probe_cuda().gpus[0]
     if package == "pycuda":
-        from engine.backends.cuda_pycuda import PyCuda
+        from engine.backends.cuda.pycuda import PyCuda
 
         return PyCuda(gpu)
-    from engine.backends.cuda_bindings import CudaBindings
+    from engine.backends.cuda.bindings import CudaBindings
 
     return CudaBindings(gpu)
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import BackendOptions, TensorSpec
-from engine.backends.cuda import CudaApi
-from engine.backends.cuda_fake import FAKE_GPU, FakeCuda
-from engine.backends.plan import PlanFacts, PlanFile, write_plan_file
-from engine.backends.tensorrt import Parts, TensorRtBackend
-from engine.backends.tensorrt_fake import FakePlan
+from engine.backends.cuda.driver import CudaApi
+from engine.backends.files.plan import PlanFacts, PlanFile, write_plan_file
+from engine.backends.tensorrt.backend import Parts, TensorRtBackend
+from engine.testing.cuda import FAKE_GPU, FakeCuda
+from engine.testing.tensorrt import FakePlan
 
 PLAN = b"vtrt, but not really"
 

@@ -13,13 +13,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from engine.backends.base import BackendOptions
-from engine.backends.cuda_fake import FAKE_GPU, FakeCuda
-from engine.backends.files import read_model_file
-from engine.backends.plan import write_plan_file
-from engine.backends.tensorrt import Parts, TensorRtBackend
-from engine.backends.tensorrt_fake import FakePlan
+from engine.backends.files.base import read_model_file
+from engine.backends.files.plan import write_plan_file
+from engine.backends.tensorrt.backend import Parts, TensorRtBackend
 from engine.detection.detector import ModelDetector
 from engine.detection.model import inspect_model
+from engine.testing.cuda import FAKE_GPU, FakeCuda
+from engine.testing.tensorrt import FakePlan
 from tests.backends.fake_gpu import PLAN, plan_facts
 from tests.backends.processor_kernels import PROCESSOR_KERNELS
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.backends import cuda_candidates, cuda_letterbox
-from engine.backends.cuda_compile import kernel_source
-from engine.backends.cuda_fake_kernels import Bytes, Kernel, View
+from engine.backends.cuda import candidates as cuda_candidates
+from engine.backends.cuda import letterbox as cuda_letterbox
+from engine.backends.cuda.compile import kernel_source
+from engine.testing.cuda_kernels import Bytes, Kernel, View
 
 PROLOGUE = """
 #include <math.h>

@@ -12,11 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.backends import cuda, cuda_pycuda
-from engine.backends.cuda import available_packages, open_cuda
-from engine.backends.cuda_fake import FakeCuda
-from engine.backends.cuda_probe import CudaProbe, Gpu
+from engine.backends.cuda import driver as cuda
+from engine.backends.cuda import pycuda as cuda_pycuda
+from engine.backends.cuda.driver import available_packages, open_cuda
+from engine.backends.cuda.probe import CudaProbe, Gpu
 from engine.errors import ConfigError, MissingDependencyError, ModelError
+from engine.testing.cuda import FakeCuda
 from tests.backends.cuda_contract import check
 from tests.backends.processor_kernels import FLAGS, compiler, processor_source
 

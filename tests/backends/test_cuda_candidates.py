@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.backends.base import ClassScores
-from engine.backends.cuda_candidates import CandidateLayout
-from engine.backends.cuda_fake_kernels import Kernel, keep_candidates
+from engine.backends.cuda.candidates import CandidateLayout
 from engine.detection.heads.base import best_class
+from engine.testing.cuda_kernels import Kernel, keep_candidates
 from tests.backends.processor_kernels import memory_at, run_candidates
 
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.backends import cuda_compile, cuda_letterbox
 from engine.backends.base import ImageInput
-from engine.backends.cuda_compile import compile_kernels
-from engine.backends.cuda_fake_kernels import letterbox_images
-from engine.backends.cuda_letterbox import WholeFrame, grid, parameters
+from engine.backends.cuda import compile as cuda_compile
+from engine.backends.cuda import letterbox as cuda_letterbox
+from engine.backends.cuda.compile import compile_kernels
+from engine.backends.cuda.letterbox import WholeFrame, grid, parameters
 from engine.backends.pixels import Normaliser
 from engine.detection.letterbox import Letterbox, draw, fit
 from engine.errors import MissingDependencyError, ModelError
+from engine.testing.cuda_kernels import letterbox_images
 from tests.backends.processor_kernels import compiled_kernels, memory_at
 
 Run = Callable[[int, bytes], None]

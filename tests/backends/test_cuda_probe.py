@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.backends.cuda_probe import Gpu, probe_cuda
+from engine.backends.cuda.probe import Gpu, probe_cuda
 
 DRIVER = r"""
 #include <string.h>

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from engine.backends.base import TensorSpec
-from engine.backends.files import find_model, read_model_file
+from engine.backends.files.base import find_model, read_model_file
 from engine.detection.model import inspect_model
 from engine.errors import ModelError
 from tests.onnx_models import save_constant_model, save_pixel_model

@@ -14,18 +14,19 @@ import onnx
 import pytest
 from onnx import helper
 
-from engine.backends import plan_cache, tensorrt_file
 from engine.backends.base import BackendOptions
-from engine.backends.cuda_probe import Gpu
-from engine.backends.files import read_model_file
-from engine.backends.plan import PlanFacts, facts_from_json, facts_to_json, read_plan_file, write_plan_file
-from engine.backends.plan_build import BuildOptions, PlanTarget, model_sha256, parse_batch
-from engine.backends.plan_cache import PlanCache, cache_for, plan_key, refusal
-from engine.backends.plan_model import model_obstacle
-from engine.backends.plan_precision import with_precision
-from engine.backends.tensorrt import TensorRtBackend, unusable_reason
-from engine.backends.tensorrt_api import Library
-from engine.backends.tensorrt_file import MissingPlan, find_plan
+from engine.backends.cuda.probe import Gpu
+from engine.backends.files.base import read_model_file
+from engine.backends.files.plan import PlanFacts, facts_from_json, facts_to_json, read_plan_file, write_plan_file
+from engine.backends.tensorrt import find_plan as tensorrt_file
+from engine.backends.tensorrt import plan_cache
+from engine.backends.tensorrt.api import Library
+from engine.backends.tensorrt.backend import TensorRtBackend, unusable_reason
+from engine.backends.tensorrt.build_plan import BuildOptions, PlanTarget, model_sha256, parse_batch
+from engine.backends.tensorrt.find_plan import MissingPlan, find_plan
+from engine.backends.tensorrt.network import model_obstacle
+from engine.backends.tensorrt.plan_cache import PlanCache, cache_for, plan_key, refusal
+from engine.backends.tensorrt.precision import with_precision
 from engine.errors import ConfigError, ModelError
 from tests.backends.fake_gpu import PLAN, plan_facts
 from tests.onnx_models import save_model, save_pixel_model

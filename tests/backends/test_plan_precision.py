@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from engine.assets import demo_model
-from engine.backends.plan_precision import fold_weight_casts, tail_nodes, with_precision
+from engine.backends.tensorrt.precision import fold_weight_casts, tail_nodes, with_precision
 from engine.errors import ConfigError, ModelError
 from tests.onnx_models import save_model
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.backends.files import read_model_file
-from engine.backends.plan_build import BuildOptions, Prepared, build_plan
-from engine.backends.plan_precision import with_precision
-from engine.backends.tensorrt_api import installed_libraries
+from engine.backends.files.base import read_model_file
+from engine.backends.tensorrt.api import installed_libraries
+from engine.backends.tensorrt.build_plan import BuildOptions, Prepared, build_plan
+from engine.backends.tensorrt.precision import with_precision
 from engine.detection.model import inspect_model
 
 RTX = "tensorrt_rtx"

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from engine.backends import tensorrt, tensorrt_api
-from engine.backends.cuda_probe import CudaProbe, Gpu
-from engine.backends.tensorrt_api import Library, PhaseTree, installed_version, library_obstacle, library_to_run
+from engine.backends.cuda.probe import CudaProbe, Gpu
+from engine.backends.tensorrt import api, backend
+from engine.backends.tensorrt.api import Library, PhaseTree, installed_version, library_obstacle, library_to_run
 
 TURING = Gpu(0, "RTX 2080", (7, 5), "GPU-2", 8 << 30, False)
 AMPERE = Gpu(0, "RTX 3060", (8, 6), "GPU-1", 12 << 30, False)
@@ -21,11 +21,11 @@ CUDA_12 = {"tensorrt": "10.13.0", "tensorrt_cu12_bindings": "10.13.0"}
 
 def install(monkeypatch: pytest.MonkeyPatch, packages: Mapping[str, str]) -> None:
     """Let these packages, and no others of TensorRT, look as if they were installed."""
-    libraries = tuple(name for name in tensorrt_api.LIBRARIES if any(part.startswith(name) for part in packages))
+    libraries = tuple(name for name in api.LIBRARIES if any(part.startswith(name) for part in packages))
     if not any(part == "tensorrt" or part.startswith("tensorrt_cu") for part in packages):
         libraries = tuple(name for name in libraries if name != "tensorrt")
-    monkeypatch.setattr(tensorrt_api, "_package_version", packages.get)
-    for module in (tensorrt_api, tensorrt):
+    monkeypatch.setattr(api, "_package_version", packages.get)
+    for module in (api, backend):
         monkeypatch.setattr(module, "installed_libraries", lambda: libraries)
 
 
@@ -67,8 +67,8 @@ def test_what_keeps_a_library_from_running_is_told_with_the_remedy(
 
 def test_auto_leaves_a_library_alone_that_the_driver_is_too_old_for(monkeypatch: pytest.MonkeyPatch):
     install(monkeypatch, RTX)
-    monkeypatch.setattr(tensorrt, "probe_cuda", lambda: OLD_DRIVER)
-    assert "update the NVIDIA driver" in str(tensorrt.unusable_reason())
+    monkeypatch.setattr(backend, "probe_cuda", lambda: OLD_DRIVER)
+    assert "update the NVIDIA driver" in str(backend.unusable_reason())
 
 
 @pytest.mark.parametrize(

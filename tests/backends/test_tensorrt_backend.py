@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.backends import tensorrt, tensorrt_file
 from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec
-from engine.backends.cuda_fake import FAKE_GPU, FakeCuda
-from engine.backends.files import read_model_file
-from engine.backends.plan import PlanFile, distrust_reason, read_plan_file, write_plan_file
-from engine.backends.plan_build import BuildOptions
-from engine.backends.plan_cache import PlanCache
-from engine.backends.tensorrt import Parts, TensorRtBackend, TensorRtPending
-from engine.backends.tensorrt_fake import FakeContext, FakePlan
-from engine.backends.tensorrt_file import MissingPlan, plan_to_run
+from engine.backends.files.base import read_model_file
+from engine.backends.files.plan import PlanFile, distrust_reason, read_plan_file, write_plan_file
+from engine.backends.tensorrt import backend as tensorrt
+from engine.backends.tensorrt import find_plan
+from engine.backends.tensorrt.backend import Parts, TensorRtBackend, TensorRtPending
+from engine.backends.tensorrt.build_plan import BuildOptions
+from engine.backends.tensorrt.find_plan import MissingPlan, plan_to_run
+from engine.backends.tensorrt.plan_cache import PlanCache
 from engine.errors import ConfigError, ModelError
+from engine.testing.cuda import FAKE_GPU, FakeCuda
+from engine.testing.tensorrt import FakeContext, FakePlan
 from tests.backends.fake_gpu import PLAN, FakeMachine, doubled, plan_facts
 
 SIDE = 8
@@ -445,7 +446,7 @@ def test_a_build_before_the_run_is_announced(
         announced.append("yolo.onnx: none was built yet; building it first" in caplog.text)
         return built, "built now"
 
-    monkeypatch.setattr(tensorrt_file, "find_plan", lambda path, options: missing)
+    monkeypatch.setattr(find_plan, "find_plan", lambda path, options: missing)
     monkeypatch.setattr(PlanCache, "get_or_build", build)
     with caplog.at_level(logging.WARNING):
         assert plan_to_run(model, BackendOptions()) == built

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from engine.assets import demo_model
-from engine.backends import plan_build, tensorrt_api
 from engine.backends.base import BackendOptions, ImageInput
-from engine.backends.cuda_probe import probe_cuda
-from engine.backends.files import read_model_file
-from engine.backends.plan import read_plan_file
-from engine.backends.plan_build import BuildOptions, Prepared, _apply, build_plan, parse_batch
-from engine.backends.plan_cache import PlanCache
-from engine.backends.plan_precision import with_precision
-from engine.backends.tensorrt import TensorRtBackend
-from engine.backends.tensorrt_api import PhaseTree, installed_libraries, load_tensorrt
+from engine.backends.cuda.probe import probe_cuda
+from engine.backends.files.base import read_model_file
+from engine.backends.files.plan import read_plan_file
+from engine.backends.tensorrt import api
+from engine.backends.tensorrt import build_plan as plan_build
+from engine.backends.tensorrt.api import PhaseTree, installed_libraries, load_tensorrt
+from engine.backends.tensorrt.backend import TensorRtBackend
+from engine.backends.tensorrt.build_plan import BuildOptions, Prepared, _apply, build_plan, parse_batch
+from engine.backends.tensorrt.plan_cache import PlanCache
+from engine.backends.tensorrt.precision import with_precision
 from engine.detection.model import inspect_model
 from engine.errors import ConfigError, ModelError
 from tests.backends.fake_gpu import plan_facts
@@ -199,7 +200,7 @@ def test_tensorrt_itself_is_not_touched_without_a_gpu(tmp_path: Path):
 def test_where_both_are_installed_the_cache_takes_the_one_that_builds_without_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(tensorrt_api, "installed_libraries", lambda: ("tensorrt", RTX))
+    monkeypatch.setattr(api, "installed_libraries", lambda: ("tensorrt", RTX))
     built, _ = PlanCache(tmp_path).get_or_build(save_pixel_model(tmp_path / "pixels.onnx"), BuildOptions("fp32"))
     assert built.facts is not None
     assert built.facts.library == RTX
@@ -214,9 +215,9 @@ def test_running_without_a_gpu_is_an_error_with_the_reason(tmp_path: Path):
 
 
 def test_a_plan_of_another_version_is_refused_with_the_remedy(tmp_path: Path):
-    from engine.backends.cuda_fake import FakeCuda
-    from engine.backends.plan import write_plan_file
-    from engine.backends.tensorrt import load_plan
+    from engine.backends.files.plan import write_plan_file
+    from engine.backends.tensorrt.backend import load_plan
+    from engine.testing.cuda import FakeCuda
 
     path = tmp_path / "old.plan"
     write_plan_file(path, b"vtrt", plan_facts(library=RTX, library_version="1.0.0"), {})

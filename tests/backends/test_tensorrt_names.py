@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.backends import plan_build, tensorrt_api, tensorrt_plan
+from engine.backends.tensorrt import api, build_plan, loaded_plan
 
 VERSIONS = ("10.3", "10.13", "11.4", "rtx1.7")
-MODULES = (tensorrt_api, tensorrt_plan, plan_build)
+MODULES = (api, loaded_plan, build_plan)
 CLASS_BY_VARIABLE = {
     "builder": "Builder",
     "network": "INetworkDefinition",

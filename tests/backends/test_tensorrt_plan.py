@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from engine.backends.plan_build import BuildOptions, _load_timing_cache, _save_timing_cache, build_serialized
-from engine.backends.tensorrt_api import Messages, TensorRt
-from engine.backends.tensorrt_plan import TensorRtPlan
+from engine.backends.tensorrt.api import Messages, TensorRt
+from engine.backends.tensorrt.build_plan import BuildOptions, _load_timing_cache, _save_timing_cache, build_serialized
+from engine.backends.tensorrt.loaded_plan import TensorRtPlan
 from engine.errors import ModelError
 
 PATH = Path("yolo.plan")

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.backends.base import Backend, BackendOptions, ImageInput, Pending, TensorSpec
-from engine.backends.fake import FakeBackend
 from engine.backends.select import create_backend, unusable_reason
 from engine.errors import ConfigError, ModelError
+from engine.testing.backend import FakeBackend
 from tests.onnx_models import save_byte_model, save_pixel_model
 
 SIDE = 8

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.overlay import Overlay
+from engine.imaging.overlay import Overlay
 from engine.protocols import Sink
+from engine.sinks.camera_video.recordings import Recordings, record_plan
 from engine.sinks.jsonl import JsonlWriter
 from engine.sinks.video import VideoWriter
 from engine.sinks.zmq import ZmqPublisher
-from engine.sources.options import SourceOptions
-from engine.sources.record import Recordings, record_plan
+from engine.video.options import SourceOptions
 from tests.patience import AT_ONCE_S
 from tests.wire.samples import RUN, packet, status
 

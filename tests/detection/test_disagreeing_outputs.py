@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from engine.backends.base import TensorSpec
-from engine.backends.fake import FakeBackend
-from engine.backends.files import ModelFile
+from engine.backends.files.base import ModelFile
 from engine.data import Frame
 from engine.detection.detector import ModelDetector
 from engine.detection.heads.families import choose_family
 from engine.detection.heads.family import Layout
 from engine.detection.model import ModelFacts
 from engine.errors import ModelError
+from engine.testing.backend import FakeBackend
 from tests.detection.test_head_fuzz import CASES, SIDE
 
 FRAME = Frame(np.zeros((50, 70, 3), np.uint8), "a", 0, 0, 0)

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from engine.backends.files import read_model_file
+from engine.backends.files.base import read_model_file
 from engine.data import Frame
 from engine.detection.load import class_ids, load_detector
 from engine.detection.model import image_size

@@ -13,7 +13,7 @@ from engine.backends.select import unusable_reason
 from engine.boxes import iou_matrix
 from engine.data import Detections, Frame
 from engine.detection.load import load_detector
-from pipelines.evaluate_detect import evaluate_detect
+from pipelines.scoring.detect import evaluate_detect
 
 BACKENDS = ("openvino", "onnxruntime")
 

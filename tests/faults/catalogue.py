@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StageError
+from engine.sinks.camera_video.recordings import Recordings, record_plan
 from engine.sinks.jsonl import JsonlWriter
 from engine.sinks.video import VideoWriter
-from engine.sources.options import SourceOptions
-from engine.sources.record import Recordings, record_plan
+from engine.video.options import SourceOptions
 from tests.faults.cameras import transport_stream
 from tests.faults.lab import VICTIM, Lab, Outcome, examine
 from tests.faults.proxy import FaultProxy
@@ -311,7 +311,7 @@ def hanging_reader() -> Outcome:
 
 def clock_step(step_s: float) -> Outcome:
     """The wall clock of this machine jumps."""
-    from engine.sources import decode
+    from engine.video import decode
 
     real, offset = time.time_ns, [0]
     with bench() as b:

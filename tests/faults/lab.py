@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.data import Packet, SourceStatus
-from engine.pipeline import Pipeline, PipelineOptions
+from engine.flow.pipeline import Pipeline, PipelineOptions
 from engine.protocols import Sink, SinkBase
 from engine.sources.open import open_source
 from tests.fakes import OneTracker, PixelDetector

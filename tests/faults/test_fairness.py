@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from engine.pipeline import Pipeline, PipelineOptions
+from engine.flow.pipeline import Pipeline, PipelineOptions
 from engine.sources.open import open_source
 from tests.fakes import OneTracker, PixelDetector
 from tests.faults.lab import is_accounted, summary

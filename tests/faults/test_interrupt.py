@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from engine.errors import ConfigError
-from pipelines.control import ask
+from pipelines.running.control import ask
 from tests.media import encode_clip, mjpeg_camera, numbered_images
 from tests.patience import AT_ONCE_S
 

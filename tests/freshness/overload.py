@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.data import Frame
-from engine.pipeline import Pipeline, PipelineOptions
+from engine.flow.pipeline import Pipeline, PipelineOptions
 from engine.protocols import Detector
 from engine.sources.open import open_source
 from engine.tracking.bytetrack import ByteTrack

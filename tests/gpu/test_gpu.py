@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.backends import tensorrt
 from engine.backends.base import BackendOptions, ImageInput
-from engine.backends.cuda_compile import compile_kernels
-from engine.backends.cuda_probe import probe_cuda
-from engine.backends.tensorrt import TensorRtBackend
+from engine.backends.cuda.compile import compile_kernels
+from engine.backends.cuda.probe import probe_cuda
+from engine.backends.tensorrt import backend as tensorrt
+from engine.backends.tensorrt.backend import TensorRtBackend
 from tests.backends.cuda_contract import check, open_package
 from tests.backends.test_cuda_api import installed
 from tests.contract.test_backend import *  # noqa: F403

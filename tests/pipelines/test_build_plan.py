@@ -14,16 +14,15 @@ import pytest
 
 from engine.assets import demo_clip, demo_model
 from engine.backends.base import BackendOptions, ImageInput
-from engine.backends.tensorrt_api import installed_libraries
-from engine.backends.tensorrt_file import MissingPlan, find_plan, plan_to_run
+from engine.backends.tensorrt.api import installed_libraries
+from engine.backends.tensorrt.find_plan import MissingPlan, find_plan, plan_to_run
 from engine.data import Detections, Frame
 from engine.detection.load import load_detector
 from engine.detection.model import inspect_model
 from engine.errors import ConfigError, ModelError
 from engine.protocols import DetectorBase
-from pipelines import plan_gate
-from pipelines.build_plan import BuildRequest, build
-from pipelines.plan_gate import (
+from pipelines.models import accuracy_gate
+from pipelines.models.accuracy_gate import (
     Agreement,
     AveragePrecision,
     Measure,
@@ -35,6 +34,7 @@ from pipelines.plan_gate import (
     matches,
     prepare_int8,
 )
+from pipelines.models.build_plan import BuildRequest, build
 from tests.onnx_models import save_constant_model, save_pixel_model
 
 needs_rtx = pytest.mark.skipif(
@@ -111,7 +111,7 @@ def test_the_gate_lets_a_good_int8_model_through_with_its_numbers(pictures: Path
 def test_calibrated_on_noise_it_is_refused(monkeypatch: pytest.MonkeyPatch, pictures: Path):
     rng = np.random.default_rng(0)
     noise = [rng.random((1, 3, 416, 416)).astype(np.float32) * 0.01 for _ in range(4)]
-    monkeypatch.setattr(plan_gate, "calibration_batches", lambda facts, images: iter(noise))
+    monkeypatch.setattr(accuracy_gate, "calibration_batches", lambda facts, images: iter(noise))
     with pytest.raises(ModelError, match=r"INT8 agrees with FP32 on .*lost, allowed are 50%"):
         prepare_int8(inspect_model(demo_model()), pictures, max_loss=0.5)
 
@@ -123,7 +123,7 @@ def labels(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = sorted(pictures.iterdir())
     with load_detector(demo_model(), backend="onnxruntime") as detector:
         for file in files:
-            frame = plan_gate._frame(file)
+            frame = accuracy_gate._frame(file)
             [found] = detector.detect([frame])
             size = np.array([frame.width, frame.height] * 2)
             rows = np.concatenate(
@@ -171,7 +171,7 @@ def test_labels_without_an_object_are_refused(pictures: Path, tmp_path: Path):
     first = min(pictures.iterdir())
     (tmp_path / f"{first.stem}.txt").write_text("0 0.5 0.5 0.2 0.2")
     with pytest.raises(ConfigError, match="no object in those of"):
-        plan_gate._truth_of([], pictures, tmp_path, facts)
+        accuracy_gate._truth_of([], pictures, tmp_path, facts)
 
 
 @needs_rtx

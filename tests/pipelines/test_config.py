@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError
-from engine.sources.options import SourceOptions
-from pipelines.build import NOT_OPTIONS
-from pipelines.config import Config, SourceConfig
-from pipelines.config_file import load_config, preset_names
+from engine.video.options import SourceOptions
+from pipelines.build.pipeline import NOT_OPTIONS
+from pipelines.config.file import load_config, preset_names
+from pipelines.config.models import Config, SourceConfig
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -18,9 +18,9 @@ import zmq
 from typer.testing import CliRunner
 
 from engine.errors import ConfigError
-from engine.keys import load_key_pair, make_keys
+from engine.transport.keys import load_key_pair, make_keys
 from pipelines.cli import app
-from pipelines.control import ask, check_reach
+from pipelines.running.control import ask, check_reach
 
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 CAMERA = "synthetic://?width=64&height=48&fps=5&count=1000000&objects=1&seed=1&realtime=1"

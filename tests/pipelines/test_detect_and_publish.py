@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from engine.pipeline import Pipeline
+from engine.flow.pipeline import Pipeline
 from engine.sources.open import open_source
-from pipelines.detect_and_publish import EXIT_DONE, Interrupt, run_to_the_end
+from pipelines.running.detect_and_publish import EXIT_DONE, Interrupt, run_to_the_end
 from tests.fakes import OneTracker, PixelDetector
 
 

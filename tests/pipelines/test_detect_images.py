@@ -16,10 +16,10 @@ from engine.data import Detections, Frame
 from engine.detection.classic import MotionDetector
 from engine.detection.load import load_detector
 from engine.errors import ConfigError, ModelError, SinkError
-from pipelines import detect_images
-from pipelines.detect_images import expand_images
-from pipelines.evaluate_detect import _detect_all, evaluate_detect, score
-from pipelines.labels import Truth
+from pipelines.models import detect_images
+from pipelines.models.detect_images import expand_images
+from pipelines.scoring.detect import _detect_all, evaluate_detect, score
+from pipelines.scoring.labels import Truth
 from tests.patience import AT_ONCE_S
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from engine.backends import cuda_probe, tensorrt_api
-from engine.backends.cuda_probe import CudaProbe, Gpu
+from engine.backends.cuda import probe
+from engine.backends.cuda.probe import CudaProbe, Gpu
+from engine.backends.tensorrt import api
 from pipelines.doctor import examine
 
 GPU = Gpu(0, "RTX 3060", (8, 6), "GPU-1", 12 << 30, False)
@@ -21,9 +22,9 @@ GPU = Gpu(0, "RTX 3060", (8, 6), "GPU-1", 12 << 30, False)
 def test_a_library_is_ok_only_where_it_can_run(
     monkeypatch: pytest.MonkeyPatch, driver: tuple[int, int], verdict: str, remedy: str
 ):
-    monkeypatch.setattr(cuda_probe, "probe_cuda", lambda: CudaProbe((GPU,), driver))
-    monkeypatch.setattr(tensorrt_api, "installed_libraries", lambda: ("tensorrt_rtx",))
+    monkeypatch.setattr(probe, "probe_cuda", lambda: CudaProbe((GPU,), driver))
+    monkeypatch.setattr(api, "installed_libraries", lambda: ("tensorrt_rtx",))
     packages = {"tensorrt_rtx": "1.7.1", "tensorrt_rtx_cu13_bindings": "1.7.1"}
-    monkeypatch.setattr(tensorrt_api, "_package_version", packages.get)
+    monkeypatch.setattr(api, "_package_version", packages.get)
     finding = next(finding for finding in examine() if finding.part == "tensorrt-rtx")
     assert (finding.verdict, finding.remedy) == (verdict, remedy)

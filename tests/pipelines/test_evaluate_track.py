@@ -6,8 +6,8 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.tracking.registry import tracker_by_name
-from pipelines.evaluate_track import evaluate_mot
-from pipelines.mot import track_mot
+from pipelines.scoring.mot import track_mot
+from pipelines.scoring.track import evaluate_mot
 
 pytest.importorskip("trackers", reason="trackers is not installed: pip install trackers")
 

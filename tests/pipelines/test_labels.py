@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.errors import ConfigError
-from pipelines.labels import find_images, read_truth
+from pipelines.scoring.labels import find_images, read_truth
 
 NAMES = ("person", "car")
 

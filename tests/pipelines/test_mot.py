@@ -8,7 +8,7 @@ import pytest
 from engine.data import Tracks
 from engine.errors import ConfigError, SinkError, SourceError
 from engine.tracking.registry import tracker_by_name
-from pipelines.mot import read_mot, track_mot, write_mot
+from pipelines.scoring.mot import read_mot, track_mot, write_mot
 
 DETECTIONS = "\n".join(f"{f},-1,{10 + 2 * f},20,40,100,0.9,-1,-1,-1" for f in range(1, 31))
 

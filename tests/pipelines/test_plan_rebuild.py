@@ -16,22 +16,22 @@ import numpy as np
 import pytest
 
 from engine.backends.base import BackendOptions
-from engine.backends.plan import read_plan_file, write_plan_file
-from engine.backends.plan_build import BuildOptions, build_plan
-from engine.backends.tensorrt import TensorRtBackend
-from engine.backends.tensorrt_api import installed_libraries
-from engine.backends.tensorrt_file import MissingPlan
+from engine.backends.files.plan import read_plan_file, write_plan_file
+from engine.backends.tensorrt.api import installed_libraries
+from engine.backends.tensorrt.backend import TensorRtBackend
+from engine.backends.tensorrt.build_plan import BuildOptions, build_plan
+from engine.backends.tensorrt.find_plan import MissingPlan
 from engine.data import SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.detection.model import inspect_model
 from engine.errors import ModelError
 from engine.protocols import Detector
-from pipelines.build import build_detector, build_pipeline
-from pipelines.config import Config
-from pipelines.config_file import validated
-from pipelines.detect_and_publish import summary
-from pipelines.plan_child import missing_from_request, request_from_missing
-from pipelines.plan_rebuild import PlanBuild, PlanRebuild, _Change
+from pipelines.build.pipeline import build_detector, build_pipeline
+from pipelines.config.file import validated
+from pipelines.config.models import Config
+from pipelines.running.detect_and_publish import summary
+from pipelines.running.plan_child import missing_from_request, request_from_missing
+from pipelines.running.plan_rebuild import PlanBuild, PlanRebuild, _Change
 from tests.backends.gpu_detector import gpu_parts
 from tests.onnx_models import save_constant_model
 from tests.patience import AT_ONCE_S
@@ -281,8 +281,8 @@ def test_a_build_ends_at_once_when_the_run_does(slow: MissingPlan):
 def test_a_build_dies_with_the_engine(slow: MissingPlan):
     program = (
         "import sys, time\n"
-        "from pipelines.plan_child import missing_from_request\n"
-        "from pipelines.plan_rebuild import PlanBuild\n"
+        "from pipelines.running.plan_child import missing_from_request\n"
+        "from pipelines.running.plan_rebuild import PlanBuild\n"
         "build = PlanBuild(missing_from_request(sys.argv[1]))\n"
         "print(build.pid, flush=True)\n"
         "time.sleep(60)\n"

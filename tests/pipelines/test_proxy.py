@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError, SinkError
-from engine.keys import load_key_pair, make_keys
 from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import Subscriber
+from engine.transport.keys import load_key_pair, make_keys
 from engine.wire import FrameMessage, StatsMessage
-from pipelines.proxy import Proxy
+from pipelines.stream.proxy import Proxy
 from tests.wire.samples import RUN, packet
 
 ANY = "tcp://127.0.0.1:*"

@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 
 from engine.data import Frame
 from engine.errors import ConfigError, ModelError
-from engine.pipeline import LAST_FRAMES_S, Pipeline
+from engine.flow.pipeline import LAST_FRAMES_S, Pipeline
 from engine.protocols import Detector
-from pipelines.build import build_detector, build_pipeline
+from pipelines.build.pipeline import build_detector, build_pipeline
 from pipelines.cli import app
-from pipelines.config import Config
-from pipelines.config_file import load_config, validated
-from pipelines.control import ControlServer
-from pipelines.reconfigure import ConfigWatch, PartlyChangedError, Reconfigurer
+from pipelines.config.file import load_config, validated
+from pipelines.config.models import Config
+from pipelines.running.control import ControlServer
+from pipelines.running.reconfigure import ConfigWatch, PartlyChangedError, Reconfigurer
 from tests.fakes import CountingSource, PixelDetector
 from tests.onnx_models import save_constant_model
 
@@ -151,10 +151,10 @@ class Stuck(CountingSource):
 
 def test_camera_that_hangs_is_given_up_and_keeps_nothing_else_from_changing(monkeypatch: pytest.MonkeyPatch) -> None:
     let_go = threading.Event()
-    monkeypatch.setattr("engine.pipeline.STOP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("engine.flow.pipeline.STOP_TIMEOUT_S", 0.1)
     with running("yard", "door") as (pipeline, changes):
         with monkeypatch.context() as patch:
-            patch.setattr("pipelines.reconfigure.build_source", lambda config, name: Stuck(name, let_go))
+            patch.setattr("pipelines.running.reconfigure.build_source", lambda config, name: Stuck(name, let_go))
             changes.add({"source_id": "gate", "uri": CAMERA})
         tree = changes.config.model_dump()
         tree["sources"] = [source for source in tree["sources"] if source["source_id"] == "yard"]

@@ -9,12 +9,12 @@ import pytest
 
 from engine.clock import FakeClock
 from engine.errors import ConfigError, SinkError, SourceError
-from engine.recording import Recording, RecordingWriter
 from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import NoMessageError, Subscriber
 from engine.wire import HeartbeatMessage, Message, encode, topic_of
-from pipelines.record import record
-from pipelines.replay import Replay, ReplayOptions, replay
+from engine.wire.stream_file import Recording, RecordingWriter
+from pipelines.stream.record import record
+from pipelines.stream.replay import Replay, ReplayOptions, replay
 from tests.wire.samples import RUN, SAMPLES, packet
 
 ANY = "tcp://127.0.0.1:*"

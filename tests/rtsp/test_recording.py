@@ -20,11 +20,11 @@ import psutil
 import pytest
 
 from engine.data import Run, SourceInfo, SourceStatus
-from engine.pipeline import Pipeline
+from engine.flow.pipeline import Pipeline
+from engine.sinks.camera_video.recordings import Recordings, record_plan
 from engine.sources.open import open_source
-from engine.sources.options import SourceOptions
-from engine.sources.record import Recordings, record_plan
-from pipelines.control import ask
+from engine.video.options import SourceOptions
+from pipelines.running.control import ask
 from tests.fakes import OneTracker, PixelDetector
 from tests.patience import AT_ONCE_S
 from tests.rtsp_server import RtspServer
@@ -173,8 +173,8 @@ def test_a_killed_recording_is_replaced_and_its_file_plays(
 def test_a_recording_that_hangs_is_replaced(
     serve: Serve, begin: Callable[..., Recordings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.sources.record._KILL_AFTER_S", 0.5)
-    monkeypatch.setattr("engine.sources.record.DISK_WAIT_S", 1.0)
+    monkeypatch.setattr("engine.sinks.camera_video.recordings._KILL_AFTER_S", 0.5)
+    monkeypatch.setattr("engine.sinks.camera_video.recordings.DISK_WAIT_S", 1.0)
     limits = SourceOptions(open_timeout_s=1, read_timeout_s=1, connect_timeout_s=0.5, refused_backoff_s=1)
     recordings = begin(serve().url, tmp_path, limits)
     wait_for(recordings, lambda r: r["state"] == "recording")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError
-from engine.keys import KeyPair, load_key_pair, make_keys
 from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import NoMessageError, Subscriber
+from engine.transport.keys import KeyPair, load_key_pair, make_keys
 from tests.wire.samples import RUN, packet
 
 ANY = "tcp://127.0.0.1:*"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.sources.access_units import MAX_BYTES, MIN_KEYFRAMES, MIN_PICTURES, AccessUnits, Piece, Unit
+from engine.video.access_units import MAX_BYTES, MIN_KEYFRAMES, MIN_PICTURES, AccessUnits, Piece, Unit
 from tests.media import numbered_images
 
 START = b"\x00\x00\x00\x01"

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from engine.sources.convert import BgrConverter
-from engine.sources.pixels import image_from_frame
+from engine.sources.live.pixels import image_from_frame
+from engine.video.to_bgr import BgrConverter
 
 
 def smooth_image(width: int, height: int) -> np.ndarray:

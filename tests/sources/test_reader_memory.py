@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.sources.decode import Target, VideoReader
+from engine.video.decode import Target, VideoReader
 from tests.media import Camera, mjpeg_camera, numbered_images
 
 

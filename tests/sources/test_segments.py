@@ -16,11 +16,11 @@ import av
 import pytest
 
 from engine.errors import ConfigError
-from engine.sources.decode import Target
-from engine.sources.options import SourceOptions
-from engine.sources.record import record_plan
-from engine.sources.record_process import Recorder
-from engine.sources.segments import SegmentError, SegmentWriter, Shelf, Timeline
+from engine.sinks.camera_video.record_process import Recorder
+from engine.sinks.camera_video.recordings import record_plan
+from engine.sinks.camera_video.segments import SegmentError, SegmentWriter, Shelf, Timeline
+from engine.video.decode import Target
+from engine.video.options import SourceOptions
 from tests.media import encode_clip, numbered_images
 
 TICKS = Fraction(1, 1000)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from engine.errors import SourceError
-from engine.sources.backlog import Backlog, Overload
-from engine.sources.decode import VideoReader
 from engine.sources.open import open_source
 from engine.sources.synthetic import number_in_image
+from engine.video.backlog import Backlog, Overload
+from engine.video.decode import VideoReader
 from tests.faults.cameras import transport_stream
 from tests.media import Recorder, encode_clip, numbered_images
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import ConfigError, SourceError
-from engine.sources.decode import Target
-from engine.sources.gst_reader import pipelines
-from engine.sources.gstreamer import csi_pipeline, missing_jetson, rtsp_pipeline, usb_pipeline
 from engine.sources.open import open_source
+from engine.video.decode import Target
+from engine.video.gst_reader import pipelines
+from engine.video.gstreamer import csi_pipeline, missing_jetson, rtsp_pipeline, usb_pipeline
 
 TAIL = (
     "nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! "

@@ -1,4 +1,4 @@
-"""The ladder of decoders: what is not here, or delivers nothing, is replaced and named."""
+"""The fallback of decoders: what is not here, or delivers nothing, is replaced and named."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError
-from engine.sources import hardware, ladder
-from engine.sources.decode import Target, VideoReader
-from engine.sources.ladder import open_video, why_not
 from engine.sources.open import open_source
 from engine.sources.synthetic import number_in_image
+from engine.video import fallback, hardware
+from engine.video.decode import Target, VideoReader
+from engine.video.fallback import open_video, why_not
 from tests.media import encode_clip, mjpeg_camera, numbered_images
 
 
@@ -38,7 +38,7 @@ def test_a_decoder_that_fails_to_open_is_stepped_down(
     clip: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The CUDA context of FFmpeg really fails on a machine without one; with one, this decodes on it."""
-    monkeypatch.setattr(ladder, "ladder", lambda name: ("nvdec", "cpu"))
+    monkeypatch.setattr(fallback, "ladder", lambda name: ("nvdec", "cpu"))
     with caplog.at_level(logging.WARNING):
         reader = open_video(Target(str(clip)))
     pictures = list(reader.pictures())
@@ -58,8 +58,8 @@ def test_a_decoder_that_delivers_nothing_is_stepped_down(
             super().__init__(target)
 
     real = VideoReader
-    monkeypatch.setattr(ladder, "ladder", lambda name: ("nvdec", "cpu"))
-    monkeypatch.setattr(ladder, "VideoReader", lambda target, name="cpu": (real if name == "cpu" else Mute)(target))
+    monkeypatch.setattr(fallback, "ladder", lambda name: ("nvdec", "cpu"))
+    monkeypatch.setattr(fallback, "VideoReader", lambda target, name="cpu": (real if name == "cpu" else Mute)(target))
     with caplog.at_level(logging.WARNING):
         reader = open_video(Target(str(clip)))
     assert "no picture comes out of it" in caplog.text

@@ -19,19 +19,19 @@ import numpy as np
 import psutil
 import pytest
 
-import engine.sources.reader as reader_module
+import engine.sources.live.readers as reader_module
 from engine.clock import FakeClock
 from engine.data import Frame
 from engine.errors import SourceError
-from engine.sources.arrivals import Stamp
-from engine.sources.backoff import Backoff
-from engine.sources.decode import Target
-from engine.sources.events import Arrived, Event, Finished, Lost, Opened
-from engine.sources.live import SEGMENTS_S, LiveSource
+from engine.sources.live.reader_events import Arrived, Event, Finished, Lost, Opened
+from engine.sources.live.source import SEGMENTS_S, LiveSource
 from engine.sources.open import open_source
-from engine.sources.options import SourceOptions
-from engine.sources.stream import target_from_uri
 from engine.sources.synthetic import number_in_image
+from engine.video.arrivals import Stamp
+from engine.video.backoff import Backoff
+from engine.video.decode import Target
+from engine.video.network import target_from_uri
+from engine.video.options import SourceOptions
 from tests.media import Recorder, encode_clip, file_server, mjpeg_camera, numbered_images, rotate_mp4
 
 
@@ -275,7 +275,7 @@ def test_waits_double_with_jitter_up_to_a_limit() -> None:
 def test_waits_grow_for_a_camera_that_hangs_up_after_a_few_frames(caplog: pytest.LogCaptureFixture) -> None:
     short: Script = [OPENED, *frames_with_pauses(4, 0.05), Finished("cut")]
     long: Script = [OPENED, *frames_with_pauses(60, 0.1), Finished("cut")]
-    with caplog.at_level("INFO", "engine.sources.live"):
+    with caplog.at_level("INFO", "engine.sources.live.source"):
         _, recorder, reader, _ = play([*(list(short) for _ in range(8)), long, short], backoff_max_s=60.0)
     waits = [float(r.getMessage().rpartition(" in ")[2][:-2]) for r in caplog.records]
     assert waits[5] > 1.5, "of at least half of 0.1 s, doubled five times"

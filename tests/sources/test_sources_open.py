@@ -14,10 +14,10 @@ from engine.errors import ConfigError, SourceError
 from engine.sources.camera import camera_devices, camera_target
 from engine.sources.images import ImagesSource
 from engine.sources.open import open_source
-from engine.sources.options import SourceOptions
 from engine.sources.paced import PacedSource
-from engine.sources.stream import target_from_uri
-from engine.sources.uri import name_from_uri, redact, unique_name
+from engine.video.address import name_from_uri, redact, unique_name
+from engine.video.network import target_from_uri
+from engine.video.options import SourceOptions
 from tests.media import Recorder, encode_clip, numbered_images
 
 

@@ -29,11 +29,11 @@ from gpu_sections import (
 )
 
 from engine.assets import demo_model
-from engine.backends.cuda_fake import FakeCuda
-from engine.backends.cuda_probe import probe_cuda
+from engine.backends.cuda.probe import probe_cuda
 from engine.data import Detections
 from engine.detection.detector import ModelDetector
 from engine.detection.load import load_detector
+from engine.testing.cuda import FakeCuda
 from tests.backends.gpu_detector import gpu_detector
 from tests.backends.test_cuda_api import driver  # noqa: F401 a fixture
 from tests.onnx_models import save_constant_model

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from engine.wire import FrameMessage, frame_message
-from pipelines.adapters.deepstream import deepstream_minimal
-from pipelines.adapters.frigate import Tracks, frigate_events
-from pipelines.adapters.onvif import NAMESPACE, onvif_metadata
-from pipelines.adapters.savant import savant_frame
+from pipelines.stream.adapters.deepstream import deepstream_minimal
+from pipelines.stream.adapters.frigate import Tracks, frigate_events
+from pipelines.stream.adapters.onvif import NAMESPACE, onvif_metadata
+from pipelines.stream.adapters.savant import savant_frame
 from tests.wire.samples import SAMPLES, packet
 
 GOLDEN = Path(__file__).parent / "golden"

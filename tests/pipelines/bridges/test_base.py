@@ -12,7 +12,7 @@ from engine.clock import FakeClock
 from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import Subscriber
 from engine.wire import Message
-from pipelines.bridges.base import BACKOFF_MAX_S, Forwarder, RejectedError, TargetError, run_bridge
+from pipelines.stream.bridges.base import BACKOFF_MAX_S, Forwarder, RejectedError, TargetError, run_bridge
 from tests.wire.samples import RUN, SAMPLES, packet
 
 

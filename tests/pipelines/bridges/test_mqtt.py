@@ -11,8 +11,8 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.wire import Message, encode, frame_message
-from pipelines.bridges.base import Forwarder, TargetError
-from pipelines.bridges.mqtt import MqttTarget, discovery
+from pipelines.stream.bridges.base import Forwarder, TargetError
+from pipelines.stream.bridges.mqtt import MqttTarget, discovery
 from tests.pipelines.bridges.peers import mosquitto_command, program, running, wait_for
 from tests.wire.samples import SAMPLES, packet
 

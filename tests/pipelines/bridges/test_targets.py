@@ -17,11 +17,11 @@ import pytest
 from engine.errors import ConfigError, SinkError
 from engine.sinks.zmq import ZmqPublisher
 from engine.wire import encode, frame_message
-from pipelines.bridges.base import Forwarder, TargetError
-from pipelines.bridges.lines import COLUMNS, CsvTarget, NdjsonTarget, ParquetTarget
-from pipelines.bridges.redis_stream import RedisTarget
-from pipelines.bridges.webhook import WebhookTarget
-from pipelines.bridges.websocket import WebSocketBridge
+from pipelines.stream.bridges.base import Forwarder, TargetError
+from pipelines.stream.bridges.lines import COLUMNS, CsvTarget, NdjsonTarget, ParquetTarget
+from pipelines.stream.bridges.redis_stream import RedisTarget
+from pipelines.stream.bridges.webhook import WebhookTarget
+from pipelines.stream.bridges.websocket import WebSocketBridge
 from tests.pipelines.bridges.peers import program, running, until_listening
 from tests.wire.samples import RUN, SAMPLES, packet
 

@@ -1,0 +1,1 @@
+"""CUDA: memory, streams, graphs and our kernels, through pycuda or cuda-bindings."""

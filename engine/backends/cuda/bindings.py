@@ -1,0 +1,165 @@
+"""CUDA through NVIDIA's cuda-bindings: wheels only, no toolkit on the machine."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from engine.backends.cuda.driver import OUT_OF_MEMORY, PinnedArray
+from engine.backends.cuda.graph import DriverCalls
+from engine.backends.cuda.probe import Gpu
+from engine.errors import ModelError
+from engine.optional import require
+
+HOST_PORTABLE, HOST_MAPPED = 1, 2  # CU_MEMHOSTALLOC_*
+STREAM_NON_BLOCKING = 1
+EVENT_DISABLE_TIMING = 2
+
+
+class CudaBindings:
+    """`CudaApi` on the driver interface of `cuda.bindings`."""
+
+    name = "cuda-bindings"
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu = gpu
+        self._driver: Any = require("cuda.bindings.driver", extra="rtx")
+        self._graphs = DriverCalls()
+        self._call("cuInit", 0)
+        self._device = self._call("cuDeviceGet", gpu.index)
+        self._context: Any = self._call("cuDevicePrimaryCtxRetain", self._device)
+        self._modules: list[Any] = []
+        self._kernels: dict[int, Any] = {}
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        """Call the driver, and return its one result. Raises `ModelError` with the driver's words."""
+        code, *results = getattr(self._driver, function)(*arguments)
+        if int(code) != 0:
+            raise ModelError(f"{function} failed: {self._reason(int(code))}")
+        return results[0] if len(results) == 1 else results
+
+    def _reason(self, code: int) -> str:
+        if code == OUT_OF_MEMORY:
+            return f"the memory of {self.gpu} is used up: smaller batch or model, or end what else runs on it"
+        return f"{self._driver.CUresult(code).name} ({code})"
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the primary context current on this thread."""
+        self._call("cuCtxPushCurrent", self._context)
+        try:
+            yield
+        finally:
+            self._call("cuCtxPopCurrent")
+
+    def allocate(self, size: int) -> int:
+        """Return the address of GPU memory."""
+        return int(self._call("cuMemAlloc", max(size, 1)))
+
+    def free(self, address: int) -> None:
+        """Free GPU memory."""
+        self._call("cuMemFree", address)
+
+    def pinned(self, shape: Sequence[int], dtype: DTypeLike, *, mapped: bool = False) -> PinnedArray:
+        """Return page-locked host memory."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        flags = HOST_PORTABLE | (HOST_MAPPED if mapped else 0)
+        address = int(self._call("cuMemHostAlloc", max(size, 1), flags))
+        memory = (ctypes.c_ubyte * max(size, 1)).from_address(address)
+        array = np.frombuffer(memoryview(memory), np.uint8, count=size).view(dtype).reshape(tuple(shape))
+        device = int(self._call("cuMemHostGetDevicePointer", address, 0)) if mapped else None
+        return PinnedArray(array, device)
+
+    def free_pinned(self, pinned: PinnedArray) -> None:
+        """Free page-locked host memory."""
+        self._call("cuMemFreeHost", pinned.array.ctypes.data)
+
+    def create_stream(self) -> int:
+        """Return a stream."""
+        return int(self._call("cuStreamCreate", STREAM_NON_BLOCKING))
+
+    def free_stream(self, stream: int) -> None:
+        """Free a stream."""
+        self._call("cuStreamDestroy", stream)
+
+    def create_event(self) -> int:
+        """Return an event."""
+        return int(self._call("cuEventCreate", EVENT_DISABLE_TIMING))
+
+    def free_event(self, event: int) -> None:
+        """Free an event."""
+        self._call("cuEventDestroy", event)
+
+    def copy_to_gpu(self, address: int, array: NDArray[Any], stream: int) -> None:
+        """Copy to the GPU."""
+        self._call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, stream)
+
+    def copy_to_host(self, array: NDArray[Any], address: int, stream: int) -> None:
+        """Copy from the GPU."""
+        self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream)
+
+    def record(self, event: int, stream: int) -> None:
+        """Record an event."""
+        self._call("cuEventRecord", event, stream)
+
+    def wait(self, event: int) -> None:
+        """Wait for an event."""
+        self._call("cuEventSynchronize", event)
+
+    def synchronize(self, stream: int) -> None:
+        """Wait for a stream."""
+        self._call("cuStreamSynchronize", stream)
+
+    def load_kernel(self, image: bytes, name: str) -> int:
+        """Return a kernel."""
+        module = self._call("cuModuleLoadData", image)
+        kernel = self._call("cuModuleGetFunction", module, name.encode())
+        self._modules.append(module)
+        self._kernels[int(kernel)] = kernel
+        return int(kernel)
+
+    def launch(
+        self, kernel: int, grid: tuple[int, int, int], block: tuple[int, int, int], values: bytes, stream: int
+    ) -> None:
+        """Start a kernel."""
+        argument = ctypes.create_string_buffer(values, len(values))
+        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(argument))
+        parameters = ctypes.addressof(pointers)
+        self._call("cuLaunchKernel", self._kernels[kernel], *grid, *block, 0, stream, parameters, 0)
+
+    def begin_capture(self, stream: int) -> None:
+        """Begin to record a graph."""
+        self._graphs.begin_capture(stream)
+
+    def end_capture(self, stream: int) -> int:
+        """Return the recorded graph."""
+        return self._graphs.end_capture(stream)
+
+    def launch_graph(self, graph: int, stream: int) -> None:
+        """Run a graph."""
+        self._graphs.launch(graph, stream)
+
+    def free_graph(self, graph: int) -> None:
+        """Free a graph."""
+        self._graphs.free(graph)
+
+    def memory(self) -> tuple[int, int]:
+        """Return free and total bytes."""
+        free, total = self._call("cuMemGetInfo")
+        return int(free), int(total)
+
+    def close(self) -> None:
+        """Release the primary context."""
+        if self._context is None:
+            return
+        with self.current():
+            for module in self._modules:
+                self._call("cuModuleUnload", module)
+        self._modules.clear()
+        self._context = None
+        self._call("cuDevicePrimaryCtxRelease", self._device)

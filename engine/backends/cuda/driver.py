@@ -1,0 +1,161 @@
+"""What the TensorRT backend asks of CUDA: memory, copies, streams, events, kernels, graphs. One small protocol.
+
+Implementations: pycuda (`cuda_pycuda.py`), cuda-bindings (`cuda_bindings.py`) and, for tests, a fake whose streams run
+late (`cuda_fake.py`). All use the device's primary context, so that other CUDA users in the process share it, and make
+it current only inside `current()`: nothing stays bound to a thread.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from numpy.typing import DTypeLike, NDArray
+
+from engine.backends.cuda.probe import Gpu, probe_cuda
+from engine.errors import ConfigError, MissingDependencyError
+from engine.optional import require
+
+logger = logging.getLogger(__name__)
+
+OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+INSTALL = 'pip install "framewire[rtx]" for cuda-bindings (no toolkit needed), or pycuda where the CUDA toolkit is'
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedArray:
+    """Host memory that the GPU copies from and to without a detour.
+
+    Attributes:
+        array: the memory.
+        device_address: where the GPU sees the same memory; None where it is not mapped.
+    """
+
+    array: NDArray[Any]
+    device_address: int | None = None
+
+
+class CudaApi(Protocol):
+    """One GPU. Every call but `wait` belongs to one thread, inside `with api.current()`; handles are plain numbers."""
+
+    @property
+    def name(self) -> str:
+        """Package behind it."""
+
+    @property
+    def gpu(self) -> Gpu:
+        """The GPU in use."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """Make the GPU's primary context current on this thread for the time of a `with` block."""
+
+    def allocate(self, size: int) -> int:
+        """Return the address of `size` bytes of GPU memory. Raises `ModelError` where there is not enough."""
+
+    def free(self, address: int) -> None:
+        """Free what `allocate` returned."""
+
+    def pinned(self, shape: Sequence[int], dtype: DTypeLike, *, mapped: bool = False) -> PinnedArray:
+        """Return uninitialised page-locked host memory, seen by the GPU too where `mapped`."""
+
+    def free_pinned(self, pinned: PinnedArray) -> None:
+        """Free what `pinned` returned; its array must not be used any more."""
+
+    def create_stream(self) -> int:
+        """Return a new stream, not synchronised with the default one."""
+
+    def free_stream(self, stream: int) -> None:
+        """Free a stream."""
+
+    def create_event(self) -> int:
+        """Return a new event for `record` and `wait`."""
+
+    def free_event(self, event: int) -> None:
+        """Free an event."""
+
+    def copy_to_gpu(self, address: int, array: NDArray[Any], stream: int) -> None:
+        """Copy a contiguous host array to GPU memory, in stream order; it must not change before that."""
+
+    def copy_to_host(self, array: NDArray[Any], address: int, stream: int) -> None:
+        """Copy GPU memory into a contiguous host array, in stream order."""
+
+    def record(self, event: int, stream: int) -> None:
+        """Let `event` happen when everything on `stream` so far is done."""
+
+    def wait(self, event: int) -> None:
+        """Wait on the host, without holding Python's lock, until `event` happened. Any thread, inside `current()`."""
+
+    def synchronize(self, stream: int) -> None:
+        """Wait on the host until everything on `stream` is done."""
+
+    def load_kernel(self, image: bytes, name: str) -> int:
+        """Return a kernel out of a compiled image (cubin or PTX)."""
+
+    def launch(
+        self, kernel: int, grid: tuple[int, int, int], block: tuple[int, int, int], values: bytes, stream: int
+    ) -> None:
+        """Start a kernel whose only parameter is a struct passed by value, given as its bytes."""
+
+    def begin_capture(self, stream: int) -> None:
+        """Record what follows on `stream` into a graph instead of running it."""
+
+    def end_capture(self, stream: int) -> int:
+        """Return the recorded graph, ready to launch. Raises `ModelError` where something cannot be recorded."""
+
+    def launch_graph(self, graph: int, stream: int) -> None:
+        """Run a graph in stream order."""
+
+    def free_graph(self, graph: int) -> None:
+        """Free a graph."""
+
+    def memory(self) -> tuple[int, int]:
+        """Return free and total bytes of the GPU."""
+
+    def close(self) -> None:
+        """Release the context; harmless when repeated. What was allocated must be free by now."""
+
+
+IMPLEMENTATIONS = (
+    ("pycuda.driver", "engine.backends.cuda.pycuda:PyCuda"),
+    ("cuda.bindings.driver", "engine.backends.cuda.bindings:CudaBindings"),
+)
+
+
+def available_packages() -> tuple[str, ...]:
+    """Return the packages that can give a `CudaApi` here, the one to be used first, without importing them."""
+    return tuple(module.split(".")[0] for module, _ in IMPLEMENTATIONS if _is_installed(module))
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
+
+
+def open_cuda(index: int = 0) -> CudaApi:
+    """Return CUDA on one GPU, through pycuda where it works, else through cuda-bindings.
+
+    Raises:
+        ConfigError: no usable GPU, or not this many.
+        MissingDependencyError: neither package is installed and loadable.
+    """
+    probe = probe_cuda()
+    if probe.reason is not None:
+        raise ConfigError(probe.reason)
+    if not 0 <= index < len(probe.gpus):
+        raise ConfigError(f"GPU {index}: there are {len(probe.gpus)}, counted from 0")
+    obstacles = []
+    for module, target in IMPLEMENTATIONS:
+        if not _is_installed(module):
+            continue
+        try:
+            place, _, name = target.partition(":")
+            return cast(CudaApi, getattr(require(place), name)(probe.gpus[index]))
+        except ImportError as error:  # installed for another CUDA: say so, and try the next
+            obstacles.append(f"{module} does not load ({error})")
+    raise MissingDependencyError(f"{'; '.join(obstacles) or 'no Python package for CUDA is installed'}: {INSTALL}")

@@ -1,0 +1,1 @@
+"""Readers of model files: tensors, metadata and weights, without any runtime."""

@@ -1,0 +1,94 @@
+"""What a model file says of itself, read without any runtime: tensors, metadata, weights.
+
+A model file is input from outside. The readers here only look at the structure, are bounded in time and memory,
+run nothing out of the file, and raise `ModelError` for whatever does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from engine.backends.base import TensorSpec
+from engine.errors import ModelError
+from engine.optional import require
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """The facts of one model file.
+
+    Attributes:
+        path: the file that a backend loads (for a folder, the file in it).
+        format: `onnx`, `openvino`, `tflite`, `plan`.
+        inputs: tensors that the model takes.
+        outputs: tensors that it returns, in order.
+        metadata: what the exporter wrote beside the graph; values are text or plain Python values.
+        precision: of the weights, for example `float32`, `float16`, `int8`.
+        size_bytes: of the file and its weights.
+        operators: how often each operator occurs, where the format tells.
+        weight_files: files beside it that hold weights.
+    """
+
+    path: Path
+    format: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    metadata: Mapping[str, Any]
+    precision: str
+    size_bytes: int
+    operators: Mapping[str, int] = field(default_factory=dict)
+    weight_files: tuple[Path, ...] = ()
+
+
+READERS: Mapping[str, str] = MappingProxyType(
+    {
+        ".onnx": "engine.backends.files.onnx:read_onnx",
+        ".xml": "engine.backends.files.openvino_ir:read_ir",
+        ".tflite": "engine.backends.files.tflite:read_tflite",
+        ".plan": "engine.backends.files.plan:read_plan",
+        ".engine": "engine.backends.files.plan:read_plan",
+    }
+)
+
+
+def find_model(path: str | Path) -> Path:
+    """Return the file to load for `path`, which is a file or an exported folder.
+
+    Raises:
+        ModelError: nothing there, an empty file, or not a model by its name.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise ModelError(f"{place}: no such model file or folder")
+    if place.is_dir():
+        place = _in_folder(place)
+    if place.suffix.lower() not in READERS:
+        hint = "; export it first: yolo export model=... format=onnx" if place.suffix.lower() in (".pt", ".pth") else ""
+        raise ModelError(f"{place}: not a model file: expected {', '.join(READERS)} or an OpenVINO folder{hint}")
+    if place.stat().st_size == 0:
+        raise ModelError(f"{place}: the file is empty: copy or export it again")
+    return place
+
+
+def _in_folder(folder: Path) -> Path:
+    models = [found for suffix in READERS for found in sorted(folder.glob(f"*{suffix}"))]
+    if len(models) == 1:
+        return models[0]
+    names = ", ".join(found.name for found in models[:5])
+    found = f"{len(models)} models ({names})" if models else "no model"
+    raise ModelError(f"{folder}: the folder holds {found}: name one file")
+
+
+def read_model_file(path: str | Path) -> ModelFile:
+    """Return what `path`, a file or folder, says of itself. Raises `ModelError`."""
+    place = find_model(path)
+    module, _, function = READERS[place.suffix.lower()].partition(":")
+    reader = cast(Callable[[Path], ModelFile], getattr(require(module), function))
+    try:
+        return reader(place)
+    except OSError as error:
+        raise ModelError(f"{place}: cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,56 @@
+"""Reader of TensorFlow Lite files: tensors by OpenVINO, which is what runs them here, and the exporter's metadata.
+
+Exporters append a ZIP archive to the model: `metadata.json` (Ultralytics 8.3 and 8.4) or one file that holds a Python
+literal (YOLOv5 7.0, Ultralytics 8.0 to 8.2). It is read within limits and nothing of it is run.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from engine.backends.files.base import ModelFile
+from engine.backends.files.openvino_ir import parse_metadata_yaml, read_metadata_yaml
+from engine.backends.openvino import read_specs
+from engine.errors import ModelError
+
+MAX_METADATA_BYTES = 1 << 18
+MAX_ARCHIVE_FILES = 64
+IDENTIFIER = b"TFL3"
+WHOLE_NUMBERS = ("int8", "uint8", "int16", "uint16")
+
+
+def read_tflite(path: Path) -> ModelFile:
+    """Return what a TensorFlow Lite file says of itself. Raises `ModelError`."""
+    with path.open("rb") as file:
+        if file.read(8)[4:] != IDENTIFIER:
+            raise ModelError(f"{path}: not a TensorFlow Lite model: export or copy it again")
+    inputs, outputs = read_specs(path)
+    whole = [spec for spec in (*inputs, *outputs[:1]) if spec.dtype in WHOLE_NUMBERS]
+    if whole:
+        raise ModelError(
+            f"{path}: {whole[0]} is quantised: only models with floats at both ends can be fed; export it with float "
+            "input and output (weights and inner layers may be int8)"
+        )
+    metadata = read_metadata_yaml(path.parent / "metadata.yaml") | _archived(path)
+    return ModelFile(path, "tflite", inputs, outputs, metadata, "unknown", path.stat().st_size)
+
+
+def _archived(path: Path) -> dict[str, Any]:
+    """Return the metadata in the archive behind the model, empty where there is none. Raises `ModelError`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = {info.filename: info for info in archive.infolist()[:MAX_ARCHIVE_FILES]}
+            chosen = files.get("metadata.json") or next((f for n, f in files.items() if n.endswith(".txt")), None)
+            if chosen is None:
+                return {}
+            with archive.open(chosen) as file:
+                text = file.read(MAX_METADATA_BYTES + 1)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError):
+        return {}
+    if len(text) > MAX_METADATA_BYTES:
+        raise ModelError(f"{path}: its metadata are longer than {MAX_METADATA_BYTES} bytes: expected a few facts")
+    plain = text.decode("utf-8", errors="replace").strip()
+    return parse_metadata_yaml(plain, path) if plain.startswith("{") else {}  # another text is a list of labels

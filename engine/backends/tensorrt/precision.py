@@ -1,0 +1,186 @@
+"""FP16 and INT8 written into the ONNX itself, so that every TensorRT (10.x, 11.x, RTX) builds them the same way.
+
+TensorRT 11 and RTX have no precision flags and no calibrators any more: they compute each operator in the type that the
+model gives it. So an FP16 plan is built from an FP16 model, an INT8 plan from one with quantise/dequantise pairs.
+The INT8 ranges are ONNX Runtime's; what is ours is the choice of what must stay FP32, and the FP16 conversion.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends.tensorrt.fp16 import half_precision
+from engine.errors import ConfigError, ModelError
+from engine.optional import require
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+HEAVY_OPERATORS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU"})
+"""What reduced precision is for; the arithmetic behind the last of them decodes boxes and stays FP32."""
+
+QUANTISED_ALREADY = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "QLinearConv"})
+ONNX_HINT = "pip install onnx"
+
+QUANTISATION = {
+    # TensorRT takes zero points of 0 only, and has no INT32 bias behind a dequantisation.
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    # The activation behind a convolution reads the exact sum: quantised there too, YOLOv8n lost 44 % of its mAP.
+    "OpTypesToExcludeOutputQuantization": ["Conv"],
+    "CalibMovingAverage": True,  # of the images' ranges: one outlier does not make all steps coarse
+}
+
+
+def with_precision(
+    path: Path, precision: Precision, calibration: Iterable[NDArray[np.float32]] = ()
+) -> tuple[bytes, Mapping[str, int]]:
+    """Return the ONNX model of `path` with its arithmetic in `precision`; inputs and outputs stay FP32.
+
+    Args:
+        path: an FP32 ONNX model, its weights in it or beside it.
+        precision: what to compute in; `fp32` returns the file as it is.
+        calibration: batches as the model takes them, (b, 3, h, w) in its own range; for `int8` only.
+
+    Returns:
+        the model, and counts for the report: `fp32_nodes` kept, `quantised_nodes`, `calibration_batches`.
+
+    Raises:
+        ModelError: no readable ONNX model, or one that is quantised already.
+        ConfigError: `int8` without calibration batches.
+        MissingDependencyError: `onnx` is not installed.
+    """
+    if precision == "fp32":
+        return path.read_bytes(), {}
+    model = _load(path)
+    found = sorted({node.op_type for node in model.graph.node} & QUANTISED_ALREADY)
+    if found:
+        raise ModelError(f"{path}: it is quantised already ({', '.join(found)}): give the FP32 model, or fp32 for Q/DQ")
+    _name_nodes(model)
+    fold_weight_casts(model)
+    if precision == "fp16":
+        return _fp16(model)
+    return _int8(model, path, calibration)
+
+
+def _load(path: Path) -> Any:
+    onnx = require("onnx", hint=ONNX_HINT)
+    try:
+        return onnx.load(str(path))
+    except Exception as error:  # protobuf raises its own classes; all mean a broken file
+        raise ModelError(f"{path}: not a readable ONNX model ({type(error).__name__}: {str(error)[:200]})") from error
+
+
+def _name_nodes(model: Any) -> None:
+    """Give each node a name of its own, for the lists below go by name."""
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{node.name or node.op_type}#{index}"
+
+
+def fold_weight_casts(model: Any) -> None:
+    """Replace weights that are stored in one type and cast to another by weights of the second type, in place."""
+    numpy_helper = require("onnx.numpy_helper", hint=ONNX_HINT)
+    helper = require("onnx.helper", hint=ONNX_HINT)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    kept = []
+    for node in model.graph.node:
+        if node.op_type != "Cast" or node.input[0] not in weights:
+            kept.append(node)
+            continue
+        dtype = helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
+        values = numpy_helper.to_array(weights[node.input[0]]).astype(dtype)
+        model.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+    if len(kept) == len(model.graph.node):
+        return
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    used = {name for node in kept for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)
+
+
+def tail_nodes(model: Any) -> list[str]:
+    """Return the names of the nodes from which no convolution or matrix product can be reached.
+
+    They turn the head's numbers into boxes. A pixel coordinate of 640 in FP16 is off by up to a quarter of a pixel.
+    """
+    consumers: dict[str, list[Any]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            consumers[name].append(node)
+    leads_to_heavy: dict[str, bool] = {}
+    for node in reversed(model.graph.node):  # ONNX nodes are in topological order
+        following = [reader for name in node.output for reader in consumers[name]]
+        leads_to_heavy[node.name] = any(
+            reader.op_type in HEAVY_OPERATORS or leads_to_heavy.get(reader.name, False) for reader in following
+        )
+    return [
+        node.name for node in model.graph.node if not leads_to_heavy[node.name] and node.op_type not in HEAVY_OPERATORS
+    ]
+
+
+def _fp16(model: Any) -> tuple[bytes, Mapping[str, int]]:
+    tail = tail_nodes(model)
+    return half_precision(model, set(tail)).SerializeToString(), {"fp32_nodes": len(tail)}
+
+
+def _int8(model: Any, path: Path, calibration: Iterable[NDArray[np.float32]]) -> tuple[bytes, Mapping[str, int]]:
+    """Quantise what the convolutions read: symmetric INT8, weights per channel, ranges from the calibration batches."""
+    quantization = require("onnxruntime.quantization")
+    onnx = require("onnx", hint=ONNX_HINT)
+    batches = iter(calibration)
+    first = next(batches, None)
+    if first is None:
+        raise ConfigError(f"{path}: INT8 needs calibration images, 100 or more like those it will see")
+    reader = _Batches(model.graph.input[0].name, chain([first], batches))
+    tail = set(tail_nodes(model))
+    last = [node.name for node in model.graph.node if node.op_type == "Conv" and _feeds_only(model, node, tail)]
+    with tempfile.TemporaryDirectory(prefix="framewire-int8-") as folder:
+        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, str(source))
+        quantization.quantize_static(
+            str(source),
+            str(target),
+            reader,
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=last,
+            per_channel=True,
+            activation_type=quantization.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
+            extra_options=QUANTISATION,
+        )
+        content = target.read_bytes()
+    convolutions = sum(node.op_type == "Conv" for node in model.graph.node)
+    return content, {"quantised_nodes": convolutions - len(last), "calibration_batches": reader.count}
+
+
+def _feeds_only(model: Any, node: Any, names: set[str]) -> bool:
+    """Return whether everything that reads the node's outputs is among `names`, or is the model's own output."""
+    readers = [other.name for other in model.graph.node if set(other.input) & set(node.output)]
+    return all(name in names for name in readers)
+
+
+class _Batches:
+    """Calibration batches in the form that ONNX Runtime asks for."""
+
+    def __init__(self, input_name: str, batches: Iterable[NDArray[np.float32]]) -> None:
+        self._input_name = input_name
+        self._batches: Iterator[NDArray[np.float32]] = iter(batches)
+        self.count = 0
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        """Return the next feed, or None after the last."""
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        self.count += 1
+        return {self._input_name: batch}

@@ -1,0 +1,230 @@
+"""One submission's place on the GPU: its stream, its execution context, its tensors, its page-locked results.
+
+Two slots overlap: while one computes, the other's images travel. Everything but `wait` belongs to the GPU's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends.base import ClassScores, ImageInput, TensorSpec
+from engine.backends.cuda import candidates as cuda_candidates
+from engine.backends.cuda.driver import CudaApi
+from engine.backends.cuda.letterbox import BLOCK, WholeFrame, grid, parameters
+from engine.backends.cuda.letterbox import KERNEL_NAME as LETTERBOX
+from engine.backends.device import Placement
+from engine.backends.tensorrt.images import ImageStage, free_quietly
+from engine.backends.tensorrt.loaded_plan import LoadedPlan
+from engine.backends.tensorrt.results import Results
+from engine.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+GRAPH_AFTER = 3
+"""Batches of one size in a row before a graph is recorded: a size that comes once is not worth it."""
+
+
+class GpuSlot:
+    """Runs one inference at a time.
+
+    Args:
+        cuda: the GPU.
+        plan: what to run.
+        image: how the first input takes images; None feeds all inputs as they are.
+        kernels: handles of our kernels by name; empty where `image` is None.
+        scores: of which output rows only the candidates are wanted; None wants all outputs as they are.
+        use_graph: replay the inference as a CUDA graph where one batch size repeats.
+    """
+
+    def __init__(
+        self,
+        cuda: CudaApi,
+        plan: LoadedPlan,
+        image: ImageInput | None,
+        kernels: Mapping[str, int],
+        scores: ClassScores | None = None,
+        *,
+        use_graph: bool = True,
+    ) -> None:
+        self._cuda, self._plan, self._image, self._kernels = cuda, plan, image, kernels
+        self._use_graph = use_graph
+        self._tensors: dict[str, int] = {}
+        self._held: list[NDArray[Any]] = []  # what is still being copied must not be freed
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._graph: int | None = None
+        self._repeats = 0
+        self._taken = ExitStack()
+        self._stage = ImageStage(cuda)
+        try:
+            self._stream = cuda.create_stream()
+            self._given_back(cuda.free_stream, self._stream)
+            self._event = cuda.create_event()
+            self._given_back(cuda.free_event, self._event)
+            self._context = plan.create_context()
+            self._given_back(self._context.close)
+            self._allocate(scores)
+        except BaseException:
+            self._taken.close()
+            raise
+
+    def _given_back(self, free: Callable[..., None], *arguments: Any) -> None:
+        """Have something freed at the end, also where freeing what was taken later failed."""
+        self._taken.callback(free_quietly, free, *arguments)
+
+    def _allocate(self, scores: ClassScores | None) -> None:
+        """Take memory for the largest batch."""
+        shapes = {spec.name: self._plan.largest(spec) for spec in self._plan.inputs}
+        for spec in self._plan.inputs:
+            size = math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize
+            self._tensors[spec.name] = self._cuda.allocate(size)
+            self._given_back(self._cuda.free, self._tensors[spec.name])
+        largest = self._context.bind(shapes, {})
+        self._results = Results(self._cuda, self._plan.outputs, largest, self._given_back)
+        self._tensors |= self._results.addresses
+        if scores is not None:
+            first = largest[self._plan.outputs[0].name]
+            self._results.keep_candidates(scores, self._kernels[cuda_candidates.KERNEL_NAME], first)
+
+    def keep_above(self, score: float) -> None:
+        """Leave out anchors whose best score is not above `score`, from the next start on."""
+        candidates = self._results.filter
+        if candidates is not None and candidates.above != score:
+            candidates.above = score
+            self._drop_graph()
+            self._repeats = 0
+
+    def start(self, feeds: Mapping[str, NDArray[Any]], mapped: Mapping[int, int]) -> None:
+        """Start an inference.
+
+        Args:
+            feeds: the inputs; unchanged until `wait` returned.
+            mapped: GPU address by host address, for feeds that the GPU can read in place.
+        """
+        specs = self._plan.inputs
+        self._held.clear()
+        for spec in specs[1:] if self._image else specs:
+            self._copy(spec, feeds[spec.name])
+        if self._image is not None:
+            batch = feeds[specs[0].name]
+            rows, columns = self._image.size_hw
+            source = mapped.get(batch.ctypes.data)
+            if source is None:
+                self._held.append(np.ascontiguousarray(batch))
+                source = self._stage.send(self._held[-1], self._stream)
+            self._place(WholeFrame((columns, rows)), source, 0, len(batch))
+        shapes = {spec.name: tuple(feeds[spec.name].shape) for spec in specs}
+        if self._image is not None:
+            shapes[specs[0].name] = self._image_shape(len(feeds[specs[0].name]))
+        self._infer(shapes)
+
+    def start_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> None:
+        """Start an inference on images of any size each, which the GPU letterboxes."""
+        self._held.clear()
+        addresses = self._stage.upload(images, self._stream)
+        for row, (address, placement) in enumerate(zip(addresses, placements, strict=True)):
+            self._place(placement, address, row, 1)
+        self._infer({self._plan.inputs[0].name: self._image_shape(len(images))})
+
+    def _copy(self, spec: TensorSpec, array: NDArray[Any]) -> None:
+        self._held.append(np.ascontiguousarray(array))
+        self._cuda.copy_to_gpu(self._tensors[spec.name], self._held[-1], self._stream)
+
+    def _place(self, placement: Placement, source: int, row: int, count: int) -> None:
+        """Launch the kernel that writes `count` rows of the first input, from `row` on."""
+        if self._image is None:
+            raise ModelError("this slot takes no images")
+        rows, columns = self._image.size_hw
+        target = self._tensors[self._plan.inputs[0].name] + row * rows * columns * 3 * 4
+        values = parameters(self._image, placement, source, target)
+        self._cuda.launch(self._kernels[LETTERBOX], grid(self._image, count), BLOCK, values, self._stream)
+
+    def _image_shape(self, batch: int) -> tuple[int, ...]:
+        rows, columns = self._image.size_hw if self._image else (0, 0)
+        planar = self._image is None or self._image.layout == "nchw"
+        return (batch, 3, rows, columns) if planar else (batch, rows, columns, 3)
+
+    def _infer(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        if shapes != self._shapes:
+            self._drop_graph()
+            self._shapes = {}
+            self._results.bind(self._context.bind(shapes, self._tensors))
+            self._shapes, self._repeats = shapes, 0
+        self._repeats += 1
+        if self._graph is not None:
+            self._cuda.launch_graph(self._graph, self._stream)
+        else:
+            self._run()
+            if self._use_graph and self._repeats == GRAPH_AFTER:
+                self._record_graph()
+        self._cuda.record(self._event, self._stream)
+
+    def _run(self) -> None:
+        """Put the inference and the copies of its results on the stream."""
+        self._context.enqueue(self._stream)
+        self._results.enqueue(self._stream)
+
+    def _record_graph(self) -> None:
+        """Record the inference as a graph, and keep it only if it gives what the eager run gave on the same input."""
+        self._cuda.synchronize(self._stream)
+        eager = self._results.everything(self._stream)
+        try:
+            self._cuda.begin_capture(self._stream)
+            try:
+                self._run()
+            finally:
+                graph = self._cuda.end_capture(self._stream)
+        except ModelError as error:
+            self._give_up_graphs(f"cannot be recorded ({error})")
+            return
+        self._results.spoil(self._stream)
+        self._cuda.launch_graph(graph, self._stream)
+        self._cuda.synchronize(self._stream)
+        self._graph = graph
+        if not all(map(_equal, self._results.everything(self._stream), eager)):
+            self._drop_graph()
+            self._give_up_graphs("gives other results than the eager run")
+            self._run()
+
+    def _give_up_graphs(self, reason: str) -> None:
+        logger.warning("no CUDA graph for this plan: it %s; inference goes on without", reason)
+        self._use_graph = False
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether the next inference of the same batch size is a graph."""
+        return self._graph is not None
+
+    def wait(self) -> tuple[NDArray[Any], ...]:
+        """Wait for the inference and return its outputs, valid until the next `start`. Any thread."""
+        with self._cuda.current():
+            self._cuda.wait(self._event)
+            return self._results.take(self._stream)
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            self._cuda.free_graph(self._graph)
+            self._graph = None
+
+    def settle(self) -> None:
+        """Wait until nothing is under way any more."""
+        self._cuda.synchronize(self._stream)
+
+    def close(self) -> None:
+        """Wait for what is under way and free everything, in reverse order; goes on where the GPU is lost."""
+        self._given_back(self._stage.close)
+        self._given_back(self._drop_graph)
+        self._given_back(self.settle)
+        self._results.let_go()
+        self._taken.close()
+
+
+def _equal(found: NDArray[Any], expected: NDArray[Any]) -> bool:
+    """Return whether two runs of the same kernels gave the same; NaN equals NaN."""
+    return found.shape == expected.shape and bool(np.allclose(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True))

@@ -1,0 +1,62 @@
+"""How frames are queued, bounded and chosen for detection."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.errors import ConfigError
+from engine.flow.channel import Overflow
+
+LIVE_CAPACITY = 1
+PREDICT_CAPACITY = 8
+FILE_CAPACITY = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """How frames are queued and bounded.
+
+    Attributes:
+        overflow: policy of the first channel of every source; None: newest frame for live ones, every frame for files.
+        max_age_ms: a live frame older than this is not inferred; None: no limit.
+        batch_wait_ms: how long the first frame of a batch waits for other cameras.
+        max_frames: frames captured per source at most; None: no limit.
+        detect_every: detect on each n-th frame and predict the tracks in between; `auto`: detect as often as the
+            hardware allows and predict on the live frames that would be dropped otherwise.
+        keep_running: go on when there is no source (any more): sources are added while running.
+    """
+
+    overflow: Overflow | None = None
+    max_age_ms: float | None = 1000.0
+    batch_wait_ms: float = 5.0
+    max_frames: int | None = None
+    detect_every: int | Literal["auto"] = 1
+    keep_running: bool = False
+
+    def __post_init__(self) -> None:
+        if self.detect_every != "auto" and self.detect_every < 1:
+            raise ConfigError(f"detect_every is {self.detect_every}: expected 1 or more, or auto")
+
+    def queue(self, *, is_live: bool) -> tuple[int, Overflow]:
+        """Return how many frames of a source wait for the detector at most, and what happens to further ones."""
+        overflow: Overflow = self.overflow or ("drop_oldest" if is_live else "block")
+        if overflow == "block":
+            return FILE_CAPACITY, overflow
+        return PREDICT_CAPACITY if self.predicts_in_between else LIVE_CAPACITY, overflow
+
+    @property
+    def predicts_in_between(self) -> bool:
+        """Whether live frames that the detector has no time for are tracked instead of dropped."""
+        return self.detect_every == "auto"
+
+
+def check_names(source_ids: Sequence[str], *, may_be_none: bool) -> None:
+    """Raise ConfigError unless there is a source, and each has a name of its own."""
+    if not source_ids and not may_be_none:
+        raise ConfigError("a pipeline needs at least one source")
+    twice = [name for name, n in Counter(source_ids).items() if n > 1]
+    if twice:
+        raise ConfigError(f"two sources are called {twice[0]}: give each its own source_id")

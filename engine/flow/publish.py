@@ -1,0 +1,201 @@
+"""The end of the pipeline, and the outputs behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from engine.clock import NS_PER_MS, NS_PER_S, Clock
+from engine.data import Packet, Run, SourceStatus
+from engine.flow.channel import Channel, ChannelClosedError, ChannelTimeoutError
+from engine.flow.stage import Stage
+from engine.protocols import Sink
+from engine.stats import PipelineStats
+
+T = TypeVar("T")
+TICK_S = 1.0
+STATUS_CAPACITY = 256
+
+
+class PublishStage(Stage["Packet | SourceStatus"]):
+    """The end of the pipeline: numbers and times each packet, feeds quick sinks, hands on to slow ones."""
+
+    def __init__(
+        self,
+        run: Run,
+        inbox: Channel[Packet | SourceStatus],
+        sinks: Sequence[Sink],
+        outlets: Sequence[Channel[Packet | SourceStatus]],
+        status_outlets: Sequence[Channel[Packet | SourceStatus]] = (),
+        *,
+        stats: PipelineStats,
+        clock: Clock,
+    ) -> None:
+        super().__init__("publish")
+        self._run_facts = run
+        self._inbox = inbox
+        self._sinks = sinks
+        self._outlets = outlets
+        self._status_outlets = status_outlets
+        self._stats = stats
+        self._clock = clock
+        self._opened: list[Sink] = []
+
+    def open(self) -> None:
+        """Open the quick sinks on this thread."""
+        for sink in self._sinks:
+            self._opened.append(sink)
+            sink.open(self._run_facts)
+
+    def inbox(self) -> Iterator[Packet | SourceStatus]:
+        """Yield packets and states, with a tick to the sinks each second."""
+        return ticking(self._inbox, self._tick, self._clock)
+
+    def work(self, item: Packet | SourceStatus) -> None:
+        """Publish one packet or state."""
+        if isinstance(item, SourceStatus):
+            self._publish_status(item)
+            return
+        try:
+            packet = self._publish(item)
+        except BaseException:
+            self._stats.source(item.frame.source_id).add_dropped("shutdown")
+            raise
+        hand_on(packet, self._outlets)
+
+    def close(self) -> None:
+        """Close the quick sinks, and let the slow ones finish."""
+        try:
+            for sink in self._opened:
+                sink.close()
+        finally:
+            for outlet in (*self._outlets, *self._status_outlets):
+                outlet.close()
+
+    def _publish(self, item: Packet) -> Packet:
+        stats = self._stats.source(item.frame.source_id)
+        started_ns = self._clock.monotonic_ns()
+        packet = replace(
+            item,
+            seq=stats.published,
+            published_utc_ns=self._clock.utc_ns(),
+            latency_ms=(started_ns - item.frame.captured_ns) / NS_PER_MS,
+            dropped=stats.take_dropped(),
+        )
+        for sink in self._sinks:
+            sink.write(packet)
+        now_ns = self._clock.monotonic_ns()
+        latency_ms = (now_ns - item.frame.captured_ns) / NS_PER_MS
+        stats.add_published(latency_ms, len(packet.tracks), now_ns, is_detected=packet.is_detected)
+        self._stats.latency.add(latency_ms)
+        self._stats.add_stage_ms({**packet.stage_ms, "publish": (now_ns - started_ns) / NS_PER_MS})
+        return packet
+
+    def _publish_status(self, status: SourceStatus) -> None:
+        if status.state == "ended":
+            self._stats.source(status.source_id).set_state("ended", status.reason, status.stream_epoch)
+        for sink in self._sinks:
+            sink.status(status)
+        hand_on(status, (*self._outlets, *self._status_outlets))
+
+    def _tick(self) -> None:
+        for sink in self._sinks:
+            sink.tick()
+
+
+class SinkStage(Stage["Packet | SourceStatus"]):
+    """Runs one sink that may wait (disk, encoder, window) on a thread and a channel of its own."""
+
+    def __init__(self, sink: Sink, run: Run, inbox: Channel[Packet | SourceStatus], *, clock: Clock) -> None:
+        super().__init__(sink.name)
+        self.was_opened = False
+        self._sink = sink
+        self._run_facts = run
+        self._inbox = inbox
+        self._clock = clock
+
+    def open(self) -> None:
+        """Open the sink on this thread."""
+        self._sink.open(self._run_facts)
+        self.was_opened = True
+
+    def inbox(self) -> Iterator[Packet | SourceStatus]:
+        """Yield packets and states, with a tick to the sink each second."""
+        return ticking(self._inbox, self._sink.tick, self._clock)
+
+    def work(self, item: Packet | SourceStatus) -> None:
+        """Write one packet or state."""
+        if isinstance(item, SourceStatus):
+            self._sink.status(item)
+        else:
+            self._sink.write(item)
+
+    def close(self) -> None:
+        """Finish the output; what could not be written is counted by the channel."""
+        try:
+            self._sink.close()
+        finally:
+            self._inbox.abort("failed")
+
+
+def output_stages(
+    run: Run,
+    inbox: Channel[Packet | SourceStatus],
+    sinks: Sequence[Sink],
+    consumers: Sequence[Channel[Packet | SourceStatus]],
+    make_outlet: Callable[[str], Channel[Packet | SourceStatus]],
+    *,
+    stats: PipelineStats,
+    clock: Clock,
+) -> list[Stage[Packet | SourceStatus]]:
+    """Return the publishing stage with one for each sink that may wait; quick ones run on its own thread.
+
+    Args:
+        run: facts of the run.
+        inbox: what is published.
+        sinks: all of them.
+        consumers: channels that are fed too.
+        make_outlet: makes the channel of a sink that takes packets, by its name.
+        stats: counters.
+        clock: time.
+    """
+    quick = [sink for sink in sinks if not sink.blocking]
+    slow = sorted((sink for sink in sinks if sink.blocking), key=takes_packets, reverse=True)
+    outlets = [make_outlet(sink.name) for sink in slow if takes_packets(sink)]
+    of_status: list[Channel[Packet | SourceStatus]] = [
+        Channel(STATUS_CAPACITY, "drop_oldest") for _ in slow[len(outlets) :]
+    ]
+    feeds = zip(slow, outlets + of_status, strict=True)
+    stages = [SinkStage(sink, run, outlet, clock=clock) for sink, outlet in feeds]
+    return [*stages, PublishStage(run, inbox, quick, [*outlets, *consumers], of_status, stats=stats, clock=clock)]
+
+
+def hand_on(item: Packet | SourceStatus, outlets: Sequence[Channel[Packet | SourceStatus]]) -> None:
+    """Put an item into every outlet; what a sink that has failed misses is counted."""
+    for outlet in outlets:
+        try:
+            outlet.put(item)
+        except ChannelClosedError:
+            outlet.dropped["failed"] += 1
+
+
+def takes_packets(sink: Sink) -> bool:
+    """Return whether a sink wants packets, not only the states of sources."""
+    return bool(getattr(sink, "takes_packets", True))
+
+
+def ticking(inbox: Channel[T], tick: Callable[[], None], clock: Clock) -> Iterator[T]:
+    """Yield from `inbox` until it is closed and empty, calling `tick` about once a second in between."""
+    due_ns = clock.monotonic_ns()
+    while True:
+        if clock.monotonic_ns() >= due_ns:
+            tick()
+            due_ns = clock.monotonic_ns() + int(TICK_S * NS_PER_S)
+        try:
+            item = inbox.get(max((due_ns - clock.monotonic_ns()) / NS_PER_S, 0.0))
+        except ChannelTimeoutError:
+            continue
+        except ChannelClosedError:
+            return
+        yield item

@@ -1,0 +1,161 @@
+"""Giving detections an identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.clock import NS_PER_MS, Clock
+from engine.data import NO_IDENTITY, Detections, Frame, Packet, SourceStatus, Tracks
+from engine.flow.channel import Channel
+from engine.flow.gate import NO_RULES, SourceRules
+from engine.flow.items import Detected, scene_ns
+from engine.flow.stage import Stage
+from engine.protocols import TrackClassifier, Tracker
+
+
+class TrackStage(Stage["Detected | SourceStatus"]):
+    """Gives every detection an identity: one tracker per source, all on this thread."""
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        inbox: Channel[Detected | SourceStatus],
+        outbox: Channel[Packet | SourceStatus],
+        *,
+        on_lost: Callable[[Frame, str], None],
+        rules: Mapping[str, SourceRules],
+        second_stage: TrackClassifier | None,
+        clock: Clock,
+    ) -> None:
+        super().__init__("track")
+        self._prototype = tracker
+        self._trackers: dict[str, Tracker] = {}
+        self._found: dict[str, Detections] = {}
+        self._class_names: tuple[str, ...] | None = None
+        self._rules = rules
+        self._second_stage = second_stage
+        self._classifiers: dict[str, TrackClassifier] = {}
+        self._unnamed = NO_IDENTITY
+        self._inbox = inbox
+        self._outbox = outbox
+        self._on_lost = on_lost
+        self._clock = clock
+
+    def open(self) -> None:
+        """Load the second stage."""
+        if self._second_stage is not None:
+            self._second_stage.open()
+
+    def inbox(self) -> Iterable[Detected | SourceStatus]:
+        """Yield detected frames and ends of sources in order."""
+        return self._inbox
+
+    def work(self, item: Detected | SourceStatus) -> None:
+        """Update the source's tracker and hand on a packet."""
+        if isinstance(item, SourceStatus):
+            self._end(item.source_id)
+            self._outbox.put(item)
+            return
+        try:
+            self._outbox.put(self._track(item))
+        except BaseException:
+            self._on_lost(item.frame, "shutdown")
+            raise
+
+    def _end(self, source_id: str) -> None:
+        """Forget the tracks of a source that ended; if it comes back its ids go on, as ids are never used again."""
+        self._found.pop(source_id, None)
+        if source_id in self._trackers:
+            self._trackers[source_id].reset()
+
+    def _change_classes(self, class_names: tuple[str, ...]) -> None:
+        """Forget the tracks of another model: its class ids would be read by the new names."""
+        if self._class_names is not None:
+            for source_id in list(self._trackers):
+                self._end(source_id)
+        self._class_names = class_names
+
+    def _track(self, item: Detected) -> Packet:
+        frame = item.frame
+        if item.run.class_names != self._class_names:
+            self._change_classes(item.run.class_names)
+        tracker = self._trackers.get(frame.source_id)
+        if tracker is None:
+            tracker = self._trackers.setdefault(frame.source_id, self._prototype.clone())
+        started_ns = self._clock.monotonic_ns()
+        if getattr(tracker, "wants_frames", False):
+            tracker.observe(frame)  # type: ignore[attr-defined]
+        found = self._detections(item)
+        tracks = tracker.update(found, scene_ns(frame))
+        if item.is_held:
+            tracks = Tracks(tracks.xyxy, tracks.score, tracks.class_id, tracks.track_id, tracks.age)
+        events = tracker.events() if hasattr(tracker, "events") else ()
+        item.stage_ms["track"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS
+        known: NDArray[np.float32] | None = None
+        shown = Detections.empty() if found is None or item.is_held else found
+        if self._second_stage is not None:
+            known = self._classes(self._second_stage, frame, tracks)
+            shown = _with_classes(shown, tracks, known)
+            item.stage_ms["second"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS - item.stage_ms["track"]
+        return Packet(
+            frame,
+            shown,
+            tracks,
+            item.run,
+            item.stage_ms,
+            is_detected=item.detections is not None,
+            is_held=item.is_held,
+            events=tuple(events),
+            track_classes=known,
+        )
+
+    def _detections(self, item: Detected) -> Detections | None:
+        """Return what the tracker is to be told: of a picture in which nothing moved, what was found before."""
+        source_id = item.frame.source_id
+        if item.is_held:
+            return self._found.get(source_id)
+        if item.detections is None:
+            return None
+        found = self._rules.get(source_id, NO_RULES).keep(item.detections)
+        self._found[source_id] = found
+        return found
+
+    def _classes(self, second_stage: TrackClassifier, frame: Frame, tracks: Tracks) -> NDArray[np.float32] | None:
+        """Return (N, K, 2) what the second stage knows of each track, NaN where nothing; None where of none."""
+        source_id = frame.source_id
+        if source_id not in self._classifiers:
+            self._classifiers[source_id] = second_stage.clone()
+        if (tracks.track_id == NO_IDENTITY).any():  # without a tracker each row is an object of its own, seen once
+            ids = np.arange(self._unnamed - len(tracks), self._unnamed)
+            self._unnamed -= len(tracks)
+            tracks = Tracks(tracks.xyxy, tracks.score, tracks.class_id, ids, tracks.age, tracks.detection_index)
+        known = self._classifiers[source_id].update(frame, tracks)
+        if not known:
+            return None
+        rows = np.full((len(tracks), *next(iter(known.values())).shape), np.nan, np.float32)
+        for row, track_id in enumerate(tracks.track_id.tolist()):
+            if track_id in known:
+                rows[row] = known[track_id]
+        return rows
+
+    def close(self) -> None:
+        """Free the second stage, and tell the publishing stage that nothing more comes."""
+        try:
+            if self._second_stage is not None:
+                self._second_stage.close()
+        finally:
+            self._outbox.close()
+
+
+def _with_classes(detections: Detections, tracks: Tracks, known: NDArray[np.float32] | None) -> Detections:
+    """Return the detections with a column `classes`: what the second stage knows of each one's track."""
+    if known is None or not len(detections):
+        return detections
+    column = np.full((len(detections), *known.shape[1:]), np.nan, np.float32)
+    seen = tracks.detection_index >= 0
+    column[tracks.detection_index[seen]] = known[seen]
+    extra = {**detections.extra, "classes": column}
+    return Detections(detections.xyxy, detections.score, detections.class_id, extra)

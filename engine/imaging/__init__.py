@@ -1,0 +1,1 @@
+"""Pixels for people: annotations, snapshots and privacy."""

@@ -1,0 +1,1 @@
+"""Camera video: a camera's own stream, copied into files without decoding."""

@@ -1,0 +1,220 @@
+"""Recording cameras beside detecting on them: "detect on the sub-stream, record the main stream".
+
+Each recording is a process of its own (`record_process`) with a connection of its own, so that neither a dead camera
+nor a full or hanging disk reaches detection. This side starts it with its source, watches it, and ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
+from engine.data import Packet, SourceStatus
+from engine.process import Child
+from engine.protocols import SinkBase
+from engine.sinks.camera_video.record_process import DISK_WAIT_S
+from engine.sinks.camera_video.segments import Shelf
+from engine.video.address import redact
+from engine.video.decode import Target
+from engine.video.network import record_target
+from engine.video.options import SourceOptions
+
+logger = logging.getLogger(__name__)
+GRACE_S = 0.3
+_STOP = b"stop"
+_KILL_AFTER_S = 5.0
+_COUNTERS = ("segments", "packets", "bytes", "deleted", "reconnects", "write_errors")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPlan:
+    """What is recorded, and where to."""
+
+    target: Target
+    shelf: Shelf
+    options: SourceOptions
+
+    @property
+    def longest_silence_s(self) -> float:
+        """After how long without a word its process must be hanging."""
+        options = self.options
+        waits = max(options.backoff_max_s, options.refused_backoff_s, DISK_WAIT_S)
+        return options.connect_timeout_s + options.open_timeout_s + options.read_timeout_s + waits + _KILL_AFTER_S
+
+
+def record_plan(uri: str, source_id: str, folder: str | Path, options: SourceOptions, **shelf: Any) -> RecordPlan:
+    """Return the plan to record an address into a folder of its own below `folder`.
+
+    Args:
+        uri: network address of the stream.
+        source_id: the camera; names the folder.
+        folder: of all recordings.
+        options: how to connect.
+        shelf: `container`, `segment_s`, `max_bytes`, `keep_s` of `Shelf`.
+
+    Raises:
+        ConfigError: the address is none of a network stream.
+        SourceError: the address is not valid.
+    """
+    name = quote(source_id, safe="")
+    name = f"%2E{name[1:]}" if name.startswith(".") else name
+    return RecordPlan(record_target(uri, options), Shelf(str(Path(folder).resolve() / name), **shelf), options)
+
+
+class Recordings(SinkBase):
+    """Records every source that has a plan, from its first sign of life to its end; takes no frames itself.
+
+    Args:
+        plans: by `source_id`.
+        clock: time, for tests.
+    """
+
+    name = "recordings"
+    blocking = True
+    takes_packets = False
+
+    def __init__(self, plans: Mapping[str, RecordPlan], clock: Clock = SYSTEM_CLOCK) -> None:
+        self._plans = dict(plans)
+        self._clock = clock
+        self._recorders: dict[str, _Recorder] = {}
+
+    def set_plans(self, plans: Mapping[str, RecordPlan]) -> None:
+        """Take other plans, for sources that begin from now on; from any thread."""
+        self._plans = dict(plans)
+
+    def write(self, packet: Packet) -> None:
+        """Frames are of no interest."""
+
+    def status(self, status: SourceStatus) -> None:
+        """Begin with the source, and end with it."""
+        source_id, plan = status.source_id, self._plans.get(status.source_id)
+        recorder = self._recorders.get(source_id)
+        if status.state == "ended":
+            if recorder is not None:
+                recorder.stop(GRACE_S)
+            return
+        if plan is None or (recorder is not None and recorder.plan == plan and recorder.is_running):
+            return
+        if recorder is not None:
+            recorder.stop(GRACE_S)
+        self._recorders[source_id] = _Recorder(source_id, plan, self._clock, recorder.totals() if recorder else {})
+
+    def tick(self) -> None:
+        """Take the news of all recordings, and replace what hangs."""
+        for recorder in list(self._recorders.values()):
+            recorder.look()
+
+    def close(self) -> None:
+        """End all recordings, each with its file finished where it answers in time."""
+        recorders = list(self._recorders.values())
+        for recorder in recorders:
+            recorder.ask_to_stop()
+        deadline_ns = self._clock.monotonic_ns() + int(GRACE_S * NS_PER_S)
+        for recorder in recorders:
+            recorder.stop(max(deadline_ns - self._clock.monotonic_ns(), 0) / NS_PER_S)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Return uri, folder, state, reason and counters of every recording by source; from any thread."""
+        return {source_id: recorder.figures() for source_id, recorder in list(self._recorders.items())}
+
+
+class _Recorder:
+    """The process of one recording, replaced when it hangs or dies."""
+
+    def __init__(self, source_id: str, plan: RecordPlan, clock: Clock, before: Mapping[str, int]) -> None:
+        self.plan = plan
+        self._source_id = source_id
+        self._clock = clock
+        self._before = {name: before.get(name, 0) for name in _COUNTERS}
+        self._restarts = before.get("restarts", 0)
+        self._now: dict[str, Any] = {"state": "connecting", "reason": ""}
+        self._told = ""  # the state that the log knows; a camera that stays away is told of once
+        self._child: Child | None = None
+        self.is_running = True
+        self._start()
+
+    def totals(self) -> dict[str, int]:
+        """Return the counters over all its processes."""
+        counted = {name: self._before[name] + self._now.get(name, 0) for name in _COUNTERS}
+        return {**counted, "restarts": self._restarts}
+
+    def figures(self) -> dict[str, Any]:
+        """Return what the summary shows."""
+        place = {"uri": redact(self.plan.target.url), "folder": self.plan.shelf.folder}
+        return {**place, "state": self._now["state"], "reason": self._now["reason"], **self.totals()}
+
+    def look(self) -> None:
+        """Take its news; replace it where it has died or says nothing any more."""
+        if not self.is_running:
+            return
+        if self._child is None:
+            self._start()
+        self._take(0)
+        silent_s = (self._clock.monotonic_ns() - self._heard_ns) / NS_PER_S
+        if silent_s > self.plan.longest_silence_s:
+            self._replace(f"the recording process said nothing for {silent_s:.0f} s")
+
+    def ask_to_stop(self) -> None:
+        """Tell it to finish its file."""
+        if self._child is not None:
+            self._child.say(_STOP)
+
+    def stop(self, grace_s: float) -> None:
+        """End it, and note its last figures; harmless when repeated."""
+        self.ask_to_stop()
+        deadline_ns = self._clock.monotonic_ns() + int(grace_s * NS_PER_S)
+        while self._child is not None and self._now["state"] != "ended":
+            if not self._take(max(deadline_ns - self._clock.monotonic_ns(), 0) / NS_PER_S, is_ending=True):
+                break
+        if self._child is not None:
+            self._child.end(max(deadline_ns - self._clock.monotonic_ns(), 0) / NS_PER_S)
+        self._child, self.is_running = None, False
+        self._now = {**self._now, "state": "ended"}
+
+    def _start(self) -> None:
+        self._heard_ns = self._clock.monotonic_ns()
+        request = {name: asdict(getattr(self.plan, name)) for name in ("target", "shelf", "options")}
+        try:
+            self._child = Child("engine.sinks.camera_video.record_process")
+        except OSError as error:
+            self._note({"state": "failed", "reason": f"cannot start a recording process ({error})"})
+            return
+        self._child.say(json.dumps(request).encode())
+
+    def _take(self, wait_s: float, *, is_ending: bool = False) -> bool:
+        """Take what it has said, waiting for the first word; return whether there was any."""
+        heard = False
+        try:
+            while self._child is not None and self._child.connection.poll(0 if heard else wait_s):
+                self._note(json.loads(self._child.connection.recv_bytes()))
+                heard = True
+        except (EOFError, OSError):
+            if not is_ending:
+                self._replace("the recording process has died")
+            return False
+        return heard
+
+    def _note(self, news: dict[str, Any]) -> None:
+        self._now, self._heard_ns = news, self._clock.monotonic_ns()
+        state, reason = news["state"], news["reason"]
+        if state in ("offline", "failed") and self._told != state:
+            logger.warning("%s is not being recorded (%s): %s", self._source_id, state, reason)
+            self._told = state
+        elif state == "recording" and self._told != state:
+            logger.info("%s is being recorded to %s", self._source_id, self.plan.shelf.folder)
+            self._told = state
+
+    def _replace(self, reason: str) -> None:
+        logger.warning("%s: %s: it is started anew", self._source_id, reason)
+        if self._child is not None:
+            self._child.end(0)
+        self._before = {name: count for name, count in self.totals().items() if name in _COUNTERS}
+        self._restarts += 1
+        self._now = {"state": "connecting", "reason": reason}
+        self._start()

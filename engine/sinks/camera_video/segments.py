@@ -1,0 +1,222 @@
+"""Writing a stream as it comes into files of bounded length, and keeping no more of them than wanted. No decoding.
+
+MP4 is written in fragments, each complete on the disk, and turned into a plain MP4 when a file is finished: a file that
+was cut off by a crash or a full disk plays to its last second.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.video.explain import video_errors
+
+SECOND_US = "1000000"
+MAX_JUMP_S = 10.0
+LEAST_FREE_BYTES = 256 * 1024  # with less, no file is begun: it would end at once, and another would follow
+STUB_BYTES = 4096  # a file that failed with less holds no picture worth keeping
+TIDY_S = 60.0  # between two looks for files that are too old
+LARGEST_SHARE = 4  # a file is at most this part of the space that all may take, so that deleting whole ones is enough
+_OPTIONS = {
+    "mp4": {
+        "movflags": "hybrid_fragmented+frag_keyframe+empty_moov+default_base_moof",
+        "frag_duration": SECOND_US,
+        "flush_packets": "1",
+    },
+    "mkv": {"flush_packets": "1"},
+}
+_FORMATS = {"mp4": "mp4", "mkv": "matroska"}
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the folder's owner and mode"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EIO), "check that the folder and its disk are there"),
+}
+_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(_\d+)?\.(mp4|mkv)")
+
+
+class SegmentError(Exception):
+    """A file cannot be written; says which, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where the files of one recording stand, and how much of them is kept.
+
+    Attributes:
+        folder: holds the files of this recording alone.
+        container: `mp4` or `mkv`.
+        segment_s: a file ends at the first keyframe after so long.
+        max_bytes: the oldest files are deleted when all take more; None: no limit.
+        keep_s: files are deleted when they are older; None: never.
+    """
+
+    folder: str
+    container: str = "mp4"
+    segment_s: float = 60.0
+    max_bytes: int | None = None
+    keep_s: float | None = None
+
+    def new_path(self) -> Path:
+        """Return the name of a new file, after the time (UTC), making the folder.
+
+        Raises:
+            OSError: the folder cannot be made, or the disk is full.
+        """
+        folder = Path(self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        disk = os.statvfs(folder)
+        if disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        stem = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
+        names = [stem, *(f"{stem}_{number}" for number in range(1, 1000))]
+        return next(path for name in names if not (path := folder / f"{name}.{self.container}").exists())
+
+    def tidy(self) -> int:
+        """Delete what is too old or too much, oldest first, leaving room for a new file; return how many files."""
+        found = []
+        with suppress(OSError):
+            for entry in os.scandir(self.folder):
+                if _NAME.fullmatch(entry.name):
+                    with suppress(OSError):
+                        found.append((entry.name, entry.stat().st_size, entry.stat().st_mtime, entry.path))
+        total, deleted, now = sum(size for _, size, _, _ in found), 0, time.time()
+        for _, size, written, path in sorted(found):
+            is_much = self.max_bytes is not None and total > self.max_bytes - self.largest_bytes
+            is_old = self.keep_s is not None and now - written > self.keep_s
+            if is_much or is_old:
+                with suppress(OSError):
+                    Path(path).unlink()
+                    total, deleted = total - size, deleted + 1
+        return deleted
+
+    @property
+    def largest_bytes(self) -> float:
+        """At what size a file ends early."""
+        return self.max_bytes / LARGEST_SHARE if self.max_bytes is not None else float("inf")
+
+
+class Timeline:
+    """Times of one file: they begin at 0 and rise, whatever the camera says.
+
+    Packets without a time follow at the last distance; a jump of more than `MAX_JUMP_S` is taken out.
+    """
+
+    def __init__(self, time_base: Any) -> None:
+        self._max_jump = int(MAX_JUMP_S / time_base)
+        self._offset: int | None = None
+        self._last: int | None = None
+        self._step = 1
+
+    def place(self, packet: Any) -> None:
+        """Set `dts` and `pts` of a packet."""
+        due = 0 if self._last is None else self._last + (packet.duration or self._step)
+        dts = packet.dts if packet.dts is not None else packet.pts
+        delay = max((packet.pts or 0) - dts, 0) if dts is not None else 0
+        time = due
+        if dts is not None:
+            if self._offset is None or abs(dts - self._offset - due) > self._max_jump:
+                self._offset = dts - due
+            time = dts - self._offset
+        if self._last is not None:
+            time = max(time, self._last + 1)
+            self._step = time - self._last
+        packet.dts, packet.pts, self._last = time, time + delay, time
+
+
+class SegmentWriter:
+    """Writes the packets of a stream into one file after the other, each from a keyframe.
+
+    Attributes:
+        segments: files begun.
+        packets: frames written.
+        bytes: of them.
+        deleted: files taken away to keep the limits.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._output: Any = None
+        self._timeline = Timeline(1)
+        self._track: Any = None
+        self._path: Path | None = None
+        self._size, self._begun = 0, 0.0
+        self._tidied: float | None = None
+        self.segments = self.packets = self.bytes = self.deleted = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a file is being written."""
+        return self._output is not None
+
+    def write(self, packet: Any, stream: Any) -> None:
+        """Write one packet of `stream`; what comes before the first keyframe is left out.
+
+        Raises:
+            SegmentError: the disk is full, or the folder cannot be written.
+        """
+        if packet.is_keyframe and (self._output is None or self._is_full()):
+            self.close()
+            self._begin(stream)
+        if self._output is None:
+            return
+        size = packet.size
+        self._timeline.place(packet)
+        packet.stream = self._track
+        try:
+            self._output.mux(packet)
+        except video_errors() as error:
+            raise self._failed(error) from error
+        self.packets, self.bytes, self._size = self.packets + 1, self.bytes + size, self._size + size
+
+    def tidy(self) -> None:
+        """Delete what is too old, looking about once a minute: also while no file begins, as the camera is away."""
+        now = time.monotonic()
+        if self._shelf.keep_s is not None and (self._tidied is None or now - self._tidied >= TIDY_S):
+            self._tidied = now
+            self.deleted += replace(self._shelf, max_bytes=None).tidy()
+
+    def close(self) -> None:
+        """Finish the file; harmless when repeated.
+
+        Raises:
+            SegmentError: its end cannot be written.
+        """
+        output, self._output = self._output, None
+        if output is not None:
+            try:
+                output.close()
+            except video_errors() as error:
+                raise self._failed(error) from error
+
+    def _begin(self, stream: Any) -> None:
+        import av
+
+        container = self._shelf.container
+        self._path, self._size, self._begun = None, 0, time.monotonic()
+        try:
+            self.deleted += self._shelf.tidy()
+            self._path = self._shelf.new_path()
+            self._output = av.open(str(self._path), "w", format=_FORMATS[container], options=_OPTIONS[container])
+            self._track = self._output.add_stream_from_template(stream)
+        except video_errors() as error:
+            self._output = None
+            raise self._failed(error) from error
+        self._timeline = Timeline(stream.time_base)
+        self.segments += 1
+
+    def _is_full(self) -> bool:
+        return time.monotonic() - self._begun >= self._shelf.segment_s or self._size >= self._shelf.largest_bytes
+
+    def _failed(self, error: Exception) -> SegmentError:
+        reason = getattr(error, "strerror", None) or str(error)
+        with suppress(OSError):
+            if self._output is None and self._path is not None and self._path.stat().st_size < STUB_BYTES:
+                self._path.unlink()  # each further attempt would leave another
+        remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, "container mkv holds more codecs than mp4")
+        return SegmentError(f"cannot write {self._path or self._shelf.folder}: {reason}: {remedy}")

@@ -1,0 +1,175 @@
+"""The sockets behind the publisher, each bound and used on the publishing thread.
+
+How losses are known. An XPUB socket that must not drop (`XPUB_NODROP`) refuses a message when the queue of any
+matching reader is full; a socket that may drop leaves out only those readers, silently. So each message is tried
+without dropping first; if it is refused, that is counted as an overflow of its kind and the message is sent again
+with dropping allowed: all readers with room get it, and nobody waits. libzmq then leaves the slow reader out until
+it has read half of its queue, so the overflow count says how often readers fell behind, and the reader itself
+knows exactly what it missed, by the gaps in `seq`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from engine.errors import SinkError
+from engine.transport.curve import CurveServer
+
+MAX_INPUT_BYTES = 1024
+MAX_REQUESTS_PER_TURN = 16
+MAX_ENVELOPE_PARTS = 4
+BACKLOG = 128
+HANDSHAKE_MS = 30_000
+
+_REMEDIES = {
+    zmq.EADDRINUSE: "another program uses this port: end it, or publish on another one (tcp://127.0.0.1:* finds one)",
+    zmq.EADDRNOTAVAIL: "this machine has no such address: use 127.0.0.1, * or one of its own",
+    errno.ENODEV: "this machine has no such interface: use 127.0.0.1, * or one of its own",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOptions:
+    """What all sockets of a publisher share.
+
+    Attributes:
+        high_water_mark: messages that wait for one slow reader.
+        send_buffer_bytes: kernel buffer per reader.
+        linger_ms: how long closing waits for readers to take what was sent.
+        curve: encryption and the keys that may read; None means plain.
+    """
+
+    high_water_mark: int
+    send_buffer_bytes: int
+    linger_ms: int
+    curve: CurveServer | None = None
+
+
+def bound_socket(
+    context: zmq.Context[Any], kind: int, address: str, options: SocketOptions
+) -> tuple[zmq.Socket[Any], str]:
+    """Return a bound socket and its endpoint.
+
+    Raises:
+        SinkError: the port is in use, or this machine does not have the address.
+    """
+    socket: zmq.Socket[Any] = context.socket(kind)
+    socket.setsockopt(zmq.SNDHWM, options.high_water_mark)
+    socket.setsockopt(zmq.SNDBUF, options.send_buffer_bytes)
+    socket.setsockopt(zmq.LINGER, options.linger_ms)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_INPUT_BYTES)
+    socket.setsockopt(zmq.BACKLOG, BACKLOG)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    if kind == zmq.PUB:
+        socket.setsockopt(zmq.CONFLATE, 1)
+    if options.curve is not None:
+        options.curve.secure(socket)
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        socket.close(linger=0)
+        remedy = _REMEDIES.get(error.errno or 0, "give an address like tcp://127.0.0.1:5555")
+        raise SinkError(f"cannot publish on {address}: {error.strerror}: {remedy}") from error
+    return socket, socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+class FanOut:
+    """An XPUB socket: `[topic, body]` to every reader of the topic, without waiting for any.
+
+    Attributes:
+        address: the bound endpoint.
+        overflows: how often a message met the full queue of some reader, by kind.
+    """
+
+    def __init__(self, context: zmq.Context[Any], address: str, options: SocketOptions) -> None:
+        self._socket, self.address = bound_socket(context, zmq.XPUB, address, options)
+        self._socket.setsockopt(zmq.XPUB_NODROP, 1)
+        self.overflows: Counter[str] = Counter()
+
+    def send(self, kind: str, *parts: bytes) -> None:
+        """Hand a message, `topic, body` and perhaps a picture, to the readers that have room."""
+        try:
+            self._socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            self.overflows[kind] += 1
+            self._socket.setsockopt(zmq.XPUB_NODROP, 0)
+            self._socket.send_multipart(parts, zmq.NOBLOCK)
+            self._socket.setsockopt(zmq.XPUB_NODROP, 1)
+
+    def service(self) -> None:
+        """Take the pending subscription notices, so that readers cannot pile them up in our memory."""
+        for _ in self.subscriptions():
+            pass
+
+    def subscriptions(self) -> Iterator[bytes]:
+        """Yield the pending notices: a byte 1 or 0, and the topic that is now wanted or wanted no more."""
+        while self._socket.poll(0):
+            yield self._socket.recv(zmq.NOBLOCK)
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Let a poller wake for subscription notices."""
+        poller.register(self._socket, zmq.POLLIN)
+
+    def close(self) -> None:
+        """Close the socket; what was sent lingers."""
+        self._socket.close()
+
+
+class LatestOnly:
+    """A conflating PUB socket: a reader gets the newest body as a single part, whatever it missed."""
+
+    def __init__(self, context: zmq.Context[Any], address: str, options: SocketOptions) -> None:
+        self._socket, self.address = bound_socket(context, zmq.PUB, address, options)
+
+    def send(self, body: bytes) -> None:
+        """Replace what waits for each reader."""
+        self._socket.send(body, zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class SnapshotServer:
+    """A ROUTER socket that answers each request (any short body, from REQ or DEALER) with the snapshot.
+
+    What arrives is hostile until proven otherwise: sizes and the number of requests per turn are limited, requests
+    of another form are dropped and counted, an answer that a peer does not take is dropped.
+
+    Attributes:
+        address: the bound endpoint.
+        answered: requests answered.
+        refused: requests dropped.
+    """
+
+    def __init__(self, context: zmq.Context[Any], address: str, options: SocketOptions) -> None:
+        self._socket, self.address = bound_socket(context, zmq.ROUTER, address, options)
+        self.answered = 0
+        self.refused = 0
+
+    def service(self, snapshot: Callable[[], bytes]) -> None:
+        """Answer what is pending, at most `MAX_REQUESTS_PER_TURN` requests, all with the same snapshot."""
+        body: bytes | None = None
+        for _ in range(MAX_REQUESTS_PER_TURN):
+            if not self._socket.poll(0):
+                return
+            *envelope, _request = self._socket.recv_multipart(zmq.NOBLOCK)
+            if not 1 <= len(envelope) <= MAX_ENVELOPE_PARTS or any(envelope[1:]):
+                self.refused += 1
+                continue
+            body = snapshot() if body is None else body
+            try:
+                self._socket.send_multipart([*envelope, body], zmq.NOBLOCK)
+                self.answered += 1
+            except zmq.ZMQError:
+                self.refused += 1
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()

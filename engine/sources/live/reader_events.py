@@ -1,0 +1,65 @@
+"""What a reader of a live source tells, in order. Readers run FFmpeg in a process or on the iterating thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.video.arrivals import Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The connection stands; `facts` as `VideoReader.facts` gives them."""
+
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A frame."""
+
+    image: NDArray[np.uint8]
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Frames that came and cannot be delivered."""
+
+    count: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The connection is over; `is_end` where the video is complete, so that there is nothing to reconnect to."""
+
+    reason: str
+    is_end: bool = False
+
+
+Event = Opened | Arrived | Lost | Finished
+
+
+class Reader(Protocol):
+    """Reads one address, connection after connection. All but `wake` are called on the iterating thread."""
+
+    def open(self) -> None:
+        """Begin to connect."""
+
+    def next(self, timeout_s: float) -> Event | None:
+        """Return what happened next; None if nothing did in time, or after `wake`."""
+
+    def wake(self) -> None:
+        """Make `next` return soon; from any thread."""
+
+    def abandon(self) -> None:
+        """Give up this connection, whatever it is doing."""
+
+    def close(self) -> None:
+        """End everything; harmless when repeated."""

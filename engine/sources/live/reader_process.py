@@ -1,0 +1,120 @@
+"""The reader process: opens, reads and decodes one live source, and puts pictures into shared memory.
+
+FFmpeg can hang in a call that no thread can interrupt (DNS, a dead camera); a process can be killed. This one starts
+with few imports (no numpy, no OpenCV), serves one connection after the other, and dies with the engine (`die_with`).
+
+Protocol, on a stream of messages: the engine sends `{"open": {...}}`, `stop`, or `taken` (after each picture where no
+picture may be skipped); the process sends `{"opened": facts}`, `frame` (the mailbox was empty and is not any more),
+and `{"finished": reason, "is_end": bool}` at the end of each connection.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+from engine.process import die_with
+from engine.sources.live.ring import Meta, Ring
+from engine.video.decode import Missed, Picture, Target
+from engine.video.explain import explain, video_errors
+from engine.video.fallback import OpenVideo, open_video
+from engine.video.to_bgr import BgrConverter
+
+FRAME, STOP, TAKEN = b"frame", b"stop", b"taken"
+
+
+def main() -> None:
+    """Serve until the engine hangs up. Arguments: the descriptors of connection, lifeline and ring."""
+    connection_fd, lifeline_fd, ring_fd = (int(argument) for argument in sys.argv[1:4])
+    die_with(lifeline_fd)
+    ring = Ring(ring_fd)
+    with Connection(connection_fd) as connection:
+        try:
+            while True:
+                message = connection.recv_bytes()
+                if message not in (STOP, TAKEN):
+                    serve(json.loads(message)["open"], connection, ring)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return
+
+
+def serve(request: dict[str, Any], connection: Connection, ring: Ring) -> None:
+    """Run one connection to its end, and say how it ended."""
+    target = target_from_request(request)
+    try:
+        finished = _stream(target, connection, ring)
+    except video_errors() as error:
+        finished = {"finished": explain(error), "is_end": False}
+    except EOFError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of ours ends one connection, and is told, not printed
+        finished = {"finished": f"the reader failed ({type(error).__name__}: {error})", "is_end": False}
+    connection.send_bytes(json.dumps(finished).encode())
+
+
+def target_from_request(request: dict[str, Any]) -> Target:
+    """Return the target that was sent as JSON."""
+    knock = request["host_port"]
+    return Target(**{**request, "host_port": tuple(knock) if knock else None, "decoders": tuple(request["decoders"])})
+
+
+def knock(target: Target) -> None:
+    """Reach the host of a camera, with a limit much shorter than that for opening. Raises OSError."""
+    if target.host_port is not None:
+        socket.create_connection(target.host_port, timeout=target.connect_timeout_s).close()
+
+
+def finish(reader: OpenVideo, target: Target) -> dict[str, Any]:
+    """Return why a stream ended: a video of known duration is complete, a camera that stops has hung up."""
+    if reader.failure is not None:
+        return {"finished": explain(reader.failure), "is_end": False}
+    is_end = not target.live or (reader.facts["duration_s"] is not None and target.host_port is None)
+    return {"finished": "end of stream" if is_end else "the camera ended the stream", "is_end": is_end}
+
+
+def _stream(target: Target, connection: Connection, ring: Ring) -> dict[str, Any]:
+    knock(target)
+    reader = open_video(target)
+    try:
+        connection.send_bytes(json.dumps({"opened": reader.facts}).encode())
+        convert = BgrConverter()
+        for item in reader.pictures():
+            if isinstance(item, Missed):
+                ring.add_lost(item.count, item.cause)
+            else:
+                _hand_over(item, convert, connection, ring)
+            if _is_stopped(connection, wait=not target.live and not ring.is_empty):
+                return {"finished": "stopped", "is_end": True}
+        return finish(reader, target)
+    finally:
+        reader.close()
+
+
+def _hand_over(picture: Picture, convert: BgrConverter, connection: Connection, ring: Ring) -> None:
+    stamp, packed = picture.stamp, convert.packed(picture.frame)
+    plane = packed.planes[0]
+    meta = Meta(
+        packed.width,
+        packed.height,
+        plane.line_size,
+        picture.frame.rotation,
+        stamp.captured_ns,
+        stamp.captured_utc_ns,
+        stamp.pts_ns,
+        int(stamp.captured_source == "rtcp"),
+    )
+    if ring.put(meta, memoryview(plane)[: meta.height * meta.stride]):
+        connection.send_bytes(FRAME)
+
+
+def _is_stopped(connection: Connection, *, wait: bool) -> bool:
+    """Return whether the engine asked to stop; `wait` for the next message first. Raises EOFError if it has gone."""
+    while connection.poll(None if wait else 0):
+        message = connection.recv_bytes()
+        if message == STOP:
+            return True
+        wait = wait and message != TAKEN
+    return False

@@ -1,0 +1,232 @@
+"""The engine's side of the reader process, and the reader that does without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict
+from multiprocessing.connection import wait
+from typing import Any
+
+import numpy as np
+
+from engine.process import Child
+from engine.sources.live.pixels import image_from_frame, upright
+from engine.sources.live.reader_events import Arrived, Event, Finished, Lost, Opened
+from engine.sources.live.reader_process import FRAME, STOP, TAKEN, finish, knock
+from engine.sources.live.ring import Ring, Taken, anonymous_file
+from engine.video.arrivals import Stamp
+from engine.video.decode import Missed, Target
+from engine.video.explain import explain, video_errors
+from engine.video.fallback import open_video
+from engine.video.to_bgr import BgrConverter
+
+GRACE_S = 0.15
+
+
+class ProcessReader:
+    """Reads in a child process, which is killed when it does not answer."""
+
+    def __init__(self, target: Target, slots: int) -> None:
+        self._target = target
+        self._slots = slots
+        self._child: Child | None = None
+        self._exit_code: int | None = None
+        self._events: deque[Event] = deque()
+        self._seen = {"stale": 0, "corrupt": 0}
+        self._lock = threading.Lock()
+        self._waker: tuple[int, int] | None = os.pipe()
+
+    def open(self) -> None:
+        """Begin to connect, starting the process where it does not run; if it cannot be, that is what comes next."""
+        try:
+            if self._child is None:
+                self._child = self._start()
+        except OSError as error:  # no memory, process or descriptor left: perhaps there is at the next attempt
+            self._events.append(Finished(f"cannot start a reader process ({error}): use reader=thread"))
+            return
+        self._send(json.dumps({"open": asdict(self._target)}).encode())
+
+    def next(self, timeout_s: float) -> Event | None:
+        """Return what happened next; None if nothing did in time, or after `wake`."""
+        if self._events:
+            return self._events.popleft()
+        if self._waker is None or self._child is None:
+            return None
+        connection = self._child.connection
+        ready = wait([connection, self._waker[0]], timeout_s)
+        if self._waker[0] in ready:
+            return None
+        if connection in ready:
+            self._receive()
+        else:
+            self._count_losses()
+        return self._events.popleft() if self._events else None
+
+    def wake(self) -> None:
+        """Make `next` return now and from now on; from any thread."""
+        with self._lock:
+            if self._waker is not None:
+                os.write(self._waker[1], b"w")
+
+    def abandon(self) -> None:
+        """End the process: politely, so that the camera is told; by force if it is inside a native call."""
+        if self._child is None:
+            return
+        child, self._child = self._child, None
+        child.say(STOP)
+        self._exit_code = child.end(GRACE_S)
+        self._ring.close()
+        self._events.clear()
+
+    def close(self) -> None:
+        """End the process for good; harmless when repeated."""
+        self.abandon()
+        with self._lock:
+            waker, self._waker = self._waker, None
+        for fd in waker or ():
+            os.close(fd)
+
+    def _start(self) -> Child:
+        """Start the process with the ring."""
+        ring_fd = anonymous_file()
+        try:
+            self._ring = Ring(ring_fd, self._slots)
+        except OSError:
+            os.close(ring_fd)
+            raise
+        self._seen = {"stale": 0, "corrupt": 0}
+        try:
+            return Child("engine.sources.live.reader_process", ring_fd)
+        except OSError:
+            self._ring.close()
+            raise
+
+    def _send(self, message: bytes) -> None:
+        assert self._child is not None
+        try:
+            self._child.connection.send_bytes(message)
+        except OSError:
+            self._events.append(Finished(self._death()))
+
+    def _receive(self) -> None:
+        assert self._child is not None
+        try:
+            message = self._child.connection.recv_bytes()
+        except (EOFError, OSError):
+            self._events.append(Finished(self._death()))
+            return
+        if message == FRAME:
+            self._take()
+            return
+        fields = json.loads(message)
+        if "opened" in fields:
+            self._events.append(Opened(fields["opened"]))
+        else:
+            self._count_losses()
+            self._take()
+            self._events.append(Finished(fields["finished"], fields["is_end"]))
+
+    def _take(self) -> None:
+        taken = self._ring.take()
+        self._count_losses()
+        if taken is None:
+            return
+        self._events.append(_arrived(taken, self._ring, is_live=self._target.live))
+        if not self._target.live:
+            self._send(TAKEN)
+
+    def _count_losses(self) -> None:
+        for cause, total in zip(("stale", "corrupt"), self._ring.losses(), strict=True):
+            count, self._seen[cause] = total - self._seen[cause], total
+            if count:
+                self._events.append(Lost(count, cause))
+
+    def _death(self) -> str:
+        """Clear up after a process that has died, and return how it did."""
+        self.abandon()
+        code = self._exit_code
+        if code is not None and code < 0:
+            return f"the reader process was ended by {signal.Signals(-code).name}"
+        return f"the reader process ended with code {code}: see its message above, or try reader=thread"
+
+
+def _arrived(taken: Taken, ring: Ring, *, is_live: bool) -> Arrived:
+    """Return the picture as a frame: a view that gives the slot back when it is dropped, or a copy."""
+    meta = taken.meta
+    shape, strides = (meta.height, meta.width, 3), (meta.stride, 3, 1)
+    image = np.ndarray(shape, np.uint8, taken.memory, taken.offset, strides)
+    stamp = Stamp(
+        meta.captured_ns,
+        meta.captured_utc_ns,
+        meta.pts_ns,
+        "file" if not is_live else "rtcp" if meta.is_rtcp else "arrival",
+    )
+    if meta.rotation or meta.stride != meta.width * 3 or ring.is_scarce():
+        image = upright(np.array(image), meta.rotation)
+        taken.release()
+    else:
+        weakref.finalize(image, taken.release).atexit = False
+    return Arrived(image, stamp)
+
+
+class ThreadReader:
+    """Reads on the iterating thread: cheap, but a hanging call ends only by its own time limit."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._items: Iterator[Event] | None = None
+        self._is_awake = threading.Event()
+
+    def open(self) -> None:
+        """Begin to connect."""
+        self._items = self._read()
+
+    def next(self, timeout_s: float) -> Event | None:
+        """Return what happened next; waits for the limits of opening and reading, not for `timeout_s`."""
+        if self._items is None or self._is_awake.is_set():
+            return None
+        return next(self._items, None)
+
+    def wake(self) -> None:
+        """Make `next` return after the call that it is in."""
+        self._is_awake.set()
+
+    def abandon(self) -> None:
+        """Close the connection."""
+        items: Any = self._items
+        self._items = None
+        if items is not None:
+            items.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.abandon()
+
+    def _read(self) -> Iterator[Event]:
+        try:
+            knock(self._target)
+            reader = open_video(self._target)
+        except video_errors() as error:
+            yield Finished(explain(error))
+            return
+        try:
+            yield Opened(reader.facts)
+            convert = BgrConverter()
+            for item in reader.pictures():
+                if isinstance(item, Missed):
+                    yield Lost(item.count, item.cause)
+                    continue
+                yield Arrived(image_from_frame(item.frame, convert), item.stamp)
+            yield Finished(**_renamed(finish(reader, self._target)))
+        finally:
+            reader.close()
+
+
+def _renamed(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"reason": fields["finished"], "is_end": fields["is_end"]}

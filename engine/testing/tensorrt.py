@@ -1,0 +1,98 @@
+"""A plan without TensorRT: its outputs come from a function that runs on the fake GPU, when its stream gets there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends.base import TensorSpec
+from engine.errors import ConfigError
+from engine.testing.cuda import FakeCuda
+
+Respond = Callable[[Mapping[str, NDArray[Any]]], Sequence[NDArray[Any]]]
+
+
+class FakePlan:
+    """A plan whose outputs come from a function; it runs on a `FakeCuda`.
+
+    Args:
+        cuda: where its tensors lie.
+        inputs: what it takes; an open first size is the batch.
+        outputs: what it returns.
+        respond: from inputs to outputs, called when the stream gets there.
+        max_batch: of the profile.
+        min_batch: of the profile.
+    """
+
+    precision = "fp32"
+
+    def __init__(
+        self,
+        cuda: FakeCuda,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        respond: Respond,
+        max_batch: int = 4,
+        min_batch: int = 1,
+    ) -> None:
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.max_batch, self.min_batch = max_batch, min_batch
+        self.open_contexts = 0
+        self._cuda = cuda
+        self._respond = respond
+
+    def create_context(self) -> FakeContext:
+        """Return a context of its own."""
+        self.open_contexts += 1
+        return FakeContext(self, self._cuda, self._respond)
+
+    def largest(self, spec: TensorSpec) -> tuple[int, ...]:
+        """Return the shape at the largest batch."""
+        return tuple(self.max_batch if size is None else size for size in spec.shape)
+
+    def close(self) -> None:
+        """Check that the contexts went before."""
+        if self.open_contexts:
+            raise ConfigError(f"{self.open_contexts} contexts are still open")
+
+
+class FakeContext:
+    """One execution of a `FakePlan` at a time."""
+
+    def __init__(self, plan: FakePlan, cuda: FakeCuda, respond: Respond) -> None:
+        self._plan, self._cuda, self._respond = plan, cuda, respond
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+
+    def bind(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """Note shapes and addresses and return the shapes of the outputs."""
+        batch = next(iter(shapes.values()))[0]
+        outputs = {
+            spec.name: tuple(batch if size is None else size for size in spec.shape) for spec in self._plan.outputs
+        }
+        self._shapes = {**shapes, **outputs}
+        self._addresses = dict(addresses)
+        return outputs
+
+    def enqueue(self, stream: int) -> None:
+        """Queue the function."""
+        shapes, addresses = dict(self._shapes), dict(self._addresses)
+
+        def tensor(spec: TensorSpec) -> NDArray[Any]:
+            shape, dtype = shapes[spec.name], np.dtype(spec.dtype)
+            size = int(np.prod(shape)) * dtype.itemsize
+            return self._cuda.view(addresses[spec.name], size).view(dtype).reshape(shape)
+
+        def infer() -> None:
+            answers = self._respond({spec.name: tensor(spec).copy() for spec in self._plan.inputs})
+            for spec, answer in zip(self._plan.outputs, answers, strict=True):
+                tensor(spec)[...] = answer
+
+        self._cuda.enqueue("enqueue", infer, stream)
+
+    def close(self) -> None:
+        """Count down."""
+        self._plan.open_contexts -= 1

@@ -1,0 +1,1 @@
+"""ZeroMQ sockets: keys, encryption and the options that every socket shares."""

@@ -1,0 +1,107 @@
+"""The sockets of a reader: SUB and DEALER with limits, pings and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from engine.errors import ConfigError
+from engine.subscriber.reader import split_topics
+
+if TYPE_CHECKING:
+    from engine.transport.keys import KeyPair
+
+HIGH_WATER_MARK = 10_000
+RECONNECT_MS = 100
+RECONNECT_MAX_MS = 2_000
+PING_MS = 2_000
+PING_TIMEOUT_MS = 6_000
+ON_EVENTS = frozenset(("status", "event", "eos"))
+
+
+class Connection:
+    """Makes connected sockets in a context of its own.
+
+    Args:
+        high_water_mark: messages kept while the reader is busy.
+        max_bytes: longest part accepted; a publisher that sends a longer one is disconnected.
+        server_key: public key of a publisher that encrypts; None for a plain one.
+        keys: CURVE keys of this reader; None makes some.
+        context: made by the caller (for asyncio); None makes one.
+    """
+
+    def __init__(
+        self,
+        high_water_mark: int,
+        max_bytes: int,
+        server_key: str | None = None,
+        keys: KeyPair | None = None,
+        context: zmq.Context[Any] | None = None,
+    ) -> None:
+        self._options: dict[int, int | bytes] = {
+            zmq.RCVHWM: high_water_mark,
+            zmq.MAXMSGSIZE: max_bytes,
+            zmq.RECONNECT_IVL: RECONNECT_MS,
+            zmq.RECONNECT_IVL_MAX: RECONNECT_MAX_MS,
+            zmq.HEARTBEAT_IVL: PING_MS,
+            zmq.HEARTBEAT_TIMEOUT: PING_TIMEOUT_MS,
+            zmq.LINGER: 0,
+        }
+        if keys is not None and server_key is None:
+            raise ConfigError("keys without server_key: give the public key of the publisher")
+        if server_key is not None:
+            self._options.update(curve_options(server_key, keys))
+        self._context: zmq.Context[Any] = zmq.Context() if context is None else context
+
+    def conflate(self) -> None:
+        """Keep only the newest message in the sockets made from now on."""
+        self._options[zmq.CONFLATE] = 1
+
+    def subscribe(
+        self, addresses: Sequence[str], topics: Sequence[str], events: str | None = None
+    ) -> list[zmq.Socket[Any]]:
+        """Return a SUB socket, and with `events` a second one that has the states, events and ends to itself.
+
+        Raises:
+            ConfigError: an address is of the wrong form.
+        """
+        if events is None:
+            return [self._subscribed(addresses, topics)]
+        main, apart = split_topics(topics, ON_EVENTS)
+        wanted = [((events,), apart), (addresses, main)]
+        return [self._subscribed(each, prefixes) for each, prefixes in wanted if prefixes]
+
+    def dealer(self, address: str) -> zmq.Socket[Any]:
+        """Return a socket that asks for snapshots."""
+        return self._connected(zmq.DEALER, (address,))
+
+    def close(self) -> None:
+        """Close all sockets at once."""
+        self._context.destroy(linger=0)
+
+    def _subscribed(self, addresses: Sequence[str], topics: Sequence[str]) -> zmq.Socket[Any]:
+        socket = self._connected(zmq.SUB, addresses)
+        for topic in topics:
+            socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+        return socket
+
+    def _connected(self, kind: int, addresses: Sequence[str]) -> zmq.Socket[Any]:
+        socket: zmq.Socket[Any] = self._context.socket(kind)
+        try:
+            for option, value in self._options.items():
+                socket.setsockopt(option, value)
+            for address in addresses:
+                socket.connect(address)
+        except zmq.ZMQError as error:
+            self.close()
+            message = f"cannot subscribe to {', '.join(addresses)}: {error}: give tcp://host:port or ipc://path"
+            raise ConfigError(message) from error
+        return socket
+
+
+def curve_options(server_key: str, keys: KeyPair | None) -> dict[int, bytes]:
+    """Return the socket options of a client that encrypts; without keys of its own it gets new ones."""
+    public, secret = zmq.curve_keypair() if keys is None else (keys.public.encode(), keys.secret.encode())
+    return {zmq.CURVE_SERVERKEY: server_key.encode(), zmq.CURVE_PUBLICKEY: public, zmq.CURVE_SECRETKEY: secret}

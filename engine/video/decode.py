@@ -1,0 +1,347 @@
+"""Demuxing and decoding with PyAV: from an address to pictures with their times.
+
+Used by the file source, by the thread reader, and by the reader process, which must start fast and stay small:
+nothing here imports numpy, and PyAV is imported when a video is opened.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import chain
+from typing import Any
+
+from engine.video.access_units import CODECS, NO_PARSER, AccessUnits, Piece, Unit
+from engine.video.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
+from engine.video.backlog import Overload
+from engine.video.explain import video_errors
+from engine.video.hardware import CPU, hardware
+
+logger = logging.getLogger(__name__)
+KEYFRAME_WAIT_S = 10.0
+DAMAGE_LIMIT_S = 2.0
+_PROOF_ITEMS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to open, and how; plain values, so that it can be sent to another process.
+
+    Attributes:
+        url: address as FFmpeg takes it.
+        format: name of FFmpeg's demuxer, None to probe.
+        ffmpeg: options by FFmpeg's names.
+        live: low delay instead of throughput, wait for a keyframe, newest frame first.
+        host_port: where to knock before FFmpeg opens, None to leave it.
+        connect_timeout_s: limit for that.
+        open_timeout_s: limit for opening, None for none.
+        read_timeout_s: limit for each read, None for none.
+        damage: see `SourceOptions`.
+        keyframes_only: decode keyframes alone.
+        decoders: names of decoders to try in this order, or `auto`.
+    """
+
+    url: str
+    format: str | None = None
+    ffmpeg: Mapping[str, str] = field(default_factory=dict)
+    live: bool = False
+    host_port: tuple[str, int] | None = None
+    connect_timeout_s: float = 1.5
+    open_timeout_s: float | None = None
+    read_timeout_s: float | None = None
+    damage: str = "frame"
+    keyframes_only: bool = False
+    decoders: tuple[str, ...] = ("cpu",)
+
+    @property
+    def read_limit_ns(self) -> float:
+        """Limit for each frame of a live stream in nanoseconds, infinite without one."""
+        return (self.read_timeout_s or float("inf")) * NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded `av.VideoFrame` and its times."""
+
+    frame: Any
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Frames that were not decoded, or only with damage (`corrupt`), or left out to keep up (`stale`)."""
+
+    count: int
+    cause: str
+
+
+def open_container(target: Target, **extra: Any) -> Any:
+    """Return the opened `av` container of a target.
+
+    Raises:
+        av.error.FFmpegError, OSError: it cannot be opened; `explain` says why.
+    """
+    import av
+
+    started_ns = time.monotonic_ns()
+    try:
+        return av.open(
+            target.url,
+            format=target.format,
+            options=dict(target.ffmpeg),
+            timeout=(target.open_timeout_s, target.read_timeout_s),
+            **_lenient_metadata(),
+            **extra,
+        )
+    except video_errors() as error:  # out of time, FFmpeg names whatever it was doing
+        limit_s = target.open_timeout_s
+        if limit_s is not None and time.monotonic_ns() - started_ns >= limit_s * NS_PER_S:
+            raise TimeoutError(f"no answer within {limit_s:g} s") from error
+        raise
+
+
+def _lenient_metadata() -> dict[str, Any]:
+    """Return the option that makes PyAV accept metadata that is not UTF-8; PyAV 19 dropped it and always does."""
+    from av.container import Container
+
+    return {"metadata_errors": "replace"} if hasattr(Container, "metadata_errors") else {}
+
+
+def packets_in_time(container: Any, stream: Any, target: Target) -> Iterator[Any]:
+    """Yield the packets of a stream, then an empty one.
+
+    Raises:
+        av.error.FFmpegError, OSError: it cannot be read, or a live one sent nothing within its limit.
+    """
+    limit_ns = target.read_limit_ns
+    asked_ns = time.monotonic_ns()
+    for packet in container.demux(stream):
+        if target.live and time.monotonic_ns() - asked_ns >= limit_ns:
+            # out of time, FFmpeg hands out the beginning of a frame and would wait once more
+            raise out_of_time(target)
+        yield packet
+        asked_ns = time.monotonic_ns()
+
+
+def out_of_time(target: Target) -> TimeoutError:
+    """Return the error of a live stream that brought no frame within its limit."""
+    return TimeoutError(f"no frame within {target.read_timeout_s:g} s")
+
+
+class VideoReader:
+    """One opened video; open, read and close it on one thread.
+
+    Raises:
+        av.error.FFmpegError, OSError: it cannot be opened; `explain` says why.
+    """
+
+    def __init__(self, target: Target, decoder: str = CPU) -> None:
+        self._target = target
+        self._decoder = decoder
+        self._errors = video_errors()
+        extra = {} if decoder == CPU else {"hwaccel": hardware(decoder)}
+        self._container = self._open(extra)
+        try:
+            self._stream = self._prepare()
+        except BaseException:
+            self._container.close()
+            raise
+        self._time_base = Fraction(self._stream.time_base)
+        self._arrivals = Arrivals(self._time_base)
+        codec = self._stream.codec_context.name
+        self._units = None if self._has_parser or codec not in CODECS else AccessUnits(codec)
+        self._overload = Overload()
+        self._is_overloaded = False
+        self._is_clean = not target.live
+        self._ahead: list[Picture | Missed] = []
+        self._items = self._run()  # holds this reader until it ends
+        self._decoded = 0
+        self._damaged = False
+        self._whole_ns = 0
+        self._unit_ns = time.monotonic_ns()
+        self.packets = 0
+        self.failure: Exception | None = None
+
+    def _open(self, extra: dict[str, Any]) -> Any:
+        """Open it; once more with FFmpeg's parser, if it is to go without and the codec needs one."""
+        container = open_container(self._target, **extra)
+        flags = self._target.ffmpeg.get("fflags", "")
+        names = {s.codec_context.name for s in container.streams.video if s.codec_context is not None}
+        self._has_parser = NO_PARSER not in flags or not names <= {*CODECS, "mjpeg"}
+        if NO_PARSER not in flags or not self._has_parser:
+            return container
+        container.close()
+        options = {**self._target.ffmpeg, "fflags": flags.replace(NO_PARSER, "")}
+        return open_container(replace(self._target, ffmpeg=options), **extra)
+
+    def _prepare(self) -> Any:
+        """Choose the first video stream and set how it is decoded."""
+        streams = [stream for stream in self._container.streams.video if stream.codec_context is not None]
+        if not streams:
+            raise ValueError("it has no video stream that can be decoded")
+        stream = streams[0]
+        context = stream.codec_context
+        if self._target.live:
+            context.flags |= 1 << 19  # AV_CODEC_FLAG_LOW_DELAY
+            stream.thread_type = "NONE"  # frame threads hold back frames, slice threads hide damage (H.264)
+            context.thread_count = 1
+        else:
+            stream.thread_type = "AUTO"
+        if self._target.keyframes_only:
+            context.skip_frame = "NONKEY"
+        return stream
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Width, height, fps, frame_count, codec, decoder and duration_s, None where unknown."""
+        context = self._stream.codec_context
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        duration = self._container.duration
+        return {
+            "width": context.width or None,
+            "height": context.height or None,
+            "fps": float(rate) if rate else None,
+            "frame_count": self._stream.frames or None,
+            "codec": context.name,
+            "decoder": self._decoder,
+            "duration_s": duration / 1e6 if duration and duration > 0 else None,
+        }
+
+    @property
+    def container_format(self) -> str:
+        """FFmpeg's name of the container."""
+        return str(self._container.format.name)
+
+    def pictures(self) -> Iterator[Picture | Missed]:
+        """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
+        return chain(self._ahead, self._items)
+
+    def delivers(self) -> bool:
+        """Return whether a picture really comes out of the decoder; what was read is kept for `pictures`."""
+        for item in self._items:
+            self._ahead.append(item)
+            if isinstance(item, Picture):
+                return True
+            if len(self._ahead) >= _PROOF_ITEMS:
+                break
+        return False
+
+    def _run(self) -> Generator[Picture | Missed, None, None]:
+        opened_ns = self._whole_ns = time.monotonic_ns()
+        for packet in self._packets():
+            if self._is_hopeless():
+                return
+            if self._is_clean or packet is None or packet.is_keyframe or self._cannot_wait(opened_ns):
+                self._is_clean, self._is_overloaded = True, False
+                yield from self._decode(packet)
+            elif self._is_overloaded:
+                yield Missed(1, "stale")
+            elif self._decoded and packet.size:  # before the first keyframe there is nothing to lose
+                self._damaged = True
+                yield Missed(1, "corrupt")
+
+    def _is_hopeless(self) -> bool:
+        """Return whether only damage has come for a while: a new connection begins with a keyframe, and the codec."""
+        lost_s = (time.monotonic_ns() - self._whole_ns) / NS_PER_S
+        if not (self._target.live and self._damaged and lost_s > DAMAGE_LIMIT_S):
+            return False
+        self.failure = ValueError(f"nothing could be decoded for {lost_s:.1f} s")
+        return True
+
+    def _cannot_wait(self, opened_ns: int) -> bool:
+        """Return whether to decode without a keyframe: some cameras refresh bit by bit and never send one."""
+        waited_s = (time.monotonic_ns() - opened_ns) / NS_PER_S
+        return self._target.damage == "keep" or (not self._decoded and waited_s > KEYFRAME_WAIT_S)
+
+    def _packets(self) -> Iterator[Any]:
+        """Yield packets, then the empty ones that flush the decoder, also after a read error."""
+        try:
+            asked_ns = time.monotonic_ns()
+            for packet in packets_in_time(self._container, self._stream, self._target):
+                now_ns = time.monotonic_ns()
+                if self._units is not None:
+                    yield from self._whole(self._units, packet, now_ns - asked_ns, now_ns)
+                elif packet.size:
+                    self._note_arrival(packet, now_ns - asked_ns, now_ns)
+                    yield packet
+                else:
+                    yield packet
+                asked_ns = time.monotonic_ns()
+        except self._errors as error:
+            self.failure = error.with_traceback(None)  # which would hold this reader and its decoder
+            if not self._target.live:
+                yield None
+
+    def _whole(self, units: AccessUnits, packet: Any, waited_ns: int, now_ns: int) -> Iterator[Any]:
+        """Yield the coded pictures that are complete with what a packet brought."""
+        if packet.size:
+            found = units.add(Piece(bytes(packet), packet.pts, waited_ns, now_ns, packet.is_corrupt, packet))
+        else:
+            found = units.rest()
+        if found or not packet.size:
+            self._unit_ns = now_ns
+        elif self._target.live and now_ns - self._unit_ns >= self._target.read_limit_ns:
+            raise out_of_time(self._target)  # a camera that sends a little now and then, and never a whole frame
+        for unit in found:
+            self._note_arrival(unit.last, unit.waited_ns, unit.arrived_ns)
+            yield _packet_from(unit)
+        if not packet.size:
+            yield packet
+
+    def _note_arrival(self, packet: Any, waited_ns: int, arrived_ns: int) -> None:
+        """Note when a live packet came; if decoding cannot keep up, go on at the next keyframe."""
+        self.packets += 1
+        if not self._target.live:
+            return
+        late_ns = self._arrivals.note(packet, waited_ns, arrived_ns)
+        if self._overload.is_behind(time.monotonic_ns(), late_ns) and self._is_clean:
+            logger.info("decoding is %.1f s behind the camera: it goes on at the next keyframe", late_ns / NS_PER_S)
+            self._is_clean, self._is_overloaded = False, True
+
+    def _decode(self, packet: Any) -> Iterator[Picture | Missed]:
+        if packet is not None and packet.is_corrupt and self._target.damage != "keep":
+            yield self._damage()
+            return
+        self._decoded += 1
+        try:
+            frames = self._stream.codec_context.decode(packet)
+        except self._errors as error:
+            logger.debug("a packet cannot be decoded: %s", error)
+            yield self._damage()
+            return
+        for frame in frames:
+            if frame.is_corrupt and self._target.damage != "keep":
+                yield self._damage()
+            else:
+                self._damaged, self._whole_ns = False, time.monotonic_ns()
+                yield Picture(frame, self._stamp(frame))
+
+    def _damage(self) -> Missed:
+        self._damaged = True
+        if self._target.damage == "until_keyframe":
+            self._is_clean = False
+        return Missed(1, "corrupt")
+
+    def _stamp(self, frame: Any) -> Stamp:
+        if self._target.live:
+            return self._arrivals.stamp(frame.pts)
+        return Stamp(time.monotonic_ns(), time.time_ns(), pts_ns(frame.pts, self._time_base), "file")
+
+    def close(self) -> None:
+        """Close it; harmless when repeated."""
+        self._items.close()
+        self._container.close()
+
+
+def _packet_from(unit: Unit) -> Any:
+    """Return a coded picture as the packet that a decoder takes."""
+    from av.packet import Packet
+
+    last: Any = unit.last
+    packet = Packet(bytes(unit.data))
+    packet.pts, packet.dts, packet.time_base = last.pts, last.dts, last.time_base
+    packet.is_keyframe, packet.is_corrupt = unit.is_keyframe, unit.is_corrupt
+    return packet

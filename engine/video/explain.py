@@ -1,0 +1,52 @@
+"""What an FFmpeg error means for the person who has to act on it. Light: imports nothing heavy by itself."""
+
+from __future__ import annotations
+
+import errno
+
+from engine.video.address import redact
+
+REFUSED = "the camera refused the user name or password"
+_REASONS: tuple[tuple[str, str, str], ...] = (
+    ("HTTPUnauthorizedError", REFUSED, "check them; special characters in a URL are written %40 for @, %3A for :"),
+    ("HTTPForbiddenError", "the camera forbids this (403)", "check the rights of this user"),
+    ("HTTPNotFoundError", "there is no such stream there (404)", "check the path of the URL in the camera's manual"),
+    ("ConnectionRefusedError", "connection refused", "check that it is on, and the port"),
+    ("ConnectionResetError", "the connection was reset by the other side", "check the camera's limit of viewers"),
+    ("TimeoutError", "no answer in time", "check the address and the network, or raise open_timeout_s"),
+    ("ExitError", "no answer in time", "check the address and the network, or raise open_timeout_s / read_timeout_s"),
+    ("FileNotFoundError", "there is no such file or device", "check the path"),
+    ("PermissionError", "permission denied", "check its owner and mode; for a camera: add yourself to the group video"),
+    ("InvalidDataError", "what came is no video that FFmpeg can read", "check that it is a video, and complete"),
+    ("ProtocolNotFoundError", "this FFmpeg has no such protocol", "see framewire doctor"),
+    ("DemuxerNotFoundError", "this FFmpeg cannot read this kind of stream", "see framewire doctor"),
+    ("DecoderNotFoundError", "this FFmpeg has no decoder for it", "see framewire doctor"),
+    ("BlockingIOError", "the device is busy", "close the other program that uses it"),
+    ("gaierror", "the name of the host is not known", "check the name, and the DNS of this machine"),
+)
+
+
+_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+
+
+def explain(error: BaseException) -> str:
+    """Return why FFmpeg or the operating system failed, and what to try, without passwords."""
+    if isinstance(error, OSError) and error.errno in _UNREACHABLE:
+        return "the host cannot be reached: check the cable, the address and the network"
+    names = {kind.__name__ for kind in type(error).__mro__}
+    for name, reason, remedy in _REASONS:
+        if name in names:
+            return f"{reason}: {remedy}"
+    return redact(str(getattr(error, "strerror", None) or error or type(error).__name__))
+
+
+def is_refusal(reason: str) -> bool:
+    """Return whether trying again soon could lock the account."""
+    return reason.startswith((REFUSED, "the camera forbids"))
+
+
+def video_errors() -> tuple[type[Exception], ...]:
+    """Return what PyAV raises for a bad video or connection; FFmpeg's errors share no base with the builtin ones."""
+    import av
+
+    return (av.error.FFmpegError, OSError, ValueError, RuntimeError)

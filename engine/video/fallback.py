@@ -1,0 +1,101 @@
+"""From the best decoder down to the CPU: what cannot be opened, or delivers nothing, is replaced by the next.
+
+A decoder counts as working when a picture really comes out of it. Imports no numpy: the reader process uses it too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, Protocol
+
+from engine.video.decode import Missed, Picture, Target, VideoReader
+from engine.video.explain import explain, video_errors
+from engine.video.hardware import CPU, DEVICE_TYPES, missing
+
+logger = logging.getLogger(__name__)
+JETSON = "jetson"
+
+
+class OpenVideo(Protocol):
+    """An opened video; read and closed on one thread."""
+
+    packets: int
+    failure: Exception | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Width, height, fps, frame_count, codec, decoder and duration_s, None where unknown."""
+
+    @property
+    def container_format(self) -> str:
+        """FFmpeg's name of the container."""
+
+    def pictures(self) -> Iterator[Picture | Missed]:
+        """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
+
+    def delivers(self) -> bool:
+        """Return whether a picture really comes out; what was read is kept for `pictures`."""
+
+    def close(self) -> None:
+        """Close it; harmless when repeated."""
+
+
+def ladder(decoder: str) -> tuple[str, ...]:
+    """Return the decoders to try, best first; the CPU is always the last.
+
+    >>> ladder("cpu")
+    ('cpu',)
+    """
+    wanted = (JETSON, *DEVICE_TYPES) if decoder == "auto" else (decoder,)
+    steps = [name for name in wanted if name != CPU and _is_possible(name, must_say=decoder != "auto")]
+    return (*steps, CPU)
+
+
+def _is_possible(decoder: str, *, must_say: bool) -> bool:
+    reason = why_not(decoder)
+    if reason and must_say:
+        logger.warning("%s; decoding on the CPU", reason)
+    return not reason
+
+
+def why_not(decoder: str) -> str:
+    """Return why a decoder cannot be used on this machine and what to do, or nothing where it may work.
+
+    >>> why_not("cpu")
+    ''
+    """
+    if decoder == JETSON:
+        from engine.video.gstreamer import missing_jetson
+
+        return missing_jetson()
+    return missing(decoder)
+
+
+def open_video(target: Target) -> OpenVideo:
+    """Return an opened video with the best decoder that delivers; the CPU needs no proof.
+
+    Raises:
+        av.error.FFmpegError, OSError, ValueError, RuntimeError: it cannot be opened; `explain` says why.
+    """
+    steps = [step for name in target.decoders for step in ladder(name)]
+    for decoder, following in pairwise(steps):
+        reason = "no picture comes out of it"
+        try:
+            reader = _open(target, decoder)
+            if reader.delivers():
+                return reader
+            reader.close()
+        except video_errors() as error:
+            reason = explain(error)
+        logger.warning("%s does not decode this stream (%s); trying %s", decoder, reason, following)
+    return VideoReader(target)
+
+
+def _open(target: Target, decoder: str) -> OpenVideo:
+    if decoder == JETSON:
+        from engine.video.gst_reader import open_jetson
+
+        return open_jetson(target)
+    return VideoReader(target, decoder)

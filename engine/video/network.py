@@ -1,0 +1,147 @@
+"""Network streams: which of FFmpeg's options make an address fast to open, current and limited in time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+from engine.errors import ConfigError, SourceError
+from engine.sources.live.readers import ProcessReader, ThreadReader
+from engine.sources.live.source import SEGMENTS_S, LiveSource
+from engine.video.access_units import NO_PARSER
+from engine.video.address import NETWORK_SCHEMES, is_playlist, redact, scheme_of
+from engine.video.decode import Target
+from engine.video.options import SourceOptions
+
+RTSP_PORTS: Mapping[str, int] = {"rtsp": 554, "rtsps": 322}
+_HURRY = frozenset({"fflags", "flags", "probesize", "analyzeduration"})
+_FILE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv", ".wmv"})
+
+
+def is_live_address(uri: str) -> bool:
+    """Return whether an address is a camera rather than a file on a server.
+
+    >>> is_live_address("rtsp://gate/1"), is_live_address("https://host/clip.mp4?x=1"), is_live_address("http://cam/mjpg")
+    (True, False, True)
+    """
+    if scheme_of(uri) not in ("http", "https"):
+        return True
+    return PurePosixPath(urlsplit(uri).path).suffix.lower() not in _FILE_SUFFIXES
+
+
+def target_from_uri(uri: str, options: SourceOptions) -> Target:
+    """Return what to open for a network address.
+
+    Raises:
+        SourceError: the address has no host, or a port that is no number.
+    """
+    live = is_live_address(uri) if options.live is None else options.live
+    return Target(
+        url=uri,
+        ffmpeg={**ffmpeg_options(uri, options, live=live), **options.ffmpeg},
+        live=live,
+        host_port=_host_port(uri),
+        connect_timeout_s=options.connect_timeout_s,
+        open_timeout_s=options.open_timeout_s,
+        read_timeout_s=max(options.read_timeout_s, SEGMENTS_S * is_playlist(uri)),
+        damage=options.damage if live else "frame",
+        keyframes_only=options.keyframes_only,
+        decoders=(options.decoder,),
+    )
+
+
+def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str, str]:
+    """Return FFmpeg's options for an address; those that a protocol does not know are ignored by it.
+
+    >>> ffmpeg_options("rtsp://gate/1", SourceOptions(), live=True)["rtsp_transport"]
+    'tcp'
+    """
+    scheme = scheme_of(uri)
+    chosen = {"flags": "low_delay"} if live else {}
+    timeout_us = str(round(options.read_timeout_s * 1e6))
+    if scheme in RTSP_PORTS:
+        chosen |= {
+            "fflags": f"nobuffer{NO_PARSER}",
+            "rtsp_transport": options.transport,
+            "probesize": "32",  # the SDP says enough: opens 1 s sooner, and the first keyframe is not used up
+            "analyzeduration": "0",
+            "allowed_media_types": "video",
+            "timeout": timeout_us,
+            "max_delay": "200000",  # microseconds that a late UDP packet is waited for
+        }
+    elif scheme in ("http", "https"):
+        chosen |= {"rw_timeout": timeout_us}
+        if live:
+            chosen |= {"live_start_index": "-1"}  # HLS: begin at the newest segment
+    elif scheme in ("udp", "rtp", "srt"):
+        chosen |= {"fflags": "nobuffer", "timeout": timeout_us, "overrun_nonfatal": "1"}
+    return chosen
+
+
+def record_target(uri: str, options: SourceOptions) -> Target:
+    """Return what to open for a recording: in no hurry, so that FFmpeg finds all that the head of a file needs.
+
+    Raises:
+        ConfigError: it is no network address.
+        SourceError: the address has no host, or a port that is no number.
+    """
+    if scheme_of(uri) not in NETWORK_SCHEMES:
+        raise ConfigError(
+            f"{redact(uri)} cannot be recorded as it is: give the network address of the camera's main stream as "
+            "record.uri; output.save writes an annotated video of any source"
+        )
+    target = target_from_uri(uri, options)
+    patient = {name: value for name, value in ffmpeg_options(uri, options, live=True).items() if name not in _HURRY}
+    return replace(target, ffmpeg={**patient, **options.ffmpeg}, live=True)
+
+
+def _host_port(uri: str) -> tuple[str, int] | None:
+    """Return where to knock before opening: only RTSP, since HTTP may go through a proxy and UDP has no answer."""
+    scheme = scheme_of(uri)
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise SourceError(f"{redact(uri)} is no valid address ({error}): expected {scheme}://host:port/path") from error
+    if not host and scheme not in ("udp", "rtp"):
+        raise SourceError(f"{redact(uri)} has no host: expected {scheme}://host:port/path")
+    return (host, port or RTSP_PORTS[scheme]) if host and scheme in RTSP_PORTS else None
+
+
+def screen_target(uri: str, options: SourceOptions) -> Target:
+    """Return what to open for `screen://DISPLAY`, by FFmpeg's X11 grabber (`screen://` takes the variable DISPLAY).
+
+    Raises:
+        SourceError: no display is given and none is set.
+    """
+    display = uri[len("screen://") :] or os.environ.get("DISPLAY", "")
+    if not display:
+        raise SourceError(f"{uri}: no display; set DISPLAY, or write screen://:0")
+    ffmpeg = {"framerate": f"{options.fps or 15:g}", "fflags": "nobuffer", "flags": "low_delay"}
+    if options.size_wh is not None:
+        ffmpeg["video_size"] = f"{options.size_wh[0]}x{options.size_wh[1]}"
+    return Target(
+        url=display,
+        format="x11grab",
+        ffmpeg={**ffmpeg, **options.ffmpeg},
+        live=True,
+        open_timeout_s=options.open_timeout_s,
+        read_timeout_s=options.read_timeout_s,
+    )
+
+
+def live_source(target: Target, source_id: str, options: SourceOptions) -> LiveSource:
+    """Return a source that reads `target` as the options say, in a process or on the iterating thread."""
+    if not target.live and options.reconnect:
+        options = _without_reconnect(options)
+    if options.reader == "thread":
+        return LiveSource(target, lambda: ThreadReader(target), source_id, options)
+    return LiveSource(target, lambda: ProcessReader(target, options.slots), source_id, options)
+
+
+def _without_reconnect(options: SourceOptions) -> SourceOptions:
+    """Return options for a file on a server: what was read cannot be read again from the same place."""
+    return replace(options, reconnect=False)

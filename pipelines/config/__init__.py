@@ -1,0 +1,1 @@
+"""Configuration: its models, and the file it is read from."""

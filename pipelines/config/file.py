@@ -1,0 +1,174 @@
+"""Reading a configuration: YAML, environment variables, `--set` overrides, validation, and errors that help.
+
+`${NAME}` stands for an environment variable, so that passwords stay out of files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from engine.errors import ConfigError
+from engine.video.address import redact
+from pipelines.config.models import Config
+
+PRESETS = (Path(__file__).parent / "presets", Path(__file__).parents[1] / "configs")
+LIKENESS = 0.6
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def load_config(
+    path: str | None, overrides: dict[str, Any], settings: Sequence[str] = (), *, may_be_empty: bool = True
+) -> Config:
+    """Return the validated configuration of a file or preset, with overrides.
+
+    Args:
+        path: YAML file, name of a preset (`webcam`), or None for the defaults.
+        overrides: values by dotted key, as given by options; they win over the file.
+        settings: `a.b=value` texts of `--set`, parsed as YAML; they win over all.
+        may_be_empty: whether a file without any key means the defaults.
+
+    Raises:
+        ConfigError: names the file, the key, what was found and what would do.
+    """
+    tree = _read(path) if path is not None else {}
+    if not (tree or may_be_empty):
+        raise ConfigError(f"configuration {path} is empty: if no camera is meant, write sources: []")
+    for key, value in overrides.items():
+        assign(tree, key, value)
+    for setting in settings:
+        key, sign, text = setting.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example --set detector.score_threshold=0.4")
+        try:
+            assign(tree, key, yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {setting}: the value is not YAML: {error}") from error
+    return validated(tree, path or "options")
+
+
+def validated(tree: dict[str, Any], origin: str) -> Config:
+    """Return the configuration that a tree of plain values describes.
+
+    Raises:
+        ConfigError: every mistake with its key, after `origin`.
+    """
+    try:
+        return Config.model_validate(_expand(tree))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin)) from error
+
+
+def preset_names() -> list[str]:
+    """Return the names of the configurations that come with the package."""
+    return sorted({file.stem for folder in PRESETS for file in folder.glob("*.yaml")})
+
+
+def _read(path: str) -> dict[str, Any]:
+    if "://" in path:
+        raise ConfigError(f"{redact(path)} is a source, not a configuration: give it as --source {redact(path)}")
+    file = Path(path)
+    if not file.is_file():
+        presets = [folder / f"{path}.yaml" for folder in PRESETS]
+        file = next((preset for preset in presets if preset.is_file()), file)
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"configuration {path} cannot be read ({error}): give a YAML file or one of {', '.join(preset_names())}"
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        raise ConfigError(f"configuration {path} is not YAML: {place}{getattr(error, 'problem', error)}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"configuration {path} holds a {type(tree).__name__}: expected keys such as sources, detector"
+        )
+    return tree
+
+
+def assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, making the tables on the way (`sources.0.realtime`). Raises `ConfigError`."""
+    *path, last = key.split(".")
+    node: Any = tree
+    for part in path:
+        if isinstance(node, list):
+            node = _item(node, part, key)
+        else:
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        if not isinstance(node, dict | list):
+            raise ConfigError(f"--set {key}: {part} is a value, it has no keys")
+    if isinstance(node, list):
+        _item(node, last, key)
+        node[int(last)] = value
+    else:
+        node[last] = value
+
+
+def _item(node: list[Any], part: str, key: str) -> Any:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(f"--set {key}: {part} is no place in a list of {len(node)}: count from 0")
+    return node[int(part)]
+
+
+def _expand(value: Any) -> Any:
+    """Replace `${NAME}` in every text by the environment variable."""
+    if isinstance(value, dict):
+        return {key: _expand(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item) for item in value]
+    return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
+
+
+def _variable(match: re.Match[str]) -> str:
+    name = match.group(1)
+    if name not in os.environ:
+        raise ConfigError(f"the configuration uses ${{{name}}}, and the environment has no {name}: export it")
+    return os.environ[name]
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    """Return one line per problem: where, what, and the nearest known key."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown key{_suggestion(problem['loc'])}")
+        else:
+            found = "" if problem["type"] == "missing" else f" (found {redact(repr(problem['input']))})"
+            lines.append(f"{where}: {problem['msg']}{found}")
+    return f"{origin}: " + f"\n{origin}: ".join(lines)
+
+
+def _suggestion(location: tuple[str | int, ...]) -> str:
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            inner = getattr(field.annotation, "__args__", (field.annotation,))[0]
+            model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
+    near = _nearest(str(location[-1]), list(model.model_fields))
+    return f": did you mean {near}?" if near else f": known are {', '.join(model.model_fields)}"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known key that `word` most likely means: alike as a whole, or like a part of one (`scoore`, `id`)."""
+
+    def likeness(key: str) -> float:
+        parts = [difflib.SequenceMatcher(None, word, part).ratio() for part in key.split("_")]
+        return max(difflib.SequenceMatcher(None, word, key).ratio(), 0.95 * max(parts))
+
+    best = max(known, key=likeness)
+    return best if likeness(best) >= LIKENESS else None

@@ -1,0 +1,152 @@
+"""How fast the pipeline is, as a ratio to the bare backend on the same model in the same run.
+
+The bare backend runs before and after the pipeline, on a constant input and as many requests in flight as the
+pipeline uses; machines are noisy, so the ratio is taken to the mean of both, and of several rounds the median counts.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from engine.backends.base import Backend
+from engine.data import SourceInfo
+from engine.detection.detector import ModelDetector
+from engine.errors import ConfigError
+from engine.flow.pipeline import Pipeline
+from pipelines.build.pipeline import build_detector, build_pipeline
+from pipelines.config.models import Config
+from pipelines.running.detect_and_publish import innermost, summary
+
+WARM_UP = 8
+LOOK_S = 0.01
+RAW_SECONDS = 4.0
+
+
+def benchmark(
+    config: Config,
+    *,
+    rounds: int = 1,
+    raw_s: float = RAW_SECONDS,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Run the pipeline of `config` to the end of its sources, with the bare backend before and after.
+
+    Args:
+        config: what to run; its sources must end.
+        rounds: how often; of several the median counts, for machines that others use too.
+        raw_s: seconds of each measurement of the bare backend.
+        progress: told what is being done.
+
+    Returns:
+        `raw_fps`, `pipeline_fps`, `ratio`, each also as a list by round (`raw_fps_runs` has one more), and of all cores
+        `cpu_ms_per_frame` and `cpu_ms_outside_inference`: medians. `stage_ms`, `latency_ms`, `max_rss_mb`, `backend`,
+        `model` and `frames` of the last round.
+
+    Raises:
+        StageError: the run failed.
+    """
+    pipeline = build_pipeline(config)
+    infos = [source.info for source in pipeline.sources]
+    if not isinstance(innermost(pipeline.detector), ModelDetector):
+        raise ConfigError(f"{pipeline.detector.name} has no bare backend to compare with: give a model file")
+    progress("bare backend")
+    raw = [raw_fps(_backend(config, infos), raw_s)]
+    runs: list[tuple[float, float]] = []
+    for number in range(rounds):
+        progress("pipeline")
+        pipeline = pipeline if number == 0 else build_pipeline(config)
+        cpu_ms = _run(pipeline)
+        facts = summary(pipeline)
+        frames = _published(pipeline)
+        runs.append((facts["fps"], cpu_ms))
+        progress(f"bare backend again, {number + 1} of {rounds}")
+        raw.append(raw_fps(_backend(config, infos), raw_s))
+    beside = [((before[0] + after[0]) / 2, (before[1] + after[1]) / 2) for before, after in pairwise(raw)]
+    ratios = [run[0] / bare[0] for run, bare in zip(runs, beside, strict=True)]
+    outside = [run[1] - bare[1] for run, bare in zip(runs, beside, strict=True)]
+    return {
+        "model": facts["model"],
+        "backend": facts["backend"],
+        "frames": frames,
+        "raw_fps": round(median(bare[0] for bare in beside), 2),
+        "raw_fps_runs": [round(fps, 2) for fps, _ in raw],
+        "pipeline_fps": round(median(run[0] for run in runs), 2),
+        "pipeline_fps_runs": [round(fps, 2) for fps, _ in runs],
+        "ratio": round(median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "cpu_ms_per_frame": round(median(run[1] for run in runs), 2),
+        "cpu_ms_outside_inference": round(median(outside), 2),
+        "stage_ms": facts["stage_ms"],
+        "latency_ms": facts["latency_ms"],
+        "max_rss_mb": facts["max_rss_mb"],
+    }
+
+
+def _run(pipeline: Pipeline) -> float:
+    """Run it to its end and return the CPU milliseconds per frame, without those of loading the model."""
+    pipeline.start()
+    while not _published(pipeline) and not pipeline.wait(LOOK_S):
+        pass
+    cpu_before, before = _cpu_s(), _published(pipeline)
+    pipeline.wait()
+    return 1e3 * (_cpu_s() - cpu_before) / max(_published(pipeline) - before, 1)
+
+
+def _published(pipeline: Pipeline) -> int:
+    return sum(source.published for source in pipeline.stats.snapshot())
+
+
+def _backend(config: Config, infos: list[SourceInfo]) -> Backend:
+    detector = build_detector(config, infos)
+    assert isinstance(detector, ModelDetector)
+    return detector.inference
+
+
+def raw_fps(backend: Backend, seconds: float) -> tuple[float, float]:
+    """Return images per second of a closed backend on constant input, and CPU milliseconds per image."""
+    backend.open()
+    try:
+        feeds = {spec.name: _constant(backend, spec.shape, spec.dtype) for spec in backend.inputs}
+        images = next(iter(feeds.values())).shape[0]
+        _pump(backend, feeds, count=WARM_UP)
+        cpu_before, started = _cpu_s(), time.perf_counter()
+        done = _pump(backend, feeds, until=started + seconds)
+        elapsed = time.perf_counter() - started
+        return done * images / elapsed, 1e3 * (_cpu_s() - cpu_before) / (done * images)
+    finally:
+        backend.close()
+
+
+def _constant(backend: Backend, shape: tuple[int | None, ...], dtype: str) -> Any:
+    array = backend.empty([size or 1 for size in shape], np.dtype(dtype))
+    array[...] = 114
+    return array
+
+
+def _pump(backend: Backend, feeds: dict[str, Any], *, count: int = 0, until: float = 0.0) -> int:
+    """Keep `backend.depth` requests in flight for `count` inferences or until a time; return how many were done."""
+    in_flight = deque(backend.submit(feeds) for _ in range(backend.depth))
+    done = 0
+    while done < count or time.perf_counter() < until:
+        pending = in_flight.popleft()
+        pending.result()
+        pending.release()
+        in_flight.append(backend.submit(feeds))
+        done += 1
+    for pending in in_flight:
+        pending.result()
+        pending.release()
+    return done
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

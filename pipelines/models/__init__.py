@@ -1,0 +1,1 @@
+"""Model files: inspect, build plans, check accuracy, detect on images."""

@@ -1,0 +1,221 @@
+"""Detection on single images: one JSON line and, where wanted, one annotated picture per image."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data import NO_IDENTITY, Detections, Frame, Packet, Run, Tracks
+from engine.errors import ConfigError, SinkError
+from engine.protocols import Detector
+from engine.wire import rle_from_mask
+from pipelines.scoring.labels import IMAGE_SUFFIXES
+
+Progress = Callable[[int, int], None]
+Picture = NDArray[np.uint8]
+Draw = Callable[[Frame, Detections, Sequence[str]], Picture]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """What was found on one image.
+
+    Attributes:
+        path: the file.
+        frame: its pixels.
+        detections: what was found.
+    """
+
+    path: Path
+    frame: Frame
+    detections: Detections
+
+    def as_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return plain values, ready for JSON; boxes in pixels of the image."""
+        found = self.detections
+        objects: list[dict[str, Any]] = [
+            {
+                **_class_score(class_id, score, class_names),
+                "xyxy": [round(value, 2) for value in xyxy],
+            }
+            for class_id, score, xyxy in zip(
+                found.class_id.tolist(), found.score.tolist(), found.xyxy.tolist(), strict=True
+            )
+        ]
+        for name in ("keypoints", "xyxyxyxy"):
+            for row, values in zip(objects, found.extra.get(name, ()), strict=False):
+                row[name] = np.round(values.astype(float), 2).tolist()
+        for row, mask in zip(objects, found.extra.get("mask", ()), strict=False):
+            runs = rle_from_mask(mask)
+            row["mask"] = {"size": list(runs.size), "counts": list(runs.counts)}
+        for row, pairs in zip(objects, found.extra.get("classes", ()), strict=False):
+            row["classes"] = [_class_score(int(class_id), score, class_names) for class_id, score in pairs.tolist()]
+        return {"image": str(self.path), "width": self.frame.width, "height": self.frame.height, "objects": objects}
+
+
+def _class_score(class_id: int, score: float, class_names: Sequence[str]) -> dict[str, Any]:
+    name = class_names[class_id] if class_id < len(class_names) else str(class_id)
+    return {"class_id": class_id, "class_name": name, "score": round(score, 4)}
+
+
+def expand_images(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the image files that `paths`, files and folders, stand for, in order.
+
+    Raises:
+        ConfigError: nothing there, or a folder without images.
+    """
+    files: list[Path] = []
+    for place in map(Path, paths):
+        if place.is_dir():
+            inside = sorted(path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise ConfigError(f"{place}: no images in it: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
+            files += inside
+        elif place.is_file():
+            files.append(place)
+        else:
+            raise ConfigError(f"{place}: no such image or folder")
+    return files
+
+
+def detect_images(detector: Detector, paths: Sequence[str | Path]) -> Iterator[ImageResult]:
+    """Yield what the detector finds on each image, in order; opens and closes the detector.
+
+    Raises:
+        ConfigError: an image that is not there or cannot be read.
+    """
+    files = expand_images(paths)
+    try:
+        detector.open()
+        for index, path in enumerate(files):
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if image is None:
+                raise ConfigError(f"{path}: not readable as an image: expected a whole JPEG, PNG, ... file")
+            frame = Frame(np.asarray(image, np.uint8), path.stem, index, time.monotonic_ns(), time.time_ns())
+            yield ImageResult(path, frame, detector.detect([frame])[0])
+    finally:
+        detector.close()
+
+
+def detect_to_files(
+    detector: Detector,
+    paths: Sequence[str | Path],
+    *,
+    save: str | Path | None = None,
+    jsonl: str | Path | None = None,
+    draw: Draw | None = None,
+    progress: Progress | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Detect on images, write what is asked for, and yield one plain result per image, each when it is done.
+
+    Args:
+        detector: opened and closed here.
+        paths: images and folders of images.
+        save: folder for annotated pictures, named as the images; JPEG where OpenCV cannot write their kind.
+        jsonl: file for one JSON line per image; those before an image that cannot be read stay.
+        draw: makes the annotated picture; None takes the engine's overlay.
+        progress: called with images done and images in all.
+
+    Raises:
+        ConfigError: an image that is not there or cannot be read, or a picture in the place of an image or of another.
+        SinkError: an output that cannot be written.
+    """
+    files = expand_images(paths)
+    targets = _targets(files, Path(save)) if save is not None else []
+    paint = draw if draw is not None or save is None else _overlay()
+    with _line_writer(None if jsonl is None else Path(jsonl)) as write_line:
+        for index, result in enumerate(detect_images(detector, files)):
+            found = result.as_dict(detector.class_names)
+            write_line(json.dumps(found))
+            if targets and paint is not None:
+                _write(targets[index], paint(result.frame, result.detections, detector.class_names))
+            if progress is not None:
+                progress(index + 1, len(files))
+            yield found
+
+
+def _targets(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Return where the picture of each image goes.
+
+    Raises:
+        ConfigError: a picture would overwrite an image or another picture.
+    """
+    images = {path.resolve(): path for path in files}
+    source_by_target: dict[Path, Path] = {}
+    targets = []
+    for path in files:
+        target = folder / path.name
+        if not cv2.haveImageWriter(str(target)):
+            target = target.with_suffix(".jpg")
+        place = target.resolve()
+        if place in images:
+            raise ConfigError(f"{target}: would overwrite the image {images[place]}: save to another folder")
+        other = source_by_target.setdefault(place, path)
+        if other.resolve() != path.resolve():
+            raise ConfigError(f"{target}: the picture of both {other} and {path}: save them to folders of their own")
+        targets.append(target)
+    return targets
+
+
+def _overlay() -> Draw:
+    """Return a function that draws boxes, labels, masks, keypoints and oriented boxes, one colour per class."""
+    from engine.imaging.overlay import Overlay
+
+    overlay = Overlay(trace=False, color_by="class")
+
+    def draw(frame: Frame, detections: Detections, class_names: Sequence[str]) -> Picture:
+        rows, nobody = np.arange(len(detections)), np.full(len(detections), NO_IDENTITY)
+        tracks = Tracks(detections.xyxy, detections.score, detections.class_id, nobody, detection_index=rows)
+        return overlay.draw(Packet(frame, detections, tracks, Run("detect", 0, "", tuple(class_names))))
+
+    return draw
+
+
+def _write(path: Path, picture: Picture) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"{path.parent}: cannot be made: {error.strerror}") from error
+    try:
+        is_written = cv2.imwrite(str(path), picture)
+    except cv2.error as error:
+        raise SinkError(f"{path}: cannot be written: {error.err}") from error
+    if not is_written:
+        raise SinkError(f"{path}: cannot be written")
+
+
+@contextmanager
+def _line_writer(path: Path | None) -> Iterator[Callable[[str], None]]:
+    """Yield a function that writes a line at once; into nothing without a path."""
+    if path is None:
+        yield lambda line: None
+        return
+    with _told(path):
+        file = path.open("w", encoding="utf-8", buffering=1)
+
+    def write(line: str) -> None:
+        with _told(path):
+            file.write(line + "\n")
+
+    try:
+        yield write
+    finally:
+        with suppress(OSError):  # a line that cannot be written has been told
+            file.close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SinkError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,68 @@
+"""What a model file holds, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.backends.select import BACKENDS, unusable_reason
+from engine.detection.classify import inspect_classifier
+from engine.detection.model import inspect_model
+from engine.errors import ModelError
+from pipelines.build.pipeline import NOT_OF_CLASSIFIERS, model_path
+
+
+def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tensors, head, classes, precision and usable backends of a model file.
+
+    Args:
+        model: file or folder, or `demo`.
+        given: what the file does not tell, as for `engine.detection.model.inspect_model`.
+
+    Raises:
+        ModelError: it is broken, or no detector of a known kind.
+    """
+    try:
+        facts = inspect_model(model_path(model), **given)
+    except ModelError as error:
+        return _classifier(model, given, error)
+    file = facts.file
+    reasons = {name: unusable_reason(name, file.path) for name in BACKENDS}
+    return {
+        "model": facts.name,
+        "format": file.format,
+        "size_mb": round(file.size_bytes / 1e6, 2),
+        "precision": file.precision,
+        "task": facts.task,
+        "head": facts.family.name,
+        "inputs": [str(spec) for spec in file.inputs],
+        "outputs": [str(spec) for spec in file.outputs],
+        "image_size": f"{facts.size_hw[1]} x {facts.size_hw[0]}",
+        "batch": facts.batch or "any",
+        "stride": facts.stride,
+        "classes": len(facts.class_names),
+        "class_names": list(facts.class_names),
+        "backends": {name: reason or "usable" for name, reason in reasons.items()},
+    }
+
+
+def _classifier(model: str, given: Mapping[str, Any], refusal: ModelError) -> dict[str, Any]:
+    """Return the facts of a classification model, or raise why it is no detector."""
+    if not given.keys().isdisjoint(NOT_OF_CLASSIFIERS):
+        raise refusal
+    try:
+        facts = inspect_classifier(model_path(model), **given)
+    except ModelError:
+        raise refusal from None
+    file = facts.file
+    return {
+        "model": file.path.name,
+        "format": file.format,
+        "size_mb": round(file.size_bytes / 1e6, 2),
+        "precision": file.precision,
+        "task": "classify (for second_stage.model)",
+        "inputs": [str(spec) for spec in file.inputs],
+        "outputs": [str(spec) for spec in file.outputs],
+        "classes": len(facts.class_names),
+        "class_names": list(facts.class_names),
+    }

@@ -1,0 +1,165 @@
+"""The main job: run a pipeline to its end or to Ctrl-C, show it, and sum it up.
+
+To follow one frame, read on in `engine/flow/stage.py`, `engine/sources/`, `engine/detection/detector.py`,
+`engine/tracking/bytetrack.py`, `engine/sinks/zmq.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from engine.errors import EngineError, StageError
+from engine.flow.pipeline import Pipeline
+from engine.sinks.camera_video.recordings import Recordings
+from pipelines.console import RunView
+
+logger = logging.getLogger(__name__)
+REFRESH_S = 0.1
+MAX_LOGGED_FAILURES = 20
+STOP_TIMEOUT_S = 0.7
+EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class Interrupt:
+    """Turns SIGINT and SIGTERM into a flag and a call; a second signal ends the process at once.
+
+    Args:
+        on_request: called from the signal handler; must be quick and take no lock.
+    """
+
+    def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
+        self.requested = False
+        self._on_request = on_request
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            os._exit(EXIT_INTERRUPTED)
+        self.requested = True
+        self._on_request()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        exit_code: as the command line returns it.
+        error: the failure that stopped it, if any.
+        clean: whether every thread has ended; if not, leave the process with `os._exit`.
+    """
+
+    exit_code: int
+    error: EngineError | None
+    clean: bool
+
+
+def run_to_the_end(
+    pipeline: Pipeline, interrupt: Interrupt, *, each_tick: Sequence[Callable[[], None]] = (), quiet: bool = False
+) -> Outcome:
+    """Run `pipeline` until its sources end, a stage fails, a window is closed, or a signal comes.
+
+    Args:
+        pipeline: not yet started.
+        interrupt: tells of signals.
+        each_tick: called on this thread about ten times a second (control socket, watched file); a failing one is
+            logged, once per message, and does not end the run.
+        quiet: show nothing.
+    """
+    error: EngineError | None = None
+    tick = _Tick(each_tick)
+    with RunView(pipeline, quiet=quiet) as view:
+        pipeline.start()
+        try:
+            while not interrupt.requested and not pipeline.wait(REFRESH_S):
+                view.refresh()
+                tick()
+        except StageError as failure:
+            error = failure
+        finally:
+            clean = pipeline.stop(STOP_TIMEOUT_S)
+    if error is not None:
+        return Outcome(EXIT_FAILED, error, clean)
+    return Outcome(EXIT_INTERRUPTED if interrupt.requested else EXIT_DONE, None, clean)
+
+
+class _Tick:
+    """Calls what a run does beside its frames, so that no failure there ends the run."""
+
+    def __init__(self, acts: Sequence[Callable[[], None]]) -> None:
+        self._acts = acts
+        self._logged: set[str] = set()
+
+    def __call__(self) -> None:
+        for act in self._acts:
+            try:
+                act()
+            except Exception as error:  # noqa: BLE001  # input from outside reaches these calls, and the frames must go on
+                self._log(f"{type(error).__name__}: {error}")
+
+    def _log(self, message: str) -> None:
+        if message not in self._logged and len(self._logged) < MAX_LOGGED_FAILURES:
+            self._logged.add(message)
+            logger.exception("a task beside the frames failed; the run goes on")
+
+
+def innermost(detector: object) -> object:
+    """Return the detector behind tiles or other wrappers."""
+    while hasattr(detector, "inner"):
+        detector = detector.inner
+    return detector
+
+
+def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the machine-readable summary of a run, with `facts` beside the measured figures."""
+    stats = pipeline.stats
+    spans = [s for s in stats.sources.values() if s.first_ns is not None and s.last_ns is not None]
+    published = sum(s.published for s in spans)
+    busy_ns = max((s.last_ns or 0 for s in spans), default=0) - min((s.first_ns or 0 for s in spans), default=0)
+    mine, readers = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    rss_unit = 1024 * 1024 if sys.platform == "darwin" else 1024
+    sink_dropped = {name: dict(causes) for name, causes in stats.sink_dropped.items() if sum(causes.values())}
+    return {
+        "sources": stats.by_source(),
+        "fps": round((published - 1) * 1e9 / busy_ns, 2) if published > 1 and busy_ns > 0 else 0.0,
+        "latency_ms": {**stats.latency.summary(0.5, 0.9, 0.99), "max": round(stats.latency.max, 3)},
+        "stage_ms": {stage: histogram.summary(0.5, 0.99) for stage, histogram in stats.stages.items()},
+        "backend": getattr(innermost(pipeline.detector), "backend", "none"),
+        "device": getattr(getattr(innermost(pipeline.detector), "inference", None), "device", "cpu"),
+        "model": pipeline.run_facts.model,
+        "wall_s": round(pipeline.wall_s, 3),
+        "cpu_s": round(mine.ru_utime + mine.ru_stime + readers.ru_utime + readers.ru_stime, 3),
+        "max_rss_mb": round(mine.ru_maxrss / rss_unit, 1),
+        "interrupted": pipeline.stopped,
+        "sink_dropped": sink_dropped,
+        **recordings_of(pipeline),
+        **(facts or {}),
+    }
+
+
+def recordings_of(pipeline: Pipeline) -> dict[str, Any]:
+    """Return `{"recordings": {source_id: figures}}` of what a pipeline records, or nothing where it records nothing."""
+    found: dict[str, Any] = {}
+    for sink in pipeline.sinks:
+        if isinstance(sink, Recordings):
+            found.update(sink.summary())
+    return {"recordings": found} if found else {}

@@ -1,0 +1,1 @@
+"""The message stream: subscribe, record, replay, proxy, bridges and adapters."""

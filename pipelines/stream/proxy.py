@@ -1,0 +1,215 @@
+"""One address for many engines and many readers: fan-in and fan-out with its own statistics.
+
+Subscriptions go upstream as they are (XPUB to XSUB), so an engine sends only what somebody behind the proxy wants.
+Messages pass untouched; slow readers lose messages as they would at the engine, and hold up nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from engine.clock import NS_PER_S, SYSTEM_CLOCK
+from engine.errors import ConfigError
+from engine.sinks.publisher_sockets import FanOut, SocketOptions
+from engine.transport.curve import CurveServer, is_loopback
+from engine.wire import MAX_BODY_BYTES, StatsMessage, encode, topic_of
+
+if TYPE_CHECKING:
+    from engine.transport.keys import KeyPair
+
+logger = logging.getLogger(__name__)
+
+HIGH_WATER_MARK = 1000
+SEND_BUFFER_BYTES = 256 * 1024
+LINGER_MS = 250
+RECONNECT_MS = 100
+RECONNECT_MAX_MS = 2_000
+TURN_MS = 100
+BATCH = 256
+MAX_PARTS = 3
+STATS_S = 1.0
+
+
+@dataclass
+class ProxySummary:
+    """What passed.
+
+    Attributes:
+        messages: messages received from engines and offered to readers, by kind.
+        bytes: size of their bodies.
+        overflows: how often a message met the full queue of some reader, by kind.
+        wanted: topics that readers want now.
+    """
+
+    messages: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+    overflows: Counter[str] = field(default_factory=Counter)
+    wanted: set[str] = field(default_factory=set)
+
+
+class Proxy:
+    """Connects to engines and binds one address; publishes its own `stats` as source `name`.
+
+    Args:
+        engines: addresses of the publishers.
+        address: to bind.
+        name: engine_id and source_id of its statistics.
+        keys: CURVE keys of the proxy: readers must encrypt, and engines that encrypt know it by them.
+        allowed_keys: public keys of the readers that may connect.
+        engine_key: public key of the engines, where they encrypt.
+
+    Attributes:
+        address: the bound endpoint, from `open` on.
+        summary: what passed so far.
+
+    Raises:
+        ConfigError: no engine is named.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[str],
+        address: str,
+        *,
+        name: str = "proxy",
+        keys: KeyPair | None = None,
+        allowed_keys: Collection[str] | None = None,
+        engine_key: str | None = None,
+    ) -> None:
+        if not engines:
+            raise ConfigError("a proxy needs the address of at least one engine")
+        if engine_key is not None and keys is None:
+            raise ConfigError("engine_key without keys: the engines must know who reads")
+        self.address = address
+        self.summary = ProxySummary()
+        self._engines = tuple(engines)
+        self._name = name
+        self._keys, self._engine_key = keys, engine_key
+        self._curve = None if keys is None else CurveServer(keys, allowed_keys)
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._stop = threading.Event()
+        self._run_epoch = SYSTEM_CLOCK.utc_ns()
+        self._stats_seq = 0
+        self._before = 0
+        self._out: FanOut | None = None
+        self._in: zmq.Socket[Any] | None = None
+
+    def open(self) -> None:
+        """Bind and connect.
+
+        Raises:
+            SinkError: the port is in use.
+            ConfigError: the address of an engine is of the wrong form.
+        """
+        if self._curve is not None:
+            self._curve.open(self._context)
+        self._out = FanOut(
+            self._context, self.address, SocketOptions(HIGH_WATER_MARK, SEND_BUFFER_BYTES, LINGER_MS, self._curve)
+        )
+        self.address = self._out.address
+        if self._curve is None and not is_loopback(self.address):
+            logger.warning("%s can be read by everybody on the network: give keys (framewire keys)", self.address)
+        self._in = self._connected()
+
+    def run(self) -> ProxySummary:
+        """Pass messages on until `stop`; return what passed."""
+        if self._in is None or self._out is None:
+            self.open()
+        source, out = self._in, self._out
+        if source is None or out is None:
+            return self.summary
+        poller = zmq.Poller()
+        poller.register(source, zmq.POLLIN)
+        out.register(poller)
+        due_ns = SYSTEM_CLOCK.monotonic_ns() + int(STATS_S * NS_PER_S)
+        while not self._stop.is_set():
+            poller.poll(TURN_MS)
+            self._pass_subscriptions(source, out)
+            self._pass_messages(source, out)
+            if self._curve is not None:
+                self._curve.service()
+            if SYSTEM_CLOCK.monotonic_ns() >= due_ns:
+                due_ns += int(STATS_S * NS_PER_S)
+                self._publish_stats(out)
+        return self.summary
+
+    def stop(self) -> None:
+        """End `run` within a tenth of a second, from any thread."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Disconnect; harmless when repeated."""
+        if self._in is not None:
+            self._in.close(linger=0)
+        if self._out is not None:
+            self._out.close()
+        if self._curve is not None:
+            self._curve.close()
+        self._in = self._out = None
+        self._context.term()
+
+    def _connected(self) -> zmq.Socket[Any]:
+        socket: zmq.Socket[Any] = self._context.socket(zmq.XSUB)
+        socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_BODY_BYTES)
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        if self._engine_key is not None and self._keys is not None:
+            socket.setsockopt(zmq.CURVE_SERVERKEY, self._engine_key.encode())
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public.encode())
+            socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret.encode())
+        for address in self._engines:
+            try:
+                socket.connect(address)
+            except zmq.ZMQError as error:
+                socket.close(linger=0)
+                raise ConfigError(f"cannot connect to {address}: {error}: give tcp://host:port") from error
+        return socket
+
+    def _pass_subscriptions(self, source: zmq.Socket[Any], out: FanOut) -> None:
+        for notice in out.subscriptions():
+            source.send(notice, zmq.NOBLOCK)
+            topic = notice[1:].decode(errors="replace")
+            if notice[:1] == b"\x01":
+                self.summary.wanted.add(topic)
+            else:
+                self.summary.wanted.discard(topic)
+
+    def _pass_messages(self, source: zmq.Socket[Any], out: FanOut) -> None:
+        for _ in range(BATCH):
+            try:
+                parts = source.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            if not 2 <= len(parts) <= MAX_PARTS:
+                continue
+            kind = parts[0].split(b"/", 2)[1].decode(errors="replace") if parts[0].count(b"/") > 1 else "other"
+            self.summary.messages[kind] += 1
+            self.summary.bytes += len(parts[1])
+            out.send(kind, *parts)
+        self.summary.overflows = out.overflows
+
+    def _publish_stats(self, out: FanOut) -> None:
+        total = sum(self.summary.messages.values())
+        message = StatsMessage(
+            engine_id=self._name,
+            run_epoch=self._run_epoch,
+            source_id=self._name,
+            seq=self._stats_seq,
+            published_utc_ns=SYSTEM_CLOCK.utc_ns(),
+            interval_s=STATS_S,
+            published=total,
+            dropped=dict(self.summary.overflows),
+            fps=round((total - self._before) / STATS_S, 2),
+            latency_ms={},
+            stage_ms={},
+        )
+        self._stats_seq, self._before = self._stats_seq + 1, total
+        out.send("stats", topic_of(message).encode(), encode(message))

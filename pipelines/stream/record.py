@@ -1,0 +1,92 @@
+"""Record a stream to a file, as it came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.clock import NS_PER_S, SYSTEM_CLOCK
+from engine.subscriber import ALL_TOPICS, NoMessageError, Subscriber
+from engine.subscriber.reader import MessageReader
+from engine.wire.stream_file import RecordingWriter
+
+if TYPE_CHECKING:
+    from engine.transport.keys import KeyPair
+
+CHECK_S = 0.2
+
+
+@dataclass
+class RecordSummary:
+    """What was recorded.
+
+    Attributes:
+        messages: records written.
+        bytes: size they took in the file.
+        lost: messages missed, by topic.
+        malformed: messages left out because they could not be read.
+    """
+
+    messages: int = 0
+    bytes: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
+    malformed: int = 0
+
+
+def record(
+    address: str | Sequence[str],
+    path: str | Path,
+    *,
+    topics: Sequence[str] = ALL_TOPICS,
+    count: int | None = None,
+    duration_s: float | None = None,
+    timeout_s: float | None = None,
+    events: str | None = None,
+    server_key: str | None = None,
+    keys: KeyPair | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> RecordSummary:
+    """Write what a publisher sends to a file, until something ends it; an existing recording is continued.
+
+    Args:
+        address: of the publisher.
+        path: the file.
+        topics: prefixes wanted.
+        count: end after so many messages.
+        duration_s: end after so long.
+        timeout_s: longest silence.
+        events: the publisher's `events` address.
+        server_key: public key of a publisher that encrypts.
+        keys: CURVE keys of this reader.
+        stopping: asked several times a second whether to end.
+
+    Raises:
+        NoMessageError: nothing arrived for `timeout_s`.
+        SinkError: the file cannot be written.
+        VersionError: the publisher speaks another major version.
+    """
+    reader, summary = MessageReader(topics), RecordSummary()
+    started_ns = heard_ns = SYSTEM_CLOCK.monotonic_ns()
+    options = {"events": events, "server_key": server_key, "keys": keys}
+    with RecordingWriter(path) as writer, Subscriber(address, topics, **options) as subscriber:  # type: ignore[arg-type]
+        try:
+            while not stopping() and (count is None or writer.records < count):
+                now_ns = SYSTEM_CLOCK.monotonic_ns()
+                if duration_s is not None and now_ns - started_ns >= duration_s * NS_PER_S:
+                    break
+                try:
+                    parts = subscriber.receive_parts(CHECK_S)
+                except NoMessageError:
+                    if timeout_s is not None and now_ns - heard_ns >= timeout_s * NS_PER_S:
+                        raise
+                    continue
+                heard_ns = now_ns
+                if parts is not None and reader.read(parts) is not None:
+                    writer.write(SYSTEM_CLOCK.utc_ns(), parts[0], parts[1])
+        except KeyboardInterrupt:
+            pass  # the person's way to end a recording
+        summary.messages, summary.bytes = writer.records, writer.bytes
+    summary.lost, summary.malformed = dict(reader.lost), reader.malformed
+    return summary
