@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         WireError,
     )
     from engine.flow.channel import Channel
-    from engine.flow.gate import MotionGate, SourceRules
+    from engine.flow.gate import FrameGate, MotionGate, SourceRules
     from engine.flow.options import PipelineOptions
     from engine.flow.pipeline import Pipeline
     from engine.imaging.overlay import Overlay
@@ -56,6 +56,7 @@ _HOMES = {
     "DetectorBase": "engine.protocols",
     "EngineError": "engine.errors",
     "FakeClock": "engine.clock",
+    "FrameGate": "engine.flow.gate",
     "Frame": "engine.data",
     "JsonlWriter": "engine.sinks.jsonl",
     "MissingDependencyError": "engine.errors",
@@ -100,6 +101,7 @@ __all__ = [
     "DetectorBase",
     "EngineError",
     "FakeClock",
+    "FrameGate",
     "Frame",
     "JsonlWriter",
     "MissingDependencyError",

@@ -141,7 +141,7 @@ def _gpu() -> list[Finding]:
 
 
 def _tensorrt(library: Library, extra: str, probe: CudaProbe) -> Finding:
-    from engine.backends.tensorrt.api import installed_libraries, installed_version, library_obstacle
+    from engine.backends.tensorrt.api import installed_libraries, installed_version, why_not_library
 
     part = library.replace("_", "-")
     version = installed_version(library)
@@ -150,7 +150,7 @@ def _tensorrt(library: Library, extra: str, probe: CudaProbe) -> Finding:
     if probe.reason is not None:
         remedy = "it cannot run before there is a usable GPU: see nvidia gpu"
         return Finding(part, "broken", version or "installed", remedy)
-    obstacle, _, remedy = (library_obstacle(probe, library) or "").rpartition(": ")
+    obstacle, _, remedy = (why_not_library(probe, library) or "").rpartition(": ")
     return Finding(part, "broken" if obstacle else "ok", obstacle or version or "installed", remedy)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from engine.data import Detections
 from engine.errors import ConfigError
-from engine.flow.gate import MotionGate, SourceRules
+from engine.flow.gate import FrameGate, MotionGate
 from engine.flow.options import PipelineOptions
 from engine.flow.pipeline import Pipeline
 from engine.tracking.bytetrack import ByteTrack
@@ -25,24 +25,24 @@ def standing_at(*feet: tuple[float, float]) -> Detections:
 @pytest.mark.parametrize(
     ("rules", "kept"),
     [
-        pytest.param(SourceRules(), [0, 1, 2], id="no rules"),
-        pytest.param(SourceRules(regions=[LEFT]), [0, 2], id="region"),
-        pytest.param(SourceRules(ignore=[LEFT]), [1], id="ignored"),
-        pytest.param(SourceRules(regions=[LEFT], ignore=[[(0, 0), (20, 0), (20, 100), (0, 100)]]), [2], id="both"),
+        pytest.param(FrameGate(), [0, 1, 2], id="no rules"),
+        pytest.param(FrameGate(regions=[LEFT]), [0, 2], id="region"),
+        pytest.param(FrameGate(ignore=[LEFT]), [1], id="ignored"),
+        pytest.param(FrameGate(regions=[LEFT], ignore=[[(0, 0), (20, 0), (20, 100), (0, 100)]]), [2], id="both"),
     ],
 )
-def test_objects_count_by_where_they_stand(rules: SourceRules, kept: list[int]) -> None:
+def test_objects_count_by_where_they_stand(rules: FrameGate, kept: list[int]) -> None:
     assert rules.keep(standing_at((10, 50), (80, 50), (50, 99))).class_id.tolist() == kept
 
 
 def test_no_detections_stay_none() -> None:
-    assert len(SourceRules(regions=[LEFT]).keep(Detections.empty())) == 0
+    assert len(FrameGate(regions=[LEFT]).keep(Detections.empty())) == 0
 
 
 @pytest.mark.parametrize("polygon", [[(0, 0), (1, 1)], [(0, 0), (1, 1), (float("nan"), 2)]], ids=["line", "NaN"])
 def test_polygons_that_enclose_nothing_are_refused(polygon: list[tuple[float, float]]) -> None:
     with pytest.raises(ConfigError, match="encloses nothing"):
-        SourceRules(regions=[polygon])
+        FrameGate(regions=[polygon])
 
 
 def picture(offset: int = 0, noise: int = 0) -> np.ndarray:
@@ -99,7 +99,7 @@ class StillSource(CountingSource):
 
 def test_still_scene_saves_inference_and_holds_its_tracks() -> None:
     sink, detector = ListSink(), PixelDetector()
-    rules = {"numbers": SourceRules(motion_gate=MotionGate(max_hold_s=1.0))}
+    rules = {"numbers": FrameGate(motion_gate=MotionGate(max_hold_s=1.0))}
     pipeline = Pipeline(StillSource(count=40), detector, ByteTrack(), sink, rules=rules)
     pipeline.run()
     assert len(detector.batches) == 4
@@ -119,7 +119,7 @@ def test_a_still_picture_is_detected_anew_by_another_model(detect_every: int) ->
         class_names = tuple(f"other {n}" for n in range(256))
 
     sink = ListSink()
-    rules = {"numbers": SourceRules(motion_gate=MotionGate(max_hold_s=1000))}
+    rules = {"numbers": FrameGate(motion_gate=MotionGate(max_hold_s=1000))}
     options = PipelineOptions(detect_every=detect_every)
     source = StillSource(count=1_000_000, gap_s=0.001)
     with Pipeline(source, PixelDetector(), ByteTrack(), sink, rules=rules, options=options) as pipeline:
@@ -143,7 +143,7 @@ class SceneSource(CountingSource):
 
 def test_a_change_between_two_detections_is_detected_on_the_next_one() -> None:
     sink = ListSink()
-    rules = {"numbers": SourceRules(motion_gate=MotionGate(max_hold_s=1000))}
+    rules = {"numbers": FrameGate(motion_gate=MotionGate(max_hold_s=1000))}
     options = PipelineOptions(detect_every=3)
     pipeline = Pipeline(SceneSource(count=12), PixelDetector(), ByteTrack(), sink, rules=rules, options=options)
     pipeline.run()
@@ -153,6 +153,6 @@ def test_a_change_between_two_detections_is_detected_on_the_next_one() -> None:
 
 def test_detections_outside_of_the_region_reach_neither_tracker_nor_packet() -> None:
     sink = ListSink()
-    rules = {"numbers": SourceRules(ignore=[[(-1, -1), (9, -1), (9, 9), (-1, 9)]])}
+    rules = {"numbers": FrameGate(ignore=[[(-1, -1), (9, -1), (9, 9), (-1, 9)]])}
     Pipeline(CountingSource(count=5), PixelDetector(), ByteTrack(), sink, rules=rules).run()
     assert all(not len(p.detections) and not len(p.tracks) and p.is_detected for p in sink.packets)

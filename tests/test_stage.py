@@ -12,8 +12,9 @@ import pytest
 from engine.clock import FakeClock
 from engine.data import Frame
 from engine.errors import ConfigError
+from engine.flow.batcher import LIVE_IN_A_ROW, Batcher
 from engine.flow.channel import Channel, ChannelClosedError
-from engine.flow.stage import LIVE_IN_A_ROW, Batcher, Stage
+from engine.flow.stage import Stage
 
 WAIT_S = 5.0
 

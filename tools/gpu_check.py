@@ -31,7 +31,7 @@ import gpu_sections as sections
 from gpu_sections import CHECKOUT, Facts
 
 from engine.backends.cuda.probe import probe_cuda
-from engine.backends.tensorrt.backend import unusable_reason
+from engine.backends.tensorrt.backend import why_not
 from engine.backends.tensorrt.precision import Precision
 from engine.errors import EngineError
 
@@ -183,7 +183,7 @@ def run_apart(section: Section, arguments: Sequence[str]) -> Finding:
 def check(planned: Sequence[Section], report: Report, arguments: Sequence[str], budget_s: float) -> None:
     """Run the sections one after the other."""
     end = time.monotonic() + budget_s
-    obstacle = unusable_reason()
+    obstacle = why_not()
     for section in planned:
         print(f"{section.name} ...", flush=True)
         if section.needs_tensorrt and obstacle is not None:

@@ -45,7 +45,7 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
             packages=("tensorrt", "tensorrt_rtx"),
             suffixes=(".plan", ".engine", ".onnx"),
             install='pip install "framewire[tensorrt]" or "framewire[rtx]" on a machine with an NVIDIA GPU',
-            probe="engine.backends.tensorrt.backend:unusable_reason",
+            probe="engine.backends.tensorrt.backend:why_not",
             reason="the fastest on an NVIDIA GPU",
         ),
         "openvino": BackendEntry(
@@ -88,7 +88,7 @@ def select_backend(path: Path, name: str = "auto", *, without: str | None = None
     for candidate, entry in BACKENDS.items():
         if suffix not in entry.suffixes or candidate == without:
             continue
-        obstacle = unusable_reason(candidate, path)
+        obstacle = why_not(candidate, path)
         if obstacle is None:
             return candidate, "; ".join([entry.reason, *obstacles])
         obstacles.append(f"{candidate} is not usable: {obstacle}")
@@ -110,7 +110,7 @@ def create_backend(name: str, path: Path, options: BackendOptions) -> Backend:
     return backend_class(path, options)
 
 
-def unusable_reason(name: str, path: Path | None = None) -> str | None:
+def why_not(name: str, path: Path | None = None) -> str | None:
     """Return why backend `name` cannot run here, with the remedy, or None where it can."""
     entry = _entry(name)
     if path is not None and path.suffix.lower() not in entry.suffixes:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine.backends.base import Backend, BackendOptions, ImageInput
 from engine.backends.files.base import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
-from engine.detection import metadata as facts
+from engine.detection import metadata
 from engine.detection.heads.family import BYTE, IMAGENET_MEAN, IMAGENET_STD, ZERO, Color
 from engine.detection.model import CLASSIFIER_SIZE, frame_size, triple
 from engine.errors import ConfigError, ModelError
@@ -81,18 +81,18 @@ def inspect_classifier(
 def _inspect(
     file: ModelFile, names: Sequence[str] | None, size: int | tuple[int, int] | None, given_input: Mapping[str, Any]
 ) -> ClassifierFacts:
-    metadata = facts.parse_metadata(file.metadata)
+    values = metadata.parse_metadata(file.metadata)
     first, output = file.inputs[0], file.outputs[0]
     if len(file.inputs) != 1 or len(file.outputs) != 1 or len(output.shape) != 2 or output.shape[1] is None:
         raise ModelError(f"not a classification model: output {output}, expected one (b, classes)")
     if len(first.shape) != 4 or 3 not in (first.shape[1], first.shape[3]):
         raise ModelError(f"input {first}: expected images, (b, 3, h, w) or (b, h, w, 3)")
     channels: Literal["nchw", "nhwc"] = "nchw" if first.shape[1] == 3 else "nhwc"
-    size_hw = frame_size(first, channels, size, facts.image_size(metadata), CLASSIFIER_SIZE)
-    given = tuple(names) if names else facts.class_names(metadata)
+    size_hw = frame_size(first, channels, size, metadata.image_size(values), CLASSIFIER_SIZE)
+    given = tuple(names) if names else metadata.class_names(values)
     if given is not None and len(given) != output.shape[1]:
         raise ModelError(f"{len(given)} class names for {output.shape[1]} classes: give one name per class")
-    own = facts.text_value(metadata, "task") == "classify"
+    own = metadata.text_value(values, "task") == "classify"
     mean, std = (ZERO, BYTE) if own else (IMAGENET_MEAN, IMAGENET_STD)
     image = ImageInput(size_hw, "rgb", mean, std, channels)
     return ClassifierFacts(

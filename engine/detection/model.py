@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from engine.backends.base import ImageInput, TensorSpec
 from engine.backends.files.base import ModelFile, read_model_file
-from engine.detection import metadata as facts
+from engine.detection import metadata
 from engine.detection.coco import COCO_80_FROM_91, COCO_NAMES
 from engine.detection.heads.base import Head
 from engine.detection.heads.families import choose_family
@@ -117,11 +117,11 @@ def image_size(file: ModelFile, size: int | tuple[int, int] | None = None) -> tu
         ModelError: it does not take images.
         ConfigError: a size that the model does not have.
     """
-    metadata = facts.parse_metadata(file.metadata)
-    default = CLASSIFIER_SIZE if _is_classifier(file, facts.text_value(metadata, "task")) else DEFAULT_SIZE
+    values = metadata.parse_metadata(file.metadata)
+    default = CLASSIFIER_SIZE if _is_classifier(file, metadata.text_value(values, "task")) else DEFAULT_SIZE
     try:
         channels = _channel_layout(file.inputs[0])
-        return frame_size(file.inputs[0], channels, size, facts.image_size(metadata), default)
+        return frame_size(file.inputs[0], channels, size, metadata.image_size(values), default)
     except (ModelError, ConfigError) as error:
         raise type(error)(f"{file.path}: {error}") from error
 
@@ -133,29 +133,29 @@ def _facts(
     head: str | None,
     given_input: Mapping[str, Any],
 ) -> ModelFacts:
-    metadata = facts.parse_metadata(file.metadata)
-    task = facts.text_value(metadata, "task")
+    values = metadata.parse_metadata(file.metadata)
+    task = metadata.text_value(values, "task")
     _refuse_classifier(file, task)
     _check_inputs(file.inputs)
     channels = _channel_layout(file.inputs[0])
-    size_hw = frame_size(file.inputs[0], channels, size, facts.image_size(metadata))
-    given = tuple(names) if names else facts.class_names(metadata)
+    size_hw = frame_size(file.inputs[0], channels, size, metadata.image_size(values))
+    given = tuple(names) if names else metadata.class_names(values)
     count = len(given) if given else None
-    as_in_file = Layout(file.outputs, size_hw, metadata, task, count, takes_size=len(file.inputs) > 1)
+    as_in_file = Layout(file.outputs, size_hw, values, task, count, takes_size=len(file.inputs) > 1)
     layout = standard_layout(as_in_file) if file.format == "tflite" else fill_in(as_in_file)
     family = replace(choose_family(layout, head), **given_input)
     if file.format == "tflite":
         family = standard_family(family, as_in_file)
     return ModelFacts(
         file=file,
-        metadata=metadata,
+        metadata=values,
         task=task or "detect",
         family=family,
         layout=layout,
         class_names=_names(given, family, layout),
         class_map=class_map(family, layout),
         size_hw=size_hw,
-        stride=facts.stride(metadata),
+        stride=metadata.stride(values),
         batch=1 if family.is_single else file.inputs[0].shape[0],
         image=family.image_input(size_hw, channels),
     )
@@ -233,8 +233,8 @@ def _names(given: tuple[str, ...] | None, family: Family, layout: Layout) -> tup
         return given
     if count is None or count == len(COCO_NAMES) or class_map(family, layout) is not None:
         return COCO_NAMES
-    if not 1 <= count <= facts.MAX_CLASSES:
-        raise ModelError(f"{count} classes by the output shape: expected 1 to {facts.MAX_CLASSES}")
+    if not 1 <= count <= metadata.MAX_CLASSES:
+        raise ModelError(f"{count} classes by the output shape: expected 1 to {metadata.MAX_CLASSES}")
     return tuple(f"class_{index}" for index in range(count))
 
 

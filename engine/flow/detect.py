@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from engine.clock import NS_PER_MS, Clock
 from engine.data import Detections, Frame, Run, SourceStatus
 from engine.errors import EngineError
+from engine.flow.batcher import Batcher
 from engine.flow.channel import Channel, ChannelClosedError
-from engine.flow.gate import NO_RULES, SourceRules
+from engine.flow.gate import NO_RULES, FrameGate
 from engine.flow.items import Detected, InFlight, scene_ns
-from engine.flow.stage import Batcher, Stage
+from engine.flow.stage import Stage
 from engine.protocols import Detector
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class DetectorSwap:
     """Another model for a running pipeline.
 
     Attributes:
@@ -56,13 +57,13 @@ class SubmitStage(Stage[InFlight]):
         wait_for_collector: Callable[[], object],
         ready: Callable[[], None],
         detect_every: int,
-        rules: Mapping[str, SourceRules],
+        rules: Mapping[str, FrameGate],
         clock: Clock,
     ) -> None:
         super().__init__("detect")
         self._detector = detector
         self._run_facts = run
-        self._next: Exchange | None = None
+        self._next: DetectorSwap | None = None
         self._batcher = batcher
         self._outbox = outbox
         self._slots = slots
@@ -75,7 +76,7 @@ class SubmitStage(Stage[InFlight]):
         self._waited: dict[str, int] = {}
         self._clock = clock
 
-    def exchange(self, exchange: Exchange) -> None:
+    def exchange(self, exchange: DetectorSwap) -> None:
         """Go over to another model between two batches; from any thread.
 
         If it cannot be loaded, the error is logged and the model in use goes on.
@@ -152,7 +153,7 @@ class SubmitStage(Stage[InFlight]):
             self._lose(frames)
             raise
 
-    def _go_over(self, exchange: Exchange) -> None:
+    def _go_over(self, exchange: DetectorSwap) -> None:
         """Load the new model, wait for all results of the old one, and free it."""
         self._next = None
         detector = exchange.detector

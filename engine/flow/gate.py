@@ -1,6 +1,6 @@
 """What one camera is not asked: places without interest, and pictures in which nothing moves.
 
-rules = {"gate": SourceRules(regions=[[(0, 200), (640, 200), (640, 480), (0, 480)]], motion_gate=MotionGate())}
+rules = {"gate": FrameGate(regions=[[(0, 200), (640, 200), (640, 480), (0, 480)]], motion_gate=MotionGate())}
 Pipeline(sources, detector, tracker, rules=rules)
 """
 
@@ -21,7 +21,7 @@ Polygon = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class SourceRules:
+class FrameGate:
     """Rules of one source; polygons are in pixels of the source frame.
 
     Attributes:
@@ -43,7 +43,7 @@ class SourceRules:
         """Return the detections that are of interest; an object stands where the middle of its lower edge is.
 
         >>> square = [(0, 0), (10, 0), (10, 10), (0, 10)]
-        >>> SourceRules(regions=[square]).keep(Detections([[2, 2, 6, 8], [2, 2, 6, 30]], [0.9, 0.9], [0, 0])).xyxy
+        >>> FrameGate(regions=[square]).keep(Detections([[2, 2, 6, 8], [2, 2, 6, 30]], [0.9, 0.9], [0, 0])).xyxy
         array([[2., 2., 6., 8.]], dtype=float32)
         """
         if not len(detections) or not (self.regions or self.ignore):
@@ -113,4 +113,8 @@ class MotionGate:
         return blurred
 
 
-NO_RULES = SourceRules()
+NO_RULES = FrameGate()
+
+
+SourceRules = FrameGate
+"""The name of `FrameGate` in version 0.1."""

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, Packet, Run, SourceStatus
 from engine.errors import ConfigError, EngineError, SinkError, StageError
+from engine.flow.batcher import Batcher
 from engine.flow.capture import CaptureStage, Start
 from engine.flow.channel import Channel, ChannelClosedError
-from engine.flow.detect import CollectStage, Exchange, SubmitStage
-from engine.flow.gate import SourceRules
+from engine.flow.detect import CollectStage, DetectorSwap, SubmitStage
+from engine.flow.gate import FrameGate
 from engine.flow.items import Detected, InFlight
 from engine.flow.options import FILE_CAPACITY, PipelineOptions, check_names
 from engine.flow.publish import SinkStage, output_stages
-from engine.flow.stage import Batcher, Stage
+from engine.flow.stage import Stage
 from engine.flow.track import TrackStage
 from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
 from engine.stats import PipelineStats, never
@@ -58,7 +59,7 @@ class Pipeline:
         tracker: Tracker,
         *sinks: Sink,
         options: PipelineOptions | None = None,
-        rules: Mapping[str, SourceRules] | None = None,
+        rules: Mapping[str, FrameGate] | None = None,
         second_stage: TrackClassifier | None = None,
         engine_id: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -69,7 +70,7 @@ class Pipeline:
         self.detector, self.tracker, self.sinks = detector, tracker, sinks
         self.stats = PipelineStats()
         self._second_stage = second_stage
-        self._rules: dict[str, SourceRules] = dict(rules or {})
+        self._rules: dict[str, FrameGate] = dict(rules or {})
         self._clock = clock
         second = () if second_stage is None else tuple(second_stage.class_names)
         name = engine_id or socket.gethostname()
@@ -219,7 +220,7 @@ class Pipeline:
         """
         self._running_capture(source_id).is_paused = paused
 
-    def set_rules(self, rules: Mapping[str, SourceRules]) -> None:
+    def set_rules(self, rules: Mapping[str, FrameGate]) -> None:
         """Replace the rules of all sources, from their next frame on."""
         self._rules.update(rules)
 
@@ -247,7 +248,7 @@ class Pipeline:
             self.detector, self.run_facts = detector, run
             on_success()
 
-        self._submit.exchange(Exchange(detector, run, done, on_failure))
+        self._submit.exchange(DetectorSwap(detector, run, done, on_failure))
 
     @property
     def running_sources(self) -> list[str]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from engine.clock import NS_PER_MS, Clock
 from engine.data import NO_IDENTITY, Detections, Frame, Packet, SourceStatus, Tracks
 from engine.flow.channel import Channel
-from engine.flow.gate import NO_RULES, SourceRules
+from engine.flow.gate import NO_RULES, FrameGate
 from engine.flow.items import Detected, scene_ns
 from engine.flow.stage import Stage
 from engine.protocols import TrackClassifier, Tracker
@@ -26,7 +26,7 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         outbox: Channel[Packet | SourceStatus],
         *,
         on_lost: Callable[[Frame, str], None],
-        rules: Mapping[str, SourceRules],
+        rules: Mapping[str, FrameGate],
         second_stage: TrackClassifier | None,
         clock: Clock,
     ) -> None:

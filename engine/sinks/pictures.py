@@ -25,7 +25,7 @@ BLOCKS_PER_BOX = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
+class Snapshot:
     """A JPEG and what it shows.
 
     Attributes:
@@ -77,7 +77,7 @@ class _Source:
 
     image_due_ns: int
     seen: dict[int, None]
-    waiting: dict[int, tuple[int, float, Picture]]
+    waiting: dict[int, tuple[int, float, Snapshot]]
 
 
 class Pictures:
@@ -89,7 +89,7 @@ class Pictures:
         max_side: longer side of a JPEG in pixels; larger ones are shrunk.
         quality: of the JPEG, 1 to 100.
         blur: names of classes that are made unrecognisable in every picture, before it is encoded; crops of those
-            tracks are not sent. It hides what the detector finds on the frame, and nothing else: what `SourceRules`
+            tracks are not sent. It hides what the detector finds on the frame, and nothing else: what `FrameGate`
             or a choice of classes leaves out is not hidden.
         blur_regions: by source, boxes (x1, y1, x2, y2) in pixels that are made unrecognisable whatever is in them.
 
@@ -125,7 +125,7 @@ class Pictures:
                 )
         self._sources: dict[str, _Source] = {}
 
-    def of(self, packet: Packet, now_ns: int) -> Iterator[Picture]:
+    def of(self, packet: Packet, now_ns: int) -> Iterator[Snapshot]:
         """Yield the pictures that are due with this packet."""
         source = self._sources.setdefault(packet.frame.source_id, _Source(now_ns, {}, {}))
         is_image_due = self._interval_ns is not None and now_ns >= source.image_due_ns
@@ -140,7 +140,7 @@ class Pictures:
 
     def _finished_crops(
         self, source: _Source, packet: Packet, image: NDArray[np.uint8], now_ns: int
-    ) -> Iterator[Picture]:
+    ) -> Iterator[Snapshot]:
         self._look(source, packet, image, now_ns)
         for track_id, (first_ns, _, picture) in list(source.waiting.items()):
             if now_ns - first_ns >= CROP_AFTER_S * NS_PER_S:
@@ -174,7 +174,7 @@ class Pictures:
         image: NDArray[np.uint8],
         region: tuple[int, int, int, int],
         track: tuple[int, str, float] | None = None,
-    ) -> Picture:
+    ) -> Snapshot:
         x1, y1, x2, y2 = region
         part = image[y1:y2, x1:x2]
         scale = self._max_side / max(part.shape[:2])
@@ -184,7 +184,7 @@ class Pictures:
         _, encoded = cv2.imencode(".jpg", part, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
         frame, size_wh = packet.frame, (int(part.shape[1]), int(part.shape[0]))
         blurred = tuple(sorted(self._blur))
-        return Picture(kind, encoded.tobytes(), size_wh, region, frame.frame_id, frame.captured_utc_ns, blurred, track)
+        return Snapshot(kind, encoded.tobytes(), size_wh, region, frame.frame_id, frame.captured_utc_ns, blurred, track)
 
     def _blurred(self, packet: Packet) -> NDArray[np.uint8]:
         """Return the image with what must not be recognised in coarse blocks; a copy where there is any."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import SourceError
-from engine.video.decode import Target
+from engine.video.address import VideoAddress
 from engine.video.options import SourceOptions
 
 DEVICES = Path("/dev")
@@ -30,7 +30,7 @@ def is_camera(uri: str, devices: Path = DEVICES) -> bool:
     return uri.isdecimal() or uri.startswith((f"{devices}/video", f"{devices}/v4l/"))
 
 
-def camera_target(uri: str, options: SourceOptions, devices: Path = DEVICES) -> Target:
+def camera_address(uri: str, options: SourceOptions, devices: Path = DEVICES) -> VideoAddress:
     """Return what to open for a camera.
 
     Raises:
@@ -41,7 +41,7 @@ def camera_target(uri: str, options: SourceOptions, devices: Path = DEVICES) -> 
     ffmpeg = {"fflags": "nobuffer", "flags": "low_delay", **_asked(options)}
     if options.pixel_format is not None:
         ffmpeg["input_format"] = options.pixel_format
-    return Target(
+    return VideoAddress(
         url=str(device),
         format=_FORMAT,
         ffmpeg={**ffmpeg, **options.ffmpeg},
@@ -53,21 +53,23 @@ def camera_target(uri: str, options: SourceOptions, devices: Path = DEVICES) -> 
     )
 
 
-def csi_target(uri: str, options: SourceOptions) -> Target:
+def csi_address(uri: str, options: SourceOptions) -> VideoAddress:
     """Return what to open for `csi://N`, the camera on connector N of a Jetson.
 
     Raises:
         SourceError: this is no Jetson, its OpenCV has no GStreamer, or N is no number.
     """
-    from engine.video.gstreamer import missing_jetson
+    from engine.video.gstreamer import why_not_gstreamer
 
     number = uri[len("csi://") :]
     if not number.isdecimal():
         raise SourceError(f"{uri} is no CSI camera: expected csi://0, csi://1, ...")
-    reason = missing_jetson()
+    reason = why_not_gstreamer()
     if reason:
         raise SourceError(f"cannot open {uri}: {reason}")
-    target = Target(url=number, format="csi", ffmpeg=_asked(options), live=True, damage="frame", decoders=("jetson",))
+    target = VideoAddress(
+        url=number, format="csi", ffmpeg=_asked(options), live=True, damage="frame", decoders=("jetson",)
+    )
     return replace(target, open_timeout_s=options.open_timeout_s, read_timeout_s=options.read_timeout_s)
 
 

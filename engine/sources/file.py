@@ -10,11 +10,12 @@ from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
 from engine.sources.base import SourceBase
 from engine.sources.live.pixels import image_from_frame
-from engine.video.address import redact
-from engine.video.decode import Missed, Picture, Target
+from engine.video.address import VideoAddress
 from engine.video.explain import explain, video_errors
 from engine.video.fallback import OpenVideo, open_video
+from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.to_bgr import BgrConverter
+from engine.video.uri import redact
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class FileSource(SourceBase):
         clock: time, for tests.
     """
 
-    def __init__(self, target: Target, source_id: str, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, target: VideoAddress, source_id: str, *, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(SourceInfo(source_id, redact(target.url), is_live=False), clock)
         self._target = target
 
@@ -55,10 +56,10 @@ class FileSource(SourceBase):
         convert = BgrConverter()
         damaged = 0
         for item in reader.pictures():
-            if isinstance(item, Missed):
+            if isinstance(item, MissingFrames):
                 damaged += item.count
                 self._lose(item.count, "corrupt")
-            elif isinstance(item, Picture):
+            elif isinstance(item, DecodedFrame):
                 yield self._frame(image_from_frame(item.frame, convert), item.stamp)
             if self._interrupted.is_set():
                 return

@@ -9,8 +9,8 @@ from typing import Any
 
 from engine.errors import SourceError
 from engine.protocols import Source
-from engine.video.address import NETWORK_SCHEMES, name_from_uri, redact, scheme_of
 from engine.video.options import SourceOptions, options_from
+from engine.video.uri import NETWORK_SCHEMES, name_from_uri, redact, scheme_of
 
 
 def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = None, **options: Any) -> Source:
@@ -57,16 +57,17 @@ def _recorded_or_live(uri: str, name: str, options: SourceOptions) -> Source:
 
 
 def _camera(uri: str, name: str, options: SourceOptions) -> Source:
-    from engine.sources.camera import camera_target
-    from engine.video.network import live_source
+    from engine.sources.camera import camera_address
+    from engine.sources.live.open_live import live_source
 
-    return live_source(camera_target(uri, options), name, options)
+    return live_source(camera_address(uri, options), name, options)
 
 
 def _stream(uri: str, name: str, options: SourceOptions) -> Source:
-    from engine.video.network import live_source, target_from_uri
+    from engine.sources.live.open_live import live_source
+    from engine.video.network import video_address_from_uri
 
-    return live_source(target_from_uri(uri, options), name, options)
+    return live_source(video_address_from_uri(uri, options), name, options)
 
 
 def _synthetic(uri: str, name: str, options: SourceOptions) -> Source:
@@ -76,16 +77,17 @@ def _synthetic(uri: str, name: str, options: SourceOptions) -> Source:
 
 
 def _screen(uri: str, name: str, options: SourceOptions) -> Source:
-    from engine.video.network import live_source, screen_target
+    from engine.sources.live.open_live import live_source
+    from engine.video.network import screen_address
 
-    return live_source(screen_target(uri, options), name, options)
+    return live_source(screen_address(uri, options), name, options)
 
 
 def _csi(uri: str, name: str, options: SourceOptions) -> Source:
-    from engine.sources.camera import csi_target
-    from engine.video.network import live_source
+    from engine.sources.camera import csi_address
+    from engine.sources.live.open_live import live_source
 
-    return live_source(csi_target(uri, options), name, options)
+    return live_source(csi_address(uri, options), name, options)
 
 
 def _path(place: str, name: str, options: SourceOptions) -> Source:
@@ -107,11 +109,11 @@ def _path(place: str, name: str, options: SourceOptions) -> Source:
 
 def _video(path: Path, name: str, options: SourceOptions) -> Source:
     from engine.sources.file import FileSource
-    from engine.video.decode import Target
+    from engine.video.address import VideoAddress
 
     decoder = "cpu" if options.decoder == "auto" else options.decoder  # the CPU is exact, and has threads for files
     keep = "keep" if options.damage == "keep" else "frame"
-    target = Target(
+    target = VideoAddress(
         str(path), ffmpeg=options.ffmpeg, damage=keep, keyframes_only=options.keyframes_only, decoders=(decoder,)
     )
     return FileSource(target, name)

@@ -13,7 +13,6 @@ import msgspec
 from engine.errors import WireError
 from engine.wire import (
     MAX_BODY_BYTES,
-    TOPIC_KINDS,
     TOPIC_ROOT,
     HeartbeatMessage,
     ImageMessage,
@@ -173,18 +172,3 @@ class MessageReader:
         self.needs_snapshot = True
         if self._on_gap is not None:
             self._on_gap(gap)
-
-
-def split_topics(topics: Sequence[str], on_events: frozenset[str]) -> tuple[list[str], list[str]]:
-    """Return the prefixes for the main socket and those for the events socket, which carries the kinds `on_events`.
-
-    >>> split_topics(["v1/event/gate/", "v1/frame/"], frozenset({"event"}))
-    (['v1/frame/'], ['v1/event/gate/'])
-    """
-    main: list[str] = []
-    events: list[str] = []
-    for kind in TOPIC_KINDS:
-        root = f"{TOPIC_ROOT}/{kind}/"
-        wanted = [max(topic, root, key=len) for topic in topics if topic.startswith(root) or root.startswith(topic)]
-        (events if kind in on_events else main).extend(wanted)
-    return main, events

@@ -15,8 +15,8 @@ from engine.errors import ConfigError
 from engine.tracking import kalman
 from engine.tracking.assignment import Pairs, Rounds, overlapping_pairs
 from engine.tracking.camera_motion import CameraMotion
-from engine.tracking.events import EventLog
 from engine.tracking.table import CONFIRMED, LOST, TENTATIVE, UNNAMED, Found, Rows, joined, row_dtype, usable
+from engine.tracking.track_events import EventLog
 
 if TYPE_CHECKING:
     from typing_extensions import Self

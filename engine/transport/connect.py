@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from engine.errors import ConfigError
-from engine.subscriber.reader import split_topics
+from engine.wire import TOPIC_KINDS, TOPIC_ROOT
 
 if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
@@ -105,3 +105,18 @@ def curve_options(server_key: str, keys: KeyPair | None) -> dict[int, bytes]:
     """Return the socket options of a client that encrypts; without keys of its own it gets new ones."""
     public, secret = zmq.curve_keypair() if keys is None else (keys.public.encode(), keys.secret.encode())
     return {zmq.CURVE_SERVERKEY: server_key.encode(), zmq.CURVE_PUBLICKEY: public, zmq.CURVE_SECRETKEY: secret}
+
+
+def split_topics(topics: Sequence[str], on_events: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Return the prefixes for the main socket and those for the events socket, which carries the kinds `on_events`.
+
+    >>> split_topics(["v1/event/gate/", "v1/frame/"], frozenset({"event"}))
+    (['v1/frame/'], ['v1/event/gate/'])
+    """
+    main: list[str] = []
+    events: list[str] = []
+    for kind in TOPIC_KINDS:
+        root = f"{TOPIC_ROOT}/{kind}/"
+        wanted = [max(topic, root, key=len) for topic in topics if topic.startswith(root) or root.startswith(topic)]
+        (events if kind in on_events else main).extend(wanted)
+    return main, events

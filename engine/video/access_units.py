@@ -31,7 +31,7 @@ _HEVC_SLICES, _HEVC_KEYFRAMES = range(32), range(16, 24)
 
 
 @dataclass(slots=True)
-class Unit:
+class AccessUnit:
     """One coded picture.
 
     Attributes:
@@ -63,7 +63,7 @@ class Piece(NamedTuple):
         waited_ns: how long it was waited for.
         arrived_ns: when it arrived.
         is_corrupt: FFmpeg has marked it.
-        packet: handed on as `Unit.last`.
+        packet: handed on as `AccessUnit.last`.
     """
 
     data: bytes
@@ -88,8 +88,8 @@ class AccessUnits:
     def __init__(self, codec: str) -> None:
         self._is_hevc = codec == "hevc"
         self._header = 6 if self._is_hevc else 5  # start code and header of the first piece of a slice
-        self._unit: Unit | None = None
-        self._given: Unit | None = None  # the picture that was given, while pieces of its time may come
+        self._unit: AccessUnit | None = None
+        self._given: AccessUnit | None = None  # the picture that was given, while pieces of its time may come
         self._before = bytearray()  # what came behind it: it belongs to the next one
         self._size = self._full = 0  # bytes of the last piece, and of one that is not the last of its slice
         self._is_open = False  # whether the unit at hand goes on in the next piece, as it seems
@@ -112,7 +112,7 @@ class AccessUnits:
             and self._lasted_ns >= max(SLOW_NS, self._pictures * SLOW_INTERVAL_NS)
         )
 
-    def add(self, piece: Piece) -> list[Unit]:
+    def add(self, piece: Piece) -> list[AccessUnit]:
         """Take a piece, and return the pictures that are complete."""
         is_start = piece.data.startswith(_START)
         begins = is_start and self._begins_picture(piece.data)
@@ -123,7 +123,7 @@ class AccessUnits:
         if self._unit is not None and (self._unit.pts != piece.pts or self._is_over(self._unit, begins)):
             complete += self.rest()
         if self._unit is None:
-            self._given, self._unit = None, Unit(piece.pts, self._before)
+            self._given, self._unit = None, AccessUnit(piece.pts, self._before)
             self._before = bytearray()
         unit = self._unit
         self._measure(piece.data, is_start)
@@ -135,7 +135,7 @@ class AccessUnits:
             complete += self.rest()
         return complete
 
-    def rest(self) -> list[Unit]:
+    def rest(self) -> list[AccessUnit]:
         """Return what is there: nothing more comes for it."""
         unit, self._unit = self._unit, None
         if unit is None:
@@ -143,11 +143,11 @@ class AccessUnits:
         self._learn(unit)
         return [unit]
 
-    def _is_over(self, unit: Unit, begins: bool) -> bool:
+    def _is_over(self, unit: AccessUnit, begins: bool) -> bool:
         """Return whether a picture ends although what comes has its stream time."""
         return (begins and unit.slices > 0) or len(unit.data) > MAX_BYTES
 
-    def _read_headers(self, unit: Unit, data: bytes) -> None:
+    def _read_headers(self, unit: AccessUnit, data: bytes) -> None:
         """Note what begins in a piece: slices, and whether decoding can begin at them."""
         for kind, start in self._kinds(data):
             if self._is_slice(kind):
@@ -156,7 +156,7 @@ class AccessUnits:
             elif not self._is_hevc and kind == _H264_SEI:
                 unit.is_keyframe |= has_recovery_point(data[start + 1 :])
 
-    def _join(self, unit: Unit, piece: Piece) -> None:
+    def _join(self, unit: AccessUnit, piece: Piece) -> None:
         unit.data += piece.data
         unit.is_corrupt |= piece.is_corrupt
         unit.waited_ns += piece.waited_ns
@@ -171,7 +171,7 @@ class AccessUnits:
         self._splits += not is_start and self._size < self._full
         self._is_open = self._size == self._full and not (is_start and data.find(_START, len(_START)) > 0)
 
-    def _learn(self, unit: Unit) -> None:
+    def _learn(self, unit: AccessUnit) -> None:
         """Compare a whole picture with those before."""
         self._began_ns = self._began_ns or unit.arrived_ns
         self._lasted_ns = unit.arrived_ns - self._began_ns

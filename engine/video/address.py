@@ -1,103 +1,60 @@
-"""Names and secrets of URIs: how a source is called when nobody named it, and how its address is printed."""
+"""What to open, and how: plain values that can be sent to another process. Imports no numpy."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
-from pathlib import Path
-from urllib.parse import urlsplit
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp", "tls")
-_HIDDEN = "***"
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(\S+)")
-_CREDENTIALS = re.compile(r"^([^/?#@:]*):(.*)@")
-_SECRET_KEY = re.compile(
-    r"([?&;](?:password|passwd|pass|pwd|token|secret|key|auth|sig|signature)=)[^&;#\s]*?(?=[&;#]|:?$)", re.I
-)
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
-_VIDEO_DEVICE = re.compile(r"(?:/dev/video)?(\d+)")
+from engine.video.arrivals import NS_PER_S
 
 
-def scheme_of(uri: str) -> str:
-    """Return the scheme in lower case, or nothing for a path or a number.
+@dataclass(frozen=True, slots=True)
+class VideoAddress:
+    """What to open, and how; plain values, so that it can be sent to another process.
 
-    >>> scheme_of("RTSP://gate/1"), scheme_of("clip.mp4"), scheme_of("0")
-    ('rtsp', '', '')
+    Attributes:
+        url: address as FFmpeg takes it.
+        format: name of FFmpeg's demuxer, None to probe.
+        ffmpeg: options by FFmpeg's names.
+        live: low delay instead of throughput, wait for a keyframe, newest frame first.
+        host_port: where to knock before FFmpeg opens, None to leave it.
+        connect_timeout_s: limit for that.
+        open_timeout_s: limit for opening, None for none.
+        read_timeout_s: limit for each read, None for none.
+        damage: see `SourceOptions`.
+        keyframes_only: decode keyframes alone.
+        decoders: names of decoders to try in this order, or `auto`.
     """
-    match = _SCHEME.match(uri)
-    return match.group(0)[:-3].lower() if match else ""
+
+    url: str
+    format: str | None = None
+    ffmpeg: Mapping[str, str] = field(default_factory=dict)
+    live: bool = False
+    host_port: tuple[str, int] | None = None
+    connect_timeout_s: float = 1.5
+    open_timeout_s: float | None = None
+    read_timeout_s: float | None = None
+    damage: str = "frame"
+    keyframes_only: bool = False
+    decoders: tuple[str, ...] = ("cpu",)
+
+    @property
+    def read_limit_ns(self) -> float:
+        """Limit for each frame of a live stream in nanoseconds, infinite without one."""
+        return (self.read_timeout_s or float("inf")) * NS_PER_S
 
 
-def is_playlist(uri: str) -> bool:
-    """Return whether an address is that of an HLS playlist.
-
-    >>> is_playlist("https://host/live.M3U8?token=1"), is_playlist("rtsp://gate/1"), is_playlist("http://host/mjpeg")
-    (True, False, False)
-    """
-    path = uri.partition("?")[0].partition("#")[0]
-    return scheme_of(uri) in ("http", "https") and path.lower().endswith(".m3u8")
+def video_address_from_request(request: dict[str, Any]) -> VideoAddress:
+    """Return the target that was sent as JSON."""
+    knock = request["host_port"]
+    return VideoAddress(
+        **{**request, "host_port": tuple(knock) if knock else None, "decoders": tuple(request["decoders"])}
+    )
 
 
-def redact(text: str) -> str:
-    """Return `text` with the secret of every URL in it replaced: passwords, and values of keys such as `token`.
-
-    Where an `@` may belong to the password or to the path, too much is hidden rather than too little.
-
-    >>> redact("cannot open rtsp://admin:p@ss/1@10.0.0.7:554/live?token=abc: refused")
-    'cannot open rtsp://admin:***@10.0.0.7:554/live?token=***: refused'
-    >>> redact("rtsp://10.0.0.7:554/live")
-    'rtsp://10.0.0.7:554/live'
-    """
-    return _URL.sub(lambda url: url.group(1) + _redact_rest(url.group(2)), text)
-
-
-def _redact_rest(rest: str) -> str:
-    rest = _CREDENTIALS.sub(lambda found: f"{found.group(1)}:{_HIDDEN}@", rest)
-    return _SECRET_KEY.sub(lambda found: found.group(1) + _HIDDEN, rest)
-
-
-def name_from_uri(uri: str) -> str:
-    """Return what to call a source that nobody named: the file's stem, the host, or `cameraN`.
-
-    >>> name_from_uri("rtsp://admin:secret@10.0.0.7:554/live"), name_from_uri("/dev/video2"), name_from_uri("a/b c.mp4")
-    ('10.0.0.7', 'camera2', 'b_c')
-    >>> name_from_uri("shots/*.png"), name_from_uri("synthetic://?count=5")
-    ('shots', 'synthetic')
-    """
-    device = _VIDEO_DEVICE.fullmatch(uri)
-    if device:
-        return f"camera{device.group(1)}"
-    scheme = scheme_of(uri)
-    if scheme and scheme != "file":
-        return _safe(_host(uri) or scheme)
-    path = Path(uri[len("file://") :] if scheme else uri)
-    while any(mark in path.name for mark in "*?["):
-        path = path.parent
-    return _safe((path.name if path.is_dir() else path.stem) or "images")
-
-
-def _host(uri: str) -> str:
-    try:
-        return urlsplit(uri).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _safe(name: str) -> str:
-    """Return a name that can be part of a topic and of a file name."""
-    return _UNSAFE.sub("_", name).strip("_.") or "source"
-
-
-def unique_name(name: str, taken: Collection[str]) -> str:
-    """Return `name`, with a number behind it where it is taken.
-
-    >>> unique_name("gate", {"gate", "gate-2"})
-    'gate-3'
-    """
-    number = 2
-    candidate = name
-    while candidate in taken:
-        candidate = f"{name}-{number}"
-        number += 1
-    return candidate
+def knock(target: VideoAddress) -> None:
+    """Reach the host of a camera, with a limit much shorter than that for opening. Raises OSError."""
+    if target.host_port is not None:
+        socket.create_connection(target.host_port, timeout=target.connect_timeout_s).close()

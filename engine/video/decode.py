@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from typing import Any
 
-from engine.video.access_units import CODECS, NO_PARSER, AccessUnits, Piece, Unit
+from engine.video.access_units import CODECS, NO_PARSER, AccessUnit, AccessUnits, Piece
+from engine.video.address import VideoAddress
 from engine.video.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
 from engine.video.backlog import Overload
 from engine.video.explain import video_errors
+from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.hardware import CPU, hardware
 
 logger = logging.getLogger(__name__)
@@ -26,59 +28,7 @@ DAMAGE_LIMIT_S = 2.0
 _PROOF_ITEMS = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What to open, and how; plain values, so that it can be sent to another process.
-
-    Attributes:
-        url: address as FFmpeg takes it.
-        format: name of FFmpeg's demuxer, None to probe.
-        ffmpeg: options by FFmpeg's names.
-        live: low delay instead of throughput, wait for a keyframe, newest frame first.
-        host_port: where to knock before FFmpeg opens, None to leave it.
-        connect_timeout_s: limit for that.
-        open_timeout_s: limit for opening, None for none.
-        read_timeout_s: limit for each read, None for none.
-        damage: see `SourceOptions`.
-        keyframes_only: decode keyframes alone.
-        decoders: names of decoders to try in this order, or `auto`.
-    """
-
-    url: str
-    format: str | None = None
-    ffmpeg: Mapping[str, str] = field(default_factory=dict)
-    live: bool = False
-    host_port: tuple[str, int] | None = None
-    connect_timeout_s: float = 1.5
-    open_timeout_s: float | None = None
-    read_timeout_s: float | None = None
-    damage: str = "frame"
-    keyframes_only: bool = False
-    decoders: tuple[str, ...] = ("cpu",)
-
-    @property
-    def read_limit_ns(self) -> float:
-        """Limit for each frame of a live stream in nanoseconds, infinite without one."""
-        return (self.read_timeout_s or float("inf")) * NS_PER_S
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded `av.VideoFrame` and its times."""
-
-    frame: Any
-    stamp: Stamp
-
-
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """Frames that were not decoded, or only with damage (`corrupt`), or left out to keep up (`stale`)."""
-
-    count: int
-    cause: str
-
-
-def open_container(target: Target, **extra: Any) -> Any:
+def open_container(target: VideoAddress, **extra: Any) -> Any:
     """Return the opened `av` container of a target.
 
     Raises:
@@ -110,7 +60,7 @@ def _lenient_metadata() -> dict[str, Any]:
     return {"metadata_errors": "replace"} if hasattr(Container, "metadata_errors") else {}
 
 
-def packets_in_time(container: Any, stream: Any, target: Target) -> Iterator[Any]:
+def packets_in_time(container: Any, stream: Any, target: VideoAddress) -> Iterator[Any]:
     """Yield the packets of a stream, then an empty one.
 
     Raises:
@@ -126,7 +76,7 @@ def packets_in_time(container: Any, stream: Any, target: Target) -> Iterator[Any
         asked_ns = time.monotonic_ns()
 
 
-def out_of_time(target: Target) -> TimeoutError:
+def out_of_time(target: VideoAddress) -> TimeoutError:
     """Return the error of a live stream that brought no frame within its limit."""
     return TimeoutError(f"no frame within {target.read_timeout_s:g} s")
 
@@ -138,7 +88,7 @@ class VideoReader:
         av.error.FFmpegError, OSError: it cannot be opened; `explain` says why.
     """
 
-    def __init__(self, target: Target, decoder: str = CPU) -> None:
+    def __init__(self, target: VideoAddress, decoder: str = CPU) -> None:
         self._target = target
         self._decoder = decoder
         self._errors = video_errors()
@@ -156,7 +106,7 @@ class VideoReader:
         self._overload = Overload()
         self._is_overloaded = False
         self._is_clean = not target.live
-        self._ahead: list[Picture | Missed] = []
+        self._ahead: list[DecodedFrame | MissingFrames] = []
         self._items = self._run()  # holds this reader until it ends
         self._decoded = 0
         self._damaged = False
@@ -215,7 +165,7 @@ class VideoReader:
         """FFmpeg's name of the container."""
         return str(self._container.format.name)
 
-    def pictures(self) -> Iterator[Picture | Missed]:
+    def pictures(self) -> Iterator[DecodedFrame | MissingFrames]:
         """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
         return chain(self._ahead, self._items)
 
@@ -223,13 +173,13 @@ class VideoReader:
         """Return whether a picture really comes out of the decoder; what was read is kept for `pictures`."""
         for item in self._items:
             self._ahead.append(item)
-            if isinstance(item, Picture):
+            if isinstance(item, DecodedFrame):
                 return True
             if len(self._ahead) >= _PROOF_ITEMS:
                 break
         return False
 
-    def _run(self) -> Generator[Picture | Missed, None, None]:
+    def _run(self) -> Generator[DecodedFrame | MissingFrames, None, None]:
         opened_ns = self._whole_ns = time.monotonic_ns()
         for packet in self._packets():
             if self._is_hopeless():
@@ -238,10 +188,10 @@ class VideoReader:
                 self._is_clean, self._is_overloaded = True, False
                 yield from self._decode(packet)
             elif self._is_overloaded:
-                yield Missed(1, "stale")
+                yield MissingFrames(1, "stale")
             elif self._decoded and packet.size:  # before the first keyframe there is nothing to lose
                 self._damaged = True
-                yield Missed(1, "corrupt")
+                yield MissingFrames(1, "corrupt")
 
     def _is_hopeless(self) -> bool:
         """Return whether only damage has come for a while: a new connection begins with a keyframe, and the codec."""
@@ -301,7 +251,7 @@ class VideoReader:
             logger.info("decoding is %.1f s behind the camera: it goes on at the next keyframe", late_ns / NS_PER_S)
             self._is_clean, self._is_overloaded = False, True
 
-    def _decode(self, packet: Any) -> Iterator[Picture | Missed]:
+    def _decode(self, packet: Any) -> Iterator[DecodedFrame | MissingFrames]:
         if packet is not None and packet.is_corrupt and self._target.damage != "keep":
             yield self._damage()
             return
@@ -317,13 +267,13 @@ class VideoReader:
                 yield self._damage()
             else:
                 self._damaged, self._whole_ns = False, time.monotonic_ns()
-                yield Picture(frame, self._stamp(frame))
+                yield DecodedFrame(frame, self._stamp(frame))
 
-    def _damage(self) -> Missed:
+    def _damage(self) -> MissingFrames:
         self._damaged = True
         if self._target.damage == "until_keyframe":
             self._is_clean = False
-        return Missed(1, "corrupt")
+        return MissingFrames(1, "corrupt")
 
     def _stamp(self, frame: Any) -> Stamp:
         if self._target.live:
@@ -336,7 +286,7 @@ class VideoReader:
         self._container.close()
 
 
-def _packet_from(unit: Unit) -> Any:
+def _packet_from(unit: AccessUnit) -> Any:
     """Return a coded picture as the packet that a decoder takes."""
     from av.packet import Packet
 

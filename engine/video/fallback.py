@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Protocol
 
-from engine.video.decode import Missed, Picture, Target, VideoReader
+from engine.video.address import VideoAddress
+from engine.video.decode import VideoReader
 from engine.video.explain import explain, video_errors
+from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.hardware import CPU, DEVICE_TYPES, missing
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ class OpenVideo(Protocol):
     def container_format(self) -> str:
         """FFmpeg's name of the container."""
 
-    def pictures(self) -> Iterator[Picture | Missed]:
+    def pictures(self) -> Iterator[DecodedFrame | MissingFrames]:
         """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
 
     def delivers(self) -> bool:
@@ -67,13 +69,13 @@ def why_not(decoder: str) -> str:
     ''
     """
     if decoder == JETSON:
-        from engine.video.gstreamer import missing_jetson
+        from engine.video.gstreamer import why_not_gstreamer
 
-        return missing_jetson()
+        return why_not_gstreamer()
     return missing(decoder)
 
 
-def open_video(target: Target) -> OpenVideo:
+def open_video(target: VideoAddress) -> OpenVideo:
     """Return an opened video with the best decoder that delivers; the CPU needs no proof.
 
     Raises:
@@ -93,7 +95,7 @@ def open_video(target: Target) -> OpenVideo:
     return VideoReader(target)
 
 
-def _open(target: Target, decoder: str) -> OpenVideo:
+def _open(target: VideoAddress, decoder: str) -> OpenVideo:
     if decoder == JETSON:
         from engine.video.gst_reader import open_jetson
 

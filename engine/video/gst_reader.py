@@ -12,19 +12,20 @@ from itertools import chain
 from typing import Any
 
 from engine.errors import SourceError
-from engine.video.address import scheme_of
+from engine.video.address import VideoAddress
 from engine.video.arrivals import Stamp
-from engine.video.decode import Picture, Target
+from engine.video.frames import DecodedFrame
 from engine.video.gstreamer import csi_pipeline, rtsp_pipeline, usb_pipeline
+from engine.video.uri import scheme_of
 
 _DEFAULT_SIZE_WH = (1280, 720)
 _DEFAULT_FPS = 30
 
 
-def pipelines(target: Target) -> list[str]:
+def pipelines(target: VideoAddress) -> list[str]:
     """Return the pipelines to try for a target, in order: the codec of an RTSP camera is known only by trying.
 
-    >>> [line.split(" ! ")[1] for line in pipelines(Target("rtsp://gate/1"))]
+    >>> [line.split(" ! ")[1] for line in pipelines(VideoAddress("rtsp://gate/1"))]
     ['rtph264depay', 'rtph265depay']
     """
     if scheme_of(target.url) in ("rtsp", "rtsps"):
@@ -56,7 +57,7 @@ class GstReader:
         if not self._capture.isOpened():
             raise SourceError(f"GStreamer cannot start {pipeline.split(' ! ')[1]}: see its message above")
         self._items = self._run()
-        self._ahead: list[Picture] = []
+        self._ahead: list[DecodedFrame] = []
         self._size_wh: tuple[int, int] | None = None
         self.packets = 0
         self.failure: Exception | None = None
@@ -71,7 +72,7 @@ class GstReader:
         unknown = dict.fromkeys(("frame_count", "codec", "duration_s"))
         return {"width": width, "height": height, "fps": fps, "decoder": "jetson", **unknown}
 
-    def pictures(self) -> Iterator[Picture]:
+    def pictures(self) -> Iterator[DecodedFrame]:
         """Yield pictures until the pipeline ends."""
         return chain(self._ahead, self._items)
 
@@ -80,7 +81,7 @@ class GstReader:
         self._ahead.extend(item for item, _ in zip(self._items, range(1), strict=False))
         return bool(self._ahead)
 
-    def _run(self) -> Iterator[Picture]:
+    def _run(self) -> Iterator[DecodedFrame]:
         import av
 
         while True:
@@ -90,14 +91,14 @@ class GstReader:
             stamp = Stamp(time.monotonic_ns(), time.time_ns(), None)
             self.packets += 1
             self._size_wh = (nv12.shape[1], nv12.shape[0] * 2 // 3)
-            yield Picture(av.VideoFrame.from_ndarray(nv12.reshape(-1, nv12.shape[1]), format="nv12"), stamp)
+            yield DecodedFrame(av.VideoFrame.from_ndarray(nv12.reshape(-1, nv12.shape[1]), format="nv12"), stamp)
 
     def close(self) -> None:
         """Stop the pipeline; harmless when repeated."""
         self._capture.release()
 
 
-def open_jetson(target: Target) -> GstReader:
+def open_jetson(target: VideoAddress) -> GstReader:
     """Return the first pipeline of a target that delivers.
 
     Raises:

@@ -87,7 +87,7 @@ def _quoted(value: str) -> str:
     return f'"{value}"'
 
 
-def missing_jetson() -> str:
+def why_not_gstreamer() -> str:
     """Return why a Jetson's decoder cannot be used here and what to do, or nothing."""
     if not _RELEASE.exists():
         return f"jetson: this machine is no Jetson (no {_RELEASE})"

@@ -9,13 +9,12 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from engine.errors import ConfigError, SourceError
-from engine.sources.live.readers import ProcessReader, ThreadReader
-from engine.sources.live.source import SEGMENTS_S, LiveSource
 from engine.video.access_units import NO_PARSER
-from engine.video.address import NETWORK_SCHEMES, is_playlist, redact, scheme_of
-from engine.video.decode import Target
+from engine.video.address import VideoAddress
 from engine.video.options import SourceOptions
+from engine.video.uri import NETWORK_SCHEMES, is_playlist, redact, scheme_of
 
+SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each comes at once, and then nothing until the next one
 RTSP_PORTS: Mapping[str, int] = {"rtsp": 554, "rtsps": 322}
 _HURRY = frozenset({"fflags", "flags", "probesize", "analyzeduration"})
 _FILE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv", ".wmv"})
@@ -32,14 +31,14 @@ def is_live_address(uri: str) -> bool:
     return PurePosixPath(urlsplit(uri).path).suffix.lower() not in _FILE_SUFFIXES
 
 
-def target_from_uri(uri: str, options: SourceOptions) -> Target:
+def video_address_from_uri(uri: str, options: SourceOptions) -> VideoAddress:
     """Return what to open for a network address.
 
     Raises:
         SourceError: the address has no host, or a port that is no number.
     """
     live = is_live_address(uri) if options.live is None else options.live
-    return Target(
+    return VideoAddress(
         url=uri,
         ffmpeg={**ffmpeg_options(uri, options, live=live), **options.ffmpeg},
         live=live,
@@ -81,7 +80,7 @@ def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str,
     return chosen
 
 
-def record_target(uri: str, options: SourceOptions) -> Target:
+def record_address(uri: str, options: SourceOptions) -> VideoAddress:
     """Return what to open for a recording: in no hurry, so that FFmpeg finds all that the head of a file needs.
 
     Raises:
@@ -93,7 +92,7 @@ def record_target(uri: str, options: SourceOptions) -> Target:
             f"{redact(uri)} cannot be recorded as it is: give the network address of the camera's main stream as "
             "record.uri; output.save writes an annotated video of any source"
         )
-    target = target_from_uri(uri, options)
+    target = video_address_from_uri(uri, options)
     patient = {name: value for name, value in ffmpeg_options(uri, options, live=True).items() if name not in _HURRY}
     return replace(target, ffmpeg={**patient, **options.ffmpeg}, live=True)
 
@@ -111,7 +110,7 @@ def _host_port(uri: str) -> tuple[str, int] | None:
     return (host, port or RTSP_PORTS[scheme]) if host and scheme in RTSP_PORTS else None
 
 
-def screen_target(uri: str, options: SourceOptions) -> Target:
+def screen_address(uri: str, options: SourceOptions) -> VideoAddress:
     """Return what to open for `screen://DISPLAY`, by FFmpeg's X11 grabber (`screen://` takes the variable DISPLAY).
 
     Raises:
@@ -123,7 +122,7 @@ def screen_target(uri: str, options: SourceOptions) -> Target:
     ffmpeg = {"framerate": f"{options.fps or 15:g}", "fflags": "nobuffer", "flags": "low_delay"}
     if options.size_wh is not None:
         ffmpeg["video_size"] = f"{options.size_wh[0]}x{options.size_wh[1]}"
-    return Target(
+    return VideoAddress(
         url=display,
         format="x11grab",
         ffmpeg={**ffmpeg, **options.ffmpeg},
@@ -131,17 +130,3 @@ def screen_target(uri: str, options: SourceOptions) -> Target:
         open_timeout_s=options.open_timeout_s,
         read_timeout_s=options.read_timeout_s,
     )
-
-
-def live_source(target: Target, source_id: str, options: SourceOptions) -> LiveSource:
-    """Return a source that reads `target` as the options say, in a process or on the iterating thread."""
-    if not target.live and options.reconnect:
-        options = _without_reconnect(options)
-    if options.reader == "thread":
-        return LiveSource(target, lambda: ThreadReader(target), source_id, options)
-    return LiveSource(target, lambda: ProcessReader(target, options.slots), source_id, options)
-
-
-def _without_reconnect(options: SourceOptions) -> SourceOptions:
-    """Return options for a file on a server: what was read cannot be read again from the same place."""
-    return replace(options, reconnect=False)

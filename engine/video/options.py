@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 
 from engine.errors import ConfigError
 
-Reader = Literal["process", "thread"]
+FrameReader = Literal["process", "thread"]
 Transport = Literal["tcp", "udp"]
 Damage = Literal["until_keyframe", "frame", "keep"]
 Decoder = Literal["auto", "cpu", "nvdec", "vaapi", "jetson"]
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "reader": get_args(Reader),
+    "reader": get_args(FrameReader),
     "transport": get_args(Transport),
     "damage": get_args(Damage),
     "decoder": get_args(Decoder),
@@ -55,7 +55,7 @@ class SourceOptions:
     live: bool | None = None
     realtime: bool = False
     loop: bool = False
-    reader: Reader = "process"
+    reader: FrameReader = "process"
     reconnect: bool = True
     max_attempts: int | None = None
     backoff_s: float = 0.1

@@ -16,12 +16,12 @@ from engine.detection.load import class_ids, load_detector
 from engine.errors import ConfigError
 from engine.flow.pipeline import Pipeline
 from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
-from engine.flow.gate import MotionGate, SourceRules
+from engine.flow.gate import MotionGate, FrameGate
 from engine.sources.images import ImagesSource
 from engine.sources.open import open_source
 from engine.video.options import options_from
 from engine.sinks.camera_video.recordings import Recordings, RecordPlan, record_plan
-from engine.video.address import name_from_uri, unique_name
+from engine.video.uri import name_from_uri, unique_name
 from engine.flow.options import PipelineOptions
 from engine.tracking.registry import tracker_by_name
 from pipelines.config.models import Config, DetectorConfig, PublishConfig, SourceConfig
@@ -127,12 +127,12 @@ def build_recordings(config: Config) -> dict[str, RecordPlan]:
     return plans
 
 
-def build_rules(config: Config) -> dict[str, SourceRules]:
+def build_rules(config: Config) -> dict[str, FrameGate]:
     """Return the rules of every source by its name."""
     rules = {}
     for source_id, source in named_sources(config):
         gate = source.motion_gate
-        rules[source_id] = SourceRules(
+        rules[source_id] = FrameGate(
             source.regions, source.ignore, None if gate is None else MotionGate(**gate.model_dump())
         )
     return rules

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import ConfigError
-from engine.video.address import redact
+from engine.video.uri import redact
 from pipelines.config.models import Config
 
 PRESETS = (Path(__file__).parent / "presets", Path(__file__).parents[1] / "configs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.backends.select import BACKENDS, unusable_reason
+from engine.backends.select import BACKENDS, why_not
 from engine.detection.classify import inspect_classifier
 from engine.detection.model import inspect_model
 from engine.errors import ModelError
@@ -27,7 +27,7 @@ def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     except ModelError as error:
         return _classifier(model, given, error)
     file = facts.file
-    reasons = {name: unusable_reason(name, file.path) for name in BACKENDS}
+    reasons = {name: why_not(name, file.path) for name in BACKENDS}
     return {
         "model": facts.name,
         "format": file.format,

@@ -19,7 +19,7 @@ from engine.errors import ConfigError, EngineError, SinkError
 from engine.flow.pipeline import Pipeline
 from engine.transport.connect import curve_options
 from engine.transport.curve import CurveServer
-from engine.video.address import redact
+from engine.video.uri import redact
 from pipelines.running.reconfigure import Reconfigurer
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.backends.files.openvino_ir import read_metadata_yaml
 from engine.boxes import xyxy_from_cxcywh, xyxy_from_tlwh
-from engine.detection import metadata as facts
+from engine.detection import metadata
 from engine.errors import ConfigError, ModelError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -115,7 +115,7 @@ def _own_classes(place: Path, class_names: Sequence[str]) -> list[int | str]:
         (path for folder in list(place.absolute().parents)[:2] if (path := folder / "data.yaml").is_file()), None
     )
     try:
-        names = facts.class_names(read_metadata_yaml(file)) if file is not None else None
+        names = metadata.class_names(read_metadata_yaml(file)) if file is not None else None
     except ModelError as error:
         raise ConfigError(str(error)) from error
     if not names:

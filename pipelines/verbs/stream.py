@@ -15,7 +15,7 @@ from pipelines import console
 from pipelines.verbs.options import Json, client_keys
 
 if TYPE_CHECKING:
-    from pipelines.stream.bridges.base import Target
+    from pipelines.stream.bridges.base import BridgeOutput
 
 Address = Annotated[str, typer.Argument(help="Address of a publisher: tcp://127.0.0.1:5555")]
 Topics = Annotated[list[str] | None, typer.Option("--topic", help="Topics start with this; repeat for several")]
@@ -156,24 +156,24 @@ def keys(
     console.result(f"{secret}: secret, leave it here")
 
 
-def _target(to: str) -> Target:
+def _target(to: str) -> BridgeOutput:
     from pipelines.stream.bridges import lines, mqtt, redis_stream, webhook
 
     url = urlsplit(to)
     if to == "-":
-        return lines.NdjsonTarget(sys.stdout.buffer)
+        return lines.NdjsonOutput(sys.stdout.buffer)
     if url.scheme in ("mqtt", "mqtts"):
         port = url.port or (8883 if url.scheme == "mqtts" else 1883)
         login = {"username": url.username, "password": url.password, "tls": url.scheme == "mqtts"}
-        return mqtt.MqttTarget(url.hostname or "127.0.0.1", port, **login)  # type: ignore[arg-type]
+        return mqtt.MqttOutput(url.hostname or "127.0.0.1", port, **login)  # type: ignore[arg-type]
     if url.scheme in ("redis", "rediss"):
-        return redis_stream.RedisTarget(to)
+        return redis_stream.RedisOutput(to)
     if url.scheme in ("http", "https"):
-        return webhook.WebhookTarget(to)
+        return webhook.WebhookOutput(to)
     if Path(to).suffix == ".csv":
-        return lines.CsvTarget(to)
+        return lines.CsvOutput(to)
     if Path(to).suffix == ".parquet":
-        return lines.ParquetTarget(to)
+        return lines.ParquetOutput(to)
     known = "mqtt://HOST, redis://HOST, http(s)://HOST/PATH, ws://HOST:PORT, FILE.csv, FILE.parquet or - (lines)"
     raise ConfigError(f"no bridge goes to {to!r}: expected {known}")
 

@@ -21,11 +21,11 @@ from engine.backends.files.plan import PlanFacts, facts_from_json, facts_to_json
 from engine.backends.tensorrt import find_plan as tensorrt_file
 from engine.backends.tensorrt import plan_cache
 from engine.backends.tensorrt.api import Library
-from engine.backends.tensorrt.backend import TensorRtBackend, unusable_reason
-from engine.backends.tensorrt.build_plan import BuildOptions, PlanTarget, model_sha256, parse_batch
+from engine.backends.tensorrt.backend import TensorRtBackend, why_not
+from engine.backends.tensorrt.build_plan import BuildOptions, PlanPlace, model_sha256, parse_batch
 from engine.backends.tensorrt.find_plan import MissingPlan, find_plan
-from engine.backends.tensorrt.network import model_obstacle
-from engine.backends.tensorrt.plan_cache import PlanCache, cache_for, plan_key, refusal
+from engine.backends.tensorrt.network import why_not_model
+from engine.backends.tensorrt.plan_cache import PlanCache, cache_for, plan_key, why_not_plan
 from engine.backends.tensorrt.precision import with_precision
 from engine.errors import ConfigError, ModelError
 from tests.backends.fake_gpu import PLAN, plan_facts
@@ -33,7 +33,7 @@ from tests.onnx_models import save_model, save_pixel_model
 
 ORIN = Gpu(0, "Orin", (8, 7), "GPU-1", 8 << 30, True)
 DESKTOP = Gpu(0, "RTX 4090", (8, 9), "GPU-2", 24 << 30, False)
-JETSON = PlanTarget("tensorrt", "10.3.0", "12.6", ORIN)
+JETSON = PlanPlace("tensorrt", "10.3.0", "12.6", ORIN)
 
 
 def ultralytics_engine(path: Path, metadata: dict[str, object], plan: bytes = b"ftrt and so on") -> Path:
@@ -138,7 +138,7 @@ def test_a_damaged_plan_is_found(tmp_path: Path):
 
 
 def test_a_foreign_plan_without_a_gpu_says_what_is_missing(tmp_path: Path):
-    reason = unusable_reason()
+    reason = why_not()
     if reason is None:
         pytest.skip("TensorRT is usable here: the plan would be loaded")
     path = ultralytics_engine(tmp_path / "yolo.engine", {"stride": 32})
@@ -147,7 +147,7 @@ def test_a_foreign_plan_without_a_gpu_says_what_is_missing(tmp_path: Path):
 
 
 def test_the_backend_says_why_it_cannot_run_before_it_builds_anything(tmp_path: Path):
-    if unusable_reason() is None:
+    if why_not() is None:
         pytest.skip("TensorRT is usable here")
     model = save_pixel_model(tmp_path / "pixels.onnx")
     with pytest.raises(ConfigError, match=r"TensorRT cannot run here: .*(driver|GPU|installed).*--backend auto"):
@@ -159,9 +159,9 @@ def test_a_dynamically_quantised_model_is_left_to_the_processor(tmp_path: Path):
     nodes = [helper.make_node("DynamicQuantizeLinear", ["images"], ["q", "s", "z"])]
     nodes.append(helper.make_node("DequantizeLinear", ["q", "s", "z"], ["out"]))
     path = save_model(tmp_path / "q.onnx", nodes, {"images": (1, 3, 8, 8)}, {"out": (1, 3, 8, 8)})
-    reason = model_obstacle(read_model_file(path), "tensorrt")
+    reason = why_not_model(read_model_file(path), "tensorrt")
     assert "q.onnx is quantised dynamically (DynamicQuantizeLinear)" in str(reason)
-    assert model_obstacle(read_model_file(save_pixel_model(tmp_path / "pixels.onnx")), "tensorrt_rtx") is None
+    assert why_not_model(read_model_file(save_pixel_model(tmp_path / "pixels.onnx")), "tensorrt_rtx") is None
 
 
 def test_a_model_that_takes_no_fp32_images_is_left_to_the_processor(tmp_path: Path):
@@ -169,7 +169,7 @@ def test_a_model_that_takes_no_fp32_images_is_left_to_the_processor(tmp_path: Pa
     model = onnx.load(path)
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
     onnx.save(model, path)
-    reason = model_obstacle(read_model_file(path), "tensorrt")
+    reason = why_not_model(read_model_file(path), "tensorrt")
     assert "pixels.onnx takes float16 images" in str(reason)
 
 
@@ -202,7 +202,7 @@ def test_a_model_that_cannot_be_made_fp16_is_built_as_it_is(
     tmp_path: Path, nodes: list[onnx.NodeProto], expected: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tensorrt_file, "load_tensorrt", lambda library: None)
-    monkeypatch.setattr(tensorrt_file, "plan_target", lambda trt, probe: JETSON)
+    monkeypatch.setattr(tensorrt_file, "plan_place", lambda trt, probe: JETSON)
     weights = {"scale": np.float32(0.1), "yes": np.array(True)}
     path = save_model(tmp_path / "m.onnx", nodes, {"images": (1, 3, 8, 8)}, {"out": (1, 3, 8, 8)}, weights)
     missing = find_plan(path, BackendOptions())
@@ -226,7 +226,7 @@ def test_a_model_that_counts_its_boxes_itself_is_refused_before_it_is_built(
 ):
     nodes = [helper.make_node("NonMaxSuppression", ["images", "images"], ["kept"])]
     path = save_model(tmp_path / "nms.onnx", nodes, {"images": (1, 3, 8, 8)}, outputs)
-    reason = model_obstacle(read_model_file(path), library)
+    reason = why_not_model(read_model_file(path), library)
     assert (reason is not None) == is_refused
     if reason is not None:
         assert "nms.onnx counts its boxes itself (NonMaxSuppression)" in reason
@@ -244,16 +244,16 @@ def test_a_model_that_counts_its_boxes_itself_is_refused_before_it_is_built(
         pytest.param({}, JETSON, r"built on Fake GPU \(sm_89\), this is Orin \(sm_87", id="GPU"),
         pytest.param(
             {"library": "tensorrt_rtx", "compute_capability": (0, 0)},
-            PlanTarget("tensorrt_rtx", "10.3.0", "13.0", DESKTOP),
+            PlanPlace("tensorrt_rtx", "10.3.0", "13.0", DESKTOP),
             None,
             id="RTX compiles for any GPU",
         ),
     ],
 )
-def test_a_plan_that_does_not_fit_is_refused_in_words(facts, target: PlanTarget, reason: str | None):
+def test_a_plan_that_does_not_fit_is_refused_in_words(facts, target: PlanPlace, reason: str | None):
     import re
 
-    found = refusal(plan_facts(**facts), target)
+    found = why_not_plan(plan_facts(**facts), target)
     assert found is None if reason is None else re.search(reason, found or "")
 
 
@@ -298,7 +298,7 @@ class Cached:
         self.facts = plan_facts(key=self.key, gpu="Orin", compute_capability=(8, 7))
         write_plan_file(self.path, PLAN, self.facts, {})
 
-    def find(self, target: PlanTarget = JETSON, options: BuildOptions | None = None) -> tuple[PlanFacts | None, str]:
+    def find(self, target: PlanPlace = JETSON, options: BuildOptions | None = None) -> tuple[PlanFacts | None, str]:
         found, reason = self.cache.find(self.model, target, options or self.options)
         return (found.facts if found else None), reason
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.backends import select
-from engine.backends.select import BACKENDS, create_backend, select_backend, unusable_reason
+from engine.backends.select import BACKENDS, create_backend, select_backend, why_not
 from engine.errors import ConfigError, MissingDependencyError
 
 HERE = Path("model.onnx")
@@ -66,13 +66,13 @@ def test_a_file_that_no_backend_runs_is_refused() -> None:
 
 
 def test_a_backend_is_not_usable_for_files_that_it_does_not_run() -> None:
-    assert unusable_reason("onnxruntime", Path("model.tflite")) == "does not run .tflite files"
-    assert unusable_reason("onnxruntime", Path("model.ONNX")) == unusable_reason("onnxruntime")
+    assert why_not("onnxruntime", Path("model.tflite")) == "does not run .tflite files"
+    assert why_not("onnxruntime", Path("model.ONNX")) == why_not("onnxruntime")
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="expected auto, tensorrt, openvino, onnxruntime"):
-        unusable_reason("caffe")
+        why_not("caffe")
 
 
 def test_every_row_says_how_to_install_it() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from engine.backends.cuda.probe import CudaProbe, Gpu
 from engine.backends.tensorrt import api, backend
-from engine.backends.tensorrt.api import Library, PhaseTree, installed_version, library_obstacle, library_to_run
+from engine.backends.tensorrt.api import Library, PhaseTree, installed_version, library_to_run, why_not_library
 
 TURING = Gpu(0, "RTX 2080", (7, 5), "GPU-2", 8 << 30, False)
 AMPERE = Gpu(0, "RTX 3060", (8, 6), "GPU-1", 12 << 30, False)
@@ -62,13 +62,13 @@ def test_what_keeps_a_library_from_running_is_told_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, packages: Mapping[str, str], library: Library, probe: CudaProbe, reason: str | None
 ):
     install(monkeypatch, packages)
-    assert library_obstacle(probe, library) == reason
+    assert why_not_library(probe, library) == reason
 
 
 def test_auto_leaves_a_library_alone_that_the_driver_is_too_old_for(monkeypatch: pytest.MonkeyPatch):
     install(monkeypatch, RTX)
     monkeypatch.setattr(backend, "probe_cuda", lambda: OLD_DRIVER)
-    assert "update the NVIDIA driver" in str(backend.unusable_reason())
+    assert "update the NVIDIA driver" in str(backend.why_not())
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_packages_of_the_installed_library_say_what_they_need():
     if version is None:
         pytest.skip("tensorrt_rtx is not installed: pip install tensorrt-rtx")
     assert version[0].isdecimal()
-    assert "for CUDA 13" in str(library_obstacle(OLD_DRIVER, "tensorrt_rtx"))
+    assert "for CUDA 13" in str(why_not_library(OLD_DRIVER, "tensorrt_rtx"))
 
 
 def test_phases_may_be_reported_from_several_threads():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec
 from engine.backends.files.base import read_model_file
-from engine.backends.files.plan import PlanFile, distrust_reason, read_plan_file, write_plan_file
+from engine.backends.files.plan import PlanFile, read_plan_file, why_not_trusted, write_plan_file
 from engine.backends.tensorrt import backend as tensorrt
 from engine.backends.tensorrt import find_plan
 from engine.backends.tensorrt.backend import Parts, TensorRtBackend, TensorRtPending
@@ -329,7 +329,7 @@ def test_a_plan_that_anybody_may_write_is_warned_of(tmp_path: Path, mode: int, c
     tmp_path.chmod(mode)
     with caplog.at_level(logging.WARNING):
         opened(machine).close()
-    assert bool(distrust_reason(machine.path)) == (mode == 0o777)
+    assert bool(why_not_trusted(machine.path)) == (mode == 0o777)
     assert ("a plan runs code" in caplog.text) == (mode == 0o777)
 
 
@@ -427,7 +427,7 @@ def test_a_foreign_plan_that_anybody_may_write_is_warned_of_before_it_is_read(
         warned.append("a plan runs code" in caplog.text)
         return FakePlan(cuda, plan_facts().inputs, plan_facts().outputs, doubled)
 
-    monkeypatch.setattr(tensorrt, "unusable_reason", lambda path: None)
+    monkeypatch.setattr(tensorrt, "why_not", lambda path: None)
     monkeypatch.setattr(tensorrt, "open_cuda", FakeCuda)
     monkeypatch.setattr(tensorrt, "load_plan", load)
     assert read_model_file(path).inputs == plan_facts().inputs

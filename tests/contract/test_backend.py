@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.backends.base import Backend, BackendOptions, ImageInput, Pending, TensorSpec
-from engine.backends.select import create_backend, unusable_reason
+from engine.backends.select import create_backend, why_not
 from engine.errors import ConfigError, ModelError
 from engine.testing.backend import FakeBackend
 from tests.onnx_models import save_byte_model, save_pixel_model
@@ -44,7 +44,7 @@ def expected_input(batch: NDArray[np.generic], image: ImageInput) -> NDArray[np.
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     if request.param == "fake":
         return fake_backend
-    obstacle = unusable_reason(request.param)
+    obstacle = why_not(request.param)
     if obstacle:
         pytest.skip(f"backend {request.param}: {obstacle}")
     path = save_pixel_model(tmp_path / "pixels.onnx", side=SIDE)
@@ -109,7 +109,7 @@ def test_pixels_become_the_numbers_that_the_model_wants(make: Make, image: Image
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_model_that_takes_bytes_gets_them_as_they_are(name: str, tmp_path: Path) -> None:
     """Its own graph divides by 255; the family's mean and std are for numbers, not for bytes."""
-    if obstacle := unusable_reason(name):
+    if obstacle := why_not(name):
         pytest.skip(f"backend {name}: {obstacle}")
     image = ImageInput((SIDE, SIDE), mean=(10.0, 20.0, 30.0))
     backend = create_backend(name, save_byte_model(tmp_path / "bytes.onnx", SIDE), BackendOptions(image=image))
@@ -259,7 +259,7 @@ def test_its_memory_can_be_fed(backend: Backend) -> None:
     "content", [pytest.param(b"not a model", id="text"), pytest.param(b"\x08\x07", id="cut short")]
 )
 def test_a_broken_file_is_a_model_error(name: str, content: bytes, tmp_path: Path) -> None:
-    if obstacle := unusable_reason(name):
+    if obstacle := why_not(name):
         pytest.skip(f"backend {name}: {obstacle}")
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.backends.select import unusable_reason
+from engine.backends.select import why_not
 from engine.data import Frame
 from engine.detection.detector import ModelDetector
 from engine.detection.load import load_detector
@@ -33,7 +33,7 @@ def output() -> np.ndarray:
 
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    if obstacle := unusable_reason(request.param):
+    if obstacle := why_not(request.param):
         pytest.skip(f"backend {request.param}: {obstacle}")
 
     def load(batch: int | str = "batch", **options: object) -> ModelDetector:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.assets import demo_model
-from engine.backends.select import unusable_reason
+from engine.backends.select import why_not
 from engine.boxes import iou_matrix
 from engine.data import Detections, Frame
 from engine.detection.load import load_detector
@@ -28,7 +28,7 @@ def frames(data_dir: Path) -> list[Frame]:
 
 def skip_without(*backends: str) -> None:
     for name in backends:
-        if obstacle := unusable_reason(name):
+        if obstacle := why_not(name):
             pytest.skip(f"backend {name}: {obstacle}")
 
 

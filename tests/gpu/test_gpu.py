@@ -20,7 +20,7 @@ from tests.onnx_models import save_pixel_model
 
 del test_a_broken_file_is_a_model_error  # noqa: F821 it names its own backends
 
-REASON = tensorrt.unusable_reason()
+REASON = tensorrt.why_not()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(REASON is not None, reason=f"TensorRT cannot run here: {REASON}")]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.data import Detections, Packet, Run, Tracks
 from engine.errors import ConfigError
-from engine.sinks.pictures import Picture, Pictures
+from engine.sinks.pictures import Pictures, Snapshot
 from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import NoMessageError, Subscriber
 from engine.wire import CropMessage, ImageMessage, Message
@@ -33,7 +33,7 @@ def scene(boxes: list[list[float]], *, ids: list[int] | None = None, scores: lis
     )
 
 
-def opened(picture: Picture) -> np.ndarray:
+def opened(picture: Snapshot) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
     assert image.shape[1::-1] == picture.size_wh

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.video.access_units import MAX_BYTES, MIN_KEYFRAMES, MIN_PICTURES, AccessUnits, Piece, Unit
+from engine.video.access_units import MAX_BYTES, MIN_KEYFRAMES, MIN_PICTURES, AccessUnit, AccessUnits, Piece
 from tests.media import numbered_images
 
 START = b"\x00\x00\x00\x01"
@@ -86,7 +86,7 @@ def pieces_of(coded: Sequence[Coded], codec: str, cut: Cut, interval_ns: int = 4
     return found
 
 
-def put_together(pieces: Sequence[Piece], codec: str) -> tuple[list[Unit], dict[int | None, int], AccessUnits]:
+def put_together(pieces: Sequence[Piece], codec: str) -> tuple[list[AccessUnit], dict[int | None, int], AccessUnits]:
     """Return the pictures, the moment at which each was given, and what put them together."""
     units, found, moments = AccessUnits(codec), [], {}
     for piece in pieces:

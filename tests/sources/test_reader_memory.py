@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.video.decode import Target, VideoReader
+from engine.video.address import VideoAddress
+from engine.video.decode import VideoReader
 from tests.media import Camera, mjpeg_camera, numbered_images
 
 
@@ -29,7 +30,7 @@ def no_collection() -> Iterator[None]:
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("ending", ["silent", "hung up", "stopped"])
 def test_a_reader_is_freed_when_its_connection_has_ended(camera: Camera, ending: str) -> None:
-    reader = VideoReader(Target(camera.url, format="mpjpeg", live=True, open_timeout_s=5.0, read_timeout_s=0.5))
+    reader = VideoReader(VideoAddress(camera.url, format="mpjpeg", live=True, open_timeout_s=5.0, read_timeout_s=0.5))
     items = reader.pictures()
     next(items)
     if ending == "silent":

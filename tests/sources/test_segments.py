@@ -18,8 +18,8 @@ import pytest
 from engine.errors import ConfigError
 from engine.sinks.camera_video.record_process import Recorder
 from engine.sinks.camera_video.recordings import record_plan
-from engine.sinks.camera_video.segments import SegmentError, SegmentWriter, Shelf, Timeline
-from engine.video.decode import Target
+from engine.sinks.camera_video.segments import SegmentError, SegmentFolder, SegmentWriter, Timeline
+from engine.video.address import VideoAddress
 from engine.video.options import SourceOptions
 from tests.media import encode_clip, numbered_images
 
@@ -67,13 +67,13 @@ NAMES = [f"2026-01-0{day}T00-00-00Z.mp4" for day in range(1, 7)]
 
 def test_the_oldest_files_are_deleted_until_there_is_room_for_another(tmp_path: Path) -> None:
     files(tmp_path, NAMES)
-    assert Shelf(str(tmp_path), max_bytes=400).tidy() == 3
+    assert SegmentFolder(str(tmp_path), max_bytes=400).tidy() == 3
     assert sorted(os.listdir(tmp_path)) == NAMES[3:], "300 bytes, and a quarter of 400 is left for the next"
 
 
 def test_files_are_deleted_for_their_age(tmp_path: Path) -> None:
     files(tmp_path, NAMES)
-    assert Shelf(str(tmp_path), keep_s=2.5 * 3600).tidy() == 4
+    assert SegmentFolder(str(tmp_path), keep_s=2.5 * 3600).tidy() == 4
     assert sorted(os.listdir(tmp_path)) == NAMES[4:]
 
 
@@ -83,8 +83,8 @@ def test_files_are_deleted_for_their_age_also_while_the_camera_is_away(tmp_path:
     here.send_bytes(b"stop")
     with here, there, socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))  # it does not listen: refused
-        away = Target("rtsp://127.0.0.1/x", host_port=deaf.getsockname(), live=True)
-        Recorder(away, Shelf(str(tmp_path), keep_s=2.5 * 3600, max_bytes=1), SourceOptions(), there).run()
+        away = VideoAddress("rtsp://127.0.0.1/x", host_port=deaf.getsockname(), live=True)
+        Recorder(away, SegmentFolder(str(tmp_path), keep_s=2.5 * 3600, max_bytes=1), SourceOptions(), there).run()
         told = []
         while here.poll(0):
             told.append(json.loads(here.recv_bytes()))
@@ -96,12 +96,12 @@ def test_files_are_deleted_for_their_age_also_while_the_camera_is_away(tmp_path:
 def test_what_is_not_ours_is_never_deleted(tmp_path: Path) -> None:
     others = ["notes.txt", "holiday.mp4", "2026-01-01.mp4", "2026-01-01T00-00-00Z.mp4.bak"]
     files(tmp_path, others)
-    assert Shelf(str(tmp_path), max_bytes=1, keep_s=1).tidy() == 0
+    assert SegmentFolder(str(tmp_path), max_bytes=1, keep_s=1).tidy() == 0
     assert sorted(os.listdir(tmp_path)) == sorted(others)
 
 
 def test_two_files_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
-    shelf = Shelf(str(tmp_path / "new"))
+    shelf = SegmentFolder(str(tmp_path / "new"))
     taken = shelf.new_path()
     taken.touch()
     second = shelf.new_path()
@@ -130,7 +130,7 @@ def test_only_network_streams_are_recorded(tmp_path: Path, uri: str) -> None:
     ],
 )
 def test_a_folder_that_cannot_be_made_is_named(folder: str, words: str) -> None:
-    writer = SegmentWriter(Shelf(folder))
+    writer = SegmentWriter(SegmentFolder(folder))
     with pytest.raises(SegmentError, match=f"cannot write {folder}.*{words}"):
         writer.write(SimpleNamespace(is_keyframe=True, size=1), None)
     assert not writer.is_open
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_made_is_named(folder: str, words: str) -> None:
 
 def test_what_no_file_of_this_kind_holds_is_told_with_a_remedy(tmp_path: Path) -> None:
     clip = encode_clip(tmp_path / "clip.avi", numbered_images(2), codec="wmv2")
-    writer = SegmentWriter(Shelf(str(tmp_path / "kept"), container="mp4"))
+    writer = SegmentWriter(SegmentFolder(str(tmp_path / "kept"), container="mp4"))
     with av.open(str(clip)) as container:
         packet = next(container.demux(video=0))
         with pytest.raises(SegmentError, match="container mkv holds more"):

@@ -6,9 +6,9 @@ import pytest
 
 from engine.errors import ConfigError, SourceError
 from engine.sources.open import open_source
-from engine.video.decode import Target
+from engine.video.address import VideoAddress
 from engine.video.gst_reader import pipelines
-from engine.video.gstreamer import csi_pipeline, missing_jetson, rtsp_pipeline, usb_pipeline
+from engine.video.gstreamer import csi_pipeline, rtsp_pipeline, usb_pipeline, why_not_gstreamer
 
 TAIL = (
     "nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! "
@@ -60,22 +60,22 @@ def test_what_no_jetson_has_is_refused(wrong: object) -> None:
 
 
 def test_a_usb_camera_is_asked_for_its_size_and_rate() -> None:
-    target = Target("/dev/video1", format="v4l2", ffmpeg={"video_size": "800x600", "framerate": "15"})
+    target = VideoAddress("/dev/video1", format="v4l2", ffmpeg={"video_size": "800x600", "framerate": "15"})
     assert "width=800,height=600,framerate=15/1" in pipelines(target)[0]
 
 
 def test_a_file_has_no_pipeline() -> None:
-    assert pipelines(Target("clip.mp4")) == []
+    assert pipelines(VideoAddress("clip.mp4")) == []
 
 
 def test_a_csi_camera_has_one_pipeline() -> None:
-    target = Target("1", format="csi", ffmpeg={"video_size": "1920x1080"})
+    target = VideoAddress("1", format="csi", ffmpeg={"video_size": "1920x1080"})
     (line,) = pipelines(target)
     assert line.startswith("nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1920,height=1080")
 
 
 def test_a_csi_camera_off_a_jetson_says_so() -> None:
-    if not missing_jetson():
+    if not why_not_gstreamer():
         pytest.skip("this is a Jetson")
     with pytest.raises(SourceError, match="no Jetson|no GStreamer"):
         open_source("csi://0")

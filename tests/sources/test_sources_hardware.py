@@ -11,7 +11,8 @@ from engine.errors import ConfigError
 from engine.sources.open import open_source
 from engine.sources.synthetic import number_in_image
 from engine.video import fallback, hardware
-from engine.video.decode import Target, VideoReader
+from engine.video.address import VideoAddress
+from engine.video.decode import VideoReader
 from engine.video.fallback import open_video, why_not
 from tests.media import encode_clip, mjpeg_camera, numbered_images
 
@@ -40,7 +41,7 @@ def test_a_decoder_that_fails_to_open_is_stepped_down(
     """The CUDA context of FFmpeg really fails on a machine without one; with one, this decodes on it."""
     monkeypatch.setattr(fallback, "ladder", lambda name: ("nvdec", "cpu"))
     with caplog.at_level(logging.WARNING):
-        reader = open_video(Target(str(clip)))
+        reader = open_video(VideoAddress(str(clip)))
     pictures = list(reader.pictures())
     assert len(pictures) == 10
     assert reader.facts["decoder"] == ("cpu" if "nvdec does not decode" in caplog.text else "nvdec")
@@ -54,21 +55,21 @@ def test_a_decoder_that_delivers_nothing_is_stepped_down(
         def delivers(self) -> bool:
             return False
 
-        def __init__(self, target: Target, decoder: str = "cpu") -> None:
+        def __init__(self, target: VideoAddress, decoder: str = "cpu") -> None:
             super().__init__(target)
 
     real = VideoReader
     monkeypatch.setattr(fallback, "ladder", lambda name: ("nvdec", "cpu"))
     monkeypatch.setattr(fallback, "VideoReader", lambda target, name="cpu": (real if name == "cpu" else Mute)(target))
     with caplog.at_level(logging.WARNING):
-        reader = open_video(Target(str(clip)))
+        reader = open_video(VideoAddress(str(clip)))
     assert "no picture comes out of it" in caplog.text
     assert type(reader) is real
     reader.close()
 
 
 def test_the_proof_loses_no_picture(clip: Path) -> None:
-    reader = VideoReader(Target(str(clip)))
+    reader = VideoReader(VideoAddress(str(clip)))
     assert reader.delivers()
     assert [item.frame.pts for item in reader.pictures()][:2] == [0, 512]  # type: ignore[union-attr]
     reader.close()

@@ -23,14 +23,15 @@ import engine.sources.live.readers as reader_module
 from engine.clock import FakeClock
 from engine.data import Frame
 from engine.errors import SourceError
-from engine.sources.live.reader_events import Arrived, Event, Finished, Lost, Opened
-from engine.sources.live.source import SEGMENTS_S, LiveSource
+from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, Opened
+from engine.sources.live.source import LiveSource
 from engine.sources.open import open_source
 from engine.sources.synthetic import number_in_image
+from engine.video.address import VideoAddress
 from engine.video.arrivals import Stamp
 from engine.video.backoff import Backoff
-from engine.video.decode import Target
-from engine.video.network import target_from_uri
+from engine.video.frames import MissingFrames
+from engine.video.network import SEGMENTS_S, video_address_from_uri
 from engine.video.options import SourceOptions
 from tests.media import Recorder, encode_clip, file_server, mjpeg_camera, numbered_images, rotate_mp4
 
@@ -78,9 +79,9 @@ class ScriptedReader:
             self._clock.advance(self._events.pop(0).seconds)
         event = self._events.pop(0)
         assert not isinstance(event, float | Asleep)
-        if isinstance(event, Arrived):
+        if isinstance(event, ArrivedFrame):
             now_ns = self._clock.monotonic_ns()
-            return Arrived(event.image, Stamp(now_ns, self._clock.utc_ns(), event.stamp.pts_ns))
+            return ArrivedFrame(event.image, Stamp(now_ns, self._clock.utc_ns(), event.stamp.pts_ns))
         return event
 
     def wake(self) -> None:
@@ -93,8 +94,8 @@ class ScriptedReader:
         self.closed = True
 
 
-def arrived(pts_s: float | None = None) -> Arrived:
-    return Arrived(np.zeros((4, 4, 3), np.uint8), Stamp(0, 0, None if pts_s is None else round(pts_s * 1e9)))
+def arrived(pts_s: float | None = None) -> ArrivedFrame:
+    return ArrivedFrame(np.zeros((4, 4, 3), np.uint8), Stamp(0, 0, None if pts_s is None else round(pts_s * 1e9)))
 
 
 def frames_with_pauses(count: int, pause_s: float) -> Script:
@@ -110,7 +111,7 @@ def play(
     clock, recorder = FakeClock(), Recorder()
     reader = ScriptedReader(connections, clock)
     source = LiveSource(
-        Target(url, live=True),
+        VideoAddress(url, live=True),
         lambda: reader,
         "cam",
         SourceOptions(**options),  # type: ignore[arg-type]
@@ -163,7 +164,7 @@ def test_hls_is_live_between_its_segments() -> None:
     frames, recorder, _, _ = play([[*script, Finished("cut")]], "http://host/live.m3u8")
     assert len(frames) == 30
     assert recorder.states == ["connecting", "live", "offline", "connecting", "ended"]
-    assert target_from_uri("http://host/live.m3u8", SourceOptions()).read_timeout_s == SEGMENTS_S
+    assert video_address_from_uri("http://host/live.m3u8", SourceOptions()).read_timeout_s == SEGMENTS_S
 
 
 def test_a_camera_with_a_keyframe_each_ten_seconds_stays_live_where_only_those_are_decoded() -> None:
@@ -207,7 +208,7 @@ def test_a_reader_that_never_opens_is_abandoned() -> None:
 def test_damage_is_a_sign_of_life_and_is_counted() -> None:
     script: Script = [OPENED, arrived()]
     for _ in range(10):
-        script += [1.0, Lost(2, "corrupt")]
+        script += [1.0, MissingFrames(2, "corrupt")]
     frames, recorder, reader, _ = play([[*script, arrived(), Finished("cut")]], read_timeout_s=5.0, stall_s=3.0)
     assert recorder.losses == {"corrupt": 20}
     assert [frame.frame_id for frame in frames] == [0, 21]
@@ -217,7 +218,7 @@ def test_damage_is_a_sign_of_life_and_is_counted() -> None:
 def test_a_camera_that_only_loses_frames_is_stalled_and_then_connected_again() -> None:
     script: Script = [OPENED, arrived()]
     for _ in range(300):
-        script += [0.1, Lost(1, "stale")]
+        script += [0.1, MissingFrames(1, "stale")]
     _, recorder, reader, _ = play([script, [OPENED, arrived(), Finished("cut")]], stall_s=0.5, read_timeout_s=1.0)
     assert recorder.states[:6] == ["connecting", "live", "stalled", "offline", "connecting", "live"]
     assert recorder.losses["stale"] < 300
@@ -225,7 +226,7 @@ def test_a_camera_that_only_loses_frames_is_stalled_and_then_connected_again() -
 
 
 def test_a_process_that_was_stopped_finds_its_camera_live() -> None:
-    script: Script = [OPENED, arrived(), Asleep(60.0), Lost(100, "stale"), arrived(), Finished("cut")]
+    script: Script = [OPENED, arrived(), Asleep(60.0), MissingFrames(100, "stale"), arrived(), Finished("cut")]
     frames, recorder, reader, _ = play([script], stall_s=2.0)
     assert recorder.states[:3] == ["connecting", "live", "offline"]
     assert len(frames) == 2
@@ -234,8 +235,8 @@ def test_a_process_that_was_stopped_finds_its_camera_live() -> None:
 
 def test_the_time_that_a_frame_is_taken_for_is_no_silence_of_the_camera() -> None:
     clock, recorder = FakeClock(), Recorder()
-    reader = ScriptedReader([[OPENED, *[arrived(), Lost(1, "stale")] * 3, Finished("cut")]], clock)
-    source = LiveSource(Target("rtsp://host/1", live=True), lambda: reader, "cam", SourceOptions(), clock=clock)
+    reader = ScriptedReader([[OPENED, *[arrived(), MissingFrames(1, "stale")] * 3, Finished("cut")]], clock)
+    source = LiveSource(VideoAddress("rtsp://host/1", live=True), lambda: reader, "cam", SourceOptions(), clock=clock)
     reader.on_exhausted = source.interrupt
     source.attach(recorder)
     for _ in source:
@@ -255,7 +256,9 @@ def test_a_complete_stream_ends_without_another_attempt() -> None:
 def test_giving_up_is_an_error_with_the_reason(options: dict[str, object], attempts: int) -> None:
     clock = FakeClock()
     reader = ScriptedReader([[Finished("connection refused")] for _ in range(9)], clock)
-    source = LiveSource(Target("rtsp://a:pw@host/1"), lambda: reader, "cam", SourceOptions(**options), clock=clock)  # type: ignore[arg-type]
+    source = LiveSource(
+        VideoAddress("rtsp://a:pw@host/1"), lambda: reader, "cam", SourceOptions(**options), clock=clock
+    )  # type: ignore[arg-type]
     with pytest.raises(SourceError, match=r"cannot open rtsp://a:\*\*\*@host/1: connection refused"):
         list(source)
     assert reader.opened == attempts

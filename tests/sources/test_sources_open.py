@@ -11,13 +11,13 @@ import pytest
 
 from engine.clock import FakeClock
 from engine.errors import ConfigError, SourceError
-from engine.sources.camera import camera_devices, camera_target
+from engine.sources.camera import camera_address, camera_devices
 from engine.sources.images import ImagesSource
 from engine.sources.open import open_source
 from engine.sources.paced import PacedSource
-from engine.video.address import name_from_uri, redact, unique_name
-from engine.video.network import target_from_uri
+from engine.video.network import video_address_from_uri
 from engine.video.options import SourceOptions
+from engine.video.uri import name_from_uri, redact, unique_name
 from tests.media import Recorder, encode_clip, numbered_images
 
 
@@ -74,18 +74,18 @@ def test_a_missing_camera_lists_those_present(tmp_path: Path) -> None:
     (tmp_path / "v4l" / "by-id").mkdir(parents=True)
     (tmp_path / "v4l" / "by-id" / "usb-cam").touch()
     with pytest.raises(SourceError, match=r"no camera .*video0: present are .*usb-cam, .*video3"):
-        camera_target("0", SourceOptions(), tmp_path)
+        camera_address("0", SourceOptions(), tmp_path)
     assert camera_devices(tmp_path) == [str(tmp_path / "v4l/by-id/usb-cam"), str(tmp_path / "video3")]
 
 
 def test_a_file_in_place_of_a_camera_is_refused(tmp_path: Path) -> None:
     (tmp_path / "video0").touch()
     with pytest.raises(SourceError, match="is no camera"):
-        camera_target("0", SourceOptions(), tmp_path)
+        camera_address("0", SourceOptions(), tmp_path)
 
 
 def test_a_camera_is_asked_for_size_rate_and_format() -> None:
-    target = camera_target("/dev/null", SourceOptions(size_wh=(1280, 720), fps=30, pixel_format="mjpeg"), Path("/dev"))
+    target = camera_address("/dev/null", SourceOptions(size_wh=(1280, 720), fps=30, pixel_format="mjpeg"), Path("/dev"))
     assert target.format == "v4l2"
     assert target.ffmpeg["video_size"] == "1280x720"
     assert target.ffmpeg["framerate"] == "30"
@@ -93,7 +93,7 @@ def test_a_camera_is_asked_for_size_rate_and_format() -> None:
 
 
 def test_rtsp_is_opened_over_tcp_with_low_delay_and_limits() -> None:
-    target = target_from_uri("rtsp://host/1", SourceOptions(read_timeout_s=3))
+    target = video_address_from_uri("rtsp://host/1", SourceOptions(read_timeout_s=3))
     assert target.live
     assert target.host_port == ("host", 554)
     assert target.ffmpeg["rtsp_transport"] == "tcp"
@@ -104,7 +104,7 @@ def test_rtsp_is_opened_over_tcp_with_low_delay_and_limits() -> None:
 
 
 def test_own_ffmpeg_options_win() -> None:
-    target = target_from_uri("rtsp://host/1", SourceOptions(ffmpeg={"flags": "none"}))
+    target = video_address_from_uri("rtsp://host/1", SourceOptions(ffmpeg={"flags": "none"}))
     assert target.ffmpeg["flags"] == "none"
 
 

@@ -49,8 +49,8 @@ READERS: Mapping[str, str] = MappingProxyType(
         ".onnx": "engine.backends.files.onnx:read_onnx",
         ".xml": "engine.backends.files.openvino_ir:read_ir",
         ".tflite": "engine.backends.files.tflite:read_tflite",
-        ".plan": "engine.backends.files.plan:read_plan",
-        ".engine": "engine.backends.files.plan:read_plan",
+        ".plan": "engine.backends.tensorrt.read_plan:read_plan",
+        ".engine": "engine.backends.tensorrt.read_plan:read_plan",
     }
 )
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.backends.base import TensorSpec
-from engine.backends.files.base import ModelFile
 from engine.errors import ConfigError, ModelError
 
 FORMAT = 1
@@ -122,36 +121,6 @@ def read_plan_file(path: Path) -> PlanFile:
     return PlanFile(path, 4 + length, header, facts)
 
 
-def read_plan(path: Path) -> ModelFile:
-    """Return what a plan file says of itself, with or without a GPU.
-
-    Raises:
-        ModelError: a plan without our header on a machine where TensorRT cannot load it.
-    """
-    found = read_plan_file(path)
-    size = path.stat().st_size
-    if found.facts is not None:
-        facts = found.facts
-        return ModelFile(path, "plan", facts.inputs, facts.outputs, found.metadata, facts.precision, size)
-    from engine.backends.tensorrt.backend import (
-        read_foreign_plan,  # loads TensorRT where there is a GPU, so only if needed
-    )
-
-    inputs, outputs = read_foreign_plan(found)
-    return ModelFile(path, "plan", inputs, outputs, found.metadata, _precision_of(found.metadata), size)
-
-
-def _precision_of(metadata: Mapping[str, Any]) -> str:
-    """Return the precision that Ultralytics notes under `args`, where it does."""
-    arguments = metadata.get("args")
-    if not isinstance(arguments, Mapping):
-        return "unknown"
-    by_bits = {8: "int8", 16: "fp16"}
-    if arguments.get("quantize") in by_bits:
-        return by_bits[arguments["quantize"]]
-    return "int8" if arguments.get("int8") else "fp16" if arguments.get("half") else "unknown"
-
-
 def write_plan_file(path: Path, plan: bytes, facts: PlanFacts, metadata: Mapping[str, Any]) -> None:
     """Write a plan with its header; the file appears whole or not at all, and what killed builds left goes.
 
@@ -217,7 +186,7 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
-def distrust_reason(path: Path) -> str | None:
+def why_not_trusted(path: Path) -> str | None:
     """Return why a plan's place is not to be trusted, or None. A plan is code: who can write it runs code here."""
     for place in (path.resolve(), path.resolve().parent):
         status = place.stat()

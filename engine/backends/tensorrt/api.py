@@ -121,7 +121,7 @@ def _package_version(name: str) -> str | None:
         return None
 
 
-def library_obstacle(probe: CudaProbe, library: Library) -> str | None:
+def why_not_library(probe: CudaProbe, library: Library) -> str | None:
     """Return why `library` cannot run a plan on the GPUs of `probe`, with the remedy, or None. It is not imported."""
     if probe.reason is not None:
         return probe.reason
@@ -140,7 +140,7 @@ def library_obstacle(probe: CudaProbe, library: Library) -> str | None:
 
 def library_to_run(probe: CudaProbe) -> Library | None:
     """Return the installed library that runs on the GPUs of `probe`, TensorRT before TensorRT-RTX; None for neither."""
-    return next((name for name in installed_libraries() if library_obstacle(probe, name) is None), None)
+    return next((name for name in installed_libraries() if why_not_library(probe, name) is None), None)
 
 
 def load_tensorrt(library: Library | None = None) -> TensorRt:

@@ -26,15 +26,15 @@ from engine.backends.cuda.letterbox import KERNEL_NAME as LETTERBOX
 from engine.backends.cuda.probe import probe_cuda
 from engine.backends.device import Placement
 from engine.backends.files.base import read_model_file
-from engine.backends.files.plan import PlanFile, distrust_reason
+from engine.backends.files.plan import PlanFile, why_not_trusted
 from engine.backends.slots import Slots
-from engine.backends.tensorrt.api import INSTALL, installed_libraries, library_obstacle, library_to_run, load_tensorrt
-from engine.backends.tensorrt.build_plan import plan_target
+from engine.backends.tensorrt.api import INSTALL, installed_libraries, library_to_run, load_tensorrt, why_not_library
+from engine.backends.tensorrt.build_plan import plan_place
 from engine.backends.tensorrt.find_plan import MissingPlan, find_plan, library_of, plan_to_run
 from engine.backends.tensorrt.images import free_quietly
 from engine.backends.tensorrt.loaded_plan import LoadedPlan, TensorRtPlan
-from engine.backends.tensorrt.network import model_obstacle
-from engine.backends.tensorrt.plan_cache import refusal
+from engine.backends.tensorrt.network import why_not_model
+from engine.backends.tensorrt.plan_cache import why_not_plan
 from engine.backends.tensorrt.results import merged_spec
 from engine.backends.tensorrt.slot import GpuSlot
 from engine.errors import ConfigError, ModelError
@@ -49,7 +49,7 @@ class Parts:
     open_cuda: Callable[[], CudaApi] = open_cuda
     load_plan: Callable[[CudaApi, PlanFile], LoadedPlan] | None = None
     compile_kernels: Callable[[tuple[int, int]], bytes] = compile_kernels
-    obstacle: Callable[[], str | None] = lambda: unusable_reason()
+    obstacle: Callable[[], str | None] = lambda: why_not()
 
 
 class TensorRtBackend:
@@ -85,7 +85,7 @@ class TensorRtBackend:
             return
         self._check_usable()
         file = plan_to_run(self._path, self._options)
-        _warn_of_distrust(file.path)
+        warn_of_distrust(file.path)
         self._cuda = self._parts.open_cuda()
         try:
             with self._cuda.current():
@@ -253,42 +253,20 @@ def load_plan(cuda: CudaApi, file: PlanFile) -> LoadedPlan:
     """
     trt = load_tensorrt(library_of(file))
     if file.facts is not None:
-        reason = refusal(file.facts, plan_target(trt, probe_cuda()))
+        reason = why_not_plan(file.facts, plan_place(trt, probe_cuda()))
         if reason is not None:
             raise ModelError(f'plan {file.path.name} {reason}: rebuild it with "framewire build {file.facts.model}"')
     return TensorRtPlan(trt, file.plan(), file.path)
 
 
-def read_foreign_plan(file: PlanFile) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs of a plan without our header, which only TensorRT can tell.
-
-    Raises:
-        ModelError: TensorRT cannot load it here, with the reason.
-    """
-    reason = unusable_reason(file.path)
-    if reason is not None:
-        raise ModelError(
-            f"{file.path}: what the plan takes can only be read by loading it, and that cannot be here: {reason}"
-        )
-    _warn_of_distrust(file.path)
-    cuda = open_cuda()
-    try:
-        with cuda.current():
-            plan = load_plan(cuda, file)
-            specs = plan.inputs, plan.outputs
-            plan.close()
-    finally:
-        cuda.close()
-    return specs
-
-
-def _warn_of_distrust(path: Path) -> None:
-    warning = distrust_reason(path)
+def warn_of_distrust(path: Path) -> None:
+    """Log where other users could have written a plan, which is code."""
+    warning = why_not_trusted(path)
     if warning:
         logger.warning("%s", warning)
 
 
-def unusable_reason(path: Path | None = None) -> str | None:
+def why_not(path: Path | None = None) -> str | None:
     """Return why TensorRT cannot run here, with the remedy, or None where it can. TensorRT is not imported for it.
 
     Args:
@@ -302,12 +280,12 @@ def unusable_reason(path: Path | None = None) -> str | None:
         return f"TensorRT is not installed: {INSTALL}"
     library = library_to_run(probe)
     if library is None:
-        return library_obstacle(probe, installed[0])
+        return why_not_library(probe, installed[0])
     if not available_packages():
         return f"no Python package for CUDA is installed: {CUDA_INSTALL}"
     if path is None or path.suffix.lower() != ".onnx":
         return None
-    return model_obstacle(read_model_file(path), library)
+    return why_not_model(read_model_file(path), library)
 
 
 def _check_image_input(path: Path, first: TensorSpec, image: ImageInput) -> None:

@@ -20,14 +20,14 @@ from engine.backends.files.plan import BatchProfile, PlanFacts, PlanFile, read_p
 from engine.backends.tensorrt.api import (
     Library,
     TensorRt,
-    library_obstacle,
     library_to_run,
     load_tensorrt,
     make_progress_monitor,
     parse_onnx,
     tensor_spec,
+    why_not_library,
 )
-from engine.backends.tensorrt.network import model_obstacle
+from engine.backends.tensorrt.network import why_not_model
 from engine.backends.tensorrt.precision import PRECISIONS, Precision, with_precision
 from engine.errors import ConfigError, ModelError
 
@@ -105,7 +105,7 @@ Prepare = Callable[[], Prepared]
 
 
 @dataclass(frozen=True, slots=True)
-class PlanTarget:
+class PlanPlace:
     """Where a plan runs: the part of its identity that does not come from the model."""
 
     library: Library
@@ -119,11 +119,11 @@ class PlanTarget:
         return self.gpu.compute_capability if self.gpu else (0, 0)
 
 
-def plan_target(trt: TensorRt, probe: CudaProbe) -> PlanTarget:
+def plan_place(trt: TensorRt, probe: CudaProbe) -> PlanPlace:
     """Return the target that this machine is."""
     usable = probe.reason is None and bool(probe.gpus)
     cuda = ".".join(map(str, probe.driver_version)) if usable and probe.driver_version else ""
-    return PlanTarget(trt.library, trt.version, cuda, probe.gpus[0] if usable else None)
+    return PlanPlace(trt.library, trt.version, cuda, probe.gpus[0] if usable else None)
 
 
 def build_plan(
@@ -160,13 +160,13 @@ def build_plan(
     facts = read_model_file(model)
     if facts.format != "onnx":
         raise ModelError(f"{facts.path}: a plan is built from ONNX, this is {facts.format}: export it as ONNX first")
-    obstacle = model_obstacle(facts, trt.library)
+    obstacle = why_not_model(facts, trt.library)
     if obstacle is not None:
         raise ModelError(obstacle)
     prepared = prepare() if prepare else Prepared(with_precision(facts.path, options.precision)[0])
     content = prepared.content
     plan, inputs, outputs = build_serialized(trt, content, facts, options, timing_cache=timing_cache, report=report)
-    target = plan_target(trt, probe)
+    target = plan_place(trt, probe)
     header = PlanFacts(
         library=target.library,
         library_version=target.library_version,
@@ -199,7 +199,7 @@ def library_for_building(library: Library | None, probe: CudaProbe) -> TensorRt:
             raise ConfigError(f"TensorRT builds on the GPU that the plan is for, and there is none: {probe.reason}")
         library = "tensorrt_rtx"  # the one that builds without a GPU
     trt = load_tensorrt(library or library_to_run(probe))
-    obstacle = library_obstacle(probe, trt.library) if probe.reason is None else None
+    obstacle = why_not_library(probe, trt.library) if probe.reason is None else None
     if obstacle is not None:
         raise ConfigError(obstacle)
     return trt
@@ -342,7 +342,7 @@ def model_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def target_facts(target: PlanTarget) -> Mapping[str, Any]:
+def target_facts(target: PlanPlace) -> Mapping[str, Any]:
     """Return what of a target a plan depends on, as plain values for keys and reports."""
     return {
         "library": target.library,

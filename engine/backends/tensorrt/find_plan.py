@@ -17,9 +17,9 @@ from engine.backends.cuda.probe import probe_cuda
 from engine.backends.files.base import read_model_file
 from engine.backends.files.plan import PlanFacts, PlanFile, read_plan_file
 from engine.backends.tensorrt.api import Library, installed_libraries, library_to_run, load_tensorrt
-from engine.backends.tensorrt.build_plan import BuildOptions, model_sha256, plan_target
+from engine.backends.tensorrt.build_plan import BuildOptions, model_sha256, plan_place
 from engine.backends.tensorrt.network import usual_precision
-from engine.backends.tensorrt.plan_cache import PlanCache, cache_for, refusal
+from engine.backends.tensorrt.plan_cache import PlanCache, cache_for, why_not_plan
 from engine.backends.tensorrt.precision import PRECISIONS, Precision
 from engine.errors import ConfigError, ModelError
 
@@ -78,7 +78,7 @@ def find_plan(path: Path, options: BackendOptions) -> PlanFile | MissingPlan:
     origin = _origin(file)
     if file.facts is None or origin is None:
         return file
-    reason = refusal(file.facts, plan_target(load_tensorrt(library_of(file)), probe_cuda()))
+    reason = why_not_plan(file.facts, plan_place(load_tensorrt(library_of(file)), probe_cuda()))
     if reason is None:
         return file
     reason = f"plan {path.name} {reason}"
@@ -112,7 +112,7 @@ def library_of(file: PlanFile) -> Library | None:
 
 def _cached(model: Path, options: BuildOptions, folder: Path | None) -> PlanFile | MissingPlan:
     probe = probe_cuda()
-    target = plan_target(load_tensorrt(library_to_run(probe)), probe)
+    target = plan_place(load_tensorrt(library_to_run(probe)), probe)
     cache = cache_for(model, folder)
     found, reason = cache.find(model, target, options)
     return MissingPlan(model, options, cache.folder, reason) if found is None else found

@@ -13,7 +13,7 @@ COUNTING = frozenset({"NonMaxSuppression", "NonZero"})
 NOT_CONVERTED = QUANTISED_ALREADY | {"If", "Loop", "Scan"}
 
 
-def model_obstacle(model: ModelFile, library: Library) -> str | None:
+def why_not_model(model: ModelFile, library: Library) -> str | None:
     """Return why `library` cannot run a model here, with the remedy, or None as far as can be told.
 
     Args:

@@ -21,13 +21,13 @@ from engine.backends.files.plan import FORMAT, PlanFacts, PlanFile, read_plan_fi
 from engine.backends.tensorrt.api import NAMES, Library
 from engine.backends.tensorrt.build_plan import (
     BuildOptions,
-    PlanTarget,
+    PlanPlace,
     Prepare,
     Report,
     build_plan,
     library_for_building,
     model_sha256,
-    plan_target,
+    plan_place,
     target_facts,
 )
 from engine.errors import ConfigError, ModelError
@@ -40,13 +40,13 @@ RECIPE = 2
 REMEDY = "name a folder that you may write: --cache-dir of framewire build, detector.cache_dir of a run"
 
 
-def plan_key(model_digest: str, target: PlanTarget, options: BuildOptions) -> str:
+def plan_key(model_digest: str, target: PlanPlace, options: BuildOptions) -> str:
     """Return the key of a plan: equal only where the plan would be the same."""
     parts = {"format": FORMAT, "recipe": RECIPE, "model": model_digest, **target_facts(target), **asdict(options)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
-def refusal(facts: PlanFacts, target: PlanTarget) -> str | None:
+def why_not_plan(facts: PlanFacts, target: PlanPlace) -> str | None:
     """Return why a plan cannot run on a target, in words for the user, or None where it can."""
     built = f"{NAMES.get(facts.library, facts.library)} {facts.library_version}"
     here = f"{NAMES[target.library]} {target.library_version}"
@@ -94,7 +94,7 @@ class PlanCache:
         """Return where the plan with this key lies."""
         return self.folder / f"{model.stem}-{options.precision}-{key}.plan"
 
-    def find(self, model: Path, target: PlanTarget, options: BuildOptions) -> tuple[PlanFile | None, str]:
+    def find(self, model: Path, target: PlanPlace, options: BuildOptions) -> tuple[PlanFile | None, str]:
         """Return the cached plan of a model, and in words why there is none or why it was taken."""
         key = plan_key(model_sha256(model), target, options)
         path = self.path(model, options, key)
@@ -117,12 +117,12 @@ class PlanCache:
         folders = [self.folder] if self.beside is None else [self.folder, self.beside]
         return [path for folder in folders for path in sorted(folder.glob(pattern))]
 
-    def _why_not(self, path: Path, target: PlanTarget) -> str | None:
+    def _why_not(self, path: Path, target: PlanPlace) -> str | None:
         try:
             facts = read_plan_file(path).facts
         except (ModelError, OSError):
             return None
-        reason = refusal(facts, target) if facts else None
+        reason = why_not_plan(facts, target) if facts else None
         return f"{path.name} {reason}" if reason else None
 
     def get_or_build(
@@ -151,7 +151,7 @@ class PlanCache:
         """
         probe = probe_cuda()
         trt = library_for_building(library, probe)
-        target = plan_target(trt, probe)
+        target = plan_place(trt, probe)
         with self._locked():
             found, reason = self.find(model, target, options)
             if found is not None:

@@ -17,10 +17,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from engine.process import die_with
-from engine.sinks.camera_video.segments import SegmentError, SegmentWriter, Shelf
-from engine.sources.live.reader_process import knock, target_from_request
+from engine.sinks.camera_video.segments import SegmentError, SegmentFolder, SegmentWriter
+from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.backoff import Backoff
-from engine.video.decode import Target, open_container, packets_in_time
+from engine.video.decode import open_container, packets_in_time
 from engine.video.explain import explain, video_errors
 from engine.video.options import SourceOptions
 
@@ -34,14 +34,16 @@ def main() -> None:
     die_with(lifeline_fd)
     with Connection(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         request = json.loads(connection.recv_bytes())
-        target = target_from_request(request["target"])
-        Recorder(target, Shelf(**request["shelf"]), SourceOptions(**request["options"]), connection).run()
+        target = video_address_from_request(request["target"])
+        Recorder(target, SegmentFolder(**request["shelf"]), SourceOptions(**request["options"]), connection).run()
 
 
 class Recorder:
     """Connects, copies, and connects again, telling the engine of it."""
 
-    def __init__(self, target: Target, shelf: Shelf, options: SourceOptions, connection: Connection) -> None:
+    def __init__(
+        self, target: VideoAddress, shelf: SegmentFolder, options: SourceOptions, connection: Connection
+    ) -> None:
         self._target = target
         self._connection = connection
         self._writer = SegmentWriter(shelf)

@@ -19,11 +19,11 @@ from engine.data import Packet, SourceStatus
 from engine.process import Child
 from engine.protocols import SinkBase
 from engine.sinks.camera_video.record_process import DISK_WAIT_S
-from engine.sinks.camera_video.segments import Shelf
-from engine.video.address import redact
-from engine.video.decode import Target
-from engine.video.network import record_target
+from engine.sinks.camera_video.segments import SegmentFolder
+from engine.video.address import VideoAddress
+from engine.video.network import record_address
 from engine.video.options import SourceOptions
+from engine.video.uri import redact
 
 logger = logging.getLogger(__name__)
 GRACE_S = 0.3
@@ -36,8 +36,8 @@ _COUNTERS = ("segments", "packets", "bytes", "deleted", "reconnects", "write_err
 class RecordPlan:
     """What is recorded, and where to."""
 
-    target: Target
-    shelf: Shelf
+    target: VideoAddress
+    shelf: SegmentFolder
     options: SourceOptions
 
     @property
@@ -56,7 +56,7 @@ def record_plan(uri: str, source_id: str, folder: str | Path, options: SourceOpt
         source_id: the camera; names the folder.
         folder: of all recordings.
         options: how to connect.
-        shelf: `container`, `segment_s`, `max_bytes`, `keep_s` of `Shelf`.
+        shelf: `container`, `segment_s`, `max_bytes`, `keep_s` of `SegmentFolder`.
 
     Raises:
         ConfigError: the address is none of a network stream.
@@ -64,7 +64,7 @@ def record_plan(uri: str, source_id: str, folder: str | Path, options: SourceOpt
     """
     name = quote(source_id, safe="")
     name = f"%2E{name[1:]}" if name.startswith(".") else name
-    return RecordPlan(record_target(uri, options), Shelf(str(Path(folder).resolve() / name), **shelf), options)
+    return RecordPlan(record_address(uri, options), SegmentFolder(str(Path(folder).resolve() / name), **shelf), options)
 
 
 class Recordings(SinkBase):

@@ -45,7 +45,7 @@ class SegmentError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class SegmentFolder:
     """Where the files of one recording stand, and how much of them is kept.
 
     Attributes:
@@ -139,7 +139,7 @@ class SegmentWriter:
         deleted: files taken away to keep the limits.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: SegmentFolder) -> None:
         self._shelf = shelf
         self._output: Any = None
         self._timeline = Timeline(1)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.video.arrivals import Stamp
+from engine.video.frames import MissingFrames
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +21,11 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class ArrivedFrame:
     """A frame."""
 
     image: NDArray[np.uint8]
     stamp: Stamp
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Frames that came and cannot be delivered."""
-
-    count: int
-    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +36,10 @@ class Finished:
     is_end: bool = False
 
 
-Event = Opened | Arrived | Lost | Finished
+Event = Opened | ArrivedFrame | MissingFrames | Finished
 
 
-class Reader(Protocol):
+class FrameReader(Protocol):
     """Reads one address, connection after connection. All but `wake` are called on the iterating thread."""
 
     def open(self) -> None:

@@ -11,16 +11,16 @@ and `{"finished": reason, "is_end": bool}` at the end of each connection.
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
 from engine.process import die_with
 from engine.sources.live.ring import Meta, Ring
-from engine.video.decode import Missed, Picture, Target
+from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.explain import explain, video_errors
 from engine.video.fallback import OpenVideo, open_video
+from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.to_bgr import BgrConverter
 
 FRAME, STOP, TAKEN = b"frame", b"stop", b"taken"
@@ -43,7 +43,7 @@ def main() -> None:
 
 def serve(request: dict[str, Any], connection: Connection, ring: Ring) -> None:
     """Run one connection to its end, and say how it ended."""
-    target = target_from_request(request)
+    target = video_address_from_request(request)
     try:
         finished = _stream(target, connection, ring)
     except video_errors() as error:
@@ -55,19 +55,7 @@ def serve(request: dict[str, Any], connection: Connection, ring: Ring) -> None:
     connection.send_bytes(json.dumps(finished).encode())
 
 
-def target_from_request(request: dict[str, Any]) -> Target:
-    """Return the target that was sent as JSON."""
-    knock = request["host_port"]
-    return Target(**{**request, "host_port": tuple(knock) if knock else None, "decoders": tuple(request["decoders"])})
-
-
-def knock(target: Target) -> None:
-    """Reach the host of a camera, with a limit much shorter than that for opening. Raises OSError."""
-    if target.host_port is not None:
-        socket.create_connection(target.host_port, timeout=target.connect_timeout_s).close()
-
-
-def finish(reader: OpenVideo, target: Target) -> dict[str, Any]:
+def finish(reader: OpenVideo, target: VideoAddress) -> dict[str, Any]:
     """Return why a stream ended: a video of known duration is complete, a camera that stops has hung up."""
     if reader.failure is not None:
         return {"finished": explain(reader.failure), "is_end": False}
@@ -75,14 +63,14 @@ def finish(reader: OpenVideo, target: Target) -> dict[str, Any]:
     return {"finished": "end of stream" if is_end else "the camera ended the stream", "is_end": is_end}
 
 
-def _stream(target: Target, connection: Connection, ring: Ring) -> dict[str, Any]:
+def _stream(target: VideoAddress, connection: Connection, ring: Ring) -> dict[str, Any]:
     knock(target)
     reader = open_video(target)
     try:
         connection.send_bytes(json.dumps({"opened": reader.facts}).encode())
         convert = BgrConverter()
         for item in reader.pictures():
-            if isinstance(item, Missed):
+            if isinstance(item, MissingFrames):
                 ring.add_lost(item.count, item.cause)
             else:
                 _hand_over(item, convert, connection, ring)
@@ -93,7 +81,7 @@ def _stream(target: Target, connection: Connection, ring: Ring) -> dict[str, Any
         reader.close()
 
 
-def _hand_over(picture: Picture, convert: BgrConverter, connection: Connection, ring: Ring) -> None:
+def _hand_over(picture: DecodedFrame, convert: BgrConverter, connection: Connection, ring: Ring) -> None:
     stamp, packed = picture.stamp, convert.packed(picture.frame)
     plane = packed.planes[0]
     meta = Meta(

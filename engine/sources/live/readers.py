@@ -17,13 +17,14 @@ import numpy as np
 
 from engine.process import Child
 from engine.sources.live.pixels import image_from_frame, upright
-from engine.sources.live.reader_events import Arrived, Event, Finished, Lost, Opened
-from engine.sources.live.reader_process import FRAME, STOP, TAKEN, finish, knock
-from engine.sources.live.ring import Ring, Taken, anonymous_file
+from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, Opened
+from engine.sources.live.reader_process import FRAME, STOP, TAKEN, finish
+from engine.sources.live.ring import Ring, TakenFrame, anonymous_file
+from engine.video.address import VideoAddress, knock
 from engine.video.arrivals import Stamp
-from engine.video.decode import Missed, Target
 from engine.video.explain import explain, video_errors
 from engine.video.fallback import open_video
+from engine.video.frames import MissingFrames
 from engine.video.to_bgr import BgrConverter
 
 GRACE_S = 0.15
@@ -32,7 +33,7 @@ GRACE_S = 0.15
 class ProcessReader:
     """Reads in a child process, which is killed when it does not answer."""
 
-    def __init__(self, target: Target, slots: int) -> None:
+    def __init__(self, target: VideoAddress, slots: int) -> None:
         self._target = target
         self._slots = slots
         self._child: Child | None = None
@@ -145,7 +146,7 @@ class ProcessReader:
         for cause, total in zip(("stale", "corrupt"), self._ring.losses(), strict=True):
             count, self._seen[cause] = total - self._seen[cause], total
             if count:
-                self._events.append(Lost(count, cause))
+                self._events.append(MissingFrames(count, cause))
 
     def _death(self) -> str:
         """Clear up after a process that has died, and return how it did."""
@@ -156,7 +157,7 @@ class ProcessReader:
         return f"the reader process ended with code {code}: see its message above, or try reader=thread"
 
 
-def _arrived(taken: Taken, ring: Ring, *, is_live: bool) -> Arrived:
+def _arrived(taken: TakenFrame, ring: Ring, *, is_live: bool) -> ArrivedFrame:
     """Return the picture as a frame: a view that gives the slot back when it is dropped, or a copy."""
     meta = taken.meta
     shape, strides = (meta.height, meta.width, 3), (meta.stride, 3, 1)
@@ -172,13 +173,13 @@ def _arrived(taken: Taken, ring: Ring, *, is_live: bool) -> Arrived:
         taken.release()
     else:
         weakref.finalize(image, taken.release).atexit = False
-    return Arrived(image, stamp)
+    return ArrivedFrame(image, stamp)
 
 
 class ThreadReader:
     """Reads on the iterating thread: cheap, but a hanging call ends only by its own time limit."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: VideoAddress) -> None:
         self._target = target
         self._items: Iterator[Event] | None = None
         self._is_awake = threading.Event()
@@ -219,10 +220,10 @@ class ThreadReader:
             yield Opened(reader.facts)
             convert = BgrConverter()
             for item in reader.pictures():
-                if isinstance(item, Missed):
-                    yield Lost(item.count, item.cause)
+                if isinstance(item, MissingFrames):
+                    yield item
                     continue
-                yield Arrived(image_from_frame(item.frame, convert), item.stamp)
+                yield ArrivedFrame(image_from_frame(item.frame, convert), item.stamp)
             yield Finished(**_renamed(finish(reader, self._target)))
         finally:
             reader.close()

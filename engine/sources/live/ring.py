@@ -77,7 +77,7 @@ class _Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class TakenFrame:
     """A picture that was taken: its pixels are `memory[offset : offset + height * stride]`."""
 
     memory: mmap.mmap
@@ -161,7 +161,7 @@ class Ring:
         with self._locked() as header:
             return header.latest == 0
 
-    def take(self) -> Taken | None:
+    def take(self) -> TakenFrame | None:
         """Take the latest picture; None if there is none. Release it when nobody uses it any more."""
         with self._locked() as header:
             slot, header.latest = header.latest - 1, 0
@@ -172,7 +172,7 @@ class Ring:
             self.memory[header.base + slot] = _HELD
         offset = _slot_offset(header, slot)
         meta = meta_from_bytes(self.memory[offset : offset + _META.size])
-        return Taken(self.memory, header.base + slot, offset + _META_BYTES, meta)
+        return TakenFrame(self.memory, header.base + slot, offset + _META_BYTES, meta)
 
     def is_scarce(self) -> bool:
         """Return whether so many pictures are in use that the one just taken should be copied and released.

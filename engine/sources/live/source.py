@@ -16,11 +16,14 @@ from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
 from engine.sources.base import SourceBase
-from engine.sources.live.reader_events import Arrived, Event, Finished, Lost, Opened, Reader
-from engine.video.address import is_playlist, redact
+from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, FrameReader, Opened
+from engine.video.address import VideoAddress
 from engine.video.backoff import Backoff
-from engine.video.decode import KEYFRAME_WAIT_S, Target
+from engine.video.decode import KEYFRAME_WAIT_S
+from engine.video.frames import MissingFrames
+from engine.video.network import SEGMENTS_S
 from engine.video.options import SourceOptions
+from engine.video.uri import is_playlist, redact
 
 logger = logging.getLogger(__name__)
 _STOPPED_S = 0.5  # waiting takes no longer than this beyond its limit
@@ -28,7 +31,6 @@ _KILL_AFTER_S = 1.0  # a reader gets this much longer than its own limit
 _STALL_INTERVALS = 4.0
 STABLE_S = 5.0  # a connection that has held for so long is one that works
 WHOLE_S = 2 * KEYFRAME_WAIT_S  # a reader that brings only losses gets this much longer: it may wait for a keyframe
-SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each comes at once, and then nothing until the next one
 KEYFRAMES_S = 20.0  # between two keyframes: cameras that save bandwidth send one in 10 s
 
 
@@ -73,7 +75,7 @@ class Watch:
         self._limit_s = self._options.read_timeout_s
         self._last_ns = self._clock.monotonic_ns()
 
-    def wait(self, reader: Reader) -> Event | None:
+    def wait(self, reader: FrameReader) -> Event | None:
         """Return what happened next, if anything did in time."""
         limit_s, begun_ns = self.timeout_s, self._clock.monotonic_ns()
         event = reader.next(limit_s)
@@ -137,8 +139,8 @@ class LiveSource(SourceBase):
 
     def __init__(
         self,
-        target: Target,
-        make_reader: Callable[[], Reader],
+        target: VideoAddress,
+        make_reader: Callable[[], FrameReader],
         source_id: str,
         options: SourceOptions,
         *,
@@ -147,7 +149,7 @@ class LiveSource(SourceBase):
     ) -> None:
         super().__init__(SourceInfo(source_id, redact(target.url), is_live=target.live), clock)
         self._make_reader = make_reader
-        self._reader: Reader | None = None
+        self._reader: FrameReader | None = None
         self._options = patient(target.url, options)
         self._backoff = Backoff(options, rng or random.Random())
         self._has_been_live = False
@@ -174,7 +176,7 @@ class LiveSource(SourceBase):
         finally:
             reader.close()
 
-    def _connection(self, reader: Reader) -> Generator[Frame, None, Finished]:
+    def _connection(self, reader: FrameReader) -> Generator[Frame, None, Finished]:
         """Open once, yield frames, and return how it ended."""
         watch = Watch(self._options, self._clock)
         is_first = True
@@ -183,7 +185,7 @@ class LiveSource(SourceBase):
             event = watch.wait(reader)
             if isinstance(event, Finished):
                 return event
-            if isinstance(event, Arrived):
+            if isinstance(event, ArrivedFrame):
                 watch.alive(event.stamp.captured_ns)
                 if is_first and self._is_repeated(event.stamp.pts_ns):
                     self._lose(1, "stale")
@@ -196,7 +198,7 @@ class LiveSource(SourceBase):
                 yield self._frame(event.image, event.stamp)
                 watch.resume()
                 continue
-            if isinstance(event, Lost):
+            if isinstance(event, MissingFrames):
                 watch.alive()
                 self._lose(event.count, event.cause)
             elif isinstance(event, Opened):

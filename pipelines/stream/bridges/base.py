@@ -28,7 +28,7 @@ class RejectedError(EngineError):
     """The other side will never take this message; it is counted and left out."""
 
 
-class Target(Protocol):
+class BridgeOutput(Protocol):
     """Where a bridge leads. All calls come from one thread."""
 
     def open(self) -> None:
@@ -73,7 +73,7 @@ class Forwarder:
 
     def __init__(
         self,
-        target: Target,
+        target: BridgeOutput,
         *,
         kept_messages: int = KEPT_MESSAGES,
         kept_frames: int = KEPT_FRAMES,
@@ -140,7 +140,7 @@ class Forwarder:
 
 def run_bridge(
     subscriber: Subscriber,
-    target: Target,
+    target: BridgeOutput,
     *,
     count: int | None = None,
     stopping: Callable[[], bool] = lambda: False,

@@ -41,7 +41,7 @@ def object_rows(message: FrameMessage) -> list[tuple[Any, ...]]:
     ]
 
 
-class NdjsonTarget:
+class NdjsonOutput:
     """One JSON line per message on a binary stream such as `sys.stdout.buffer`."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -65,7 +65,7 @@ class NdjsonTarget:
         """The stream belongs to the caller."""
 
 
-class CsvTarget:
+class CsvOutput:
     """One row per object, `COLUMNS` in the first line; an existing file is replaced."""
 
     def __init__(self, path: str | Path) -> None:
@@ -104,7 +104,7 @@ class CsvTarget:
             self._file = None
 
 
-class ParquetTarget:
+class ParquetOutput:
     """One row per object, in row groups of about 8000; an existing file is replaced. Needs pyarrow.
 
     The file can be read only after `close`, as Parquet has its index at the end.

@@ -26,7 +26,7 @@ DISCOVERY_ROOT = "homeassistant"
 _UNSAFE = {ord(c): "_" for c in "+#/\0"}
 
 
-class MqttTarget:
+class MqttOutput:
     """Publishes to an MQTT broker; events, states and ends until the broker has acknowledged them. Needs paho-mqtt.
 
     Args:
@@ -107,7 +107,7 @@ class MqttTarget:
             self._publish(f"{kind}/{source}", encode(message), qos=qos, retain=isinstance(message, StatusMessage))
 
     def turn(self) -> None:
-        """Exchange what is due with the broker.
+        """DetectorSwap what is due with the broker.
 
         Raises:
             TargetError: the connection is lost.

@@ -12,7 +12,7 @@ TIMEOUT_S = 5.0
 MAX_LENGTH = 10_000
 
 
-class RedisTarget:
+class RedisOutput:
     """Appends messages to Redis streams of bounded length. Needs the package redis.
 
     Args:

@@ -15,7 +15,7 @@ TIMEOUT_S = 5.0
 TRY_AGAIN = frozenset((408, 425, 429))
 
 
-class WebhookTarget:
+class WebhookOutput:
     """Posts messages to a URL.
 
     A status of 2xx is success; 408, 425, 429, 5xx and failed connections are tried again with rising pauses; any

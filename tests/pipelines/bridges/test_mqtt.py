@@ -12,7 +12,7 @@ import pytest
 from engine.errors import ConfigError
 from engine.wire import Message, encode, frame_message
 from pipelines.stream.bridges.base import Forwarder, TargetError
-from pipelines.stream.bridges.mqtt import MqttTarget, discovery
+from pipelines.stream.bridges.mqtt import MqttOutput, discovery
 from tests.pipelines.bridges.peers import mosquitto_command, program, running, wait_for
 from tests.wire.samples import SAMPLES, packet
 
@@ -42,7 +42,7 @@ class Listener:
 
 def test_messages_are_seen_by_other_clients_of_the_broker(tmp_path: Path, free_port: int) -> None:
     with running(mosquitto_command(tmp_path, free_port), free_port):
-        forwarder = Forwarder(MqttTarget("127.0.0.1", free_port, engine_id="engine-1"))
+        forwarder = Forwarder(MqttOutput("127.0.0.1", free_port, engine_id="engine-1"))
         for kind in ("status", "event", "eos", "heartbeat", "stats"):
             forwarder.offer(SAMPLES[kind])
         forwarder.offer(frame_message(packet(3)))
@@ -63,7 +63,7 @@ def test_messages_are_seen_by_other_clients_of_the_broker(tmp_path: Path, free_p
 
 def test_events_survive_a_restart_of_the_broker(tmp_path: Path, free_port: int) -> None:
     command = mosquitto_command(tmp_path, free_port)
-    forwarder = Forwarder(MqttTarget("127.0.0.1", free_port, discovery=False))
+    forwarder = Forwarder(MqttOutput("127.0.0.1", free_port, discovery=False))
     events = [msgspec.structs.replace(SAMPLES["event"], seq=n, event_id=str(n)) for n in range(20)]
     before, after = events[:10], events[10:]
     with running(command, free_port):
@@ -110,18 +110,18 @@ def _is_subscribed(port: int, listener: Listener) -> bool:
 
 def test_a_broker_that_is_away_is_tried_again(free_port: int) -> None:
     with pytest.raises(TargetError, match="cannot be reached"):
-        MqttTarget("127.0.0.1", free_port).open()
+        MqttOutput("127.0.0.1", free_port).open()
 
 
 def test_a_wrong_password_is_an_error_that_says_so(tmp_path: Path, free_port: int) -> None:
     passwords = tmp_path / "passwords"
     subprocess.run([program("mosquitto_passwd", "mosquitto"), "-b", "-c", str(passwords), "ann", "right"], check=True)
     with running(mosquitto_command(tmp_path, free_port, password_file=passwords), free_port):
-        right = MqttTarget("127.0.0.1", free_port, username="ann", password="right")
+        right = MqttOutput("127.0.0.1", free_port, username="ann", password="right")
         right.open()
         right.close()
         with pytest.raises(ConfigError, match=r"refuses: Not authorized.*check user and password"):
-            MqttTarget("127.0.0.1", free_port, username="ann", password="wrong").open()
+            MqttOutput("127.0.0.1", free_port, username="ann", password="wrong").open()
 
 
 def test_discovery_has_the_fields_that_home_assistant_requires() -> None:

@@ -18,9 +18,9 @@ from engine.errors import ConfigError, SinkError
 from engine.sinks.zmq import ZmqPublisher
 from engine.wire import encode, frame_message
 from pipelines.stream.bridges.base import Forwarder, TargetError
-from pipelines.stream.bridges.lines import COLUMNS, CsvTarget, NdjsonTarget, ParquetTarget
-from pipelines.stream.bridges.redis_stream import RedisTarget
-from pipelines.stream.bridges.webhook import WebhookTarget
+from pipelines.stream.bridges.lines import COLUMNS, CsvOutput, NdjsonOutput, ParquetOutput
+from pipelines.stream.bridges.redis_stream import RedisOutput
+from pipelines.stream.bridges.webhook import WebhookOutput
 from pipelines.stream.bridges.websocket import WebSocketBridge
 from tests.pipelines.bridges.peers import program, running, until_listening
 from tests.wire.samples import RUN, SAMPLES, packet
@@ -28,7 +28,7 @@ from tests.wire.samples import RUN, SAMPLES, packet
 
 def test_lines_are_the_bodies_of_the_wire() -> None:
     stream = io.BytesIO()
-    target = NdjsonTarget(stream)
+    target = NdjsonOutput(stream)
     target.open()
     for message in SAMPLES.values():
         target.send(message)
@@ -36,7 +36,7 @@ def test_lines_are_the_bodies_of_the_wire() -> None:
 
 
 def test_a_table_has_a_row_per_object(tmp_path: Path) -> None:
-    target = CsvTarget(tmp_path / "a.csv")
+    target = CsvOutput(tmp_path / "a.csv")
     target.open()
     for seq in range(3):
         target.send(frame_message(packet(seq, seq=seq)))
@@ -46,12 +46,12 @@ def test_a_table_has_a_row_per_object(tmp_path: Path) -> None:
     assert [(row["frame_id"], row["track_id"]) for row in rows] == [("1", "1"), ("2", "1"), ("2", "2")]
     assert tuple(rows[0]) == COLUMNS
     with pytest.raises(SinkError, match="cannot write"):
-        CsvTarget(tmp_path / "missing" / "a.csv").open()
+        CsvOutput(tmp_path / "missing" / "a.csv").open()
 
 
 def test_a_parquet_file_has_a_row_per_object(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pip install pyarrow")
-    target = ParquetTarget(tmp_path / "a.parquet")
+    target = ParquetOutput(tmp_path / "a.parquet")
     target.open()
     for seq in range(200):
         target.send(frame_message(packet(50, seq=seq)))
@@ -91,7 +91,7 @@ def hook() -> Iterator[str]:
 
 
 def test_a_web_hook_gets_each_message_once_it_answers_well(hook: str) -> None:
-    target = WebhookTarget(hook, headers={"Authorization": "Bearer x"})
+    target = WebhookOutput(hook, headers={"Authorization": "Bearer x"})
     Hook.answers[:] = [503, 429]
     for _ in range(2):
         with pytest.raises(TargetError):
@@ -106,7 +106,7 @@ def test_a_web_hook_gets_each_message_once_it_answers_well(hook: str) -> None:
 
 def test_a_web_hook_that_refuses_does_not_hold_up_the_rest(hook: str) -> None:
     Hook.answers[:] = [400]
-    forwarder = Forwarder(WebhookTarget(hook))
+    forwarder = Forwarder(WebhookOutput(hook))
     forwarder.offer(SAMPLES["event"])
     forwarder.offer(SAMPLES["eos"])
     forwarder.pump()
@@ -116,19 +116,19 @@ def test_a_web_hook_that_refuses_does_not_hold_up_the_rest(hook: str) -> None:
 
 def test_a_web_hook_that_is_away_is_tried_again(free_port: int) -> None:
     with pytest.raises(TargetError, match="cannot be reached"):
-        WebhookTarget(f"http://127.0.0.1:{free_port}/").send(SAMPLES["event"])
+        WebhookOutput(f"http://127.0.0.1:{free_port}/").send(SAMPLES["event"])
 
 
 def test_a_web_hook_is_an_http_url() -> None:
     with pytest.raises(ConfigError, match="http or https"):
-        WebhookTarget("file:///etc/passwd")
+        WebhookOutput("file:///etc/passwd")
 
 
 def test_redis_streams_hold_the_messages_and_survive_a_restart(tmp_path: Path, free_port: int) -> None:
     redis = pytest.importorskip("redis", reason="pip install redis")
     server = program("redis-server", "redis-server")
     command = [server, "--port", str(free_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    target = RedisTarget(f"redis://127.0.0.1:{free_port}/0")
+    target = RedisOutput(f"redis://127.0.0.1:{free_port}/0")
     forwarder = Forwarder(target)
     with running(command, free_port):
         for kind in ("frame", "event", "heartbeat"):

@@ -1,0 +1,24 @@
+"""From an address to a live source: which reader it gets, and whether it reconnects."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.sources.live.readers import ProcessReader, ThreadReader
+from engine.sources.live.source import LiveSource
+from engine.video.address import VideoAddress
+from engine.video.options import SourceOptions
+
+
+def live_source(target: VideoAddress, source_id: str, options: SourceOptions) -> LiveSource:
+    """Return a source that reads `target` as the options say, in a process or on the iterating thread."""
+    if not target.live and options.reconnect:
+        options = _without_reconnect(options)
+    if options.reader == "thread":
+        return LiveSource(target, lambda: ThreadReader(target), source_id, options)
+    return LiveSource(target, lambda: ProcessReader(target, options.slots), source_id, options)
+
+
+def _without_reconnect(options: SourceOptions) -> SourceOptions:
+    """Return options for a file on a server: what was read cannot be read again from the same place."""
+    return replace(options, reconnect=False)

@@ -1,0 +1,24 @@
+"""What a decoder hands out: frames with their times, and the gaps between them. Imports no numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine.video.arrivals import Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrame:
+    """A decoded `av.VideoFrame` and its times."""
+
+    frame: Any
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class MissingFrames:
+    """Frames that were not decoded, or only with damage (`corrupt`), or left out to keep up (`stale`)."""
+
+    count: int
+    cause: str
