@@ -71,7 +71,7 @@ def machine() -> Facts:
 def cuda_contract() -> Facts:
     """Run everything that the backend asks of CUDA, kernels and graphs among it, through each package; no TensorRT."""
     sys.path.insert(0, str(CHECKOUT))
-    from tests.backends.cuda_contract import check, open_package
+    from tests.backends.cuda.cuda_contract import check, open_package
 
     image = compile_kernels(probe_cuda().gpus[0].compute_capability)
     names = {"pycuda": "pycuda", "cuda": "cuda-bindings"}

@@ -12,8 +12,8 @@ from engine.backends.cuda.compile import compile_kernels
 from engine.backends.cuda.probe import probe_cuda
 from engine.backends.tensorrt import backend as tensorrt
 from engine.backends.tensorrt.backend import TensorRtBackend
-from tests.backends.cuda_contract import check, open_package
-from tests.backends.test_cuda_api import installed
+from tests.backends.cuda.cuda_contract import check, open_package
+from tests.backends.cuda.test_api import installed
 from tests.contract.test_backend import *  # noqa: F403
 from tests.contract.test_backend import SIDE, Make
 from tests.onnx_models import save_pixel_model

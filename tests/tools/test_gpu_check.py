@@ -34,8 +34,8 @@ from engine.data import Detections
 from engine.detection.detector import ModelDetector
 from engine.detection.load import load_detector
 from engine.testing.cuda import FakeCuda
-from tests.backends.gpu_detector import gpu_detector
-from tests.backends.test_cuda_api import driver  # noqa: F401 a fixture
+from tests.backends.cuda.test_api import driver  # noqa: F401 a fixture
+from tests.backends.tensorrt.gpu_detector import gpu_detector
 from tests.onnx_models import save_constant_model
 
 CHECKOUT = Path(gpu_check.__file__).resolve().parents[1]

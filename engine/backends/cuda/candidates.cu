@@ -2,7 +2,7 @@
 // score is above a threshold, with two rows, the best score and its class, in place of the scores. In no order: the host
 // sorts the few that are kept by their anchor. What does not fit is counted and left out, and the host takes the head.
 //
-// Also compiled for the processor by tests/backends/test_cuda_candidates.py.
+// Also compiled for the processor by tests/backends/cuda/test_candidates.py.
 
 struct Candidates {
     const float *head;              // first image

@@ -2,7 +2,7 @@
 // channel order and layout, normalised. The arithmetic of the scaling is OpenCV's for INTER_LINEAR on uint8 (weights of 11
 // bits, resize.cpp), so that the GPU sees the pixels that the processor would make. Compile without fused multiply-add.
 //
-// Also compiled for the processor, with blockIdx, blockDim and threadIdx as variables, by tests/backends/test_cuda_letterbox.py.
+// Also compiled for the processor, with blockIdx, blockDim and threadIdx as variables, by tests/backends/cuda/test_letterbox.py.
 
 struct Letterbox {
     const unsigned char *source;    // first image, (h, w, 3) BGR, rows without gaps
