@@ -14,7 +14,24 @@ import typer
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError, SourceError
 from pipelines import console
 from pipelines.running.detect_and_publish import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
-from pipelines.verbs import machine, run, score, stream
+from pipelines.verbs.machine.discover import discover
+from pipelines.verbs.machine.doctor import doctor
+from pipelines.verbs.measuring.bench import bench
+from pipelines.verbs.models.build import build
+from pipelines.verbs.models.detect import detect
+from pipelines.verbs.models.inspect import inspect
+from pipelines.verbs.running.check import check
+from pipelines.verbs.running.ctl import ctl
+from pipelines.verbs.running.demo import demo
+from pipelines.verbs.running.run import run
+from pipelines.verbs.scoring.eval import evaluate
+from pipelines.verbs.scoring.track import track
+from pipelines.verbs.stream.bridge import bridge
+from pipelines.verbs.stream.keys import keys
+from pipelines.verbs.stream.proxy import proxy
+from pipelines.verbs.stream.record import record
+from pipelines.verbs.stream.replay import replay
+from pipelines.verbs.stream.subscribe import subscribe
 
 app = typer.Typer(
     name="framewire",
@@ -24,27 +41,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (
-    run.demo,
-    run.run,
-    run.check,
-    run.ctl,
-    run.bench,
-    stream.subscribe,
-    stream.record,
-    stream.replay,
-    stream.bridge,
-    stream.proxy,
-    stream.keys,
-    score.detect,
-    score.track,
-    machine.doctor,
-    machine.discover,
-    machine.inspect,
-    machine.build,
-):
+VERBS = (
+    demo,
+    run,
+    check,
+    ctl,
+    bench,
+    subscribe,
+    record,
+    replay,
+    bridge,
+    proxy,
+    keys,
+    detect,
+    track,
+    doctor,
+    discover,
+    inspect,
+    build,
+)
+for verb in VERBS:
     app.command()(verb)
-app.add_typer(score.evaluate)
+app.add_typer(evaluate)
 
 
 @app.callback()

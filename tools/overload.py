@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.detection.load import load_detector
 from engine.protocols import Detector
-from pipelines.build.pipeline import model_path
+from pipelines.build.detector import model_path
 from tests.fakes import PixelDetector
 from tests.freshness.ages import plain
 from tests.freshness.overload import SLOWER, Overload, overload, seconds_per_inference

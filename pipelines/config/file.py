@@ -19,7 +19,7 @@ from engine.errors import ConfigError
 from engine.video.uri import redact
 from pipelines.config.models import Config
 
-PRESETS = (Path(__file__).parent / "presets", Path(__file__).parents[1] / "configs")
+PRESETS = (Path(__file__).parents[1] / "presets", Path(__file__).parents[2] / "configs")
 LIKENESS = 0.6
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 

@@ -33,7 +33,7 @@ def checkout() -> Path:
     Raises:
         ConfigError: there is none.
     """
-    for root in (Path(__file__).resolve().parents[1], Path.cwd()):
+    for root in (Path(__file__).resolve().parents[2], Path.cwd()):
         if (root / SCRIPT).is_file() and (root / CATALOGUE).is_file():
             return root
     raise ConfigError(

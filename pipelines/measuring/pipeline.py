@@ -21,7 +21,8 @@ from engine.data import SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.errors import ConfigError
 from engine.flow.pipeline import Pipeline
-from pipelines.build.pipeline import build_detector, build_pipeline
+from pipelines.build.detector import build_detector
+from pipelines.build.pipeline import build_pipeline
 from pipelines.config.models import Config
 from pipelines.running.detect_and_publish import innermost, summary
 

@@ -10,7 +10,8 @@ import numpy as np
 from engine.data import Frame
 from engine.detection.detector import ModelDetector
 from engine.errors import ConfigError
-from pipelines.build.pipeline import build_detector, build_sources
+from pipelines.build.detector import build_detector
+from pipelines.build.sources import build_sources
 from pipelines.config.models import Config
 
 STAGES = ("preprocess", "infer", "decode", "nms")

@@ -9,7 +9,7 @@ from engine.backends.select import BACKENDS, why_not
 from engine.detection.classify import inspect_classifier
 from engine.detection.model import inspect_model
 from engine.errors import ModelError
-from pipelines.build.pipeline import NOT_OF_CLASSIFIERS, model_path
+from pipelines.build.detector import NOT_OF_CLASSIFIERS, model_path
 
 
 def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:

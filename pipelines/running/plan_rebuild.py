@@ -21,7 +21,8 @@ from engine.detection.detector import ModelDetector
 from engine.flow.pipeline import Pipeline
 from engine.process import Child
 from engine.protocols import Detector
-from pipelines.build.pipeline import MakeDetector, build_detector, tiled
+from pipelines.build.detector import build_detector, tiled
+from pipelines.build.pipeline import MakeDetector
 from pipelines.config.models import Config
 from pipelines.running.detect_and_publish import innermost
 from pipelines.running.plan_child import request_from_missing

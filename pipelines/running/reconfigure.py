@@ -24,15 +24,9 @@ from engine.flow.pipeline import LAST_FRAMES_S, Pipeline
 from engine.protocols import Detector
 from engine.sinks.camera_video.recordings import Recordings
 from engine.stats import never
-from pipelines.build.pipeline import (
-    MakeDetector,
-    build_detector,
-    build_recordings,
-    build_rules,
-    build_source,
-    named_sources,
-    tiled,
-)
+from pipelines.build.detector import build_detector, tiled
+from pipelines.build.pipeline import MakeDetector
+from pipelines.build.sources import build_recordings, build_rules, build_source, named_sources
 from pipelines.config.file import assign, load_config, validated
 from pipelines.config.models import Config, DetectorConfig
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from engine.data import Tracks
 from engine.flow.pipeline import Pipeline
-from pipelines.build.pipeline import build_detector, build_sources, build_tracker, tiled
+from pipelines.build.detector import build_detector, tiled
+from pipelines.build.sources import build_sources
+from pipelines.build.tracker import build_tracker
 from pipelines.config.models import Config
 from pipelines.scoring.mot import write_mot
 from pipelines.scoring.track import evaluate_mot

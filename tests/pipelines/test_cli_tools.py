@@ -14,7 +14,7 @@ import pytest
 from engine.assets import demo_model
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
-from pipelines.verbs.score import _detector_options
+from pipelines.verbs.scoring.eval import _detector_options
 from tests.onnx_models import save_constant_model
 from tests.pipelines.test_cli import SYNTHETIC, framewire, start, summary_of
 

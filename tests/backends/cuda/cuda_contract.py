@@ -1,4 +1,4 @@
-"""What every `CudaApi` must do. To run it for one package: `python -m tests.backends.cuda.cuda_contract pycuda IMAGE`."""
+"""What every `CudaApi` must do; for one package, run `python -m tests.backends.cuda.cuda_contract pycuda IMAGE`."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ from engine.data import Frame
 from engine.detection.detector import ModelDetector
 from engine.errors import ConfigError
 from engine.protocols import Detector
-from pipelines.build.pipeline import build_detector
+from pipelines.build.detector import build_detector
 from pipelines.config.models import Config, PipelineConfig, SourceConfig, TileConfig
 from pipelines.measuring.stages import benchmark_stages
 from pipelines.scoring.clip import evaluate_clip
-from pipelines.verbs.score import detect
+from pipelines.verbs.models.detect import detect
 from tests.detection.test_classify import colour_model
 from tests.onnx_models import save_constant_model
 

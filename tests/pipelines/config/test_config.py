@@ -11,7 +11,7 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.video.options import SourceOptions
-from pipelines.build.pipeline import NOT_OPTIONS
+from pipelines.build.sources import NOT_OPTIONS
 from pipelines.config.file import load_config, preset_names
 from pipelines.config.models import Config, SourceConfig
 

@@ -15,7 +15,7 @@ def test_the_checkout_of_the_package_is_found() -> None:
 
 
 def test_an_installed_package_says_where_the_faults_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "__file__", str(tmp_path / "site-packages" / "pipelines" / "x.py"))
+    monkeypatch.setattr(faults, "__file__", str(tmp_path / "site-packages" / "pipelines" / "measuring" / "x.py"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="source checkout"):
         faults.play_faults()
@@ -23,6 +23,6 @@ def test_an_installed_package_says_where_the_faults_are(tmp_path: Path, monkeypa
 
 def test_a_checkout_is_also_found_where_one_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     root = faults.checkout()
-    monkeypatch.setattr(faults, "__file__", str(tmp_path / "site-packages" / "pipelines" / "x.py"))
+    monkeypatch.setattr(faults, "__file__", str(tmp_path / "site-packages" / "pipelines" / "measuring" / "x.py"))
     monkeypatch.chdir(root)
     assert faults.checkout() == root

@@ -26,7 +26,8 @@ from engine.detection.detector import ModelDetector
 from engine.detection.model import inspect_model
 from engine.errors import ModelError
 from engine.protocols import Detector
-from pipelines.build.pipeline import build_detector, build_pipeline
+from pipelines.build.detector import build_detector
+from pipelines.build.pipeline import build_pipeline
 from pipelines.config.file import validated
 from pipelines.config.models import Config
 from pipelines.running.detect_and_publish import summary

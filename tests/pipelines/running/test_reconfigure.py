@@ -19,7 +19,8 @@ from engine.data import Frame
 from engine.errors import ConfigError, ModelError
 from engine.flow.pipeline import LAST_FRAMES_S, Pipeline
 from engine.protocols import Detector
-from pipelines.build.pipeline import build_detector, build_pipeline
+from pipelines.build.detector import build_detector
+from pipelines.build.pipeline import build_pipeline
 from pipelines.cli import app
 from pipelines.config.file import load_config, validated
 from pipelines.config.models import Config

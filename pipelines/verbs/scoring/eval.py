@@ -1,8 +1,7 @@
-"""Scoring, and trackers and detectors on their own: `detect`, `track`, `eval detect`, `eval track`."""
+"""`framewire eval`: scores of a detector or a tracker."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -14,65 +13,6 @@ from pipelines.verbs.options import Json, class_of
 evaluate = typer.Typer(
     name="eval", help="Score a detector or a tracker by the metrics of the field.", no_args_is_help=True
 )
-Parameters = Annotated[list[str] | None, typer.Option("--set", help="Parameter of the tracker: lost_s=2")]
-
-
-def detect(
-    images: Annotated[list[str], typer.Argument(help="Images and folders of images")],
-    model: Annotated[str, typer.Option(help="Model file or folder; demo: the embedded one")] = "demo",
-    backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = "auto",
-    save: Annotated[str | None, typer.Option(help="Folder for annotated pictures")] = None,
-    jsonl: Annotated[str | None, typer.Option(help="File for one line of JSON per image; - is stdout")] = None,
-    score: Annotated[float, typer.Option(help="Drop detections below this score")] = 0.25,
-    classes: Annotated[str | None, typer.Option(help="Keep these classes: person,car")] = None,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="Any key of detector: iou_threshold=0.5")] = None,
-    as_json: Json = False,
-) -> None:
-    """Detect on images and print what was found."""
-    from engine.data import SourceInfo
-    from engine.sinks.jsonl import STDOUT
-    from pipelines.build.pipeline import build_detector, tiled
-    from pipelines.config.file import load_config
-    from pipelines.models.detect_images import detect_to_files
-
-    overrides: dict[str, Any] = {
-        "detector.model": model,
-        "detector.backend": backend,
-        "detector.score_threshold": score,
-        "detector.classes": [class_of(name) for name in classes.split(",")] if classes else None,
-    }
-    config = load_config(None, overrides, [f"detector.{text}" for text in setting or []])
-    detector = tiled(config, build_detector(config, [SourceInfo("images", "images", is_live=False)]))
-    with console.progress_bar("images") as progress:
-        lines = jsonl == STDOUT
-        results = detect_to_files(detector, images, save=save, jsonl=None if lines else jsonl, progress=progress)
-        if as_json:
-            console.result_json(list(results))
-            return
-        for result in results:
-            if lines:
-                console.result_json(result)
-                continue
-            found = ", ".join(f"{o['class_name']} {o['score']:.2f}" for o in result["objects"]) or "nothing"
-            console.result(f"{result['image']} {result['width']}x{result['height']}: {found}")
-
-
-def track(
-    mot: Annotated[str, typer.Option(help="Detections in MOTChallenge form")],
-    fps: Annotated[float, typer.Option(help="Frames per second of the video that they come from")],
-    out: Annotated[str, typer.Option(help="MOTChallenge file to write")],
-    tracker: Annotated[str | None, typer.Option(help="Name of the tracker")] = None,
-    detect_every: Annotated[int, typer.Option(min=1, help="Use the detections of each n-th frame only")] = 1,
-    setting: Parameters = None,
-    as_json: Json = False,
-) -> None:
-    """Run a tracker over detections of a file."""
-    from pipelines.build.pipeline import DEFAULT_TRACKER
-    from pipelines.scoring.mot import track_mot
-
-    chosen = tracker or DEFAULT_TRACKER
-    done = track_mot(mot, fps, _tracker(chosen, setting), out, detect_every=detect_every)
-    console.show({"tracker": chosen, **asdict(done)}, as_json=as_json)
 
 
 @evaluate.command(name="track")
@@ -116,7 +56,7 @@ def eval_detect(
     as_json: Json = False,
 ) -> None:
     """Score a detector: COCO mAP50, mAP50-95, AP per class, ms per image."""
-    from pipelines.build.pipeline import model_path
+    from pipelines.build.detector import model_path
     from pipelines.scoring.detect import evaluate_detect
 
     options = _detector_options(setting)
@@ -148,17 +88,3 @@ def _detector_options(settings: list[str] | None) -> dict[str, Any]:
     if rebuild == "background":
         raise ConfigError("--set rebuild=background: scoring waits for its plan: expected foreground or never")
     return options if rebuild is None else options | {"build_plans": rebuild != "never"}
-
-
-def _tracker(name: str, settings: list[str] | None) -> Any:
-    import yaml
-
-    from engine.tracking.registry import tracker_by_name
-
-    parameters = {}
-    for setting in settings or []:
-        key, sign, text = setting.partition("=")
-        if not sign:
-            raise ConfigError(f"--set {setting}: expected PARAMETER=VALUE")
-        parameters[key] = yaml.safe_load(text)
-    return tracker_by_name(name, **parameters)

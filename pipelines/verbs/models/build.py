@@ -1,4 +1,4 @@
-"""The machine and its models: `doctor`, `discover`, `inspect`, `build`."""
+"""`framewire build`: a TensorRT plan from an ONNX file."""
 
 from __future__ import annotations
 
@@ -8,52 +8,6 @@ import typer
 
 from pipelines import console
 from pipelines.verbs.options import Json, ModelSettings, told_of_model
-
-
-def doctor(as_json: Json = False) -> None:
-    """Say what is usable on this machine, and how to get what is missing."""
-    from dataclasses import asdict
-
-    from pipelines.doctor import examine
-
-    findings = examine()
-    if as_json:
-        console.result_json([asdict(finding) for finding in findings])
-        return
-    for finding in findings:
-        console.result(f"{finding.verdict:<8}{finding.part}: {finding.found}")
-        if finding.remedy:
-            console.result(f"{'':<8}  -> {finding.remedy}")
-
-
-def discover(
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for answers")] = 3.0,
-    as_json: Json = False,
-) -> None:
-    """Find ONVIF cameras on the network."""
-    from dataclasses import asdict
-
-    from engine.sources.discover import discover_cameras
-
-    cameras = [asdict(camera) for camera in discover_cameras(timeout)]
-    if as_json:
-        console.result_json(cameras)
-    elif cameras:
-        console.show_rows("Cameras", cameras)
-    else:
-        console.result("no ONVIF camera answered: are they on this network, and is ONVIF switched on in them?")
-
-
-def inspect(
-    model: Annotated[str, typer.Argument(help="Model file or folder; demo: the embedded one")],
-    setting: ModelSettings = None,
-    as_json: Json = False,
-) -> None:
-    """Print what a model file holds: tensors, head, classes, precision."""
-    from pipelines.models.inspect import describe
-
-    facts = describe(model, told_of_model(setting))
-    console.show(facts, as_json=as_json)
 
 
 def build(

@@ -1,0 +1,58 @@
+"""`framewire bench`: the pipeline beside the bare backend, or under faults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines import console
+from pipelines.verbs.options import Json, Settings, named_source
+
+if TYPE_CHECKING:
+    pass
+
+
+def bench(
+    config: Annotated[str | None, typer.Argument(help="YAML file or preset")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="File to run; the demo clip by default")] = None,
+    model: Annotated[str | None, typer.Option(help="Model file or folder")] = None,
+    backend: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often; the median counts, for a machine in use")] = 1,
+    stage: Annotated[list[str] | None, typer.Option(help="Only time preprocess, infer, decode or nms")] = None,
+    faults: Annotated[bool, typer.Option("--faults", help="Play faults of cameras instead (source checkout)")] = False,
+    only: Annotated[str, typer.Option(help="With --faults: those whose name contains this")] = "",
+    setting: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the pipeline beside the bare backend, on the same model in the same run."""
+    if faults:
+        from pipelines.measuring.faults import play_faults
+
+        raise typer.Exit(play_faults(only, as_json=as_json))
+    from engine.assets import demo_clip
+    from pipelines.config.file import load_config
+    from pipelines.measuring.pipeline import benchmark
+    from pipelines.measuring.stages import benchmark_stages
+
+    overrides: dict[str, Any] = {
+        "detector.model": model,
+        "detector.backend": backend,
+        "pipeline.max_frames": max_frames,
+        "publish.address": "tcp://127.0.0.1:*",
+        "sources": [named_source(text) for text in source]
+        if source
+        else None
+        if config
+        else [{"uri": str(demo_clip())}],
+    }
+    loaded = load_config(config, {key: value for key, value in overrides.items() if value is not None}, setting or [])
+    if stage:
+        figures = benchmark_stages(loaded, tuple(stage))
+    else:
+        figures = benchmark(loaded, rounds=rounds, progress=console.say)
+    if as_json:
+        console.result_json(figures)
+        return
+    console.show_figures(figures)

@@ -1,0 +1,1 @@
+"""Verbs that run an engine or change a running one."""

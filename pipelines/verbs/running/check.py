@@ -1,0 +1,28 @@
+"""`framewire check`: validate a configuration without running it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines import console
+from pipelines.verbs.options import Settings
+
+if TYPE_CHECKING:
+    pass
+from pipelines.verbs.running.start import opening_line
+
+
+def check(
+    config: Annotated[str, typer.Argument(help="YAML file or preset")],
+    setting: Settings = None,
+) -> None:
+    """Validate a configuration, its model file and its file sources, without running it."""
+    from pipelines.build.pipeline import build_pipeline
+    from pipelines.config.file import load_config
+
+    loaded = load_config(config, {}, setting or [])
+    pipeline = build_pipeline(loaded)
+    sources = ", ".join(f"{source.info.source_id} ({source.info.uri})" for source in pipeline.sources)
+    console.result(f"{config} is valid: {sources}; {opening_line(loaded.publish.address, pipeline)}")

@@ -1,0 +1,50 @@
+"""`framewire ctl`: change a running engine."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.errors import ConfigError
+from pipelines import console
+from pipelines.verbs.options import client_keys, named_source
+
+if TYPE_CHECKING:
+    pass
+
+
+def ctl(
+    command: Annotated[str, typer.Argument(help="status, add, remove, pause, resume, set or stop")],
+    argument: Annotated[str | None, typer.Argument(help="add: [NAME=]URI; set: KEY; else the NAME")] = None,
+    value: Annotated[str | None, typer.Argument(help="set: the value, as YAML")] = None,
+    address: Annotated[str, typer.Option(help="Control address of the run")] = "tcp://127.0.0.1:5556",
+    server_key: Annotated[str | None, typer.Option(help="File NAME.key of a run that encrypts")] = None,
+    keys: Annotated[str | None, typer.Option(help="File NAME.key_secret of yours, which the run lists")] = None,
+) -> None:
+    """Change a running engine: cameras, thresholds, classes, the model; or ask for its state."""
+    from pipelines.running.control import ask
+
+    request: dict[str, Any] = {"command": command}
+    if command == "add" and argument is not None:
+        request["source"] = named_source(argument)
+    elif command == "set" and argument is not None:
+        request |= {"key": argument, "value": _value_from_yaml(argument, value or "null")}
+    elif argument is not None:
+        request["source_id"] = argument
+    console.result_json(ask(address, request, **client_keys(server_key, keys)))
+
+
+def _value_from_yaml(key: str, text: str) -> Any:
+    """Return a value as it travels in a request. Raises `ConfigError` where it is not YAML, or nothing JSON has."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+        json.dumps(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"set {key}: the value {text} is not YAML ({error}): quote it") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"set {key}: the value {text} cannot be sent ({error}): quote it to send a text") from error
+    return value

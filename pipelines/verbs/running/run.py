@@ -1,0 +1,52 @@
+"""`framewire run`: detect and track on cameras, streams or files, and publish the results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.verbs.options import Json, Settings, class_of, named_source
+
+if TYPE_CHECKING:
+    pass
+from pipelines.verbs.running.start import start_run
+
+
+def run(
+    config: Annotated[str | None, typer.Argument(help="YAML file, or a preset: webcam, rtsp, multi_camera")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="URI, or NAME=URI; repeat for several cameras")] = None,
+    model: Annotated[str | None, typer.Option(help="Model file or folder")] = None,
+    backend: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = None,
+    tracker: Annotated[str | None, typer.Option(help="Name of the tracker, or none")] = None,
+    publish: Annotated[str | None, typer.Option(help="ZeroMQ address to bind, or none")] = None,
+    save: Annotated[str | None, typer.Option(help="Write an annotated video")] = None,
+    jsonl: Annotated[str | None, typer.Option(help="Write the messages, one per line; - is stdout")] = None,
+    show: Annotated[bool | None, typer.Option("--show", help="Show a window")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
+    overflow: Annotated[
+        str | None, typer.Option(help="block or drop_oldest, for the first queue of each source")
+    ] = None,
+    score: Annotated[float | None, typer.Option(help="Drop detections below this score")] = None,
+    classes: Annotated[str | None, typer.Option(help="Keep these classes: person,car")] = None,
+    control: Annotated[str | None, typer.Option(help="Address for framewire ctl: tcp://127.0.0.1:5556")] = None,
+    setting: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Detect and track on cameras, streams or files, and publish the results."""
+    overrides: dict[str, Any] = {
+        "detector.model": model,
+        "detector.backend": backend,
+        "tracker.type": tracker,
+        "publish.address": publish,
+        "output.save": save,
+        "output.jsonl": jsonl,
+        "output.show": show,
+        "pipeline.max_frames": max_frames,
+        "pipeline.overflow": overflow,
+        "control.address": control,
+        "detector.score_threshold": score,
+        "detector.classes": [class_of(name) for name in classes.split(",")] if classes else None,
+        "sources": [named_source(text) for text in source] if source else None,
+    }
+    start_run(config, {key: value for key, value in overrides.items() if value is not None}, setting or [], as_json)

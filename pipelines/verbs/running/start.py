@@ -1,0 +1,99 @@
+"""What `run` and `demo` share: from a configuration to a finished run and its exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from engine.errors import ConfigError
+from pipelines import console
+from pipelines.running.detect_and_publish import Interrupt, innermost, recordings_of, run_to_the_end, summary
+
+if TYPE_CHECKING:
+    from engine.flow.pipeline import Pipeline
+    from pipelines.config.models import Config
+    from pipelines.running.plan_rebuild import PlanRebuild
+
+
+def start_run(config_path: str | None, overrides: dict[str, Any], settings: list[str], as_json: bool) -> NoReturn:
+    """Run a configuration to its end, print the summary, and leave the process with its exit code."""
+    with Interrupt() as interrupt:
+        from engine.sinks.jsonl import STDOUT
+        from pipelines.build.pipeline import build_pipeline
+        from pipelines.config.file import load_config
+        from pipelines.running.plan_rebuild import PlanRebuild
+
+        config = load_config(config_path, overrides, settings)
+        if config.control.watch and not (config_path and Path(config_path).is_file()):
+            raise ConfigError("control.watch: there is no file to watch: give a configuration file, or leave it out")
+        finish: list[Callable[[], None]] = []
+        with closing(PlanRebuild()) as plans:
+            pipeline = build_pipeline(config, on_quit=lambda: finish[0](), make_detector=plans.detector)
+            finish.append(pipeline.finish)
+            console.say(opening_line(config.publish.address, pipeline))
+            origin = config_path, overrides, settings
+            with _changes(pipeline, config, origin, plans, lambda: interrupt.requested) as each_tick:
+                outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
+        error = {"error": str(outcome.error)} if outcome.error else {}
+        facts = summary(pipeline, plans.status() | error)
+        if as_json:
+            console.result_json(facts)
+        else:
+            console.show_summary(facts, aside=config.output.jsonl == STDOUT)
+        if outcome.error is not None:
+            console.fail(str(outcome.error))
+        sys.stderr.flush()
+        if not outcome.clean:
+            os._exit(outcome.exit_code)
+    sys.exit(outcome.exit_code)
+
+
+@contextmanager
+def _changes(
+    pipeline: Pipeline,
+    config: Config,
+    origin: tuple[str | None, dict[str, Any], list[str]],
+    plans: PlanRebuild,
+    is_over: Callable[[], bool],
+) -> Iterator[list[Callable[[], None]]]:
+    """Yield what is to be called during the run, so that it can be changed by socket and by file."""
+    from pipelines.running.control import ControlServer
+    from pipelines.running.reconfigure import ConfigWatch, Reconfigurer
+
+    path, overrides, settings = origin
+    changes = Reconfigurer(pipeline, config, plans.detector, is_over)
+    each_tick: list[Callable[[], None]] = [lambda: plans.poll(pipeline, changes.config)]
+    if config.control.watch and path is not None:
+        each_tick.append(ConfigWatch(path, overrides, settings, changes).poll)
+    if config.control.address == "none":
+        yield each_tick
+        return
+    from engine.transport.keys import load_key_pair, load_public_keys
+
+    control = config.control
+    server = ControlServer(
+        control.address,
+        pipeline,
+        changes,
+        keys=load_key_pair(control.keys) if control.keys else None,
+        allowed_keys=load_public_keys(control.allowed_keys) if control.allowed_keys is not None else None,
+        more_status=lambda: plans.status() | recordings_of(pipeline),
+    )
+    try:
+        yield [*each_tick, server.poll]
+    finally:
+        server.close()
+
+
+def opening_line(address: str, pipeline: Pipeline) -> str:
+    """Return the line that a run starts with: its sources, model, backend and address."""
+    detector = innermost(pipeline.detector)
+    where = f"publishing at {address}" if address != "none" else "not publishing"
+    reason = getattr(detector, "backend_reason", "")
+    cameras = ", ".join(source.info.source_id for source in pipeline.sources)
+    backend = f"{getattr(detector, 'backend', '?')}{f' ({reason})' if reason else ''}"
+    return f"{cameras}: {pipeline.detector.name} on {backend}, {where}"

@@ -1,0 +1,24 @@
+"""`framewire keys`: make CURVE keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines import console
+
+if TYPE_CHECKING:
+    pass
+
+
+def keys(
+    name: Annotated[str, typer.Argument(help="Whose keys: gate, dashboard, ...")],
+    folder: Annotated[str, typer.Option(help="Where to write NAME.key and NAME.key_secret")] = "keys",
+) -> None:
+    """Make a pair of CURVE keys: the secret one stays here (mode 0600), the public one goes to the other side."""
+    from engine.transport.keys import make_keys
+
+    public, secret = make_keys(folder, name)
+    console.result(f"{public}: public, give it to the other side")
+    console.result(f"{secret}: secret, leave it here")

@@ -1,0 +1,44 @@
+"""`framewire proxy`: the streams of many engines at one address."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines import console
+from pipelines.verbs.options import Json
+
+if TYPE_CHECKING:
+    pass
+from pipelines.verbs.stream.options import plain
+
+
+def proxy(
+    engines: Annotated[list[str], typer.Argument(help="Addresses of publishers")],
+    publish: Annotated[str, typer.Option(help="Address to bind for readers")] = "tcp://127.0.0.1:5550",
+    keys: Annotated[str | None, typer.Option(help="File NAME.key_secret of the proxy: encrypt")] = None,
+    allowed_key: Annotated[list[str] | None, typer.Option(help="File NAME.key of a reader that may connect")] = None,
+    engine_key: Annotated[str | None, typer.Option(help="File NAME.key of engines that encrypt")] = None,
+    as_json: Json = False,
+) -> None:
+    """Offer the streams of many engines at one address."""
+    from engine.transport.keys import load_key_pair, load_public_key, load_public_keys
+    from pipelines.running.detect_and_publish import Interrupt
+    from pipelines.stream.proxy import Proxy
+
+    middle = Proxy(
+        engines,
+        publish,
+        keys=load_key_pair(keys) if keys else None,
+        allowed_keys=load_public_keys(allowed_key) if allowed_key else None,
+        engine_key=load_public_key(engine_key) if engine_key else None,
+    )
+    with Interrupt(middle.stop):
+        try:
+            middle.open()
+            console.say(f"proxy at {middle.address} for {', '.join(engines)} (Ctrl-C ends)")
+            done = middle.run()
+        finally:
+            middle.close()
+    console.show({**plain(done), "wanted": sorted(done.wanted)}, as_json=as_json)

@@ -1,0 +1,43 @@
+"""`framewire record`: a stream into a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines import console
+from pipelines.verbs.options import Json, client_keys
+
+if TYPE_CHECKING:
+    pass
+from pipelines.verbs.stream.options import Address, Keys, ServerKey, Topics, plain
+
+
+def record(
+    address: Address,
+    out: Annotated[str, typer.Option(help="File to write; an existing recording is continued")],
+    topic: Topics = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages")] = None,
+    duration: Annotated[float | None, typer.Option(help="Stop after so many seconds")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Stop with an error after so many seconds of silence")] = None,
+    server_key: ServerKey = None,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Record a stream to a file that survives a kill at any byte."""
+    from pipelines.running.detect_and_publish import Interrupt
+    from pipelines.stream.record import record as record_stream
+
+    with Interrupt() as interrupt:
+        done = record_stream(
+            address,
+            out,
+            topics=topic or ["v1/"],
+            count=count,
+            duration_s=duration,
+            timeout_s=timeout,
+            stopping=lambda: interrupt.requested,
+            **client_keys(server_key, keys),
+        )
+    console.show(plain(done), as_json=as_json)
