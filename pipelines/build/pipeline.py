@@ -1,31 +1,18 @@
 """From configuration to objects: the one place where the parts of a run are put together."""
 
 from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-import numpy as np
-from numpy.typing import NDArray
-from engine.backends.files.base import find_model
-from engine.backends.select import select_backend
-from engine.data import Packet, SourceInfo
-from engine.detection.load import class_ids, load_detector
-from engine.errors import ConfigError
-from engine.flow.pipeline import Pipeline
-from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
-from engine.flow.gate import MotionGate, FrameGate
-from engine.sources.images import ImagesSource
-from engine.sources.open import open_source
-from engine.video.options import options_from
-from engine.sinks.camera_video.recordings import Recordings, RecordPlan, record_plan
-from engine.video.uri import name_from_uri, unique_name
+
+from engine.data import SourceInfo
 from engine.flow.options import PipelineOptions
-from engine.tracking.registry import tracker_by_name
-from pipelines.config.models import Config, DetectorConfig, PublishConfig, SourceConfig
+from engine.flow.pipeline import Pipeline
+from engine.protocols import Detector, Source
 from pipelines.build.detector import build_detector, build_second_stage, tiled
 from pipelines.build.sinks import build_sinks
 from pipelines.build.sources import build_rules, build_sources
 from pipelines.build.tracker import build_tracker
+from pipelines.config.models import Config
 
 MakeDetector = Callable[[Config, Sequence[SourceInfo]], Detector]
 

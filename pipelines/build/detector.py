@@ -1,0 +1,107 @@
+"""The detector of a configuration, and its second stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.backends.files.base import find_model
+from engine.backends.select import select_backend
+from engine.data import SourceInfo
+from engine.detection.load import class_ids, load_detector
+from engine.errors import ConfigError
+from engine.protocols import Detector, TrackClassifier
+from pipelines.config.models import Config, DetectorConfig
+
+DEMO = "demo"
+CLASSIC = ("motion", "hog")
+GPU_BATCH = 8
+OF_CLASSIFIERS = ("backend", "names", "size", "color", "mean", "std", "precision", "threads", "cache_dir")
+NOT_OF_CLASSIFIERS = ("head", "letterbox", "tile")
+
+
+def build_detector(config: Config, sources: Sequence[SourceInfo]) -> Detector:
+    """Return the configured detector, its file checked, its model not yet loaded."""
+    options = config.detector
+    if options.task == "classify":
+        return _frame_classifier(options)
+    if options.model in CLASSIC:
+        return _classic(options)
+    performance = options.performance
+    if performance == "auto":
+        performance = "latency" if len(sources) == 1 and sources[0].is_live else "throughput"
+    return load_detector(
+        model_path(options.model),
+        performance=performance,
+        max_batch=_max_batch(options, len(sources)),
+        **options.model_dump(exclude={"model", "task", "performance", "max_batch", "tile", "rebuild"}),
+        build_plans=options.rebuild != "never",
+    )
+
+
+def _max_batch(options: DetectorConfig, source_count: int) -> int:
+    """Return the frames per inference: one of each source, or of each tile; on a CPU larger batches are slower."""
+    limit = options.max_batch
+    if limit is None:
+        backend, _ = select_backend(find_model(model_path(options.model)), options.backend)
+        limit = GPU_BATCH if backend == "tensorrt" else 1
+    return limit if options.tile else min(limit, max(source_count, 1))
+
+
+def _frame_classifier(options: DetectorConfig) -> Detector:
+    from engine.detection.classify import load_classifier
+    from engine.detection.frame_classifier import FrameClassifier
+
+    for key in NOT_OF_CLASSIFIERS:
+        if getattr(options, key) is not None:
+            raise ConfigError(f"detector.{key}: a classifier takes whole frames, cut at the centre: leave it out")
+    classifier = load_classifier(
+        options.model,
+        max_batch=options.max_batch or 1,
+        **options.model_dump(include=set(OF_CLASSIFIERS)),
+    )
+    return FrameClassifier(
+        classifier,
+        Path(options.model).name,
+        score_threshold=options.score_threshold,
+        classes=None if options.classes is None else class_ids(options.classes, classifier.class_names),
+    )
+
+
+def _classic(options: DetectorConfig) -> Detector:
+    from engine.detection.classic import HogPeopleDetector, MotionDetector
+
+    return MotionDetector() if options.model == "motion" else HogPeopleDetector(score_threshold=options.score_threshold)
+
+
+def tiled(config: Config, detector: Detector) -> Detector:
+    """Return the detector, behind tiles where the configuration asks for them."""
+    if config.detector.tile is None:
+        return detector
+    from engine.detection.tiles import TiledDetector
+
+    return TiledDetector(detector, **config.detector.tile.model_dump())
+
+
+def model_path(model: str) -> str | Path:
+    """Return the path of a configured model; `demo` is the embedded one."""
+    from engine.assets import demo_model
+
+    return demo_model() if model == DEMO else model
+
+
+def build_second_stage(config: Config, class_names: Sequence[str]) -> TrackClassifier | None:
+    """Return the configured second stage, its file checked, its model not yet loaded."""
+    options = config.second_stage
+    if options is None:
+        return None
+    from engine.detection.classify import load_classifier
+    from engine.detection.second_stage import SecondStage
+
+    return SecondStage(
+        load_classifier(options.model),
+        class_ids=None if options.classes is None else frozenset(class_ids(options.classes, class_names)),
+        top=options.top,
+        refresh_s=options.refresh_s,
+        margin=options.margin,
+    )

@@ -1,0 +1,59 @@
+"""The outputs of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data import Packet
+from engine.protocols import Sink
+from engine.sinks.camera_video.recordings import Recordings
+from pipelines.build.sources import build_recordings, can_change, named_sources
+from pipelines.config.models import Config, PublishConfig
+
+
+def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] | None) -> list[Sink]:
+    """Return the configured outputs."""
+    sinks: list[Sink] = []
+    plans = build_recordings(config)
+    if plans or can_change(config):
+        sinks.append(Recordings(plans))
+    if config.publish.address != "none":
+        sinks.append(_publisher(config.publish))
+    if config.output.jsonl is not None:
+        from engine.sinks.jsonl import JsonlWriter
+
+        sinks.append(JsonlWriter(config.output.jsonl))
+    if config.output.save is not None:
+        from engine.sinks.video import VideoWriter
+
+        first = named_sources(config)[0][0] if source_count == 1 else None  # keeps the name that was asked for
+        per_source = source_count > 1 or can_change(config)
+        sinks.append(VideoWriter(config.output.save, per_source=per_source, first=first, draw=_overlay()))
+    if config.output.show:
+        from engine.sinks.window import Window
+
+        sinks.append(Window(draw=_overlay(), on_quit=on_quit))
+    return sinks
+
+
+def _publisher(config: PublishConfig) -> Sink:
+    from engine.sinks.pictures import Pictures
+    from engine.sinks.zmq import ZmqPublisher
+    from engine.transport.keys import load_key_pair, load_public_keys
+
+    return ZmqPublisher(
+        config.address,
+        keys=load_key_pair(config.keys) if config.keys else None,
+        allowed_keys=load_public_keys(config.allowed_keys) if config.allowed_keys is not None else None,
+        pictures=Pictures(**config.pictures.model_dump()) if config.pictures is not None else None,
+        **config.model_dump(exclude={"address", "keys", "allowed_keys", "pictures"}),
+    )
+
+
+def _overlay() -> Callable[[Packet], NDArray[np.uint8]]:
+    from engine.imaging.overlay import Overlay
+
+    return Overlay().draw

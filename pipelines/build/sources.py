@@ -1,0 +1,82 @@
+"""Sources of a configuration, their names, gates and recordings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import ConfigError
+from engine.flow.gate import FrameGate, MotionGate
+from engine.protocols import Source
+from engine.sinks.camera_video.recordings import RecordPlan, record_plan
+from engine.sources.open import open_source
+from engine.video.options import options_from
+from engine.video.uri import name_from_uri, unique_name
+from pipelines.config.models import Config, SourceConfig
+
+NOT_OPTIONS = ("uri", "source_id", "regions", "ignore", "motion_gate", "record")
+BYTES_PER_MB = 1_000_000
+S_PER_H = 3600.0
+
+
+def can_change(config: Config) -> bool:
+    """Return whether sources may come and go during the run."""
+    return config.control.address != "none" or config.control.watch
+
+
+def build_sources(config: Config) -> list[Source]:
+    """Return the configured sources, each with a name of its own."""
+    if not config.sources and not can_change(config):
+        raise ConfigError("no source: give --source URI (0, rtsp://…, a file, synthetic://), or sources: in the YAML")
+    return [build_source(source, source_id) for source_id, source in named_sources(config)]
+
+
+def named_sources(config: Config) -> list[tuple[str, SourceConfig]]:
+    """Return the configured sources with their names; unnamed ones are called after their address, uniquely."""
+    taken = [source.source_id for source in config.sources if source.source_id is not None]
+    named = []
+    for source in config.sources:
+        source_id = source.source_id
+        if source_id is None:
+            source_id = unique_name(name_from_uri(source.uri), taken)
+            taken.append(source_id)
+        named.append((source_id, source))
+    return named
+
+
+def build_source(config: SourceConfig, source_id: str) -> Source:
+    """Return one source, not yet opened. Raises `SourceError` where it cannot exist."""
+    return open_source(config.uri, source_id=source_id, **_options(config))
+
+
+def _options(config: SourceConfig) -> dict[str, Any]:
+    return config.model_dump(exclude=set(NOT_OPTIONS))
+
+
+def build_recordings(config: Config) -> dict[str, RecordPlan]:
+    """Return what is to be recorded by the name of its source. Raises `ConfigError` where that cannot be."""
+    plans = {}
+    for source_id, source in named_sources(config):
+        record = source.record
+        if record is not None:
+            plans[source_id] = record_plan(
+                record.uri or source.uri,
+                source_id,
+                record.folder,
+                options_from(_options(source)),
+                container=record.container,
+                segment_s=record.segment_s,
+                max_bytes=None if record.max_mb is None else int(record.max_mb * BYTES_PER_MB),
+                keep_s=None if record.keep_h is None else record.keep_h * S_PER_H,
+            )
+    return plans
+
+
+def build_rules(config: Config) -> dict[str, FrameGate]:
+    """Return the rules of every source by its name."""
+    rules = {}
+    for source_id, source in named_sources(config):
+        gate = source.motion_gate
+        rules[source_id] = FrameGate(
+            source.regions, source.ignore, None if gate is None else MotionGate(**gate.model_dump())
+        )
+    return rules
