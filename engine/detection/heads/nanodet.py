@@ -153,7 +153,7 @@ def _head(layout: Layout, *, from_middle: bool) -> Head:
 NANODET = Family(
     "nanodet", "three strides, each scores (cells, classes) and distances (cells, 32), or (b, anchors, classes + 32)",
     lambda layout: _is_listed(layout) and not _is_plus(layout), _from_middle, _classes,
-    color="bgr", mean=MEAN, std=STD, anchor="stretch", iou_threshold=0.6,
+    color="bgr", mean=MEAN, std=STD, iou_threshold=0.6,
 )  # fmt: skip
 NANODET_PLUS = Family(
     "nanodet_plus", "the same with four strides",
