@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from engine.flow.options import PipelineOptions
     from engine.flow.pipeline import Pipeline
     from engine.imaging.overlay import Overlay
-    from engine.protocols import Detector, DetectorBase, Sink, SinkBase, Source, Tracker
+    from engine.protocols import Analyser, AnalyserBase, Detector, DetectorBase, Sink, SinkBase, Source, Tracker
     from engine.sinks.jsonl import JsonlWriter
     from engine.sinks.video import VideoWriter
     from engine.sinks.window import Window
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from engine.tracking.steady import SteadyTrack
 
 _HOMES = {
+    "Analyser": "engine.protocols",
+    "AnalyserBase": "engine.protocols",
     "ByteTrack": "engine.tracking.bytetrack",
     "Channel": "engine.flow.channel",
     "ConfigError": "engine.errors",
@@ -93,6 +95,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Analyser",
+    "AnalyserBase",
     "ByteTrack",
     "Channel",
     "ConfigError",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 CapturedSource = Literal["arrival", "rtcp", "file"]
 NO_DETECTION = -1
 NO_IDENTITY = -1
+_NO_ANALYSES: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,6 +282,7 @@ class Packet:
         events: what happened to tracks on this frame.
         track_classes: (N, K, 2) float32, what the second stage knows of each track, also where it is predicted: class
             id and probability, best first, NaN where it knows nothing; None without a second stage.
+        analyses: what each analyser found on this frame, by its name; empty without analysers.
     """
 
     frame: Frame
@@ -295,6 +298,11 @@ class Packet:
     is_held: bool = False
     events: tuple[TrackEvent, ...] = ()
     track_classes: NDArray[np.float32] | None = None
+    analyses: Mapping[str, Any] = field(default_factory=lambda: _NO_ANALYSES)
+
+    def with_analysis(self, name: str, found: Any) -> Packet:
+        """Return this packet with what the analyser `name` found on it, beside what is there."""
+        return replace(self, analyses={**self.analyses, name: found})
 
 
 SourceState = Literal["connecting", "live", "stalled", "offline", "ended"]
@@ -329,14 +337,27 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """A change in the state of a source; `ended` comes once, after the last frame of the source."""
+    """A change in the state of a source; `ended` comes once, after the last frame of the source.
+
+    Attributes:
+        info: the source.
+        state: its state from now on.
+        reason: why, for people.
+        stream_epoch: of its next frames.
+        analyses: what each analyser concludes from the change, by its name.
+    """
 
     info: SourceInfo
     state: SourceState
     reason: str = ""
     stream_epoch: int = 0
+    analyses: Mapping[str, Any] = field(default_factory=lambda: _NO_ANALYSES, compare=False)
 
     @property
     def source_id(self) -> str:
         """Name of the source."""
         return self.info.source_id
+
+    def with_analysis(self, name: str, found: Any) -> SourceStatus:
+        """Return this status with what the analyser `name` concludes from it, beside what is there."""
+        return replace(self, analyses={**self.analyses, name: found})

@@ -1,4 +1,4 @@
-"""What the pipeline asks of its parts: sources, detectors, trackers and sinks.
+"""What the pipeline asks of its parts: sources, detectors, trackers, analysers and sinks.
 
 Each protocol has a contract suite under `tests/contract/` that every implementation runs.
 """
@@ -6,7 +6,7 @@ Each protocol has a contract suite under `tests/contract/` that every implementa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +129,37 @@ class TrackClassifier(Protocol):
         """Free the model; harmless when repeated."""
 
 
+AnalyserReset = Literal["stream_restarted", "model_changed"]
+
+
+@runtime_checkable
+class Analyser(Protocol):
+    """Adds facts to the tracked frames of one source or of several: zones, rules, or something of your own.
+
+    All calls come from the tracking thread, which every source shares: `analyse` must be quick and must not wait.
+    """
+
+    @property
+    def name(self) -> str:
+        """Key of its results in `Packet.analyses`."""
+
+    def analyse(self, packets: Sequence[Packet]) -> Sequence[Packet]:
+        """Return the packets of one inference, all of them and in order, with what was found on them.
+
+        Usually `[packet.with_analysis(self.name, found), ...]`. There is one packet for each source that shares this
+        analyser and was part of the inference; a source has several where frames are tracked without detection.
+        """
+
+    def status(self, status: SourceStatus) -> SourceStatus:
+        """Take a change in a source's state and return it, with what follows from it; `ended` comes last."""
+
+    def reset(self, source_id: str, reason: AnalyserReset) -> None:
+        """Forget the objects of a source: its stream was restarted, or its classes are those of another model now."""
+
+    def close(self) -> None:
+        """Free what it holds: the run has ended, or no source uses it any more."""
+
+
 @runtime_checkable
 class Sink(Protocol):
     """An output. All calls come from one thread, between `open` and `close`.
@@ -202,6 +233,26 @@ class _Deferred:
         found = self._detector.detect(self._frames)
         self.stage_ms["infer"] = (SYSTEM_CLOCK.monotonic_ns() - started_ns) / NS_PER_MS
         return found
+
+
+class AnalyserBase:
+    """Defaults for an analyser that only looks at packets: subclass and define `analyse`."""
+
+    name: str = "analyser"
+
+    def analyse(self, packets: Sequence[Packet]) -> Sequence[Packet]:
+        """Return the packets with what was found on them."""
+        raise NotImplementedError
+
+    def status(self, status: SourceStatus) -> SourceStatus:
+        """Return the status as it is."""
+        return status
+
+    def reset(self, source_id: str, reason: AnalyserReset) -> None:
+        """Nothing is remembered."""
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 class SinkBase:

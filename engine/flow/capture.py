@@ -85,6 +85,10 @@ class CaptureStage(Stage[Frame]):
         self._stats.set_state(status.state, status.reason, status.stream_epoch)
         self._tell(status)
 
+    def end(self) -> SourceStatus:
+        """Return the status that follows the last frame."""
+        return SourceStatus(self.source.info, "ended", self.ending, self._stats.reconnects)
+
     def lost(self, count: int, cause: str) -> None:
         """Count frames that arrived and could not be delivered."""
         self._stats.add_captured(count)

@@ -188,12 +188,12 @@ class SubmitStage(Stage[InFlight]):
 
 
 class CollectStage(Stage["InFlight | SourceStatus"]):
-    """Waits for each detection in order of submission and hands on frame by frame."""
+    """Waits for each detection in order of submission and hands on the frames of one inference together."""
 
     def __init__(
         self,
         inbox: Channel[InFlight | SourceStatus],
-        outbox: Channel[Detected | SourceStatus],
+        outbox: Channel[list[Detected] | SourceStatus],
         *,
         slots: Channel[None],
         on_lost: Callable[[Frame, str], None],
@@ -213,17 +213,20 @@ class CollectStage(Stage["InFlight | SourceStatus"]):
         if isinstance(item, SourceStatus):
             self._outbox.put(item)
             return
-        left = list(item.frames)
         try:
-            for detections in self._results(item):
-                frame = left[0]
-                queue_ms = (item.submitted_ns - frame.captured_ns) / NS_PER_MS
-                spent = {} if item.pending is None else item.pending.stage_ms
-                self._outbox.put(Detected(frame, detections, item.run, {"queue": queue_ms, **spent}, item.is_held))
-                del left[0]
-        finally:
-            for frame in left:
+            self._outbox.put(self._detected(item))
+        except BaseException:
+            for frame in item.frames:
                 self._on_lost(frame, "shutdown")
+            raise
+
+    def _detected(self, item: InFlight) -> list[Detected]:
+        results = self._results(item)
+        spent = {} if item.pending is None else item.pending.stage_ms
+        return [
+            Detected(frame, found, item.run, {"queue": _queue_ms(item, frame), **spent}, item.is_held)
+            for frame, found in zip(item.frames, results, strict=True)
+        ]
 
     def _results(self, item: InFlight) -> Sequence[Detections | None]:
         if item.pending is None:
@@ -237,3 +240,8 @@ class CollectStage(Stage["InFlight | SourceStatus"]):
         """Tell the tracking stage that nothing more comes, and the submitting stage that nobody collects."""
         self._slots.close()
         self._outbox.close()
+
+
+def _queue_ms(item: InFlight, frame: Frame) -> float:
+    """Return how long a frame waited from its capture to its submission."""
+    return (item.submitted_ns - frame.captured_ns) / NS_PER_MS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engine.data import Detections, Frame, Run
+from engine.data import Detections, Frame, Packet, Run, SourceStatus
 from engine.protocols import PendingDetections
 
 
@@ -40,3 +40,12 @@ def scene_ns(frame: Frame) -> int:
     A file may be read faster or slower than it was recorded; its motion goes by its own time.
     """
     return frame.pts_ns if frame.captured_source == "file" and frame.pts_ns is not None else frame.captured_ns
+
+
+def frames_of(item: InFlight | list[Detected] | Packet | SourceStatus) -> Sequence[Frame]:
+    """Return the frames of anything that is handed from stage to stage."""
+    if isinstance(item, list):
+        return [detected.frame for detected in item]
+    if isinstance(item, SourceStatus):
+        return ()
+    return item.frames if isinstance(item, InFlight) else (item.frame,)

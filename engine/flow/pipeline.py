@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, Any
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, Packet, Run, SourceStatus
 from engine.errors import ConfigError, EngineError, SinkError, StageError
+from engine.flow.analyse import AnalyseStep
 from engine.flow.batcher import Batcher
 from engine.flow.capture import CaptureStage, Start
 from engine.flow.channel import Channel, ChannelClosedError
 from engine.flow.detect import CollectStage, DetectorSwap, SubmitStage
 from engine.flow.gate import FrameGate
-from engine.flow.items import Detected, InFlight
+from engine.flow.items import Detected, InFlight, frames_of
 from engine.flow.options import FILE_CAPACITY, PipelineOptions, check_names
-from engine.flow.publish import SinkStage, output_stages
+from engine.flow.publish import Outlets, SinkStage, output_stages
 from engine.flow.stage import Stage
 from engine.flow.track import TrackStage
-from engine.protocols import Detector, Sink, Source, TrackClassifier, Tracker
+from engine.protocols import Analyser, Detector, Sink, Source, TrackClassifier, Tracker
 from engine.stats import PipelineStats, never
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
-SINK_CAPACITY = 8
 MAX_DEPTH = 256
 STOP_TIMEOUT_S = 0.9
 LAST_FRAMES_S = 3.0  # that a removed source's last frames take to the end of the pipeline, at most
@@ -48,6 +48,7 @@ class Pipeline:
         options: queueing.
         rules: by source: regions of interest, ignored places, motion gate.
         second_stage: classifies the tracked objects, each once in a while.
+        analysers: by source, in the order in which they run; one object may be in the lists of several sources.
         engine_id: name of this engine on the wire; the host's name by default.
         clock: time, for tests.
     """
@@ -61,6 +62,7 @@ class Pipeline:
         options: PipelineOptions | None = None,
         rules: Mapping[str, FrameGate] | None = None,
         second_stage: TrackClassifier | None = None,
+        analysers: Mapping[str, Sequence[Analyser]] | None = None,
         engine_id: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -71,6 +73,7 @@ class Pipeline:
         self.stats = PipelineStats()
         self._second_stage = second_stage
         self._rules: dict[str, FrameGate] = dict(rules or {})
+        self._analyse = AnalyseStep(analysers or {}, clock)
         self._clock = clock
         second = () if second_stage is None else tuple(second_stage.class_names)
         name = engine_id or socket.gethostname()
@@ -84,13 +87,13 @@ class Pipeline:
         self._wall_s: float | None = None
         self.stopped = False
         self._consumer: Channel[Packet | SourceStatus] | None = None
-        self._lossless = True
-        self._outlets: list[Channel[Packet | SourceStatus]] = []
+        self._outlets = Outlets(self.stats.sink_dropped)
         self._stages: list[Stage[Any]] = []
         self._captures: dict[str, CaptureStage] = {}
         self._submit: SubmitStage | None = None
         self._upstream: list[Channel[Any]] = []
         self._batcher = Batcher(detector.max_batch, self.options.batch_wait_ms / 1e3, on_old=self._on_lost, clock=clock)
+        self._detected: Channel[list[Detected] | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
         self._tracked: Channel[Packet | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
 
     def __enter__(self) -> Self:
@@ -105,7 +108,7 @@ class Pipeline:
         A consumer slower than a live source misses packets (counted in `stats.sink_dropped["consumer"]`); with files
         the pipeline waits for it.
         """
-        self._consumer = self._outlet("consumer")
+        self._consumer = self._outlets.make("consumer")
         self.start()
         for item in self._consumer:
             if isinstance(item, Packet):
@@ -224,6 +227,13 @@ class Pipeline:
         """Replace the rules of all sources, from their next frame on."""
         self._rules.update(rules)
 
+    def set_analysers(self, analysers: Mapping[str, Sequence[Analyser]]) -> None:
+        """Replace the analysers of the given sources, from their next frame on; the others stay.
+
+        An analyser that is in no list any more is closed; one that stays keeps what it knows.
+        """
+        self._analyse.change(analysers)
+
     def exchange_detector(
         self,
         detector: Detector,
@@ -274,18 +284,17 @@ class Pipeline:
 
     def _wire(self) -> None:
         """Make the channels and stages, downstream first in each pair."""
-        detected: Channel[Detected | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
         in_flight: Channel[InFlight | SourceStatus] = Channel(MAX_DEPTH, on_drop=self._on_dropped)
         slots: Channel[None] = Channel(MAX_DEPTH)  # the detector says how many once it is open
         options, lost, clock = self.options, self._on_lost, self._clock
-        collect = CollectStage(in_flight, detected, slots=slots, on_lost=lost)
+        collect = CollectStage(in_flight, self._detected, slots=slots, on_lost=lost)
         self._submit = SubmitStage(
             self.detector,
             self.run_facts,
             self._batcher,
             in_flight,
             slots=slots,
-            ending=self._ending,
+            ending=lambda source_id: self._captures[source_id].end(),
             on_lost=lost,
             wait_for_collector=collect.join,
             ready=self._ready.set,
@@ -295,22 +304,23 @@ class Pipeline:
         )
         track = TrackStage(
             self.tracker,
-            detected,
+            self._detected,
             self._tracked,
             on_lost=lost,
             rules=self._rules,
             second_stage=self._second_stage,
+            analyse=self._analyse,
             clock=clock,
         )
         captures = [self._capture(source) for source in self.sources]
         if not options.keep_running:
             self._batcher.seal()
-        self._upstream += [slots, in_flight, detected, self._tracked]
-        self._stages = [*self._outputs(), track, collect, self._submit, *captures]
-
-    def _ending(self, source_id: str) -> SourceStatus:
-        stage, stats = self._captures[source_id], self.stats.source(source_id)
-        return SourceStatus(stage.source.info, "ended", stage.ending, stats.reconnects)
+        self._upstream += [slots, in_flight, self._detected, self._tracked]
+        consumers = [] if self._consumer is None else [self._consumer]
+        outputs = output_stages(
+            self.run_facts, self._tracked, self.sinks, consumers, self._outlets.make, stats=self.stats, clock=clock
+        )
+        self._stages = [*outputs, track, collect, self._submit, *captures]
 
     def _capture(self, source: Source) -> CaptureStage:
         info, options, stats = source.info, self.options, self.stats.source(source.info.source_id)
@@ -336,50 +346,30 @@ class Pipeline:
         return stage
 
     def _tell(self, status: SourceStatus) -> None:
+        """Pass on a state by way of the tracking thread, where the analysers take note of it."""
         with suppress(ChannelClosedError):
-            self._tracked.put(status)
-
-    def _outputs(self) -> list[Stage[Any]]:
-        consumers = [] if self._consumer is None else [self._consumer]
-        return output_stages(
-            self.run_facts, self._tracked, self.sinks, consumers, self._outlet, stats=self.stats, clock=self._clock
-        )
-
-    def _outlet(self, name: str) -> Channel[Packet | SourceStatus]:
-        outlet: Channel[Packet | SourceStatus] = Channel(SINK_CAPACITY, "block" if self._lossless else "drop_oldest")
-        while name in self.stats.sink_dropped:
-            name += "+"
-        self.stats.sink_dropped[name] = outlet.dropped
-        self._outlets.append(outlet)
-        return outlet
+            self._detected.put(status)
 
     def _wait_no_more(self) -> None:
         """Let outputs miss packets instead of holding up the pipeline: it has a camera, which cannot wait."""
-        self._lossless = False
+        self._outlets.drop_oldest()
         self._batcher.keep_older = self.options.predicts_in_between
-        for outlet in self._outlets:
-            outlet.drop_oldest()
 
     def _on_lost(self, frame: Frame, cause: str) -> None:
         self.stats.source(frame.source_id).add_dropped(cause)
 
-    def _on_dropped(self, item: InFlight | Detected | Packet | SourceStatus, cause: str) -> None:
+    def _on_dropped(self, item: InFlight | list[Detected] | Packet | SourceStatus, cause: str) -> None:
         """Count the frames of anything that was dropped between two stages."""
-        if isinstance(item, SourceStatus):
-            return
-        for frame in item.frames if isinstance(item, InFlight) else (item.frame,):
+        for frame in frames_of(item):
             self._on_lost(frame, cause)
 
     def _on_end(self, stage: Stage[Any], error: BaseException | None) -> None:
         """Note how a stage ended. A source ends alone, an output beside cameras too; other failures stop everything."""
         if error is not None:
-            own_end = isinstance(stage, CaptureStage) and isinstance(error, Exception)
-            if isinstance(stage, SinkStage) and stage.was_opened and not self._lossless:
-                own_end = isinstance(error, SinkError)
             logger.log(logging.ERROR, "%s failed: %s", stage.name, error)
             with self._lock:
                 self._failure = self._failure or (stage.name, error)
-            if not own_end:
+            if not self._ends_alone(stage, error):
                 self._abort()
         with self._lock:
             self._running.discard(stage)
@@ -389,6 +379,11 @@ class Pipeline:
         if self._consumer is not None:
             self._consumer.close()
         self._done.set()
+
+    def _ends_alone(self, stage: Stage[Any], error: BaseException) -> bool:
+        if isinstance(stage, SinkStage):
+            return stage.was_opened and not self._outlets.is_lossless and isinstance(error, SinkError)
+        return isinstance(stage, CaptureStage) and isinstance(error, Exception)
 
     def _abort(self) -> None:
         self.finish()

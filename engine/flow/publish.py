@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -16,6 +17,7 @@ from engine.stats import PipelineStats
 T = TypeVar("T")
 TICK_S = 1.0
 STATUS_CAPACITY = 256
+SINK_CAPACITY = 8
 
 
 class PublishStage(Stage["Packet | SourceStatus"]):
@@ -137,6 +139,34 @@ class SinkStage(Stage["Packet | SourceStatus"]):
             self._sink.close()
         finally:
             self._inbox.abort("failed")
+
+
+class Outlets:
+    """The channels to the outputs. They hold up the pipeline until there is a camera, which cannot wait.
+
+    Args:
+        dropped: takes the counters of losses of each channel, by a name that is unique.
+    """
+
+    def __init__(self, dropped: dict[str, Counter[str]]) -> None:
+        self.is_lossless = True
+        self._dropped = dropped
+        self._channels: list[Channel[Packet | SourceStatus]] = []
+
+    def make(self, name: str) -> Channel[Packet | SourceStatus]:
+        """Return the channel of another output."""
+        channel: Channel[Packet | SourceStatus] = Channel(SINK_CAPACITY, "block" if self.is_lossless else "drop_oldest")
+        while name in self._dropped:
+            name += "+"
+        self._dropped[name] = channel.dropped
+        self._channels.append(channel)
+        return channel
+
+    def drop_oldest(self) -> None:
+        """Let outputs miss packets instead of holding up the pipeline, from now on."""
+        self.is_lossless = False
+        for channel in self._channels:
+            channel.drop_oldest()
 
 
 def output_stages(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from engine.clock import NS_PER_MS, Clock
 from engine.data import NO_IDENTITY, Detections, Frame, Packet, SourceStatus, Tracks
+from engine.flow.analyse import AnalyseStep
 from engine.flow.channel import Channel
 from engine.flow.gate import NO_RULES, FrameGate
 from engine.flow.items import Detected, scene_ns
@@ -16,18 +17,19 @@ from engine.flow.stage import Stage
 from engine.protocols import TrackClassifier, Tracker
 
 
-class TrackStage(Stage["Detected | SourceStatus"]):
-    """Gives every detection an identity: one tracker per source, all on this thread."""
+class TrackStage(Stage["list[Detected] | SourceStatus"]):
+    """Gives every detection an identity: one tracker per source, all on this thread, and then the analysers."""
 
     def __init__(
         self,
         tracker: Tracker,
-        inbox: Channel[Detected | SourceStatus],
+        inbox: Channel[list[Detected] | SourceStatus],
         outbox: Channel[Packet | SourceStatus],
         *,
         on_lost: Callable[[Frame, str], None],
         rules: Mapping[str, FrameGate],
         second_stage: TrackClassifier | None,
+        analyse: AnalyseStep,
         clock: Clock,
     ) -> None:
         super().__init__("track")
@@ -39,6 +41,7 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         self._second_stage = second_stage
         self._classifiers: dict[str, TrackClassifier] = {}
         self._unnamed = NO_IDENTITY
+        self._analyse = analyse
         self._inbox = inbox
         self._outbox = outbox
         self._on_lost = on_lost
@@ -49,21 +52,32 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         if self._second_stage is not None:
             self._second_stage.open()
 
-    def inbox(self) -> Iterable[Detected | SourceStatus]:
-        """Yield detected frames and ends of sources in order."""
+    def inbox(self) -> Iterable[list[Detected] | SourceStatus]:
+        """Yield the frames of each inference, and states of sources, in order."""
         return self._inbox
 
-    def work(self, item: Detected | SourceStatus) -> None:
-        """Update the source's tracker and hand on a packet."""
+    def work(self, item: list[Detected] | SourceStatus) -> None:
+        """Update the trackers and hand on packets; a state passes the analysers."""
         if isinstance(item, SourceStatus):
-            self._end(item.source_id)
-            self._outbox.put(item)
+            if item.state == "ended":
+                self._end(item.source_id)
+            self._outbox.put(self._analyse.status(item))
             return
+        handed_on = 0
         try:
-            self._outbox.put(self._track(item))
+            for packet in self._packets(item):
+                self._outbox.put(packet)
+                handed_on += 1
         except BaseException:
-            self._on_lost(item.frame, "shutdown")
+            for detected in item[handed_on:]:
+                self._on_lost(detected.frame, "shutdown")
             raise
+
+    def _packets(self, items: list[Detected]) -> Iterable[Packet]:
+        """Return the packets of one inference: each as soon as it is tracked where no analyser needs all of them."""
+        if self._analyse.is_idle:
+            return map(self._track, items)
+        return self._analyse([self._track(item) for item in items])
 
     def _end(self, source_id: str) -> None:
         """Forget the tracks of a source that ended; if it comes back its ids go on, as ids are never used again."""
@@ -142,10 +156,11 @@ class TrackStage(Stage["Detected | SourceStatus"]):
         return rows
 
     def close(self) -> None:
-        """Free the second stage, and tell the publishing stage that nothing more comes."""
+        """Free the second stage and the analysers, and tell the publishing stage that nothing more comes."""
         try:
             if self._second_stage is not None:
                 self._second_stage.close()
+            self._analyse.close()
         finally:
             self._outbox.close()
 
