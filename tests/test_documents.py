@@ -1,22 +1,99 @@
-"""README and documents: what they link to is there."""
+"""README and documents: links, paths, commands and names that they mention exist."""
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+import engine
+from pipelines.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
+MADE_BY_MKDOCS = {  # tools/docs_pages.py; `mkdocs build --strict` checks the links to them
+    "docs/reference/configuration.md",
+    "docs/reference/cli.md",
+    "docs/reference/api/index.md",
+    "docs/how-to/examples.md",
+    "docs/contributing.md",
+    "docs/changelog.md",
+}
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+MENTIONED = re.compile(r"`((?:engine|pipelines|tools|tests|examples|configs|docs)/[\w./-]+)`")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def blocks(document: Path, language: str) -> list[str]:
+    """Return the code blocks of a language in a document."""
+    return [code for kind, code in FENCE.findall(document.read_text()) if kind == language]
+
+
+def commands(document: Path) -> Iterator[list[str]]:
+    """Yield the words of every `framewire` command in the shell blocks of a document."""
+    for code in blocks(document, "sh"):
+        for line in re.split(r"\n|&&", code.replace("\\\n", " ")):
+            words = shlex.split(line, comments=True)
+            if words and Path(words[0]).name == "framewire":
+                yield words[1:]
+
+
+def verb_of(words: list[str]) -> tuple[Any, list[str]]:
+    """Return the command that the words name, and the words after it."""
+    command: Any = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+@by_name
 def test_links_lead_somewhere(document: Path) -> None:
     links = [link for link in LINK.findall(document.read_text()) if not link.startswith(("http://", "https://"))]
-    assert [link for link in links if not (document.parent / link).exists()] == []
+    targets = [(document.parent / link).resolve() for link in links]
+    made = [ROOT / page for page in MADE_BY_MKDOCS]
+    assert [str(target) for target in targets if not target.exists() and target not in made] == []
 
 
-def test_links_are_found_at_all() -> None:
-    assert LINK.findall("see [a](docs/a.md#part) and ![b](b.jpg)") == ["docs/a.md", "b.jpg"]
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d.name != "CHANGELOG.md"], ids=lambda path: path.stem)
+def test_paths_in_the_text_exist(document: Path) -> None:
+    paths = [path for path in MENTIONED.findall(document.read_text()) if not path.endswith("/NAME")]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@by_name
+def test_commands_in_the_text_are_understood(document: Path) -> None:
+    for words in commands(document):
+        command, rest = verb_of(words)
+        assert command.params or rest == [], f"framewire {' '.join(words)}: no such verb"
+        known = {name for parameter in command.params for name in parameter.opts}
+        given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        assert given - {"--help"} <= known, f"framewire {' '.join(words)}"
+
+
+@by_name
+def test_names_imported_from_engine_are_public(document: Path) -> None:
+    for code in blocks(document, "python"):
+        if code.startswith("--8<--"):
+            continue
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module == "engine":
+                assert {alias.name for alias in node.names} <= set(engine.__all__)
+
+
+def test_what_documents_mention_is_found_at_all(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("[a](docs/a.md#part) `engine/a.py`\n```sh\n.venv/bin/framewire run --source 0  # see\n```\n")
+    assert LINK.findall(page.read_text()) == ["docs/a.md"]
+    assert MENTIONED.findall(page.read_text()) == ["engine/a.py"]
+    assert list(commands(page)) == [["run", "--source", "0"]]
+    assert verb_of(["eval", "track", "--gt"])[1] == ["--gt"]

@@ -24,14 +24,14 @@ from tests.rtsp_server import missing_server  # noqa: E402
 
 HEAD = """# What faults do to Framewire
 
-Each line is one run of a real engine (`engine.Pipeline`, a detector that takes 2 ms) on two RTSP cameras of
-320x240 at 25 fps, served by GStreamer on loopback; the fault is played to the first one, the *victim*. Made by
-`tools/faults.py --write` on a machine of {cpus} cores, which was not idle ({system}). Figures are
-frames per second / 99th percentile of the age at publishing in ms; *before, during, after* the fault.
+Each line is one run of a real engine (`engine.Pipeline`, a detector that takes 2 ms) on two RTSP cameras of 320x240 at
+25 fps, served by GStreamer on loopback. The fault is played to the first camera, the *victim*. Made by
+`tools/faults.py --write` on a machine with {cpus} cores that was not idle ({system}). Figures are frames per second /
+99th percentile of the age at publishing in ms; *before, during, after* the fault.
 
 - **recovery**: from the end of the fault to the first frame; for half-open TCP the fault has no end on its side.
-- **dropped**: frames of the victim that arrived and were not published, by cause. In every run, for both cameras,
-  captured = published + dropped is checked (*accounted*), and that no stream time came twice or went back within a
+- **dropped**: frames of the victim that arrived but were not published, by cause. In every run, for both cameras, two
+  things are checked: captured = published + dropped (*accounted*), and no stream time came twice or went back within a
   connection (*genuine*: nothing repeated, nothing invented). The engine stopped within 0.9 s after every run.
 
 | fault | victim | healthy camera | states of the victim | recovery | dropped | accounted, genuine |

@@ -1,0 +1,81 @@
+"""The pages of the documentation site that are made from the code: nothing is missing in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic import BaseModel
+
+import engine
+from engine.tracking.registry import TRACKERS, tracker_parameters
+from pipelines.config.models import Config, MotionGateConfig, RecordConfig
+
+pytest.importorskip("mkdocs", reason='mkdocs is not installed: pip install -e ".[docs]"')
+import docs_pages  # type: ignore[import-not-found]
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    made: dict[str, str] = docs_pages.pages()
+    return made
+
+
+def keys(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield name
+        inner = docs_pages.model_in(field.annotation)
+        if inner is not None:
+            yield from keys(inner)
+
+
+def test_configuration_page_has_every_key(pages: dict[str, str]) -> None:
+    text = pages["reference/configuration.md"]
+    assert [key for key in keys(Config) if f"| `{key}` |" not in text] == []
+    assert {"max_hold_s", "segment_s", "images_per_s"} <= set(keys(Config))  # keys of sections that are off by default
+
+
+def test_sections_that_are_off_by_default_have_headings(pages: dict[str, str]) -> None:
+    text = pages["reference/configuration.md"]
+    for heading in (
+        "## `sources[].motion_gate`",
+        "## `sources[].record`",
+        "## `publish.pictures`",
+        "## `second_stage`",
+    ):
+        assert heading in text
+    assert MotionGateConfig.__doc__ in text
+    assert RecordConfig.__doc__ in text
+
+
+def test_bounds_and_defaults_are_shown(pages: dict[str, str]) -> None:
+    text = pages["reference/configuration.md"]
+    assert "| `read_timeout_s` | `float` > 0, ≤ 600 | `5.0` |" in text
+    assert "| `uri` | `str` | required |" in text
+    assert "| `transport` | `tcp \\| udp` | `tcp` |" in text
+
+
+def test_tracker_parameters_are_listed(pages: dict[str, str]) -> None:
+    text = pages["reference/configuration.md"]
+    for name in TRACKERS:
+        assert f"### `{name}`" in text
+        assert [p.name for p in tracker_parameters(name) if f"| `{p.name}` |" not in text] == []
+
+
+def test_api_pages_have_every_public_name(pages: dict[str, str]) -> None:
+    bodies = "".join(text for path, text in pages.items() if path.startswith("reference/api/") and "index" not in path)
+    assert [name for name in engine.__all__ if f".{name}\n" not in bodies] == []
+    assert [name for name in engine.__all__ if f"[`{name}`]" not in pages["reference/api/index.md"]] == []
+
+
+def test_command_page_has_every_verb_and_option(pages: dict[str, str]) -> None:
+    text = pages["reference/cli.md"]
+    for verb in ("run", "demo", "ctl", "bridge", "build", "eval detect", "eval track", "subscribe"):
+        assert f"## `framewire {verb}`" in text
+    assert "| `--max-frames` | Stop" in text
+
+
+def test_examples_page_shows_every_script(pages: dict[str, str]) -> None:
+    text = pages["how-to/examples.md"]
+    assert "## `count_in_zone.py`" in text
+    assert "test_examples" not in text
