@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from engine.backends.cuda.driver import OUT_OF_MEMORY, PinnedArray
+from engine.backends.cuda.driver import OUT_OF_MEMORY, PinnedArray, free_quietly
 from engine.backends.cuda.graph import DriverCalls
 from engine.backends.cuda.probe import Gpu
 from engine.errors import ModelError
 from engine.optional import require
 
+logger = logging.getLogger(__name__)
 HOST_PORTABLE, HOST_MAPPED = 1, 2  # CU_MEMHOSTALLOC_*
 STREAM_NON_BLOCKING = 1
-EVENT_DISABLE_TIMING = 2
+EVENT_BLOCKING_SYNC, EVENT_DISABLE_TIMING = 1, 2  # CU_EVENT_*; without the first a waiting thread spins
 
 
 class CudaBindings:
@@ -89,7 +91,7 @@ class CudaBindings:
 
     def create_event(self) -> int:
         """Return an event."""
-        return int(self._call("cuEventCreate", EVENT_DISABLE_TIMING))
+        return int(self._call("cuEventCreate", EVENT_BLOCKING_SYNC | EVENT_DISABLE_TIMING))
 
     def free_event(self, event: int) -> None:
         """Free an event."""
@@ -154,12 +156,17 @@ class CudaBindings:
         return int(free), int(total)
 
     def close(self) -> None:
-        """Release the primary context."""
-        if self._context is None:
+        """Release the primary context; on a lost GPU, too, every step is tried and none raises."""
+        context, self._context = self._context, None
+        if context is None:
             return
-        with self.current():
-            for module in self._modules:
-                self._call("cuModuleUnload", module)
-        self._modules.clear()
-        self._context = None
-        self._call("cuDevicePrimaryCtxRelease", self._device)
+        modules, self._modules = self._modules, []
+        try:
+            self._call("cuCtxPushCurrent", context)
+        except ModelError as error:
+            logger.debug("closing on a lost GPU: %s", error)
+        else:
+            for module in modules:
+                free_quietly(self._call, "cuModuleUnload", module)
+            free_quietly(self._call, "cuCtxPopCurrent")
+        free_quietly(self._call, "cuDevicePrimaryCtxRelease", self._device)

@@ -1,19 +1,22 @@
-"""The CUDA kernels compiled for the GPU at hand: by NVRTC, which comes as a wheel, else by the toolkit's nvcc."""
+"""Compiling our CUDA kernels for the GPU at hand: with NVRTC, which comes as a wheel, else with the toolkit's nvcc."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from engine.errors import MissingDependencyError, ModelError
 
+logger = logging.getLogger(__name__)
 SOURCES = ("letterbox.cu", "candidates.cu")
 NVRTC_NAMES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2", "libnvrtc.so")
 OPTIONS = ("--fmad=false", "-default-device")
@@ -24,37 +27,76 @@ def kernel_source() -> str:
     return "".join((files("engine.backends.cuda") / name).read_text() for name in SOURCES)
 
 
-def compile_kernels(compute_capability: tuple[int, int]) -> bytes:
-    """Return the kernels as machine code (cubin) for one GPU architecture, by NVRTC, else by nvcc. Needs no GPU.
+def compile_kernels(compute_capability: tuple[int, int], driver_version: tuple[int, int] | None = None) -> bytes:
+    """Return the kernels as machine code (cubin) for one GPU architecture. Needs no GPU.
 
+    Tries every NVRTC on this machine, then nvcc: an older compiler beside the right one does not know a newer GPU.
     Machine code rather than PTX: a compiler newer than the driver makes PTX that the driver refuses.
 
+    Args:
+        compute_capability: of the GPU, for example (8, 7).
+        driver_version: newest CUDA version that the driver supports; compilers of a later major are passed over.
+
     Raises:
-        MissingDependencyError: neither compiler is there.
-        ModelError: the compiler refuses, with its log.
+        MissingDependencyError: no compiler is installed.
+        ModelError: every compiler refuses; the message is that of the last one.
     """
     major, minor = compute_capability
     architecture = f"sm_{major}{minor}"
-    for path in _nvrtc_places():
+    failure: ModelError | None = None
+    for compile_with in _compilers(driver_version):
         try:
-            return _compile_with_nvrtc(ctypes.CDLL(path), architecture)
+            return compile_with(architecture)
         except OSError:
             continue
+        except ModelError as error:
+            logger.info("%s: trying the next compiler", error)
+            failure = error
+    if failure is not None:
+        raise failure
+    raise MissingDependencyError(
+        "no CUDA compiler for our kernels: pip install nvidia-cuda-nvrtc, or install the CUDA toolkit"
+    )
+
+
+Compiler = Callable[[str], bytes]
+
+
+def _compilers(driver_version: tuple[int, int] | None) -> Iterator[Compiler]:
+    """Yield the compilers of this machine: NVIDIA's wheels, those that the loader finds, the toolkit's, then nvcc."""
+    for path in _nvrtc_places():
+        yield partial(_compile_with_library, path, driver_version)
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-    if nvcc is None:
-        raise MissingDependencyError(
-            "no CUDA compiler for our kernels: pip install nvidia-cuda-nvrtc, or install the CUDA toolkit"
-        )
-    return _compile_with_nvcc(nvcc, architecture)
+    if nvcc is not None:
+        yield partial(_compile_with_nvcc, nvcc)
 
 
 def _nvrtc_places() -> Iterator[str]:
-    """Yield where NVRTC may be: where the loader finds it, in NVIDIA's wheels, in the toolkit."""
-    yield from NVRTC_NAMES
+    """Yield where NVRTC may be, the newest wheel first."""
     package = importlib.util.find_spec("nvidia")
     folders = [Path(place) for place in (package.submodule_search_locations or ())] if package else []
-    for folder in (*folders, Path("/usr/local/cuda")):
-        yield from (str(path) for path in sorted(folder.glob("**/libnvrtc.so*"), reverse=True))
+    found = [path for folder in folders for path in folder.glob("**/libnvrtc.so*")]
+    yield from map(str, sorted(found, key=_version_in_name, reverse=True))
+    yield from NVRTC_NAMES
+    yield from map(str, sorted(Path("/usr/local/cuda").glob("**/libnvrtc.so*"), reverse=True))
+
+
+def _version_in_name(path: Path) -> tuple[int, ...]:
+    """Return the version in a library's file name, for example (13,) of `libnvrtc.so.13`."""
+    return tuple(int(part) for part in path.name.partition(".so")[2].split(".") if part.isdigit())
+
+
+def _compile_with_library(path: str, driver_version: tuple[int, int] | None, architecture: str) -> bytes:
+    """Compile with the NVRTC at `path`. Raises OSError where it does not load, ModelError where it cannot be used."""
+    nvrtc = ctypes.CDLL(path)
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(nvrtc, nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    if driver_version is not None and major.value > driver_version[0]:
+        raise ModelError(
+            f"{path} is NVRTC {major.value}.{minor.value}, and this driver runs CUDA {driver_version[0]} code at most: "
+            f"pip install 'nvidia-cuda-nvrtc<{driver_version[0] + 1}', or update the driver"
+        )
+    return _compile_with_nvrtc(nvrtc, architecture)
 
 
 def _compile_with_nvrtc(nvrtc: Any, architecture: str) -> bytes:

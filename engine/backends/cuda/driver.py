@@ -1,15 +1,15 @@
 """What the TensorRT backend asks of CUDA: memory, copies, streams, events, kernels, graphs. One small protocol.
 
-Implementations: pycuda (`cuda_pycuda.py`), cuda-bindings (`cuda_bindings.py`) and, for tests, a fake whose streams run
-late (`cuda_fake.py`). All use the device's primary context, so that other CUDA users in the process share it, and make
-it current only inside `current()`: nothing stays bound to a thread.
+Implementations: pycuda (`pycuda.py`), cuda-bindings (`bindings.py`) and, for tests, a fake whose streams run late
+(`engine/testing/cuda.py`). All use the device's primary context, so that other CUDA users in the process share it, and
+make it current only inside `current()`: nothing stays bound to a thread.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.cuda.probe import Gpu, probe_cuda
-from engine.errors import ConfigError, MissingDependencyError
+from engine.errors import ConfigError, MissingDependencyError, ModelError
 from engine.optional import require
 
 logger = logging.getLogger(__name__)
@@ -117,6 +117,14 @@ class CudaApi(Protocol):
 
     def close(self) -> None:
         """Release the context; harmless when repeated. What was allocated must be free by now."""
+
+
+def free_quietly(free: Callable[..., object], *arguments: Any) -> None:
+    """Free something. On a lost GPU every call fails, and the rest must be freed all the same."""
+    try:
+        free(*arguments)
+    except ModelError as error:
+        logger.debug("not freed: %s", error)
 
 
 IMPLEMENTATIONS = (

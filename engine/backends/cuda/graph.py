@@ -42,6 +42,12 @@ class DriverCalls:
         """Free a graph."""
         self._call("cuGraphExecDestroy", ctypes.c_void_p(graph))
 
+    def current_context(self) -> int:
+        """Return the handle of this thread's current context, 0 where there is none."""
+        context = ctypes.c_void_p()
+        self._call("cuCtxGetCurrent", ctypes.byref(context))
+        return int(context.value or 0)
+
     def pop_context(self) -> None:
         """Take the current context off this thread's stack."""
         self._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))

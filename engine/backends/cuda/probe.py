@@ -7,21 +7,29 @@ is asked before any of it is imported. Nothing here needs a package, allocates G
 from __future__ import annotations
 
 import ctypes
+import grp
+import os
+import stat
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 DRIVER_LIBRARY = "libcuda.so.1"
+DEVICE_NODES = ("nvmap", "nvgpu/*/*", "nvgpu/*", "dri/renderD*")
+"""Device nodes that CUDA opens on a Jetson."""
 
 # Numbers of the CUDA driver API (cuda.h).
 SUCCESS = 0
+NOT_SUPPORTED = 801
 ATTRIBUTE_INTEGRATED = 18
 ATTRIBUTE_MAJOR = 75
 ATTRIBUTE_MINOR = 76
 REMEDY_BY_ERROR = {
     100: "no NVIDIA GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES; in a container, run with --gpus all",
     101: "CUDA_VISIBLE_DEVICES names a GPU that is not there",
-    801: "the operation is not supported by this driver",
+    801: "this driver does not support the operation",
     802: "the system is not ready: start nvidia-fabricmanager and try again",
     803: "the driver's library and its kernel module differ in version: reboot, or mount the host's libcuda only",
     804: "this container's CUDA compatibility library does not run on this GPU: remove cuda-compat from the image",
@@ -97,7 +105,10 @@ def _probe(driver: Any) -> CudaProbe:
     driver.cuDriverGetVersion(ctypes.byref(version))
     driver_version = version.value // 1000, version.value % 1000 // 10
     if code != SUCCESS:
-        return CudaProbe(driver_version=driver_version, reason=f"CUDA cannot start: {describe_error(driver, code)}")
+        reason = f"CUDA cannot start: {describe_error(driver, code)}"
+        if code == NOT_SUPPORTED:
+            reason += why_no_access()
+        return CudaProbe(driver_version=driver_version, reason=reason)
     count = ctypes.c_int()
     code = driver.cuDeviceGetCount(ctypes.byref(count))
     if code != SUCCESS or count.value == 0:
@@ -128,6 +139,49 @@ def _attribute(driver: Any, attribute: int, device: ctypes.c_int) -> int:
     value = ctypes.c_int()
     driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
     return value.value
+
+
+def why_no_access(root: Path = Path("/dev"), groups: Collection[int] | None = None) -> str:
+    """Return which device nodes this user cannot open, and the remedy; empty where that is not the reason.
+
+    On a Jetson with JetPack 6, CUDA needs the group that owns `/dev/dri/renderD*` (`render`) beside `video`; without it
+    `cuInit` returns 801 (dusty-nv/jetson-containers issue 1136).
+
+    Args:
+        root: folder of the device nodes, for tests.
+        groups: of this process; None asks the system.
+    """
+    mine = set(os.getgroups()) | {os.getegid()} if groups is None else set(groups)
+    if os.geteuid() == 0 and groups is None:
+        return ""
+    nodes = sorted(path for pattern in DEVICE_NODES for path in root.glob(pattern))
+    closed = [node for node in nodes if not _may_open(node, mine)]
+    if not closed:
+        return ""
+    owners = sorted({node.stat().st_gid for node in closed})
+    options = " ".join(f"--group-add {gid}" for gid in owners)
+    names = ", ".join(str(node) for node in closed)
+    return (
+        f"; this user is not root and not in the group that owns {names}: in a container, docker run {options}; "
+        f"outside, usermod -aG {','.join(_group_name(gid) for gid in owners)} and log in again"
+    )
+
+
+def _may_open(node: Path, groups: Collection[int]) -> bool:
+    status = node.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o006 == 0o006:
+        return True
+    return (status.st_gid in groups and mode & 0o060 == 0o060) or (
+        status.st_uid == os.geteuid() and mode & 0o600 == 0o600
+    )
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:  # a group of the host, which a container does not know by name
+        return str(gid)
 
 
 def describe_error(driver: Any, code: int) -> str:

@@ -6,6 +6,7 @@ when a thread ends with a context pushed, so a context is pushed for the time of
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from engine.backends.cuda.driver import PinnedArray
+from engine.backends.cuda.driver import PinnedArray, free_quietly
 from engine.backends.cuda.graph import DriverCalls
 from engine.backends.cuda.probe import Gpu
 from engine.errors import ModelError
 from engine.optional import require
 
+logger = logging.getLogger(__name__)
 MISSING_CUDA_HINT = "pip install pycuda, on a machine with the CUDA toolkit"
 STREAM_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
@@ -95,7 +97,8 @@ class PyCuda:
 
     def create_event(self) -> int:
         """Return an event."""
-        event = self._call(self._cuda.Event, self._cuda.event_flags.DISABLE_TIMING)
+        flags = self._cuda.event_flags
+        event = self._call(self._cuda.Event, flags.DISABLE_TIMING | flags.BLOCKING_SYNC)
         return self._keep(id(event), event)
 
     def free_event(self, event: int) -> None:
@@ -161,12 +164,23 @@ class PyCuda:
         return int(free), int(total)
 
     def close(self) -> None:
-        """Release the primary context."""
-        if self._context is None:
+        """Release the primary context; on a lost GPU, too, every step is tried and none raises."""
+        context, self._context = self._context, None
+        if context is None:
             return
-        with self.current():
+        try:
+            self._call(context.push)
+        except ModelError as error:
+            logger.debug("closing on a lost GPU: %s", error)
+        else:
             self._kernels.clear()
             self._objects.clear()
-        self._context.detach()  # pushes the context to release it, and leaves it on the thread's stack
-        self._graphs.pop_context()
-        self._context = None
+            self._cuda.Context.pop()
+        free_quietly(self._detach, context)
+
+    def _detach(self, context: Any) -> None:
+        """Release a context. pycuda pushes it for that, on the thread that made it only, and leaves it on the stack."""
+        before = self._graphs.current_context()
+        self._call(context.detach)
+        if self._graphs.current_context() != before:
+            self._graphs.pop_context()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from engine.backends.base import BackendOptions, ImageInput, TensorSpec, check_f
 from engine.backends.cuda.candidates import KERNEL_NAME as CANDIDATES
 from engine.backends.cuda.compile import compile_kernels
 from engine.backends.cuda.driver import INSTALL as CUDA_INSTALL
-from engine.backends.cuda.driver import CudaApi, PinnedArray, available_packages, open_cuda
+from engine.backends.cuda.driver import CudaApi, PinnedArray, available_packages, free_quietly, open_cuda
 from engine.backends.cuda.letterbox import KERNEL_NAME as LETTERBOX
 from engine.backends.cuda.probe import probe_cuda
 from engine.backends.device import Placement
@@ -31,13 +32,12 @@ from engine.backends.slots import Slots
 from engine.backends.tensorrt.api import INSTALL, installed_libraries, library_to_run, load_tensorrt, why_not_library
 from engine.backends.tensorrt.build_plan import plan_place
 from engine.backends.tensorrt.find_plan import MissingPlan, find_plan, library_of, plan_to_run
-from engine.backends.tensorrt.images import free_quietly
 from engine.backends.tensorrt.loaded_plan import LoadedPlan, TensorRtPlan
 from engine.backends.tensorrt.network import why_not_model
 from engine.backends.tensorrt.plan_cache import why_not_plan
 from engine.backends.tensorrt.results import merged_spec
 from engine.backends.tensorrt.slot import GpuSlot
-from engine.errors import ConfigError, ModelError
+from engine.errors import ConfigError, EngineError, ModelError
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,9 @@ class Parts:
 
     open_cuda: Callable[[], CudaApi] = open_cuda
     load_plan: Callable[[CudaApi, PlanFile], LoadedPlan] | None = None
-    compile_kernels: Callable[[tuple[int, int]], bytes] = compile_kernels
+    compile_kernels: Callable[[tuple[int, int]], bytes] = lambda capability: compile_kernels(
+        capability, probe_cuda().driver_version
+    )
     obstacle: Callable[[], str | None] = lambda: why_not()
 
 
@@ -80,18 +82,34 @@ class TensorRtBackend:
         self.device = ""
 
     def open(self) -> None:
-        """Load the plan, building it first where needed. Raises `ModelError`, `ConfigError`."""
+        """Load the plan, building it first where needed.
+
+        Raises:
+            ModelError: the plan or the GPU cannot be used; also for whatever the libraries below raise.
+            ConfigError, MissingDependencyError: options or packages that cannot work here.
+        """
         if self._slots is not None:
             return
         self._check_usable()
-        file = plan_to_run(self._path, self._options)
+        try:
+            self._open(plan_to_run(self._path, self._options))
+        except EngineError:
+            raise
+        except Exception as error:  # bindings raise RuntimeError, OSError and classes of their own
+            raise ModelError(
+                f"{self._path}: TensorRT does not open here ({type(error).__name__}: {error}): "
+                "see framewire doctor, or choose --backend auto"
+            ) from error
+
+    def _open(self, file: PlanFile) -> None:
         warn_of_distrust(file.path)
         self._cuda = self._parts.open_cuda()
         try:
             with self._cuda.current():
                 self._load(self._cuda, file)
         except BaseException:
-            self.close()
+            with suppress(Exception):  # the first error counts; on a lost GPU every further call fails too
+                self.close()
             raise
 
     def _check_usable(self) -> None:
@@ -204,13 +222,16 @@ class TensorRtBackend:
         pinned, self._pinned = self._pinned, []
         if cuda is None:
             return
-        with cuda.current():
-            for slot in reversed(slots):
-                slot.close()
-            for array in pinned:
-                free_quietly(cuda.free_pinned, array)
-            if plan is not None:
-                plan.close()
+        try:
+            with cuda.current():
+                for slot in reversed(slots):
+                    slot.close()
+                for array in pinned:
+                    free_quietly(cuda.free_pinned, array)
+                if plan is not None:
+                    plan.close()
+        except ModelError as error:  # the GPU is lost: what ended the run is the error to report, not this one
+            logger.debug("closing on a lost GPU: %s", error)
         cuda.close()
 
 

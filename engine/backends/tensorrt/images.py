@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.cuda.driver import CudaApi, PinnedArray
-from engine.errors import ModelError
+from engine.backends.cuda.driver import CudaApi, PinnedArray, free_quietly
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +77,3 @@ class ImageStage:
         """Free the memory, also where the GPU is lost."""
         free_quietly(self._free_gpu)
         free_quietly(self._free_host)
-
-
-def free_quietly(free: Callable[..., None], *arguments: Any) -> None:
-    """Free something; after a lost GPU every call fails, and the rest must be freed all the same."""
-    try:
-        free(*arguments)
-    except ModelError as error:
-        logger.debug("not freed: %s", error)

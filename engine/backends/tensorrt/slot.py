@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from engine.backends.base import ClassScores, ImageInput, TensorSpec
 from engine.backends.cuda import candidates as cuda_candidates
-from engine.backends.cuda.driver import CudaApi
+from engine.backends.cuda.driver import CudaApi, free_quietly
 from engine.backends.cuda.letterbox import BLOCK, WholeFrame, grid, parameters
 from engine.backends.cuda.letterbox import KERNEL_NAME as LETTERBOX
 from engine.backends.device import Placement
-from engine.backends.tensorrt.images import ImageStage, free_quietly
+from engine.backends.tensorrt.images import ImageStage
 from engine.backends.tensorrt.loaded_plan import LoadedPlan
 from engine.backends.tensorrt.results import Results
 from engine.errors import ModelError

@@ -47,6 +47,7 @@ int cuDevicePrimaryCtxRetain(void **context, int) { ++retained; *context = &reta
 int cuDevicePrimaryCtxRelease_v2(int) { return retained-- > 0 ? OK : INVALID_VALUE; }
 int cuCtxPushCurrent_v2(void *context) { if (context != &retained) return NO_CONTEXT; ++depth; return OK; }
 int cuCtxPopCurrent_v2(void **context) { NEEDS_CONTEXT; --depth; if (context) *context = &retained; return OK; }
+int cuCtxGetCurrent(void **context) { *context = depth ? &retained : 0; return OK; }
 int cuCtxGetDevice(int *device) { NEEDS_CONTEXT; *device = 0; return OK; }
 
 int cuMemAlloc_v2(void **address, size_t size) {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.backends.cuda.probe import Gpu, probe_cuda
+from engine.backends.cuda import probe as probe_module
+from engine.backends.cuda.probe import Gpu, probe_cuda, why_no_access
 
 DRIVER = r"""
 #include <string.h>
@@ -86,3 +87,30 @@ def test_a_library_that_is_no_driver_is_a_reason_and_no_error():
 def test_this_machine_answers_without_a_crash():
     probe = probe_cuda()
     assert bool(probe.gpus) == (probe.reason is None)
+
+
+def test_nodes_of_a_group_that_this_user_is_not_in_are_named_with_the_remedy(tmp_path: Path):
+    node = tmp_path / "dri" / "renderD128"
+    node.parent.mkdir()
+    node.touch(mode=0o060)
+    node.chmod(0o060)
+    group = node.stat().st_gid
+    reason = why_no_access(tmp_path, groups=[group + 1])
+    assert str(node) in reason
+    assert f"--group-add {group}" in reason
+    assert why_no_access(tmp_path, groups=[group]) == ""
+
+
+def test_nodes_that_everybody_may_open_are_not_the_reason(tmp_path: Path):
+    node = tmp_path / "nvmap"
+    node.touch()
+    node.chmod(0o666)
+    assert why_no_access(tmp_path, groups=[]) == ""
+
+
+def test_error_801_names_the_groups_where_they_are_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(probe_module, "why_no_access", lambda: "; this user is not in the group")
+    probe = probe_cuda(stand_in(tmp_path, init=801, count=1))
+    assert (probe.reason or "").endswith(
+        "(801): this driver does not support the operation; this user is not in the group"
+    )
