@@ -40,7 +40,8 @@ class FakePlan:
     ) -> None:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.max_batch, self.min_batch = max_batch, min_batch
-        self.open_contexts = 0
+        self.open_contexts = self.warm_calls = 0
+        self.is_capturable = True
         self._cuda = cuda
         self._respond = respond
 
@@ -52,6 +53,10 @@ class FakePlan:
     def largest(self, spec: TensorSpec) -> tuple[int, ...]:
         """Return the shape at the largest batch."""
         return tuple(self.max_batch if size is None else size for size in spec.shape)
+
+    def note_warm(self) -> None:
+        """Count the calls."""
+        self.warm_calls += 1
 
     def close(self) -> None:
         """Check that the contexts went before."""
@@ -92,6 +97,10 @@ class FakeContext:
                 tensor(spec)[...] = answer
 
         self._cuda.enqueue("enqueue", infer, stream)
+
+    def is_capturable(self, stream: int) -> bool:
+        """Return what the plan was told to say."""
+        return self._plan.is_capturable
 
     def close(self) -> None:
         """Count down."""

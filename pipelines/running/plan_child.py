@@ -22,6 +22,7 @@ from engine.backends.tensorrt.plan_cache import PlanCache
 from engine.errors import EngineError
 from engine.process import die_with
 
+OOM_SCORE = 800
 NICENESS = 5
 """What serves meanwhile comes first."""
 
@@ -47,10 +48,17 @@ def main() -> None:
     connection_fd, lifeline_fd = (int(argument) for argument in sys.argv[1:3])
     die_with(lifeline_fd)
     os.nice(NICENESS)
+    _be_first_to_go()
     logging.getLogger().addHandler(logging.NullHandler())  # what matters is told to the engine
     with Connection(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         missing = missing_from_request(connection.recv_bytes().decode())
         tell(connection, **build(missing, connection))
+
+
+def _be_first_to_go() -> None:
+    """Have the kernel end this process before the engine where memory runs out."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 def build(missing: MissingPlan, connection: Connection) -> dict[str, str]:

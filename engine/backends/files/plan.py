@@ -29,9 +29,6 @@ FORMAT = 1
 OUR_KEY = "framewire_plan"
 MAX_HEADER_BYTES = 16 << 20
 ABANDONED_S = 3600.0
-PLAN_MAGIC = {b"vtrt": "tensorrt_rtx", b"ftrt": "tensorrt", b"ptrt": "tensorrt"}
-"""First bytes of a serialized engine: RTX 1.7, TensorRT 10, TensorRT 8. Used for messages only."""
-
 BatchProfile = tuple[int, int, int]
 
 
@@ -54,6 +51,7 @@ class PlanFacts:
         key: of the plan cache.
         plan_sha256: of the plan that follows the header.
         accuracy: what the INT8 gate measured; empty for other precisions.
+        dla_core: deep learning accelerator of a Jetson that it was built for; None for the GPU.
     """
 
     library: str
@@ -70,6 +68,7 @@ class PlanFacts:
     key: str = ""
     plan_sha256: str = ""
     accuracy: Mapping[str, float] = field(default_factory=dict)
+    dla_core: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

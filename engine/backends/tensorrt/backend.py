@@ -37,6 +37,7 @@ from engine.backends.tensorrt.network import why_not_model
 from engine.backends.tensorrt.plan_cache import why_not_plan
 from engine.backends.tensorrt.results import merged_spec
 from engine.backends.tensorrt.slot import GpuSlot
+from engine.clock import SYSTEM_CLOCK, Clock
 from engine.errors import ConfigError, EngineError, ModelError
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Parts:
         capability, probe_cuda().driver_version
     )
     obstacle: Callable[[], str | None] = lambda: why_not()
+    clock: Clock = SYSTEM_CLOCK
 
 
 class TensorRtBackend:
@@ -146,7 +148,7 @@ class TensorRtBackend:
         scores = self._options.class_scores if merged else None
         kernels = self._kernels(cuda) if image is not None else {}
         for _ in range(self.depth):
-            self._all_slots.append(GpuSlot(cuda, plan, image, kernels, scores))
+            self._all_slots.append(GpuSlot(cuda, plan, image, kernels, scores, clock=self._parts.clock))
         self._slots = Slots(self._all_slots)
         self.precision = file.facts.precision if file.facts else "as built"
         self.device = f"{cuda.gpu} through {cuda.name}"
@@ -277,7 +279,13 @@ def load_plan(cuda: CudaApi, file: PlanFile) -> LoadedPlan:
         reason = why_not_plan(file.facts, plan_place(trt, probe_cuda()))
         if reason is not None:
             raise ModelError(f'plan {file.path.name} {reason}: rebuild it with "framewire build {file.facts.model}"')
-    return TensorRtPlan(trt, file.plan(), file.path)
+    return TensorRtPlan(
+        trt,
+        file.plan(),
+        file.path,
+        dla_core=file.facts.dla_core if file.facts else None,
+        runtime_cache=file.path.with_name(f"{file.path.name}.kernels") if trt.is_rtx else None,
+    )
 
 
 def warn_of_distrust(path: Path) -> None:

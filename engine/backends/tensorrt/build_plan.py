@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 Report = Callable[[float, str], None]
 MAX_BATCH = 1024
 MIB = 1 << 20
+MEMINFO = Path("/proc/meminfo")
+MIN_WORKSPACE_MIB = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,8 @@ def build_plan(
         raise ModelError(obstacle)
     prepared = prepare() if prepare else Prepared(with_precision(facts.path, options.precision)[0])
     content = prepared.content
-    plan, inputs, outputs = build_serialized(trt, content, facts, options, timing_cache=timing_cache, report=report)
+    limited = with_memory_limit(options, probe.gpus[0] if probe.gpus else None)
+    plan, inputs, outputs = build_serialized(trt, content, facts, limited, timing_cache=timing_cache, report=report)
     target = plan_place(trt, probe)
     header = PlanFacts(
         library=target.library,
@@ -182,9 +185,29 @@ def build_plan(
         key=key,
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         accuracy=prepared.accuracy,
+        dla_core=options.dla_core,
     )
     write_plan_file(output, plan, header, facts.metadata)
     return read_plan_file(output)
+
+
+def with_memory_limit(options: BuildOptions, gpu: Gpu | None, meminfo: Path = MEMINFO) -> BuildOptions:
+    """Return options that leave an integrated GPU's machine alive: a quarter of its free memory, unless said otherwise.
+
+    On a Jetson the GPU's memory is the machine's, and the engine that serves meanwhile lives in it too.
+
+    Args:
+        options: as asked for.
+        gpu: that builds; None for none.
+        meminfo: the kernel's report, for tests.
+    """
+    if options.workspace_mib is not None or gpu is None or not gpu.is_integrated:
+        return options
+    try:
+        available = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return options
+    return replace(options, workspace_mib=max(int(available.split()[1]) // 1024 // 4, MIN_WORKSPACE_MIB))
 
 
 def library_for_building(library: Library | None, probe: CudaProbe) -> TensorRt:
@@ -219,7 +242,7 @@ def build_serialized(
     network = builder.create_network(_network_flags(trt, options))
     parse_onnx(trt, network, content, str(facts.path))
     config = builder.create_builder_config()
-    _apply(trt, config, options)
+    _apply(trt, builder, config, options)
     profile = builder.create_optimization_profile()
     if _fill_profile(profile, network, options):
         config.add_optimization_profile(profile)
@@ -246,7 +269,7 @@ def _network_flags(trt: TensorRt, options: BuildOptions) -> int:
     return 1 << int(network_flags.STRONGLY_TYPED)
 
 
-def _apply(trt: TensorRt, config: Any, options: BuildOptions) -> None:
+def _apply(trt: TensorRt, builder: Any, config: Any, options: BuildOptions) -> None:
     builder_flags = trt.module.BuilderFlag
     if hasattr(builder_flags, "REQUIRE_USER_ALLOCATION"):  # without it RTX allocates while it runs: no CUDA graph then
         config.set_flag(builder_flags.REQUIRE_USER_ALLOCATION)
@@ -255,18 +278,21 @@ def _apply(trt: TensorRt, config: Any, options: BuildOptions) -> None:
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
     if options.dla_core is not None:
-        _use_dla(trt, config, options)
+        _use_dla(trt, builder, config, options)
 
 
-def _use_dla(trt: TensorRt, config: Any, options: BuildOptions) -> None:
+def _use_dla(trt: TensorRt, builder: Any, config: Any, options: BuildOptions) -> None:
     builder_flags = trt.module.BuilderFlag
     if trt.is_rtx or not hasattr(builder_flags, "FP16"):
         raise ConfigError(f"{trt} does not build for a DLA: leave --dla out, or use TensorRT 10 on a Jetson")
     if options.precision == "fp32":
-        raise ConfigError("a DLA computes in FP16 or INT8 only: choose --precision fp16 or int8")
+        raise ConfigError("a DLA does not compute in FP32: choose --precision fp16")
+    if options.precision == "int8":  # Model-Optimizer issue 1661: quantise/dequantise pairs fall back to the GPU
+        raise ConfigError("a DLA does not run the Q/DQ pairs of our INT8 models: choose --precision fp16")
+    if not 0 <= (options.dla_core or 0) < builder.num_DLA_cores:
+        found = f"{builder.num_DLA_cores}, counted from 0" if builder.num_DLA_cores else "none"
+        raise ConfigError(f"DLA core {options.dla_core}: this device has {found}")
     config.set_flag(builder_flags.FP16)
-    if options.precision == "int8":
-        config.set_flag(builder_flags.INT8)
     config.set_flag(builder_flags.GPU_FALLBACK)
     config.default_device_type = trt.module.DeviceType.DLA
     config.DLA_core = options.dla_core
@@ -283,7 +309,7 @@ def _fill_profile(profile: Any, network: Any, options: BuildOptions) -> bool:
         bounds = [_concrete(tensor.name, shape, batch, options.size_hw) for batch in options.batch]
         if -1 in shape[1:]:  # one image size: said in the network, the sizes of its outputs are known too
             tensor.shape = (shape[0], *bounds[0][1:])
-        if 1 < options.batch[0] == options.batch[2]:  # who feeds the plan sees that it must fill batches up
+        if options.batch[0] == options.batch[2]:  # one batch size: no shape is dynamic, and feeders see what to fill up
             tensor.shape = bounds[0]
             continue
         profile.set_shape(tensor.name, *bounds)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from engine.backends.base import TensorSpec
 from engine.backends.tensorrt.api import TensorRt, engine_specs
+from engine.backends.tensorrt.runtime_cache import ContextFactory
 from engine.errors import ModelError
 
 PROFILE = 0
@@ -25,6 +26,9 @@ class PlanContext(Protocol):
 
     def enqueue(self, stream: int) -> None:
         """Start the inference on a stream. Raises `ModelError`."""
+
+    def is_capturable(self, stream: int) -> bool:
+        """Return whether the next `enqueue` may be recorded as a CUDA graph."""
 
     def close(self) -> None:
         """Free the context."""
@@ -55,6 +59,9 @@ class LoadedPlan(Protocol):
     def create_context(self) -> PlanContext:
         """Return a new execution context. Raises `ModelError` where the GPU's memory does not suffice."""
 
+    def note_warm(self) -> None:
+        """Note that all kernels have run: keep what was compiled for the next start."""
+
     def close(self) -> None:
         """Free the plan, after its contexts."""
 
@@ -66,15 +73,27 @@ class TensorRtPlan:
         trt: the library.
         content: the serialized engine; trusted, for it holds code.
         path: where it came from, for messages.
+        dla_core: deep learning accelerator that it was built for.
+        runtime_cache: file that keeps the kernels which TensorRT-RTX compiles at load; None keeps none.
 
     Raises:
         ModelError: the library refuses it, with the reason that it gives.
     """
 
-    def __init__(self, trt: TensorRt, content: bytes, path: Path) -> None:
+    def __init__(
+        self,
+        trt: TensorRt,
+        content: bytes,
+        path: Path,
+        *,
+        dla_core: int | None = None,
+        runtime_cache: Path | None = None,
+    ) -> None:
         self._trt = trt
         self._path = path
         self._runtime: Any = trt.make(trt.module.Runtime)
+        if dla_core is not None:
+            self._runtime.DLA_core = dla_core
         self._engine: Any = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             raise ModelError(f'{path}: {trt} refuses it: {trt.messages.take()}; rebuild it with "framewire build"')
@@ -82,6 +101,8 @@ class TensorRtPlan:
         unknown = [str(spec) for spec in self.outputs if spec.shape[:1] != (None,) and None in spec.shape]
         if unknown:
             raise ModelError(f"{path}: output {unknown[0]} depends on the data: export with the raw head, without NMS")
+
+        self._contexts = ContextFactory(self._engine, trt, runtime_cache)
 
     @property
     def min_batch(self) -> int:
@@ -107,13 +128,19 @@ class TensorRtPlan:
 
     def create_context(self) -> TensorRtContext:
         """Return a new context."""
-        context = self._engine.create_execution_context()
+        context = self._contexts.create()
         if context is None:
             raise ModelError(f"{self._path}: no execution context: {self._trt.messages.take()}")
         return TensorRtContext(self._trt, context, self.outputs, self._path)
 
+    def note_warm(self) -> None:
+        """Write the runtime cache."""
+        self._contexts.save()
+
     def close(self) -> None:
-        """Let engine and runtime go, in this order."""
+        """Write the runtime cache, and let engine and runtime go, in this order."""
+        self._contexts.save()
+        self._contexts.close()
         self._engine = None
         self._runtime = None
 
@@ -139,6 +166,11 @@ class TensorRtContext:
         """Start the inference."""
         if not self._context.execute_async_v3(stream):
             self._refuse("inference did not start")
+
+    def is_capturable(self, stream: int) -> bool:
+        """Ask the library, where it has an answer: TensorRT-RTX may still be compiling, TensorRT never is."""
+        ask = getattr(self._context, "is_stream_capturable", None)
+        return ask is None or bool(ask(stream))
 
     def _refuse(self, what: str) -> None:
         raise ModelError(f"{self._path}: {what}: {self._trt.messages.take()}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,18 @@ from engine.backends.device import Placement
 from engine.backends.tensorrt.images import ImageStage
 from engine.backends.tensorrt.loaded_plan import LoadedPlan
 from engine.backends.tensorrt.results import Results
+from engine.clock import SYSTEM_CLOCK, Clock
 from engine.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
 GRAPH_AFTER = 3
 """Batches of one size in a row before a graph is recorded: a size that comes once is not worth it."""
+
+MAX_SLOWDOWN = 1.2
+"""A graph may take this much longer than the eager run, for noise; TensorRT-RTX may have recorded slow kernels."""
+
+TIMED_RUNS = 3
 
 
 class GpuSlot:
@@ -41,6 +47,7 @@ class GpuSlot:
         kernels: handles of our kernels by name; empty where `image` is None.
         scores: of which output rows only the candidates are wanted; None wants all outputs as they are.
         use_graph: replay the inference as a CUDA graph where one batch size repeats.
+        clock: times the graph against the eager run; for tests.
     """
 
     def __init__(
@@ -52,8 +59,10 @@ class GpuSlot:
         scores: ClassScores | None = None,
         *,
         use_graph: bool = True,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._cuda, self._plan, self._image, self._kernels = cuda, plan, image, kernels
+        self._clock = clock
         self._use_graph = use_graph
         self._tensors: dict[str, int] = {}
         self._held: list[NDArray[Any]] = []  # what is still being copied must not be freed
@@ -161,7 +170,9 @@ class GpuSlot:
             self._cuda.launch_graph(self._graph, self._stream)
         else:
             self._run()
-            if self._use_graph and self._repeats == GRAPH_AFTER:
+            if self._repeats == GRAPH_AFTER:
+                self._plan.note_warm()
+            if self._use_graph and self._repeats >= GRAPH_AFTER and self._context.is_capturable(self._stream):
                 self._record_graph()
         self._cuda.record(self._event, self._stream)
 
@@ -171,26 +182,63 @@ class GpuSlot:
         self._results.enqueue(self._stream)
 
     def _record_graph(self) -> None:
-        """Record the inference as a graph, and keep it only if it gives what the eager run gave on the same input."""
+        """Record the inference as a graph, and keep it only if it gives what the eager run gave, and no later."""
         self._cuda.synchronize(self._stream)
         eager = self._results.everything(self._stream)
         try:
-            self._cuda.begin_capture(self._stream)
-            try:
-                self._run()
-            finally:
-                graph = self._cuda.end_capture(self._stream)
+            graph = self._graph = self._captured()
         except ModelError as error:
             self._give_up_graphs(f"cannot be recorded ({error})")
+            self._run_after_failed_capture()
             return
         self._results.spoil(self._stream)
         self._cuda.launch_graph(graph, self._stream)
         self._cuda.synchronize(self._stream)
-        self._graph = graph
         if not all(map(_equal, self._results.everything(self._stream), eager)):
-            self._drop_graph()
-            self._give_up_graphs("gives other results than the eager run")
+            reason = "gives other results than the eager run"
+        elif self._is_slow(graph):
+            reason = "is slower than the eager run"
+        else:
+            return
+        self._drop_graph()
+        self._give_up_graphs(reason)
+        self._run()
+
+    def _captured(self) -> int:
+        """Return the recorded inference; a graph that came out although a call in it failed is freed."""
+        self._cuda.begin_capture(self._stream)
+        try:
             self._run()
+        except BaseException:
+            with suppress(ModelError):
+                self._cuda.free_graph(self._cuda.end_capture(self._stream))
+            raise
+        return self._cuda.end_capture(self._stream)
+
+    def _run_after_failed_capture(self) -> None:
+        """Run once more: the runtime may report the failed capture on the next call, which must not end the run."""
+        try:
+            self._run()
+            self._cuda.synchronize(self._stream)
+        except ModelError as error:
+            logger.debug("left over from the failed capture: %s", error)
+            self._run()
+
+    def _is_slow(self, graph: int) -> bool:
+        """Return whether a graph takes longer than the eager run, by more than noise."""
+        eager_ns = self._quickest_ns(self._run)
+        graph_ns = self._quickest_ns(lambda: self._cuda.launch_graph(graph, self._stream))
+        return graph_ns > MAX_SLOWDOWN * eager_ns
+
+    def _quickest_ns(self, start: Callable[[], None]) -> int:
+        """Return the nanoseconds of the quickest of a few runs, until the GPU has finished."""
+        times = []
+        for _ in range(TIMED_RUNS):
+            started_ns = self._clock.monotonic_ns()
+            start()
+            self._cuda.synchronize(self._stream)
+            times.append(self._clock.monotonic_ns() - started_ns)
+        return min(times)
 
     def _give_up_graphs(self, reason: str) -> None:
         logger.warning("no CUDA graph for this plan: it %s; inference goes on without", reason)

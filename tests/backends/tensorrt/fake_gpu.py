@@ -14,6 +14,7 @@ from engine.backends.base import BackendOptions, TensorSpec
 from engine.backends.cuda.driver import CudaApi
 from engine.backends.files.plan import PlanFacts, PlanFile, write_plan_file
 from engine.backends.tensorrt.backend import Parts, TensorRtBackend
+from engine.clock import FakeClock
 from engine.testing.cuda import FAKE_GPU, FakeCuda
 from engine.testing.tensorrt import FakePlan
 
@@ -63,6 +64,7 @@ class FakeMachine:
         self.facts = plan_facts(side)
         write_plan_file(self.path, PLAN, self.facts, {"names": "{0: 'pixel'}"})
         self.gpus: list[FakeCuda] = []
+        self.clock = FakeClock()
         self._before, self._respond, self._max_batch = before, respond, max_batch
         self._is_integrated, self._min_batch = is_integrated, min_batch
 
@@ -72,7 +74,7 @@ class FakeMachine:
         return self.gpus[-1]
 
     def backend(self, options: BackendOptions | None = None) -> TensorRtBackend:
-        parts = Parts(self._open, self._load, lambda capability: b"cubin", lambda: None)
+        parts = Parts(self._open, self._load, lambda capability: b"cubin", lambda: None, self.clock)
         return TensorRtBackend(self.path, options, parts=parts)
 
     def _open(self) -> CudaApi:
@@ -82,4 +84,6 @@ class FakeMachine:
     def _load(self, cuda: CudaApi, file: PlanFile) -> FakePlan:
         assert isinstance(cuda, FakeCuda)
         assert file.plan() == PLAN
-        return FakePlan(cuda, self.facts.inputs, self.facts.outputs, self._respond, self._max_batch, self._min_batch)
+        facts = self.facts
+        self.plan = FakePlan(cuda, facts.inputs, facts.outputs, self._respond, self._max_batch, self._min_batch)
+        return self.plan

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec
 from engine.backends.files.base import read_model_file
 from engine.backends.files.plan import PlanFile, read_plan_file, why_not_trusted, write_plan_file
-from engine.backends.tensorrt import backend as tensorrt
-from engine.backends.tensorrt import find_plan
+from engine.backends.tensorrt import find_plan, read_plan
 from engine.backends.tensorrt.backend import Parts, TensorRtBackend, TensorRtPending
 from engine.backends.tensorrt.build_plan import BuildOptions
 from engine.backends.tensorrt.find_plan import MissingPlan, plan_to_run
@@ -427,9 +426,9 @@ def test_a_foreign_plan_that_anybody_may_write_is_warned_of_before_it_is_read(
         warned.append("a plan runs code" in caplog.text)
         return FakePlan(cuda, plan_facts().inputs, plan_facts().outputs, doubled)
 
-    monkeypatch.setattr(tensorrt, "why_not", lambda path: None)
-    monkeypatch.setattr(tensorrt, "open_cuda", FakeCuda)
-    monkeypatch.setattr(tensorrt, "load_plan", load)
+    monkeypatch.setattr(read_plan, "why_not", lambda path: None)
+    monkeypatch.setattr(read_plan, "open_cuda", FakeCuda)
+    monkeypatch.setattr(read_plan, "load_plan", load)
     assert read_model_file(path).inputs == plan_facts().inputs
     assert warned == [True]
 
@@ -451,3 +450,82 @@ def test_a_build_before_the_run_is_announced(
     with caplog.at_level(logging.WARNING):
         assert plan_to_run(model, BackendOptions()) == built
     assert announced == [True]
+
+
+def test_whatever_opening_raises_is_a_model_error_and_nothing_stays_open(tmp_path: Path):
+    def fail(operation: str) -> None:
+        if operation == "create_stream":
+            raise RuntimeError('Function "cuStreamCreate" not found')
+
+    machine = FakeMachine(tmp_path, before=fail)
+    with pytest.raises(ModelError, match=r"does not open here \(RuntimeError: Function.*framewire doctor"):
+        machine.backend(OPTIONS).open()
+    assert machine.cuda.live == 0
+    assert not machine.cuda.is_open
+
+
+def test_the_first_error_of_a_lost_gpu_is_the_one_that_is_raised(tmp_path: Path):
+    backend = opened(FakeMachine(tmp_path, before=FailAt("record", 2, forever=True)))
+    value_of(backend.submit({"images": batch_of(1)}))
+    with pytest.raises(ModelError, match="record failed"):
+        backend.submit({"images": batch_of(2)})
+    backend.close()  # raises nothing, although every call fails
+
+
+def test_a_graph_slower_than_the_eager_run_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    machine = FakeMachine(tmp_path)
+
+    def cost(operation: str) -> None:
+        machine.clock.advance({"enqueue": 0.001, "launch_graph": 0.01}.get(operation, 0.0))
+
+    machine = FakeMachine(tmp_path, before=cost)
+    backend = opened(machine, BackendOptions(OPTIONS.image, depth=1))
+    values = [value_of(backend.submit({"images": batch_of(value)})) for value in range(10)]
+    backend.close()
+    np.testing.assert_allclose(values, range(10), atol=1e-3)
+    assert "slower than the eager run" in caplog.text
+    assert machine.cuda.live == 0
+
+
+def test_no_graph_is_recorded_while_the_library_still_compiles(tmp_path: Path):
+    operations: list[str] = []
+    machine = FakeMachine(tmp_path, before=operations.append)
+    backend = opened(machine, BackendOptions(OPTIONS.image, depth=1))
+    machine.plan.is_capturable = False
+    for value in range(8):
+        value_of(backend.submit({"images": batch_of(value)}))
+    assert "begin_capture" not in operations
+    machine.plan.is_capturable = True
+    value_of(backend.submit({"images": batch_of(8)}))
+    assert operations.count("begin_capture") == 1
+    backend.close()
+
+
+def test_what_was_compiled_is_kept_once_the_kernels_have_run(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    backend = opened(machine, BackendOptions(OPTIONS.image, depth=1))
+    calls = []
+    for value in range(6):
+        value_of(backend.submit({"images": batch_of(value)}))
+        calls.append(machine.plan.warm_calls)
+    backend.close()
+    assert calls == [0, 0, 1, 1, 1, 1]
+
+
+def test_an_error_left_over_from_a_failed_capture_does_not_end_the_run(tmp_path: Path):
+    """As where a plan synchronises inside `enqueue`: the capture fails, and so may the next call."""
+    state = {"captured": False, "left": 0}
+
+    def before(operation: str) -> None:
+        if operation == "end_capture":
+            state.update(captured=True, left=1)
+            raise ModelError("end_capture failed: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED (901)")
+        if operation == "enqueue" and state["left"]:
+            state["left"] = 0
+            raise ModelError("enqueue failed: the stale error")
+
+    backend = opened(FakeMachine(tmp_path, before=before), BackendOptions(OPTIONS.image, depth=1))
+    values = [value_of(backend.submit({"images": batch_of(value)})) for value in range(10)]
+    backend.close()
+    assert state["captured"]
+    np.testing.assert_allclose(values, range(10), atol=1e-3)
