@@ -13,6 +13,7 @@ from engine.errors import ConfigError
 Codec = Literal["h264", "h265"]
 _APPSINK = "appsink drop=true max-buffers=1 sync=false"
 _RELEASE = Path("/etc/nv_tegra_release")
+_DEVICE_TREE = Path("/proc/device-tree/compatible")
 _FORBIDDEN = frozenset('"\\\n\r')
 
 
@@ -87,10 +88,24 @@ def _quoted(value: str) -> str:
     return f'"{value}"'
 
 
+def is_jetson(release: Path | None = None, device_tree: Path | None = None) -> bool:
+    """Return whether this is a Jetson; a container sees the device tree, and the release file only where it is mounted.
+
+    Args:
+        release: NVIDIA's release file, for tests.
+        device_tree: the names of the board's chip, each ended by a NUL byte, for tests.
+    """
+    try:
+        chips = (device_tree or _DEVICE_TREE).read_bytes().split(b"\0")
+    except OSError:
+        chips = []
+    return any(chip.startswith(b"nvidia,tegra") for chip in chips) or (release or _RELEASE).exists()
+
+
 def why_not_gstreamer() -> str:
     """Return why a Jetson's decoder cannot be used here and what to do, or nothing."""
-    if not _RELEASE.exists():
-        return f"jetson: this machine is no Jetson (no {_RELEASE})"
+    if not is_jetson():
+        return f"jetson: this machine is not a Jetson (neither {_RELEASE} nor an NVIDIA Tegra in {_DEVICE_TREE})"
     import cv2
 
     if "GStreamer:                   YES" not in cv2.getBuildInformation():

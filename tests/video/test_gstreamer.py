@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from engine.errors import ConfigError, SourceError
 from engine.sources.open import open_source
 from engine.video.address import VideoAddress
 from engine.video.gst_reader import pipelines
-from engine.video.gstreamer import csi_pipeline, rtsp_pipeline, usb_pipeline, why_not_gstreamer
+from engine.video.gstreamer import csi_pipeline, is_jetson, rtsp_pipeline, usb_pipeline, why_not_gstreamer
 
 TAIL = (
     "nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! "
@@ -77,7 +79,28 @@ def test_a_csi_camera_has_one_pipeline() -> None:
 def test_a_csi_camera_off_a_jetson_says_so() -> None:
     if not why_not_gstreamer():
         pytest.skip("this is a Jetson")
-    with pytest.raises(SourceError, match="no Jetson|no GStreamer"):
+    with pytest.raises(SourceError, match="not a Jetson|no GStreamer"):
         open_source("csi://0")
     with pytest.raises(SourceError, match="expected csi://0"):
         open_source("csi://front")
+
+
+@pytest.mark.parametrize(
+    ("chips", "has_release", "expected"),
+    [
+        pytest.param(b"nvidia,p3768-0000+p3767-0005\0nvidia,tegra234\0", False, True, id="a Jetson in a container"),
+        pytest.param(b"nvidia,tegra264\0", False, True, id="Thor"),
+        pytest.param(None, True, True, id="release file alone"),
+        pytest.param(b"raspberrypi,4-model-b\0brcm,bcm2711\0", False, False, id="another board"),
+        pytest.param(None, False, False, id="a desktop"),
+    ],
+)
+def test_a_jetson_is_known_by_its_device_tree(
+    tmp_path: Path, chips: bytes | None, has_release: bool, expected: bool
+) -> None:
+    tree, release = tmp_path / "compatible", tmp_path / "nv_tegra_release"
+    if chips is not None:
+        tree.write_bytes(chips)
+    if has_release:
+        release.touch()
+    assert is_jetson(release, tree) is expected

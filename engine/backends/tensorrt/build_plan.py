@@ -27,7 +27,7 @@ from engine.backends.tensorrt.api import (
     tensor_spec,
     why_not_library,
 )
-from engine.backends.tensorrt.network import why_not_model
+from engine.backends.tensorrt.network import doubts, why_not_model
 from engine.backends.tensorrt.precision import PRECISIONS, Precision, with_precision
 from engine.errors import ConfigError, ModelError
 
@@ -165,6 +165,10 @@ def build_plan(
     obstacle = why_not_model(facts, trt.library)
     if obstacle is not None:
         raise ModelError(obstacle)
+    for doubt in doubts(facts, trt.version):
+        logger.warning("%s", doubt)
+    if trt.is_rtx and options.precision == "int8":
+        logger.warning("TensorRT-RTX lists no INT8 convolutions: this plan may be slower than one of FP16")
     prepared = prepare() if prepare else Prepared(with_precision(facts.path, options.precision)[0])
     content = prepared.content
     limited = with_memory_limit(options, probe.gpus[0] if probe.gpus else None)

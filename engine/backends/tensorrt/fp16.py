@@ -27,6 +27,12 @@ HALF_OPERATORS = frozenset(
 )
 """Operators that gain by FP16 and do not sum up so much that they overflow; all others stay FP32."""
 
+SMALLEST_HALF = 6.1e-5
+"""Constants below this lose their precision in FP16 or become 0 (smallest normal number: 2**-14)."""
+
+UNDER_A_GUARD = frozenset({"Sqrt", "Reciprocal", "Pow", "Log", "Div", "Mul"})
+"""What follows `x + eps` or `clip(x, eps)` until numbers are of ordinary size again."""
+
 FIXED_TYPE_INPUTS = {"Resize": (1, 2)}
 """Inputs that ONNX wants as FP32 whatever the rest is: the region and scales of Resize."""
 
@@ -59,6 +65,7 @@ class _Converter:
         """Rewrite the graph."""
         self._constants_to_weights()
         self._weights = {tensor.name: tensor for tensor in self._graph.initializer}
+        self._fp32_nodes |= self._guarded_by_small_constants()
         self._stored = self._types()
         results = {output.name for output in self._graph.output}
         for node in list(self._graph.node):
@@ -94,6 +101,34 @@ class _Converter:
             return False
         values = [self._weights[name] for name in node.input if name in self._weights]
         return not any(_beyond_half(self._onnx, tensor) for tensor in values)
+
+    def _guarded_by_small_constants(self) -> set[str]:
+        """Return the nodes that a tiny constant keeps from dividing by zero: the constant is 0 in FP16.
+
+        As in a layer norm, `x / sqrt(var + 1e-12)`, or an inverse sigmoid, `log(clip(x, 1e-5) / ...)`.
+        """
+        readers: dict[str, list[Any]] = {}
+        for node in self._graph.node:
+            for name in node.input:
+                readers.setdefault(name, []).append(node)
+        found: set[str] = set()
+        waiting = [node for node in self._graph.node if any(self._is_tiny(name) for name in node.input)]
+        while waiting:
+            node = waiting.pop()
+            if node.name in found:
+                continue
+            found.add(node.name)
+            if node.op_type != "Mul":  # its result is of ordinary size again
+                following = [reader for name in node.output for reader in readers.get(name, [])]
+                waiting += [reader for reader in following if reader.op_type in UNDER_A_GUARD]
+        return found
+
+    def _is_tiny(self, name: str) -> bool:
+        tensor = self._weights.get(name)
+        if tensor is None or tensor.data_type != FLOAT:
+            return False
+        values = self._onnx.numpy_helper.to_array(tensor)
+        return values.size == 1 and 0 < abs(float(values.reshape(-1)[0])) < SMALLEST_HALF
 
     def _convert_node(self, node: Any, results: set[str]) -> None:
         half = self._is_half(node)

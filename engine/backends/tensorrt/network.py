@@ -41,6 +41,24 @@ def why_not_model(model: ModelFile, library: Library) -> str | None:
     )
 
 
+def doubts(model: ModelFile, library_version: str) -> list[str]:
+    """Return what is reported to give wrong boxes without an error, for models that have it; empty where nothing is.
+
+    Sources: NVIDIA/TensorRT issues 4813 and 4646 (GridSample since 10.13.3), 4820 (YOLOv10 in FP16 on 10.13).
+
+    Args:
+        model: an ONNX file.
+        library_version: as the library gives it, for example `10.13.3`.
+    """
+    version = tuple(int(part) for part in library_version.split(".")[:2] if part.isdigit())
+    if "GridSample" in model.operators and version >= (10, 13):
+        return [
+            f"{model.path.name} uses GridSample, for which TensorRT {library_version} is reported to return wrong boxes "
+            f"(NVIDIA/TensorRT 4813, 4646): compare its boxes with --backend onnxruntime before you rely on them"
+        ]
+    return []
+
+
 def usual_precision(model: ModelFile) -> Precision:
     """Return the precision to build a model in where none is asked for: as it is where it cannot be made FP16."""
     return "fp32" if NOT_CONVERTED & set(model.operators) else "fp16"

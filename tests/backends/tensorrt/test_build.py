@@ -82,8 +82,9 @@ def test_one_batch_asked_for_is_a_fixed_batch_that_the_detector_fills_up(tmp_pat
 
 def test_a_plan_may_be_recorded_as_a_graph():
     trt = load_tensorrt(RTX)
-    config = trt.make(trt.module.Builder).create_builder_config()
-    _apply(trt, config, BuildOptions())
+    builder = trt.make(trt.module.Builder)
+    config = builder.create_builder_config()
+    _apply(trt, builder, config, BuildOptions())
     assert config.get_flag(trt.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
 

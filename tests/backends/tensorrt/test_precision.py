@@ -220,3 +220,50 @@ def test_branches_stay_fp32(tmp_path: Path):
     path = save_model(tmp_path / "if.onnx", nodes, {"images": (1, 3, 8, 8)}, {"out": (1, 3, 8, 8)})
     with pytest.raises(ModelError, match="branches or loops"):
         with_precision(path, "fp16")
+
+
+def save_norm(path: Path, epsilon: float) -> Path:
+    """A convolution, a layer norm written out, `(x - mean) / sqrt(var + epsilon)`, and a convolution."""
+    nodes = [
+        helper.make_node("Conv", ["images", "w0"], ["c0"], pads=[1] * 4, name="first"),
+        helper.make_node("ReduceMean", ["c0"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("Sub", ["c0", "mean"], ["centred"]),
+        helper.make_node("Mul", ["centred", "centred"], ["squares"]),
+        helper.make_node("ReduceMean", ["squares"], ["variance"], axes=[1], keepdims=1),
+        helper.make_node("Add", ["variance", "epsilon"], ["guarded"], name="guard"),
+        helper.make_node("Sqrt", ["guarded"], ["deviation"]),
+        helper.make_node("Div", ["centred", "deviation"], ["normed"]),
+        helper.make_node("Conv", ["normed", "w1"], ["out"], pads=[1] * 4, name="second"),
+    ]
+    weights = {
+        "w0": np.full((4, 3, 3, 3), 0.1, np.float32),
+        "w1": np.full((2, 4, 3, 3), 0.1, np.float32),
+        "epsilon": np.float32([epsilon]),
+    }
+    shape = ("batch", 3, SIDE, SIDE)
+    return save_model(path, nodes, {"images": shape}, {"out": ("batch", 2, SIDE, SIDE)}, weights)
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-8, 1e-5, 1e-3])
+def test_a_small_epsilon_is_not_lost_in_fp16(tmp_path: Path, epsilon: float) -> None:
+    """On a flat image the variance is 0, and an epsilon that rounds to 0 in FP16 makes 0 / 0."""
+    path = save_norm(tmp_path / "norm.onnx", epsilon)
+    flat = np.full((1, 3, SIDE, SIDE), 0.5, np.float32)
+    content, _ = with_precision(path, "fp16")
+    assert np.isfinite(run(path, flat)[0]).all()
+    assert np.isfinite(run(content, flat)[0]).all()
+    np.testing.assert_allclose(run(content, pictures(1))[0], run(path, pictures(1))[0], atol=0.05)
+
+
+def test_an_ordinary_epsilon_leaves_the_norm_in_fp16(tmp_path: Path) -> None:
+    kinds = {
+        epsilon: {
+            node.op_type: node.input[0]
+            for node in onnx.load_from_string(
+                with_precision(save_norm(tmp_path / "n.onnx", epsilon), "fp16")[0]
+            ).graph.node
+        }
+        for epsilon in (1e-3, 1e-12)
+    }
+    assert kinds[1e-3]["Sqrt"] == "guarded"
+    assert kinds[1e-3]["Div"] == kinds[1e-12]["Div"].removesuffix("_float_in")
