@@ -6,7 +6,7 @@ A backend is a row in `BACKENDS`; its module is imported when it is chosen, neve
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -66,13 +66,13 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
 )
 
 
-def select_backend(path: Path, name: str = "auto", *, without: str | None = None) -> tuple[str, str]:
+def select_backend(path: Path, name: str = "auto", *, without: Collection[str] = ()) -> tuple[str, str]:
     """Return the name of the backend that is to run `path`, and one line saying why.
 
     Args:
         path: the model file itself (for an IR folder, its `.xml`).
         name: a name of `BACKENDS`, or `auto` for the first that can run the file here.
-        without: a backend that `auto` is to leave out.
+        without: backends that `auto` leaves out.
 
     Raises:
         ConfigError: unknown name, a backend that does not run such files, or none that is usable here.
@@ -86,7 +86,7 @@ def select_backend(path: Path, name: str = "auto", *, without: str | None = None
         return name, "asked for"
     obstacles: list[str] = []
     for candidate, entry in BACKENDS.items():
-        if suffix not in entry.suffixes or candidate == without:
+        if suffix not in entry.suffixes or candidate in without:
             continue
         obstacle = why_not(candidate, path)
         if obstacle is None:

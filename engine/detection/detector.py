@@ -6,6 +6,7 @@ on another thread, waits, decodes the head, suppresses duplicates and maps the b
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,7 +23,11 @@ from engine.detection.feeding import Fed, Feeder, LetterboxOn
 from engine.detection.heads.base import Candidates, Head, Outputs
 from engine.detection.letterbox import Letterbox, source_from_target
 from engine.detection.model import ModelFacts
-from engine.errors import ConfigError, ModelError
+from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError
+
+logger = logging.getLogger(__name__)
+Fallback = Callable[[str], tuple[Backend, str] | None]
+"""From the name of a backend that does not open to the next one and the reason for it; None where there is none."""
 
 MS_PER_NS = 1e-6
 DISAGREEING = (IndexError, ValueError, ZeroDivisionError, cv2.error)
@@ -44,6 +49,7 @@ class ModelDetector:
         max_batch: frames per inference at most.
         letterbox_on: `cpu`, `gpu`, or `auto` for the faster one of those that give the same pixels.
         backend_reason: why this backend, in a line, for the summary.
+        fallback: gives another backend where one does not open; None lets the failure end `open`.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class ModelDetector:
         max_batch: int = 1,
         letterbox_on: LetterboxOn = "auto",
         backend_reason: str = "",
+        fallback: Fallback | None = None,
     ) -> None:
         _check_unit("score_threshold", score_threshold)
         _check_unit("iou_threshold", iou_threshold)
@@ -66,6 +73,7 @@ class ModelDetector:
         self.max_batch = facts.batch or max_batch
         self.backend_reason = backend_reason
         self._backend = backend
+        self._fallback = fallback
         self._head: Head = facts.head()
         self._wanted = _class_mask(facts.class_names, classes)
         self._class_map = None if facts.class_map is None else np.array(facts.class_map, np.int32)
@@ -112,14 +120,33 @@ class ModelDetector:
         self._wanted = _class_mask(self.facts.class_names, classes)
 
     def open(self) -> None:
-        """Load the model and make the batches. Raises `ModelError`; harmless when repeated."""
+        """Load the model and make the batches; harmless when repeated.
+
+        Raises:
+            ModelError: no backend that was allowed can load it; the error is that of the first.
+        """
         if self._feeder is not None:
             return
         cv2.setNumThreads(1)  # a resize takes 0.3 ms: its threads would only take cores from the inference
-        self._backend.open()
+        self._open_backend()
         self._order = _output_order(self.facts, self._backend)
         self._head = _head_for(self.facts, self._backend.outputs[self._order[0]])
         self._feeder = Feeder(self.facts, self._backend, self.max_batch, self._letterbox_on)
+
+    def _open_backend(self) -> None:
+        """Open the backend, or the next one that can run the model; one warning says which and why."""
+        first: EngineError | None = None
+        while True:
+            try:
+                self._backend.open()
+                return
+            except (ModelError, MissingDependencyError) as error:
+                first = first or error
+                other = self._fallback(self._backend.name) if self._fallback is not None else None
+                if other is None:
+                    raise first from None if first is error else error
+                logger.warning("%s does not run here (%s): going on with %s", self._backend.name, error, other[0].name)
+                self._backend, self.backend_reason = other[0], f"{self._backend.name} did not open; {other[1]}"
 
     def submit(self, frames: Sequence[Frame]) -> PendingBatch:
         """Start the detection of 1 to `max_batch` frames.

@@ -6,14 +6,14 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.backends.base import BackendOptions, Performance
+from engine.backends.base import Backend, BackendOptions, Performance
 from engine.backends.select import create_backend, select_backend
 from engine.detection.detector import ModelDetector
 from engine.detection.feeding import LetterboxOn
 from engine.detection.heads.family import Color
 from engine.detection.letterbox import Anchor
 from engine.detection.model import inspect_model
-from engine.errors import ConfigError
+from engine.errors import ConfigError, MissingDependencyError
 
 DEFAULT_SCORE = 0.25
 
@@ -95,7 +95,25 @@ def load_detector(
         max_batch=max_batch,
         letterbox_on=letterbox_on,
         backend_reason=reason,
+        fallback=_Fallback(facts.path, options) if backend == "auto" else None,
     )
+
+
+class _Fallback:
+    """Gives the backends that `auto` would choose next, each once."""
+
+    def __init__(self, path: Path, options: BackendOptions) -> None:
+        self._path, self._options = path, options
+        self._failed: set[str] = set()
+
+    def __call__(self, failed: str) -> tuple[Backend, str] | None:
+        """Return the next backend and the reason for it, or None."""
+        self._failed.add(failed)
+        try:
+            name, reason = select_backend(self._path, without=self._failed)
+            return create_backend(name, self._path, self._options), reason
+        except (ConfigError, MissingDependencyError):
+            return None
 
 
 def class_ids(classes: Sequence[str | int], names: Sequence[str]) -> list[int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from engine.clock import NS_PER_MS, Clock
 from engine.data import Detections, Frame, Run, SourceStatus
-from engine.errors import EngineError
+from engine.errors import EngineError, ModelError
 from engine.flow.batcher import Batcher
 from engine.flow.channel import Channel, ChannelClosedError
 from engine.flow.gate import NO_RULES, FrameGate
@@ -159,9 +159,11 @@ class SubmitStage(Stage[InFlight]):
         detector = exchange.detector
         try:
             detector.open()
-        except EngineError as error:
+        except Exception as failure:  # noqa: BLE001  # a model that does not load must not end the run that works
+            error = failure if isinstance(failure, EngineError) else _as_model_error(detector, failure)
             logger.error("the model stays %s: %s", self._run_facts.model, error)
-            detector.close()
+            with suppress(Exception):
+                detector.close()
             exchange.failed(error)
             return
         try:
@@ -245,3 +247,9 @@ class CollectStage(Stage["InFlight | SourceStatus"]):
 def _queue_ms(item: InFlight, frame: Frame) -> float:
     """Return how long a frame waited from its capture to its submission."""
     return (item.submitted_ns - frame.captured_ns) / NS_PER_MS
+
+
+def _as_model_error(detector: Detector, failure: Exception) -> ModelError:
+    error = ModelError(f"{detector.name} does not load ({type(failure).__name__}: {failure})")
+    error.__cause__ = failure
+    return error

@@ -193,7 +193,7 @@ def _missing(detector: Detector) -> MissingPlan | None:
 
 def _for_processor(config: Config, missing: MissingPlan) -> Config:
     """Return the configuration for the ONNX file on the processor, one frame per inference as is best there."""
-    backend, _reason = select_backend(missing.model, without="tensorrt")
+    backend, _reason = select_backend(missing.model, without=("tensorrt",))
     changes = {"backend": backend, "model": str(missing.model), "precision": None, "letterbox_on": "auto"}
     return config.model_copy(update={"detector": config.detector.model_copy(update=changes)})
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from engine.data import Packet
+from engine.errors import EngineError, ModelError
 from engine.flow.channel import Overflow
 from engine.flow.options import PipelineOptions
 from engine.flow.pipeline import Pipeline
@@ -105,3 +106,20 @@ def test_files_and_cameras_that_must_not_lose_anything_wait_for_a_slow_output(ov
     pipeline = Pipeline(source, PixelDetector(), OneTracker(), slow, options=options)
     pipeline.run()
     assert len(slow.packets) == 30
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("Function not found"), OSError("no such library"), MemoryError()])
+def test_a_model_that_does_not_load_for_any_reason_leaves_the_old_one_at_work(failure: Exception) -> None:
+    class Broken(PixelDetector):
+        def open(self) -> None:
+            raise failure
+
+    failed: list[EngineError] = []
+    with running(camera()) as (pipeline, sink):
+        wait_for(lambda: sink.packets)
+        pipeline.exchange_detector(Broken(), on_failure=failed.append)
+        wait_for(lambda: failed)
+        before = len(sink.packets)
+        wait_for(lambda: len(sink.packets) > before + 3)
+    assert isinstance(failed[0], ModelError)
+    assert type(failure).__name__ in str(failed[0])

@@ -53,7 +53,7 @@ def doubts(model: ModelFile, library_version: str) -> list[str]:
     version = tuple(int(part) for part in library_version.split(".")[:2] if part.isdigit())
     if "GridSample" in model.operators and version >= (10, 13):
         return [
-            f"{model.path.name} uses GridSample, for which TensorRT {library_version} is reported to return wrong boxes "
+            f"{model.path.name} uses GridSample, for which TensorRT {library_version} is said to return wrong boxes "
             f"(NVIDIA/TensorRT 4813, 4646): compare its boxes with --backend onnxruntime before you rely on them"
         ]
     return []
