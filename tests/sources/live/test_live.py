@@ -627,10 +627,16 @@ def test_it_works_from_a_prompt(tmp_path: Path) -> None:
     assert done.stdout.strip().isdigit(), done.stderr
 
 
-@pytest.mark.parametrize("module", ["reader_process", "record_process"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param("engine.sources.live.reader_process", id="reader_process"),
+        pytest.param("engine.sinks.camera_video.record_process", id="record_process"),
+    ],
+)
 def test_the_processes_import_neither_numpy_nor_opencv(module: str) -> None:
     heavy = "{'numpy', 'cv2', 'engine.data'}"
-    code = f"import sys, engine.sources.{module}, av; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, {module}, av; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 
