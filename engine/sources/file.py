@@ -75,7 +75,8 @@ class FileSource(SourceBase):
             self._ending = f"end of stream, {damaged} frames were damaged and {missing} are missing"
             logger.warning("%s: %d frames were damaged and %d are missing", self.info.uri, damaged, missing)
         if self._next_id == damaged + missing:
-            raise SourceError(f"{self.info.uri} has no frame that can be decoded: check that the file is complete")
+            reason = explain(reader.failure) if reader.failure is not None else "check that the file is complete"
+            raise SourceError(f"{self.info.uri} has no frame that can be decoded: {reason}")
 
     def _missing(self, reader: OpenVideo) -> int:
         """Return how many frames of the index are not in the file; only the index of MP4 and MOV is exact."""

@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
 from engine.sources.base import SourceBase
 from engine.video.arrivals import Stamp
+from engine.video.image_header import image_size_wh
+from engine.video.limits import MAX_PIXELS
+from engine.video.read_image import read_image
 
 logger = logging.getLogger(__name__)
 SUFFIXES = frozenset(
@@ -35,6 +35,7 @@ def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
 
 
 SEQUENCE_SAMPLE = 3
+HEADER_BYTES = 1 << 20
 
 
 class ImagesSource(SourceBase):
@@ -45,6 +46,7 @@ class ImagesSource(SourceBase):
         source_id: its name.
         fps: nominal rate; gives the frames stream times.
         grow_s: wait for new images until none came for that long; None: read what is there.
+        max_pixels: width times height of an image at most; larger ones are skipped like damaged ones.
         clock: time, for tests.
     """
 
@@ -55,11 +57,13 @@ class ImagesSource(SourceBase):
         *,
         fps: float | None = None,
         grow_s: float | None = None,
+        max_pixels: int = MAX_PIXELS,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         super().__init__(SourceInfo(source_id, str(place), is_live=False, fps=fps, decoder="opencv"), clock)
         self._place = place
         self._grow_s = grow_s
+        self._max_pixels = max_pixels
 
     def is_sequence(self) -> bool:
         """Return whether the images look like the frames of one video: numbered, and the first ones of one size.
@@ -71,10 +75,7 @@ class ImagesSource(SourceBase):
             return True
         if len(first) < SEQUENCE_SAMPLE or not all(path.stem[-1:].isdigit() for path in first):
             return False
-        import cv2
-
-        images = [cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_8) for path in first]
-        return len({None if image is None else image.shape for image in images}) == 1
+        return len({_size_wh(path) for path in first}) == 1
 
     def paths(self) -> list[Path]:
         """Return the image files that are there now, in natural order."""
@@ -93,9 +94,10 @@ class ImagesSource(SourceBase):
         for number, path in enumerate(self._following() if self._grow_s else self._once()):
             if self._interrupted.is_set():
                 return
-            image = _read(path)
-            if image is None:
-                logger.warning("%s is no image that can be read: it is skipped", path)
+            try:
+                image = read_image(path, self._max_pixels)
+            except (OSError, ValueError) as error:
+                logger.warning("%s is skipped: %s", path, error)
                 self._lose(1, "corrupt")
                 continue
             fps = self.info.fps
@@ -134,18 +136,10 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _read(path: Path) -> NDArray[np.uint8] | None:
-    """Return the image as (H, W, 3) BGR, upright as its EXIF says, or None."""
-    import cv2
-
+def _size_wh(path: Path) -> tuple[int, int] | None:
+    """Return the size that an image's header claims, None where it cannot be read."""
     try:
-        encoded = np.fromfile(path, np.uint8)
+        with path.open("rb") as file:
+            return image_size_wh(file.read(HEADER_BYTES))
     except OSError:
         return None
-    if encoded.size == 0:
-        return None
-    try:
-        image: NDArray[np.uint8] | None = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
-    return image

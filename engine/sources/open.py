@@ -97,7 +97,7 @@ def _path(place: str, name: str, options: SourceOptions) -> Source:
     path = Path(place).expanduser()
     is_pattern = not path.exists() and any(mark in place for mark in "*?[")
     if is_pattern or path.is_dir() or path.suffix.lower() in SUFFIXES:
-        images = ImagesSource(path, name, fps=options.fps, grow_s=options.grow_s)
+        images = ImagesSource(path, name, fps=options.fps, grow_s=options.grow_s, max_pixels=options.max_pixels)
         if path.is_file():
             _check_file(path)
         elif options.grow_s is None and not images.paths():
@@ -114,7 +114,12 @@ def _video(path: Path, name: str, options: SourceOptions) -> Source:
     decoder = "cpu" if options.decoder == "auto" else options.decoder  # the CPU is exact, and has threads for files
     keep = "keep" if options.damage == "keep" else "frame"
     target = VideoAddress(
-        str(path), ffmpeg=options.ffmpeg, damage=keep, keyframes_only=options.keyframes_only, decoders=(decoder,)
+        str(path),
+        ffmpeg=options.ffmpeg,
+        damage=keep,
+        keyframes_only=options.keyframes_only,
+        decoders=(decoder,),
+        max_pixels=options.max_pixels,
     )
     return FileSource(target, name)
 

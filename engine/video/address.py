@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.video.arrivals import NS_PER_S
+from engine.video.limits import MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class VideoAddress:
         read_timeout_s: limit for each read, None for none.
         damage: see `SourceOptions`.
         keyframes_only: decode keyframes alone.
+        max_pixels: width times height of a frame at most.
         decoders: names of decoders to try in this order, or `auto`.
     """
 
@@ -39,6 +41,7 @@ class VideoAddress:
     damage: str = "frame"
     keyframes_only: bool = False
     decoders: tuple[str, ...] = ("cpu",)
+    max_pixels: int = MAX_PIXELS
 
     @property
     def read_limit_ns(self) -> float:

@@ -21,6 +21,8 @@ from engine.video.backlog import Overload
 from engine.video.explain import video_errors
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.hardware import CPU, hardware
+from engine.video.image_header import image_size_wh
+from engine.video.limits import FrameTooLargeError, check_size
 
 logger = logging.getLogger(__name__)
 KEYFRAME_WAIT_S = 10.0
@@ -41,7 +43,7 @@ def open_container(target: VideoAddress, **extra: Any) -> Any:
         return av.open(
             target.url,
             format=target.format,
-            options=dict(target.ffmpeg),
+            options={"max_pixels": str(target.max_pixels), **target.ffmpeg},
             timeout=(target.open_timeout_s, target.read_timeout_s),
             **_lenient_metadata(),
             **extra,
@@ -134,6 +136,7 @@ class VideoReader:
             raise ValueError("it has no video stream that can be decoded")
         stream = streams[0]
         context = stream.codec_context
+        context.options = {"max_pixels": str(self._target.max_pixels)}  # before FFmpeg allocates a frame
         if self._target.live:
             context.flags |= 1 << 19  # AV_CODEC_FLAG_LOW_DELAY
             stream.thread_type = "NONE"  # frame threads hold back frames, slice threads hide damage (H.264)
@@ -186,7 +189,11 @@ class VideoReader:
                 return
             if self._is_clean or packet is None or packet.is_keyframe or self._cannot_wait(opened_ns):
                 self._is_clean, self._is_overloaded = True, False
-                yield from self._decode(packet)
+                try:
+                    yield from self._decode(packet)
+                except FrameTooLargeError as error:
+                    self.failure = error
+                    return
             elif self._is_overloaded:
                 yield MissingFrames(1, "stale")
             elif self._decoded and packet.size:  # before the first keyframe there is nothing to lose
@@ -260,14 +267,23 @@ class VideoReader:
             frames = self._stream.codec_context.decode(packet)
         except self._errors as error:
             logger.debug("a packet cannot be decoded: %s", error)
+            self._check_claim(packet)
             yield self._damage()
             return
         for frame in frames:
+            check_size(frame.width, frame.height, self._target.max_pixels)
             if frame.is_corrupt and self._target.damage != "keep":
                 yield self._damage()
             else:
                 self._damaged, self._whole_ns = False, time.monotonic_ns()
                 yield DecodedFrame(frame, self._stamp(frame))
+
+    def _check_claim(self, packet: Any) -> None:
+        """Raise `FrameTooLargeError` where a JPEG could not be decoded because it claims too large a size."""
+        if self._stream.codec_context.name == "mjpeg" and packet is not None:
+            size_wh = image_size_wh(bytes(packet))
+            if size_wh is not None:
+                check_size(*size_wh, self._target.max_pixels)
 
     def _damage(self) -> MissingFrames:
         self._damaged = True

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from engine.errors import ConfigError
+from engine.video.limits import MAX_PIXELS
 
 FrameReader = Literal["process", "thread"]
 Transport = Literal["tcp", "udp"]
@@ -48,6 +49,7 @@ class SourceOptions:
         fps: frame rate asked of a USB camera, or the nominal rate of a folder of images.
         pixel_format: FFmpeg's name of the format asked of a USB camera (`mjpeg`, `yuyv422`, ...).
         slots: frames that the shared memory of a `process` reader holds.
+        max_pixels: width times height of a frame at most; larger ones are refused before memory is taken for them.
         grow_s: a folder of images is watched for new ones until none came for that long; None: read once.
         ffmpeg: further options, by FFmpeg's names; they win over ours.
     """
@@ -73,6 +75,7 @@ class SourceOptions:
     fps: float | None = None
     pixel_format: str | None = None
     slots: int = 8
+    max_pixels: int = MAX_PIXELS
     grow_s: float | None = None
     ffmpeg: Mapping[str, str] = field(default_factory=dict)
 
@@ -83,6 +86,8 @@ class SourceOptions:
         for name in ("connect_timeout_s", "open_timeout_s", "read_timeout_s", "stall_s", "backoff_s", "backoff_max_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: expected a number of seconds above 0")
+        if self.max_pixels < 1:
+            raise ConfigError(f"max_pixels is {self.max_pixels}: expected a number of pixels above 0")
         if self.slots < 4:
             raise ConfigError(f"slots is {self.slots}: expected 4 or more")
 

@@ -96,6 +96,12 @@ class SourceConfig(Section):
     fps: float | None = Field(_DEFAULT.fps, gt=0, description="Rate asked of a USB camera, or of a folder of images")
     pixel_format: str | None = Field(_DEFAULT.pixel_format, description="Format asked of a USB camera: mjpeg, yuyv422")
     slots: int = Field(_DEFAULT.slots, ge=4, le=256, description="Frames in the shared memory of a process reader")
+    max_pixels: int = Field(
+        _DEFAULT.max_pixels,
+        ge=1,
+        le=1_000_000_000,
+        description="Width times height of a frame or image at most; larger ones are refused before they take memory",
+    )
     grow_s: float | None = Field(
         _DEFAULT.grow_s, gt=0, description="Watch a folder until no image came for so long; null: once"
     )

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +29,7 @@ from engine.detection.load import load_detector
 from engine.detection.model import ModelFacts
 from engine.errors import ConfigError, ModelError
 from engine.protocols import Detector
+from engine.video.read_image import read_image
 from pipelines.scoring.detect import EVAL_IOU, EVAL_SCORE, score_detector
 from pipelines.scoring.labels import Truth, find_images, read_truth
 
@@ -251,7 +251,8 @@ def _gate(
 
 
 def _frame(path: Path) -> Frame:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ConfigError(f"{path}: not a readable image")
+    try:
+        image = read_image(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a readable image: {error}") from error
     return Frame(np.asarray(image, np.uint8), path.name, 0, 0, 0)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.data import NO_IDENTITY, Detections, Frame, Packet, Run, Tracks
 from engine.errors import ConfigError, SinkError
 from engine.protocols import Detector
+from engine.video.read_image import read_image
 from engine.wire import rle_from_mask
 from pipelines.scoring.labels import IMAGE_SUFFIXES
 
@@ -97,9 +98,12 @@ def detect_images(detector: Detector, paths: Sequence[str | Path]) -> Iterator[I
     try:
         detector.open()
         for index, path in enumerate(files):
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                raise ConfigError(f"{path}: not readable as an image: expected a whole JPEG, PNG, ... file")
+            try:
+                image = read_image(path)
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"{path}: not readable as an image: expected a whole JPEG, PNG, ... file: {error}"
+                ) from error
             frame = Frame(np.asarray(image, np.uint8), path.stem, index, time.monotonic_ns(), time.time_ns())
             yield ImageResult(path, frame, detector.detect([frame])[0])
     finally:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from engine.data import Detections, Frame
@@ -17,6 +16,7 @@ from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.optional import require
 from engine.protocols import Detector
+from engine.video.read_image import read_image
 from pipelines.scoring.labels import Truth, read_truth
 
 EVAL_SCORE = 0.01
@@ -116,9 +116,10 @@ def _detect_all(
     """Return detections and size of each image, and the median time."""
     found, sizes, spent_ms = [], [], []
     for index, one in enumerate(truth):
-        image = cv2.imread(str(one.image), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ConfigError(f"{one.image}: not readable as an image: remove or replace it")
+        try:
+            image = read_image(one.image)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{one.image}: not readable as an image: remove or replace it: {error}") from error
         frame = Frame(image, one.image.stem, index, 0, 0)
         started = time.perf_counter()
         [seen] = detector.detect([frame])

@@ -12,6 +12,7 @@ from engine.video.options import SourceOptions
 
 def live_source(target: VideoAddress, source_id: str, options: SourceOptions) -> LiveSource:
     """Return a source that reads `target` as the options say, in a process or on the iterating thread."""
+    target = replace(target, max_pixels=options.max_pixels)
     if not target.live and options.reconnect:
         options = _without_reconnect(options)
     if options.reader == "thread":

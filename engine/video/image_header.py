@@ -1,0 +1,133 @@
+"""The size of an image from its header, without decoding it. Imports no numpy.
+
+Covers what `engine.sources.images` reads. Layouts: ITU-T T.81 (JPEG), ISO 15444-1 (JPEG 2000), the PNG, TIFF 6.0 and
+WebP container specifications, Windows BMP, Netpbm. Every loop is bounded by the length of the data.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Mapping
+
+_PNM = re.compile(
+    rb"P[1-6](?:\s|#[^\n\r]{0,1000}[\n\r]){1,100}(\d{1,9})(?:\s|#[^\n\r]{0,1000}[\n\r]){1,100}(\d{1,9})\s"
+)
+_PAM = re.compile(rb"WIDTH\s{1,9}(\d{1,9})\s.{0,500}?HEIGHT\s{1,9}(\d{1,9})\s", re.S)
+_JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TIFF_NUMBERS: Mapping[int, str] = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_HEAD_BYTES = 4096
+_MAX_TAGS = 10_000
+_MAX_STRAY = 100_000
+
+Size = tuple[int, int]
+
+
+def image_size_wh(data: bytes | memoryview) -> Size | None:
+    """Return width and height that an image claims, None where it is of no known kind or cut short.
+
+    >>> image_size_wh(b"P5 640 480 255 ..."), image_size_wh(b"GIF89a"), image_size_wh(b"")
+    ((640, 480), None, None)
+    """
+    view = memoryview(data)
+    head = bytes(view[:_HEAD_BYTES])
+    for mark, offset, read in _KINDS:
+        if head.startswith(mark, offset):
+            try:
+                return read(view, head)
+            except (struct.error, IndexError, KeyError):
+                return None
+    return None
+
+
+def _jpeg(view: memoryview, head: bytes) -> Size | None:
+    """Return the size in the first frame header; every segment before it is skipped by its length."""
+    at, stray = 2, 0
+    while at + 9 <= len(view) and stray < _MAX_STRAY:
+        marker = view[at + 1]
+        if view[at] != 0xFF or marker == 0xFF:  # libjpeg skips what stands between segments, and fill bytes
+            at, stray = at + 1, stray + 1
+        elif marker in _JPEG_SIZES:
+            height, width = struct.unpack_from(">HH", view, at + 5)
+            return width, height
+        elif marker in _JPEG_ALONE or marker == 0:
+            at, stray = at + 2, stray + 2
+        else:
+            at += 2 + max(struct.unpack_from(">H", view, at + 2)[0], 2)
+            stray += 1
+    return None
+
+
+def _png(view: memoryview, head: bytes) -> Size | None:
+    return _pair(">II", head, 16) if head[12:16] == b"IHDR" else None
+
+
+def _bmp(view: memoryview, head: bytes) -> Size | None:
+    if struct.unpack_from("<I", head, 14)[0] == 12:  # OS/2
+        return _pair("<HH", head, 18)
+    width, height = _pair("<ii", head, 18)
+    return abs(width), abs(height)
+
+
+def _webp(view: memoryview, head: bytes) -> Size | None:
+    kind = head[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+    if kind == b"VP8L":
+        bits = struct.unpack_from("<I", head, 21)[0]
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = _pair("<HH", head, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _tiff(view: memoryview, head: bytes) -> Size | None:
+    """Return the size of the first image; of a tag that is there twice the larger number counts."""
+    order = "<" if head[:2] == b"II" else ">"
+    big = struct.unpack_from(order + "H", head, 2)[0] == 43
+    at: int = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)[0]
+    count: int = struct.unpack_from(order + ("Q" if big else "H"), view, at)[0]
+    found = {_TIFF_WIDTH: 0, _TIFF_HEIGHT: 0}
+    entry_bytes, value_at, at = (20, 12, at + 8) if big else (12, 8, at + 2)
+    for number in range(min(count, _MAX_TAGS)):
+        entry = at + number * entry_bytes
+        tag, kind = struct.unpack_from(order + "HH", view, entry)
+        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
+            size = int(struct.unpack_from(order + _TIFF_NUMBERS[kind], view, entry + value_at)[0])
+            found[tag] = max(found[tag], size)
+    return found[_TIFF_WIDTH], found[_TIFF_HEIGHT]
+
+
+def _pnm(view: memoryview, head: bytes) -> Size | None:
+    found = (_PAM if head.startswith(b"P7") else _PNM).search(head)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _jp2(view: memoryview, head: bytes) -> Size | None:
+    """Return the size of the codestream (SIZ), which is what a decoder allocates."""
+    at = head.find(b"\xff\x4f\xff\x51")
+    if at < 0:
+        return None
+    right, bottom, left, top = struct.unpack_from(">IIII", head, at + 8)
+    return right - left, bottom - top
+
+
+def _pair(layout: str, head: bytes, offset: int) -> Size:
+    first, second = struct.unpack_from(layout, head, offset)
+    return first, second
+
+
+_KINDS: tuple[tuple[bytes, int, Callable[[memoryview, bytes], Size | None]], ...] = (
+    (b"\xff\xd8", 0, _jpeg),
+    (b"\x89PNG\r\n\x1a\n", 0, _png),
+    (b"BM", 0, _bmp),
+    (b"WEBP", 8, _webp),
+    (b"II", 0, _tiff),
+    (b"MM", 0, _tiff),
+    (b"jP  ", 4, _jp2),
+    (b"\xff\x4f\xff\x51", 0, _jp2),
+    *((b"P%d" % number, 0, _pnm) for number in range(1, 8)),
+)
