@@ -121,7 +121,7 @@ def _section(model: type[BaseModel], path: str) -> Iterator[str]:
     inner = {name: model_in(field.annotation) for name, field in model.model_fields.items()}
     if path:
         yield f"\n## `{path}`\n\n{inspect.getdoc(model)}\n"
-    yield "| key | type | default | meaning |\n|---|---|---|---|"
+    yield "\n| key | type | default | meaning |\n|---|---|---|---|"
     for name, field in model.model_fields.items():
         yield _row(name, field, _path_of(path, name, field) if inner[name] else None)
     for name, field in model.model_fields.items():
@@ -144,8 +144,8 @@ def _container_suffix(annotation: Any) -> str:
 
 
 def _row(name: str, field: FieldInfo, section: str | None) -> str:
-    kind = f"[section](#{_anchor(section)})" if section else f"`{_type(field.annotation)}`{_bounds(field)}"
-    return f"| `{name}` | {_cell(kind)} | {_default(field, section)} | {_cell(field.description or '')} |"
+    kind = f"[section](#{_anchor(section)})" if section else _code(_type(field.annotation)) + _bounds(field)
+    return f"| `{name}` | {kind} | {_default(field, section)} | {_cell(field.description or '')} |"
 
 
 def _anchor(path: str) -> str:
@@ -153,7 +153,13 @@ def _anchor(path: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    """Return text as it stands in a table."""
+    return text.replace("<", "&lt;").replace("|", "&#124;")
+
+
+def _code(text: str) -> str:
+    """Return code as it stands in a table, where backticks do not protect a bar."""
+    return f"<code>{_cell(text)}</code>"
 
 
 def _default(field: FieldInfo, section: str | None) -> str:
@@ -162,7 +168,7 @@ def _default(field: FieldInfo, section: str | None) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     if section and value is not None:
         return ""
-    return f"`{_as_yaml(value)}`"
+    return _code(_as_yaml(value))
 
 
 def _as_yaml(value: Any) -> str:
@@ -215,7 +221,7 @@ def _tracker_tables() -> str:
 
 def _tracker_table(name: str) -> str:
     rows = [
-        f"| `{parameter.name}` | `{_as_yaml(parameter.default)}` | {_cell(parameter.description)} |"
+        f"| `{parameter.name}` | {_code(_as_yaml(parameter.default))} | {_cell(parameter.description)} |"
         for parameter in tracker_parameters(name)
     ]
     head = f"\n### `{name}`\n\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,8 @@ from engine.tracking.registry import TRACKERS, tracker_parameters
 from pipelines.config.models import Config, MotionGateConfig, RecordConfig
 
 pytest.importorskip("mkdocs", reason='mkdocs is not installed: pip install -e ".[docs]"')
-import docs_pages  # type: ignore[import-not-found]
+import docs_docstrings
+import docs_pages
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,22 @@ def test_sections_that_are_off_by_default_have_headings(pages: dict[str, str]) -
 
 def test_bounds_and_defaults_are_shown(pages: dict[str, str]) -> None:
     text = pages["reference/configuration.md"]
-    assert "| `read_timeout_s` | `float` > 0, ≤ 600 | `5.0` |" in text
-    assert "| `uri` | `str` | required |" in text
-    assert "| `transport` | `tcp \\| udp` | `tcp` |" in text
+    assert "| `read_timeout_s` | <code>float</code> > 0, ≤ 600 | <code>5.0</code> |" in text
+    assert "| `uri` | <code>str</code> | required |" in text
+    assert "| `transport` | <code>tcp &#124; udp</code> | <code>tcp</code> |" in text
+
+
+def test_every_table_has_a_blank_line_before_it_and_rows_of_one_width(pages: dict[str, str]) -> None:
+    for path in ("reference/configuration.md", "reference/cli.md", "reference/api/index.md"):
+        for table in re.findall(r"(?:^|\n\n)((?:\|[^\n]*\n)+)", pages[path]):
+            assert len({row.count("|") for row in table.splitlines()}) == 1, path
+        assert not re.search(r"\n[^|\n][^\n]*\n\|", pages[path]), path
+
+
+def test_doctests_become_code_blocks() -> None:
+    text = "A queue.\n\n>>> queue = []\n>>> queue\n[]\n\nThe end."
+    assert docs_docstrings.fenced(text) == "A queue.\n\n```pycon\n>>> queue = []\n>>> queue\n[]\n```\n\nThe end."
+    assert docs_docstrings.fenced("no code > here") == "no code > here"
 
 
 def test_tracker_parameters_are_listed(pages: dict[str, str]) -> None:
