@@ -20,7 +20,7 @@ from pipelines.config.models import Config
 TARGET = Path(__file__).parents[1] / "configs" / "reference.yaml"
 HEADER = """\
 # Every key of the configuration with its default, from pipelines/config/models.py by tools/make_reference_config.py.
-# A run needs only `sources`; ${NAME} in any text is replaced by the environment variable NAME.
+# A run needs only `sources`; ${NAME} in any text is replaced with the environment variable NAME.
 """
 EXAMPLES = {"uri": "rtsp://user:${CAMERA_PASSWORD}@192.0.2.10/stream", "source_id": "gate"}
 

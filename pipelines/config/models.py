@@ -25,26 +25,31 @@ class Section(BaseModel):
 class MotionGateConfig(Section):
     """When to skip the detector because nothing moves."""
 
-    min_share: float = Field(0.0005, gt=0, le=1, description="Share of the picture that must change")
+    min_share: float = Field(0.0005, gt=0, le=1, description="Share of the frame that must change")
     min_difference: int = Field(
         16, ge=1, le=255, description="Grey levels that count as change; raise for noisy cameras"
     )
-    max_hold_s: float = Field(2.0, gt=0, le=3600, description="Detect at least this often, whatever is seen")
+    max_hold_s: float = Field(2.0, gt=0, le=3600, description="Detect at least this often, even without motion")
 
 
 class RecordConfig(Section):
-    """Recording a camera as it comes, without decoding; usually its main stream, beside detecting on the other."""
+    """Recording a camera without decoding: usually its main stream, while detection runs on the sub-stream."""
 
     uri: str | None = Field(
-        None, min_length=1, description="Address to record; null: the source's own, by a second connection"
+        None, min_length=1, description="Address to record; null: the source's own, on a second connection"
     )
     folder: str = Field("recordings", min_length=1, description="Files are folder/<source_id>/<UTC time>.mp4")
-    container: Literal["mp4", "mkv"] = Field("mp4", description="Kind of file; both play after a crash")
-    segment_s: float = Field(60.0, ge=1, le=86400, description="A new file begins at the next keyframe after so long")
-    max_mb: float | None = Field(
-        None, ge=1, le=1e9, description="Space for this camera; the oldest files are deleted for it; null: no limit"
+    container: Literal["mp4", "mkv"] = Field("mp4", description="File format; both remain playable after a crash")
+    segment_s: float = Field(
+        60.0, ge=1, le=86400, description="Length of a file; a new one begins at the next keyframe"
     )
-    keep_h: float | None = Field(None, gt=0, le=1e6, description="Delete files after so many hours; null: never")
+    max_mb: float | None = Field(
+        None,
+        ge=1,
+        le=1e9,
+        description="Space for this camera; the oldest files are deleted to stay below it; null: no limit",
+    )
+    keep_h: float | None = Field(None, gt=0, le=1e6, description="Delete files after this many hours; null: never")
 
 
 class SourceConfig(Section):
@@ -55,46 +60,62 @@ class SourceConfig(Section):
         description="Camera number, /dev/video0, rtsp://, http(s)://, a file, a folder of images, synthetic://",
     )
     source_id: str | None = Field(
-        None, pattern=r"^[^/\s]+$", description="Name on the wire; by default the file stem, host or cameraN"
+        None, pattern=r"^[^/\s]+$", description="Name on the wire; null: the file stem, host or cameraN"
     )
-    live: bool | None = Field(_DEFAULT.live, description="Whether a network source is a camera; null: by its address")
+    live: bool | None = Field(
+        _DEFAULT.live, description="Whether a network source is a camera; null: decide by its address"
+    )
     realtime: bool = Field(_DEFAULT.realtime, description="Play a file at its own rate, as if it were a camera")
-    loop: bool = Field(_DEFAULT.loop, description="Begin a file again at its end")
+    loop: bool = Field(_DEFAULT.loop, description="Restart a file at its end")
     reader: Literal["process", "thread"] = Field(
-        _DEFAULT.reader, description="Where a live source is read: a process can be killed while FFmpeg hangs"
+        _DEFAULT.reader, description="Where a live source is read; a process can be killed while FFmpeg hangs"
     )
-    transport: Literal["tcp", "udp"] = Field(_DEFAULT.transport, description="How RTP is carried")
+    transport: Literal["tcp", "udp"] = Field(_DEFAULT.transport, description="Transport of RTP")
     connect_timeout_s: float = Field(
-        _DEFAULT.connect_timeout_s, gt=0, le=600, description="Limit for reaching the host of an RTSP camera"
+        _DEFAULT.connect_timeout_s, gt=0, le=600, description="Time limit for reaching the host of an RTSP camera"
     )
-    open_timeout_s: float = Field(_DEFAULT.open_timeout_s, gt=0, le=600, description="Limit for opening a live source")
+    open_timeout_s: float = Field(
+        _DEFAULT.open_timeout_s, gt=0, le=600, description="Time limit for opening a live source"
+    )
     read_timeout_s: float = Field(
-        _DEFAULT.read_timeout_s, gt=0, le=600, description="Limit for the next frame; then it is dead"
+        _DEFAULT.read_timeout_s,
+        gt=0,
+        le=600,
+        description="Time limit for the next frame; after it the connection counts as dead",
     )
     stall_s: float = Field(
-        _DEFAULT.stall_s, gt=0, le=600, description="Without a frame for so long, the source is stalled"
+        _DEFAULT.stall_s, gt=0, le=600, description="The source is stalled after this time without a frame"
     )
-    reconnect: bool = Field(_DEFAULT.reconnect, description="Connect again after a live source failed")
+    reconnect: bool = Field(_DEFAULT.reconnect, description="Reconnect after a live source fails")
     max_attempts: int | None = Field(
-        _DEFAULT.max_attempts, ge=1, description="Failures in a row before giving up; null: never"
+        _DEFAULT.max_attempts, ge=1, description="Consecutive failures before giving up; null: never give up"
     )
     backoff_s: float = Field(
-        _DEFAULT.backoff_s, gt=0, le=600, description="Wait before the second attempt; doubles, with jitter"
+        _DEFAULT.backoff_s,
+        gt=0,
+        le=600,
+        description="Wait before the second attempt; it doubles each time, with jitter",
     )
     backoff_max_s: float = Field(_DEFAULT.backoff_max_s, gt=0, le=3600, description="Longest wait between attempts")
     refused_backoff_s: float = Field(
-        _DEFAULT.refused_backoff_s, gt=0, le=86400, description="Wait after the camera refused the password"
+        _DEFAULT.refused_backoff_s, gt=0, le=86400, description="Wait after the camera has refused the password"
     )
     damage: Literal["until_keyframe", "frame", "keep"] = Field(
         _DEFAULT.damage, description="What to drop after a damaged frame of a live source"
     )
-    keyframes_only: bool = Field(_DEFAULT.keyframes_only, description="Decode keyframes alone, to save work")
+    keyframes_only: bool = Field(_DEFAULT.keyframes_only, description="Decode only keyframes, to save work")
     decoder: Literal["auto", "cpu", "nvdec", "vaapi", "jetson"] = Field(
-        _DEFAULT.decoder, description="What decodes; auto takes the first that works here"
+        _DEFAULT.decoder, description="Decoder; auto takes the first one that works on this machine"
     )
-    size_wh: tuple[int, int] | None = Field(_DEFAULT.size_wh, description="Picture size asked of a USB camera")
-    fps: float | None = Field(_DEFAULT.fps, gt=0, description="Rate asked of a USB camera, or of a folder of images")
-    pixel_format: str | None = Field(_DEFAULT.pixel_format, description="Format asked of a USB camera: mjpeg, yuyv422")
+    size_wh: tuple[int, int] | None = Field(
+        _DEFAULT.size_wh, description="Frame size requested from a USB camera: [width, height]"
+    )
+    fps: float | None = Field(
+        _DEFAULT.fps, gt=0, description="Frame rate requested from a USB camera, or of a folder of images"
+    )
+    pixel_format: str | None = Field(
+        _DEFAULT.pixel_format, description="Pixel format requested from a USB camera: mjpeg, yuyv422"
+    )
     slots: int = Field(_DEFAULT.slots, ge=4, le=256, description="Frames in the shared memory of a process reader")
     max_pixels: int = Field(
         _DEFAULT.max_pixels,
@@ -103,35 +124,40 @@ class SourceConfig(Section):
         description="Width times height of a frame or image at most; larger ones are refused before they take memory",
     )
     grow_s: float | None = Field(
-        _DEFAULT.grow_s, gt=0, description="Watch a folder until no image came for so long; null: once"
+        _DEFAULT.grow_s, gt=0, description="Watch a folder until no image has arrived for this time; null: read it once"
     )
     regions: list[list[tuple[float, float]]] = Field(
-        default_factory=list, description="Polygons in pixels: keep what stands (lower middle) in one; empty keeps all"
+        default_factory=list,
+        description="Polygons in pixels: keep objects whose lower middle is inside one; empty: keep all",
     )
     ignore: list[list[tuple[float, float]]] = Field(
-        default_factory=list, description="Polygons in pixels: drop what stands in one"
+        default_factory=list, description="Polygons in pixels: drop objects whose lower middle is inside one"
     )
-    motion_gate: MotionGateConfig | None = Field(None, description="Skip the detector while nothing moves; null: never")
-    record: RecordConfig | None = Field(None, description="Record the camera, or its main stream; null: not")
-    ffmpeg: dict[str, str] = Field(default_factory=dict, description="Further options by FFmpeg's names; they win")
+    motion_gate: MotionGateConfig | None = Field(
+        None, description="Skip the detector while nothing moves; null: never skip"
+    )
+    record: RecordConfig | None = Field(None, description="Record the camera, or its main stream; null: do not record")
+    ffmpeg: dict[str, str] = Field(
+        default_factory=dict, description="Further FFmpeg options by name; they override the others"
+    )
 
 
 class SecondStageConfig(Section):
     """A classifier on the tracked objects; its answer is kept per track."""
 
     model: str = Field(min_length=1, description="Classification model, file or folder")
-    classes: list[str | int] | None = Field(None, description="Classes of the detector to look at; null: all")
-    top: int = Field(5, ge=1, le=100, description="Classes per answer")
-    refresh_s: float = Field(10.0, ge=0, le=86400, description="After how long a track is asked again")
+    classes: list[str | int] | None = Field(None, description="Classes of the detector to classify; null: all")
+    top: int = Field(5, ge=1, le=100, description="Classes reported per object")
+    refresh_s: float = Field(10.0, ge=0, le=86400, description="Time after which a track is classified again")
     margin: float = Field(0.0, ge=0, le=1, description="Share of the box's size added on each side of the crop")
 
 
 class TileConfig(Section):
-    """Detecting on overlapping tiles of each frame and on the whole of it, for small objects."""
+    """Detection on overlapping tiles of each frame and on the whole frame, for small objects."""
 
     side_wh: tuple[int, int] = Field((640, 640), description="Size of a tile in pixels of the frame")
-    overlap: float = Field(0.2, ge=0, le=0.9, description="Share of a tile that its neighbour covers too, at least")
-    whole: bool = Field(True, description="Detect on the whole frame as well, for what is larger than a tile")
+    overlap: float = Field(0.2, ge=0, le=0.9, description="Minimum share of a tile that its neighbour also covers")
+    whole: bool = Field(True, description="Also detect on the whole frame, for objects larger than a tile")
 
 
 class DetectorConfig(Section):
@@ -140,46 +166,63 @@ class DetectorConfig(Section):
     model: str = Field(
         "demo",
         min_length=1,
-        description="Model file or folder; demo: the embedded one; motion, hog: no network",
+        description="Model file or folder; demo: the embedded model; motion, hog: no network",
     )
     task: Literal["detect", "classify"] = Field(
-        "detect", description="classify: the model names what the whole frame shows; there is nothing to track then"
+        "detect", description="classify: the model classifies the whole frame; there is nothing to track then"
     )
-    backend: str = Field("auto", description="auto, openvino, onnxruntime or tensorrt; auto says why it chose")
-    score_threshold: float = Field(0.25, ge=0, le=1, description="Detections below are dropped; raise for fewer, surer")
+    backend: str = Field("auto", description="auto, openvino, onnxruntime or tensorrt; auto logs why it chose")
+    score_threshold: float = Field(
+        0.25, ge=0, le=1, description="Minimum score of a detection; raise for fewer but surer ones"
+    )
     iou_threshold: float | None = Field(
-        None, ge=0, le=1, description="NMS: boxes of a class that overlap more are one; null: as the model's authors do"
+        None,
+        ge=0,
+        le=1,
+        description="NMS: of boxes of one class that overlap more, the best stays; null: as the model's authors do",
     )
-    classes: list[str | int] | None = Field(None, description="Names or numbers of the classes to keep; all when null")
+    classes: list[str | int] | None = Field(None, description="Names or numbers of the classes to keep; null: all")
     performance: Literal["auto", "latency", "throughput"] = Field(
-        "auto", description="latency: all cores on one frame; throughput: several frames at once; auto: by the sources"
+        "auto",
+        description="latency: all cores on one frame; throughput: several frames at once; auto: depends on the sources",
     )
     max_batch: int | None = Field(
-        None, ge=1, le=256, description="Frames per inference, where the model allows it; null: 1 on a CPU, 8 on a GPU"
+        None,
+        ge=1,
+        le=256,
+        description="Maximum frames per inference, if the model allows it; null: 1 on a CPU, 8 on a GPU",
     )
     size: int | tuple[int, int] | None = Field(
-        None, description="Input rows and columns, where the model leaves them open"
+        None, description="Input rows and columns, if the model leaves them open"
     )
-    depth: int | None = Field(None, ge=1, le=64, description="Inferences in flight; null: as the backend likes")
+    depth: int | None = Field(None, ge=1, le=64, description="Inferences in flight; null: the backend decides")
     precision: str | None = Field(None, description="Arithmetic of the backend: f32, bf16, f16; null: its default")
-    threads: int | None = Field(None, ge=1, le=1024, description="Processor threads at most; null: all cores")
-    cache_dir: str | None = Field(None, description="Folder for compiled models, for a quicker second start")
+    threads: int | None = Field(None, ge=1, le=1024, description="Maximum number of CPU threads; null: all cores")
+    cache_dir: str | None = Field(None, description="Folder for compiled models, for a faster second start")
     rebuild: Literal["foreground", "background", "never"] = Field(
         "foreground",
-        description="Where a TensorRT plan is missing or does not fit: build it first, while the CPU serves, or never",
+        description="Build a TensorRT plan that is missing or does not fit: first, while the CPU serves, or never",
     )
-    tile: TileConfig | None = Field(None, description="Tiles for small objects, each costs an inference; null: none")
-    head: str | None = Field(None, description="Layout of the output, where the file does not tell; see inspect")
-    color: Literal["rgb", "bgr"] | None = Field(None, description="Channel order of the model; null: its family's")
-    mean: tuple[float, float, float] | None = Field(None, description="Of 0..255 pixels; null: the family's")
-    std: tuple[float, float, float] | None = Field(None, description="Of 0..255 pixels; null: the family's")
+    tile: TileConfig | None = Field(None, description="Tiles for small objects, one inference each; null: none")
+    head: str | None = Field(
+        None, description="Layout of the output, if the file does not state it; see framewire inspect"
+    )
+    color: Literal["rgb", "bgr"] | None = Field(
+        None, description="Channel order of the model; null: that of its family"
+    )
+    mean: tuple[float, float, float] | None = Field(
+        None, description="Mean of each channel, in 0..255; null: that of the family"
+    )
+    std: tuple[float, float, float] | None = Field(
+        None, description="Standard deviation of each channel, in 0..255; null: that of the family"
+    )
     letterbox: Literal["center", "top_left", "stretch"] | None = Field(
-        None, description="How a frame is placed in the model's picture; null: the family's way"
+        None, description="How a frame is placed in the model's input; null: as the family does"
     )
     letterbox_on: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="Where frames are scaled; auto: on the GPU where it pays and gives the same pixels"
     )
-    names: list[str] | None = Field(None, description="Class names, where the file does not tell")
+    names: list[str] | None = Field(None, description="Class names, if the file does not state them")
 
 
 class TrackerConfig(Section):
@@ -189,7 +232,7 @@ class TrackerConfig(Section):
         "auto", description="steady, bytetrack, botsort, ocsort, sort, none; auto: steady, or none for unrelated images"
     )
     parameters: dict[str, Any] = Field(
-        default_factory=dict, description="Arguments of the tracker; see docs/tracking.md"
+        default_factory=dict, description="Parameters of the tracker; see docs/tracking.md"
     )
 
 
@@ -200,49 +243,65 @@ class PipelineConfig(Section):
         None, description="First queue of every source; null: drop_oldest for live sources, block for files"
     )
     max_age_ms: float | None = Field(1000.0, gt=0, description="Live frames older than this are not inferred")
-    batch_wait_ms: float = Field(5.0, ge=0, le=1000, description="How long a frame waits for those of other cameras")
+    batch_wait_ms: float = Field(5.0, ge=0, le=1000, description="How long a frame waits for frames of other cameras")
     detect_every: int | Literal["auto"] = Field(
-        1, description="Detect on each n-th frame and predict tracks in between; auto: as often as the hardware allows"
+        1, description="Detect on every n-th frame and predict tracks in between; auto: as often as the hardware allows"
     )
-    max_frames: int | None = Field(None, ge=1, description="Stop after so many frames of each source")
-    engine_id: str | None = Field(None, pattern=r"^[^/\s]+$", description="Name of this engine on the wire; the host's")
+    max_frames: int | None = Field(None, ge=1, description="Stop after this many frames of each source")
+    engine_id: str | None = Field(
+        None, pattern=r"^[^/\s]+$", description="Name of this engine on the wire; null: the host name"
+    )
 
 
 class PicturesConfig(Section):
     """JPEGs beside the messages, on topics of their own (`image`, `crop`)."""
 
-    images_per_s: float = Field(1.0, ge=0, le=60, description="Pictures of whole frames per source; 0 sends none")
-    crops: bool = Field(False, description="Also send the best picture of each new track")
-    max_side: int = Field(640, ge=16, le=8192, description="Longer side in pixels; larger ones are shrunk")
+    images_per_s: float = Field(
+        1.0, ge=0, le=60, description="JPEGs of whole frames per second and source; 0 sends none"
+    )
+    crops: bool = Field(False, description="Also send the best crop of each new track")
+    max_side: int = Field(640, ge=16, le=8192, description="Longer side in pixels; larger frames are scaled down")
     quality: int = Field(80, ge=1, le=100, description="JPEG quality")
-    blur: list[str] = Field(default_factory=list, description="Classes made unrecognisable in every picture: person")
+    blur: list[str] = Field(default_factory=list, description="Classes to blur in every JPEG, for example person")
     blur_regions: dict[str, list[tuple[float, float, float, float]]] = Field(
-        default_factory=dict, description="By source: boxes x1, y1, x2, y2 in pixels made unrecognisable"
+        default_factory=dict, description="By source: boxes x1, y1, x2, y2 in pixels to blur"
     )
 
 
 class PublishConfig(Section):
     """The ZeroMQ stream."""
 
-    address: str = Field(DEFAULT_PUBLISH, description="Where to bind, or none")
-    encoding: Literal["json", "msgpack"] = Field("json", description="Form of the message bodies")
-    high_water_mark: int = Field(1000, ge=1, le=1_000_000, description="Messages queued per subscriber before dropping")
-    events: str | None = Field(None, description="Second address for all but frames and statistics, never crowded out")
-    latest: str | None = Field(None, description="Address that sends only the newest state, for readers that want now")
-    snapshot: str | None = Field(None, description="Address that answers requests of late joiners with the state")
+    address: str = Field(DEFAULT_PUBLISH, description="Address to bind, or none")
+    encoding: Literal["json", "msgpack"] = Field("json", description="Encoding of the message bodies")
+    high_water_mark: int = Field(
+        1000, ge=1, le=1_000_000, description="Messages queued per subscriber before any are dropped"
+    )
+    events: str | None = Field(
+        None, description="Second address for everything except frames and statistics, with a queue of its own"
+    )
+    latest: str | None = Field(None, description="Address that sends only the newest state")
+    snapshot: str | None = Field(
+        None, description="Address that answers requests with the current state, for late joiners"
+    )
     pictures: PicturesConfig | None = Field(None, description="JPEGs of frames and tracks; null: none")
     keys: str | None = Field(None, description="File NAME.key_secret of framewire keys: encrypt with CURVE")
-    allowed_keys: list[str] | None = Field(None, description="Files NAME.key of the clients that may read; null: all")
+    allowed_keys: list[str] | None = Field(
+        None, description="Files NAME.key of the clients that may read; null: everyone who knows our public key"
+    )
 
 
 class ControlConfig(Section):
-    """Changing a run while it goes on."""
+    """Changing a run while it continues."""
 
-    address: str = Field("none", description="Where framewire ctl reaches this run: tcp://127.0.0.1:5556, ipc://path")
-    keys: str | None = Field(None, description="File NAME.key_secret: encrypt, so that other machines may control")
-    allowed_keys: list[str] | None = Field(None, description="Files NAME.key of those who may control")
+    address: str = Field(
+        "none", description="Address where framewire ctl reaches this run: tcp://127.0.0.1:5556, ipc://path"
+    )
+    keys: str | None = Field(
+        None, description="File NAME.key_secret: encrypt with CURVE, so that other machines can connect"
+    )
+    allowed_keys: list[str] | None = Field(None, description="Files NAME.key of the clients that may control the run")
     watch: bool = Field(
-        False, description="Apply edits of the configuration file, until the run is stopped; a bad edit changes nothing"
+        False, description="Apply edits of the configuration file until the run is stopped; a bad edit changes nothing"
     )
 
 
@@ -250,7 +309,7 @@ class OutputConfig(Section):
     """Files and windows."""
 
     save: str | None = Field(
-        None, description="Annotated H.264 video; one file each where there are several sources, or may be (control)"
+        None, description="Annotated H.264 video; one file per source if there are, or may be, several"
     )
     jsonl: str | None = Field(None, description="The published messages, one per line; - is stdout")
     show: bool = Field(False, description="Show a window; q closes it and ends the run")
@@ -265,5 +324,5 @@ class Config(Section):
     tracker: TrackerConfig = Field(default_factory=TrackerConfig, description="The tracker")
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Queues and limits")
     publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")
-    control: ControlConfig = Field(default_factory=ControlConfig, description="Changing a run while it goes on")
+    control: ControlConfig = Field(default_factory=ControlConfig, description="Changing a run while it continues")
     output: OutputConfig = Field(default_factory=OutputConfig, description="Files and windows")
