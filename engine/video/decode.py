@@ -14,16 +14,16 @@ from fractions import Fraction
 from itertools import chain
 from typing import Any
 
-from engine.video.access_units import CODECS, NO_PARSER, AccessUnit, AccessUnits, Piece
 from engine.video.address import VideoAddress
-from engine.video.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
-from engine.video.backlog import Overload
 from engine.video.explain import video_errors
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.hardware import CPU, hardware
 from engine.video.image_header import image_size_wh
 from engine.video.limits import FrameTooLargeError, check_size
-from engine.video.stream_time import StreamTime
+from engine.video.timing.access_units import CODECS, NO_PARSER, AccessUnit, AccessUnits, Piece
+from engine.video.timing.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
+from engine.video.timing.backlog import Overload
+from engine.video.timing.stream_time import StreamTime
 
 logger = logging.getLogger(__name__)
 KEYFRAME_WAIT_S = 10.0

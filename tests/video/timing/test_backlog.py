@@ -13,8 +13,8 @@ import pytest
 from engine.errors import SourceError
 from engine.sources.open import open_source
 from engine.sources.synthetic import number_in_image
-from engine.video.backlog import Backlog, Overload
 from engine.video.decode import VideoReader
+from engine.video.timing.backlog import Backlog, Overload
 from tests.faults.cameras import transport_stream
 from tests.media import Recorder, encode_clip, numbered_images
 

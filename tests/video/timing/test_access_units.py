@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.video.access_units import (
+from engine.video.timing.access_units import (
     MAX_BYTES,
     MIN_KEYFRAMES,
     MIN_PICTURES,

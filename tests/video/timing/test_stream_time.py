@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.data import Frame
 from engine.sources.open import open_source
-from engine.video.stream_time import StreamTime
+from engine.video.timing.stream_time import StreamTime
 from tests.media import encode_clip, numbered_images
 
 MS = 1_000_000
