@@ -15,6 +15,7 @@ from typing import Any, Union
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipelines.config.hints import section_of
 from pipelines.config.models import Config
 
 TARGET = Path(__file__).parents[1] / "configs" / "reference.yaml"
@@ -22,6 +23,7 @@ HEADER = """\
 # Every key of the configuration with its default, from pipelines/config/models.py by tools/make_reference_config.py.
 # A run needs only `sources`; ${NAME} in any text is replaced with the environment variable NAME.
 """
+REQUIRED = "required"
 EXAMPLES = {"uri": "rtsp://user:${CAMERA_PASSWORD}@192.0.2.10/stream", "source_id": "gate"}
 
 
@@ -46,6 +48,7 @@ def _section(model: type[BaseModel], depth: int) -> list[str]:
         lines += ["", f"# {field.description}"] if depth == 0 else [f"{'  ' * depth}# {_meaning(field)}"]
         if inner is None:
             lines.append(f"{'  ' * depth}{name}: {_value(name, field)}")
+            lines += _optional(field, depth)
             continue
         lines.append(f"{'  ' * depth}{name}:")
         body = _section(inner, depth + (2 if is_list else 1))
@@ -54,6 +57,15 @@ def _section(model: type[BaseModel], depth: int) -> list[str]:
             body[1] = f"  - {body[1].strip()}"
         lines += body
     return lines
+
+
+def _optional(field: FieldInfo, depth: int) -> list[str]:
+    """Return the keys of a section that is absent by default, as comments."""
+    inner = section_of(field.annotation)
+    if inner is None:
+        return []
+    body = "\n".join(_section(inner, 1)).strip("\n").splitlines()
+    return [f"{'  ' * depth}# keys, each with its default:", *(f"{'  ' * depth}#{line}" for line in body)]
 
 
 def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
@@ -88,8 +100,10 @@ def _bound(rule: Any) -> str:
 
 
 def _value(name: str, field: FieldInfo) -> str:
-    if name in EXAMPLES:
+    if name in EXAMPLES and (field.is_required() or name == "source_id"):
         return json.dumps(EXAMPLES[name])
+    if field.is_required():
+        return json.dumps(REQUIRED)
     default = field.get_default(call_default_factory=True, validated_data={})
     return json.dumps(default)
 

@@ -1,11 +1,10 @@
 """Reading a configuration: YAML, environment variables, `--set` overrides, validation, and errors that help.
 
-`${NAME}` stands for an environment variable, so that passwords stay out of files.
+`${NAME}` stands for an environment variable, so that passwords stay out of files; `${NAME:-text}` has a default.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -13,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from engine.errors import ConfigError
 from engine.video.uri import redact
+from pipelines.config.hints import suggestion, why_no_configuration
 from pipelines.config.models import Config
+from pipelines.config.yaml_values import PlainLoader
 
 PRESETS = (Path(__file__).parents[1] / "presets", Path(__file__).parents[2] / "configs")
-LIKENESS = 0.6
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+EXTENSION = "x-"
 
 
 def load_config(
@@ -48,7 +49,7 @@ def load_config(
         if not sign or not key:
             raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example --set detector.score_threshold=0.4")
         try:
-            assign(tree, key, yaml.safe_load(text))
+            assign(tree, key, yaml.load(text, PlainLoader))
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {setting}: the value is not YAML: {error}") from error
     return validated(tree, path or "options")
@@ -78,9 +79,13 @@ def _read(path: str) -> dict[str, Any]:
     if not file.is_file():
         presets = [folder / f"{path}.yaml" for folder in PRESETS]
         file = next((preset for preset in presets if preset.is_file()), file)
+    other = why_no_configuration(str(file))
+    if other is not None:
+        option = "--model" if other == "a model" else "--source"
+        raise ConfigError(f"{path} is {other}, not a configuration: give it as {option} {path}")
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        tree = yaml.load(file.read_bytes(), PlainLoader)  # by its byte order mark; UTF-8 without one
+    except OSError as error:
         raise ConfigError(
             f"configuration {path} cannot be read ({error}): give a YAML file or one of {', '.join(preset_names())}"
         ) from error
@@ -94,7 +99,7 @@ def _read(path: str) -> dict[str, Any]:
         raise ConfigError(
             f"configuration {path} holds a {type(tree).__name__}: expected keys such as sources, detector"
         )
-    return tree
+    return {key: value for key, value in tree.items() if not str(key).startswith(EXTENSION)}
 
 
 def assign(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -133,7 +138,9 @@ def _expand(value: Any) -> Any:
 
 
 def _variable(match: re.Match[str]) -> str:
-    name = match.group(1)
+    name, default = match.groups()
+    if default is not None:
+        return os.environ.get(name) or default
     if name not in os.environ:
         raise ConfigError(f"the configuration uses ${{{name}}}, and the environment has no {name}: export it")
     return os.environ[name]
@@ -145,30 +152,8 @@ def _explain(error: ValidationError, origin: str) -> str:
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key{_suggestion(problem['loc'])}")
+            lines.append(f"{where}: unknown key{suggestion(Config, problem['loc'])}")
         else:
             found = "" if problem["type"] == "missing" else f" (found {redact(repr(problem['input']))})"
             lines.append(f"{where}: {problem['msg']}{found}")
     return f"{origin}: " + f"\n{origin}: ".join(lines)
-
-
-def _suggestion(location: tuple[str | int, ...]) -> str:
-    model: type[BaseModel] = Config
-    for part in location[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is not None:
-            inner = getattr(field.annotation, "__args__", (field.annotation,))[0]
-            model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
-    near = _nearest(str(location[-1]), list(model.model_fields))
-    return f": did you mean {near}?" if near else f": known are {', '.join(model.model_fields)}"
-
-
-def _nearest(word: str, known: Sequence[str]) -> str | None:
-    """Return the known key that `word` most likely means: alike as a whole, or like a part of one (`scoore`, `id`)."""
-
-    def likeness(key: str) -> float:
-        parts = [difflib.SequenceMatcher(None, word, part).ratio() for part in key.split("_")]
-        return max(difflib.SequenceMatcher(None, word, key).ratio(), 0.95 * max(parts))
-
-    best = max(known, key=likeness)
-    return best if likeness(best) >= LIKENESS else None

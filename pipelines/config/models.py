@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, model_validator
 
 from engine.video.options import SourceOptions
+from pipelines.config.hints import section_of
 
 DEFAULT_PUBLISH = "tcp://127.0.0.1:5555"
 
@@ -17,9 +18,45 @@ _DEFAULT = SourceOptions()
 
 
 class Section(BaseModel):
-    """A group of keys; unknown ones are refused, and so are numbers without end (`.inf`, `.nan`)."""
+    """A group of keys; unknown ones are refused, and so are numbers without end (`.inf`, `.nan`).
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    A number where a text is expected is taken as written (`uri: 0`). `true` for a section means its defaults
+    (`record: true`), and `false` for one that may be left out means null.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switches(cls, value: Any) -> Any:
+        """Replace a switch in place of a section, and say what belongs in place of a bare value."""
+        if not isinstance(value, dict):
+            if isinstance(value, str | int | float) and cls.__name__ == "SourceConfig":
+                raise ValueError("a source is a group of keys: write it as uri: ADDRESS")
+            return value
+        switches = {key: value[key] for key in cls.model_fields if isinstance(value.get(key), bool)}
+        optional: dict[str, Any] = {
+            key: {} if is_on else None
+            for key, is_on in switches.items()
+            if section_of(cls.model_fields[key].annotation) and cls.model_fields[key].default is None
+        }
+        return {**value, **optional}
+
+
+def _no_switch(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a class is given by name or number: quote a name such as 'true'")
+    return value
+
+
+ClassName = Annotated[StrictStr | StrictInt, BeforeValidator(_no_switch)]
+"""A class of the model, by name or number."""
+
+PRECISIONS = {"fp32": "f32", "fp16": "f16", "half": "f16", "float16": "f16", "float32": "f32", "bfloat16": "bf16"}
+
+
+def _precision(value: Any) -> Any:
+    return PRECISIONS.get(value, value) if isinstance(value, str) else value
 
 
 class MotionGateConfig(Section):
@@ -146,7 +183,7 @@ class SecondStageConfig(Section):
     """A classifier on the tracked objects; its answer is kept per track."""
 
     model: str = Field(min_length=1, description="Classification model, file or folder")
-    classes: list[str | int] | None = Field(None, description="Classes of the detector to classify; null: all")
+    classes: list[ClassName] | None = Field(None, description="Classes of the detector to classify; null: all")
     top: int = Field(5, ge=1, le=100, description="Classes reported per object")
     refresh_s: float = Field(10.0, ge=0, le=86400, description="Time after which a track is classified again")
     margin: float = Field(0.0, ge=0, le=1, description="Share of the box's size added on each side of the crop")
@@ -181,7 +218,7 @@ class DetectorConfig(Section):
         le=1,
         description="NMS: of boxes of one class that overlap more, the best stays; null: as the model's authors do",
     )
-    classes: list[str | int] | None = Field(None, description="Names or numbers of the classes to keep; null: all")
+    classes: list[ClassName] | None = Field(None, description="Names or numbers of the classes to keep; null: all")
     performance: Literal["auto", "latency", "throughput"] = Field(
         "auto",
         description="latency: all cores on one frame; throughput: several frames at once; auto: depends on the sources",
@@ -196,7 +233,9 @@ class DetectorConfig(Section):
         None, description="Input rows and columns, if the model leaves them open"
     )
     depth: int | None = Field(None, ge=1, le=64, description="Inferences in flight; null: the backend decides")
-    precision: str | None = Field(None, description="Arithmetic of the backend: f32, bf16, f16; null: its default")
+    precision: Annotated[str | None, BeforeValidator(_precision)] = Field(
+        None, description="Arithmetic of the backend: f32, bf16, f16; null: its default"
+    )
     threads: int | None = Field(None, ge=1, le=1024, description="Maximum number of CPU threads; null: all cores")
     cache_dir: str | None = Field(None, description="Folder for compiled models, for a faster second start")
     rebuild: Literal["foreground", "background", "never"] = Field(

@@ -1,0 +1,120 @@
+"""What a wrong key most likely means: a typo, another tool's word, or a key of another section."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
+
+LIKENESS = 0.6
+OTHER_WORDS: Mapping[str, str] = {
+    "name": "source_id",
+    "id": "source_id",
+    "camera": "source_id",
+    "url": "uri",
+    "source": "uri",
+    "path": "uri",
+    "conf": "score_threshold",
+    "confidence": "score_threshold",
+    "score": "score_threshold",
+    "threshold": "score_threshold",
+    "iou": "iou_threshold",
+    "nms": "iou_threshold",
+    "imgsz": "size",
+    "img_size": "size",
+    "input_size": "size",
+    "weights": "model",
+    "device": "backend",
+    "half": "precision",
+    "fp16": "precision",
+    "f16": "precision",
+    "labels": "names",
+    "batch": "max_batch",
+    "batch_size": "max_batch",
+    "cameras": "sources",
+    "streams": "sources",
+    "rate": "max_fps",
+    "framerate": "max_fps",
+}
+"""Words of other tools, and what they are called here."""
+_MEDIA = re.compile(
+    r"\.(mp4|mkv|avi|mov|webm|m4v|mpe?g|ts|flv|wmv|h?26[45]|hevc|jpe?g|png|bmp|gif|webp|avif|heic)$", re.IGNORECASE
+)
+
+
+def suggestion(root: type[BaseModel], location: Sequence[str | int]) -> str:
+    """Return what to say after `unknown key`: the key that was meant, with its section where it is another one."""
+    word = str(location[-1])
+    other = OTHER_WORDS.get(word, word)
+    model = _model_at(root, location[:-1])
+    near = other if other in model.model_fields else nearest(word, list(model.model_fields))
+    if near is None:
+        places = [f"{path}.{key}" for path, keys in _sections(root) for key in (word, other) if key in keys]
+        near = min(places, key=lambda place: place.count("."), default=None)
+    return f": did you mean {near}?" if near else f": expected one of {', '.join(model.model_fields)}"
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known key that `word` most likely means: alike as a whole, or like a part of one (`scoore`, `id`)."""
+
+    def likeness(key: str) -> float:
+        parts = [difflib.SequenceMatcher(None, word, part).ratio() for part in key.split("_")]
+        return max(difflib.SequenceMatcher(None, word, key).ratio(), 0.95 * max(parts))
+
+    best = max(known, key=likeness)
+    return best if likeness(best) >= LIKENESS else None
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """Return `did you mean X?`, or else the names that exist, for a value that names none of them."""
+    by_lower = {name.lower(): name for name in known}
+    if word.strip().lower() in by_lower:
+        return f"did you mean {by_lower[word.strip().lower()]}?"
+    close = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(by_lower[name] for name in close)}?"
+    some = ", ".join(list(known)[:8]) + (", ..." if len(known) > 8 else "")
+    return f"expected one of {some}" if known else "there is none"
+
+
+def why_no_configuration(path: str) -> str | None:
+    """Return what a path that was given as a configuration is instead, or None where it may be one."""
+    if path.isdecimal() or _MEDIA.search(path) or path.startswith("/dev/video"):
+        return "a camera, video or image"
+    if Path(path).suffix.lower() in (".onnx", ".plan", ".engine", ".tflite", ".xml", ".pt"):
+        return "a model"
+    return "a folder" if Path(path).is_dir() else None
+
+
+def section_of(annotation: object) -> type[BaseModel] | None:
+    """Return the section in a field's type: itself, in a list, or optional."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in typing.get_args(annotation):
+        found = section_of(part)
+        if found is not None:
+            return found
+    return None
+
+
+def _model_at(root: type[BaseModel], location: Sequence[str | int]) -> type[BaseModel]:
+    model = root
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            model = section_of(field.annotation) or model
+    return model
+
+
+def _sections(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield the sections of a configuration by their dotted path, with their keys."""
+    for name, field in model.model_fields.items():
+        inner = section_of(field.annotation)
+        if inner is not None:
+            here = f"{path}{name}" + (".0" if str(field.annotation).startswith("list") else "")
+            yield here, list(inner.model_fields)
+            yield from _sections(inner, f"{here}.")

@@ -1,0 +1,56 @@
+"""What the messages for wrong keys and values suggest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.errors import ConfigError
+from pipelines.config.file import load_config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("sources: [{uri: a, name: gate}]", r"sources.0.name: .*did you mean source_id\?", id="name"),
+        pytest.param("sources: [{url: a}]", r"sources.0.url: .*did you mean uri\?", id="url"),
+        pytest.param("detector: {conf: 0.3}", r"did you mean score_threshold\?", id="conf"),
+        pytest.param("detector: {iou: 0.3}", r"did you mean iou_threshold\?", id="iou"),
+        pytest.param("detector: {imgsz: 640}", r"did you mean size\?", id="imgsz"),
+        pytest.param("detector: {half: true}", r"did you mean precision\?", id="half"),
+        pytest.param("detector: {weights: a.onnx}", r"did you mean model\?", id="weights"),
+        pytest.param("score_threshold: 0.4", r"did you mean detector.score_threshold\?", id="another section's key"),
+        pytest.param(
+            "conf: 0.4", r"did you mean detector.score_threshold\?", id="another section's key by its other name"
+        ),
+        pytest.param("publish: {pictures: {blurr: [a]}}", r"did you mean blur\?", id="in an optional section"),
+        pytest.param("sources: ['rtsp://u:pw1234@h/']", r"sources.0: .*write it as uri: ADDRESS", id="bare address"),
+        pytest.param("sources: [0]", r"sources.0: .*write it as uri: ADDRESS", id="bare number"),
+    ],
+)
+def test_a_wrong_key_is_met_with_the_right_one(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(str(file), {})
+    assert "pw1234" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        pytest.param("clip.mp4", "--source clip.mp4", id="a video"),
+        pytest.param("0", "--source 0", id="a camera"),
+        pytest.param("yolo11n.onnx", "--model yolo11n.onnx", id="a model"),
+        pytest.param("rtsp://h/s", "--source rtsp://h/s", id="an address"),
+    ],
+)
+def test_what_is_no_configuration_is_named(path: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, {})
+
+
+@pytest.mark.parametrize("written", ["fp16", "half", "float16", "f16"])
+def test_precision_takes_the_names_that_other_tools_use(written: str) -> None:
+    assert load_config(None, {"detector.precision": written}).detector.precision == "f16"
