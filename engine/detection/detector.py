@@ -50,6 +50,7 @@ class ModelDetector:
         letterbox_on: `cpu`, `gpu`, or `auto` for the faster one of those that give the same pixels.
         backend_reason: why this backend, in a line, for the summary.
         fallback: gives another backend where one does not open; None lets the failure end `open`.
+        check: looks at the opened detector and raises `ModelError` where it must not serve.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ModelDetector:
         letterbox_on: LetterboxOn = "auto",
         backend_reason: str = "",
         fallback: Fallback | None = None,
+        check: Callable[[ModelDetector], None] | None = None,
     ) -> None:
         _check_unit("score_threshold", score_threshold)
         _check_unit("iou_threshold", iou_threshold)
@@ -74,6 +76,7 @@ class ModelDetector:
         self.backend_reason = backend_reason
         self._backend = backend
         self._fallback = fallback
+        self._check = check
         self._head: Head = facts.head()
         self._wanted = _class_mask(facts.class_names, classes)
         self._class_map = None if facts.class_map is None else np.array(facts.class_map, np.int32)
@@ -128,25 +131,27 @@ class ModelDetector:
         if self._feeder is not None:
             return
         cv2.setNumThreads(1)  # a resize takes 0.3 ms: its threads would only take cores from the inference
-        self._open_backend()
-        self._order = _output_order(self.facts, self._backend)
-        self._head = _head_for(self.facts, self._backend.outputs[self._order[0]])
-        self._feeder = Feeder(self.facts, self._backend, self.max_batch, self._letterbox_on)
-
-    def _open_backend(self) -> None:
-        """Open the backend, or the next one that can run the model; one warning says which and why."""
         first: EngineError | None = None
         while True:
             try:
-                self._backend.open()
+                self._open_backend()
                 return
             except (ModelError, MissingDependencyError) as error:
+                self.close()
                 first = first or error
                 other = self._fallback(self._backend.name) if self._fallback is not None else None
                 if other is None:
                     raise first from None if first is error else error
                 logger.warning("%s does not run here (%s): going on with %s", self._backend.name, error, other[0].name)
                 self._backend, self.backend_reason = other[0], f"{self._backend.name} did not open; {other[1]}"
+
+    def _open_backend(self) -> None:
+        self._backend.open()
+        self._order = _output_order(self.facts, self._backend)
+        self._head = _head_for(self.facts, self._backend.outputs[self._order[0]])
+        self._feeder = Feeder(self.facts, self._backend, self.max_batch, self._letterbox_on)
+        if self._check is not None:
+            self._check(self)
 
     def submit(self, frames: Sequence[Frame]) -> PendingBatch:
         """Start the detection of 1 to `max_batch` frames.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from engine.backends.base import Backend, BackendOptions, Performance
+from engine.backends.files.plan import PlanFile
 from engine.backends.select import create_backend, select_backend
+from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector
 from engine.detection.feeding import LetterboxOn
 from engine.detection.heads.family import Color
 from engine.detection.letterbox import Anchor
 from engine.detection.model import inspect_model
+from engine.detection.plan_check import check_plan
 from engine.errors import ConfigError, MissingDependencyError
 
 DEFAULT_SCORE = 0.25
@@ -73,7 +78,9 @@ def load_detector(
         ConfigError: an argument that cannot work, with what would.
         MissingDependencyError: the backend that was asked for is not installed.
     """
-    facts = inspect_model(path, size=size, names=names, head=head, color=color, mean=mean, std=std, letterbox=letterbox)
+    told: dict[str, Any] = {"size": size, "names": names, "head": head, "color": color, "mean": mean, "std": std}
+    told["letterbox"] = letterbox
+    facts = inspect_model(path, **told)
     chosen, reason = select_backend(facts.path, backend)
     options = BackendOptions(
         image=facts.image,
@@ -96,7 +103,28 @@ def load_detector(
         letterbox_on=letterbox_on,
         backend_reason=reason,
         fallback=_Fallback(facts.path, options) if backend == "auto" else None,
+        check=partial(_check_plan, facts.path, {**told, "classes": classes}) if chosen == "tensorrt" else None,
     )
+
+
+def _check_plan(path: Path, told: Mapping[str, Any], detector: ModelDetector) -> None:
+    """Compare a TensorRT plan with the ONNX model that it came from, the first time that it is opened."""
+    file = getattr(detector.inference, "plan_file", None)
+    if not isinstance(file, PlanFile) or file.facts is None:
+        return
+    model = path if path.suffix.lower() == ".onnx" else file.path.with_name(Path(file.facts.model).name)
+
+    def run_model(frames: Sequence[Frame]) -> list[Detections]:
+        with load_detector(
+            model,
+            backend="onnxruntime",
+            score_threshold=detector.score_threshold,
+            iou_threshold=detector.iou_threshold,
+            **{**told, "size": detector.facts.size_hw},
+        ) as reference:
+            return reference.detect(frames)
+
+    check_plan(file, detector.detect, run_model, detector.score_threshold)
 
 
 class _Fallback:

@@ -30,6 +30,9 @@ class LostGpu:
     def open(self) -> None:
         raise ModelError("cuInit failed: CUDA_ERROR_NOT_SUPPORTED (801)")
 
+    def close(self) -> None:
+        """Nothing was opened."""
+
 
 @pytest.fixture
 def backends(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -73,6 +73,7 @@ class TensorRtBackend:
         self._parts = parts or Parts()
         self._cuda: CudaApi | None = None
         self._plan: LoadedPlan | None = None
+        self.plan_file: PlanFile | None = None
         self._all_slots: list[GpuSlot] = []
         self._slots: Slots[GpuSlot] | None = None
         self._pinned: list[PinnedArray] = []
@@ -128,6 +129,7 @@ class TensorRtBackend:
     def _load(self, cuda: CudaApi, file: PlanFile) -> None:
         load = self._parts.load_plan or load_plan
         plan = self._plan = load(cuda, file)
+        self.plan_file = file
         if self._options.max_batch > plan.max_batch:
             raise ConfigError(
                 f"{file.path} takes batches of up to {plan.max_batch}, asked for {self._options.max_batch}: "
