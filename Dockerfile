@@ -8,6 +8,7 @@ FROM python:3.12-slim-bookworm
 ARG EXTRA=""
 ENV PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 
 # What OpenCV's wheel links against.

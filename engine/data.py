@@ -20,6 +20,8 @@ CapturedSource = Literal["arrival", "rtcp", "file"]
 NO_DETECTION = -1
 NO_IDENTITY = -1
 _NO_ANALYSES: Mapping[str, Any] = MappingProxyType({})
+UNTIMED_INTERVAL_NS = 40_000_000
+"""Between images that have no times: the rate at which players show them too."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +34,8 @@ class Frame:
         frame_id: counter per source from 0, +1 per captured frame: a gap downstream is a drop.
         captured_ns: monotonic clock, right after the blocking read returned.
         captured_utc_ns: wall clock of the capture, as good as `captured_source` and `captured_error_ns` say.
-        pts_ns: stream time, None where the source has none.
+        pts_ns: stream time; that of a video file is always there and rising (it goes on by the declared rate where the
+            file has no times or jumps back); None where a camera or a folder of images has none.
         captured_source: how `captured_utc_ns` is known.
         captured_error_ns: bound of its error, None where unknown.
         stream_epoch: +1 for each reconnect of a live source, and for each time that a source comes back to a run.
@@ -54,6 +57,17 @@ class Frame:
                 f"frame image is {self.image.dtype} {self.image.shape}: expected uint8 (H, W, 3) in BGR order"
             )
         self.image.flags.writeable = False
+
+    @property
+    def scene_ns(self) -> int:
+        """When the scene happened: stream time for a file, capture time for a camera; only differences have a meaning.
+
+        A file may be read faster or slower than it was recorded, and its results must not depend on that. Images
+        without times follow each other at 25 per second.
+        """
+        if self.captured_source != "file":
+            return self.captured_ns
+        return self.pts_ns if self.pts_ns is not None else self.frame_id * UNTIMED_INTERVAL_NS
 
     @property
     def width(self) -> int:

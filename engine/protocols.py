@@ -6,6 +6,7 @@ Each protocol has a contract suite under `tests/contract/` that every implementa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -255,6 +256,21 @@ class AnalyserBase:
         """Nothing to free."""
 
 
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file that a sink writes.
+
+    Attributes:
+        path: where it stands.
+        frames: that were handed to it.
+        complete: whether it was finished; if not, it holds what had been written up to then.
+    """
+
+    path: str
+    frames: int
+    complete: bool
+
+
 class SinkBase:
     """Defaults for a sink that only cares for packets: subclass and define `write`."""
 
@@ -276,3 +292,7 @@ class SinkBase:
 
     def close(self) -> None:
         """Nothing to close."""
+
+    def outputs(self) -> Sequence[OutputFile]:
+        """Return the files that this sink has written so far; none here. Called from any thread."""
+        return ()

@@ -185,6 +185,8 @@ def show_summary(summary: Mapping[str, Any], *, aside: bool = False) -> None:
         trouble = f", {r['write_errors']} write errors, {r['reconnects']} reconnects" if r["write_errors"] else ""
         text = f"{r['packets']} frames, {r['bytes'] / 1e6:.1f} MB in {r['segments']} files{trouble}: {r['folder']}"
         tell(f"{source_id} recorded: {text}")
+    for file in summary.get("outputs", []):
+        tell(f"{file['path']}: {file['frames']} frames{'' if file['complete'] else ', incomplete'}")
     for name, causes in summary.get("sink_dropped", {}).items():
         tell(f"{name} could not keep up: {text_of_dropped(causes)}")
 

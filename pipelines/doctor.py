@@ -125,12 +125,15 @@ def _openvino() -> list[Finding]:
 
 
 def _gpu() -> list[Finding]:
-    from engine.backends.cuda.probe import probe_cuda
+    from engine.backends.cuda.probe import probe_cuda, why_no_access
 
     probe = probe_cuda()
     usable = probe.reason is None
     found, _, remedy = str(probe).rpartition(": ") if not usable else (str(probe), "", "")
     findings = [Finding("nvidia gpu", "ok" if usable else "missing", found, remedy)]
+    closed = why_no_access().removeprefix("; ")
+    if closed:
+        findings.append(Finding("gpu device nodes", "missing", *closed.split(": ", 1)))
     extras: tuple[tuple[Library, str], ...] = (("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx"))
     findings += [_tensorrt(library, extra, probe) for library, extra in extras]
     cuda = {name: _version(name) for name in ("pycuda", "cuda-bindings")}

@@ -13,7 +13,9 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line."""
-    for number in (_signal.SIGINT, _signal.SIGTERM):
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+        if number == _signal.SIGHUP and _signal.getsignal(number) == _signal.SIG_IGN:
+            continue  # nohup
         _signal.signal(number, lambda *_: os._exit(INTERRUPTED))
     from pipelines.cli import main as run
 

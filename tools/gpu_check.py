@@ -2,7 +2,9 @@
 """Check and measure the GPU path on the machine at hand, in one command, and write what was found.
 
 usage: gpu_check.py --model yolov8n.onnx [--model ...] [--images FOLDER] [--minutes 10] [--budget SECONDS]
-                    [--only WORD ...] [--output docs/measurements/NAME]
+                    [--only WORD ...] [--output docs/measurements/NAME] [--dry-run]
+
+`--dry-run` prints the plan, the time that each section may take, and what must travel to the machine; it needs no GPU.
 
 Each section runs in a process of its own with its own limit, and gpu_check.json and gpu_check.md are written anew after
 each: a crash, a hang or the end of the time leave what was measured before. The most telling sections come first: what
@@ -27,6 +29,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
+import gpu_experiments as experiments
 import gpu_sections as sections
 from gpu_sections import CHECKOUT, Facts
 
@@ -114,10 +117,19 @@ def plan_of_sections(chosen: argparse.Namespace) -> list[Section]:
         Section("machine", sections.machine, 60, needs_tensorrt=False),
         Section("kernels, graphs, memory", sections.cuda_contract, 120, needs_tensorrt=False),
         Section("letterbox kernel", sections.letterbox_exactness, 120, needs_tensorrt=False),
+        Section("compute-sanitizer", experiments.sanitizer, 180, needs_tensorrt=False),
+        Section("a waiting thread", experiments.waiting, 60, needs_tensorrt=False),
         Section(ANSWER, partial(sections.answer, cache), 180, needs_tensorrt=False),
     ]
     for model in chosen.model:
         planned += sections_of_model(model, images, cache)
+    smallest = chosen.model[0]
+    planned += [
+        Section("starts", partial(experiments.starts, smallest, cache), 300),
+        Section("graphs, early and late", partial(experiments.graphs, smallest, cache), 240),
+        Section("faults: out of memory", partial(experiments.out_of_memory, smallest, cache), 120),
+        Section("faults: lost GPU", partial(experiments.lost_gpu, smallest, cache), 120),
+    ]
     memory = partial(sections.steady_memory, chosen.model[0], chosen.minutes, cache)
     planned.append(Section("GPU tests", sections.gpu_tests, 900))
     return [*planned, Section("memory", memory, chosen.minutes * 60 + 240)]
@@ -197,6 +209,29 @@ def check(planned: Sequence[Section], report: Report, arguments: Sequence[str], 
                 obstacle = f'TensorRT does not run the smallest model: see "{ANSWER}"'
 
 
+def lines_of_plan(planned: Sequence[Section], chosen: argparse.Namespace) -> list[str]:
+    """Return the plan as text: the sections in order with their limits, and what they need on the machine."""
+    lines = [f"{len(planned)} sections, each in a process of its own:"]
+    total_s = 0.0
+    for number, section in enumerate(planned, 1):
+        total_s += section.limit_s
+        needs = "TensorRT" if section.needs_tensorrt else "CUDA alone"
+        begins = "" if total_s - section.limit_s <= chosen.budget else "; not begun within the budget at the worst"
+        lines.append(f"{number:3} {section.name}: at most {section.limit_s:.0f} s, {needs}{begins}")
+    lines.append(f"together at most {total_s:.0f} s; the budget is {chosen.budget:.0f} s")
+    lines.append("to carry, beside this checkout:")
+    for model in chosen.model:
+        size = f"{model.stat().st_size / 2**20:.1f} MiB" if model.is_file() else "not found here"
+        lines.append(f"  {model}: {size}")
+    if chosen.images is not None:
+        lines.append(f"  {chosen.images}: images to compare on")
+    lines.append("  packages: numpy, opencv-python, onnx, onnxruntime, cuda-bindings or pycuda, nvidia-cuda-nvrtc, and")
+    lines.append("  tensorrt or tensorrt-rtx; compute-sanitizer comes with the CUDA toolkit")
+    reason = probe_cuda().reason
+    lines.append(f"here: {reason or probe_cuda()}")
+    return lines
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the arguments, checked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -207,6 +242,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", action="append", help="run only sections whose name has this word; may be repeated")
     parser.add_argument("--output", type=Path, default=CHECKOUT / "docs" / "measurements")
     parser.add_argument("--cache", type=Path, default=Path("plans"), help="folder of built plans")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and the budget, and run nothing")
     parser.add_argument("--section", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -219,6 +255,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.section is not None:
         finding = run_here(next(section for section in planned if section.name == chosen.section))
         Path(os.environ["GPU_CHECK_ANSWER"]).write_text(json.dumps(asdict(finding), default=str))
+        return 0
+    if chosen.dry_run:
+        print("\n".join(lines_of_plan(planned, chosen)))
         return 0
     reason = probe_cuda().reason
     if reason is not None:

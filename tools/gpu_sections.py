@@ -294,7 +294,8 @@ def bare_ms(model: Path, batch: int, folder: Path, repeats: int = 200) -> tuple[
         context = plan.create_context()
         shapes = {spec.name: plan.largest(spec) for spec in plan.inputs}
         outputs = context.bind(shapes, {})
-        sizes = {name: int(np.prod(shape)) * 4 for name, shape in {**shapes, **outputs}.items()}
+        width = {spec.name: np.dtype(spec.dtype).itemsize for spec in (*plan.inputs, *plan.outputs)}
+        sizes = {name: int(np.prod(shape)) * width[name] for name, shape in {**shapes, **outputs}.items()}
         addresses = {name: cuda.allocate(size) for name, size in sizes.items()}
         context.bind(shapes, addresses)
         stream = cuda.create_stream()

@@ -109,7 +109,7 @@ class SecondStage:
         due = [row for row in np.flatnonzero(wanted).tolist() if self._is_due(tracks, row, area[row], frame)]
         found = self._ask(frame, tracks.xyxy[due])
         for row, classes in zip(due, found, strict=True):
-            self._answers[int(tracks.track_id[row])] = Answer(classes, float(area[row]), frame.captured_ns)
+            self._answers[int(tracks.track_id[row])] = Answer(classes, float(area[row]), frame.scene_ns)
         present = set(tracks.track_id.tolist())
         self._answers = {track_id: answer for track_id, answer in self._answers.items() if track_id in present}
         return {track_id: answer.classes for track_id, answer in self._answers.items()}
@@ -121,7 +121,7 @@ class SecondStage:
         answer = self._answers.get(int(tracks.track_id[row]))
         if answer is None:
             return True
-        return area > GROWTH * answer.area or frame.captured_ns - answer.asked_ns > self._refresh_ns
+        return area > GROWTH * answer.area or not 0 <= frame.scene_ns - answer.asked_ns <= self._refresh_ns
 
     def _ask(self, frame: Frame, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (N, K, 2) classes of the boxes; NaN for boxes too small to show anything."""

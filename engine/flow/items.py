@@ -35,11 +35,8 @@ class Detected:
 
 
 def scene_ns(frame: Frame) -> int:
-    """Return when the frame's scene happened: stream time for a file, capture time for a camera.
-
-    A file may be read faster or slower than it was recorded; its motion goes by its own time.
-    """
-    return frame.pts_ns if frame.captured_source == "file" and frame.pts_ns is not None else frame.captured_ns
+    """Return `frame.scene_ns`: when the scene happened."""
+    return frame.scene_ns
 
 
 def frames_of(item: InFlight | list[Detected] | Packet | SourceStatus) -> Sequence[Frame]:

@@ -19,6 +19,7 @@ from engine.flow.batcher import Batcher
 from engine.flow.capture import CaptureStage, Start
 from engine.flow.channel import Channel, ChannelClosedError
 from engine.flow.detect import CollectStage, DetectorSwap, SubmitStage
+from engine.flow.exit import stop_at_exit
 from engine.flow.gate import FrameGate
 from engine.flow.items import Detected, InFlight, frames_of
 from engine.flow.options import FILE_CAPACITY, PipelineOptions, check_names
@@ -103,17 +104,20 @@ class Pipeline:
         self.stop()
 
     def __iter__(self) -> Iterator[Packet]:
-        """Start, and yield packets; raises `StageError` if a stage fails. Leaving the `with` block stops the run.
+        """Start, and yield packets; raises `StageError` if a stage fails. Leaving the loop stops the run.
 
         A consumer slower than a live source misses packets (counted in `stats.sink_dropped["consumer"]`); with files
         the pipeline waits for it.
         """
         self._consumer = self._outlets.make("consumer")
         self.start()
-        for item in self._consumer:
-            if isinstance(item, Packet):
-                yield item
-        self.wait()
+        try:
+            for item in self._consumer:
+                if isinstance(item, Packet):
+                    yield item
+            self.wait()
+        finally:
+            self.stop()
 
     def run(self) -> None:
         """Start, and wait for the end. Raises `StageError` if a stage fails."""
@@ -131,6 +135,7 @@ class Pipeline:
         self._wire()
         self._started_ns = self._clock.monotonic_ns()
         self._running = set(self._stages)
+        stop_at_exit(self)
         for stage in self._stages:
             stage.start(self._on_end)
 

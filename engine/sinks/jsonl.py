@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Packet, Run, SourceStatus
 from engine.errors import SinkError
-from engine.protocols import SinkBase
+from engine.protocols import OutputFile, SinkBase
 from engine.wire import Message, encode, eos_message, frame_message, status_message
 
 BUFFER_BYTES = 256 * 1024
@@ -17,6 +17,8 @@ STDOUT = "-"
 
 class JsonlWriter(SinkBase):
     """Writes one line per packet, in the order of publishing; flushed each second and at the end.
+
+    Only whole lines are handed to the system, so that a killed process leaves no half line.
 
     Args:
         path: the file, replaced if it exists; `-` is stdout.
@@ -31,7 +33,10 @@ class JsonlWriter(SinkBase):
         self.path = Path(path)
         self._frames_only = frames_only
         self._clock = clock
-        self._file: BinaryIO | None = None
+        self._file: IO[bytes] | None = None
+        self._lines = bytearray()
+        self._frames = 0
+        self._is_complete = False
         self._run = Run("", 0)
         self._last_seq: dict[str, int] = {}
         self._status_seq: dict[str, int] = {}
@@ -42,10 +47,10 @@ class JsonlWriter(SinkBase):
         Raises:
             SinkError: the folder does not exist or may not be written.
         """
-        self._run = run
+        self._run, self._frames, self._is_complete = run, 0, False
         try:
             is_file = str(self.path) != STDOUT
-            self._file = open(self.path if is_file else 1, "wb", buffering=BUFFER_BYTES, closefd=is_file)  # noqa: SIM115
+            self._file = open(self.path if is_file else 1, "wb", buffering=0, closefd=is_file)  # noqa: SIM115
         except OSError as error:
             raise SinkError(
                 f"cannot write {self.path}: {error.strerror}: choose a folder that exists, with write access"
@@ -59,6 +64,7 @@ class JsonlWriter(SinkBase):
         """
         self._last_seq[packet.frame.source_id] = packet.seq
         self._line(frame_message(packet))
+        self._frames += 1
 
     def status(self, status: SourceStatus) -> None:
         """Write the state, unless only frames are wanted."""
@@ -78,10 +84,7 @@ class JsonlWriter(SinkBase):
     def tick(self) -> None:
         """Hand what is buffered to the system, so that a reader of the file is at most a second behind."""
         if self._file is not None:
-            try:
-                self._file.flush()
-            except OSError as error:
-                raise self._full(error) from error
+            self._flush(self._file)
 
     def close(self) -> None:
         """Flush and close the file.
@@ -90,17 +93,31 @@ class JsonlWriter(SinkBase):
             SinkError: the last lines could not be written.
         """
         file, self._file = self._file, None
-        if file is not None:
-            try:
-                file.close()
-            except OSError as error:
-                raise self._full(error) from error
+        if file is None:
+            return
+        try:
+            self._flush(file)
+            self._is_complete = True
+        finally:
+            file.close()
+
+    def outputs(self) -> list[OutputFile]:
+        """Return the file with the frames handed to it; nothing for stdout."""
+        if str(self.path) == STDOUT:
+            return []
+        return [OutputFile(str(self.path), self._frames, self._is_complete)]
 
     def _line(self, message: Message) -> None:
         if self._file is None:
             raise SinkError(f"{self.path} is not open: call open() before writing")
+        self._lines += encode(message) + b"\n"
+        if len(self._lines) >= BUFFER_BYTES:
+            self._flush(self._file)
+
+    def _flush(self, file: IO[bytes]) -> None:
         try:
-            self._file.write(encode(message) + b"\n")
+            while self._lines:
+                del self._lines[: file.write(self._lines)]
         except OSError as error:
             raise self._full(error) from error
 

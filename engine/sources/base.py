@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo, SourceState, SourceStatus
 from engine.protocols import SourceListener
-from engine.video.arrivals import Stamp
+from engine.video.timing.arrivals import Stamp
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
 from engine.sources.base import SourceBase
-from engine.video.arrivals import Stamp
 from engine.video.image_header import image_size_wh
 from engine.video.limits import MAX_PIXELS
 from engine.video.read_image import read_image
+from engine.video.timing.arrivals import Stamp
 
 logger = logging.getLogger(__name__)
 SUFFIXES = frozenset(

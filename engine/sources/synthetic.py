@@ -14,7 +14,7 @@ from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import CapturedSource, Detections, Frame, SourceInfo, Tracks
 from engine.errors import ConfigError
 from engine.sources.base import SourceBase
-from engine.video.arrivals import Stamp
+from engine.video.timing.arrivals import Stamp
 
 BACKGROUND = 40
 _DIGIT_BITS = 32

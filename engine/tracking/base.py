@@ -31,6 +31,10 @@ _SLOW_STREAM = 3
 """Times the last interval between detections: a longer pause is a gap in the stream."""
 
 
+DEFAULT_INTERVAL_NS = NS_PER_S // 25
+"""Between two frames, where time does not rise and no interval is known yet."""
+
+
 class Matches(NamedTuple):
     """Which track a detection belongs to: rows of the table, rows of `Found`, and which others begin a track."""
 
@@ -126,8 +130,10 @@ class BaseTracker(ABC):
         Args:
             detections: what was found on the frame; boxes that are not finite or have no area are ignored. `None`
                 means that the detector did not run: the tracks are returned as predicted.
-            captured_ns: capture time of the frame on the monotonic clock, not before that of the last update.
+            captured_ns: capture time of the frame on a monotonic clock, or its stream time. Where time does not rise
+                (joined recordings, frames without times), the frame counts as the next one.
         """
+        self._follow_time(captured_ns)
         self._predict(captured_ns)
         if detections is None:
             return self._predicted_tracks(captured_ns)
@@ -172,6 +178,21 @@ class BaseTracker(ABC):
         """Return which tracks were not detected when the detector last ran."""
         missed: Mask = self._rows["seen_ns"] < (self._detected_ns or 0)
         return missed
+
+    def _follow_time(self, captured_ns: int) -> None:
+        """Move all remembered times along where time goes back, so that the last frame was one interval ago."""
+        if self._now_ns is None or captured_ns > self._now_ns:
+            return
+        moved_ns = captured_ns - (self._interval_ns or DEFAULT_INTERVAL_NS) - self._now_ns
+        self._move_times(self._rows, moved_ns)
+        self._now_ns += moved_ns
+        if self._detected_ns is not None:
+            self._detected_ns += moved_ns
+
+    def _move_times(self, rows: Rows, moved_ns: int) -> None:
+        """Add to all times in the table; a subclass adds those of its own columns."""
+        rows["seen_ns"] += moved_ns
+        rows["first_ns"] += moved_ns
 
     def _predict(self, captured_ns: int) -> None:
         rows = self._rows

@@ -78,6 +78,10 @@ class OcSort(BaseTracker):
         rows["trail"][:] = _points(rows)[:, None, :]
         rows["kept_mean"], rows["kept_cov"] = rows["mean"], rows["cov"]
 
+    def _move_times(self, rows: Rows, moved_ns: int) -> None:
+        super()._move_times(rows, moved_ns)
+        rows["trail"][:, :, 0] += moved_ns / NS_PER_S
+
     def _match(self, found: Found) -> Matches:
         rounds = self._rounds(found)
         everyone = np.ones(len(self._rows), np.bool_)

@@ -17,6 +17,9 @@ _REACH_PER_S = 2.0
 _REFRESH_S, _KEEP = 1.0, 0.8
 """A track is looked at again after this time; its vector keeps this share of the old one."""
 
+NEVER = -(1 << 62)
+"""In `looked_ns`: this track was never looked at."""
+
 
 class Revival:
     """Knows what tracks look like, at a cost of at most `max_crops` runs of the network per frame.
@@ -34,14 +37,14 @@ class Revival:
 
     @property
     def columns(self) -> list[tuple[str, type, tuple[int, ...]]]:
-        """The columns that it needs in the table: the vector and when it was last looked at, 0 for never."""
+        """The columns that it needs in the table: the vector and when it was last looked at, or `NEVER`."""
         return [("feature", np.float32, (self.embedder.length,)), ("looked_ns", np.int64, ())]
 
     def revive(
         self, rows: Rows, found: Found, matches: Matches, image: NDArray[np.uint8], now_ns: int, class_aware: bool
     ) -> Matches:
         """Return the matches, with births turned into matches to lost tracks that look the same."""
-        lost = np.flatnonzero((rows["state"] == LOST) & (rows["looked_ns"] != 0))
+        lost = np.flatnonzero((rows["state"] == LOST) & (rows["looked_ns"] != NEVER))
         lost = lost[~np.isin(lost, matches.rows)]
         left = self._max_crops
         if len(lost) and len(matches.births):
@@ -63,16 +66,16 @@ class Revival:
     ) -> None:
         """Look at the matched tracks that were never looked at, or longest ago."""
         looked = rows["looked_ns"][matches.rows]
-        due = (looked == 0) | (now_ns - looked >= _REFRESH_S * NS_PER_S)
+        due = (looked == NEVER) | (now_ns - looked >= _REFRESH_S * NS_PER_S)
         due = np.flatnonzero(due & (rows["state"][matches.rows] == CONFIRMED))
         due = due[np.argsort(looked[due], kind="stable")][:left]
         if not len(due):
             return
         at, seen = matches.rows[due], self.embedder.embed(image, found.xyxy[matches.cols[due]])
-        known = (looked[due] != 0)[:, None]
+        known = (looked[due] != NEVER)[:, None]
         mixed = np.where(known, _KEEP * rows["feature"][at] + (1 - _KEEP) * seen, seen)
         rows["feature"][at] = mixed / np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-12)
-        rows["looked_ns"][at] = max(now_ns, 1)
+        rows["looked_ns"][at] = now_ns
 
 
 def _within_reach(lost: Rows, xyxy: NDArray[np.float64], now_ns: int) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from engine.tracking.assignment import overlapping_pairs
 from engine.tracking.base import Index, Mask, Matches, check_range
 from engine.tracking.bytetrack import ByteTrack
 from engine.tracking.kalman import Array
-from engine.tracking.revival import Revival
+from engine.tracking.revival import NEVER, Revival
 from engine.tracking.table import CONFIRMED, Found, Rows, row_dtype
 
 _SETTLED_HITS = 10
@@ -117,6 +117,15 @@ class SteadyTrack(ByteTrack):
         super().observe(frame)
         if self._revival is not None:
             self._image = frame.image
+
+    def _prepare(self, rows: Rows) -> None:
+        if self._revival is not None:
+            rows["looked_ns"] = NEVER
+
+    def _move_times(self, rows: Rows, moved_ns: int) -> None:
+        super()._move_times(rows, moved_ns)
+        if self._revival is not None:
+            rows["looked_ns"][rows["looked_ns"] != NEVER] += moved_ns
 
     def _match(self, found: Found) -> Matches:
         matches, image, self._image = super()._match(found), self._image, None

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.video.arrivals import NS_PER_S
 from engine.video.limits import MAX_PIXELS
+from engine.video.timing.arrivals import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)

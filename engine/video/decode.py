@@ -14,19 +14,21 @@ from fractions import Fraction
 from itertools import chain
 from typing import Any
 
-from engine.video.access_units import CODECS, NO_PARSER, AccessUnit, AccessUnits, Piece
 from engine.video.address import VideoAddress
-from engine.video.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
-from engine.video.backlog import Overload
 from engine.video.explain import video_errors
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.hardware import CPU, hardware
 from engine.video.image_header import image_size_wh
 from engine.video.limits import FrameTooLargeError, check_size
+from engine.video.timing.access_units import CODECS, NO_PARSER, AccessUnit, AccessUnits, Piece
+from engine.video.timing.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
+from engine.video.timing.backlog import Overload
+from engine.video.timing.stream_time import StreamTime
 
 logger = logging.getLogger(__name__)
 KEYFRAME_WAIT_S = 10.0
 DAMAGE_LIMIT_S = 2.0
+NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _PROOF_ITEMS = 50
 
 
@@ -103,6 +105,7 @@ class VideoReader:
             raise
         self._time_base = Fraction(self._stream.time_base)
         self._arrivals = Arrivals(self._time_base)
+        self._stream_time = StreamTime(self.facts["fps"])
         codec = self._stream.codec_context.name
         self._units = None if self._has_parser or codec not in CODECS else AccessUnits(codec)
         self._overload = Overload()
@@ -151,7 +154,7 @@ class VideoReader:
     def facts(self) -> dict[str, Any]:
         """Width, height, fps, frame_count, codec, decoder and duration_s, None where unknown."""
         context = self._stream.codec_context
-        rate = self._stream.average_rate or self._stream.guessed_rate
+        rate = self._rate()
         duration = self._container.duration
         return {
             "width": context.width or None,
@@ -162,6 +165,12 @@ class VideoReader:
             "decoder": self._decoder,
             "duration_s": duration / 1e6 if duration and duration > 0 else None,
         }
+
+    def _rate(self) -> Fraction | None:
+        """Return the declared frame rate; of a stream without times its own, not FFmpeg's default of 25."""
+        stream, flags = self._stream, getattr(self._container.format, "flags", 0)
+        rates = (stream.average_rate, stream.guessed_rate)
+        return next((rate for rate in (reversed(rates) if flags & NO_TIMESTAMPS else rates) if rate), None)
 
     @property
     def container_format(self) -> str:
@@ -287,6 +296,7 @@ class VideoReader:
 
     def _damage(self) -> MissingFrames:
         self._damaged = True
+        self._stream_time.skip(1)
         if self._target.damage == "until_keyframe":
             self._is_clean = False
         return MissingFrames(1, "corrupt")
@@ -294,7 +304,9 @@ class VideoReader:
     def _stamp(self, frame: Any) -> Stamp:
         if self._target.live:
             return self._arrivals.stamp(frame.pts)
-        return Stamp(time.monotonic_ns(), time.time_ns(), pts_ns(frame.pts, self._time_base), "file")
+        duration_ns = pts_ns(getattr(frame, "duration", None), self._time_base)  # PyAV 16 and later
+        stream_ns = self._stream_time.of(pts_ns(frame.pts, self._time_base), duration_ns)
+        return Stamp(time.monotonic_ns(), time.time_ns(), stream_ns, "file")
 
     def close(self) -> None:
         """Close it; harmless when repeated."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engine.video.arrivals import Stamp
+from engine.video.timing.arrivals import Stamp
 
 
 @dataclass(frozen=True, slots=True)

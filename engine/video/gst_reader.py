@@ -13,9 +13,9 @@ from typing import Any
 
 from engine.errors import SourceError
 from engine.video.address import VideoAddress
-from engine.video.arrivals import Stamp
 from engine.video.frames import DecodedFrame
 from engine.video.gstreamer import csi_pipeline, rtsp_pipeline, usb_pipeline
+from engine.video.timing.arrivals import Stamp
 from engine.video.uri import scheme_of
 
 _DEFAULT_SIZE_WH = (1280, 720)

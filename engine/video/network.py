@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from engine.errors import ConfigError, SourceError
-from engine.video.access_units import NO_PARSER
 from engine.video.address import VideoAddress
 from engine.video.options import SourceOptions
+from engine.video.timing.access_units import NO_PARSER
 from engine.video.uri import NETWORK_SCHEMES, is_playlist, redact, scheme_of
 
 SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each comes at once, and then nothing until the next one

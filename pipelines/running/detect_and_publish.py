@@ -12,13 +12,16 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
 from engine.errors import EngineError, StageError
 from engine.flow.pipeline import Pipeline
+from engine.protocols import OutputFile
 from engine.sinks.camera_video.recordings import Recordings
 from pipelines.console import RunView
 
@@ -26,11 +29,15 @@ logger = logging.getLogger(__name__)
 REFRESH_S = 0.1
 MAX_LOGGED_FAILURES = 20
 STOP_TIMEOUT_S = 0.7
+FILES_TIMEOUT_S = 5.0  # beyond that, for an encoder that is busy; a second signal ends the process at once
 EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 0, 1, 2, 130
+_HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # the terminal or the ssh session has ended
 
 
 class Interrupt:
-    """Turns SIGINT and SIGTERM into a flag and a call; a second signal ends the process at once.
+    """Turns SIGINT, SIGTERM and SIGHUP into a flag and a call; a second signal ends the process at once.
+
+    A hang-up that is ignored stays ignored, as `nohup` wants it.
 
     Args:
         on_request: called from the signal handler; must be quick and take no lock.
@@ -43,7 +50,9 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, *_HANG_UP):
+                if number in _HANG_UP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._request)
         return self
 
@@ -96,10 +105,20 @@ def run_to_the_end(
         except StageError as failure:
             error = failure
         finally:
-            clean = pipeline.stop(STOP_TIMEOUT_S)
+            clean = pipeline.stop(STOP_TIMEOUT_S) or _finish_files(pipeline)
     if error is not None:
         return Outcome(EXIT_FAILED, error, clean)
     return Outcome(EXIT_INTERRUPTED if interrupt.requested else EXIT_DONE, None, clean)
+
+
+def _finish_files(pipeline: Pipeline) -> bool:
+    """Give files that are being finished more time, and return whether the whole pipeline has ended meanwhile."""
+    deadline = time.monotonic() + FILES_TIMEOUT_S
+    with suppress(StageError):  # it is told already, or the file shows as incomplete
+        while time.monotonic() < deadline and not all(file.complete for file in _outputs(pipeline)):
+            pipeline.wait(REFRESH_S)
+        return pipeline.stop(REFRESH_S)
+    return False
 
 
 class _Tick:
@@ -152,6 +171,7 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         "interrupted": pipeline.stopped,
         "sink_dropped": sink_dropped,
         **recordings_of(pipeline),
+        **outputs_of(pipeline),
         **(facts or {}),
     }
 
@@ -163,3 +183,13 @@ def recordings_of(pipeline: Pipeline) -> dict[str, Any]:
         if isinstance(sink, Recordings):
             found.update(sink.summary())
     return {"recordings": found} if found else {}
+
+
+def outputs_of(pipeline: Pipeline) -> dict[str, Any]:
+    """Return `{"outputs": [{path, frames, complete}, ...]}` of the files written, or nothing where there are none."""
+    found = [asdict(file) for file in _outputs(pipeline)]
+    return {"outputs": found} if found else {}
+
+
+def _outputs(pipeline: Pipeline) -> list[OutputFile]:
+    return [file for sink in pipeline.sinks for file in getattr(sink, "outputs", tuple)()]

@@ -324,3 +324,26 @@ def test_no_more_objects_are_remembered_than_allowed(make: Make) -> None:
 def test_a_parameter_out_of_range_is_refused(make: Make) -> None:
     with pytest.raises(ConfigError, match="lost_s is -1"):
         make(lost_s=-1)
+
+
+CLOCKS = {
+    "goes back an hour": lambda i: i * FRAME_NS + (3600 * 10**9 if i < 20 else 0),
+    "begins again at 0": lambda i: (i if i < 20 else i - 20) * FRAME_NS,
+    "stands still": lambda i: 0,
+    "goes back in small steps": lambda i: (i - 3 * (i % 2)) * FRAME_NS,
+}
+
+
+@pytest.mark.parametrize("clock", list(CLOCKS.values()), ids=list(CLOCKS))
+def test_time_that_does_not_rise_leaves_no_ghosts_and_keeps_ids(make: Make, clock: Callable[[int], int]) -> None:
+    """Joined recordings: walkers up to the join and a little beyond, then an empty scene for four seconds."""
+    tracker = make()
+    shown = []
+    for i in range(26):
+        boxes = (10 + 3 * i, 10, 50 + 3 * i, 110), (400 - 3 * i, 200, 440 - 3 * i, 300)
+        shown.append(tracker.update(found(*boxes), clock(i)))
+    assert {tuple(tracks.track_id.tolist()) for tracks in shown[3:]} == {(1, 2)}
+    empty = [tracker.update(Detections.empty(), clock(i)) for i in range(26, 200)]
+    assert not any(len(tracks) for tracks in empty[30:])
+    assert tracker.size == 0
+    assert Counter(event.kind for event in tracker.events()) == {"new": 2, "lost": 2, "ended": 2}

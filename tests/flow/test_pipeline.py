@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -56,6 +58,28 @@ def test_iterating_yields_every_packet_and_leaving_early_stops() -> None:
     assert accounted(pipeline)
     assert pipeline.stopped
     assert engine_threads() == []
+
+
+def test_leaving_the_loop_stops_a_pipeline_that_nobody_holds() -> None:
+    for packet in Pipeline(CountingSource(count=1000), PixelDetector(), OneTracker()):
+        assert packet.frame.frame_id == 0
+        break
+    assert engine_threads() == []
+
+
+LEFT_RUNNING = """
+from engine import ByteTrack, Pipeline, load_detector, open_source
+from engine.assets import demo_clip, demo_model
+pipeline = Pipeline(open_source(demo_clip()), load_detector(demo_model()), ByteTrack())
+packets = iter(pipeline)
+print(next(packets).frame.frame_id)
+"""
+
+
+def test_a_process_that_exits_while_a_pipeline_runs_ends_cleanly() -> None:
+    """Daemon threads inside native code crashed it: terminate called without an active exception, or exit code -11."""
+    done = subprocess.run([sys.executable, "-c", LEFT_RUNNING], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
 def test_live_source_with_a_slow_detector_drops_and_stays_fresh() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from tests.patience import AT_ONCE_S
@@ -132,6 +133,26 @@ def test_signal_ends_a_run_with_its_summary_in_under_a_second(number: int, state
     wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "the reader processes are gone")
     assert "Traceback" not in err
     assert "secret" not in err + out
+
+
+def test_the_end_of_the_terminal_ends_a_run_with_its_files_finished(tmp_path: Path) -> None:
+    """SIGHUP, when an ssh session breaks; under `nohup` it stays ignored."""
+    source = f"{SYNTHETIC.replace('count=40', 'count=100000')}&realtime=1"
+    video, lines = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    process = start(
+        "run", "--source", source, "--publish", "none", "--save", str(video), "--jsonl", str(lines), "--json"
+    )
+    wait_until(lambda: video.exists() and lines.exists() and lines.stat().st_size > 0, "both files are being written")
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    files = json.loads(out.splitlines()[-1])["outputs"]
+    assert {Path(file["path"]) for file in files} == {video, lines}
+    assert all(file["complete"] for file in files)
+    assert [json.loads(line)["frame_id"] for line in lines.read_text().splitlines()]
+    with av.open(str(video)) as container:
+        frames = sum(1 for _ in container.decode(video=0))
+    assert frames == next(file["frames"] for file in files if Path(file["path"]) == video)
 
 
 def _children(pid: int) -> list[int]:

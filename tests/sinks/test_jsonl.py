@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SinkError
+from engine.protocols import OutputFile
 from engine.sinks.jsonl import JsonlWriter
 from engine.wire import EosMessage, FrameMessage, StatusMessage, decode, encode, frame_message
 from tests.wire.samples import RUN, packet, status
@@ -67,3 +68,28 @@ def test_a_full_disk_is_an_error_that_says_so() -> None:
 def test_writing_before_opening_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match=r"call open\(\)"):
         JsonlWriter(tmp_path / "out.jsonl").write(packet(1))
+
+
+def test_a_reader_never_sees_half_a_line(tmp_path: Path) -> None:
+    """What a killed process leaves is what has been handed to the system."""
+    writer = JsonlWriter(tmp_path / "out.jsonl")
+    writer.open(RUN)
+    sizes = set()
+    for seq in range(3000):
+        writer.write(packet(3, seq=seq))
+        data = writer.path.read_bytes() if seq % 100 == 0 else b""
+        assert data == b"" or data.endswith(b"}\n")
+        sizes.add(len(data))
+    assert len(sizes) > 2, "the buffer went to the file more than once"
+    writer.close()
+    assert len(writer.path.read_bytes().splitlines()) == 3000
+
+
+def test_the_outputs_tell_path_frames_and_whether_it_is_complete(tmp_path: Path) -> None:
+    writer = JsonlWriter(tmp_path / "out.jsonl")
+    writer.open(RUN)
+    writer.write(packet(1))
+    assert writer.outputs() == [OutputFile(str(writer.path), 1, complete=False)]
+    writer.close()
+    assert writer.outputs() == [OutputFile(str(writer.path), 1, complete=True)]
+    assert JsonlWriter("-").outputs() == []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +15,7 @@ import pytest
 
 from engine.data import Packet
 from engine.errors import ConfigError, SinkError
+from engine.protocols import OutputFile
 from engine.sinks.video import VideoWriter
 from tests.wire.samples import RUN, packet, status
 
@@ -47,7 +51,7 @@ class Facts(NamedTuple):
 
 def read(path: Path) -> tuple[Facts, list[float], list[int]]:
     """Return the facts, and time in s and mean grey value of each frame."""
-    with av.open(str(path)) as container:
+    with av.open(f"file:{path}") as container:
         stream = container.streams.video[0]
         duration_s = float((stream.duration or 0) * (stream.time_base or 0))
         context = stream.codec_context
@@ -182,3 +186,47 @@ def test_a_name_that_holds_no_video_is_refused(name: str) -> None:
 def test_a_rate_out_of_range_is_refused() -> None:
     with pytest.raises(ConfigError, match="fps is 0"):
         VideoWriter("out.mp4", fps=0)
+
+
+KILLED = """
+import os, signal, sys
+from tests.sinks.test_video import RUN, VideoWriter, shown, status
+writer = VideoWriter(sys.argv[1])
+writer.open(RUN)
+writer.status(status("live"))
+for number in range(200):
+    writer.write(shown(number % 12, number / 25))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv", "10:00:00.mp4"])
+def test_the_video_of_a_killed_process_plays_to_its_last_seconds(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    times = read(path)[1]
+    assert times[-1] > 8 - 4, "what the encoder holds and the fragment at hand are lost"
+    whole = times[:-4]  # the last group of B-frames may lack some
+    np.testing.assert_allclose(whole, np.arange(len(whole)) / 25, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov"])
+def test_a_finished_video_has_one_index_and_leaves_no_other_file(tmp_path: Path, name: str) -> None:
+    writer = VideoWriter(tmp_path / name)
+    written(writer, [shown(n % 12, n / 25) for n in range(100)])
+    data = writer.path.read_bytes()
+    assert data.count(b"moov") == 1
+    assert b"moof" not in data
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(read(writer.path)[1]) == 100
+
+
+def test_the_outputs_tell_path_frames_and_whether_they_are_complete(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4")
+    writer.open(RUN)
+    writer.write(shown(0, 0.0))
+    assert writer.outputs() == [OutputFile(str(writer.path), 1, complete=False)]
+    writer.write(shown(1, 0.1))
+    writer.close()
+    assert writer.outputs() == [OutputFile(str(writer.path), 2, complete=True)]

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import gpu_check
+import gpu_experiments as experiments
 import numpy as np
 import pytest
 from gpu_check import Finding, Report, Section, main, run_apart, run_here
@@ -29,12 +30,16 @@ from gpu_sections import (
 )
 
 from engine.assets import demo_model
+from engine.backends.base import BackendOptions, ImageInput
 from engine.backends.cuda.probe import probe_cuda
+from engine.backends.files.plan import read_plan_file
+from engine.backends.tensorrt.backend import TensorRtBackend
 from engine.data import Detections
 from engine.detection.detector import ModelDetector
 from engine.detection.load import load_detector
 from engine.testing.cuda import FakeCuda
 from tests.backends.cuda.test_api import driver  # noqa: F401 a fixture
+from tests.backends.tensorrt.fake_gpu import FakeMachine
 from tests.backends.tensorrt.gpu_detector import gpu_detector
 from tests.onnx_models import save_constant_model
 
@@ -98,14 +103,18 @@ def test_on_a_driver_made_for_tests_all_but_tensorrt_runs(driver: Path, tmp_path
     pytest.importorskip("cuda.bindings", reason="pip install cuda-bindings nvidia-cuda-nvrtc")
     command = [sys.executable, "tools/gpu_check.py", "--model", "nothing.onnx", "--output", str(tmp_path / "out")]
     command += ["--cache", str(tmp_path / "plans"), "--minutes", "0"]
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(driver), "PYTHONPATH": str(CHECKOUT)}
+    wheels = tmp_path / "wheels"  # the fake driver takes what the fake compiler makes: it stands before NVIDIA's wheel
+    (wheels / "nvidia" / "lib").mkdir(parents=True)
+    (wheels / "nvidia" / "lib" / "libnvrtc.so.13").symlink_to(driver / "libnvrtc.so.13")
+    path = os.pathsep.join([str(wheels), str(CHECKOUT)])
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(driver), "PYTHONPATH": path}
     done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, env=environment, check=False)
     found = {one["name"]: one for one in json.loads((tmp_path / "out" / "gpu_check.json").read_text())}
     assert done.returncode == 1
     verdicts = [one["verdict"] for one in found.values()]
-    assert verdicts[:3] == ["ok", "ok", "ok"], found
+    assert verdicts[:5] == ["ok"] * 5, found
     assert found["letterbox kernel"]["facts"]["table"][0]["largest difference, levels"] < 0.01
-    assert set(verdicts[4:]) == {"skipped"}
+    assert set(verdicts[6:]) == {"skipped"}
 
 
 @pytest.fixture
@@ -181,3 +190,59 @@ def test_frames_are_full_hd_or_pictures_of_a_folder(tmp_path: Path):
     cv2.imwrite(str(tmp_path / "a.png"), full_hd(1)[0].image[:48, :64])
     (tmp_path / "notes.txt").write_text("no picture")
     assert [(frame.width, frame.height) for frame in (*full_hd(1), *frames(tmp_path))] == [(1920, 1080), (64, 48)]
+
+
+def test_a_dry_run_prints_plan_budget_and_luggage_and_runs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", str(demo_model()), "--output", str(tmp_path / "out"), "--budget", "600", "--dry-run"]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    chosen = gpu_check.parse(arguments)
+    for number, section in enumerate(gpu_check.plan_of_sections(chosen), 1):
+        assert any(line.startswith(f"{number:3} {section.name}: at most {section.limit_s:.0f} s") for line in lines)
+    assert any(str(demo_model()) in line and "MiB" in line for line in lines)
+    assert any("the budget is 600 s" in line for line in lines)
+    assert any("not begun within the budget" in line for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_experiments_run_on_the_fake_gpu(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path)
+    assert set(experiments.waiting(lambda: FakeCuda())) == {"waited ms", "processor share"}
+    facts = experiments.graphs_of(read_plan_file(machine.path), open_api=machine._open, load=machine._load, runs=(3, 5))
+    assert [row["after runs"] for row in facts["table"]] == [3, 5]
+    assert all(row["graph ms"] >= 0 and row["capturable"] for row in facts["table"])
+    assert all(gpu.live == 0 for gpu in machine.gpus)
+
+
+def test_a_gpu_without_memory_is_refused_and_gives_everything_back(tmp_path: Path) -> None:
+    model = save_constant_model(
+        tmp_path / "small.onnx", [np.zeros((7, 84), np.float32)], 64, {"names": "{0: 'a', 1: 'b', 2: 'c'}"}
+    )
+    gpu = FakeCuda()
+
+    class Full(TensorRtBackend):
+        def open(self) -> None:
+            with gpu.current():
+                gpu.allocate(gpu.gpu.memory_bytes)
+
+    facts = experiments.out_of_memory(model, tmp_path, open_api=lambda: gpu, make=Full)
+    assert "is used up" in facts["error"]
+    assert (facts["MiB not given back"], facts["failed"]) == (0.0, False)
+    assert gpu.live == 0
+
+
+def test_a_lost_gpu_reports_the_first_error_and_closes(tmp_path: Path) -> None:
+    model = save_constant_model(
+        tmp_path / "small.onnx", [np.zeros((7, 84), np.float32)], 64, {"names": "{0: 'a', 1: 'b', 2: 'c'}"}
+    )
+    machine = FakeMachine(tmp_path, side=64)
+
+    def make(path: Path, options: BackendOptions, parts: object) -> TensorRtBackend:
+        return machine.backend(BackendOptions(ImageInput((64, 64))))
+
+    facts = experiments.lost_gpu(model, tmp_path, make=make)
+    assert len(facts["errors"]) == 1
+    assert "ILLEGAL_ADDRESS" in facts["errors"][0]
+    assert not facts["failed"]

@@ -377,7 +377,7 @@ def target_facts(target: PlanPlace) -> Mapping[str, Any]:
     return {
         "library": target.library,
         "library_version": target.library_version,
-        "cuda_version": target.cuda_version,
+        "cuda_version": "" if target.library == "tensorrt_rtx" else target.cuda_version,  # RTX compiles at load
         "gpu": target.gpu.name if target.gpu else "",
         "compute_capability": list(target.compute_capability),
     }

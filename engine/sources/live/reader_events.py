@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.video.arrivals import Stamp
 from engine.video.frames import MissingFrames
+from engine.video.timing.arrivals import Stamp
 
 
 @dataclass(frozen=True, slots=True)

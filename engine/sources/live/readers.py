@@ -21,10 +21,10 @@ from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, Ope
 from engine.sources.live.reader_process import FRAME, STOP, TAKEN, finish
 from engine.sources.live.ring import Ring, TakenFrame, anonymous_file
 from engine.video.address import VideoAddress, knock
-from engine.video.arrivals import Stamp
 from engine.video.explain import explain, video_errors
 from engine.video.fallback import open_video
 from engine.video.frames import MissingFrames
+from engine.video.timing.arrivals import Stamp
 from engine.video.to_bgr import BgrConverter
 
 GRACE_S = 0.15

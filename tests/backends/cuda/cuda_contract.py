@@ -63,7 +63,8 @@ def check_kernel_and_graph(api: CudaApi, kernel_image: bytes) -> None:
     """The letterbox kernel, launched and replayed as a graph."""
     kernel = api.load_kernel(kernel_image, "letterbox")
     batch = np.random.default_rng(1).integers(0, 256, (3, 24, 40, 3), dtype=np.uint8)
-    found, expected = np.zeros((2, 3, 3, 24, 40), np.float32)
+    pinned = api.pinned((3, 3, 24, 40), np.float32)  # a recorded copy goes to page-locked memory, as in the engine
+    found, expected = pinned.array, np.zeros((3, 3, 24, 40), np.float32)
     Normaliser(IMAGE).write(batch, expected)
     stream = api.create_stream()
     source, target = api.allocate(batch.nbytes), api.allocate(found.nbytes)
@@ -87,6 +88,7 @@ def check_kernel_and_graph(api: CudaApi, kernel_image: bytes) -> None:
     api.synchronize(stream)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     api.free_graph(graph)
+    api.free_pinned(pinned)
     for address in (source, target):
         api.free(address)
     api.free_stream(stream)

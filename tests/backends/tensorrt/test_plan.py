@@ -407,3 +407,9 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_the_remedy(tmp_path: P
         pass
     with pytest.raises(ConfigError, match=r"m.plan cannot be written"):
         write_plan_file(tmp_path / "file" / "m.plan", PLAN, plan_facts(), {})
+
+
+def test_a_driver_update_does_not_rebuild_plans_of_tensorrt_rtx():
+    """TensorRT-RTX compiles when it loads a plan, so the driver that built it does not matter."""
+    rtx = replace(JETSON, library="tensorrt_rtx")
+    assert plan_key("m", rtx, BuildOptions()) == plan_key("m", replace(rtx, cuda_version="13.0"), BuildOptions())

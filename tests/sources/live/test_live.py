@@ -28,11 +28,11 @@ from engine.sources.live.source import LiveSource
 from engine.sources.open import open_source
 from engine.sources.synthetic import number_in_image
 from engine.video.address import VideoAddress
-from engine.video.arrivals import Stamp
 from engine.video.backoff import Backoff
 from engine.video.frames import MissingFrames
 from engine.video.network import SEGMENTS_S, video_address_from_uri
 from engine.video.options import SourceOptions
+from engine.video.timing.arrivals import Stamp
 from tests.media import Recorder, encode_clip, file_server, mjpeg_camera, numbered_images, rotate_mp4
 
 

@@ -6,7 +6,8 @@ is demuxed without that parser (`fflags=noparse`), and the pieces are put togeth
 
 Which piece is the last is marked in RTP, but FFmpeg does not pass the mark on. Two things tell it nevertheless: all
 pieces of a slice but the last are of one size, which fills a packet (RFC 6184 and 7798 do not ask for it; encoders do
-it), and cameras cut each picture into the same number of slices. Both are first observed, and trusted only if they have
+it), and cameras cut each picture into the same number of slices. Frames small enough for one packet show no full size:
+a packet too small to be a full one then ends its slice. Both are first observed, and trusted only if they have
 held without exception; of a slow camera for a few seconds only, for its pictures would be too old to use until then.
 After one exception, pictures of this connection are complete when the next one begins, as for FFmpeg. The time of
 arrival is right in both cases. Imports no numpy.
@@ -25,6 +26,7 @@ NO_PARSER = "+noparse"  # behind other flags of FFmpeg
 MIN_PICTURES, MIN_KEYFRAMES, MIN_SPLIT = 25, 2, 3  # observed without exception before anything is trusted
 MAX_BYTES = 1 << 25  # of one picture: whatever comes, memory is bounded
 SLOW_PICTURES, SLOW_SPLIT, SLOW_NS, SLOW_INTERVAL_NS = 4, 1, 2_500_000_000, 120_000_000  # the same for slow cameras
+SMALLEST_FULL = 800  # bytes: while every frame has fitted into one packet, a packet below this is not taken for full
 _START = b"\x00\x00\x00\x01"
 _H264_SLICES, _H264_IDR, _H264_SEI, _RECOVERY_POINT = range(1, 6), 5, 6, 6
 _HEVC_SLICES, _HEVC_KEYFRAMES = range(32), range(16, 24)
@@ -101,14 +103,15 @@ class AccessUnits:
     @property
     def is_trusted(self) -> bool:
         """Whether a picture is given as soon as it seems complete."""
-        proven = self._pictures >= MIN_PICTURES and self._keyframes >= MIN_KEYFRAMES and self._splits >= MIN_SPLIT
+        is_split = self._splits >= MIN_SPLIT or not self._full
+        proven = self._pictures >= MIN_PICTURES and self._keyframes >= MIN_KEYFRAMES and is_split
         return self._is_regular and (proven or self._is_slow())
 
     def _is_slow(self) -> bool:
         """Whether a picture waits long for the next one, and as much was observed as can be waited for."""
         return (
             self._pictures >= SLOW_PICTURES
-            and self._splits >= SLOW_SPLIT
+            and (self._splits >= SLOW_SPLIT or not self._full)
             and self._lasted_ns >= max(SLOW_NS, self._pictures * SLOW_INTERVAL_NS)
         )
 
@@ -169,7 +172,8 @@ class AccessUnits:
             self._check(self._size == self._full, "the pieces of a slice differ in size")
         self._size = len(data) - self._header if is_start else len(data)
         self._splits += not is_start and self._size < self._full
-        self._is_open = self._size == self._full and not (is_start and data.find(_START, len(_START)) > 0)
+        may_go_on = self._size == self._full if self._full else self._size >= SMALLEST_FULL
+        self._is_open = may_go_on and not (is_start and data.find(_START, len(_START)) > 0)
 
     def _learn(self, unit: AccessUnit) -> None:
         """Compare a whole picture with those before."""

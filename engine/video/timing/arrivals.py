@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from engine.video.backlog import Backlog
+from engine.video.timing.backlog import Backlog
 
 if TYPE_CHECKING:
     from engine.data import CapturedSource

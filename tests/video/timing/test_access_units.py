@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import av
@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.video.access_units import MAX_BYTES, MIN_KEYFRAMES, MIN_PICTURES, AccessUnit, AccessUnits, Piece
+from engine.video.timing.access_units import (
+    MAX_BYTES,
+    MIN_KEYFRAMES,
+    MIN_PICTURES,
+    SMALLEST_FULL,
+    AccessUnit,
+    AccessUnits,
+    Piece,
+)
 from tests.media import numbered_images
 
 START = b"\x00\x00\x00\x01"
@@ -46,10 +54,10 @@ def pictures(codec: str, options: str = "") -> tuple[Coded, ...]:
     return tuple(tuple(part.rstrip(b"\0") for part in data.split(START[1:]) if part.rstrip(b"\0")) for data in coded)
 
 
-def filled(unit: bytes, codec: str) -> list[bytes]:
+def filled(unit: bytes, codec: str, mtu: int = MTU) -> list[bytes]:
     """Cut as encoders do: every packet full but the last."""
-    header, room = HEADER[codec], MTU - HEADER[codec] - 1
-    if len(unit) <= MTU:
+    header, room = HEADER[codec], mtu - HEADER[codec] - 1
+    if len(unit) <= mtu:
         return [START + unit]
     rest = unit[header:]
     chunks = [rest[at : at + room] for at in range(0, len(rest), room)]
@@ -126,6 +134,32 @@ def test_a_slow_camera_with_packets_that_are_not_filled_is_not_trusted_for_long(
     found, _, units = put_together(pieces_of(pictures(codec), codec, ragged, 10**9), codec)
     assert not units.is_trusted
     assert len(found) == COUNT
+
+
+def small(codec: str) -> list[Coded]:
+    """Return frames that fit into one packet each, as cameras of still scenes send them."""
+    return [tuple(unit[: SMALLEST_FULL // 4] for unit in units) for units in pictures(codec)]
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize(("fps", "waits"), [(1, 4), (2, 7), (25, MIN_PICTURES)])
+def test_frames_of_one_packet_are_given_at_once_after_a_few(codec: str, fps: int, waits: int) -> None:
+    pieces = pieces_of(small(codec), codec, lambda unit, _: [START + unit], 1_000_000_000 // fps)
+    found, moments, _ = put_together(pieces, codec)
+    late = [unit.pts for unit in found if moments.get(unit.pts) != unit.arrived_ns]
+    assert late[:waits] == list(range(waits))
+    assert set(late[waits:]) <= {COUNT - 1}
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_a_first_large_frame_after_small_ones_stays_whole(codec: str) -> None:
+    """What one packet seemed to hold goes on in the next: its size says that it may be a full one."""
+    little = small(codec)
+    large = (little[30][0] + bytes(3 * 1000),)
+    pieces = pieces_of([*little[:30], large, *little[30:]], codec, partial(filled, mtu=1000), 10**9)
+    found, _, units = put_together(pieces, codec)
+    assert units.is_trusted
+    assert [bytes(unit.data) for unit in found if unit.pts == 30] == [START + large[0]]
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])

@@ -1,0 +1,159 @@
+"""One MP4, MOV or MKV file while it is written: it plays up to its last second whatever ends the process."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.optional import require
+
+TICKS_PER_S = 90_000
+TIME_BASE = Fraction(1, TICKS_PER_S)
+NS_PER_S = 1_000_000_000
+MAX_FPS_DENOMINATOR = 1001
+GREY = 114
+BT601 = 6
+MPEG_RANGE = 1
+INDEX_FIRST_BYTES = 256 << 20  # of larger files the index stays at the end: moving it copies the file
+_FRAGMENTED = {
+    "movflags": "hybrid_fragmented+frag_keyframe+delay_moov+default_base_moof",
+    "frag_duration": "1000000",  # microseconds
+    "flush_packets": "1",
+}
+_CLUSTERED = {"flush_packets": "1", "cluster_time_limit": "1000"}  # milliseconds
+
+
+class VideoFile:
+    """One file being written, in fragments of a second that are complete on the disk.
+
+    `close` makes a plain MP4 or MOV of it with the index first, so that it plays while it loads.
+
+    Args:
+        path: `.mp4`, `.mov` or `.mkv`; replaced if it exists.
+        size_wh: of the first frame.
+        fps: nominal rate.
+        codec: FFmpeg's name of the encoder.
+        options: of the encoder.
+    """
+
+    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float, codec: str, options: dict[str, str]) -> None:
+        av = require("av")
+        self._av = av
+        self.path = path
+        self.frames = 0
+        self.is_complete = False
+        self._cv2 = require("cv2")
+        self._size_wh = (size_wh[0] + size_wh[0] % 2, size_wh[1] + size_wh[1] % 2)
+        self._rate = Fraction(fps).limit_denominator(MAX_FPS_DENOMINATOR)
+        self._is_matroska = path.suffix.lower() == ".mkv"
+        options_of_file = _CLUSTERED if self._is_matroska else _FRAGMENTED
+        self._container: Any = av.open(url_of_path(path), "w", options=dict(options_of_file))
+        self._stream: Any = self._container.add_stream(codec, rate=self._rate, options=options)
+        self._stream.width, self._stream.height = self._size_wh
+        self._stream.pix_fmt = "yuv420p"
+        context = self._stream.codec_context
+        context.time_base = TIME_BASE
+        context.colorspace = context.color_primaries = context.color_trc = BT601
+        context.color_range = MPEG_RANGE
+        self._step = max(1, round(1 / self._rate / TIME_BASE))
+        self._first_pts_ns: int | None = None
+        self._stream_epoch: int | None = None
+        self._last = -self._step
+
+    def write(self, image: NDArray[np.uint8], pts_ns: int | None, stream_epoch: int) -> None:
+        """Encode one image at its stream time."""
+        if stream_epoch != self._stream_epoch:
+            self._stream_epoch, self._first_pts_ns = stream_epoch, None
+        planes = self._cv2.cvtColor(self._fitted(image), self._cv2.COLOR_BGR2YUV_I420)
+        frame = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame.pts = self._time_of(pts_ns)
+        frame.time_base = TIME_BASE
+        for packet in self._stream.encode(frame):
+            packet.duration = packet.duration or self._step
+            self._container.mux(packet)
+        self.frames += 1
+
+    def close(self) -> None:
+        """Write what the encoder holds, and the index; harmless when repeated."""
+        container, self._container = self._container, None
+        if container is None:
+            return
+        try:
+            for packet in self._stream.encode(None):
+                packet.duration = packet.duration or self._step
+                container.mux(packet)
+        finally:
+            container.close()
+        self.is_complete = True
+        if not self._is_matroska and self.path.stat().st_size <= INDEX_FIRST_BYTES:
+            put_index_first(self.path)
+
+    def _time_of(self, pts_ns: int | None) -> int:
+        """Return the time in `TIME_BASE`: that of the stream, or the next one at the nominal rate; always rising.
+
+        Where stream time starts anew (a camera reconnected) it goes on one frame after the last.
+        """
+        time = self._last + self._step
+        if pts_ns is not None and self._first_pts_ns is not None:
+            time = round((pts_ns - self._first_pts_ns) * TICKS_PER_S / NS_PER_S)
+        if pts_ns is not None and (self._first_pts_ns is None or time <= self._last):
+            time = self._last + self._step
+            self._first_pts_ns = pts_ns - round(time * NS_PER_S / TICKS_PER_S)
+        self._last = time
+        return time
+
+    def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the image in the size of the file, contiguous."""
+        width, height = self._size_wh
+        if image.shape[:2] == (height, width):
+            return np.ascontiguousarray(image)
+        if image.shape[1] > width or image.shape[0] > height or width - image.shape[1] > 1:
+            image = _resized(image, self._size_wh)
+        canvas = np.full((height, width, 3), GREY, np.uint8)
+        top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
+        canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+        return canvas
+
+
+def url_of_path(path: Path) -> str:
+    """Return the address of a file as FFmpeg takes it: a colon in its name is then no scheme."""
+    return f"file:{os.fspath(path)}"
+
+
+def put_index_first(path: Path) -> None:
+    """Move the index of an MP4 or MOV to its front; the file stays as it is where that fails (no space, no rights)."""
+    av = require("av")
+    moved = path.with_name(f".{path.name}.part")
+    try:
+        with (
+            av.open(url_of_path(path)) as source,
+            av.open(
+                url_of_path(moved),
+                "w",
+                format="mov" if path.suffix.lower() == ".mov" else "mp4",
+                options={"movflags": "+faststart"},
+            ) as target,
+        ):
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+        moved.replace(path)
+    except (av.FFmpegError, OSError, ValueError):
+        with suppress(OSError):
+            moved.unlink(missing_ok=True)
+
+
+def _resized(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the image as large as fits into a size, keeping its aspect."""
+    scale = min(size_wh[0] / image.shape[1], size_wh[1] / image.shape[0])
+    width, height = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    resized: NDArray[np.uint8] = require("cv2").resize(image, (width, height))
+    return resized
