@@ -19,8 +19,8 @@ MAX_SIGNS_IN_A_ROW = 2
 MAX_CLASSES = 20_000
 MAX_NAME = 200
 MAX_BITS = 63
-_STRING = re.compile(r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
-_OPERATOR_RUN = re.compile(r"[-+~\s]*[-+~]\s*[-+~]\s*[-+~]|[*/%@<>=!|^&]|\b(?:not|lambda|if|for|await|yield)\b")
+_STRING = re.compile(r"'(?:[^'\\\n]|\\.)*'?|\"(?:[^\"\\\n]|\\.)*\"?")  # without its end too: never looks twice
+_OPERATOR_RUN = re.compile(r"[-+~]\s*[-+~]\s*[-+~]|[*/%@<>=!|^&]|\b(?:not|lambda|if|for|await|yield)\b")
 
 
 def literal(text: str, key: str) -> Any:

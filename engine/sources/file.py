@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
+from engine.redaction import public_address
 from engine.sources.base import SourceBase
 from engine.sources.live.pixels import image_from_frame
 from engine.video.address import VideoAddress
@@ -15,7 +16,6 @@ from engine.video.explain import explain, video_errors
 from engine.video.fallback import OpenVideo, open_video
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.to_bgr import BgrConverter
-from engine.video.uri import redact
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class FileSource(SourceBase):
     """
 
     def __init__(self, target: VideoAddress, source_id: str, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        super().__init__(SourceInfo(source_id, redact(target.url), is_live=False), clock)
+        super().__init__(SourceInfo(source_id, public_address(target.url), is_live=False), clock)
         self._target = target
 
     def _frames(self) -> Iterator[Frame]:

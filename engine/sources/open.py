@@ -9,8 +9,9 @@ from typing import Any
 
 from engine.errors import SourceError
 from engine.protocols import Source
+from engine.redaction import hide_address, redact
 from engine.video.options import SourceOptions, options_from
-from engine.video.uri import NETWORK_SCHEMES, name_from_uri, redact, scheme_of
+from engine.video.uri import NETWORK_SCHEMES, name_from_uri, scheme_of
 
 
 def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = None, **options: Any) -> Source:
@@ -32,6 +33,7 @@ def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = No
     ('synthetic', [0, 1, 2])
     """
     text = os.fspath(uri) if not isinstance(uri, int) else str(uri)
+    hide_address(text)
     chosen = options_from(options)
     name = source_id or name_from_uri(text)
     if not (chosen.realtime or chosen.loop):

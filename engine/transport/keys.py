@@ -11,12 +11,14 @@ from pathlib import Path
 
 from engine.errors import ConfigError
 from engine.optional import require
+from engine.redaction import hide
 
 PUBLIC_SUFFIX = ".key"
 SECRET_SUFFIX = ".key_secret"
 SECRET_MODE = 0o600
 FOLDER_MODE = 0o700
-_ENTRY = re.compile(r'^\s*(public-key|secret-key)\s*=\s*"([!-~]{40})"\s*$', re.MULTILINE)
+MAX_FILE_CHARS = 8192
+_ENTRY = re.compile(r'^[ \t]*(public-key|secret-key)[ \t]*=[ \t]*"([!-~]{40})"[ \t]*$', re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -73,6 +75,7 @@ def load_key_pair(path: str | Path) -> KeyPair:
     mode = stat.S_IMODE(path.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
         raise ConfigError(f"{path} can be read by other users (mode {mode:04o}): chmod 600 {path}")
+    hide(found["secret-key"])
     return KeyPair(found["public-key"], found["secret-key"])
 
 
@@ -125,6 +128,7 @@ def _write(path: Path, text: str, mode: int) -> None:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        return dict(_ENTRY.findall(path.read_text(encoding="ascii", errors="replace")))
+        with path.open(encoding="ascii", errors="replace") as file:
+            return dict(_ENTRY.findall(file.read(MAX_FILE_CHARS)))
     except OSError as error:
         raise ConfigError(f'cannot read key {path}: {error.strerror}: make keys with "framewire keys"') from error

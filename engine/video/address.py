@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.redaction import hide_address, hide_setting
 from engine.video.limits import MAX_PIXELS
 from engine.video.timing.arrivals import NS_PER_S
 
@@ -42,6 +43,11 @@ class VideoAddress:
     keyframes_only: bool = False
     decoders: tuple[str, ...] = ("cpu",)
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        hide_address(self.url)
+        for name, value in self.ffmpeg.items():
+            hide_setting(name, value)
 
     @property
     def read_limit_ns(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from engine.video.uri import redact
+from engine.redaction import redact
 
 REFUSED = "the camera refused the user name or password"
 _REASONS: tuple[tuple[str, str, str], ...] = (

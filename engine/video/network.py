@@ -9,10 +9,11 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from engine.errors import ConfigError, SourceError
+from engine.redaction import hide_address, redact
 from engine.video.address import VideoAddress
 from engine.video.options import SourceOptions
 from engine.video.timing.access_units import NO_PARSER
-from engine.video.uri import NETWORK_SCHEMES, is_playlist, redact, scheme_of
+from engine.video.uri import NETWORK_SCHEMES, is_playlist, scheme_of
 
 SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each comes at once, and then nothing until the next one
 RTSP_PORTS: Mapping[str, int] = {"rtsp": 554, "rtsps": 322}
@@ -100,11 +101,15 @@ def record_address(uri: str, options: SourceOptions) -> VideoAddress:
 def _host_port(uri: str) -> tuple[str, int] | None:
     """Return where to knock before opening: only RTSP, since HTTP may go through a proxy and UDP has no answer."""
     scheme = scheme_of(uri)
+    hide_address(uri)  # before anything can fail
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise SourceError(f"{redact(uri)} is no valid address ({error}): expected {scheme}://host:port/path") from error
+        raise SourceError(
+            f"{redact(uri)} is not a valid address: expected {scheme}://user:password@host:port/path, "
+            "with / ? # @ : in the password written as %2F %3F %23 %40 %3A"
+        ) from error
     if not host and scheme not in ("udp", "rtp"):
         raise SourceError(f"{redact(uri)} has no host: expected {scheme}://host:port/path")
     return (host, port or RTSP_PORTS[scheme]) if host and scheme in RTSP_PORTS else None

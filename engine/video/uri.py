@@ -1,4 +1,4 @@
-"""Names and secrets of URIs: how a source is called when nobody named it, and how its address is printed."""
+"""Schemes and names of URIs: what a source is called when nobody named it. Secrets: see `engine.redaction`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from engine.redaction import redact as redact
+
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp", "tls")
-_HIDDEN = "***"
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(\S+)")
-_CREDENTIALS = re.compile(r"^([^/?#@:]*):(.*)@")
-_SECRET_KEY = re.compile(
-    r"([?&;](?:password|passwd|pass|pwd|token|secret|key|auth|sig|signature)=)[^&;#\s]*?(?=[&;#]|:?$)", re.I
-)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 _VIDEO_DEVICE = re.compile(r"(?:/dev/video)?(\d+)")
 
@@ -37,24 +33,6 @@ def is_playlist(uri: str) -> bool:
     """
     path = uri.partition("?")[0].partition("#")[0]
     return scheme_of(uri) in ("http", "https") and path.lower().endswith(".m3u8")
-
-
-def redact(text: str) -> str:
-    """Return `text` with the secret of every URL in it replaced: passwords, and values of keys such as `token`.
-
-    Where an `@` may belong to the password or to the path, too much is hidden rather than too little.
-
-    >>> redact("cannot open rtsp://admin:p@ss/1@10.0.0.7:554/live?token=abc: refused")
-    'cannot open rtsp://admin:***@10.0.0.7:554/live?token=***: refused'
-    >>> redact("rtsp://10.0.0.7:554/live")
-    'rtsp://10.0.0.7:554/live'
-    """
-    return _URL.sub(lambda url: url.group(1) + _redact_rest(url.group(2)), text)
-
-
-def _redact_rest(rest: str) -> str:
-    rest = _CREDENTIALS.sub(lambda found: f"{found.group(1)}:{_HIDDEN}@", rest)
-    return _SECRET_KEY.sub(lambda found: found.group(1) + _HIDDEN, rest)
 
 
 def name_from_uri(uri: str) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engine.clock import NS_PER_MS
 from engine.data import NO_DETECTION, Packet, Run, SourceStatus, TrackEvent, Tracks
 from engine.errors import WireError
+from engine.redaction import public_address, redact_published
 from engine.wire.messages import EosMessage, EventMessage, FrameMessage, StatusMessage
 from engine.wire.objects import ClassScore, Rle, TrackedObject
 
@@ -87,8 +88,8 @@ def status_message(status: SourceStatus, run: Run, *, seq: int, published_utc_ns
         seq=seq,
         published_utc_ns=published_utc_ns,
         state=status.state,
-        reason=status.reason,
-        uri=info.uri,
+        reason=redact_published(status.reason),
+        uri=public_address(info.uri),
         is_live=info.is_live,
         width=info.width,
         height=info.height,
@@ -110,7 +111,7 @@ def eos_message(
         seq=seq,
         published_utc_ns=published_utc_ns,
         last_seq=last_seq,
-        reason=reason,
+        reason=redact_published(reason),
     )
 
 

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from engine.errors import ConfigError
-from engine.video.uri import redact
+from engine.redaction import hide_setting, printable, redact
 from pipelines.config.hints import suggestion, why_no_configuration
 from pipelines.config.models import Config
-from pipelines.config.yaml_values import PlainLoader
+from pipelines.config.yaml_text import parsed_yaml, read_bytes
 
 PRESETS = (Path(__file__).parents[1] / "presets", Path(__file__).parents[2] / "configs")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 EXTENSION = "x-"
+MAX_TEXT_CHARS = 8192
+MAX_SHOWN_CHARS = 200
+MAX_PROBLEMS = 20
 
 
 def load_config(
@@ -48,21 +51,26 @@ def load_config(
         key, sign, text = setting.partition("=")
         if not sign or not key:
             raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example --set detector.score_threshold=0.4")
-        try:
-            assign(tree, key, yaml.load(text, PlainLoader))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {setting}: the value is not YAML: {error}") from error
+        hide_setting(key, text)
+        assign(tree, key, parsed_yaml(text, f"--set {key}: the value"))
     return validated(tree, path or "options")
 
 
-def validated(tree: dict[str, Any], origin: str) -> Config:
+def validated(tree: dict[str, Any], origin: str, *, environment: bool = True) -> Config:
     """Return the configuration that a tree of plain values describes.
 
+    Args:
+        tree: plain values.
+        origin: begins each message.
+        environment: whether `${NAME}` is replaced; a request from a socket must not read variables of this process.
+
     Raises:
-        ConfigError: every mistake with its key, after `origin`.
+        ConfigError: the mistakes with their keys, after `origin`.
     """
+    plain = _expand(tree) if environment else tree
+    _take_in("", plain)
     try:
-        return Config.model_validate(_expand(tree))
+        return Config.model_validate(plain)
     except ValidationError as error:
         raise ConfigError(_explain(error, origin)) from error
 
@@ -84,15 +92,12 @@ def _read(path: str) -> dict[str, Any]:
         option = "--model" if other == "a model" else "--source"
         raise ConfigError(f"{path} is {other}, not a configuration: give it as {option} {path}")
     try:
-        tree = yaml.load(file.read_bytes(), PlainLoader)  # by its byte order mark; UTF-8 without one
-    except OSError as error:
+        text = read_bytes(file)
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"configuration {path} cannot be read ({error}): give a YAML file or one of {', '.join(preset_names())}"
         ) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        raise ConfigError(f"configuration {path} is not YAML: {place}{getattr(error, 'problem', error)}") from error
+    tree = parsed_yaml(text, f"configuration {path}")
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -137,23 +142,68 @@ def _expand(value: Any) -> Any:
     return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
 
 
+def refuse_variables(value: Any) -> None:
+    """Raise `ConfigError` for `${NAME}` in a request: whoever sends it would read this process's environment."""
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            refuse_variables(item)
+    elif isinstance(value, str) and _VARIABLE.search(value):
+        raise ConfigError("${NAME} is not replaced in requests: write it into the configuration file of the run")
+
+
+def _take_in(name: str, value: Any) -> None:
+    """Check the texts of a tree and register its secrets, before any message can show them. Raises `ConfigError`."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _take_in(str(key), item)
+    elif isinstance(value, list):
+        for item in value:
+            _take_in(name, item)
+    elif isinstance(value, str):
+        if len(value) > MAX_TEXT_CHARS or "\0" in value or (not value.isprintable() and _is_unwritable(value)):
+            found = printable(value, 80)
+            raise ConfigError(f"{printable(name, 80)}: {found!r} is too long, or holds a character that no text has")
+        hide_setting(name, value)
+
+
+def _is_unwritable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a character, as \\ud800 writes it
+        return True
+    return False
+
+
 def _variable(match: re.Match[str]) -> str:
     name, default = match.groups()
     if default is not None:
+        hide_setting(name, os.environ.get(name) or default)
         return os.environ.get(name) or default
     if name not in os.environ:
         raise ConfigError(f"the configuration uses ${{{name}}}, and the environment has no {name}: export it")
+    hide_setting(name, os.environ[name])
     return os.environ[name]
 
 
 def _explain(error: ValidationError, origin: str) -> str:
     """Return one line per problem: where, what, and the nearest known key."""
     lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
+    problems = error.errors(include_url=False)
+    for problem in problems[:MAX_PROBLEMS]:
+        where = printable(".".join(str(part) for part in problem["loc"]), MAX_SHOWN_CHARS)
         if problem["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key{suggestion(Config, problem['loc'])}")
         else:
-            found = "" if problem["type"] == "missing" else f" (found {redact(repr(problem['input']))})"
+            found = "" if problem["type"] == "missing" else f" (found {_shown(problem['input'])})"
             lines.append(f"{where}: {problem['msg']}{found}")
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(f"{len(problems) - MAX_PROBLEMS} more mistakes")
     return f"{origin}: " + f"\n{origin}: ".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a message quotes it: short, and without secrets."""
+    text = redact(reprlib.repr(value) if not isinstance(value, str) else repr(value[:MAX_TEXT_CHARS]))
+    return printable(text, MAX_SHOWN_CHARS)

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 LIKENESS = 0.6
+MAX_WORD_CHARS = 64
 OTHER_WORDS: Mapping[str, str] = {
     "name": "source_id",
     "id": "source_id",
@@ -48,7 +49,7 @@ _MEDIA = re.compile(
 
 def suggestion(root: type[BaseModel], location: Sequence[str | int]) -> str:
     """Return what to say after `unknown key`: the key that was meant, with its section where it is another one."""
-    word = str(location[-1])
+    word = str(location[-1])[:MAX_WORD_CHARS]
     other = OTHER_WORDS.get(word, word)
     model = _model_at(root, location[:-1])
     near = other if other in model.model_fields else nearest(word, list(model.model_fields))

@@ -17,9 +17,9 @@ import zmq
 
 from engine.errors import ConfigError, EngineError, SinkError
 from engine.flow.pipeline import Pipeline
+from engine.redaction import printable, redact, redact_tree
 from engine.transport.connect import curve_options
 from engine.transport.curve import CurveServer
-from engine.video.uri import redact
 from pipelines.running.reconfigure import Reconfigurer
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_WAITING = 100
+MAX_ERROR_CHARS = 4000
 LOCAL = ("tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:", "ipc://")
 Command = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -121,12 +122,13 @@ class ControlServer:
             command = self._commands.get(str(asked.get("command")))
             if command is None:
                 raise ConfigError(f"unknown command {asked.get('command')!r}: known are {', '.join(self._commands)}")
-            return {"ok": True, **command(asked)}
+            done: dict[str, Any] = redact_tree({"ok": True, **command(asked)})
+            return done
         except (EngineError, ValueError, RecursionError) as error:
-            return {"ok": False, "error": redact(str(error))}
+            return {"ok": False, "error": shown(str(error))}
         except Exception as error:  # a mistake of ours: one request must not end the run
             logger.exception("a request on the control socket failed")
-            return {"ok": False, "error": redact(f"{type(error).__name__}: {error} (the log of the run has more)")}
+            return {"ok": False, "error": shown(f"{type(error).__name__}: {error}") + " (the log of the run has more)"}
 
     def close(self) -> None:
         """Close the socket; harmless when repeated."""
@@ -214,6 +216,11 @@ def check_reach(address: str, *, has_keys: bool = False) -> None:
             f"control address {address} is open to other machines: use tcp://127.0.0.1:5556 or ipc://path, "
             "or give control.keys and control.allowed_keys (framewire keys)"
         )
+
+
+def shown(text: str) -> str:
+    """Return a message as an answer holds it: without secrets, and short."""
+    return printable(redact(text), MAX_ERROR_CHARS)
 
 
 def _given(request: dict[str, Any], key: str, kind: type) -> Any:

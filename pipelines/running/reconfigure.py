@@ -27,7 +27,7 @@ from engine.stats import never
 from pipelines.build.detector import build_detector, tiled
 from pipelines.build.pipeline import MakeDetector
 from pipelines.build.sources import build_recordings, build_rules, build_source, named_sources
-from pipelines.config.file import assign, load_config, validated
+from pipelines.config.file import assign, load_config, refuse_variables, validated
 from pipelines.config.models import Config, DetectorConfig
 
 logger = logging.getLogger(__name__)
@@ -89,9 +89,10 @@ class Reconfigurer:
 
     def add(self, source: dict[str, Any]) -> list[str]:
         """Add a source given as its plain values."""
+        refuse_variables(source)
         tree = self._tree()
         tree["sources"].append(source)
-        return self.change_to(validated(tree, "add"))
+        return self.change_to(validated(tree, "add", environment=False))
 
     def remove(self, source_id: str) -> list[str]:
         """Remove a source by name."""
@@ -100,13 +101,14 @@ class Reconfigurer:
             raise ConfigError(f"there is no source {source_id}: configured are {', '.join(names) or 'none'}")
         tree = self._tree()
         del tree["sources"][names.index(source_id)]
-        return self.change_to(validated(tree, "remove"))
+        return self.change_to(validated(tree, "remove", environment=False))
 
     def set(self, key: str, value: Any) -> list[str]:
         """Set one dotted key."""
+        refuse_variables(value)
         tree = self._tree()
         assign(tree, key, value)
-        return self.change_to(validated(tree, "set"))
+        return self.change_to(validated(tree, "set", environment=False))
 
     def change_to(self, new: Config) -> list[str]:
         """Change the run to `new` and return what was done, a line each.

@@ -18,12 +18,12 @@ from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Packet, SourceStatus
 from engine.process import Child
 from engine.protocols import SinkBase
+from engine.redaction import public_address
 from engine.sinks.camera_video.record_process import DISK_WAIT_S
 from engine.sinks.camera_video.segments import SegmentFolder
 from engine.video.address import VideoAddress
 from engine.video.network import record_address
 from engine.video.options import SourceOptions
-from engine.video.uri import redact
 
 logger = logging.getLogger(__name__)
 GRACE_S = 0.3
@@ -146,7 +146,7 @@ class _Recorder:
 
     def figures(self) -> dict[str, Any]:
         """Return what the summary shows."""
-        place = {"uri": redact(self.plan.target.url), "folder": self.plan.shelf.folder}
+        place = {"uri": public_address(self.plan.target.url), "folder": self.plan.shelf.folder}
         return {**place, "state": self._now["state"], "reason": self._now["reason"], **self.totals()}
 
     def look(self) -> None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
+from engine.redaction import public_address
 from engine.sources.base import SourceBase
 from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, FrameReader, Opened
 from engine.video.address import VideoAddress
@@ -23,7 +24,7 @@ from engine.video.decode import KEYFRAME_WAIT_S
 from engine.video.frames import MissingFrames
 from engine.video.network import SEGMENTS_S
 from engine.video.options import SourceOptions
-from engine.video.uri import is_playlist, redact
+from engine.video.uri import is_playlist
 
 logger = logging.getLogger(__name__)
 _STOPPED_S = 0.5  # waiting takes no longer than this beyond its limit
@@ -147,7 +148,7 @@ class LiveSource(SourceBase):
         clock: Clock = SYSTEM_CLOCK,
         rng: random.Random | None = None,
     ) -> None:
-        super().__init__(SourceInfo(source_id, redact(target.url), is_live=target.live), clock)
+        super().__init__(SourceInfo(source_id, public_address(target.url), is_live=target.live), clock)
         self._make_reader = make_reader
         self._reader: FrameReader | None = None
         self._options = patient(target.url, options)

@@ -38,13 +38,11 @@ def ctl(
 
 def _value_from_yaml(key: str, text: str) -> Any:
     """Return a value as it travels in a request. Raises `ConfigError` where it is not YAML, or nothing JSON has."""
-    import yaml
+    from pipelines.config.yaml_text import parsed_yaml
 
+    value = parsed_yaml(text, f"set {key}: the value {text}")
     try:
-        value = yaml.safe_load(text)
         json.dumps(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"set {key}: the value {text} is not YAML ({error}): quote it") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"set {key}: the value {text} cannot be sent ({error}): quote it to send a text") from error
     return value

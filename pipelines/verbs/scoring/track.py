@@ -33,14 +33,13 @@ def track(
 
 
 def _tracker(name: str, settings: list[str] | None) -> Any:
-    import yaml
-
     from engine.tracking.registry import tracker_by_name
+    from pipelines.config.yaml_text import parsed_yaml
 
     parameters = {}
     for setting in settings or []:
         key, sign, text = setting.partition("=")
         if not sign:
             raise ConfigError(f"--set {setting}: expected PARAMETER=VALUE")
-        parameters[key] = yaml.safe_load(text)
+        parameters[key] = parsed_yaml(text, f"--set {key}: the value")
     return tracker_by_name(name, **parameters)

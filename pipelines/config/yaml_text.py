@@ -1,0 +1,95 @@
+"""YAML as it comes from a file, an option or a request: parsed within limits, whatever it holds.
+
+Aliases make a small text a large tree, and parsing a long one holds up whatever else its thread has to do. So the
+length is limited before parsing, and the size of the tree, with its aliases followed, before it is built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine.errors import ConfigError
+from pipelines.config.yaml_values import PlainLoader
+
+MAX_CHARS = 128 * 1024  # a camera takes about 300, with all its keys 1500
+MAX_NODES = 100_000
+MAX_DEPTH = 50
+
+
+def parsed_yaml(text: str | bytes, origin: str) -> Any:
+    """Return the plain values that `text` holds; bytes are UTF-8, or what their byte order mark says.
+
+    Raises:
+        ConfigError: it is too long, is not YAML, or becomes too large by its aliases; the message begins with `origin`.
+    """
+    if len(text) > MAX_CHARS:
+        raise ConfigError(f"{origin} has more than {MAX_CHARS // 1024} KiB: expected a configuration, shorten it")
+    loader = PlainLoader(text)
+    try:
+        _check_depth(text, origin)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node, origin)
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin} is not YAML: {_problem(error)}") from error
+    except (ValueError, OverflowError, TypeError, AttributeError, RecursionError) as error:  # 2026-99-99, !!binary, ...
+        raise ConfigError(f"{origin} holds a value that YAML cannot build ({error}): quote it") from error
+    finally:
+        loader.dispose()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a configuration file, of one that is too long only what shows that it is.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(MAX_CHARS + 1)
+
+
+def _check_depth(text: str | bytes, origin: str) -> None:
+    """Raise `ConfigError` for deep nesting, which composing would follow by recursion, in C without a limit."""
+    depth = 0
+    for event in yaml.parse(text, Loader=PlainLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"{origin} is nested deeper than {MAX_DEPTH} levels: expected a configuration")
+
+
+def _check_size(root: yaml.Node, origin: str) -> None:
+    """Count the nodes as if every alias were written out. Raises `ConfigError`."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            return sizes[id(node)]
+        if id(node) in open_nodes:
+            raise ConfigError(f"{origin} holds a value that contains itself: expected plain values")
+        open_nodes.add(id(node))
+        total = 1 + sum(size(child) for child in _children(node))
+        open_nodes.discard(id(node))
+        if total > MAX_NODES:
+            raise ConfigError(f"{origin} has more than {MAX_NODES} values, aliases followed: expected a configuration")
+        sizes[id(node)] = total
+        return total
+
+    size(root)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return f"{place}{getattr(error, 'problem', None) or error}"
