@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from engine.flow.gate import FrameGate, MotionGate, SourceRules
     from engine.flow.options import PipelineOptions
     from engine.flow.pipeline import Pipeline
+    from engine.flow.pool import DetectorPool
     from engine.imaging.overlay import Overlay
     from engine.protocols import Analyser, AnalyserBase, Detector, DetectorBase, Sink, SinkBase, Source, Tracker
     from engine.sinks.jsonl import JsonlWriter
@@ -56,6 +57,7 @@ _HOMES = {
     "Detections": "engine.data",
     "Detector": "engine.protocols",
     "DetectorBase": "engine.protocols",
+    "DetectorPool": "engine.flow.pool",
     "EngineError": "engine.errors",
     "FakeClock": "engine.clock",
     "FrameGate": "engine.flow.gate",
@@ -103,6 +105,7 @@ __all__ = [
     "Detections",
     "Detector",
     "DetectorBase",
+    "DetectorPool",
     "EngineError",
     "FakeClock",
     "FrameGate",

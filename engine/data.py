@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CapturedSource = Literal["arrival", "rtcp", "file"]
 NO_DETECTION = -1
 NO_IDENTITY = -1
+DEFAULT_MODEL = "detector"
+"""Name of the model of a run that has one, after the key of the configuration."""
 _NO_ANALYSES: Mapping[str, Any] = MappingProxyType({})
 UNTIMED_INTERVAL_NS = 40_000_000
 """Between images that have no times: the rate at which players show them too."""
@@ -231,6 +233,7 @@ class Run:
         model: name of the model file.
         class_names: name by `class_id`.
         second_class_names: name by class id of the second stage, where there is one.
+        model_id: name of the model in the configuration, for runs with several.
     """
 
     engine_id: str
@@ -238,6 +241,7 @@ class Run:
     model: str = ""
     class_names: tuple[str, ...] = ()
     second_class_names: tuple[str, ...] = ()
+    model_id: str = DEFAULT_MODEL
 
     def class_name(self, class_id: int) -> str:
         """Return the name of a class, or its number as text where the model names none."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import NS_PER_MS, SYSTEM_CLOCK
-from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, Tracks
+from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, TrackEvent, Tracks
 
 
 class SourceListener(Protocol):
@@ -94,11 +94,7 @@ class Detector(Protocol):
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Follows the objects of one source.
-
-    Two further members are optional: `wants_frames: bool` with `observe(frame)`, called before each `update` where it
-    is true (camera motion, appearance), and `events() -> list[TrackEvent]`, called after each `update`.
-    """
+    """Follows the objects of one source. These members are required; `CompleteTracker` has optional ones."""
 
     def update(self, detections: Detections | None, captured_ns: int) -> Tracks:
         """Return the tracks on this frame; `None` means that the detector did not run on it."""
@@ -110,8 +106,28 @@ class Tracker(Protocol):
         """Return a new tracker with the same parameters and no tracks, for another source."""
 
 
+class CompleteTracker(Tracker, Protocol):
+    """A tracker with the optional members; `TrackerBase` has defaults for them, and so has the pipeline."""
+
+    @property
+    def wants_frames(self) -> bool:
+        """Whether `observe` is called with each frame before `update` (camera motion, appearance)."""
+
+    def observe(self, frame: Frame) -> None:
+        """Look at the frame that the next `update` is about."""
+
+    def events(self) -> Sequence[TrackEvent]:
+        """Return what happened to tracks since the last call; called after each `update`."""
+
+    def clone(self) -> CompleteTracker:
+        """Return a new tracker with the same parameters and no tracks, for another source."""
+
+
 class TrackClassifier(Protocol):
-    """Says more about the tracks of one source, from their pictures; all calls come from the tracking thread."""
+    """Says more about the tracks of one source, from their pixels; all calls come from the tracking thread.
+
+    These members are required; `CompleteClassifier` has an optional one.
+    """
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -128,6 +144,16 @@ class TrackClassifier(Protocol):
 
     def close(self) -> None:
         """Free the model; harmless when repeated."""
+
+
+class CompleteClassifier(TrackClassifier, Protocol):
+    """A second stage with the optional member."""
+
+    def read_classes(self, class_names: Sequence[str]) -> None:
+        """Read the class ids of tracks by these names from now on: another model may make the tracks."""
+
+    def clone(self) -> CompleteClassifier:
+        """Return one for another source, on the same model."""
 
 
 AnalyserReset = Literal["stream_restarted", "model_changed"]
@@ -166,8 +192,8 @@ class Sink(Protocol):
     """An output. All calls come from one thread, between `open` and `close`.
 
     A sink with `blocking = False` never waits in `write`: it runs on the publishing thread, so that what it sends is
-    as fresh as can be. The others have a thread and a channel of their own. One further member is optional: with
-    `takes_packets = False` it is given the states of sources alone.
+    as fresh as can be. The others have a thread and a channel of their own. One further member is optional, and
+    `SinkBase` has its default: with `takes_packets = False` a sink is given the states of sources alone.
     """
 
     @property
@@ -236,6 +262,31 @@ class _Deferred:
         return found
 
 
+class TrackerBase:
+    """Defaults for the optional members of a tracker: subclass and define `update`, `reset` and `clone`."""
+
+    wants_frames: bool = False
+
+    def observe(self, frame: Frame) -> None:
+        """Frames are of no interest."""
+
+    def update(self, detections: Detections | None, captured_ns: int) -> Tracks:
+        """Return the tracks on this frame; `None` means that the detector did not run on it."""
+        raise NotImplementedError
+
+    def events(self) -> Sequence[TrackEvent]:
+        """Nothing is reported."""
+        return ()
+
+    def reset(self) -> None:
+        """Forget all tracks."""
+        raise NotImplementedError
+
+    def clone(self) -> CompleteTracker:
+        """Return a new tracker with the same parameters and no tracks."""
+        raise NotImplementedError
+
+
 class AnalyserBase:
     """Defaults for an analyser that only looks at packets: subclass and define `analyse`."""
 
@@ -276,6 +327,7 @@ class SinkBase:
 
     name: str = "sink"
     blocking: bool = True
+    takes_packets: bool = True
 
     def open(self, run: Run) -> None:
         """Nothing to open."""

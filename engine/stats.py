@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from engine.data import SourceState
@@ -61,6 +61,40 @@ class Histogram:
     def summary(self, *fractions: float) -> dict[str, float]:
         """Return `{"p50": ms, ...}` for each fraction, rounded to microseconds."""
         return {f"p{round(100 * fraction)}": round(self.percentile(fraction), 3) for fraction in fractions}
+
+    @classmethod
+    def merged(cls, parts: Iterable[Histogram]) -> Histogram:
+        """Return the distribution of all values of several histograms."""
+        whole = cls()
+        for part in parts:
+            with part._lock:
+                whole._buckets.update(part._buckets)
+                whole.count += part.count
+                whole.sum += part.sum
+                whole.max = max(whole.max, part.max)
+        return whole
+
+
+class ModelStats:
+    """Figures of one model of a run, counted where its packets are published.
+
+    Attributes:
+        detected: frames that it detected on.
+        stages: milliseconds that its frames spent in each stage.
+    """
+
+    def __init__(self) -> None:
+        self.detected = 0
+        self.stages: dict[str, Histogram] = {}
+
+    def add(self, stage_ms: Mapping[str, float], *, is_detected: bool) -> None:
+        """Count one frame and how long it spent in each stage."""
+        self.detected += is_detected
+        for stage, ms in stage_ms.items():
+            histogram = self.stages.get(stage)
+            if histogram is None:
+                histogram = self.stages.setdefault(stage, Histogram())
+            histogram.add(ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +219,12 @@ class SourceStats:
 
 
 class PipelineStats:
-    """All figures of a run: one `SourceStats` per source, one histogram per stage."""
+    """All figures of a run: one `SourceStats` per source, one `ModelStats` per model."""
 
     def __init__(self) -> None:
         self.sources: dict[str, SourceStats] = {}
-        self.stages: dict[str, Histogram] = {}
+        self.models: dict[str, ModelStats] = {}
+        self._capture_ms = Histogram()
         self.latency = Histogram()
         self.sink_dropped: dict[str, Counter[str]] = {}
 
@@ -197,13 +232,21 @@ class PipelineStats:
         """Return the counters of a source, made on first use."""
         return self.sources.setdefault(source_id, SourceStats(source_id))
 
-    def add_stage_ms(self, stage_ms: Mapping[str, float]) -> None:
-        """Count how long one frame spent in each stage."""
-        for stage, ms in stage_ms.items():
-            histogram = self.stages.get(stage)
-            if histogram is None:
-                histogram = self.stages.setdefault(stage, Histogram())
-            histogram.add(ms)
+    def model(self, model_id: str) -> ModelStats:
+        """Return the figures of a model, made on first use."""
+        return self.models.get(model_id) or self.models.setdefault(model_id, ModelStats())
+
+    def add_capture_ms(self, ms: float) -> None:
+        """Count how long a frame took to come, where the source does not wait."""
+        self._capture_ms.add(ms)
+
+    @property
+    def stages(self) -> dict[str, Histogram]:
+        """Milliseconds per stage, of all models together."""
+        parts = [model.stages for model in list(self.models.values())]
+        names = dict.fromkeys(name for stages in parts for name in list(stages))
+        whole = {"capture": self._capture_ms} if self._capture_ms.count else {}
+        return whole | {name: Histogram.merged(stages[name] for stages in parts if name in stages) for name in names}
 
     def settle(self, cause: str) -> None:
         """Give up the frames inside of native calls that do not return, counted under `cause`."""

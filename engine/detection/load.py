@@ -159,6 +159,18 @@ def class_ids(classes: Sequence[str | int], names: Sequence[str]) -> list[int]:
     return [_class_id(entry, by_name, len(names)) for entry in classes]
 
 
+def known_class_ids(classes: Sequence[str | int], names: Sequence[str]) -> list[int]:
+    """Return the ids of those classes, given by name or id, that a model has.
+
+    >>> known_class_ids(["car", "lorry"], ["person", "bicycle", "car"])
+    [2]
+    """
+    by_name = {name.lower(): index for index, name in enumerate(names)}
+    texts = [str(entry).strip().lower() for entry in classes]
+    ids = [by_name.get(text, int(text) if text.isdecimal() else len(names)) for text in texts]
+    return [class_id for class_id in ids if class_id < len(names)]
+
+
 def _class_id(entry: str | int, by_name: dict[str, int], count: int) -> int:
     text = str(entry).strip().lower()
     if text in by_name:

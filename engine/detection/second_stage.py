@@ -6,7 +6,7 @@ The classes of a track rarely change, so each track is asked once, and again onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from engine.boxes import clip
 from engine.clock import NS_PER_S
 from engine.data import Detections, Frame, Tracks
 from engine.detection.classify import TOP, Classifier
+from engine.detection.load import known_class_ids
 from engine.errors import ConfigError
 
 MIN_SIDE = 8
@@ -43,6 +44,7 @@ class SecondStage:
     Args:
         classifier: runs on the crops, batched.
         class_ids: classes of the first stage that are looked at; None for all.
+        classes: the same by name or number, looked up in each model that makes tracks.
         top: how many classes an answer holds.
         refresh_s: after how long a track is asked again.
         margin: share of the box's size added on each side.
@@ -53,6 +55,7 @@ class SecondStage:
         classifier: Classifier,
         *,
         class_ids: frozenset[int] | None = None,
+        classes: Sequence[str | int] | None = None,
         top: int = TOP,
         refresh_s: float = 10.0,
         margin: float = 0.0,
@@ -60,7 +63,8 @@ class SecondStage:
         if top < 1 or refresh_s < 0 or not 0 <= margin <= 1:
             raise ConfigError(f"top {top}, refresh_s {refresh_s}, margin {margin}: expected >= 1, >= 0, 0 to 1")
         self._classifier = classifier
-        self._class_ids = class_ids
+        self._classes = classes
+        self._class_ids = frozenset() if class_ids is None and classes is not None else class_ids
         self._top = top
         self._refresh_ns = int(refresh_s * NS_PER_S)
         self._margin = margin
@@ -83,11 +87,17 @@ class SecondStage:
         """Return one for another source, on the same classifier."""
         return SecondStage(
             self._classifier,
-            class_ids=self._class_ids,
+            class_ids=None if self._classes is not None else self._class_ids,
+            classes=self._classes,
             top=self._top,
             refresh_s=self._refresh_ns / NS_PER_S,
             margin=self._margin,
         )
+
+    def read_classes(self, class_names: Sequence[str]) -> None:
+        """Look up `classes` among the names of the model that makes the tracks; those that it lacks are left out."""
+        if self._classes is not None:
+            self._class_ids = frozenset(known_class_ids(self._classes, class_names))
 
     def classify(self, frame: Frame, detections: Detections) -> Detections:
         """Return the detections with a column `classes`, (N, K, 2) class id and probability, NaN where not asked."""

@@ -16,19 +16,41 @@ RUN_DRY_S = 5.0
 LIVE_IN_A_ROW = 9  # live frames that a waiting file lets go first: files get one frame in ten at least
 
 
+Arrive = Callable[["Inlet"], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inlet:
+    """Where the frames of one source come from.
+
+    Attributes:
+        source_id: the source.
+        channel: made with the batcher's `condition`.
+        max_age_ms: frames older than this are not handed on; None: no limit.
+        is_live: whether the source cannot wait.
+    """
+
+    source_id: str
+    channel: Channel[Frame]
+    max_age_ms: float | None = None
+    is_live: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the detecting stage is to do next.
+    """What the detecting stage does next.
 
     Attributes:
         frames: to detect on together, at most one per source.
         older: frames that came before them and are only tracked (`Batcher(keep_older=True)`).
-        ended: sources that ended behind them.
+        ended: sources that ended after them.
+        released: sources that left this batcher after them, with what takes each on.
     """
 
     frames: list[Frame]
     ended: list[str]
     older: list[Frame]
+    released: list[tuple[Inlet, Arrive]]
 
 
 class Batcher:
@@ -44,6 +66,7 @@ class Batcher:
         keep_older: take all waiting frames of a source, the newest to detect on, the older ones to track only.
         on_old: called with each frame dropped for its age.
         clock: monotonic clock for the age.
+        condition: shared by all batchers between which a source may move.
     """
 
     def __init__(
@@ -54,27 +77,32 @@ class Batcher:
         keep_older: bool = False,
         on_old: Callable[[Frame, str], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        condition: threading.Condition | None = None,
     ) -> None:
-        self.condition = threading.Condition()
-        self.max_batch = max_batch
+        self.condition = condition or threading.Condition()
+        self._max_batch = max_batch
         self._wait_s = wait_s
-        self.keep_older = keep_older
+        self._keep_older = keep_older
         self._older: list[Frame] = []
         self._on_old = on_old
         self._clock = clock
-        self._inlets: dict[str, tuple[Channel[Frame], float | None]] = {}
-        self._files: set[str] = set()
+        self._inlets: dict[str, Inlet] = {}
+        self._expected: set[str] = set()
+        self._released: list[tuple[Inlet, Arrive]] = []
         self._order: list[str] = []
         self._live_in_a_row = 0
+        self._is_nudged = False
         self._sealed = False
+        self._aborted = False
         self._ended = False
 
-    def add(self, source_id: str, channel: Channel[Frame], max_age_ms: float | None, *, is_live: bool = True) -> None:
-        """Take frames from `channel` too; it must have been made with this batcher's `condition`.
+    def add(self, inlet: Inlet) -> None:
+        """Take frames of another source.
 
         Raises:
-            ConfigError: an earlier source of this name has not run dry yet, or all have ended, which was told.
+            ConfigError: an earlier source of this name has not run dry yet, or all have ended and so has this batcher.
         """
+        source_id = inlet.source_id
         with self.condition:
             deadline = time.monotonic() + RUN_DRY_S
             while source_id in self._inlets:
@@ -83,10 +111,53 @@ class Batcher:
                 self.condition.wait(RUN_DRY_S)
             if self._ended:
                 raise ConfigError(f"source {source_id} cannot be added: all others have ended, and so does the run")
-            self._inlets[source_id] = (channel, max_age_ms)
+            self._inlets[source_id] = inlet
+            self._expected.discard(source_id)
             self._order.append(source_id)
-            if not is_live:
-                self._files.add(source_id)
+            self.condition.notify_all()
+
+    def expect(self, source_id: str) -> None:
+        """Do not end before this source has been added: it is on its way from another batcher."""
+        with self.condition:
+            self._expected.add(source_id)
+
+    def forget(self, source_id: str) -> None:
+        """Do not expect a source any more."""
+        with self.condition:
+            self._expected.discard(source_id)
+            self.condition.notify_all()
+
+    def release(self, source_id: str, arrive: Arrive) -> bool:
+        """Let go of a source: the next batch hands its inlet on, to be taken on by `arrive`.
+
+        Returns:
+            whether it was here and had not ended.
+        """
+        with self.condition:
+            inlet = self._inlets.get(source_id)
+            if inlet is None or self._ended or self._aborted:
+                return False
+            self._drop(source_id)
+            self._released.append((inlet, arrive))
+            self.condition.notify_all()
+        return True
+
+    def change(self, *, max_batch: int | None = None, keep_older: bool | None = None) -> None:
+        """Change the frames per batch, or whether older frames are kept, from the next batch on."""
+        with self.condition:
+            self._max_batch = self._max_batch if max_batch is None else max_batch
+            self._keep_older = self._keep_older if keep_older is None else keep_older
+
+    def nudge(self) -> None:
+        """Let a waiting `get` return, with an empty batch if there is nothing else."""
+        with self.condition:
+            self._is_nudged = True
+            self.condition.notify_all()
+
+    def abort(self) -> None:
+        """End at once: `get` returns nothing more."""
+        with self.condition:
+            self._aborted = True
             self.condition.notify_all()
 
     def seal(self) -> None:
@@ -96,46 +167,60 @@ class Batcher:
             self.condition.notify_all()
 
     def get(self) -> Batch:
-        """Wait for the next batch: up to `max_batch` frames in a fair order, or the news that a source ended.
+        """Wait for the next batch: up to `max_batch` frames in a fair order, or the news that a source ended or left.
 
         Raises:
-            ChannelClosedError: all sources have ended, which was told, and no more can be added.
+            ChannelClosedError: all sources have ended, which was reported, and no more can be added; or `abort`.
         """
         while True:
             self._wait_for_first()
-            frames = self._take(self.max_batch, set())
+            frames = self._take(self._max_batch, set())
             deadline = time.monotonic() + self._wait_s
             while frames and len(frames) < self._wanted() and self._wait_until(deadline):
-                frames += self._take(self.max_batch - len(frames), {frame.source_id for frame in frames})
-            ended = self._remove_ended()
+                frames += self._take(self._max_batch - len(frames), {frame.source_id for frame in frames})
+            ended, released, is_nudged = self._take_news()
             older, self._older = self._older, []
-            if frames or ended:
-                return Batch(frames, ended, older)
+            if frames or ended or released or is_nudged:
+                return Batch(frames, ended, older, released)
 
     def _wanted(self) -> int:
-        """Frames that are worth waiting for: one of each open source."""
+        """Return the frames that are worth waiting for: one of each open source."""
         with self.condition:
-            return min(self.max_batch, sum(not channel.closed for channel, _ in self._inlets.values()))
+            return min(self._max_batch, sum(not inlet.channel.closed for inlet in self._inlets.values()))
 
     def _wait_for_first(self) -> None:
         with self.condition:
-            while not any(len(channel) or channel.closed for channel, _ in self._inlets.values()):
-                if self._sealed and not self._inlets:
-                    self._ended = True
-                    raise ChannelClosedError("all sources have ended")
-                self.condition.wait()
+            self.condition.wait_for(lambda: self._is_over or self._has_news)
+            if self._is_over:
+                self._ended = True
+                raise ChannelClosedError("all sources have ended")
 
-    def _remove_ended(self) -> list[str]:
-        """Forget the sources that are closed and empty, and return their names."""
+    @property
+    def _is_over(self) -> bool:
+        has_sources = self._inlets or self._expected or self._released
+        return self._aborted or (self._sealed and not has_sources and not self._is_nudged)
+
+    @property
+    def _has_news(self) -> bool:
+        """Whether a frame waits, or a source has ended or left."""
+        return bool(self._released) or self._is_nudged or any(map(_is_ready, self._inlets.values()))
+
+    def _take_news(self) -> tuple[list[str], list[tuple[Inlet, Arrive]], bool]:
+        """Forget the sources that are closed and empty, and return their names, those that left, and any nudge."""
         with self.condition:
-            ended = [name for name, (channel, _) in self._inlets.items() if channel.closed and not len(channel)]
+            channels = {name: inlet.channel for name, inlet in self._inlets.items()}
+            ended = [name for name, channel in channels.items() if channel.closed and not len(channel)]
             for source_id in ended:
-                del self._inlets[source_id]
-                self._order.remove(source_id)
-                self._files.discard(source_id)
+                self._drop(source_id)
             if ended:
                 self.condition.notify_all()
-        return ended
+            released, self._released = self._released, []
+            is_nudged, self._is_nudged = self._is_nudged, False
+        return ended, released, is_nudged
+
+    def _drop(self, source_id: str) -> None:
+        del self._inlets[source_id]
+        self._order.remove(source_id)
 
     def _wait_until(self, deadline: float) -> bool:
         with self.condition:
@@ -145,30 +230,30 @@ class Batcher:
         return remaining > 0
 
     def _take(self, count: int, served: set[str]) -> list[Frame]:
-        """Take up to `count` frames, one of each source not yet served; who was served goes to the end."""
+        """Take up to `count` frames, one of each source not yet served; a served source moves to the back."""
         frames: list[Frame] = []
         with self.condition:
             for source_id in self._turns(served):
                 if len(frames) == count:
                     break
-                channel, max_age_ms = self._inlets[source_id]
-                waiting = [channel.get()]
-                while self.keep_older and len(channel):
-                    waiting.append(channel.get())
+                inlet = self._inlets[source_id]
+                waiting = [inlet.channel.get()]
+                while self._keep_older and len(inlet.channel):
+                    waiting.append(inlet.channel.get())
                 self._order.remove(source_id)
                 self._order.append(source_id)
-                fresh = [frame for frame in waiting if not self._is_old(frame, max_age_ms)]
+                fresh = [frame for frame in waiting if not self._is_old(frame, inlet.max_age_ms)]
                 if fresh:
                     self._older += fresh[:-1]
                     frames.append(fresh[-1])
-                    self._live_in_a_row = 0 if source_id in self._files else self._live_in_a_row + 1
+                    self._live_in_a_row = self._live_in_a_row + 1 if inlet.is_live else 0
         return frames
 
     def _turns(self, served: set[str]) -> list[str]:
-        """Return the sources that have a frame and are not yet served, in the order in which they are."""
-        waiting = [name for name in self._order if len(self._inlets[name][0]) and name not in served]
-        live = [name for name in waiting if name not in self._files]
-        files = [name for name in waiting if name in self._files]
+        """Return the sources that have a frame and are not yet served, in the order in which they are served."""
+        waiting = [name for name in self._order if len(self._inlets[name].channel) and name not in served]
+        live = [name for name in waiting if self._inlets[name].is_live]
+        files = [name for name in waiting if not self._inlets[name].is_live]
         if not files:
             self._live_in_a_row = 0
         before_file = max(LIVE_IN_A_ROW - self._live_in_a_row, 0)
@@ -180,3 +265,8 @@ class Batcher:
         if self._on_old is not None:
             self._on_old(frame, "age")
         return True
+
+
+def _is_ready(inlet: Inlet) -> bool:
+    """Return whether a source has a frame waiting, or has ended."""
+    return bool(len(inlet.channel)) or inlet.channel.closed

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
-from engine.clock import NS_PER_MS, Clock
+from engine.clock import NS_PER_MS
 from engine.data import Frame, SourceStatus
 from engine.flow.channel import Channel, ChannelClosedError
+from engine.flow.lane import FlowContext, Start
 from engine.flow.stage import Stage
 from engine.protocols import Source
-from engine.stats import SourceStats
-
-
-class Start:
-    """Lets all captures begin once the model is loaded; one that is removed before need not wait for it."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._is_set = False
-
-    def set(self) -> None:
-        """Let all begin."""
-        with self._changed:
-            self._is_set = True
-            self._changed.notify_all()
-
-    def look(self) -> None:
-        """Make those who wait look whether they still have to."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def wait(self, is_idle: Callable[[], bool]) -> None:
-        """Wait until all may begin, or until `is_idle`, which changes before a call of `look`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_set or is_idle())
 
 
 class CaptureStage(Stage[Frame]):
@@ -49,13 +24,11 @@ class CaptureStage(Stage[Frame]):
         self,
         source: Source,
         outbox: Channel[Frame],
-        stats: SourceStats,
+        context: FlowContext,
         *,
         tell: Callable[[SourceStatus], None],
-        capture_ms: Callable[[float], None],
-        max_frames: int | None,
-        ready: Start,
-        clock: Clock,
+        may_begin: Callable[[], bool],
+        start: Start,
     ) -> None:
         super().__init__(f"capture {source.info.source_id}")
         self.source = source
@@ -63,14 +36,13 @@ class CaptureStage(Stage[Frame]):
         self.is_paused = False
         self.is_removed = False
         self.outbox = outbox
-        self._stats = stats
+        self._context = context
+        self._stats = stats = context.stats.source(source.info.source_id)
         self._first_id = stats.captured
         self._first_epoch = stats.reconnects + (stats.captured > 0)
         self._tell = tell
-        self._capture_ms = capture_ms
-        self._max_frames = max_frames
-        self._ready = ready
-        self._clock = clock
+        self._may_begin = may_begin
+        self._start = start
         self._frames: Iterator[Frame] | None = None
         source.attach(self)
 
@@ -96,27 +68,28 @@ class CaptureStage(Stage[Frame]):
 
     def open(self) -> None:
         """Wait until the model is loaded: frames captured before could only grow old."""
-        self._ready.wait(lambda: self.is_removed)
+        self._start.wait(lambda: self.is_removed or self._may_begin())
         if self.is_removed:
             raise ChannelClosedError("the source was removed")
 
-    def remove(self) -> None:
+    def remove(self, reason: str = "removed") -> None:
         """End soon, from any state and any thread; the frames that wait are dropped as `removed`."""
-        self.is_removed, self.ending = True, "removed"
+        self.is_removed, self.ending = True, reason
         self.source.interrupt()
-        self._ready.look()
+        self._start.look()
         self.outbox.abort("removed")
 
     def inbox(self) -> Iterable[Frame]:
         """Yield the frames of the source, timing how long each took to come where the source does not wait."""
         self._frames = iter(self.source)
-        started_ns = self._clock.monotonic_ns()
+        clock, stats = self._context.clock, self._context.stats
+        started_ns = clock.monotonic_ns()
         try:
-            for frame in islice(self._frames, self._max_frames):
+            for frame in islice(self._frames, self._context.options.max_frames):
                 if not self.source.info.is_live:
-                    self._capture_ms((self._clock.monotonic_ns() - started_ns) / NS_PER_MS)
+                    stats.add_capture_ms((clock.monotonic_ns() - started_ns) / NS_PER_MS)
                 yield self._numbered(frame)
-                started_ns = self._clock.monotonic_ns()
+                started_ns = clock.monotonic_ns()
         except Exception as error:  # whatever it is, it is the reason that the source ended
             self.ending = f"failed: {error}"
             raise

@@ -7,17 +7,19 @@ These are two threads so that several inferences are in flight while frames are 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from engine.clock import NS_PER_MS, Clock
-from engine.data import Detections, Frame, Run, SourceStatus
+from engine.clock import NS_PER_MS
+from engine.data import DEFAULT_MODEL, Detections, Frame, Run, SourceStatus
 from engine.errors import EngineError, ModelError
-from engine.flow.batcher import Batcher
+from engine.flow.batcher import Batch
 from engine.flow.channel import Channel, ChannelClosedError
-from engine.flow.gate import NO_RULES, FrameGate
-from engine.flow.items import Detected, InFlight, scene_ns
+from engine.flow.gate import NO_RULES
+from engine.flow.items import Detected, HandOver, InFlight, scene_ns
+from engine.flow.lane import FlowContext, Lane
 from engine.flow.stage import Stage
 from engine.protocols import Detector
 
@@ -42,39 +44,40 @@ class DetectorSwap:
 
 
 class SubmitStage(Stage[InFlight]):
-    """Owns the detector: takes the freshest frames when a slot is free, and starts their detection."""
+    """Owns the detector of a lane: takes the freshest frames when a slot is free, and starts their detection.
+
+    Args:
+        lane: the model, and the channels before and behind it.
+        context: options, gates, counters, clock.
+        ending: returns the last status of a source that ended.
+        wait_for_collector: waits until all results in flight have been taken.
+        loaded: called once the model is loaded.
+        failed: called where it cannot be loaded; None raises the error, which ends the run.
+    """
 
     def __init__(
         self,
-        detector: Detector,
-        run: Run,
-        batcher: Batcher,
-        outbox: Channel[InFlight | SourceStatus],
+        lane: Lane,
+        context: FlowContext,
         *,
-        slots: Channel[None],
         ending: Callable[[str], SourceStatus],
-        on_lost: Callable[[Frame, str], None],
         wait_for_collector: Callable[[], object],
-        ready: Callable[[], None],
-        detect_every: int,
-        rules: Mapping[str, FrameGate],
-        clock: Clock,
+        loaded: Callable[[], None],
+        failed: Callable[[EngineError], None] | None = None,
     ) -> None:
-        super().__init__("detect")
-        self._detector = detector
-        self._run_facts = run
+        super().__init__(stage_name("detect", lane.model_id))
+        self._lane = lane
+        self._context = context
+        self._clock = context.clock
+        self._rules = context.rules
         self._next: DetectorSwap | None = None
-        self._batcher = batcher
-        self._outbox = outbox
-        self._slots = slots
         self._ending = ending
-        self._on_lost = on_lost
         self._wait_for_collector = wait_for_collector
-        self._ready = ready
-        self._detect_every = detect_every
-        self._rules = rules
+        self._loaded = loaded
+        self._failed = failed
+        every = context.options.detect_every
+        self._detect_every = 1 if every == "auto" else every
         self._waited: dict[str, int] = {}
-        self._clock = clock
 
     def exchange(self, exchange: DetectorSwap) -> None:
         """Go over to another model between two batches; from any thread.
@@ -82,20 +85,29 @@ class SubmitStage(Stage[InFlight]):
         If it cannot be loaded, the error is logged and the model in use goes on.
         """
         self._next = exchange
+        self._lane.batcher.nudge()
 
     def open(self) -> None:
         """Load the model and offer its slots."""
-        self._detector.open()
-        self._ready()
+        if self._failed is None:
+            self._lane.detector.open()
+        else:
+            error = _open(self._lane.detector)
+            if error is not None:
+                logger.error("model %s cannot be loaded: %s", self._lane.model_id, error)
+                self._failed(error)
+                return
+        self._lane.is_loaded = True
         self._offer_slots()
+        self._loaded()
 
     def inbox(self) -> Iterator[InFlight]:
         """Yield submissions, each as soon as there is a slot and then a frame."""
-        while True:
+        while self._lane.is_loaded:
             if self._next is not None:
                 self._go_over(self._next)
-            self._slots.get()
-            batch = self._batcher.get()
+            self._lane.slots.get()
+            batch = self._lane.batcher.get()
             due: list[Frame] = []
             held: list[Frame] = []
             only_tracked = list(batch.older)
@@ -103,15 +115,26 @@ class SubmitStage(Stage[InFlight]):
                 (only_tracked if not self._is_due(frame) else held if self._is_still(frame) else due).append(frame)
             for frames, is_held in ((only_tracked, False), (held, True)):
                 if frames:
-                    yield InFlight(frames, None, self._clock.monotonic_ns(), self._run_facts, is_held)
+                    yield InFlight(frames, None, self._clock.monotonic_ns(), self._lane.run, is_held)
             if due:
                 self._waited.update({frame.source_id: 0 for frame in due})
                 yield self._submit(due)
             else:
-                self._slots.put(None)
-            for source_id in batch.ended:
-                self._forget(source_id)
-                self._outbox.put(self._ending(source_id))
+                self._lane.slots.put(None)
+            self._pass_on_news(batch)
+        while True:  # the model could not be loaded: all that is left are the ends of its sources
+            batch = self._lane.batcher.get()
+            self._lose([*batch.older, *batch.frames])
+            self._pass_on_news(batch)
+
+    def _pass_on_news(self, batch: Batch) -> None:
+        """Let the ends of sources, and those that go on with another model, follow their last frames."""
+        for source_id in batch.ended:
+            self._forget(source_id)
+            self._lane.in_flight.put(self._ending(source_id))
+        for inlet, arrive in batch.released:
+            self._forget(inlet.source_id)
+            self._lane.in_flight.put(HandOver(partial(arrive, inlet)))
 
     def _is_still(self, frame: Frame) -> bool:
         """Return whether the source's motion gate saw nothing move; if not, the frame must be detected on."""
@@ -134,21 +157,21 @@ class SubmitStage(Stage[InFlight]):
     def work(self, item: InFlight) -> None:
         """Pass the submission on to the collecting thread."""
         try:
-            self._outbox.put(item)
+            self._lane.in_flight.put(item)
         except ChannelClosedError:
             self._lose(item.frames)
             raise
 
     def close(self) -> None:
         """Free the model, after the results in flight have been collected."""
-        self._outbox.close()
+        self._lane.in_flight.close()
         self._wait_for_collector()
-        self._detector.close()
+        self._lane.detector.close()
 
     def _submit(self, frames: Sequence[Frame]) -> InFlight:
         submitted_ns = self._clock.monotonic_ns()
         try:
-            return InFlight(frames, self._detector.submit(frames), submitted_ns, self._run_facts)
+            return InFlight(frames, self._lane.detector.submit(frames), submitted_ns, self._lane.run)
         except BaseException:
             self._lose(frames)
             raise
@@ -156,62 +179,61 @@ class SubmitStage(Stage[InFlight]):
     def _go_over(self, exchange: DetectorSwap) -> None:
         """Load the new model, wait for all results of the old one, and free it."""
         self._next = None
-        detector = exchange.detector
-        try:
-            detector.open()
-        except Exception as failure:  # noqa: BLE001  # a model that does not load must not end the run that works
-            error = failure if isinstance(failure, EngineError) else _as_model_error(detector, failure)
-            logger.error("the model stays %s: %s", self._run_facts.model, error)
-            with suppress(Exception):
-                detector.close()
+        lane, detector = self._lane, exchange.detector
+        error = _open(detector)
+        if error is not None:
+            logger.error("the model stays %s: %s", lane.run.model, error)
             exchange.failed(error)
             return
         try:
-            for _ in range(self._detector.depth):
-                self._slots.get()
+            for _ in range(lane.detector.depth):
+                lane.slots.get()
         except ChannelClosedError:  # the run ends meanwhile
             detector.close()
             raise
-        self._detector.close()
-        self._detector, self._run_facts = detector, exchange.run
+        lane.detector.close()
+        lane.detector, lane.run = detector, exchange.run
         for source_id in (*self._waited, *self._rules):
             self._forget(source_id)
-        self._batcher.max_batch = detector.max_batch
+        lane.batcher.change(max_batch=detector.max_batch)
         self._offer_slots()
         exchange.done()
 
     def _offer_slots(self) -> None:
-        for _ in range(self._detector.depth):
-            self._slots.put(None)
+        for _ in range(self._lane.detector.depth):
+            self._lane.slots.put(None)
 
     def _lose(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
-            self._on_lost(frame, "shutdown")
+            self._context.lose(frame, "shutdown")
 
 
-class CollectStage(Stage["InFlight | SourceStatus"]):
+class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
     """Waits for each detection in order of submission and hands on the frames of one inference together."""
 
     def __init__(
         self,
-        inbox: Channel[InFlight | SourceStatus],
+        lane: Lane,
         outbox: Channel[list[Detected] | SourceStatus],
+        context: FlowContext,
         *,
-        slots: Channel[None],
-        on_lost: Callable[[Frame, str], None],
+        ended: Callable[[], None],
     ) -> None:
-        super().__init__("collect")
-        self._inbox = inbox
+        super().__init__(stage_name("collect", lane.model_id))
+        self._lane = lane
         self._outbox = outbox
-        self._slots = slots
-        self._on_lost = on_lost
+        self._context = context
+        self._ended = ended
 
-    def inbox(self) -> Iterable[InFlight | SourceStatus]:
-        """Yield submissions and ends of sources in order."""
-        return self._inbox
+    def inbox(self) -> Iterable[InFlight | SourceStatus | HandOver]:
+        """Yield submissions, and the ends and departures of sources, in order."""
+        return self._lane.in_flight
 
-    def work(self, item: InFlight | SourceStatus) -> None:
+    def work(self, item: InFlight | SourceStatus | HandOver) -> None:
         """Wait for the result, free the slot, hand on."""
+        if isinstance(item, HandOver):
+            item.arrive()
+            return
         if isinstance(item, SourceStatus):
             self._outbox.put(item)
             return
@@ -219,7 +241,7 @@ class CollectStage(Stage["InFlight | SourceStatus"]):
             self._outbox.put(self._detected(item))
         except BaseException:
             for frame in item.frames:
-                self._on_lost(frame, "shutdown")
+                self._context.lose(frame, "shutdown")
             raise
 
     def _detected(self, item: InFlight) -> list[Detected]:
@@ -235,18 +257,35 @@ class CollectStage(Stage["InFlight | SourceStatus"]):
             return [None] * len(item.frames)
         found = item.pending.result()
         with suppress(ChannelClosedError):
-            self._slots.put(None)
+            self._lane.slots.put(None)
         return found
 
     def close(self) -> None:
-        """Tell the tracking stage that nothing more comes, and the submitting stage that nobody collects."""
-        self._slots.close()
-        self._outbox.close()
+        """Tell the submitting stage that nobody collects any more, and the pipeline that this lane has ended."""
+        self._lane.slots.close()
+        self._ended()
+
+
+def stage_name(what: str, model_id: str) -> str:
+    """Return the name of a stage of a lane: that of the default model is not mentioned."""
+    return what if model_id == DEFAULT_MODEL else f"{what} {model_id}"
 
 
 def _queue_ms(item: InFlight, frame: Frame) -> float:
     """Return how long a frame waited from its capture to its submission."""
     return (item.submitted_ns - frame.captured_ns) / NS_PER_MS
+
+
+def _open(detector: Detector) -> EngineError | None:
+    """Load a model; return why it cannot be loaded, after closing it again: the run that works must go on."""
+    try:
+        detector.open()
+    except Exception as failure:  # noqa: BLE001
+        error = failure if isinstance(failure, EngineError) else _as_model_error(detector, failure)
+        with suppress(Exception):
+            detector.close()
+        return error
+    return None
 
 
 def _as_model_error(detector: Detector, failure: Exception) -> ModelError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine.data import Detections, Frame, Packet, Run, SourceStatus
@@ -34,15 +34,22 @@ class Detected:
     is_held: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class HandOver:
+    """Follows the last frame of a source that goes on with another model; `arrive` is called once that is collected."""
+
+    arrive: Callable[[], None]
+
+
 def scene_ns(frame: Frame) -> int:
     """Return `frame.scene_ns`: when the scene happened."""
     return frame.scene_ns
 
 
-def frames_of(item: InFlight | list[Detected] | Packet | SourceStatus) -> Sequence[Frame]:
+def frames_of(item: InFlight | list[Detected] | Packet | SourceStatus | HandOver) -> Sequence[Frame]:
     """Return the frames of anything that is handed from stage to stage."""
     if isinstance(item, list):
         return [detected.frame for detected in item]
-    if isinstance(item, SourceStatus):
+    if isinstance(item, SourceStatus | HandOver):
         return ()
     return item.frames if isinstance(item, InFlight) else (item.frame,)

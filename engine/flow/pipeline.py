@@ -1,30 +1,27 @@
-"""Pipeline: wiring of the stages, the first failure, and stopping (the picture is in docs/architecture.md)."""
+"""Pipeline: wiring of the stages, the first failure, and stopping (docs/architecture.md has a drawing)."""
 
 from __future__ import annotations
 
-import logging
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
-from engine.data import Frame, Packet, Run, SourceStatus
-from engine.errors import ConfigError, EngineError, SinkError, StageError
+from engine.clock import SYSTEM_CLOCK, Clock
+from engine.data import Packet, Run, SourceStatus
+from engine.errors import ConfigError, EngineError, SinkError
 from engine.flow.analyse import AnalyseStep
-from engine.flow.batcher import Batcher
-from engine.flow.capture import CaptureStage, Start
+from engine.flow.capture import CaptureStage
+from engine.flow.changes import LAST_FRAMES_S, RunningSources, add_model, exchange_model
 from engine.flow.channel import Channel, ChannelClosedError
-from engine.flow.detect import CollectStage, DetectorSwap, SubmitStage
 from engine.flow.exit import stop_at_exit
 from engine.flow.gate import FrameGate
-from engine.flow.items import Detected, InFlight, frames_of
+from engine.flow.items import Detected
+from engine.flow.lane import FlowContext, Lane, Start
 from engine.flow.options import FILE_CAPACITY, PipelineOptions, check_names
+from engine.flow.pool import DetectorPool, Lanes
 from engine.flow.publish import Outlets, SinkStage, output_stages
-from engine.flow.stage import Stage
+from engine.flow.stage import RunningStages, Stage
 from engine.flow.track import TrackStage
 from engine.protocols import Analyser, Detector, Sink, Source, TrackClassifier, Tracker
 from engine.stats import PipelineStats, never
@@ -32,10 +29,11 @@ from engine.stats import PipelineStats, never
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-logger = logging.getLogger(__name__)
-MAX_DEPTH = 256
 STOP_TIMEOUT_S = 0.9
-LAST_FRAMES_S = 3.0  # that a removed source's last frames take to the end of the pipeline, at most
+
+
+def _ignore(error: EngineError) -> None:
+    """The error was logged."""
 
 
 class Pipeline:
@@ -43,7 +41,7 @@ class Pipeline:
 
     Args:
         sources: one source or several; their `source_id`s must differ.
-        detector: shared by all sources; opened and closed here.
+        detector: shared by all sources, or a `DetectorPool` of several; opened and closed here.
         tracker: a prototype; every source gets a `clone()`.
         sinks: outputs.
         options: queueing.
@@ -57,7 +55,7 @@ class Pipeline:
     def __init__(
         self,
         sources: Source | Sequence[Source],
-        detector: Detector,
+        detector: Detector | DetectorPool,
         tracker: Tracker,
         *sinks: Sink,
         options: PipelineOptions | None = None,
@@ -67,35 +65,30 @@ class Pipeline:
         engine_id: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.sources: list[Source] = list(sources) if isinstance(sources, Sequence) else [sources]
+        listed = list(sources) if isinstance(sources, Sequence) else [sources]
         self.options = options or PipelineOptions()
-        check_names([source.info.source_id for source in self.sources], may_be_none=self.options.keep_running)
-        self.detector, self.tracker, self.sinks = detector, tracker, sinks
+        check_names([source.info.source_id for source in listed], may_be_none=self.options.keep_running)
+        self.tracker, self.sinks = tracker, sinks
         self.stats = PipelineStats()
-        self._second_stage = second_stage
-        self._rules: dict[str, FrameGate] = dict(rules or {})
-        self._analyse = AnalyseStep(analysers or {}, clock)
-        self._clock = clock
-        second = () if second_stage is None else tuple(second_stage.class_names)
-        name = engine_id or socket.gethostname()
-        self.run_facts = Run(name, clock.utc_ns(), detector.name, tuple(detector.class_names), second)
-        self._lock = threading.Lock()
-        self._done = threading.Event()
-        self._ready = Start()
-        self._failure: tuple[str, BaseException] | None = None
-        self._running: set[Stage[Any]] = set()
-        self._started_ns = clock.monotonic_ns()
-        self._wall_s: float | None = None
         self.stopped = False
-        self._consumer: Channel[Packet | SourceStatus] | None = None
+        self._rules: dict[str, FrameGate] = dict(rules or {})
+        self._context = context = FlowContext(self.options, self._rules, self.stats, clock)
+        self._second_stage = second_stage
+        self._analyse = AnalyseStep(analysers or {}, clock)
+        self._detected: Channel[list[Detected] | SourceStatus] = Channel(FILE_CAPACITY, on_drop=context.drop)
+        self._tracked: Channel[Packet | SourceStatus] = Channel(FILE_CAPACITY, on_drop=context.drop)
         self._outlets = Outlets(self.stats.sink_dropped)
-        self._stages: list[Stage[Any]] = []
-        self._captures: dict[str, CaptureStage] = {}
-        self._submit: SubmitStage | None = None
-        self._upstream: list[Channel[Any]] = []
-        self._batcher = Batcher(detector.max_batch, self.options.batch_wait_ms / 1e3, on_old=self._on_lost, clock=clock)
-        self._detected: Channel[list[Detected] | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
-        self._tracked: Channel[Packet | SourceStatus] = Channel(FILE_CAPACITY, on_drop=self._on_dropped)
+        self._consumer: Channel[Packet | SourceStatus] | None = None
+        second = () if second_stage is None else tuple(second_stage.class_names)
+        run = Run(engine_id or socket.gethostname(), clock.utc_ns(), second_class_names=second)
+        pool, self._start = DetectorPool.of(detector), Start()
+        self._lanes = Lanes(pool, run, context, self._detected, ending=self._ending, start=self._start)
+        self._sources = RunningSources(
+            listed, context, self._lanes, start=self._start, tell=self._tell, cannot_wait=self._wait_no_more
+        )
+        self._stages = RunningStages(
+            clock, ends_alone=self._ends_alone, abort=self._abort, on_end=self._on_end, on_over=self._on_over
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +112,42 @@ class Pipeline:
         finally:
             self.stop()
 
+    @property
+    def sources(self) -> list[Source]:
+        """All sources of the run; of one that came back under its name the last."""
+        return self._sources.sources
+
+    @property
+    def models(self) -> dict[str, Lane]:
+        """The models of the run by name, each with its `detector`, its `run` facts and whether it `is_loaded`."""
+        return {lane.model_id: lane for lane in self._lanes}
+
+    @property
+    def detector(self) -> Detector:
+        """The detector of sources that name no model."""
+        return self._lanes[self._lanes.default].detector
+
+    @property
+    def run_facts(self) -> Run:
+        """Facts of the run, with the model of sources that name none."""
+        return self._lanes[self._lanes.default].run
+
+    @property
+    def running_sources(self) -> list[str]:
+        """Names of the sources that have not ended."""
+        return self._sources.names(self._stages)
+
+    @property
+    def paused_sources(self) -> list[str]:
+        """Names of those whose frames are dropped until they are resumed."""
+        stages = self._stages.of_kind(CaptureStage)
+        return [stage.source.info.source_id for stage in stages if stage.is_paused]
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds since the start, until the end."""
+        return self._stages.wall_s
+
     def run(self) -> None:
         """Start, and wait for the end. Raises `StageError` if a stage fails."""
         self.start()
@@ -130,14 +159,11 @@ class Pipeline:
         Raises:
             ConfigError: it was started before.
         """
-        if self._stages:
+        if self._stages.has_begun:
             raise ConfigError("a pipeline runs once: make a new one to run again")
-        self._wire()
-        self._started_ns = self._clock.monotonic_ns()
-        self._running = set(self._stages)
+        stages = self._wire()
         stop_at_exit(self)
-        for stage in self._stages:
-            stage.start(self._on_end)
+        self._stages.start(stages)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end and return whether it came within `timeout_s`.
@@ -145,69 +171,48 @@ class Pipeline:
         Raises:
             StageError: a stage failed, or a source could not be opened or read; the original is its cause.
         """
-        if not self._done.wait(timeout_s):
-            return False
-        if self._failure is not None:
-            stage, error = self._failure
-            raise StageError(stage, error) from error
-        return True
+        return self._stages.wait(timeout_s)
 
     def finish(self) -> None:
-        """Take no more frames and let those inside reach the end; returns at once, `wait` tells when it is done."""
-        self._batcher.seal()
-        for source in self.sources:
-            source.interrupt()
+        """Take no more frames and let those inside reach the end; returns at once; `wait` for the last."""
+        self._lanes.seal()
+        self._sources.interrupt()
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
         """Stop from any state, without raising; return whether every thread ended in time.
 
         Frames in flight are dropped under `shutdown`; what was published is still written by the sinks.
         """
-        if not self._stages:
+        if not self._stages.has_begun:
             return True
-        self.stopped = self.stopped or not self._done.is_set()
+        self.stopped = self.stopped or not self._stages.over.is_set()
         self._abort()
-        deadline = time.monotonic() + timeout_s
-        ended = [stage.join(max(deadline - time.monotonic(), 0.0)) for stage in self._stages]
-        for stage, has_ended in zip(self._stages, ended, strict=True):
-            if not has_ended:
-                logger.warning("stage %s is still inside a native call after %.1f s", stage.name, timeout_s)
-        if not all(ended):
+        have_ended = self._stages.join(timeout_s)
+        if not have_ended:
             self.stats.settle("shutdown")
-        return all(ended)
+        return have_ended
 
-    def add_source(self, source: Source, wait_s: float = LAST_FRAMES_S, is_over: Callable[[], bool] = never) -> None:
+    def add_source(
+        self,
+        source: Source,
+        wait_s: float = LAST_FRAMES_S,
+        is_over: Callable[[], bool] = never,
+        *,
+        model: str | None = None,
+    ) -> None:
         """Take in another source while running; it begins when the end of a former one of its name was published.
 
         Args:
             source: not yet iterated.
             wait_s: how long to wait for that end.
             is_over: whether to wait no longer.
+            model: name of the model that it uses; None: the one that a source of its name used, or the default.
 
         Raises:
-            ConfigError: the pipeline is not running, or has a source of this name that has not ended.
+            ConfigError: the pipeline is not running, has a source of this name that has not ended, or no such model.
         """
-        source_id = source.info.source_id
-        stats = self.stats.source(source_id)
-        former = self._captures.get(source_id)
-        if former is not None and former not in self._running:
-            stats.wait_for_end(wait_s, is_over)
-        with self._lock:
-            if former is not None and former not in self._running and not stats.has_ended.is_set():
-                raise ConfigError(f"source {source_id} cannot be added: frames of the former one are still waiting")
-            if self._submit not in self._running or self._done.is_set() or self.stopped:
-                raise ConfigError(f"source {source_id} cannot be added: the pipeline is not running")
-            if former in self._running and former is not None and former.is_removed:
-                raise ConfigError(f"source {source_id} was removed and has not ended yet: try again later")
-            if former in self._running:
-                raise ConfigError(f"there is a source {source_id} already: remove it first, or choose another name")
-            self._stages = [stage for stage in self._stages if stage in self._running]
-            self._upstream = [channel for channel in self._upstream if not (channel.closed and not len(channel))]
-            stage = self._capture(source)
-            self.sources = [s for s in self.sources if s.info.source_id != source_id] + [source]
-            self._running.add(stage)
-            self._stages.append(stage)
-        stage.start(self._on_end)
+        self._check_running(f"source {source.info.source_id} cannot be added")
+        self._sources.add(self._stages, source, model, wait_s, is_over)
 
     def remove_source(self, source_id: str) -> None:
         """End one source while running: its waiting frames are dropped as `removed`, and `ended` follows the last.
@@ -215,10 +220,7 @@ class Pipeline:
         Raises:
             ConfigError: there is no such source, or it hangs in a native call (it is abandoned).
         """
-        stage = self._running_capture(source_id)
-        stage.remove()
-        if not stage.join(STOP_TIMEOUT_S):
-            raise ConfigError(f"source {source_id} is still inside a native call after {STOP_TIMEOUT_S} s: abandoned")
+        self._sources.remove(self._stages, source_id, STOP_TIMEOUT_S)
 
     def pause_source(self, source_id: str, *, paused: bool = True) -> None:
         """Drop all frames of a source from now on (counted as `paused`), or take them again.
@@ -226,7 +228,21 @@ class Pipeline:
         Raises:
             ConfigError: there is no such source.
         """
-        self._running_capture(source_id).is_paused = paused
+        self._sources.running(self._stages, source_id).is_paused = paused
+
+    def move_source(self, source_id: str, model: str) -> None:
+        """Let a source go on with another model: once that is loaded, between two frames, and without losing any.
+
+        Raises:
+            ConfigError: there is no such source or model.
+        """
+        self._sources.running(self._stages, source_id)
+        self._lanes.move(source_id, model)
+
+    def model_of(self, source_id: str) -> str:
+        """Return the name of the model that a source uses now; it may be on its way to another."""
+        lane = self._lanes.lane_of(source_id)
+        return self._lanes.default if lane is None else lane.model_id
 
     def set_rules(self, rules: Mapping[str, FrameGate]) -> None:
         """Replace the rules of all sources, from their next frame on."""
@@ -239,116 +255,87 @@ class Pipeline:
         """
         self._analyse.change(analysers)
 
+    def add_model(
+        self,
+        model: str,
+        detector: Detector,
+        on_failure: Callable[[EngineError], None] = _ignore,
+        on_success: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Load another model while the others go on; sources may be placed on it at once and begin when it is loaded.
+
+        Args:
+            model: its name.
+            detector: not yet open.
+            on_failure: called on its thread where it cannot be loaded, after the error was logged; its sources end.
+            on_success: called on its thread once it is loaded.
+
+        Raises:
+            ConfigError: the pipeline is not running, or has a model of this name.
+        """
+        self._check_running(f"model {model} cannot be added")
+        add_model(
+            self._stages, self._lanes, self._sources, model, detector, on_failure=on_failure, on_success=on_success
+        )
+
+    def remove_model(self, model: str) -> None:
+        """Free a model that no source uses. Raises `ConfigError` where one does, or where it is the last model."""
+        self._lanes.remove(model, set(self.running_sources))
+
     def exchange_detector(
         self,
         detector: Detector,
-        on_failure: Callable[[EngineError], None] = lambda error: None,
+        on_failure: Callable[[EngineError], None] = _ignore,
         on_success: Callable[[], None] = lambda: None,
+        *,
+        model: str | None = None,
     ) -> None:
-        """Go over to another model between two batches; if it cannot be loaded, the one in use stays.
+        """Go over to another detector between two batches; if it cannot be loaded, the one in use stays.
 
         Args:
             detector: not yet open.
             on_failure: called on the detecting thread where it cannot be loaded, after the error was logged.
             on_success: called on the detecting thread once it is in use.
+            model: name of the model that is exchanged; None: the default. The other models go on meanwhile.
 
         Raises:
-            ConfigError: the pipeline is not running.
+            ConfigError: the pipeline is not running, or has no such model.
         """
-        if self._submit is None or self._done.is_set():
-            raise ConfigError("the model cannot be changed: the pipeline is not running")
-        run = replace(self.run_facts, model=detector.name, class_names=tuple(detector.class_names))
+        self._check_running("the model cannot be changed")
+        name = self._lanes.default if model is None else model
+        exchange_model(self._lanes, name, detector, on_failure=on_failure, on_success=on_success)
 
-        def done() -> None:
-            self.detector, self.run_facts = detector, run
-            on_success()
+    def _check_running(self, what: str) -> None:
+        if not self._stages.has_begun or self._lanes.have_ended or self.stopped:
+            raise ConfigError(f"{what}: the pipeline is not running")
 
-        self._submit.exchange(DetectorSwap(detector, run, done, on_failure))
-
-    @property
-    def running_sources(self) -> list[str]:
-        """Names of the sources that have not ended."""
-        with self._lock:
-            return [stage.source.info.source_id for stage in self._running if isinstance(stage, CaptureStage)]
-
-    @property
-    def paused_sources(self) -> list[str]:
-        """Names of those whose frames are dropped until they are resumed."""
-        return [name for name in self.running_sources if self._captures[name].is_paused]
-
-    def _running_capture(self, source_id: str) -> CaptureStage:
-        known = self.running_sources
-        if source_id not in known:
-            raise ConfigError(f"there is no source {source_id}: running are {', '.join(known) or 'none'}")
-        return self._captures[source_id]
-
-    @property
-    def wall_s(self) -> float:
-        """Seconds since the start, until the end."""
-        return self._wall_s or (self._clock.monotonic_ns() - self._started_ns) / NS_PER_S
-
-    def _wire(self) -> None:
-        """Make the channels and stages, downstream first in each pair."""
-        in_flight: Channel[InFlight | SourceStatus] = Channel(MAX_DEPTH, on_drop=self._on_dropped)
-        slots: Channel[None] = Channel(MAX_DEPTH)  # the detector says how many once it is open
-        options, lost, clock = self.options, self._on_lost, self._clock
-        collect = CollectStage(in_flight, self._detected, slots=slots, on_lost=lost)
-        self._submit = SubmitStage(
-            self.detector,
-            self.run_facts,
-            self._batcher,
-            in_flight,
-            slots=slots,
-            ending=lambda source_id: self._captures[source_id].end(),
-            on_lost=lost,
-            wait_for_collector=collect.join,
-            ready=self._ready.set,
-            detect_every=1 if options.detect_every == "auto" else options.detect_every,
-            rules=self._rules,
-            clock=clock,
-        )
+    def _wire(self) -> list[Stage[Any]]:
+        """Return the stages, downstream first in each pair."""
+        context = self._context
         track = TrackStage(
             self.tracker,
             self._detected,
             self._tracked,
-            on_lost=lost,
-            rules=self._rules,
+            context,
             second_stage=self._second_stage,
             analyse=self._analyse,
-            clock=clock,
         )
-        captures = [self._capture(source) for source in self.sources]
-        if not options.keep_running:
-            self._batcher.seal()
-        self._upstream += [slots, in_flight, self._detected, self._tracked]
+        captures = self._sources.begin()
+        detecting = [stage for lane in self._lanes for stage in self._lanes.stages_of(lane)]
         consumers = [] if self._consumer is None else [self._consumer]
         outputs = output_stages(
-            self.run_facts, self._tracked, self.sinks, consumers, self._outlets.make, stats=self.stats, clock=clock
+            self.run_facts,
+            self._tracked,
+            self.sinks,
+            consumers,
+            self._outlets.make,
+            stats=self.stats,
+            clock=context.clock,
         )
-        self._stages = [*outputs, track, collect, self._submit, *captures]
+        return [*outputs, track, *detecting, *captures]
 
-    def _capture(self, source: Source) -> CaptureStage:
-        info, options, stats = source.info, self.options, self.stats.source(source.info.source_id)
-        stats.begin()
-        if info.is_live and options.overflow != "block":
-            self._wait_no_more()
-        capacity, overflow = options.queue(is_live=info.is_live)
-        channel = Channel[Frame](capacity, overflow, on_drop=self._on_lost, condition=self._batcher.condition)
-        max_age_ms = options.max_age_ms if info.is_live else None
-        self._batcher.add(info.source_id, channel, max_age_ms, is_live=info.is_live)
-        self._upstream.append(channel)
-        stage = CaptureStage(
-            source,
-            channel,
-            stats,
-            tell=self._tell,
-            capture_ms=lambda ms: self.stats.add_stage_ms({"capture": ms}),
-            max_frames=options.max_frames,
-            ready=self._ready,
-            clock=self._clock,
-        )
-        self._captures[info.source_id] = stage
-        return stage
+    def _ending(self, source_id: str) -> SourceStatus:
+        return self._sources.end_of(source_id)
 
     def _tell(self, status: SourceStatus) -> None:
         """Pass on a state by way of the tracking thread, where the analysers take note of it."""
@@ -358,42 +345,29 @@ class Pipeline:
     def _wait_no_more(self) -> None:
         """Let outputs miss packets instead of holding up the pipeline: it has a camera, which cannot wait."""
         self._outlets.drop_oldest()
-        self._batcher.keep_older = self.options.predicts_in_between
-
-    def _on_lost(self, frame: Frame, cause: str) -> None:
-        self.stats.source(frame.source_id).add_dropped(cause)
-
-    def _on_dropped(self, item: InFlight | list[Detected] | Packet | SourceStatus, cause: str) -> None:
-        """Count the frames of anything that was dropped between two stages."""
-        for frame in frames_of(item):
-            self._on_lost(frame, cause)
-
-    def _on_end(self, stage: Stage[Any], error: BaseException | None) -> None:
-        """Note how a stage ended. A source ends alone, an output beside cameras too; other failures stop everything."""
-        if error is not None:
-            logger.log(logging.ERROR, "%s failed: %s", stage.name, error)
-            with self._lock:
-                self._failure = self._failure or (stage.name, error)
-            if not self._ends_alone(stage, error):
-                self._abort()
-        with self._lock:
-            self._running.discard(stage)
-            if self._running:
-                return
-        self._wall_s = (self._clock.monotonic_ns() - self._started_ns) / NS_PER_S
-        if self._consumer is not None:
-            self._consumer.close()
-        self._done.set()
+        self._lanes.keep_older(keep_older=self.options.predicts_in_between)
 
     def _ends_alone(self, stage: Stage[Any], error: BaseException) -> bool:
+        """Return whether the others go on: a source ends alone, an output beside cameras too."""
         if isinstance(stage, SinkStage):
             return stage.was_opened and not self._outlets.is_lossless and isinstance(error, SinkError)
         return isinstance(stage, CaptureStage) and isinstance(error, Exception)
 
+    def _on_end(self) -> None:
+        """Let the lanes end with the last source, unless others may come."""
+        if not self.options.keep_running and not self.running_sources:
+            self._lanes.seal()
+
+    def _on_over(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+
     def _abort(self) -> None:
         self.finish()
-        self._ready.set()
+        self._start.set()
         for stats in list(self.stats.sources.values()):
             stats.has_ended.set()
-        for channel in self._upstream:
-            channel.abort()
+        self._lanes.abort()
+        self._sources.abort()
+        self._detected.abort()
+        self._tracked.abort()

@@ -10,6 +10,7 @@ from typing import TypeVar
 from engine.clock import NS_PER_MS, NS_PER_S, Clock
 from engine.data import Packet, Run, SourceStatus
 from engine.flow.channel import Channel, ChannelClosedError, ChannelTimeoutError
+from engine.flow.defaults import takes_packets
 from engine.flow.stage import Stage
 from engine.protocols import Sink
 from engine.stats import PipelineStats
@@ -91,7 +92,8 @@ class PublishStage(Stage["Packet | SourceStatus"]):
         latency_ms = (now_ns - item.frame.captured_ns) / NS_PER_MS
         stats.add_published(latency_ms, len(packet.tracks), now_ns, is_detected=packet.is_detected)
         self._stats.latency.add(latency_ms)
-        self._stats.add_stage_ms({**packet.stage_ms, "publish": (now_ns - started_ns) / NS_PER_MS})
+        spent_ms = {**packet.stage_ms, "publish": (now_ns - started_ns) / NS_PER_MS}
+        self._stats.model(packet.run.model_id).add(spent_ms, is_detected=packet.is_detected)
         return packet
 
     def _publish_status(self, status: SourceStatus) -> None:
@@ -208,11 +210,6 @@ def hand_on(item: Packet | SourceStatus, outlets: Sequence[Channel[Packet | Sour
             outlet.put(item)
         except ChannelClosedError:
             outlet.dropped["failed"] += 1
-
-
-def takes_packets(sink: Sink) -> bool:
-    """Return whether a sink wants packets, not only the states of sources."""
-    return bool(getattr(sink, "takes_packets", True))
 
 
 def ticking(inbox: Channel[T], tick: Callable[[], None], clock: Clock) -> Iterator[T]:

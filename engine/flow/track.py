@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import NS_PER_MS, Clock
+from engine.clock import NS_PER_MS
 from engine.data import NO_IDENTITY, Detections, Frame, Packet, SourceStatus, Tracks
 from engine.flow.analyse import AnalyseStep
 from engine.flow.channel import Channel
-from engine.flow.gate import NO_RULES, FrameGate
+from engine.flow.defaults import complete_classifier, complete_tracker
+from engine.flow.gate import NO_RULES
 from engine.flow.items import Detected, scene_ns
+from engine.flow.lane import FlowContext
 from engine.flow.stage import Stage
-from engine.protocols import TrackClassifier, Tracker
+from engine.protocols import CompleteClassifier, CompleteTracker, TrackClassifier, Tracker
 
 
 class TrackStage(Stage["list[Detected] | SourceStatus"]):
@@ -25,27 +27,24 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         tracker: Tracker,
         inbox: Channel[list[Detected] | SourceStatus],
         outbox: Channel[Packet | SourceStatus],
+        context: FlowContext,
         *,
-        on_lost: Callable[[Frame, str], None],
-        rules: Mapping[str, FrameGate],
         second_stage: TrackClassifier | None,
         analyse: AnalyseStep,
-        clock: Clock,
     ) -> None:
         super().__init__("track")
-        self._prototype = tracker
-        self._trackers: dict[str, Tracker] = {}
+        self._prototype = complete_tracker(tracker)
+        self._trackers: dict[str, CompleteTracker] = {}
         self._found: dict[str, Detections] = {}
-        self._class_names: tuple[str, ...] | None = None
-        self._rules = rules
-        self._second_stage = second_stage
-        self._classifiers: dict[str, TrackClassifier] = {}
+        self._class_names: dict[str, tuple[str, ...]] = {}
+        self._second_stage = None if second_stage is None else complete_classifier(second_stage)
+        self._classifiers: dict[str, CompleteClassifier] = {}
         self._unnamed = NO_IDENTITY
         self._analyse = analyse
         self._inbox = inbox
         self._outbox = outbox
-        self._on_lost = on_lost
-        self._clock = clock
+        self._context = context
+        self._clock = context.clock
 
     def open(self) -> None:
         """Load the second stage."""
@@ -70,7 +69,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
                 handed_on += 1
         except BaseException:
             for detected in item[handed_on:]:
-                self._on_lost(detected.frame, "shutdown")
+                self._context.lose(detected.frame, "shutdown")
             raise
 
     def _packets(self, items: list[Detected]) -> Iterable[Packet]:
@@ -85,28 +84,29 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         if source_id in self._trackers:
             self._trackers[source_id].reset()
 
-    def _change_classes(self, class_names: tuple[str, ...]) -> None:
-        """Forget the tracks of another model: its class ids would be read by the new names."""
-        if self._class_names is not None:
-            for source_id in list(self._trackers):
-                self._end(source_id)
-        self._class_names = class_names
+    def _change_classes(self, source_id: str, class_names: tuple[str, ...]) -> None:
+        """Forget the tracks that another model made: its class ids would be read by the new names."""
+        if source_id in self._class_names:
+            self._end(source_id)
+        if source_id in self._classifiers:
+            self._classifiers[source_id].read_classes(class_names)
+        self._class_names[source_id] = class_names
 
     def _track(self, item: Detected) -> Packet:
         frame = item.frame
-        if item.run.class_names != self._class_names:
-            self._change_classes(item.run.class_names)
+        if item.run.class_names != self._class_names.get(frame.source_id):
+            self._change_classes(frame.source_id, item.run.class_names)
         tracker = self._trackers.get(frame.source_id)
         if tracker is None:
             tracker = self._trackers.setdefault(frame.source_id, self._prototype.clone())
         started_ns = self._clock.monotonic_ns()
-        if getattr(tracker, "wants_frames", False):
-            tracker.observe(frame)  # type: ignore[attr-defined]
+        if tracker.wants_frames:
+            tracker.observe(frame)
         found = self._detections(item)
         tracks = tracker.update(found, scene_ns(frame))
         if item.is_held:
             tracks = Tracks(tracks.xyxy, tracks.score, tracks.class_id, tracks.track_id, tracks.age)
-        events = tracker.events() if hasattr(tracker, "events") else ()
+        events = tracker.events()
         item.stage_ms["track"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS
         known: NDArray[np.float32] | None = None
         shown = Detections.empty() if found is None or item.is_held else found
@@ -133,15 +133,16 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
             return self._found.get(source_id)
         if item.detections is None:
             return None
-        found = self._rules.get(source_id, NO_RULES).keep(item.detections)
+        found = self._context.rules.get(source_id, NO_RULES).keep(item.detections)
         self._found[source_id] = found
         return found
 
-    def _classes(self, second_stage: TrackClassifier, frame: Frame, tracks: Tracks) -> NDArray[np.float32] | None:
+    def _classes(self, second_stage: CompleteClassifier, frame: Frame, tracks: Tracks) -> NDArray[np.float32] | None:
         """Return (N, K, 2) what the second stage knows of each track, NaN where nothing; None where of none."""
         source_id = frame.source_id
         if source_id not in self._classifiers:
             self._classifiers[source_id] = second_stage.clone()
+            self._classifiers[source_id].read_classes(self._class_names[source_id])
         if (tracks.track_id == NO_IDENTITY).any():  # without a tracker each row is an object of its own, seen once
             ids = np.arange(self._unnamed - len(tracks), self._unnamed)
             self._unnamed -= len(tracks)

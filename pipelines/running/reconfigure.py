@@ -20,7 +20,8 @@ from engine.data import SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.detection.load import class_ids
 from engine.errors import ConfigError, EngineError
-from engine.flow.pipeline import LAST_FRAMES_S, Pipeline
+from engine.flow.changes import LAST_FRAMES_S
+from engine.flow.pipeline import Pipeline
 from engine.protocols import Detector
 from engine.sinks.camera_video.recordings import Recordings
 from engine.stats import never

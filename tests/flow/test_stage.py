@@ -12,7 +12,7 @@ import pytest
 from engine.clock import FakeClock
 from engine.data import Frame
 from engine.errors import ConfigError
-from engine.flow.batcher import LIVE_IN_A_ROW, Batcher
+from engine.flow.batcher import LIVE_IN_A_ROW, Batcher, Inlet
 from engine.flow.channel import Channel, ChannelClosedError
 from engine.flow.stage import Stage
 
@@ -104,7 +104,7 @@ def batcher_of(
     channels: dict[str, Channel[Frame]] = {}
     for name, count in sources.items():
         channels[name] = Channel(8, condition=batcher.condition)
-        batcher.add(name, channels[name], max_age_ms)
+        batcher.add(Inlet(name, channels[name], max_age_ms))
         for frame_id in range(count):
             channels[name].put(frame(name, frame_id))
     return batcher, channels, lost
@@ -176,7 +176,7 @@ def test_source_that_comes_after_the_end_was_told_is_refused() -> None:
     with pytest.raises(ChannelClosedError):
         batcher.get()
     with pytest.raises(ConfigError, match="late cannot be added"):
-        batcher.add("late", Channel(1, condition=batcher.condition), None)
+        batcher.add(Inlet("late", Channel(1, condition=batcher.condition)))
 
 
 def refilled(batcher: Batcher, channels: dict[str, Channel[Frame]], batches: int) -> list[list[str]]:
@@ -194,7 +194,7 @@ def with_files(live: list[str], files: list[str], max_batch: int) -> tuple[Batch
     batcher = Batcher(max_batch, 0.0, clock=FakeClock())
     channels = {name: Channel[Frame](4, condition=batcher.condition) for name in [*files, *live]}
     for name, channel in channels.items():
-        batcher.add(name, channel, None, is_live=name in live)
+        batcher.add(Inlet(name, channel, is_live=name in live))
     return batcher, channels
 
 

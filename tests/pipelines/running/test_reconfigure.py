@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from engine.data import Frame
 from engine.errors import ConfigError, ModelError
-from engine.flow.pipeline import LAST_FRAMES_S, Pipeline
+from engine.flow.changes import LAST_FRAMES_S
+from engine.flow.pipeline import Pipeline
 from engine.protocols import Detector
 from pipelines.build.detector import build_detector
 from pipelines.build.pipeline import build_pipeline

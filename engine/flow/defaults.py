@@ -1,0 +1,97 @@
+"""Objects that have only the required members of their protocol get the others here, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data import Detections, Frame, TrackEvent, Tracks
+from engine.protocols import (
+    CompleteClassifier,
+    CompleteTracker,
+    Sink,
+    SinkBase,
+    TrackClassifier,
+    Tracker,
+    TrackerBase,
+)
+
+
+class _TrackerWithDefaults(TrackerBase):
+    """A tracker that looks at no frames and reports no events."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def update(self, detections: Detections | None, captured_ns: int) -> Tracks:
+        return self._tracker.update(detections, captured_ns)
+
+    def reset(self) -> None:
+        self._tracker.reset()
+
+    def clone(self) -> CompleteTracker:
+        return complete_tracker(self._tracker.clone())
+
+
+class _WithEvents(_TrackerWithDefaults):
+    """A tracker that reports events and looks at no frames."""
+
+    def events(self) -> Sequence[TrackEvent]:
+        return cast("CompleteTracker", self._tracker).events()
+
+
+class _WithFrames(_TrackerWithDefaults):
+    """A tracker that looks at frames and reports no events."""
+
+    @property
+    def wants_frames(self) -> bool:  # type: ignore[override]
+        return cast("CompleteTracker", self._tracker).wants_frames
+
+    def observe(self, frame: Frame) -> None:
+        cast("CompleteTracker", self._tracker).observe(frame)
+
+
+def complete_tracker(tracker: Tracker) -> CompleteTracker:
+    """Return the tracker, with the defaults of `TrackerBase` for the members that it lacks."""
+    has_events, has_frames = hasattr(tracker, "events"), hasattr(tracker, "wants_frames")
+    if has_events and has_frames:
+        return cast("CompleteTracker", tracker)
+    return (_WithEvents if has_events else _WithFrames if has_frames else _TrackerWithDefaults)(tracker)
+
+
+class _ClassifierWithDefaults:
+    """A second stage that looks at all objects, whatever their classes are called."""
+
+    def __init__(self, classifier: TrackClassifier) -> None:
+        self._classifier = classifier
+        self.class_names = classifier.class_names
+
+    def open(self) -> None:
+        self._classifier.open()
+
+    def read_classes(self, class_names: Sequence[str]) -> None:
+        """The names do not matter."""
+
+    def update(self, frame: Frame, tracks: Tracks) -> Mapping[int, NDArray[np.float32]]:
+        return self._classifier.update(frame, tracks)
+
+    def clone(self) -> CompleteClassifier:
+        return complete_classifier(self._classifier.clone())
+
+    def close(self) -> None:
+        self._classifier.close()
+
+
+def complete_classifier(classifier: TrackClassifier) -> CompleteClassifier:
+    """Return the second stage, with defaults for the members that it lacks."""
+    if hasattr(classifier, "read_classes"):
+        return cast("CompleteClassifier", classifier)
+    return _ClassifierWithDefaults(classifier)
+
+
+def takes_packets(sink: Sink) -> bool:
+    """Return whether a sink wants packets, not only the states of sources; one that does not say wants them."""
+    return bool(getattr(sink, "takes_packets", SinkBase.takes_packets))

@@ -1,0 +1,92 @@
+"""What stages share: one context for all of a pipeline, and one lane for those of a model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from engine.clock import Clock
+from engine.data import Frame, Packet, Run, SourceStatus
+from engine.flow.batcher import Batcher
+from engine.flow.channel import Channel
+from engine.flow.gate import FrameGate
+from engine.flow.items import Detected, HandOver, InFlight, frames_of
+from engine.flow.options import PipelineOptions
+from engine.protocols import Detector
+from engine.stats import PipelineStats
+
+MAX_DEPTH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class FlowContext:
+    """Options, gates, counters and clock of a pipeline.
+
+    Attributes:
+        options: how frames are queued and bounded.
+        rules: gate by source; changes while running.
+        stats: counters.
+        clock: time.
+    """
+
+    options: PipelineOptions
+    rules: Mapping[str, FrameGate]
+    stats: PipelineStats
+    clock: Clock
+
+    def lose(self, frame: Frame, cause: str) -> None:
+        """Count a lost frame."""
+        self.stats.source(frame.source_id).add_dropped(cause)
+
+    def drop(self, item: InFlight | list[Detected] | Packet | SourceStatus | HandOver, cause: str) -> None:
+        """Count the frames of anything that was dropped between two stages."""
+        for frame in frames_of(item):
+            self.lose(frame, cause)
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One model of a run, with its own batcher, slots and inferences in flight.
+
+    Attributes:
+        model_id: name of the model in the configuration.
+        detector: in use; the submitting thread replaces it.
+        run: facts of the run with this model; replaced along with the detector.
+        batcher: frames of the sources that use the model.
+        in_flight: from submitting to collecting.
+        slots: one item for each inference that may begin; filled once the model is loaded.
+        is_loaded: whether the model is loaded.
+    """
+
+    model_id: str
+    detector: Detector
+    run: Run
+    batcher: Batcher
+    in_flight: Channel[InFlight | SourceStatus | HandOver]
+    slots: Channel[None] = field(default_factory=lambda: Channel(MAX_DEPTH))
+    is_loaded: bool = False
+
+
+class Start:
+    """Lets captures begin once the model of their source is loaded; one that is removed before need not wait for it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_over = False
+
+    def set(self) -> None:
+        """Release all waiting captures, whatever is loaded."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+
+    def look(self) -> None:
+        """Wake all waiters so that they re-check their condition."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self, may_begin: Callable[[], bool]) -> None:
+        """Wait until `may_begin`, which changes before a call of `look`, or until `set` is called."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_over or may_begin())
