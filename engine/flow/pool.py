@@ -13,7 +13,7 @@ from engine.flow.batcher import Batcher, Inlet
 from engine.flow.channel import Channel
 from engine.flow.detect import CollectStage, DetectorSwap, SubmitStage
 from engine.flow.items import Detected
-from engine.flow.lane import FlowContext, Lane, MAX_DEPTH, Start
+from engine.flow.lane import MAX_DEPTH, FlowContext, Lane, Start
 from engine.protocols import Detector
 
 
