@@ -108,10 +108,13 @@ def configuration_page() -> str:
     """Return the page that lists every configuration key with its type, default, bounds and meaning."""
     head = (
         "# Configuration keys\n\n"
-        "Every key of a configuration file, generated from the models that validate it. Unknown keys are refused. "
-        "`${NAME}` in any text is replaced with the environment variable `NAME`. Durations are in seconds. "
-        "The same list as one YAML file is `configs/reference.yaml`; "
-        "`framewire check FILE` validates a file without running it.\n"
+        "Every key of a configuration file, generated from the models that validate it. Durations are in seconds. "
+        "`framewire check FILE` validates a file without running it, and `configs/reference.yaml` is the same list as "
+        "YAML.\n\n"
+        "- Unknown and repeated keys are refused; keys that begin with `x-` are ignored and can hold anchors.\n"
+        "- `${NAME}` in any text is replaced with the environment variable `NAME`, `${NAME:-text}` has a default.\n"
+        "- `true` in place of a section means its defaults (`record: true`).\n"
+        "- On the command line, `--set sources.0.transport=udp` sets one key; it wins over the file.\n"
     )
     return head + "\n".join(_section(Config, "")) + "\n" + _tracker_tables()
 
@@ -184,9 +187,12 @@ def _bounds(field: FieldInfo) -> str:
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the annotation itself."""
-    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    return typing.get_args(annotation) if is_union else (annotation,)
+    """Return the members of a union, or the annotation itself, without what `Annotated` adds."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _options(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(option for member in typing.get_args(annotation) for option in _options(member))
+    return (annotation,)
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:

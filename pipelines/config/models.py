@@ -158,7 +158,7 @@ class SourceConfig(Section):
         _DEFAULT.max_pixels,
         ge=1,
         le=1_000_000_000,
-        description="Width times height of a frame or image at most; larger ones are refused before they take memory",
+        description="Maximum width times height of a frame; larger ones are refused before they take memory",
     )
     grow_s: float | None = Field(
         _DEFAULT.grow_s, gt=0, description="Watch a folder until no image has arrived for this time; null: read it once"

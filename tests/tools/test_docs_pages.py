@@ -54,6 +54,8 @@ def test_bounds_and_defaults_are_shown(pages: dict[str, str]) -> None:
     text = pages["reference/configuration.md"]
     assert "| `read_timeout_s` | <code>float</code> > 0, ≤ 600 | <code>5.0</code> |" in text
     assert "| `uri` | <code>str</code> | required |" in text
+    assert "| `classes` | <code>list[str &#124; int] &#124; null</code> |" in text
+    assert " at 0x" not in text  # no object that has no name
     assert "| `transport` | <code>tcp &#124; udp</code> | <code>tcp</code> |" in text
 
 
