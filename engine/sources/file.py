@@ -16,6 +16,7 @@ from engine.video.explain import explain, video_errors
 from engine.video.fallback import OpenVideo, open_video
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.to_bgr import BgrConverter
+from engine.video.uri import printable
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class FileSource(SourceBase):
     """
 
     def __init__(self, target: VideoAddress, source_id: str, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        super().__init__(SourceInfo(source_id, public_address(target.url), is_live=False), clock)
+        super().__init__(SourceInfo(source_id, printable(public_address(target.url)), is_live=False), clock)
         self._target = target
 
     def _frames(self) -> Iterator[Frame]:

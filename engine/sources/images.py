@@ -13,13 +13,11 @@ from engine.errors import SourceError
 from engine.sources.base import SourceBase
 from engine.video.image_header import image_size_wh
 from engine.video.limits import MAX_PIXELS
-from engine.video.read_image import read_image
+from engine.video.read_image import IMAGE_SUFFIXES, read_image
 from engine.video.timing.arrivals import Stamp
+from engine.video.uri import printable
 
 logger = logging.getLogger(__name__)
-SUFFIXES = frozenset(
-    (".bmp", ".jpeg", ".jpg", ".jpe", ".jp2", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-)
 _POLL_S = 0.1
 _DIGITS = re.compile(r"(\d+)")
 
@@ -60,7 +58,7 @@ class ImagesSource(SourceBase):
         max_pixels: int = MAX_PIXELS,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        super().__init__(SourceInfo(source_id, str(place), is_live=False, fps=fps, decoder="opencv"), clock)
+        super().__init__(SourceInfo(source_id, printable(str(place)), is_live=False, fps=fps, decoder="opencv"), clock)
         self._place = place
         self._grow_s = grow_s
         self._max_pixels = max_pixels
@@ -87,7 +85,7 @@ class ImagesSource(SourceBase):
         else:
             anchor = Path(place.anchor) if place.is_absolute() else Path()
             found = list(anchor.glob(str(place.relative_to(anchor))))
-        return sorted((p for p in found if p.suffix.lower() in SUFFIXES and p.is_file()), key=natural_key)
+        return sorted((p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()), key=natural_key)
 
     def _frames(self) -> Iterator[Frame]:
         number = -1
@@ -97,7 +95,7 @@ class ImagesSource(SourceBase):
             try:
                 image = read_image(path, self._max_pixels)
             except (OSError, ValueError) as error:
-                logger.warning("%s is skipped: %s", path, error)
+                logger.warning("%s is skipped: %s", printable(str(path)), error)
                 self._lose(1, "corrupt")
                 continue
             fps = self.info.fps

@@ -94,11 +94,11 @@ def _csi(uri: str, name: str, options: SourceOptions) -> Source:
 
 def _path(place: str, name: str, options: SourceOptions) -> Source:
     """Return a folder or glob of images, one image, or a video file."""
-    from engine.sources.images import SUFFIXES, ImagesSource
+    from engine.sources.images import ImagesSource
 
     path = Path(place).expanduser()
     is_pattern = not path.exists() and any(mark in place for mark in "*?[")
-    if is_pattern or path.is_dir() or path.suffix.lower() in SUFFIXES:
+    if is_pattern or path.is_dir() or _is_image(path):
         images = ImagesSource(path, name, fps=options.fps, grow_s=options.grow_s, max_pixels=options.max_pixels)
         if path.is_file():
             _check_file(path)
@@ -107,6 +107,19 @@ def _path(place: str, name: str, options: SourceOptions) -> Source:
         return images
     _check_file(path)
     return _video(path, name, options)
+
+
+def _is_image(path: Path) -> bool:
+    """Return whether a file is a still image; GIF, and HEIF files that hold a film, are videos."""
+    from engine.video.image_header import is_image_sequence
+    from engine.video.read_image import IMAGE_SUFFIXES
+
+    if path.suffix.lower() not in IMAGE_SUFFIXES - {".gif"}:
+        return False
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return True
+    with path.open("rb") as file:
+        return not is_image_sequence(file.read(16))
 
 
 def _video(path: Path, name: str, options: SourceOptions) -> Source:

@@ -139,7 +139,9 @@ class VideoReader:
             raise ValueError("it has no video stream that can be decoded")
         stream = streams[0]
         context = stream.codec_context
-        context.options = {"max_pixels": str(self._target.max_pixels)}  # before FFmpeg allocates a frame
+        # the limit is checked before FFmpeg allocates a frame; a JPEG that is cut short would come with a grey rest
+        whole = {"err_detect": "explode"} if context.name == "mjpeg" else {}
+        context.options = {"max_pixels": str(self._target.max_pixels), **whole}
         if self._target.live:
             context.flags |= 1 << 19  # AV_CODEC_FLAG_LOW_DELAY
             stream.thread_type = "NONE"  # frame threads hold back frames, slice threads hide damage (H.264)

@@ -1,7 +1,8 @@
 """The size of an image from its header, without decoding it. Imports no numpy.
 
-Covers what `engine.sources.images` reads. Layouts: ITU-T T.81 (JPEG), ISO 15444-1 (JPEG 2000), the PNG, TIFF 6.0 and
-WebP container specifications, Windows BMP, Netpbm. Every loop is bounded by the length of the data.
+Covers what `engine.video.read_image` reads. Layouts: ITU-T T.81 (JPEG), ISO 15444-1 (JPEG 2000), ISO 23008-12 (HEIF:
+HEIC and AVIF), the PNG, GIF89a, TIFF 6.0 and WebP specifications, Windows BMP, Netpbm. Every loop is bounded by the
+length of the data.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_NUMBERS: Mapping[int, str] = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _HEAD_BYTES = 4096
+_META_BYTES = 1 << 20
 _MAX_TAGS = 10_000
 _MAX_STRAY = 100_000
+_MAX_ITEMS = 10_000
+_HEIF_BRANDS = frozenset({b"avif", b"heic", b"heix", b"heim", b"heis", b"mif1", b"miaf"})
+_SEQUENCE_BRANDS = frozenset({b"avis", b"hevc", b"hevx", b"msf1"})
 
 Size = tuple[int, int]
 
@@ -28,7 +33,7 @@ Size = tuple[int, int]
 def image_size_wh(data: bytes | memoryview) -> Size | None:
     """Return width and height that an image claims, None where it is of no known kind or cut short.
 
-    >>> image_size_wh(b"P5 640 480 255 ..."), image_size_wh(b"GIF89a"), image_size_wh(b"")
+    >>> image_size_wh(b"P5 640 480 255 ..."), image_size_wh(b"hello"), image_size_wh(b"")
     ((640, 480), None, None)
     """
     view = memoryview(data)
@@ -115,6 +120,38 @@ def _jp2(view: memoryview, head: bytes) -> Size | None:
     return right - left, bottom - top
 
 
+def _gif(view: memoryview, head: bytes) -> Size | None:
+    return _pair("<HH", head, 6)
+
+
+def _heif(view: memoryview, head: bytes) -> Size | None:
+    """Return the largest size of an item (`ispe`): that of the whole image where it is made of tiles."""
+    if head[8:12] not in _HEIF_BRANDS | _SEQUENCE_BRANDS:
+        return None
+    data = bytes(view[:_META_BYTES])
+    found: list[Size] = []
+    at = data.find(b"ispe")
+    while at >= 0 and len(found) < _MAX_ITEMS:
+        found.append(_pair(">II", data, at + 8))
+        at = data.find(b"ispe", at + 4)
+    return max(found, key=lambda size: size[0] * size[1], default=None)
+
+
+def is_heif(data: bytes | memoryview) -> bool:
+    """Return whether data are a HEIC or AVIF file, a still image or a sequence."""
+    head = bytes(memoryview(data)[:16])
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS | _SEQUENCE_BRANDS
+
+
+def is_image_sequence(head: bytes) -> bool:
+    """Return whether a HEIF file holds a film: `avis`, `hevc` and their kin.
+
+    Args:
+        head: the first 16 bytes of the file or more.
+    """
+    return head[4:8] == b"ftyp" and head[8:12] in _SEQUENCE_BRANDS
+
+
 def _pair(layout: str, head: bytes, offset: int) -> Size:
     first, second = struct.unpack_from(layout, head, offset)
     return first, second
@@ -129,5 +166,7 @@ _KINDS: tuple[tuple[bytes, int, Callable[[memoryview, bytes], Size | None]], ...
     (b"MM", 0, _tiff),
     (b"jP  ", 4, _jp2),
     (b"\xff\x4f\xff\x51", 0, _jp2),
+    (b"GIF8", 0, _gif),
+    (b"ftyp", 4, _heif),
     *((b"P%d" % number, 0, _pnm) for number in range(1, 8)),
 )

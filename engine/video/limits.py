@@ -43,7 +43,9 @@ def check_image(data: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> None:
     """
     size_wh = image_size_wh(data)
     if size_wh is None:
-        raise ValueError("not a BMP, JPEG, JPEG 2000, PNG, PNM, TIFF or WebP image, or its header is damaged")
+        raise ValueError(
+            "not a BMP, JPEG, JPEG 2000, PNG, PNM, TIFF, WebP, GIF, AVIF or HEIC image, or its header is damaged"
+        )
     check_size(*size_wh, max_pixels)
 
 

@@ -1,20 +1,36 @@
-"""An image file as a BGR array: the one place where image files become pixels."""
+"""Image files as BGR arrays and back: the one place where they are decoded and written, with one rule for all.
+
+Files are read and written as bytes, whatever their names; what they hold decides how they are decoded. An image that
+is cut short is an error, never a frame with a grey rest.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import MissingDependencyError
+from engine.optional import require
+from engine.video.image_header import is_heif
 from engine.video.limits import MAX_PIXELS, check_image
 
+IMAGE_SUFFIXES = frozenset(
+    f".{kind}"
+    for kind in (
+        *("avif", "bmp", "gif", "heic", "heif", "jfif", "jp2", "jpe", "jpeg", "jpg"),
+        *("pam", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"),
+    )
+)
 BYTES_PER_PIXEL = 16
 """Bytes of a file for each pixel that it may hold: more than four 32-bit channels is not an image."""
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Return an image as (H, W, 3) BGR, upright as its EXIF says.
+    """Return an image as (H, W, 3) BGR, upright as its EXIF says; of an animation the first frame.
 
     Args:
         path: the file.
@@ -22,20 +38,91 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
 
     Raises:
         FrameTooLargeError: it claims more pixels.
-        ValueError: it is not an image, or damaged; the message says what.
+        ValueError: it is not an image, damaged or cut short, or its decoder is not installed; the message says what.
         OSError: it cannot be read.
     """
-    import cv2
-
     size = path.stat().st_size
     if size > BYTES_PER_PIXEL * max_pixels:
         raise ValueError(f"{size / 1e6:.0f} MB are too many for an image of {max_pixels / 1e6:g} million pixels")
-    encoded = np.fromfile(path, np.uint8)
+    return decode_image(np.fromfile(path, np.uint8), max_pixels)
+
+
+def decode_image(encoded: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Return an encoded image as (H, W, 3) BGR, upright as its EXIF says.
+
+    Args:
+        encoded: (N,) the bytes of the file.
+        max_pixels: width times height at most.
+
+    Raises:
+        FrameTooLargeError: it claims more pixels.
+        ValueError: it is not an image, damaged or cut short, or its decoder is not installed.
+    """
+    import cv2
+
     check_image(encoded.data, max_pixels)
+    if is_cut_jpeg(encoded.tobytes()):
+        raise ValueError("the JPEG is cut short: copy it again")
     try:
         image: NDArray[np.uint8] | None = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise ValueError(f"OpenCV cannot decode it: {error.err or 'damaged'}") from error
+    if image is None and is_heif(encoded.data):
+        return _decode_heif(encoded)
     if image is None:
         raise ValueError("OpenCV cannot decode it: the file is damaged or cut short")
     return image
+
+
+def is_cut_jpeg(data: bytes) -> bool:
+    r"""Return whether these are the bytes of a JPEG without its end.
+
+    Old versions of OpenCV decode one all the same, with a grey rest.
+
+    >>> is_cut_jpeg(b"\xff\xd8 \xff\xda"), is_cut_jpeg(b"\xff\xd8 \xff\xda \xff\xd9"), is_cut_jpeg(b"BM")
+    (True, False, False)
+    """
+    return data.startswith(b"\xff\xd8") and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN)
+
+
+def _decode_heif(encoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a HEIC or AVIF image that OpenCV cannot decode, by libheif."""
+    try:
+        pillow_heif: Any = require("pillow_heif", extra="heif")
+    except MissingDependencyError as error:
+        raise ValueError(f"HEIC needs a decoder: {error}") from error
+    try:
+        image = pillow_heif.read_heif(encoded.tobytes(), convert_hdr_to_8bit=True, bgr_mode=True)
+    except (ValueError, RuntimeError, OSError, SyntaxError) as error:
+        raise ValueError(f"libheif cannot decode it: {error}") from error
+    pixels: NDArray[np.uint8] = np.asarray(image)
+    return np.ascontiguousarray(pixels[:, :, :3] if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2))
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image in the kind that its suffix names.
+
+    Args:
+        path: the file; replaced if it exists.
+        image: (H, W, 3) BGR.
+
+    Raises:
+        ValueError: OpenCV cannot write this kind.
+        OSError: the file cannot be written.
+    """
+    import cv2
+
+    try:
+        is_encoded, encoded = cv2.imencode(path.suffix, image)
+    except cv2.error as error:
+        raise ValueError(f"OpenCV cannot write {path.suffix} files: {error.err}") from error
+    if not is_encoded:
+        raise ValueError(f"OpenCV cannot write {path.suffix} files of this size")
+    path.write_bytes(encoded.tobytes())
+
+
+def can_write(path: Path) -> bool:
+    """Return whether OpenCV writes the kind of image that the suffix of a path names."""
+    import cv2
+
+    return bool(cv2.haveImageWriter(f"image{path.suffix}"))

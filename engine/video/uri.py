@@ -35,6 +35,15 @@ def is_playlist(uri: str) -> bool:
     return scheme_of(uri) in ("http", "https") and path.lower().endswith(".m3u8")
 
 
+def printable(text: str) -> str:
+    """Return a text that any output takes: bytes of a file name that are not UTF-8 become replacement characters.
+
+    >>> printable("caf\\udce9.mp4") == "caf\N{REPLACEMENT CHARACTER}.mp4"
+    True
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def name_from_uri(uri: str) -> str:
     """Return what to call a source that nobody named: the file's stem, the host, or `cameraN`.
 

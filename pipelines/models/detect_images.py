@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.data import NO_IDENTITY, Detections, Frame, Packet, Run, Tracks
 from engine.errors import ConfigError, SinkError
 from engine.protocols import Detector
-from engine.video.read_image import read_image
+from engine.video.read_image import IMAGE_SUFFIXES, can_write, read_image, write_image
 from engine.wire import rle_from_mask
-from pipelines.scoring.labels import IMAGE_SUFFIXES
 
 Progress = Callable[[int, int], None]
 Picture = NDArray[np.uint8]
@@ -158,7 +156,7 @@ def _targets(files: Sequence[Path], folder: Path) -> list[Path]:
     targets = []
     for path in files:
         target = folder / path.name
-        if not cv2.haveImageWriter(str(target)):
+        if not can_write(target):
             target = target.with_suffix(".jpg")
         place = target.resolve()
         if place in images:
@@ -190,11 +188,9 @@ def _write(path: Path, picture: Picture) -> None:
     except OSError as error:
         raise SinkError(f"{path.parent}: cannot be made: {error.strerror}") from error
     try:
-        is_written = cv2.imwrite(str(path), picture)
-    except cv2.error as error:
-        raise SinkError(f"{path}: cannot be written: {error.err}") from error
-    if not is_written:
-        raise SinkError(f"{path}: cannot be written")
+        write_image(path, picture)
+    except (OSError, ValueError) as error:
+        raise SinkError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from engine.backends.files.openvino_ir import read_metadata_yaml
 from engine.boxes import xyxy_from_cxcywh, xyxy_from_tlwh
 from engine.detection import metadata
 from engine.errors import ConfigError, ModelError
+from engine.video.read_image import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_COCO_BYTES = 2 << 30
 
 

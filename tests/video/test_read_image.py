@@ -1,0 +1,125 @@
+"""Images of every kind are read whole or not at all, whatever their names; one set of suffixes holds everywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+from engine.sources.open import open_source
+from engine.video.read_image import IMAGE_SUFFIXES, can_write, decode_image, read_image, write_image
+from pipelines.models.detect_images import expand_images
+from pipelines.scoring.labels import find_images
+from tests.media import Recorder, encode_clip, numbered_images
+
+KINDS = [
+    kind for kind in ("jpg", "png", "bmp", "webp", "tif", "ppm", "jp2", "gif", "avif") if can_write(Path(f"a.{kind}"))
+]
+
+
+def corners(height: int = 96, width: int = 128) -> np.ndarray:
+    """Return a grey image, red at the top left and green at the bottom right."""
+    image = np.full((height, width, 3), 60, np.uint8)
+    image[:32, :32], image[-32:, -32:] = (0, 0, 255), (0, 255, 0)
+    return image
+
+
+def is_like(image: np.ndarray, expected: np.ndarray) -> bool:
+    """Allow for lossy kinds; the palette of a GIF is the coarsest."""
+    return image.shape == expected.shape and float(np.abs(image.astype(int) - expected).mean()) < 40
+
+
+@pytest.fixture
+def heif() -> ModuleType:
+    return pytest.importorskip("pillow_heif", reason='HEIC is read with pip install "framewire[heif]"')
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_read_as_it_was_written(tmp_path: Path, kind: str) -> None:
+    write_image(tmp_path / f"a.{kind}", corners())
+    assert is_like(read_image(tmp_path / f"a.{kind}"), corners())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_an_image_that_is_cut_short_is_an_error(kind: str, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
+    encoded = cv2.imencode(f".{kind}", noise)[1]
+    with pytest.raises(ValueError, match=r"cut|decode|damaged"):
+        decode_image(encoded[: int(len(encoded) * share)])
+
+
+def test_a_jpeg_whose_last_bytes_are_missing_is_an_error_and_one_with_padding_is_not() -> None:
+    encoded = cv2.imencode(".jpg", corners())[1]
+    with pytest.raises(ValueError, match="the JPEG is cut short"):
+        decode_image(encoded[:-2])
+    assert is_like(decode_image(np.concatenate((encoded, np.zeros(300, np.uint8)))), corners())
+
+
+def test_the_content_decides_and_not_the_suffix(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", corners())
+    (tmp_path / "a.png").rename(tmp_path / "a.jfif")
+    assert is_like(read_image(tmp_path / "a.jfif"), corners())
+
+
+def test_heic_is_read_by_libheif(tmp_path: Path, heif: ModuleType) -> None:
+    heif.from_bytes("BGR", (128, 96), corners().tobytes()).save(tmp_path / "a.heic", quality=90)
+    assert is_like(read_image(tmp_path / "a.heic"), corners())
+    assert [frame.image.shape for frame in open_source(tmp_path / "a.heic")] == [(96, 128, 3)]
+
+
+def test_names_that_are_not_utf8_are_read_and_written(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9_1.png"))
+    try:
+        write_image(path, corners())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert is_like(read_image(path), corners())
+    [frame] = open_source(path)
+    assert is_like(frame.image, corners())
+    assert open_source(path).info.uri.encode().endswith("caf\N{REPLACEMENT CHARACTER}_1.png".encode())
+
+
+def test_a_video_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
+    clip = encode_clip(tmp_path / "a.mp4", numbered_images(3))
+    try:
+        clip.rename(path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    source = open_source(path)
+    assert len(list(source)) == 3
+    source.info.uri.encode()
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_folders_are_read_with_one_set_of_suffixes_everywhere(tmp_path: Path, suffix: str) -> None:
+    write_image(tmp_path / "a.png", corners())
+    path = (tmp_path / "a.png").rename(tmp_path / f"a{suffix}")
+    (tmp_path / "notes.txt").write_text("no image")
+    assert expand_images([tmp_path]) == find_images(tmp_path) == [path]
+    assert len(list(open_source(tmp_path))) == 1
+
+
+def test_a_folder_counts_what_is_damaged(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        write_image(tmp_path / name, corners())
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-200])
+    source, recorder = open_source(tmp_path), Recorder()
+    source.attach(recorder)
+    assert [frame.frame_id for frame in source] == [0, 2]
+    assert recorder.losses == {"corrupt": 1}
+
+
+def test_motion_jpeg_frames_that_are_cut_short_are_counted(tmp_path: Path) -> None:
+    encoded = [cv2.imencode(".jpg", image)[1].tobytes() for image in numbered_images(6)]
+    film = tmp_path / "a.mjpeg"
+    film.write_bytes(b"".join(data[: len(data) // 2] if number % 2 else data for number, data in enumerate(encoded)))
+    source, recorder = open_source(film), Recorder()
+    source.attach(recorder)
+    assert len(list(source)) == 3
+    assert recorder.losses["corrupt"] == 3
