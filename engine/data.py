@@ -41,6 +41,7 @@ class Frame:
         captured_source: how `captured_utc_ns` is known.
         captured_error_ns: bound of its error, None where unknown.
         stream_epoch: +1 for each reconnect of a live source, and for each time that a source comes back to a run.
+        pixel_aspect: width by height of a pixel; 1 is square. Boxes are in pixels as they are stored.
     """
 
     image: NDArray[np.uint8]
@@ -52,6 +53,7 @@ class Frame:
     captured_source: CapturedSource = "arrival"
     captured_error_ns: int | None = None
     stream_epoch: int = 0
+    pixel_aspect: float = 1.0
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -340,6 +342,7 @@ class SourceInfo:
         frame_count: nominal number of frames of a file.
         codec: FFmpeg's name of the codec.
         decoder: what decodes it.
+        pixel_aspect: width by height of a pixel as it is stored, before rotation.
     """
 
     source_id: str
@@ -351,6 +354,7 @@ class SourceInfo:
     frame_count: int | None = None
     codec: str | None = None
     decoder: str | None = None
+    pixel_aspect: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def encode_clip(
     container: str | None = None,
     options: dict[str, str] | None = None,
     first_pts: int = 0,
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
     """Write BGR images as a video."""
     flags = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
@@ -38,6 +40,8 @@ def encode_clip(
         stream: Any = output.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pixel_format
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
             frame.pts = first_pts + number

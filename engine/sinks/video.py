@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data import Packet, Run, SourceStatus
+from engine.data import Frame, Packet, Run, SourceStatus
 from engine.errors import ConfigError, SinkError
 from engine.optional import require
 from engine.protocols import OutputFile, SinkBase
@@ -108,7 +108,7 @@ class VideoWriter(SinkBase):
         image = packet.frame.image if self._draw is None else self._draw(packet)
         try:
             if file is None:
-                file = self._files[source_id] = self._start(source_id, image)
+                file = self._files[source_id] = self._start(packet.frame, image)
             file.write(image, packet.frame.pts_ns, packet.frame.stream_epoch)
         except require("av").FFmpegError as error:
             raise self._unwritable(self.path_for(source_id) if file is None else file.path, error) from error
@@ -132,14 +132,17 @@ class VideoWriter(SinkBase):
         if failed:
             raise failed[0]
 
-    def _start(self, source_id: str, image: NDArray[np.uint8]) -> VideoFile:
+    def _start(self, frame: Frame, image: NDArray[np.uint8]) -> VideoFile:
+        source_id = frame.source_id
         held = set(self._written.values()) - {source_id}
         if not self._per_source and held:
             raise SinkError(f"{self.path} already holds source {held.pop()}: use per_source for several")
         fps = self._nominal.get(source_id) or self._fps or DEFAULT_FPS
         path = self._new_path(source_id)
         self._written[path] = source_id
-        file = self._outputs[path] = VideoFile(path, (image.shape[1], image.shape[0]), fps, self._codec, self._options)
+        size_wh, aspect = (image.shape[1], image.shape[0]), frame.pixel_aspect
+        file = VideoFile(path, size_wh, fps, self._codec, self._options, pixel_aspect=aspect)
+        self._outputs[path] = file
         return file
 
     def outputs(self) -> list[OutputFile]:

@@ -18,6 +18,7 @@ TIME_BASE = Fraction(1, TICKS_PER_S)
 NS_PER_S = 1_000_000_000
 MAX_FPS_DENOMINATOR = 1001
 GREY = 114
+MAX_ASPECT_DENOMINATOR = 255
 BT601 = 6
 MPEG_RANGE = 1
 INDEX_FIRST_BYTES = 256 << 20  # of larger files the index stays at the end: moving it copies the file
@@ -40,9 +41,19 @@ class VideoFile:
         fps: nominal rate.
         codec: FFmpeg's name of the encoder.
         options: of the encoder.
+        pixel_aspect: width by height of a pixel.
     """
 
-    def __init__(self, path: Path, size_wh: tuple[int, int], fps: float, codec: str, options: dict[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        size_wh: tuple[int, int],
+        fps: float,
+        codec: str,
+        options: dict[str, str],
+        *,
+        pixel_aspect: float = 1.0,
+    ) -> None:
         av = require("av")
         self._av = av
         self.path = path
@@ -58,6 +69,7 @@ class VideoFile:
         self._stream.width, self._stream.height = self._size_wh
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
+        context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(MAX_ASPECT_DENOMINATOR)
         context.time_base = TIME_BASE
         context.colorspace = context.color_primaries = context.color_trc = BT601
         context.color_range = MPEG_RANGE

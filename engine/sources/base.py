@@ -101,8 +101,9 @@ class SourceBase:
             self._next_id += count
             self._listener.lost(count, cause)
 
-    def _frame(self, image: NDArray[np.uint8], stamp: Stamp) -> Frame:
+    def _frame(self, image: NDArray[np.uint8], stamp: Stamp, *, is_turned: bool = False) -> Frame:
         """Return the next frame; the first one makes the source `live`."""
+        aspect = self._info.pixel_aspect or 1.0
         frame = Frame(
             image=image,
             source_id=self._info.source_id,
@@ -113,6 +114,7 @@ class SourceBase:
             captured_source=stamp.captured_source,
             captured_error_ns=stamp.captured_error_ns,
             stream_epoch=self._epoch,
+            pixel_aspect=1.0 / aspect if is_turned else aspect,
         )
         self._next_id += 1
         if (frame.width, frame.height) != (self._info.width, self._info.height):

@@ -15,6 +15,7 @@ from engine.video.address import VideoAddress
 from engine.video.explain import explain, video_errors
 from engine.video.fallback import OpenVideo, open_video
 from engine.video.frames import DecodedFrame, MissingFrames
+from engine.video.orientation import TRANSPOSE, orientation_of
 from engine.video.to_bgr import BgrConverter
 from engine.video.uri import printable
 
@@ -61,14 +62,15 @@ class FileSource(SourceBase):
                 damaged += item.count
                 self._lose(item.count, "corrupt")
             elif isinstance(item, DecodedFrame):
-                yield self._frame(image_from_frame(item.frame, convert), item.stamp)
+                is_turned = bool(orientation_of(item.frame) & TRANSPOSE)
+                yield self._frame(image_from_frame(item.frame, convert), item.stamp, is_turned=is_turned)
             if self._interrupted.is_set():
                 return
         self._finish(reader, damaged)
 
     def _finish(self, reader: OpenVideo, damaged: int) -> None:
         """Account for what is missing at the end, and say so."""
-        missing = self._missing(reader)
+        missing = max((reader.indexed_packets or 0) - reader.packets, 0)
         self._lose(missing, "corrupt")
         if reader.failure is not None:
             self._ending = f"reading stopped: {explain(reader.failure)}"
@@ -78,9 +80,3 @@ class FileSource(SourceBase):
         if self._next_id == damaged + missing:
             reason = explain(reader.failure) if reader.failure is not None else "check that the file is complete"
             raise SourceError(f"{self.info.uri} has no frame that can be decoded: {reason}")
-
-    def _missing(self, reader: OpenVideo) -> int:
-        """Return how many frames of the index are not in the file; only the index of MP4 and MOV is exact."""
-        if not reader.container_format.startswith("mov") or self.info.frame_count is None:
-            return 0
-        return max(self.info.frame_count - reader.packets, 0)

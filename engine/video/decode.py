@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Any
 
 from engine.video.address import VideoAddress
+from engine.video.choose_stream import film_of, first_of
 from engine.video.explain import video_errors
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.hardware import CPU, hardware
@@ -28,6 +29,7 @@ from engine.video.timing.stream_time import StreamTime
 logger = logging.getLogger(__name__)
 KEYFRAME_WAIT_S = 10.0
 DAMAGE_LIMIT_S = 2.0
+MIN_ASPECT = 0.1  # of a pixel: less, or more than its inverse, is a damaged header
 NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _PROOF_ITEMS = 50
 
@@ -133,11 +135,11 @@ class VideoReader:
         return open_container(replace(self._target, ffmpeg=options), **extra)
 
     def _prepare(self) -> Any:
-        """Choose the first video stream and set how it is decoded."""
+        """Choose the video stream and set how it is decoded."""
         streams = [stream for stream in self._container.streams.video if stream.codec_context is not None]
         if not streams:
             raise ValueError("it has no video stream that can be decoded")
-        stream = streams[0]
+        stream = first_of(streams) if self._target.live else film_of(streams)
         context = stream.codec_context
         # the limit is checked before FFmpeg allocates a frame; a JPEG that is cut short would come with a grey rest
         whole = {"err_detect": "explode"} if context.name == "mjpeg" else {}
@@ -154,7 +156,7 @@ class VideoReader:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Width, height, fps, frame_count, codec, decoder and duration_s, None where unknown."""
+        """Width, height, fps, frame_count, codec, decoder, pixel_aspect and duration_s, None where unknown."""
         context = self._stream.codec_context
         rate = self._rate()
         duration = self._container.duration
@@ -165,8 +167,14 @@ class VideoReader:
             "frame_count": self._stream.frames or None,
             "codec": context.name,
             "decoder": self._decoder,
+            "pixel_aspect": self._pixel_aspect(),
             "duration_s": duration / 1e6 if duration and duration > 0 else None,
         }
+
+    def _pixel_aspect(self) -> float | None:
+        """Return width by height of a pixel, None where the stream does not say."""
+        ratio = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+        return float(ratio) if ratio and MIN_ASPECT <= ratio <= 1 / MIN_ASPECT else None
 
     def _rate(self) -> Fraction | None:
         """Return the declared frame rate; of a stream without times its own, not FFmpeg's default of 25."""
@@ -175,9 +183,15 @@ class VideoReader:
         return next((rate for rate in (reversed(rates) if flags & NO_TIMESTAMPS else rates) if rate), None)
 
     @property
-    def container_format(self) -> str:
-        """FFmpeg's name of the container."""
-        return str(self._container.format.name)
+    def indexed_packets(self) -> int | None:
+        """Packets that the index names, None where it is not exact: only that of MP4 and MOV is.
+
+        Edit lists hide parts of a file, as cutting without encoding does; FFmpeg's index leaves them out.
+        """
+        if not str(self._container.format.name).startswith("mov"):
+            return None
+        entries = getattr(self._stream, "index_entries", None)
+        return len(entries) if entries is not None else self._stream.frames or None
 
     def pictures(self) -> Iterator[DecodedFrame | MissingFrames]:
         """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""

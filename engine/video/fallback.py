@@ -28,11 +28,11 @@ class OpenVideo(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Width, height, fps, frame_count, codec, decoder and duration_s, None where unknown."""
+        """Width, height, fps, frame_count, codec, decoder, pixel_aspect and duration_s, None where unknown."""
 
     @property
-    def container_format(self) -> str:
-        """FFmpeg's name of the container."""
+    def indexed_packets(self) -> int | None:
+        """Packets that the index names, None where it is not exact or there is none."""
 
     def pictures(self) -> Iterator[DecodedFrame | MissingFrames]:
         """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""

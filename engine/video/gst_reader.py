@@ -48,7 +48,7 @@ class GstReader:
         SourceError: the pipeline cannot be started.
     """
 
-    container_format = "gstreamer"
+    indexed_packets: int | None = None
 
     def __init__(self, pipeline: str) -> None:
         import cv2

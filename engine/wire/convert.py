@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from engine.clock import NS_PER_MS
@@ -17,6 +18,7 @@ from engine.wire.objects import ClassScore, Rle, TrackedObject
 PIXEL_DECIMALS = 2
 SCORE_DECIMALS = 4
 MS_DECIMALS = 3
+ASPECT_DECIMALS = 6
 MAX_MASK_PIXELS = 1 << 26
 
 
@@ -42,6 +44,7 @@ def frame_message(packet: Packet) -> FrameMessage:
         dropped=dict(packet.dropped),
         model=run.model,
         objects=_objects(packet),
+        pixel_aspect=UNSET if frame.pixel_aspect == 1.0 else round(frame.pixel_aspect, ASPECT_DECIMALS),
     )
 
 

@@ -55,6 +55,7 @@ class FrameMessage(msgspec.Struct, frozen=True, kw_only=True):
         dropped: captured frames lost since the previous message of this source, by cause.
         model: name of the model file.
         objects: ordered by `track_id`.
+        pixel_aspect: width by height of a pixel; left out where pixels are square.
     """
 
     schema: str = schema_of("frame")
@@ -76,6 +77,7 @@ class FrameMessage(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, Counter]
     model: str
     objects: list[TrackedObject]
+    pixel_aspect: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class StatusMessage(msgspec.Struct, frozen=True, kw_only=True):

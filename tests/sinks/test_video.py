@@ -6,6 +6,7 @@ import dataclasses
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -230,3 +231,13 @@ def test_the_outputs_tell_path_frames_and_whether_they_are_complete(tmp_path: Pa
     writer.write(shown(1, 0.1))
     writer.close()
     assert writer.outputs() == [OutputFile(str(writer.path), 2, complete=True)]
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_the_shape_of_pixels_is_kept(tmp_path: Path, name: str) -> None:
+    wide = shown(0, 0.0)
+    wide = dataclasses.replace(wide, frame=dataclasses.replace(wide.frame, pixel_aspect=64 / 45))
+    writer = VideoWriter(tmp_path / name)
+    written(writer, [wide])
+    with av.open(str(writer.path)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(64, 45)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import random
+import struct
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from engine.errors import SourceError
 from engine.sources.open import open_source
 from engine.sources.synthetic import number_in_image
-from tests.media import Recorder, encode_clip, numbered_images, rotate_mp4
+from tests.media import Recorder, encode_clip, file_server, numbered_images, rotate_mp4
 
 CLIPS = [
     ("vtest.avi", 795, 768, 576),
@@ -78,21 +84,103 @@ def test_stream_times_are_exact(tmp_path: Path, rate: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("matrix", "turns"),
+    ("matrix", "turned"),
     [
-        pytest.param((0, 1, -1, 0), 3, id="90 clockwise, as a phone held upright"),
-        pytest.param((-1, 0, 0, -1), 2, id="180"),
-        pytest.param((0, -1, 1, 0), 1, id="90 counterclockwise"),
+        pytest.param((0, 1, -1, 0), lambda image: np.rot90(image, 3), id="90 clockwise, as a phone held upright"),
+        pytest.param((-1, 0, 0, -1), lambda image: np.rot90(image, 2), id="180"),
+        pytest.param((0, -1, 1, 0), np.rot90, id="90 counterclockwise"),
+        pytest.param((-1, 0, 0, 1), np.fliplr, id="mirrored, as front cameras are"),
+        pytest.param((1, 0, 0, -1), np.flipud, id="upside down"),
+        pytest.param((0, 1, 1, 0), lambda image: image.swapaxes(0, 1), id="transposed"),
+        pytest.param((0, -1, -1, 0), lambda image: np.rot90(image, 2).swapaxes(0, 1), id="transposed across"),
     ],
 )
-def test_rotation_metadata_is_honoured(tmp_path: Path, matrix: tuple[int, int, int, int], turns: int) -> None:
+@pytest.mark.parametrize("reader", ["file", "process", "thread"])
+def test_the_display_matrix_is_honoured(
+    tmp_path: Path, matrix: tuple[int, int, int, int], turned: Callable[[np.ndarray], np.ndarray], reader: str
+) -> None:
     clip = encode_clip(tmp_path / "r.mp4", numbered_images(3))
     upright = [frame.image for frame in open_source(clip)]
     rotate_mp4(clip, matrix)
-    source = open_source(clip)
-    for frame, image in zip(source, upright, strict=True):
-        np.testing.assert_array_equal(frame.image, np.rot90(image, turns))
+    with file_server(tmp_path) as base:
+        source = open_source(clip) if reader == "file" else open_source(f"{base}/{clip.name}", reader=reader)
+        for frame, image in zip(source, upright, strict=True):
+            np.testing.assert_array_equal(frame.image, turned(image))
     assert (source.info.width, source.info.height) == (frame.width, frame.height)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [pytest.param(None, 64 / 45, id="as it is"), pytest.param((0, 1, -1, 0), 45 / 64, id="turned")],
+)
+def test_the_shape_of_pixels_is_told(tmp_path: Path, matrix: tuple[int, int, int, int] | None, expected: float) -> None:
+    clip = encode_clip(tmp_path / "wide.mp4", numbered_images(3), pixel_aspect=Fraction(64, 45))
+    if matrix:
+        rotate_mp4(clip, matrix)
+    source = open_source(clip)
+    assert [frame.pixel_aspect for frame in source] == [pytest.approx(expected)] * 3
+    assert source.info.pixel_aspect == pytest.approx(64 / 45)
+
+
+def test_square_pixels_are_the_default(tmp_path: Path) -> None:
+    clip = encode_clip(tmp_path / "a.mp4", numbered_images(2))
+    assert [frame.pixel_aspect for frame in open_source(clip)] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("begin_s", [0.5, 4.5])
+def test_frames_that_an_edit_list_hides_are_not_damaged(tmp_path: Path, begin_s: float) -> None:
+    """As `ffmpeg -ss 4.5 -c copy` writes it: the frames since the keyframe before are there, and not shown."""
+    clip = encode_clip(tmp_path / "a.mp4", numbered_images(60), rate=10, options={"g": "20", "bf": "0"})
+    data = bytearray(clip.read_bytes())
+    at = data.find(b"elst") + 12
+    movie_scale, media_scale = (struct.unpack_from(">I", data, data.find(box) + 16)[0] for box in (b"mvhd", b"mdhd"))
+    struct.pack_into(">Ii", data, at, movie_scale, int(begin_s * media_scale))
+    clip.write_bytes(data)
+    source, recorder = open_source(clip), Recorder()
+    source.attach(recorder)
+    numbers = [number_in_image(frame.image) for frame in source]
+    assert numbers[0] == begin_s * 10
+    assert not recorder.losses
+    assert recorder.statuses[-1].reason == "end of stream"
+
+
+def two_streams(path: Path, sizes: list[tuple[int, int]], counts: list[int], default: int | None = None) -> Path:
+    with av.open(str(path), "w") as output:
+        streams: list[Any] = [output.add_stream("libx264", rate=10) for _ in sizes]
+        for number, (stream, (width, height)) in enumerate(zip(streams, sizes, strict=True)):
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            if default is not None:
+                stream.disposition = Disposition.default if number == default else Disposition(0)
+        for stream, (width, height), count in zip(streams, sizes, counts, strict=True):
+            for image in numbered_images(count, width, height):
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+            output.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "counts", "expected"),
+    [
+        pytest.param("a.mp4", [(160, 96), (320, 240)], [20, 20], 1, id="preview first"),
+        pytest.param("a.mkv", [(160, 96), (320, 240)], [20, 20], 1, id="preview first in Matroska"),
+        pytest.param("a.mp4", [(640, 480), (320, 240)], [1, 20], 1, id="large cover of one frame first"),
+        pytest.param("a.mp4", [(640, 480), (320, 240)], [3, 20], 1, id="short large intro"),
+        pytest.param("a.mp4", [(320, 240), (320, 240)], [20, 20], 0, id="equal"),
+        pytest.param("a.mp4", [(320, 240), (160, 96)], [20, 20], 0, id="film first"),
+    ],
+)
+def test_the_film_is_decoded_and_not_its_preview(
+    tmp_path: Path, name: str, sizes: list[tuple[int, int]], counts: list[int], expected: int
+) -> None:
+    source = open_source(two_streams(tmp_path / name, sizes, counts))
+    frames = list(source)
+    assert {(frame.width, frame.height) for frame in frames} == {sizes[expected]}
+    assert len(frames) == counts[expected]
+
+
+def test_among_equal_streams_the_default_one_counts(tmp_path: Path) -> None:
+    clip = two_streams(tmp_path / "a.mkv", [(320, 240), (320, 240)], [10, 15], default=1)
+    assert len(list(open_source(clip))) == 15
 
 
 def test_a_truncated_video_delivers_what_decodes_and_counts_the_rest(tmp_path: Path) -> None:

@@ -139,3 +139,10 @@ def test_a_status_message_says_what_is_known_of_the_source() -> None:
 def test_an_end_names_the_last_frame() -> None:
     message = eos_message("gate", RUN, published_utc_ns=UTC_NS, last_seq=794, reason="end of file")
     assert (message.last_seq, message.reason, message.source_id) == (794, "end of file", "gate")
+
+
+def test_the_shape_of_pixels_is_on_the_wire_where_they_are_not_square() -> None:
+    wide = packet(1)
+    assert b"pixel_aspect" not in encode(frame_message(wide))
+    wide = dataclasses.replace(wide, frame=dataclasses.replace(wide.frame, pixel_aspect=64 / 45))
+    assert b'"pixel_aspect":1.422222' in encode(frame_message(wide))

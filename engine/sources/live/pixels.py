@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.video.orientation import FLIP_COLUMNS, FLIP_ROWS, TRANSPOSE, UPRIGHT, orientation_of
 from engine.video.to_bgr import BgrConverter
 
 
 def image_from_frame(frame: Any, convert: BgrConverter) -> NDArray[np.uint8]:
-    """Return an `av.VideoFrame` as a (H, W, 3) BGR array of its own, turned as its display matrix asks."""
-    return upright(image_from_packed(convert.packed(frame)), frame.rotation)
+    """Return an `av.VideoFrame` as a (H, W, 3) BGR array of its own, upright as its display matrix asks."""
+    return upright(image_from_packed(convert.packed(frame)), orientation_of(frame))
 
 
 def image_from_packed(frame: Any) -> NDArray[np.uint8]:
@@ -22,11 +23,15 @@ def image_from_packed(frame: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rows).reshape(frame.height, frame.width, 3)
 
 
-def upright(image: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
-    """Return the image turned by `rotation` degrees counterclockwise, as the display matrix of its video asks.
+def upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Return the image turned and mirrored as an orientation (`engine.video.orientation`) says.
 
-    >>> upright(np.zeros((4, 6, 3), np.uint8), -90).shape
+    >>> upright(np.zeros((4, 6, 3), np.uint8), TRANSPOSE).shape
     (6, 4, 3)
     """
-    turns = round(rotation / 90) % 4
-    return image if turns == 0 else np.ascontiguousarray(np.rot90(image, turns))
+    if orientation == UPRIGHT:
+        return image
+    turned = image.swapaxes(0, 1) if orientation & TRANSPOSE else image
+    rows = slice(None, None, -1 if orientation & FLIP_ROWS else None)
+    columns = slice(None, None, -1 if orientation & FLIP_COLUMNS else None)
+    return np.ascontiguousarray(turned[rows, columns])

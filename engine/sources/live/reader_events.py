@@ -22,10 +22,11 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class ArrivedFrame:
-    """A frame."""
+    """A frame; `is_turned` where its rows were columns before it was made upright."""
 
     image: NDArray[np.uint8]
     stamp: Stamp
+    is_turned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

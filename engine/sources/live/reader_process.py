@@ -21,6 +21,7 @@ from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.explain import explain, video_errors
 from engine.video.fallback import OpenVideo, open_video
 from engine.video.frames import DecodedFrame, MissingFrames
+from engine.video.orientation import orientation_of
 from engine.video.to_bgr import BgrConverter
 
 FRAME, STOP, TAKEN = b"frame", b"stop", b"taken"
@@ -88,7 +89,7 @@ def _hand_over(picture: DecodedFrame, convert: BgrConverter, connection: Connect
         packed.width,
         packed.height,
         plane.line_size,
-        picture.frame.rotation,
+        orientation_of(picture.frame),
         stamp.captured_ns,
         stamp.captured_utc_ns,
         stamp.pts_ns,

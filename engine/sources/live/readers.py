@@ -24,6 +24,7 @@ from engine.video.address import VideoAddress, knock
 from engine.video.explain import explain, video_errors
 from engine.video.fallback import open_video
 from engine.video.frames import MissingFrames
+from engine.video.orientation import TRANSPOSE, orientation_of
 from engine.video.timing.arrivals import Stamp
 from engine.video.to_bgr import BgrConverter
 
@@ -168,12 +169,12 @@ def _arrived(taken: TakenFrame, ring: Ring, *, is_live: bool) -> ArrivedFrame:
         meta.pts_ns,
         "file" if not is_live else "rtcp" if meta.is_rtcp else "arrival",
     )
-    if meta.rotation or meta.stride != meta.width * 3 or ring.is_scarce():
-        image = upright(np.array(image), meta.rotation)
+    if meta.orientation or meta.stride != meta.width * 3 or ring.is_scarce():
+        image = upright(np.array(image), meta.orientation)
         taken.release()
     else:
         weakref.finalize(image, taken.release).atexit = False
-    return ArrivedFrame(image, stamp)
+    return ArrivedFrame(image, stamp, bool(meta.orientation & TRANSPOSE))
 
 
 class ThreadReader:
@@ -223,7 +224,8 @@ class ThreadReader:
                 if isinstance(item, MissingFrames):
                     yield item
                     continue
-                yield ArrivedFrame(image_from_frame(item.frame, convert), item.stamp)
+                is_turned = bool(orientation_of(item.frame) & TRANSPOSE)
+                yield ArrivedFrame(image_from_frame(item.frame, convert), item.stamp, is_turned)
             yield Finished(**_renamed(finish(reader, self._target)))
         finally:
             reader.close()

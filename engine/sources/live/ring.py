@@ -35,7 +35,7 @@ class Meta:
         width: pixels per row.
         height: rows.
         stride: bytes from one row to the next.
-        rotation: degrees counterclockwise to turn it by.
+        orientation: see `engine.video.orientation`.
         captured_ns: see `Stamp`.
         captured_utc_ns: see `Stamp`.
         pts_ns: see `Stamp`; None is stored as the smallest number.
@@ -45,7 +45,7 @@ class Meta:
     width: int
     height: int
     stride: int
-    rotation: int
+    orientation: int
     captured_ns: int
     captured_utc_ns: int
     pts_ns: int | None

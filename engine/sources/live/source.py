@@ -196,7 +196,7 @@ class LiveSource(SourceBase):
                 is_first = False
                 if watch.frames_s >= STABLE_S:
                     self._backoff.reset()
-                yield self._frame(event.image, event.stamp)
+                yield self._frame(event.image, event.stamp, is_turned=event.is_turned)
                 watch.resume()
                 continue
             if isinstance(event, MissingFrames):
