@@ -35,7 +35,7 @@ install() { # PYTHON ENDS FOLDER
   local tools="$TOOLS" resolution=highest
   if [ "$2" = oldest ]; then resolution=lowest-direct; fi
   VIRTUAL_ENV=$3 uv pip install -q --only-binary :all: --no-binary wsdiscovery --no-binary framewire --resolution "$resolution" \
-    -e ".[mqtt,redis,parquet,websocket,onvif]" "numpy<2.1; python_version < '3.13' and '$2' == 'oldest'" || return
+    -e ".[mqtt,redis,parquet,websocket,onvif]" || return
   VIRTUAL_ENV=$3 uv pip install -q $tools
 }
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.errors import EngineError
 from engine.subscriber import NoMessageError, Subscriber
-from engine.wire import Message, kind_of
+from engine.wire import HeartbeatMessage, Message, SnapshotMessage, kind_of, topic_of
 
+logger = logging.getLogger(__name__)
 TURN_S = 0.1
 BACKOFF_S = 0.5
 BACKOFF_MAX_S = 30.0
@@ -26,6 +28,20 @@ class TargetError(EngineError):
 
 class RejectedError(EngineError):
     """The other side will never take this message; it is counted and left out."""
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """A `BridgeOutput` that learns from messages which it was not asked to hand on.
+
+    Attributes:
+        watched_topics: prefixes of what it wants to see.
+    """
+
+    watched_topics: tuple[str, ...]
+
+    def watch(self, message: Message) -> None:
+        """Learn from a message; returns at once. Raises `TargetError`."""
 
 
 class BridgeOutput(Protocol):
@@ -88,6 +104,15 @@ class Forwarder:
         self._is_open = False
         self._retry_ns = 0
         self._backoff_s = BACKOFF_S
+        self._is_away = False
+
+    def watch(self, message: Message) -> None:
+        """Let the target learn from a message that may not be one to hand on."""
+        if isinstance(self._target, Watcher):
+            try:
+                self._target.watch(message)
+            except TargetError as error:
+                self._lose(error)
 
     def offer(self, message: Message) -> None:
         """Put a message into the queue."""
@@ -109,13 +134,24 @@ class Forwarder:
             self._target.turn()
             while self.pending:
                 self._send_next()
-            self._backoff_s = BACKOFF_S
-        except TargetError:
-            self.summary.reconnects += self._is_open
-            self._is_open = False
-            self._target.close()
-            self._retry_ns = self._clock.monotonic_ns() + int(self._backoff_s * NS_PER_S)
-            self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
+        except TargetError as error:
+            self._lose(error)
+            return
+        self._backoff_s = BACKOFF_S
+        if self._is_away:
+            logger.warning("the other side is back: %d messages dropped meanwhile", sum(self.summary.dropped.values()))
+        self._is_away = False
+
+    def _lose(self, error: TargetError) -> None:
+        """Note that the other side is away, say so once, and try again later."""
+        if not self._is_away:
+            logger.warning("%s; trying again, messages wait meanwhile", error)
+        self._is_away = True
+        self.summary.reconnects += self._is_open
+        self._is_open = False
+        self._target.close()
+        self._retry_ns = self._clock.monotonic_ns() + int(self._backoff_s * NS_PER_S)
+        self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
 
     @property
     def pending(self) -> int:
@@ -145,13 +181,25 @@ def run_bridge(
     count: int | None = None,
     stopping: Callable[[], bool] = lambda: False,
     forwarder: Forwarder | None = None,
+    topics: Sequence[str] = ("",),
+    ask: Callable[[str], SnapshotMessage | None] = lambda endpoint: None,
 ) -> BridgeSummary:
     """Forward messages until `count` were sent, the subscriber is closed, or `stopping` says so.
+
+    Args:
+        subscriber: of all that is to be handed on or watched.
+        target: where to.
+        count: messages to hand on; None: no limit.
+        stopping: polled.
+        forwarder: with other limits.
+        topics: prefixes of what is handed on; the target may watch more.
+        ask: returns the snapshot at an endpoint, which a watching target learns from once per engine.
 
     Raises:
         EngineError: the target can never be opened (a wrong address, a missing package).
     """
     forwarder = forwarder or Forwarder(target)
+    asked: set[str] = set()
     try:
         forwarder.pump()
         while not stopping() and (count is None or sum(forwarder.summary.sent.values()) < count):
@@ -162,10 +210,26 @@ def run_bridge(
                 continue
             if message is None:
                 break
-            forwarder.offer(message)
+            if isinstance(message, HeartbeatMessage) and message.engine_id not in asked:
+                asked.add(message.engine_id)
+                _watch_snapshot(forwarder, message, ask)
+            if topic_of(message).startswith(tuple(topics)):
+                forwarder.offer(message)
+            else:
+                forwarder.watch(message)
             forwarder.pump()
     except KeyboardInterrupt:
         pass  # the person's way to end a bridge
     finally:
         forwarder.close()
     return forwarder.summary
+
+
+def _watch_snapshot(
+    forwarder: Forwarder, heartbeat: HeartbeatMessage, ask: Callable[[str], SnapshotMessage | None]
+) -> None:
+    """Let the target learn where everything stood before the bridge joined, where the engine can say it."""
+    endpoint = heartbeat.endpoints.get("snapshot")
+    snapshot = ask(endpoint) if endpoint is not None else None
+    if snapshot is not None:
+        forwarder.watch(snapshot)

@@ -8,7 +8,8 @@ from typing import IO, Any, BinaryIO
 
 from engine.errors import SinkError
 from engine.optional import require
-from engine.wire import FrameMessage, Message, encode
+from engine.wire import FrameMessage, Message
+from pipelines.stream.adapters.forms import Form, native
 
 COLUMNS = (
     "source_id",
@@ -42,10 +43,11 @@ def object_rows(message: FrameMessage) -> list[tuple[Any, ...]]:
 
 
 class NdjsonOutput:
-    """One JSON line per message on a binary stream such as `sys.stdout.buffer`."""
+    """One line per message on a binary stream such as `sys.stdout.buffer`: JSON, or what `form` makes of it."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, form: Form = native) -> None:
         self._stream = stream
+        self._form = form
 
     def open(self) -> None:
         """Nothing to open."""
@@ -53,7 +55,8 @@ class NdjsonOutput:
     def send(self, message: Message) -> None:
         """Write one line, at once."""
         try:
-            self._stream.write(encode(message) + b"\n")
+            for body in self._form(message):
+                self._stream.write(body + b"\n")
             self._stream.flush()
         except OSError as error:
             raise SinkError(f"cannot write the lines: {error.strerror}: the reader is gone") from error

@@ -1,29 +1,37 @@
 """Bridge to MQTT: the stream on a broker, and the cameras in Home Assistant by themselves.
 
 Topics below the prefix: `frame/<source>` (QoS 0), `event/<source>`, `status/<source>` (retained), `eos/<source>`,
-`stats/<source>`, and for simple consumers `<source>/count` and `<source>/occupied` (retained, on change only).
-`<engine>/available` is `online`, or `offline` by the broker's last will.
+`stats/<source>`, and for simple consumers `<source>/count` and `<source>/occupied` (retained, on change only; `None`
+while nothing is known: the camera or the engine is gone). `<engine>/available` is `online` while the engine sends
+heartbeats, else `offline`, by the broker's last will also where the bridge is killed.
 """
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from engine.clock import NS_PER_S, SYSTEM_CLOCK
+from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.errors import ConfigError
 from engine.optional import require
 from engine.wire import FrameMessage, HeartbeatMessage, Message, SnapshotMessage, StatusMessage, encode, kind_of
+from pipelines.stream.adapters.forms import Form
 from pipelines.stream.bridges.base import TargetError
+from pipelines.stream.bridges.engine_state import EngineState
+from pipelines.stream.bridges.home_assistant import UNKNOWN, discovery, level
+
+__all__ = ["MqttBridge", "MqttOutput", "discovery"]
 
 KEEPALIVE_S = 15
 CONNECT_S = 5.0
 LOOP_S = 0.05
 MAX_QUEUED = 10_000
+MAX_ENGINES = 100
 AT_LEAST_ONCE_KINDS = frozenset(("event", "status", "eos"))
-DISCOVERY_ROOT = "homeassistant"
-_UNSAFE = {ord(c): "_" for c in "+#/\0"}
+WATCHED_TOPICS = ("v1/heartbeat/", "v1/status/", "v1/frame/")
 
 
 class MqttOutput:
@@ -39,7 +47,11 @@ class MqttOutput:
         tls: encrypt, with the system's certificates.
         frames: also publish whole frame messages, not only counts.
         discovery: announce the cameras to Home Assistant.
+        form: makes the bodies of frames, and of nothing else; None: whole messages of every kind.
+        clock: for tests.
     """
+
+    watched_topics = WATCHED_TOPICS
 
     def __init__(
         self,
@@ -53,19 +65,32 @@ class MqttOutput:
         tls: bool = False,
         frames: bool = True,
         discovery: bool = True,
+        form: Form | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._address = (host, port)
         self._prefix = prefix
-        self._engine = _level(engine_id)
+        self._engine = level(engine_id)
+        self._client_id = f"framewire-{self._engine}-{secrets.token_hex(3)}"
+        self._state = EngineState(clock)
+        self._is_online = False
         self._login = (username, password)
         self._tls = tls
         self._frames = frames
         self._discovery = discovery
+        self._form = form
         self._client: Any = None
         self._announced: set[str] = set()
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int | None] = {}
         self._unacknowledged: set[int] = set()
         self._refused = ""
+
+    def check(self) -> None:
+        """Connect and disconnect at once, without a word on any topic. Raises as `open` does."""
+        self._client = self._new_client(require("paho.mqtt.client", extra="mqtt"), has_will=False)
+        self._connect()
+        self._client.disconnect()
+        self._client = None
 
     def open(self) -> None:
         """Connect, and wait for the broker's welcome.
@@ -77,6 +102,13 @@ class MqttOutput:
         """
         if self._client is None:
             self._client = self._new_client(require("paho.mqtt.client", extra="mqtt"))
+        self._connect()
+        self._announced.clear()
+        self._counts.clear()
+        self._say_available(self._state.is_alive)
+        self._publish_states(list(self._state.statuses.values()))
+
+    def _connect(self) -> None:
         try:
             self._client.connect(*self._address, keepalive=KEEPALIVE_S)
         except OSError as error:
@@ -88,30 +120,42 @@ class MqttOutput:
                 raise ConfigError(f"MQTT broker {self._address[0]} refuses: {self._refused}: check user and password")
             if SYSTEM_CLOCK.monotonic_ns() > deadline_ns:
                 raise TargetError(f"MQTT broker {self._address[0]} does not answer")
-        self._announced.clear()
-        self._counts.clear()
-        self._publish(f"{self._engine}/available", b"online", retain=True)
+
+    def watch(self, message: Message) -> None:
+        """Learn from a message, wanted or not, how the engine and its cameras are."""
+        new = self._state.take(message)
+        if self._is_connected():
+            if not self._is_online:
+                self._say_available(True)
+            self._publish_states(new)
+            if isinstance(message, FrameMessage):
+                self._announce(message.source_id, message.model)
+                self._count(level(message.source_id), len(message.objects))
 
     def send(self, message: Message) -> None:
         """Publish one message."""
-        if isinstance(message, HeartbeatMessage | SnapshotMessage):
+        self.watch(message)
+        if isinstance(message, HeartbeatMessage | SnapshotMessage | StatusMessage):
             return
-        source = _level(message.source_id)
+        source = level(message.source_id)
         kind = kind_of(message)
-        if self._discovery and source not in self._announced:
-            self._announce(message.source_id, getattr(message, "model", ""))
-        if isinstance(message, FrameMessage):
-            self._count(source, len(message.objects))
-        if kind != "frame" or self._frames:
+        self._announce(message.source_id, getattr(message, "model", ""))
+        if self._form is not None:
+            for body in self._form(message):
+                self._publish(f"{kind}/{source}", body)
+        elif kind != "frame" or self._frames:
             qos = int(kind in AT_LEAST_ONCE_KINDS)
-            self._publish(f"{kind}/{source}", encode(message), qos=qos, retain=isinstance(message, StatusMessage))
+            self._publish(f"{kind}/{source}", encode(message), qos=qos)
 
     def turn(self) -> None:
-        """DetectorSwap what is due with the broker.
+        """Exchange what is due with the broker, and notice an engine that is gone.
 
         Raises:
             TargetError: the connection is lost.
         """
+        if self._is_online and not self._state.is_alive:
+            self._publish_states(self._state.lost("the engine sends no heartbeats"))
+            self._say_available(False)
         self._loop(0.0)
 
     def close(self) -> None:
@@ -119,7 +163,7 @@ class MqttOutput:
         if self._client is None or not self._client.is_connected():
             return
         deadline_ns = SYSTEM_CLOCK.monotonic_ns() + int(CONNECT_S * NS_PER_S)
-        self._publish(f"{self._engine}/available", b"offline", qos=1, retain=True)
+        self._say_available(False)
         try:
             while self._unacknowledged and SYSTEM_CLOCK.monotonic_ns() < deadline_ns:
                 self._loop(LOOP_S)
@@ -127,10 +171,11 @@ class MqttOutput:
             return
         self._client.disconnect()
 
-    def _new_client(self, mqtt: Any) -> Any:
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=f"framewire-{self._engine}")
+    def _new_client(self, mqtt: Any, *, has_will: bool = True) -> Any:
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self._client_id)
         client.max_queued_messages_set(MAX_QUEUED)
-        client.will_set(f"{self._prefix}/{self._engine}/available", b"offline", qos=1, retain=True)
+        if has_will:
+            client.will_set(f"{self._prefix}/{self._engine}/available", b"offline", qos=1, retain=True)
         if self._login[0] is not None:
             client.username_pw_set(*self._login)
         if self._tls:
@@ -151,56 +196,92 @@ class MqttOutput:
         if qos:
             self._unacknowledged.add(info.mid)
 
-    def _count(self, source: str, count: int) -> None:
-        if self._counts.get(source) != count:
-            self._counts[source] = count
-            self._publish(f"{source}/count", str(count).encode(), retain=True)
-            self._publish(f"{source}/occupied", b"ON" if count else b"OFF", retain=True)
+    def _is_connected(self) -> bool:
+        return self._client is not None and bool(self._client.is_connected())
 
-    def _announce(self, source_id: str, model: str) -> None:
-        self._announced.add(_level(source_id))
+    def _say_available(self, is_online: bool) -> None:
+        self._is_online = is_online
+        payload = b"online" if is_online else b"offline"
+        self._publish(f"{self._engine}/available", payload, qos=1, retain=True)
+
+    def _publish_states(self, statuses: list[StatusMessage]) -> None:
+        """Publish states, and that nothing is known of what a camera shows that is not live."""
+        for status in statuses:
+            source = level(status.source_id)
+            self._announce(status.source_id)
+            self._publish(f"status/{source}", encode(status), qos=1, retain=True)
+            if status.state != "live":
+                self._count(source, None)
+
+    def _count(self, source: str, count: int | None) -> None:
+        if source in self._counts and self._counts[source] == count:
+            return
+        self._counts[source] = count
+        number, occupied = (UNKNOWN, UNKNOWN) if count is None else (str(count), "ON" if count else "OFF")
+        self._publish(f"{source}/count", number.encode(), retain=True)
+        self._publish(f"{source}/occupied", occupied.encode(), retain=True)
+
+    def _announce(self, source_id: str, model: str = "") -> None:
+        if not self._discovery or source_id in self._announced:
+            return
+        self._announced.add(source_id)
         for topic, payload in discovery(self._prefix, self._engine, source_id, model).items():
             self._client.publish(topic, msgspec.json.encode(payload), qos=1, retain=True)
 
 
-def discovery(prefix: str, engine_id: str, source_id: str, model: str = "") -> dict[str, dict[str, Any]]:
-    """Return Home Assistant's MQTT discovery payload by topic: objects, occupancy and connection of a camera."""
-    engine, source = _level(engine_id), _level(source_id)
-    node = f"framewire_{engine}_{source}".replace(" ", "_")
-    device = {"identifiers": [node], "name": source_id, "manufacturer": "Framewire", "model": model or "camera"}
-    common = {
-        "device": device,
-        "origin": {"name": "framewire"},
-        "availability_topic": f"{prefix}/{engine}/available",
-        "payload_available": "online",
-        "payload_not_available": "offline",
-    }
-    entities: dict[tuple[str, str], dict[str, Any]] = {
-        ("sensor", "objects"): {
-            "name": "Objects",
-            "state_topic": f"{prefix}/{source}/count",
-            "state_class": "measurement",
-            "icon": "mdi:account-eye",
-        },
-        ("binary_sensor", "occupied"): {
-            "name": "Occupied",
-            "state_topic": f"{prefix}/{source}/occupied",
-            "device_class": "occupancy",
-        },
-        ("binary_sensor", "connection"): {
-            "name": "Connection",
-            "state_topic": f"{prefix}/status/{source}",
-            "value_template": "{{ 'ON' if value_json.state == 'live' else 'OFF' }}",
-            "device_class": "connectivity",
-            "entity_category": "diagnostic",
-        },
-    }
-    return {
-        f"{DISCOVERY_ROOT}/{component}/{node}/{name}/config": {**entity, "unique_id": f"{node}_{name}", **common}
-        for (component, name), entity in entities.items()
-    }
+class MqttBridge:
+    """An `MqttOutput` per engine in the stream, each with a client, an availability and a last will of its own.
 
+    Args:
+        make: makes the output of an engine from its id.
+    """
 
-def _level(text: str) -> str:
-    """Return a text that is one level of a topic."""
-    return text.translate(_UNSAFE) or "_"
+    watched_topics = WATCHED_TOPICS
+
+    def __init__(self, make: Callable[[str], MqttOutput]) -> None:
+        self._make = make
+        self._outputs: dict[str, MqttOutput] = {}
+        self._is_open = False
+
+    def open(self) -> None:
+        """Connect; before any engine was heard, only find out whether the broker takes this user.
+
+        Raises:
+            TargetError: the broker is away.
+            ConfigError: the broker refuses this user.
+            MissingDependencyError: paho-mqtt is not installed.
+        """
+        if not self._outputs:
+            self._make("probe").check()
+        for output in self._outputs.values():
+            output.open()
+        self._is_open = True
+
+    def watch(self, message: Message) -> None:
+        """Hand a message to the output of its engine, to learn from."""
+        self._output(message.engine_id).watch(message)
+
+    def send(self, message: Message) -> None:
+        """Publish one message. Raises `TargetError`."""
+        self._output(message.engine_id).send(message)
+
+    def turn(self) -> None:
+        """Do what is due. Raises `TargetError`."""
+        for output in self._outputs.values():
+            output.turn()
+
+    def close(self) -> None:
+        """Say that the engines are no longer watched, and disconnect."""
+        self._is_open = False
+        for output in self._outputs.values():
+            output.close()
+
+    def _output(self, engine_id: str) -> MqttOutput:
+        output = self._outputs.get(engine_id)
+        if output is None:
+            if len(self._outputs) >= MAX_ENGINES:
+                raise ConfigError(f"more than {MAX_ENGINES} engines in one stream: bridge them apart")
+            output = self._outputs[engine_id] = self._make(engine_id)
+            if self._is_open:
+                output.open()
+        return output

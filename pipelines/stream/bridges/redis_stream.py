@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from engine.optional import require
-from engine.wire import Message, encode, kind_of
+from engine.wire import Message, kind_of
+from pipelines.stream.adapters.forms import Form, native
 from pipelines.stream.bridges.base import TargetError
 
 TIMEOUT_S = 5.0
@@ -19,12 +20,16 @@ class RedisOutput:
         url: `redis://host:port/db`, with password where there is one.
         prefix: first part of the names of the streams.
         max_length: entries kept per stream, about.
+        form: makes the bodies.
     """
 
-    def __init__(self, url: str, *, prefix: str = "framewire", max_length: int = MAX_LENGTH) -> None:
+    def __init__(
+        self, url: str, *, prefix: str = "framewire", max_length: int = MAX_LENGTH, form: Form = native
+    ) -> None:
         self._url = url
         self._prefix = prefix
         self._max_length = max_length
+        self._form = form
         self._redis: Any = None
         self._client: Any = None
 
@@ -43,8 +48,9 @@ class RedisOutput:
         """Append one message; a failed connection is reported, and the message sent again by the caller."""
         owner = getattr(message, "source_id", message.engine_id)
         name = f"{self._prefix}:{kind_of(message)}:{owner}"
-        fields = {"body": encode(message), "seq": message.seq}
-        self._call(self._client.xadd, name, fields, maxlen=self._max_length, approximate=True)
+        for body in self._form(message):
+            fields = {"body": body, "seq": message.seq}
+            self._call(self._client.xadd, name, fields, maxlen=self._max_length, approximate=True)
 
     def turn(self) -> None:
         """Nothing is due."""

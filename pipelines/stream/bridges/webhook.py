@@ -8,7 +8,8 @@ import urllib.parse
 import urllib.request
 
 from engine.errors import ConfigError
-from engine.wire import Message, encode, kind_of, topic_of
+from engine.wire import Message, kind_of, topic_of
+from pipelines.stream.adapters.forms import Form, native
 from pipelines.stream.bridges.base import RejectedError, TargetError
 
 TIMEOUT_S = 5.0
@@ -26,17 +27,21 @@ class WebhookOutput:
         url: http or https.
         headers: to add, for example `Authorization`.
         timeout_s: for one attempt.
+        form: makes the bodies.
 
     Raises:
         ConfigError: the URL is not http or https.
     """
 
-    def __init__(self, url: str, *, headers: dict[str, str] | None = None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, *, headers: dict[str, str] | None = None, timeout_s: float = TIMEOUT_S, form: Form = native
+    ) -> None:
         if urllib.parse.urlsplit(url).scheme not in ("http", "https") or not urllib.parse.urlsplit(url).hostname:
-            raise ConfigError("web hook is no http or https URL: give http://host/path")
+            raise ConfigError("the web hook is not an http or https URL: expected http://host/path")
         self._url = url
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._timeout_s = timeout_s
+        self._form = form
 
     def open(self) -> None:
         """Each message has its own connection."""
@@ -50,7 +55,11 @@ class WebhookOutput:
         """
         identity = f"{message.engine_id}/{message.run_epoch}/{topic_of(message)}{message.seq}"
         headers = {**self._headers, "X-Framewire-Kind": kind_of(message), "X-Framewire-Id": _ascii(identity)}
-        request = urllib.request.Request(self._url, encode(message), headers, method="POST")
+        for body in self._form(message):
+            self._post(body, headers)
+
+    def _post(self, body: bytes, headers: dict[str, str]) -> None:
+        request = urllib.request.Request(self._url, body, headers, method="POST")
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s):
                 return

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from engine.errors import SinkError
 from engine.optional import require
 from engine.subscriber.aio import AsyncSubscriber
 from engine.subscriber.reader import ALL_TOPICS
-from engine.wire import encode, topic_of
+from engine.wire import encode, kind_of, topic_of
+
+if TYPE_CHECKING:
+    from engine.transport.keys import KeyPair
 
 KEPT_PER_CLIENT = 50
 MAX_CLIENTS = 200
@@ -39,10 +42,14 @@ class WebSocketBridge:
         port: to listen on; 0 finds a free one.
         topics: what is taken from the publisher.
         origins: pages that may connect, as browsers name them (`http://host:port`); None means any.
+        count: end after so many messages of the publisher; None serves until cancelled.
+        server_key: public key of a publisher that encrypts.
+        keys: CURVE keys of this reader.
 
     Attributes:
         port: the bound port, once `serving` is set.
         serving: an `asyncio.Event`, set when browsers can connect.
+        taken: messages of the publisher, by kind.
         dropped: messages that slow browsers missed.
     """
 
@@ -54,18 +61,24 @@ class WebSocketBridge:
         port: int = 8765,
         topics: Sequence[str] = ALL_TOPICS,
         origins: Sequence[str] | None = None,
+        count: int | None = None,
+        server_key: str | None = None,
+        keys: KeyPair | None = None,
     ) -> None:
         self.port = port
+        self.taken: Counter[str] = Counter()
         self.dropped = 0
         self.serving = asyncio.Event()
         self._address = address
         self._host = host
         self._topics = tuple(topics)
         self._origins = origins
+        self._count = count
+        self._server_key, self._keys = server_key, keys
         self._browsers: set[_Browser] = set()
 
     async def run(self) -> None:
-        """Serve until cancelled.
+        """Serve until cancelled, or until `count` messages have come.
 
         Raises:
             SinkError: the port cannot be bound.
@@ -79,11 +92,15 @@ class WebSocketBridge:
             raise SinkError(
                 f"cannot listen on {self._host}:{self.port}: {error.strerror}: choose another port"
             ) from error
-        async with listening, AsyncSubscriber(self._address, self._topics) as subscriber:
+        subscriber = AsyncSubscriber(self._address, self._topics, server_key=self._server_key, keys=self._keys)
+        async with listening, subscriber:
             self.port = listening.sockets[0].getsockname()[1]
             self.serving.set()
             async for message in subscriber:
+                self.taken[kind_of(message)] += 1
                 self._offer(topic_of(message), encode(message).decode())
+                if self.taken.total() == self._count:
+                    return
 
     def _offer(self, topic: str, text: str) -> None:
         for browser in self._browsers:

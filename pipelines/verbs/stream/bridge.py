@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import typer
 
 from engine.errors import ConfigError
 from pipelines import console
 from pipelines.verbs.options import Json, client_keys
+from pipelines.verbs.stream.options import Address, Keys, ServerKey, Topics, plain
 
 if TYPE_CHECKING:
+    from engine.wire import SnapshotMessage
     from pipelines.stream.bridges.base import BridgeOutput
-from pipelines.verbs.stream.options import Address, Keys, ServerKey, Topics, plain
+
+SNAPSHOT_S = 1.0
+NOTHING = ("v1/none/",)
+KNOWN = "mqtt://HOST, redis://HOST, http(s)://HOST/PATH, ws://HOST:PORT, FILE.csv, FILE.parquet or - (lines)"
 
 
 def bridge(
@@ -23,6 +29,9 @@ def bridge(
     to: Annotated[str, typer.Argument(help="mqtt://, redis://, http(s)://, ws://HOST:PORT, x.csv, x.parquet or -")],
     topic: Topics = None,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages")] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="framewire, deepstream, savant, frigate or onvif")
+    ] = "framewire",
     server_key: ServerKey = None,
     keys: Keys = None,
     as_json: Json = False,
@@ -30,46 +39,138 @@ def bridge(
     """Hand a stream on: to MQTT (Home Assistant finds it), Redis, a web hook, browsers, CSV, Parquet, or lines (-)."""
     from engine.subscriber import Subscriber
     from pipelines.running.detect_and_publish import Interrupt
-    from pipelines.stream.bridges.base import run_bridge
+    from pipelines.stream.bridges.base import Watcher, run_bridge
 
+    curve, topics = client_keys(server_key, keys), topic or ["v1/"]
     if to.startswith("ws://"):
-        _serve_browsers(address, to, topic or ["v1/"])
+        _refuse_format(format_, to)
+        console.show(_serve_browsers(address, to, topics, count, curve), as_json=as_json)
         return
-    with (
-        Interrupt() as interrupt,
-        Subscriber(address, topic or ["v1/"], **client_keys(server_key, keys)) as subscriber,
-    ):
-        done = run_bridge(subscriber, _target(to), count=count, stopping=lambda: interrupt.requested)
+    target = output_for(to, format_)
+    wanted = [*topics, *(target.watched_topics if isinstance(target, Watcher) else ())]
+    with Interrupt() as interrupt, Subscriber(address, wanted, **curve) as subscriber:
+        done = run_bridge(
+            subscriber,
+            target,
+            count=count,
+            stopping=lambda: interrupt.requested,
+            topics=topics,
+            ask=partial(snapshot_at, address, curve),
+        )
     if to != "-":
         console.show(plain(done), as_json=as_json)
 
 
-def _target(to: str) -> BridgeOutput:
+def output_for(to: str, format_: str = "framewire") -> BridgeOutput:
+    """Return where a bridge leads, not yet open.
+
+    Raises:
+        ConfigError: no bridge goes there, or not in this format.
+    """
+    from pipelines.stream.adapters.forms import NATIVE, content_type, form_by_name
     from pipelines.stream.bridges import lines, mqtt, redis_stream, webhook
 
-    url = urlsplit(to)
+    form, scheme = form_by_name(format_), to.partition("://")[0].lower() if "://" in to else ""
     if to == "-":
-        return lines.NdjsonOutput(sys.stdout.buffer)
-    if url.scheme in ("mqtt", "mqtts"):
-        port = url.port or (8883 if url.scheme == "mqtts" else 1883)
-        login = {"username": url.username, "password": url.password, "tls": url.scheme == "mqtts"}
-        return mqtt.MqttOutput(url.hostname or "127.0.0.1", port, **login)  # type: ignore[arg-type]
-    if url.scheme in ("redis", "rediss"):
-        return redis_stream.RedisOutput(to)
-    if url.scheme in ("http", "https"):
-        return webhook.WebhookOutput(to)
-    if Path(to).suffix == ".csv":
-        return lines.CsvOutput(to)
-    if Path(to).suffix == ".parquet":
-        return lines.ParquetOutput(to)
-    known = "mqtt://HOST, redis://HOST, http(s)://HOST/PATH, ws://HOST:PORT, FILE.csv, FILE.parquet or - (lines)"
-    raise ConfigError(f"no bridge goes to {to!r}: expected {known}")
+        return lines.NdjsonOutput(sys.stdout.buffer, form)
+    if scheme in ("mqtt", "mqtts"):
+        make = partial(mqtt.MqttOutput, **_broker(to), form=None if format_ == NATIVE else form)
+        return mqtt.MqttBridge(lambda engine_id: make(engine_id=engine_id))
+    if scheme in ("redis", "rediss"):
+        return redis_stream.RedisOutput(to, form=form)
+    if scheme in ("http", "https"):
+        return webhook.WebhookOutput(to, headers={"Content-Type": content_type(format_)}, form=form)
+    suffix = Path(to).suffix.lower()
+    if suffix in (".csv", ".parquet") and not scheme:
+        _refuse_format(format_, to)
+        return lines.CsvOutput(to) if suffix == ".csv" else lines.ParquetOutput(to)
+    shown = f"{scheme}://..." if scheme else repr(to)
+    raise ConfigError(f"no bridge goes to {shown}: expected {KNOWN}")
 
 
-def _serve_browsers(address: str, to: str, topics: list[str]) -> None:
+def snapshot_at(address: str, curve: dict[str, Any], endpoint: str) -> SnapshotMessage | None:
+    """Return the snapshot of a publisher, or None where it cannot be had within a second.
+
+    Args:
+        address: where the publisher's stream is read.
+        curve: keys of the reader, as for `Subscriber`.
+        endpoint: of the snapshots as the publisher names it, whose own host may be a wildcard.
+    """
+    from engine.subscriber import NoMessageError, Subscriber
+    from engine.wire import SnapshotMessage
+
+    host = urlsplit(address).hostname or "127.0.0.1"
+    for wildcard in ("//0.0.0.0:", "//[::]:", "//*:"):
+        endpoint = endpoint.replace(wildcard, f"//[{host}]:" if ":" in host else f"//{host}:")
+    try:
+        with Subscriber(address, NOTHING, snapshot=endpoint, **curve) as subscriber:
+            message = subscriber.receive(SNAPSHOT_S)
+    except (NoMessageError, ConfigError):
+        return None
+    return message if isinstance(message, SnapshotMessage) else None
+
+
+def _refuse_format(format_: str, to: str) -> None:
+    if format_ != "framewire":
+        raise ConfigError(
+            f"--format {format_} does not go to {to.partition('://')[0]}: expected mqtt, redis, http or -"
+        )
+
+
+def _broker(to: str) -> dict[str, Any]:
+    """Return host, port, user and password; the password may be percent-encoded, or hold `#`, `/` and `?` as it is."""
+    scheme, _, rest = to.partition("://")
+    login, _, place = rest.rpartition("@")
+    user, _, password = login.partition(":")
+    url = _address(f"{scheme}://{place}")
+    return {
+        "host": url.hostname or "127.0.0.1",
+        "port": url.port or (8883 if scheme == "mqtts" else 1883),
+        "username": unquote(user) if login else None,
+        "password": unquote(password) if login else None,
+        "tls": scheme == "mqtts",
+    }
+
+
+def _address(to: str) -> SplitResult:
+    try:
+        url = urlsplit(to)
+        _ = url.port
+    except ValueError as error:
+        raise ConfigError(f"the address of the bridge cannot be right ({error}): expected HOST or HOST:PORT") from error
+    return url
+
+
+def _serve_browsers(
+    address: str, to: str, topics: list[str], count: int | None, curve: dict[str, Any]
+) -> dict[str, Any]:
+    """Serve until a signal comes or enough messages have come; return what was done."""
     import asyncio
 
+    from pipelines.running.detect_and_publish import Interrupt
     from pipelines.stream.bridges.websocket import WebSocketBridge
 
-    url = urlsplit(to)
-    asyncio.run(WebSocketBridge(address, host=url.hostname or "127.0.0.1", port=url.port or 8765, topics=topics).run())
+    url = _address(to)
+    host, port = url.hostname or "127.0.0.1", url.port if url.port is not None else 8765
+    served = WebSocketBridge(address, host=host, port=port, topics=topics, count=count, **curve)
+
+    async def serve() -> None:
+        serving = asyncio.ensure_future(served.run())
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            loop.call_soon_threadsafe(serving.cancel)
+
+        with Interrupt(stop):
+            ready = asyncio.ensure_future(served.serving.wait())
+            await asyncio.wait((serving, ready), return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                console.say(f"serving browsers at ws://{host}:{served.port} (Ctrl-C ends)")
+            ready.cancel()
+            try:
+                await serving
+            except asyncio.CancelledError:
+                return
+
+    asyncio.run(serve())
+    return {"sent": dict(served.taken), "dropped": served.dropped}

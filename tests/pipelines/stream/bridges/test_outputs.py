@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import zmq
 
 from engine.errors import ConfigError, SinkError
 from engine.sinks.zmq import ZmqPublisher
+from engine.transport.keys import KeyPair
 from engine.wire import encode, frame_message
 from pipelines.stream.bridges.base import Forwarder, TargetError
 from pipelines.stream.bridges.lines import COLUMNS, CsvOutput, NdjsonOutput, ParquetOutput
@@ -178,3 +180,28 @@ def test_browsers_receive_the_topics_they_ask_for() -> None:
     assert one["schema"] == "framewire.frame/1.0"
     assert one["source_id"] == "yard"
     assert first["engine_id"] == "engine-1"
+
+
+def test_browsers_receive_an_encrypted_stream_until_the_count() -> None:
+    client = pytest.importorskip("websockets.asyncio.client", reason="pip install websockets")
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    publisher = ZmqPublisher("tcp://127.0.0.1:*", keys=KeyPair(public, secret))
+    publisher.open(RUN)
+
+    async def browse() -> tuple[str, WebSocketBridge]:
+        bridge = WebSocketBridge(publisher.address, port=0, topics=["v1/frame/"], count=3, server_key=public)
+        serving = asyncio.create_task(bridge.run())
+        await bridge.serving.wait()
+        async with client.connect(f"ws://127.0.0.1:{bridge.port}/") as browser:
+            receiving, seq = asyncio.create_task(browser.recv()), 0
+            while not serving.done():
+                publisher.write(packet(1, seq=seq))
+                publisher.tick()
+                seq += 1
+                await asyncio.sleep(0.005)
+            return str(await receiving), bridge
+
+    text, bridge = asyncio.run(asyncio.wait_for(browse(), 20))
+    publisher.close()
+    assert json.loads(text)["source_id"] == "gate"
+    assert bridge.taken == {"frame": 3}

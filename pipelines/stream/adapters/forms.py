@@ -1,0 +1,90 @@
+"""The formats of other systems by name, as functions from a message to the bodies to send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from engine.errors import ConfigError
+from engine.wire import EosMessage, FrameMessage, Message, encode
+from pipelines.stream.adapters.deepstream import deepstream_minimal
+from pipelines.stream.adapters.frigate import Tracks, frigate_events
+from pipelines.stream.adapters.onvif import onvif_metadata
+from pipelines.stream.adapters.savant import savant_end, savant_frame
+
+Form = Callable[[Message], list[bytes]]
+"""Returns the bodies that a message becomes: none where the format has nothing for it."""
+NATIVE, XML = "framewire", "application/xml"
+
+
+def form_by_name(name: str) -> Form:
+    """Return a new converter; it may remember tracks, so each stream needs its own.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    forms: dict[str, Callable[[], Form]] = {
+        NATIVE: lambda: native,
+        "deepstream": lambda: _of_frames(lambda frame: _json(deepstream_minimal(frame))),
+        "savant": lambda: _savant,
+        "frigate": _Frigate,
+        "onvif": lambda: _of_frames(lambda frame: onvif_metadata(frame).encode()),
+    }
+    if name not in forms:
+        raise ConfigError(f"unknown format {name!r}: expected one of {', '.join(forms)}")
+    return _Once(forms[name]())
+
+
+class _Once:
+    """Converts a message once, however often it is sent again: a format that remembers must not count it twice."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self._last: tuple[Message | None, list[bytes]] = (None, [])
+
+    def __call__(self, message: Message) -> list[bytes]:
+        if self._last[0] is not message:
+            self._last = message, self._form(message)
+        return self._last[1]
+
+
+def content_type(name: str) -> str:
+    """Return the MIME type of a format's bodies."""
+    return XML if name == "onvif" else "application/json"
+
+
+def native(message: Message) -> list[bytes]:
+    """Return the message as the wire carries it."""
+    return [encode(message)]
+
+
+def _of_frames(convert: Callable[[FrameMessage], bytes]) -> Form:
+    return lambda message: [convert(message)] if isinstance(message, FrameMessage) else []
+
+
+def _savant(message: Message) -> list[bytes]:
+    if isinstance(message, FrameMessage):
+        return [_json(savant_frame(message))]
+    return [_json(savant_end(message))] if isinstance(message, EosMessage) else []
+
+
+class _Frigate:
+    """Follows the tracks of each source in each run, of which Frigate's events tell beginnings, changes and ends."""
+
+    def __init__(self) -> None:
+        self._tracks: dict[tuple[str, str], tuple[int, Tracks]] = {}
+
+    def __call__(self, message: Message) -> list[bytes]:
+        if not isinstance(message, FrameMessage):
+            return []
+        key = message.engine_id, message.source_id
+        run_epoch, tracks = self._tracks.get(key, (message.run_epoch, {}))
+        events, following = frigate_events(tracks if run_epoch == message.run_epoch else {}, message)
+        self._tracks[key] = message.run_epoch, following
+        return [_json(event) for event in events]
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.encode(value)
