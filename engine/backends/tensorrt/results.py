@@ -1,7 +1,7 @@
 """Where the outputs of one slot lie, on the GPU and on the host, and what of them is copied.
 
-Of a raw head only the candidates come to the host (`cuda_candidates.py`). Where an image has more of them than there is
-room for, the whole head is copied after all, so that none is lost.
+Of a raw head only the candidates come to the host (`engine/backends/cuda/candidates.py`). Where an image has more of
+them than there is room for, the whole head is copied after all, so that none is lost.
 """
 
 from __future__ import annotations
@@ -20,23 +20,30 @@ from engine.backends.cuda.driver import CudaApi, PinnedArray
 from engine.errors import ModelError
 
 GivenBack = Callable[..., None]
+MAPPED_BYTES = 1 << 16
+"""Outputs up to this size, such as the boxes of end-to-end models, are written to mapped memory on a Jetson."""
+
 SPOILT = 0x45
 """Byte that no result consists of: as float32 it is 3156, as a count more candidates than there is room for."""
 
 
 class PinnedTensor:
-    """GPU memory and page-locked host memory of one tensor; the same memory where the GPU shares the host's.
+    """GPU memory and page-locked host memory of one tensor; the same memory where `may_map` and the GPU shares it.
 
     Args:
         cuda: the GPU.
         shape: the largest.
         dtype: of its elements.
         given_back: takes a function and its arguments, to be called at the end.
+        may_map: let an integrated GPU write to the host's memory. It does not cache that memory, so only small tensors
+            that no kernel reads again gain by it.
     """
 
-    def __init__(self, cuda: CudaApi, shape: Sequence[int], dtype: str, given_back: GivenBack) -> None:
+    def __init__(
+        self, cuda: CudaApi, shape: Sequence[int], dtype: str, given_back: GivenBack, *, may_map: bool = False
+    ) -> None:
         self._cuda = cuda
-        self._pinned: PinnedArray = cuda.pinned(shape, dtype, mapped=cuda.gpu.is_integrated)
+        self._pinned: PinnedArray = cuda.pinned(shape, dtype, mapped=may_map and cuda.gpu.is_integrated)
         given_back(cuda.free_pinned, self._pinned)
         mapped = self._pinned.device_address
         self.is_mapped = mapped is not None
@@ -128,7 +135,8 @@ class Results:
             shape = largest[spec.name]
             if min(shape, default=0) < 0:
                 raise ModelError(f"output {spec} depends on the data: export with the raw head, without NMS")
-            self._tensors.append(PinnedTensor(cuda, shape, spec.dtype, given_back))
+            small = math.prod(shape) * np.dtype(spec.dtype).itemsize <= MAPPED_BYTES
+            self._tensors.append(PinnedTensor(cuda, shape, spec.dtype, given_back, may_map=small))
         self._views: list[NDArray[np.generic]] = []
         self.filter: CandidateFilter | None = None
 

@@ -23,6 +23,7 @@ from engine.backends.tensorrt.backend import Parts, TensorRtBackend, TensorRtPen
 from engine.backends.tensorrt.build_plan import BuildOptions
 from engine.backends.tensorrt.find_plan import MissingPlan, plan_to_run
 from engine.backends.tensorrt.plan_cache import PlanCache
+from engine.backends.tensorrt.results import Results
 from engine.errors import ConfigError, ModelError
 from engine.testing.cuda import FAKE_GPU, FakeCuda
 from engine.testing.tensorrt import FakeContext, FakePlan
@@ -529,3 +530,14 @@ def test_an_error_left_over_from_a_failed_capture_does_not_end_the_run(tmp_path:
     backend.close()
     assert state["captured"]
     np.testing.assert_allclose(values, range(10), atol=1e-3)
+
+
+def test_a_jetson_reads_large_heads_from_its_own_memory_and_small_outputs_from_the_hosts(tmp_path: Path):
+    """Mapped memory is not cached by an integrated GPU: only what no kernel reads again lies there."""
+    cuda = FakeCuda(replace(FAKE_GPU, is_integrated=True))
+    specs = (TensorSpec("head", (1, 84, 8400), "float32"), TensorSpec("boxes", (1, 300, 6), "float32"))
+    with cuda.current():
+        results = Results(cuda, specs, {spec.name: spec.shape for spec in specs}, lambda free, *arguments: None)
+        assert [tensor.is_mapped for tensor in results._tensors] == [False, True]
+        results.keep_candidates(ClassScores(4, 80), 1, (1, 84, 8400))
+        assert not results.filter._words.is_mapped
