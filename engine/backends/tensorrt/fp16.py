@@ -23,6 +23,7 @@ HALF_OPERATORS = frozenset(
         *("Concat", "Split", "Slice", "Gather", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand"),
         *("Tile", "Pad", "Identity", "Dropout", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"),
         *("Resize", "DepthToSpace", "SpaceToDepth"),
+        *("QuantizeLinear", "DequantizeLinear"),  # by the type of their scales, from opset 19 on
     }
 )
 """Operators that gain by FP16 and do not sum up so much that they overflow; all others stay FP32."""
@@ -30,6 +31,7 @@ HALF_OPERATORS = frozenset(
 SMALLEST_HALF = 6.1e-5
 """Constants below this lose their precision in FP16 or become 0 (smallest normal number: 2**-14)."""
 
+SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 UNDER_A_GUARD = frozenset({"Sqrt", "Reciprocal", "Pow", "Log", "Div", "Mul"})
 """What follows `x + eps` or `clip(x, eps)` until numbers are of ordinary size again."""
 
@@ -99,6 +101,8 @@ class _Converter:
     def _is_half(self, node: Any) -> bool:
         if node.op_type not in HALF_OPERATORS or node.name in self._fp32_nodes:
             return False
+        if node.op_type in SCALED and any(self._is_fine(name) for name in node.input[1:2]):
+            return False
         values = [self._weights[name] for name in node.input if name in self._weights]
         return not any(_beyond_half(self._onnx, tensor) for tensor in values)
 
@@ -122,6 +126,13 @@ class _Converter:
                 following = [reader for name in node.output for reader in readers.get(name, [])]
                 waiting += [reader for reader in following if reader.op_type in UNDER_A_GUARD]
         return found
+
+    def _is_fine(self, name: str) -> bool:
+        """Return whether a scale is not known before or has values that FP16 would coarsen."""
+        tensor = self._weights.get(name)
+        if tensor is None:
+            return True
+        return bool((self._onnx.numpy_helper.to_array(tensor) < SMALLEST_HALF).any())
 
     def _is_tiny(self, name: str) -> bool:
         tensor = self._weights.get(name)

@@ -35,7 +35,7 @@ from engine.errors import ConfigError, ModelError
 logger = logging.getLogger(__name__)
 
 KEY_LENGTH = 20
-RECIPE = 3
+RECIPE = 4
 """How plans are built: another number leaves those of before alone."""
 REMEDY = "name a folder that you may write: --cache-dir of framewire build, detector.cache_dir of a run"
 

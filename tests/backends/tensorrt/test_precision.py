@@ -267,3 +267,24 @@ def test_an_ordinary_epsilon_leaves_the_norm_in_fp16(tmp_path: Path) -> None:
     }
     assert kinds[1e-3]["Sqrt"] == "guarded"
     assert kinds[1e-3]["Div"] == kinds[1e-12]["Div"].removesuffix("_float_in")
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+def test_what_is_not_int8_computes_in_fp16(tmp_path: Path, opset: int) -> None:
+    model = onnx.load(str(save_small_network(tmp_path / "small.onnx")))
+    model = onnx.version_converter.convert_version(model, opset) if opset < 18 else model
+    path = tmp_path / "model.onnx"
+    onnx.save(model, str(path))
+    content, counts = with_precision(path, "int8", [pictures(seed) for seed in range(4)])
+    assert counts["quantised_nodes"] >= 1
+    quantised = onnx.load_from_string(content)
+    types = {
+        info.name: info.type.tensor_type.elem_type
+        for info in onnx.shape_inference.infer_shapes(quantised).graph.value_info
+    }
+    sigmoid = next(node for node in quantised.graph.node if node.op_type == "Sigmoid")
+    assert types[sigmoid.output[0]] == TensorProto.FLOAT16
+    assert not [node for node in quantised.graph.node if node.op_type == "Cast" and "Dequantize" in node.input[0]]
+    for found, expected in zip(run(content, pictures(9)), run(path, pictures(9)), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
