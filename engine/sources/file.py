@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
+from engine.paths import utf8_text
 from engine.redaction import public_address
 from engine.sources.base import SourceBase
 from engine.sources.live.pixels import image_from_frame
@@ -17,7 +18,6 @@ from engine.video.fallback import OpenVideo, open_video
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.orientation import TRANSPOSE, orientation_of
 from engine.video.to_bgr import BgrConverter
-from engine.video.uri import printable
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class FileSource(SourceBase):
     """
 
     def __init__(self, target: VideoAddress, source_id: str, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        super().__init__(SourceInfo(source_id, printable(public_address(target.url)), is_live=False), clock)
+        super().__init__(SourceInfo(source_id, utf8_text(public_address(target.url)), is_live=False), clock)
         self._target = target
 
     def _frames(self) -> Iterator[Frame]:

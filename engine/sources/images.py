@@ -10,12 +10,12 @@ from pathlib import Path
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
+from engine.paths import utf8_text
 from engine.sources.base import SourceBase
 from engine.video.image_header import image_size_wh
 from engine.video.limits import MAX_PIXELS
 from engine.video.read_image import IMAGE_SUFFIXES, read_image
 from engine.video.timing.arrivals import Stamp
-from engine.video.uri import printable
 
 logger = logging.getLogger(__name__)
 _POLL_S = 0.1
@@ -58,7 +58,7 @@ class ImagesSource(SourceBase):
         max_pixels: int = MAX_PIXELS,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        super().__init__(SourceInfo(source_id, printable(str(place)), is_live=False, fps=fps, decoder="opencv"), clock)
+        super().__init__(SourceInfo(source_id, utf8_text(str(place)), is_live=False, fps=fps, decoder="opencv"), clock)
         self._place = place
         self._grow_s = grow_s
         self._max_pixels = max_pixels
@@ -95,7 +95,7 @@ class ImagesSource(SourceBase):
             try:
                 image = read_image(path, self._max_pixels)
             except (OSError, ValueError) as error:
-                logger.warning("%s is skipped: %s", printable(str(path)), error)
+                logger.warning("%s is skipped: %s", utf8_text(str(path)), error)
                 self._lose(1, "corrupt")
                 continue
             fps = self.info.fps

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import SourceError
+from engine.paths import path_from_text
 from engine.protocols import Source
 from engine.redaction import hide_address, redact
 from engine.video.options import SourceOptions, options_from
@@ -52,10 +53,10 @@ def _recorded_or_live(uri: str, name: str, options: SourceOptions) -> Source:
         return _camera(uri, name, options)
     if scheme in _OPENERS:
         return _OPENERS[scheme](uri, name, options)
-    if scheme not in ("", "file"):
+    if scheme not in ("", "file") and not os.path.lexists(uri):
         known = ", ".join(f"{known}://" for known in sorted({*_OPENERS, "file"}))
         raise SourceError(f"{redact(uri)}: {scheme}:// is not known; expected a path, a camera number, or {known}")
-    return _path(uri[len("file://") :] if scheme else uri, name, options)
+    return _path(uri, name, options)
 
 
 def _camera(uri: str, name: str, options: SourceOptions) -> Source:
@@ -96,7 +97,7 @@ def _path(place: str, name: str, options: SourceOptions) -> Source:
     """Return a folder or glob of images, one image, or a video file."""
     from engine.sources.images import ImagesSource
 
-    path = Path(place).expanduser()
+    path = path_from_text(place)
     is_pattern = not path.exists() and any(mark in place for mark in "*?[")
     if is_pattern or path.is_dir() or _is_image(path):
         images = ImagesSource(path, name, fps=options.fps, grow_s=options.grow_s, max_pixels=options.max_pixels)

@@ -25,6 +25,7 @@ from engine.video.timing.access_units import CODECS, NO_PARSER, AccessUnit, Acce
 from engine.video.timing.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
 from engine.video.timing.backlog import Overload
 from engine.video.timing.stream_time import StreamTime
+from engine.video.uri import scheme_of
 
 logger = logging.getLogger(__name__)
 KEYFRAME_WAIT_S = 10.0
@@ -45,7 +46,7 @@ def open_container(target: VideoAddress, **extra: Any) -> Any:
     started_ns = time.monotonic_ns()
     try:
         return av.open(
-            target.url,
+            _ffmpeg_url(target),
             format=target.format,
             options={"max_pixels": str(target.max_pixels), **target.ffmpeg},
             timeout=(target.open_timeout_s, target.read_timeout_s),
@@ -57,6 +58,12 @@ def open_container(target: VideoAddress, **extra: Any) -> Any:
         if limit_s is not None and time.monotonic_ns() - started_ns >= limit_s * NS_PER_S:
             raise TimeoutError(f"no answer within {limit_s:g} s") from error
         raise
+
+
+def _ffmpeg_url(target: VideoAddress) -> str:
+    """Return the address as FFmpeg takes it: a path as `file:`, so that a colon in its name is no scheme."""
+    is_path = not target.live and target.format is None and not scheme_of(target.url)
+    return f"file:{target.url}" if is_path else target.url
 
 
 def _lenient_metadata() -> dict[str, Any]:

@@ -38,6 +38,8 @@ def video_address_from_uri(uri: str, options: SourceOptions) -> VideoAddress:
     Raises:
         SourceError: the address has no host, or a port that is no number.
     """
+    scheme = scheme_of(uri)
+    uri = scheme + uri[len(scheme) :]  # FFmpeg knows its protocols in lower case only
     live = is_live_address(uri) if options.live is None else options.live
     return VideoAddress(
         url=uri,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from engine.paths import path_from_text
 from engine.redaction import redact as redact
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp", "tls")
@@ -35,22 +35,13 @@ def is_playlist(uri: str) -> bool:
     return scheme_of(uri) in ("http", "https") and path.lower().endswith(".m3u8")
 
 
-def printable(text: str) -> str:
-    """Return a text that any output takes: bytes of a file name that are not UTF-8 become replacement characters.
-
-    >>> printable("caf\\udce9.mp4") == "caf\N{REPLACEMENT CHARACTER}.mp4"
-    True
-    """
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 def name_from_uri(uri: str) -> str:
     """Return what to call a source that nobody named: the file's stem, the host, or `cameraN`.
 
     >>> name_from_uri("rtsp://admin:secret@10.0.0.7:554/live"), name_from_uri("/dev/video2"), name_from_uri("a/b c.mp4")
     ('10.0.0.7', 'camera2', 'b_c')
-    >>> name_from_uri("shots/*.png"), name_from_uri("synthetic://?count=5")
-    ('shots', 'synthetic')
+    >>> name_from_uri("shots/*.png"), name_from_uri("synthetic://?count=5"), name_from_uri("rtsp://[fe80::1]:554/live")
+    ('shots', 'synthetic', 'fe80_1')
     """
     device = _VIDEO_DEVICE.fullmatch(uri)
     if device:
@@ -58,7 +49,7 @@ def name_from_uri(uri: str) -> str:
     scheme = scheme_of(uri)
     if scheme and scheme != "file":
         return _safe(_host(uri) or scheme)
-    path = Path(uri[len("file://") :] if scheme else uri)
+    path = path_from_text(uri)
     while any(mark in path.name for mark in "*?["):
         path = path.parent
     return _safe((path.name if path.is_dir() else path.stem) or "images")

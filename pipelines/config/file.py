@@ -162,15 +162,16 @@ def _take_in(name: str, value: Any) -> None:
         for item in value:
             _take_in(name, item)
     elif isinstance(value, str):
-        if len(value) > MAX_TEXT_CHARS or "\0" in value or (not value.isprintable() and _is_unwritable(value)):
+        if len(value) > MAX_TEXT_CHARS or "\0" in value or (not value.isprintable() and _is_unwritable(name, value)):
             found = printable(value, 80)
             raise ConfigError(f"{printable(name, 80)}: {found!r} is too long, or holds a character that no text has")
         hide_setting(name, value)
 
 
-def _is_unwritable(text: str) -> bool:
+def _is_unwritable(name: str, text: str) -> bool:
+    """Return whether a text holds what no output takes; the bytes of a source's file name need not be UTF-8."""
     try:
-        text.encode()
+        text.encode(errors="surrogateescape" if name == "uri" else "strict")
     except UnicodeEncodeError:  # half of a character, as \\ud800 writes it
         return True
     return False

@@ -5,10 +5,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    WrapValidator,
+    model_validator,
+)
 
+from engine.paths import path_from_text, utf8_text
 from engine.video.options import SourceOptions
 from pipelines.config.hints import section_of
 
@@ -43,6 +56,19 @@ class Section(BaseModel):
         return {**value, **optional}
 
 
+def _plain_path(value: str) -> str:
+    return os.fspath(path_from_text(value)) if value else value
+
+
+FilePath = Annotated[str, AfterValidator(_plain_path)]
+"""A file or folder: plain, with `~` or `~name`, or a `file://` URI."""
+
+
+def _any_file_name(value: Any, check: Callable[[Any], Any]) -> Any:
+    """Take file names that are not UTF-8 as they are; pydantic knows no such text."""
+    return value if isinstance(value, str) and not value.isascii() and utf8_text(value) != value else check(value)
+
+
 def _no_switch(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("a class is given by name or number: quote a name such as 'true'")
@@ -75,7 +101,7 @@ class RecordConfig(Section):
     uri: str | None = Field(
         None, min_length=1, description="Address to record; null: the source's own, on a second connection"
     )
-    folder: str = Field("recordings", min_length=1, description="Files are folder/<source_id>/<UTC time>.mp4")
+    folder: FilePath = Field("recordings", min_length=1, description="Files are folder/<source_id>/<UTC time>.mp4")
     container: Literal["mp4", "mkv"] = Field("mp4", description="File format; both remain playable after a crash")
     segment_s: float = Field(
         60.0, ge=1, le=86400, description="Length of a file; a new one begins at the next keyframe"
@@ -92,7 +118,7 @@ class RecordConfig(Section):
 class SourceConfig(Section):
     """One camera, stream or file."""
 
-    uri: str = Field(
+    uri: Annotated[str, WrapValidator(_any_file_name)] = Field(
         min_length=1,
         description="Camera number, /dev/video0, rtsp://, http(s)://, a file, a folder of images, synthetic://",
     )
@@ -182,7 +208,7 @@ class SourceConfig(Section):
 class SecondStageConfig(Section):
     """A classifier on the tracked objects; its answer is kept per track."""
 
-    model: str = Field(min_length=1, description="Classification model, file or folder")
+    model: FilePath = Field(min_length=1, description="Classification model, file or folder")
     classes: list[ClassName] | None = Field(None, description="Classes of the detector to classify; null: all")
     top: int = Field(5, ge=1, le=100, description="Classes reported per object")
     refresh_s: float = Field(10.0, ge=0, le=86400, description="Time after which a track is classified again")
@@ -200,7 +226,7 @@ class TileConfig(Section):
 class DetectorConfig(Section):
     """The model and how it runs."""
 
-    model: str = Field(
+    model: FilePath = Field(
         "demo",
         min_length=1,
         description="Model file or folder; demo: the embedded model; motion, hog: no network",
@@ -237,7 +263,7 @@ class DetectorConfig(Section):
         None, description="Arithmetic of the backend: f32, bf16, f16; null: its default"
     )
     threads: int | None = Field(None, ge=1, le=1024, description="Maximum number of CPU threads; null: all cores")
-    cache_dir: str | None = Field(None, description="Folder for compiled models, for a faster second start")
+    cache_dir: FilePath | None = Field(None, description="Folder for compiled models, for a faster second start")
     rebuild: Literal["foreground", "background", "never"] = Field(
         "foreground",
         description="Build a TensorRT plan that is missing or does not fit: first, while the CPU serves, or never",
@@ -323,8 +349,8 @@ class PublishConfig(Section):
         None, description="Address that answers requests with the current state, for late joiners"
     )
     pictures: PicturesConfig | None = Field(None, description="JPEGs of frames and tracks; null: none")
-    keys: str | None = Field(None, description="File NAME.key_secret of framewire keys: encrypt with CURVE")
-    allowed_keys: list[str] | None = Field(
+    keys: FilePath | None = Field(None, description="File NAME.key_secret of framewire keys: encrypt with CURVE")
+    allowed_keys: list[FilePath] | None = Field(
         None, description="Files NAME.key of the clients that may read; null: everyone who knows our public key"
     )
 
@@ -335,10 +361,12 @@ class ControlConfig(Section):
     address: str = Field(
         "none", description="Address where framewire ctl reaches this run: tcp://127.0.0.1:5556, ipc://path"
     )
-    keys: str | None = Field(
+    keys: FilePath | None = Field(
         None, description="File NAME.key_secret: encrypt with CURVE, so that other machines can connect"
     )
-    allowed_keys: list[str] | None = Field(None, description="Files NAME.key of the clients that may control the run")
+    allowed_keys: list[FilePath] | None = Field(
+        None, description="Files NAME.key of the clients that may control the run"
+    )
     watch: bool = Field(
         False, description="Apply edits of the configuration file until the run is stopped; a bad edit changes nothing"
     )
@@ -347,10 +375,10 @@ class ControlConfig(Section):
 class OutputConfig(Section):
     """Files and windows."""
 
-    save: str | None = Field(
+    save: FilePath | None = Field(
         None, description="Annotated H.264 video; one file per source if there are, or may be, several"
     )
-    jsonl: str | None = Field(None, description="The published messages, one per line; - is stdout")
+    jsonl: FilePath | None = Field(None, description="The published messages, one per line; - is stdout")
     show: bool = Field(False, description="Show a window; q closes it and ends the run")
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engine.data import NO_IDENTITY, Detections, Frame, Packet, Run, Tracks
 from engine.errors import ConfigError, SinkError
+from engine.paths import utf8_text
 from engine.protocols import Detector
 from engine.video.read_image import IMAGE_SUFFIXES, can_write, read_image, write_image
 from engine.wire import rle_from_mask
@@ -58,7 +59,12 @@ class ImageResult:
             row["mask"] = {"size": list(runs.size), "counts": list(runs.counts)}
         for row, pairs in zip(objects, found.extra.get("classes", ()), strict=False):
             row["classes"] = [_class_score(int(class_id), score, class_names) for class_id, score in pairs.tolist()]
-        return {"image": str(self.path), "width": self.frame.width, "height": self.frame.height, "objects": objects}
+        return {
+            "image": utf8_text(str(self.path)),
+            "width": self.frame.width,
+            "height": self.frame.height,
+            "objects": objects,
+        }
 
 
 def _class_score(class_id: int, score: float, class_names: Sequence[str]) -> dict[str, Any]:

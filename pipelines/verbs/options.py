@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -34,9 +35,11 @@ def told_of_model(settings: list[str] | None) -> dict[str, Any]:
 
 
 def named_source(text: str) -> dict[str, str]:
-    """Split `NAME=URI`; an equals sign inside of a URI or path does not count."""
+    """Split `NAME=URI`; an equals sign inside of a URI or path does not count, nor that of a file of this very name."""
+    if os.path.lexists(text):
+        return {"uri": text}
     name, sign, uri = text.partition("=")
-    if sign and uri and not any(mark in name for mark in "/:?."):
+    if sign and uri and not any(mark in name for mark in "/:?.~"):
         return {"source_id": name, "uri": uri}
     return {"uri": text}
 

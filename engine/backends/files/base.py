@@ -6,6 +6,7 @@ run nothing out of the file, and raise `ModelError` for whatever does not fit.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, cast
 from engine.backends.base import TensorSpec
 from engine.errors import ModelError
 from engine.optional import require
+from engine.paths import path_from_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def find_model(path: str | Path) -> Path:
     Raises:
         ModelError: nothing there, an empty file, or not a model by its name.
     """
-    place = Path(path)
+    place = path_from_text(os.fspath(path))
     if not place.exists():
         raise ModelError(f"{place}: no such model file or folder")
     if place.is_dir():

@@ -1,0 +1,48 @@
+"""Paths as people write them: with `~`, as `file://` URIs, in any encoding. One rule for sources and all options."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+FILE_SCHEME = "file:"
+_HERE = ("", "localhost")
+
+
+def expand_home(text: str) -> str:
+    """Return a path with `~` or `~name` at its start replaced by that home folder.
+
+    It stays as it is where a file has this very name, or where there is no such user.
+
+    >>> expand_home("clip.mp4"), expand_home("~nobody-of-this-name/clip.mp4")
+    ('clip.mp4', '~nobody-of-this-name/clip.mp4')
+    """
+    return text if not text.startswith("~") or os.path.lexists(text) else os.path.expanduser(text)
+
+
+def path_from_text(text: str) -> Path:
+    """Return the path that a person means: plain, with `~`, or a `file:` URI.
+
+    URIs are decoded as `Path.as_uri` encodes them (RFC 8089); a file whose name really has a `%20` wins over that.
+    `file://clip.mp4` is taken for a relative path, as it is often written.
+
+    >>> path_from_text("file:///a/b%20c.mp4"), path_from_text("file://localhost/a.mp4"), path_from_text("a:b=c.mp4")
+    (PosixPath('/a/b c.mp4'), PosixPath('/a.mp4'), PosixPath('a:b=c.mp4'))
+    """
+    if not text.lower().startswith(FILE_SCHEME) or os.path.lexists(text):
+        return Path(expand_home(text))
+    place = text[len(FILE_SCHEME) :]
+    if place.startswith("//"):
+        host, slash, path = place[2:].partition("/")
+        place = slash + path if host.lower() in _HERE else place[2:]
+    return Path(place) if os.path.lexists(place) else Path(os.fsdecode(unquote_to_bytes(os.fsencode(place))))
+
+
+def utf8_text(text: str) -> str:
+    """Return a text that any output takes: bytes of a file name that are not UTF-8 become replacement characters.
+
+    >>> utf8_text("caf\\udce9.mp4") == "caf\N{REPLACEMENT CHARACTER}.mp4"
+    True
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
