@@ -145,6 +145,17 @@ class ModelDetector:
                 logger.warning("%s does not run here (%s): going on with %s", self._backend.name, error, other[0].name)
                 self._backend, self.backend_reason = other[0], f"{self._backend.name} did not open; {other[1]}"
 
+    def fall_back(self) -> bool:
+        """Choose the next backend, to be loaded by the next `open`; return False where there is none.
+
+        Call it while the detector is closed.
+        """
+        other = self._fallback(self._backend.name) if self._fallback is not None else None
+        if other is None:
+            return False
+        self._backend, self.backend_reason = other[0], f"{self._backend.name} failed; {other[1]}"
+        return True
+
     def _open_backend(self) -> None:
         self._backend.open()
         self._order = _output_order(self.facts, self._backend)

@@ -7,7 +7,7 @@ These are two threads so that several inferences are in flight while frames are 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +20,16 @@ from engine.flow.channel import Channel, ChannelClosedError
 from engine.flow.gate import NO_RULES
 from engine.flow.items import Detected, HandOver, InFlight, scene_ns
 from engine.flow.lane import FlowContext, Lane
+from engine.flow.recovery import CAUSE, FallsBack, Step
 from engine.flow.stage import Stage
 from engine.protocols import Detector
 
 logger = logging.getLogger(__name__)
+_DOING: Mapping[Step, str] = {
+    "restart": "loading the model again",
+    "fall back": "going on with another backend",
+    "stop": "nothing helped, the run ends",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +112,12 @@ class SubmitStage(Stage[InFlight]):
         while self._lane.is_loaded:
             if self._next is not None:
                 self._go_over(self._next)
+            if self._lane.recovery.error is not None:
+                self._recover(held_slots=0)
             self._lane.slots.get()
             batch = self._lane.batcher.get()
+            if self._lane.recovery.error is not None:
+                self._recover_with(batch)
             due: list[Frame] = []
             held: list[Frame] = []
             only_tracked = list(batch.older)
@@ -118,7 +128,7 @@ class SubmitStage(Stage[InFlight]):
                     yield InFlight(frames, None, self._clock.monotonic_ns(), self._lane.run, is_held)
             if due:
                 self._waited.update({frame.source_id: 0 for frame in due})
-                yield self._submit(due)
+                yield from self._submit(due)
             else:
                 self._lane.slots.put(None)
             self._pass_on_news(batch)
@@ -168,13 +178,55 @@ class SubmitStage(Stage[InFlight]):
         self._wait_for_collector()
         self._lane.detector.close()
 
-    def _submit(self, frames: Sequence[Frame]) -> InFlight:
+    def _submit(self, frames: Sequence[Frame]) -> Iterator[InFlight]:
+        """Yield the submission, or nothing where it failed and the run goes on."""
         submitted_ns = self._clock.monotonic_ns()
         try:
-            return InFlight(frames, self._lane.detector.submit(frames), submitted_ns, self._lane.run)
+            pending = self._lane.detector.submit(frames)
+        except ModelError as error:
+            goes_on = self._lane.recovery.note(error)
+            self._lose(frames, CAUSE if goes_on else "shutdown")
+            if not goes_on:
+                raise
+            self._lane.slots.put(None)
+            return
         except BaseException:
             self._lose(frames)
             raise
+        yield InFlight(frames, pending, submitted_ns, self._lane.run)
+
+    def _recover_with(self, batch: Batch) -> None:
+        """Recover while frames wait to be submitted, with their slot taken."""
+        try:
+            self._recover(held_slots=1)
+        except BaseException:
+            self._lose([*batch.older, *batch.frames])
+            raise
+
+    def _recover(self, held_slots: int) -> None:
+        """Wait for what is in flight, then load the model again or run it by another backend; raise if nothing helps.
+
+        Args:
+            held_slots: slots that this thread has taken and keeps.
+        """
+        lane, recovery = self._lane, self._lane.recovery
+        for _ in range(lane.detector.depth - held_slots):
+            lane.slots.get()
+        first = recovery.error
+        while recovery.error is not None:
+            step = recovery.next_step()
+            logger.error("inference of %s failed: %s: %s", lane.run.model, first, _DOING[step])
+            with suppress(Exception):
+                lane.detector.close()
+            may_open = step == "restart" or (
+                step == "fall back" and isinstance(lane.detector, FallsBack) and lane.detector.fall_back()
+            )
+            if may_open and _open(lane.detector) is None:
+                recovery.done()
+            elif step == "stop":
+                raise first or recovery.error
+        for _ in range(lane.detector.depth - held_slots):
+            lane.slots.put(None)
 
     def _go_over(self, exchange: DetectorSwap) -> None:
         """Load the new model, wait for all results of the old one, and free it."""
@@ -203,9 +255,9 @@ class SubmitStage(Stage[InFlight]):
         for _ in range(self._lane.detector.depth):
             self._lane.slots.put(None)
 
-    def _lose(self, frames: Sequence[Frame]) -> None:
+    def _lose(self, frames: Sequence[Frame], cause: str = "shutdown") -> None:
         for frame in frames:
-            self._context.lose(frame, "shutdown")
+            self._context.lose(frame, cause)
 
 
 class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
@@ -239,10 +291,21 @@ class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
             return
         try:
             self._outbox.put(self._detected(item))
+        except ModelError as error:
+            goes_on = self._lane.recovery.note(error)
+            self._lose(item, CAUSE if goes_on else "shutdown")
+            if not goes_on:
+                raise
+            with suppress(ChannelClosedError):
+                self._lane.slots.put(None)
+            self._lane.batcher.nudge()
         except BaseException:
-            for frame in item.frames:
-                self._context.lose(frame, "shutdown")
+            self._lose(item, "shutdown")
             raise
+
+    def _lose(self, item: InFlight, cause: str) -> None:
+        for frame in item.frames:
+            self._context.lose(frame, cause)
 
     def _detected(self, item: InFlight) -> list[Detected]:
         results = self._results(item)

@@ -13,6 +13,7 @@ from engine.flow.channel import Channel
 from engine.flow.gate import FrameGate
 from engine.flow.items import Detected, HandOver, InFlight, frames_of
 from engine.flow.options import PipelineOptions
+from engine.flow.recovery import Recovery
 from engine.protocols import Detector
 from engine.stats import PipelineStats
 
@@ -57,6 +58,7 @@ class Lane:
         in_flight: from submitting to collecting.
         slots: one item for each inference that may begin; filled once the model is loaded.
         is_loaded: whether the model is loaded.
+        recovery: what follows a failed inference.
     """
 
     model_id: str
@@ -64,6 +66,7 @@ class Lane:
     run: Run
     batcher: Batcher
     in_flight: Channel[InFlight | SourceStatus | HandOver]
+    recovery: Recovery
     slots: Channel[None] = field(default_factory=lambda: Channel(MAX_DEPTH))
     is_loaded: bool = False
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from engine.errors import ConfigError
 from engine.flow.channel import Overflow
+from engine.flow.recovery import OnInferenceError
 
 LIVE_CAPACITY = 1
 PREDICT_CAPACITY = 8
@@ -27,6 +28,7 @@ class PipelineOptions:
         detect_every: detect on each n-th frame and predict the tracks in between; `auto`: detect as often as the
             hardware allows and predict on the live frames that would be dropped otherwise.
         keep_running: go on when there is no source (any more): sources are added while running.
+        on_inference_error: `stop` the run, or `restart` the model, then another backend; frames are lost meanwhile.
     """
 
     overflow: Overflow | None = None
@@ -35,6 +37,7 @@ class PipelineOptions:
     max_frames: int | None = None
     detect_every: int | Literal["auto"] = 1
     keep_running: bool = False
+    on_inference_error: OnInferenceError = "stop"
 
     def __post_init__(self) -> None:
         if self.detect_every != "auto" and self.detect_every < 1:

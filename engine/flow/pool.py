@@ -14,6 +14,7 @@ from engine.flow.channel import Channel
 from engine.flow.detect import CollectStage, DetectorSwap, SubmitStage
 from engine.flow.items import Detected
 from engine.flow.lane import MAX_DEPTH, FlowContext, Lane, Start
+from engine.flow.recovery import Recovery
 from engine.protocols import Detector
 
 
@@ -224,7 +225,8 @@ class Lanes:
             clock=context.clock,
             condition=self.condition,
         )
-        return Lane(model_id, detector, run, batcher, Channel(MAX_DEPTH, on_drop=context.drop))
+        recovery = Recovery(context.options.on_inference_error, context.clock)
+        return Lane(model_id, detector, run, batcher, Channel(MAX_DEPTH, on_drop=context.drop), recovery)
 
     def _sources_on(self, model_id: str) -> set[str]:
         """Return the sources that use a model, or are on their way to it."""

@@ -313,6 +313,9 @@ class PipelineConfig(Section):
         1, description="Detect on every n-th frame and predict tracks in between; auto: as often as the hardware allows"
     )
     max_frames: int | None = Field(None, ge=1, description="Stop after this many frames of each source")
+    on_inference_error: Literal["stop", "restart"] = Field(
+        "stop", description="stop: end the run; restart: load the model again, then go on with another backend"
+    )
     engine_id: str | None = Field(
         None, pattern=r"^[^/\s]+$", description="Name of this engine on the wire; null: the host name"
     )

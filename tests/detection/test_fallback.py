@@ -66,3 +66,11 @@ def test_where_no_backend_opens_the_first_error_is_raised(backends: list[str]) -
     backends.remove("onnxruntime")
     with pytest.raises(ModelError, match="801"):
         load_detector(demo_model()).open()
+
+
+def test_a_closed_detector_falls_back_once_per_backend(backends: list[str]) -> None:
+    detector = load_detector(demo_model())
+    assert detector.fall_back()
+    assert detector.backend == "onnxruntime"
+    assert "tensorrt failed" in detector.backend_reason
+    assert not detector.fall_back()
