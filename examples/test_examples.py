@@ -91,10 +91,27 @@ def check_detector(printed: str, folder: Path) -> None:
     assert any(90 <= int(x1) <= 130 and 500 <= int(y1) <= 540 for x1, y1, *_ in boxes)  # the cloth on the lawn
 
 
-def check_two_models(printed: str, folder: Path) -> None:
+def check_merged(printed: str, folder: Path) -> None:
     last = printed.splitlines()[-1]
     assert "'person'" in last
     assert "'motion'" in last
+
+
+def check_two_models(printed: str, folder: Path) -> None:
+    gate = [line for line in printed.splitlines() if line.startswith("gate ")]
+    yard = [line for line in printed.splitlines() if line.startswith("yard ")]
+    assert (len(gate), len(yard)) == (40, 40)
+    assert "yolov3-tiny.onnx: " in gate[-1]
+    assert "{'person'}" in gate[-1]
+    assert "motion: " in yard[-1]
+    assert "{'motion'}" in yard[-1]
+
+
+def check_analyser(printed: str, folder: Path) -> None:
+    found = [line.partition("standing still: ")[2] for line in printed.splitlines()]
+    assert len(found) == 80
+    assert set(found[:14]) == {"[]"}  # nobody has been seen for long enough
+    assert any(line != "[]" for line in found)
 
 
 def check_heat_map(printed: str, folder: Path) -> None:
@@ -112,6 +129,8 @@ CHECKS: dict[str, Callable[[str, Path], None]] = {
     "custom_sink.py": check_sink,
     "custom_detector.py": check_detector,
     "two_models.py": check_two_models,
+    "merge_detectors.py": check_merged,
+    "custom_analyser.py": check_analyser,
     "heat_map.py": check_heat_map,
 }
 ON_A_STREAM = {"subscribe_and_alert.py": "ALERT: ", "async_subscribe.py": "total: {"}

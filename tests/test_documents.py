@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import typer
 
 import engine
 from pipelines.cli import app
+from pipelines.config.file import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -46,6 +48,11 @@ def commands(document: Path) -> Iterator[list[str]]:
             words = shlex.split(line, comments=True)
             if words and Path(words[0]).name == "framewire":
                 yield words[1:]
+
+
+def value_of(words: list[str], option: str) -> list[str]:
+    """Return the values that the words give to an option."""
+    return [value for name, value in pairwise(words) if name == option]
 
 
 def verb_of(words: list[str]) -> tuple[Any, list[str]]:
@@ -81,6 +88,25 @@ def test_commands_in_the_text_are_understood(document: Path) -> None:
 
 
 @by_name
+def test_keys_set_in_the_text_exist(document: Path) -> None:
+    for words in commands(document):
+        settings = [] if "..." in words else value_of(words, "--set")
+        sources = [{"uri": uri} for uri in value_of(words, "--source")]
+        preset = words[1] if (ROOT / "configs" / f"{[*words, None][1]}.yaml").exists() else None
+        if words[0] in ("run", "demo", "bench") and (sources or preset):
+            load_config(preset, {"sources": sources} if sources else {}, settings)
+
+
+@by_name
+def test_configurations_in_the_text_are_valid(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMERA_PASSWORD", "secret")
+    for number, text in enumerate(blocks(document, "yaml")):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(text)
+        load_config(str(file), {})
+
+
+@by_name
 def test_names_imported_from_engine_are_public(document: Path) -> None:
     for code in blocks(document, "python"):
         if code.startswith("--8<--"):
@@ -88,6 +114,47 @@ def test_names_imported_from_engine_are_public(document: Path) -> None:
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.ImportFrom) and node.module == "engine":
                 assert {alias.name for alias in node.names} <= set(engine.__all__)
+
+
+class EnoughError(Exception):
+    """Ends the program of the README after some frames."""
+
+
+def test_the_program_in_the_readme_tracks_people() -> None:
+    [program] = blocks(ROOT / "README.md", "python")
+    shown: list[tuple[Any, ...]] = []
+
+    def show(*values: Any) -> None:
+        shown.append(values)
+        if len(shown) == 15:
+            raise EnoughError
+
+    assert "tcp://127.0.0.1:5555" in program
+    with pytest.raises(EnoughError):
+        exec(program.replace("tcp://127.0.0.1:5555", "tcp://127.0.0.1:*"), {"print": show})
+    frame_id, track_id, xyxy = shown[-1]
+    assert frame_id == 14
+    assert len(track_id) >= 3
+    assert xyxy.shape == (len(track_id), 4)
+
+
+def test_the_animation_in_the_readme_is_one_and_small() -> None:
+    animation = ROOT / "docs" / "images" / "demo.webp"
+    assert f"({animation.relative_to(ROOT).as_posix()})" in (ROOT / "README.md").read_text()
+    assert animation.stat().st_size < 2_000_000
+    data = animation.read_bytes()
+    assert (data[:4], data[8:12]) == (b"RIFF", b"WEBP")
+    assert data.count(b"ANMF") > 20  # frames
+
+
+def test_make_help_lists_every_target() -> None:
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+    assert targets == set(re.findall(r"^([a-z]+):.* ## ", text, re.MULTILINE))
+    assert {"help", "install", "test", "lint", "docs", "examples"} <= targets
+    listed = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert listed is not None
+    assert set(listed[1].split()) == targets
 
 
 def test_what_documents_mention_is_found_at_all(tmp_path: Path) -> None:
