@@ -116,6 +116,14 @@ def test_names_imported_from_engine_are_public(document: Path) -> None:
                 assert {alias.name for alias in node.names} <= set(engine.__all__)
 
 
+def test_messages_quoted_in_troubleshooting_are_those_of_the_program() -> None:
+    rows = [line for line in (ROOT / "docs/troubleshooting.md").read_text().splitlines() if line.startswith("| ")]
+    quoted = [message for row in rows for message in re.findall(r'"([^"]+)"', row.split("|")[1])]
+    code = "".join(path.read_text() for package in ("engine", "pipelines") for path in (ROOT / package).rglob("*.py"))
+    assert len(quoted) >= 5
+    assert [message for message in quoted if message not in code] == []
+
+
 class EnoughError(Exception):
     """Ends the program of the README after some frames."""
 
