@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import NS_PER_MS, SYSTEM_CLOCK
-from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, TrackEvent, Tracks
+from engine.data import Detections, DetectorFacts, Frame, Packet, Run, SourceInfo, SourceStatus, TrackEvent, Tracks
 
 
 class SourceListener(Protocol):
@@ -220,6 +220,13 @@ class Sink(Protocol):
         """Finish the output; harmless when repeated."""
 
 
+class CompleteDetector(Detector, Protocol):
+    """A detector with the optional member; `DetectorBase` has a default for it, and so has the pipeline."""
+
+    def describe(self) -> DetectorFacts:
+        """Return what runs it."""
+
+
 class DetectorBase:
     """Defaults for a detector of your own: subclass and define `detect`.
 
@@ -230,6 +237,10 @@ class DetectorBase:
     class_names: tuple[str, ...] = ()
     max_batch: int = 1
     depth: int = 1
+
+    def describe(self) -> DetectorFacts:
+        """Return that no backend runs it."""
+        return DetectorFacts()
 
     def open(self) -> None:
         """Nothing to load."""

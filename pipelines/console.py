@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.flow.pipeline import Pipeline
 
 PLAIN_EVERY_S = 5.0
+MODEL_STAGES = ("queue", "preprocess", "infer", "postprocess")
 STATE_STYLE = {"live": "green", "connecting": "yellow", "stalled": "yellow", "offline": "red", "ended": "dim"}
 
 stderr = Console(stderr=True, highlight=False)
@@ -110,14 +111,17 @@ class RunView:
 
     def _table(self) -> Table:
         table = Table(title=self._title(), title_justify="left", expand=False)
-        for name in ("camera", "state", "published", "fps", "latency p50 / p99", "objects", "dropped"):
-            table.add_column(name, justify="left" if name in ("camera", "state") else "right")
+        several = len(self._pipeline.models) > 1
+        columns = ["camera", *(["model"] if several else []), "state"]
+        for name in (*columns, "published", "fps", "latency p50 / p99", "objects", "dropped"):
+            table.add_column(name, justify="left" if name in columns else "right")
         for s in self._pipeline.stats.snapshot():
             state = (
                 f"{s.state} ({s.reason})" if s.reason and s.state in ("offline", "stalled", "connecting") else s.state
             )
             table.add_row(
                 s.source_id,
+                *([self._pipeline.model_of(s.source_id)] if several else []),
                 f"[{STATE_STYLE.get(s.state, '')}]{state}[/]",
                 self._progress(s),
                 f"{self._rate(s):.1f}",
@@ -129,7 +133,8 @@ class RunView:
 
     def _title(self) -> str:
         pipeline = self._pipeline
-        return f"framewire  {pipeline.run_facts.model}  {pipeline.wall_s:.0f} s  (Ctrl-C ends)"
+        models = ", ".join(dict.fromkeys(lane.run.model for lane in pipeline.models.values()))
+        return f"framewire  {models}  {pipeline.wall_s:.0f} s  (Ctrl-C ends)"
 
     def _line(self, s: SourceSnapshot) -> str:
         return (
@@ -181,6 +186,10 @@ def show_summary(summary: Mapping[str, Any], *, aside: bool = False) -> None:
         f"max {latency['max']:.1f} ms; {summary['model']} on {summary['backend']}"
     )
     tell(f"{summary['wall_s']:.1f} s, {summary['cpu_s']:.1f} s of CPU, {summary['max_rss_mb']:.0f} MB at most")
+    models = summary.get("models", {})
+    for name, m in models.items() if len(models) > 1 else ():
+        spent = ", ".join(f"{stage} {ms['p50']:.1f}" for stage, ms in m["stage_ms"].items() if stage in MODEL_STAGES)
+        tell(f"{name}: {m['model']} on {m['backend']}, {m['detected']} frames; ms at the median: {spent or 'none'}")
     for source_id, r in summary.get("recordings", {}).items():
         trouble = f", {r['write_errors']} write errors, {r['reconnects']} reconnects" if r["write_errors"] else ""
         text = f"{r['packets']} frames, {r['bytes'] / 1e6:.1f} MB in {r['segments']} files{trouble}: {r['folder']}"

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from engine.boxes import clip
-from engine.data import Detections, Frame
+from engine.data import Detections, DetectorFacts, Frame
 from engine.detection.nms import nms
 from engine.errors import ConfigError, MissingDependencyError
 
@@ -54,6 +54,10 @@ class ClassicDetector:
     precision = "uint8"
     max_batch = 1
     depth = 1
+
+    def describe(self) -> DetectorFacts:
+        """Return that OpenCV runs it."""
+        return DetectorFacts(self.backend, reason=self.backend_reason)
 
     def open(self) -> None:
         """Nothing to load."""

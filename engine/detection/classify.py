@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.backends.base import Backend, BackendOptions, ImageInput
 from engine.backends.files.base import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
+from engine.data import DetectorFacts
 from engine.detection import metadata
 from engine.detection.heads.family import BYTE, IMAGENET_MEAN, IMAGENET_STD, ZERO, Color
 from engine.detection.model import CLASSIFIER_SIZE, frame_size, triple
@@ -136,6 +137,10 @@ class Classifier:
     def class_names(self) -> tuple[str, ...]:
         """Name by class id."""
         return self.facts.class_names
+
+    def describe(self) -> DetectorFacts:
+        """Return the backend and its device."""
+        return DetectorFacts(self._backend.name, getattr(self._backend, "device", "cpu"))
 
     def open(self) -> None:
         """Load the model. Raises `ModelError`; harmless when repeated."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import Backend, TensorSpec
-from engine.data import Detections, Frame
+from engine.data import Detections, DetectorFacts, Frame
 from engine.detection.feeding import Fed, Feeder, LetterboxOn
 from engine.detection.heads.base import Candidates, Head, Outputs
 from engine.detection.letterbox import Letterbox, source_from_target
@@ -108,6 +108,10 @@ class ModelDetector:
     def inference(self) -> Backend:
         """The backend itself, to measure it alone; submit to it only while no frames are in flight."""
         return self._backend
+
+    def describe(self) -> DetectorFacts:
+        """Return the backend, its device, and why this backend."""
+        return DetectorFacts(self.backend, getattr(self._backend, "device", "cpu"), self.backend_reason)
 
     @property
     def precision(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.data import Detections, Frame
+from engine.data import Detections, DetectorFacts, Frame
 from engine.detection.classic import ReadyDetections
 from engine.detection.classify import TOP, Classifier
 from engine.errors import ConfigError
@@ -57,6 +57,10 @@ class FrameClassifier:
     def max_batch(self) -> int:
         """Frames per inference at most."""
         return self._classifier.max_batch
+
+    def describe(self) -> DetectorFacts:
+        """Return the backend of the classifier."""
+        return self._classifier.describe()
 
     def open(self) -> None:
         """Load the model. Raises `ModelError`."""

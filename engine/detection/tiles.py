@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.boxes import Boxes, area
-from engine.data import Detections, Frame
+from engine.data import Detections, DetectorFacts, Frame
 from engine.errors import ConfigError
+from engine.flow.defaults import describe
 from engine.protocols import Detector, PendingDetections
 
 Tile = tuple[int, int, int, int]
@@ -92,6 +93,10 @@ class TiledDetector:
         """Name by class id."""
         return self.inner.class_names
 
+    def describe(self) -> DetectorFacts:
+        """Return what runs the inner detector."""
+        return describe(self.inner)
+
     def open(self) -> None:
         """Load the model. Raises `ModelError`."""
         self.inner.open()
@@ -124,6 +129,11 @@ class TiledDetector:
     def close(self) -> None:
         """Free the model; harmless when repeated."""
         self.inner.close()
+
+
+def untiled(detector: Detector) -> Detector:
+    """Return the detector behind tiles, or the detector itself."""
+    return untiled(detector.inner) if isinstance(detector, TiledDetector) else detector
 
 
 class PendingTiles:

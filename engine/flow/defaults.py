@@ -8,10 +8,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data import Detections, Frame, TrackEvent, Tracks
+from engine.data import Detections, DetectorFacts, Frame, TrackEvent, Tracks
 from engine.protocols import (
     CompleteClassifier,
+    CompleteDetector,
     CompleteTracker,
+    Detector,
     Sink,
     SinkBase,
     TrackClassifier,
@@ -90,6 +92,13 @@ def complete_classifier(classifier: TrackClassifier) -> CompleteClassifier:
     if hasattr(classifier, "read_classes"):
         return cast("CompleteClassifier", classifier)
     return _ClassifierWithDefaults(classifier)
+
+
+def describe(detector: Detector) -> DetectorFacts:
+    """Return what runs a detector; one that does not say runs without a backend."""
+    if hasattr(detector, "describe"):
+        return cast("CompleteDetector", detector).describe()
+    return DetectorFacts()
 
 
 def takes_packets(sink: Sink) -> bool:

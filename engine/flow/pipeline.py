@@ -123,6 +123,11 @@ class Pipeline:
         return {lane.model_id: lane for lane in self._lanes}
 
     @property
+    def former_models(self) -> list[Lane]:
+        """The models that were removed, for their figures."""
+        return self._lanes.former
+
+    @property
     def detector(self) -> Detector:
         """The detector of sources that name no model."""
         return self._lanes[self._lanes.default].detector
@@ -241,8 +246,7 @@ class Pipeline:
 
     def model_of(self, source_id: str) -> str:
         """Return the name of the model that a source uses now; it may be on its way to another."""
-        lane = self._lanes.lane_of(source_id)
-        return self._lanes.default if lane is None else lane.model_id
+        return self._lanes.model_of(source_id)
 
     def set_rules(self, rules: Mapping[str, FrameGate]) -> None:
         """Replace the rules of all sources, from their next frame on."""

@@ -82,6 +82,7 @@ class Lanes:
         self._moving: set[str] = set()
         self._lanes: dict[str, Lane] = {}
         self._submits: dict[str, SubmitStage] = {}
+        self._former: list[Lane] = []
         self._open = 0
         self._keep_older = self._is_sealed = False
         for name, detector in pool.models.items():
@@ -95,6 +96,12 @@ class Lanes:
         """Return the lane of a model. Raises `ConfigError` where there is none."""
         with self._lock:
             return self._lanes[_known(model_id, self._lanes)]
+
+    @property
+    def former(self) -> list[Lane]:
+        """The lanes of models that were removed."""
+        with self._lock:
+            return list(self._former)
 
     @property
     def have_ended(self) -> bool:
@@ -152,7 +159,8 @@ class Lanes:
             users = sorted(sources & self._sources_on(model_id))
             if users:
                 raise ConfigError(f"model {model_id} is used by {', '.join(users)}: move or remove them first")
-            del self._lanes[model_id], self._submits[model_id]
+            self._former.append(self._lanes.pop(model_id))
+            del self._submits[model_id]
             if self.default == model_id:
                 self.default = next(iter(self._lanes))
         lane.batcher.seal()
@@ -183,6 +191,11 @@ class Lanes:
         """Return the lane that the frames of a source go through now."""
         with self._lock:
             return self._lanes.get(self._at.get(source_id, ""))
+
+    def model_of(self, source_id: str) -> str:
+        """Return the name of the model whose lane the frames of a source go through, or went through last."""
+        with self._lock:
+            return self._at.get(source_id) or self._wanted.get(source_id, self.default)
 
     def is_at(self, source_id: str, model_id: str) -> bool:
         """Return whether the frames of a source go through the lane of a model."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.backends.files.base import find_model
 from engine.backends.select import select_backend
-from engine.data import SourceInfo
+from engine.data import DEFAULT_MODEL, SourceInfo
 from engine.detection.load import class_ids, load_detector
 from engine.errors import ConfigError
 from engine.protocols import Detector, TrackClassifier
@@ -20,9 +20,20 @@ OF_CLASSIFIERS = ("backend", "names", "size", "color", "mean", "std", "precision
 NOT_OF_CLASSIFIERS = ("head", "letterbox", "tile")
 
 
-def build_detector(config: Config, sources: Sequence[SourceInfo]) -> Detector:
-    """Return the configured detector, its file checked, its model not yet loaded."""
-    options = config.detector
+def options_of(config: Config, model: str) -> DetectorConfig:
+    """Return the keys of a model by its name: `detector` or one of `models`."""
+    return config.detector if model == DEFAULT_MODEL else config.models[model]
+
+
+def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = DEFAULT_MODEL) -> Detector:
+    """Return a configured detector, its file checked, its model not yet loaded.
+
+    Args:
+        config: the configuration.
+        sources: those that use the model.
+        model: its name, `detector` or one of `models`.
+    """
+    options = options_of(config, model)
     if options.task == "classify":
         return _frame_classifier(options)
     if options.model in CLASSIC:
@@ -74,13 +85,14 @@ def _classic(options: DetectorConfig) -> Detector:
     return MotionDetector() if options.model == "motion" else HogPeopleDetector(score_threshold=options.score_threshold)
 
 
-def tiled(config: Config, detector: Detector) -> Detector:
-    """Return the detector, behind tiles where the configuration asks for them."""
-    if config.detector.tile is None:
+def tiled(config: Config, detector: Detector, model: str = DEFAULT_MODEL) -> Detector:
+    """Return the detector, behind tiles where the configuration of its model asks for them."""
+    tile = options_of(config, model).tile
+    if tile is None:
         return detector
     from engine.detection.tiles import TiledDetector
 
-    return TiledDetector(detector, **config.detector.tile.model_dump())
+    return TiledDetector(detector, **tile.model_dump())
 
 
 def model_path(model: str) -> str | Path:
@@ -90,7 +102,7 @@ def model_path(model: str) -> str | Path:
     return demo_model() if model == DEMO else model
 
 
-def build_second_stage(config: Config, class_names: Sequence[str]) -> TrackClassifier | None:
+def build_second_stage(config: Config) -> TrackClassifier | None:
     """Return the configured second stage, its file checked, its model not yet loaded."""
     options = config.second_stage
     if options is None:
@@ -100,7 +112,7 @@ def build_second_stage(config: Config, class_names: Sequence[str]) -> TrackClass
 
     return SecondStage(
         load_classifier(options.model),
-        class_ids=None if options.classes is None else frozenset(class_ids(options.classes, class_names)),
+        classes=options.classes,
         top=options.top,
         refresh_s=options.refresh_s,
         margin=options.margin,

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from engine.data import SourceInfo
 from engine.flow.options import PipelineOptions
 from engine.flow.pipeline import Pipeline
-from engine.protocols import Detector, Source
-from pipelines.build.detector import build_detector, build_second_stage, tiled
+from engine.protocols import Source
+from pipelines.build.detector import build_second_stage
+from pipelines.build.models import MakeDetector, build_pool
 from pipelines.build.sinks import build_sinks
 from pipelines.build.sources import build_rules, build_sources
 from pipelines.build.tracker import build_tracker
 from pipelines.config.models import Config
-
-MakeDetector = Callable[[Config, Sequence[SourceInfo]], Detector]
 
 
 def build_pipeline(
@@ -34,15 +32,14 @@ def build_pipeline(
     """
     sources = build_sources(config)
     options = config.pipeline.model_dump(exclude={"engine_id"})
-    detector = (make_detector or build_detector)(config, [source.info for source in sources])
     return Pipeline(
         sources,
-        tiled(config, detector),
+        build_pool(config, sources, make_detector),
         build_tracker(config, sources),
         *build_sinks(config, len(sources), on_quit),
         options=PipelineOptions(**options, keep_running=_keeps_running(config, sources)),
         rules=build_rules(config),
-        second_stage=build_second_stage(config, detector.class_names),
+        second_stage=build_second_stage(config),
         engine_id=config.pipeline.engine_id,
     )
 

@@ -13,7 +13,7 @@ from engine.video.options import options_from
 from engine.video.uri import name_from_uri, unique_name
 from pipelines.config.models import Config, SourceConfig
 
-NOT_OPTIONS = ("uri", "source_id", "regions", "ignore", "motion_gate", "record")
+NOT_OPTIONS = ("uri", "source_id", "model", "regions", "ignore", "motion_gate", "record")
 BYTES_PER_MB = 1_000_000
 S_PER_H = 3600.0
 

@@ -197,8 +197,9 @@ def _explain(error: ValidationError, origin: str) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key{suggestion(Config, problem['loc'])}")
         else:
-            found = "" if problem["type"] == "missing" else f" (found {_shown(problem['input'])})"
-            lines.append(f"{where}: {problem['msg']}{found}")
+            found = "" if problem["type"] == "missing" or not where else f" (found {_shown(problem['input'])})"
+            message = problem["msg"].removeprefix("Value error, ") if not where else problem["msg"]
+            lines.append(f"{where}: {message}{found}" if where else message)
     if len(problems) > MAX_PROBLEMS:
         lines.append(f"{len(problems) - MAX_PROBLEMS} more mistakes")
     return f"{origin}: " + f"\n{origin}: ".join(lines)

@@ -5,84 +5,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictInt,
-    StrictStr,
-    WrapValidator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, WrapValidator, model_validator
 
-from engine.paths import path_from_text, utf8_text
+from engine.data import DEFAULT_MODEL
 from engine.video.options import SourceOptions
-from pipelines.config.hints import section_of
+from pipelines.config.hints import did_you_mean
+from pipelines.config.section import ClassName, FilePath, ModelName, Section, any_file_name, precision_name
 
 DEFAULT_PUBLISH = "tcp://127.0.0.1:5555"
 
 _DEFAULT = SourceOptions()
-
-
-class Section(BaseModel):
-    """A group of keys; unknown ones are refused, and so are numbers without end (`.inf`, `.nan`).
-
-    A number where a text is expected is taken as written (`uri: 0`). `true` for a section means its defaults
-    (`record: true`), and `false` for one that may be left out means null.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _switches(cls, value: Any) -> Any:
-        """Replace a switch in place of a section, and say what belongs in place of a bare value."""
-        if not isinstance(value, dict):
-            if isinstance(value, str | int | float) and cls.__name__ == "SourceConfig":
-                raise ValueError("a source is a group of keys: write it as uri: ADDRESS")
-            return value
-        switches = {key: value[key] for key in cls.model_fields if isinstance(value.get(key), bool)}
-        optional: dict[str, Any] = {
-            key: {} if is_on else None
-            for key, is_on in switches.items()
-            if section_of(cls.model_fields[key].annotation) and cls.model_fields[key].default is None
-        }
-        return {**value, **optional}
-
-
-def _plain_path(value: str) -> str:
-    return os.fspath(path_from_text(value)) if value else value
-
-
-FilePath = Annotated[str, AfterValidator(_plain_path)]
-"""A file or folder: plain, with `~` or `~name`, or a `file://` URI."""
-
-
-def _any_file_name(value: Any, check: Callable[[Any], Any]) -> Any:
-    """Take file names that are not UTF-8 as they are; pydantic knows no such text."""
-    return value if isinstance(value, str) and not value.isascii() and utf8_text(value) != value else check(value)
-
-
-def _no_switch(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a class is given by name or number: quote a name such as 'true'")
-    return value
-
-
-ClassName = Annotated[StrictStr | StrictInt, BeforeValidator(_no_switch)]
-"""A class of the model, by name or number."""
-
-PRECISIONS = {"fp32": "f32", "fp16": "f16", "half": "f16", "float16": "f16", "float32": "f32", "bfloat16": "bf16"}
-
-
-def _precision(value: Any) -> Any:
-    return PRECISIONS.get(value, value) if isinstance(value, str) else value
 
 
 class MotionGateConfig(Section):
@@ -118,7 +52,7 @@ class RecordConfig(Section):
 class SourceConfig(Section):
     """One camera, stream or file."""
 
-    uri: Annotated[str, WrapValidator(_any_file_name)] = Field(
+    uri: Annotated[str, WrapValidator(any_file_name)] = Field(
         min_length=1,
         description="Camera number, /dev/video0, rtsp://, http(s)://, a file, a folder of images, synthetic://",
     )
@@ -196,6 +130,7 @@ class SourceConfig(Section):
     ignore: list[list[tuple[float, float]]] = Field(
         default_factory=list, description="Polygons in pixels: drop objects whose lower middle is inside one"
     )
+    model: str | None = Field(None, description="Name of its model in models; null: detector")
     motion_gate: MotionGateConfig | None = Field(
         None, description="Skip the detector while nothing moves; null: never skip"
     )
@@ -259,7 +194,7 @@ class DetectorConfig(Section):
         None, description="Input rows and columns, if the model leaves them open"
     )
     depth: int | None = Field(None, ge=1, le=64, description="Inferences in flight; null: the backend decides")
-    precision: Annotated[str | None, BeforeValidator(_precision)] = Field(
+    precision: Annotated[str | None, BeforeValidator(precision_name)] = Field(
         None, description="Arithmetic of the backend: f32, bf16, f16; null: its default"
     )
     threads: int | None = Field(None, ge=1, le=1024, description="Maximum number of CPU threads; null: all cores")
@@ -389,10 +324,29 @@ class Config(Section):
     """Everything that a run needs."""
 
     sources: list[SourceConfig] = Field(default_factory=list, description="Cameras, streams and files")
-    detector: DetectorConfig = Field(default_factory=DetectorConfig, description="The model and how it runs")
+    detector: DetectorConfig = Field(
+        default_factory=DetectorConfig, description="The model of all sources that name no other, and how it runs"
+    )
+    models: dict[ModelName, DetectorConfig] = Field(
+        default_factory=dict,
+        description="Further models by name, each with the keys of detector; a source chooses one with its key model",
+    )
     second_stage: SecondStageConfig | None = Field(None, description="A classifier on the tracked objects; null: none")
     tracker: TrackerConfig = Field(default_factory=TrackerConfig, description="The tracker")
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Queues and limits")
     publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")
     control: ControlConfig = Field(default_factory=ControlConfig, description="Changing a run while it continues")
     output: OutputConfig = Field(default_factory=OutputConfig, description="Files and windows")
+
+    @model_validator(mode="after")
+    def _models_exist(self) -> Config:
+        """Refuse sources whose model is not there."""
+        if DEFAULT_MODEL in self.models:
+            raise ValueError(
+                f"models.{DEFAULT_MODEL}: this name stands for the section {DEFAULT_MODEL}: choose another"
+            )
+        for index, source in enumerate(self.sources):
+            if source.model not in (None, DEFAULT_MODEL, *self.models):
+                known = did_you_mean(str(source.model), [DEFAULT_MODEL, *self.models])
+                raise ValueError(f"sources.{index}.model: there is no model {source.model}; {known}")
+        return self

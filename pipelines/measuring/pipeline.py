@@ -19,12 +19,13 @@ import numpy as np
 from engine.backends.base import Backend
 from engine.data import SourceInfo
 from engine.detection.detector import ModelDetector
+from engine.detection.tiles import untiled
 from engine.errors import ConfigError
 from engine.flow.pipeline import Pipeline
 from pipelines.build.detector import build_detector
 from pipelines.build.pipeline import build_pipeline
 from pipelines.config.models import Config
-from pipelines.running.detect_and_publish import innermost, summary
+from pipelines.running.detect_and_publish import summary
 
 WARM_UP = 8
 LOOK_S = 0.01
@@ -56,7 +57,9 @@ def benchmark(
     """
     pipeline = build_pipeline(config)
     infos = [source.info for source in pipeline.sources]
-    if not isinstance(innermost(pipeline.detector), ModelDetector):
+    if len(pipeline.models) > 1:
+        raise ConfigError("a benchmark compares one model with its bare backend: measure each model on its own")
+    if not isinstance(untiled(pipeline.detector), ModelDetector):
         raise ConfigError(f"{pipeline.detector.name} has no bare backend to compare with: give a model file")
     progress("bare backend")
     raw = [raw_fps(_backend(config, infos), raw_s)]

@@ -20,6 +20,7 @@ from engine.flow.pipeline import Pipeline
 from engine.redaction import printable, redact, redact_tree
 from engine.transport.connect import curve_options
 from engine.transport.curve import CurveServer
+from pipelines.running.detect_and_publish import model_facts
 from pipelines.running.reconfigure import Reconfigurer
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ MAX_REQUEST_BYTES = 64 * 1024
 MAX_WAITING = 100
 MAX_ERROR_CHARS = 4000
 LOCAL = ("tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:", "ipc://")
+THRESHOLDS = {"score_threshold", "iou_threshold", "classes"}
 Command = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -142,6 +144,7 @@ class ControlServer:
         sources = {
             s.source_id: {
                 "state": s.state,
+                "model": self._pipeline.model_of(s.source_id),
                 "paused": s.source_id in paused,
                 "reason": s.reason,
                 "captured": s.captured,
@@ -153,12 +156,18 @@ class ControlServer:
             }
             for s in self._pipeline.stats.snapshot()
         }
-        detector = self._changes.config.detector.model_dump(
-            include={"model", "score_threshold", "iou_threshold", "classes"}
-        )
-        model = self._pipeline.run_facts.model
-        facts = {"sources": sources, "detector": detector, "model": model, "wall_s": round(self._pipeline.wall_s, 1)}
-        return facts | self._more_status()
+        config, facts = self._changes.config, model_facts(self._pipeline)
+        for name, model in facts["models"].items():
+            if name in config.models:
+                model |= config.models[name].model_dump(include=THRESHOLDS)
+        return {
+            "sources": sources,
+            "detector": config.detector.model_dump(include={"model", *THRESHOLDS}),
+            "model": facts["model"],
+            "models": facts["models"],
+            "wall_s": round(self._pipeline.wall_s, 1),
+            **self._more_status(),
+        }
 
     def _pause(self, request: dict[str, Any], *, paused: bool) -> dict[str, Any]:
         source_id = _given(request, "source_id", str)

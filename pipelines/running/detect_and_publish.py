@@ -13,16 +13,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
 from engine.errors import EngineError, StageError
+from engine.flow.defaults import describe
 from engine.flow.pipeline import Pipeline
 from engine.protocols import OutputFile
 from engine.sinks.camera_video.recordings import Recordings
+from engine.stats import Histogram
 from pipelines.console import RunView
 
 logger = logging.getLogger(__name__)
@@ -141,13 +143,6 @@ class _Tick:
             logger.exception("a task beside the frames failed; the run goes on")
 
 
-def innermost(detector: object) -> object:
-    """Return the detector behind tiles or other wrappers."""
-    while hasattr(detector, "inner"):
-        detector = detector.inner
-    return detector
-
-
 def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the machine-readable summary of a run, with `facts` beside the measured figures."""
     stats = pipeline.stats
@@ -161,10 +156,8 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         "sources": stats.by_source(),
         "fps": round((published - 1) * 1e9 / busy_ns, 2) if published > 1 and busy_ns > 0 else 0.0,
         "latency_ms": {**stats.latency.summary(0.5, 0.9, 0.99), "max": round(stats.latency.max, 3)},
-        "stage_ms": {stage: histogram.summary(0.5, 0.99) for stage, histogram in stats.stages.items()},
-        "backend": getattr(innermost(pipeline.detector), "backend", "none"),
-        "device": getattr(getattr(innermost(pipeline.detector), "inference", None), "device", "cpu"),
-        "model": pipeline.run_facts.model,
+        "stage_ms": stage_ms(stats.stages),
+        **model_facts(pipeline),
         "wall_s": round(pipeline.wall_s, 3),
         "cpu_s": round(mine.ru_utime + mine.ru_stime + readers.ru_utime + readers.ru_stime, 3),
         "max_rss_mb": round(mine.ru_maxrss / rss_unit, 1),
@@ -174,6 +167,32 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         **outputs_of(pipeline),
         **(facts or {}),
     }
+
+
+def model_facts(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the models of a run: `models` by name, and `backend`, `device` and `model` of all, joined by commas."""
+    lanes = [*pipeline.former_models, *pipeline.models.values()]
+    descriptions = [describe(lane.detector) for lane in lanes]
+    models = {}
+    for lane, facts in zip(lanes, descriptions, strict=True):
+        figures = pipeline.stats.model(lane.model_id)
+        models[lane.model_id] = {
+            "model": lane.run.model,
+            "backend": facts.backend,
+            "detected": figures.detected,
+            "stage_ms": stage_ms(figures.stages),
+        }
+    return {
+        "backend": ", ".join(dict.fromkeys(facts.backend for facts in descriptions)),
+        "device": ", ".join(dict.fromkeys(facts.device for facts in descriptions)),
+        "model": ", ".join(dict.fromkeys(lane.run.model for lane in lanes)),
+        "models": models,
+    }
+
+
+def stage_ms(stages: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
+    """Return the median and the 99th percentile of the milliseconds in each stage."""
+    return {stage: histogram.summary(0.5, 0.99) for stage, histogram in list(stages.items())}
 
 
 def recordings_of(pipeline: Pipeline) -> dict[str, Any]:

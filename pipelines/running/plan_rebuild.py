@@ -16,19 +16,22 @@ from typing import Any, Protocol, runtime_checkable
 
 from engine.backends.select import select_backend
 from engine.backends.tensorrt.find_plan import MissingPlan
-from engine.data import SourceInfo
+from engine.data import DEFAULT_MODEL, SourceInfo
 from engine.detection.detector import ModelDetector
+from engine.detection.tiles import untiled
+from engine.flow.defaults import describe
 from engine.flow.pipeline import Pipeline
 from engine.process import Child
 from engine.protocols import Detector
-from pipelines.build.detector import build_detector, tiled
-from pipelines.build.pipeline import MakeDetector
-from pipelines.config.models import Config
-from pipelines.running.detect_and_publish import innermost
+from pipelines.build.detector import build_detector, options_of, tiled
+from pipelines.build.models import MakeDetector
+from pipelines.config.models import Config, DetectorConfig
+from pipelines.running.model_changes import set_at_once, with_options
 from pipelines.running.plan_child import request_from_missing
-from pipelines.running.reconfigure import set_at_once
 
 logger = logging.getLogger(__name__)
+NEVER_BUILT = ("never", "tensorrt")
+"""`rebuild` and `backend` of a detector that is to fail without its plan."""
 
 
 @runtime_checkable
@@ -110,37 +113,40 @@ class PlanRebuild:
 
     def __init__(self, make: MakeDetector = build_detector) -> None:
         self._make = make
-        self._change: _Change | None = None
+        self._changes: dict[str, _Change] = {}
 
-    def detector(self, config: Config, sources: Sequence[SourceInfo]) -> Detector:
-        """Return the configured detector, or one for the processor that serves until its plan is built.
+    def detector(self, config: Config, sources: Sequence[SourceInfo], model: str = DEFAULT_MODEL) -> Detector:
+        """Return the configured detector of a model, or one for the processor that serves until its plan is built.
 
         Raises:
             ConfigError, ModelError, MissingDependencyError: as `build_detector`.
         """
-        self._drop()
-        detector = self._make(config, sources)
+        self._drop(model)
+        options = options_of(config, model)
+        detector = self._make(config, sources, model)
         missing = _missing(detector)
-        choice, backend = config.detector.rebuild, config.detector.backend
-        if missing is None or choice == "foreground" or (choice, backend) == ("never", "tensorrt"):
+        if missing is None or options.rebuild == "foreground" or (options.rebuild, options.backend) == NEVER_BUILT:
             return detector
-        stand_in = self._make(_for_processor(config, missing), sources)
-        if choice == "never":
+        stand_in = self._make(_for_processor(config, missing, model), sources, model)
+        if options.rebuild == "never":
             logger.warning("%s serves: no plan, and none is to be built: %s", _backend(stand_in), missing.reason)
             return stand_in
         logger.warning("%s serves while a plan is built: %s", _backend(stand_in), missing.reason)
-        self._change = _Change(tiled(config, detector), PlanBuild(missing))
+        self._changes[model] = _Change(tiled(config, detector, model), PlanBuild(missing))
         return stand_in
 
     def poll(self, pipeline: Pipeline, config: Config) -> None:
-        """Go over to the detector whose plan is built, with the thresholds of `config`; never waits."""
-        change = self._change
-        if change is None:
-            return
-        if change.state == "loading" and pipeline.detector is change.detector:
+        """Go over to detectors whose plan is built, with the thresholds of `config`; never waits."""
+        for model, change in list(self._changes.items()):
+            if model in pipeline.models:
+                self._poll(model, change, pipeline, options_of(config, model))
+
+    def _poll(self, model: str, change: _Change, pipeline: Pipeline, options: DetectorConfig) -> None:
+        lane = pipeline.models[model]
+        if change.state == "loading" and lane.detector is change.detector:
             change.state = "in use"
-            _set_at_once(change.detector, config)
-            logger.info("%s runs on its plan now", pipeline.run_facts.model)
+            _set_at_once(change.detector, options)
+            logger.info("%s runs on its plan now", lane.run.model)
         if change.state != "building" or not change.build.poll():
             return
         change.build.close()
@@ -149,54 +155,62 @@ class PlanRebuild:
             return
         logger.info("the plan is built, in %.0f s", change.build.wall_s)
         change.state = "loading"
-        _set_at_once(change.detector, config)
-        pipeline.exchange_detector(change.detector, lambda error: self._fail(change, str(error)))
+        _set_at_once(change.detector, options)
+        pipeline.exchange_detector(change.detector, lambda error: self._fail(change, str(error)), model=model)
 
     def _fail(self, change: _Change, reason: str) -> None:
         change.state, change.failure = "failed", reason
         logger.warning("no plan: %s; what serves goes on", reason)
 
     def status(self) -> dict[str, Any]:
-        """Return how the plan fares under `plan`, for `ctl status` and the summary; nothing where none was needed."""
-        change = self._change
-        if change is None:
-            return {}
-        facts: dict[str, Any] = {"state": change.state, "reason": change.build.missing.reason}
-        if change.state == "building":
-            facts |= {"done": change.build.done, "phase": change.build.phase}
-        if change.failure:
-            facts["failure"] = change.failure
-        return {"plan": facts}
+        """Return how the plans fare, for `ctl status` and the summary; nothing where none was needed.
 
-    def _drop(self) -> None:
-        change, self._change = self._change, None
+        Returns:
+            `plan` with the facts of the first, and `plans` with those of each model where there are several.
+        """
+        plans = {model: _facts(change) for model, change in self._changes.items()}
+        first = {"plan": next(iter(plans.values()))} if plans else {}
+        return first | ({"plans": plans} if len(plans) > 1 else {})
+
+    def _drop(self, model: str) -> None:
+        change = self._changes.pop(model, None)
         if change is not None:
             change.build.close()
 
     def close(self) -> None:
-        """End the building process at once; harmless when repeated. `status` stays."""
-        if self._change is not None:
-            self._change.build.close()
+        """End the building processes at once; harmless when repeated. `status` stays."""
+        for change in self._changes.values():
+            change.build.close()
 
 
-def _set_at_once(detector: Detector, config: Config) -> None:
+def _facts(change: _Change) -> dict[str, Any]:
+    facts: dict[str, Any] = {"state": change.state, "reason": change.build.missing.reason}
+    if change.state == "building":
+        facts |= {"done": change.build.done, "phase": change.build.phase}
+    if change.failure:
+        facts["failure"] = change.failure
+    return facts
+
+
+def _set_at_once(detector: Detector, options: DetectorConfig) -> None:
     """Give a detector what may have changed since it was made: while its plan was built, and while it was loaded."""
-    model = innermost(detector)
+    model = untiled(detector)
     if isinstance(model, ModelDetector):
-        set_at_once(model, config.detector)
+        set_at_once(model, options)
 
 
 def _missing(detector: Detector) -> MissingPlan | None:
-    backend = getattr(innermost(detector), "inference", None)
+    model = untiled(detector)
+    backend = model.inference if isinstance(model, ModelDetector) else None
     return backend.missing_plan() if isinstance(backend, NeedsPlan) else None
 
 
-def _for_processor(config: Config, missing: MissingPlan) -> Config:
+def _for_processor(config: Config, missing: MissingPlan, model: str) -> Config:
     """Return the configuration for the ONNX file on the processor, one frame per inference as is best there."""
     backend, _reason = select_backend(missing.model, without=("tensorrt",))
     changes = {"backend": backend, "model": str(missing.model), "precision": None, "letterbox_on": "auto"}
-    return config.model_copy(update={"detector": config.detector.model_copy(update=changes)})
+    return with_options(config, model, options_of(config, model).model_copy(update=changes))
 
 
 def _backend(detector: Detector) -> str:
-    return str(getattr(innermost(detector), "backend", "another backend"))
+    return describe(detector).backend

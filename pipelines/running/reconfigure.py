@@ -9,43 +9,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.data import SourceInfo
-from engine.detection.detector import ModelDetector
-from engine.detection.load import class_ids
 from engine.errors import ConfigError, EngineError
 from engine.flow.changes import LAST_FRAMES_S
 from engine.flow.pipeline import Pipeline
-from engine.protocols import Detector
 from engine.sinks.camera_video.recordings import Recordings
 from engine.stats import never
-from pipelines.build.detector import build_detector, tiled
-from pipelines.build.pipeline import MakeDetector
+from pipelines.build.detector import build_detector
+from pipelines.build.models import MakeDetector, model_of
 from pipelines.build.sources import build_recordings, build_rules, build_source, named_sources
 from pipelines.config.file import assign, load_config, refuse_variables, validated
-from pipelines.config.models import Config, DetectorConfig
+from pipelines.config.models import Config, SourceConfig
+from pipelines.running.model_changes import ModelChanges
 
 logger = logging.getLogger(__name__)
 FIXED = ("second_stage", "tracker", "pipeline", "publish", "control", "output")
-AT_ONCE = ("score_threshold", "iou_threshold", "classes")
 
 
 class PartlyChangedError(ConfigError):
     """A part of a change could not be done, the rest is; the message tells both."""
-
-
-@dataclass(eq=False)
-class _Coming:
-    """A model that was asked for and is not in use yet, with its part of the configuration."""
-
-    detector: Detector
-    options: DetectorConfig
 
 
 class Reconfigurer:
@@ -67,26 +52,14 @@ class Reconfigurer:
     ) -> None:
         self._config = _with_names(config)
         self._pipeline = pipeline
-        self._make_detector = make_detector
+        self._models = ModelChanges(pipeline, config, make_detector)
         self._is_over = is_over
-        self._in_use = config.detector
-        self._coming: list[_Coming] = []
-        self._news: deque[tuple[_Coming, bool]] = deque()
 
     @property
     def config(self) -> Config:
         """The configuration in force; a model that is being loaded counts until it proves unusable."""
-        while self._news:
-            self._settle(*self._news.popleft())
+        self._config = self._models.settle(self._config)
         return self._config
-
-    def _settle(self, coming: _Coming, is_in_use: bool) -> None:
-        """Note that a model is in use or cannot be; those asked for before it are done with as well."""
-        del self._coming[: self._coming.index(coming) + 1]
-        if is_in_use:
-            self._in_use = coming.options
-        elif not self._coming:
-            self._config = self._config.model_copy(update={"detector": self._in_use})
 
     def add(self, source: dict[str, Any]) -> list[str]:
         """Add a source given as its plain values."""
@@ -124,32 +97,53 @@ class Reconfigurer:
         before, after = dict(named_sources(self.config)), dict(named_sources(new))
         if len(after) < len(new.sources):
             raise ConfigError("two sources have one name: give each its own source_id")
-        gone = [name for name in before if before[name] != after.get(name)]
-        fresh = {name: build_source(after[name], name) for name in after if before.get(name) != after[name]}
+        moved = {name: model_of(after[name]) for name in after if _only_moves(before.get(name), after[name])}
+        same = moved.keys() | {name for name in after if before.get(name) == after[name]}
+        gone = [name for name in before if name not in same]
+        fresh = {name: build_source(after[name], name) for name in after if name not in same}
         plans, rules = build_recordings(new), build_rules(new)
-        present = after.keys() - fresh.keys()
-        kept = [source.info for source in self._pipeline.sources if source.info.source_id in present]
-        change_model = self._model_change(new, [*kept, *(source.info for source in fresh.values())])
+        kept = [source.info for source in self._pipeline.sources if source.info.source_id in same]
+        add_models, change_models = self._models.plan(new, [*kept, *(source.info for source in fresh.values())])
         done, failed = [f"removed {name}" for name in gone], self._remove(gone)
+        present = set(same)
         self._take_sources(new, present)
         self._pipeline.set_rules(rules)
         for sink in self._pipeline.sinks:
             if isinstance(sink, Recordings):
                 sink.set_plans(plans)
+        for add in add_models:
+            done += add()
+        self._move(moved, done, failed)
         deadline = time.monotonic() + LAST_FRAMES_S  # for all together
         for name, source in fresh.items():
             try:
-                self._pipeline.add_source(source, max(deadline - time.monotonic(), 0.0), self._is_over)
+                wait_s = max(deadline - time.monotonic(), 0.0)
+                self._pipeline.add_source(source, wait_s, self._is_over, model=model_of(after[name]))
             except ConfigError as error:
                 failed.append(str(error))
                 continue
             present.add(name)
             self._take_sources(new, present)
             done.append(f"added {name}")
-        done += change_model()  # after the cameras: while it loads, no camera of a former one's name can be added
+        for change in change_models:  # after the cameras: while it loads, no camera of a former one's name can be added
+            done += change()
+        self._config = self._config.model_copy(update={"detector": new.detector, "models": new.models})
+        done += self._models.drop_unlisted(new)
         if failed:
             raise PartlyChangedError(f"changed in part ({', '.join(done) or 'nothing'}): {'; '.join(failed)}")
         return done
+
+    def _move(self, moved: Mapping[str, str], done: list[str], failed: list[str]) -> None:
+        """Let sources go on with other models; one that has ended keeps its entry in the configuration."""
+        running = self._pipeline.running_sources
+        for source_id, model in moved.items():
+            try:
+                if source_id in running:
+                    self._pipeline.move_source(source_id, model)
+            except ConfigError as error:  # the model failed to load meanwhile: `config` tells so, too
+                failed.append(str(error))
+                continue
+            done.append(f"moved {source_id} to {model}")
 
     def _remove(self, names: Sequence[str]) -> list[str]:
         """End these sources and return what is wrong with those that do not end: they are given up."""
@@ -166,9 +160,10 @@ class Reconfigurer:
         return failed
 
     def _take_sources(self, new: Config, names: Collection[str]) -> None:
-        """Take over all but the detector from `new`, of its sources those with these names."""
+        """Take over all but the models from `new`, of its sources those with these names."""
         sources = [source for source in new.sources if source.source_id in names]
-        self._config = new.model_copy(update={"sources": sources, "detector": self._config.detector})
+        models = {"detector": self._config.detector, "models": self._config.models}
+        self._config = new.model_copy(update={"sources": sources, **models})
 
     def _tree(self) -> dict[str, Any]:
         """Return the configuration as plain values, every source with its name, so that places may shift."""
@@ -178,48 +173,6 @@ class Reconfigurer:
         for section in FIXED:
             if getattr(new, section) != getattr(self.config, section):
                 raise ConfigError(f"{section} cannot change while running: end the run and start it anew")
-
-    def _model_change(self, new: Config, sources: Sequence[SourceInfo]) -> Callable[[], list[str]]:
-        """Return what changes the model or its thresholds and tells so; all is checked, nothing touched yet."""
-        now, then = self.config.detector.model_dump(), new.detector.model_dump()
-        changed = [key for key in then if now[key] != then[key]]
-        if not changed:
-            return list
-        newest = self._coming[-1].detector if self._coming else self._pipeline.detector
-        if set(changed) <= set(AT_ONCE) and isinstance(newest, ModelDetector):
-            class_ids(new.detector.classes or [], newest.class_names)
-            act = partial(self._set_at_once, newest, new.detector)
-        else:
-            act = partial(self._exchange, tiled(new, self._make_detector(new, sources)), new.detector)
-
-        def change() -> list[str]:
-            act()
-            self._config = self._config.model_copy(update={"detector": new.detector})
-            return [f"{key} is {then[key]!r}" for key in changed]
-
-        return change
-
-    def _set_at_once(self, newest: ModelDetector, options: DetectorConfig) -> None:
-        set_at_once(newest, options)
-        if self._coming:
-            self._coming[-1].options = options
-        else:
-            self._in_use = options
-
-    def _exchange(self, detector: Detector, options: DetectorConfig) -> None:
-        coming = _Coming(detector, options)
-        self._pipeline.exchange_detector(
-            detector, lambda error: self._news.append((coming, False)), lambda: self._news.append((coming, True))
-        )
-        self._coming.append(coming)
-
-
-def set_at_once(detector: ModelDetector, options: DetectorConfig) -> None:
-    """Give a detector the thresholds and classes of a configuration; from any thread."""
-    detector.choose_classes(None if options.classes is None else class_ids(options.classes, detector.class_names))
-    detector.score_threshold = options.score_threshold
-    family = detector.facts.family.iou_threshold
-    detector.iou_threshold = family if options.iou_threshold is None else options.iou_threshold
 
 
 class ConfigWatch:
@@ -264,3 +217,10 @@ class ConfigWatch:
 def _with_names(config: Config) -> Config:
     sources = [source.model_copy(update={"source_id": name}) for name, source in named_sources(config)]
     return config.model_copy(update={"sources": sources})
+
+
+def _only_moves(before: SourceConfig | None, after: SourceConfig) -> bool:
+    """Return whether nothing but the model of a source changes."""
+    if before is None or model_of(before) == model_of(after):
+        return False
+    return before.model_copy(update={"model": after.model}) == after

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from engine.errors import ConfigError
+from engine.flow.defaults import describe
 from pipelines import console
-from pipelines.running.detect_and_publish import Interrupt, innermost, recordings_of, run_to_the_end, summary
+from pipelines.running.detect_and_publish import Interrupt, recordings_of, run_to_the_end, summary
 
 if TYPE_CHECKING:
     from engine.flow.pipeline import Pipeline
@@ -90,10 +91,18 @@ def _changes(
 
 
 def opening_line(address: str, pipeline: Pipeline) -> str:
-    """Return the line that a run starts with: its sources, model, backend and address."""
-    detector = innermost(pipeline.detector)
+    """Return the line that a run starts with: its sources, models, backends and address."""
     where = f"publishing at {address}" if address != "none" else "not publishing"
-    reason = getattr(detector, "backend_reason", "")
-    cameras = ", ".join(source.info.source_id for source in pipeline.sources)
-    backend = f"{getattr(detector, 'backend', '?')}{f' ({reason})' if reason else ''}"
-    return f"{cameras}: {pipeline.detector.name} on {backend}, {where}"
+    return f"{_sources_and_models(pipeline)}, {where}"
+
+
+def _sources_and_models(pipeline: Pipeline) -> str:
+    by_model: dict[str, list[str]] = {name: [] for name in pipeline.models}
+    for source in pipeline.sources:
+        by_model[pipeline.model_of(source.info.source_id)].append(source.info.source_id)
+    texts = []
+    for name, lane in pipeline.models.items():
+        facts = describe(lane.detector)
+        backend = f"{facts.backend}{f' ({facts.reason})' if facts.reason else ''}"
+        texts.append(f"{', '.join(by_model[name])}: {lane.detector.name} on {backend}")
+    return "; ".join(texts)

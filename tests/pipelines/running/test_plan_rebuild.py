@@ -21,7 +21,7 @@ from engine.backends.tensorrt.api import installed_libraries
 from engine.backends.tensorrt.backend import TensorRtBackend
 from engine.backends.tensorrt.build_plan import BuildOptions, build_plan
 from engine.backends.tensorrt.find_plan import MissingPlan
-from engine.data import SourceInfo
+from engine.data import DEFAULT_MODEL, SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.detection.model import inspect_model
 from engine.errors import ModelError
@@ -63,7 +63,7 @@ def config_for(model: Path, **detector: object) -> Config:
     return validated(tree, "test")
 
 
-def with_fake_gpu(config: Config, sources: Sequence[SourceInfo]) -> Detector:
+def with_fake_gpu(config: Config, sources: Sequence[SourceInfo], model: str = DEFAULT_MODEL) -> Detector:
     """Make a detector as if there were a GPU: its plan is real, what runs it is not."""
     options = config.detector
     if options.backend not in ("auto", "tensorrt"):
@@ -163,7 +163,7 @@ def test_thresholds_that_change_while_the_built_plan_is_loaded_hold_for_it(model
     config = config_for(model, backend="onnxruntime")
     later = config_for(model, backend="onnxruntime", score_threshold=0.5)
     with_plan = build_detector(config, [])
-    plans._change = _Change(with_plan, Built())  # type: ignore[arg-type]
+    plans._changes["detector"] = _Change(with_plan, Built())  # type: ignore[arg-type]
     with build_pipeline(config) as pipeline:
         pipeline.start()
         plans.poll(pipeline, config)
@@ -196,7 +196,7 @@ def test_a_model_that_cannot_be_built_stays_on_the_processor_and_the_reason_is_o
 
 @needs_rtx
 def test_a_gpu_that_fails_to_load_leaves_the_processor(model: Path, caplog: pytest.LogCaptureFixture):
-    def broken(config: Config, sources: Sequence[SourceInfo]) -> Detector:
+    def broken(config: Config, sources: Sequence[SourceInfo], model: str) -> Detector:
         detector = with_fake_gpu(config, sources)
         if isinstance(detector, ModelDetector) and isinstance(detector.inference, TensorRtBackend):
 

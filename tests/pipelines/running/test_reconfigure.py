@@ -43,10 +43,10 @@ def running(
     fixed = {"sources": sources, "publish.address": "none", "control.address": "ipc://unused", **values}
     config = load_config(None, fixed)
     first = detector or PixelDetector()
-    pipeline = build_pipeline(config, make_detector=lambda config, sources: first)
+    pipeline = build_pipeline(config, make_detector=lambda *_: first)
     with pipeline:
         pipeline.start()
-        yield pipeline, Reconfigurer(pipeline, config, lambda config, sources: (make or (lambda _: first))(config))
+        yield pipeline, Reconfigurer(pipeline, config, lambda config, *_: (make or (lambda _: first))(config))
 
 
 def wait_for(condition: Callable[[], object]) -> None:

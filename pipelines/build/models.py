@@ -1,0 +1,62 @@
+"""The models of a configuration by name, and which source uses which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from engine.data import DEFAULT_MODEL, SourceInfo
+from engine.detection.load import known_class_ids
+from engine.errors import ConfigError
+from engine.flow.pool import DetectorPool
+from engine.protocols import Detector, Source
+from pipelines.build.detector import build_detector, tiled
+from pipelines.build.sources import named_sources
+from pipelines.config.models import Config, SourceConfig
+
+MakeDetector = Callable[[Config, Sequence[SourceInfo], str], Detector]
+
+
+def model_of(source: SourceConfig) -> str:
+    """Return the name of the model that a source uses."""
+    return source.model or DEFAULT_MODEL
+
+
+def models_by_source(config: Config) -> dict[str, str]:
+    """Return the name of the model of each source, by the name of the source."""
+    return {source_id: model_of(source) for source_id, source in named_sources(config)}
+
+
+def models_in_use(config: Config) -> list[str]:
+    """Return the names of the models that are needed: those of the sources, or `detector` where there is no source."""
+    return list(dict.fromkeys(map(model_of, config.sources))) or [DEFAULT_MODEL]
+
+
+def infos_of(model: str, config: Config, sources: Sequence[SourceInfo]) -> list[SourceInfo]:
+    """Return the sources that use a model."""
+    names = models_by_source(config)
+    return [info for info in sources if names.get(info.source_id, DEFAULT_MODEL) == model]
+
+
+def build_pool(config: Config, sources: Sequence[Source], make: MakeDetector | None = None) -> DetectorPool:
+    """Return the models that the sources of a configuration use, none of them loaded yet.
+
+    Raises:
+        ConfigError: values that do not go together, or a class of the second stage that no model has.
+        ModelError: a model file that cannot be used.
+    """
+    infos = [source.info for source in sources]
+    models = {
+        name: tiled(config, (make or build_detector)(config, infos_of(name, config, infos), name), name)
+        for name in models_in_use(config)
+    }
+    _check_second_stage(config, models)
+    default = DEFAULT_MODEL if DEFAULT_MODEL in models else None
+    return DetectorPool(models, models_by_source(config), default)
+
+
+def _check_second_stage(config: Config, models: Mapping[str, Detector]) -> None:
+    """Raise `ConfigError` unless each class that the second stage looks at is one of some model."""
+    stage = config.second_stage
+    for entry in () if stage is None or stage.classes is None else stage.classes:
+        if not any(known_class_ids([entry], detector.class_names) for detector in models.values()):
+            raise ConfigError(f'second_stage.classes: no model has a class "{entry}"; see framewire inspect')

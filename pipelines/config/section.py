@@ -1,0 +1,80 @@
+"""What the sections of a configuration have in common, and the types of their values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+
+from engine.paths import path_from_text, utf8_text
+from pipelines.config.hints import section_of
+
+
+class Section(BaseModel):
+    """A group of keys; unknown ones are refused, and so are numbers without end (`.inf`, `.nan`).
+
+    A number where a text is expected is taken as written (`uri: 0`). `true` for a section means its defaults
+    (`record: true`), and `false` for one that may be left out means null.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switches(cls, value: Any) -> Any:
+        """Replace a switch in place of a section, and say what belongs in place of a bare value."""
+        if not isinstance(value, dict):
+            if isinstance(value, str | int | float) and cls.__name__ == "SourceConfig":
+                raise ValueError("a source is a group of keys: write it as uri: ADDRESS")
+            return value
+        switches = {key: value[key] for key in cls.model_fields if isinstance(value.get(key), bool)}
+        optional: dict[str, Any] = {
+            key: {} if is_on else None
+            for key, is_on in switches.items()
+            if section_of(cls.model_fields[key].annotation) and cls.model_fields[key].default is None
+        }
+        return {**value, **optional}
+
+
+def _plain_path(value: str) -> str:
+    return os.fspath(path_from_text(value)) if value else value
+
+
+FilePath = Annotated[str, AfterValidator(_plain_path)]
+"""A file or folder: plain, with `~` or `~name`, or a `file://` URI."""
+
+
+def any_file_name(value: Any, check: Callable[[Any], Any]) -> Any:
+    """Take file names that are not UTF-8 as they are; pydantic knows no such text."""
+    return value if isinstance(value, str) and not value.isascii() and utf8_text(value) != value else check(value)
+
+
+def _no_switch(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a class is given by name or number: quote a name such as 'true'")
+    return value
+
+
+ClassName = Annotated[StrictStr | StrictInt, BeforeValidator(_no_switch)]
+"""A class of the model, by name or number."""
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+"""Name of one of several models."""
+
+PRECISIONS = {"fp32": "f32", "fp16": "f16", "half": "f16", "float16": "f16", "float32": "f32", "bfloat16": "bf16"}
+
+
+def precision_name(value: Any) -> Any:
+    """Return the name of an arithmetic as backends know it, from that of other tools."""
+    return PRECISIONS.get(value, value) if isinstance(value, str) else value
