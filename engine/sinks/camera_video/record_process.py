@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from engine.process import die_with
+from engine.process_log import LogToEngine
 from engine.sinks.camera_video.segments import SegmentError, SegmentFolder, SegmentWriter
 from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.backoff import Backoff
@@ -34,6 +35,7 @@ def main() -> None:
     die_with(lifeline_fd)
     with Connection(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         request = json.loads(connection.recv_bytes())
+        LogToEngine(connection, request["log_level"])
         target = video_address_from_request(request["target"])
         Recorder(target, SegmentFolder(**request["shelf"]), SourceOptions(**request["options"]), connection).run()
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Packet, SourceStatus
 from engine.process import Child
+from engine.process_log import current_level, take_log
 from engine.protocols import SinkBase
 from engine.redaction import public_address
 from engine.sinks.camera_video.record_process import DISK_WAIT_S
@@ -179,7 +180,8 @@ class _Recorder:
 
     def _start(self) -> None:
         self._heard_ns = self._clock.monotonic_ns()
-        request = {name: asdict(getattr(self.plan, name)) for name in ("target", "shelf", "options")}
+        request: dict[str, Any] = {name: asdict(getattr(self.plan, name)) for name in ("target", "shelf", "options")}
+        request["log_level"] = current_level()
         try:
             self._child = Child("engine.sinks.camera_video.record_process")
         except OSError as error:
@@ -192,7 +194,9 @@ class _Recorder:
         heard = False
         try:
             while self._child is not None and self._child.connection.poll(0 if heard else wait_s):
-                self._note(json.loads(self._child.connection.recv_bytes()))
+                news = json.loads(self._child.connection.recv_bytes())
+                if not take_log(news, self._source_id):
+                    self._note(news)
                 heard = True
         except (EOFError, OSError):
             if not is_ending:

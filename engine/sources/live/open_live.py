@@ -17,7 +17,7 @@ def live_source(target: VideoAddress, source_id: str, options: SourceOptions) ->
         options = _without_reconnect(options)
     if options.reader == "thread":
         return LiveSource(target, lambda: ThreadReader(target), source_id, options)
-    return LiveSource(target, lambda: ProcessReader(target, options.slots), source_id, options)
+    return LiveSource(target, lambda: ProcessReader(target, options.slots, source_id), source_id, options)
 
 
 def _without_reconnect(options: SourceOptions) -> SourceOptions:

@@ -31,10 +31,17 @@ class ArrivedFrame:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The connection is over; `is_end` where the video is complete, so that there is nothing to reconnect to."""
+    """The connection is over.
+
+    Attributes:
+        reason: why.
+        is_end: the video is complete, so there is nothing to reconnect to.
+        is_fault: a mistake in the code or a missing package, which no other attempt can mend.
+    """
 
     reason: str
     is_end: bool = False
+    is_fault: bool = False
 
 
 Event = Opened | ArrivedFrame | MissingFrames | Finished

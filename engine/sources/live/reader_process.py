@@ -5,17 +5,19 @@ with few imports (no numpy, no OpenCV), serves one connection after the other, a
 
 Protocol, on a stream of messages: the engine sends `{"open": {...}}`, `stop`, or `taken` (after each picture where no
 picture may be skipped); the process sends `{"opened": facts}`, `frame` (the mailbox was empty and is not any more),
-and `{"finished": reason, "is_end": bool}` at the end of each connection.
+and `{"finished": reason, "is_end": bool, "is_fault": bool}` at the end of each connection. Log records come in between.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
 from engine.process import die_with
+from engine.process_log import FAULTS, LogToEngine
 from engine.sources.live.ring import Meta, Ring
 from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.explain import explain, video_errors
@@ -24,6 +26,7 @@ from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.orientation import orientation_of
 from engine.video.to_bgr import BgrConverter
 
+logger = logging.getLogger(__name__)
 FRAME, STOP, TAKEN = b"frame", b"stop", b"taken"
 
 
@@ -37,7 +40,9 @@ def main() -> None:
             while True:
                 message = connection.recv_bytes()
                 if message not in (STOP, TAKEN):
-                    serve(json.loads(message)["open"], connection, ring)
+                    request = json.loads(message)
+                    LogToEngine(connection, request["log_level"])
+                    serve(request["open"], connection, ring)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
@@ -51,9 +56,16 @@ def serve(request: dict[str, Any], connection: Connection, ring: Ring) -> None:
         finished = {"finished": explain(error), "is_end": False}
     except EOFError:
         raise
-    except Exception as error:  # noqa: BLE001 - a fault of ours ends one connection, and is told, not printed
-        finished = {"finished": f"the reader failed ({type(error).__name__}: {error})", "is_end": False}
+    except Exception as error:
+        logger.debug("the reader failed", exc_info=True)
+        finished = fault(error)
     connection.send_bytes(json.dumps(finished).encode())
+
+
+def fault(error: Exception) -> dict[str, Any]:
+    """Return how a connection ended by an error that no bad video or network raises."""
+    reason = f"the reader failed ({type(error).__name__}: {error})"
+    return {"finished": reason, "is_end": False, "is_fault": isinstance(error, FAULTS)}
 
 
 def finish(reader: OpenVideo, target: VideoAddress) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -16,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from engine.process import Child
+from engine.process_log import current_level, take_log
 from engine.sources.live.pixels import image_from_frame, upright
 from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, Opened
-from engine.sources.live.reader_process import FRAME, STOP, TAKEN, finish
+from engine.sources.live.reader_process import FRAME, STOP, TAKEN, fault, finish
 from engine.sources.live.ring import Ring, TakenFrame, anonymous_file
 from engine.video.address import VideoAddress, knock
 from engine.video.explain import explain, video_errors
@@ -28,14 +30,22 @@ from engine.video.orientation import TRANSPOSE, orientation_of
 from engine.video.timing.arrivals import Stamp
 from engine.video.to_bgr import BgrConverter
 
+logger = logging.getLogger(__name__)
 GRACE_S = 0.15
 
 
 class ProcessReader:
-    """Reads in a child process, which is killed when it does not answer."""
+    """Reads in a child process, which is killed when it does not answer.
 
-    def __init__(self, target: VideoAddress, slots: int) -> None:
+    Args:
+        target: what to open.
+        slots: frames that the shared memory holds.
+        name: of the source, for its log lines.
+    """
+
+    def __init__(self, target: VideoAddress, slots: int, name: str = "") -> None:
         self._target = target
+        self._name = name
         self._slots = slots
         self._child: Child | None = None
         self._exit_code: int | None = None
@@ -52,7 +62,7 @@ class ProcessReader:
         except OSError as error:  # no memory, process or descriptor left: perhaps there is at the next attempt
             self._events.append(Finished(f"cannot start a reader process ({error}): use reader=thread"))
             return
-        self._send(json.dumps({"open": asdict(self._target)}).encode())
+        self._send(json.dumps({"open": asdict(self._target), "log_level": current_level()}).encode())
 
     def next(self, timeout_s: float) -> Event | None:
         """Return what happened next; None if nothing did in time, or after `wake`."""
@@ -127,12 +137,14 @@ class ProcessReader:
             self._take()
             return
         fields = json.loads(message)
+        if take_log(fields, self._name):
+            return
         if "opened" in fields:
             self._events.append(Opened(fields["opened"]))
         else:
             self._count_losses()
             self._take()
-            self._events.append(Finished(fields["finished"], fields["is_end"]))
+            self._events.append(Finished(fields["finished"], fields["is_end"], fields.get("is_fault", False)))
 
     def _take(self) -> None:
         taken = self._ring.take()
@@ -217,6 +229,10 @@ class ThreadReader:
         except video_errors() as error:
             yield Finished(explain(error))
             return
+        except Exception as error:
+            logger.debug("the reader failed", exc_info=True)
+            yield Finished(**_renamed(fault(error)))
+            return
         try:
             yield Opened(reader.facts)
             convert = BgrConverter()
@@ -232,4 +248,4 @@ class ThreadReader:
 
 
 def _renamed(fields: dict[str, Any]) -> dict[str, Any]:
-    return {"reason": fields["finished"], "is_end": fields["is_end"]}
+    return {"reason": fields["finished"], "is_end": fields["is_end"], "is_fault": fields.get("is_fault", False)}

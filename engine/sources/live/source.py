@@ -173,6 +173,8 @@ class LiveSource(SourceBase):
                 if finished.is_end or self._interrupted.is_set():
                     self._ending = finished.reason
                     return
+                if finished.is_fault:
+                    raise SourceError(f"cannot read {self.info.uri}: {finished.reason}")
                 self._wait_offline(finished.reason)
         finally:
             reader.close()
