@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.errors import ConfigError
-from engine.optional import require
+from engine.interop import png_of, to_supervision
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,7 +31,8 @@ class Frame:
     """One decoded image and when it was captured; `Frame(image)` is enough for a picture on its own.
 
     Attributes:
-        image: (H, W, 3) uint8 BGR; made read-only here and shared by every consumer, never copied.
+        image: (H, W, 3) uint8 BGR; a read-only view, shared by every consumer and never copied. Do not change the
+            array that it was made from while the frame is in use.
         source_id: the camera or file as configured.
         frame_id: counter per source from 0, +1 per captured frame: a gap downstream is a drop.
         captured_ns: monotonic clock, right after the blocking read returned.
@@ -60,7 +61,9 @@ class Frame:
             raise ConfigError(
                 f"frame image is {self.image.dtype} {self.image.shape}: expected uint8 (H, W, 3) in BGR order"
             )
-        self.image.flags.writeable = False
+        if self.image.flags.writeable:
+            object.__setattr__(self, "image", self.image.view())
+            self.image.flags.writeable = False
 
     @property
     def scene_ns(self) -> int:
@@ -103,6 +106,7 @@ class Detections:
         score: (N,) float32 in [0, 1].
         class_id: (N,) int32.
         extra: further columns of a task, each with N rows (`mask`, `keypoints`, `xyxyxyxy`); usually empty.
+        class_names: name by class id, for `to_supervision`; empty until a `Packet` names them.
 
     >>> len(Detections.empty())
     0
@@ -111,7 +115,7 @@ class Detections:
     array([[0., 0., 4., 4.]], dtype=float32)
     """
 
-    __slots__ = ("class_id", "extra", "score", "xyxy")
+    __slots__ = ("class_id", "class_names", "extra", "score", "xyxy")
 
     def __init__(self, xyxy: Any, score: Any, class_id: Any, extra: Mapping[str, NDArray[Any]] | None = None) -> None:
         self.score: NDArray[np.float32] = np.asarray(score, dtype=np.float32).reshape(-1)
@@ -120,6 +124,7 @@ class Detections:
         self.score = _column(self.score, np.float32, (count,), "score")
         self.class_id: NDArray[np.int32] = _column(class_id, np.int32, (count,), "class_id")
         self.extra: Mapping[str, NDArray[Any]] = extra or {}
+        self.class_names: Sequence[str] = ()
         for name, column in self.extra.items():
             if len(column) != count:
                 raise ConfigError(f"column {name} has {len(column)} rows: expected {count}")
@@ -138,13 +143,13 @@ class Detections:
     def __getitem__(self, rows: Any) -> Detections:
         """Return the rows that a mask, slice or index array chooses."""
         extra = {name: column[rows] for name, column in self.extra.items()}
-        return Detections(self.xyxy[rows], self.score[rows], self.class_id[rows], extra)
+        chosen = Detections(self.xyxy[rows], self.score[rows], self.class_id[rows], extra)
+        chosen.class_names = self.class_names
+        return chosen
 
     def to_supervision(self) -> Any:
-        """Return the same rows as `supervision.Detections` (copies; imports supervision)."""
-        return require("supervision").Detections(
-            xyxy=self.xyxy.copy(), confidence=self.score.copy(), class_id=self.class_id.astype(int)
-        )
+        """Return the same rows as `supervision.Detections`, with `class_name` where known (copies)."""
+        return to_supervision(self)
 
     @classmethod
     def from_supervision(cls, detections: Any) -> Detections:
@@ -165,12 +170,13 @@ class Tracks:
         track_id: (N,) int64, unique per source and run, never reused.
         age: (N,) int32, frames since the track began.
         detection_index: (N,) int32, the row of this frame's detections, or -1 where the box is a prediction.
+        class_names: name by class id, for `to_supervision`; empty until a `Packet` names them.
 
     >>> Tracks.empty().track_id
     array([], dtype=int64)
     """
 
-    __slots__ = ("age", "class_id", "detection_index", "score", "track_id", "xyxy")
+    __slots__ = ("age", "class_id", "class_names", "detection_index", "score", "track_id", "xyxy")
 
     def __init__(
         self, xyxy: Any, score: Any, class_id: Any, track_id: Any, age: Any = None, detection_index: Any = None
@@ -185,6 +191,7 @@ class Tracks:
         self.class_id: NDArray[np.int32] = _column(class_id, np.int32, (count,), "class_id")
         self.age: NDArray[np.int32] = _column(age, np.int32, (count,), "age")
         self.detection_index: NDArray[np.int32] = _column(index, np.int32, (count,), "detection_index")
+        self.class_names: Sequence[str] = ()
 
     @classmethod
     def empty(cls) -> Self:
@@ -200,16 +207,13 @@ class Tracks:
     def __getitem__(self, rows: Any) -> Tracks:
         """Return the rows that a mask, slice or index array chooses."""
         columns = (self.xyxy, self.score, self.class_id, self.track_id, self.age, self.detection_index)
-        return Tracks(*(column[rows] for column in columns))
+        chosen = Tracks(*(column[rows] for column in columns))
+        chosen.class_names = self.class_names
+        return chosen
 
     def to_supervision(self) -> Any:
-        """Return the same rows as `supervision.Detections` with `tracker_id` (copies; imports supervision)."""
-        return require("supervision").Detections(
-            xyxy=self.xyxy.copy(),
-            confidence=self.score.copy(),
-            class_id=self.class_id.astype(int),
-            tracker_id=self.track_id.astype(int),
-        )
+        """Return the same rows as `supervision.Detections` with `tracker_id`, and `class_name` where known (copies)."""
+        return to_supervision(self, tracker_id=self.track_id.astype(int))
 
     @classmethod
     def from_supervision(cls, detections: Any) -> Tracks:
@@ -334,6 +338,14 @@ class Packet:
     events: tuple[TrackEvent, ...] = ()
     track_classes: NDArray[np.float32] | None = None
     analyses: Mapping[str, Any] = field(default_factory=lambda: _NO_ANALYSES)
+
+    def __post_init__(self) -> None:
+        if self.run.class_names:
+            self.detections.class_names = self.tracks.class_names = self.run.class_names
+
+    def _repr_png_(self) -> bytes:
+        """Return what a notebook shows: the frame with its tracks drawn."""
+        return png_of(self)
 
     def with_analysis(self, name: str, found: Any) -> Packet:
         """Return this packet with what the analyser `name` found on it, beside what is there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.data import Detections, Frame, Run, Tracks
+from engine.data import Detections, Frame, Packet, Run, Tracks
 from engine.errors import ConfigError
 
 
@@ -84,3 +84,32 @@ def test_tracks_go_to_supervision_and_back_in_order_of_their_ids() -> None:
 def test_classes_without_a_name_are_called_by_their_number() -> None:
     run = Run("jetson", 0, "model", ("person", "car"))
     assert [run.class_name(n) for n in (0, 1, 2, -1)] == ["person", "car", "2", "-1"]
+
+
+def test_a_frame_does_not_lock_the_array_that_it_is_made_of() -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    frame = Frame(image)
+    assert image.flags.writeable
+    assert not frame.image.flags.writeable
+    assert np.shares_memory(frame.image, image)
+
+
+def test_rows_of_a_packet_carry_their_class_names_to_supervision() -> None:
+    pytest.importorskip("supervision", reason="pip install supervision")
+    found = Detections([[0, 0, 4, 4]] * 3, [0.9, 0.8, 0.7], [0, 1, 7])
+    tracks = Tracks([[0, 0, 4, 4]], [0.9], [1], [5])
+    assert "class_name" not in found.to_supervision().data
+    packet = Packet(Frame(np.zeros((8, 8, 3), np.uint8)), found, tracks, Run("e", 0, "m", ("cat", "dog")))
+    assert packet.detections.to_supervision().data["class_name"].tolist() == ["cat", "dog", "7"]
+    assert packet.detections[[1, 2]].to_supervision().data["class_name"].tolist() == ["dog", "7"]
+    assert packet.tracks.to_supervision().data["class_name"].tolist() == ["dog"]
+    assert packet.tracks[[]].to_supervision().data["class_name"].tolist() == []
+
+
+def test_a_notebook_shows_a_packet_as_a_picture_of_bounded_size() -> None:
+    cv2 = pytest.importorskip("cv2")
+    image = np.zeros((600, 2000, 3), np.uint8)
+    packet = Packet(Frame(image), Detections.empty(), Tracks([[10, 10, 900, 500]], [0.9], [0], [1]), Run("e", 0))
+    shown = cv2.imdecode(np.frombuffer(packet._repr_png_(), np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == (288, 960, 3)
+    assert shown.any(), "the track is drawn"

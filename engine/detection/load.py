@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engine.assets import demo_model
 from engine.backends.base import Backend, BackendOptions, Performance
 from engine.backends.files.plan import PlanFile
 from engine.backends.select import create_backend, select_backend
@@ -21,6 +22,7 @@ from engine.detection.plan_check import check_plan
 from engine.errors import ConfigError, MissingDependencyError
 
 DEFAULT_SCORE = 0.25
+DEMO = "demo"
 
 
 def load_detector(
@@ -49,7 +51,7 @@ def load_detector(
     """Return a detector for a model file or folder; its `open` loads the model.
 
     Args:
-        path: `.onnx`, OpenVINO `.xml` or folder, `.tflite`, `.plan`, `.engine`.
+        path: `.onnx`, OpenVINO `.xml` or folder, `.tflite`, `.plan`, `.engine`; `demo` is the embedded model.
         backend: `auto`, `openvino`, `onnxruntime` or `tensorrt`.
         score_threshold: a box needs a score above this.
         iou_threshold: for NMS; None takes the default of the family's own code (0.7 Ultralytics, 0.45 YOLOX and
@@ -80,7 +82,7 @@ def load_detector(
     """
     told: dict[str, Any] = {"size": size, "names": names, "head": head, "color": color, "mean": mean, "std": std}
     told["letterbox"] = letterbox
-    facts = inspect_model(path, **told)
+    facts = inspect_model(demo_model() if str(path) == DEMO and not Path(path).exists() else path, **told)
     chosen, reason = select_backend(facts.path, backend)
     options = BackendOptions(
         image=facts.image,

@@ -56,6 +56,34 @@ class PipelineOptions:
         return self.detect_every == "auto"
 
 
+_PARTS = {
+    "source": (("info", "attach", "interrupt", "__iter__"), 'open_source("clip.mp4")'),
+    "detector": (("open", "submit", "close", "class_names"), 'load_detector("model.onnx")'),
+    "tracker": (("update", "reset", "clone"), "ByteTrack()"),
+    "sink": (("open", "write", "status", "tick", "close"), 'ZmqPublisher("tcp://127.0.0.1:5555")'),
+}
+
+
+def check_part(kind: str, part: object) -> None:
+    """Raise ConfigError unless an object can be the `source`, `detector`, `tracker` or `sink` of a pipeline."""
+    members, example = _PARTS[kind]
+    if isinstance(part, type):
+        raise ConfigError(f"the {kind} is the class {part.__name__}: expected an object of it, such as {example}")
+    missing = [name for name in members if not hasattr(part, name)]
+    if missing:
+        found = repr(part) if isinstance(part, str | int | float | None) else f"a {type(part).__name__}"
+        raise ConfigError(f"the {kind} is {found}, without {missing[0]}: expected an object such as {example}")
+
+
+def check_parts(
+    sources: Sequence[object], detectors: Sequence[object], tracker: object, sinks: Sequence[object]
+) -> None:
+    """Raise ConfigError for the first part that cannot be one: arguments in another order, a path, a class."""
+    for kind, parts in (("source", sources), ("detector", detectors), ("tracker", [tracker]), ("sink", sinks)):
+        for part in parts:
+            check_part(kind, part)
+
+
 def check_names(source_ids: Sequence[str], *, may_be_none: bool) -> None:
     """Raise ConfigError unless there is a source, and each has a name of its own."""
     if not source_ids and not may_be_none:

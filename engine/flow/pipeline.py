@@ -18,7 +18,7 @@ from engine.flow.exit import stop_at_exit
 from engine.flow.gate import FrameGate
 from engine.flow.items import Detected
 from engine.flow.lane import FlowContext, Lane, Start
-from engine.flow.options import FILE_CAPACITY, PipelineOptions, check_names
+from engine.flow.options import FILE_CAPACITY, PipelineOptions, check_names, check_parts
 from engine.flow.pool import DetectorPool, Lanes
 from engine.flow.publish import Outlets, SinkStage, output_stages
 from engine.flow.stage import RunningStages, Stage
@@ -65,7 +65,8 @@ class Pipeline:
         engine_id: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        listed = list(sources) if isinstance(sources, Sequence) else [sources]
+        listed = list(sources) if isinstance(sources, Sequence) and not isinstance(sources, str) else [sources]
+        check_parts(listed, [] if isinstance(detector, DetectorPool) else [detector], tracker, sinks)
         self.options = options or PipelineOptions()
         check_names([source.info.source_id for source in listed], may_be_none=self.options.keep_running)
         self.tracker, self.sinks = tracker, sinks

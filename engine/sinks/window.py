@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -23,7 +24,7 @@ PROBE_S = 15
 
 
 class Window(SinkBase):
-    """Shows each source in a window of its own; `q`, Escape or closing a window asks the run to end.
+    """Shows each source in a window of its own, side by side; `q`, Escape or closing a window asks the run to end.
 
     Args:
         draw: makes the picture to show from a packet (the overlay); None shows the frame as it is.
@@ -45,7 +46,7 @@ class Window(SinkBase):
         self._on_quit = on_quit
         self._title = title
         self._cv2: Any = None
-        self._shown: set[str] = set()
+        self._shown: dict[str, tuple[int, int]] = {}
         self._quit = False
 
     def open(self, run: Run) -> None:
@@ -92,15 +93,30 @@ class Window(SinkBase):
             self._shown.clear()
 
     def _open_window(self, title: str, width: int, height: int) -> None:
-        scale = min(1.0, MAX_WINDOW_WH[0] / width, MAX_WINDOW_WH[1] / height)
         self._cv2.namedWindow(title, self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO)
-        self._cv2.resizeWindow(title, max(1, int(width * scale)), max(1, int(height * scale)))
-        self._shown.add(title)
+        self._shown[title] = (width, height)
+        for (shown, size_wh), (left, top, tile_wh) in zip(self._shown.items(), tiles(len(self._shown)), strict=False):
+            scale = min(1.0, tile_wh[0] / size_wh[0], tile_wh[1] / size_wh[1])
+            self._cv2.resizeWindow(shown, max(1, int(size_wh[0] * scale)), max(1, int(size_wh[1] * scale)))
+            if len(self._shown) > 1:  # a single window stays where the desktop puts it
+                self._cv2.moveWindow(shown, left, top)
 
     def _ask_to_quit(self) -> None:
         self._quit = True
         if self._on_quit is not None:
             self._on_quit()
+
+
+def tiles(count: int) -> list[tuple[int, int, tuple[int, int]]]:
+    """Return left, top and size of at least `count` places for windows, row by row, that do not overlap.
+
+    >>> tiles(1), tiles(3)[2]
+    ([(0, 0, (1600, 900))], (0, 450, (800, 450)))
+    """
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    width, height = MAX_WINDOW_WH[0] // columns, MAX_WINDOW_WH[1] // rows
+    return [(column * width, row * height, (width, height)) for row in range(rows) for column in range(columns)]
 
 
 def _refusal() -> str | None:

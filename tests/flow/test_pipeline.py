@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -456,3 +457,20 @@ def test_changes_that_make_no_sense_are_refused() -> None:
     assert pipeline.stop()
     with pytest.raises(ConfigError, match="not running"):
         pipeline.add_source(CountingSource("late"))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        pytest.param(lambda: Pipeline("clip.mp4", PixelDetector(), OneTracker()), r"source is 'clip.mp4'.*open_source"),
+        pytest.param(lambda: Pipeline(PixelDetector(), CountingSource(), OneTracker()), r"source is a PixelDetector"),
+        pytest.param(lambda: Pipeline(CountingSource(), "m.onnx", OneTracker()), r"is 'm.onnx'.*load_detector"),
+        pytest.param(lambda: Pipeline(CountingSource(), PixelDetector(), OneTracker), r"the class OneTracker.*object"),
+        pytest.param(lambda: Pipeline(CountingSource(), PixelDetector(), None), r"tracker is None.*ByteTrack\(\)"),
+        pytest.param(lambda: Pipeline(CountingSource(), PixelDetector(), OneTracker(), 5), r"sink is 5, without open"),
+        pytest.param(lambda: Pipeline([], PixelDetector(), OneTracker()), r"at least one source"),
+    ],
+)
+def test_wrong_parts_are_a_config_error_that_shows_a_right_one(make: Callable[[], Pipeline], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make()

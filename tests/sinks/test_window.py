@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.errors import SinkError
-from engine.sinks.window import Window
+from engine.sinks.window import MAX_WINDOW_WH, Window, tiles
 from tests.wire.samples import RUN, packet
 
 
@@ -21,6 +21,7 @@ class FakeCv2:
     def __init__(self) -> None:
         self.shown: list[tuple[str, tuple[int, ...]]] = []
         self.sizes: list[tuple[int, int]] = []
+        self.places: dict[str, tuple[int, int]] = {}
         self.key = -1
         self.visible = 1.0
 
@@ -28,6 +29,9 @@ class FakeCv2:
 
     def resizeWindow(self, title: str, width: int, height: int) -> None:
         self.sizes.append((width, height))
+
+    def moveWindow(self, title: str, left: int, top: int) -> None:
+        self.places[title] = (left, top)
 
     def getWindowProperty(self, title: str, prop: int) -> float:
         return self.visible
@@ -72,7 +76,7 @@ def test_each_source_has_a_window_that_fits_a_screen(cv2: FakeCv2) -> None:
     window.write(packet(0, source_id="yard", size_wh=(3200, 1800)))
     window.write(packet(0, source_id="gate"))
     assert [title for title, _ in cv2.shown] == ["framewire gate", "framewire yard", "framewire gate"]
-    assert cv2.sizes == [(768, 576), (1600, 900)]
+    assert cv2.sizes == [(768, 576), (768, 576), (800, 450)]
     window.close()
     window.close()
 
@@ -107,3 +111,22 @@ def test_a_display_that_refuses_is_an_error(cv2: FakeCv2, monkeypatch: pytest.Mo
     monkeypatch.setattr(cv2, "imshow", fail)
     with pytest.raises(SinkError, match="cannot connect to X server"):
         window.write(packet(0))
+
+
+def test_windows_of_several_sources_stand_side_by_side(cv2: FakeCv2) -> None:
+    window = Window()
+    window.open(RUN)
+    window.write(packet(1, source_id="a"))
+    assert cv2.places == {}
+    for source_id in "bcde":
+        window.write(packet(1, source_id=source_id))
+    assert len(set(cv2.places.values())) == 5
+    placed = zip(cv2.places.values(), cv2.sizes[-5:], strict=True)
+    assert all(left + width <= MAX_WINDOW_WH[0] for (left, _), (width, _) in placed)
+
+
+@pytest.mark.parametrize("count", range(1, 40))
+def test_tiles_do_not_overlap_and_fit_the_screen(count: int) -> None:
+    places = tiles(count)
+    assert len({(left, top) for left, top, _ in places}) == len(places) >= count
+    assert all(left + wide <= MAX_WINDOW_WH[0] and top + high <= MAX_WINDOW_WH[1] for left, top, (wide, high) in places)

@@ -259,7 +259,7 @@ def test_giving_up_is_an_error_with_the_reason(options: dict[str, object], attem
     source = LiveSource(
         VideoAddress("rtsp://a:pw@host/1"), lambda: reader, "cam", SourceOptions(**options), clock=clock
     )  # type: ignore[arg-type]
-    with pytest.raises(SourceError, match=r"cannot open rtsp://a:\*\*\*@host/1: connection refused"):
+    with pytest.raises(SourceError, match=r"cannot open rtsp://host/1: connection refused"):
         list(source)
     assert reader.opened == attempts
     assert reader.closed

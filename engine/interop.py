@@ -1,0 +1,36 @@
+"""Rows and packets for other tools: columns of `supervision`, the picture that a notebook shows. Both imported late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.optional import require
+
+MAX_SHOWN_SIDE = 960
+
+
+def to_supervision(rows: Any, **columns: Any) -> Any:
+    """Return `supervision.Detections` of `Detections` or `Tracks`, all copied, with `class_name` where it is known.
+
+    Args:
+        rows: with `xyxy`, `score`, `class_id` and `class_names`.
+        columns: further arguments, such as `tracker_id`.
+    """
+    class_id, names = rows.class_id.astype(int), rows.class_names
+    known = range(len(names))
+    named = {"class_name": np.array([names[i] if i in known else str(i) for i in class_id.tolist()], str)}
+    return require("supervision").Detections(
+        xyxy=rows.xyxy.copy(), confidence=rows.score.copy(), class_id=class_id, data=named if names else {}, **columns
+    )
+
+
+def png_of(packet: Any) -> bytes:
+    """Return the frame of a packet with its tracks drawn, as a PNG whose longer side has `MAX_SHOWN_SIDE` at most."""
+    cv2 = require("cv2")
+    image = require("engine.imaging.overlay").Overlay(trace=False).draw(packet)
+    scale = min(1.0, MAX_SHOWN_SIDE / max(image.shape[:2]))
+    if scale < 1.0:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return bytes(cv2.imencode(".png", image)[1])
