@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -122,6 +125,16 @@ def test_messages_quoted_in_troubleshooting_are_those_of_the_program() -> None:
     code = "".join(path.read_text() for package in ("engine", "pipelines") for path in (ROOT / package).rglob("*.py"))
     assert len(quoted) >= 5
     assert [message for message in quoted if message not in code] == []
+
+
+def test_every_field_of_the_summary_is_explained(tmp_path: Path) -> None:
+    run = ["run", "--source", "synthetic://?count=5", "--model", "motion", "--publish", "none", "--json"]
+    command = [sys.executable, "-m", "pipelines", *run, "--jsonl", str(tmp_path / "out.jsonl")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    text = (ROOT / "docs/reference/summary.md").read_text()
+    fields = [*summary, *summary["sources"]["synthetic"], *summary["latency_ms"], *summary["outputs"][0]]
+    assert [field for field in fields if f"`{field}`" not in text] == []
 
 
 class EnoughError(Exception):
