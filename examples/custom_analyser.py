@@ -1,4 +1,4 @@
-"""Write an analyser of your own, who stands still: python examples/custom_analyser.py [SOURCE]."""
+"""Write an analyser of your own that finds who stands still: python examples/custom_analyser.py [SOURCE]."""
 
 import sys
 from collections.abc import Sequence

@@ -28,6 +28,7 @@ DOCUMENTS = [
 MADE_BY_MKDOCS = {  # tools/docs_pages.py; `mkdocs build --strict` checks the links to them
     "docs/reference/configuration.md",
     "docs/reference/cli.md",
+    "docs/reference/messages.md",
     "docs/reference/api/index.md",
     "docs/how-to/examples.md",
     "docs/contributing.md",

@@ -2,6 +2,7 @@
 
 - `reference/configuration.md`: every configuration key, from the pydantic models.
 - `reference/cli.md`: every command and option, from the Typer application.
+- `reference/messages.md`: every field of every message, from the JSON schemas (`docs_messages.py`).
 - `reference/api/*.md`: every name in `engine.__all__`, one page per package of `engine`, from the docstrings.
 - `how-to/examples.md`: the scripts in `examples/` with their source.
 - `changelog.md`, `contributing.md`, `security.md`, `code-of-conduct.md`: the files at the root of the checkout.
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from docs_messages import messages_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
@@ -69,6 +71,7 @@ def pages() -> dict[str, str]:
     return {
         "reference/configuration.md": configuration_page(),
         "reference/cli.md": cli_page(),
+        "reference/messages.md": messages_page(),
         "reference/api/index.md": _api_index(),
         **api,
         "how-to/examples.md": examples_page(),

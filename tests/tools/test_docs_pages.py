@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from pipelines.config.models import Config, MotionGateConfig, RecordConfig
 
 pytest.importorskip("mkdocs", reason='mkdocs is not installed: pip install -e ".[docs]"')
 import docs_docstrings
+import docs_messages
 import docs_pages
 
 
@@ -60,7 +62,7 @@ def test_bounds_and_defaults_are_shown(pages: dict[str, str]) -> None:
 
 
 def test_every_table_has_a_blank_line_before_it_and_rows_of_one_width(pages: dict[str, str]) -> None:
-    for path in ("reference/configuration.md", "reference/cli.md", "reference/api/index.md"):
+    for path in ("reference/configuration.md", "reference/cli.md", "reference/messages.md", "reference/api/index.md"):
         for table in re.findall(r"(?:^|\n\n)((?:\|[^\n]*\n)+)", pages[path]):
             assert len({row.count("|") for row in table.splitlines()}) == 1, path
         assert not re.search(r"\n[^|\n][^\n]*\n\|", pages[path]), path
@@ -90,6 +92,19 @@ def test_command_page_has_every_verb_and_option(pages: dict[str, str]) -> None:
     for verb in ("run", "demo", "ctl", "bridge", "build", "eval detect", "eval track", "subscribe"):
         assert f"## `framewire {verb}`" in text
     assert "| `--max-frames` | Stop" in text
+
+
+def test_messages_page_has_every_field_of_every_kind(pages: dict[str, str]) -> None:
+    text = pages["reference/messages.md"]
+    schemas = sorted(docs_messages.SCHEMAS.glob("*.schema.json"))
+    assert len(schemas) >= 9
+    for path in schemas:
+        assert f"## `{path.name.partition('.')[0]}`" in text
+        for definition in json.loads(path.read_text())["$defs"].values():
+            assert [name for name in definition.get("properties", {}) if f"| `{name}`" not in text] == []
+    assert "| `mask` | [Rle](#rle) or null |" in text
+    assert "| `xyxy` * | array of 4 number |" in text
+    assert "| `objects` * | array of [TrackedObject](#trackedobject) |" in text
 
 
 def test_examples_page_shows_every_script(pages: dict[str, str]) -> None:
