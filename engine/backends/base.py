@@ -1,8 +1,8 @@
 """The protocol of a backend: tensors in, tensors out, several submissions in flight.
 
 A backend runs one model file. `submit` starts an inference and returns a `Pending`; `Pending.result` waits for it.
-Where the model takes images, the backend is told how pixels become numbers (`ImageInput`) and then takes uint8 NHWC
-BGR batches, so that each can do the arithmetic where it is cheapest: in the graph, on the device or in one pass
+For models that take images, `ImageInput` says how pixels become numbers, and the backend takes uint8 NHWC
+BGR batches: each backend does the arithmetic where it is cheapest, in the graph, on the device or in one pass
 on the host.
 """
 
@@ -67,9 +67,9 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
-    """Where the only float32 output (b, rows, anchors), or the first of several, has one row of scores per class.
+    """Which rows of the first float32 output, (b, rows, anchors), are class scores.
 
-    A backend may put two rows in their place: the best score of each anchor, and its class as a number. Its `outputs`
+    A backend may replace them by two rows: the best score of each anchor, and its class as a number. Its `outputs`
     then have that shape.
 
     Attributes:
@@ -81,7 +81,7 @@ class ClassScores:
     count: int
 
     def merged(self, rows: int) -> int:
-        """Return the rows of the output when two stand for the scores.
+        """Return the number of output rows once the scores are reduced to two.
 
         >>> ClassScores(4, 80).merged(84)
         6
@@ -91,18 +91,18 @@ class ClassScores:
 
 @dataclass(frozen=True, slots=True)
 class BackendOptions:
-    """How a model is to be run.
+    """How to run a model.
 
     Attributes:
-        image: the first input takes images: feed uint8 (b, h, w, 3) BGR; None feeds every tensor as the model has it.
-        class_scores: of which only the best and its class are wanted; None wants the output as the model has it.
+        image: how the first input takes images, as uint8 (b, h, w, 3) BGR; None: feed every tensor as the model has it.
+        class_scores: rows to reduce to the best score and its class; None: return the output as the model has it.
         performance: one request over all cores (`latency`), or several side by side (`throughput`).
-        depth: submissions in flight; None leaves it to the backend.
+        depth: submissions in flight; None: the backend chooses.
         max_batch: images per submission at most; 1 lets the backend fix the shape.
         precision: arithmetic, for example `f32`, `bf16`; None is the backend's default.
-        threads: processor threads at most; None is all.
-        cache_dir: folder for compiled models, so that the next start is fast; None keeps none.
-        build_plans: let TensorRT build a plan that is missing, which can take minutes; else that is an error.
+        threads: maximum number of CPU threads; None: all.
+        cache_dir: folder for compiled models, which makes the next start fast; None: keep none.
+        build_plans: let TensorRT build a missing plan, which can take minutes; if false, a missing plan is an error.
     """
 
     image: ImageInput | None = None
@@ -140,7 +140,7 @@ class Pending(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """Runs one model. `open`, `submit` and `close` are called on one thread; a `Pending` on any one other."""
+    """Runs one model. Call `open`, `submit` and `close` on one thread, and each `Pending` on any one thread."""
 
     @property
     def name(self) -> str:
@@ -148,7 +148,7 @@ class Backend(Protocol):
 
     @property
     def precision(self) -> str:
-        """Arithmetic that is used; known once open."""
+        """Arithmetic in use; known once open."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -166,10 +166,10 @@ class Backend(Protocol):
         """Load and compile the model. Raises `ModelError`; harmless when repeated."""
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """Return uninitialised host memory from which `submit` is fastest (pinned, where that matters)."""
+        """Return uninitialised host memory that `submit` reads fastest (pinned, where that matters)."""
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> Pending:
-        """Start one inference; the arrays in `feeds` must not change until `Pending.result` returned.
+        """Start one inference; do not change the arrays in `feeds` until `Pending.result` has returned.
 
         Raises:
             ConfigError: `depth` submissions are in flight already, the backend is closed, or a feed does not fit.
@@ -193,5 +193,5 @@ def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, NDArray[Any]])
 
 
 def image_spec(name: str, image: ImageInput, batch: int | None) -> TensorSpec:
-    """Return what `submit` takes for a first input that takes images."""
+    """Return the spec of the images that `submit` takes for the first input."""
     return TensorSpec(name, (batch, *image.size_hw, 3), "uint8")

@@ -1,4 +1,4 @@
-"""What a backend offers beyond the protocol where pictures and heads lie on a device of its own, a GPU."""
+"""What a backend on a GPU offers beyond the protocol: it letterboxes frames and filters heads on the device."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Placement(Protocol):
 
     @property
     def pad_xy(self) -> tuple[int, int]:
-        """Its left top corner there."""
+        """Its top left corner in the frame."""
 
 
 @runtime_checkable
 class DeviceBackend(Protocol):
-    """A backend that letterboxes on its device, and leaves there what is no candidate."""
+    """A backend that letterboxes on its device, and copies only the candidates back from it."""
 
     def submit_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> Pending:
         """Start an inference on uint8 BGR images of any size each, letterboxed as `placements` say.
@@ -38,7 +38,7 @@ class DeviceBackend(Protocol):
         """
 
     def keep_above(self, score: float) -> None:
-        """From the next submission on, leave out anchors whose best score is not above `score`.
+        """Skip anchors whose best score is not above `score`, from the next submission on.
 
-        Nothing is left out where `BackendOptions.class_scores` is None.
+        Without `BackendOptions.class_scores`, nothing is skipped.
         """

@@ -1,7 +1,7 @@
-"""ONNX Runtime on the processor: runs any `.onnx`, everywhere.
+"""ONNX Runtime on the CPU: runs any `.onnx`, everywhere.
 
-The session already uses every core for one inference, so a `Pending` is computed when its result is asked for, on
-the thread that asks: meanwhile the submitting thread prepares the next batch. No threads of our own.
+The session uses every core for one inference, so a `Pending` is computed by the thread that calls `result`, while
+the submitting thread prepares the next batch. This module starts no threads.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class OnnxRuntimeBackend:
 
     @property
     def precision(self) -> str:
-        """Always what the file holds: ONNX Runtime's CPU provider converts nothing."""
+        """The precision of the file: ONNX Runtime's CPU provider does not convert."""
         return "as stored"
 
     def open(self) -> None:
@@ -58,11 +58,11 @@ class OnnxRuntimeBackend:
         settings = runtime.SessionOptions()
         settings.log_severity_level = 3
         settings.intra_op_num_threads = self._options.threads or 0
-        # threads that spin between inferences take a tenth to a third more processor time from everything else
+        # spinning between inferences takes 10 to 33 % more CPU time from everything else
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = runtime.InferenceSession(str(self._path), settings, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime raises a dozen classes of its own, all meaning a bad model
+        except Exception as error:  # the runtime raises a dozen classes of its own, all of which mean a bad model
             raise ModelError(f"{self._path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
         self._adopt(session)
 
@@ -80,14 +80,14 @@ class OnnxRuntimeBackend:
         return np.empty(tuple(shape), dtype)
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> OnnxRuntimePending:
-        """Note what is to be inferred; the work is done by `result`."""
+        """Keep the feeds; `result` runs the inference."""
         if self._slots is None:
             raise ConfigError("the backend is closed: call open() first")
         check_feeds(self.inputs, feeds)
         return OnnxRuntimePending(self, self._slots.take(), feeds)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        """Infer on tensors as the model has them, now and on this thread. Raises `ModelError`."""
+        """Run an inference now, on this thread, on tensors as the model has them. Raises `ModelError`."""
         session = self._session
         if session is None:
             raise ConfigError("the backend was closed before the result was taken")
@@ -131,7 +131,7 @@ class _Slot:
 
 
 class OnnxRuntimePending:
-    """An inference that happens when its result is asked for."""
+    """An inference that runs when `result` is called."""
 
     def __init__(self, backend: OnnxRuntimeBackend, slot: _Slot, feeds: Mapping[str, NDArray[Any]]) -> None:
         self._backend = backend

@@ -1,7 +1,7 @@
-"""OpenVINO on the processor: the fastest way here on x86-64, for `.onnx`, IR (`.xml`) and `.tflite`.
+"""OpenVINO on the CPU: the fastest backend on x86-64, for `.onnx`, IR (`.xml`) and `.tflite`.
 
-What pays (measured, docs/detection.md): several requests side by side on one thread each instead of one request
-over all cores, uint8 images with the normalisation inside the graph, and the best of the class scores found there.
+What pays (measured, docs/detection.md): several requests in parallel, on one thread each, instead of one request
+over all cores; uint8 images with the normalisation inside the graph; and the best class score found there.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ class OpenVinoBackend:
 
 
 class _Request:
-    """An infer request that keeps the tensors over its feeds and results.
+    """An infer request that reuses the tensors around its feeds and results.
 
-    An inference empties the caches, and each call into OpenVINO after it takes long: tensors that are made once save
+    An inference empties the caches, so each call into OpenVINO after it is slow: tensors made once save
     0.3 ms per inference (vtest, yolo11n INT8, 2 cores).
     """
 
@@ -141,14 +141,14 @@ class _Request:
         self._native.start_async()
 
     def wait(self) -> tuple[NDArray[Any], ...]:
-        """Wait for the end, and return views of the outputs."""
+        """Wait, and return views of the outputs."""
         self._native.wait()
         if self._results is not None:
             return self._results
         return tuple(tensor.data for tensor in self._native.output_tensors)
 
     def settle(self) -> None:
-        """Wait until the inference has ended, however."""
+        """Wait until the inference has ended, whether it succeeded or not."""
         self._native.wait_for(SETTLE_MS)
 
 
@@ -182,7 +182,7 @@ class OpenVinoPending:
 
 
 def read_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs of a model file, as OpenVINO reads it. Raises `ModelError`."""
+    """Return the inputs and outputs of a model file as OpenVINO reads them. Raises `ModelError`."""
     openvino = require("openvino", hint=INSTALL_HINT)
     try:
         model = openvino.Core().read_model(str(path))
@@ -192,7 +192,7 @@ def read_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ..
 
 
 def _fix_sizes(openvino: Any, model: Any, first: TensorSpec, image: ImageInput, max_batch: int) -> None:
-    """Set the sizes that the model leaves open: a graph of known sizes runs faster and in less memory."""
+    """Fix the sizes that the model leaves open: a static graph runs faster and takes less memory."""
     if None not in first.shape:
         return
     rows, columns = image.size_hw
@@ -222,7 +222,7 @@ def _with_image_input(openvino: Any, model: Any, image: ImageInput) -> Any:
 
 
 def _with_best_class(openvino: Any, model: Any, scores: ClassScores) -> Any:
-    """Return the model with two rows in place of the class scores; as it is where its first output has another form."""
+    """Return the model with its class scores reduced to two rows; unchanged if its first output has another form."""
     from openvino import opset13 as ops
 
     first = model.outputs[0]
@@ -243,8 +243,8 @@ def _with_best_class(openvino: Any, model: Any, scores: ClassScores) -> Any:
 def _default_depth(compiled: Any, options: BackendOptions) -> int:
     """Return the requests that keep all cores busy.
 
-    For throughput that is one more than OpenVINO has streams: it waits in OpenVINO's own queue while another result is
-    decoded and the next frame prepared (vtest, yolo11n INT8, 2 cores: 75 fps instead of 54 to 63 with one per stream).
+    For throughput, one more than OpenVINO has streams: it waits in OpenVINO's own queue while another result is decoded
+    and the next frame is prepared (vtest, yolo11n INT8, 2 cores: 75 fps instead of 54 to 63 with one per stream).
     """
     if options.performance == "latency":
         return 1
@@ -267,7 +267,7 @@ def _shape(port: Any) -> tuple[int | None, ...]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the line of an OpenVINO error that says what is wrong; the others name its own source files."""
+    """Return the line of an OpenVINO error that says what is wrong; the others name OpenVINO's source files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '", 'Check "', "While"))]
     return (telling or lines or [type(error).__name__])[-1][:300]

@@ -1,6 +1,6 @@
 """The table of backends, and which one runs a model file.
 
-A backend is a row in `BACKENDS`; its module is imported when it is chosen, never before.
+Each backend is a row in `BACKENDS`. Its module is imported only when it is chosen.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class BackendEntry:
 
     Attributes:
         target: `module:Class`, constructed as `Class(path, BackendOptions)`.
-        packages: distributions of which one must be importable; empty where `probe` says it all.
+        packages: distributions, one of which must be importable; empty if `probe` decides alone.
         suffixes: model files it runs.
-        install: what to do where it is missing.
-        probe: `module:function`, called with the path; returns None where it can run here, else why not.
-        reason: why it is preferred to the rows below it.
+        install: what to do if it is missing.
+        probe: `module:function`, called with the path; returns why the backend cannot run here, or None.
+        reason: why `auto` prefers it to the rows below it.
     """
 
     target: str
@@ -67,7 +67,7 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
 
 
 def select_backend(path: Path, name: str = "auto", *, without: Collection[str] = ()) -> tuple[str, str]:
-    """Return the name of the backend that is to run `path`, and one line saying why.
+    """Return the name of the backend to run `path` with, and one line saying why.
 
     Args:
         path: the model file itself (for an IR folder, its `.xml`).
@@ -99,7 +99,7 @@ def select_backend(path: Path, name: str = "auto", *, without: Collection[str] =
 
 
 def create_backend(name: str, path: Path, options: BackendOptions) -> Backend:
-    """Return the backend `name` for a model file; nothing is loaded before its `open`.
+    """Return the backend `name` for a model file; its `open` loads the model.
 
     Raises:
         ConfigError: unknown name.
@@ -111,7 +111,7 @@ def create_backend(name: str, path: Path, options: BackendOptions) -> Backend:
 
 
 def why_not(name: str, path: Path | None = None) -> str | None:
-    """Return why backend `name` cannot run here, with the remedy, or None where it can."""
+    """Return why backend `name` cannot run here, with the remedy, or None if it can."""
     entry = _entry(name)
     if path is not None and path.suffix.lower() not in entry.suffixes:
         return f"does not run {path.suffix} files"

@@ -1,4 +1,4 @@
-"""Slots: the buffers of the submissions in flight, handed out and given back by any thread."""
+"""Slots: the buffers of the submissions in flight. Any thread may take and return them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SlotT = TypeVar("SlotT")
 
 
 class Slots(Generic[SlotT]):
-    """A fixed set of slots; `take` never waits, for a submission beyond the depth is the caller's mistake."""
+    """A fixed set of slots. `take` never waits: a submission beyond the depth is the caller's mistake."""
 
     def __init__(self, slots: Sequence[SlotT]) -> None:
         self._lock = threading.Lock()

@@ -20,7 +20,7 @@ from engine.optional import require
 logger = logging.getLogger(__name__)
 HOST_PORTABLE, HOST_MAPPED = 1, 2  # CU_MEMHOSTALLOC_*
 STREAM_NON_BLOCKING = 1
-EVENT_BLOCKING_SYNC, EVENT_DISABLE_TIMING = 1, 2  # CU_EVENT_*; without the first a waiting thread spins
+EVENT_BLOCKING_SYNC, EVENT_DISABLE_TIMING = 1, 2  # CU_EVENT_*; without the first, a waiting thread spins
 
 
 class CudaBindings:
@@ -39,7 +39,7 @@ class CudaBindings:
         self._kernels: dict[int, Any] = {}
 
     def _call(self, function: str, *arguments: Any) -> Any:
-        """Call the driver, and return its one result. Raises `ModelError` with the driver's words."""
+        """Call the driver and return its result. Raises `ModelError` with the driver's message."""
         code, *results = getattr(self._driver, function)(*arguments)
         if int(code) != 0:
             raise ModelError(f"{function} failed: {self._reason(int(code))}")
@@ -156,7 +156,7 @@ class CudaBindings:
         return int(free), int(total)
 
     def close(self) -> None:
-        """Release the primary context; on a lost GPU, too, every step is tried and none raises."""
+        """Release the primary context. Tries every step and never raises, even if the GPU is lost."""
         context, self._context = self._context, None
         if context is None:
             return

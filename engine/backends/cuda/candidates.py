@@ -1,8 +1,8 @@
-"""The candidates of a raw head, found on the GPU: the kernel's parameters, and its answer put in order on the host.
+"""Candidates of a raw head, found on the GPU: the kernel's parameters, and sorting its results on the host.
 
-Of the (84, 8400) numbers that a detector gives for an image, a few dozen columns matter. The kernel keeps the anchors
-whose best score is above a threshold, each with that score and its class in place of all scores; only these are copied
-to the host. They come in any order and are sorted there, so that the result is that of the whole head.
+Of the (84, 8400) numbers that a detector returns per image, a few dozen columns matter. The kernel keeps the anchors
+whose best score is above a threshold, replaces their scores by the best one and its class, and copies only these to
+the host. They arrive in any order; sorting them makes the result equal to that of the whole head.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from engine.backends.base import ClassScores
 KERNEL_NAME = "candidates"
 BLOCK = (128, 1, 1)
 PARAMETERS = struct.Struct("PPP5if")
-"""`struct Candidates` of cuda_candidates.cu: three addresses first, so that it is aligned."""
+"""`struct Candidates` of candidates.cu. The three addresses come first, which aligns it."""
 
 SHARE = 8
-"""Room for an eighth of the anchors: more is no scene with a sound threshold, and comes over as the whole head."""
+"""Room for an eighth of the anchors. No real scene exceeds this at a reasonable threshold; if one does, the whole head
+is copied."""
 LEAST = 64
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateLayout:
-    """What is kept of a head.
+    """What the kernel keeps of a head.
 
     Attributes:
         scores: which rows are scores.
@@ -45,7 +46,7 @@ class CandidateLayout:
 
     @property
     def limit(self) -> int:
-        """Candidates of an image at most."""
+        """Maximum number of candidates per image."""
         return min(self.anchors, max(LEAST, self.anchors // SHARE))
 
     @property
@@ -54,7 +55,7 @@ class CandidateLayout:
         return 1 + self.scores.merged(self.rows)
 
     def words(self, images: int) -> int:
-        """Return the 32-bit words of the counts and of the candidates of so many images."""
+        """Return the number of 32-bit words that hold the counts and candidates of a number of images."""
         return self.images + images * self.limit * self.width
 
     def grid(self, images: int) -> tuple[int, int, int]:
@@ -66,8 +67,8 @@ class CandidateLayout:
 
         Args:
             head: address of the head on the GPU.
-            kept: address of `words` 32-bit words, of which the first `images` are zero.
-            above: a candidate's score is above this.
+            kept: address of `words` 32-bit words; the first `images` of them must be zero.
+            above: score that a candidate must exceed.
         """
         scores = self.scores
         return PARAMETERS.pack(
@@ -76,12 +77,12 @@ class CandidateLayout:
         )
 
     def ordered(self, words: NDArray[np.int32], images: int) -> NDArray[np.float32] | None:
-        """Return the candidates of each image by anchor, (images, merged rows, most candidates), zeros behind the last.
+        """Return each image's candidates, sorted by anchor: (images, merged rows, most candidates), padded with zeros.
 
-        None where an image has more than fit.
+        Returns None if an image has more than fit.
 
         Args:
-            words: as the kernel left them.
+            words: as the kernel wrote them.
             images: of the batch.
         """
         counts = words[:images]
@@ -95,7 +96,7 @@ class CandidateLayout:
         return _padded(columns, self.width - 1)
 
     def merged(self, head: NDArray[Any], above: float) -> NDArray[np.float32]:
-        """Return the same of a whole head, (images, rows, anchors), worked out on the host."""
+        """Return the same for a whole head, (images, rows, anchors), computed on the host."""
         first, end = self.scores.first, self.scores.first + self.scores.count
         columns = []
         for image in head:

@@ -30,16 +30,16 @@ def kernel_source() -> str:
 def compile_kernels(compute_capability: tuple[int, int], driver_version: tuple[int, int] | None = None) -> bytes:
     """Return the kernels as machine code (cubin) for one GPU architecture. Needs no GPU.
 
-    Tries every NVRTC on this machine, then nvcc: an older compiler beside the right one does not know a newer GPU.
-    Machine code rather than PTX: a compiler newer than the driver makes PTX that the driver refuses.
+    Tries every NVRTC on this machine, then nvcc: an outdated compiler may be installed beside the right one. The result
+    is machine code rather than PTX because the driver refuses PTX from a newer compiler.
 
     Args:
         compute_capability: of the GPU, for example (8, 7).
-        driver_version: newest CUDA version that the driver supports; compilers of a later major are passed over.
+        driver_version: newest CUDA version that the driver supports; compilers of a later major version are skipped.
 
     Raises:
         MissingDependencyError: no compiler is installed.
-        ModelError: every compiler refuses; the message is that of the last one.
+        ModelError: every compiler fails; the message is that of the last one.
     """
     major, minor = compute_capability
     architecture = f"sm_{major}{minor}"
@@ -63,7 +63,7 @@ Compiler = Callable[[str], bytes]
 
 
 def _compilers(driver_version: tuple[int, int] | None) -> Iterator[Compiler]:
-    """Yield the compilers of this machine: NVIDIA's wheels, those that the loader finds, the toolkit's, then nvcc."""
+    """Yield the compilers of this machine: NVRTC from NVIDIA's wheels, the loader's path and the toolkit, then nvcc."""
     for path in _nvrtc_places():
         yield partial(_compile_with_library, path, driver_version)
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
@@ -72,7 +72,7 @@ def _compilers(driver_version: tuple[int, int] | None) -> Iterator[Compiler]:
 
 
 def _nvrtc_places() -> Iterator[str]:
-    """Yield where NVRTC may be, the newest wheel first."""
+    """Yield the places where NVRTC may be, the newest wheel first."""
     package = importlib.util.find_spec("nvidia")
     folders = [Path(place) for place in (package.submodule_search_locations or ())] if package else []
     found = [path for folder in folders for path in folder.glob("**/libnvrtc.so*")]
@@ -87,7 +87,7 @@ def _version_in_name(path: Path) -> tuple[int, ...]:
 
 
 def _compile_with_library(path: str, driver_version: tuple[int, int] | None, architecture: str) -> bytes:
-    """Compile with the NVRTC at `path`. Raises OSError where it does not load, ModelError where it cannot be used."""
+    """Compile with the NVRTC at `path`. Raises OSError if it does not load, ModelError if it cannot be used."""
     nvrtc = ctypes.CDLL(path)
     major, minor = ctypes.c_int(), ctypes.c_int()
     _check(nvrtc, nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))

@@ -1,4 +1,4 @@
-"""What the TensorRT backend asks of CUDA: memory, copies, streams, events, kernels, graphs. One small protocol.
+"""The part of CUDA that the TensorRT backend needs, as one small protocol: memory, streams, events, kernels, graphs.
 
 Implementations: pycuda (`pycuda.py`), cuda-bindings (`bindings.py`) and, for tests, a fake whose streams run late
 (`engine/testing/cuda.py`). All use the device's primary context, so that other CUDA users in the process share it, and
@@ -28,11 +28,11 @@ INSTALL = 'pip install "framewire[rtx]" for cuda-bindings (no toolkit needed), o
 
 @dataclass(frozen=True, slots=True)
 class PinnedArray:
-    """Host memory that the GPU copies from and to without a detour.
+    """Page-locked host memory, which the GPU copies from and to directly.
 
     Attributes:
         array: the memory.
-        device_address: where the GPU sees the same memory; None where it is not mapped.
+        device_address: the GPU's address of the same memory; None if it is not mapped.
     """
 
     array: NDArray[Any]
@@ -40,7 +40,7 @@ class PinnedArray:
 
 
 class CudaApi(Protocol):
-    """One GPU. Every call but `wait` belongs to one thread, inside `with api.current()`; handles are plain numbers."""
+    """One GPU. Make every call but `wait` on one thread, inside `with api.current()`. Handles are plain numbers."""
 
     @property
     def name(self) -> str:
@@ -51,19 +51,19 @@ class CudaApi(Protocol):
         """The GPU in use."""
 
     def current(self) -> AbstractContextManager[None]:
-        """Make the GPU's primary context current on this thread for the time of a `with` block."""
+        """Make the GPU's primary context current on this thread within a `with` block."""
 
     def allocate(self, size: int) -> int:
-        """Return the address of `size` bytes of GPU memory. Raises `ModelError` where there is not enough."""
+        """Return the address of `size` bytes of GPU memory. Raises `ModelError` if there is not enough."""
 
     def free(self, address: int) -> None:
         """Free what `allocate` returned."""
 
     def pinned(self, shape: Sequence[int], dtype: DTypeLike, *, mapped: bool = False) -> PinnedArray:
-        """Return uninitialised page-locked host memory, seen by the GPU too where `mapped`."""
+        """Return uninitialised page-locked host memory; if `mapped`, the GPU sees it too."""
 
     def free_pinned(self, pinned: PinnedArray) -> None:
-        """Free what `pinned` returned; its array must not be used any more."""
+        """Free what `pinned` returned; do not use its array afterwards."""
 
     def create_stream(self) -> int:
         """Return a new stream, not synchronised with the default one."""
@@ -78,22 +78,22 @@ class CudaApi(Protocol):
         """Free an event."""
 
     def copy_to_gpu(self, address: int, array: NDArray[Any], stream: int) -> None:
-        """Copy a contiguous host array to GPU memory, in stream order; it must not change before that."""
+        """Copy a contiguous host array to GPU memory, in stream order; do not change it before then."""
 
     def copy_to_host(self, array: NDArray[Any], address: int, stream: int) -> None:
         """Copy GPU memory into a contiguous host array, in stream order."""
 
     def record(self, event: int, stream: int) -> None:
-        """Let `event` happen when everything on `stream` so far is done."""
+        """Signal `event` when all work queued on `stream` so far is done."""
 
     def wait(self, event: int) -> None:
-        """Wait on the host, without holding Python's lock, until `event` happened. Any thread, inside `current()`."""
+        """Block until `event` is signalled, without holding the GIL. Any thread, inside `current()`."""
 
     def synchronize(self, stream: int) -> None:
-        """Wait on the host until everything on `stream` is done."""
+        """Block until all work on `stream` is done."""
 
     def load_kernel(self, image: bytes, name: str) -> int:
-        """Return a kernel out of a compiled image (cubin or PTX)."""
+        """Return a kernel from a compiled image (cubin or PTX)."""
 
     def launch(
         self, kernel: int, grid: tuple[int, int, int], block: tuple[int, int, int], values: bytes, stream: int
@@ -104,7 +104,7 @@ class CudaApi(Protocol):
         """Record what follows on `stream` into a graph instead of running it."""
 
     def end_capture(self, stream: int) -> int:
-        """Return the recorded graph, ready to launch. Raises `ModelError` where something cannot be recorded."""
+        """Return the recorded graph, ready to launch. Raises `ModelError` if something cannot be recorded."""
 
     def launch_graph(self, graph: int, stream: int) -> None:
         """Run a graph in stream order."""
@@ -116,11 +116,11 @@ class CudaApi(Protocol):
         """Return free and total bytes of the GPU."""
 
     def close(self) -> None:
-        """Release the context; harmless when repeated. What was allocated must be free by now."""
+        """Release the context; harmless when repeated. Free all allocations first."""
 
 
 def free_quietly(free: Callable[..., object], *arguments: Any) -> None:
-    """Free something. On a lost GPU every call fails, and the rest must be freed all the same."""
+    """Free something, logging a failure: on a lost GPU every call fails, and the rest must still be freed."""
     try:
         free(*arguments)
     except ModelError as error:
@@ -134,7 +134,7 @@ IMPLEMENTATIONS = (
 
 
 def available_packages() -> tuple[str, ...]:
-    """Return the packages that can give a `CudaApi` here, the one to be used first, without importing them."""
+    """Return the packages that can provide a `CudaApi` here, the preferred one first, without importing them."""
     return tuple(module.split(".")[0] for module, _ in IMPLEMENTATIONS if _is_installed(module))
 
 
@@ -146,10 +146,10 @@ def _is_installed(module: str) -> bool:
 
 
 def open_cuda(index: int = 0) -> CudaApi:
-    """Return CUDA on one GPU, through pycuda where it works, else through cuda-bindings.
+    """Return CUDA on one GPU, through pycuda if it works, otherwise through cuda-bindings.
 
     Raises:
-        ConfigError: no usable GPU, or not this many.
+        ConfigError: there is no usable GPU, or none with this index.
         MissingDependencyError: neither package is installed and loadable.
     """
     probe = probe_cuda()
@@ -164,6 +164,6 @@ def open_cuda(index: int = 0) -> CudaApi:
         try:
             place, _, name = target.partition(":")
             return cast(CudaApi, getattr(require(place), name)(probe.gpus[index]))
-        except ImportError as error:  # installed for another CUDA: say so, and try the next
+        except ImportError as error:  # installed for another CUDA version: note it, and try the next package
             obstacles.append(f"{module} does not load ({error})")
     raise MissingDependencyError(f"{'; '.join(obstacles) or 'no Python package for CUDA is installed'}: {INSTALL}")

@@ -1,4 +1,4 @@
-"""What pycuda has no calls for, asked of the driver's library: CUDA graphs (streams are plain handles everywhere)."""
+"""CUDA driver calls that pycuda does not wrap: graphs and the current context. Streams are plain handles."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from engine.backends.cuda.probe import DRIVER_LIBRARY, describe_error
 from engine.errors import ModelError
 
 CAPTURE_MODE_THREAD_LOCAL = 1
-"""Calls of other threads during the capture are none of its business."""
+"""Calls from other threads do not disturb the capture."""
 
 
 class DriverCalls:
-    """Graphs and the stack of contexts; the context must be current."""
+    """CUDA graphs and the thread's context stack. The context must be current."""
 
     def __init__(self, library: str = DRIVER_LIBRARY) -> None:
         self._driver: Any = ctypes.CDLL(library)
@@ -43,7 +43,7 @@ class DriverCalls:
         self._call("cuGraphExecDestroy", ctypes.c_void_p(graph))
 
     def current_context(self) -> int:
-        """Return the handle of this thread's current context, 0 where there is none."""
+        """Return the handle of this thread's current context, or 0 if there is none."""
         context = ctypes.c_void_p()
         self._call("cuCtxGetCurrent", ctypes.byref(context))
         return int(context.value or 0)

@@ -1,7 +1,7 @@
-"""The letterbox kernel: its parameters.
+"""Parameters of the letterbox kernel.
 
-One launch takes images from uint8 BGR to the model's float tensor. A batch that was letterboxed on the host already is
-the case of a scale of 1 without a border.
+One launch turns uint8 BGR images into the model's float tensor. A batch that the host has letterboxed already has a
+scale of 1 and no border.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ KERNEL_NAME = "letterbox"
 BLOCK = (32, 8, 1)
 PAD_VALUE = 114
 PARAMETERS = struct.Struct("PPqqdd11i3f3f4x")
-"""`struct Letterbox` of cuda_letterbox.cu; two addresses first, so that it is aligned and padded to 8 bytes."""
+"""`struct Letterbox` of letterbox.cu. Two addresses come first, which aligns it; padded to 8 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class WholeFrame:
-    """The placement of an image that has the size of the model's frame already."""
+    """The placement of an image that already has the size of the model's frame."""
 
     source_wh: tuple[int, int]
 
@@ -59,6 +59,6 @@ def parameters(image: ImageInput, placement: Placement, source: int, target: int
 
 
 def grid(image: ImageInput, count: int) -> tuple[int, int, int]:
-    """Return the launch grid for `count` images of one size that lie behind each other."""
+    """Return the launch grid for `count` contiguous images of one size."""
     rows, columns = image.size_hw
     return -(-columns // BLOCK[0]), -(-rows // BLOCK[1]), count

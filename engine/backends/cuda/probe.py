@@ -1,7 +1,7 @@
-"""What CUDA finds on this machine, asked of the driver itself through ctypes.
+"""Query the CUDA driver for the GPUs of this machine, through ctypes.
 
-TensorRT crashes the process where there is no GPU (its constructors dereference what the driver did not give), so this
-is asked before any of it is imported. Nothing here needs a package, allocates GPU memory or makes a context.
+TensorRT crashes the process on a machine without a GPU (its constructors dereference null pointers from the driver), so
+call this before importing any of it. It needs no package, allocates no GPU memory and creates no context.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Gpu:
     """One GPU.
 
     Attributes:
-        index: number for CUDA.
-        name: as the driver calls it.
+        index: CUDA's number.
+        name: the driver's name for it.
         compute_capability: major and minor.
-        uuid: identity of this very board.
+        uuid: identity of this particular board.
         memory_bytes: of the device; on a Jetson, of the whole machine.
-        is_integrated: shares its memory with the processor (Jetson).
+        is_integrated: whether it shares its memory with the CPU (Jetson).
     """
 
     index: int
@@ -64,12 +64,12 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class CudaProbe:
-    """What the driver answered.
+    """The driver's answer.
 
     Attributes:
-        gpus: usable ones; empty where `reason` says why.
-        driver_version: newest CUDA version that the driver supports, None where there is no driver.
-        reason: why no GPU can be used, with the remedy; None where one can.
+        gpus: usable GPUs; if empty, `reason` says why.
+        driver_version: newest CUDA version that the driver supports; None if there is no driver.
+        reason: why no GPU can be used, with the remedy; None if one can.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -84,7 +84,7 @@ class CudaProbe:
 
 
 def probe_cuda(library: str = DRIVER_LIBRARY) -> CudaProbe:
-    """Return the GPUs of this machine, or why there are none. Never raises, never crashes for want of a GPU.
+    """Return the GPUs of this machine, or why there are none. Never raises and never crashes.
 
     Args:
         library: the driver's library, for tests.
@@ -96,7 +96,7 @@ def probe_cuda(library: str = DRIVER_LIBRARY) -> CudaProbe:
     try:
         return _probe(driver)
     except AttributeError as error:
-        return CudaProbe(reason=f"{library} is no CUDA driver, or older than CUDA 11 ({error}): update the driver")
+        return CudaProbe(reason=f"{library} is not a CUDA driver or predates CUDA 11 ({error}): update the driver")
 
 
 def _probe(driver: Any) -> CudaProbe:
@@ -142,9 +142,9 @@ def _attribute(driver: Any, attribute: int, device: ctypes.c_int) -> int:
 
 
 def why_no_access(root: Path = Path("/dev"), groups: Collection[int] | None = None) -> str:
-    """Return which device nodes this user cannot open, and the remedy; empty where that is not the reason.
+    """Return which device nodes this user cannot open, with the remedy, or an empty string if it can open all.
 
-    On a Jetson with JetPack 6, CUDA needs the group that owns `/dev/dri/renderD*` (`render`) beside `video`; without it
+    On a Jetson with JetPack 6, CUDA needs the group that owns `/dev/dri/renderD*` (`render`) besides `video`; without it
     `cuInit` returns 801 (dusty-nv/jetson-containers issue 1136).
 
     Args:
@@ -180,12 +180,12 @@ def _may_open(node: Path, groups: Collection[int]) -> bool:
 def _group_name(gid: int) -> str:
     try:
         return grp.getgrgid(gid).gr_name
-    except KeyError:  # a group of the host, which a container does not know by name
+    except KeyError:  # a group of the host, which has no name in a container
         return str(gid)
 
 
 def describe_error(driver: Any, code: int) -> str:
-    """Return the driver's name of an error, its number, and the remedy where one is known."""
+    """Return the driver's name for an error, its number, and the remedy if we know one."""
     name = ctypes.c_char_p()
     driver.cuGetErrorName(code, ctypes.byref(name))
     text = name.value.decode() if name.value else "CUDA error"

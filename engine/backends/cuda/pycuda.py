@@ -1,7 +1,7 @@
-"""CUDA through pycuda: where the CUDA toolkit is, as on a Jetson.
+"""CUDA through pycuda, for machines with the CUDA toolkit, such as a Jetson.
 
-Never `pycuda.autoinit`, never `make_context`: both tie the GPU to the thread that imports. pycuda aborts the process
-when a thread ends with a context pushed, so a context is pushed for the time of a `with` block only.
+Never use `pycuda.autoinit` or `make_context`: both tie the GPU to the importing thread. pycuda aborts the process when
+a thread ends with a context pushed, so a context stays pushed only within a `with` block.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STREAM_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
 
 class PyCuda:
-    """`CudaApi` on pycuda; its objects free what they hold, so each is kept under its handle."""
+    """`CudaApi` on pycuda. pycuda's objects free what they hold when they go, so each is kept under its handle."""
 
     name = "pycuda"
 
@@ -42,7 +42,7 @@ class PyCuda:
         self._prepared: set[int] = set()
 
     def _call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Call pycuda. Raises `ModelError` with its words."""
+        """Call pycuda. Raises `ModelError` with its message."""
         try:
             return function(*arguments, **named)
         except self._cuda.MemoryError as error:
@@ -137,7 +137,7 @@ class PyCuda:
     ) -> None:
         """Start a kernel."""
         _module, function = self._kernels[kernel]
-        if kernel not in self._prepared:  # the unprepared call keeps every argument it ever saw in a cache
+        if kernel not in self._prepared:  # the unprepared call caches every argument it has ever seen
             function.prepare([f"{len(values)}s"])
             self._prepared.add(kernel)
         self._call(function.prepared_async_call, grid, block, self._objects[stream], values)
@@ -164,7 +164,7 @@ class PyCuda:
         return int(free), int(total)
 
     def close(self) -> None:
-        """Release the primary context; on a lost GPU, too, every step is tried and none raises."""
+        """Release the primary context. Tries every step and never raises, even if the GPU is lost."""
         context, self._context = self._context, None
         if context is None:
             return
@@ -179,7 +179,7 @@ class PyCuda:
         free_quietly(self._detach, context)
 
     def _detach(self, context: Any) -> None:
-        """Release a context. pycuda pushes it for that, on the thread that made it only, and leaves it on the stack."""
+        """Release a context. pycuda pushes it first, only on the thread that created it, and leaves it on the stack."""
         before = self._graphs.current_context()
         self._call(context.detach)
         if self._graphs.current_context() != before:

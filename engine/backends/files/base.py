@@ -1,7 +1,7 @@
-"""What a model file says of itself, read without any runtime: tensors, metadata, weights.
+"""What a model file says about itself, read without any runtime: tensors, metadata, weights.
 
-A model file is input from outside. The readers here only look at the structure, are bounded in time and memory,
-run nothing out of the file, and raise `ModelError` for whatever does not fit.
+A model file is untrusted input. These readers only look at the structure, are bounded in time and memory, execute
+nothing from the file, and raise `ModelError` for anything malformed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class ModelFile:
         format: `onnx`, `openvino`, `tflite`, `plan`.
         inputs: tensors that the model takes.
         outputs: tensors that it returns, in order.
-        metadata: what the exporter wrote beside the graph; values are text or plain Python values.
+        metadata: what the exporter stored with the graph; values are text or plain Python values.
         precision: of the weights, for example `float32`, `float16`, `int8`.
         size_bytes: of the file and its weights.
-        operators: how often each operator occurs, where the format tells.
-        weight_files: files beside it that hold weights.
+        operators: number of uses of each operator, if the format stores them.
+        weight_files: further files that hold weights.
     """
 
     path: Path
@@ -61,7 +61,7 @@ def find_model(path: str | Path) -> Path:
     """Return the file to load for `path`, which is a file or an exported folder.
 
     Raises:
-        ModelError: nothing there, an empty file, or not a model by its name.
+        ModelError: nothing is there, the file is empty, or its name is not that of a model.
     """
     place = path_from_text(os.fspath(path))
     if not place.exists():
@@ -86,7 +86,7 @@ def _in_folder(folder: Path) -> Path:
 
 
 def read_model_file(path: str | Path) -> ModelFile:
-    """Return what `path`, a file or folder, says of itself. Raises `ModelError`."""
+    """Read what `path`, a model file or folder, says about itself. Raises `ModelError`."""
     place = find_model(path)
     module, _, function = READERS[place.suffix.lower()].partition(":")
     reader = cast(Callable[[Path], ModelFile], getattr(require(module), function))

@@ -1,7 +1,7 @@
 """Reader of ONNX files: tensors, metadata and weights, straight from the protocol buffer.
 
-The file is mapped and walked field by field; weights are skipped, never loaded. Field numbers are those of
-`onnx.proto3` (ONNX 1.x). No protobuf package is needed, and a hostile file costs no more than its own size.
+It maps the file and walks it field by field; weights are skipped, never loaded. Field numbers are those of
+`onnx.proto3` (ONNX 1.x). It needs no protobuf package, and a hostile file costs no more than its own size.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Found:
 
 
 def read_onnx(path: Path) -> ModelFile:
-    """Return what an ONNX file says of itself. Raises `ModelError`."""
+    """Read what an ONNX file says about itself. Raises `ModelError`."""
     found = _Found()
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped with its last view
@@ -76,7 +76,7 @@ def _precision(found: _Found) -> str:
 
 
 def _weight_file(path: Path, name: str) -> Path:
-    """Return a file of weights beside the model, which must lie in the same folder or below."""
+    """Return the path of an external weights file, which must lie in the model's folder or below."""
     place = path.parent / name
     if ".." in Path(name).parts or Path(name).is_absolute():
         raise ModelError(f"{path}: its weights are said to lie at {name[:100]!r}, outside the model's folder")
@@ -86,7 +86,7 @@ def _weight_file(path: Path, name: str) -> Path:
 
 
 def _fields(message: Message) -> Iterator[tuple[int, int | Message]]:
-    """Yield number and value of each field: numbers as int, the rest as views."""
+    """Yield the number and value of each field: numbers as int, everything else as views."""
     position, end = 0, len(message)
     while position < end:
         key, position = _varint(message, position)
@@ -200,7 +200,7 @@ def _read_weight(tensor: Message, found: _Found) -> None:
 
 
 def _product(value: int | Message) -> int:
-    """Return the product of a repeated number, packed or not."""
+    """Return the product of a repeated numeric field, packed or not."""
     if isinstance(value, int):
         return value
     product, position = 1, 0
@@ -236,7 +236,7 @@ def _read_tensor_type(tensor: Message) -> tuple[str, Shape]:
 
 
 def _read_size(dimension: Message) -> int | None:
-    """Return a size, or None where it is open."""
+    """Return a size, or None if it is open."""
     for number, value in _fields(dimension):
         if number == 1 and isinstance(value, int) and 0 < value < 1 << 31:
             return value

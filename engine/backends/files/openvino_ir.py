@@ -1,4 +1,4 @@
-"""Reader of OpenVINO IR: `.xml` graph, `.bin` weights, and the `metadata.yaml` that Ultralytics lays beside them."""
+"""Reader of OpenVINO IR: `.xml` graph, `.bin` weights, and the `metadata.yaml` that Ultralytics writes beside them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DTYPE_BY_TYPE: dict[str, str] = {
 
 
 def read_ir(path: Path) -> ModelFile:
-    """Return what an IR file says of itself. Raises `ModelError`."""
+    """Read what an IR file says about itself. Raises `ModelError`."""
     size = path.stat().st_size
     if size > MAX_XML_BYTES:
         raise ModelError(f"{path}: {size >> 20} MiB of XML: expected an OpenVINO graph below {MAX_XML_BYTES >> 20} MiB")
@@ -79,7 +79,7 @@ def _output(port: ElementTree.Element | None, index: int) -> TensorSpec:
 
 
 def _name(port: ElementTree.Element | None, kind: str, index: int) -> str:
-    """Return the tensor's name as the OpenVINO backend forms it: the first in order, or kind and position."""
+    """Return the tensor's name as the OpenVINO backend chooses it: the first in order, or kind and position."""
     names = sorted(name for name in (port.get("names", "") if port is not None else "").split(",") if name)
     return names[0] if names else f"{kind}{index}"
 
@@ -90,7 +90,7 @@ def _shape(port: ElementTree.Element | None) -> Shape:
 
 
 def _precision(layers: list[ElementTree.Element]) -> str:
-    """Return the element type that most bytes of the weights have."""
+    """Return the element type of most bytes of the weights."""
     sizes: Counter[str] = Counter()
     for layer in _of_type(layers, "Const"):
         data = layer.find("data")
@@ -110,7 +110,7 @@ def _runtime_info(net: ElementTree.Element) -> dict[str, Any]:
 
 
 def read_metadata_yaml(path: Path) -> dict[str, Any]:
-    """Return the keys and values of an exporter's `metadata.yaml`, empty where there is none. Raises `ModelError`."""
+    """Return the keys and values of an exporter's `metadata.yaml`, empty if there is none. Raises `ModelError`."""
     if not path.is_file():
         return {}
     if path.stat().st_size > MAX_YAML_BYTES:
@@ -137,7 +137,7 @@ def parse_metadata_yaml(text: str, path: Path) -> dict[str, Any]:
 
 
 def _is_deep(text: str) -> bool:
-    """Return whether brackets, dashes or indentation nest beyond any exporter's use, where the parser gets slow."""
+    """Return whether brackets, dashes or indentation nest deeper than any exporter's, which makes the parser slow."""
     depth = 0
     for bracket in re.findall(r"[\[\]{}]", text):
         depth += 1 if bracket in "[{" else -1

@@ -1,9 +1,9 @@
 """Plan files: a serialized TensorRT engine, with a header that says what it is and where it runs.
 
-The layout is the one that Ultralytics 8.4 writes to `.engine` files: a little-endian int32 with the length of a JSON
-text, the JSON, then the plan. The JSON holds the model's metadata at its top level, so that either side reads the
-other's files; ours has the key `framewire_plan` beside it, with tensors, library, GPU and precision. A file without a
-header is a bare plan. Nothing here loads a plan: reading a header is safe, loading a plan runs code out of it.
+The layout is that of the `.engine` files of Ultralytics 8.4: a little-endian int32 with the length of a JSON text, the
+JSON, then the plan. The JSON holds the model's metadata at its top level, so each side can read the other's files; ours
+adds the key `framewire_plan` with tensors, library, GPU and precision. A file without a header is a bare plan. This
+module never loads a plan: reading a header is safe, loading a plan executes its code.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ BatchProfile = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class PlanFacts:
-    """What our header says of a plan.
+    """What our header says about a plan.
 
     Attributes:
         library: `tensorrt` or `tensorrt_rtx`.
-        library_version: as that library gives it.
-        cuda_version: newest CUDA version of the driver it was built with; empty where built without a GPU.
-        gpu: name of the GPU it was built on; empty where built without one.
+        library_version: as the library reports it.
+        cuda_version: newest CUDA version of the driver it was built with; empty if built without a GPU.
+        gpu: name of the GPU it was built on; empty if built without one.
         compute_capability: of that GPU, or (0, 0).
         precision: `fp32`, `fp16` or `int8`.
-        batch: smallest, favourite and largest batch.
+        batch: smallest, optimal and largest batch.
         inputs: tensors that it takes.
         outputs: tensors that it returns.
         model: name of the model file it was built from.
@@ -73,13 +73,13 @@ class PlanFacts:
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """A plan file taken apart.
+    """A parsed plan file.
 
     Attributes:
         path: of the file.
         offset: where the plan begins.
         metadata: of the model; empty for a bare plan.
-        facts: our part of the header; None for a plan that something else built.
+        facts: our part of the header; None if another program built the plan.
     """
 
     path: Path
@@ -91,7 +91,7 @@ class PlanFile:
         """Return the serialized engine.
 
         Raises:
-            ModelError: it is not what the header promises: damaged or cut short.
+            ModelError: it is damaged or truncated, so it differs from what the header promises.
         """
         content = self.path.read_bytes()[self.offset :]
         if self.facts is not None and hashlib.sha256(content).hexdigest() != self.facts.plan_sha256:
@@ -100,7 +100,7 @@ class PlanFile:
 
 
 def read_plan_file(path: Path) -> PlanFile:
-    """Take the header of a plan file apart. Raises `ModelError` for a header of ours that does not fit."""
+    """Parse the header of a plan file. Raises `ModelError` if our part of it is malformed."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length_bytes = file.read(4)
@@ -121,7 +121,7 @@ def read_plan_file(path: Path) -> PlanFile:
 
 
 def write_plan_file(path: Path, plan: bytes, facts: PlanFacts, metadata: Mapping[str, Any]) -> None:
-    """Write a plan with its header; the file appears whole or not at all, and what killed builds left goes.
+    """Write a plan with its header, atomically, and remove what killed builds left behind.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -134,7 +134,7 @@ def write_plan_file(path: Path, plan: bytes, facts: PlanFacts, metadata: Mapping
 
 
 def write_whole(path: Path, *parts: bytes) -> None:
-    """Write a file that appears whole or not at all, also where this process is killed. Raises `OSError`."""
+    """Write a file atomically, even if this process is killed. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -148,7 +148,7 @@ def write_whole(path: Path, *parts: bytes) -> None:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove what a process left that was killed while it wrote this plan: writing takes seconds."""
+    """Remove the temporary files of processes that were killed while writing this plan: writing takes seconds."""
     for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*"):
         with suppress(OSError):
             if time.time() - unfinished.stat().st_mtime > ABANDONED_S:
@@ -161,7 +161,7 @@ def facts_to_json(facts: PlanFacts) -> dict[str, Any]:
 
 
 def facts_from_json(values: Any) -> PlanFacts:
-    """Return our part of the header. Raises KeyError, TypeError or ValueError where it does not fit."""
+    """Return our part of the header. Raises KeyError, TypeError or ValueError if it is malformed."""
     if values["format"] != FORMAT:
         raise ValueError(f"plan header of format {values['format']}, this version reads {FORMAT}")
     known = {key: value for key, value in values.items() if key != "format"}
@@ -186,7 +186,7 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
 
 
 def why_not_trusted(path: Path) -> str | None:
-    """Return why a plan's place is not to be trusted, or None. A plan is code: who can write it runs code here."""
+    """Return why a plan's location cannot be trusted, or None. A plan is code: whoever can write it runs code here."""
     for place in (path.resolve(), path.resolve().parent):
         status = place.stat()
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:

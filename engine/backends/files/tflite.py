@@ -1,7 +1,7 @@
-"""Reader of TensorFlow Lite files: tensors by OpenVINO, which is what runs them here, and the exporter's metadata.
+"""Reader of TensorFlow Lite files: tensors through OpenVINO, which also runs them, and the exporter's metadata.
 
 Exporters append a ZIP archive to the model: `metadata.json` (Ultralytics 8.3 and 8.4) or one file that holds a Python
-literal (YOLOv5 7.0, Ultralytics 8.0 to 8.2). It is read within limits and nothing of it is run.
+literal (YOLOv5 7.0, Ultralytics 8.0 to 8.2). It is read within limits, and nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WHOLE_NUMBERS = ("int8", "uint8", "int16", "uint16")
 
 
 def read_tflite(path: Path) -> ModelFile:
-    """Return what a TensorFlow Lite file says of itself. Raises `ModelError`."""
+    """Read what a TensorFlow Lite file says about itself. Raises `ModelError`."""
     with path.open("rb") as file:
         if file.read(8)[4:] != IDENTIFIER:
             raise ModelError(f"{path}: not a TensorFlow Lite model: export or copy it again")
@@ -39,7 +39,7 @@ def read_tflite(path: Path) -> ModelFile:
 
 
 def _archived(path: Path) -> dict[str, Any]:
-    """Return the metadata in the archive behind the model, empty where there is none. Raises `ModelError`."""
+    """Return the metadata in the archive after the model, empty if there is none. Raises `ModelError`."""
     try:
         with zipfile.ZipFile(path) as archive:
             files = {info.filename: info for info in archive.infolist()[:MAX_ARCHIVE_FILES]}
@@ -53,4 +53,4 @@ def _archived(path: Path) -> dict[str, Any]:
     if len(text) > MAX_METADATA_BYTES:
         raise ModelError(f"{path}: its metadata are longer than {MAX_METADATA_BYTES} bytes: expected a few facts")
     plain = text.decode("utf-8", errors="replace").strip()
-    return parse_metadata_yaml(plain, path) if plain.startswith("{") else {}  # another text is a list of labels
+    return parse_metadata_yaml(plain, path) if plain.startswith("{") else {}  # any other text is a list of labels

@@ -81,7 +81,7 @@ def test_no_driver_is_a_reason_and_no_error():
 
 def test_a_library_that_is_no_driver_is_a_reason_and_no_error():
     probe = probe_cuda("libc.so.6")
-    assert "is no CUDA driver" in (probe.reason or "")
+    assert "is not a CUDA driver" in (probe.reason or "")
 
 
 def test_this_machine_answers_without_a_crash():
