@@ -144,7 +144,7 @@ def _attribute(driver: Any, attribute: int, device: ctypes.c_int) -> int:
 def why_no_access(root: Path = Path("/dev"), groups: Collection[int] | None = None) -> str:
     """Return which device nodes this user cannot open, with the remedy, or an empty string if it can open all.
 
-    On a Jetson with JetPack 6, CUDA needs the group that owns `/dev/dri/renderD*` (`render`) besides `video`; without it
+    On a Jetson with JetPack 6, CUDA needs the group that owns `/dev/dri/renderD*` (`render`) and `video`; without it
     `cuInit` returns 801 (dusty-nv/jetson-containers issue 1136).
 
     Args:

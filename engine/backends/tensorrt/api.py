@@ -1,7 +1,7 @@
-"""TensorRT or TensorRT-RTX, whichever is installed, as one thing: one logger, one table of types, features by name.
+"""One face for TensorRT and TensorRT-RTX, whichever is installed: one logger, one type table, features by name.
 
-Both libraries have nearly the same Python API. What differs between 10.3, 10.13, 11.4 and RTX 1.7 is found by asking
-whether a name exists, never by comparing versions. The GPU is probed before anything here is imported.
+Both libraries have nearly the same Python API. Differences between 10.3, 10.13, 11.4 and RTX 1.7 are detected by
+whether a name exists, never by version. The GPU is probed before either library is imported.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ DTYPE_BY_TYPE = {
 
 @dataclass
 class Messages:
-    """What the library logged last, for error texts."""
+    """The library's latest log messages, for error texts."""
 
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=20))
 
     def take(self) -> str:
-        """Return the errors since the last call as one text, without repetition, and forget them."""
+        """Return the errors since the last call as one text without repetitions, and clear them."""
         lines = list(dict.fromkeys(self.recent))
         self.recent.clear()
         return "; ".join(lines)[:800] or "it gave no reason"
@@ -69,9 +69,9 @@ class TensorRt:
     Attributes:
         module: the imported package.
         library: which one it is.
-        version: as it gives it.
-        logger: the one logger of this process.
-        messages: what that logger heard.
+        version: as the library reports it.
+        logger: the only logger of this process.
+        messages: what that logger received.
     """
 
     module: Any
@@ -82,15 +82,15 @@ class TensorRt:
 
     @property
     def is_rtx(self) -> bool:
-        """Whether this is TensorRT-RTX, which compiles for the GPU at hand when it loads a plan."""
+        """Whether this is TensorRT-RTX, which compiles for the present GPU when it loads a plan."""
         return self.library == "tensorrt_rtx"
 
     def make(self, kind: Callable[[Any], Any]) -> Any:
-        """Return a new `Builder` or `Runtime`. Raises `ModelError` where the library cannot make one."""
+        """Return a new `Builder` or `Runtime`. Raises `ModelError` if the library cannot create one."""
         self.messages.take()
         try:
             return kind(self.logger)
-        except TypeError as error:  # what pybind11 makes of a null pointer
+        except TypeError as error:  # pybind11 raises it for a null pointer
             name = getattr(kind, "__name__", "part")
             raise ModelError(f"{self} cannot make a {name} ({error}): {self.messages.take()}") from error
 
@@ -99,18 +99,18 @@ class TensorRt:
 
 
 def installed_libraries() -> tuple[Library, ...]:
-    """Return which of the two are installed, without importing them."""
+    """Return which of the two libraries are installed, without importing them."""
     return tuple(name for name in LIBRARIES if importlib.util.find_spec(name) is not None)
 
 
 def installed_version(library: Library) -> str | None:
-    """Return the version of a library as its package says, without importing it; None where no package says it."""
+    """Return the version in a library's package metadata, without importing it; None if there is none."""
     names = (library, *(f"{library}_cu{major}_bindings" for major in CUDA_MAJORS))
     return next((version for name in names if (version := _package_version(name)) is not None), None)
 
 
 def _needed_cuda(library: Library) -> int | None:
-    """Return for which major version of CUDA a library was built, as its packages are called; a Jetson's do not say."""
+    """Return the CUDA major version that a library was built for, from its package names; a Jetson's do not say."""
     return next((major for major in CUDA_MAJORS if _package_version(f"{library}_cu{major}_bindings")), None)
 
 
@@ -122,7 +122,7 @@ def _package_version(name: str) -> str | None:
 
 
 def why_not_library(probe: CudaProbe, library: Library) -> str | None:
-    """Return why `library` cannot run a plan on the GPUs of `probe`, with the remedy, or None. It is not imported."""
+    """Return why `library` cannot run plans on the GPUs of `probe`, with the remedy, or None. Does not import it."""
     if probe.reason is not None:
         return probe.reason
     name, needed = NAMES[library], _needed_cuda(library)
@@ -139,16 +139,16 @@ def why_not_library(probe: CudaProbe, library: Library) -> str | None:
 
 
 def library_to_run(probe: CudaProbe) -> Library | None:
-    """Return the installed library that runs on the GPUs of `probe`, TensorRT before TensorRT-RTX; None for neither."""
+    """Return the installed library that runs on the GPUs of `probe`, preferably TensorRT; None if neither does."""
     return next((name for name in installed_libraries() if why_not_library(probe, name) is None), None)
 
 
 def load_tensorrt(library: Library | None = None) -> TensorRt:
-    """Return the library, TensorRT before TensorRT-RTX where none is named.
+    """Return the named library, or the installed one, preferably TensorRT.
 
     Raises:
-        MissingDependencyError: not installed, or not loadable.
-        ConfigError: a version that is known not to work.
+        MissingDependencyError: it is not installed, or does not load.
+        ConfigError: this version does not work.
     """
     installed = installed_libraries()
     chosen = library or (installed[0] if installed else None)
@@ -164,7 +164,7 @@ def load_tensorrt(library: Library | None = None) -> TensorRt:
 
 @lru_cache(maxsize=len(LIBRARIES))
 def _process_logger(library: Library) -> tuple[Any, Messages]:
-    """Return the process's one logger: the library keeps a pointer to the first it gets, for ever."""
+    """Return the process's only logger: the library keeps a pointer to the first one for the life of the process."""
     module = require(library)
     messages = Messages()
     level_by_severity = {
@@ -186,24 +186,24 @@ def _process_logger(library: Library) -> tuple[Any, Messages]:
             level = level_by_severity.get(severity, logging.DEBUG)
             if level >= logging.ERROR:
                 messages.recent.append(message.strip())
-                level = logging.DEBUG  # it is raised as an error by whoever called
+                level = logging.DEBUG  # the caller raises it as an error
             logger.log(level, "%s", message)
 
     return ProcessLogger(), messages
 
 
 def dtype_name(tensor_type: Any) -> str:
-    """Return numpy's name of a TensorRT data type, or TensorRT's own in lower case where numpy has none."""
+    """Return numpy's name for a TensorRT data type, or TensorRT's own in lower case if numpy has none."""
     return DTYPE_BY_TYPE.get(tensor_type.name, str(tensor_type.name).lower())
 
 
 def tensor_spec(name: str, shape: Any, tensor_type: Any) -> TensorSpec:
-    """Return a tensor as our backends describe it; TensorRT writes -1 for an open size."""
+    """Return the spec of a tensor; TensorRT writes -1 for an open size."""
     return TensorSpec(name, tuple(None if size < 0 else int(size) for size in shape), dtype_name(tensor_type))
 
 
 def engine_specs(trt: TensorRt, engine: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs of a deserialized engine."""
+    """Return the inputs and outputs of a deserialized engine."""
     specs: dict[bool, list[TensorSpec]] = {True: [], False: []}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
@@ -222,7 +222,7 @@ def parse_onnx(trt: TensorRt, network: Any, content: bytes, path: str) -> None:
         path: the file it came from, for its external weights and for messages.
 
     Raises:
-        ModelError: garbage, or operators that this library does not have, each with its count.
+        ModelError: it is not a model, or uses operators that this library lacks, which are listed with their counts.
     """
     parser = trt.module.OnnxParser(network, trt.logger)
     if parser.parse(content, path):
@@ -238,9 +238,9 @@ def parse_onnx(trt: TensorRt, network: Any, content: bytes, path: str) -> None:
 
 
 def make_progress_monitor(trt: TensorRt, report: Callable[[float, str], None]) -> Any | None:
-    """Return a progress monitor that calls `report(fraction, phase)`, or None where the library has none.
+    """Return a progress monitor that calls `report(fraction, phase)`, or None if the library has none.
 
-    Where `report` raises (Ctrl-C included), the build is cancelled and `monitor.failure` holds the exception.
+    If `report` raises (on Ctrl-C, for example), the build is cancelled and `monitor.failure` holds the exception.
     """
     if not hasattr(trt.module, "IProgressMonitor"):
         return None
@@ -262,7 +262,7 @@ def make_progress_monitor(trt: TensorRt, report: Callable[[float, str], None]) -
             self._tree.finish(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            """Note a step; False cancels the build."""
+            """Record a step; return False to cancel the build."""
             self._tree.step(phase_name, step)
             if self.failure is None:
                 try:
@@ -275,7 +275,7 @@ def make_progress_monitor(trt: TensorRt, report: Callable[[float, str], None]) -
 
 
 class PhaseTree:
-    """Nested phases with steps, as TensorRT reports them from any of its threads, as one fraction that never goes back.
+    """Turns the nested phases that TensorRT reports from any of its threads into one fraction that never decreases.
 
     >>> tree = PhaseTree()
     >>> tree.start("build", None, 4); tree.step("build", 0); tree.start("tactics", "build", 2); tree.step("tactics", 0)
@@ -310,7 +310,7 @@ class PhaseTree:
 
     @property
     def fraction(self) -> float:
-        """How much of the whole is done, 0 to 1."""
+        """Fraction of the whole that is done, 0 to 1."""
         with self._lock:
             roots = [name for name, (parent, _, _) in self._phases.items() if parent not in self._phases]
             self._furthest = max([self._furthest, *(self._of(name, 0) for name in roots)])

@@ -1,8 +1,8 @@
-"""TensorRT on an NVIDIA GPU: runs plans, and builds one first where it is given ONNX.
+"""TensorRT on an NVIDIA GPU: runs plans, and builds one first if it is given ONNX.
 
-One thread owns the GPU (`open`, `submit`, `close`); results may be taken on another. Images come as uint8 and are
-normalised on the GPU; each submission in flight has a stream, an execution context and page-locked memory of its own,
-so that copies and computing overlap, and waits once, at the end.
+One thread owns the GPU (`open`, `submit`, `close`); another may take the results. Images arrive as uint8 and are
+normalised on the GPU. Each submission in flight has its own stream, execution context and page-locked memory, so that
+copies and computation overlap, and waits only once, at the end.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parts:
-    """What the backend is made of, so that tests can put other things in their place."""
+    """Parts of the backend that tests replace."""
 
     open_cuda: Callable[[], CudaApi] = open_cuda
     load_plan: Callable[[CudaApi, PlanFile], LoadedPlan] | None = None
@@ -61,7 +61,7 @@ class TensorRtBackend:
 
     Args:
         path: the file.
-        options: `precision` (`fp16`, `fp32`) and `max_batch` say how an ONNX file is built; FP16 where not said.
+        options: `precision` (`fp16`, `fp32`) and `max_batch` say how to build an ONNX file; FP16 by default.
         parts: for tests.
     """
 
@@ -88,7 +88,7 @@ class TensorRtBackend:
         """Load the plan, building it first where needed.
 
         Raises:
-            ModelError: the plan or the GPU cannot be used; also for whatever the libraries below raise.
+            ModelError: the plan or the GPU cannot be used; also wraps whatever the libraries raise.
             ConfigError, MissingDependencyError: options or packages that cannot work here.
         """
         if self._slots is not None:
@@ -111,7 +111,7 @@ class TensorRtBackend:
             with self._cuda.current():
                 self._load(self._cuda, file)
         except BaseException:
-            with suppress(Exception):  # the first error counts; on a lost GPU every further call fails too
+            with suppress(Exception):  # report the first error: on a lost GPU every further call fails too
                 self.close()
             raise
 
@@ -121,7 +121,7 @@ class TensorRtBackend:
             raise ConfigError(f"TensorRT cannot run here: {obstacle}, or choose --backend auto")
 
     def missing_plan(self) -> MissingPlan | None:
-        """Return the plan that `open` would have to build first, or None. Raises as `open` does."""
+        """Return the plan that `open` would have to build first, or None. Raises the same errors as `open`."""
         self._check_usable()
         found = find_plan(self._path, self._options)
         return found if isinstance(found, MissingPlan) else None
@@ -160,7 +160,7 @@ class TensorRtBackend:
         return {name: cuda.load_kernel(code, name) for name in (LETTERBOX, CANDIDATES)}
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """Return page-locked memory, which the GPU of a Jetson reads in place. Call between `open` and `close`."""
+        """Return page-locked memory, which a Jetson's GPU reads in place. Call between `open` and `close`."""
         cuda = self._opened()
         with cuda.current():
             pinned = cuda.pinned(shape, dtype, mapped=cuda.gpu.is_integrated)
@@ -168,7 +168,7 @@ class TensorRtBackend:
         return pinned.array
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> TensorRtPending:
-        """Start an inference; the arrays in `feeds` must not change until its result was taken."""
+        """Start an inference; do not change the arrays in `feeds` until its result has been taken."""
         cuda = self._opened()
         check_feeds(self.inputs, feeds)
         self._check_batch(len(feeds[self.inputs[0].name]))
@@ -180,7 +180,7 @@ class TensorRtBackend:
         return self._start(cuda, lambda slot: slot.start(feeds, mapped))
 
     def submit_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> TensorRtPending:
-        """Start an inference on uint8 BGR images of any size each, which are copied; the GPU letterboxes them."""
+        """Start an inference on uint8 BGR images of any sizes. They are copied, and the GPU letterboxes them."""
         cuda = self._opened()
         if self._options.image is None or len(self.inputs) != 1:
             raise ConfigError("the backend was not opened for images")
@@ -190,7 +190,7 @@ class TensorRtBackend:
         return self._start(cuda, lambda slot: slot.start_images(images, placements))
 
     def keep_above(self, score: float) -> None:
-        """From the next submission on, leave out anchors whose best score is not above `score`."""
+        """Skip anchors whose best score is not above `score`, from the next submission on."""
         self._above = score
 
     def _check_batch(self, batch: int) -> None:
@@ -219,7 +219,7 @@ class TensorRtBackend:
         return self._cuda
 
     def close(self) -> None:
-        """Wait for what is under way and free everything; harmless when repeated."""
+        """Wait for inferences in flight and free everything; harmless when repeated."""
         cuda, self._cuda = self._cuda, None
         slots, self._all_slots, self._slots = self._all_slots, [], None
         plan, self._plan = self._plan, None
@@ -234,13 +234,13 @@ class TensorRtBackend:
                     free_quietly(cuda.free_pinned, array)
                 if plan is not None:
                     plan.close()
-        except ModelError as error:  # the GPU is lost: what ended the run is the error to report, not this one
+        except ModelError as error:  # the GPU is lost: report what ended the run, not this
             logger.debug("closing on a lost GPU: %s", error)
         cuda.close()
 
 
 class TensorRtPending:
-    """An inference under way on a slot of its own."""
+    """An inference in flight, on its own slot."""
 
     def __init__(self, slot: GpuSlot, slots: Slots[GpuSlot]) -> None:
         self._slot: GpuSlot | None = slot
@@ -271,7 +271,7 @@ class TensorRtPending:
 
 
 def load_plan(cuda: CudaApi, file: PlanFile) -> LoadedPlan:
-    """Return the plan of a file, loaded; with the CUDA context current.
+    """Load the plan of a file; the CUDA context must be current.
 
     Raises:
         ModelError: the plan does not fit this library or GPU, is damaged, or the library refuses it.
@@ -291,17 +291,17 @@ def load_plan(cuda: CudaApi, file: PlanFile) -> LoadedPlan:
 
 
 def warn_of_distrust(path: Path) -> None:
-    """Log where other users could have written a plan, which is code."""
+    """Log a warning if other users could have written a plan, which is code."""
     warning = why_not_trusted(path)
     if warning:
         logger.warning("%s", warning)
 
 
 def why_not(path: Path | None = None) -> str | None:
-    """Return why TensorRT cannot run here, with the remedy, or None where it can. TensorRT is not imported for it.
+    """Return why TensorRT cannot run here, with the remedy, or None if it can. Does not import TensorRT.
 
     Args:
-        path: the model for which it is asked; an ONNX file may have what TensorRT cannot run.
+        path: the model to run; an ONNX file may use operators that TensorRT lacks.
     """
     probe = probe_cuda()
     if probe.reason is not None:

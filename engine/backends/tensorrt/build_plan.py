@@ -1,4 +1,4 @@
-"""From an ONNX model to a plan file: parse, set the profile, build, write with a header.
+"""Building a plan file from an ONNX model: parse, set the profile, build, write with a header.
 
 TensorRT builds on the GPU that the plan is for. TensorRT-RTX compiles for the GPU when it loads the plan, so its plans
 can be built on any machine.
@@ -42,16 +42,16 @@ MIN_WORKSPACE_MIB = 64
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How a plan is to be built.
+    """How to build a plan.
 
     Attributes:
         precision: `fp16`, `fp32` or `int8`.
-        batch: smallest, favourite and largest batch; ignored where the model fixes its batch.
+        batch: smallest, optimal and largest batch; ignored if the model fixes its batch.
         size_hw: rows and columns, for models that leave them open.
-        workspace_mib: GPU memory that building may use; None is the library's default, all of it.
-        dla_core: deep learning accelerator of a Jetson, with the GPU for what it cannot do; None uses the GPU alone.
-        optimization_level: 0 (quick to build) to 5; None is the library's default.
-        calibration_id: identity of the calibration images, so that other images make another plan; `int8` only.
+        workspace_mib: GPU memory that the build may use; None: the library's default, all of it.
+        dla_core: deep learning accelerator of a Jetson, with the GPU for what it cannot do; None: the GPU alone.
+        optimization_level: 0 (quick to build) to 5; None: the library's default.
+        calibration_id: identity of the calibration images, so that other images give another plan; `int8` only.
     """
 
     precision: Precision = "fp16"
@@ -92,10 +92,10 @@ def parse_batch(text: str) -> BatchProfile:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An ONNX model that is ready to be built.
+    """An ONNX model that is ready to build.
 
     Attributes:
-        content: the model, its arithmetic in the wanted precision.
+        content: the model, with its arithmetic in the wanted precision.
         accuracy: what the accuracy gate measured, for the plan's header.
     """
 
@@ -108,7 +108,7 @@ Prepare = Callable[[], Prepared]
 
 @dataclass(frozen=True, slots=True)
 class PlanPlace:
-    """Where a plan runs: the part of its identity that does not come from the model."""
+    """Where a plan runs: the part of a plan's identity that does not depend on the model."""
 
     library: Library
     library_version: str
@@ -117,12 +117,12 @@ class PlanPlace:
 
     @property
     def compute_capability(self) -> tuple[int, int]:
-        """Of the GPU; (0, 0) where there is none."""
+        """Compute capability of the GPU; (0, 0) if there is none."""
         return self.gpu.compute_capability if self.gpu else (0, 0)
 
 
 def plan_place(trt: TensorRt, probe: CudaProbe) -> PlanPlace:
-    """Return the target that this machine is."""
+    """Describe this machine as a place for plans."""
     usable = probe.reason is None and bool(probe.gpus)
     cuda = ".".join(map(str, probe.driver_version)) if usable and probe.driver_version else ""
     return PlanPlace(trt.library, trt.version, cuda, probe.gpus[0] if usable else None)
@@ -143,16 +143,16 @@ def build_plan(
 
     Args:
         model: an ONNX file.
-        output: the plan file to write; appears whole or not at all.
+        output: the plan file, written atomically.
         options: precision, batches and limits.
-        library: `tensorrt` or `tensorrt_rtx`; the installed one where not named.
-        prepare: gives the ONNX in its precision; INT8 needs it, for calibration and the accuracy gate are the caller's.
+        library: `tensorrt` or `tensorrt_rtx`; None: the installed one.
+        prepare: returns the ONNX in its precision. INT8 needs it: calibration and the accuracy gate are the caller's.
         timing_cache: file that keeps measured kernel times between builds; TensorRT-RTX has none.
-        report: called with the fraction done and the phase; what it raises cancels the build and is raised here.
+        report: called with the fraction done and the phase; an exception from it cancels the build and is re-raised.
         key: of the plan cache, for the header.
 
     Raises:
-        ModelError: the model is broken or has what the library does not support.
+        ModelError: the model is broken, or uses something that the library does not support.
         ConfigError: options that cannot work here.
         MissingDependencyError: no TensorRT.
     """
@@ -196,14 +196,14 @@ def build_plan(
 
 
 def with_memory_limit(options: BuildOptions, gpu: Gpu | None, meminfo: Path = MEMINFO) -> BuildOptions:
-    """Return options that leave an integrated GPU's machine alive: a quarter of its free memory, unless said otherwise.
+    """Return options that limit a build on an integrated GPU to a quarter of the free memory, unless they set a limit.
 
-    On a Jetson the GPU's memory is the machine's, and the engine that serves meanwhile lives in it too.
+    A Jetson's GPU shares the machine's memory with the engine that serves meanwhile.
 
     Args:
-        options: as asked for.
-        gpu: that builds; None for none.
-        meminfo: the kernel's report, for tests.
+        options: as requested.
+        gpu: the one that builds; None if there is none.
+        meminfo: the kernel's memory report, for tests.
     """
     if options.workspace_mib is not None or gpu is None or not gpu.is_integrated:
         return options
@@ -215,7 +215,7 @@ def with_memory_limit(options: BuildOptions, gpu: Gpu | None, meminfo: Path = ME
 
 
 def library_for_building(library: Library | None, probe: CudaProbe) -> TensorRt:
-    """Return the library; TensorRT proper is not touched without a GPU, where it would crash.
+    """Return the library to build with. Without a GPU TensorRT proper is not touched, because it would crash.
 
     Raises:
         ConfigError: it cannot build here.
@@ -224,7 +224,7 @@ def library_for_building(library: Library | None, probe: CudaProbe) -> TensorRt:
     if probe.reason is not None and library != "tensorrt_rtx":
         if library == "tensorrt":
             raise ConfigError(f"TensorRT builds on the GPU that the plan is for, and there is none: {probe.reason}")
-        library = "tensorrt_rtx"  # the one that builds without a GPU
+        library = "tensorrt_rtx"  # which builds without a GPU
     trt = load_tensorrt(library or library_to_run(probe))
     obstacle = why_not_library(probe, trt.library) if probe.reason is None else None
     if obstacle is not None:
@@ -266,7 +266,7 @@ def build_serialized(
 
 
 def _network_flags(trt: TensorRt, options: BuildOptions) -> int:
-    """Return flags for a network that computes in the types that the model has; a DLA wants precision flags instead."""
+    """Return flags for a network that computes in the model's own types; a DLA needs precision flags instead."""
     network_flags = trt.module.NetworkDefinitionCreationFlag
     if options.dla_core is not None or not hasattr(network_flags, "STRONGLY_TYPED"):
         return 0
@@ -275,7 +275,9 @@ def _network_flags(trt: TensorRt, options: BuildOptions) -> int:
 
 def _apply(trt: TensorRt, builder: Any, config: Any, options: BuildOptions) -> None:
     builder_flags = trt.module.BuilderFlag
-    if hasattr(builder_flags, "REQUIRE_USER_ALLOCATION"):  # without it RTX allocates while it runs: no CUDA graph then
+    if hasattr(
+        builder_flags, "REQUIRE_USER_ALLOCATION"
+    ):  # without it RTX allocates at run time, which rules out CUDA graphs
         config.set_flag(builder_flags.REQUIRE_USER_ALLOCATION)
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.module.MemoryPoolType.WORKSPACE, options.workspace_mib * MIB)
@@ -303,7 +305,7 @@ def _use_dla(trt: TensorRt, builder: Any, config: Any, options: BuildOptions) ->
 
 
 def _fill_profile(profile: Any, network: Any, options: BuildOptions) -> bool:
-    """Give each open size its range and return whether there is any."""
+    """Set the range of each open size; return whether there are any."""
     needed = False
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
@@ -311,9 +313,9 @@ def _fill_profile(profile: Any, network: Any, options: BuildOptions) -> bool:
         if -1 not in shape:
             continue
         bounds = [_concrete(tensor.name, shape, batch, options.size_hw) for batch in options.batch]
-        if -1 in shape[1:]:  # one image size: said in the network, the sizes of its outputs are known too
+        if -1 in shape[1:]:  # a fixed image size in the network also fixes its output sizes
             tensor.shape = (shape[0], *bounds[0][1:])
-        if options.batch[0] == options.batch[2]:  # one batch size: no shape is dynamic, and feeders see what to fill up
+        if options.batch[0] == options.batch[2]:  # a single batch size leaves no shape dynamic
             tensor.shape = bounds[0]
             continue
         profile.set_shape(tensor.name, *bounds)
@@ -322,7 +324,7 @@ def _fill_profile(profile: Any, network: Any, options: BuildOptions) -> bool:
 
 
 def _concrete(name: str, shape: Sequence[int], batch: int, size_hw: tuple[int, int] | None) -> tuple[int, ...]:
-    """Return the shape with its open sizes filled: the first is the batch, the last two are rows and columns."""
+    """Return the shape with its open sizes filled in: the first is the batch, the last two are rows and columns."""
     filled = list(shape)
     if filled[0] < 0:
         filled[0] = batch
@@ -363,7 +365,7 @@ def _save_timing_cache(trt: TensorRt, config: Any, path: Path | None) -> None:
 
 
 def model_sha256(path: Path) -> str:
-    """Return the SHA-256 of an ONNX file and of the weights that lie beside it, in hexadecimal. Raises `ModelError`."""
+    """Return the SHA-256 of an ONNX file and its external weights, in hexadecimal. Raises `ModelError`."""
     digest = hashlib.sha256()
     for place in (path, *read_model_file(path).weight_files):
         with place.open("rb") as file:
@@ -373,7 +375,7 @@ def model_sha256(path: Path) -> str:
 
 
 def target_facts(target: PlanPlace) -> Mapping[str, Any]:
-    """Return what of a target a plan depends on, as plain values for keys and reports."""
+    """Return the facts of a place that a plan depends on, as plain values for keys and reports."""
     return {
         "library": target.library,
         "library_version": target.library_version,

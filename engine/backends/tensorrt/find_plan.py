@@ -1,7 +1,7 @@
-"""Which plan file a backend runs: the one it was given, or one of the cache, built from ONNX where there is none yet.
+"""Finding the plan to run: the given file, or one in the cache, which is built from ONNX if it is missing.
 
-A plan that does not fit this library or GPU is replaced by one that is built anew, where the ONNX file that it came
-from lies beside it. What must be built can be asked for first, so that somebody else may build it meanwhile.
+A plan that does not fit this library or GPU is rebuilt if the ONNX file that it came from lies beside it. `find_plan`
+returns what must be built without building it, so that another process can build it meanwhile.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class MissingPlan:
         model: the ONNX file.
         options: how to build it.
         folder: of the plan cache.
-        reason: why there is none, in words for the user.
+        reason: why there is none, for the user.
     """
 
     model: Path
@@ -65,7 +65,7 @@ class MissingPlan:
 
 
 def find_plan(path: Path, options: BackendOptions) -> PlanFile | MissingPlan:
-    """Return the plan file that is to run for `path`, an ONNX or plan file, or what must be built for it.
+    """Return the plan file to run for `path`, an ONNX or plan file, or what must be built for it.
 
     Raises:
         ConfigError: a precision that cannot be built here.
@@ -88,10 +88,10 @@ def find_plan(path: Path, options: BackendOptions) -> PlanFile | MissingPlan:
 
 
 def plan_to_run(path: Path, options: BackendOptions) -> PlanFile:
-    """Return the plan file that is to run for `path`, built now where it must be and `options.build_plans` allows it.
+    """Return the plan file to run for `path`, building it first if it is missing and `options.build_plans` allows it.
 
     Raises:
-        ConfigError, ModelError, MissingDependencyError: as `find_plan`; and there is none, and none is to be built.
+        ConfigError, ModelError, MissingDependencyError: as `find_plan`; also if it is missing and must not be built.
     """
     found = find_plan(path, options)
     if isinstance(found, PlanFile):
@@ -105,7 +105,7 @@ def plan_to_run(path: Path, options: BackendOptions) -> PlanFile:
 
 
 def library_of(file: PlanFile) -> Library | None:
-    """Return the library that a plan is for, where it is installed; None for the usual one."""
+    """Return the library that a plan is for, or None if that one is not installed."""
     library: Library = "tensorrt_rtx" if file.facts and file.facts.library == "tensorrt_rtx" else "tensorrt"
     return library if library in installed_libraries() else None
 
@@ -131,7 +131,7 @@ def _build_options(path: Path, options: BackendOptions) -> BuildOptions:
 
 
 def _origin(file: PlanFile) -> Path | None:
-    """Return the ONNX file that a plan can be built from again: the very one, beside it. INT8 needs its images too."""
+    """Return the ONNX file beside a plan that it was built from, or None. INT8 plans need their images too."""
     facts = file.facts
     if facts is None or facts.precision not in PRECISIONS or facts.precision == "int8":
         return None
@@ -141,7 +141,7 @@ def _origin(file: PlanFile) -> Path | None:
     try:
         return model if model_sha256(model) == facts.model_sha256 else None
     except ModelError:
-        return None  # a file that is broken by now is not the one
+        return None  # a broken file is not the original
 
 
 def _same_again(facts: PlanFacts, options: BackendOptions) -> BuildOptions:

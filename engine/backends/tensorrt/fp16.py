@@ -1,7 +1,7 @@
-"""An FP32 ONNX graph with its bulk computed in FP16: inputs, outputs and chosen nodes stay FP32.
+"""Converting an FP32 ONNX graph to FP16, except for its inputs, outputs and chosen nodes.
 
-Every tensor is kept in the type of the node that makes it, and cast once where another node wants the other type.
-Weights are stored in the type in which they are used.
+Each tensor keeps the type of the node that produces it, and is cast once if another node needs the other type. Weights
+are stored in the type in which they are used.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ HALF_OPERATORS = frozenset(
         *("Concat", "Split", "Slice", "Gather", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand"),
         *("Tile", "Pad", "Identity", "Dropout", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"),
         *("Resize", "DepthToSpace", "SpaceToDepth"),
-        *("QuantizeLinear", "DequantizeLinear"),  # by the type of their scales, from opset 19 on
+        *("QuantizeLinear", "DequantizeLinear"),  # their scales set the type, from opset 19 on
     }
 )
-"""Operators that gain by FP16 and do not sum up so much that they overflow; all others stay FP32."""
+"""Operators that FP16 makes faster and that do not sum so many values that they overflow; all others stay FP32."""
 
 SMALLEST_HALF = 6.1e-5
 """Constants below this lose their precision in FP16 or become 0 (smallest normal number: 2**-14)."""
@@ -36,14 +36,14 @@ UNDER_A_GUARD = frozenset({"Sqrt", "Reciprocal", "Pow", "Log", "Div", "Mul"})
 """What follows `x + eps` or `clip(x, eps)` until numbers are of ordinary size again."""
 
 FIXED_TYPE_INPUTS = {"Resize": (1, 2)}
-"""Inputs that ONNX wants as FP32 whatever the rest is: the region and scales of Resize."""
+"""Inputs that ONNX requires to be FP32 in any case: the region and scales of Resize."""
 
 
 def half_precision(model: Any, fp32_nodes: set[str]) -> Any:
     """Return `model` with its arithmetic in FP16, except for the nodes named in `fp32_nodes`; changed in place.
 
     Args:
-        model: an `onnx.ModelProto` whose nodes have names of their own, in topological order.
+        model: an `onnx.ModelProto` whose nodes have unique names and are in topological order.
         fp32_nodes: names of nodes that must stay FP32.
 
     Raises:
@@ -107,9 +107,9 @@ class _Converter:
         return not any(_beyond_half(self._onnx, tensor) for tensor in values)
 
     def _guarded_by_small_constants(self) -> set[str]:
-        """Return the nodes that a tiny constant keeps from dividing by zero: the constant is 0 in FP16.
+        """Return the nodes that a tiny constant, which is 0 in FP16, keeps from dividing by zero.
 
-        As in a layer norm, `x / sqrt(var + 1e-12)`, or an inverse sigmoid, `log(clip(x, 1e-5) / ...)`.
+        For example a layer norm, `x / sqrt(var + 1e-12)`, or an inverse sigmoid, `log(clip(x, 1e-5) / ...)`.
         """
         readers: dict[str, list[Any]] = {}
         for node in self._graph.node:
@@ -122,13 +122,13 @@ class _Converter:
             if node.name in found:
                 continue
             found.add(node.name)
-            if node.op_type != "Mul":  # its result is of ordinary size again
+            if node.op_type != "Mul":  # its result has an ordinary magnitude again
                 following = [reader for name in node.output for reader in readers.get(name, [])]
                 waiting += [reader for reader in following if reader.op_type in UNDER_A_GUARD]
         return found
 
     def _is_fine(self, name: str) -> bool:
-        """Return whether a scale is not known before or has values that FP16 would coarsen."""
+        """Return whether a scale is not constant, or has values too small for FP16."""
         tensor = self._weights.get(name)
         if tensor is None:
             return True
@@ -150,7 +150,7 @@ class _Converter:
                 node.input[index] = self._typed(name, FLOAT16 if half and index not in fixed else FLOAT)
         self._nodes.append(node)
         if not half:
-            if floats and node.op_type != "Cast":  # which has the type of its result in itself
+            if floats and node.op_type != "Cast":  # Cast names its result type itself
                 self._widen(node)
             return
         for index, name in enumerate(node.output):
@@ -163,7 +163,7 @@ class _Converter:
                 self._nodes.append(self._cast(node.output[index], name, FLOAT))
 
     def _widen(self, node: Any) -> None:
-        """Note that what an exporter had in FP16 is FP32 now: results have the type of a node's inputs."""
+        """Record that results which the exporter had in FP16 are FP32 now, like the node's inputs."""
         widened = {name for name in node.output if self._stored.get(name) == FLOAT16}
         self._stored.update(dict.fromkeys(widened, FLOAT))
         for output in self._graph.output:
@@ -171,7 +171,7 @@ class _Converter:
                 output.type.tensor_type.elem_type = FLOAT
 
     def _typed(self, name: str, wanted: int) -> str:
-        """Return the name of tensor `name` in type `wanted`, made where it is not there yet."""
+        """Return the name of tensor `name` in type `wanted`, adding a cast if needed."""
         if self._stored[name] == wanted:
             return name
         if (name, wanted) not in self._as_type:

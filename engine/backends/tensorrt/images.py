@@ -1,4 +1,4 @@
-"""Images of any size on their way to the GPU: copied once into page-locked memory, from where the GPU takes them."""
+"""Uploading images of any size to the GPU: each is copied once, into page-locked memory that the GPU reads."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 class ImageStage:
-    """Memory of one slot for uint8 images, on the GPU and page-locked on the host; it grows as needed.
+    """A slot's memory for uint8 images, on the GPU and page-locked on the host. It grows as needed.
 
-    Belongs to the GPU's thread; at each call nothing that was sent before may be under way.
+    Use it on the GPU's thread, and only when earlier uploads have finished.
     """
 
     def __init__(self, cuda: CudaApi) -> None:
@@ -25,18 +25,19 @@ class ImageStage:
         self._address, self._size = 0, 0
 
     def send(self, batch: NDArray[np.uint8], stream: int) -> int:
-        """Copy a contiguous batch to the GPU from where it lies, and return its address there.
+        """Copy a contiguous batch to the GPU and return its address there.
 
-        It must not change until the stream is past this.
+        Do not change the batch until the stream has passed this copy.
         """
         address = self._gpu_room(batch.nbytes)
         self._cuda.copy_to_gpu(address, batch, stream)
         return address
 
     def upload(self, images: Sequence[NDArray[np.uint8]], stream: int) -> list[int]:
-        """Copy images of any size each into page-locked memory, and return where the GPU finds each.
+        """Copy images of any sizes into page-locked memory and return the GPU address of each.
 
-        They may change at once. While one is copied, the ones before travel; a Jetson reads them in place.
+        The caller may change them at once. While one is copied, earlier ones are transferred; a Jetson reads them in
+        place.
         """
         size = sum(image.nbytes for image in images)
         host = self._host_room(size)
@@ -74,6 +75,6 @@ class ImageStage:
             self._cuda.free_pinned(host)
 
     def close(self) -> None:
-        """Free the memory, also where the GPU is lost."""
+        """Free the memory, even if the GPU is lost."""
         free_quietly(self._free_gpu)
         free_quietly(self._free_host)

@@ -1,7 +1,7 @@
-"""A loaded plan and its execution contexts: all calls to TensorRT's runtime are here.
+"""A loaded plan and its execution contexts. All calls to TensorRT's runtime are here.
 
-One plan may serve several contexts, each with its own stream; a context runs one inference at a time. All of it belongs
-to the thread that loads it, with the CUDA context current.
+One plan serves several contexts, each with its own stream; a context runs one inference at a time. Use everything on
+the thread that loads the plan, with the CUDA context current.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class LoadedPlan(Protocol):
         """Largest batch of its profile, or the fixed one."""
 
     def largest(self, spec: TensorSpec) -> tuple[int, ...]:
-        """Return the shape that an input has at most."""
+        """Return the largest shape of an input."""
 
     def create_context(self) -> PlanContext:
-        """Return a new execution context. Raises `ModelError` where the GPU's memory does not suffice."""
+        """Return a new execution context. Raises `ModelError` if the GPU has too little memory."""
 
     def note_warm(self) -> None:
-        """Note that all kernels have run: keep what was compiled for the next start."""
+        """Keep what was compiled for the next start; call it once all kernels have run."""
 
     def close(self) -> None:
         """Free the plan, after its contexts."""
@@ -71,13 +71,13 @@ class TensorRtPlan:
 
     Args:
         trt: the library.
-        content: the serialized engine; trusted, for it holds code.
+        content: the serialized engine; must be trusted, because it contains code.
         path: where it came from, for messages.
         dla_core: deep learning accelerator that it was built for.
-        runtime_cache: file that keeps the kernels which TensorRT-RTX compiles at load; None keeps none.
+        runtime_cache: file that keeps the kernels which TensorRT-RTX compiles at load; None: keep none.
 
     Raises:
-        ModelError: the library refuses it, with the reason that it gives.
+        ModelError: the library refuses it; the message has the library's reason.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class TensorRtPlan:
         self._contexts.save()
 
     def close(self) -> None:
-        """Write the runtime cache, and let engine and runtime go, in this order."""
+        """Write the runtime cache, then release engine and runtime, in this order."""
         self._contexts.save()
         self._contexts.close()
         self._engine = None
@@ -168,7 +168,7 @@ class TensorRtContext:
             self._refuse("inference did not start")
 
     def is_capturable(self, stream: int) -> bool:
-        """Ask the library, where it has an answer: TensorRT-RTX may still be compiling, TensorRT never is."""
+        """Return TensorRT-RTX's answer, which may still be compiling; TensorRT never is."""
         ask = getattr(self._context, "is_stream_capturable", None)
         return ask is None or bool(ask(stream))
 
@@ -176,5 +176,5 @@ class TensorRtContext:
         raise ModelError(f"{self._path}: {what}: {self._trt.messages.take()}")
 
     def close(self) -> None:
-        """Let the context go."""
+        """Release the context."""
         self._context = None

@@ -1,4 +1,4 @@
-"""What in an ONNX file keeps TensorRT from running it, as its operators and shapes tell before a build."""
+"""Why TensorRT cannot run an ONNX file, judged by its operators and shapes before a build."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from engine.backends.tensorrt.precision import QUANTISED_ALREADY, Precision
 
 DYNAMICALLY_QUANTISED = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"})
 COUNTING = frozenset({"NonMaxSuppression", "NonZero"})
-"""Operators whose number of results depends on the numbers that they are given."""
+"""Operators whose number of results depends on their input values."""
 
 NOT_CONVERTED = QUANTISED_ALREADY | {"If", "Loop", "Scan"}
 
 
 def why_not_model(model: ModelFile, library: Library) -> str | None:
-    """Return why `library` cannot run a model here, with the remedy, or None as far as can be told.
+    """Return why `library` cannot run a model here, with the remedy, or None if nothing is known against it.
 
     Args:
         model: an ONNX file.
-        library: TensorRT-RTX runs no such operators; TensorRT does, but outputs must have sizes that are known before.
+        library: TensorRT-RTX lacks operators with data-dependent results; TensorRT needs output sizes in advance.
     """
     images = model.inputs[0]
     if len(images.shape) == 4 and images.dtype != "float32":
@@ -42,13 +42,13 @@ def why_not_model(model: ModelFile, library: Library) -> str | None:
 
 
 def doubts(model: ModelFile, library_version: str) -> list[str]:
-    """Return what is reported to give wrong boxes without an error, for models that have it; empty where nothing is.
+    """Return warnings about operators that are reported to give wrong boxes without an error.
 
     Sources: NVIDIA/TensorRT issues 4813 and 4646 (GridSample since 10.13.3), 4820 (YOLOv10 in FP16 on 10.13).
 
     Args:
         model: an ONNX file.
-        library_version: as the library gives it, for example `10.13.3`.
+        library_version: as the library reports it, for example `10.13.3`.
     """
     version = tuple(int(part) for part in library_version.split(".")[:2] if part.isdigit())
     if "GridSample" in model.operators and version >= (10, 13):
@@ -60,11 +60,11 @@ def doubts(model: ModelFile, library_version: str) -> list[str]:
 
 
 def usual_precision(model: ModelFile) -> Precision:
-    """Return the precision to build a model in where none is asked for: as it is where it cannot be made FP16."""
+    """Return the default precision to build a model in: FP16, or FP32 if it cannot be converted."""
     return "fp32" if NOT_CONVERTED & set(model.operators) else "fp16"
 
 
 def _has_open_results(model: ModelFile) -> bool:
-    """Return whether an output leaves open more than the batch, or that where the input fixes it."""
+    """Return whether an output leaves open more than the batch, or the batch although the input fixes it."""
     has_open_batch = model.inputs[0].shape[:1] == (None,)
     return any(None in spec.shape[1:] or (spec.shape[:1] == (None,) and not has_open_batch) for spec in model.outputs)

@@ -1,4 +1,4 @@
-"""Plans that were built before: found by a key of all they depend on, refused with the reason where they do not fit.
+"""The plan cache: plans are found by a key of everything they depend on, and refused with a reason if they do not fit.
 
 The key covers the model's bytes, library and version, CUDA, GPU, precision, batches and limits. A plan in the cache is
 used only if its own header carries that key and its bytes are what the header promises.
@@ -41,13 +41,13 @@ REMEDY = "name a folder that you may write: --cache-dir of framewire build, dete
 
 
 def plan_key(model_digest: str, target: PlanPlace, options: BuildOptions) -> str:
-    """Return the key of a plan: equal only where the plan would be the same."""
+    """Return the key of a plan; equal keys mean equal plans."""
     parts = {"format": FORMAT, "recipe": RECIPE, "model": model_digest, **target_facts(target), **asdict(options)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def why_not_plan(facts: PlanFacts, target: PlanPlace) -> str | None:
-    """Return why a plan cannot run on a target, in words for the user, or None where it can."""
+    """Return why a plan cannot run on a target, for the user, or None if it can."""
     built = f"{NAMES.get(facts.library, facts.library)} {facts.library_version}"
     here = f"{NAMES[target.library]} {target.library_version}"
     if built != here:
@@ -59,10 +59,10 @@ def why_not_plan(facts: PlanFacts, target: PlanPlace) -> str | None:
 
 
 def cache_for(model: Path, folder: Path | None = None) -> PlanCache:
-    """Return the cache of a model's plans: in `folder`, else beside the model, else where the user may write.
+    """Return the cache of a model's plans: in `folder`, otherwise beside the model, otherwise in the user's cache.
 
     Raises:
-        ConfigError: nothing may be written beside the model, and the user has no home folder.
+        ConfigError: the model's folder cannot be written, and the user has no home folder.
     """
     beside = model.parent
     if folder is not None or os.access(beside, os.W_OK | os.X_OK):
@@ -71,7 +71,7 @@ def cache_for(model: Path, folder: Path | None = None) -> PlanCache:
 
 
 def _user_folder() -> Path:
-    """Return the user's folder of plans, where the XDG base directory specification puts it."""
+    """Return the user's folder of plans, as the XDG base directory specification defines it."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "framewire" / "plans"
     except RuntimeError as error:
@@ -84,18 +84,18 @@ class PlanCache:
 
     Attributes:
         folder: where plans are built and found.
-        beside: another folder where they are found only, for it cannot be written.
+        beside: another folder in which plans are found; read-only.
     """
 
     folder: Path
     beside: Path | None = None
 
     def path(self, model: Path, options: BuildOptions, key: str) -> Path:
-        """Return where the plan with this key lies."""
+        """Return the path of the plan with this key."""
         return self.folder / f"{model.stem}-{options.precision}-{key}.plan"
 
     def find(self, model: Path, target: PlanPlace, options: BuildOptions) -> tuple[PlanFile | None, str]:
-        """Return the cached plan of a model, and in words why there is none or why it was taken."""
+        """Return the cached plan of a model, or None, and the reason for either."""
         key = plan_key(model_sha256(model), target, options)
         path = self.path(model, options, key)
         if not path.is_file() and self.beside is not None and (self.beside / path.name).is_file():
@@ -134,15 +134,15 @@ class PlanCache:
         prepare: Prepare | None = None,
         report: Report | None = None,
     ) -> tuple[PlanFile, str]:
-        """Return the plan of a model, from the cache or newly built, and in words which and why.
+        """Return the plan of a model, from the cache or newly built, and the reason for either.
 
-        Several processes may ask at once: one builds, the others wait for it.
+        If several processes call this at once, one builds and the others wait for it.
 
         Args:
             model: an ONNX file.
             options: how to build.
-            library: `tensorrt` or `tensorrt_rtx`; the installed one where not named.
-            prepare: gives the ONNX in its precision, as for `build_plan`; called only where a plan must be built.
+            library: `tensorrt` or `tensorrt_rtx`; None: the installed one.
+            prepare: returns the ONNX in its precision, as for `build_plan`; called only if a plan must be built.
             report: called with the fraction done and the phase.
 
         Raises:
@@ -172,8 +172,8 @@ class PlanCache:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the folder's lock: one builder at a time, also between processes."""
-        import fcntl  # Linux and macOS only, like TensorRT's users here; not at import for the sake of the rest
+        """Hold the folder's lock: one builder at a time, across processes."""
+        import fcntl  # not on Windows, where the other backends must still import
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""FP16 and INT8 written into the ONNX itself, so that every TensorRT (10.x, 11.x, RTX) builds them the same way.
+"""Writing FP16 and INT8 into the ONNX itself, so that every TensorRT (10.x, 11.x, RTX) builds them the same way.
 
-TensorRT 11 and RTX have no precision flags and no calibrators any more: they compute each operator in the type that the
-model gives it. So an FP16 plan is built from an FP16 model, an INT8 plan from one with quantise/dequantise pairs.
-The INT8 ranges are ONNX Runtime's; what is ours is the choice of what must stay FP32, and the FP16 conversion.
+TensorRT 11 and RTX no longer have precision flags or calibrators: they compute each operator in the type that the model
+gives it. So an FP16 plan is built from an FP16 model, and an INT8 plan from one with quantise/dequantise pairs. ONNX
+Runtime measures the INT8 ranges; choosing what stays FP32 and converting to FP16 is ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 HEAVY_OPERATORS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU"})
-"""What reduced precision is for; the arithmetic behind the last of them decodes boxes and stays FP32."""
+"""Operators that reduced precision is for; the arithmetic after the last of them decodes boxes and stays FP32."""
 
 QUANTISED_ALREADY = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "QLinearConv"})
 ONNX_HINT = "pip install onnx"
@@ -34,13 +34,13 @@ FP16_SCALES_OPSET = 19
 """Opset from which QuantizeLinear and DequantizeLinear take FP16."""
 
 QUANTISATION = {
-    # TensorRT takes zero points of 0 only, and has no INT32 bias behind a dequantisation.
+    # TensorRT accepts zero points of 0 only, and no INT32 bias after a dequantisation.
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
     "QuantizeBias": False,
-    # The activation behind a convolution reads the exact sum: quantised there too, YOLOv8n lost 44 % of its mAP.
+    # The activation after a convolution reads the exact sum: quantising there too cost YOLOv8n 44 % of its mAP.
     "OpTypesToExcludeOutputQuantization": ["Conv"],
-    "CalibMovingAverage": True,  # of the images' ranges: one outlier does not make all steps coarse
+    "CalibMovingAverage": True,  # averaging the images' ranges keeps one outlier from making all steps coarse
 }
 
 
@@ -50,15 +50,15 @@ def with_precision(
     """Return the ONNX model of `path` with its arithmetic in `precision`; inputs and outputs stay FP32.
 
     Args:
-        path: an FP32 ONNX model, its weights in it or beside it.
-        precision: what to compute in; `fp32` returns the file as it is.
+        path: an FP32 ONNX model, with embedded or external weights.
+        precision: what to compute in; `fp32` returns the file unchanged.
         calibration: batches as the model takes them, (b, 3, h, w) in its own range; for `int8` only.
 
     Returns:
-        the model, and counts for the report: `fp32_nodes` kept, `quantised_nodes`, `calibration_batches`.
+        The model, and counts for the report: `fp32_nodes` kept, `quantised_nodes`, `calibration_batches`.
 
     Raises:
-        ModelError: no readable ONNX model, or one that is quantised already.
+        ModelError: the file is not a readable ONNX model, or is quantised already.
         ConfigError: `int8` without calibration batches.
         MissingDependencyError: `onnx` is not installed.
     """
@@ -79,18 +79,18 @@ def _load(path: Path) -> Any:
     onnx = require("onnx", hint=ONNX_HINT)
     try:
         return onnx.load(str(path))
-    except Exception as error:  # protobuf raises its own classes; all mean a broken file
+    except Exception as error:  # protobuf raises its own classes, all of which mean a broken file
         raise ModelError(f"{path}: not a readable ONNX model ({type(error).__name__}: {str(error)[:200]})") from error
 
 
 def _name_nodes(model: Any) -> None:
-    """Give each node a name of its own, for the lists below go by name."""
+    """Give each node a unique name, because the lists below go by name."""
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.name or node.op_type}#{index}"
 
 
 def fold_weight_casts(model: Any) -> None:
-    """Replace weights that are stored in one type and cast to another by weights of the second type, in place."""
+    """Replace weights that are stored in one type and cast to another by weights of the other type, in place."""
     numpy_helper = require("onnx.numpy_helper", hint=ONNX_HINT)
     helper = require("onnx.helper", hint=ONNX_HINT)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -112,9 +112,9 @@ def fold_weight_casts(model: Any) -> None:
 
 
 def tail_nodes(model: Any) -> list[str]:
-    """Return the names of the nodes from which no convolution or matrix product can be reached.
+    """Return the names of the nodes that no convolution or matrix product follows.
 
-    They turn the head's numbers into boxes. A pixel coordinate of 640 in FP16 is off by up to a quarter of a pixel.
+    They turn the head's numbers into boxes. In FP16 a pixel coordinate of 640 is off by up to a quarter of a pixel.
     """
     consumers: dict[str, list[Any]] = defaultdict(list)
     for node in model.graph.node:
@@ -137,7 +137,7 @@ def _fp16(model: Any) -> tuple[bytes, Mapping[str, int]]:
 
 
 def _int8(model: Any, path: Path, calibration: Iterable[NDArray[np.float32]]) -> tuple[bytes, Mapping[str, int]]:
-    """Quantise what the convolutions read: symmetric INT8, weights per channel, ranges from the calibration batches."""
+    """Quantise the convolutions' inputs: symmetric INT8, weights per channel, ranges from the calibration batches."""
     quantization = require("onnxruntime.quantization")
     onnx = require("onnx", hint=ONNX_HINT)
     batches = iter(calibration)
@@ -168,9 +168,9 @@ def _int8(model: Any, path: Path, calibration: Iterable[NDArray[np.float32]]) ->
 
 
 def _rest_in_half(onnx: Any, model: Any) -> bytes:
-    """Return a quantised model with everything between its INT8 convolutions in FP16, as far as ONNX lets it.
+    """Return a quantised model with everything between its INT8 convolutions in FP16, as far as ONNX allows.
 
-    Without it activations, shortcuts and the last convolutions compute in FP32, which is slower than an FP16 plan.
+    Otherwise activations, shortcuts and the last convolutions would compute in FP32, slower than in an FP16 plan.
     """
     try:
         if next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")) < FP16_SCALES_OPSET:
@@ -185,13 +185,13 @@ def _rest_in_half(onnx: Any, model: Any) -> bytes:
 
 
 def _feeds_only(model: Any, node: Any, names: set[str]) -> bool:
-    """Return whether everything that reads the node's outputs is among `names`, or is the model's own output."""
+    """Return whether only nodes in `names`, or the model's outputs, read the node's outputs."""
     readers = [other.name for other in model.graph.node if set(other.input) & set(node.output)]
     return all(name in names for name in readers)
 
 
 class _Batches:
-    """Calibration batches in the form that ONNX Runtime asks for."""
+    """Calibration batches in the form that ONNX Runtime expects."""
 
     def __init__(self, input_name: str, batches: Iterable[NDArray[np.float32]]) -> None:
         self._input_name = input_name

@@ -1,4 +1,4 @@
-"""What a plan file says of itself: by its header, or, where it has none, by loading it on the GPU."""
+"""Reading what a plan file says about itself: from its header, or by loading it on the GPU if it has none."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from engine.errors import ModelError
 
 
 def read_plan(path: Path) -> ModelFile:
-    """Return what a plan file says of itself, with or without a GPU.
+    """Read what a plan file says about itself, with or without a GPU.
 
     Raises:
-        ModelError: a plan without our header on a machine where TensorRT cannot load it.
+        ModelError: the plan lacks our header, and TensorRT cannot load it on this machine.
     """
     found = read_plan_file(path)
     size = path.stat().st_size
@@ -30,7 +30,7 @@ def read_plan(path: Path) -> ModelFile:
 
 
 def _precision_of(metadata: Mapping[str, Any]) -> str:
-    """Return the precision that Ultralytics notes under `args`, where it does."""
+    """Return the precision that Ultralytics records under `args`, or `unknown`."""
     arguments = metadata.get("args")
     if not isinstance(arguments, Mapping):
         return "unknown"
@@ -41,10 +41,10 @@ def _precision_of(metadata: Mapping[str, Any]) -> str:
 
 
 def read_foreign_plan(file: PlanFile) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs of a plan without our header, which only TensorRT can tell.
+    """Load a plan without our header to find its inputs and outputs.
 
     Raises:
-        ModelError: TensorRT cannot load it here, with the reason.
+        ModelError: TensorRT cannot load it here; the message says why.
     """
     reason = why_not(file.path)
     if reason is not None:

@@ -1,7 +1,7 @@
-"""Where the outputs of one slot lie, on the GPU and on the host, and what of them is copied.
+"""The outputs of one slot, on the GPU and on the host, and which parts of them are copied.
 
-Of a raw head only the candidates come to the host (`engine/backends/cuda/candidates.py`). Where an image has more of
-them than there is room for, the whole head is copied after all, so that none is lost.
+Only the candidates of a raw head are copied to the host (`engine/backends/cuda/candidates.py`). If an image has more of
+them than fit, the whole head is copied, so that none is lost.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ MAPPED_BYTES = 1 << 16
 """Outputs up to this size, such as the boxes of end-to-end models, are written to mapped memory on a Jetson."""
 
 SPOILT = 0x45
-"""Byte that no result consists of: as float32 it is 3156, as a count more candidates than there is room for."""
+"""Byte that no result consists of: as float32 it is 3156, as a count it is more candidates than fit."""
 
 
 class PinnedTensor:
-    """GPU memory and page-locked host memory of one tensor; the same memory where `may_map` and the GPU shares it.
+    """GPU memory and page-locked host memory of one tensor; the same memory if `may_map` and the GPU is integrated.
 
     Args:
         cuda: the GPU.
         shape: the largest.
         dtype: of its elements.
-        given_back: takes a function and its arguments, to be called at the end.
-        may_map: let an integrated GPU write to the host's memory. It does not cache that memory, so only small tensors
-            that no kernel reads again gain by it.
+        given_back: registers a function and its arguments to call at the end.
+        may_map: let an integrated GPU write to host memory. It does not cache that memory, so this pays only for small
+            tensors that no kernel reads again.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class PinnedTensor:
             given_back(cuda.free, self.address)
 
     def view(self, shape: Sequence[int]) -> NDArray[np.generic]:
-        """Return the first elements of the host's memory in a shape."""
+        """Return the first elements of the host memory, in a shape."""
         flat = self._pinned.array.reshape(-1)
         view: NDArray[np.generic] = flat[: math.prod(shape)].reshape(tuple(shape))
         return view
 
     def copy(self, view: NDArray[np.generic], stream: int) -> None:
-        """Bring a view of the host's memory up to date, in stream order."""
+        """Copy the GPU's values into a view of the host memory, in stream order."""
         if not self.is_mapped:
             self._cuda.copy_to_host(view, self.address, stream)
 
@@ -88,27 +88,27 @@ class CandidateFilter:
         self.above = -math.inf
 
     def fit(self, anchors: int) -> None:
-        """Read heads of so many anchors from now on: a smaller image has fewer, and its rows lie closer together."""
+        """Set the number of anchors of the next heads: a smaller image has fewer, and its rows lie closer together."""
         self.layout = replace(self.layout, anchors=anchors)
 
     def enqueue(self, head: int, images: int, stream: int) -> None:
-        """Put the kernel and the copy of what it keeps on the stream."""
+        """Queue the kernel, and the copy of what it keeps, on the stream."""
         self._cuda.copy_to_gpu(self._words.address, self._zeros.array, stream)
         values = self.layout.parameters(head, self._words.address, self.above)
         self._cuda.launch(self._kernel, self.layout.grid(images), cuda_candidates.BLOCK, values, stream)
         self._words.copy(self._words.view((self.layout.words(images),)), stream)
 
     def take(self, images: int) -> NDArray[np.float32] | None:
-        """Return the candidates once the stream is done, or None where they did not fit."""
+        """Return the candidates once the stream is done, or None if they did not fit."""
         words = self._words.view((self.layout.words(images),)).view(np.int32)
         return self.layout.ordered(words, images)
 
     def counts(self, images: int) -> NDArray[np.int32]:
-        """Return how many candidates each image has, once the stream is done; a view."""
+        """Return a view of each image's number of candidates, once the stream is done."""
         return self._words.view((images,)).view(np.int32)
 
     def spoil(self, images: int, stream: int) -> None:
-        """Overwrite what there is, in stream order."""
+        """Overwrite the results, in stream order."""
         self._words.spoil(self._words.view((self.layout.words(images),)), stream)
 
 
@@ -152,7 +152,7 @@ class Results:
         self.filter = CandidateFilter(self._cuda, kernel, layout, self._given_back)
 
     def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Fit the host's memory to the outputs' shapes."""
+        """Fit the host memory to the outputs' shapes."""
         self._views = [
             tensor.view(shapes[spec.name]) for spec, tensor in zip(self._outputs, self._tensors, strict=True)
         ]
@@ -160,7 +160,7 @@ class Results:
             self.filter.fit(self._views[0].shape[2])
 
     def enqueue(self, stream: int) -> None:
-        """Put the copies to the host on the stream."""
+        """Queue the copies to the host on the stream."""
         pairs = list(zip(self._tensors, self._views, strict=True))
         if self.filter is not None:
             self.filter.enqueue(self._tensors[0].address, len(self._views[0]), stream)
@@ -169,7 +169,7 @@ class Results:
             tensor.copy(view, stream)
 
     def take(self, stream: int) -> tuple[NDArray[np.generic], ...]:
-        """Return the outputs once the stream is done; views of page-locked memory, but for candidates."""
+        """Return the outputs once the stream is done: views of page-locked memory, except for candidates."""
         if self.filter is None:
             return tuple(self._views)
         head = self._views[0]
@@ -188,19 +188,19 @@ class Results:
         return taken
 
     def spoil(self, stream: int) -> None:
-        """Overwrite all results, in stream order, so that only an inference and its copies can bring them back."""
+        """Overwrite all results, in stream order, so that only an inference and its copies can restore them."""
         if self.filter is not None:
             self.filter.spoil(len(self._views[0]), stream)
         for tensor, view in zip(self._tensors, self._views, strict=True):
             tensor.spoil(view, stream)
 
     def let_go(self) -> None:
-        """Let the views go, before the memory is freed."""
+        """Drop the views before the memory is freed."""
         self._views = []
 
 
 def merged_spec(spec: TensorSpec, scores: ClassScores | None) -> TensorSpec | None:
-    """Return what a raw head is once its candidates are kept, or None where it is no such head."""
+    """Return the spec of a raw head reduced to its candidates, or None if it is not a raw head."""
     if scores is None or spec.dtype != "float32" or len(spec.shape) != 3:
         return None
     batch, rows, _anchors = spec.shape

@@ -1,9 +1,8 @@
-"""Execution contexts of TensorRT-RTX at their full speed, and the kernels that it compiles, kept between starts.
+"""Fast execution contexts for TensorRT-RTX, and the kernels that it compiles, kept between starts.
 
-TensorRT-RTX compiles kernels when a plan is loaded. By default it runs a slow fallback kernel on a dynamic shape and
-compiles the fast one in the background; a CUDA graph recorded meanwhile replays the slow one for good. So contexts are
-made with the eager strategy, and what was compiled is written beside the plan. TensorRT proper has none of this: its
-contexts are made as they are.
+TensorRT-RTX compiles kernels when it loads a plan. By default it runs a slow fallback kernel on a dynamic shape and
+compiles the fast one in the background; a CUDA graph recorded meanwhile keeps replaying the slow one. So contexts use
+the eager strategy, and what was compiled is written beside the plan. TensorRT proper needs none of this.
 
 Source: TensorRT-RTX 1.7, `IRuntimeConfig` and `IRuntimeCache`.
 """
@@ -27,7 +26,7 @@ class ContextFactory:
     Args:
         engine: `ICudaEngine`.
         trt: its library.
-        path: file of the runtime cache; None keeps nothing.
+        path: file of the runtime cache; None: keep nothing.
     """
 
     def __init__(self, engine: Any, trt: TensorRt, path: Path | None) -> None:
@@ -43,13 +42,13 @@ class ContextFactory:
             self._open_cache()
 
     def create(self) -> Any:
-        """Return a new `IExecutionContext`, or None where the library refuses."""
+        """Return a new `IExecutionContext`, or None if the library refuses."""
         if self._config is None:
             return self._engine.create_execution_context()
         return self._engine.create_execution_context(self._config)
 
     def save(self) -> None:
-        """Write the runtime cache where it has grown; a folder that cannot be written is logged, once."""
+        """Write the runtime cache if it has changed; log once if the folder cannot be written."""
         if self._cache is None or self._path is None:
             return
         content = bytes(self._cache.serialize())
@@ -65,7 +64,7 @@ class ContextFactory:
         self._saved = content
 
     def close(self) -> None:
-        """Let cache and configuration go, before the engine."""
+        """Release cache and configuration, before the engine."""
         self._cache = self._config = None
 
     def _open_cache(self) -> None:
@@ -81,7 +80,7 @@ class ContextFactory:
 
 
 def _trusted_content(path: Path) -> bytes:
-    """Return the bytes of a runtime cache, empty where there is none or other users could have written it."""
+    """Return the bytes of a runtime cache; empty if there is none or other users could have written it."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_CACHE_BYTES:
             return b""

@@ -1,6 +1,7 @@
-"""One submission's place on the GPU: its stream, its execution context, its tensors, its page-locked results.
+"""A slot on the GPU for one submission: its stream, execution context, tensors and page-locked results.
 
-Two slots overlap: while one computes, the other's images travel. Everything but `wait` belongs to the GPU's thread.
+Two slots overlap: while one computes, the other's images are transferred. Call everything but `wait` on the GPU's
+thread.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from engine.errors import ModelError
 logger = logging.getLogger(__name__)
 
 GRAPH_AFTER = 3
-"""Batches of one size in a row before a graph is recorded: a size that comes once is not worth it."""
+"""Consecutive batches of one size before a graph is recorded: a size that occurs once is not worth it."""
 
 MAX_SLOWDOWN = 1.2
 """A graph may take this much longer than the eager run, for noise; TensorRT-RTX may have recorded slow kernels."""
@@ -43,10 +44,10 @@ class GpuSlot:
     Args:
         cuda: the GPU.
         plan: what to run.
-        image: how the first input takes images; None feeds all inputs as they are.
-        kernels: handles of our kernels by name; empty where `image` is None.
-        scores: of which output rows only the candidates are wanted; None wants all outputs as they are.
-        use_graph: replay the inference as a CUDA graph where one batch size repeats.
+        image: how the first input takes images; None: feed all inputs as they are.
+        kernels: handles of our kernels by name; empty if `image` is None.
+        scores: output rows to reduce to candidates; None: return all outputs as they are.
+        use_graph: replay the inference as a CUDA graph when a batch size repeats.
         clock: times the graph against the eager run; for tests.
     """
 
@@ -65,7 +66,7 @@ class GpuSlot:
         self._clock = clock
         self._use_graph = use_graph
         self._tensors: dict[str, int] = {}
-        self._held: list[NDArray[Any]] = []  # what is still being copied must not be freed
+        self._held: list[NDArray[Any]] = []  # arrays whose copy is in flight must not be freed
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._graph: int | None = None
         self._repeats = 0
@@ -84,11 +85,11 @@ class GpuSlot:
             raise
 
     def _given_back(self, free: Callable[..., None], *arguments: Any) -> None:
-        """Have something freed at the end, also where freeing what was taken later failed."""
+        """Register something to free at the end, even if freeing later allocations fails."""
         self._taken.callback(free_quietly, free, *arguments)
 
     def _allocate(self, scores: ClassScores | None) -> None:
-        """Take memory for the largest batch."""
+        """Allocate memory for the largest batch."""
         shapes = {spec.name: self._plan.largest(spec) for spec in self._plan.inputs}
         for spec in self._plan.inputs:
             size = math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize
@@ -102,7 +103,7 @@ class GpuSlot:
             self._results.keep_candidates(scores, self._kernels[cuda_candidates.KERNEL_NAME], first)
 
     def keep_above(self, score: float) -> None:
-        """Leave out anchors whose best score is not above `score`, from the next start on."""
+        """Skip anchors whose best score is not above `score`, from the next start on."""
         candidates = self._results.filter
         if candidates is not None and candidates.above != score:
             candidates.above = score
@@ -113,7 +114,7 @@ class GpuSlot:
         """Start an inference.
 
         Args:
-            feeds: the inputs; unchanged until `wait` returned.
+            feeds: the inputs; do not change them until `wait` has returned.
             mapped: GPU address by host address, for feeds that the GPU can read in place.
         """
         specs = self._plan.inputs
@@ -134,7 +135,7 @@ class GpuSlot:
         self._infer(shapes)
 
     def start_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> None:
-        """Start an inference on images of any size each, which the GPU letterboxes."""
+        """Start an inference on images of any sizes, which the GPU letterboxes."""
         self._held.clear()
         addresses = self._stage.upload(images, self._stream)
         for row, (address, placement) in enumerate(zip(addresses, placements, strict=True)):
@@ -177,12 +178,12 @@ class GpuSlot:
         self._cuda.record(self._event, self._stream)
 
     def _run(self) -> None:
-        """Put the inference and the copies of its results on the stream."""
+        """Queue the inference and the copies of its results on the stream."""
         self._context.enqueue(self._stream)
         self._results.enqueue(self._stream)
 
     def _record_graph(self) -> None:
-        """Record the inference as a graph, and keep it only if it gives what the eager run gave, and no later."""
+        """Record the inference as a graph; keep it only if it gives the eager run's results and is as fast."""
         self._cuda.synchronize(self._stream)
         eager = self._results.everything(self._stream)
         try:
@@ -205,7 +206,7 @@ class GpuSlot:
         self._run()
 
     def _captured(self) -> int:
-        """Return the recorded inference; a graph that came out although a call in it failed is freed."""
+        """Return the recorded inference; free the graph if a call in it failed."""
         self._cuda.begin_capture(self._stream)
         try:
             self._run()
@@ -216,7 +217,7 @@ class GpuSlot:
         return self._cuda.end_capture(self._stream)
 
     def _run_after_failed_capture(self) -> None:
-        """Run once more: the runtime may report the failed capture on the next call, which must not end the run."""
+        """Run again: the runtime may report the failed capture on the next call, which must not end the run."""
         try:
             self._run()
             self._cuda.synchronize(self._stream)
@@ -225,13 +226,13 @@ class GpuSlot:
             self._run()
 
     def _is_slow(self, graph: int) -> bool:
-        """Return whether a graph takes longer than the eager run, by more than noise."""
+        """Return whether a graph is slower than the eager run by more than noise."""
         eager_ns = self._quickest_ns(self._run)
         graph_ns = self._quickest_ns(lambda: self._cuda.launch_graph(graph, self._stream))
         return graph_ns > MAX_SLOWDOWN * eager_ns
 
     def _quickest_ns(self, start: Callable[[], None]) -> int:
-        """Return the nanoseconds of the quickest of a few runs, until the GPU has finished."""
+        """Return the nanoseconds that the quickest of a few runs takes, including the GPU's work."""
         times = []
         for _ in range(TIMED_RUNS):
             started_ns = self._clock.monotonic_ns()
@@ -261,11 +262,11 @@ class GpuSlot:
             self._graph = None
 
     def settle(self) -> None:
-        """Wait until nothing is under way any more."""
+        """Wait until the stream is idle."""
         self._cuda.synchronize(self._stream)
 
     def close(self) -> None:
-        """Wait for what is under way and free everything, in reverse order; goes on where the GPU is lost."""
+        """Wait for work in flight and free everything, in reverse order, even if the GPU is lost."""
         self._given_back(self._stage.close)
         self._given_back(self._drop_graph)
         self._given_back(self.settle)
@@ -274,5 +275,5 @@ class GpuSlot:
 
 
 def _equal(found: NDArray[Any], expected: NDArray[Any]) -> bool:
-    """Return whether two runs of the same kernels gave the same; NaN equals NaN."""
+    """Return whether two runs of the same kernels gave equal results; NaN equals NaN."""
     return found.shape == expected.shape and bool(np.allclose(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True))
