@@ -72,10 +72,20 @@ def _common(
     console.set_up_logging(verbose)
 
 
+def with_values(words: list[str]) -> list[str]:
+    """Return the words of the command line, with the address that `--control` means where none follows it.
+
+    >>> with_values(["run", "--control", "--json"])
+    ['run', '--control=auto', '--json']
+    """
+    following = [*words[1:], "-"]
+    return [f"{w}=auto" if w == "--control" and n.startswith("-") else w for w, n in zip(words, following, strict=True)]
+
+
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
     try:
-        app()
+        app(with_values(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except EngineError as error:

@@ -19,13 +19,15 @@ from typing import Any
 import zmq
 
 from engine.errors import SinkError
+from engine.transport.address import binding
 from engine.transport.curve import CurveServer
+from engine.transport.guard import SocketGuard
+from engine.transport.zap import refuse_old_protocols
 
 MAX_INPUT_BYTES = 1024
 MAX_REQUESTS_PER_TURN = 16
 MAX_ENVELOPE_PARTS = 4
 BACKLOG = 128
-HANDSHAKE_MS = 30_000
 
 _REMEDIES = {
     zmq.EADDRINUSE: "another program uses this port: end it, or publish on another one (tcp://127.0.0.1:* finds one)",
@@ -43,12 +45,14 @@ class SocketOptions:
         send_buffer_bytes: kernel buffer per reader.
         linger_ms: how long closing waits for readers to take what was sent.
         curve: encryption and the keys that may read; None means plain.
+        guard: bounds what the peers can make this process hold; None leaves them without limits.
     """
 
     high_water_mark: int
     send_buffer_bytes: int
     linger_ms: int
     curve: CurveServer | None = None
+    guard: SocketGuard | None = None
 
 
 def bound_socket(
@@ -65,13 +69,20 @@ def bound_socket(
     socket.setsockopt(zmq.LINGER, options.linger_ms)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_INPUT_BYTES)
     socket.setsockopt(zmq.BACKLOG, BACKLOG)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     if kind == zmq.PUB:
         socket.setsockopt(zmq.CONFLATE, 1)
     if options.curve is not None:
         options.curve.secure(socket)
+    else:
+        refuse_old_protocols(socket)
+    if options.guard is not None:
+        options.guard.watch(context, socket, address)
     try:
-        socket.bind(address)
+        with binding(address):
+            socket.bind(address)
+    except SinkError:
+        socket.close(linger=0)
+        raise
     except zmq.ZMQError as error:
         socket.close(linger=0)
         remedy = _REMEDIES.get(error.errno or 0, "give an address like tcp://127.0.0.1:5555")
@@ -88,6 +99,7 @@ class FanOut:
     """
 
     def __init__(self, context: zmq.Context[Any], address: str, options: SocketOptions) -> None:
+        self._guard = options.guard
         self._socket, self.address = bound_socket(context, zmq.XPUB, address, options)
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
         self.overflows: Counter[str] = Counter()
@@ -110,7 +122,10 @@ class FanOut:
     def subscriptions(self) -> Iterator[bytes]:
         """Yield the pending notices: a byte 1 or 0, and the topic that is now wanted or wanted no more."""
         while self._socket.poll(0):
-            yield self._socket.recv(zmq.NOBLOCK)
+            notice = self._socket.recv(zmq.NOBLOCK, copy=False)
+            if self._guard is not None and notice.bytes[:1] == b"\0":  # a topic that was wanted, and is no more
+                self._guard.explain(notice, 2 * len(notice.bytes), parts=2)
+            yield notice.bytes
 
     def register(self, poller: zmq.Poller) -> None:
         """Let a poller wake for subscription notices."""
@@ -149,6 +164,7 @@ class SnapshotServer:
     """
 
     def __init__(self, context: zmq.Context[Any], address: str, options: SocketOptions) -> None:
+        self._guard = options.guard
         self._socket, self.address = bound_socket(context, zmq.ROUTER, address, options)
         self.answered = 0
         self.refused = 0
@@ -159,7 +175,10 @@ class SnapshotServer:
         for _ in range(MAX_REQUESTS_PER_TURN):
             if not self._socket.poll(0):
                 return
-            *envelope, _request = self._socket.recv_multipart(zmq.NOBLOCK)
+            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            if self._guard is not None:
+                self._guard.explain(frames[-1], sum(len(frame) for frame in frames[1:]), parts=len(frames))
+            *envelope, _request = (frame.bytes for frame in frames)
             if not 1 <= len(envelope) <= MAX_ENVELOPE_PARTS or any(envelope[1:]):
                 self.refused += 1
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -15,7 +16,9 @@ from engine.errors import ConfigError, SinkError
 from engine.protocols import SinkBase
 from engine.sinks.publisher_sockets import FanOut, LatestOnly, SnapshotServer, SocketOptions
 from engine.sinks.traffic import SourceTraffic
-from engine.transport.curve import CurveServer, is_loopback
+from engine.transport.address import checked_address, is_loopback
+from engine.transport.curve import CurveServer
+from engine.transport.guard import SocketGuard
 from engine.transport.keys import KeyPair
 from engine.wire import (
     Encoding,
@@ -44,7 +47,6 @@ HIGH_WATER_MARK = 1000
 SEND_BUFFER_BYTES = 256 * 1024
 LINGER_MS = 250
 HEARTBEAT_S = 1.0
-MAX_PORT = 65535
 NOT_ON_EVENTS = frozenset(("frame", "stats", "image", "crop"))
 
 
@@ -70,6 +72,7 @@ class ZmqPublisher(SinkBase):
     Attributes:
         address: the bound endpoint, once open.
         endpoints: the further bound endpoints by name.
+        guard: closes connections that take more than a reader needs; counts them.
         published: messages sent.
         overflows: how often a message met the full queue of some reader, by kind.
 
@@ -100,15 +103,16 @@ class ZmqPublisher(SinkBase):
             raise ConfigError(f"high_water_mark is {high_water_mark}: it must be 1 or more, as memory must be bounded")
         if allowed_keys is not None and keys is None:
             raise ConfigError("allowed_keys without keys would let everybody in: give the publisher keys of its own")
-        self.address = _checked(address)
-        wanted = {"events": events, "latest": latest, "snapshot": snapshot}
-        self._wanted = {name: _checked(each) for name, each in wanted.items() if each is not None}
+        self.address = checked_address(address, "publish address")
+        wanted = (("events", events), ("latest", latest), ("snapshot", snapshot))
+        self._wanted = {name: checked_address(each, f"publish {name}") for name, each in wanted if each is not None}
         self.endpoints: dict[str, str] = {}
         self.published = 0
         self._pictures = pictures
         self.curve = None if keys is None else CurveServer(keys, allowed_keys)
         self._encoding: Encoding = check_encoding(encoding)
         self._options = SocketOptions(high_water_mark, send_buffer_bytes, linger_ms, self.curve)
+        self.guard = SocketGuard()
         self._clock = clock
         self._context: zmq.Context[Any] | None = None
         self._main: FanOut | None = None
@@ -140,10 +144,13 @@ class ZmqPublisher(SinkBase):
         self._next_seq.clear()
         self._traffic.clear()
         self._context = zmq.Context()
+        self.guard = SocketGuard()
         if self.curve is not None:
+            self.curve.guard = self.guard
             self.curve.open(self._context)
         try:
             self._bind(self._context)
+            self.guard.start()
         except SinkError:
             self.close()
             raise
@@ -219,6 +226,7 @@ class ZmqPublisher(SinkBase):
             for source_id, traffic in self._traffic.items():
                 if not traffic.ended:
                     self._end(source_id, "shutdown")
+        self.guard.close()
         for socket in (self._main, self._events, self._latest, self._snapshots):
             if socket is not None:
                 socket.close()
@@ -230,7 +238,7 @@ class ZmqPublisher(SinkBase):
             self._context = None
 
     def _bind(self, context: zmq.Context[Any]) -> None:
-        wanted, options = self._wanted, self._options
+        wanted, options = self._wanted, replace(self._options, guard=self.guard)
         self._main = FanOut(context, self.address, options)
         self.address = self._main.address
         if "events" in wanted:
@@ -312,13 +320,3 @@ class ZmqPublisher(SinkBase):
                 reason=reason,
             )
         )
-
-
-def _checked(address: str) -> str:
-    """Return the address if its form is right; libzmq itself would wrap a port above 65535 silently."""
-    transport, _, rest = address.partition("://")
-    host, _, port = rest.rpartition(":")
-    is_tcp = transport == "tcp" and host and (port == "*" or (port.isdigit() and int(port) <= MAX_PORT))
-    if is_tcp or (transport == "ipc" and rest):
-        return address
-    raise ConfigError(f"publish address {address!r} cannot be bound: give tcp://127.0.0.1:5555 or ipc://path")

@@ -6,22 +6,15 @@ thread, so that no further thread is needed. A reader waits for its handshake un
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import zmq
 from zmq.utils import z85
-from zmq.utils.monitor import parse_monitor_message
 
+from engine.transport.guard import SocketGuard
 from engine.transport.keys import KeyPair
-
-ZAP_ENDPOINT = "inproc://zeromq.zap.01"
-ZAP_DOMAIN = b"framewire"
-ZAP_VERSION = b"1.0"
-ZAP_PARTS = 8
-MAX_PER_TURN = 64
-_FAILURES = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+from engine.transport.zap import ZAP_DOMAIN, ZapHandler
 
 
 class CurveServer:
@@ -32,27 +25,33 @@ class CurveServer:
         allowed: public keys of the clients that may read; None lets in every client that knows our public key.
 
     Attributes:
-        admitted: connections let in.
-        denied: connections with a key that is not listed.
-        failed: connections that broke off their handshake, as plain clients do.
+        guard: of the sockets, once they have one; it counts the handshakes that failed.
     """
 
     def __init__(self, keys: KeyPair, allowed: Collection[str] | None = None) -> None:
         self._keys = keys
         self._allowed = None if allowed is None else frozenset(allowed)
-        self.admitted = 0
-        self.denied = 0
-        self.failed = 0
-        self._gate: zmq.Socket[Any] | None = None
-        self._monitors: list[zmq.Socket[Any]] = []
-        self._context: zmq.Context[Any] | None = None
+        self._handler = ZapHandler(self._is_allowed)
+        self.guard: SocketGuard | None = None
+
+    @property
+    def admitted(self) -> int:
+        """Connections let in."""
+        return self._handler.admitted
+
+    @property
+    def denied(self) -> int:
+        """Connections with a key that is not listed."""
+        return self._handler.denied
+
+    @property
+    def failed(self) -> int:
+        """Connections that broke off their handshake, as plain clients do."""
+        return 0 if self.guard is None else self.guard.failed
 
     def open(self, context: zmq.Context[Any]) -> None:
         """Take the seat of the ZAP handler in a context; before any socket is bound there."""
-        self._context = context
-        self._gate = context.socket(zmq.ROUTER)
-        self._gate.setsockopt(zmq.LINGER, 0)
-        self._gate.bind(ZAP_ENDPOINT)
+        self._handler.open(context)
 
     def secure(self, socket: zmq.Socket[Any]) -> None:
         """Make a socket speak CURVE only; before it is bound."""
@@ -60,63 +59,19 @@ class CurveServer:
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret.encode())
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public.encode())
         socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
-        self._watch(socket)
 
     def service(self) -> None:
-        """Answer the questions of libzmq, and count the handshakes that failed."""
-        gate = self._gate
-        for _ in range(MAX_PER_TURN):
-            if gate is None or not gate.poll(0):
-                break
-            self._answer(gate, gate.recv_multipart(zmq.NOBLOCK))
-        for monitor in self._monitors:
-            while monitor.poll(0):
-                event = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
-                self.failed += event["event"] != zmq.EVENT_MONITOR_STOPPED
+        """Answer the questions of libzmq."""
+        self._handler.service()
 
     def close(self) -> None:
         """Leave the seat; harmless when repeated."""
-        for socket in (*self._monitors, self._gate):
-            if socket is not None:
-                socket.close(linger=0)
-        self._monitors, self._gate, self._context = [], None, None
+        self._handler.close()
 
-    def _answer(self, gate: zmq.Socket[Any], parts: list[bytes]) -> None:
-        peer, empty, version, request_id, *rest = parts
-        is_curve = len(parts) >= ZAP_PARTS + 1 and version == ZAP_VERSION and rest[3] == b"CURVE"
-        is_allowed = is_curve and (self._allowed is None or _client_key(rest[4]) in self._allowed)
-        self.admitted += is_allowed
-        self.denied += not is_allowed
-        status = (b"200", b"OK") if is_allowed else (b"400", b"this key is not on the list")
-        gate.send_multipart([peer, empty, version, request_id, *status, b"", b""], zmq.NOBLOCK)
-
-    def _watch(self, socket: zmq.Socket[Any]) -> None:
-        """Count failed handshakes; the queue has no limit, as libzmq would wait on a full one, and is emptied often."""
-        if self._context is None:
-            return
-        endpoint = f"inproc://framewire.monitor.{len(self._monitors)}"
-        socket.monitor(endpoint, _FAILURES)
-        monitor = self._context.socket(zmq.PAIR)
-        monitor.setsockopt(zmq.RCVHWM, 0)
-        monitor.setsockopt(zmq.LINGER, 0)
-        monitor.connect(endpoint)
-        self._monitors.append(monitor)
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether only this machine can reach a bound address.
-
-    >>> is_loopback("tcp://127.0.0.1:5555"), is_loopback("tcp://*:5555"), is_loopback("ipc:///tmp/x")
-    (True, False, True)
-    """
-    transport, _, rest = address.partition("://")
-    host = rest.rpartition(":")[0].strip("[]")
-    if transport != "tcp":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host in ("localhost", "lo")
+    def _is_allowed(self, mechanism: bytes, credentials: Sequence[bytes]) -> bool:
+        if mechanism != b"CURVE" or len(credentials) != 1:
+            return False
+        return self._allowed is None or _client_key(credentials[0]) in self._allowed
 
 
 def _client_key(binary: bytes) -> str:

@@ -297,7 +297,7 @@ class ControlConfig(Section):
     """Changing a run while it continues."""
 
     address: str = Field(
-        "none", description="Address where framewire ctl reaches this run: tcp://127.0.0.1:5556, ipc://path"
+        "none", description="Where framewire ctl reaches this run: auto (found by itself), tcp://host:port, ipc://path"
     )
     keys: FilePath | None = Field(
         None, description="File NAME.key_secret: encrypt with CURVE, so that other machines can connect"

@@ -1,4 +1,7 @@
-"""The control socket: `framewire ctl` asks, a run answers. JSON over ZeroMQ; beyond this machine with CURVE.
+"""The control socket: `framewire ctl` asks, a run answers. JSON over ZeroMQ.
+
+Only its own user may control a run: by a socket file of mode 0600, over loopback TCP with a token from a file that
+only this user can read, and beyond this machine with CURVE and a list of keys.
 
 Clients use REQ. The run uses ROUTER, which has no state that a malformed message could disturb.
 
@@ -10,16 +13,24 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from engine.clock import SYSTEM_CLOCK
 from engine.errors import ConfigError, EngineError, SinkError
 from engine.flow.pipeline import Pipeline
 from engine.redaction import printable, redact, redact_tree
+from engine.transport.address import binding, checked_address, is_loopback
 from engine.transport.connect import curve_options
 from engine.transport.curve import CurveServer
+from engine.transport.guard import SocketGuard
+from engine.transport.zap import TokenServer, refuse_old_protocols, token_options
+from pipelines.running.control_access import AUTO, automatic_address, find_run, leave_card, new_token
 from pipelines.running.detect_and_publish import model_facts
 from pipelines.running.reconfigure import Reconfigurer
 
@@ -30,7 +41,8 @@ logger = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_WAITING = 100
 MAX_ERROR_CHARS = 4000
-LOCAL = ("tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:", "ipc://")
+MAX_CLIENTS = 64
+CARD_WAIT_S = 0.05
 THRESHOLDS = {"score_threshold", "iou_threshold", "classes"}
 Command = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -39,11 +51,12 @@ class ControlServer:
     """Answers requests about one run.
 
     Args:
-        address: where to bind; one that other machines can reach needs both kinds of keys.
+        address: where to bind; `auto` is a socket file in the runtime directory, and an address that other machines
+            can reach needs both kinds of keys.
         pipeline: the run.
         changes: applies changes to it.
         keys: of this run: encrypt with CURVE.
-        allowed_keys: public keys of those who may control; None lets in all who know the public key of this run.
+        allowed_keys: public keys of the clients that may control.
         more_status: what else `status` is to tell.
 
     Raises:
@@ -61,9 +74,11 @@ class ControlServer:
         allowed_keys: Collection[str] | None = None,
         more_status: Callable[[], dict[str, Any]] = dict,
     ) -> None:
-        check_reach(address, has_keys=keys is not None and allowed_keys is not None)
-        if allowed_keys is not None and keys is None:
-            raise ConfigError("control.allowed_keys without control.keys: give the key pair of this run")
+        address = automatic_address() if address == AUTO else checked_address(address, "control address")
+        has_lists = keys is not None and allowed_keys is not None
+        check_reach(address, has_keys=has_lists)
+        if (keys is None) != (allowed_keys is None):
+            raise ConfigError("control.keys and control.allowed_keys go together: give both, or neither here")
         self._more_status = more_status
         self._pipeline, self._changes = pipeline, changes
         self._commands: dict[str, Command] = {
@@ -76,31 +91,48 @@ class ControlServer:
             "stop": self._stop,
         }
         self._context = zmq.Context()
-        self._curve = None if keys is None else CurveServer(keys, allowed_keys)
-        if self._curve is not None:
-            self._curve.open(self._context)
+        token = "" if has_lists or address.startswith("ipc://") else new_token()
+        self._access = _access(keys, allowed_keys, token)
+        self._guard = SocketGuard()
+        self._card: Path | None = None
         self._socket = self._context.socket(zmq.ROUTER)
-        if self._curve is not None:
-            self._curve.secure(self._socket)
+        try:
+            self.address = self._bind(address)
+            self._card = leave_card(self.address, token)
+        except (EngineError, OSError):
+            self.close()
+            raise
+
+    def _bind(self, address: str) -> str:
+        if self._access is None:
+            refuse_old_protocols(self._socket)
+        else:
+            self._access.open(self._context)
+            self._access.secure(self._socket)
         self._socket.setsockopt(zmq.LINGER, 200)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
         self._socket.setsockopt(zmq.RCVHWM, MAX_WAITING)
+        self._socket.setsockopt(zmq.IPV6, int("[" in address))
+        self._guard.watch(self._context, self._socket, "control", limit=MAX_CLIENTS, allowance=4 * MAX_REQUEST_BYTES)
         try:
-            self._socket.bind(address)
+            with binding(address, private=True):
+                self._socket.bind(address)
         except zmq.ZMQError as error:
-            self.close()
             raise SinkError(f"control socket {address} cannot be bound ({error}): choose another address") from error
-        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._guard.start()
+        return str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def poll(self) -> None:
         """Answer what is waiting; never waits itself."""
-        if self._curve is not None:
-            self._curve.service()
+        if self._access is not None:
+            self._access.service()
         for _ in range(MAX_WAITING):
             try:
-                client, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
+            self._guard.explain(frames[-1], sum(len(frame) for frame in frames[1:]), parts=len(frames))
+            client, *parts = (frame.bytes for frame in frames)
             self._reply(client, json.dumps(self._answer_parts(parts)).encode())
 
     def _answer_parts(self, parts: list[bytes]) -> dict[str, Any]:
@@ -134,10 +166,13 @@ class ControlServer:
 
     def close(self) -> None:
         """Close the socket; harmless when repeated."""
+        self._guard.close()
         self._socket.close()
-        if self._curve is not None:
-            self._curve.close()
+        if self._access is not None:
+            self._access.close()
         self._context.term()
+        if self._card is not None:
+            self._card.unlink(missing_ok=True)
 
     def _status(self, request: dict[str, Any]) -> dict[str, Any]:
         paused = self._pipeline.paused_sources
@@ -199,32 +234,54 @@ def ask(
     Raises:
         ConfigError: nobody answered, or the run refused; the reason is the message.
     """
+    checked_address(address, "control address", to_bind=False)
     with zmq.Context() as context, context.socket(zmq.REQ) as socket:
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
-        for option, value in (curve_options(server_key, keys) if server_key else {}).items():
+        deadline = time.monotonic() + timeout_s
+        options = curve_options(server_key, keys) if server_key else _token_options(address, deadline)
+        for option, value in options.items():
             socket.setsockopt(option, value)
         try:
+            socket.setsockopt(zmq.IPV6, int("[" in address))
             socket.connect(address)
+            socket.setsockopt(zmq.RCVTIMEO, max(int(1000 * (deadline - time.monotonic())), 1))
             socket.send(json.dumps(request).encode())
             reply: dict[str, Any] = json.loads(socket.recv())
         except zmq.ZMQError as error:
             raise ConfigError(
-                f"no answer from {address} within {timeout_s} s ({error}): is a run there with --control {address}, "
-                "and, if it has keys, is its public key given with --server-key and yours on its list?"
+                f"no answer from {address} within {timeout_s} s ({error}): is a run of yours there, started with "
+                f"--control {address}? One of another user or machine needs keys: --server-key and --keys"
             ) from error
     if not reply.get("ok"):
         raise ConfigError(str(reply.get("error")))
     return reply
 
 
+def _token_options(address: str, deadline: float) -> dict[int, bytes]:
+    """Return what shows a run of ours on this machine that we are its user, once it is there."""
+    if address.startswith("ipc://") or not is_loopback(address):
+        return {}
+    while not (card := find_run(address)).token and time.monotonic() < deadline:
+        SYSTEM_CLOCK.wait(threading.Event(), CARD_WAIT_S)
+    return token_options(card.token) if card.token else {}
+
+
 def check_reach(address: str, *, has_keys: bool = False) -> None:
     """Raise `ConfigError` if other machines could control a run without keys: who controls it can read its cameras."""
-    if not has_keys and not address.startswith(LOCAL):
+    if address.startswith("ipc://@"):
+        raise ConfigError(f"control address {address} is open to all users of this machine: give the path of a file")
+    if not has_keys and not (address.startswith(("tcp://", "ipc://")) and is_loopback(address)):
         raise ConfigError(
             f"control address {address} is open to other machines: use tcp://127.0.0.1:5556 or ipc://path, "
             "or give control.keys and control.allowed_keys (framewire keys)"
         )
+
+
+def _access(keys: KeyPair | None, allowed_keys: Collection[str] | None, token: str) -> CurveServer | TokenServer | None:
+    """Return what decides about each connection; None where the mode of the socket's file does."""
+    if keys is not None:
+        return CurveServer(keys, allowed_keys)
+    return TokenServer(token) if token else None
 
 
 def shown(text: str) -> str:

@@ -18,7 +18,9 @@ import zmq
 from engine.clock import NS_PER_S, SYSTEM_CLOCK
 from engine.errors import ConfigError
 from engine.sinks.publisher_sockets import FanOut, SocketOptions
-from engine.transport.curve import CurveServer, is_loopback
+from engine.transport.address import checked_address, is_loopback
+from engine.transport.curve import CurveServer
+from engine.transport.guard import SocketGuard
 from engine.wire import MAX_BODY_BYTES, StatsMessage, encode, topic_of
 
 if TYPE_CHECKING:
@@ -87,12 +89,13 @@ class Proxy:
             raise ConfigError("a proxy needs the address of at least one engine")
         if engine_key is not None and keys is None:
             raise ConfigError("engine_key without keys: the engines must know who reads")
-        self.address = address
+        self.address = checked_address(address, "proxy address")
         self.summary = ProxySummary()
         self._engines = tuple(engines)
         self._name = name
         self._keys, self._engine_key = keys, engine_key
         self._curve = None if keys is None else CurveServer(keys, allowed_keys)
+        self._guard = SocketGuard()
         self._context: zmq.Context[Any] = zmq.Context()
         self._stop = threading.Event()
         self._run_epoch = SYSTEM_CLOCK.utc_ns()
@@ -110,9 +113,9 @@ class Proxy:
         """
         if self._curve is not None:
             self._curve.open(self._context)
-        self._out = FanOut(
-            self._context, self.address, SocketOptions(HIGH_WATER_MARK, SEND_BUFFER_BYTES, LINGER_MS, self._curve)
-        )
+        options = SocketOptions(HIGH_WATER_MARK, SEND_BUFFER_BYTES, LINGER_MS, self._curve, self._guard)
+        self._out = FanOut(self._context, self.address, options)
+        self._guard.start()
         self.address = self._out.address
         if self._curve is None and not is_loopback(self.address):
             logger.warning("%s can be read by everybody on the network: give keys (framewire keys)", self.address)
@@ -146,6 +149,7 @@ class Proxy:
 
     def close(self) -> None:
         """Disconnect; harmless when repeated."""
+        self._guard.close()
         if self._in is not None:
             self._in.close(linger=0)
         if self._out is not None:

@@ -19,12 +19,13 @@ def ctl(
     command: Annotated[str, typer.Argument(help="status, add, remove, pause, resume, set or stop")],
     argument: Annotated[str | None, typer.Argument(help="add: [NAME=]URI; set: KEY; else the NAME")] = None,
     value: Annotated[str | None, typer.Argument(help="set: the value, as YAML")] = None,
-    address: Annotated[str, typer.Option(help="Control address of the run")] = "tcp://127.0.0.1:5556",
+    address: Annotated[str | None, typer.Option(help="Control address; not needed where one run is")] = None,
     server_key: Annotated[str | None, typer.Option(help="File NAME.key of a run that encrypts")] = None,
     keys: Annotated[str | None, typer.Option(help="File NAME.key_secret of yours, which the run lists")] = None,
 ) -> None:
     """Change a running engine: cameras, thresholds, classes, the model; or ask for its state."""
     from pipelines.running.control import ask
+    from pipelines.running.control_access import find_run
 
     request: dict[str, Any] = {"command": command}
     if command == "add" and argument is not None:
@@ -33,7 +34,7 @@ def ctl(
         request |= {"key": argument, "value": _value_from_yaml(argument, value or "null")}
     elif argument is not None:
         request["source_id"] = argument
-    console.result_json(ask(address, request, **client_keys(server_key, keys)))
+    console.result_json(ask(address or find_run().address, request, **client_keys(server_key, keys)))
 
 
 def _value_from_yaml(key: str, text: str) -> Any:

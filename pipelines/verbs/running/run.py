@@ -29,7 +29,9 @@ def run(
     ] = None,
     score: Annotated[float | None, typer.Option(help="Drop detections below this score")] = None,
     classes: Annotated[str | None, typer.Option(help="Keep these classes: person,car")] = None,
-    control: Annotated[str | None, typer.Option(help="Address for framewire ctl: tcp://127.0.0.1:5556")] = None,
+    control: Annotated[
+        str | None, typer.Option(help="Let framewire ctl change the run; an address is optional")
+    ] = None,
     setting: Settings = None,
     as_json: Json = False,
 ) -> None:

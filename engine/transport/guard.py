@@ -1,0 +1,269 @@
+"""What strangers can take from a bound socket: limits on connections and on bytes that are part of no message.
+
+libzmq limits neither. It accepts connections until the process has no descriptors left, and it keeps the parts of a
+message until the last one has come. This guard hears of every connection by libzmq's monitor, reads from the kernel
+how many bytes it received, and shuts down a connection that sent more than its complete messages and pings explain.
+That works whatever the encryption, as the bytes are counted below it.
+
+It has a thread of its own, which sleeps while nobody is connected: a limit that is checked when the socket's thread
+has time is none.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import resource
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from engine.transport.release import release_memory
+
+logger = logging.getLogger(__name__)
+
+LOOK_MS = 50
+IDLE_MS = 1_000
+PING_BYTES_PER_S = 32.0  # a ping every two seconds, encrypted, is 22
+HANDSHAKE_BYTES = 1024
+UNEXPLAINED_BYTES = 32 * 1024  # per connection: its subscriptions; in memory fifty times as much
+ALL_UNEXPLAINED_BYTES = 512 * 1024
+GREETING_BYTES = 70  # fewer received: not even the greeting is complete
+YOUNG_S = 1.0
+RELEASE_AFTER_S = 0.3  # libzmq frees what a connection left on its own thread
+HANDSHAKE_MS = 5_000
+MAX_CONNECTIONS = 500
+SHARE_OF_DESCRIPTORS = 4
+PART_BYTES = 64  # of framing and encryption at most, per part
+_BYTES_RECEIVED = 128  # offset in struct tcp_info, Linux 4.1
+_SO_COOKIE = 57
+_LOST = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+_FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_EVENTS = zmq.EVENT_ACCEPTED | _LOST | _FAILED | zmq.EVENT_MONITOR_STOPPED
+
+
+@dataclass(eq=False)
+class _Peer:
+    """One connection of libzmq's; the descriptor stays libzmq's, `cookie` says whether it is still the same socket."""
+
+    fd: int
+    cookie: bytes
+    since: float
+    received: int = 0
+    explained: float = 0.0
+    is_cut: bool = False
+
+    def excess(self, now: float) -> float:
+        return self.received - HANDSHAKE_BYTES - self.explained - PING_BYTES_PER_S * (now - self.since)
+
+
+@dataclass(eq=False)
+class _Watched:
+    """A bound socket and its connections, by descriptor."""
+
+    name: str
+    limit: int
+    allowance: int
+    monitor: zmq.Socket[Any]
+    peers: dict[int, _Peer] = field(default_factory=dict)
+
+
+class SocketGuard:
+    """Bounds what the peers of some sockets can make this process hold.
+
+    Use from the thread that makes the sockets: `watch` each before it is bound, then `start`; `close` comes before
+    the sockets are closed. `explain` may be called from their thread for every complete message.
+
+    Attributes:
+        cut: connections shut down because of a limit.
+        failed: handshakes that broke off, as those of plain clients on an encrypted socket do.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.cut = 0
+        self.failed = 0
+        self._clock = clock
+        self._watched: list[_Watched] = []
+        self._sockets: list[zmq.Socket[Any]] = []
+        self._thread: threading.Thread | None = None
+        self._last_logged = -60.0
+        self._release_at = math.inf
+
+    def watch(
+        self,
+        context: zmq.Context[Any],
+        bound: zmq.Socket[Any],
+        name: str,
+        *,
+        limit: int | None = None,
+        allowance: int = UNEXPLAINED_BYTES,
+    ) -> None:
+        """Take a socket under guard; before it is bound.
+
+        Args:
+            context: of the socket.
+            bound: the socket.
+            name: for the log.
+            limit: connections at most; None takes a share of the descriptors that this process may open.
+            allowance: bytes that a connection may send beyond its messages and pings.
+        """
+        endpoint = f"inproc://framewire.guard.{id(self)}.{len(self._watched)}"
+        bound.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        bound.monitor(endpoint, _EVENTS)
+        monitor = context.socket(zmq.PAIR)
+        monitor.setsockopt(zmq.RCVHWM, 0)  # libzmq would wait on a full queue
+        monitor.setsockopt(zmq.LINGER, 0)
+        monitor.connect(endpoint)
+        self._sockets.append(bound)
+        self._watched.append(_Watched(name, limit or _share_of_descriptors(), allowance, monitor))
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread = threading.Thread(target=self._run, name="socket-guard", daemon=True)
+        self._thread.start()
+
+    def explain(self, message: zmq.Frame | None, size: int, parts: int = 1) -> None:
+        """Note that a complete message came; `message` is one of its frames, received with `copy=False`."""
+        if message is None:
+            return
+        with suppress(zmq.ZMQError, ValueError):
+            fd = message.get(zmq.SRCFD)
+            for watched in self._watched:
+                peer = watched.peers.get(int(fd))
+                if peer is not None:
+                    peer.explained += size + parts * PART_BYTES
+
+    def close(self) -> None:
+        """End the thread and let go of the sockets; harmless when repeated."""
+        sockets, self._sockets = self._sockets, []
+        for each in sockets:
+            with suppress(zmq.ZMQError):
+                each.disable_monitor()
+        if self._thread is None:
+            for watched in self._watched:
+                watched.monitor.close(linger=0)
+        else:
+            self._thread.join(timeout=1.0)
+        self._watched = []
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        live = {watched.monitor: watched for watched in self._watched}
+        for monitor in live:
+            poller.register(monitor, zmq.POLLIN)
+        while live:
+            is_idle = not any(watched.peers for watched in live.values()) and self._release_at == math.inf
+            for monitor, _ in poller.poll(IDLE_MS if is_idle else LOOK_MS):
+                if not self._take_events(live[monitor]):
+                    poller.unregister(monitor)
+                    monitor.close(linger=0)
+                    del live[monitor]
+            self._look(list(live.values()))
+            if self._release_at < self._clock():
+                self._release_at = math.inf
+                release_memory()
+
+    def _take_events(self, watched: _Watched) -> bool:
+        """Take over what libzmq reports; return False once the socket is closed."""
+        while watched.monitor.poll(0):
+            news = parse_monitor_message(watched.monitor.recv_multipart(zmq.NOBLOCK))
+            kind, value = int(news["event"]), int(news["value"])
+            if kind == zmq.EVENT_MONITOR_STOPPED:
+                return False
+            if kind == zmq.EVENT_ACCEPTED:
+                self._take_in(watched, value)
+            elif kind & _LOST:
+                watched.peers.pop(value, None)
+            else:
+                self.failed += 1
+        return True
+
+    def _take_in(self, watched: _Watched, fd: int) -> None:
+        cookie = _cookie(fd)
+        if cookie is None:
+            return  # it has gone already
+        watched.peers[fd] = _Peer(fd, cookie, self._clock())
+        if len(watched.peers) > watched.limit:
+            self._cut(watched, self._least_useful(watched), f"more than {watched.limit} connections")
+
+    def _least_useful(self, watched: _Watched) -> _Peer:
+        """Return the connection to give up: the oldest without a greeting, else the newest."""
+        now = self._clock()
+        silent = (p for p in watched.peers.values() if now - p.since > YOUNG_S and p.received < GREETING_BYTES)
+        return next(silent, next(reversed(watched.peers.values())))
+
+    def _look(self, all_watched: list[_Watched]) -> None:
+        now, total = self._clock(), 0.0
+        worst: tuple[float, _Watched, _Peer] | None = None
+        for watched in all_watched:
+            for peer in list(watched.peers.values()):
+                peer.received = _bytes_received(peer)
+                excess = peer.excess(now)
+                total += max(excess, 0.0)
+                if excess > watched.allowance:
+                    self._cut(watched, peer, "more bytes than its messages have")
+                elif worst is None or excess > worst[0]:
+                    worst = excess, watched, peer
+        if worst is not None and total > ALL_UNEXPLAINED_BYTES:
+            self._cut(worst[1], worst[2], "many bytes that belong to no message")
+
+    def _cut(self, watched: _Watched, peer: _Peer, why: str) -> None:
+        watched.peers.pop(peer.fd, None)
+        self.cut += 1
+        _shut_down(peer)
+        if peer.received > UNEXPLAINED_BYTES // 2:
+            self._release_at = self._clock() + RELEASE_AFTER_S
+        if self._clock() - self._last_logged > 60.0:
+            self._last_logged = self._clock()
+            logger.warning("%s: connections are closed (%s); %d so far", watched.name, why, self.cut)
+
+
+def _share_of_descriptors() -> int:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(min(MAX_CONNECTIONS, soft // SHARE_OF_DESCRIPTORS), 16)
+
+
+def _option(fd: int, level: int, name: int, size: int) -> bytes:
+    """Read an option of a descriptor that is not ours, and leave the descriptor as it is."""
+    borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+    try:
+        return borrowed.getsockopt(level, name, size)
+    except OSError:
+        return b""
+    finally:
+        borrowed.detach()
+
+
+def _cookie(fd: int) -> bytes | None:
+    """Return what identifies the socket behind a descriptor, as long as the machine runs."""
+    if fd < 0:
+        return None
+    return _option(fd, socket.SOL_SOCKET, _SO_COOKIE, 8) or None
+
+
+def _bytes_received(peer: _Peer) -> int:
+    """Return what the kernel has received for a connection; what was known where it does not tell (`ipc://`)."""
+    if _cookie(peer.fd) != peer.cookie:
+        return peer.received
+    facts = _option(peer.fd, socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
+    if len(facts) < _BYTES_RECEIVED + 8:
+        return peer.received
+    return int(struct.unpack_from("=Q", facts, _BYTES_RECEIVED)[0])
+
+
+def _shut_down(peer: _Peer) -> None:
+    """Shut a connection down, so that libzmq closes it; never another one that has its number by now."""
+    with suppress(OSError):
+        copy = os.dup(peer.fd)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=copy) as ours:
+            if ours.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8) == peer.cookie:
+                ours.shutdown(socket.SHUT_RDWR)
