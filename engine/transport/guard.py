@@ -39,7 +39,7 @@ UNEXPLAINED_BYTES = 32 * 1024  # per connection: its subscriptions; in memory fi
 ALL_UNEXPLAINED_BYTES = 512 * 1024
 GREETING_BYTES = 70  # fewer received: not even the greeting is complete
 YOUNG_S = 1.0
-RELEASE_AFTER_S = 0.3  # libzmq frees what a connection left on its own thread
+RELEASE_AFTER_S = 2.0  # until then libzmq and the socket have dropped what the connection left
 HANDSHAKE_MS = 5_000
 MAX_CONNECTIONS = 500
 SHARE_OF_DESCRIPTORS = 4
@@ -234,7 +234,10 @@ def _share_of_descriptors() -> int:
 
 def _option(fd: int, level: int, name: int, size: int) -> bytes:
     """Read an option of a descriptor that is not ours, and leave the descriptor as it is."""
-    borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+    try:
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+    except OSError:
+        return b""  # closed by now
     try:
         return borrowed.getsockopt(level, name, size)
     except OSError:

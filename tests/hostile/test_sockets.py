@@ -29,6 +29,7 @@ MANY = 1136
 TOPICS = 25_000
 PEAK_MB = 100.0
 SILENCE_MS = 1500
+SHARE_BESIDE_A_FLOOD = 0.75  # the attacker runs on the same cores
 
 
 def _port(address: str) -> int:
@@ -61,7 +62,7 @@ def test_a_message_without_an_end_takes_no_memory(kind: bytes, part: bytes) -> N
     with Lab(None, f"publish.snapshot={snapshot}") as lab:
         port = _port(lab.engine.publish if kind == b"SUB" else snapshot)
         verdict = lab.play(lambda engine: _flood(port, kind, part))
-    assert verdict.faults() == {}, str(verdict)
+    assert verdict.faults(share=SHARE_BESIDE_A_FLOOD) == {}, str(verdict)
     assert verdict.peak_mb - verdict.base.memory_mb < PEAK_MB
     assert verdict.notes > 0
 
@@ -82,9 +83,9 @@ def test_many_long_topics_take_no_memory() -> None:
 
 
 def _connections(port: int, count: int) -> list[socket.socket]:
-    made = []
+    made: list[socket.socket] = []
     with suppress(OSError):
-        for _ in range(count):
+        while len(made) < count:
             made.append(socket.create_connection(("127.0.0.1", port), 2.0))
     return made
 
@@ -198,12 +199,20 @@ def test_tcp_control_answers_nothing_without_the_token(run: _TcpRun) -> None:
     assert run.status()["ok"]
 
 
-def test_the_card_with_the_token_is_private_and_goes_with_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _private_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let runs of this test leave their cards apart from all others; return the runtime directory."""
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return folder
+
+
+def test_the_card_with_the_token_is_private_and_goes_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _private_places(tmp_path, monkeypatch)
     with closing(_TcpRun()) as started:
         assert started.status()["ok"]
         (card,) = (folder / "framewire").iterdir()
@@ -218,9 +227,7 @@ def test_the_card_with_the_token_is_private_and_goes_with_the_run(
 def test_control_without_an_address_is_a_private_file_that_ctl_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    folder = _private_places(tmp_path, monkeypatch)
     start = [sys.executable, "-c", "from pipelines.entry import main; main()"]
     source = "cam=synthetic://?realtime=1&fps=10&width=64&height=48"
     command = [*start, "run", "--model", "motion", "--source", source, "--publish", "none", "--control", "--json"]
@@ -247,7 +254,6 @@ def _once_found(find: Callable[[], Any]) -> Any:
 
 
 def test_ctl_without_a_run_says_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    _private_places(tmp_path, monkeypatch)
     with pytest.raises(ConfigError, match="start one with --control"):
         find_run()

@@ -161,8 +161,8 @@ def test_malformed_messages_are_refused_and_the_run_goes_on(engine: Engine, kind
 def test_client_that_never_reads_does_not_stop_the_run(engine: Engine) -> None:
     engine.wait_until_live("steady")
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        socket.linger, socket.rcvhwm = 0, 1
-        socket.connect(engine.control)
+        socket.rcvhwm = 1
+        engine.connect(socket)
         for _ in range(500):
             socket.send_multipart([b"", b'{"command":"status"}'])
         assert engine.ask("status")["ok"]
