@@ -37,7 +37,17 @@ if TYPE_CHECKING:
     from engine.flow.pipeline import Pipeline
     from engine.flow.pool import DetectorPool
     from engine.imaging.overlay import Overlay
-    from engine.protocols import Analyser, AnalyserBase, Detector, DetectorBase, Sink, SinkBase, Source, Tracker
+    from engine.protocols import (
+        Analyser,
+        AnalyserBase,
+        Detector,
+        DetectorBase,
+        Sink,
+        SinkBase,
+        Source,
+        Tracker,
+        TrackerBase,
+    )
     from engine.sinks.jsonl import JsonlWriter
     from engine.sinks.video import VideoWriter
     from engine.sinks.window import Window
@@ -85,6 +95,7 @@ _HOMES = {
     "SystemClock": "engine.clock",
     "TiledDetector": "engine.detection.tiles",
     "Tracker": "engine.protocols",
+    "TrackerBase": "engine.protocols",
     "Tracks": "engine.data",
     "VideoWriter": "engine.sinks.video",
     "Window": "engine.sinks.window",
@@ -133,6 +144,7 @@ __all__ = [
     "SystemClock",
     "TiledDetector",
     "Tracker",
+    "TrackerBase",
     "Tracks",
     "VideoWriter",
     "Window",

@@ -254,21 +254,6 @@ class Run:
         return self.class_names[class_id] if 0 <= class_id < len(self.class_names) else str(class_id)
 
 
-@dataclass(frozen=True, slots=True)
-class DetectorFacts:
-    """What runs a detector.
-
-    Attributes:
-        backend: name of the backend; `none` where there is none.
-        device: where it runs.
-        reason: why this backend, in a line.
-    """
-
-    backend: str = "none"
-    device: str = "cpu"
-    reason: str = ""
-
-
 TrackEventKind = Literal["new", "lost", "resumed", "ended"]
 
 

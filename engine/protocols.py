@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import NS_PER_MS, SYSTEM_CLOCK
-from engine.data import Detections, DetectorFacts, Frame, Packet, Run, SourceInfo, SourceStatus, TrackEvent, Tracks
+from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, TrackEvent, Tracks
 
 
 class SourceListener(Protocol):
@@ -57,6 +57,21 @@ class PendingDetections(Protocol):
     @property
     def stage_ms(self) -> dict[str, float]:
         """Milliseconds spent per step, complete after `result()`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorFacts:
+    """What runs a detector.
+
+    Attributes:
+        backend: name of the backend; `none` where there is none.
+        device: where it runs.
+        reason: why this backend, in a line.
+    """
+
+    backend: str = "none"
+    device: str = "cpu"
+    reason: str = ""
 
 
 @runtime_checkable

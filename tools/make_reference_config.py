@@ -46,7 +46,7 @@ def _section(model: type[BaseModel], depth: int) -> list[str]:
     for name, field in model.model_fields.items():
         inner, is_list = _model_of(field.annotation)
         lines += ["", f"# {field.description}"] if depth == 0 else [f"{'  ' * depth}# {_meaning(field)}"]
-        if inner is None:
+        if inner is None or (is_list and name != "sources"):
             lines.append(f"{'  ' * depth}{name}: {_value(name, field)}")
             lines += _optional(field, depth)
             continue

@@ -15,6 +15,7 @@ from typing import cast
 from engine.backends.base import Backend, BackendOptions
 from engine.errors import ConfigError
 from engine.optional import require
+from engine.registry import Registry, is_reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,15 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
     }
 )
 
+REGISTRY = Registry("backend", {name: entry.target for name, entry in BACKENDS.items()})
+"""Backends of other packages: entry points that name a `BackendEntry`."""
+
+
+def all_backends() -> dict[str, BackendEntry]:
+    """Return the rows in the order in which `auto` tries them; those of other packages come last."""
+    others = {name: REGISTRY.load(name) for name in REGISTRY.names() if name not in BACKENDS}
+    return {**BACKENDS, **{name: entry for name, entry in others.items() if isinstance(entry, BackendEntry)}}
+
 
 def select_backend(path: Path, name: str = "auto", *, without: Collection[str] = ()) -> tuple[str, str]:
     """Return the name of the backend to run `path` with, and one line saying why.
@@ -81,11 +91,11 @@ def select_backend(path: Path, name: str = "auto", *, without: Collection[str] =
     if name != "auto":
         entry = _entry(name)
         if suffix not in entry.suffixes:
-            fitting = [other for other, row in BACKENDS.items() if suffix in row.suffixes]
+            fitting = [other for other, row in all_backends().items() if suffix in row.suffixes]
             raise ConfigError(f"backend {name} does not run {path.name}: use {' or '.join(fitting) or 'another file'}")
         return name, "asked for"
     obstacles: list[str] = []
-    for candidate, entry in BACKENDS.items():
+    for candidate, entry in all_backends().items():
         if suffix not in entry.suffixes or candidate in without:
             continue
         obstacle = why_not(candidate, path)
@@ -93,7 +103,7 @@ def select_backend(path: Path, name: str = "auto", *, without: Collection[str] =
             return candidate, "; ".join([entry.reason, *obstacles])
         obstacles.append(f"{candidate} is not usable: {obstacle}")
     if not obstacles:
-        known = sorted({known for row in BACKENDS.values() for known in row.suffixes})
+        known = sorted({known for row in all_backends().values() for known in row.suffixes})
         raise ConfigError(f"{path}: no backend runs {suffix or 'such'} files: expected one of {', '.join(known)}")
     raise ConfigError(f"{path}: {'; '.join(obstacles)}")
 
@@ -127,9 +137,15 @@ def why_not(name: str, path: Path | None = None) -> str | None:
 
 
 def _entry(name: str) -> BackendEntry:
-    if name not in BACKENDS:
-        raise ConfigError(f'unknown backend "{name}": expected auto, {", ".join(BACKENDS)}')
-    return BACKENDS[name]
+    """Return the row of a backend: a built-in one, one of another package, or that of `module:attribute`."""
+    if not (name in BACKENDS or is_reference(name) or name in REGISTRY.names()):
+        raise ConfigError(
+            f'unknown backend "{name}": expected auto, {", ".join(REGISTRY.names())}, or module:attribute'
+        )
+    entry = BACKENDS.get(name) or REGISTRY.load(name)
+    if not isinstance(entry, BackendEntry):
+        raise ConfigError(f"backend {name} is a {type(entry).__name__}: expected a BackendEntry")
+    return entry
 
 
 def _load(target: str) -> object:

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 
 from engine.boxes import clip
-from engine.data import Detections, DetectorFacts, Frame
+from engine.data import Detections, Frame
 from engine.detection.nms import nms
 from engine.errors import ConfigError, MissingDependencyError
+from engine.protocols import DetectorFacts
 
 MS_PER_S = 1e3
 PERSON_INSET = np.array([0.235, 0.127, 0.235, 0.16], np.float32)

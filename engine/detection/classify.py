@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from engine.backends.base import Backend, BackendOptions, ImageInput
 from engine.backends.files.base import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
-from engine.data import DetectorFacts
 from engine.detection import metadata
 from engine.detection.heads.family import BYTE, IMAGENET_MEAN, IMAGENET_STD, ZERO, Color
 from engine.detection.model import CLASSIFIER_SIZE, frame_size, triple
 from engine.errors import ConfigError, ModelError
+from engine.protocols import DetectorFacts
 
 Image = NDArray[np.uint8]
 TOP = 5

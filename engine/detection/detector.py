@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import Backend, TensorSpec
-from engine.data import Detections, DetectorFacts, Frame
+from engine.data import Detections, Frame
 from engine.detection.feeding import Fed, Feeder, LetterboxOn
 from engine.detection.heads.base import Candidates, Head, Outputs
 from engine.detection.letterbox import Letterbox, source_from_target
 from engine.detection.model import ModelFacts
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError
+from engine.protocols import DetectorFacts
 
 logger = logging.getLogger(__name__)
 Fallback = Callable[[str], tuple[Backend, str] | None]

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.data import Detections, DetectorFacts, Frame
+from engine.data import Detections, Frame
 from engine.detection.classic import ReadyDetections
 from engine.detection.classify import TOP, Classifier
 from engine.errors import ConfigError
+from engine.protocols import DetectorFacts
 
 MS_PER_S = 1e3
 

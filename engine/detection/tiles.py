@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.boxes import Boxes, area
-from engine.data import Detections, DetectorFacts, Frame
+from engine.data import Detections, Frame
 from engine.errors import ConfigError
 from engine.flow.defaults import describe
-from engine.protocols import Detector, PendingDetections
+from engine.protocols import Detector, DetectorFacts, PendingDetections
 
 Tile = tuple[int, int, int, int]
 CONTAINED = 0.6

@@ -16,6 +16,8 @@ from engine.errors import StageError
 from engine.protocols import Analyser
 
 Lists = Mapping[str, Sequence[Analyser]]
+ALL_SOURCES = "*"
+"""Key of the list for sources that have none of their own."""
 
 
 class AnalyseStep:
@@ -25,7 +27,7 @@ class AnalyseStep:
     them. `change` may be called from any thread, everything else is called from the tracking thread.
 
     Args:
-        analysers: by source, in the order in which they run.
+        analysers: by source, in the order in which they run; under `ALL_SOURCES` for sources without an own list.
         clock: monotonic clock for `stage_ms["analyse"]`.
     """
 
@@ -71,7 +73,7 @@ class AnalyseStep:
         self._take_over()
         if status.state == "ended":
             self._epochs.pop(status.source_id, None)
-        for analyser in self._lists.get(status.source_id, ()):
+        for analyser in self._of(status.source_id):
             try:
                 status = analyser.status(status)
             except Exception as error:
@@ -91,16 +93,22 @@ class AnalyseStep:
         with self._lock:
             changed, self._next = self._next, {}
         before = {id(analyser): analyser for wanted in self._lists.values() for analyser in wanted}
-        self._lists = {name: wanted for name, wanted in {**self._lists, **changed}.items() if wanted}
+        lists = {**self._lists, **changed}
+        has_own = lists.get(ALL_SOURCES, ())  # then an empty list is one of its own: nothing for this source
+        self._lists = {name: wanted for name, wanted in lists.items() if wanted or (has_own and name != ALL_SOURCES)}
         now = {id(analyser) for wanted in self._lists.values() for analyser in wanted}
         for key, analyser in before.items():
             if key not in now:
                 analyser.close()
 
+    def _of(self, source_id: str) -> tuple[Analyser, ...]:
+        own = self._lists.get(source_id)
+        return self._lists.get(ALL_SOURCES, ()) if own is None else own
+
     def _begin(self, packet: Packet) -> None:
         """Reset the analysers of a source whose stream was restarted or whose class ids mean something else now."""
         frame, class_names = packet.frame, packet.run.class_names
-        analysers = self._lists.get(frame.source_id, ())
+        analysers = self._of(frame.source_id)
         if self._epochs.setdefault(frame.source_id, frame.stream_epoch) != frame.stream_epoch:
             self._epochs[frame.source_id] = frame.stream_epoch
             for analyser in analysers:
@@ -114,7 +122,7 @@ class AnalyseStep:
         """Return each analyser at this position of a list, with the rows of the packets that it is to see."""
         due: dict[int, tuple[Analyser, list[int]]] = {}
         for row, packet in enumerate(packets):
-            wanted = self._lists.get(packet.frame.source_id, ())
+            wanted = self._of(packet.frame.source_id)
             if position < len(wanted):
                 due.setdefault(id(wanted[position]), (wanted[position], []))[1].append(row)
         return list(due.values())

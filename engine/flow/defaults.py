@@ -8,12 +8,13 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data import Detections, DetectorFacts, Frame, TrackEvent, Tracks
+from engine.data import Detections, Frame, TrackEvent, Tracks
 from engine.protocols import (
     CompleteClassifier,
     CompleteDetector,
     CompleteTracker,
     Detector,
+    DetectorFacts,
     Sink,
     SinkBase,
     TrackClassifier,

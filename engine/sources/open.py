@@ -11,6 +11,7 @@ from engine.errors import SourceError
 from engine.paths import path_from_text
 from engine.protocols import Source
 from engine.redaction import hide_address, redact
+from engine.registry import Registry
 from engine.video.options import SourceOptions, options_from
 from engine.video.uri import NETWORK_SCHEMES, name_from_uri, scheme_of
 
@@ -54,7 +55,9 @@ def _recorded_or_live(uri: str, name: str, options: SourceOptions) -> Source:
     if scheme in _OPENERS:
         return _OPENERS[scheme](uri, name, options)
     if scheme not in ("", "file") and not os.path.lexists(uri):
-        known = ", ".join(f"{known}://" for known in sorted({*_OPENERS, "file"}))
+        if scheme in REGISTRY.names():
+            return made_source(scheme, uri, name, {})
+        known = ", ".join(f"{known}://" for known in sorted({*_OPENERS, *REGISTRY.names(), "file"}))
         raise SourceError(f"{redact(uri)}: {scheme}:// is not known; expected a path, a camera number, or {known}")
     return _path(uri, name, options)
 
@@ -165,6 +168,26 @@ def _played(make: Callable[[], Source], options: SourceOptions) -> Source:
     from engine.sources.paced import PacedSource
 
     return PacedSource(make, realtime=options.realtime, loop=options.loop)
+
+
+REGISTRY = Registry("source", {})
+"""Sources of other packages: entry points named like a scheme, whose factory takes `uri` and `source_id`."""
+
+
+def made_source(kind: str, uri: str, source_id: str, parameters: Mapping[str, Any]) -> Source:
+    """Return a source of another package, or of `module:attribute`.
+
+    Args:
+        kind: name of its entry point, or `module:attribute`.
+        uri: its address, for the factory.
+        source_id: its name.
+        parameters: further arguments of the factory.
+
+    Raises:
+        ConfigError: an unknown kind or parameter, or an object that is not a source.
+    """
+    source: Source = REGISTRY.make(kind, {"uri": uri, "source_id": source_id, **parameters}, protocol=Source)
+    return source
 
 
 Opener = Callable[[str, str, SourceOptions], Source]

@@ -1,4 +1,4 @@
-"""Trackers by name, for configuration and the command line."""
+"""Trackers by name, for configuration and the command line: built-in ones, and those of other packages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import ConfigError
-from engine.optional import require
 from engine.protocols import Tracker
+from engine.registry import Registry
 
 TRACKERS: Mapping[str, str] = {
     "steady": "engine.tracking.steady:SteadyTrack",
@@ -20,6 +19,7 @@ TRACKERS: Mapping[str, str] = {
     "sort": "engine.tracking.sort:Sort",
     "none": "engine.tracking.untracked:Untracked",
 }
+REGISTRY = Registry("tracker", TRACKERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +37,13 @@ class TrackerParameter:
     description: str
 
 
-def _class_of(name: str) -> Any:
-    if name not in TRACKERS:
-        raise ConfigError(f"unknown tracker {name!r}: expected one of {', '.join(TRACKERS)}")
-    module, _, attribute = TRACKERS[name].partition(":")
-    return getattr(require(module), attribute)
-
-
 def tracker_by_name(name: str, **parameters: Any) -> Tracker:
-    """Return a tracker with the given parameters.
+    """Return a tracker with the given parameters; `name` may be `module:attribute` or one of another package.
 
     Raises:
-        ConfigError: an unknown name or parameter; the known ones are listed.
+        ConfigError: an unknown name or parameter, with the known ones; or an object that is not a tracker.
     """
-    kind = _class_of(name)
-    known = inspect.signature(kind).parameters
-    unknown = [key for key in parameters if key not in known]
-    if unknown:
-        expected = ", ".join(known) or "none at all"
-        raise ConfigError(f"tracker {name} has no parameter {', '.join(unknown)}: expected some of {expected}")
-    try:
-        tracker: Tracker = kind(**parameters)
-    except TypeError as error:
-        raise ConfigError(f"tracker {name}: {error}: see docs/tracking.md for its parameters") from error
+    tracker: Tracker = REGISTRY.make(name, parameters, protocol=Tracker)
     return tracker
 
 
@@ -72,7 +56,7 @@ def tracker_parameters(name: str) -> list[TrackerParameter]:
     Raises:
         ConfigError: an unknown name; the known ones are listed.
     """
-    kind = _class_of(name)
+    kind = REGISTRY.load(name)
     section = (inspect.getdoc(kind) or "").partition("Args:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
     described = {key: " ".join(text.split()) for key, text in entries}

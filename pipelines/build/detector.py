@@ -11,6 +11,7 @@ from engine.data import DEFAULT_MODEL, SourceInfo
 from engine.detection.load import class_ids, load_detector
 from engine.errors import ConfigError
 from engine.protocols import Detector, TrackClassifier
+from pipelines.build.parts import own_detector
 from pipelines.config.models import Config, DetectorConfig
 
 DEMO = "demo"
@@ -34,6 +35,11 @@ def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = D
         model: its name, `detector` or one of `models`.
     """
     options = options_of(config, model)
+    own = own_detector(options)
+    if own is not None:
+        return own
+    if options.parameters:
+        raise ConfigError(f"parameters belong to a detector of your own (model: module:attribute), not {options.model}")
     if options.task == "classify":
         return _frame_classifier(options)
     if options.model in CLASSIC:
@@ -45,7 +51,7 @@ def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = D
         model_path(options.model),
         performance=performance,
         max_batch=_max_batch(options, len(sources)),
-        **options.model_dump(exclude={"model", "task", "performance", "max_batch", "tile", "rebuild"}),
+        **options.model_dump(exclude={"model", "task", "performance", "max_batch", "tile", "rebuild", "parameters"}),
         build_plans=options.rebuild != "never",
     )
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engine.data import Packet
 from engine.protocols import Sink
 from engine.sinks.camera_video.recordings import Recordings
+from pipelines.build.parts import own_sinks
 from pipelines.build.sources import build_recordings, can_change, named_sources
 from pipelines.config.models import Config, PublishConfig
 
@@ -36,7 +37,7 @@ def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] |
         from engine.sinks.window import Window
 
         sinks.append(Window(draw=_overlay(), on_quit=on_quit))
-    return sinks
+    return [*sinks, *own_sinks(config)]
 
 
 def _publisher(config: PublishConfig) -> Sink:

@@ -8,12 +8,12 @@ from engine.errors import ConfigError
 from engine.flow.gate import FrameGate, MotionGate
 from engine.protocols import Source
 from engine.sinks.camera_video.recordings import RecordPlan, record_plan
-from engine.sources.open import open_source
+from engine.sources.open import made_source, open_source
 from engine.video.options import options_from
 from engine.video.uri import name_from_uri, unique_name
 from pipelines.config.models import Config, SourceConfig
 
-NOT_OPTIONS = ("uri", "source_id", "model", "regions", "ignore", "motion_gate", "record")
+NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "regions", "ignore", "motion_gate", "record")
 BYTES_PER_MB = 1_000_000
 S_PER_H = 3600.0
 
@@ -45,7 +45,15 @@ def named_sources(config: Config) -> list[tuple[str, SourceConfig]]:
 
 def build_source(config: SourceConfig, source_id: str) -> Source:
     """Return one source, not yet opened. Raises `SourceError` where it cannot exist."""
-    return open_source(config.uri, source_id=source_id, **_options(config))
+    if config.type is None:
+        if config.parameters:
+            raise ConfigError(f"source {source_id}: parameters belong to a source of your own (type: module:attribute)")
+        return open_source(config.uri, source_id=source_id, **_options(config))
+    defaults = SourceConfig(uri=config.uri)
+    for key in _options(defaults):
+        if getattr(config, key) != getattr(defaults, key):
+            raise ConfigError(f"source {source_id}: {key} does not apply to {config.type}: give it under parameters")
+    return made_source(config.type, config.uri, source_id, config.parameters)
 
 
 def _options(config: SourceConfig) -> dict[str, Any]:

@@ -131,6 +131,10 @@ class SourceConfig(Section):
         default_factory=list, description="Polygons in pixels: drop objects whose lower middle is inside one"
     )
     model: str | None = Field(None, description="Name of its model in models; null: detector")
+    type: str | None = Field(
+        None, description="Your own source, module:attribute or the name of its entry point; null: by the address"
+    )
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Arguments of your own source")
     motion_gate: MotionGateConfig | None = Field(
         None, description="Skip the detector while nothing moves; null: never skip"
     )
@@ -222,14 +226,32 @@ class DetectorConfig(Section):
     letterbox_on: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="Where frames are scaled; auto: on the GPU where it pays and gives the same pixels"
     )
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of a detector of your own (model: module:attribute)"
+    )
     names: list[str] | None = Field(None, description="Class names, if the file does not state them")
+
+
+class PartConfig(Section):
+    """A part of your own, or of another package."""
+
+    type: str = Field(min_length=1, description="module:attribute, or the name of its entry point")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Its arguments")
+
+
+class AnalyserConfig(PartConfig):
+    """An analyser of your own: looks at the tracked frames of its sources and adds facts to them."""
+
+    sources: list[str] | None = Field(None, description="Names of the sources that share it; null: all of them")
 
 
 class TrackerConfig(Section):
     """The tracker; `parameters` are those of its class."""
 
     type: str = Field(
-        "auto", description="steady, bytetrack, botsort, ocsort, sort, none; auto: steady, or none for unrelated images"
+        "auto",
+        description="steady, bytetrack, botsort, ocsort, sort, none, or module:attribute;"
+        " auto: steady, or none for unrelated images",
     )
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Parameters of the tracker; see docs/tracking.md"
@@ -318,6 +340,7 @@ class OutputConfig(Section):
     )
     jsonl: FilePath | None = Field(None, description="The published messages, one per line; - is stdout")
     show: bool = Field(False, description="Show a window; q closes it and ends the run")
+    sinks: list[PartConfig] = Field(default_factory=list, description="Outputs of your own")
 
 
 class Config(Section):
@@ -333,6 +356,9 @@ class Config(Section):
     )
     second_stage: SecondStageConfig | None = Field(None, description="A classifier on the tracked objects; null: none")
     tracker: TrackerConfig = Field(default_factory=TrackerConfig, description="The tracker")
+    analysers: list[AnalyserConfig] = Field(
+        default_factory=list, description="Analysers of your own, in the order in which they run"
+    )
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Queues and limits")
     publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")
     control: ControlConfig = Field(default_factory=ControlConfig, description="Changing a run while it continues")

@@ -20,13 +20,14 @@ from engine.sinks.camera_video.recordings import Recordings
 from engine.stats import never
 from pipelines.build.detector import build_detector
 from pipelines.build.models import MakeDetector, model_of
+from pipelines.build.parts import references
 from pipelines.build.sources import build_recordings, build_rules, build_source, named_sources
 from pipelines.config.file import assign, load_config, refuse_variables, validated
 from pipelines.config.models import Config, SourceConfig
 from pipelines.running.model_changes import ModelChanges
 
 logger = logging.getLogger(__name__)
-FIXED = ("second_stage", "tracker", "pipeline", "publish", "control", "output")
+FIXED = ("second_stage", "tracker", "analysers", "pipeline", "publish", "control", "output")
 
 
 class PartlyChangedError(ConfigError):
@@ -66,6 +67,7 @@ class Reconfigurer:
         refuse_variables(source)
         tree = self._tree()
         tree["sources"].append(source)
+        self._refuse_new_code(tree)
         return self.change_to(validated(tree, "add", environment=False))
 
     def remove(self, source_id: str) -> list[str]:
@@ -82,6 +84,7 @@ class Reconfigurer:
         refuse_variables(value)
         tree = self._tree()
         assign(tree, key, value)
+        self._refuse_new_code(tree)
         return self.change_to(validated(tree, "set", environment=False))
 
     def change_to(self, new: Config) -> list[str]:
@@ -168,6 +171,12 @@ class Reconfigurer:
     def _tree(self) -> dict[str, Any]:
         """Return the configuration as plain values, every source with its name, so that places may shift."""
         return _with_names(self.config).model_dump()
+
+    def _refuse_new_code(self, tree: dict[str, Any]) -> None:
+        """Raise `ConfigError` for code that a request names: whoever may change a run must not run code in it."""
+        new = set(references(tree)) - set(references(self._tree()))
+        if new:
+            raise ConfigError(f"{min(new)} is code, which only the configuration file may name: edit the file")
 
     def _check_fixed(self, new: Config) -> None:
         for section in FIXED:

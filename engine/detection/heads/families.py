@@ -6,6 +6,9 @@ output shapes. The first row that fits wins, so the more special ones come first
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 from engine.detection.heads.darknet import DARKNET
 from engine.detection.heads.detr import DETR_LOGITS, DETR_SOFTMAX, RFDETR, RTDETR, RTDETR_RAW
 from engine.detection.heads.family import Family, Layout
@@ -16,6 +19,7 @@ from engine.detection.heads.tasks import OBB, POSE, SEGMENT
 from engine.detection.heads.ultralytics import END_TO_END, RAW
 from engine.detection.heads.yolox import YOLOX, YOLOX_DECODED
 from engine.errors import ModelError
+from engine.registry import Registry, is_reference
 
 FAMILIES: tuple[Family, ...] = (
     DARKNET,
@@ -43,6 +47,10 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+REGISTRY = Registry("head", {})
+"""Heads of other packages: entry points that name a `Family`."""
+
+
 def choose_family(layout: Layout, name: str | None = None) -> Family:
     """Return the family of a model.
 
@@ -54,20 +62,41 @@ def choose_family(layout: Layout, name: str | None = None) -> Family:
         ModelError: unknown name, or outputs that fit no family.
     """
     wanted = name or str(layout.metadata.get("head", ""))
-    named = next((family for family in FAMILIES if family.name == wanted), None)
+    named = _named(wanted)
     outputs = ", ".join(str(spec) for spec in layout.outputs)
     if name is not None and named is None:
-        raise ModelError(f'unknown head "{name}": expected {", ".join(family.name for family in FAMILIES)}')
+        known = ", ".join([*(family.name for family in FAMILIES), *REGISTRY.names()])
+        raise ModelError(f'unknown head "{name}": expected {known}, or module:attribute')
     if named is not None:
         if not named.fits(layout) and not named.fits_named(layout):
             raise ModelError(f"head {named.name} wants {named.layout}: the model has {outputs}")
         return named
-    for family in FAMILIES:
+    for family in itertools.chain(FAMILIES, _of_packages()):
         if layout.task in family.tasks and family.fits(layout):
             return family
     rows, columns = layout.size_hw
     told = f'task "{layout.task}", ' if layout.task else ""
     raise ModelError(f"{told}outputs {outputs} at {columns} x {rows} fit no known head: {_remedy(layout)}")
+
+
+def _named(name: str) -> Family | None:
+    """Return the family of a name, also that of another package or of `module:attribute`; None where there is none."""
+    builtin = next((family for family in FAMILIES if family.name == name), None)
+    if builtin is not None or not (is_reference(name) or name in REGISTRY.names()):
+        return builtin
+    return _checked(name, REGISTRY.load(name))
+
+
+def _of_packages() -> Iterator[Family]:
+    """Yield the families of other packages; asked for only where no built-in one fits."""
+    for name in REGISTRY.names():
+        yield _checked(name, REGISTRY.load(name))
+
+
+def _checked(name: str, family: object) -> Family:
+    if not isinstance(family, Family):
+        raise ModelError(f"head {name} is a {type(family).__name__}: expected a Family (engine.detection.heads.family)")
+    return family
 
 
 def _remedy(layout: Layout) -> str:

@@ -1,0 +1,153 @@
+"""Parts by name: the built-in ones, those of installed packages, and `module:attribute`.
+
+A package offers a part by an entry point; the group is `framewire.` and the kind:
+
+    [project.entry-points."framewire.trackers"]
+    mine = "my_package.tracking:MyTracker"
+
+Then `tracker.type: mine` finds it, and `tracker.type: my_package.tracking:MyTracker` does so without an entry point. A
+built-in name cannot be replaced. Modules are imported when a part is chosen, never before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from engine.errors import ConfigError, EngineError
+from engine.optional import require
+
+_REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def is_reference(text: object) -> bool:
+    """Return whether a text is `module:attribute`.
+
+    >>> is_reference("my.module:make"), is_reference("yolo11n.onnx"), is_reference("rtsp://camera/1")
+    (True, False, False)
+    """
+    return isinstance(text, str) and _REFERENCE.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """All parts of one kind.
+
+    Attributes:
+        kind: what they are, as messages call it: `tracker`.
+        builtin: `module:attribute` by name.
+    """
+
+    kind: str
+    builtin: Mapping[str, str]
+
+    @property
+    def group(self) -> str:
+        """Group of the entry points."""
+        return f"framewire.{self.kind}s"
+
+    def names(self) -> list[str]:
+        """Return the names of the built-in parts and of those that installed packages offer."""
+        return [*self.builtin, *(point.name for point in self._points() if point.name not in self.builtin)]
+
+    def load(self, name: str) -> Any:
+        """Return what a name stands for: a class, a function or an object.
+
+        Raises:
+            ConfigError: an unknown name, or code that cannot be imported.
+            MissingDependencyError: a built-in part whose package is not installed.
+        """
+        if name in self.builtin:
+            module, _, attribute = self.builtin[name].partition(":")
+            return getattr(require(module), attribute)
+        if is_reference(name):
+            return self._imported(name, name)
+        for point in self._points():
+            if point.name == name:
+                return self._imported(name, point.value)
+        raise ConfigError(f"unknown {self.kind} {name!r}: {self._remedy(name)}")
+
+    def make(self, name: str, parameters: Mapping[str, Any], *, protocol: type | None = None) -> Any:
+        """Return what the class or function of this name makes with these parameters.
+
+        Args:
+            name: as for `load`.
+            parameters: keyword arguments.
+            protocol: a runtime-checkable protocol that the result must have.
+
+        Raises:
+            ConfigError: as `load`, an unknown parameter, or a result that lacks a member; it names them.
+        """
+        factory = self.load(name)
+        if not callable(factory):
+            raise ConfigError(f"{self.kind} {name} is a {type(factory).__name__}: expected a class or a function")
+        check_parameters(f"{self.kind} {name}", factory, parameters)
+        try:
+            made = factory(**parameters)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"{self.kind} {name} cannot be made: {type(error).__name__}: {error}") from error
+        if protocol is not None:
+            check_members(f"{self.kind} {name}", made, protocol)
+        return made
+
+    def _points(self) -> list[EntryPoint]:
+        return sorted(entry_points(group=self.group), key=lambda point: point.name)
+
+    def _imported(self, name: str, reference: str) -> Any:
+        module, _, attribute = reference.partition(":")
+        try:
+            found: Any = importlib.import_module(module)
+        except Exception as error:
+            raise ConfigError(
+                f"{self.kind} {name}: module {module} cannot be imported ({type(error).__name__}: {error}): "
+                "install its package, or put its folder on PYTHONPATH"
+            ) from error
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                close = difflib.get_close_matches(part, dir(found), n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise ConfigError(f"{self.kind} {name}: {module} has no {attribute}{hint}")
+            found = getattr(found, part)
+        return found
+
+    def _remedy(self, name: str) -> str:
+        names = self.names()
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"expected one of {', '.join(names)}, or module:attribute{hint}"
+
+
+def check_parameters(what: str, factory: Any, parameters: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for parameters that a class or function does not take, or lacks; it lists the known ones."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # built in C: it will say so itself
+        return
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
+    unknown = [key for key in parameters if key not in signature.parameters]
+    if unknown and not takes_any:
+        expected = ", ".join(signature.parameters) or "none at all"
+        raise ConfigError(f"{what} has no parameter {', '.join(unknown)}: expected some of {expected}")
+    try:
+        signature.bind(**parameters)
+    except TypeError as error:
+        raise ConfigError(f"{what}: {error}: give it under parameters") from error
+
+
+def check_members(what: str, made: object, protocol: type) -> None:
+    """Raise `ConfigError` unless an object has the members of a protocol; the missing ones are listed."""
+    wanted = [name for name in dir(protocol) if not name.startswith("_")]
+    wanted += [name for name in ("__iter__",) if name in vars(protocol)]
+    missing = [name for name in wanted if not hasattr(made, name)]
+    if missing:
+        raise ConfigError(
+            f"{what} made a {type(made).__name__} without {', '.join(missing)}: see engine.{protocol.__name__}"
+        )
