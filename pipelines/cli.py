@@ -24,6 +24,7 @@ from pipelines.verbs.running.check import check
 from pipelines.verbs.running.ctl import ctl
 from pipelines.verbs.running.demo import demo
 from pipelines.verbs.running.run import run
+from pipelines.verbs.scoring.count import count
 from pipelines.verbs.scoring.eval import evaluate
 from pipelines.verbs.scoring.track import track
 from pipelines.verbs.stream.bridge import bridge
@@ -55,6 +56,7 @@ VERBS = (
     keys,
     detect,
     track,
+    count,
     doctor,
     discover,
     inspect,

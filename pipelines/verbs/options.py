@@ -44,6 +44,34 @@ def named_source(text: str) -> dict[str, str]:
     return {"uri": text}
 
 
+def place_points(text: str) -> tuple[str, list[tuple[float, float]]]:
+    """Return name and points of `NAME=x,y,x,y,…`.
+
+    >>> place_points("door=0.5,1,0.5,0")
+    ('door', [(0.5, 1.0), (0.5, 0.0)])
+    """
+    name, _, values = text.rpartition("=")
+    try:
+        numbers = [float(value) for value in values.split(",")]
+    except ValueError:
+        numbers = []
+    if not name or not numbers or len(numbers) % 2:
+        raise ConfigError(f"{text!r}: expected NAME=x,y,x,y,… with an even number of values")
+    return name, list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Return width and height of `WxH`.
+
+    >>> size_of("640x480")
+    (640, 480)
+    """
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise ConfigError(f"size {text!r}: expected width and height in pixels, as 1920x1080")
+    return int(width), int(height)
+
+
 def class_of(name: str) -> str | int:
     """Return a class as given on the command line: a number if it is one, else a name."""
     return int(name) if name.strip().isdigit() else name.strip()

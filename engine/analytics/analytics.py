@@ -1,0 +1,391 @@
+"""What happens in the scene of one source: visits of zones, crossings of lines, dwell, speed, rules.
+
+A pure object: no clock, no I/O, no frame. The same tracks and times give the same findings.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from engine.analytics.counters import Counters, DailyReset
+from engine.analytics.findings import Finding
+from engine.analytics.heat import Heat
+from engine.analytics.identity import Eligibility, ParkedSpots
+from engine.analytics.places import Line, Place, Size, Zone, check_seconds
+from engine.analytics.rules import Rule, UserRule
+from engine.analytics.rules.schedule import minute_of_day, time_zone
+from engine.analytics.scene import Scene
+from engine.analytics.telling import Teller
+from engine.analytics.view import View
+from engine.data import Tracks
+from engine.errors import ConfigError
+
+AnyRule = Rule | UserRule
+FORGET_S = 10.0
+STATE_VERSION = 1
+
+
+def _unique(what: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigError(f"two {what}s are called {name!r}: give each a name of its own")
+        seen.add(name)
+
+
+class Analytics:
+    """Zones, lines and rules of one source, and all that is remembered of its objects.
+
+    Call everything from one thread.
+
+    Args:
+        zones: areas.
+        lines: lines.
+        rules: built-in ones, or objects with `update(view) -> Iterator[Finding]`; copied, so that each source has its
+            own.
+        class_names: name by class id; needed where a place or rule names classes.
+        eligibility: which objects may make events.
+        timezone: of the site, for schedules and `reset_at`.
+        reset_at: time of day, HH:MM, at which all totals begin at zero; None: never.
+        heat: collect heat maps.
+        forget_s: an object unseen for so long has ended, unless the tracker says so before.
+
+    Raises:
+        ConfigError: two places or rules of one name, a rule about a place that is not there, …
+    """
+
+    def __init__(
+        self,
+        zones: Sequence[Zone] = (),
+        lines: Sequence[Line] = (),
+        rules: Sequence[AnyRule] = (),
+        *,
+        class_names: Sequence[str] = (),
+        eligibility: Eligibility | None = None,
+        timezone: str = "UTC",
+        reset_at: str | None = None,
+        heat: bool = True,
+        forget_s: float = FORGET_S,
+    ) -> None:
+        check_seconds("analytics", forget_s=forget_s)
+        self._settings: dict[str, Any] = {
+            "eligibility": eligibility or Eligibility(),
+            "timezone": timezone,
+            "reset_at": reset_at,
+            "heat": heat,
+            "forget_s": forget_s,
+        }
+        self._zone_info = time_zone(timezone)
+        minute = None if reset_at is None else minute_of_day("analytics: reset_at", reset_at)
+        self._reset = DailyReset(minute, self._zone_info)
+        self._scene = Scene((), (), self._settings["eligibility"], heat=heat, forget_s=forget_s)
+        self._counters = Counters()
+        self._teller = Teller(self._scene, self._counters)
+        self.class_names = tuple(class_names)
+        self._zones: tuple[Zone, ...] = ()
+        self._lines: tuple[Line, ...] = ()
+        self._given: tuple[AnyRule, ...] = ()
+        self._rules: tuple[AnyRule, ...] = ()
+        self._totals: dict[str, dict[str, int]] | None = None
+        self._visits: dict[str, int] = {}
+        self._now_ns: int | None = None
+        self._blind_since_ns: int | None = None
+        self._restored: tuple[list[list[float]], Size | None] | None = None
+        self._take_places(zones, lines, rules)
+
+    # --- what it consists of ---
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name by class id; assign another tuple when the model changes, after `reset`."""
+        return self._teller.class_names
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str]) -> None:
+        self._teller.class_names = tuple(names)
+
+    @property
+    def zones(self) -> tuple[Zone, ...]:
+        """The zones."""
+        return self._zones
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """The lines."""
+        return self._lines
+
+    @property
+    def rules(self) -> tuple[AnyRule, ...]:
+        """The rules, as they were given."""
+        return self._given
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to look for."""
+        return not (self._zones or self._lines or self._rules)
+
+    @property
+    def counters(self) -> Counters:
+        """The running totals; read them from the thread that updates."""
+        return self._counters
+
+    @property
+    def mismatch(self) -> str:
+        """How the picture differs in shape from the one that places were drawn on; empty where it does not."""
+        return self._scene.mismatch()
+
+    @property
+    def open(self) -> tuple[Finding, ...]:
+        """Begins of the episodes that run."""
+        return tuple(begin for rule in self._rules if isinstance(rule, Rule) for begin in rule.open)
+
+    def heat(self) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+        """Return (36, 64) grids of seconds by class name; empty where heat is off."""
+        grids = {} if self._scene.heat is None else self._scene.heat.grids()
+        name = self._teller.class_name
+        return {name(class_id) if class_id >= 0 else "other": grid for class_id, grid in grids.items()}
+
+    def clone(self) -> Analytics:
+        """Return a new one with the same places and rules and no memory, for another source."""
+        return Analytics(self._zones, self._lines, self._given, class_names=self.class_names, **self._settings)
+
+    def _take_places(self, zones: Sequence[Zone], lines: Sequence[Line], rules: Sequence[AnyRule]) -> None:
+        zone_of, line_of = {zone.name: zone for zone in zones}, {line.name: line for line in lines}
+        _unique("zone", (zone.name for zone in zones))
+        _unique("line", (line.name for line in lines))
+        _unique("rule", (_name(rule) for rule in rules))
+        fresh = [copy.deepcopy(rule) for rule in rules]
+        for rule in fresh:
+            if isinstance(rule, Rule):
+                rule.bind(zone_of, line_of, self._zone_info)
+        kept = {_name(old): (given, old) for given, old in zip(self._given, self._rules, strict=True)}
+        self._rules = tuple(
+            kept[_name(rule)][1] if _name(rule) in kept and kept[_name(rule)][0] == given else rule
+            for given, rule in zip(rules, fresh, strict=True)
+        )
+        self._given = tuple(copy.deepcopy(rule) for rule in rules)
+        self._zones, self._lines = tuple(zones), tuple(lines)
+        self._zone_names, self._line_names = tuple(zone_of), tuple(line_of)
+        self._totals = None
+        self._scene.change(self._zones, self._lines)
+        self._teller.take_places(self._zones, self._lines)
+        self._counters.expect(zone_of, {line.name: line.directions for line in lines}, map(_name, rules))
+
+    # --- driving it ---
+
+    def update(
+        self,
+        tracks: Tracks,
+        captured_ns: int,
+        size_wh: Size,
+        *,
+        utc_ns: int | None = None,
+        is_detected: bool = True,
+        is_held: bool = False,
+        ended: Iterable[int] = (),
+    ) -> View:
+        """Take the tracks of the next frame in, and return the scene after it.
+
+        Args:
+            tracks: rows with a `detection_index` are observations; where the tracker never sets it, all are.
+            captured_ns: scene time of the frame; where it goes back, all objects end.
+            size_wh: width and height of the frame.
+            utc_ns: wall clock of the capture; needed for schedules and `reset_at`.
+            is_detected: whether the detector ran; if not, all rows are predictions, which move nothing.
+            is_held: nothing moved since the frame before, so everything is still there.
+            ended: tracks that will never be seen again, also those that are not among `tracks` any more.
+
+        Raises:
+            ConfigError: a class is wanted by name and `class_names` are not known, or `utc_ns` is missing.
+        """
+        self._teller.check_class_names()
+        findings: list[Finding] = []
+        if self._now_ns is not None and captured_ns < self._now_ns:
+            findings += self._end_all("stream_restarted")
+        self._begin_frame(captured_ns, size_wh, utc_ns)
+        self._scene.end(ended)
+        now_s = self._scene.seconds(captured_ns)
+        changes = self._scene.advance(tracks, now_s, is_detected=is_detected, is_held=is_held)
+        findings += self._teller.tell(changes, captured_ns)
+        findings += self._teller.bury(self._scene.gone(now_s), captured_ns, "track_ended")
+        return self._with_rules(self._view(tracks, utc_ns, size_wh, is_detected or is_held, findings))
+
+    def tick(self, captured_ns: int, utc_ns: int | None = None) -> View | None:
+        """Let time pass without a frame, so that rules about the source itself can speak; None before any frame."""
+        size_wh = self._scene.size_wh
+        if size_wh is None or self._now_ns is None:
+            return None
+        self._now_ns = max(captured_ns, self._now_ns)
+        return self._with_rules(self._view(Tracks.empty(), utc_ns, size_wh, False, []))
+
+    def source_is(self, *, live: bool, captured_ns: int) -> None:
+        """Note that the source stopped or began to deliver; the time between is blind time."""
+        if live and self._blind_since_ns is not None:
+            self._counters.blind_ns += max(captured_ns - self._blind_since_ns, 0)
+            self._blind_since_ns = None
+        elif not live and self._blind_since_ns is None:
+            self._blind_since_ns = captured_ns
+
+    def reset(self, reason: str) -> tuple[Finding, ...]:
+        """End all objects, because the stream or the model is another one now; totals go on."""
+        return tuple(self._end_all(reason))
+
+    def finish(self, reason: str = "engine_stopped") -> tuple[Finding, ...]:
+        """End everything that runs; the totals stay."""
+        findings = self._end_all(reason)
+        now_ns = self._now_ns or 0
+        for rule in self._rules:
+            if isinstance(rule, Rule):
+                findings += rule.finish(now_ns, reason)
+        return tuple(findings)
+
+    def change(self, zones: Sequence[Zone], lines: Sequence[Line], rules: Sequence[AnyRule]) -> tuple[Finding, ...]:
+        """Take other places and rules; those that are equal to an old one keep their state and totals.
+
+        Returns:
+            The ends of what is not there any more, and one `places_changed` per changed or new place.
+
+        Raises:
+            ConfigError: as the constructor; nothing was changed.
+        """
+        Analytics(zones, lines, rules, class_names=self.class_names, **self._settings)
+        now_ns, findings = self._now_ns or 0, []
+        before: list[Place] = [*self._zones, *self._lines]
+        after: list[Place] = [*zones, *lines]
+        changed = [place for place in before if place not in after]
+        new = [place for place in after if place not in before]
+        for place in changed:
+            findings += self._teller.drop_place(place, now_ns)
+        gone = {_name(rule) for rule in self._given if rule not in rules}
+        for rule in self._rules:
+            if isinstance(rule, Rule) and (_name(rule) in gone or _is_about(rule, changed)):
+                findings += rule.finish(now_ns, "rule_changed" if _name(rule) in gone else "places_changed")
+        self._take_places(zones, lines, rules)
+        names = dict.fromkeys(place.name for place in (*changed, *new))
+        findings += [Finding("places_changed", now_ns, place=name, began_ns=now_ns) for name in names]
+        return tuple(findings)
+
+    # --- what is kept over a restart ---
+
+    def state(self) -> dict[str, Any]:
+        """Return totals, heat and parked objects for JSON, to be given to `restore` after a restart."""
+        return {
+            "version": STATE_VERSION,
+            "counters": self._counters.state(),
+            "heat": {} if self._scene.heat is None else self._scene.heat.state(),
+            "parked": self._scene.spots.state(self._scene.seconds(self._now_ns or 0)),
+            "size_wh": self._scene.size_wh,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue with what `state` returned; call before the first update.
+
+        Raises:
+            ConfigError: the state is of another version or damaged; nothing was changed.
+        """
+        try:
+            if state["version"] != STATE_VERSION:
+                raise ValueError(f"version {state['version']}, expected {STATE_VERSION}")
+            size = state["size_wh"]
+            size_wh = None if size is None else (int(size[0]), int(size[1]))
+            spots = ParkedSpots()
+            spots.restore(state["parked"], 0.0)
+            heat = Heat()
+            heat.restore(state["heat"])
+            counters = Counters.read(state["counters"])
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise ConfigError(
+                f"saved analytics cannot be read ({error!r}): remove the file to begin at zero"
+            ) from error
+        self._counters.continue_from(counters)
+        if self._scene.heat is not None:
+            self._scene.heat.restore(state["heat"])
+        self._totals = None
+        self._restored = state["parked"], size_wh
+
+    def summary(self) -> dict[str, Any]:
+        """Return totals of lines, zones and rules, as the summary of a run prints them.
+
+        The dwell of a zone covers the visits that are over and, as far as they were observed, those that go on.
+        """
+        return self._teller.summary()
+
+    # --- inside ---
+
+    def _begin_frame(self, captured_ns: int, size_wh: Size, utc_ns: int | None) -> None:
+        self._now_ns = captured_ns
+        now_s = self._scene.seconds(captured_ns)
+        if self._restored is not None:
+            parked, parked_wh = self._restored
+            self._scene.fit(parked_wh or size_wh)
+            self._scene.spots.restore(parked, now_s)
+            self._restored = None
+        self._scene.fit(size_wh)
+        self.source_is(live=True, captured_ns=captured_ns)
+        if utc_ns is not None:
+            self._reset_if_due(utc_ns)
+
+    def _reset_if_due(self, utc_ns: int) -> None:
+        """Begin the totals at zero where the time of day for it has passed since the last frame."""
+        if self._reset.is_due(utc_ns, self._counters):
+            self._counters.reset(utc_ns)
+            self._totals = None
+            if self._scene.heat is not None:
+                self._scene.heat.reset()
+
+    def _end_all(self, reason: str) -> list[Finding]:
+        return self._teller.bury(np.arange(self._scene.rows.count), self._now_ns or 0, reason)
+
+    def _view(
+        self, tracks: Tracks, utc_ns: int | None, size_wh: Size, is_observed: bool, findings: list[Finding]
+    ) -> View:
+        now_ns, blind_ns = self._now_ns or 0, self._counters.blind_ns
+        objects = self._scene.objects()
+        inside = np.count_nonzero(objects.inside, axis=0).tolist() if len(objects) else [0] * len(self._zones)
+        if findings or self._totals is None:
+            self._totals = self._counters.totals()
+            self._visits = {zone: counts.total() for zone, counts in self._counters.visits.items()}
+        return View(
+            captured_ns=now_ns,
+            utc_ns=utc_ns,
+            size_wh=size_wh,
+            tracks=tracks,
+            objects=objects,
+            object_of_row=self._scene.object_of_row if len(tracks) else np.zeros(0, np.int64),
+            zones=self._zone_names,
+            lines=self._line_names,
+            class_names=self.class_names,
+            occupancy=dict(zip(self._zone_names, inside, strict=True)),
+            visits=self._visits,
+            totals=self._totals,
+            blind_ns=blind_ns if self._blind_since_ns is None else blind_ns + now_ns - self._blind_since_ns,
+            blind_since_ns=self._blind_since_ns,
+            is_observed=is_observed,
+            findings=tuple(findings),
+        )
+
+    def _with_rules(self, view: View) -> View:
+        """Ask the rules, and return the view with what they found."""
+        found = list(view.findings)
+        for rule in self._rules:
+            for finding in rule.update(view):
+                if not finding.rule:
+                    finding = replace(finding, rule=_name(rule))
+                if finding.phase in ("begin", "point"):
+                    self._counters.rules[finding.rule] += 1
+                found.append(finding)
+        return view if len(found) == len(view.findings) else replace(view, findings=tuple(found))
+
+
+def _name(rule: AnyRule) -> str:
+    return str(getattr(rule, "name", type(rule).__name__))
+
+
+def _is_about(rule: Rule, places: Sequence[Place]) -> bool:
+    names = {place.name for place in places}
+    return bool(names & {*rule.zone_names, *rule.line_names})

@@ -1,0 +1,117 @@
+"""Crossings of lines, each exactly once: an object must travel across and come well away from the line."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.analytics.geometry import Flags, Floats, cuts
+from engine.analytics.layout import LineLayout
+from engine.analytics.table import RING, Index, Paths, Rows
+
+BAND = 0.08
+"""Half the way that an object must travel across a line, in heights of its box."""
+LEAST_PX = 3.0
+INFERRED_S = 1.0
+DITHER_S = 10.0
+
+
+class Crossing(NamedTuple):
+    """One crossing of a line by an identity (row of the table).
+
+    `direction` is 0 from left to right, 1 from right to left; `speed_h` is in heights per second; `inferred` tells
+    that nothing was observed for a second, or that the track had been lost.
+    """
+
+    row: int
+    line: int
+    direction: int
+    seconds: float
+    at: tuple[float, float]
+    speed_h: float
+    inferred: bool
+
+
+class Step(NamedTuple):
+    """What one frame brought: crossings, and per line how many side changes were dithering."""
+
+    crossings: list[Crossing]
+    dithers: dict[int, int]
+
+
+NOTHING = Step([], {})
+
+
+def step(rows: Rows, paths: Paths, index: Index, layout: LineLayout) -> Step:
+    """Move the sides of observed identities and return what they crossed.
+
+    Args:
+        rows: columns of the N observed identities.
+        paths: those of the whole table; they hold these observations already.
+        index: (N,) rows of the observed identities in the table.
+        layout: the lines in pixels.
+    """
+    box, far = rows["box"], rows["l_far"]
+    signed = layout.signed(box)
+    product = signed * far
+    travel = np.maximum(2 * BAND * (box[3] - box[1]), LEAST_PX)
+    changes = (product < 0) & (np.abs(signed - far) >= travel)
+    result = _changes(rows, paths, index, changes, layout) if np.count_nonzero(changes) else NOTHING
+    line, n = ((product > far * far) | (far == 0) | changes).nonzero()
+    if len(n):
+        far[line, n] = signed[line, n]
+        rows["l_point"][line, :, n] = np.concatenate((box, (rows["box_s"], rows["seq"]))).T[n]
+    return result
+
+
+def _changes(rows: Rows, paths: Paths, index: Index, changes: Flags, layout: LineLayout) -> Step:
+    crossings: list[Crossing] = []
+    dithers: dict[int, int] = {}
+    for line, n in np.argwhere(changes).tolist():
+        if _turns_often(rows, n, line):
+            dithers[line] = dithers.get(line, 0) + 1
+        crossing = _crossing(rows, n, paths, int(index[n]), line, layout)
+        if crossing is not None:
+            crossings.append(crossing)
+    return Step(crossings, dithers)
+
+
+def _turns_often(rows: Rows, n: int, line: int) -> bool:
+    """Note a change of side, and return whether it is more than the second one within ten seconds."""
+    now_s, turns = rows["box_s"][n], rows["l_turns"][line, :, n]
+    often = bool(now_s - turns[0] <= DITHER_S)
+    rows["l_turns"][line, :, n] = turns[1], now_s
+    return often
+
+
+def _path(rows: Rows, n: int, paths: Paths, row: int, line: int) -> tuple[Floats, Floats]:
+    """Return (4, K) boxes and (K,) times from the farthest point to the newest observation, thinned at its start."""
+    seq, point = int(rows["seq"][n]), rows["l_point"][line, :, n]
+    newer = np.arange(max(int(point[5]), seq - RING + 1), seq) % RING
+    path = np.concatenate((point[:5, None], paths.boxes[:, newer, row]), axis=1)
+    return path[:4], path[4]
+
+
+def _crossing(rows: Rows, n: int, paths: Paths, row: int, line: int, layout: LineLayout) -> Crossing | None:
+    """Return the crossing of an identity that changed sides; None where it went round an end of the line."""
+    boxes, times = _path(rows, n, paths, row, line)
+    path = layout.anchors(boxes, line)
+    found = cuts(path, layout.reach[line])
+    if len(found) % 2 == 0:
+        return None
+    chord, share = found[-1]
+    span_s = float(times[chord + 1] - times[chord])
+    vector = path[chord + 1] - path[chord]
+    at = path[chord] + share * vector
+    tall = max(float(boxes[3, chord + 1] - boxes[1, chord + 1]), 1.0)
+    end_seq = int(rows["seq"][n]) - (len(times) - 2 - chord)
+    return Crossing(
+        row=row,
+        line=line,
+        direction=0 if rows["l_far"][line, n] < 0 else 1,
+        seconds=float(times[chord]) + share * span_s,
+        at=(float(at[0]), float(at[1])),
+        speed_h=float(np.hypot(*vector)) / tall / span_s if span_s > 0 else 0.0,
+        inferred=span_s > INFERRED_S or end_seq == int(rows["gap_seq"][n]),
+    )

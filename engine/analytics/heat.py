@@ -1,0 +1,82 @@
+"""Where objects spend their time: seconds per cell of a coarse grid, by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.analytics.geometry import Floats
+
+COLUMNS, ROWS = 64, 36
+MOST_CLASSES = 32
+_FLUSH_AFTER = 64
+LONGEST_S = 2.0
+"""An observation stands for the time since the one before, at most for this: in a gap nothing was seen."""
+OTHER = -1
+"""Class of all that come after the first `MOST_CLASSES`."""
+
+
+class Heat:
+    """Seconds per cell and class; each observation adds the time since the one before, so frame rates do not matter."""
+
+    def __init__(self) -> None:
+        self._grids: dict[int, NDArray[np.float64]] = {}
+        self._waiting: list[tuple[Floats, Floats, Floats]] = []
+        self._size_wh = (1, 1)
+
+    def add(self, class_id: Floats, anchor: Floats, seconds: Floats, size_wh: tuple[int, int]) -> None:
+        """Add N observations: (N,) classes, (2, N) anchors in pixels, and (N,) seconds since the one before."""
+        if len(self._waiting) >= _FLUSH_AFTER or size_wh != self._size_wh:
+            self._flush()
+            self._size_wh = size_wh
+        self._waiting.append((class_id.copy(), anchor, seconds))
+
+    def _flush(self) -> None:
+        """Sort what waits into the grids; one frame at a time would cost more than the rest of the analysis."""
+        if not self._waiting:
+            return
+        class_id, anchor, seconds = (np.concatenate(column, axis=-1) for column in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        column = np.clip((anchor[0] * (COLUMNS / self._size_wh[0])).astype(np.intp), 0, COLUMNS - 1)
+        row = np.clip((anchor[1] * (ROWS / self._size_wh[1])).astype(np.intp), 0, ROWS - 1)
+        cell, seconds = row * COLUMNS + column, np.clip(seconds, 0.0, LONGEST_S)
+        for each in map(int, np.unique(class_id)):
+            chosen = class_id == each
+            np.add.at(self._grid(each), cell[chosen], seconds[chosen])
+
+    def _grid(self, class_id: int) -> NDArray[np.float64]:
+        if class_id not in self._grids:
+            if len(self._grids) >= MOST_CLASSES:
+                class_id = OTHER
+            self._grids.setdefault(class_id, np.zeros(ROWS * COLUMNS))
+        return self._grids[class_id]
+
+    def grids(self) -> dict[int, NDArray[np.float64]]:
+        """Return a copy of the (36, 64) grids of seconds by class id; -1 holds the classes beyond the 32nd."""
+        self._flush()
+        return {class_id: grid.reshape(ROWS, COLUMNS).copy() for class_id, grid in self._grids.items()}
+
+    def reset(self) -> None:
+        """Begin at zero."""
+        self._waiting.clear()
+        self._grids.clear()
+
+    def state(self) -> dict[str, list[list[float]]]:
+        """Return pairs of cell and seconds by class id, for JSON."""
+        self._flush()
+        return {
+            str(class_id): [[int(cell), round(float(grid[cell]), 3)] for cell in np.flatnonzero(grid)]
+            for class_id, grid in self._grids.items()
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue with what `state` returned."""
+        for class_id, cells in state.items():
+            grid = self._grid(int(class_id))
+            for cell, seconds in cells:
+                if not 0 <= int(cell) < len(grid):
+                    raise ValueError(f"heat has no cell {cell}")
+                grid[int(cell)] = float(seconds)

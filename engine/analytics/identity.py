@@ -1,0 +1,202 @@
+"""Identities: births, stitching, shadows, parked objects, and who may make an event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.analytics.geometry import Flags, Floats
+from engine.analytics.motion import feet, velocities
+from engine.analytics.table import Index, Rows
+from engine.boxes import iou_matrix
+
+SHADOW_SHARE, SHADOW_SCORE, SHADOW_S = 0.1, 0.1, 1.0
+STITCH_S = 1.5
+STITCH_HEIGHTS, STITCH_HEIGHTS_PER_S, STITCH_RATIO = 0.35, 0.5, 1.4
+PARKED_AFTER_S = 60.0
+PARKED_KEPT_S = 7 * 86_400.0
+PARKED_MOST = 64
+PARKED_IOU = 0.6
+_ROUNDING_S = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Eligibility:
+    """Which objects may make an event at all.
+
+    Attributes:
+        min_score: least mean score of a track.
+        min_seen_s: least time between the first and the last observation; two observations are needed in any case.
+        min_height: least height as a share of the picture's; None: any.
+        max_height: greatest height, likewise.
+        ignore_parked: leave out objects that appear where one has been parked, until they move.
+    """
+
+    min_score: float = 0.4
+    min_seen_s: float = 0.3
+    min_height: float | None = None
+    max_height: float | None = None
+    ignore_parked: bool = True
+
+    def of(self, rows: Rows, picture_height: int, now_s: float) -> Flags:
+        """Return (N,) which of the observed rows are eligible now."""
+        hits = rows["hits"]
+        eligible: Flags = (hits >= 2) & (rows["score_sum"] >= self.min_score * hits)
+        eligible &= rows["first_s"] <= now_s - self.min_seen_s + _ROUNDING_S
+        eligible &= rows["shadow_s"] < now_s - SHADOW_S
+        if self.ignore_parked:
+            eligible &= ~rows["parked"]
+        if self.min_height is not None or self.max_height is not None:
+            share = (rows["box"][3] - rows["box"][1]) / picture_height
+            eligible &= (share >= (self.min_height or 0)) & (share <= (self.max_height or np.inf))
+        return eligible
+
+
+def note_class(rows: Rows, class_id: Floats, score: Floats) -> None:
+    """Move the class of each object towards the one seen: a class must outweigh the present one to replace it."""
+    same = rows["class_id"] == class_id
+    if np.count_nonzero(same) == len(same):
+        weight = rows["class_weight"]
+        weight += score
+        return
+    weight = rows["class_weight"] + np.where(same, score, -score)
+    rows["class_id"] = np.where(weight <= 0, class_id, rows["class_id"])
+    rows["class_weight"] = np.abs(weight)
+
+
+def shadows(box: Floats, class_id: Floats, score: Floats) -> Flags | None:
+    """Return (N,) which of (4, N) boxes are a second box on an object, a part found beside the whole; None: none.
+
+    A shadow is the smaller of two boxes of a class that share the left, the right, and the upper or lower edge within
+    10 % of the larger box, and does not score more than 0.1 higher.
+    """
+    left, _, right, _ = box
+    width = right - left
+    order = left.argsort()
+    sorted_left, reach = left[order], SHADOW_SHARE * width.max()
+    pairs = []
+    for apart in range(1, len(left)):
+        near = (sorted_left[apart:] - sorted_left[:-apart] <= reach).nonzero()[0]
+        if not len(near):
+            break
+        pairs.append((order[near], order[near + apart]))
+    if not pairs:
+        return None
+    one, two = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    size = width * (box[3] - box[1])
+    whole = np.where(size[one] > size[two], one, two)
+    return _are_parts(box, class_id, score, np.where(whole == one, two, one), whole)
+
+
+def _are_parts(box: Floats, class_id: Floats, score: Floats, part: Index, whole: Index) -> Flags | None:
+    """Return (N,) which boxes are a shadow in one of the given pairs; None: none is."""
+    off = np.abs(box[:, part] - box[:, whole])
+    wide, tall = (SHADOW_SHARE * (box[side + 2, whole] - box[side, whole]) for side in (0, 1))
+    shadow = (off[0] <= wide) & (off[2] <= wide) & (np.minimum(off[1], off[3]) <= tall)
+    shadow &= (class_id[part] == class_id[whole]) & (score[part] <= score[whole] + SHADOW_SCORE)
+    if not np.count_nonzero(shadow):
+        return None
+    result = np.zeros(box.shape[1], np.bool_)
+    result[part[shadow]] = True
+    return result
+
+
+def stitched(rows: Rows, seen: Index, box: Floats, class_id: Floats, now_s: float) -> list[int]:
+    """Return, for each new track, the row of the identity that it continues, or -1; `seen` rows are observed now.
+
+    An identity unobserved for at most 1.5 s is continued by a new track of its class that begins where constant
+    velocity leads, with a height alike, and only where neither could mean another.
+    """
+    gap = now_s - rows["present_s"]
+    free = (gap <= STITCH_S) & (gap > 0)
+    free[seen] = False
+    old = np.flatnonzero(free)
+    found = [-1] * len(class_id)
+    if not len(old):
+        return found
+    lost = rows.take(old)
+    seconds = now_s - lost["box_s"]
+    tall = lost["box"][3] - lost["box"][1]
+    expected = feet(lost["box"]) + velocities(lost) * seconds
+    reach = tall * (STITCH_HEIGHTS + STITCH_HEIGHTS_PER_S * seconds)
+    offset = feet(box)[:, :, None] - expected[:, None]
+    ratio = (box[3] - box[1])[:, None] / tall
+    fits = np.hypot(offset[0], offset[1]) <= reach
+    fits &= (ratio <= STITCH_RATIO) & (ratio >= 1 / STITCH_RATIO)
+    fits &= class_id[:, None] == lost["class_id"]
+    only = fits & (fits.sum(axis=1, keepdims=True) == 1) & (fits.sum(axis=0, keepdims=True) == 1)
+    for new, row in zip(*np.nonzero(only), strict=True):
+        found[int(new)] = int(old[row])
+    return found
+
+
+class ParkedSpots:
+    """Where objects have stood for a minute: what appears there again is the same object, until it moves."""
+
+    def __init__(self) -> None:
+        self._boxes = np.zeros((0, 4), np.float32)
+        self._numbers: list[int] = []
+        self._seen_s: list[float] = []
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def find(self, box: Floats) -> NDArray[np.int64]:
+        """Return (N,) the number of the spot that each of (4, N) boxes fills, -1 for none."""
+        count = box.shape[1]
+        if not self._numbers or not count:
+            return np.full(count, -1)
+        iou = iou_matrix(np.ascontiguousarray(box.T, np.float32), self._boxes)
+        best = iou.argmax(axis=1)
+        filled = iou[np.arange(count), best] >= PARKED_IOU
+        return np.where(filled, np.array(self._numbers)[best], -1)
+
+    def add(self, xyxy: Floats, now_s: float) -> int:
+        """Return the number of a new spot; the one unused for longest makes room."""
+        while len(self) >= PARKED_MOST or (self._seen_s and now_s - min(self._seen_s) > PARKED_KEPT_S):
+            self.free(self._numbers[self._seen_s.index(min(self._seen_s))])
+        number, self._next = self._next, self._next + 1
+        self._boxes = np.concatenate((self._boxes, xyxy[None].astype(np.float32)))
+        self._numbers.append(number)
+        self._seen_s.append(now_s)
+        return number
+
+    def use(self, number: int, now_s: float) -> None:
+        """Note that the spot is filled now."""
+        if number in self._numbers:
+            self._seen_s[self._numbers.index(number)] = now_s
+
+    def free(self, number: int) -> None:
+        """Forget a spot; harmless where it is forgotten already."""
+        if number in self._numbers:
+            at = self._numbers.index(number)
+            self._boxes = np.delete(self._boxes, at, axis=0)
+            del self._numbers[at], self._seen_s[at]
+
+    def stretch(self, by_x: float, by_y: float) -> None:
+        """Scale the boxes: the picture has another size now."""
+        self._boxes = self._boxes * np.array([by_x, by_y, by_x, by_y], np.float32)
+
+    def state(self, now_s: float) -> list[list[float]]:
+        """Return rows of box and age in seconds."""
+        ages = [now_s - seen_s for seen_s in self._seen_s]
+        return [[*box, age] for box, age in zip(self._boxes.tolist(), ages, strict=True)]
+
+    def restore(self, state: list[list[float]], now_s: float) -> None:
+        """Continue with what `state` returned."""
+        for *box, age in state:
+            self.add(np.array(box), now_s - age)
+
+
+def note_parked(rows: Rows, spots: ParkedSpots, now_s: float) -> None:
+    """Add the objects that have stood for a minute to the spots, and free those of objects that moved."""
+    stand = now_s - rows["rest_s"] >= PARKED_AFTER_S
+    parked, stood = rows["parked"], rows["stood"]
+    for row in (stand & ~stood & ~parked).nonzero()[0].tolist():
+        rows["stood"][row], rows["spot"][row] = True, spots.add(rows["box"][:, row], now_s)
+    for row in ((parked & rows["moved"]) | (stood & ~stand)).nonzero()[0].tolist():
+        spots.free(int(rows["spot"][row]))
+        rows["parked"][row], rows["stood"][row], rows["spot"][row] = False, False, -1

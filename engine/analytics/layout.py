@@ -1,0 +1,158 @@
+"""Zones and lines in the pixels of one picture size, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.analytics.geometry import Flags, Floats, Polygons, signed_distances
+from engine.analytics.ground import Plane
+from engine.analytics.places import Anchor, Line, Size, Zone, unit_of
+
+ANCHOR_HEIGHT: dict[Anchor, float] = {"bottom_center": 1.0, "center": 0.5, "top_center": 0.0, "overlap": 1.0}
+"""Where the anchor lies, as a share of the box's height from its top."""
+ZONE_BORDER = 0.01
+"""Corners this close to the picture's border, as a share of the picture, lie on it: nothing is seen beyond."""
+LINE_BORDER = 0.01
+"""Ends of lines this close to the picture's border reach beyond it: no object can walk round them."""
+_LONGEST_EXIT = 0.05
+"""An end is prolonged only where its line leaves the picture within this share of the longer side."""
+OVERLAP_INSIDE = 0.5
+
+
+def _pixels(place: Zone | Line, first_wh: Size, frame_wh: Size) -> Floats:
+    """Return (V, 2) pixels of the frame; pixels of no named picture are those of the first one that came."""
+    to_first = np.array(unit_of(place.points, place.size_wh, first_wh))
+    stretch = np.array(frame_wh, float) / np.array(first_wh, float)
+    pixels: Floats = np.asarray(place.points, float) * to_first * stretch
+    return pixels
+
+
+def _on_border(points: Floats, frame_wh: Size) -> Floats:
+    """Return the corners with those near the border moved onto it."""
+    size = np.array(frame_wh, float)
+    near = ZONE_BORDER * size
+    return np.where(points <= near, 0.0, np.where(points >= size - near, size, points))
+
+
+def _exit(end: Floats, before: Floats, frame_wh: Size) -> Floats | None:
+    """Return a point far outside of the picture beyond `end`, or None where the line ends within the picture."""
+    size = np.array(frame_wh, float)
+    near = LINE_BORDER * size
+    if not ((end <= near) | (end >= size - near)).any():
+        return None
+    direction = (end - before) / np.hypot(*(end - before))
+    room = np.where(direction > 0, size - end, end)
+    steps = np.divide(room, np.abs(direction), out=np.full(2, np.inf), where=direction != 0)
+    return end + direction * 2 * size.sum() if steps.min() <= _LONGEST_EXIT * size.max() else None
+
+
+def reaching_beyond(vertices: Floats, frame_wh: Size) -> Floats:
+    """Return a line's points with ends on the picture's border prolonged far beyond it."""
+    first, last = _exit(vertices[0], vertices[1], frame_wh), _exit(vertices[-1], vertices[-2], frame_wh)
+    result = vertices.copy()
+    result[0] = result[0] if first is None else first
+    result[-1] = result[-1] if last is None else last
+    return result
+
+
+class ZoneLayout:
+    """The zones of a source for one picture size.
+
+    Attributes:
+        corners: (V, 2) pixels of each zone.
+        enter_s: (Z,) float64.
+        leave_s: (Z,) float64.
+        planes: the ground of each zone, None where it has none.
+    """
+
+    def __init__(self, zones: Sequence[Zone], first_wh: Size, frame_wh: Size) -> None:
+        self.zones = tuple(zones)
+        self._frame_wh = frame_wh
+        self.corners = [_on_border(_pixels(zone, first_wh, frame_wh), frame_wh) for zone in zones]
+        self.enter_s = np.array([zone.enter_s for zone in zones], float)
+        self.leave_s = np.array([zone.leave_s for zone in zones], float)
+        self.planes = [_plane(zone, first_wh, frame_wh) for zone in zones]
+        self._groups = []
+        for anchor in dict.fromkeys(zone.anchor for zone in zones):
+            members = np.array([index for index, zone in enumerate(zones) if zone.anchor == anchor])
+            self._groups.append((anchor, members, Polygons.of([self.corners[index] for index in members])))
+
+    def __len__(self) -> int:
+        return len(self.zones)
+
+    def locate(self, box: Floats, margin: float) -> tuple[Flags, Flags]:
+        """Return (Z, N) inside, and (Z, N) outside by more than `margin` heights, of (4, N) boxes.
+
+        Anchors outside of the picture count as on its border. For `overlap`, `margin` is a share of the box's area.
+        """
+        if len(self._groups) == 1:
+            return self._locate(self._groups[0][0], self._groups[0][2], box, margin)
+        inside = np.zeros((len(self.zones), box.shape[1]), np.bool_)
+        outside = inside.copy()
+        for anchor, members, polygons in self._groups:
+            inside[members], outside[members] = self._locate(anchor, polygons, box, margin)
+        return inside, outside
+
+    def _locate(self, anchor: Anchor, polygons: Polygons, box: Floats, margin: float) -> tuple[Flags, Flags]:
+        if anchor == "overlap":
+            share = polygons.covered_shares(box)
+            return share >= OVERLAP_INSIDE, share < OVERLAP_INSIDE - margin
+        width, height = self._frame_wh
+        tall = box[3] - box[1]
+        x = np.minimum(np.maximum((box[0] + box[2]) * 0.5, 0.0), width)
+        y = box[3] if anchor == "bottom_center" else box[1] + tall * ANCHOR_HEIGHT[anchor]
+        inside, square = polygons.locate(x, np.minimum(np.maximum(y, 0.0), height))
+        limit = margin * tall
+        return inside, (square > limit * limit) & ~inside
+
+
+def _plane(zone: Zone, first_wh: Size, frame_wh: Size) -> Plane | None:
+    if zone.ground is None:
+        return None
+    unit = np.array(unit_of(zone.points, zone.size_wh, first_wh))
+    stretch = np.array(frame_wh, float) / np.array(first_wh, float)
+    points = np.asarray(zone.ground.points, float) * unit * stretch
+    return Plane.fit(zone.name, points, np.asarray(zone.ground.metres, float))
+
+
+class LineLayout:
+    """The lines of a source for one picture size.
+
+    Attributes:
+        vertices: (V, 2) pixels of each line, as drawn.
+        reach: the same with ends on the border prolonged: what a path must cut.
+    """
+
+    def __init__(self, lines: Sequence[Line], first_wh: Size, frame_wh: Size) -> None:
+        self.lines = tuple(lines)
+        self.vertices = [_pixels(line, first_wh, frame_wh) for line in lines]
+        self.reach = [reaching_beyond(vertices, frame_wh) for vertices in self.vertices]
+        self._rise = np.array([1.0 - ANCHOR_HEIGHT[line.anchor] for line in lines])
+        self._bent = [index for index, vertices in enumerate(self.vertices) if len(vertices) > 2]
+        ends = np.array([(v[0], v[-1]) for v in self.vertices]).reshape(-1, 2, 2)
+        vector = ends[:, 1] - ends[:, 0]
+        unit = vector / np.maximum(np.hypot(vector[:, 0], vector[:, 1]), 1e-9)[:, None]
+        by_x, by_y = -unit[:, 1], unit[:, 0]
+        offset = -(by_x * ends[:, 0, 0] + by_y * ends[:, 0, 1])
+        half, rise = by_x / 2, by_y * self._rise
+        self._by_box = np.stack((half, rise, half, by_y - rise, offset), axis=1)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def anchors(self, box: Floats, line: int) -> Floats:
+        """Return (N, 2) the anchors of (4, N) boxes for one line."""
+        y = box[3] - (box[3] - box[1]) * self._rise[line]
+        return np.stack(((box[0] + box[2]) * 0.5, y), axis=1)
+
+    def signed(self, box: Floats) -> Floats:
+        """Return (L, N) distances of the anchors of (4, N) boxes from each line in pixels, positive on its right."""
+        row = np.ones((5, box.shape[1]))
+        row[:4] = box
+        signed: Floats = self._by_box @ row
+        for line in self._bent:
+            anchor = self.anchors(box, line)
+            signed[line] = signed_distances(self.vertices[line], anchor[:, 0], anchor[:, 1])
+        return signed

@@ -1,0 +1,208 @@
+"""What all rules share: names, schedules, and episodes that begin once and end once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Container, Hashable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
+from zoneinfo import ZoneInfo
+
+from engine.analytics.findings import EVENT_OF_PHASE, Finding, Phase, Severity, check_severity
+from engine.analytics.places import Line, Zone, check_name
+from engine.analytics.rules.schedule import Schedule, time_zone
+from engine.analytics.view import View
+from engine.errors import ConfigError
+
+UPDATE_NS = 1_000_000_000
+"""Updates of one episode come at most this often."""
+Classes = Collection[str | int] | None
+Facts = Mapping[str, Any]
+
+
+@runtime_checkable
+class UserRule(Protocol):
+    """A rule of your own: any object with this method.
+
+    It is copied (`copy.deepcopy`) for each source before its first use, and may keep what it likes between calls.
+    Called on the tracking thread, once per frame and about once a second while no frames come.
+    """
+
+    def update(self, view: View) -> Iterator[Finding]:
+        """Yield what this frame brought; `view.findings` holds what was found about places."""
+
+
+@dataclass
+class Rule(ABC):
+    """Base of the built-in rules: an episode per identity, or per source, with a begin and an end.
+
+    Attributes:
+        name: unique among the rules of a source.
+        severity: of its findings.
+        schedule: when an episode may begin; None: always. One that runs is not cut.
+    """
+
+    kind: ClassVar[str] = ""
+
+    name: str
+    _: KW_ONLY
+    severity: Severity = "info"
+    schedule: Schedule | None = None
+    _open: dict[Hashable, Finding] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _told_ns: dict[Hashable, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _number: int = field(default=0, init=False, repr=False, compare=False)
+    _zone_info: ZoneInfo = field(default_factory=lambda: time_zone("UTC"), init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_name("rule", self.name)
+        check_severity(self.where, self.severity)
+        self._check()
+
+    def _check(self) -> None:  # noqa: B027 - not every rule has parameters of its own
+        """Raise `ConfigError` where a parameter cannot work."""
+
+    @property
+    def where(self) -> str:
+        """How messages call this rule."""
+        return f"rule {self.name}"
+
+    def bind(self, zones: Mapping[str, Zone], lines: Mapping[str, Line], zone_info: ZoneInfo) -> None:
+        """Check that the places exist, and take the site's time zone.
+
+        Raises:
+            ConfigError: a zone or line is not there.
+        """
+        self._zone_info = zone_info
+        for what, wanted, known in (("zone", self.zone_names, zones), ("line", self.line_names, lines)):
+            missing = [name for name in wanted if name not in known]
+            if missing:
+                expected = f"expected one of: {', '.join(known)}" if known else f"there are no {what}s here"
+                raise ConfigError(f"{self.where}: unknown {what} {missing[0]!r}; {expected}")
+
+    @property
+    def zone_names(self) -> tuple[str, ...]:
+        """Zones that it is about."""
+        return ()
+
+    @property
+    def line_names(self) -> tuple[str, ...]:
+        """Lines that it is about."""
+        return ()
+
+    @abstractmethod
+    def update(self, view: View) -> Iterator[Finding]:
+        """Yield the begins, updates, ends and points that this frame brought."""
+
+    @property
+    def open(self) -> tuple[Finding, ...]:
+        """Begins of the episodes that run."""
+        return tuple(self._open.values())
+
+    def finish(self, captured_ns: int, reason: str) -> Iterator[Finding]:
+        """End all episodes that run."""
+        for key in list(self._open):
+            yield self._closed(key, captured_ns, captured_ns, reason)
+
+    def _may_begin(self, view: View) -> bool:
+        if self.schedule is None:
+            return True
+        if view.utc_ns is None:
+            raise ConfigError(f"{self.where} has a schedule: give update() the wall clock of the frame, utc_ns")
+        return self.schedule.allows(view.utc_ns, self._zone_info)
+
+    def _begin(self, view: View, key: Hashable, made: Finding) -> Iterator[Finding]:
+        """Yield the begin of an episode, where the schedule allows it."""
+        if not self._may_begin(view):
+            return
+        self._number += 1
+        began = self._stamped(made, "begin", self._number)
+        if self.schedule is not None:
+            began = replace(began, why=(*began.why, f"schedule {self.schedule}"))
+        self._open[key] = began
+        self._told_ns[key] = view.captured_ns
+        yield began
+
+    def _point(self, view: View, made: Finding) -> Iterator[Finding]:
+        """Yield a finding without duration, where the schedule allows it."""
+        if self._may_begin(view):
+            self._number += 1
+            yield self._stamped(made, "point", self._number)
+
+    def _update(self, view: View, key: Hashable, data: Facts) -> Iterator[Finding]:
+        """Yield new facts of an episode that runs, at most once a second."""
+        began = self._open[key]
+        if view.captured_ns - self._told_ns[key] < UPDATE_NS:
+            return
+        self._told_ns[key] = view.captured_ns
+        facts = {**began.data, **data}
+        yield replace(began, event="rule_updated", phase="update", captured_ns=view.captured_ns, data=facts)
+
+    def _end(self, view: View, key: Hashable, ended_ns: int, reason: str = "") -> Iterator[Finding]:
+        """Yield the end of an episode, where it runs."""
+        if key in self._open:
+            yield self._closed(key, view.captured_ns, ended_ns, reason)
+
+    def _closed(self, key: Hashable, captured_ns: int, ended_ns: int, reason: str) -> Finding:
+        began = self._open.pop(key)
+        self._told_ns.pop(key, None)
+        ended_ns = max(ended_ns, began.began_ns or ended_ns)
+        ended = replace(began, event="rule_ended", phase="end", captured_ns=captured_ns, ended_ns=ended_ns)
+        return replace(ended, reason=reason)
+
+    def _stamped(self, made: Finding, phase: Phase, number: int) -> Finding:
+        event = EVENT_OF_PHASE[phase]
+        return replace(made, event=event, phase=phase, rule=self.name, severity=self.severity, number=number)
+
+
+def about(
+    view: View, at: int, *, place: str = "", began_ns: int, why: tuple[str, ...] = (), data: Facts | None = None
+) -> Finding:
+    """Return a finding about one object (an index into `view.objects`), to be begun or told by a rule."""
+    objects = view.objects
+    class_id = int(objects.class_id[at])
+    return Finding(
+        event="",
+        captured_ns=view.captured_ns,
+        place=place,
+        began_ns=began_ns,
+        identity=int(objects.identity[at]),
+        track_ids=(int(objects.track_id[at]),),
+        class_id=class_id,
+        class_name=view.class_name(class_id),
+        score=float(objects.score[at]),
+        xyxy=box_of(view, at),
+        why=why,
+        data=data or {},
+    )
+
+
+def box_of(view: View, at: int) -> tuple[float, float, float, float]:
+    """Return the box of an object as plain numbers."""
+    x1, y1, x2, y2 = (round(value, 2) for value in view.objects.xyxy[at].tolist())
+    return x1, y1, x2, y2
+
+
+class Timers:
+    """Since when something holds, by key."""
+
+    def __init__(self) -> None:
+        self._since_ns: dict[Hashable, int] = {}
+
+    def since(self, key: Hashable, now_ns: int, *, holds: bool) -> int | None:
+        """Return since when it has held without a break; None where it does not hold now."""
+        if not holds:
+            self._since_ns.pop(key, None)
+            return None
+        return self._since_ns.setdefault(key, now_ns)
+
+    def keep(self, keys: Container[Hashable]) -> None:
+        """Forget all other keys."""
+        for key in [key for key in self._since_ns if key not in keys]:
+            del self._since_ns[key]
+
+
+def at_least(where: str, low: float, **values: float | None) -> None:
+    """Raise `ConfigError` unless each value is None or a number from `low` to 1e6."""
+    for name, value in values.items():
+        if value is not None and not (isinstance(value, int | float) and low <= value <= 1e6):
+            raise ConfigError(f"{where}: {name} is {value!r}: expected a number from {low:g} to 1e6")

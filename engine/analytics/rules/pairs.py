@@ -1,0 +1,104 @@
+"""Rules about two objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+
+from engine.analytics.findings import Finding
+from engine.analytics.geometry import Floats
+from engine.analytics.places import check_seconds, checked_classes
+from engine.analytics.relations import distances_in_heights
+from engine.analytics.rules.base import Classes, Rule, Timers, about, at_least
+from engine.analytics.view import View
+from engine.errors import ConfigError
+
+_NS = 1e9
+
+
+@dataclass
+class Close(Rule):
+    """Two objects have been closer than a limit for `for_s`; ends when they part.
+
+    Attributes:
+        heights: the limit as a share of the mean height of their boxes.
+        metres: the limit on the ground; where a position is not known, the pair is not close.
+        classes: of one object; None: any.
+        to_classes: of the other; None: as `classes`.
+        zone: both must be inside of it; None: anywhere.
+        for_s: how long.
+    """
+
+    kind: ClassVar[str] = "close"
+
+    heights: float | None = None
+    metres: float | None = None
+    classes: Classes = None
+    to_classes: Classes = None
+    zone: str | None = None
+    for_s: float = 1.0
+    _timers: Timers = field(default_factory=Timers, init=False, repr=False, compare=False)
+
+    def _check(self) -> None:
+        check_seconds(self.where, for_s=self.for_s)
+        checked_classes(self.where, self.classes)
+        checked_classes(self.where, self.to_classes)
+        at_least(self.where, 0, heights=self.heights, metres=self.metres)
+        if (self.heights is None) == (self.metres is None):
+            raise ConfigError(f"{self.where}: give one of heights and metres")
+
+    @property
+    def zone_names(self) -> tuple[str, ...]:
+        """The zone that it is about."""
+        return () if self.zone is None else (self.zone,)
+
+    def update(self, view: View) -> Iterator[Finding]:
+        """Yield begins and ends of pairs."""
+        pairs = self._pairs(view)
+        for key in [key for key in self._open if key not in pairs]:
+            yield from self._end(view, key, view.captured_ns)
+        self._timers.keep(pairs)
+        for key, (first, second) in pairs.items():
+            since_ns = self._timers.since(key, view.captured_ns, holds=True)
+            if key not in self._open and since_ns is not None and view.captured_ns - since_ns >= self.for_s * _NS:
+                yield from self._begin(view, key, self._made(view, first, second, since_ns))
+
+    def _pairs(self, view: View) -> dict[tuple[int, int], tuple[int, int]]:
+        """Return the close pairs by identities, as indices of `view.objects`."""
+        objects = view.objects
+        usable = objects.eligible & (objects.row >= 0)
+        if self.zone is not None:
+            usable &= objects.inside[:, view.zones.index(self.zone)]
+        classes = checked_classes(self.where, self.classes)
+        others = checked_classes(self.where, self.to_classes) if self.to_classes is not None else classes
+        first, second = np.flatnonzero(usable & view.wanted(classes)), np.flatnonzero(usable & view.wanted(others))
+        if not len(first) or not len(second):
+            return {}
+        near = self._distances(view)[np.ix_(first, second)] <= (self.heights or self.metres or 0.0)
+        pairs = {}
+        for at, other in zip(*(side.tolist() for side in np.nonzero(near)), strict=True):
+            a, b = int(first[at]), int(second[other])
+            one, two = int(objects.identity[a]), int(objects.identity[b])
+            if one != two:
+                pairs[min(one, two), max(one, two)] = (a, b) if one < two else (b, a)
+        return pairs
+
+    def _distances(self, view: View) -> Floats:
+        if self.heights is not None:
+            return distances_in_heights(view.objects.xyxy)
+        metres = view.objects.metres
+        gap: Floats = np.hypot(*(metres[:, None, :] - metres).transpose(2, 0, 1))
+        return np.where(np.isnan(gap), np.inf, gap)
+
+    def _made(self, view: View, first: int, second: int, since_ns: int) -> Finding:
+        gap = float(self._distances(view)[first, second])
+        unit = "heights" if self.heights is not None else "m"
+        why = (f"{gap:.2f} {unit} apart <= {self.heights or self.metres:g} for {self.for_s:g} s",)
+        made = about(view, first, place=self.zone or "", began_ns=since_ns, why=why)
+        other = int(view.objects.track_id[second])
+        return replace(
+            made, track_ids=(*made.track_ids, other), data={"other_identity": int(view.objects.identity[second])}
+        )

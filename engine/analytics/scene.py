@@ -1,0 +1,292 @@
+"""The state of one source's scene: takes the tracks of a frame in, and returns what changed at its places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.analytics import crossing, presence
+from engine.analytics.geometry import Flags, Floats
+from engine.analytics.heat import Heat
+from engine.analytics.identity import (
+    STITCH_S,
+    Eligibility,
+    ParkedSpots,
+    note_class,
+    note_parked,
+    shadows,
+    stitched,
+)
+from engine.analytics.layout import LineLayout, ZoneLayout
+from engine.analytics.motion import advance, begin_path, believable, feet, ground_speeds, on_ground
+from engine.analytics.places import Line, Place, Size, Zone
+from engine.analytics.table import NEVER_S, Index, Rows, Table
+from engine.analytics.view import Objects
+from engine.data import Tracks
+
+ASPECT_TOLERANCE = 0.02
+MOST_PX = 1e6
+"""A box larger than this is no measurement; NaN and infinity are none either."""
+PARKED_EVERY_S = 0.5
+ROUNDING_S = 1e-9
+Row = int
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one frame changed: rows are those of the scene's table, valid until the next call."""
+
+    visits: list[presence.Visit]
+    crossings: list[crossing.Crossing]
+    dithers: dict[int, int]
+    stitched: list[Row]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """The observations of one frame: N rows.
+
+    Attributes:
+        of_row: which rows of the tracks they are.
+        box: (4, N) float64.
+        class_id: (N,) float64.
+        score: (N,) float64.
+    """
+
+    of_row: Index
+    box: Floats
+    class_id: Floats
+    score: Floats
+
+    def __getitem__(self, rows: Index | Flags) -> Seen:
+        return Seen(self.of_row[rows], self.box[:, rows], self.class_id[rows], self.score[rows])
+
+
+class Scene:
+    """Objects and places of one source; pure state, driven by the times that it is given."""
+
+    def __init__(
+        self, zones: Sequence[Zone], lines: Sequence[Line], eligibility: Eligibility, *, heat: bool, forget_s: float
+    ) -> None:
+        self._zones, self._lines = tuple(zones), tuple(lines)
+        self._eligibility = eligibility
+        self._forget_s = forget_s
+        self._first_wh: Size | None = None
+        self._size_wh: Size | None = None
+        self._base_ns: int | None = None
+        self._knows_detections = False
+        self._parked_s = NEVER_S
+        self._scratch: Rows | None = None
+        self.table = Table(len(zones), len(lines))
+        self.spots = ParkedSpots()
+        self.heat = Heat() if heat else None
+        self.object_of_row: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._lay_out((1, 1))
+
+    @property
+    def rows(self) -> Rows:
+        """The table's rows."""
+        return self.table.rows
+
+    @property
+    def size_wh(self) -> Size | None:
+        """Size of the newest frame; None before the first."""
+        return self._size_wh
+
+    def seconds(self, ns: int) -> float:
+        """Return a time as the table holds it: seconds since the first frame."""
+        if self._base_ns is None:
+            self._base_ns = ns
+        return (ns - self._base_ns) / 1e9
+
+    def nanoseconds(self, seconds: float) -> int:
+        """Return scene time again."""
+        return (self._base_ns or 0) + round(seconds * 1e9)
+
+    def _lay_out(self, size_wh: Size) -> None:
+        first_wh = self._first_wh or size_wh
+        self.zone_layout = ZoneLayout(self._zones, first_wh, size_wh)
+        self.line_layout = LineLayout(self._lines, first_wh, size_wh)
+        self._has_ground = any(plane is not None for plane in self.zone_layout.planes)
+
+    def fit(self, size_wh: Size) -> None:
+        """Prepare for pictures of this size; what is remembered in pixels is scaled."""
+        if size_wh == self._size_wh:
+            return
+        if self._size_wh is not None:
+            by_x, by_y = size_wh[0] / self._size_wh[0], size_wh[1] / self._size_wh[1]
+            self.table.stretch(by_x, by_y)
+            self.spots.stretch(by_x, by_y)
+        self._first_wh = self._first_wh or size_wh
+        self._size_wh = size_wh
+        self._lay_out(size_wh)
+
+    def mismatch(self) -> str:
+        """Return how the picture differs in shape from the one that places were drawn on; empty where it does not."""
+        if self._size_wh is None or self._first_wh is None:
+            return ""
+        width, height = self._size_wh
+        places: list[Place] = [*self._zones, *self._lines]
+        for place in places:
+            drawn = place.size_wh or self._first_wh
+            if abs(width * drawn[1] / (height * drawn[0]) - 1) > ASPECT_TOLERANCE:
+                return f"zones were drawn on {drawn[0]}x{drawn[1]}, the picture is {width}x{height}"
+        return ""
+
+    def change(self, zones: Sequence[Zone], lines: Sequence[Line]) -> None:
+        """Take other places; those that are equal to an old one keep their state."""
+        zones_kept = [self._zones.index(zone) if zone in self._zones else -1 for zone in zones]
+        lines_kept = [self._lines.index(line) if line in self._lines else -1 for line in lines]
+        self.table.rearrange(zones_kept, lines_kept)
+        self._zones, self._lines = tuple(zones), tuple(lines)
+        self._lay_out(self._size_wh or (1, 1))
+
+    def advance(self, tracks: Tracks, now_s: float, *, is_detected: bool, is_held: bool) -> Changes:
+        """Take the tracks of one frame in; `now_s` as `seconds` returns it."""
+        seen = self._seen(tracks) if is_detected and not is_held else None
+        born = self._place_rows(tracks, seen, now_s)
+        if is_held:
+            here = self.rows["row"] >= 0
+            self.rows["present_s"][here] = now_s
+        if seen is None or not len(seen.of_row):
+            return Changes([], [], {}, born)
+        return self._observe(self.object_of_row[seen.of_row], seen, now_s, born)
+
+    def _seen(self, tracks: Tracks) -> Seen:
+        """Return the rows that were detected on this frame; all, where the tracker never tells which."""
+        usable = tracks.detection_index >= 0
+        if not self._knows_detections:
+            self._knows_detections = bool(usable.any())
+            usable |= not self._knows_detections
+        box = np.ascontiguousarray(tracks.xyxy.T, np.float64)
+        width, height = box[2] - box[0], box[3] - box[1]
+        usable &= (np.minimum(width, height) > 0) & (np.maximum(width, height) < MOST_PX) & (tracks.track_id >= 0)
+        rows = usable.nonzero()[0]
+        ids = tracks.track_id[rows].tolist()
+        if len(set(ids)) != len(ids):
+            rows = rows[np.sort(np.unique(ids, return_index=True)[1])]
+        if len(rows) == len(tracks):
+            return Seen(rows, box, tracks.class_id.astype(np.float64), tracks.score.astype(np.float64))
+        class_id, score = tracks.class_id[rows].astype(np.float64), tracks.score[rows].astype(np.float64)
+        return Seen(rows, box[:, rows], class_id, score)
+
+    def _place_rows(self, tracks: Tracks, seen: Seen | None, now_s: float) -> list[Row]:
+        """Find the identity of each row of the tracks, new ones included; return the rows that were stitched."""
+        get = self.table.row_of.get
+        of_row = np.array([get(track_id, -1) for track_id in tracks.track_id.tolist()], np.int64)
+        continued: list[Row] = []
+        if seen is not None and len(seen.of_row):
+            fresh = of_row[seen.of_row] < 0
+            if fresh.any():
+                old, new = of_row[seen.of_row[~fresh]], seen[fresh]
+                of_row[new.of_row], continued = self._born(tracks, new, old, now_s)
+        column = self.rows["row"]
+        self.rows["absent"] = column < 0
+        column[:] = -1
+        at = (of_row >= 0).nonzero()[0]
+        column[of_row[at]] = at
+        self.object_of_row = of_row
+        return continued
+
+    def _born(self, tracks: Tracks, new: Seen, old: Index, now_s: float) -> tuple[NDArray[np.int64], list[Row]]:
+        """Return the rows of new tracks, and which of these continue an old identity."""
+        track_ids = tracks.track_id[new.of_row].tolist()
+        rows = np.array(stitched(self.rows, old, new.box, new.class_id, now_s), np.int64)
+        continued = rows[rows >= 0].tolist()
+        for row, track_id in zip(rows.tolist(), track_ids, strict=True):
+            if row >= 0:
+                self.table.rename(row, track_id)
+                self.rows["ended"][row] = False
+        begin_path(self.rows, np.array(continued, np.intp))
+        unknown = (rows < 0).nonzero()[0]
+        if len(unknown):
+            rows[unknown] = self.table.add([track_ids[n] for n in unknown])
+            self._note_births(rows[unknown], new[unknown], now_s)
+        return rows, continued
+
+    def _note_births(self, index: Index, new: Seen, now_s: float) -> None:
+        rows, spots = self.rows, self.spots.find(new.box)
+        rows["first_s"][index] = rows["last_s"][index] = now_s
+        rows["class_id"][index] = new.class_id
+        rows["spot"][index] = spots
+        rows["parked"][index] = spots >= 0
+        for number in spots[spots >= 0].tolist():
+            self.spots.use(number, now_s)
+
+    def _observe(self, index: Index, seen: Seen, now_s: float, born: list[Row]) -> Changes:
+        """Move the observed rows: taken out of the table, changed in place, put back."""
+        rows = self._scratch = self.rows.take(index, self._scratch)
+        is_shadow = shadows(seen.box, seen.class_id, seen.score)
+        if is_shadow is not None:
+            rows["shadow_s"][is_shadow] = now_s
+        believed = believable(rows, seen.box, now_s)
+        if believed is not None:
+            self.rows.put(index, rows)
+            index, seen = index[believed], seen[believed]
+            rows = self._scratch = self.rows.take(index)
+        self._follow(rows, index, seen, now_s)
+        changes = Changes([], [], {}, born)
+        zones, lines = self.zone_layout, self.line_layout
+        if len(zones):
+            inside, outside = zones.locate(rows["box"], presence.MARGIN)
+            changes.visits = presence.step(rows, index, inside, outside, enter_s=zones.enter_s, leave_s=zones.leave_s)
+        if len(lines):
+            changes.crossings, changes.dithers = crossing.step(rows, self.table.paths, index, lines)
+        self.rows.put(index, rows)
+        return changes
+
+    def _follow(self, rows: Rows, index: Index, seen: Seen, now_s: float) -> None:
+        """Update what is known of the observed objects, but for places."""
+        assert self._size_wh is not None
+        paths, score = self.table.paths, seen.score
+        note_class(rows, seen.class_id, score)
+        advance(rows, seen.box, now_s)
+        paths.add(index, rows["seq"] - 1, rows["box"], rows["box_s"])
+        back = rows["absent"] & (rows["hits"] > 0)
+        if np.count_nonzero(back):
+            rows["gap_seq"][back] = rows["seq"][back]
+        hits, total = rows["hits"], rows["score_sum"]
+        hits += 1
+        total += score
+        rows["score"] = score
+        if self._has_ground:
+            on_ground(rows, paths, index, now_s, self.zone_layout.planes)
+        if self.heat is not None:
+            self.heat.add(rows["class_id"], feet(rows["box"]), now_s - rows["last_s"], self._size_wh)
+        rows["last_s"], rows["present_s"] = now_s, now_s
+        if now_s - self._parked_s >= PARKED_EVERY_S:
+            self._note_parked(rows, index, now_s)
+        rows["eligible"] = self._eligibility.of(rows, self._size_wh[1], now_s)
+
+    def _note_parked(self, rows: Rows, index: Index, now_s: float) -> None:
+        self._parked_s = now_s
+        note_parked(rows, self.spots, now_s)
+
+    def end(self, track_ids: Iterable[int]) -> None:
+        """Note that the tracker has ended these tracks; their identities go on for as long as they may be stitched."""
+        for track_id in track_ids:
+            row = self.table.row_of.get(track_id)
+            if row is not None:
+                self.rows["ended"][row] = True
+
+    def gone(self, now_s: float) -> Index:
+        """Return the rows whose identity is over, to be told of and then removed."""
+        rows = self.rows
+        unseen = now_s - rows["present_s"]
+        over = (unseen > STITCH_S) & (rows["row"] < 0) & (rows["ended"] | (unseen > self._forget_s + ROUNDING_S))
+        return over.nonzero()[0]
+
+    def remove(self, gone: Index) -> None:
+        """Forget identities; those of the tracks are found again."""
+        self.table.remove(gone)
+        self.object_of_row = np.full(len(self.object_of_row), -1)
+        here = (self.rows["row"] >= 0).nonzero()[0]
+        self.object_of_row[self.rows["row"][here].astype(np.intp)] = here
+
+    def objects(self) -> Objects:
+        """Return what is known of each identity, as a copy."""
+        rows = self.rows.frozen()
+        return Objects(rows, self._base_ns or 0, ground_speeds(rows, self.table.paths) if self._has_ground else None)

@@ -1,0 +1,258 @@
+"""All that is remembered of the objects of one source: one column per fact, one entry per identity.
+
+Numbers lie in one block of memory and flags in another, each column contiguous over the objects. Those of the observed
+objects are taken out at once, changed in place, and put back at once. All numbers are float64: an operation on a few
+contiguous numbers of one type costs a tenth of one that must step over rows, broadcast or convert. Times are seconds
+since the first frame, exact to the nanosecond for months.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Index = NDArray[np.intp]
+
+NEVER_S = -1e12
+RING = 32
+"""Filtered observations kept for the path across a line."""
+GROUND_RING = 64
+"""Positions on the ground kept for the speed: a second at up to 64 fps."""
+_NUMBER, _FLAG = 0, 1
+Shape = tuple[int, ...]
+Place = tuple[int, int | slice, Shape | None]
+
+
+def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
+    """Return kind and shape of each column; positions are pixels of the present picture.
+
+    `z_*` has one entry per zone, `l_*` one per line. An identity is outside of a zone (neither `z_in` nor `z_moving`),
+    entering it (`z_moving`), inside (`z_in`), or leaving it (both). `l_far` is the signed distance of the farthest
+    point on the present side of a line, 0 before there is one; `l_point` its box, time and number of observation.
+    """
+    return {
+        "track_id": (_NUMBER, ()),
+        "identity": (_NUMBER, ()),
+        "row": (_NUMBER, ()),  # of the tracks on this frame, -1 where it is not among them
+        "class_id": (_NUMBER, ()),
+        "class_weight": (_NUMBER, ()),
+        "score": (_NUMBER, ()),
+        "score_sum": (_NUMBER, ()),
+        "hits": (_NUMBER, ()),
+        "first_s": (_NUMBER, ()),
+        "last_s": (_NUMBER, ()),  # last believed observation
+        "present_s": (_NUMBER, ()),  # the same, or the last held frame
+        "ended": (_FLAG, ()),
+        "absent": (_FLAG, ()),  # was not among the tracks of the frame before
+        "eligible": (_FLAG, ()),
+        "shadow_s": (_NUMBER, ()),  # last seen as a shadow of another box
+        "parked": (_FLAG, ()),
+        "stood": (_FLAG, ()),  # its box is in the list of parked places
+        "spot": (_NUMBER, ()),  # which entry, -1: none
+        "jumps": (_NUMBER, ()),
+        "raw": (_NUMBER, (3, 4)),  # the newest last
+        "raw_s": (_NUMBER, (3,)),
+        "raw_count": (_NUMBER, ()),
+        "box": (_NUMBER, (4,)),  # filtered
+        "box_s": (_NUMBER, ()),
+        "start": (_NUMBER, (2,)),
+        "moved": (_FLAG, ()),
+        "rest": (_NUMBER, (2,)),
+        "rest_s": (_NUMBER, ()),
+        "marks": (_NUMBER, (2, 3)),  # two earlier positions and their times, for the velocity
+        "seq": (_NUMBER, ()),  # filtered observations so far
+        "gap_seq": (_NUMBER, ()),  # the observation that ended an absence
+        "plane": (_NUMBER, ()),
+        "metres": (_NUMBER, (2,)),
+        "ground_count": (_NUMBER, ()),
+        "z_in": (_FLAG, (zones,)),
+        "z_moving": (_FLAG, (zones,)),
+        "z_since": (_NUMBER, (zones,)),
+        "z_count": (_NUMBER, (zones,)),
+        "z_out": (_NUMBER, (zones,)),
+        "z_told": (_FLAG, (zones,)),
+        "l_far": (_NUMBER, (lines,)),
+        "l_point": (_NUMBER, (lines, 6)),
+        "l_turns": (_NUMBER, (lines, 2)),
+        "l_counted": (_FLAG, (lines, 2)),
+    }
+
+
+_AT_BIRTH: dict[str, float] = {
+    **dict.fromkeys(("first_s", "last_s", "present_s", "shadow_s", "l_turns"), NEVER_S),
+    **dict.fromkeys(("row", "spot", "gap_seq", "plane"), -1.0),
+    "metres": np.nan,
+}
+
+
+def _layout(columns: dict[str, tuple[int, Shape]]) -> tuple[dict[str, Place], tuple[int, int]]:
+    """Return where in its block each column lies, and how many rows each block has."""
+    at: dict[str, Place] = {}
+    used = [0, 0]
+    for name, (kind, shape) in columns.items():
+        size = int(np.prod(shape))
+        first = used[kind]
+        used[kind] += size
+        at[name] = kind, first if shape == () else slice(first, first + size), shape if len(shape) > 1 else None
+    return at, (used[_NUMBER], used[_FLAG])
+
+
+class Rows(dict[str, NDArray[Any]]):
+    """Columns by name: views of (N,), (K, N) or (K, L, N) arrays, made when first asked for.
+
+    Assigning to a name writes into the column.
+
+    Attributes:
+        count: number of objects, N.
+    """
+
+    __slots__ = ("_at", "_blocks", "count")
+
+    def __init__(self, at: dict[str, Place], blocks: tuple[NDArray[np.float64], NDArray[np.bool_]]) -> None:
+        super().__init__()
+        self._at = at
+        self._blocks = blocks
+        self.count: int = blocks[0].shape[1]
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        kind, where, shape = self._at[name]
+        column: NDArray[Any] = self._blocks[kind][where]
+        column = column if shape is None else column.reshape(*shape, self.count)
+        super().__setitem__(name, column)
+        return column
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self[name][...] = value
+
+    def take(self, index: Index, into: Rows | None = None) -> Rows:
+        """Return a copy of some objects' columns; written over `into` where that has as many and the same columns."""
+        numbers, flags = self._blocks
+        if into is None or into.count != len(index) or into._at is not self._at:
+            return Rows(self._at, (numbers.take(index, axis=1), flags.take(index, axis=1)))
+        numbers.take(index, axis=1, out=into._blocks[0], mode="clip")
+        flags.take(index, axis=1, out=into._blocks[1], mode="clip")
+        return into
+
+    def put(self, index: Index, rows: Rows) -> None:
+        """Write back what `take` returned."""
+        for block, other in zip(self._blocks, rows._blocks, strict=True):
+            block[:, index] = other
+
+    def frozen(self) -> Rows:
+        """Return a read-only copy."""
+        numbers, flags = self._blocks[0].copy(), self._blocks[1].copy()
+        numbers.flags.writeable = flags.flags.writeable = False
+        return Rows(self._at, (numbers, flags))
+
+    def joined(self, other: Rows) -> Rows:
+        """Return both after each other."""
+        (numbers, flags), (more, more_flags) = self._blocks, other._blocks
+        return Rows(self._at, (np.concatenate((numbers, more), axis=1), np.concatenate((flags, more_flags), axis=1)))
+
+
+@lru_cache(maxsize=32)
+def _layout_of(zones: int, lines: int) -> tuple[dict[str, Place], tuple[int, int]]:
+    return _layout(columns_of(zones, lines))
+
+
+def new_rows(zones: int, lines: int, count: int) -> Rows:
+    """Return the columns of `count` objects that nothing is known of."""
+    at, (numbers, flags) = _layout_of(zones, lines)
+    rows = Rows(at, (np.zeros((numbers, count)), np.zeros((flags, count), np.bool_)))
+    for column, value in _AT_BIRTH.items():
+        rows[column] = value
+    return rows
+
+
+class Paths:
+    """Where the objects of the table were: rings of K entries, (…, K, M)."""
+
+    __slots__ = ("boxes", "ground", "ground_s")
+
+    def __init__(self) -> None:
+        self.boxes = np.zeros((5, RING, 0))  # filtered boxes and their times
+        self.ground = np.zeros((2, GROUND_RING, 0))
+        self.ground_s = np.zeros((GROUND_RING, 0))
+
+    def add(self, index: Index, seq: NDArray[np.float64], box: NDArray[np.float64], box_s: NDArray[np.float64]) -> None:
+        """Write down one filtered box of each of the objects at `index`; `seq` counts them from 0."""
+        slot = (seq % RING).astype(np.intp)
+        flat = self.boxes.reshape(5, -1)
+        flat[:, slot * self.boxes.shape[2] + index] = np.concatenate((box, box_s[None]))
+
+    def change(self, keep: NDArray[np.bool_], born: int) -> None:
+        """Forget all objects but those to keep, and add `born` new ones."""
+        for name in self.__slots__:
+            ring = getattr(self, name)
+            changed = np.zeros((*ring.shape[:-1], np.count_nonzero(keep) + born))  # C order, as `add` needs it
+            changed[..., : changed.shape[-1] - born] = ring[..., keep]
+            setattr(self, name, changed)
+
+
+class Table:
+    """The objects, their paths, and which of them a track id belongs to."""
+
+    def __init__(self, zones: int, lines: int) -> None:
+        self._places = zones, lines
+        self.rows = new_rows(zones, lines, 0)
+        self.paths = Paths()
+        self.row_of: dict[int, int] = {}
+        self._next_identity = 1
+
+    def __len__(self) -> int:
+        return self.rows.count
+
+    def add(self, track_ids: list[int]) -> Index:
+        """Return the rows of new identities, one per track id."""
+        first, count = self.rows.count, len(track_ids)
+        born = new_rows(*self._places, count)
+        born["track_id"] = track_ids
+        born["identity"] = np.arange(self._next_identity, self._next_identity + count)
+        self._next_identity += count
+        self.rows = self.rows.joined(born)
+        self.paths.change(np.ones(first, np.bool_), count)
+        index = np.arange(first, first + count)
+        self.row_of.update(zip(track_ids, index.tolist(), strict=True))
+        return index
+
+    def rename(self, row: int, track_id: int) -> None:
+        """Give the row of an identity to another track."""
+        self.row_of.pop(int(self.rows["track_id"][row]), None)
+        self.rows["track_id"][row] = track_id
+        self.row_of[track_id] = row
+
+    def remove(self, rows: Index) -> None:
+        """Forget identities."""
+        keep = np.ones(self.rows.count, np.bool_)
+        keep[rows] = False
+        self.rows = self.rows.take(keep.nonzero()[0])
+        self.paths.change(keep, 0)
+        self.row_of = {int(track_id): row for row, track_id in enumerate(self.rows["track_id"].tolist())}
+
+    def rearrange(self, zones: list[int], lines: list[int]) -> None:
+        """Change the places: for each new one the index of the old one whose state it keeps, -1 for none."""
+        self._places = len(zones), len(lines)
+        rows = new_rows(len(zones), len(lines), self.rows.count)
+        for column in columns_of(0, 0):
+            kept = zones if column.startswith("z_") else lines if column.startswith("l_") else None
+            if kept is None:
+                rows[column] = self.rows[column]
+                continue
+            new = [index for index, old in enumerate(kept) if old >= 0]
+            rows[column][new] = self.rows[column][[kept[index] for index in new]]
+        self.rows = rows
+
+    def stretch(self, by_x: float, by_y: float) -> None:
+        """Scale every position: the picture has another size now."""
+        by_box = np.array((by_x, by_y, by_x, by_y))[:, None]
+        self.paths.boxes[:4] *= by_box[..., None]
+        self.rows["l_point"][:, :4] *= by_box
+        for column in ("raw", "box"):
+            self.rows[column] *= by_box
+        for column in ("start", "rest"):
+            self.rows[column] *= by_box[:2]
+        self.rows["marks"][:, :2] *= by_box[:2]
+        self.rows["l_far"] *= (by_x * by_y) ** 0.5

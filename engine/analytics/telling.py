@@ -1,0 +1,203 @@
+"""From changes to findings: what an object did waits until the object is known to be real, then it is counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from engine.analytics import presence
+from engine.analytics.counters import Counters
+from engine.analytics.crossing import Crossing
+from engine.analytics.findings import Finding
+from engine.analytics.places import Line, Place, Zone
+from engine.analytics.scene import Changes, Scene
+from engine.analytics.table import Index
+from engine.errors import ConfigError
+
+
+class Teller:
+    """Turns changes of a scene into findings, and counts them."""
+
+    def __init__(self, scene: Scene, counters: Counters) -> None:
+        self._scene = scene
+        self._counters = counters
+        self._pending: dict[int, list[Finding]] = {}
+        self._zones: tuple[Zone, ...] = ()
+        self._lines: tuple[Line, ...] = ()
+        self._zone_at: dict[str, int] = {}
+        self._line_at: dict[str, int] = {}
+        self.class_names: tuple[str, ...] = ()
+
+    def take_places(self, zones: Sequence[Zone], lines: Sequence[Line]) -> None:
+        """Tell about these places from now on."""
+        self._zones, self._lines = tuple(zones), tuple(lines)
+        self._zone_at = {zone.name: index for index, zone in enumerate(zones)}
+        self._line_at = {line.name: index for index, line in enumerate(lines)}
+
+    def class_name(self, class_id: int) -> str:
+        """Return the name of a class, or its number as text where it has none."""
+        return self.class_names[class_id] if 0 <= class_id < len(self.class_names) else str(class_id)
+
+    def check_class_names(self) -> None:
+        """Raise `ConfigError` where a place wants classes by name, and no names are known."""
+        if self.class_names:
+            return
+        places: list[Place] = [*self._zones, *self._lines]
+        for place in places:
+            named = [wanted for wanted in place.classes or () if isinstance(wanted, str) and not wanted.isdigit()]
+            if named:
+                raise ConfigError(
+                    f"{type(place).__name__.lower()} {place.name} wants class {named[0]!r}, and the names of the "
+                    "classes are not known: give Analytics class_names, or classes as numbers"
+                )
+
+    def _wants(self, place: Place, class_id: int) -> bool:
+        return place.classes is None or class_id in place.classes or self.class_name(class_id) in place.classes
+
+    def tell(self, changes: Changes, now_ns: int) -> list[Finding]:
+        """Return what may be told now; the rest waits for its object to become eligible."""
+        for line, count in changes.dithers.items():
+            self._counters.dithers[self._lines[line].name] += count
+        told: list[Finding] = []
+        if changes.visits or changes.crossings:
+            told = self._sort_out(changes, now_ns)
+        if self._pending:
+            told += self._release(now_ns)
+        return told
+
+    def _sort_out(self, changes: Changes, now_ns: int) -> list[Finding]:
+        """Tell the ends of visits that have been told of; all else waits."""
+        rows = self._scene.rows
+        made = [self._of_visit(visit, now_ns) for visit in changes.visits]
+        made += [self._of_crossing(crossing, now_ns) for crossing in changes.crossings]
+        told: list[Finding] = []
+        for row, finding in sorted(made, key=lambda pair: pair[1].ended_ns or pair[1].began_ns or 0):
+            if finding.event == "zone_left" and rows["z_told"][self._zone_at[finding.place], row]:
+                told += self._count(row, finding, now_ns)
+            else:
+                self._pending.setdefault(int(rows["identity"][row]), []).append(finding)
+        return told
+
+    def _release(self, now_ns: int) -> list[Finding]:
+        """Return what waited for objects that are eligible now."""
+        rows = self._scene.rows
+        told: list[Finding] = []
+        waiting = np.flatnonzero(np.isin(rows["identity"], list(self._pending)) & rows["eligible"])
+        for row in waiting.tolist():
+            for finding in self._pending.pop(int(rows["identity"][row])):
+                told += self._count(row, finding, now_ns)
+        return told
+
+    def _count(self, row: int, finding: Finding, now_ns: int) -> Iterator[Finding]:
+        """Count and yield a finding, where its place wants the object's class."""
+        class_id = int(self._scene.rows["class_id"][row])
+        name = self.class_name(class_id)
+        finding = replace(finding, captured_ns=now_ns, class_id=class_id, class_name=name)
+        if finding.event == "line_crossed":
+            return self._count_crossing(row, finding, self._line_at[finding.place])
+        return self._count_visit(row, finding, self._zone_at[finding.place])
+
+    def _count_crossing(self, row: int, finding: Finding, line: int) -> Iterator[Finding]:
+        counted = self._scene.rows["l_counted"]
+        direction = self._lines[line].directions.index(finding.direction)
+        again = self._lines[line].once and counted[line, direction, row]
+        if again or not self._wants(self._lines[line], finding.class_id or 0):
+            return
+        counted[line, direction, row] = True
+        self._counters.crossings[finding.place][finding.direction][finding.class_name] += 1
+        yield finding
+
+    def _count_visit(self, row: int, finding: Finding, zone: int) -> Iterator[Finding]:
+        told = self._scene.rows["z_told"]
+        if finding.event == "zone_entered" and self._wants(self._zones[zone], finding.class_id or 0):
+            told[zone, row] = True
+            self._counters.visits[finding.place][finding.class_name] += 1
+            yield finding
+        elif finding.event == "zone_left" and told[zone, row]:
+            told[zone, row] = False
+            self._counters.dwell[finding.place].add(finding.duration_s or 0.0)
+            yield finding
+
+    def _base(self, event: str, row: int, place: str, now_ns: int) -> Finding:
+        rows = self._scene.rows
+        x1, y1, x2, y2 = (round(value, 2) for value in rows["box"][:, row].tolist())
+        return Finding(
+            event=event,
+            captured_ns=now_ns,
+            place=place,
+            identity=int(rows["identity"][row]),
+            track_ids=(int(rows["track_id"][row]),),
+            score=round(float(rows["score"][row]), 4),
+            xyxy=(x1, y1, x2, y2),
+        )
+
+    def _of_visit(self, visit: presence.Visit, now_ns: int, reason: str = "") -> tuple[int, Finding]:
+        entered_ns, left_ns = self._scene.nanoseconds(visit.entered_s), self._scene.nanoseconds(visit.left_s)
+        made = self._base(f"zone_{visit.kind}", visit.row, self._zones[visit.zone].name, now_ns)
+        if visit.kind == "entered":
+            return visit.row, replace(made, began_ns=entered_ns)
+        data = {"dwell_s": round(visit.left_s - visit.entered_s, 3)}
+        return visit.row, replace(made, began_ns=entered_ns, ended_ns=left_ns, reason=reason, data=data)
+
+    def _of_crossing(self, found: Crossing, now_ns: int) -> tuple[int, Finding]:
+        line = self._lines[found.line]
+        made = self._base("line_crossed", found.row, line.name, now_ns)
+        data = {"speed_h": round(found.speed_h, 3), "inferred": found.inferred}
+        at = (round(found.at[0], 2), round(found.at[1], 2))
+        return found.row, replace(
+            made,
+            began_ns=self._scene.nanoseconds(found.seconds),
+            at=at,
+            direction=line.directions[found.direction],
+            data=data,
+        )
+
+    def bury(self, gone: Index, now_ns: int, reason: str) -> list[Finding]:
+        """End identities: tell the ends of their visits, drop what waited for them."""
+        if not len(gone):
+            return []
+        told: list[Finding] = []
+        for row in gone.tolist():
+            self._pending.pop(int(self._scene.rows["identity"][row]), None)
+            for visit in presence.close(self._scene.rows, row):
+                told += self._count(*self._of_visit(visit, now_ns, reason), now_ns)
+        self._scene.remove(gone)
+        return told
+
+    def drop_place(self, place: Place, now_ns: int) -> list[Finding]:
+        """End the visits of a zone that goes, and forget the totals of a place and what waits for it."""
+        told: list[Finding] = []
+        if isinstance(place, Zone):
+            for visit in presence.visits_of(self._scene.rows, self._zone_at[place.name]):
+                told += self._count(*self._of_visit(visit, now_ns, "places_changed"), now_ns)
+        for identity, waiting in self._pending.items():
+            self._pending[identity] = [finding for finding in waiting if finding.place != place.name]
+        self._counters.forget_place(place.name, is_zone=isinstance(place, Zone))
+        return told
+
+    def summary(self) -> dict[str, Any]:
+        """Return totals of lines, zones and rules, as the summary of a run prints them."""
+        counters = self._counters
+        return {
+            "lines": counters.totals(),
+            "zones": {zone.name: self._zone_summary(zone.name, at) for at, zone in enumerate(self._zones)},
+            "rules": dict(counters.rules),
+            "blind_s": round(counters.blind_ns / 1e9, 3),
+        }
+
+    def _zone_summary(self, name: str, zone: int) -> dict[str, Any]:
+        rows, dwell = self._scene.rows, self._counters.dwell[name]
+        told = rows["z_told"][zone]
+        running = presence.dwell_s(rows)[zone][told].tolist()
+        return {
+            "visits": self._counters.visits[name].total(),
+            "now": int(np.count_nonzero(told & ~rows["ended"])),
+            "dwell_s": {
+                "p50": round(dwell.median_s(running), 3),
+                "max": round(max([dwell.max_s, *running]), 3),
+                "sum": round(dwell.total_s + sum(running), 3),
+            },
+        }

@@ -1,0 +1,253 @@
+"""What analytics know after one frame: the present state, as immutable columns, and what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.analytics.findings import Finding
+from engine.analytics.geometry import Flags, Floats
+from engine.analytics.motion import velocities
+from engine.analytics.presence import dwell_s
+from engine.analytics.relations import Relations
+from engine.analytics.table import Rows
+from engine.data import Tracks
+
+Totals = Mapping[str, Mapping[str, int]]
+
+
+class Stay(NamedTuple):
+    """One object inside a zone: index into the columns, entry in seconds since the first frame, seconds inside."""
+
+    at: int
+    since_s: float
+    dwell_s: float
+    eligible: bool
+
+
+class Objects:
+    """The M identities remembered, also those that are lost at the moment; read-only columns, ordered by birth.
+
+    Columns are made when they are first asked for.
+    """
+
+    def __init__(self, rows: Rows, base_ns: int, speeds: tuple[Floats, Floats] | None) -> None:
+        self._rows = rows
+        self._base_ns = base_ns
+        self._speeds = speeds
+
+    def __len__(self) -> int:
+        return self._rows.count
+
+    def _ns(self, column: str) -> NDArray[np.int64]:
+        return self._base_ns + np.rint(self._rows[column] * 1e9).astype(np.int64)
+
+    @cached_property
+    def identity(self) -> NDArray[np.int64]:
+        """(M,) int64, counts from 1 and is never used again."""
+        return self._rows["identity"].astype(np.int64)
+
+    @cached_property
+    def track_id(self) -> NDArray[np.int64]:
+        """(M,) int64, the present track of each."""
+        return self._rows["track_id"].astype(np.int64)
+
+    @cached_property
+    def row(self) -> NDArray[np.int64]:
+        """(M,) int64, row of the frame's tracks, -1 where it is not among them."""
+        return self._rows["row"].astype(np.int64)
+
+    @cached_property
+    def class_id(self) -> NDArray[np.int64]:
+        """(M,) int64, by the weight of all observations."""
+        return self._rows["class_id"].astype(np.int64)
+
+    @cached_property
+    def score(self) -> Floats:
+        """(M,) float64, of the last observation."""
+        return self._rows["score"]
+
+    @cached_property
+    def xyxy(self) -> Floats:
+        """(M, 4) float64, filtered box in pixels."""
+        return self._rows["box"].T
+
+    @cached_property
+    def eligible(self) -> Flags:
+        """(M,) bool, whether it may make an event now."""
+        return self._rows["eligible"]
+
+    @cached_property
+    def parked(self) -> Flags:
+        """(M,) bool, whether it appeared where an object has been parked, and has not moved."""
+        return self._rows["parked"]
+
+    @cached_property
+    def moved(self) -> Flags:
+        """(M,) bool, whether it ever moved by half of its height."""
+        return self._rows["moved"]
+
+    @cached_property
+    def first_ns(self) -> NDArray[np.int64]:
+        """(M,) int64, first observation."""
+        return self._ns("first_s")
+
+    @cached_property
+    def last_ns(self) -> NDArray[np.int64]:
+        """(M,) int64, last observation."""
+        return self._ns("last_s")
+
+    @cached_property
+    def present_ns(self) -> NDArray[np.int64]:
+        """(M,) int64, last time known to be there: an observation, or a frame in which nothing moved."""
+        return self._ns("present_s")
+
+    @cached_property
+    def rest_ns(self) -> NDArray[np.int64]:
+        """(M,) int64, since when it has been where it is, within 0.3 of its height."""
+        return self._ns("rest_s")
+
+    @cached_property
+    def inside(self) -> Flags:
+        """(M, Z) bool, whether it counts as inside each zone."""
+        return self._rows["z_told"].T
+
+    @cached_property
+    def since_ns(self) -> NDArray[np.int64]:
+        """(M, Z) int64, first observation inside."""
+        return self._ns("z_since").T
+
+    @cached_property
+    def dwell_s(self) -> Floats:
+        """(M, Z) float64, seconds inside each zone as far as observed; 0 outside."""
+        return dwell_s(self._rows).T
+
+    @cached_property
+    def metres(self) -> Floats:
+        """(M, 2) float64, position on the ground of its zone, NaN where that is not known."""
+        return self._rows["metres"].T
+
+    @cached_property
+    def velocity(self) -> Floats:
+        """(M, 2) float64, of the feet in pixels per second, over about half a second."""
+        return velocities(self._rows).T
+
+    @cached_property
+    def kmh(self) -> Floats:
+        """(M,) float64, speed on the ground of its zone, NaN where that is not known."""
+        return np.full(len(self), np.nan) if self._speeds is None else self._speeds[0]
+
+    @cached_property
+    def kmh_error(self) -> Floats:
+        """(M,) float64, twice the standard error of `kmh`."""
+        return np.full(len(self), np.nan) if self._speeds is None else self._speeds[1]
+
+    @cached_property
+    def stays(self) -> list[dict[int, Stay]]:
+        """Those inside each zone, by identity."""
+        rows = self._rows
+        found: list[dict[int, Stay]] = [{} for _ in range(len(rows["z_told"]))]
+        zone, at = rows["z_told"].nonzero()
+        if not len(at):
+            return found
+        columns = (rows["identity"][at], rows["z_since"][zone, at], self.dwell_s[at, zone], rows["eligible"][at])
+        for of, index, identity, since_s, dwell, eligible in zip(
+            zone.tolist(), at.tolist(), *(column.tolist() for column in columns), strict=True
+        ):
+            found[of][int(identity)] = Stay(index, since_s, dwell, eligible)
+        return found
+
+    def ns(self, seconds: float) -> int:
+        """Return the scene time of seconds since the first frame, as in a `Stay`."""
+        return self._base_ns + round(seconds * 1e9)
+
+    def seconds(self, ns: int) -> float:
+        """Return seconds since the first frame of a scene time."""
+        return (ns - self._base_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """The scene of one source after one frame.
+
+    Attributes:
+        captured_ns: scene time of the frame.
+        utc_ns: wall clock of its capture; None where nobody said.
+        size_wh: size of the frame.
+        tracks: rows of the tracker.
+        objects: all identities remembered.
+        object_of_row: (N,) int64, index into `objects` for each row of `tracks`, -1 for a row without identity.
+        zones: names of the zones, in the order of the columns of `objects`.
+        lines: names of the lines.
+        class_names: name by class id.
+        occupancy: objects inside, by zone.
+        visits: visits so far, by zone.
+        totals: crossings so far, by line and direction.
+        blind_ns: time without live frames so far.
+        blind_since_ns: since when the source has not been live; None while it is.
+        is_observed: the detector ran, or nothing moved: what is not there is gone or hidden, not merely unseen.
+        findings: what was found on this frame.
+    """
+
+    captured_ns: int
+    utc_ns: int | None
+    size_wh: tuple[int, int]
+    tracks: Tracks
+    objects: Objects
+    object_of_row: NDArray[np.int64]
+    zones: tuple[str, ...]
+    lines: tuple[str, ...]
+    class_names: tuple[str, ...]
+    occupancy: Mapping[str, int]
+    visits: Mapping[str, int]
+    totals: Totals
+    blind_ns: int = 0
+    blind_since_ns: int | None = None
+    is_observed: bool = True
+    findings: tuple[Finding, ...] = ()
+    _related: list[Relations] = field(default_factory=list, repr=False)
+
+    @property
+    def relations(self) -> Relations:
+        """How the objects relate to each other: (M, M) matrices, computed when first asked for."""
+        if not self._related:
+            self._related.append(Relations.of(self.objects.xyxy, self.objects.velocity))
+        return self._related[0]
+
+    def class_name(self, class_id: int) -> str:
+        """Return the name of a class, or its number as text where it has none."""
+        return self.class_names[class_id] if 0 <= class_id < len(self.class_names) else str(class_id)
+
+    def zones_of(self, row: int) -> list[str]:
+        """Return the zones that the object in a row of `tracks` is inside."""
+        at = int(self.object_of_row[row])
+        return [] if at < 0 else [self.zones[zone] for zone in np.flatnonzero(self.objects.inside[at])]
+
+    def stays(self, zone: str) -> dict[int, Stay]:
+        """Return the objects inside a zone, by identity."""
+        return self.objects.stays[self.zones.index(zone)]
+
+    def occupancy_by_class(self, zone: str) -> dict[str, int]:
+        """Return how many objects of each class are inside a zone."""
+        inside = self.objects.inside[:, self.zones.index(zone)]
+        ids, counts = np.unique(self.objects.class_id[inside], return_counts=True)
+        return {self.class_name(int(id_)): int(count) for id_, count in zip(ids, counts, strict=True)}
+
+    def is_wanted(self, at: int, classes: frozenset[str | int] | None) -> bool:
+        """Return whether an object is of the given classes, named or numbered; None: all."""
+        if classes is None:
+            return True
+        class_id = int(self.objects.class_id[at])
+        return class_id in classes or self.class_name(class_id) in classes
+
+    def wanted(self, classes: frozenset[str | int] | None) -> Flags:
+        """Return (M,) which objects are of the given classes, named or numbered; None: all."""
+        if classes is None:
+            return np.ones(len(self.objects), np.bool_)
+        ids = [id_ for id_ in set(self.objects.class_id.tolist()) if id_ in classes or self.class_name(id_) in classes]
+        return np.isin(self.objects.class_id, ids)
