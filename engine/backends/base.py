@@ -95,6 +95,8 @@ class BackendOptions:
 
     Attributes:
         image: how the first input takes images, as uint8 (b, h, w, 3) BGR; None: feed every tensor as the model has it.
+        exported_hw: rows and columns that the file has fixed; where `image` has others, the graph is changed to them.
+            None: the file leaves them open.
         class_scores: rows to reduce to the best score and its class; None: return the output as the model has it.
         performance: one request over all cores (`latency`), or several side by side (`throughput`).
         depth: submissions in flight; None: the backend chooses.
@@ -106,6 +108,7 @@ class BackendOptions:
     """
 
     image: ImageInput | None = None
+    exported_hw: tuple[int, int] | None = None
     class_scores: ClassScores | None = None
     performance: Performance = "throughput"
     depth: int | None = None
@@ -114,6 +117,11 @@ class BackendOptions:
     threads: int | None = None
     cache_dir: Path | None = None
     build_plans: bool = True
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether the graph has to be changed to take images of another size than the file has."""
+        return self.image is not None and self.exported_hw not in (None, self.image.size_hw)
 
     def __post_init__(self) -> None:
         if self.performance not in ("latency", "throughput"):

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.base import BackendOptions, TensorSpec, check_feeds, image_spec
+from engine.backends.onnx_resize import resized_onnx
 from engine.backends.pixels import Normaliser
+from engine.backends.resize import SizeChange
 from engine.backends.slots import Slots
-from engine.errors import ConfigError, ModelError
+from engine.errors import ConfigError, EngineError, ModelError
 from engine.optional import require
 
 DTYPE_BY_TYPE: dict[str, str] = {
@@ -61,10 +63,19 @@ class OnnxRuntimeBackend:
         # spinning between inferences takes 10 to 33 % more CPU time from everything else
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = runtime.InferenceSession(str(self._path), settings, providers=["CPUExecutionProvider"])
+            session = runtime.InferenceSession(self._model(), settings, providers=["CPUExecutionProvider"])
+        except EngineError:
+            raise
         except Exception as error:  # the runtime raises a dozen classes of its own, all of which mean a bad model
             raise ModelError(f"{self._path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
         self._adopt(session)
+
+    def _model(self) -> str | bytes:
+        """Return the file, or its content at another image size. Raises `FixedSizeError`."""
+        image, exported_hw = self._options.image, self._options.exported_hw
+        if image is None or exported_hw is None or not self._options.is_resized:
+            return str(self._path)
+        return resized_onnx(self._path, SizeChange(exported_hw, image.size_hw))
 
     def _adopt(self, session: Any) -> None:
         model_inputs = _specs(session.get_inputs(), "input", self._path)

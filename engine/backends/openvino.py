@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec, check_feeds, image_spec
+from engine.backends.openvino_resize import resize
+from engine.backends.resize import FixedSizeError, SizeChange
 from engine.backends.slots import Slots
 from engine.errors import ConfigError, ModelError
 from engine.optional import require
@@ -60,7 +62,7 @@ class OpenVinoBackend:
         if not specs or not outputs:
             raise ModelError(f"{self._path}: the model has {len(specs)} inputs and {len(outputs)} outputs")
         if self._options.image is not None:
-            _fix_sizes(openvino, model, specs[0], self._options.image, self._options.max_batch)
+            _fix_sizes(openvino, model, specs[0], self._options)
             outputs = _specs(model.outputs, "output")
             specs = (image_spec(specs[0].name, self._options.image, _shape(model.inputs[0])[0]), *specs[1:])
             model = _with_image_input(openvino, model, self._options.image)
@@ -191,14 +193,34 @@ def read_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ..
         raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from error
 
 
-def _fix_sizes(openvino: Any, model: Any, first: TensorSpec, image: ImageInput, max_batch: int) -> None:
-    """Fix the sizes that the model leaves open: a static graph runs faster and takes less memory."""
-    if None not in first.shape:
+def check_size(path: Path, change: SizeChange) -> None:
+    """Raise `FixedSizeError` unless the graph of a model can take images of another size."""
+    openvino = require("openvino", hint=INSTALL_HINT)
+    try:
+        model = openvino.Core().read_model(str(path))
+        shape = model.inputs[0].partial_shape
+        if shape[0].is_dynamic:
+            model.reshape({0: openvino.PartialShape([1, *list(shape)[1:]])})
+        resize(openvino, model, change)
+    except BROKEN as error:
+        raise FixedSizeError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from error
+
+
+def _fix_sizes(openvino: Any, model: Any, first: TensorSpec, options: BackendOptions) -> None:
+    """Fix the sizes that the model leaves open: a static graph runs faster and takes less memory.
+
+    A size that the file has fixed is changed where another one is asked for. Raises `FixedSizeError`.
+    """
+    image, exported_hw = options.image, options.exported_hw
+    if image is None:
         return
-    rows, columns = image.size_hw
-    sizes = (3, rows, columns) if image.layout == "nchw" else (rows, columns, 3)
-    batch = first.shape[0] or (1 if max_batch == 1 else openvino.Dimension(1, max_batch))
-    model.reshape({0: openvino.PartialShape([batch, *sizes])})
+    if None in first.shape:
+        rows, columns = exported_hw or image.size_hw
+        sizes = (3, rows, columns) if image.layout == "nchw" else (rows, columns, 3)
+        batch = first.shape[0] or (1 if options.max_batch == 1 else openvino.Dimension(1, options.max_batch))
+        model.reshape({0: openvino.PartialShape([batch, *sizes])})
+    if exported_hw is not None and options.is_resized:
+        resize(openvino, model, SizeChange(exported_hw, image.size_hw))
 
 
 def _with_image_input(openvino: Any, model: Any, image: ImageInput) -> Any:

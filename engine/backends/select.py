@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import cast
 
 from engine.backends.base import Backend, BackendOptions
-from engine.errors import ConfigError
+from engine.backends.resize import FixedSizeError, SizeChange
+from engine.errors import ConfigError, MissingDependencyError
 from engine.optional import require
 from engine.registry import Registry, is_reference
 
@@ -29,6 +30,8 @@ class BackendEntry:
         install: what to do if it is missing.
         probe: `module:function`, called with the path; returns why the backend cannot run here, or None.
         reason: why `auto` prefers it to the rows below it.
+        resize: `module:function`, called with the path and a `SizeChange`; raises `FixedSizeError` if the graph cannot
+            take that. None: the backend runs a model at one size only.
     """
 
     target: str
@@ -37,6 +40,7 @@ class BackendEntry:
     install: str
     probe: str | None = None
     reason: str = ""
+    resize: str | None = None
 
 
 BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
@@ -55,6 +59,7 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
             suffixes=(".xml", ".onnx", ".tflite"),
             install="pip install openvino",
             reason="the fastest on an x86-64 processor",
+            resize="engine.backends.openvino:check_size",
         ),
         "onnxruntime": BackendEntry(
             target="engine.backends.onnxruntime:OnnxRuntimeBackend",
@@ -62,6 +67,7 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
             suffixes=(".onnx",),
             install="pip install onnxruntime",
             reason="runs ONNX on every processor",
+            resize="engine.backends.onnx_resize:resized_onnx",
         ),
     }
 )
@@ -134,6 +140,23 @@ def why_not(name: str, path: Path | None = None) -> str | None:
         return probe(path)
     except ImportError as error:
         return f"{error} ({entry.install})"
+
+
+def can_resize(name: str) -> bool:
+    """Return whether a backend runs models of a fixed size at others."""
+    return _entry(name).resize is not None
+
+
+def why_not_size(name: str, path: Path, change: SizeChange) -> str | None:
+    """Return why a backend that is usable here cannot run a model of fixed size at another one, None where it can."""
+    resize = _entry(name).resize
+    if resize is None:
+        return "builds a plan for one size"
+    try:
+        cast(Callable[[Path, SizeChange], object], _load(resize))(path, change)
+    except (FixedSizeError, MissingDependencyError) as error:
+        return str(error)
+    return None
 
 
 def _entry(name: str) -> BackendEntry:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.assets import demo_model
-from engine.backends.base import Backend, BackendOptions, Performance
+from engine.backends.base import BackendOptions, Performance
 from engine.backends.files.plan import PlanFile
-from engine.backends.select import create_backend, select_backend
+from engine.backends.select import can_resize, create_backend, select_backend
 from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector
 from engine.detection.feeding import LetterboxOn
 from engine.detection.heads.family import Color
 from engine.detection.letterbox import Anchor
-from engine.detection.model import inspect_model
+from engine.detection.model import ModelFacts, inspect_model
 from engine.detection.plan_check import check_plan
+from engine.detection.shapes import is_size_open
+from engine.detection.sized import SizedModel
+from engine.detection.sizes import ByAspect, OneSize, Sizes
 from engine.errors import ConfigError, MissingDependencyError
 
 DEFAULT_SCORE = 0.25
@@ -34,7 +38,8 @@ def load_detector(
     classes: Sequence[str | int] | None = None,
     performance: Performance = "throughput",
     max_batch: int = 1,
-    size: int | tuple[int, int] | None = None,
+    size: int | tuple[int, int] | Literal["auto"] | None = None,
+    expected_wh: Sequence[tuple[int, int]] = (),
     names: Sequence[str] | None = None,
     head: str | None = None,
     color: Color | None = None,
@@ -60,7 +65,9 @@ def load_detector(
         performance: `throughput` runs several inferences side by side, `latency` one over all cores.
         max_batch: frames per inference at most, where the model leaves it open; on a processor larger batches
             gain nothing.
-        size: rows and columns, for models that leave them open.
+        size: rows and columns, for models that leave them open; `auto`: per frame, of the model's own size the
+            smallest rectangle in multiples of its stride that holds the frame's aspect, where its graph can take that.
+        expected_wh: sizes of the frames that will come, so that `auto` loads the right rectangles at once.
         names: class names, instead of those in the file.
         head: name of the family, instead of the one found by metadata and shape.
         color: `rgb` or `bgr`, instead of the family's channel order.
@@ -80,13 +87,13 @@ def load_detector(
         ConfigError: an argument that cannot work, with what would.
         MissingDependencyError: the backend that was asked for is not installed.
     """
-    told: dict[str, Any] = {"size": size, "names": names, "head": head, "color": color, "mean": mean, "std": std}
-    told["letterbox"] = letterbox
+    told: dict[str, Any] = {"names": names, "head": head, "color": color, "mean": mean, "std": std}
+    told |= {"size": None if size == "auto" else size, "letterbox": letterbox}
     facts = inspect_model(demo_model() if str(path) == DEMO and not Path(path).exists() else path, **told)
     chosen, reason = select_backend(facts.path, backend)
     options = BackendOptions(
         image=facts.image,
-        class_scores=facts.head().class_scores,
+        exported_hw=None if is_size_open(facts) else facts.size_hw,
         performance=performance,
         depth=depth,
         max_batch=facts.batch or max_batch,
@@ -95,18 +102,32 @@ def load_detector(
         cache_dir=Path(cache_dir) if cache_dir else None,
         build_plans=build_plans,
     )
+
+    def sizes_on(name: str) -> Sizes:
+        make_sized = partial(_sized, name, options, letterbox_on)
+        if size == "auto" and can_resize(name):
+            return ByAspect(facts, make_sized, expected_wh)
+        return OneSize(make_sized(facts, None))
+
     return ModelDetector(
         facts,
-        create_backend(chosen, facts.path, options),
+        sizes=sizes_on(chosen),
         score_threshold=score_threshold,
         iou_threshold=facts.family.iou_threshold if iou_threshold is None else iou_threshold,
         classes=None if classes is None else class_ids(classes, facts.class_names),
         max_batch=max_batch,
-        letterbox_on=letterbox_on,
         backend_reason=reason,
-        fallback=_Fallback(facts.path, options) if backend == "auto" else None,
+        fallback=_Fallback(facts.path, sizes_on) if backend == "auto" else None,
         check=partial(_check_plan, facts.path, {**told, "classes": classes}) if chosen == "tensorrt" else None,
     )
+
+
+def _sized(
+    backend: str, options: BackendOptions, letterbox_on: LetterboxOn, facts: ModelFacts, depth: int | None
+) -> SizedModel:
+    """Return the model at one size, not yet loaded."""
+    options = replace(options, image=facts.image, class_scores=facts.head().class_scores, depth=options.depth or depth)
+    return SizedModel(facts, create_backend(backend, facts.path, options), options.max_batch, letterbox_on)
 
 
 def _check_plan(path: Path, told: Mapping[str, Any], detector: ModelDetector) -> None:
@@ -132,16 +153,16 @@ def _check_plan(path: Path, told: Mapping[str, Any], detector: ModelDetector) ->
 class _Fallback:
     """Gives the backends that `auto` would choose next, each once."""
 
-    def __init__(self, path: Path, options: BackendOptions) -> None:
-        self._path, self._options = path, options
+    def __init__(self, path: Path, sizes_on: Callable[[str], Sizes]) -> None:
+        self._path, self._lanes_on = path, sizes_on
         self._failed: set[str] = set()
 
-    def __call__(self, failed: str) -> tuple[Backend, str] | None:
-        """Return the next backend and the reason for it, or None."""
+    def __call__(self, failed: str) -> tuple[Sizes, str] | None:
+        """Return the model, not yet loaded, on the next backend and the reason for it, or None."""
         self._failed.add(failed)
         try:
             name, reason = select_backend(self._path, without=self._failed)
-            return create_backend(name, self._path, self._options), reason
+            return self._lanes_on(name), reason
         except (ConfigError, MissingDependencyError):
             return None
 

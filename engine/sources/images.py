@@ -32,6 +32,18 @@ def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
 
 
+def is_of_images(uri: str) -> bool:
+    """Return whether an address is one of images: a file of such a kind, a folder, or a glob pattern.
+
+    >>> is_of_images("a/*.jpg"), is_of_images("rtsp://192.0.2.10/stream")
+    (True, False)
+    """
+    if "://" in uri:
+        return False
+    place = Path(uri)
+    return place.suffix.lower() in IMAGE_SUFFIXES or place.is_dir()
+
+
 SEQUENCE_SAMPLE = 3
 HEADER_BYTES = 1 << 20
 

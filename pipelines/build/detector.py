@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from engine.backends.files.base import find_model
 from engine.backends.select import select_backend
@@ -11,13 +12,16 @@ from engine.data import DEFAULT_MODEL, SourceInfo
 from engine.detection.load import class_ids, load_detector
 from engine.errors import ConfigError
 from engine.protocols import Detector, TrackClassifier
+from engine.sources.images import is_of_images
 from pipelines.build.parts import own_detector
+from pipelines.build.sources import can_change
 from pipelines.config.models import Config, DetectorConfig
 
 DEMO = "demo"
 CLASSIC = ("motion", "hog")
 GPU_BATCH = 8
 OF_CLASSIFIERS = ("backend", "names", "size", "color", "mean", "std", "precision", "threads", "cache_dir")
+NOT_OF_MODELS = ("model", "task", "tile", "rebuild", "parameters")
 NOT_OF_CLASSIFIERS = ("head", "letterbox", "tile")
 
 
@@ -51,9 +55,24 @@ def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = D
         model_path(options.model),
         performance=performance,
         max_batch=_max_batch(options, len(sources)),
-        **options.model_dump(exclude={"model", "task", "performance", "max_batch", "tile", "rebuild", "parameters"}),
+        size=_size(options, sources, can_change=can_change(config)),
+        expected_wh=[(info.width, info.height) for info in sources if info.width and info.height],
+        **options.model_dump(exclude={*NOT_OF_MODELS, "performance", "max_batch", "size"}),
         build_plans=options.rebuild != "never",
     )
+
+
+def _size(
+    options: DetectorConfig, sources: Sequence[SourceInfo], *, can_change: bool
+) -> int | tuple[int, int] | Literal["auto"] | None:
+    """Return the configured size of the model; by default rectangles that hold the frames of a video.
+
+    Images may have any aspect each, and what is found on one must not depend on the others: they take the model's size.
+    """
+    if options.size is not None:
+        return options.size
+    is_of_videos = any(not is_of_images(info.uri) for info in sources)
+    return "auto" if is_of_videos or (not sources and can_change) else None
 
 
 def _max_batch(options: DetectorConfig, source_count: int) -> int:
@@ -72,6 +91,8 @@ def _frame_classifier(options: DetectorConfig) -> Detector:
     for key in NOT_OF_CLASSIFIERS:
         if getattr(options, key) is not None:
             raise ConfigError(f"detector.{key}: a classifier takes whole frames, cut at the centre: leave it out")
+    if options.size == "auto":
+        raise ConfigError("detector.size: a classifier has one size: give rows and columns, or leave it out")
     classifier = load_classifier(
         options.model,
         max_batch=options.max_batch or 1,

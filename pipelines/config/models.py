@@ -194,8 +194,10 @@ class DetectorConfig(Section):
         le=256,
         description="Maximum frames per inference, if the model allows it; null: 1 on a CPU, 8 on a GPU",
     )
-    size: int | tuple[int, int] | None = Field(
-        None, description="Input rows and columns, if the model leaves them open"
+    size: int | tuple[int, int] | Literal["auto"] | None = Field(
+        None,
+        description="Input rows and columns; auto: without the border that a frame's aspect leaves, where the model can"
+        "; null: auto for video, the model's own size for images",
     )
     depth: int | None = Field(None, ge=1, le=64, description="Inferences in flight; null: the backend decides")
     precision: Annotated[str | None, BeforeValidator(precision_name)] = Field(

@@ -10,6 +10,7 @@ import resource
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -20,10 +21,11 @@ from engine.backends.base import Backend
 from engine.data import SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.detection.tiles import untiled
-from engine.errors import ConfigError
+from engine.errors import ConfigError, SourceError
 from engine.flow.pipeline import Pipeline
 from pipelines.build.detector import build_detector
 from pipelines.build.pipeline import build_pipeline
+from pipelines.build.sources import build_sources
 from pipelines.config.models import Config
 from pipelines.running.detect_and_publish import summary
 
@@ -56,7 +58,7 @@ def benchmark(
         StageError: the run failed.
     """
     pipeline = build_pipeline(config)
-    infos = [source.info for source in pipeline.sources]
+    infos = _looked_at(config)
     if len(pipeline.models) > 1:
         raise ConfigError("a benchmark compares one model with its bare backend: measure each model on its own")
     if not isinstance(untiled(pipeline.detector), ModelDetector):
@@ -102,6 +104,16 @@ def _run(pipeline: Pipeline) -> float:
     cpu_before, before = _cpu_s(), _published(pipeline)
     pipeline.wait()
     return 1e3 * (_cpu_s() - cpu_before) / max(_published(pipeline) - before, 1)
+
+
+def _looked_at(config: Config) -> list[SourceInfo]:
+    """Return the sources with the sizes of their frames, by which a detector may choose that of its model."""
+    infos = []
+    for source in build_sources(config):
+        with suppress(SourceError):  # the run itself says what is wrong
+            next(iter(source), None)
+        infos.append(source.info)
+    return infos
 
 
 def _published(pipeline: Pipeline) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.backends.select import BACKENDS, why_not
+from engine.backends.resize import SizeChange
+from engine.backends.select import BACKENDS, why_not, why_not_size
 from engine.detection.classify import inspect_classifier
-from engine.detection.model import inspect_model
+from engine.detection.model import ModelFacts, inspect_model
+from engine.detection.shapes import USUAL_ASPECT, is_size_open, rectangle, why_not_rectangular
 from engine.errors import ModelError
 from pipelines.build.detector import NOT_OF_CLASSIFIERS, model_path
 
@@ -37,13 +39,32 @@ def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
         "head": facts.family.name,
         "inputs": [str(spec) for spec in file.inputs],
         "outputs": [str(spec) for spec in file.outputs],
-        "image_size": f"{facts.size_hw[1]} x {facts.size_hw[0]}",
+        "image_size": _size(facts.size_hw),
         "batch": facts.batch or "any",
         "stride": facts.stride,
         "classes": len(facts.class_names),
         "class_names": list(facts.class_names),
         "backends": {name: reason or "usable" for name, reason in reasons.items()},
+        "rectangle": _rectangle(facts, [name for name, reason in reasons.items() if reason is None]),
     }
+
+
+def _rectangle(facts: ModelFacts, usable: Sequence[str]) -> str | dict[str, str]:
+    """Return how the model runs with `size: auto`, for frames of 16:9, or by backend why it stays at its own size."""
+    if (reason := why_not_rectangular(facts)) is not None:
+        return f"stays {_size(facts.size_hw)}: {reason}"
+    size_hw = rectangle(USUAL_ASPECT, facts)
+    fits = f"{_size(size_hw)} for frames of 16:9"
+    if is_size_open(facts):
+        return fits
+    change = SizeChange(facts.size_hw, size_hw)
+    reasons = {name: why_not_size(name, facts.path, change) for name in usable}
+    stays = f"stays {_size(facts.size_hw)}"
+    return {name: fits if reason is None else f"{stays}: {reason}" for name, reason in reasons.items()}
+
+
+def _size(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[1]} x {size_hw[0]}"
 
 
 def _classifier(model: str, given: Mapping[str, Any], refusal: ModelError) -> dict[str, Any]:

@@ -22,7 +22,6 @@ def detect(
     as_json: Json = False,
 ) -> None:
     """Detect on images and print what was found."""
-    from engine.data import SourceInfo
     from engine.sinks.jsonl import STDOUT
     from pipelines.build.detector import build_detector, tiled
     from pipelines.config.file import load_config
@@ -35,7 +34,7 @@ def detect(
         "detector.classes": [class_of(name) for name in classes.split(",")] if classes else None,
     }
     config = load_config(None, overrides, [f"detector.{text}" for text in setting or []])
-    detector = tiled(config, build_detector(config, [SourceInfo("images", "images", is_live=False)]))
+    detector = tiled(config, build_detector(config, []))
     with console.progress_bar("images") as progress:
         lines = jsonl == STDOUT
         results = detect_to_files(detector, images, save=save, jsonl=None if lines else jsonl, progress=progress)
