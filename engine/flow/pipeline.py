@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from engine.flow.pool import DetectorPool, Lanes
 from engine.flow.publish import Outlets, SinkStage, output_stages
 from engine.flow.stage import RunningStages, Stage
 from engine.flow.track import TrackStage
+from engine.identity import default_engine_id
 from engine.protocols import Analyser, Detector, Sink, Source, TrackClassifier, Tracker
 from engine.stats import PipelineStats, never
 
@@ -48,7 +48,7 @@ class Pipeline:
         rules: by source: regions of interest, ignored places, motion gate.
         second_stage: classifies the tracked objects, each once in a while.
         analysers: by source, in the order in which they run; one object may be in the lists of several sources.
-        engine_id: name of this engine on the wire; the host's name by default.
+        engine_id: name of this engine on the wire; by default the host's with a few digits (`engine.identity`).
         clock: time, for tests.
     """
 
@@ -81,7 +81,8 @@ class Pipeline:
         self._outlets = Outlets(self.stats.sink_dropped)
         self._consumer: Channel[Packet | SourceStatus] | None = None
         second = () if second_stage is None else tuple(second_stage.class_names)
-        run = Run(engine_id or socket.gethostname(), clock.utc_ns(), second_class_names=second)
+        addresses = [str(getattr(sink, "address", "")) for sink in sinks]  # of those that have one
+        run = Run(engine_id or default_engine_id(addresses), clock.utc_ns(), second_class_names=second)
         pool, self._start = DetectorPool.of(detector), Start()
         self._lanes = Lanes(pool, run, context, self._detected, ending=self._ending, start=self._start)
         self._sources = RunningSources(

@@ -22,6 +22,7 @@ from engine.errors import SinkError
 from engine.transport.address import binding
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
+from engine.transport.ipv6 import prepare
 from engine.transport.zap import refuse_old_protocols
 
 MAX_INPUT_BYTES = 1024
@@ -79,7 +80,7 @@ def bound_socket(
         options.guard.watch(context, socket, address)
     try:
         with binding(address):
-            socket.bind(address)
+            socket.bind(prepare(socket, address))
     except SinkError:
         socket.close(linger=0)
         raise

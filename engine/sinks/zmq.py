@@ -143,6 +143,20 @@ class ZmqPublisher(SinkBase):
         self._run = run
         self._next_seq.clear()
         self._traffic.clear()
+        self.bind()
+        for address in (self.address, *self.endpoints.values()):
+            if self.curve is None and not is_loopback(address):
+                logger.warning("%s can be read by everybody on the network: give keys (framewire keys)", address)
+        self._opened_ns = self._due_ns = self._clock.monotonic_ns()
+
+    def bind(self) -> None:
+        """Take the ports before `open`, from a thread that then leaves this object to the publishing thread.
+
+        Raises:
+            SinkError: a port is in use, or this machine does not have the address.
+        """
+        if self._context is not None:
+            return
         self._context = zmq.Context()
         self.guard = SocketGuard()
         if self.curve is not None:
@@ -154,10 +168,6 @@ class ZmqPublisher(SinkBase):
         except SinkError:
             self.close()
             raise
-        for address in (self.address, *self.endpoints.values()):
-            if self.curve is None and not is_loopback(address):
-                logger.warning("%s can be read by everybody on the network: give keys (framewire keys)", address)
-        self._opened_ns = self._due_ns = self._clock.monotonic_ns()
 
     def write(self, packet: Packet) -> None:
         """Publish one packet; never waits."""

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 ALL_TOPICS = (f"{TOPIC_ROOT}/",)
 MAX_TOPICS = 100_000
+MAX_RUNS = 4  # of one engine that are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,9 @@ class MessageReader:
         self._on_gap = on_gap
         self._on_restart = on_restart
         self._max_bytes = max_bytes
-        self._last: dict[tuple[str, str], tuple[int, int]] = {}
-        self._epochs: dict[str, int] = {}
+        self._last: dict[tuple[str, str, int], int] = {}
+        self._epochs: dict[str, list[int]] = {}
+        self._shared: set[str] = set()
 
     def read(self, parts: Sequence[bytes]) -> Message | None:
         """Return the message of `[topic, body, ...]`, or None if it cannot be read (counted).
@@ -125,7 +127,7 @@ class MessageReader:
         self._follow_run(message)
         for topic, seq in message.last_seq.items():
             if topic.startswith(self._topics) and len(self._last) < MAX_TOPICS:
-                self._last.setdefault((message.engine_id, topic), (message.run_epoch, seq))
+                self._last.setdefault((message.engine_id, topic, message.run_epoch), seq)
         return message
 
     def _skip(self, error: Exception) -> None:
@@ -134,38 +136,56 @@ class MessageReader:
 
     def _follow(self, topic: str, message: Message) -> None:
         self._follow_run(message)
-        key, epoch = (message.engine_id, topic), message.run_epoch
+        key = message.engine_id, topic, message.run_epoch
         last = self._last.get(key)
-        if last is not None and last[0] == epoch and message.seq > last[1] + 1:
-            self._report(Gap(topic, last[1] + 1, message.seq - 1, epoch))
-        elif last is not None and last[0] != epoch and message.seq > 0:
-            self._report(Gap(topic, 0, message.seq - 1, epoch, "restart"))
+        if last is not None and message.seq > last + 1:
+            self._report(Gap(topic, last + 1, message.seq - 1, message.run_epoch))
+        elif last is None and message.seq > 0 and self._was_known(*key):
+            self._report(Gap(topic, 0, message.seq - 1, message.run_epoch, "restart"))
         if last is not None or len(self._last) < MAX_TOPICS:
-            self._last[key] = (epoch, message.seq)
+            self._last[key] = message.seq
         if isinstance(message, HeartbeatMessage):
             self._follow_heartbeat(message)
 
+    def _was_known(self, engine_id: str, topic: str, run_epoch: int) -> bool:
+        """Return whether an earlier run of this engine had the topic."""
+        epochs = self._epochs.get(engine_id, ())
+        return any((engine_id, topic, epoch) in self._last for epoch in epochs if epoch != run_epoch)
+
     def _follow_run(self, message: Message) -> None:
-        known = self._epochs.get(message.engine_id)
-        if known == message.run_epoch:
+        """Notice a new run; a former one that goes on beside it is another engine of the same name, and no restart."""
+        epochs = self._epochs.get(message.engine_id)
+        if epochs is None:
+            if len(self._epochs) < MAX_TOPICS:
+                self._epochs[message.engine_id] = [message.run_epoch]
             return
-        if known is not None or len(self._epochs) < MAX_TOPICS:
-            self._epochs[message.engine_id] = message.run_epoch
-        if known is not None:
-            self.restarts += 1
-            self.needs_snapshot = True
-            if self._on_restart is not None:
-                self._on_restart(message)
+        if message.run_epoch in epochs:
+            both_run = message.run_epoch != epochs[-1] and message.published_utc_ns > epochs[-1]
+            if both_run and message.engine_id not in self._shared:
+                self._shared.add(message.engine_id)
+                logger.warning("two engines are called %s: give each its own pipeline.engine_id", message.engine_id)
+            return
+        epochs.append(message.run_epoch)
+        if len(epochs) > MAX_RUNS:
+            self._forget(message.engine_id, epochs.pop(0))
+        self.restarts += 1
+        self.needs_snapshot = True
+        if self._on_restart is not None:
+            self._on_restart(message)
+
+    def _forget(self, engine_id: str, run_epoch: int) -> None:
+        for key in [key for key in self._last if key[0] == engine_id and key[2] == run_epoch]:
+            del self._last[key]
 
     def _follow_heartbeat(self, heartbeat: HeartbeatMessage) -> None:
         """Notice the loss of a source's latest frames, which no later frame has shown yet."""
         for source_id, seq in heartbeat.frame_seq.items():
             topic = topic_for("frame", source_id)
-            key = (heartbeat.engine_id, topic)
+            key = heartbeat.engine_id, topic, heartbeat.run_epoch
             last = self._last.get(key)
-            if last is not None and last[0] == heartbeat.run_epoch and seq > last[1]:
-                self._last[key] = (heartbeat.run_epoch, seq)
-                self._report(Gap(topic, last[1] + 1, seq, heartbeat.run_epoch))
+            if last is not None and seq > last:
+                self._last[key] = seq
+                self._report(Gap(topic, last + 1, seq, heartbeat.run_epoch))
 
     def _report(self, gap: Gap) -> None:
         self.lost[gap.topic] += gap.count

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from engine.errors import ConfigError
+from engine.transport.ipv6 import prepare
 from engine.wire import TOPIC_KINDS, TOPIC_ROOT
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Connection:
             for option, value in self._options.items():
                 socket.setsockopt(option, value)
             for address in addresses:
-                socket.connect(address)
+                socket.connect(prepare(socket, address))
         except zmq.ZMQError as error:
             self.close()
             message = f"cannot subscribe to {', '.join(addresses)}: {error}: give tcp://host:port or ipc://path"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from engine.flow.options import PipelineOptions
 from engine.flow.pipeline import Pipeline
@@ -15,9 +16,16 @@ from pipelines.build.sources import build_rules, build_sources
 from pipelines.build.tracker import build_tracker
 from pipelines.config.models import Config
 
+if TYPE_CHECKING:
+    from engine.sinks.zmq import ZmqPublisher
+
 
 def build_pipeline(
-    config: Config, *, on_quit: Callable[[], None] | None = None, make_detector: MakeDetector | None = None
+    config: Config,
+    *,
+    on_quit: Callable[[], None] | None = None,
+    make_detector: MakeDetector | None = None,
+    bound: ZmqPublisher | None = None,
 ) -> Pipeline:
     """Return the pipeline that `config` describes, not yet started.
 
@@ -25,6 +33,7 @@ def build_pipeline(
         config: validated configuration.
         on_quit: called when the user closes the window.
         make_detector: in place of `build_detector`.
+        bound: the publisher of `bound_publisher`; None makes one that binds when the run starts.
 
     Raises:
         ConfigError: no source, an unknown name, or values that do not go together.
@@ -37,7 +46,7 @@ def build_pipeline(
         sources,
         build_pool(config, sources, make_detector),
         build_tracker(config, sources),
-        *build_sinks(config, len(sources), on_quit),
+        *build_sinks(config, len(sources), on_quit, bound),
         options=PipelineOptions(**options, keep_running=_keeps_running(config, sources)),
         rules=build_rules(config),
         analysers=build_analysers(config, [source.info.source_id for source in sources]),

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.data import Packet
+from engine.errors import SinkError
 from engine.protocols import Sink
 from engine.sinks.camera_video.recordings import Recordings
 from pipelines.build.parts import own_sinks
 from pipelines.build.sources import build_recordings, can_change, named_sources
 from pipelines.config.models import Config, PublishConfig
 
+if TYPE_CHECKING:
+    from engine.sinks.zmq import ZmqPublisher
 
-def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] | None) -> list[Sink]:
-    """Return the configured outputs."""
+logger = logging.getLogger(__name__)
+PORTS_TRIED = 100
+
+
+def build_sinks(
+    config: Config,
+    source_count: int,
+    on_quit: Callable[[], None] | None,
+    bound: ZmqPublisher | None = None,
+) -> list[Sink]:
+    """Return the configured outputs, with a publisher that is `bound` already in its place."""
     sinks: list[Sink] = []
     plans = build_recordings(config)
     if plans or can_change(config):
         sinks.append(Recordings(plans))
     if config.publish.address != "none":
-        sinks.append(_publisher(config.publish))
+        sinks.append(bound or _publisher(config.publish))
     if config.output.jsonl is not None:
         from engine.sinks.jsonl import JsonlWriter
 
@@ -40,7 +55,34 @@ def build_sinks(config: Config, source_count: int, on_quit: Callable[[], None] |
     return [*sinks, *own_sinks(config)]
 
 
-def _publisher(config: PublishConfig) -> Sink:
+def bound_publisher(config: Config) -> ZmqPublisher | None:
+    """Return the publisher with its ports taken, so that one in use is known before a model is loaded.
+
+    Where no address was given and the default port is in use, the next free one is taken.
+
+    Raises:
+        SinkError: a port that was asked for is in use.
+    """
+    if config.publish.address == "none":
+        return None
+    given = "address" in config.publish.model_fields_set
+    host, _, port = config.publish.address.rpartition(":")
+    addresses = [config.publish.address] if given else [f"{host}:{int(port) + n}" for n in range(PORTS_TRIED)]
+    for address in addresses:
+        publisher = _publisher(config.publish.model_copy(update={"address": address}))
+        try:
+            publisher.bind()
+        except SinkError as error:
+            if address == addresses[-1] or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+                raise
+            continue
+        if address != addresses[0]:
+            logger.warning("port %s is in use: publishing at %s", port, address)
+        return publisher
+    return None
+
+
+def _publisher(config: PublishConfig) -> ZmqPublisher:
     from engine.sinks.pictures import Pictures
     from engine.sinks.zmq import ZmqPublisher
     from engine.transport.keys import load_key_pair, load_public_keys

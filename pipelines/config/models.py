@@ -276,7 +276,7 @@ class PipelineConfig(Section):
         "stop", description="stop: end the run; restart: load the model again, then go on with another backend"
     )
     engine_id: str | None = Field(
-        None, pattern=r"^[^/\s]+$", description="Name of this engine on the wire; null: the host name"
+        None, pattern=r"^[^/\s]+$", description="Name of this engine on the wire; null: the host name and a few digits"
     )
 
 

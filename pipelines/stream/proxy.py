@@ -21,6 +21,7 @@ from engine.sinks.publisher_sockets import FanOut, SocketOptions
 from engine.transport.address import checked_address, is_loopback
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
+from engine.transport.ipv6 import prepare
 from engine.wire import MAX_BODY_BYTES, StatsMessage, encode, topic_of
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class Proxy:
             socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret.encode())
         for address in self._engines:
             try:
-                socket.connect(address)
+                socket.connect(prepare(socket, address))
             except zmq.ZMQError as error:
                 socket.close(linger=0)
                 raise ConfigError(f"cannot connect to {address}: {error}: give tcp://host:port") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +25,7 @@ def start_run(config_path: str | None, overrides: dict[str, Any], settings: list
     with Interrupt() as interrupt:
         from engine.sinks.jsonl import STDOUT
         from pipelines.build.pipeline import build_pipeline
+        from pipelines.build.sinks import bound_publisher
         from pipelines.config.file import load_config
         from pipelines.running.plan_rebuild import PlanRebuild
 
@@ -32,10 +33,16 @@ def start_run(config_path: str | None, overrides: dict[str, Any], settings: list
         if config.control.watch and not (config_path and Path(config_path).is_file()):
             raise ConfigError("control.watch: there is no file to watch: give a configuration file, or leave it out")
         finish: list[Callable[[], None]] = []
-        with closing(PlanRebuild()) as plans:
-            pipeline = build_pipeline(config, on_quit=lambda: finish[0](), make_detector=plans.detector)
+        with closing(PlanRebuild()) as plans, ExitStack() as until_built:
+            publisher = bound_publisher(config)
+            if publisher is not None:
+                until_built.callback(publisher.close)
+            pipeline = build_pipeline(
+                config, on_quit=lambda: finish[0](), make_detector=plans.detector, bound=publisher
+            )
             finish.append(pipeline.finish)
-            console.say(opening_line(config.publish.address, pipeline))
+            until_built.pop_all()  # from here on the pipeline closes it
+            console.say(opening_line(publisher.address if publisher is not None else "none", pipeline))
             origin = config_path, overrides, settings
             with _changes(pipeline, config, origin, plans, lambda: interrupt.requested) as each_tick:
                 outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
