@@ -16,7 +16,7 @@ from engine.interop import png_of, to_supervision
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CapturedSource = Literal["arrival", "rtcp", "file"]
+CapturedSource = Literal["arrival", "rtcp", "file", "segment"]
 NO_DETECTION = -1
 NO_IDENTITY = -1
 DEFAULT_MODEL = "detector"

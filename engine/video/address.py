@@ -28,6 +28,8 @@ class VideoAddress:
         damage: see `SourceOptions`.
         keyframes_only: decode keyframes alone.
         max_pixels: width times height of a frame at most.
+        poll_s: from one request to the next, where the address gives a single picture; None: it is never asked again.
+        is_snapshot: ask again whatever an answer holds, not only after a single picture.
         decoders: names of decoders to try in this order, or `auto`.
     """
 
@@ -41,6 +43,8 @@ class VideoAddress:
     read_timeout_s: float | None = None
     damage: str = "frame"
     keyframes_only: bool = False
+    poll_s: float | None = None
+    is_snapshot: bool = False
     decoders: tuple[str, ...] = ("cpu",)
     max_pixels: int = MAX_PIXELS
 

@@ -21,11 +21,12 @@ from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.hardware import CPU, hardware
 from engine.video.image_header import image_size_wh
 from engine.video.limits import FrameTooLargeError, check_size
+from engine.video.pace.pacing import Pace, paced
 from engine.video.timing.access_units import CODECS, NO_PARSER, AccessUnit, AccessUnits, Piece
 from engine.video.timing.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
 from engine.video.timing.backlog import Overload
 from engine.video.timing.stream_time import StreamTime
-from engine.video.uri import scheme_of
+from engine.video.uri import is_playlist, scheme_of
 
 logger = logging.getLogger(__name__)
 KEYFRAME_WAIT_S = 10.0
@@ -118,6 +119,7 @@ class VideoReader:
         codec = self._stream.codec_context.name
         self._units = None if self._has_parser or codec not in CODECS else AccessUnits(codec)
         self._overload = Overload()
+        self._is_segmented = target.live and is_playlist(target.url)
         self._is_overloaded = False
         self._is_clean = not target.live
         self._ahead: list[DecodedFrame | MissingFrames] = []
@@ -202,7 +204,8 @@ class VideoReader:
 
     def pictures(self) -> Iterator[DecodedFrame | MissingFrames]:
         """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
-        return chain(self._ahead, self._items)
+        items = chain(self._ahead, self._items)
+        return paced(items, Pace(catches_up=self.facts["duration_s"] is None)) if self._is_segmented else items
 
     def delivers(self) -> bool:
         """Return whether a picture really comes out of the decoder; what was read is kept for `pictures`."""
@@ -283,7 +286,7 @@ class VideoReader:
     def _note_arrival(self, packet: Any, waited_ns: int, arrived_ns: int) -> None:
         """Note when a live packet came; if decoding cannot keep up, go on at the next keyframe."""
         self.packets += 1
-        if not self._target.live:
+        if not self._target.live or self._is_segmented:
             return
         late_ns = self._arrivals.note(packet, waited_ns, arrived_ns)
         if self._overload.is_behind(time.monotonic_ns(), late_ns) and self._is_clean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from engine.redaction import redact
+from engine.video.uri import scheme_of
 
 REFUSED = "the camera refused the user name or password"
 _REASONS: tuple[tuple[str, str, str], ...] = (
@@ -26,6 +27,11 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
 )
 
 
+_HOPELESS = frozenset({"ProtocolNotFoundError", "DemuxerNotFoundError", "DecoderNotFoundError"})
+_MISSING = (
+    "the FFmpeg in PyAV has no {what}: let an ffmpeg that has it convert the stream (ffmpeg -i {what}... -c copy"
+    " -f mpegts udp://127.0.0.1:5000) and read udp://127.0.0.1:5000, or install PyAV from source with {scheme}"
+)
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
@@ -34,10 +40,18 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in _UNREACHABLE:
         return "the host cannot be reached: check the cable, the address and the network"
     names = {kind.__name__ for kind in type(error).__mro__}
+    scheme = scheme_of(str(getattr(error, "filename", None) or ""))
+    if "ProtocolNotFoundError" in names and scheme:
+        return _MISSING.format(what=f"{scheme}://", scheme=scheme.upper())
     for name, reason, remedy in _REASONS:
         if name in names:
             return f"{reason}: {remedy}"
     return redact(str(getattr(error, "strerror", None) or error or type(error).__name__))
+
+
+def is_hopeless(error: BaseException) -> bool:
+    """Return whether no other attempt can succeed, as FFmpeg lacks what the address needs."""
+    return any(kind.__name__ in _HOPELESS for kind in type(error).__mro__)
 
 
 def is_refusal(reason: str) -> bool:

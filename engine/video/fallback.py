@@ -15,6 +15,7 @@ from engine.video.decode import VideoReader
 from engine.video.explain import explain, video_errors
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.hardware import CPU, DEVICE_TYPES, missing
+from engine.video.pace.polling import PolledVideo
 
 logger = logging.getLogger(__name__)
 JETSON = "jetson"
@@ -81,6 +82,12 @@ def open_video(target: VideoAddress) -> OpenVideo:
     Raises:
         av.error.FFmpegError, OSError, ValueError, RuntimeError: it cannot be opened; `explain` says why.
     """
+    if target.poll_s is None:
+        return _best(target)
+    return PolledVideo(_best(target), lambda: _best(target), target.poll_s, always=target.is_snapshot)
+
+
+def _best(target: VideoAddress) -> OpenVideo:
     steps = [step for name in target.decoders for step in ladder(name)]
     for decoder, following in pairwise(steps):
         reason = "no picture comes out of it"

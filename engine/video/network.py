@@ -16,6 +16,7 @@ from engine.video.timing.access_units import NO_PARSER
 from engine.video.uri import NETWORK_SCHEMES, is_playlist, scheme_of
 
 SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each comes at once, and then nothing until the next one
+SNAPSHOTS_PER_S = 1.0
 RTSP_PORTS: Mapping[str, int] = {"rtsp": 554, "rtsps": 322}
 _HURRY = frozenset({"fflags", "flags", "probesize", "analyzeduration"})
 _FILE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv", ".wmv"})
@@ -41,6 +42,7 @@ def video_address_from_uri(uri: str, options: SourceOptions) -> VideoAddress:
     scheme = scheme_of(uri)
     uri = scheme + uri[len(scheme) :]  # FFmpeg knows its protocols in lower case only
     live = is_live_address(uri) if options.live is None else options.live
+    _refuse_dash(uri)
     return VideoAddress(
         url=uri,
         ffmpeg={**ffmpeg_options(uri, options, live=live), **options.ffmpeg},
@@ -51,8 +53,30 @@ def video_address_from_uri(uri: str, options: SourceOptions) -> VideoAddress:
         read_timeout_s=max(options.read_timeout_s, SEGMENTS_S * is_playlist(uri)),
         damage=options.damage if live else "frame",
         keyframes_only=options.keyframes_only,
+        poll_s=1.0 / (options.fps or SNAPSHOTS_PER_S) if live and _may_be_snapshot(uri, options) else None,
+        is_snapshot=options.snapshot is True,
         decoders=(options.decoder,),
     )
+
+
+def _refuse_dash(uri: str) -> None:
+    """Raise SourceError for a DASH address where FFmpeg cannot read DASH: it would say that this is not a video."""
+    if not uri.partition("?")[0].lower().endswith(".mpd"):
+        return
+    from av.format import ContainerFormat
+
+    try:
+        ContainerFormat("dash", "r")
+    except ValueError as error:
+        raise SourceError(
+            f"{redact(uri)} is DASH, which the FFmpeg in PyAV does not read: give the HLS address (.m3u8) of the same "
+            "stream, or let ffmpeg convert it (ffmpeg -i URL -c copy -f mpegts udp://127.0.0.1:5000)"
+        ) from error
+
+
+def _may_be_snapshot(uri: str, options: SourceOptions) -> bool:
+    """Return whether an address that ends after one picture is to be asked for the next one."""
+    return scheme_of(uri) in ("http", "https") and not is_playlist(uri) and options.snapshot is not False
 
 
 def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str, str]:

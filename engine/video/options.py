@@ -48,6 +48,8 @@ class SourceOptions:
         size_wh: picture size asked of a USB camera.
         fps: frame rate asked of a USB camera, or the nominal rate of a folder of images.
         pixel_format: FFmpeg's name of the format asked of a USB camera (`mjpeg`, `yuyv422`, ...).
+        snapshot: ask an HTTP address again and again, `fps` times a second (once by default); None: where it gives one
+            picture per request; False: never.
         slots: frames that the shared memory of a `process` reader holds.
         max_pixels: width times height of a frame at most; larger ones are refused before memory is taken for them.
         grow_s: a folder of images is watched for new ones until none came for that long; None: read once.
@@ -74,6 +76,7 @@ class SourceOptions:
     size_wh: tuple[int, int] | None = None
     fps: float | None = None
     pixel_format: str | None = None
+    snapshot: bool | None = None
     slots: int = 8
     max_pixels: int = MAX_PIXELS
     grow_s: float | None = None

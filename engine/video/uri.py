@@ -26,13 +26,13 @@ def scheme_of(uri: str) -> str:
 
 
 def is_playlist(uri: str) -> bool:
-    """Return whether an address is that of an HLS playlist.
+    """Return whether an address is that of an HLS or DASH playlist, whose frames come in segments.
 
     >>> is_playlist("https://host/live.M3U8?token=1"), is_playlist("rtsp://gate/1"), is_playlist("http://host/mjpeg")
     (True, False, False)
     """
     path = uri.partition("?")[0].partition("#")[0]
-    return scheme_of(uri) in ("http", "https") and path.lower().endswith(".m3u8")
+    return scheme_of(uri) in ("http", "https") and path.lower().endswith((".m3u8", ".mpd"))
 
 
 def name_from_uri(uri: str) -> str:

@@ -44,7 +44,8 @@ class FrameMessage(msgspec.Struct, frozen=True, kw_only=True):
         seq: +1 per message of this topic: a gap is a loss on the way.
         frame_id: +1 per captured frame of the source: a gap is a frame that was not processed (see `dropped`).
         captured_utc_ns: wall clock of the capture.
-        captured_source: how it is known (`arrival`: our clock after reading; `rtcp`: the camera's; `file`: no clock).
+        captured_source: how it is known (`arrival`: our clock after reading; `rtcp`: the camera's;
+            `segment`: our clock when a frame of HLS was released, segments later than its capture; `file`: no clock).
         captured_error_ns: bound of its error, null where unknown.
         pts_ns: stream time, null where the source has none.
         published_utc_ns: wall clock of the hand-over to the socket.

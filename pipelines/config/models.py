@@ -108,7 +108,10 @@ class SourceConfig(Section):
         _DEFAULT.size_wh, description="Frame size requested from a USB camera: [width, height]"
     )
     fps: float | None = Field(
-        _DEFAULT.fps, gt=0, description="Frame rate requested from a USB camera, or of a folder of images"
+        _DEFAULT.fps, gt=0, description="Frame rate of a USB camera or a folder of images; pictures per s of a snapshot"
+    )
+    snapshot: bool | None = Field(
+        None, description="Ask for a picture again and again; null: where the address gives one per request"
     )
     pixel_format: str | None = Field(
         _DEFAULT.pixel_format, description="Pixel format requested from a USB camera: mjpeg, yuyv422"

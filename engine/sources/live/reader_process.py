@@ -18,9 +18,9 @@ from typing import Any
 
 from engine.process import die_with
 from engine.process_log import FAULTS, LogToEngine
-from engine.sources.live.ring import Meta, Ring
+from engine.sources.live.ring import LIVE_SOURCES, Meta, Ring
 from engine.video.address import VideoAddress, knock, video_address_from_request
-from engine.video.explain import explain, video_errors
+from engine.video.explain import explain, is_hopeless, video_errors
 from engine.video.fallback import OpenVideo, open_video
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.orientation import orientation_of
@@ -53,7 +53,7 @@ def serve(request: dict[str, Any], connection: Connection, ring: Ring) -> None:
     try:
         finished = _stream(target, connection, ring)
     except video_errors() as error:
-        finished = {"finished": explain(error), "is_end": False}
+        finished = {"finished": explain(error), "is_end": False, "is_fault": is_hopeless(error)}
     except EOFError:
         raise
     except Exception as error:
@@ -105,7 +105,7 @@ def _hand_over(picture: DecodedFrame, convert: BgrConverter, connection: Connect
         stamp.captured_ns,
         stamp.captured_utc_ns,
         stamp.pts_ns,
-        int(stamp.captured_source == "rtcp"),
+        LIVE_SOURCES.index(stamp.captured_source) if stamp.captured_source in LIVE_SOURCES else 0,
     )
     if ring.put(meta, memoryview(plane)[: meta.height * meta.stride]):
         connection.send_bytes(FRAME)

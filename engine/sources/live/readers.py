@@ -21,9 +21,9 @@ from engine.process_log import current_level, take_log
 from engine.sources.live.pixels import image_from_frame, upright
 from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, Opened
 from engine.sources.live.reader_process import FRAME, STOP, TAKEN, fault, finish
-from engine.sources.live.ring import Ring, TakenFrame, anonymous_file
+from engine.sources.live.ring import LIVE_SOURCES, Ring, TakenFrame, anonymous_file
 from engine.video.address import VideoAddress, knock
-from engine.video.explain import explain, video_errors
+from engine.video.explain import explain, is_hopeless, video_errors
 from engine.video.fallback import open_video
 from engine.video.frames import MissingFrames
 from engine.video.orientation import TRANSPOSE, orientation_of
@@ -179,7 +179,7 @@ def _arrived(taken: TakenFrame, ring: Ring, *, is_live: bool) -> ArrivedFrame:
         meta.captured_ns,
         meta.captured_utc_ns,
         meta.pts_ns,
-        "file" if not is_live else "rtcp" if meta.is_rtcp else "arrival",
+        LIVE_SOURCES[meta.captured_source] if is_live else "file",
     )
     if meta.orientation or meta.stride != meta.width * 3 or ring.is_scarce():
         image = upright(np.array(image), meta.orientation)
@@ -227,7 +227,7 @@ class ThreadReader:
             knock(self._target)
             reader = open_video(self._target)
         except video_errors() as error:
-            yield Finished(explain(error))
+            yield Finished(explain(error), is_fault=is_hopeless(error))
             return
         except Exception as error:
             logger.debug("the reader failed", exc_info=True)

@@ -17,7 +17,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.data import CapturedSource
 
 PAGE = mmap.PAGESIZE
 _HEADER = struct.Struct("=7q")  # size of the file, base, slot size, slots, latest + 1, stale, corrupt
@@ -25,6 +28,7 @@ _FREE, _FILLED, _HELD = 0, 1, 2
 _META = struct.Struct("=8q")
 _META_BYTES = 128
 _NO_PTS = -(1 << 63)
+LIVE_SOURCES: tuple[CapturedSource, ...] = ("arrival", "rtcp", "segment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Meta:
         captured_ns: see `Stamp`.
         captured_utc_ns: see `Stamp`.
         pts_ns: see `Stamp`; None is stored as the smallest number.
-        is_rtcp: whether the wall clock is the camera's.
+        captured_source: place in `LIVE_SOURCES` of how the wall clock is known.
     """
 
     width: int
@@ -49,7 +53,7 @@ class Meta:
     captured_ns: int
     captured_utc_ns: int
     pts_ns: int | None
-    is_rtcp: int
+    captured_source: int
 
     def pack(self) -> bytes:
         """Return it as bytes."""
