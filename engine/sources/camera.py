@@ -57,7 +57,7 @@ def csi_address(uri: str, options: SourceOptions) -> VideoAddress:
     """Return what to open for `csi://N`, the camera on connector N of a Jetson.
 
     Raises:
-        SourceError: this is no Jetson, its OpenCV has no GStreamer, or N is no number.
+        SourceError: this is not a Jetson, its OpenCV lacks GStreamer, or N is not a number.
     """
     from engine.video.gstreamer import why_not_gstreamer
 
@@ -87,9 +87,9 @@ def check_camera(device: Path, devices: Path = DEVICES) -> None:
     """Raise SourceError unless `device` is there and may be read."""
     if not device.exists():
         present = camera_devices(devices)
-        there = f"present are {', '.join(present)}" if present else "there is no camera on this machine"
+        there = f"this machine has {', '.join(present)}" if present else "this machine has no camera"
         raise SourceError(f"no camera {device}: {there}; check the cable, and in a container pass --device {device}")
     if not stat.S_ISCHR(device.stat().st_mode):
-        raise SourceError(f"{device} is no camera: expected a character device such as /dev/video0")
+        raise SourceError(f"{device} is not a camera: expected a character device such as /dev/video0")
     if not os.access(device, os.R_OK | os.W_OK):
         raise SourceError(f"camera {device}: permission denied; add yourself to the group video, and log in again")

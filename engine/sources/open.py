@@ -147,7 +147,7 @@ def _check_file(path: Path) -> None:
     if not path.exists():
         raise SourceError(f"no such file: {path}{_neighbours(path)}")
     if not path.is_file():
-        raise SourceError(f"{path} is no file: expected a video, an image or a folder of images")
+        raise SourceError(f"{path} is not a file: expected a video, an image or a folder of images")
     if not os.access(path, os.R_OK):
         raise SourceError(f"{path} cannot be read: check its owner and mode")
     if path.stat().st_size == 0:

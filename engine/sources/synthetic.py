@@ -62,7 +62,7 @@ def scene_from_uri(uri: str) -> Scene:
     320
 
     Raises:
-        ConfigError: an unknown name, or a value that is no number.
+        ConfigError: an unknown name, or a value that is not a number.
     """
     kinds: dict[str, type] = {item.name: float if item.name == "fps" else int for item in fields(Scene)}
     values: dict[str, Any] = {}

@@ -39,7 +39,7 @@ def make_keys(folder: str | Path, name: str) -> tuple[Path, Path]:
     """Make a key pair; return the files `NAME.key` (public, mode 0644) and `NAME.key_secret` (mode 0600).
 
     Raises:
-        ConfigError: the name is no file name, the files exist already, or the folder cannot be written.
+        ConfigError: the name is not a file name, the files exist already, or the folder cannot be written.
         MissingDependencyError: this pyzmq was built without CURVE.
     """
     zmq = require("zmq")

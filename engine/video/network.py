@@ -37,7 +37,7 @@ def video_address_from_uri(uri: str, options: SourceOptions) -> VideoAddress:
     """Return what to open for a network address.
 
     Raises:
-        SourceError: the address has no host, or a port that is no number.
+        SourceError: the address has no host, or a port that is not a number.
     """
     scheme = scheme_of(uri)
     uri = scheme + uri[len(scheme) :]  # FFmpeg knows its protocols in lower case only
@@ -112,7 +112,7 @@ def record_address(uri: str, options: SourceOptions) -> VideoAddress:
 
     Raises:
         ConfigError: it is no network address.
-        SourceError: the address has no host, or a port that is no number.
+        SourceError: the address has no host, or a port that is not a number.
     """
     if scheme_of(uri) not in NETWORK_SCHEMES:
         raise ConfigError(

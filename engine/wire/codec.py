@@ -90,7 +90,9 @@ def kind_of_schema(schema: str) -> str:
             f"message is {schema}, this reader knows {MAJOR}.x ({MAJOR}.{MINOR}): use a matching framewire"
         )
     if kind not in MESSAGE_TYPES:
-        raise WireError(f"message kind {kind!r} is unknown to {MAJOR}.{MINOR}: known are {', '.join(MESSAGE_TYPES)}")
+        raise WireError(
+            f"message kind {kind!r} is unknown in {MAJOR}.{MINOR}; expected one of: {', '.join(MESSAGE_TYPES)}"
+        )
     return kind
 
 

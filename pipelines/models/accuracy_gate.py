@@ -185,8 +185,8 @@ def check_loss(name: str, loss: float, max_loss: float, numbers: str) -> None:
     """Raise `ModelError` where more is lost than may be."""
     if loss > max_loss:
         raise ModelError(
-            f"{name}: {numbers}: {loss:.1%} lost, allowed are {max_loss:.0%}: use --precision fp16, give more images "
-            f"like the real ones, or allow more with --max-loss"
+            f"{name}: {numbers}: {loss:.1%} lost, at most {max_loss:.0%} allowed: use --precision fp16, give more "
+            f"images like the real ones, or allow more with --max-loss"
         )
 
 

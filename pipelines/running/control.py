@@ -155,7 +155,9 @@ class ControlServer:
                 raise ConfigError("a request is a JSON object with a command")
             command = self._commands.get(str(asked.get("command")))
             if command is None:
-                raise ConfigError(f"unknown command {asked.get('command')!r}: known are {', '.join(self._commands)}")
+                raise ConfigError(
+                    f"unknown command {asked.get('command')!r}; expected one of: {', '.join(self._commands)}"
+                )
             done: dict[str, Any] = redact_tree({"ok": True, **command(asked)})
             return done
         except (EngineError, ValueError, RecursionError) as error:

@@ -74,7 +74,7 @@ class Reconfigurer:
         """Remove a source by name."""
         names = [name for name, _ in named_sources(self.config)]
         if source_id not in names:
-            raise ConfigError(f"there is no source {source_id}: configured are {', '.join(names) or 'none'}")
+            raise ConfigError(f"there is no source {source_id}; expected one of: {', '.join(names) or 'none'}")
         tree = self._tree()
         del tree["sources"][names.index(source_id)]
         return self.change_to(validated(tree, "remove", environment=False))

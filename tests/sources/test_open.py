@@ -73,14 +73,14 @@ def test_a_missing_camera_lists_those_present(tmp_path: Path) -> None:
     (tmp_path / "video3").touch()
     (tmp_path / "v4l" / "by-id").mkdir(parents=True)
     (tmp_path / "v4l" / "by-id" / "usb-cam").touch()
-    with pytest.raises(SourceError, match=r"no camera .*video0: present are .*usb-cam, .*video3"):
+    with pytest.raises(SourceError, match=r"no camera .*video0: this machine has .*usb-cam, .*video3"):
         camera_address("0", SourceOptions(), tmp_path)
     assert camera_devices(tmp_path) == [str(tmp_path / "v4l/by-id/usb-cam"), str(tmp_path / "video3")]
 
 
 def test_a_file_in_place_of_a_camera_is_refused(tmp_path: Path) -> None:
     (tmp_path / "video0").touch()
-    with pytest.raises(SourceError, match="is no camera"):
+    with pytest.raises(SourceError, match="is not a camera"):
         camera_address("0", SourceOptions(), tmp_path)
 
 

@@ -20,8 +20,10 @@ def build(
     imgsz: Annotated[int | None, typer.Option(help="Rows and columns, for models that leave them open")] = None,
     workspace: Annotated[int | None, typer.Option(help="MiB of GPU memory for building")] = None,
     dla: Annotated[int | None, typer.Option(help="DLA core of a Jetson")] = None,
-    images: Annotated[str | None, typer.Option(help="Folder of pictures of yours, for int8")] = None,
-    labels: Annotated[str | None, typer.Option(help="Their labels, to accept int8 by mAP: YOLO files, COCO")] = None,
+    images: Annotated[str | None, typer.Option(help="Folder with your own images, for int8")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Labels of these images, to judge int8 by mAP: YOLO files or COCO")
+    ] = None,
     max_loss: Annotated[float | None, typer.Option(help="Share of the boxes, or of the mAP, int8 may lose")] = None,
     library: Annotated[str | None, typer.Option(help="tensorrt or tensorrt_rtx; the installed one by default")] = None,
     cache_dir: Annotated[str | None, typer.Option(help="Folder of plans; beside the model by default")] = None,

@@ -21,7 +21,7 @@ def ctl(
     value: Annotated[str | None, typer.Argument(help="set: the value, as YAML")] = None,
     address: Annotated[str | None, typer.Option(help="Control address; not needed where one run is")] = None,
     server_key: Annotated[str | None, typer.Option(help="File NAME.key of a run that encrypts")] = None,
-    keys: Annotated[str | None, typer.Option(help="File NAME.key_secret of yours, which the run lists")] = None,
+    keys: Annotated[str | None, typer.Option(help="Your file NAME.key_secret, whose public key the run lists")] = None,
 ) -> None:
     """Change a running engine: cameras, thresholds, classes, the model; or ask for its state."""
     from pipelines.running.control import ask

@@ -112,7 +112,7 @@ def test_calibrated_on_noise_it_is_refused(monkeypatch: pytest.MonkeyPatch, pict
     rng = np.random.default_rng(0)
     noise = [rng.random((1, 3, 416, 416)).astype(np.float32) * 0.01 for _ in range(4)]
     monkeypatch.setattr(accuracy_gate, "calibration_batches", lambda facts, images: iter(noise))
-    with pytest.raises(ModelError, match=r"INT8 agrees with FP32 on .*lost, allowed are 50%"):
+    with pytest.raises(ModelError, match=r"INT8 agrees with FP32 on .*lost, at most 50% allowed"):
         prepare_int8(inspect_model(demo_model()), pictures, max_loss=0.5)
 
 
@@ -148,7 +148,7 @@ def test_with_labels_the_gate_is_the_average_precision(pictures: Path, labels: P
     [
         pytest.param(
             AveragePrecision(0.45, 0.36, 64),
-            r"x.onnx: INT8 has an mAP of 0.360, FP32 of 0.450 \(64 images\): 20.0% lost, allowed are 5%: use",
+            r"x.onnx: INT8 has an mAP of 0.360, FP32 of 0.450 \(64 images\): 20.0% lost, at most 5% allowed: use",
             id="precision",
         ),
         pytest.param(
@@ -183,7 +183,7 @@ def test_a_plan_accepted_with_a_larger_loss_is_not_taken_from_the_cache(tmp_path
     accuracy = build(request).plan.facts
     assert accuracy is not None
     assert 0.01 < accuracy.accuracy["loss"] < 0.6
-    with pytest.raises(ModelError, match=r"accepted before with agreement 0\..*allowed are 1%"):
+    with pytest.raises(ModelError, match=r"accepted before with agreement 0\..*at most 1% allowed"):
         build(replace(request, max_loss=0.01))
 
 

@@ -96,7 +96,7 @@ def test_cameras_thresholds_and_model_change_without_a_restart(engine: Engine, d
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        pytest.param({"command": "dance"}, "unknown command 'dance': known are status", id="unknown command"),
+        pytest.param({"command": "dance"}, "unknown command 'dance'; expected one of: status", id="unknown command"),
         pytest.param({"command": "remove", "source_id": "yard"}, "there is no source yard", id="unknown source"),
         pytest.param({"command": "pause"}, "pause needs source_id", id="missing argument"),
         pytest.param({"command": "add", "source": {"uri": "/no/such.mp4"}}, "no/such.mp4", id="missing file"),
