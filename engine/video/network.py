@@ -102,6 +102,9 @@ def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str,
         chosen |= {"rw_timeout": timeout_us}
         if live:
             chosen |= {"live_start_index": "-1"}  # HLS: begin at the newest segment
+    elif scheme in ("tcp", "tls") and live:
+        # FFmpeg would measure the rate over some twenty frames first: too long for a slow camera
+        chosen |= {"fflags": "nobuffer", "fpsprobesize": "0", "analyzeduration": "100000"}
     elif scheme in ("udp", "rtp", "srt"):
         chosen |= {"fflags": "nobuffer", "timeout": timeout_us, "overrun_nonfatal": "1"}
     return chosen
