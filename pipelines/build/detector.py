@@ -43,7 +43,10 @@ def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = D
     if own is not None:
         return own
     if options.parameters:
-        raise ConfigError(f"parameters belong to a detector of your own (model: module:attribute), not {options.model}")
+        raise ConfigError(
+            f"parameters belong to a detector of your own, and no installed package offers {options.model!r}: "
+            "install it, or name the detector by module:attribute"
+        )
     if options.task == "classify":
         return _frame_classifier(options)
     if options.model in CLASSIC:

@@ -11,10 +11,14 @@ import pytest
 
 from engine.backends.select import why_not
 from engine.data import Frame
+from engine.detection.classic import MotionDetector
 from engine.detection.detector import ModelDetector
 from engine.detection.load import load_detector
+from engine.detection.tiles import TiledDetector
 from engine.errors import ConfigError
 from engine.protocols import Detector
+from engine.testing import DETECTOR_CHECKS, name_of
+from tests.fakes import PixelDetector
 from tests.onnx_models import save_constant_model
 
 METADATA = {"task": "detect", "names": "{0: 'person', 1: 'car', 2: 'dog'}", "imgsz": "[64, 64]", "stride": "32"}
@@ -164,3 +168,15 @@ def test_frames_are_not_changed(detector: ModelDetector) -> None:
     before = image.copy()
     detector.detect([Frame(image, "a", 0, 0, 0)])
     np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("check", DETECTOR_CHECKS, ids=name_of)
+@pytest.mark.parametrize("kind", ["model", "tiles", "motion", "fake"])
+def test_it_keeps_the_public_contract(make: Make, kind: str, check: Callable[[Callable[[], Detector]], None]) -> None:
+    kinds: dict[str, Callable[[], Detector]] = {
+        "model": make,
+        "tiles": lambda: TiledDetector(make(), (64, 64)),
+        "motion": MotionDetector,
+        "fake": PixelDetector,
+    }
+    check(kinds[kind])

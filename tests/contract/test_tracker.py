@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from engine.data import Detections, Tracks
 from engine.errors import ConfigError
 from engine.protocols import Tracker
+from engine.testing import TRACKER_CHECKS, name_of
 from engine.tracking.base import BaseTracker
 from engine.tracking.registry import TRACKERS, tracker_by_name
 
@@ -36,8 +37,9 @@ def walk(tracker: Tracker, frames: int, start: int = 0) -> list[Tracks]:
     ]
 
 
-def test_it_is_a_tracker(make: Make) -> None:
-    assert isinstance(make(), Tracker)
+@pytest.mark.parametrize("check", TRACKER_CHECKS, ids=name_of)
+def test_it_keeps_the_public_contract(make: Make, check: Callable[[Make], None]) -> None:
+    check(make)
     assert isinstance(make(), BaseTracker)
 
 
@@ -50,12 +52,6 @@ def test_a_track_names_the_detection_that_it_was_made_from(make: Make) -> None:
     tracks = walk(make(), 10)[-1]
     boxes = np.float32([[37, 10, 77, 110], [373, 200, 413, 300]])
     assert np.abs(boxes[tracks.detection_index] - tracks.xyxy).max() < 8
-
-
-def test_no_detections_give_no_rows(make: Make) -> None:
-    tracker = make()
-    assert len(tracker.update(Detections.empty(), 0)) == 0
-    assert len(tracker.update(None, FRAME_NS)) == 0
 
 
 def test_a_frame_that_was_not_detected_on_shows_predicted_tracks(make: Make) -> None:
@@ -74,16 +70,6 @@ def test_skipped_frames_do_not_change_ids(make: Make) -> None:
         tracks = tracker.update(found((10 + 3 * i, 10, 50 + 3 * i, 110)) if i % 3 == 0 else None, i * FRAME_NS)
         ids |= set(tracks.track_id.tolist())
     assert ids == {1}
-
-
-def test_ids_are_never_reused_also_after_a_reset(make: Make) -> None:
-    tracker = make()
-    first = {i for tracks in walk(tracker, 10) for i in tracks.track_id.tolist()}
-    tracker.reset()
-    second = {i for tracks in walk(tracker, 10, start=100) for i in tracks.track_id.tolist()}
-    assert first
-    assert second
-    assert not first & second
 
 
 def test_a_clone_shares_nothing(make: Make) -> None:

@@ -1,0 +1,1 @@
+"""A detector, a tracker and an analyser for Framewire."""
