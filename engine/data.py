@@ -211,6 +211,17 @@ class Tracks:
         chosen.class_names = self.class_names
         return chosen
 
+    def split(self, at: Sequence[int]) -> list[Tracks]:
+        """Return the rows in parts that begin at the given rows, the first at row 0; views of these columns."""
+        parts = []
+        for rows in map(slice, (0, *at), (*at, len(self))):
+            part = object.__new__(Tracks)  # the columns have been checked
+            part.xyxy, part.score, part.class_id = self.xyxy[rows], self.score[rows], self.class_id[rows]
+            part.track_id, part.age = self.track_id[rows], self.age[rows]
+            part.detection_index, part.class_names = self.detection_index[rows], self.class_names
+            parts.append(part)
+        return parts
+
     def to_supervision(self) -> Any:
         """Return the same rows as `supervision.Detections` with `tracker_id`, and `class_name` where known (copies)."""
         return to_supervision(self, tracker_id=self.track_id.astype(int))

@@ -74,20 +74,59 @@ def _among_many(a: Array, b: Array) -> tuple[Index, Index, Array]:
     return row, col, height * width
 
 
-def overlapping_pairs(a: Array, b: Array) -> Pairs:
+Blocks = tuple[Index, Index]
+"""Of two sets of boxes, the camera of each box, ascending; only boxes of one camera are pairs."""
+
+
+def _in_blocks(a: Array, b: Array, blocks: Blocks) -> tuple[Index, Index, Array]:
+    """Return the pairs of boxes of one camera that overlap, for each camera in the order that it alone would have."""
+    cameras = np.arange(max(blocks[0][-1], blocks[1][-1]) + 1)
+    (from_a, from_b), (to_a, to_b) = ([of.searchsorted(cameras, side) for of in blocks] for side in ("left", "right"))
+    count_a, count_b = to_a - from_a, to_b - from_b
+    entries = count_a * count_b
+    small = (entries > 0) & (entries <= _SMALL_MATRIX)
+    parts = [_among_small(a, b, *(values[small] for values in (from_a, from_b, count_b, entries)))]
+    for camera in (entries > _SMALL_MATRIX).nonzero()[0].tolist():
+        at_a, at_b = from_a[camera], from_b[camera]
+        row, col, common = _among_many(a[at_a : to_a[camera]], b[at_b : to_b[camera]])
+        parts.append((row + at_a, col + at_b, common))
+    row, col, common = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return row, col, common
+
+
+def _among_small(
+    a: Array, b: Array, from_a: Index, from_b: Index, count_b: Index, entries: Index
+) -> tuple[Index, Index, Array]:
+    """Return the pairs that overlap in the full matrices of some cameras, one after the other."""
+    camera = np.arange(len(entries)).repeat(entries)
+    place = np.arange(len(camera)) - (entries.cumsum() - entries).take(camera)
+    down, right = np.divmod(place, count_b.take(camera))
+    row, col = from_a.take(camera) + down, from_b.take(camera) + right
+    size = np.minimum(a[:, 2:].take(row, axis=0), b[:, 2:].take(col, axis=0))
+    size -= np.maximum(a[:, :2].take(row, axis=0), b[:, :2].take(col, axis=0))
+    keep = ((size[:, 0] > 0) & (size[:, 1] > 0)).nonzero()[0]
+    size = size.take(keep, axis=0)
+    return row.take(keep), col.take(keep), size[:, 0] * size[:, 1]
+
+
+def overlapping_pairs(a: Array, b: Array, blocks: Blocks | None = None) -> Pairs:
     """Return all pairs of boxes with a common area, and their IoU.
 
     Args:
         a: (N, 4) xyxy boxes with an area, finite.
         b: (M, 4) likewise.
+        blocks: the cameras of both; None: all are of one.
 
     >>> overlapping_pairs(np.array([[0.0, 0, 2, 2], [9, 9, 10, 10]]), np.array([[1.0, 0, 3, 2]]))
     Pairs(row=array([0]), col=array([0]), iou=array([0.33333333]))
     """
     if not len(a) or not len(b):
         return Pairs(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))
-    find = _among_all if len(a) * len(b) <= _SMALL_MATRIX else _among_many
-    row, col, common = find(a, b)
+    if blocks is not None:
+        row, col, common = _in_blocks(a, b, blocks)
+    else:
+        find = _among_all if len(a) * len(b) <= _SMALL_MATRIX else _among_many
+        row, col, common = find(a, b)
     area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
     area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
     return Pairs(row, col, common / (area_a.take(row) + area_b.take(col) - common))
@@ -123,7 +162,9 @@ def _solve(row: Index, col: Index, benefit: Array) -> tuple[Index, Index]:
     return rows[taken], cols[chosen[taken]]
 
 
-def assign(row: Index, col: Index, benefit: Array, rows: int, cols: int) -> tuple[Index, Index]:
+def assign(
+    row: Index, col: Index, benefit: Array, rows: int, cols: int, camera: Index | None = None
+) -> tuple[Index, Index]:
     """Return the one-to-one choice of pairs with the greatest total benefit.
 
     Args:
@@ -132,6 +173,8 @@ def assign(row: Index, col: Index, benefit: Array, rows: int, cols: int) -> tupl
         benefit: (P,) what choosing the pair is worth; pairs of no positive benefit are never chosen.
         rows: number of first partners.
         cols: number of second partners.
+        camera: (rows,) of each first partner, where pairs of several cameras are chosen at once; ties fall as they
+            would for each camera alone.
 
     Returns:
         The chosen rows and columns, in no particular order.
@@ -156,8 +199,10 @@ def assign(row: Index, col: Index, benefit: Array, rows: int, cols: int) -> tupl
         free_row[row[sure]], free_col[col[sure]] = False, False
         rest = (free_row.take(row) & free_col.take(col)).nonzero()[0]
         row, col, benefit = row.take(rest), col.take(rest), benefit.take(rest)
-    if len(row):
-        solved = _solve(row, col, benefit)
+    owner = np.zeros(len(row), np.intp) if camera is None else camera.take(row)
+    for one in sorted(set(owner.tolist())):
+        of_it = (owner == one).nonzero()[0]
+        solved = _solve(row.take(of_it), col.take(of_it), benefit.take(of_it))
         chosen_rows.append(solved[0])
         chosen_cols.append(solved[1])
     return np.concatenate(chosen_rows), np.concatenate(chosen_cols)
@@ -175,8 +220,9 @@ class Rounds:
         free_cols: (cols,) bool, no partner yet.
     """
 
-    def __init__(self, pairs: Pairs, rows: int, cols: int) -> None:
+    def __init__(self, pairs: Pairs, rows: int, cols: int, camera: Index | None = None) -> None:
         self.pairs = pairs
+        self._camera = camera
         self.free_rows = np.ones(rows, np.bool_)
         self.free_cols = np.ones(cols, np.bool_)
         self._rows: list[Index] = []
@@ -199,7 +245,7 @@ class Rounds:
         if not len(keep):
             return
         row, col = pairs.row.take(keep), pairs.col.take(keep)
-        chosen_rows, chosen_cols = assign(row, col, benefit.take(keep), len(rows), len(cols))
+        chosen_rows, chosen_cols = assign(row, col, benefit.take(keep), len(rows), len(cols), self._camera)
         self.free_rows[chosen_rows] = False
         self.free_cols[chosen_cols] = False
         self._rows.append(chosen_rows)

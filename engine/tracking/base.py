@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import NS_PER_S
-from engine.data import NO_DETECTION, Detections, Frame, TrackEvent, Tracks
+from engine.data import NO_DETECTION, Detections, Frame, TrackEvent, TrackEventKind, Tracks
 from engine.errors import ConfigError
 from engine.tracking import kalman
-from engine.tracking.assignment import Pairs, Rounds, overlapping_pairs
+from engine.tracking.assignment import Blocks, Pairs, Rounds, overlapping_pairs
 from engine.tracking.camera_motion import CameraMotion
+from engine.tracking.fleet import Fleet, Times
 from engine.tracking.table import CONFIRMED, LOST, TENTATIVE, UNNAMED, Found, Rows, joined, row_dtype, usable
 from engine.tracking.track_events import EventLog
 
@@ -41,6 +44,11 @@ class Matches(NamedTuple):
     rows: Index
     cols: Index
     births: Index
+
+
+def blocks(rows: Index | None, found: Index | None) -> Blocks | None:
+    """Return the cameras of tracks and detections; None where there is only one."""
+    return None if rows is None or found is None else (rows, found)
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
@@ -84,11 +92,17 @@ class BaseTracker(ABC):
         self._now_ns: int | None = None
         self._detected_ns: int | None = None
         self._interval_ns = 0
+        self._fleet: Fleet | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @cached_property
+    def kind(self) -> Hashable:
+        """What trackers that can be updated together have in common: class and parameters."""
+        return type(self), *self.parameters.values()
 
     @property
     def size(self) -> int:
@@ -109,6 +123,12 @@ class BaseTracker(ABC):
     def events(self) -> list[TrackEvent]:
         """Return what happened to tracks since the last call, in order; at most the newest 10 * `max_objects`."""
         return self._log.drain()
+
+    def _note(self, kind: TrackEventKind, captured_ns: Times, rows: Rows) -> None:
+        if self._fleet is not None:
+            self._fleet.note(kind, captured_ns, rows)
+        elif isinstance(captured_ns, int):
+            self._log.add(kind, captured_ns, rows)
 
     def _follow_camera(self, camera_motion: bool) -> None:
         self.camera_motion = camera_motion
@@ -166,8 +186,17 @@ class BaseTracker(ABC):
 
     def _rounds(self, found: Found) -> Rounds:
         """Return the overlapping pairs of predicted tracks and detections, of equal class where that is asked for."""
-        pairs = overlapping_pairs(self._motion.decode(self._rows["mean"]), found.xyxy)
-        return Rounds(self._of_equal_class(pairs, found), len(self._rows), len(found.xyxy))
+        rows, camera = self._rows, self._cameras(self._rows)
+        pairs = overlapping_pairs(self._motion.decode(rows["mean"]), found.xyxy, blocks(camera, found.camera))
+        return Rounds(self._of_equal_class(pairs, found), len(rows), len(found.xyxy), camera)
+
+    def _cameras(self, rows: Rows) -> Index | None:
+        """Return the (N,) place of the tracker that each row belongs to; None where all are of this one."""
+        return None if self._fleet is None else rows["camera"].astype(np.intp)
+
+    def _of_rows(self, times: Times, rows: Rows) -> Times:
+        """Return the time of the camera of each row."""
+        return times if isinstance(times, int) else times.take(rows["camera"])
 
     def _of_equal_class(self, pairs: Pairs, found: Found) -> Pairs:
         if not self.class_aware:
@@ -176,7 +205,8 @@ class BaseTracker(ABC):
 
     def _missed(self) -> Mask:
         """Return which tracks were not detected when the detector last ran."""
-        missed: Mask = self._rows["seen_ns"] < (self._detected_ns or 0)
+        detected_ns: Times = (self._detected_ns or 0) if self._fleet is None else self._fleet.detected_ns
+        missed: Mask = self._rows["seen_ns"] < self._of_rows(detected_ns, self._rows)
         return missed
 
     def _follow_time(self, captured_ns: int) -> None:
@@ -198,22 +228,33 @@ class BaseTracker(ABC):
         rows = self._rows
         seconds = 0.0 if self._now_ns is None else max(captured_ns - self._now_ns, 0) / NS_PER_S
         self._now_ns = captured_ns
+        if seconds > 0:
+            self._move(seconds)
         rows["age"] += 1
         rows["detection"] = NO_DETECTION
-        if len(rows) and seconds > 0:
-            rows["mean"][:, 6:] *= ~self._missed()[:, None]
-            kalman.predict(rows["mean"], rows["cov"], self._motion.process(rows["mean"]), seconds)
         affine = self._camera.take() if self._camera is not None else None
         if affine is not None:
             kalman.warp(rows["mean"], rows["cov"], affine, self._motion.size_powers)
 
-    def _expire(self, captured_ns: int) -> None:
-        """End tracks over a gap in the stream that is longer than `lost_s`, unless frames come that slowly anyway."""
-        if self._interval_ns > 0:
-            limit_ns = max(self.lost_s * NS_PER_S, _SLOW_STREAM * self._interval_ns)
-            self._remove((captured_ns - self._rows["seen_ns"] > limit_ns).nonzero()[0], captured_ns)
+    def _move(self, seconds: float | NDArray[np.float64]) -> None:
+        """Move all tracks by their motion; `seconds` is a number or (N, 1)."""
+        rows = self._rows
+        if len(rows):
+            rows["mean"][:, 6:] *= ~self._missed()[:, None]
+            kalman.predict(rows["mean"], rows["cov"], self._motion.process(rows["mean"]), seconds)
 
-    def _correct(self, matches: Matches, found: Found, captured_ns: int) -> None:
+    def _expire(self, captured_ns: Times) -> None:
+        """End tracks over a gap in the stream that is longer than `lost_s`, unless frames come that slowly anyway."""
+        rows = self._rows
+        if self._fleet is not None:
+            limits_ns = self._fleet.limits_ns(self.lost_s, _SLOW_STREAM).take(rows["camera"])
+            unseen_ns = self._of_rows(captured_ns, rows) - rows["seen_ns"]
+            self._remove((unseen_ns > limits_ns).nonzero()[0], captured_ns)
+        elif self._interval_ns > 0:
+            limit_ns = max(self.lost_s * NS_PER_S, _SLOW_STREAM * self._interval_ns)
+            self._remove((captured_ns - rows["seen_ns"] > limit_ns).nonzero()[0], captured_ns)
+
+    def _correct(self, matches: Matches, found: Found, captured_ns: Times) -> None:
         at, cols, rows = matches.rows, matches.cols, self._rows
         if not len(at):
             return
@@ -223,7 +264,7 @@ class BaseTracker(ABC):
             mean, rows["cov"][at], self._motion.encode(xyxy), self._motion.measurement(mean)
         )
         rows["observed"][at] = xyxy
-        rows["seen_ns"][at] = captured_ns
+        rows["seen_ns"][at] = self._of_rows(captured_ns, rows[at])
         score = found.score.take(cols)
         rows["score"][at] = score
         rows["score_sum"][at] += score
@@ -231,40 +272,53 @@ class BaseTracker(ABC):
         rows["class_id"][at] = found.class_id.take(cols)
         rows["detection"][at] = found.source_row.take(cols)
 
-    def _rename_confirmed(self, captured_ns: int) -> None:
+    def _rename_confirmed(self, captured_ns: Times) -> None:
         """Move detected tracks to `CONFIRMED`; those that are so for the first time get their number."""
         rows = self._rows
         detected = rows["detection"] != NO_DETECTION
         resumed = (detected & (rows["state"] == LOST)).nonzero()[0]
         if len(resumed):
             rows["state"][resumed] = CONFIRMED
-            self._log.add("resumed", captured_ns, rows.take(resumed))
+            self._note("resumed", captured_ns, rows.take(resumed))
         new = (detected & (rows["state"] == TENTATIVE) & self._proven(rows)).nonzero()[0]
         if len(new):
             self._name(rows, new, captured_ns)
-            self._rows = rows.take(np.argsort(rows["track_id"], kind="stable"))
+            self._rows = self._in_order(rows)
 
-    def _name(self, rows: Rows, new: Index, captured_ns: int) -> None:
+    def _in_order(self, rows: Rows) -> Rows:
+        """Return the rows by camera and number."""
+        if self._fleet is not None:
+            return rows.take(np.lexsort((rows["track_id"], rows["camera"])))
+        return rows.take(np.argsort(rows["track_id"], kind="stable"))
+
+    def _name(self, rows: Rows, new: Index, captured_ns: Times) -> None:
         rows["state"][new] = CONFIRMED
-        rows["track_id"][new] = np.arange(self._next_id, self._next_id + len(new))
-        self._next_id += len(new)
-        self._log.add("new", captured_ns, rows.take(new))
+        rows["track_id"][new] = self._numbers(rows[new])
+        self._note("new", captured_ns, rows.take(new))
 
-    def _retire(self, captured_ns: int) -> None:
+    def _numbers(self, rows: Rows) -> NDArray[np.int64]:
+        """Return the next numbers, one per row."""
+        if self._fleet is not None:
+            return self._fleet.numbers(rows)
+        first, self._next_id = self._next_id, self._next_id + len(rows)
+        return np.arange(first, self._next_id)
+
+    def _retire(self, captured_ns: Times) -> None:
         """Lose the tracks that were not detected, forget tentative ones at once and lost ones after `lost_s`."""
         rows = self._rows
         unseen = (rows["detection"] == NO_DETECTION).nonzero()[0]
         if not len(unseen):
             return
-        state, unseen_s = rows["state"][unseen], (captured_ns - rows["seen_ns"][unseen]) / NS_PER_S
+        now_ns = self._of_rows(captured_ns, rows[unseen])
+        state, unseen_s = rows["state"][unseen], (now_ns - rows["seen_ns"][unseen]) / NS_PER_S
         gone = (state == TENTATIVE) | (unseen_s > self.lost_s)
         lost = unseen[(state == CONFIRMED) & ~gone & ~self._stays(unseen, unseen_s)]
         if len(lost):
             rows["state"][lost] = LOST
-            self._log.add("lost", captured_ns, rows.take(lost))
+            self._note("lost", captured_ns, rows.take(lost))
         self._remove(unseen[gone], captured_ns)
 
-    def _remove(self, gone: Index, captured_ns: int) -> None:
+    def _remove(self, gone: Index, captured_ns: Times) -> None:
         if not len(gone):
             return
         self._end(self._rows.take(gone), captured_ns)
@@ -272,29 +326,43 @@ class BaseTracker(ABC):
         keep[gone] = False
         self._rows = self._rows.compress(keep)
 
-    def _end(self, rows: Rows, captured_ns: int) -> None:
-        self._log.add("ended", captured_ns, rows.compress(rows["state"] != TENTATIVE))
+    def _end(self, rows: Rows, captured_ns: Times) -> None:
+        self._note("ended", captured_ns, rows.compress(rows["state"] != TENTATIVE))
 
-    def _bear(self, births: Index, found: Found, captured_ns: int) -> None:
+    def _bear(self, births: Index, found: Found, captured_ns: Times) -> None:
         """Begin tracks; those on the first frame, or where one detection is enough, are confirmed at once."""
         if not len(births):
             return
-        self._make_room(len(births), captured_ns)
         rows = np.zeros(len(births), self._rows.dtype)
+        if found.camera is not None:
+            rows["camera"] = found.camera.take(births)
+        self._make_room(rows, captured_ns)
         rows["track_id"], rows["state"], rows["age"], rows["hits"] = UNNAMED, TENTATIVE, 1, 1
         rows["observed"] = xyxy = found.xyxy.take(births, axis=0)
         rows["mean"], rows["cov"] = kalman.start(self._motion, self._motion.encode(xyxy))
-        rows["first_ns"] = rows["seen_ns"] = captured_ns
+        rows["first_ns"] = rows["seen_ns"] = self._of_rows(captured_ns, rows)
         rows["score"] = rows["score_sum"] = found.score[births]
         rows["class_id"] = found.class_id[births]
         rows["detection"] = found.source_row[births]
         self._prepare(rows)
-        if self.confirm_hits == 1 or self._detected_ns is None:
-            self._name(rows, np.arange(len(rows)), captured_ns)
+        sure = self._sure_at_birth(rows)
+        if len(sure):
+            self._name(rows, sure, captured_ns)
         self._rows = joined(self._rows, rows)
+        if self._fleet is not None:
+            self._rows = self._rows.take(np.argsort(self._rows["camera"], kind="stable"))
 
-    def _make_room(self, births: int, captured_ns: int) -> None:
-        excess = len(self._rows) + births - 2 * self.max_objects
+    def _sure_at_birth(self, rows: Rows) -> Index:
+        """Return which rows need no second detection."""
+        if self._fleet is not None and self.confirm_hits > 1:
+            return self._fleet.is_first.take(rows["camera"]).nonzero()[0]
+        return np.arange(len(rows) if self.confirm_hits == 1 or self._detected_ns is None else 0)
+
+    def _make_room(self, births: Rows, captured_ns: Times) -> None:
+        if self._fleet is not None:
+            self._remove(self._fleet.excess(self._rows, births, 2 * self.max_objects), captured_ns)
+            return
+        excess = len(self._rows) + len(births) - 2 * self.max_objects
         if excess > 0:
             longest_unseen = np.argsort(self._rows["seen_ns"], kind="stable")[:excess]
             self._remove(longest_unseen, captured_ns)

@@ -7,7 +7,8 @@ import numpy as np
 from engine.clock import NS_PER_S
 from engine.tracking import kalman
 from engine.tracking.assignment import Pairs, Rounds, overlapping_pairs
-from engine.tracking.base import BaseTracker, Index, Matches, check_range
+from engine.tracking.base import BaseTracker, Index, Matches, blocks, check_range
+from engine.tracking.fleet import Times
 from engine.tracking.kalman import Array
 from engine.tracking.motion import CentreAreaRatio
 from engine.tracking.table import Found, Rows
@@ -95,7 +96,8 @@ class OcSort(BaseTracker):
     def _where_last_seen(self, rounds: Rounds, found: Found) -> Pairs:
         """Return the overlaps of what is still free with the last observations."""
         rows, cols = np.flatnonzero(rounds.free_rows), np.flatnonzero(rounds.free_cols)
-        pairs = overlapping_pairs(self._rows["observed"][rows], found.xyxy[cols])
+        of_rows, of_cols = self._cameras(self._rows[rows]), None if found.camera is None else found.camera[cols]
+        pairs = overlapping_pairs(self._rows["observed"][rows], found.xyxy[cols], blocks(of_rows, of_cols))
         return self._of_equal_class(Pairs(rows[pairs.row], cols[pairs.col], pairs.iou), found)
 
     def _consistency(self, pairs: Pairs, found: Found) -> Array:
@@ -115,7 +117,7 @@ class OcSort(BaseTracker):
         bonus: Array = self.direction_weight * (0.5 - angle / np.pi) * found.score[pairs.col]
         return bonus
 
-    def _correct(self, matches: Matches, found: Found, captured_ns: int) -> None:
+    def _correct(self, matches: Matches, found: Found, captured_ns: Times) -> None:
         rows, at = self._rows, matches.rows
         again = self._missed()[at]
         if again.any():
@@ -128,11 +130,11 @@ class OcSort(BaseTracker):
             rows["trail"][at] = trail
             rows["kept_mean"][at], rows["kept_cov"][at] = rows["mean"][at], rows["cov"][at]
 
-    def _rerun(self, at: Index, xyxy: Array, captured_ns: int) -> None:
+    def _rerun(self, at: Index, xyxy: Array, captured_ns: Times) -> None:
         """Filter along the straight line from the last observation to `xyxy`, up to the step before it."""
         rows = self._rows
         start, mean, cov = rows["observed"][at], rows["kept_mean"][at], rows["kept_cov"][at]
-        step_s = (captured_ns - rows["seen_ns"][at])[:, None] / (_VIRTUAL_STEPS * NS_PER_S)
+        step_s = (self._of_rows(captured_ns, rows[at]) - rows["seen_ns"][at])[:, None] / (_VIRTUAL_STEPS * NS_PER_S)
         for step in range(1, _VIRTUAL_STEPS + 1):
             kalman.predict(mean, cov, self._motion.process(mean), step_s)
             if step < _VIRTUAL_STEPS:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from engine.data import NO_DETECTION, Frame
 from engine.tracking.appearance import Embedder
-from engine.tracking.assignment import overlapping_pairs
-from engine.tracking.base import Index, Mask, Matches, check_range
+from engine.tracking.assignment import Blocks, overlapping_pairs
+from engine.tracking.base import Index, Mask, Matches, blocks, check_range
 from engine.tracking.bytetrack import ByteTrack
 from engine.tracking.kalman import Array
 from engine.tracking.revival import NEVER, Revival
@@ -145,13 +145,15 @@ class SteadyTrack(ByteTrack):
         if len(unsure):
             seen = ((rows["detection"] != NO_DETECTION) & (rows["state"] == CONFIRMED)).nonzero()[0]
             hidden = self._motion.decode(rows["mean"][unseen[unsure]])
-            stays[unsure] = _covered(hidden, self._motion.decode(rows["mean"][seen])) >= self.hidden_share
+            of_hidden, of_seen = self._cameras(rows[unseen[unsure]]), self._cameras(rows[seen])
+            others = self._motion.decode(rows["mean"][seen])
+            stays[unsure] = _covered(hidden, others, blocks(of_hidden, of_seen)) >= self.hidden_share
         return stays
 
 
-def _covered(boxes: Array, others: Array) -> Array:
+def _covered(boxes: Array, others: Array, cameras: Blocks | None) -> Array:
     """Return the (N,) greatest share of each box that one of the others covers."""
-    pairs = overlapping_pairs(boxes, others)
+    pairs = overlapping_pairs(boxes, others, cameras)
     area, other_area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), (others[:, 2:] - others[:, :2]).prod(axis=1)
     common = pairs.iou / (1.0 + pairs.iou) * (area[pairs.row] + other_area[pairs.col])
     share = np.zeros(len(boxes))

@@ -1,0 +1,71 @@
+"""What differs between the cameras of one update, and what is done for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.clock import NS_PER_S
+from engine.data import TrackEventKind
+from engine.tracking.table import Rows, rank_in_groups
+from engine.tracking.track_events import EventLog
+
+Index = NDArray[np.intp]
+Times = int | NDArray[np.int64]
+"""Nanoseconds: of one camera, or (K,) of those that are updated together."""
+
+
+@dataclass(slots=True)
+class Fleet:
+    """K cameras; the column `camera` of a table says which one a row belongs to.
+
+    Attributes:
+        now_ns: (K,) time of this frame.
+        seconds: (K,) since the frame before, 0 on the first.
+        detected_ns: (K,) when the detector last ran, 0 for never.
+        is_first: (K,) bool, the detector never ran.
+        interval_ns: (K,) between its last two runs, 0 where there were not two.
+        next_id: (K,) number of the next track; counts on here.
+        logs: events of each camera.
+    """
+
+    now_ns: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+    detected_ns: NDArray[np.int64]
+    is_first: NDArray[np.bool_]
+    interval_ns: NDArray[np.int64]
+    next_id: NDArray[np.int64]
+    logs: Sequence[EventLog]
+
+    def limits_ns(self, lost_s: float, slow_stream: int) -> NDArray[np.float64]:
+        """Return (K,) how old a track may be at most; infinite where no interval is known yet."""
+        limits = np.maximum(lost_s * NS_PER_S, (slow_stream * self.interval_ns).astype(np.float64))
+        return np.where(self.interval_ns > 0, limits, np.inf)
+
+    def numbers(self, rows: Rows) -> NDArray[np.int64]:
+        """Return the next numbers, one per row; rows of one camera stand together."""
+        camera = rows["camera"]
+        numbers: NDArray[np.int64] = self.next_id.take(camera) + rank_in_groups(camera)
+        self.next_id += np.bincount(camera, minlength=len(self.next_id))
+        return numbers
+
+    def excess(self, rows: Rows, births: Rows, limit: int) -> Index:
+        """Return the rows that have to make room for births: of each camera those longest unseen."""
+        count = np.bincount(rows["camera"], minlength=len(self.now_ns))
+        count += np.bincount(births["camera"], minlength=len(self.now_ns))
+        gone = [np.zeros(0, np.intp)]
+        for camera in (count > limit).nonzero()[0].tolist():
+            of_it = (rows["camera"] == camera).nonzero()[0]
+            if births["camera"].searchsorted(camera, "right") > births["camera"].searchsorted(camera, "left"):
+                oldest = np.argsort(rows["seen_ns"].take(of_it), kind="stable")[: count[camera] - limit]
+                gone.append(of_it.take(oldest))
+        return np.concatenate(gone)
+
+    def note(self, kind: TrackEventKind, captured_ns: Times, rows: Rows) -> None:
+        """Note in the log of each camera what happened to its tracks."""
+        for camera in sorted(set(rows["camera"].tolist())):
+            at_ns = captured_ns if isinstance(captured_ns, int) else int(captured_ns[camera])
+            self.logs[camera].add(kind, at_ns, rows.compress(rows["camera"] == camera))

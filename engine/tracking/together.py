@@ -1,0 +1,150 @@
+"""The trackers of several cameras updated in one step: one table, and matches that stay within each camera.
+
+An update costs calls, not objects: 10 objects take 0.2 ms and 200 take 0.5. The results are those of one update after
+another, to the bit: the same code runs on the joined tables, all arithmetic is per row, and what is not (numbers of new
+tracks, ties between matches, limits, events) is done per camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.clock import NS_PER_S
+from engine.data import NO_DETECTION, Detections, Tracks
+from engine.tracking.base import PREDICTED_S, BaseTracker, Mask
+from engine.tracking.fleet import Fleet
+from engine.tracking.table import CONFIRMED, usable_of_all
+
+
+class JointTrackers:
+    """Updates trackers together where it can, and one by one where it cannot. Belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._joints: dict[Hashable, BaseTracker] = {}
+
+    def update(
+        self, trackers: Sequence[Any], detections: Sequence[Detections | None], captured_ns: Sequence[int]
+    ) -> list[Tracks]:
+        """Return the tracks of each camera, as `tracker.update(detections, captured_ns)` would one by one.
+
+        Args:
+            trackers: each at most once.
+            detections: of each, None where the detector did not run.
+            captured_ns: of each.
+        """
+        found: dict[int, Tracks] = {}
+        for key, places in _groups(trackers, detections).items():
+            own, seen = [trackers[at] for at in places], [detections[at] for at in places]
+            times = [captured_ns[at] for at in places]
+            if key is None or len(places) == 1:
+                tracks = [one.update(*more) for one, *more in zip(own, seen, times, strict=True)]
+            else:
+                joint = self._joints.setdefault(key, own[0].clone())
+                tracks = update_together(joint, own, seen, times)
+            found.update(zip(places, tracks, strict=True))
+        return [found[at] for at in range(len(trackers))]
+
+
+def _groups(trackers: Sequence[Any], detections: Sequence[Detections | None]) -> dict[Hashable, list[int]]:
+    """Return the places of trackers that can be updated together, by what they have in common; None for the others."""
+    groups: dict[Hashable, list[int]] = {}
+    for at, (tracker, found) in enumerate(zip(trackers, detections, strict=True)):
+        key = (tracker.kind, found is None) if isinstance(tracker, BaseTracker) and not tracker.wants_frames else None
+        groups.setdefault(key, []).append(at)
+    return groups
+
+
+def update_together(
+    joint: BaseTracker,
+    trackers: Sequence[BaseTracker],
+    detections: Sequence[Detections | None],
+    captured_ns: Sequence[int],
+) -> list[Tracks]:
+    """Update trackers of one kind and return the tracks of each.
+
+    Args:
+        joint: another one of that kind, whose state is used for the step.
+        trackers: each at most once.
+        detections: of all of them, or None for all.
+        captured_ns: of each.
+    """
+    fleet = _gather(joint, trackers, captured_ns)
+    now_ns = fleet.now_ns
+    _predict(joint, fleet)
+    seen = [one for one in detections if one is not None]
+    if not seen:
+        limit_ns = max(joint.lost_s, PREDICTED_S) * NS_PER_S
+        recent = now_ns.take(joint._rows["camera"]) - joint._rows["seen_ns"] <= limit_ns
+        tracks = _tracks(joint, (joint._rows["state"] == CONFIRMED) & recent, len(trackers))
+    else:
+        joint._expire(now_ns)
+        found = usable_of_all(seen, joint._min_score, joint.max_objects)
+        matches = joint._match(found)
+        joint._correct(matches, found, now_ns)
+        joint._rename_confirmed(now_ns)
+        joint._retire(now_ns)
+        joint._bear(matches.births, found, now_ns)
+        tracks = _tracks(joint, joint._rows["state"] == CONFIRMED, len(trackers))
+    _scatter(joint, fleet, trackers, is_detected=bool(seen))
+    return tracks
+
+
+def _gather(joint: BaseTracker, trackers: Sequence[BaseTracker], captured_ns: Sequence[int]) -> Fleet:
+    """Join the tables of the trackers, and note what differs between them."""
+    for tracker, now_ns in zip(trackers, captured_ns, strict=True):
+        tracker._follow_time(now_ns)
+    rows = np.concatenate([tracker._rows for tracker in trackers])
+    rows["camera"] = np.arange(len(trackers)).repeat([len(tracker._rows) for tracker in trackers])
+    known = zip(trackers, captured_ns, strict=True)
+    before = [now_ns if tracker._now_ns is None else tracker._now_ns for tracker, now_ns in known]
+    now = np.array(captured_ns, np.int64)
+    fleet = Fleet(
+        now_ns=now,
+        seconds=np.maximum(now - np.array(before, np.int64), 0) / NS_PER_S,
+        detected_ns=np.array([tracker._detected_ns or 0 for tracker in trackers], np.int64),
+        is_first=np.array([tracker._detected_ns is None for tracker in trackers]),
+        interval_ns=np.array([tracker._interval_ns for tracker in trackers], np.int64),
+        next_id=np.array([tracker._next_id for tracker in trackers], np.int64),
+        logs=[tracker._log for tracker in trackers],
+    )
+    joint._rows, joint._fleet = rows, fleet
+    return fleet
+
+
+def _predict(joint: BaseTracker, fleet: Fleet) -> None:
+    """Move all tracks to the time of their frame; those of a camera whose time stands still stay where they are."""
+    rows = joint._rows
+    if (fleet.seconds > 0).all():
+        joint._move(fleet.seconds.take(rows["camera"])[:, None])
+    else:
+        moving = (fleet.seconds > 0).take(rows["camera"])
+        joint._rows = rows.compress(moving)
+        joint._move(fleet.seconds.take(joint._rows["camera"])[:, None])
+        rows[moving] = joint._rows
+        joint._rows = rows
+    rows["age"] += 1
+    rows["detection"] = NO_DETECTION
+
+
+def _tracks(joint: BaseTracker, visible: Mask, count: int) -> list[Tracks]:
+    """Return the visible tracks of each camera."""
+    camera = joint._rows["camera"].compress(visible)
+    return joint._tracks(visible).split(camera.searchsorted(np.arange(1, count)).tolist())
+
+
+def _scatter(joint: BaseTracker, fleet: Fleet, trackers: Sequence[BaseTracker], *, is_detected: bool) -> None:
+    """Give each tracker its part of the table back."""
+    rows = joint._rows
+    ends = rows["camera"].searchsorted(np.arange(len(trackers)), "right").tolist()
+    starts = [0, *ends[:-1]]
+    columns = zip(trackers, starts, ends, fleet.now_ns.tolist(), fleet.next_id.tolist(), strict=True)
+    for tracker, start, end, now_ns, next_id in columns:
+        tracker._rows = rows[start:end]
+        tracker._now_ns, tracker._next_id = now_ns, next_id
+        if is_detected:
+            tracker._interval_ns = 0 if tracker._detected_ns is None else now_ns - tracker._detected_ns
+            tracker._detected_ns = now_ns
+    joint._rows = rows[:0]
