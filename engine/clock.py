@@ -42,6 +42,11 @@ class SystemClock:
         return event.wait(max(timeout_s, 0.0))
 
 
+def pause(seconds: float) -> None:
+    """Do nothing for a moment: for what the kernel gives no event of, such as a lock of another process."""
+    time.sleep(seconds)
+
+
 class FakeClock:
     """A clock that moves only when told to, or when somebody waits on it."""
 

@@ -6,6 +6,7 @@ terminal is the engine's affair. It dies with the engine: see `die_with`.
 
 from __future__ import annotations
 
+import array
 import fcntl
 import os
 import signal
@@ -13,11 +14,75 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import wait
 
 KILL_WAIT_S = 0.3  # a process inside a disk that hangs does not even end when it is killed
+MAX_MESSAGE_BYTES = 64 * 1024
 _PATH = "FRAMEWIRE_SYS_PATH"
 _BOOT = f"import os, sys; sys.path[:] = os.environ['{_PATH}'].split(os.pathsep); from {{module}} import main; main()"
+
+
+class Messages:
+    """Whole messages over a socket: each arrives at once or not at all.
+
+    On a stream, half a message would keep its reader waiting for the rest, and a length could claim any size. The
+    child parses what strangers send, so the engine trusts none of that to it.
+
+    Args:
+        fd: of a connected `SOCK_SEQPACKET` socket, owned from now on.
+        waits: whether `send_bytes` waits for room; the engine does not, for the child may never read.
+    """
+
+    def __init__(self, fd: int, *, waits: bool = True) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._flags = 0 if waits else socket.MSG_DONTWAIT
+
+    def fileno(self) -> int:
+        """Return the descriptor, to be waited for."""
+        return self._socket.fileno()
+
+    def send_bytes(self, message: bytes, fd: int | None = None) -> None:
+        """Send a message, and a descriptor with it. Raises OSError: nobody reads, or too much is unread."""
+        rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        self._socket.sendmsg([message], rights, self._flags)
+
+    def recv_bytes(self) -> bytes:
+        """Return the next message. Raises EOFError at the end, OSError for one that is too long."""
+        message, fd = self.recv_with_fd()
+        if fd is not None:
+            os.close(fd)
+        return message
+
+    def recv_with_fd(self) -> tuple[bytes, int | None]:
+        """Return the next message and the descriptor that came with it. Raises as `recv_bytes`."""
+        fds = array.array("i")
+        message, rights, flags, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, socket.CMSG_SPACE(fds.itemsize))
+        for level, kind, data in rights:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        for extra in fds[1:]:
+            os.close(extra)
+        if not message:
+            for fd in fds[:1]:
+                os.close(fd)
+            raise EOFError("the other side has hung up")
+        if flags & socket.MSG_TRUNC:
+            raise OSError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
+        return message, fds[0] if fds else None
+
+    def poll(self, timeout_s: float | None = 0.0) -> bool:
+        """Return whether a message, or the end, is there within `timeout_s` (None: wait for it)."""
+        return bool(wait([self.fileno()], timeout_s))
+
+    def close(self) -> None:
+        """Hang up; harmless when repeated."""
+        self._socket.close()
+
+    def __enter__(self) -> Messages:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 class Child:
@@ -32,8 +97,13 @@ class Child:
     """
 
     def __init__(self, module: str, *fds: int) -> None:
-        here, there = socket.socketpair()
-        self._lifeline, lifeline = socket.socketpair()
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._lifeline, lifeline = socket.socketpair()
+        except OSError:
+            here.close()
+            there.close()
+            raise
         passed = (there.fileno(), lifeline.fileno(), *fds)
         try:
             self._process = subprocess.Popen(
@@ -51,7 +121,7 @@ class Child:
         finally:
             there.close()
             lifeline.close()
-        self.connection = Connection(here.detach())
+        self.connection = Messages(here.detach(), waits=False)
 
     @property
     def pid(self) -> int:

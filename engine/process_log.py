@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import suppress
-from multiprocessing.connection import Connection
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 PACKAGE = "engine"
 FAULTS = (TypeError, AttributeError, NameError, ImportError, NotImplementedError, AssertionError)
@@ -19,6 +19,13 @@ def current_level() -> int:
     return logging.getLogger(PACKAGE).getEffectiveLevel()
 
 
+class Sends(Protocol):
+    """A connection that sends messages."""
+
+    def send_bytes(self, message: bytes) -> None:
+        """Send a message."""
+
+
 class LogToEngine(logging.Handler):
     """Sends each record as the message `{"log": [level, logger, text]}`.
 
@@ -27,7 +34,7 @@ class LogToEngine(logging.Handler):
         level: lowest level that is sent.
     """
 
-    def __init__(self, connection: Connection, level: int) -> None:
+    def __init__(self, connection: Sends, level: int) -> None:
         super().__init__(level)
         self._connection = connection
         logger = logging.getLogger(PACKAGE)
@@ -41,6 +48,30 @@ class LogToEngine(logging.Handler):
             self._connection.send_bytes(json.dumps({"log": [record.levelno, record.name, text]}).encode())
 
 
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A log record of a child: its level, the name of its logger, and its text."""
+
+    level: int
+    logger: str
+    text: str
+
+
+def log_line_from(message: dict[str, Any]) -> LogLine:
+    """Return the record in `{"log": [level, logger, text]}`, made harmless for a terminal.
+
+    Raises:
+        ValueError: no child of ours sends such a record.
+    """
+    match message:
+        case {"log": [int(level), str(name), str(text)]} if 0 <= level <= logging.CRITICAL and len(message) == 1:
+            is_ours = name.split(".")[0] == PACKAGE and len(name) <= _MAX_CHARS
+            if is_ours and len(text) <= _MAX_CHARS:
+                safe = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+                return LogLine(level, name, safe)
+    raise ValueError("a record that is not a level, a logger of the engine and a text")
+
+
 def take_log(message: dict[str, Any], who: str) -> bool:
     """Log what a child has sent, and return whether the message was a record.
 
@@ -50,6 +81,7 @@ def take_log(message: dict[str, Any], who: str) -> bool:
     """
     if "log" not in message:
         return False
-    level, name, text = message["log"]
-    logging.getLogger(str(name)).log(int(level), "%s%s", f"{who}: " if who else "", text)
+    with suppress(ValueError):
+        line = log_line_from(message)
+        logging.getLogger(line.logger).log(line.level, "%s%s", f"{who}: " if who else "", line.text)
     return True

@@ -16,7 +16,7 @@ from engine.video.address import VideoAddress
 from engine.video.explain import explain, video_errors
 from engine.video.fallback import OpenVideo, open_video
 from engine.video.frames import DecodedFrame, MissingFrames
-from engine.video.orientation import TRANSPOSE, orientation_of
+from engine.video.orientation import TRANSPOSE
 from engine.video.to_bgr import BgrConverter
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class FileSource(SourceBase):
                 damaged += item.count
                 self._lose(item.count, "corrupt")
             elif isinstance(item, DecodedFrame):
-                is_turned = bool(orientation_of(item.frame) & TRANSPOSE)
+                is_turned = bool(convert.orientation(item.frame) & TRANSPOSE)
                 yield self._frame(image_from_frame(item.frame, convert), item.stamp, is_turned=is_turned)
             if self._interrupted.is_set():
                 return

@@ -12,9 +12,9 @@ from engine.data import Frame, SourceInfo
 from engine.errors import SourceError
 from engine.paths import utf8_text
 from engine.sources.base import SourceBase
-from engine.video.image_header import image_size_wh
-from engine.video.limits import MAX_PIXELS
 from engine.video.read_image import IMAGE_SUFFIXES, read_image
+from engine.video.sizes.image_header import image_size_wh
+from engine.video.sizes.limits import MAX_PIXELS
 from engine.video.timing.arrivals import Stamp
 
 logger = logging.getLogger(__name__)

@@ -115,8 +115,8 @@ def _path(place: str, name: str, options: SourceOptions) -> Source:
 
 def _is_image(path: Path) -> bool:
     """Return whether a file is a still image; GIF, and HEIF files that hold a film, are videos."""
-    from engine.video.image_header import is_image_sequence
     from engine.video.read_image import IMAGE_SUFFIXES
+    from engine.video.sizes.image_header import is_image_sequence
 
     if path.suffix.lower() not in IMAGE_SUFFIXES - {".gif"}:
         return False

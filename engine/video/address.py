@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.redaction import hide_address, hide_setting
-from engine.video.limits import MAX_PIXELS
+from engine.video.sizes.limits import MAX_PIXELS
 from engine.video.timing.arrivals import NS_PER_S
 
 
@@ -28,9 +28,11 @@ class VideoAddress:
         damage: see `SourceOptions`.
         keyframes_only: decode keyframes alone.
         max_pixels: width times height of a frame at most.
-        poll_s: from one request to the next, where the address gives a single picture; None: it is never asked again.
+            poll_s: from one request to the next, where the address gives a single picture; None: it is never asked again.
         is_snapshot: ask again whatever an answer holds, not only after a single picture.
-        decoders: names of decoders to try in this order, or `auto`.
+            tls: `verify` or `insecure`.
+        ca_file: authorities to trust in place of the system's.
+            decoders: names of decoders to try in this order, or `auto`.
     """
 
     url: str
@@ -47,6 +49,8 @@ class VideoAddress:
     is_snapshot: bool = False
     decoders: tuple[str, ...] = ("cpu",)
     max_pixels: int = MAX_PIXELS
+    tls: str = "verify"
+    ca_file: str | None = None
 
     def __post_init__(self) -> None:
         hide_address(self.url)

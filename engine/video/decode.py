@@ -19,13 +19,14 @@ from engine.video.choose_stream import film_of, first_of
 from engine.video.explain import video_errors
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.hardware import CPU, hardware
-from engine.video.image_header import image_size_wh
-from engine.video.limits import FrameTooLargeError, check_size
 from engine.video.pace.pacing import Pace, paced
+from engine.video.sizes.image_header import image_size_wh
+from engine.video.sizes.limits import FrameTooLargeError, check_size
 from engine.video.timing.access_units import CODECS, NO_PARSER, AccessUnit, AccessUnits, Piece
 from engine.video.timing.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
 from engine.video.timing.backlog import Overload
 from engine.video.timing.stream_time import StreamTime
+from engine.video.trust import check_certificate, trust_options
 from engine.video.uri import is_playlist, scheme_of
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,11 @@ def open_container(target: VideoAddress, **extra: Any) -> Any:
         return av.open(
             _ffmpeg_url(target),
             format=target.format,
-            options={"max_pixels": str(target.max_pixels), **target.ffmpeg},
+            options={
+                "max_pixels": str(target.max_pixels),
+                **trust_options(target, frozenset(av.formats_available)),
+                **target.ffmpeg,
+            },
             timeout=(target.open_timeout_s, target.read_timeout_s),
             **_lenient_metadata(),
             **extra,
@@ -58,6 +63,7 @@ def open_container(target: VideoAddress, **extra: Any) -> Any:
         limit_s = target.open_timeout_s
         if limit_s is not None and time.monotonic_ns() - started_ns >= limit_s * NS_PER_S:
             raise TimeoutError(f"no answer within {limit_s:g} s") from error
+        check_certificate(target)
         raise
 
 

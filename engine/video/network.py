@@ -55,6 +55,9 @@ def video_address_from_uri(uri: str, options: SourceOptions) -> VideoAddress:
         keyframes_only=options.keyframes_only,
         poll_s=1.0 / (options.fps or SNAPSHOTS_PER_S) if live and _may_be_snapshot(uri, options) else None,
         is_snapshot=options.snapshot is True,
+        max_pixels=options.max_pixels,
+        tls=options.tls_mode,
+        ca_file=options.ca_file,
         decoders=(options.decoder,),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from engine.errors import ConfigError
-from engine.video.limits import MAX_PIXELS
+from engine.video.sizes.limits import MAX_PIXELS
 
 FrameReader = Literal["process", "thread"]
 Transport = Literal["tcp", "udp"]
@@ -52,6 +52,7 @@ class SourceOptions:
             picture per request; False: never.
         slots: frames that the shared memory of a `process` reader holds.
         max_pixels: width times height of a frame at most; larger ones are refused before memory is taken for them.
+        tls: of rtsps and https cameras: `verify` their certificate, `insecure`, or `{"ca": FILE}` to trust that file.
         grow_s: a folder of images is watched for new ones until none came for that long; None: read once.
         ffmpeg: further options, by FFmpeg's names; they win over ours.
     """
@@ -79,6 +80,7 @@ class SourceOptions:
     snapshot: bool | None = None
     slots: int = 8
     max_pixels: int = MAX_PIXELS
+    tls: str | Mapping[str, str] = "verify"
     grow_s: float | None = None
     ffmpeg: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,10 +91,26 @@ class SourceOptions:
         for name in ("connect_timeout_s", "open_timeout_s", "read_timeout_s", "stall_s", "backoff_s", "backoff_max_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: expected a number of seconds above 0")
+        if self.tls not in ("verify", "insecure") and self.ca_file is None:
+            raise ConfigError(f'tls is {self.tls!r}: expected verify, insecure or {{"ca": FILE}}')
         if self.max_pixels < 1:
             raise ConfigError(f"max_pixels is {self.max_pixels}: expected a number of pixels above 0")
         if self.slots < 4:
             raise ConfigError(f"slots is {self.slots}: expected 4 or more")
+
+    @property
+    def ca_file(self) -> str | None:
+        """The file of authorities to trust in place of the system's."""
+        return _ca_of(self.tls)
+
+    @property
+    def tls_mode(self) -> str:
+        """`verify` or `insecure`."""
+        return self.tls if isinstance(self.tls, str) else "verify"
+
+
+def _ca_of(tls: str | Mapping[str, str]) -> str | None:
+    return tls["ca"] if isinstance(tls, Mapping) and set(tls) == {"ca"} and isinstance(tls["ca"], str) else None
 
 
 def options_from(values: Mapping[str, Any]) -> SourceOptions:

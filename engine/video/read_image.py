@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from engine.errors import MissingDependencyError
 from engine.optional import require
-from engine.video.image_header import is_heif
-from engine.video.limits import MAX_PIXELS, check_image
+from engine.video.sizes.image_header import is_heif
+from engine.video.sizes.limits import MAX_PIXELS, check_image
 
 IMAGE_SUFFIXES = frozenset(
     f".{kind}"

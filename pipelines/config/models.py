@@ -49,6 +49,12 @@ class RecordConfig(Section):
     keep_h: float | None = Field(None, gt=0, le=1e6, description="Delete files after this many hours; null: never")
 
 
+class TlsConfig(Section):
+    """Trust in a camera's certificate."""
+
+    ca: FilePath = Field(description="File of the authority, or of the camera's own certificate, to trust (PEM)")
+
+
 class SourceConfig(Section):
     """One camera, stream or file."""
 
@@ -122,6 +128,9 @@ class SourceConfig(Section):
         ge=1,
         le=1_000_000_000,
         description="Maximum width times height of a frame; larger ones are refused before they take memory",
+    )
+    tls: Literal["verify", "insecure"] | TlsConfig = Field(
+        "verify", description="Certificate of an rtsps or https camera; insecure sends the password to any server"
     )
     grow_s: float | None = Field(
         _DEFAULT.grow_s, gt=0, description="Watch a folder until no image has arrived for this time; null: read it once"

@@ -12,7 +12,6 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from engine.backends.tensorrt.build_plan import BuildOptions
 from engine.backends.tensorrt.find_plan import MissingPlan
 from engine.backends.tensorrt.plan_cache import PlanCache
 from engine.errors import EngineError
-from engine.process import die_with
+from engine.process import Messages, die_with
 
 OOM_SCORE = 800
 NICENESS = 5
@@ -50,7 +49,7 @@ def main() -> None:
     os.nice(NICENESS)
     _be_first_to_go()
     logging.getLogger().addHandler(logging.NullHandler())  # what matters is told to the engine
-    with Connection(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with Messages(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         missing = missing_from_request(connection.recv_bytes().decode())
         tell(connection, **build(missing, connection))
 
@@ -61,7 +60,7 @@ def _be_first_to_go() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
-def build(missing: MissingPlan, connection: Connection) -> dict[str, str]:
+def build(missing: MissingPlan, connection: Messages) -> dict[str, str]:
     """Build, telling the progress, and return how it ended."""
 
     def report(share: float, phase: str) -> None:
@@ -74,6 +73,6 @@ def build(missing: MissingPlan, connection: Connection) -> dict[str, str]:
     return {"built": str(built.path)}
 
 
-def tell(connection: Connection, **fields: Any) -> None:
+def tell(connection: Messages, **fields: Any) -> None:
     """Send one message."""
     connection.send_bytes(json.dumps(fields).encode())

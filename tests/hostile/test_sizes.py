@@ -14,8 +14,8 @@ import pytest
 
 from engine.errors import SourceError
 from engine.sources.open import open_source
-from engine.video.limits import FrameTooLargeError
 from engine.video.read_image import read_image
+from engine.video.sizes.limits import FrameTooLargeError
 from tests.hostile.servers import claiming, hostile_camera, jpeg, send_jpegs
 from tests.media import Recorder
 

@@ -13,10 +13,9 @@ import random
 import sys
 import time
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from typing import Any
 
-from engine.process import die_with
+from engine.process import Messages, die_with
 from engine.process_log import LogToEngine
 from engine.sinks.camera_video.segments import SegmentError, SegmentFolder, SegmentWriter
 from engine.video.address import VideoAddress, knock, video_address_from_request
@@ -33,7 +32,7 @@ def main() -> None:
     """Record until told to stop. Arguments: the descriptors of connection and lifeline."""
     connection_fd, lifeline_fd = (int(argument) for argument in sys.argv[1:3])
     die_with(lifeline_fd)
-    with Connection(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with Messages(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         request = json.loads(connection.recv_bytes())
         LogToEngine(connection, request["log_level"])
         target = video_address_from_request(request["target"])
@@ -44,7 +43,7 @@ class Recorder:
     """Connects, copies, and connects again, telling the engine of it."""
 
     def __init__(
-        self, target: VideoAddress, shelf: SegmentFolder, options: SourceOptions, connection: Connection
+        self, target: VideoAddress, shelf: SegmentFolder, options: SourceOptions, connection: Messages
     ) -> None:
         self._target = target
         self._connection = connection

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.video.orientation import FLIP_COLUMNS, FLIP_ROWS, TRANSPOSE, UPRIGHT, orientation_of
+from engine.video.orientation import FLIP_COLUMNS, FLIP_ROWS, TRANSPOSE, UPRIGHT
 from engine.video.to_bgr import BgrConverter
 
 
 def image_from_frame(frame: Any, convert: BgrConverter) -> NDArray[np.uint8]:
     """Return an `av.VideoFrame` as a (H, W, 3) BGR array of its own, upright as its display matrix asks."""
-    return upright(image_from_packed(convert.packed(frame)), orientation_of(frame))
+    return upright(image_from_packed(convert.packed(frame)), convert.orientation(frame))
 
 
 def image_from_packed(frame: Any) -> NDArray[np.uint8]:

@@ -1,64 +1,78 @@
-"""The reader process: opens, reads and decodes one live source, and puts pictures into shared memory.
+"""The reader process: opens, reads and decodes one live source, and puts frames into shared memory.
 
-FFmpeg can hang in a call that no thread can interrupt (DNS, a dead camera); a process can be killed. This one starts
-with few imports (no numpy, no OpenCV), serves one connection after the other, and dies with the engine (`die_with`).
+FFmpeg can hang in a call that no thread can interrupt (DNS, a dead camera); a process can be killed. It also parses
+what strangers send, so it gives up what it does not need (`confined`) before it connects. This one starts with few
+imports (no numpy, no OpenCV), serves one connection after the other, and dies with the engine (`die_with`).
 
-Protocol, on a stream of messages: the engine sends `{"open": {...}}`, `stop`, or `taken` (after each picture where no
-picture may be skipped); the process sends `{"opened": facts}`, `frame` (the mailbox was empty and is not any more),
-and `{"finished": reason, "is_end": bool, "is_fault": bool}` at the end of each connection. Log records come in between.
+Protocol, in whole messages: the engine sends `{"open": {...}}`, `stop`, or `taken` (after each frame where no frame
+may be skipped); the process sends `{"opened": facts}`, `{"room": bytes}` for a ring that holds such frames, which the
+engine answers by `{"slots": n, "slot_size": bytes}` with its descriptor, `frame` (the mailbox was empty and is not any
+more), and `{"finished": reason, "is_end": bool, "is_fault": bool}` at the end of each connection. Log records come in
+between.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import sys
-from multiprocessing.connection import Connection
+from contextlib import suppress
 from typing import Any
 
-from engine.process import die_with
+from engine.process import Messages, die_with
 from engine.process_log import FAULTS, LogToEngine
-from engine.sources.live.ring import LIVE_SOURCES, Meta, Ring
+from engine.sources.live.confined import confine
+from engine.sources.live.ring import LIVE_SOURCES, Layout, Meta, Ring
 from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.explain import explain, is_hopeless, video_errors
 from engine.video.fallback import OpenVideo, open_video
 from engine.video.frames import DecodedFrame, MissingFrames
-from engine.video.orientation import orientation_of
 from engine.video.to_bgr import BgrConverter
 
 logger = logging.getLogger(__name__)
 FRAME, STOP, TAKEN = b"frame", b"stop", b"taken"
+MAX_REASON = 1000
 
 
 def main() -> None:
-    """Serve until the engine hangs up. Arguments: the descriptors of connection, lifeline and ring."""
-    connection_fd, lifeline_fd, ring_fd = (int(argument) for argument in sys.argv[1:4])
+    """Serve until the engine hangs up. Arguments: the descriptors of connection and lifeline."""
+    connection_fd, lifeline_fd = (int(argument) for argument in sys.argv[1:3])
     die_with(lifeline_fd)
-    ring = Ring(ring_fd)
-    with Connection(connection_fd) as connection:
+    is_confined = False
+    with Messages(connection_fd) as connection:
         try:
             while True:
                 message = connection.recv_bytes()
-                if message not in (STOP, TAKEN):
-                    request = json.loads(message)
-                    LogToEngine(connection, request["log_level"])
-                    serve(request["open"], connection, ring)
+                if message in (STOP, TAKEN):
+                    continue
+                request = json.loads(message)
+                LogToEngine(connection, request["log_level"])
+                target = video_address_from_request(request["open"])
+                if not is_confined:
+                    confine(target)
+                    is_confined = True
+                serve(target, connection)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
 
-def serve(request: dict[str, Any], connection: Connection, ring: Ring) -> None:
+def serve(target: VideoAddress, connection: Messages) -> None:
     """Run one connection to its end, and say how it ended."""
-    target = video_address_from_request(request)
     try:
-        finished = _stream(target, connection, ring)
+        finished = _stream(target, connection)
     except video_errors() as error:
+        if isinstance(error, BrokenPipeError | ConnectionResetError) and connection.poll(0):
+            raise
         finished = {"finished": explain(error), "is_end": False, "is_fault": is_hopeless(error)}
     except EOFError:
         raise
+    except MemoryError:
+        finished = {"finished": "the stream takes more memory than its frames can need", "is_end": False}
     except Exception as error:
         logger.debug("the reader failed", exc_info=True)
         finished = fault(error)
+    finished["finished"] = finished["finished"][:MAX_REASON]
     connection.send_bytes(json.dumps(finished).encode())
 
 
@@ -76,46 +90,93 @@ def finish(reader: OpenVideo, target: VideoAddress) -> dict[str, Any]:
     return {"finished": "end of stream" if is_end else "the camera ended the stream", "is_end": is_end}
 
 
-def _stream(target: VideoAddress, connection: Connection, ring: Ring) -> dict[str, Any]:
+def _stream(target: VideoAddress, connection: Messages) -> dict[str, Any]:
     knock(target)
     reader = open_video(target)
+    outlet = _Outlet(target, connection)
     try:
         connection.send_bytes(json.dumps({"opened": reader.facts}).encode())
-        convert = BgrConverter()
         for item in reader.pictures():
             if isinstance(item, MissingFrames):
-                ring.add_lost(item.count, item.cause)
+                outlet.lost(item)
             else:
-                _hand_over(item, convert, connection, ring)
-            if _is_stopped(connection, wait=not target.live and not ring.is_empty):
+                outlet.hand_over(item)
+            if outlet.is_stopped():
                 return {"finished": "stopped", "is_end": True}
         return finish(reader, target)
     finally:
         reader.close()
+        outlet.close()
 
 
-def _hand_over(picture: DecodedFrame, convert: BgrConverter, connection: Connection, ring: Ring) -> None:
-    stamp, packed = picture.stamp, convert.packed(picture.frame)
-    plane = packed.planes[0]
-    meta = Meta(
-        packed.width,
-        packed.height,
-        plane.line_size,
-        orientation_of(picture.frame),
-        stamp.captured_ns,
-        stamp.captured_utc_ns,
-        stamp.pts_ns,
-        LIVE_SOURCES.index(stamp.captured_source) if stamp.captured_source in LIVE_SOURCES else 0,
-    )
-    if ring.put(meta, memoryview(plane)[: meta.height * meta.stride]):
-        connection.send_bytes(FRAME)
+class _Outlet:
+    """Where the frames of one connection go: a ring, which the engine replaces when it no longer fits."""
+
+    def __init__(self, target: VideoAddress, connection: Messages) -> None:
+        self._target = target
+        self._connection = connection
+        self._convert = BgrConverter()
+        self._ring: Ring | None = None
+        self._has_stop = False
+
+    def hand_over(self, picture: DecodedFrame) -> None:
+        """Put a frame into the ring."""
+        stamp, packed = picture.stamp, self._convert.packed(picture.frame)
+        plane = packed.planes[0]
+        meta = Meta(
+            packed.width,
+            packed.height,
+            plane.line_size,
+            self._convert.orientation(picture.frame),
+            stamp.captured_ns,
+            stamp.captured_utc_ns,
+            stamp.pts_ns,
+            LIVE_SOURCES.index(stamp.captured_source) if stamp.captured_source in LIVE_SOURCES else 0,
+        )
+        size = meta.height * meta.stride
+        if self._ring is None or not self._ring.fits(size):
+            self._ring = self._asked_for(size)
+        if self._ring is not None and self._ring.put(meta, memoryview(plane)[:size]):
+            self._connection.send_bytes(FRAME)
+
+    def lost(self, missing: MissingFrames) -> None:
+        """Count frames that were not decoded."""
+        if self._ring is None:
+            self._ring = self._asked_for(1)
+        if self._ring is not None:
+            self._ring.add_lost(missing.count, missing.cause)
+
+    def is_stopped(self) -> bool:
+        """Return whether the engine asked to stop; where no frame may be skipped, wait until the last one is taken."""
+        while not self._has_stop:
+            must_wait = not self._target.live and self._ring is not None and not self._ring.is_empty
+            if not self._connection.poll(None if must_wait else 0):
+                return False
+            self._has_stop = self._connection.recv_bytes() == STOP
+        return True
+
+    def close(self) -> None:
+        """Let go of the ring; harmless when repeated."""
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+
+    def _asked_for(self, size: int) -> Ring | None:
+        """Return a ring for frames of `size` bytes; None where the engine said to stop instead."""
+        if self._ring is not None:
+            _return_free_memory()
+        self.close()
+        self._connection.send_bytes(json.dumps({"room": size}).encode())
+        while True:
+            message, fd = self._connection.recv_with_fd()
+            if fd is not None:
+                return Ring(fd, Layout(**json.loads(message)))
+            if message == STOP:
+                self._has_stop = True
+                return None
 
 
-def _is_stopped(connection: Connection, *, wait: bool) -> bool:
-    """Return whether the engine asked to stop; `wait` for the next message first. Raises EOFError if it has gone."""
-    while connection.poll(None if wait else 0):
-        message = connection.recv_bytes()
-        if message == STOP:
-            return True
-        wait = wait and message != TAKEN
-    return False
+def _return_free_memory() -> None:
+    """Return to the system what frames of the size before have left in the heap, where its C library can."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

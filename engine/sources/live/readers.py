@@ -17,25 +17,28 @@ from typing import Any
 import numpy as np
 
 from engine.process import Child
-from engine.process_log import current_level, take_log
+from engine.process_log import LogLine, current_level
 from engine.sources.live.pixels import image_from_frame, upright
 from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, Opened
+from engine.sources.live.reader_messages import ReaderMessageError, Room, told_by_reader
 from engine.sources.live.reader_process import FRAME, STOP, TAKEN, fault, finish
-from engine.sources.live.ring import LIVE_SOURCES, Ring, TakenFrame, anonymous_file
+from engine.sources.live.ring import LIVE_SOURCES, LOCK_S, Ring, RingError, TakenFrame, anonymous_file, layout_for
 from engine.video.address import VideoAddress, knock
 from engine.video.explain import explain, is_hopeless, video_errors
 from engine.video.fallback import open_video
 from engine.video.frames import MissingFrames
-from engine.video.orientation import TRANSPOSE, orientation_of
+from engine.video.orientation import TRANSPOSE
 from engine.video.timing.arrivals import Stamp
 from engine.video.to_bgr import BgrConverter
 
 logger = logging.getLogger(__name__)
 GRACE_S = 0.15
+MAX_LOG_LINES = 100
+"""Log lines of one connection; a reader that writes more floods the log."""
 
 
 class ProcessReader:
-    """Reads in a child process, which is killed when it does not answer.
+    """Reads in a child process, which is killed when it does not answer; nothing that it says is taken on trust.
 
     Args:
         target: what to open.
@@ -50,7 +53,9 @@ class ProcessReader:
         self._child: Child | None = None
         self._exit_code: int | None = None
         self._events: deque[Event] = deque()
+        self._ring: Ring | None = None
         self._seen = {"stale": 0, "corrupt": 0}
+        self._is_open = False
         self._lock = threading.Lock()
         self._waker: tuple[int, int] | None = os.pipe()
 
@@ -58,10 +63,11 @@ class ProcessReader:
         """Begin to connect, starting the process where it does not run; if it cannot be, that is what comes next."""
         try:
             if self._child is None:
-                self._child = self._start()
+                self._child = Child("engine.sources.live.reader_process")
         except OSError as error:  # no memory, process or descriptor left: perhaps there is at the next attempt
             self._events.append(Finished(f"cannot start a reader process ({error}): use reader=thread"))
             return
+        self._is_open, self._logged = False, 0
         self._send(json.dumps({"open": asdict(self._target), "log_level": current_level()}).encode())
 
     def next(self, timeout_s: float) -> Event | None:
@@ -70,14 +76,18 @@ class ProcessReader:
             return self._events.popleft()
         if self._waker is None or self._child is None:
             return None
-        connection = self._child.connection
+        connection = self._child.connection.fileno()
         ready = wait([connection, self._waker[0]], timeout_s)
         if self._waker[0] in ready:
             return None
-        if connection in ready:
-            self._receive()
-        else:
-            self._count_losses()
+        try:
+            if connection in ready:
+                self._receive()
+            else:
+                self._count_losses()
+        except (RingError, ReaderMessageError) as error:
+            self.abandon()
+            self._events.append(Finished(f"the reader process was ended: {error}"))
         return self._events.popleft() if self._events else None
 
     def wake(self) -> None:
@@ -93,7 +103,7 @@ class ProcessReader:
         child, self._child = self._child, None
         child.say(STOP)
         self._exit_code = child.end(GRACE_S)
-        self._ring.close()
+        self._close_ring()
         self._events.clear()
 
     def close(self) -> None:
@@ -104,25 +114,11 @@ class ProcessReader:
         for fd in waker or ():
             os.close(fd)
 
-    def _start(self) -> Child:
-        """Start the process with the ring."""
-        ring_fd = anonymous_file()
+    def _send(self, message: bytes, fd: int | None = None) -> None:
+        if self._child is None:
+            return
         try:
-            self._ring = Ring(ring_fd, self._slots)
-        except OSError:
-            os.close(ring_fd)
-            raise
-        self._seen = {"stale": 0, "corrupt": 0}
-        try:
-            return Child("engine.sources.live.reader_process", ring_fd)
-        except OSError:
-            self._ring.close()
-            raise
-
-    def _send(self, message: bytes) -> None:
-        assert self._child is not None
-        try:
-            self._child.connection.send_bytes(message)
+            self._child.connection.send_bytes(message, fd)
         except OSError:
             self._events.append(Finished(self._death()))
 
@@ -136,17 +132,27 @@ class ProcessReader:
         if message == FRAME:
             self._take()
             return
-        fields = json.loads(message)
-        if take_log(fields, self._name):
-            return
-        if "opened" in fields:
-            self._events.append(Opened(fields["opened"]))
+        told = told_by_reader(message)
+        if isinstance(told, LogLine):
+            self._logged += 1
+            if self._logged <= MAX_LOG_LINES:
+                logging.getLogger(told.logger).log(told.level, "%s: %s", self._name, told.text)
+        elif isinstance(told, Room):
+            self._give_ring(told)
+        elif isinstance(told, Opened):
+            if self._is_open:
+                raise ReaderMessageError("it opened one connection twice")
+            self._is_open = True
+            self._events.append(told)
         else:
             self._count_losses()
             self._take()
-            self._events.append(Finished(fields["finished"], fields["is_end"], fields.get("is_fault", False)))
+            self._replace_ring(None)
+            self._events.append(told)
 
     def _take(self) -> None:
+        if self._ring is None:
+            return
         taken = self._ring.take()
         self._count_losses()
         if taken is None:
@@ -155,9 +161,42 @@ class ProcessReader:
         if not self._target.live:
             self._send(TAKEN)
 
+    def _give_ring(self, room: Room) -> None:
+        """Give the process memory for larger or smaller frames; that of the old ones goes with the last of them."""
+        room.check(self._target.max_pixels)
+        self._replace_ring(None)
+        layout = layout_for(room.frame_bytes, self._slots)
+        try:
+            fd = anonymous_file(layout)
+            self._replace_ring(Ring(fd, layout, lock_s=LOCK_S, max_pixels=self._target.max_pixels))
+        except OSError as error:
+            self.abandon()
+            self._events.append(Finished(f"no shared memory for {layout.size / 1e6:.0f} MB of frames ({error})"))
+            return
+        self._send(json.dumps(asdict(layout)).encode(), fd)
+
+    def _replace_ring(self, ring: Ring | None) -> None:
+        """Use another ring; a frame that was not taken out of the old one is stale."""
+        if self._ring is not None:
+            self._count_losses()
+            if not self._ring.is_empty:
+                self._events.append(MissingFrames(1, "stale"))
+        self._close_ring()
+        self._ring = ring
+
+    def _close_ring(self) -> None:
+        if self._ring is not None:
+            self._ring.close()
+        self._ring = None
+        self._seen = {"stale": 0, "corrupt": 0}
+
     def _count_losses(self) -> None:
+        if self._ring is None:
+            return
         for cause, total in zip(("stale", "corrupt"), self._ring.losses(), strict=True):
             count, self._seen[cause] = total - self._seen[cause], total
+            if count < 0:
+                raise RingError(f"{-count} {cause} frames fewer than before")
             if count:
                 self._events.append(MissingFrames(count, cause))
 
@@ -240,7 +279,7 @@ class ThreadReader:
                 if isinstance(item, MissingFrames):
                     yield item
                     continue
-                is_turned = bool(orientation_of(item.frame) & TRANSPOSE)
+                is_turned = bool(convert.orientation(item.frame) & TRANSPOSE)
                 yield ArrivedFrame(image_from_frame(item.frame, convert), item.stamp, is_turned)
             yield Finished(**_renamed(finish(reader, self._target)))
         finally:

@@ -1,10 +1,15 @@
-"""A mailbox for pictures between two processes: the newest one wins, and a picture in use is never overwritten.
+"""A mailbox for frames between two processes: the newest one wins, and a frame in use is never overwritten.
 
-Anonymous shared memory (`memfd`): a header, then a page with one state per slot, then the slots. The reader process
-fills a free slot and makes it the latest; if the previous latest was not taken, its slot is free again and the picture
-counts as `stale`. The engine takes the latest and holds its slot until nobody uses the picture any more. The fields
-that both sides change are guarded by a POSIX lock on the file, which the kernel releases when a process dies. Nothing
-has a name, so nothing can be left behind. Imports no numpy: the reader process uses it too.
+Anonymous shared memory (`memfd`) of a fixed size: one page with a header and one state per slot, then the slots. The
+reader process fills a free slot and makes it the latest; if the previous latest was not taken, its slot is free again
+and the frame counts as `stale`. The engine takes the latest and holds its slot until nobody uses the frame any more.
+The fields that both sides change are guarded by a POSIX lock on the file, which the kernel releases when a process
+dies.
+
+The reader process parses what strangers send, so the engine believes nothing that it writes: the engine makes the
+memory and knows its layout, the size is sealed (a shorter file would end the engine by SIGBUS), every number in it is
+checked, and the lock is waited for with a limit. Frames of another size get memory of their own; the old one goes with
+its last frame. Nothing has a name, so nothing can be left behind. Imports no numpy: the reader process uses it too.
 """
 
 from __future__ import annotations
@@ -14,26 +19,48 @@ import mmap
 import os
 import struct
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.clock import NS_PER_S, pause
+from engine.video.orientation import FLIP_COLUMNS, FLIP_ROWS, TRANSPOSE
+from engine.video.sizes.limits import MAX_PIXELS
+
 if TYPE_CHECKING:
     from engine.data import CapturedSource
 
 PAGE = mmap.PAGESIZE
-_HEADER = struct.Struct("=7q")  # size of the file, base, slot size, slots, latest + 1, stale, corrupt
+MAX_SLOTS = 256
+MIN_SLOTS = 4
+RING_BYTES = 256_000_000
+"""Frames so large that all slots would take more get fewer slots, four at least."""
+LOCK_S = 0.5
+"""The lock is held for microseconds; a process that holds it for this long was stopped, or worse."""
+SHRINK_SHARE, SHRINK_AFTER = 4, 50
+"""So many frames in a row that fill less than a quarter of their slots are given smaller ones."""
+_LOCK_POLL_S = 0.0005
+_HEADER = struct.Struct("=3q")  # latest + 1, stale, corrupt
+_STATES = 64
 _FREE, _FILLED, _HELD = 0, 1, 2
 _META = struct.Struct("=8q")
 _META_BYTES = 128
 _NO_PTS = -(1 << 63)
+MAX_ORIENTATION = FLIP_COLUMNS | FLIP_ROWS | TRANSPOSE
 LIVE_SOURCES: tuple[CapturedSource, ...] = ("arrival", "rtcp", "segment")
+_MAX_LOST = 100_000_000
+_MAX_AHEAD_NS = 10 * NS_PER_S
+
+
+class RingError(Exception):
+    """The other process holds the lock, or what it wrote cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What is known of the picture in a slot.
+    """What is known of the frame in a slot.
 
     Attributes:
         width: pixels per row.
@@ -61,6 +88,15 @@ class Meta:
         values[6] = _NO_PTS if self.pts_ns is None else self.pts_ns
         return _META.pack(*values)
 
+    def check(self, room: int, max_pixels: int) -> None:
+        """Raise `RingError` unless it describes a frame that lies within `room` bytes, captured before now."""
+        is_frame = self.width > 0 and self.height > 0 and self.width * self.height <= max_pixels
+        is_inside = 3 * self.width <= self.stride and self.height * self.stride <= room
+        is_of_now = 0 < self.captured_ns <= time.monotonic_ns() + _MAX_AHEAD_NS and self.captured_utc_ns > 0
+        is_known = 0 <= self.orientation <= MAX_ORIENTATION and 0 <= self.captured_source < len(LIVE_SOURCES)
+        if not (is_frame and is_inside and is_of_now and is_known):
+            raise RingError(f"a frame that cannot be: {self}")
+
 
 def meta_from_bytes(data: bytes) -> Meta:
     """Return what `Meta.pack` has packed."""
@@ -69,20 +105,9 @@ def meta_from_bytes(data: bytes) -> Meta:
     return Meta(*values)
 
 
-@dataclass(slots=True)
-class _Header:
-    size: int
-    base: int
-    slot_size: int
-    slots: int
-    latest: int
-    stale: int
-    corrupt: int
-
-
 @dataclass(frozen=True, slots=True)
 class TakenFrame:
-    """A picture that was taken: its pixels are `memory[offset : offset + height * stride]`."""
+    """A frame that was taken: its pixels are `memory[offset : offset + height * stride]`."""
 
     memory: mmap.mmap
     state: int
@@ -94,132 +119,188 @@ class TakenFrame:
         self.memory[self.state] = _FREE
 
 
-def _slot_offset(header: _Header, slot: int) -> int:
-    return header.base + PAGE + slot * header.slot_size
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a ring is divided; known to both sides, and not read from the shared memory."""
+
+    slots: int
+    slot_size: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return PAGE + self.slots * self.slot_size
+
+    @property
+    def room(self) -> int:
+        """Bytes of the largest frame."""
+        return self.slot_size - _META_BYTES
 
 
-def anonymous_file() -> int:
-    """Return a descriptor of new shared memory that has no name."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("framewire-frames", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+def layout_for(frame_bytes: int, slots: int) -> Layout:
+    """Return the layout for frames of so many bytes: `slots` of them, or fewer where they are large.
+
+    >>> layout_for(640 * 480 * 3, 8).slots, layout_for(7680 * 4320 * 3, 8).slots
+    (8, 4)
+    """
+    slot_size = -(-(frame_bytes + _META_BYTES) // PAGE) * PAGE
+    return Layout(max(MIN_SLOTS, min(slots, RING_BYTES // slot_size, MAX_SLOTS)), slot_size)
+
+
+def anonymous_file(layout: Layout) -> int:
+    """Return a descriptor of new shared memory that has no name and keeps its size. Raises OSError."""
+    if not hasattr(os, "memfd_create"):
+        with tempfile.TemporaryFile() as file:
+            file.truncate(layout.size)
+            return os.dup(file.fileno())
+    fd = os.memfd_create("framewire-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, layout.size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 class Ring:
-    """One side of the mailbox; both sides make one on the same descriptor, which they own from then on.
+    """One side of the mailbox; both sides make one on the same memory.
 
     Args:
-        fd: from `anonymous_file`.
-        slots: number of slots, given by the side that creates the ring; None to join one.
+        fd: from `anonymous_file`; owned from now on.
+        layout: of the memory.
+        lock_s: how long to wait for the other side's lock; None waits as long as it takes.
+        max_pixels: larger frames are refused by `take`.
+
+    Raises:
+        OSError: it cannot be mapped; `fd` is closed.
     """
 
-    def __init__(self, fd: int, slots: int | None = None) -> None:
+    def __init__(self, fd: int, layout: Layout, *, lock_s: float | None = None, max_pixels: int = MAX_PIXELS) -> None:
         self._fd = fd
-        if slots is not None:
-            os.ftruncate(fd, PAGE)
-        self.memory = mmap.mmap(fd, os.fstat(fd).st_size)
-        if slots is not None:
-            self._write(_Header(PAGE, PAGE, 0, slots, 0, 0, 0))
+        self._lock_s = lock_s
+        self._max_pixels = max_pixels
+        self._small = 0
+        self.layout = layout
+        try:
+            self.memory = mmap.mmap(fd, layout.size)
+        except (OSError, ValueError):
+            os.close(fd)
+            raise
 
     def close(self) -> None:
-        """Close the descriptor; the memory lives on as long as a picture in it is used."""
+        """Close the descriptor; the memory lives on as long as a frame in it is used. Harmless when repeated."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
+    @property
+    def fd(self) -> int:
+        """The descriptor, to be sent to the other side."""
+        return self._fd
+
+    def fits(self, size: int) -> bool:
+        """Return whether frames of `size` bytes still fit: not too large, nor far too small for a while."""
+        self._small = self._small + 1 if SHRINK_SHARE * size < self.layout.slot_size - PAGE else 0
+        return size <= self.layout.room and self._small < SHRINK_AFTER
+
     def put(self, meta: Meta, rows: Any) -> bool:
-        """Copy a picture (a buffer of `height * stride` bytes) into a free slot and make it the latest.
+        """Copy a frame (a buffer of `height * stride` bytes) into a free slot and make it the latest.
 
         Returns:
             Whether the mailbox was empty before, so that the other side has to be woken.
         """
         size = meta.height * meta.stride
-        self._grow(size)
-        header = self._read()
-        states = header.base
-        slot = self.memory[states : states + header.slots].index(_FREE)
-        offset = _slot_offset(header, slot)
+        slot = self.memory[_STATES : _STATES + self.layout.slots].index(_FREE)
+        offset = self._offset(slot)
         start = offset + _META_BYTES
         self.memory[start : start + size] = rows
         self.memory[offset : offset + _META.size] = meta.pack()
-        with self._locked() as header:
-            previous, header.latest = header.latest, slot + 1
-            self.memory[states + slot] = _FILLED
+        with self._locked():
+            previous, stale, corrupt = self._read()
+            self.memory[_STATES + slot] = _FILLED
             if previous:
-                self.memory[states + previous - 1] = _FREE
-                header.stale += 1
+                self.memory[_STATES + previous - 1] = _FREE
+            self._write(slot + 1, stale + bool(previous), corrupt)
         return previous == 0
 
     def add_lost(self, count: int, cause: str) -> None:
-        """Count pictures that were not decoded, by cause (`stale` or `corrupt`)."""
-        with self._locked() as header:
-            if cause == "stale":
-                header.stale += count
-            else:
-                header.corrupt += count
+        """Count frames that were not decoded, by cause (`stale` or `corrupt`)."""
+        with self._locked():
+            latest, stale, corrupt = self._read()
+            is_stale = cause == "stale"
+            self._write(latest, stale + count * is_stale, corrupt + count * (not is_stale))
 
     @property
     def is_empty(self) -> bool:
-        """Whether the latest picture has been taken."""
-        with self._locked() as header:
-            return header.latest == 0
+        """Whether the latest frame has been taken."""
+        return self._read()[0] == 0
 
     def take(self) -> TakenFrame | None:
-        """Take the latest picture; None if there is none. Release it when nobody uses it any more."""
-        with self._locked() as header:
-            slot, header.latest = header.latest - 1, 0
-            if slot < 0:
+        """Take the latest frame; None if there is none. Release it when nobody uses it any more.
+
+        Raises:
+            RingError: the other side holds the lock, or wrote what cannot be.
+        """
+        with self._locked():
+            latest, stale, corrupt = self._read()
+            if latest == 0:
                 return None
-            if header.size != len(self.memory):
-                self.memory = mmap.mmap(self._fd, header.size)
-            self.memory[header.base + slot] = _HELD
-        offset = _slot_offset(header, slot)
+            if not 0 < latest <= self.layout.slots:
+                raise RingError(f"slot {latest} of {self.layout.slots}")
+            self._write(0, stale, corrupt)
+            state = _STATES + latest - 1
+            self.memory[state] = _HELD
+        offset = self._offset(latest - 1)
         meta = meta_from_bytes(self.memory[offset : offset + _META.size])
-        return TakenFrame(self.memory, header.base + slot, offset + _META_BYTES, meta)
+        meta.check(self.layout.room, self._max_pixels)
+        return TakenFrame(self.memory, state, offset + _META_BYTES, meta)
 
     def is_scarce(self) -> bool:
-        """Return whether so many pictures are in use that the one just taken should be copied and released.
+        """Return whether so many frames are in use that the one just taken should be copied and released.
 
         The other side needs three slots: one to write, one for the latest, and one for the next to be taken.
         """
-        header = self._read()
-        return self.memory[header.base : header.base + header.slots].count(_HELD) > header.slots - 3
+        slots = self.layout.slots
+        return self.memory[_STATES : _STATES + slots].count(_HELD) > slots - 3
 
     def losses(self) -> tuple[int, int]:
-        """Return how many pictures were stale and corrupt so far."""
-        with self._locked() as header:
-            return header.stale, header.corrupt
+        """Return how many frames were stale and corrupt so far. Raises `RingError` as `take`."""
+        with self._locked():
+            _, stale, corrupt = self._read()
+        if not (0 <= stale <= _MAX_LOST and 0 <= corrupt <= _MAX_LOST):
+            raise RingError(f"{stale} stale and {corrupt} corrupt frames")
+        return stale, corrupt
 
-    def _grow(self, size: int) -> None:
-        """Make room for pictures of `size` bytes; slots in use stay where they are, new ones come behind."""
-        header = self._read()
-        if header.slot_size >= size + _META_BYTES:
-            return
-        with self._locked() as header:
-            header.slot_size = -(-(size + _META_BYTES) // PAGE) * PAGE
-            header.base = header.size
-            header.size = _slot_offset(header, header.slots)
-            if header.latest:
-                header.latest = 0
-                header.stale += 1
-            os.ftruncate(self._fd, header.size)
-            self.memory = mmap.mmap(self._fd, header.size)
+    def _offset(self, slot: int) -> int:
+        return PAGE + slot * self.layout.slot_size
 
     @contextmanager
-    def _locked(self) -> Iterator[_Header]:
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+    def _locked(self) -> Iterator[None]:
+        self._lock()
         try:
-            header = self._read()
-            before = astuple(header)
-            yield header
-            if astuple(header) != before:
-                self._write(header)
+            yield
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
-    def _read(self) -> _Header:
-        return _Header(*_HEADER.unpack_from(self.memory))
+    def _lock(self) -> None:
+        if self._lock_s is None:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+            return
+        deadline_ns = time.monotonic_ns() + int(self._lock_s * NS_PER_S)
+        while True:
+            is_last = time.monotonic_ns() >= deadline_ns  # looked at first: this process may have been stopped as well
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                if is_last:
+                    raise RingError(f"the lock was not released within {self._lock_s:g} s") from error
+            pause(_LOCK_POLL_S)
 
-    def _write(self, header: _Header) -> None:
-        _HEADER.pack_into(self.memory, 0, *astuple(header))
+    def _read(self) -> tuple[int, int, int]:
+        latest, stale, corrupt = _HEADER.unpack_from(self.memory)
+        return latest, stale, corrupt
+
+    def _write(self, latest: int, stale: int, corrupt: int) -> None:
+        _HEADER.pack_into(self.memory, 0, latest, stale, corrupt)

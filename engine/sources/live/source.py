@@ -166,7 +166,9 @@ class LiveSource(SourceBase):
             reader.wake()
 
     def _frames(self) -> Iterator[Frame]:
-        reader = self._reader = self._make_reader()
+        reader = self._made_reader()
+        if reader is None:
+            return
         try:
             while not self._interrupted.is_set():
                 finished = yield from self._connection(reader)
@@ -178,6 +180,16 @@ class LiveSource(SourceBase):
                 self._wait_offline(finished.reason)
         finally:
             reader.close()
+
+    def _made_reader(self) -> FrameReader | None:
+        """Return the reader; where descriptors or memory are short, try again until there are some, or interrupted."""
+        while not self._interrupted.is_set():
+            try:
+                self._reader = self._make_reader()
+                return self._reader
+            except OSError as error:
+                self._wait_offline(f"cannot make a reader ({error}): raise the limit of open files")
+        return None
 
     def _connection(self, reader: FrameReader) -> Generator[Frame, None, Finished]:
         """Open once, yield frames, and return how it ended."""

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.video.image_header import image_size_wh
-from engine.video.limits import MAX_PIXELS, FrameTooLargeError, check_image, check_size
+from engine.video.sizes.image_header import image_size_wh
+from engine.video.sizes.limits import MAX_PIXELS, FrameTooLargeError, check_image, check_size
 
 SUFFIXES = ("bmp", "jpg", "jp2", "png", "ppm", "tif", "webp", "pgm", "pbm", "pam")
 

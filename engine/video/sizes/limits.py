@@ -7,7 +7,7 @@ images are refused by their header before OpenCV sees them.
 
 from __future__ import annotations
 
-from engine.video.image_header import image_size_wh
+from engine.video.sizes.image_header import image_size_wh
 
 MAX_PIXELS = 64_000_000
 """Width times height at most: 8000 x 8000. 8K video has 33 million, the largest common photo cameras 61 million."""

@@ -1,0 +1,160 @@
+"""What a reader process gives up before it connects to a stranger; Linux only, and each part only where it exists.
+
+- `no_new_privs`, no core files, and a limit on private memory where the processor decodes.
+- seccomp: no other programs, no other processes' memory or signals, no tracing, no namespaces; and where the source is
+  a device or the screen, no network.
+- Landlock: no file may be written, created or removed; for network streams none may be read but those of Python, of the
+  system's libraries and of devices. So a playlist that names a private file finds none.
+
+`reader: thread` goes without. On a Jetson only the first part applies: GStreamer starts helpers of its own.
+Numbers and layouts: linux/seccomp.h, linux/filter.h, linux/landlock.h. Imports no numpy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import platform
+import resource
+import struct
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from engine.video.address import VideoAddress
+from engine.video.gstreamer import is_jetson
+from engine.video.hardware import CPU, DEVICE_TYPES, missing
+from engine.video.sizes.limits import decoder_bytes
+from engine.video.trust import default_bundle
+from engine.video.uri import NETWORK_SCHEMES, scheme_of
+
+logger = logging.getLogger(__name__)
+_NO_NEW_PRIVS, _SET_SECCOMP, _FILTER = 38, 22, 2
+_ARCHES: Mapping[str, tuple[int, int]] = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+_SYSCALLS: Mapping[str, tuple[int, int | None]] = {  # by architecture: x86_64, aarch64
+    "execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None), "ptrace": (101, 117),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kill": (62, 129), "tkill": (200, 130),
+    "pidfd_send_signal": (424, 424), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "mount": (165, 40),
+    "unshare": (272, 97), "setns": (308, 268), "bpf": (321, 280), "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282), "io_uring_setup": (425, 425), "keyctl": (250, 219), "add_key": (248, 217),
+    "init_module": (175, 105), "finit_module": (313, 273), "kexec_load": (246, 104), "chroot": (161, 51),
+}  # fmt: skip
+_SOCKET = (41, 198)
+_ALLOW, _DENY, _KILL = 0x7FFF0000, 0x00050000 | 1, 0x80000000  # SECCOMP_RET_ERRNO with EPERM
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_X32 = 0x40000000
+_AF_UNIX = 1
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
+_EXECUTE, _WRITE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_CHANGE = sum(1 << bit for bit in range(4, 13))  # remove and make entries of every kind
+_SYSTEM = (
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/etc",
+    "/opt",
+    "/run",
+    "/proc",
+    "/sys",
+    "/nix",
+    "/gnu",
+    "/var/lib/ca-certificates",
+)
+
+
+def confine(target: VideoAddress) -> None:
+    """Give up what reading `target` does not need; what this kernel does not know is left out."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not sys.platform.startswith("linux") or libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        return
+    if is_jetson():
+        return
+    if _is_decoded_by_cpu(target):
+        limit = decoder_bytes(target.max_pixels)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    is_network = scheme_of(target.url) in NETWORK_SCHEMES
+    if not _landlock(libc, target, is_network):
+        logger.debug("no Landlock here: the reader process may open files")
+    if platform.machine() not in _ARCHES or not _seccomp(libc, is_network):
+        logger.debug("no seccomp here: the reader process may make every system call")
+
+
+def _is_decoded_by_cpu(target: VideoAddress) -> bool:
+    """Return whether no driver of a graphics card is involved: those reserve memory by the gigabyte."""
+    return set(target.decoders) == {CPU} or all(missing(decoder) for decoder in DEVICE_TYPES)
+
+
+def _seccomp(libc: ctypes.CDLL, has_network: bool) -> bool:
+    arch, column = _ARCHES[platform.machine()]
+    program = b"".join(_filter(arch, column, has_network))
+    code = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+    return bool(libc.prctl(_SET_SECCOMP, _FILTER, ctypes.c_char_p(header), 0, 0) == 0)
+
+
+def _filter(arch: int, column: int, has_network: bool) -> Iterator[bytes]:
+    """Yield the instructions of the filter: an allow list would break with every library, so this denies."""
+    yield _step(_LOAD, 4)
+    yield _step(_EQUAL, arch, 1, 0)
+    yield _step(_RETURN, _KILL)
+    yield _step(_LOAD, 0)
+    yield _step(_AT_LEAST, _X32, 0, 1)
+    yield _step(_RETURN, _DENY)
+    for numbers in _SYSCALLS.values():
+        number = numbers[column]
+        if number is not None:
+            yield _step(_EQUAL, number, 0, 1)
+            yield _step(_RETURN, _DENY)
+    if not has_network:
+        yield _step(_EQUAL, _SOCKET[column], 0, 3)
+        yield _step(_LOAD, 16)  # the domain, argument 0
+        yield _step(_EQUAL, _AF_UNIX, 1, 0)
+        yield _step(_RETURN, _DENY)
+    yield _step(_RETURN, _ALLOW)
+
+
+def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("HBBI", code, if_true, if_false, value)
+
+
+def _landlock(libc: ctypes.CDLL, target: VideoAddress, is_network: bool) -> bool:
+    """Restrict files; returns False where the kernel has no Landlock."""
+    if libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1) < 1:
+        return False
+    read = _READ_FILE | _READ_DIR if is_network else 0
+    handled = struct.pack("Q", _EXECUTE | _WRITE | _CHANGE | read)
+    rules = libc.syscall(_LANDLOCK_CREATE, ctypes.c_char_p(handled), ctypes.c_size_t(len(handled)), 0)
+    if rules < 0:
+        return False
+    try:
+        _allow(libc, rules, "/dev", _WRITE | read)
+        for place in _readable(target) if is_network else ():
+            _allow(libc, rules, place, read)
+        return bool(libc.syscall(_LANDLOCK_RESTRICT, rules, 0) == 0)
+    finally:
+        os.close(rules)
+
+
+def _readable(target: VideoAddress) -> Iterator[str]:
+    """Yield what a reader of a network stream may read: Python, libraries, settings, and the certificates given."""
+    yield from (*_SYSTEM, "/var/lib/ca-certificates")
+    yield from (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    yield from filter(os.path.isdir, sys.path)
+    certificates = (target.ca_file, default_bundle(), *map(target.ffmpeg.get, ("ca_file", "cert_file", "key_file")))
+    yield from filter(None, certificates)
+
+
+def _allow(libc: ctypes.CDLL, rules: int, place: str, access: int) -> None:
+    """Allow `access` below a place, where it exists."""
+    with suppress(OSError):
+        fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
+        try:
+            is_folder = Path(place).is_dir()
+            rule = struct.pack("=Qi", access if is_folder else access & (_READ_FILE | _WRITE), fd)
+            libc.syscall(_LANDLOCK_ADD, rules, 1, ctypes.c_char_p(rule), 0)
+        finally:
+            os.close(fd)
