@@ -28,11 +28,11 @@ class VideoAddress:
         damage: see `SourceOptions`.
         keyframes_only: decode keyframes alone.
         max_pixels: width times height of a frame at most.
-            poll_s: from one request to the next, where the address gives a single picture; None: it is never asked again.
-        is_snapshot: ask again whatever an answer holds, not only after a single picture.
-            tls: `verify` or `insecure`.
+        tls: `verify` or `insecure`.
         ca_file: authorities to trust in place of the system's.
-            decoders: names of decoders to try in this order, or `auto`.
+        poll_s: from one request to the next, where the address gives a single picture; None: it is never asked again.
+        is_snapshot: ask again whatever an answer holds, not only after a single picture.
+        decoders: names of decoders to try in this order, or `auto`.
     """
 
     url: str
