@@ -32,6 +32,7 @@ _KEYS = (
     "size proto protocol unicast rate bitrate timeout count objects seed realtime video audio id ch trackid"
 )
 _WORDS = "live stream main sub cam camera channel ch preview test publish video app mystream true false none null"
+NAMES_OF_FILES = frozenset(("keys", "allowed_keys", "server_key", "keyframes_only"))
 HARMLESS_KEYS = frozenset(_KEYS.split())
 HARMLESS_WORDS = frozenset(_WORDS.split())
 _SCHEME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-")
@@ -108,8 +109,8 @@ def is_secret_name(name: str) -> bool:
     >>> is_secret_name("loginpas"), is_secret_name("X-Api-Key"), is_secret_name("channel")
     (True, True, False)
     """
-    lowered = name.lower()
-    return any(word in lowered for word in SECRET_WORDS)
+    lowered = name.lower().rpartition(".")[2].replace("-", "_")
+    return lowered not in NAMES_OF_FILES and any(word in lowered for word in SECRET_WORDS)
 
 
 def redact(text: str) -> str:
@@ -157,7 +158,7 @@ def public_address(address: str) -> str:
     return redact(f"{scheme}://{_public_path(scheme.lower(), _split_query(rest)[0])}")
 
 
-def printable(text: str, max_chars: int = MAX_CHARS) -> str:
+def printable(text: str, max_chars: int | None = None) -> str:
     """Return a text that cannot command a terminal: control and direction characters are escaped, long ones cut.
 
     Names come from models, cameras and other machines. Tabs and line ends stay.
@@ -165,7 +166,7 @@ def printable(text: str, max_chars: int = MAX_CHARS) -> str:
     >>> printable("gate\\x1b[2J"), printable("abcdef", 4)
     ('gate\\\\x1b[2J', 'abc…')
     """
-    cut = text if len(text) <= max_chars else text[: max(max_chars - 1, 0)] + "…"
+    cut = text if max_chars is None or len(text) <= max_chars else text[: max(max_chars - 1, 0)] + "…"
     return cut if cut.isprintable() else "".join(c if c.isprintable() or c in "\t\n" else _escaped(c) for c in cut)
 
 

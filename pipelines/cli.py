@@ -12,8 +12,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError, SourceError
+from engine.redaction import hide_address
 from pipelines import console
 from pipelines.running.detect_and_publish import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
+from pipelines.terminal import drain, steady_stderr
 from pipelines.verbs.machine.discover import discover
 from pipelines.verbs.machine.doctor import doctor
 from pipelines.verbs.measuring.bench import bench
@@ -86,8 +88,15 @@ def with_values(words: list[str]) -> list[str]:
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
+    with steady_stderr():
+        _run(sys.argv[1:])
+
+
+def _run(words: list[str]) -> NoReturn:
+    for word in words:
+        hide_address(word)  # before any message can quote it
     try:
-        app(with_values(sys.argv[1:]))
+        app(with_values(words))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except EngineError as error:
@@ -95,5 +104,6 @@ def main() -> NoReturn:
         bad_input = isinstance(error, ConfigError | SourceError | ModelError | MissingDependencyError)
         sys.exit(EXIT_CONFIG if bad_input else EXIT_FAILED)
     except BrokenPipeError:
+        drain()
         os._exit(EXIT_FAILED)
     sys.exit(0)

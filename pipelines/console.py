@@ -18,7 +18,9 @@ from rich.live import Live
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from engine.redaction import printable, redact, redact_tree
 from engine.stats import SourceSnapshot
 
 if TYPE_CHECKING:
@@ -36,29 +38,52 @@ def set_up_logging(verbosity: int) -> None:
     """Send log records to stderr: warnings by default, info with 1, debug with 2."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     handler = RichHandler(console=stderr, show_path=False, show_time=True, log_time_format="%H:%M:%S")
-    logging.basicConfig(level=level, format="%(message)s", handlers=[handler], force=True)
+    handler.setFormatter(_SafeFormatter("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class _SafeFormatter(logging.Formatter):
+    """Formats records, tracebacks included, without secrets and without commands to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
+
+
+def safe(text: str) -> str:
+    """Return a text that may be shown: no secret of this process, no command to the terminal."""
+    return printable(redact(text))
+
+
+def cell(text: object, style: str = "") -> Text:
+    """Return a cell or title of a table that shows a text as it is, whatever brackets are in it."""
+    return Text(safe(str(text)), style=style)
 
 
 def say(text: str) -> None:
     """Print a line of progress on stderr."""
-    stderr.print(text, markup=False, soft_wrap=True)
+    stderr.print(safe(text), markup=False, soft_wrap=True)
 
 
 def fail(text: str) -> None:
     """Print an error on stderr."""
     stderr.print("error:", style="bold red", end=" ")
-    stderr.print(text, markup=False, soft_wrap=True)
+    stderr.print(safe(text), markup=False, soft_wrap=True)
 
 
 def result(text: str) -> None:
     """Print a line of output on stdout, unstyled and unwrapped."""
+    _write_out(safe(text))
+
+
+def _write_out(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def result_json(value: Any, *, indent: int | None = None) -> None:
     """Print one JSON value on stdout, on one line unless `indent` is given."""
-    result(json.dumps(value, indent=indent, ensure_ascii=False))
+    text = json.dumps(redact_tree(value), indent=indent, ensure_ascii=False)
+    _write_out("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def show_table(table: Table) -> None:
@@ -72,7 +97,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
     Results that are printed meanwhile stand above the bar, or go where stdout was led to.
     """
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(safe(what), markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown, above = stderr.is_terminal, sys.stdout.isatty()
     with Progress(*columns, console=stderr, disable=not shown, redirect_stdout=above) as bar:
         task = bar.add_task(what, total=None)
@@ -110,7 +135,7 @@ class RunView:
                 say(self._line(snapshot))
 
     def _table(self) -> Table:
-        table = Table(title=self._title(), title_justify="left", expand=False)
+        table = Table(title=cell(self._title()), title_justify="left", expand=False)
         several = len(self._pipeline.models) > 1
         columns = ["camera", *(["model"] if several else []), "state"]
         for name in (*columns, "published", "fps", "latency p50 / p99", "objects", "dropped"):
@@ -120,9 +145,9 @@ class RunView:
                 f"{s.state} ({s.reason})" if s.reason and s.state in ("offline", "stalled", "connecting") else s.state
             )
             table.add_row(
-                s.source_id,
-                *([self._pipeline.model_of(s.source_id)] if several else []),
-                f"[{STATE_STYLE.get(s.state, '')}]{state}[/]",
+                cell(s.source_id),
+                *([cell(self._pipeline.model_of(s.source_id))] if several else []),
+                cell(state, STATE_STYLE.get(s.state, "")),
                 self._progress(s),
                 f"{self._rate(s):.1f}",
                 f"{s.latency_ms['p50']:.0f} / {s.latency_ms['p99']:.0f} ms",
@@ -177,7 +202,11 @@ def show_summary(summary: Mapping[str, Any], *, aside: bool = False) -> None:
         table.add_column(name, justify="left" if name == "camera" else "right")
     for source_id, s in summary["sources"].items():
         table.add_row(
-            source_id, str(s["captured"]), str(s["published"]), text_of_dropped(s["dropped"]), str(s["reconnects"])
+            cell(source_id),
+            str(s["captured"]),
+            str(s["published"]),
+            text_of_dropped(s["dropped"]),
+            str(s["reconnects"]),
         )
     (stderr if aside else stdout).print(table)
     latency = summary["latency_ms"]
@@ -206,7 +235,7 @@ def show_figures(figures: Mapping[str, Any]) -> None:
     for name in ("stage", "p50 ms", "p99 ms"):
         stages.add_column(name, justify="left" if name == "stage" else "right")
     for stage, ms in figures.get("stage_ms", {}).items():
-        stages.add_row(stage, f"{ms['p50']:.2f}", f"{ms['p99']:.2f}")
+        stages.add_row(cell(stage), f"{ms['p50']:.2f}", f"{ms['p99']:.2f}")
     for key, value in figures.items():
         if key != "stage_ms":
             result(f"{key}: {value}")
@@ -215,11 +244,11 @@ def show_figures(figures: Mapping[str, Any]) -> None:
 
 def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a table whose columns are the keys of its rows."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=cell(title), title_justify="left")
     for name in rows[0] if rows else ():
-        table.add_column(name)
+        table.add_column(cell(name))
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(cell(value) for value in row.values()))
     show_table(table)
 
 

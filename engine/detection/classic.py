@@ -19,6 +19,8 @@ from engine.errors import ConfigError, MissingDependencyError
 from engine.protocols import DetectorFacts
 
 MS_PER_S = 1e3
+FORGET_NS = 10_000_000_000
+"""Looked at when another source comes."""
 PERSON_INSET = np.array([0.235, 0.127, 0.235, 0.16], np.float32)
 """From the SVM's window to the person in it, as shares of its width and height: left, top, right, bottom. The SVM was
 trained on people with a border around them; medians against yolo11n on 42 frames of two videos and two pictures."""
@@ -112,6 +114,7 @@ class MotionDetector(ClassicDetector):
         self._sensitivity = sensitivity
         self._scale_to = scale_to
         self._backgrounds: dict[str, Any] = {}
+        self._seen_ns: dict[str, int] = {}
         self._kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
     def find(self, frame: Frame) -> Detections:
@@ -122,7 +125,9 @@ class MotionDetector(ClassicDetector):
         first = frame.source_id not in self._backgrounds
         if first:
             background = cv2.createBackgroundSubtractorMOG2(self._history, self._sensitivity, detectShadows=True)
+            self._forget_before(frame.captured_ns - FORGET_NS)
             self._backgrounds[frame.source_id] = background
+        self._seen_ns[frame.source_id] = frame.captured_ns
         mask = self._backgrounds[frame.source_id].apply(small)
         if first:
             return Detections.empty()
@@ -130,6 +135,11 @@ class MotionDetector(ClassicDetector):
         moving = cv2.morphologyEx(moving, cv2.MORPH_OPEN, self._kernel)
         moving = cv2.dilate(moving, self._kernel, iterations=2)
         return self._blobs(moving, frame)
+
+    def _forget_before(self, limit_ns: int) -> None:
+        """Give up the backgrounds of sources that show nothing any more: each takes more than a megabyte."""
+        for name in [name for name, seen_ns in self._seen_ns.items() if seen_ns < limit_ns]:
+            del self._seen_ns[name], self._backgrounds[name]
 
     def _blobs(self, moving: Any, frame: Frame) -> Detections:
         """Return the connected parts of a mask, in pixels of the frame."""
@@ -145,6 +155,7 @@ class MotionDetector(ClassicDetector):
     def close(self) -> None:
         """Forget the backgrounds."""
         self._backgrounds.clear()
+        self._seen_ns.clear()
 
 
 class HogPeopleDetector(ClassicDetector):

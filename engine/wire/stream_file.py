@@ -33,6 +33,7 @@ CRC = struct.Struct("<I")
 DEFLATED = 1
 DEFLATE_LEVEL = 4
 MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_CHECKED_SHARE = 4  # bytes looked at in vain, as a share of the file; more is an attack, and would take its square
 MAX_DICTIONARY_BYTES = 32 * 1024
 DICTIONARY = (
     b'"captured_source":"rtcp","captured_source":"arrival","captured_source":"file","captured_error_ns":null,'
@@ -160,6 +161,7 @@ class Recording:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.skipped_bytes = 0
+        self._checked_in_vain = 0
         try:
             with self.path.open("rb") as file:
                 self._data: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -215,6 +217,8 @@ class Recording:
         """Return the first complete record at or behind an offset, where it ends, and where it begins."""
         at = self._data.find(MARK, offset)
         while at >= 0:
+            if self._checked_in_vain > MAX_CHECKED_SHARE * len(self._data):
+                return None
             found = self._parse(at)
             if found is not None:
                 return (*found, at)
@@ -232,10 +236,12 @@ class Recording:
         if length > MAX_BODY_BYTES or after > len(self._data):
             return None
         content = self._data[start : after - CRC.size]
-        if CRC.unpack_from(self._data, after - CRC.size)[0] != zlib.crc32(content):
-            return None
-        body = self._inflated(self._data[body_at : body_at + length], flags)
-        return None if body is None else (Record(utc_ns, self._data[topic_at:body_at], body), after)
+        if CRC.unpack_from(self._data, after - CRC.size)[0] == zlib.crc32(content):
+            body = self._inflated(self._data[body_at : body_at + length], flags)
+            if body is not None:
+                return Record(utc_ns, self._data[topic_at:body_at], body), after
+        self._checked_in_vain += len(content)
+        return None
 
     def _inflated(self, body: bytes, flags: int) -> bytes | None:
         if not flags & DEFLATED:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from engine.errors import SinkError, SourceError
 from engine.sinks.zmq import ZmqPublisher
 from engine.wire import encode, frame_message
-from engine.wire.stream_file import MARK, Record, Recording, RecordingWriter
+from engine.wire.stream_file import HEAD, MARK, Record, Recording, RecordingWriter
 from tests.wire.samples import RUN, packet
 
 SECOND = 1_000_000_000
@@ -167,3 +168,25 @@ def test_a_recorder_killed_in_mid_stream_leaves_a_file_without_a_torn_end(tmp_pa
 def encode_seq(record: Record) -> int:
     at = record.body.index(b'"seq":') + 6
     return int(record.body[at : record.body.index(b",", at)])
+
+
+def test_a_file_of_marks_is_read_in_time_linear_in_its_length(tmp_path: Path) -> None:
+    """Each mark claims a record that reaches to the end, so that each was once checked to the end."""
+
+    def cost(marks: int) -> float:
+        path = tmp_path / f"{marks}.fwr"
+        path.unlink(missing_ok=True)
+        claim = MARK + HEAD.pack(0, 1, 0, 0)
+        size = marks * len(claim)
+        body = b"".join(MARK + HEAD.pack(max(size - (index + 2) * len(claim), 0), 1, 0, 0) for index in range(marks))
+        with RecordingWriter(path) as writer:
+            writer.write(1, b"v1/x", b"{}")
+        with path.open("ab") as file:
+            file.write(body)
+        begin = time.process_time()
+        with Recording(path) as recording:
+            assert len(list(recording)) == 1
+        return time.process_time() - begin
+
+    base = max(min(cost(2_000) for _ in range(2)), 2e-3)
+    assert cost(16_000) < 4 * 8 * base

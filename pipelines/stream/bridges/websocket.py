@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from engine.errors import SinkError
 from engine.optional import require
+from engine.redaction import printable
 from engine.subscriber.aio import AsyncSubscriber
 from engine.subscriber.reader import ALL_TOPICS
 from engine.wire import encode, kind_of, topic_of
@@ -18,10 +20,14 @@ from engine.wire import encode, kind_of, topic_of
 if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
 
+logger = logging.getLogger(__name__)
 KEPT_PER_CLIENT = 50
 MAX_CLIENTS = 200
 MAX_INPUT_BYTES = 1024
 TRY_LATER = 1013
+FORBIDDEN = 403
+MAX_ORIGIN_CHARS = 100
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(eq=False)
@@ -41,7 +47,8 @@ class WebSocketBridge:
         host: to listen on.
         port: to listen on; 0 finds a free one.
         topics: what is taken from the publisher.
-        origins: pages that may connect, as browsers name them (`http://host:port`); None means any.
+        origins: pages that may connect, as browsers name them (`http://host:port`); `*` is any. None means those that
+            this machine serves. Programs that are no browsers name no origin and may always connect.
         count: end after so many messages of the publisher; None serves until cancelled.
         server_key: public key of a publisher that encrypts.
         keys: CURVE keys of this reader.
@@ -85,7 +92,9 @@ class WebSocketBridge:
             MissingDependencyError: the package websockets is not installed.
         """
         server = require("websockets.asyncio.server", extra="websocket")
-        limits = {"max_size": MAX_INPUT_BYTES, "origins": self._origins, "compression": None}
+        limits = {"max_size": MAX_INPUT_BYTES, "process_request": self._check_origin, "compression": None}
+        if self._host not in LOCAL_HOSTS:
+            logger.warning("ws://%s:%s can be read by everybody on the network: bind 127.0.0.1", self._host, self.port)
         try:
             listening = await server.serve(self._serve, self._host, self.port, **limits)
         except OSError as error:
@@ -101,6 +110,22 @@ class WebSocketBridge:
                 self._offer(topic_of(message), encode(message).decode())
                 if self.taken.total() == self._count:
                     return
+
+    def _check_origin(self, connection: Any, request: Any) -> Any:
+        """Refuse pages of other sites, which a browser would let read what is on this machine."""
+        origin = request.headers.get("Origin")
+        if origin is None or self._is_allowed(origin):
+            return None
+        logger.warning("a page of %s was refused: allow it with --origin", printable(origin, MAX_ORIGIN_CHARS))
+        return connection.respond(FORBIDDEN, "this page may not read the stream\n")
+
+    def _is_allowed(self, origin: str) -> bool:
+        if self._origins is not None:
+            return "*" in self._origins or origin in self._origins
+        try:
+            return urlsplit(origin).hostname in LOCAL_HOSTS
+        except ValueError:
+            return False
 
     def _offer(self, topic: str, text: str) -> None:
         for browser in self._browsers:

@@ -13,11 +13,15 @@ from engine.errors import ConfigError
 from engine.flow.defaults import describe
 from pipelines import console
 from pipelines.running.detect_and_publish import Interrupt, recordings_of, run_to_the_end, summary
+from pipelines.terminal import drain, steady_stdout
 
 if TYPE_CHECKING:
     from engine.flow.pipeline import Pipeline
     from pipelines.config.models import Config
     from pipelines.running.plan_rebuild import PlanRebuild
+
+SUMMARY_S = 60.0
+SUMMARY_INTERRUPTED_S = 0.5
 
 
 def start_run(config_path: str | None, overrides: dict[str, Any], settings: list[str], as_json: bool) -> NoReturn:
@@ -48,13 +52,14 @@ def start_run(config_path: str | None, overrides: dict[str, Any], settings: list
                 outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
         error = {"error": str(outcome.error)} if outcome.error else {}
         facts = summary(pipeline, plans.status() | error)
-        if as_json:
-            console.result_json(facts)
-        else:
-            console.show_summary(facts, aside=config.output.jsonl == STDOUT)
+        with steady_stdout(SUMMARY_INTERRUPTED_S if interrupt.requested else SUMMARY_S):
+            if as_json:
+                console.result_json(facts)
+            else:
+                console.show_summary(facts, aside=config.output.jsonl == STDOUT)
         if outcome.error is not None:
             console.fail(str(outcome.error))
-        sys.stderr.flush()
+        drain()
         if not outcome.clean:
             os._exit(outcome.exit_code)
     sys.exit(outcome.exit_code)

@@ -32,6 +32,7 @@ def bridge(
     format_: Annotated[
         str, typer.Option("--format", help="framewire, deepstream, savant, frigate or onvif")
     ] = "framewire",
+    origin: Annotated[list[str] | None, typer.Option(help="ws://: pages that may read; * is any")] = None,
     server_key: ServerKey = None,
     keys: Keys = None,
     as_json: Json = False,
@@ -44,11 +45,12 @@ def bridge(
     curve, topics = client_keys(server_key, keys), topic or ["v1/"]
     if to.startswith("ws://"):
         _refuse_format(format_, to)
-        console.show(_serve_browsers(address, to, topics, count, curve), as_json=as_json)
+        console.show(_serve_browsers(address, to, topics, count, {**curve, "origins": origin}), as_json=as_json)
         return
     target = output_for(to, format_)
     wanted = [*topics, *(target.watched_topics if isinstance(target, Watcher) else ())]
-    with Interrupt() as interrupt, Subscriber(address, wanted, **curve) as subscriber:
+    ends_a_wait = getattr(target, "interrupt", lambda: None)
+    with Interrupt(ends_a_wait) as interrupt, Subscriber(address, wanted, **curve) as subscriber:
         done = run_bridge(
             subscriber,
             target,
