@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import Shape
+from engine.backends.files.linked import real_files
 from engine.backends.resize import FixedSizeError, SizeChange, grid_constant, may_be_grid, regrouped
 from engine.optional import require
 
@@ -32,7 +33,8 @@ def resized_onnx(path: Path, change: SizeChange) -> bytes:
         MissingDependencyError: the package onnx is not installed.
     """
     onnx = require("onnx", hint=INSTALL_HINT)
-    model = onnx.load(str(path))
+    with real_files(path, copy=True) as file:
+        model = onnx.load(str(file))
     constants = _constants(onnx, model)
     before = _shapes(onnx, model)
     if any(None in before.get(node.output[0], (None,)) for node in _sized(model)):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec, check_feeds, image_spec
+from engine.backends.files.linked import real_files
 from engine.backends.openvino_resize import resize
 from engine.backends.resize import FixedSizeError, SizeChange
 from engine.backends.slots import Slots
@@ -56,7 +57,8 @@ class OpenVinoBackend:
 
     def _compile(self, openvino: Any) -> None:
         core = openvino.Core()
-        model = core.read_model(str(self._path))
+        with real_files(self._path) as path:
+            model = core.read_model(str(path))
         specs = _specs(model.inputs, "input")
         outputs = _specs(model.outputs, "output")
         if not specs or not outputs:
@@ -187,7 +189,8 @@ def read_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ..
     """Return the inputs and outputs of a model file as OpenVINO reads them. Raises `ModelError`."""
     openvino = require("openvino", hint=INSTALL_HINT)
     try:
-        model = openvino.Core().read_model(str(path))
+        with real_files(path) as file:
+            model = openvino.Core().read_model(str(file))
         return _specs(model.inputs, "input"), _specs(model.outputs, "output")
     except BROKEN as error:
         raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from error
@@ -197,7 +200,8 @@ def check_size(path: Path, change: SizeChange) -> None:
     """Raise `FixedSizeError` unless the graph of a model can take images of another size."""
     openvino = require("openvino", hint=INSTALL_HINT)
     try:
-        model = openvino.Core().read_model(str(path))
+        with real_files(path) as file:
+            model = openvino.Core().read_model(str(file))
         shape = model.inputs[0].partial_shape
         if shape[0].is_dynamic:
             model.reshape({0: openvino.PartialShape([1, *list(shape)[1:]])})
