@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import Shape
-from engine.backends.files.linked import real_files
+from engine.backends.linked import real_files
 from engine.backends.resize import FixedSizeError, SizeChange, grid_constant, may_be_grid, regrouped
 from engine.optional import require
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec, check_feeds, image_spec
-from engine.backends.files.linked import real_files
+from engine.backends.linked import real_files
 from engine.backends.openvino_resize import resize
 from engine.backends.resize import FixedSizeError, SizeChange
 from engine.backends.slots import Slots

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -9,9 +10,12 @@ from itertools import islice
 from engine.clock import NS_PER_MS
 from engine.data import Frame, SourceStatus
 from engine.flow.channel import Channel, ChannelClosedError
+from engine.flow.gate import NO_RULES, FrameGate, RateLimit
 from engine.flow.lane import FlowContext, Start
 from engine.flow.stage import Stage
 from engine.protocols import Source
+
+logger = logging.getLogger(__name__)
 
 
 class CaptureStage(Stage[Frame]):
@@ -37,6 +41,8 @@ class CaptureStage(Stage[Frame]):
         self.is_removed = False
         self.outbox = outbox
         self._context = context
+        self._rate = RateLimit()
+        self._checked: tuple[FrameGate, int, int] | None = None
         self._stats = stats = context.stats.source(source.info.source_id)
         self._first_id = stats.captured
         self._first_epoch = stats.reconnects + (stats.captured > 0)
@@ -106,11 +112,29 @@ class CaptureStage(Stage[Frame]):
         if self.is_paused:
             self._stats.add_dropped("paused")
             return
+        gate = self._context.rules.get(item.source_id, NO_RULES)
+        if gate.max_fps is not None and not self._rate.admits(self._time_ns(item), gate.max_fps):
+            self._stats.add_dropped("max_fps")
+            return
+        self._check_gate(gate, item)
         try:
             self.outbox.put(item)
         except ChannelClosedError:
             self._stats.add_dropped("removed" if self.is_removed else "shutdown")
             raise
+
+    def _time_ns(self, frame: Frame) -> int:
+        """Return when a frame was seen: of a camera when it arrived, of a file its own time."""
+        return frame.captured_ns if self.source.info.is_live or frame.pts_ns is None else frame.pts_ns
+
+    def _check_gate(self, gate: FrameGate, frame: Frame) -> None:
+        """Warn once of polygons that lie outside of the frames of this size."""
+        checked, size_wh = self._checked, (frame.width, frame.height)
+        if checked is None or checked[0] is not gate or checked[1:] != size_wh:
+            self._checked = gate, *size_wh
+            for polygon in gate.outside(frame.width, frame.height):
+                size = f"{frame.width}x{frame.height}"
+                logger.warning("%s: polygon %s is outside of its frames of %s", frame.source_id, polygon, size)
 
     def close(self) -> None:
         """Close the source on this thread, then the channel behind it."""

@@ -6,8 +6,10 @@ Pipeline(sources, detector, tracker, rules=rules)
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ from engine.clock import NS_PER_S
 from engine.data import Detections
 from engine.errors import ConfigError
 
+logger = logging.getLogger(__name__)
 Polygon = Sequence[tuple[float, float]]
 
 
@@ -28,30 +31,102 @@ class FrameGate:
         regions: keep detections that stand in one of these; empty keeps all.
         ignore: drop detections that stand in one of these.
         motion_gate: skip the detector while nothing moves; None always detects.
+        classes: names or ids to keep; None keeps all.
+        score_threshold: drop detections with a lower score.
+        min_area: drop boxes with a smaller area, in square pixels.
+        max_fps: frames per second at most; those above are dropped before detection, under the cause `max_fps`.
     """
 
     regions: Sequence[Polygon] = ()
     ignore: Sequence[Polygon] = ()
     motion_gate: MotionGate | None = None
+    classes: tuple[str | int, ...] | None = None
+    score_threshold: float = 0.0
+    min_area: float = 0.0
+    max_fps: float | None = None
 
     def __post_init__(self) -> None:
         for polygon in (*self.regions, *self.ignore):
             if len(polygon) < 3 or not np.isfinite(np.asarray(polygon, float)).all():
                 raise ConfigError(f"polygon {polygon} encloses nothing: give 3 or more points as [x, y] in pixels")
+            if np.max(polygon) <= 1:
+                raise ConfigError(
+                    f"polygon {polygon} is one pixel: points are [x, y] in pixels of the frame, not shares of it"
+                )
 
-    def keep(self, detections: Detections) -> Detections:
+    def outside(self, width: int, height: int) -> list[Polygon]:
+        """Return the polygons that lie outside of a frame altogether, and so match nothing."""
+        corners = ((polygon, np.asarray(polygon, float)) for polygon in (*self.regions, *self.ignore))
+        return [
+            polygon
+            for polygon, points in corners
+            if (points.min(axis=0) >= (width, height)).any() or (points.max(axis=0) < 0).any()
+        ]
+
+    def keep(self, detections: Detections, class_names: Sequence[str] = ()) -> Detections:
         """Return the detections that are of interest; an object stands where the middle of its lower edge is.
 
         >>> square = [(0, 0), (10, 0), (10, 10), (0, 10)]
         >>> FrameGate(regions=[square]).keep(Detections([[2, 2, 6, 8], [2, 2, 6, 30]], [0.9, 0.9], [0, 0])).xyxy
         array([[2., 2., 6., 8.]], dtype=float32)
         """
+        detections = self._keep_kinds(detections, class_names) if self._is_choosy else detections
         if not len(detections) or not (self.regions or self.ignore):
             return detections
         middle = (detections.xyxy[:, 0] + detections.xyxy[:, 2]) / np.float32(2)
         feet: NDArray[np.float32] = np.stack((middle, detections.xyxy[:, 3]), axis=1)
         wanted = _inside_any(feet, self.regions) if self.regions else np.ones(len(detections), np.bool_)
         return detections[wanted & ~_inside_any(feet, self.ignore)]
+
+    @property
+    def _is_choosy(self) -> bool:
+        return self.classes is not None or self.score_threshold > 0 or self.min_area > 0
+
+    def _keep_kinds(self, detections: Detections, class_names: Sequence[str]) -> Detections:
+        """Return the detections of the classes, scores and sizes that are wanted."""
+        sides = detections.xyxy[:, 2:] - detections.xyxy[:, :2]
+        wanted = (detections.score >= self.score_threshold) & (sides[:, 0] * sides[:, 1] >= self.min_area)
+        if self.classes is not None:
+            wanted &= np.isin(detections.class_id, _ids_of(self.classes, tuple(class_names)))
+        return detections[wanted]
+
+
+@lru_cache(maxsize=256)
+def _ids_of(classes: tuple[str | int, ...], names: tuple[str, ...]) -> list[int]:
+    """Return the ids of classes given by name, in any case, or by id; a name that is none of the model is logged."""
+    by_name = {name.lower(): index for index, name in enumerate(names)}
+    ids = [entry if isinstance(entry, int) else by_name.get(entry.strip().lower(), -1) for entry in classes]
+    unknown = [str(entry) for entry, index in zip(classes, ids, strict=True) if index < 0]
+    if unknown:
+        logger.error("the model has no class %s: nothing of it is kept", ", ".join(unknown))
+    return ids
+
+
+class RateLimit:
+    """Says which frames of a source are below a rate; frames that come in bursts are thinned evenly.
+
+    >>> limit = RateLimit()
+    >>> [limit.admits(n * 40_000_000, 10) for n in range(6)]  # 25 frames per second
+    [True, False, False, True, False, True]
+    """
+
+    def __init__(self) -> None:
+        self._due_ns: int | None = None
+
+    def admits(self, time_ns: int, max_fps: float) -> bool:
+        """Return whether a frame of this time is within the rate; for one thread.
+
+        Args:
+            time_ns: of the frame; a step back begins anew.
+            max_fps: frames per second.
+        """
+        interval_ns = int(NS_PER_S / max_fps)
+        due_ns = self._due_ns
+        if due_ns is not None and due_ns - 2 * interval_ns <= time_ns < due_ns:
+            return False
+        is_on_time = due_ns is not None and due_ns <= time_ns < due_ns + interval_ns
+        self._due_ns = (due_ns if is_on_time and due_ns is not None else time_ns) + interval_ns
+        return True
 
 
 def _inside_any(points: NDArray[np.float32], polygons: Sequence[Polygon]) -> NDArray[np.bool_]:

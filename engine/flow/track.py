@@ -133,7 +133,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
             return self._found.get(source_id)
         if item.detections is None:
             return None
-        found = self._context.rules.get(source_id, NO_RULES).keep(item.detections)
+        found = self._context.rules.get(source_id, NO_RULES).keep(item.detections, item.run.class_names)
         self._found[source_id] = found
         return found
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import cv2
@@ -15,7 +17,9 @@ from engine.data import NO_DETECTION, Packet
 from engine.errors import ConfigError
 from engine.wire import CropMessage, ImageMessage, schema_of
 
+logger = logging.getLogger(__name__)
 MAX_SIDE = 640
+MAX_UNNAMED = 10_000  # classes of a model without names are called by their numbers
 QUALITY = 80
 CROP_MARGIN = 0.1
 CROP_AFTER_S = 1.0
@@ -35,7 +39,7 @@ class Snapshot:
         region: (x1, y1, x2, y2) of the source frame.
         frame_id: the frame shown.
         captured_utc_ns: when it was captured.
-        blurred: classes made unrecognisable.
+        blurred: classes of which something was made unrecognisable in it.
         track: id, class name and score, for a crop.
     """
 
@@ -80,6 +84,19 @@ class _Source:
     waiting: dict[int, tuple[int, float, Snapshot]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A frame as people may see it, and the boxes that were hidden on it, with their classes."""
+
+    image: NDArray[np.uint8]
+    hidden: list[tuple[str, NDArray[np.float32]]]
+
+    def hidden_in(self, region: tuple[int, int, int, int]) -> tuple[str, ...]:
+        """Return the classes of which something was hidden in a region (x1, y1, x2, y2)."""
+        x1, y1, x2, y2 = region
+        return tuple(sorted({name for name, b in self.hidden if b[0] < x2 and b[1] < y2 and b[2] > x1 and b[3] > y1}))
+
+
 class Pictures:
     """Makes the pictures that are due with each packet; a few ms of the publishing thread each, so keep them rare.
 
@@ -91,10 +108,11 @@ class Pictures:
         blur: names of classes that are made unrecognisable in every picture, before it is encoded; crops of those
             tracks are not sent. It hides what the detector finds on the frame, and nothing else: what `FrameGate`
             or a choice of classes leaves out is not hidden.
-        blur_regions: by source, boxes (x1, y1, x2, y2) in pixels that are made unrecognisable whatever is in them.
+        blur_regions: by source, boxes (x1, y1, x2, y2) in pixels that are made unrecognisable whatever is in them. Of
+            a source whose frames do not reach into each of its boxes nothing is sent: they were drawn for another size.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range; from `of`, a class of `blur` that the model of the run does not have.
     """
 
     def __init__(
@@ -123,31 +141,57 @@ class Pictures:
                 raise ConfigError(
                     f"blur region {(x1, y1, x2, y2)} has no area: give x1, y1, x2, y2 with x1 < x2, y1 < y2"
                 )
+            if max(x1, y1, x2, y2) <= 1:
+                raise ConfigError(
+                    f"blur region {(x1, y1, x2, y2)} is a pixel: give pixels of the frame, not shares of it"
+                )
         self._sources: dict[str, _Source] = {}
+        self._checked: tuple[str, ...] | None = None
+        self._held_back: set[tuple[str, int, int]] = set()
 
     def of(self, packet: Packet, now_ns: int) -> Iterator[Snapshot]:
         """Yield the pictures that are due with this packet."""
         source = self._sources.setdefault(packet.frame.source_id, _Source(now_ns, {}, {}))
         is_image_due = self._interval_ns is not None and now_ns >= source.image_due_ns
-        if not is_image_due and not self._crops:
+        if not (is_image_due or self._crops) or not self._can_hide(packet):
             return
-        image = self._blurred(packet)
+        shown = self._blurred(packet)
         if is_image_due and self._interval_ns is not None:
             source.image_due_ns = now_ns + self._interval_ns
-            yield self._picture("image", packet, image, (0, 0, packet.frame.width, packet.frame.height))
+            yield self._picture("image", packet, shown, (0, 0, packet.frame.width, packet.frame.height))
         if self._crops:
-            yield from self._finished_crops(source, packet, image, now_ns)
+            yield from self._finished_crops(source, packet, shown, now_ns)
 
-    def _finished_crops(
-        self, source: _Source, packet: Packet, image: NDArray[np.uint8], now_ns: int
-    ) -> Iterator[Snapshot]:
-        self._look(source, packet, image, now_ns)
+    def _can_hide(self, packet: Packet) -> bool:
+        """Return whether what must not be recognised can be hidden on this frame; if not, nothing may be sent."""
+        names = packet.run.class_names
+        if self._blur and names != self._checked:
+            unknown = sorted(name for name in self._blur if name not in (names or map(str, range(MAX_UNNAMED))))
+            if unknown:
+                close = get_close_matches(unknown[0].lower(), names, n=1) or names[:8]
+                raise ConfigError(f"blur: the model has no class {unknown[0]!r}: did you mean {' or '.join(close)}?")
+            self._checked = tuple(names)
+        frame = packet.frame
+        boxes = self._blur_regions.get(frame.source_id, ())
+        if all(x1 < frame.width and y1 < frame.height and x2 > 0 and y2 > 0 for x1, y1, x2, y2 in boxes):
+            return True
+        key = frame.source_id, frame.width, frame.height
+        if key not in self._held_back:
+            self._held_back.add(key)
+            size = f"{frame.width}x{frame.height}"
+            logger.error(
+                "%s: a blur region is outside of its frames of %s: no pictures are sent", frame.source_id, size
+            )
+        return False
+
+    def _finished_crops(self, source: _Source, packet: Packet, shown: _Shown, now_ns: int) -> Iterator[Snapshot]:
+        self._look(source, packet, shown, now_ns)
         for track_id, (first_ns, _, picture) in list(source.waiting.items()):
             if now_ns - first_ns >= CROP_AFTER_S * NS_PER_S:
                 del source.waiting[track_id]
                 yield picture
 
-    def _look(self, source: _Source, packet: Packet, image: NDArray[np.uint8], now_ns: int) -> None:
+    def _look(self, source: _Source, packet: Packet, shown: _Shown, now_ns: int) -> None:
         """Keep the best picture of each track that is new."""
         tracks = packet.tracks
         for row in range(len(tracks)):
@@ -161,7 +205,7 @@ class Pictures:
             region = _with_margin(tracks.xyxy[row], packet.frame.width, packet.frame.height)
             worth = score * (region[2] - region[0]) * (region[3] - region[1])
             if worth > 0 and (waiting is None or worth > waiting[1]):
-                picture = self._picture("crop", packet, image, region, (track_id, name, score))
+                picture = self._picture("crop", packet, shown, region, (track_id, name, score))
                 source.waiting[track_id] = (waiting[0] if waiting else now_ns, worth, picture)
                 source.seen[track_id] = None
         while len(source.seen) > MAX_TRACKS_REMEMBERED:
@@ -171,40 +215,41 @@ class Pictures:
         self,
         kind: str,
         packet: Packet,
-        image: NDArray[np.uint8],
+        shown: _Shown,
         region: tuple[int, int, int, int],
         track: tuple[int, str, float] | None = None,
     ) -> Snapshot:
         x1, y1, x2, y2 = region
-        part = image[y1:y2, x1:x2]
+        part = shown.image[y1:y2, x1:x2]
         scale = self._max_side / max(part.shape[:2])
         if scale < 1:
             size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
             part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
         _, encoded = cv2.imencode(".jpg", part, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
         frame, size_wh = packet.frame, (int(part.shape[1]), int(part.shape[0]))
-        blurred = tuple(sorted(self._blur))
+        blurred = shown.hidden_in(region)
         return Snapshot(kind, encoded.tobytes(), size_wh, region, frame.frame_id, frame.captured_utc_ns, blurred, track)
 
-    def _blurred(self, packet: Packet) -> NDArray[np.uint8]:
-        """Return the image with what must not be recognised in coarse blocks; a copy where there is any."""
-        image, found = packet.frame.image, packet
-        boxes = [
-            xyxy
-            for rows in (found.detections, found.tracks)
+    def _blurred(self, packet: Packet) -> _Shown:
+        """Return the image with what must not be recognised in coarse blocks, and what was hidden so."""
+        image = packet.frame.image
+        hidden = [
+            (packet.run.class_name(class_id), xyxy)
+            for rows in (packet.detections, packet.tracks)
             for xyxy, class_id in zip(rows.xyxy, rows.class_id.tolist(), strict=True)
             if packet.run.class_name(class_id) in self._blur
         ]
+        boxes = [xyxy for _, xyxy in hidden]
         boxes += [np.asarray(box, np.float32) for box in self._blur_regions.get(packet.frame.source_id, ())]
         if not boxes:
-            return image
+            return _Shown(image, [])
         image = image.copy()
         for box in boxes:
             x1, y1, x2, y2 = _with_margin(box, packet.frame.width, packet.frame.height)
             if x2 > x1 and y2 > y1:
                 coarse = cv2.resize(image[y1:y2, x1:x2], (BLOCKS_PER_BOX, BLOCKS_PER_BOX), interpolation=cv2.INTER_AREA)
                 image[y1:y2, x1:x2] = cv2.resize(coarse, (x2 - x1, y2 - y1), interpolation=cv2.INTER_NEAREST)
-        return image
+        return _Shown(image, hidden)
 
 
 def _with_margin(xyxy: NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:

@@ -10,6 +10,7 @@ from engine.flow.pipeline import Pipeline
 from engine.protocols import Source
 from pipelines.build.detector import build_second_stage
 from pipelines.build.models import MakeDetector, build_pool
+from pipelines.build.names import check_names
 from pipelines.build.parts import build_analysers
 from pipelines.build.sinks import build_sinks
 from pipelines.build.sources import build_rules, build_sources
@@ -42,9 +43,11 @@ def build_pipeline(
     """
     sources = build_sources(config)
     options = config.pipeline.model_dump(exclude={"engine_id"})
+    pool = build_pool(config, sources, make_detector)
+    check_names(config, {name: detector.class_names for name, detector in pool.models.items()})
     return Pipeline(
         sources,
-        build_pool(config, sources, make_detector),
+        pool,
         build_tracker(config, sources),
         *build_sinks(config, len(sources), on_quit, bound),
         options=PipelineOptions(**options, keep_running=_keeps_running(config, sources)),

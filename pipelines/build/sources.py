@@ -13,7 +13,8 @@ from engine.video.options import options_from
 from engine.video.uri import name_from_uri, unique_name
 from pipelines.config.models import Config, SourceConfig
 
-NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "regions", "ignore", "motion_gate", "record")
+GATE = ("regions", "ignore", "motion_gate", "classes", "score_threshold", "min_area", "max_fps")
+NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "record", *GATE)
 BYTES_PER_MB = 1_000_000
 S_PER_H = 3600.0
 
@@ -85,6 +86,12 @@ def build_rules(config: Config) -> dict[str, FrameGate]:
     for source_id, source in named_sources(config):
         gate = source.motion_gate
         rules[source_id] = FrameGate(
-            source.regions, source.ignore, None if gate is None else MotionGate(**gate.model_dump())
+            source.regions,
+            source.ignore,
+            None if gate is None else MotionGate(**gate.model_dump()),
+            classes=None if source.classes is None else tuple(source.classes),
+            score_threshold=source.score_threshold or 0.0,
+            min_area=source.min_area,
+            max_fps=source.max_fps,
         )
     return rules

@@ -75,7 +75,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     if word.strip().lower() in by_lower:
         return f"did you mean {by_lower[word.strip().lower()]}?"
-    close = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.65)
     if close:
         return f"did you mean {' or '.join(by_lower[name] for name in close)}?"
     some = ", ".join(list(known)[:8]) + (", ..." if len(known) > 8 else "")

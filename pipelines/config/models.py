@@ -147,6 +147,16 @@ class SourceConfig(Section):
         None, description="Your own source, module:attribute or the name of its entry point; null: by the address"
     )
     parameters: dict[str, Any] = Field(default_factory=dict, description="Arguments of your own source")
+    classes: list[ClassName] | None = Field(
+        None, description="Names or numbers of the classes to keep of this source; null: those of its model"
+    )
+    score_threshold: float | None = Field(
+        None, ge=0, le=1, description="Minimum score for this source, at or above that of its model; null: its model's"
+    )
+    min_area: float = Field(0.0, ge=0, description="Smallest area of a box in square pixels; smaller ones are dropped")
+    max_fps: float | None = Field(
+        None, gt=0, le=1000, description="Frames above this rate are dropped before detection; null: no limit"
+    )
     motion_gate: MotionGateConfig | None = Field(
         None, description="Skip the detector while nothing moves; null: never skip"
     )
@@ -389,4 +399,10 @@ class Config(Section):
             if source.model not in (None, DEFAULT_MODEL, *self.models):
                 known = did_you_mean(str(source.model), [DEFAULT_MODEL, *self.models])
                 raise ValueError(f"sources.{index}.model: there is no model {source.model}; {known}")
+            model = self.models.get(source.model or DEFAULT_MODEL, self.detector)
+            if source.score_threshold is not None and source.score_threshold < model.score_threshold:
+                raise ValueError(
+                    f"sources.{index}.score_threshold: {source.score_threshold} is below that of its model, "
+                    f"{model.score_threshold}, which drops detections first: lower both"
+                )
         return self

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.data import DEFAULT_MODEL
 from engine.errors import ConfigError, EngineError
 from engine.flow.changes import LAST_FRAMES_S
 from engine.flow.pipeline import Pipeline
@@ -20,6 +21,7 @@ from engine.sinks.camera_video.recordings import Recordings
 from engine.stats import never
 from pipelines.build.detector import build_detector
 from pipelines.build.models import MakeDetector, model_of
+from pipelines.build.names import check_names
 from pipelines.build.parts import references
 from pipelines.build.sources import build_recordings, build_rules, build_source, named_sources
 from pipelines.config.file import assign, load_config, refuse_variables, validated
@@ -104,6 +106,7 @@ class Reconfigurer:
         same = moved.keys() | {name for name in after if before.get(name) == after[name]}
         gone = [name for name in before if name not in same]
         fresh = {name: build_source(after[name], name) for name in after if name not in same}
+        check_names(new, self._class_names(new))
         plans, rules = build_recordings(new), build_rules(new)
         kept = [source.info for source in self._pipeline.sources if source.info.source_id in same]
         add_models, change_models = self._models.plan(new, [*kept, *(source.info for source in fresh.values())])
@@ -147,6 +150,15 @@ class Reconfigurer:
                 failed.append(str(error))
                 continue
             done.append(f"moved {source_id} to {model}")
+
+    def _class_names(self, new: Config) -> dict[str, Sequence[str]]:
+        """Return the classes of each model in use that stays the same model."""
+        now = self.config
+        return {
+            name: lane.detector.class_names
+            for name, lane in self._pipeline.models.items()
+            if _file_of(now, name) == _file_of(new, name)
+        }
 
     def _remove(self, names: Sequence[str]) -> list[str]:
         """End these sources and return what is wrong with those that do not end: they are given up."""
@@ -221,6 +233,11 @@ class ConfigWatch:
         except OSError:
             return None  # an editor replaces the file: look again at the next call
         return facts.st_mtime_ns, facts.st_size
+
+
+def _file_of(config: Config, model: str) -> str | None:
+    options = config.detector if model == DEFAULT_MODEL else config.models.get(model)
+    return None if options is None else options.model
 
 
 def _with_names(config: Config) -> Config:

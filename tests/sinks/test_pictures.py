@@ -142,3 +142,28 @@ def test_readers_get_the_picture_with_its_message() -> None:
         assert isinstance(message, ImageMessage)
         assert message.jpeg.startswith(b"\xff\xd8")
         assert cv2.imdecode(np.frombuffer(message.jpeg, np.uint8), 1) is not None
+
+
+def test_a_class_that_the_model_has_not_is_no_promise() -> None:
+    with pytest.raises(ConfigError, match=r"no class 'Person': did you mean person\?"):
+        list(Pictures(blur=["Person"]).of(scene([[10, 10, 60, 60]]), 0))
+
+
+def test_only_what_was_hidden_is_reported() -> None:
+    (empty,) = Pictures(blur=["person"]).of(scene([]), 0)
+    assert empty.blurred == ()
+    (bicycle_only,) = Pictures(blur=["person", "bicycle"]).of(scene([[10, 10, 60, 60]]), 0)
+    assert bicycle_only.blurred == ("person",)
+
+
+def test_a_region_drawn_for_another_size_holds_the_pictures_back(caplog: pytest.LogCaptureFixture) -> None:
+    pictures = Pictures(images_per_s=60, blur_regions={"gate": [(300, 0, 400, 50)]})
+    assert list(pictures.of(scene([]), 0)) == []
+    assert list(pictures.of(scene([]), SECOND)) == []
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "outside of its frames of 200x100" in caplog.text
+
+
+def test_shares_of_the_frame_are_no_blur_region() -> None:
+    with pytest.raises(ConfigError, match="not shares"):
+        Pictures(blur_regions={"gate": [(0.1, 0.1, 0.9, 0.9)]})

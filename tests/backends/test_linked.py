@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.backends.base import BackendOptions
-from engine.backends.files.linked import real_files
+from engine.backends.linked import real_files
 from engine.backends.openvino import OpenVinoBackend, read_specs
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx")

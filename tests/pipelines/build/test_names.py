@@ -1,0 +1,64 @@
+"""Settings that match nothing are refused, with what was probably meant."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from engine.errors import ConfigError
+from pipelines.build.names import check_names
+from pipelines.config.file import validated
+
+NAMES = {"detector": ["person", "bicycle", "car"]}
+
+
+def checked(pictures: dict[str, object] | None = None, **keys: object) -> None:
+    source = {"uri": "a.mp4", "source_id": "gate"} | dict(keys.pop("source", {}))  # type: ignore[call-overload]
+    publish = {"publish": {"pictures": pictures}} if pictures is not None else {}
+    check_names(validated({"sources": [source], **publish, **keys}, "test"), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        pytest.param({"blur": ["Person"]}, r"no model finds 'Person': did you mean person\?", id="another case"),
+        pytest.param({"blur": ["persn"]}, r"did you mean person\?", id="another spelling"),
+        pytest.param({"blur": ["licence_plate"]}, "expected one of person, bicycle, car", id="a class it has not"),
+        pytest.param({"blur_regions": {"gaet": [[0, 0, 9, 9]]}}, r"no source 'gaet': did you mean gate\?", id="camera"),
+    ],
+)
+def test_privacy_that_would_hide_nobody_is_refused(pictures: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        checked(pictures)
+
+
+def test_a_class_that_is_left_out_cannot_be_blurred() -> None:
+    with pytest.raises(ConfigError, match="detector.classes leaves out person"):
+        checked({"blur": ["person"]}, detector={"classes": ["car"]})
+    with pytest.raises(ConfigError, match=r"sources.0.classes leaves out person"):
+        checked({"blur": ["person"]}, source={"classes": ["car"]})
+    checked({"blur": ["person"]}, detector={"classes": ["car", "Person"]})
+
+
+def test_what_a_region_leaves_out_is_said_not_to_be_blurred(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        checked({"blur": ["person"]}, source={"regions": [[[0, 0], [9, 0], [9, 9]]]})
+    assert "sources.0.regions: what it leaves out is not blurred" in caplog.text
+
+
+def test_classes_of_a_source_are_those_of_its_model() -> None:
+    with pytest.raises(ConfigError, match=r'sources.0.classes: unknown class "persn": did you mean person'):
+        checked(source={"classes": ["persn"]})
+    checked(source={"classes": ["Person", 2]})
+
+
+def test_a_camera_that_may_still_come_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        checked({"blur_regions": {"yard": [[0, 0, 9, 9]]}}, control={"address": "tcp://127.0.0.1:5556"})
+    assert "takes effect once such a source is added" in caplog.text
+
+
+def test_a_threshold_below_that_of_the_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"sources.0.score_threshold: 0.1 is below .*0.25.*lower both"):
+        checked(source={"score_threshold": 0.1})
