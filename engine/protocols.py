@@ -138,6 +138,15 @@ class CompleteTracker(Tracker, Protocol):
         """Return a new tracker with the same parameters and no tracks, for another source."""
 
 
+class JointTracker(Protocol):
+    """Updates the trackers of several sources at once; a tracker that knows how offers it as `joint()`."""
+
+    def update(
+        self, trackers: Sequence[Tracker], detections: Sequence[Detections | None], captured_ns: Sequence[int]
+    ) -> list[Tracks]:
+        """Return the tracks of each, as `tracker.update(detections, captured_ns)` would one by one."""
+
+
 class TrackClassifier(Protocol):
     """Says more about the tracks of one source, from their pixels; all calls come from the tracking thread.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from engine.protocols import (
     CompleteTracker,
     Detector,
     DetectorFacts,
+    JointTracker,
     Sink,
     SinkBase,
     TrackClassifier,
@@ -63,6 +64,21 @@ def complete_tracker(tracker: Tracker) -> CompleteTracker:
     if has_events and has_frames:
         return cast("CompleteTracker", tracker)
     return (_WithEvents if has_events else _WithFrames if has_frames else _TrackerWithDefaults)(tracker)
+
+
+class _OneByOne:
+    """Updates trackers that do not know how to be updated together."""
+
+    def update(
+        self, trackers: Sequence[Any], detections: Sequence[Detections | None], captured_ns: Sequence[int]
+    ) -> list[Tracks]:
+        return [one.update(*given) for one, *given in zip(trackers, detections, captured_ns, strict=True)]
+
+
+def joint_of(tracker: Tracker) -> JointTracker:
+    """Return what updates clones of a tracker together; one by one, where it does not offer that."""
+    make = getattr(tracker, "joint", None)
+    return _OneByOne() if make is None else cast("JointTracker", make())
 
 
 class _ClassifierWithDefaults:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import NS_PER_MS
-from engine.data import NO_IDENTITY, Detections, Frame, Packet, SourceStatus, Tracks
+from engine.data import NO_IDENTITY, Detections, Frame, Packet, SourceStatus, TrackEvent, Tracks
 from engine.flow.analyse import AnalyseStep
 from engine.flow.channel import Channel
-from engine.flow.defaults import complete_classifier, complete_tracker
+from engine.flow.defaults import complete_classifier, complete_tracker, joint_of
 from engine.flow.gate import NO_RULES
 from engine.flow.items import Detected, scene_ns
 from engine.flow.lane import FlowContext
@@ -34,6 +34,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
     ) -> None:
         super().__init__("track")
         self._prototype = complete_tracker(tracker)
+        self._joint = joint_of(self._prototype)
         self._trackers: dict[str, CompleteTracker] = {}
         self._found: dict[str, Detections] = {}
         self._class_names: dict[str, tuple[str, ...]] = {}
@@ -73,10 +74,9 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
             raise
 
     def _packets(self, items: list[Detected]) -> Iterable[Packet]:
-        """Return the packets of one inference: each as soon as it is tracked where no analyser needs all of them."""
-        if self._analyse.is_idle:
-            return map(self._track, items)
-        return self._analyse([self._track(item) for item in items])
+        """Return the packets of one inference, in order."""
+        packets = [packet for group in _distinct(items) for packet in self._track(group)]
+        return packets if self._analyse.is_idle else self._analyse(packets)
 
     def _end(self, source_id: str) -> None:
         """Forget the tracks of a source that ended; if it comes back its ids go on, as ids are never used again."""
@@ -92,30 +92,42 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
             self._classifiers[source_id].read_classes(class_names)
         self._class_names[source_id] = class_names
 
-    def _track(self, item: Detected) -> Packet:
+    def _track(self, items: list[Detected]) -> list[Packet]:
+        """Update the trackers of several sources in one step."""
+        started_ns = self._clock.monotonic_ns()
+        trackers = [self._tracker(item) for item in items]
+        found = [self._detections(item) for item in items]
+        tracks = self._joint.update(trackers, found, [scene_ns(item.frame) for item in items])
+        events = [tracker.events() for tracker in trackers]
+        spent_ms = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS / len(items)
+        for item in items:
+            item.stage_ms["track"] = spent_ms
+        return list(map(self._packet, items, found, tracks, events))
+
+    def _tracker(self, item: Detected) -> CompleteTracker:
+        """Return the tracker of a frame's source, which has looked at the frame where it wants to."""
         frame = item.frame
         if item.run.class_names != self._class_names.get(frame.source_id):
             self._change_classes(frame.source_id, item.run.class_names)
         tracker = self._trackers.get(frame.source_id)
         if tracker is None:
             tracker = self._trackers.setdefault(frame.source_id, self._prototype.clone())
-        started_ns = self._clock.monotonic_ns()
         if tracker.wants_frames:
             tracker.observe(frame)
-        found = self._detections(item)
-        tracks = tracker.update(found, scene_ns(frame))
+        return tracker
+
+    def _packet(self, item: Detected, found: Detections | None, tracks: Tracks, events: Sequence[TrackEvent]) -> Packet:
         if item.is_held:
             tracks = Tracks(tracks.xyxy, tracks.score, tracks.class_id, tracks.track_id, tracks.age)
-        events = tracker.events()
-        item.stage_ms["track"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS
         known: NDArray[np.float32] | None = None
         shown = Detections.empty() if found is None or item.is_held else found
         if self._second_stage is not None:
-            known = self._classes(self._second_stage, frame, tracks)
+            started_ns = self._clock.monotonic_ns()
+            known = self._classes(self._second_stage, item.frame, tracks)
             shown = _with_classes(shown, tracks, known)
-            item.stage_ms["second"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS - item.stage_ms["track"]
+            item.stage_ms["second"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS
         return Packet(
-            frame,
+            item.frame,
             shown,
             tracks,
             item.run,
@@ -175,3 +187,17 @@ def _with_classes(detections: Detections, tracks: Tracks, known: NDArray[np.floa
     column[tracks.detection_index[seen]] = known[seen]
     extra = {**detections.extra, "classes": column}
     return Detections(detections.xyxy, detections.score, detections.class_id, extra)
+
+
+def _distinct(items: list[Detected]) -> Iterator[list[Detected]]:
+    """Yield the frames in order, in groups that hold each source at most once."""
+    group: list[Detected] = []
+    sources: set[str] = set()
+    for item in items:
+        if item.frame.source_id in sources:
+            yield group
+            group, sources = [], set()
+        group.append(item)
+        sources.add(item.frame.source_id)
+    if group:
+        yield group

@@ -8,6 +8,7 @@ from engine.tracking.base import BaseTracker, Matches, check_range
 from engine.tracking.kalman import MotionModel
 from engine.tracking.motion import CentreAreaRatio
 from engine.tracking.table import CONFIRMED, TENTATIVE, Found
+from engine.tracking.together import JointTrackers
 
 _MIN_TENTATIVE = 0.3
 """Overlap x score that a track of one detection needs (the reference code's 0.7 as cost)."""
@@ -68,6 +69,10 @@ class ByteTrack(BaseTracker):
         self.new_score = new_score
         self.min_overlap = min_overlap
         self.weak_overlap = weak_overlap
+
+    def joint(self) -> JointTrackers:
+        """Return what updates trackers of several sources in one step."""
+        return JointTrackers()
 
     def _match(self, found: Found) -> Matches:
         rounds, state = self._rounds(found), self._rows["state"]

@@ -12,6 +12,7 @@ from engine.tracking.fleet import Times
 from engine.tracking.kalman import Array
 from engine.tracking.motion import CentreAreaRatio
 from engine.tracking.table import Found, Rows
+from engine.tracking.together import JointTrackers
 
 _TRAIL = 5
 """Observations kept per track: enough for the direction over `direction_s` at 30 fps."""
@@ -74,6 +75,10 @@ class OcSort(BaseTracker):
         self.min_overlap = min_overlap
         self.direction_weight = direction_weight
         self.direction_s = direction_s
+
+    def joint(self) -> JointTrackers:
+        """Return what updates trackers of several sources in one step."""
+        return JointTrackers()
 
     def _prepare(self, rows: Rows) -> None:
         rows["trail"][:] = _points(rows)[:, None, :]

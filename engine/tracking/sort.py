@@ -7,6 +7,7 @@ import numpy as np
 from engine.tracking.base import BaseTracker, Matches, check_range
 from engine.tracking.motion import CentreAreaRatio
 from engine.tracking.table import Found
+from engine.tracking.together import JointTrackers
 
 
 class Sort(BaseTracker):
@@ -46,6 +47,10 @@ class Sort(BaseTracker):
         )
         self.min_score = min_score
         self.min_overlap = min_overlap
+
+    def joint(self) -> JointTrackers:
+        """Return what updates trackers of several sources in one step."""
+        return JointTrackers()
 
     def _match(self, found: Found) -> Matches:
         rounds = self._rounds(found)
