@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.backends.base import Backend, BackendOptions, ImageInput
 from engine.backends.files.base import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
+from engine.backends.trial import try_model
 from engine.detection import metadata
 from engine.detection.heads.family import BYTE, IMAGENET_MEAN, IMAGENET_STD, ZERO, Color
 from engine.detection.model import CLASSIFIER_SIZE, frame_size, triple
@@ -125,13 +126,17 @@ class Classifier:
         facts: the model, from `inspect_classifier`.
         backend: runs it.
         max_batch: images per inference at most, where the model leaves it open.
+        try_first: load it like this in a process of its own before it is loaded here.
     """
 
-    def __init__(self, facts: ClassifierFacts, backend: Backend, max_batch: int = 1) -> None:
+    def __init__(
+        self, facts: ClassifierFacts, backend: Backend, max_batch: int = 1, *, try_first: BackendOptions | None = None
+    ) -> None:
         self.facts = facts
         self.max_batch = facts.batch or max_batch
         self._backend = backend
         self._batch: Image | None = None
+        self._try_first = try_first
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -145,6 +150,8 @@ class Classifier:
     def open(self) -> None:
         """Load the model. Raises `ModelError`; harmless when repeated."""
         if self._batch is None:
+            if self._try_first is not None:
+                try_model(self._backend, self.facts.file.path, self._try_first)
             self._backend.open()
             self._batch = self._backend.empty((self.max_batch, *self.facts.image.size_hw, 3), np.uint8)
 
@@ -217,6 +224,7 @@ def load_classifier(
     precision: str | None = None,
     threads: int | None = None,
     cache_dir: str | Path | None = None,
+    try_first: bool = False,
 ) -> Classifier:
     """Return a classifier for a model file or folder; its `open` loads the model.
 
@@ -232,6 +240,7 @@ def load_classifier(
         precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
         threads: processor threads at most.
         cache_dir: folder for compiled models.
+        try_first: load the file in a process of its own first, as `load_detector` does.
 
     Raises:
         ModelError: a broken file, or no classification model.
@@ -247,4 +256,5 @@ def load_classifier(
         threads=threads,
         cache_dir=Path(cache_dir) if cache_dir else None,
     )
-    return Classifier(found, create_backend(chosen, found.file.path, options), max_batch)
+    backend_of_file = create_backend(chosen, found.file.path, options)
+    return Classifier(found, backend_of_file, max_batch, try_first=options if try_first else None)

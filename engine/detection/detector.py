@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import Backend
+from engine.backends.trial import Trial
 from engine.data import Detections, Frame
 from engine.detection.feeding import Fed, LetterboxOn
 from engine.detection.model import ModelFacts
@@ -27,6 +28,8 @@ from engine.protocols import DetectorFacts
 logger = logging.getLogger(__name__)
 Fallback = Callable[[str], tuple[Sizes, str] | None]
 """From the name of a backend that does not open to the model on the next one and the reason for it, or None."""
+
+MakeTrial = Callable[[str], Trial]
 
 
 class ModelDetector:
@@ -47,6 +50,7 @@ class ModelDetector:
         sizes: which size each frame runs at; None runs all at that of `facts`.
         fallback: gives the model on another backend where one does not open; None lets the failure end `open`.
         check: looks at the opened detector and raises `ModelError` where it must not serve.
+        try_first: begins to load the model on a backend, by name, in another process; None: load it here at once.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class ModelDetector:
         sizes: Sizes | None = None,
         fallback: Fallback | None = None,
         check: Callable[[ModelDetector], None] | None = None,
+        try_first: MakeTrial | None = None,
     ) -> None:
         _check_unit("score_threshold", score_threshold)
         _check_unit("iou_threshold", iou_threshold)
@@ -79,6 +84,8 @@ class ModelDetector:
             sizes = OneSize(SizedModel(facts, backend, self.max_batch, letterbox_on))
         self._sizes = sizes
         self._fallback = fallback
+        self._try_first = try_first
+        self._trial: Trial | None = None
         self._is_open = False
 
     @property
@@ -128,6 +135,35 @@ class ModelDetector:
         """
         self._wanted = _class_mask(self.facts.class_names, classes)
 
+    def prepare(self) -> bool:
+        """Return whether `open` will not wait for another process; polled, never waits, from the thread that opens.
+
+        A model that must not be loaded on one backend is tried on the next.
+        """
+        while self._try_first is not None and not self._is_open:
+            self._trial = self._trial or self._try_first(self.backend)
+            if not self._trial.poll():
+                return False
+            failure, backend = self._trial.failure, self.backend
+            if failure is None or not self.fall_back():
+                return True
+            logger.warning("%s does not run here (%s): going on with %s", backend, failure, self.backend)
+            self._trial = None
+        return True
+
+    def _pass_trial(self) -> None:
+        """Wait until another process has loaded the model. Raises `ModelError`."""
+        if self._try_first is None:
+            return
+        trial, self._trial = self._trial or self._try_first(self.backend), None
+        try:
+            while not trial.poll(wait_s=1.0):
+                pass
+        finally:
+            trial.close()
+        if trial.failure is not None:
+            raise ModelError(f"{self.facts.path}: {trial.failure}")
+
     def open(self) -> None:
         """Load the model and make the batches; harmless when repeated.
 
@@ -165,6 +201,7 @@ class ModelDetector:
         return True
 
     def _open_sizes(self) -> None:
+        self._pass_trial()
         self._sizes.open()
         self._is_open = True
         if self._check is not None:

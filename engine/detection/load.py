@@ -13,6 +13,7 @@ from engine.assets import demo_model
 from engine.backends.base import BackendOptions, Performance
 from engine.backends.files.plan import PlanFile
 from engine.backends.select import can_resize, create_backend, select_backend
+from engine.backends.trial import Trial
 from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector
 from engine.detection.feeding import LetterboxOn
@@ -52,6 +53,7 @@ def load_detector(
     threads: int | None = None,
     cache_dir: str | Path | None = None,
     build_plans: bool = True,
+    try_first: bool = False,
 ) -> ModelDetector:
     """Return a detector for a model file or folder; its `open` loads the model.
 
@@ -81,6 +83,8 @@ def load_detector(
         threads: processor threads at most.
         cache_dir: folder for compiled models.
         build_plans: let TensorRT build a missing plan when the detector opens; else that is an error.
+        try_first: load the file in a process of its own first, once per machine and content: a damaged one can crash
+            the library that loads it, and the program with it. The command line does.
 
     Raises:
         ModelError: no such file, a broken one, or no detector of a known kind.
@@ -118,6 +122,7 @@ def load_detector(
         max_batch=max_batch,
         backend_reason=reason,
         fallback=_Fallback(facts.path, sizes_on) if backend == "auto" else None,
+        try_first=partial(_trial, facts, options) if try_first else None,
         check=partial(_check_plan, facts.path, {**told, "classes": classes}) if chosen == "tensorrt" else None,
     )
 
@@ -128,6 +133,11 @@ def _sized(
     """Return the model at one size, not yet loaded."""
     options = replace(options, image=facts.image, class_scores=facts.head().class_scores, depth=options.depth or depth)
     return SizedModel(facts, create_backend(backend, facts.path, options), options.max_batch, letterbox_on)
+
+
+def _trial(facts: ModelFacts, options: BackendOptions, backend: str) -> Trial:
+    """Begin to load the model on a backend in another process."""
+    return Trial(backend, facts.path, replace(options, image=facts.image, class_scores=facts.head().class_scores))
 
 
 def _check_plan(path: Path, told: Mapping[str, Any], detector: ModelDetector) -> None:

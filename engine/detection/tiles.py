@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine.boxes import Boxes, area
 from engine.data import Detections, Frame
 from engine.errors import ConfigError
-from engine.flow.defaults import describe
+from engine.flow.defaults import describe, is_prepared
 from engine.protocols import Detector, DetectorFacts, PendingDetections
 
 Tile = tuple[int, int, int, int]
@@ -96,6 +96,10 @@ class TiledDetector:
     def describe(self) -> DetectorFacts:
         """Return what runs the inner detector."""
         return describe(self.inner)
+
+    def prepare(self) -> bool:
+        """Return whether `open` will not wait for another process."""
+        return is_prepared(self.inner)
 
     def open(self) -> None:
         """Load the model. Raises `ModelError`."""

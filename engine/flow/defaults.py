@@ -118,6 +118,12 @@ def describe(detector: Detector) -> DetectorFacts:
     return DetectorFacts()
 
 
+def is_prepared(detector: Detector) -> bool:
+    """Return whether a detector can be opened without waiting for another process; one that does not say can."""
+    prepare = getattr(detector, "prepare", None)
+    return True if prepare is None else bool(prepare())
+
+
 def takes_packets(sink: Sink) -> bool:
     """Return whether a sink wants packets, not only the states of sources; one that does not say wants them."""
     return bool(getattr(sink, "takes_packets", SinkBase.takes_packets))

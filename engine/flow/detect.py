@@ -17,6 +17,7 @@ from engine.data import DEFAULT_MODEL, Detections, Frame, Run, SourceStatus
 from engine.errors import EngineError, ModelError
 from engine.flow.batcher import Batch
 from engine.flow.channel import Channel, ChannelClosedError
+from engine.flow.defaults import is_prepared
 from engine.flow.gate import NO_RULES
 from engine.flow.items import Detected, HandOver, InFlight, scene_ns
 from engine.flow.lane import FlowContext, Lane
@@ -110,7 +111,7 @@ class SubmitStage(Stage[InFlight]):
     def inbox(self) -> Iterator[InFlight]:
         """Yield submissions, each as soon as there is a slot and then a frame."""
         while self._lane.is_loaded:
-            if self._next is not None:
+            if self._next is not None and is_prepared(self._next.detector):
                 self._go_over(self._next)
             if self._lane.recovery.error is not None:
                 self._recover(held_slots=0)

@@ -62,6 +62,7 @@ def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = D
         expected_wh=[(info.width, info.height) for info in sources if info.width and info.height],
         **options.model_dump(exclude={*NOT_OF_MODELS, "performance", "max_batch", "size"}),
         build_plans=options.rebuild != "never",
+        try_first=True,
     )
 
 
@@ -99,6 +100,7 @@ def _frame_classifier(options: DetectorConfig) -> Detector:
     classifier = load_classifier(
         options.model,
         max_batch=options.max_batch or 1,
+        try_first=True,
         **options.model_dump(include=set(OF_CLASSIFIERS)),
     )
     return FrameClassifier(
@@ -141,7 +143,7 @@ def build_second_stage(config: Config) -> TrackClassifier | None:
     from engine.detection.second_stage import SecondStage
 
     return SecondStage(
-        load_classifier(options.model),
+        load_classifier(options.model, try_first=True),
         classes=options.classes,
         top=options.top,
         refresh_s=options.refresh_s,

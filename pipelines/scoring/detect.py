@@ -98,7 +98,9 @@ def evaluate_detect(
         ModelError: the model cannot be loaded.
         ConfigError: images or labels cannot be read.
     """
-    detector = load_detector(model, score_threshold=score_threshold, iou_threshold=iou_threshold, **options)
+    detector = load_detector(
+        model, score_threshold=score_threshold, iou_threshold=iou_threshold, try_first=True, **options
+    )
     truth = read_truth(Path(images), Path(labels) if labels is not None else None, detector.class_names)
     with detector:
         return score_detector(detector, truth, progress)
