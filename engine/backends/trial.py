@@ -96,16 +96,21 @@ class Trial:
             _remember(*self._what)
 
 
-def try_model(backend: Backend, path: Path, options: BackendOptions) -> None:
-    """Let a child load a model file before this process does. Raises `ModelError`: it must not be loaded."""
-    trial = Trial(backend.name, path, options)
+def why_not_tried(name: str, path: Path, options: BackendOptions) -> str | None:
+    """Return why a model file must not be loaded on a backend, None where it may; waits for the trial."""
+    trial = Trial(name, path, options)
     try:
         while not trial.poll(wait_s=1.0):
             pass
     finally:
         trial.close()
-    if trial.failure is not None:
-        raise ModelError(f"{path}: {backend.name}: {trial.failure}")
+    return trial.failure
+
+
+def try_model(backend: Backend, path: Path, options: BackendOptions) -> None:
+    """Let a child load a model file before this process does. Raises `ModelError`: it must not be loaded."""
+    if (reason := why_not_tried(backend.name, path, options)) is not None:
+        raise ModelError(f"{path}: {backend.name}: {reason}")
 
 
 def _how(code: int | None) -> str:

@@ -251,6 +251,9 @@ class ModelDetector:
     def close(self) -> None:
         """Free the model; harmless when repeated."""
         self._is_open = False
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
         self._sizes.close()
 
     def __enter__(self) -> ModelDetector:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.backends.base import BackendOptions
 from engine.backends.resize import SizeChange
 from engine.backends.select import BACKENDS, why_not, why_not_size
+from engine.backends.trial import why_not_tried
 from engine.detection.classify import inspect_classifier
 from engine.detection.model import ModelFacts, inspect_model
 from engine.detection.shapes import USUAL_ASPECT, is_size_open, rectangle, why_not_rectangular
@@ -58,7 +60,10 @@ def _rectangle(facts: ModelFacts, usable: Sequence[str]) -> str | dict[str, str]
     if is_size_open(facts):
         return fits
     change = SizeChange(facts.size_hw, size_hw)
-    reasons = {name: why_not_size(name, facts.path, change) for name in usable}
+    options = BackendOptions(image=facts.image)
+    reasons = {
+        name: why_not_tried(name, facts.path, options) or why_not_size(name, facts.path, change) for name in usable
+    }
     stays = f"stays {_size(facts.size_hw)}"
     return {name: fits if reason is None else f"{stays}: {reason}" for name, reason in reasons.items()}
 
