@@ -1,4 +1,4 @@
-"""The client: typed messages from a publisher, with every loss known. Needs only pyzmq, numpy and msgspec."""
+"""The client: typed messages from a publisher, with every loss reported. Needs only pyzmq, numpy and msgspec."""
 
 from engine.subscriber.client import NoMessageError, Subscriber, frames, subscribe
 from engine.subscriber.latest import LatestReader

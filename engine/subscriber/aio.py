@@ -1,4 +1,4 @@
-"""`AsyncSubscriber`: the same messages for programs built on asyncio."""
+"""`AsyncSubscriber`: the same messages for asyncio programs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 class AsyncSubscriber:
     """Iterates with `async for` over the messages of one or more publishers; see `Subscriber` for the arguments.
 
-    Cancel the task that iterates to end it. Make, use and close it in one event loop.
+    To stop, cancel the task that iterates. Create, use and close it in one event loop.
 
     Attributes:
-        reader: the account of what was lost, could not be read, or came from a new run.
+        reader: counts messages that were lost or could not be read, and restarts of publishers.
     """
 
     def __init__(

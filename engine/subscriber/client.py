@@ -1,4 +1,4 @@
-"""`Subscriber`: messages by iterating, from one thread, until closed from any."""
+"""`Subscriber`: iterates over messages on one thread, until any thread closes it."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ SNAPSHOT_RETRY_NS = NS_PER_S
 
 
 class NoMessageError(EngineError, TimeoutError):
-    """Nothing arrived within the time that the reader was willing to wait."""
+    """Nothing arrived within the timeout."""
 
 
 class Subscriber:
     """Iterates over the messages of one or more publishers, in order per topic; reconnects by itself.
 
-    Messages that cannot be read are counted in `malformed` and skipped, and those of another major version raise.
-    Iterate on one thread; `close` and the counters may be used from any.
+    Messages that cannot be read are counted in `malformed` and skipped; those of another major version raise.
+    Iterate on one thread; any thread may call `close` and read the counters.
 
     Args:
         address: where publishers are bound, `tcp://host:port` or `ipc://path`; one or several.
-        topics: prefixes of the topics wanted, for example `v1/frame/gate/`.
-        timeout_s: raise `NoMessageError` when nothing arrives for so long; None waits for ever.
+        topics: prefixes of the wanted topics, for example `v1/frame/gate/`.
+        timeout_s: raise `NoMessageError` if nothing arrives for this long; None waits indefinitely.
         on_gap: called with each `Gap`, before the message after it is yielded.
         on_restart: called with the first message of a new run of a publisher.
         events: the publisher's `events` address: states, events and ends are read there, where frames cannot crowd
             them out.
         snapshot: the publisher's `snapshot` address: a `SnapshotMessage` is yielded at the start and after each gap
-            or restart, so that the reader knows at once where everything stands.
+            or restart, so that the reader knows the current state of every source at once.
         server_key: public key of a publisher that encrypts.
-        keys: CURVE keys of this reader; None makes some for this connection, which an allow list will refuse.
-        high_water_mark: messages kept for this reader while it is busy.
+        keys: CURVE keys of this reader; None generates a pair for this connection, which an allow list will refuse.
+        high_water_mark: messages queued for this reader while it is busy.
         max_bytes: longest message accepted; a publisher that sends a longer one is disconnected.
 
     Attributes:
@@ -74,7 +74,7 @@ class Subscriber:
         self.addresses = (address,) if isinstance(address, str) else tuple(address)
         self.topics = (topics,) if isinstance(topics, str) else tuple(topics)
         if not self.addresses or not self.topics:
-            raise ConfigError("a subscriber needs an address and a topic: the topic v1/ matches everything")
+            raise ConfigError("a subscriber needs an address and a topic; the topic v1/ matches everything")
         self.timeout_s = timeout_s
         self.received = 0
         self._reader = MessageReader(self.topics, on_gap=on_gap, on_restart=on_restart, max_bytes=max_bytes)
@@ -103,7 +103,7 @@ class Subscriber:
 
     @property
     def restarts(self) -> int:
-        """How often a publisher began a new run."""
+        """Number of times that a publisher began a new run."""
         return self._reader.restarts
 
     def __iter__(self) -> Iterator[Message]:
@@ -129,7 +129,7 @@ class Subscriber:
         return None
 
     def receive_parts(self, timeout_s: float | None = None) -> list[bytes] | None:
-        """Return the parts of the next message unread, or None once closed: for recorders and bridges.
+        """Return the parts of the next message without decoding them, or None once closed: for recorders and bridges.
 
         Raises:
             NoMessageError: nothing arrived within `timeout_s`.
@@ -145,7 +145,7 @@ class Subscriber:
         return None
 
     def close(self) -> None:
-        """End the iteration, also one that another thread waits in; harmless when repeated."""
+        """End the iteration, also if another thread is waiting in it; harmless when repeated."""
         with self._closing:
             if self._closed.is_set():
                 return
@@ -163,7 +163,7 @@ class Subscriber:
         self.close()
 
     def _try(self) -> Message | None:
-        """Return a message that is already here and can be read."""
+        """Return a message that has already arrived and can be read."""
         if self._snapshots is not None:
             snapshot = self._exchange(self._snapshots)
             if snapshot is not None:
@@ -183,7 +183,7 @@ class Subscriber:
         return None
 
     def _exchange(self, socket: zmq.Socket[Any]) -> Message | None:
-        """Ask for the snapshot where it is needed; return an answer that has come."""
+        """Request the snapshot if it is needed; return an answer that has arrived."""
         now_ns = SYSTEM_CLOCK.monotonic_ns()
         is_waiting = self._asked_ns is not None and now_ns - self._asked_ns < SNAPSHOT_RETRY_NS
         try:
@@ -197,11 +197,11 @@ class Subscriber:
         return self._reader.read_snapshot(parts[-1])
 
     def _wait(self, deadline_ns: int | None) -> None:
-        """Wait until something arrives or `close` is called, at most to the deadline or the next question."""
+        """Wait until something arrives or `close` is called, no longer than to the deadline or the next request."""
         now_ns = SYSTEM_CLOCK.monotonic_ns()
         if deadline_ns is not None and now_ns >= deadline_ns:
             raise NoMessageError(
-                f"no message from {', '.join(self.addresses)} on {', '.join(self.topics)} in time:"
+                f"no message from {', '.join(self.addresses)} on {', '.join(self.topics)} before the timeout:"
                 " is a publisher running there, and is the topic right?"
             )
         ends = [deadline_ns] if deadline_ns is not None else []
@@ -220,7 +220,7 @@ def subscribe(
 
     Raises:
         NoMessageError: nothing arrived for `timeout_s`.
-        WireError: the publisher speaks another major version.
+        WireError: the publisher sends another major version.
     """
     if count is not None and count <= 0:
         return

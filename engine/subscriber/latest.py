@@ -1,4 +1,4 @@
-"""Reading only what is true now, from a publisher's `latest` address."""
+"""Reading only the current state, from a publisher's `latest` address."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LatestReader:
-    """Says where everything stands whenever it is asked, however long the reader was busy. For one thread.
+    """Returns the newest snapshot at each read, however long the reader was busy. For one thread.
 
     Args:
         address: the publisher's `latest` address.
@@ -27,7 +27,7 @@ class LatestReader:
         keys: CURVE keys of this reader.
 
     Raises:
-        ConfigError: the address cannot be right.
+        ConfigError: the address is not valid.
     """
 
     def __init__(self, address: str, *, server_key: str | None = None, keys: KeyPair | None = None) -> None:
@@ -41,13 +41,13 @@ class LatestReader:
 
         Raises:
             NoMessageError: nothing arrived within `timeout_s`.
-            WireError: what arrived is no snapshot of this major version.
+            WireError: the message is not a snapshot of this major version.
         """
         if not self._socket.poll(None if timeout_s is None else int(timeout_s * NS_PER_S / NS_PER_MS)):
-            raise NoMessageError(f"nothing from {self.address} in {timeout_s} s: is that a publisher's latest address?")
+            raise NoMessageError(f"nothing from {self.address} in {timeout_s} s: is this a publisher's latest address?")
         message = decode(self._socket.recv(zmq.NOBLOCK))
         if not isinstance(message, SnapshotMessage):
-            raise WireError(f"{self.address} sends {message.schema}: is that a publisher's latest address?")
+            raise WireError(f"{self.address} sends {message.schema}: is this a publisher's latest address?")
         return message
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Reading what arrived: decoding, and keeping account of what did not arrive. No sockets."""
+"""Decoding received messages and accounting for the missing ones. No sockets."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Gap:
     """Messages that this reader missed.
 
     Attributes:
-        topic: of which topic.
+        topic: their topic.
         first_seq: `seq` of the first one lost.
         last_seq: `seq` of the last one lost.
         run_epoch: the run they belong to.
-        cause: `lost` on the way or in a queue that was full, or `restart`: the publisher started anew and its
-            first messages were missed (what the old run sent after the last message seen cannot be known).
+        cause: `lost` in transit or from a full queue, or `restart`: the publisher restarted and its first messages
+            were missed (what the old run sent after the last message seen cannot be known).
     """
 
     topic: str
@@ -60,7 +60,7 @@ class MessageReader:
     """Turns received parts into messages and reports gaps and restarts.
 
     Args:
-        topics: prefixes that are subscribed.
+        topics: subscribed prefixes.
         on_gap: called with each `Gap`.
         on_restart: called with the first message of a new run of a publisher.
         max_bytes: longest body accepted.
@@ -68,8 +68,8 @@ class MessageReader:
     Attributes:
         lost: messages missed so far, by topic.
         malformed: messages skipped because they could not be read.
-        restarts: how often a publisher began a new run.
-        needs_snapshot: a gap or restart was seen; whoever asks for the snapshot sets it back.
+        restarts: number of times that a publisher began a new run.
+        needs_snapshot: set after a gap or restart; whoever requests the snapshot resets it.
     """
 
     def __init__(
@@ -93,18 +93,18 @@ class MessageReader:
         self._shared: set[str] = set()
 
     def read(self, parts: Sequence[bytes]) -> Message | None:
-        """Return the message of `[topic, body, ...]`, or None if it cannot be read (counted).
+        """Return the message of `[topic, body, ...]`, or None if it cannot be read (it is counted).
 
         Raises:
             VersionError: it is of another major version.
         """
         try:
             if len(parts) < 2:
-                raise WireError(f"message has {len(parts)} part: expected [topic, body]")
+                raise WireError(f"message has {len(parts)} part(s): expected [topic, body]")
             message = decode(parts[1], max_bytes=self._max_bytes)
             topic = parts[0].decode()
             if topic != topic_of(message):
-                raise WireError(f"topic {topic[:80]!r} does not fit its message, of {topic_of(message)[:80]!r}")
+                raise WireError(f"topic {topic[:80]!r} does not match its message of {topic_of(message)[:80]!r}")
         except VersionError:
             raise
         except (WireError, UnicodeDecodeError) as error:
@@ -116,7 +116,7 @@ class MessageReader:
         return message
 
     def read_snapshot(self, body: bytes) -> SnapshotMessage | None:
-        """Return the snapshot in `body`; topics not heard of yet are counted from there."""
+        """Return the snapshot in `body`; topics not seen yet are counted from there."""
         try:
             message = decode(body, max_bytes=self._max_bytes)
         except WireError as error:
@@ -178,7 +178,7 @@ class MessageReader:
             del self._last[key]
 
     def _follow_heartbeat(self, heartbeat: HeartbeatMessage) -> None:
-        """Notice the loss of a source's latest frames, which no later frame has shown yet."""
+        """Detect the loss of a source's latest frames before any later frame shows it."""
         for source_id, seq in heartbeat.frame_seq.items():
             topic = topic_for("frame", source_id)
             key = heartbeat.engine_id, topic, heartbeat.run_epoch

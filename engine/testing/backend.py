@@ -1,4 +1,4 @@
-"""A backend without a model: outputs come from a function. For tests and for work on the pipeline."""
+"""A backend without a model: a function computes the outputs. For tests and for work on the pipeline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FakeBackend:
     Args:
         inputs: what `submit` takes.
         outputs: what `respond` returns.
-        respond: from feeds to outputs; may raise, to test a failing model.
+        respond: maps feeds to outputs; may raise, to test a failing model.
         depth: submissions in flight.
     """
 
@@ -59,7 +59,7 @@ class FakeBackend:
 
 
 class FakePending:
-    """An answer that is worked out when asked for."""
+    """An answer that is computed when its result is taken."""
 
     def __init__(self, slots: Slots[int], slot: int, answer: Callable[[], tuple[NDArray[Any], ...]]) -> None:
         self._slots = slots
@@ -70,7 +70,7 @@ class FakePending:
     def result(self) -> tuple[NDArray[Any], ...]:
         """Return the outputs."""
         if self._slot is None:
-            raise ConfigError("the result was released already")
+            raise ConfigError("the result has already been released")
         if self._outputs is None:
             self._outputs = self._answer()
         return self._outputs

@@ -1,8 +1,8 @@
-"""A GPU that is not there: memory in dictionaries, streams whose work is done as late as CUDA allows.
+"""A fake GPU: its memory is a dictionary, and its streams run their work as late as CUDA allows.
 
-For tests of everything around the GPU. Work on a stream runs only when somebody waits for it, so whoever reads a
+For tests of everything around the GPU. Work on a stream runs only when something waits for it, so code that reads a
 result too early, or changes an input too soon, gets wrong numbers here as on a real GPU. Copies from freed memory,
-frees of unknown addresses and forgotten allocations are found.
+frees of unknown addresses and leaked allocations are detected.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class FakeCuda:
     """`CudaApi` without CUDA.
 
     Args:
-        gpu: what it claims to be.
+        gpu: the GPU that it claims to be.
         before: called with the name of every operation before it runs; may raise, to test failures.
-        kernels: what our kernels do.
+        kernels: Python code for each of our kernels.
     """
 
     name = "fake"
@@ -63,12 +63,12 @@ class FakeCuda:
 
     @property
     def live(self) -> int:
-        """Allocations, streams, events and graphs that were not freed."""
+        """Allocations, streams, events and graphs that have not been freed."""
         return len(self._memory) + len(self._pinned) + len(self._queues) + len(self._events) + len(self._graphs)
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Note that the context is current on this thread."""
+        """Make the context current on this thread."""
         self._depth.value = getattr(self._depth, "value", 0) + 1
         try:
             yield
@@ -83,7 +83,7 @@ class FakeCuda:
         self._before(operation)
 
     def allocate(self, size: int) -> int:
-        """Return the address of new memory, filled with rubbish."""
+        """Return the address of new memory, filled with garbage."""
         self._enter("allocate")
         if sum(len(block) for block in self._memory.values()) + size > self.gpu.memory_bytes:
             raise ModelError(f"the memory of {self.gpu} is used up: smaller batch or model")
@@ -99,7 +99,7 @@ class FakeCuda:
             raise ModelError(f"free of {address:#x}, which was not allocated")
 
     def view(self, address: int, size: int) -> Bytes:
-        """Return the memory behind an address, also one inside an allocation or of mapped host memory."""
+        """Return the memory at an address, which may lie inside an allocation or in mapped host memory."""
         starts = sorted(self._memory)
         place = bisect_right(starts, address) - 1
         if place >= 0 and address + size <= starts[place] + len(self._memory[starts[place]]):
@@ -150,13 +150,13 @@ class FakeCuda:
         del self._events[event]
 
     def enqueue(self, operation: str, work: Work, stream: int) -> None:
-        """Put work on a stream."""
+        """Queue work on a stream."""
         self._enter(operation)
         with self._lock:
             self._captures.get(stream, self._queues[stream]).append(work)
 
     def copy_to_gpu(self, address: int, array: NDArray[Any], stream: int) -> None:
-        """Copy to the GPU, later."""
+        """Queue a copy to the GPU."""
         source = array.reshape(-1).view(np.uint8)
 
         def copy() -> None:
@@ -165,7 +165,7 @@ class FakeCuda:
         self.enqueue("copy_to_gpu", copy, stream)
 
     def copy_to_host(self, array: NDArray[Any], address: int, stream: int) -> None:
-        """Copy from the GPU, later."""
+        """Queue a copy from the GPU."""
         target = array.reshape(-1).view(np.uint8)
 
         def copy() -> None:
@@ -174,13 +174,13 @@ class FakeCuda:
         self.enqueue("copy_to_host", copy, stream)
 
     def record(self, event: int, stream: int) -> None:
-        """Let an event stand for all work on the stream so far."""
+        """Mark all work queued on the stream so far with an event."""
         self._enter("record")
         with self._lock:
             self._events[event] = stream, self._done[stream] + len(self._queues[stream])
 
     def wait(self, event: int) -> None:
-        """Do the work that the event stands for."""
+        """Do the work that the event marks."""
         self._enter("wait")
         with self._lock:
             stream, until = self._events[event]
@@ -199,7 +199,7 @@ class FakeCuda:
             work()
 
     def load_kernel(self, image: bytes, name: str) -> int:
-        """Return one of our kernels."""
+        """Return the handle of one of our kernels."""
         self._enter("load_kernel")
         if name not in self._image:
             raise ModelError(f"no kernel {name} in the image")
@@ -210,7 +210,7 @@ class FakeCuda:
     def launch(
         self, kernel: int, grid: tuple[int, int, int], block: tuple[int, int, int], values: bytes, stream: int
     ) -> None:
-        """Run a kernel, later."""
+        """Queue a kernel."""
         work = self._kernels[kernel]
         self.enqueue("launch", lambda: work(self.view, grid[2], values), stream)
 
@@ -233,7 +233,7 @@ class FakeCuda:
             self.enqueue("launch_graph", work, stream)
 
     def free_graph(self, graph: int) -> None:
-        """Forget recorded work."""
+        """Discard recorded work."""
         self._enter("free_graph")
         del self._graphs[graph]
 

@@ -1,4 +1,4 @@
-"""What our kernels do, with numpy: how the fake GPU runs them."""
+"""Numpy versions of our kernels, which the fake GPU runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def letterbox_images(view: View, images: int, values: bytes) -> None:
 
 
 def scaled(image: Bytes, inner_wh: tuple[int, int], scale_xy: tuple[float, float]) -> NDArray[np.int32]:
-    """Return the image in another size by the kernel's arithmetic: bilinear, weights of 11 bits."""
+    """Resize the image with the kernel's arithmetic: bilinear, 11-bit weights."""
     left, right, left_weight, right_weight = _taps(inner_wh[0], scale_xy[0], image.shape[1])
     upper, lower, upper_weight, lower_weight = _taps(inner_wh[1], scale_xy[1], image.shape[0])
     wide = (
@@ -58,7 +58,7 @@ def _taps(count_out: int, scale: float, size: int) -> tuple[NDArray[np.int32], .
 
 
 def keep_candidates(view: View, images: int, values: bytes) -> None:
-    """Do what the candidates kernel does; the last anchors come first, for no order is promised."""
+    """Do what the candidates kernel does. The last anchors come first, because no order is promised."""
     head, counts, kept, rows, anchors, first, classes, limit, above = cuda_candidates.PARAMETERS.unpack(values)
     width = 1 + rows - classes + 2
     numbers = view(head, 4 * images * rows * anchors).view(np.float32).reshape(images, rows, anchors)

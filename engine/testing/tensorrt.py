@@ -1,4 +1,4 @@
-"""A plan without TensorRT: its outputs come from a function that runs on the fake GPU, when its stream gets there."""
+"""A plan without TensorRT: a function computes its outputs on the fake GPU, when its stream gets there."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Respond = Callable[[Mapping[str, NDArray[Any]]], Sequence[NDArray[Any]]]
 
 
 class FakePlan:
-    """A plan whose outputs come from a function; it runs on a `FakeCuda`.
+    """A plan whose outputs a function computes; it runs on a `FakeCuda`.
 
     Args:
-        cuda: where its tensors lie.
-        inputs: what it takes; an open first size is the batch.
-        outputs: what it returns.
-        respond: from inputs to outputs, called when the stream gets there.
+        cuda: the fake GPU that holds its tensors.
+        inputs: the input tensors; an open first size is the batch.
+        outputs: the output tensors.
+        respond: maps inputs to outputs; called when the stream gets there.
         max_batch: of the profile.
         min_batch: of the profile.
     """
@@ -46,7 +46,7 @@ class FakePlan:
         self._respond = respond
 
     def create_context(self) -> FakeContext:
-        """Return a context of its own."""
+        """Return a new context."""
         self.open_contexts += 1
         return FakeContext(self, self._cuda, self._respond)
 
@@ -59,13 +59,13 @@ class FakePlan:
         self.warm_calls += 1
 
     def close(self) -> None:
-        """Check that the contexts went before."""
+        """Check that all contexts have been closed."""
         if self.open_contexts:
             raise ConfigError(f"{self.open_contexts} contexts are still open")
 
 
 class FakeContext:
-    """One execution of a `FakePlan` at a time."""
+    """An execution context of a `FakePlan`, which runs one inference at a time."""
 
     def __init__(self, plan: FakePlan, cuda: FakeCuda, respond: Respond) -> None:
         self._plan, self._cuda, self._respond = plan, cuda, respond
@@ -73,7 +73,7 @@ class FakeContext:
         self._addresses: dict[str, int] = {}
 
     def bind(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-        """Note shapes and addresses and return the shapes of the outputs."""
+        """Store shapes and addresses, and return the shapes of the outputs."""
         batch = next(iter(shapes.values()))[0]
         outputs = {
             spec.name: tuple(batch if size is None else size for size in spec.shape) for spec in self._plan.outputs
@@ -99,9 +99,9 @@ class FakeContext:
         self._cuda.enqueue("enqueue", infer, stream)
 
     def is_capturable(self, stream: int) -> bool:
-        """Return what the plan was told to say."""
+        """Return the plan's `is_capturable`."""
         return self._plan.is_capturable
 
     def close(self) -> None:
-        """Count down."""
+        """Decrement the plan's count of open contexts."""
         self._plan.open_contexts -= 1

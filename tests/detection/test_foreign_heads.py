@@ -190,7 +190,7 @@ def test_an_output_of_one_stride_too_few_is_no_picodet(columns: int) -> None:
     outputs = [np.zeros((1, count, size), np.float32) for size in (columns, 32) for count in FOUR_STRIDES[:3]]
     layout = replace(layout_of(outputs, PADDLE_NAMES[:6]), size_hw=(416, 416))
     assert choose_family(layout).name == "nanodet"
-    with pytest.raises(ModelError, match="head picodet wants four strides"):
+    with pytest.raises(ModelError, match="head picodet expects four strides"):
         choose_family(layout, "picodet")
 
 
@@ -205,7 +205,7 @@ def test_an_output_of_one_stride_too_few_is_no_picodet(columns: int) -> None:
 )
 def test_parts_that_no_head_joins_say_what_they_need(shapes: list[tuple[int, ...]]) -> None:
     with pytest.raises(
-        ModelError, match=r"fit no known head: boxes, scores or landmarks apart .* decoding and NMS inside"
+        ModelError, match=r"fit no known head: separate boxes, scores or landmarks .* decoding and NMS inside"
     ):
         choose_family(layout_of([np.zeros(shape, np.float32) for shape in shapes]))
 

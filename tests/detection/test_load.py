@@ -104,7 +104,7 @@ def test_an_unknown_head_names_the_known_ones(model: Path) -> None:
 
 
 def test_a_head_that_does_not_fit_is_refused(model: Path) -> None:
-    with pytest.raises(ModelError, match=r"head end_to_end wants \(b, rows, 6\)"):
+    with pytest.raises(ModelError, match=r"head end_to_end expects \(b, rows, 6\)"):
         load_detector(model, head="end_to_end")
 
 

@@ -1,1 +1,1 @@
-"""From a model's raw outputs to boxes: one small module per family of output layouts."""
+"""Decoding a model's raw outputs into boxes: one small module per family of output layouts."""

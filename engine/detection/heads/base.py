@@ -1,4 +1,4 @@
-"""What every head shares: candidates, and how they become the kept ones."""
+"""The base class of all heads, and the candidates that they share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.detection.nms import MAX_KEPT, nms
 
 Outputs = Sequence[NDArray[Any]]
 FARTHEST = np.float32(1e6)
-"""Pixels from the corner of the model's frame beyond which a box is no box."""
+"""Pixels from the corner of the model's frame beyond which a box is rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Candidates:
         xyxy: (N, 4) float32.
         score: (N,) float32.
         class_id: (N,) int32.
-        extra: further columns with N rows each, as the head's own `extra` needs them.
+        extra: further columns with N rows each, for the head's own `extra`.
     """
 
     xyxy: Boxes
@@ -45,21 +45,21 @@ class Candidates:
 
 
 class Head:
-    """Decodes one output layout. Subclasses define `decode`; the rest has defaults for plain boxes."""
+    """Decodes one output layout. Subclasses define `decode`; the defaults of the other methods suit plain boxes."""
 
     @property
     def class_scores(self) -> ClassScores | None:
-        """The scores of which only the best counts, where a backend may find it; None where there are none."""
+        """The class scores, of which a backend may compute just the best per box; None if there are none."""
         return None
 
     def merged(self) -> Head:
-        """Return the head for outputs in which a backend has put the best class in place of `class_scores`."""
+        """Return the head for outputs in which a backend has replaced `class_scores` with the best class."""
         raise NotImplementedError
 
     def find(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of image `row` of the batch whose score is above the threshold.
 
-        Rows that are not finite, inside out or absurdly far away are left out, whatever a model may compute.
+        Drops boxes that are not finite, inside out or absurdly far away, whatever the model computed.
         """
         with np.errstate(all="ignore"):
             found = self.decode(outputs, row, score_threshold)
@@ -68,20 +68,20 @@ class Head:
         return found if sound.all() else found.rows(sound)
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates as the layout has them; `find` calls this with numpy's warnings off."""
+        """Return the candidates as the layout encodes them; `find` calls this with numpy's warnings off."""
         raise NotImplementedError
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return the rows that stay, by falling score: exact NMS per class."""
+        """Return the rows to keep, by falling score: exact NMS per class."""
         return nms(candidates.xyxy, candidates.score, candidates.class_id, iou_threshold)
 
     def extra(self, kept: Candidates, outputs: Outputs, row: int, box: Letterbox) -> dict[str, NDArray[Any]]:
-        """Return the columns of a task beside boxes, in pixels of the source image."""
+        """Return the columns of a task other than boxes, in pixels of the source image."""
         return {}
 
 
 class NmsFreeHead(Head):
-    """A head whose outputs hold one box per object already."""
+    """A head whose outputs already hold one box per object."""
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
         """Return all rows by falling score, 300 at most."""
@@ -89,10 +89,10 @@ class NmsFreeHead(Head):
 
 
 def best_class(scores: NDArray[Any], score_threshold: float) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.intp]]:
-    """Return the columns whose best class is above the threshold, that score, and its class.
+    """Return the columns whose best class is above the threshold, with that score and class.
 
-    The maximum over the classes comes first and throws nearly everything out; which class it was is asked for the
-    few that stay. An eighth of the time of `argmax` over all.
+    The maximum over the classes is computed first and eliminates nearly all columns; `argmax` runs on the few that
+    remain. This takes an eighth of the time of `argmax` over all columns.
 
     Args:
         scores: (classes, N) scores.
@@ -107,7 +107,7 @@ def best_class(scores: NDArray[Any], score_threshold: float) -> tuple[NDArray[np
 
 
 def candidates(xyxy: NDArray[Any], score: NDArray[Any], class_id: NDArray[Any], **extra: NDArray[Any]) -> Candidates:
-    """Return the rows as `Candidates` of the right types."""
+    """Return the rows as `Candidates`, converted to its dtypes."""
     return Candidates(
         np.ascontiguousarray(xyxy, np.float32),
         score.astype(np.float32, copy=False),

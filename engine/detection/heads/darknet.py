@@ -1,8 +1,8 @@
 """YOLOv3 and YOLOv3-tiny (Redmon & Farhadi 2018) with the raw convolution outputs of Darknet.
 
-Per scale one output (b, anchors x (5 + classes), h, w) before any activation: per anchor tx, ty, tw, th, objectness,
-classes. Centre is (sigmoid(t) + cell) x stride, size is anchor x exp(t), score is sigmoid(objectness) x
-sigmoid(class), as Darknet's `yolo_layer.c` has it.
+There is one output (b, anchors x (5 + classes), h, w) per scale, before any activation. Each anchor has tx, ty, tw, th,
+objectness and class scores. The centre is (sigmoid(t) + cell) x stride, the size is anchor x exp(t), the score is
+sigmoid(objectness) x sigmoid(class), as in Darknet's `yolo_layer.c`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Anchors = Sequence[Sequence[Sequence[float]]]
 
 
 class DarknetHead(Head):
-    """Outputs per scale, see above.
+    """One output per scale, see the module docstring.
 
     Args:
         size_hw: rows and columns of the model's frame.
-        anchors: per output, width and height of each anchor in pixels of the model's frame.
+        anchors: for each output, the width and height of each anchor in pixels of the model's frame.
     """
 
     def __init__(self, size_hw: tuple[int, int], anchors: Anchors) -> None:
         self._size_hw = size_hw
         self._anchors = [np.asarray(scale, np.float32) for scale in anchors]
         if any(scale.ndim != 2 or scale.shape[1] != 2 for scale in self._anchors):
-            raise ModelError("anchors: expected per output a list of [width, height]")
+            raise ModelError("anchors: expected a list of [width, height] per output")
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
@@ -65,7 +65,7 @@ def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _logit(probability: float) -> float:
-    """Return what the sigmoid maps to `probability`; minus or plus infinity at the ends."""
+    """Return the logit of `probability`: minus or plus infinity at the ends."""
     if probability <= 0:
         return -np.inf
     return float(np.log(probability / (1 - probability))) if probability < 1 else np.inf
@@ -85,7 +85,7 @@ def _build(layout: Layout) -> Head:
     try:
         return DarknetHead(layout.size_hw, layout.metadata["anchors"])
     except (TypeError, ValueError) as error:
-        raise ModelError('metadata "anchors": expected per output a list of [width, height] in pixels') from error
+        raise ModelError('metadata "anchors": expected a list of [width, height] in pixels per output') from error
 
 
 def _classes(layout: Layout) -> int | None:
@@ -95,7 +95,7 @@ def _classes(layout: Layout) -> int | None:
 
 DARKNET = Family(
     "darknet_yolov3",
-    "per scale (b, anchors x (5 + classes), h, w) without activation, and in the file's metadata `anchors`, per scale "
-    "a list of [width, height] in pixels",
+    "(b, anchors x (5 + classes), h, w) per scale without activation, and `anchors` in the file's metadata: "
+    "a list of [width, height] in pixels per scale",
     _fits, _build, _classes, iou_threshold=0.45,
 )  # fmt: skip

@@ -1,9 +1,9 @@
 """Query-based detectors: RT-DETR, D-FINE, RF-DETR. One row per query, no NMS; frames are stretched, not padded.
 
     rtdetr       Ultralytics 8.4: (b, queries, 6), cx, cy, w, h as fractions, score, class
-    rtdetr_raw   Ultralytics before: (b, queries, 4 + classes), scores after the sigmoid
+    rtdetr_raw   earlier Ultralytics: (b, queries, 4 + classes), scores after the sigmoid
     detr_logits  Hugging Face RT-DETR and D-FINE: `logits` (b, queries, classes), `pred_boxes` (b, queries, 4)
-    detr_softmax Hugging Face DETR and YOLOS: the same, after a softmax the last class is "no object", ImageNet's mean
+    detr_softmax Hugging Face DETR and YOLOS: the same, but softmax, last class "no object", ImageNet normalisation
     rfdetr       RF-DETR: `dets` (b, queries, 4), `labels` (b, queries, classes), ImageNet normalisation
 
 The authors' own RT-DETR and D-FINE exports return labels, boxes and scores: see `listed.py`.
@@ -21,11 +21,11 @@ from engine.detection.nms import MAX_KEPT
 
 
 class RtDetrHead(NmsFreeHead):
-    """Output (b, queries, 6) or (b, queries, 4 + classes), see above.
+    """Output (b, queries, 6) or (b, queries, 4 + classes), see the module docstring.
 
     Args:
         size_hw: rows and columns of the model's frame.
-        scored: whether the columns are score and class, instead of one score per class.
+        scored: whether the columns are score and class rather than one score per class.
     """
 
     def __init__(self, size_hw: tuple[int, int], scored: bool) -> None:
@@ -43,7 +43,7 @@ class RtDetrHead(NmsFreeHead):
 
 
 class PairHead(NmsFreeHead):
-    """Outputs of boxes, as fractions of the frame, and logits; how these are scored is left open.
+    """Base of heads with boxes, as fractions of the frame, and logits; subclasses turn the logits into scores.
 
     Args:
         size_hw: rows and columns of the model's frame.
@@ -60,7 +60,7 @@ class PairHead(NmsFreeHead):
 
 
 class LogitsHead(PairHead):
-    """The best pairs of query and class, 300 at most, as the authors' code takes them."""
+    """Takes the best pairs of query and class, 300 at most, as the authors' code does."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
@@ -72,7 +72,7 @@ class LogitsHead(PairHead):
 
 
 class SoftmaxHead(PairHead):
-    """Logits that end with "no object": the best other class of each query, as DETR takes it."""
+    """Applies a softmax that ends with "no object", and takes the best other class of each query, as DETR does."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
@@ -127,7 +127,7 @@ def _is_detr(layout: Layout) -> bool:
 
 
 def _is_coco_softmax(layout: Layout) -> bool:
-    """Whether these are COCO's 91 numbers and "no object"; with other numbers of classes the head must be named."""
+    """Whether the classes are COCO's 91 ids and "no object"; a model with another class count must name the head."""
     return _is_detr(layout) and _pair_classes(layout, "logits") == 92 and layout.class_count in (None, 91)
 
 

@@ -1,7 +1,7 @@
-"""The table of model families, and the choice among them.
+"""The table of model families, and how a model's family is chosen.
 
-A model is matched against the rows in order: by the head that its metadata or the caller names, else by task and
-output shapes. The first row that fits wins, so the more special ones come first.
+The rows are tried in order: by the head that the metadata or the caller names, otherwise by task and output shapes.
+The first row that fits wins, so the more specific ones come first.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FAMILIES: tuple[Family, ...] = (
 
 
 REGISTRY = Registry("head", {})
-"""Heads of other packages: entry points that name a `Family`."""
+"""Heads from other packages: entry points that name a `Family`."""
 
 
 def choose_family(layout: Layout, name: str | None = None) -> Family:
@@ -56,10 +56,10 @@ def choose_family(layout: Layout, name: str | None = None) -> Family:
 
     Args:
         layout: outputs, size, metadata and task.
-        name: a family that the caller names, instead of one found by shape.
+        name: the family that the caller wants; None: found by shape.
 
     Raises:
-        ModelError: unknown name, or outputs that fit no family.
+        ModelError: the name is unknown, or the outputs fit no family.
     """
     wanted = name or str(layout.metadata.get("head", ""))
     named = _named(wanted)
@@ -69,7 +69,7 @@ def choose_family(layout: Layout, name: str | None = None) -> Family:
         raise ModelError(f'unknown head "{name}": expected {known}, or module:attribute')
     if named is not None:
         if not named.fits(layout) and not named.fits_named(layout):
-            raise ModelError(f"head {named.name} wants {named.layout}: the model has {outputs}")
+            raise ModelError(f"head {named.name} expects {named.layout}: the model has {outputs}")
         return named
     for family in itertools.chain(FAMILIES, _of_packages()):
         if layout.task in family.tasks and family.fits(layout):
@@ -80,7 +80,7 @@ def choose_family(layout: Layout, name: str | None = None) -> Family:
 
 
 def _named(name: str) -> Family | None:
-    """Return the family of a name, also that of another package or of `module:attribute`; None where there is none."""
+    """Return the family of this name, from this table, another package or `module:attribute`; None if unknown."""
     builtin = next((family for family in FAMILIES if family.name == name), None)
     if builtin is not None or not (is_reference(name) or name in REGISTRY.names()):
         return builtin
@@ -88,7 +88,7 @@ def _named(name: str) -> Family | None:
 
 
 def _of_packages() -> Iterator[Family]:
-    """Yield the families of other packages; asked for only where no built-in one fits."""
+    """Yield the families of other packages, which are tried only if no built-in one fits."""
     for name in REGISTRY.names():
         yield _checked(name, REGISTRY.load(name))
 
@@ -101,18 +101,18 @@ def _checked(name: str, family: object) -> Family:
 
 def _remedy(layout: Layout) -> str:
     if all(shape[1:] == (None,) * (len(shape) - 1) for shape in layout.shapes):
-        return "the file leaves their sizes open: export it with simplify=True, or let onnxslim work them out"
+        return "the file leaves their sizes open: export it with simplify=True, or let onnxslim infer them"
     if _lists_parts(layout):
         return (
-            "boxes, scores or landmarks apart per anchor, as BlazeFace, RetinaFace, UltraFace, SCRFD, YuNet and"
-            " YOLO-NAS have, need code that the file does not hold: export the model with its decoding and NMS inside"
+            "separate boxes, scores or landmarks per anchor (BlazeFace, RetinaFace, UltraFace, SCRFD, YuNet,"
+            " YOLO-NAS) need code that the file does not contain: export the model with its decoding and NMS inside"
         )
     known = "; ".join(f"{family.name} {family.layout}" for family in FAMILIES if layout.task in family.tasks)
-    return f"name one of {known}" if known else "no head does this task"
+    return f"name one of {known}" if known else "no head supports this task"
 
 
 def _lists_parts(layout: Layout) -> bool:
-    """Whether outputs of different widths have as many rows."""
+    """Whether outputs of different widths have equally many rows."""
     widths = {shape[-2:] for shape in layout.shapes if len(shape) in (2, 3)}
     rows = [count for count, _ in widths if count is not None and count > 1]
     return len(set(rows)) < len(rows)

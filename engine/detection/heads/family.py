@@ -1,4 +1,4 @@
-"""What a family of models is: how it is recognised, fed and decoded."""
+"""Families of models: how each is recognised, fed and decoded."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ MAX_QUERIES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the families are matched against.
+    """What families are matched against.
 
     Attributes:
         outputs: of the model file.
         size_hw: rows and columns of the model's frame.
         metadata: parsed.
-        task: `detect`, `segment`, ... or empty where the metadata does not say.
-        class_count: number of class names that are known, None where there are none.
-        takes_size: whether the model has a second input, of the size (w, h) that it scales its boxes to.
+        task: `detect`, `segment`, ... or empty if the metadata does not say.
+        class_count: number of known class names, None if there are none.
+        takes_size: whether the model has a second input for the size (w, h) that it scales its boxes to.
     """
 
     outputs: tuple[TensorSpec, ...]
@@ -55,55 +55,55 @@ class Layout:
         return [spec.name for spec in self.outputs]
 
     def single(self, rank: int) -> tuple[int | None, ...] | None:
-        """Return the shape of the only output, where it has this rank."""
+        """Return the shape of the only output if it has this rank, else None."""
         shapes = self.shapes
         return shapes[0] if len(shapes) == 1 and len(shapes[0]) == rank else None
 
     def anchors(self, per_cell: int = 1) -> set[int]:
-        """Return the numbers of anchors that grids of the usual strides have at this size."""
+        """Return the anchor counts of grids with the usual strides at this size."""
         usual = (STRIDES, STRIDES_P6, STRIDES_P2, STRIDES_TINY)
         return {per_cell * anchor_count(self.size_hw, strides) for strides in usual}
 
     def says(self, *words: str) -> bool:
-        """Return whether the metadata's head or description has one of the words."""
+        """Return whether the metadata's head or description contains one of the words."""
         text = " ".join(str(self.metadata.get(key, "")) for key in ("head", "description")).lower()
         return any(word in text for word in words)
 
 
 def is_same(*sizes: int | None) -> bool:
-    """Return whether sizes agree, as far as they are known."""
+    """Return whether the known sizes agree."""
     return len(set(sizes) - {None}) <= 1
 
 
 def never(layout: Layout) -> bool:
-    """Return that naming a family opens it to no further outputs."""
+    """Return False: naming the family accepts no further outputs. The default of `Family.fits_named`."""
     return False
 
 
 def any_classes(layout: Layout) -> int | None:
-    """Return that the outputs do not tell the number of classes."""
+    """Return the number of known class names. The default of `Family.classes`, for outputs that do not tell."""
     return layout.class_count
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One kind of model.
+    """One family of models.
 
     Attributes:
-        name: as `--head` and reports say it.
+        name: its name for `--head` and in reports.
         layout: the outputs in words, for errors and `inspect`.
-        fits: whether outputs (and metadata) are of this kind.
-        build: makes the head.
-        classes: number of classes in the outputs, None where they do not tell.
-        color: channel order that the model wants.
+        fits: whether the outputs (and metadata) are of this family.
+        build: returns the head.
+        classes: number of classes in the outputs, None if they do not tell.
+        color: channel order that the model expects.
         mean: as `ImageInput.mean`.
         std: as `ImageInput.std`.
-        anchor: how a frame lands in the model's frame.
+        anchor: how a frame is placed in the model's frame.
         iou_threshold: the NMS default of the family's own code.
-        tasks: which tasks it does; the empty one stands for metadata that do not say.
-        fits_named: whether outputs that could be of several kinds are of this one, once its name is given.
-        is_single: whether the outputs tell no image of a batch from another, so that each needs an inference.
-        coco_91: class numbers of unnamed models count as in COCO's own files, with gaps, up to 90.
+        tasks: the tasks it supports; an empty string stands for metadata that do not name a task.
+        fits_named: whether ambiguous outputs are accepted once this family is named.
+        is_single: whether the outputs do not separate the images of a batch, so that each image needs an inference.
+        coco_91: whether unnamed classes use COCO's original ids, with gaps, up to 90.
     """
 
     name: str
@@ -122,7 +122,7 @@ class Family:
     coco_91: bool = False
 
     def image_input(self, size_hw: tuple[int, int], layout: Literal["nchw", "nhwc"]) -> ImageInput:
-        """Return how this family wants its pixels."""
+        """Return the input format that this family expects."""
         if self.color not in ("rgb", "bgr") or self.anchor not in ("center", "top_left", "stretch"):
             raise ConfigError(
                 f'color "{self.color}", letterbox "{self.anchor}": expected rgb or bgr, and center, top_left or stretch'

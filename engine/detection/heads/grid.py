@@ -11,9 +11,9 @@ STRIDES_P2 = (4, 8, 16, 32)
 
 
 def grid(size_hw: tuple[int, int], strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return cell corners (A, 2) as x, y in cells, and strides (A, 1), of all grids one after the other.
+    """Return cell corners (A, 2) as x, y in cells, and strides (A, 1), of all grids in sequence.
 
-    A side that a stride does not divide ends in a cell that reaches beyond it, as padded convolutions leave it.
+    If a stride does not divide a side, the last cell reaches beyond it, as with padded convolutions.
     """
     cells, steps = [], []
     for stride in strides:
@@ -25,7 +25,7 @@ def grid(size_hw: tuple[int, int], strides: tuple[int, ...]) -> tuple[NDArray[np
 
 
 def anchor_count(size_hw: tuple[int, int], strides: tuple[int, ...]) -> int:
-    """Return the cells of all grids.
+    """Return the number of cells in all grids.
 
     >>> anchor_count((640, 640), STRIDES), anchor_count((416, 416), STRIDES)
     (8400, 3549)

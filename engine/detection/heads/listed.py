@@ -3,12 +3,11 @@
 torchvision          Faster R-CNN, RetinaNet, SSD as TorchVision exports them: boxes (N, 4) xyxy in pixels, labels
                      (N) that count from 1 (0 is the background), scores (N), in any order; batch 1
 labels_boxes_scores  RT-DETR's and D-FINE's own export: labels, boxes (xyxy) and scores with a batch axis, and a
-                     second input of the size (w, h) that the boxes are scaled to; labels count from 0. Without
-                     that input nothing tells pixels from fractions: the head must be named
+                     second input for the size (w, h) that the boxes are scaled to; labels count from 0. Without
+                     that input pixels and fractions cannot be told apart, and the head must be named
 ssd                  SSD of MLPerf and of the ONNX model zoo (`ssd-12`): the same outputs, boxes as fractions,
-                     labels that count from 1; only where named
-detection_output     SSD as Caffe and OpenVINO have it: (1, 1, N, 7), image, label, score, x1, y1, x2, y2 as
-                     fractions
+                     labels that count from 1; must be named
+detection_output     SSD in Caffe and OpenVINO: (1, 1, N, 7), image, label, score, x1, y1, x2, y2 as fractions
 tf_detection         TensorFlow's detection API: detection_boxes (b, N, 4) y1, x1, y2, x2 as fractions,
                      detection_classes (from 1), detection_scores
 """
@@ -25,13 +24,13 @@ YXYX = (1, 0, 3, 2)
 
 
 class ListedHead(NmsFreeHead):
-    """Outputs of boxes, labels and scores, see above.
+    """Outputs of boxes, labels and scores, see the module docstring.
 
     Args:
         positions: of boxes, labels and scores among the outputs.
-        first_label: what the first class is called.
-        scale: from the boxes to pixels of the model's frame.
-        columns: where x1, y1, x2, y2 are.
+        first_label: label of the first class.
+        scale: factor from the boxes to pixels of the model's frame.
+        columns: positions of x1, y1, x2, y2.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class ListedHead(NmsFreeHead):
 
 
 class DetectionOutputHead(NmsFreeHead):
-    """Output (1, 1, N, 7), see above.
+    """Output (1, 1, N, 7), see the module docstring.
 
     Args:
         size_hw: rows and columns of the model's frame.
@@ -78,7 +77,7 @@ def _frame(size_hw: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def _positions(layout: Layout, rank: int) -> tuple[int, int, int] | None:
-    """Return where boxes (rank `rank`), labels and scores are: by shape, element type and name."""
+    """Return the positions of boxes (rank `rank`), labels and scores, found by shape, element type and name."""
     if len(layout.outputs) != 3:
         return None
     boxes = [i for i, spec in enumerate(layout.outputs) if len(spec.shape) == rank and spec.shape[-1] in (4, None)]

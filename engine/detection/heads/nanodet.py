@@ -1,12 +1,12 @@
 """NanoDet, NanoDet-Plus (RangiLyu 2020-2022) and PicoDet (PaddleDetection 2021): scores, and distances per side.
 
-Either one output (b, anchors, classes + 4 x bins) or, as OpenCV's model collection has it, per stride one output of
-scores (cells, classes) and one of distances (cells, 4 x bins), in any order and with or without a batch axis. Scores
-are after the sigmoid. A side lies `stride x expectation of its bins` from the cell's centre (Generalized Focal Loss,
-Li et al. 2020). As the authors' code and configurations have it, NanoDet measures from the middle of the cell and
-keeps the aspect of a frame; NanoDet-Plus (four strides) measures from the cell's corner and stretches the frame.
-PicoDet (four strides as well) measures from the middle and stretches. It is told by the names that Paddle gives to
-outputs (`transpose_0.tmp_0`), or by all its scores standing before all its distances, stride by stride.
+There is either one output (b, anchors, classes + 4 x bins) or, in OpenCV's model collection, one output of scores
+(cells, classes) and one of distances (cells, 4 x bins) per stride, in any order and with or without a batch axis.
+Scores are after the sigmoid. A side lies `stride x expectation of its bins` from the cell's centre (Generalized Focal
+Loss, Li et al. 2020). The authors' code and configurations differ: NanoDet measures from the middle of the cell and
+keeps the aspect of a frame; NanoDet-Plus (four strides) measures from the cell's corner and stretches the frame;
+PicoDet (also four strides) measures from the middle and stretches. PicoDet is recognised by Paddle's output names
+(`transpose_0.tmp_0`), or because all its scores come before all its distances, in the order of the strides.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SIDES = np.array([-1, -1, 1, 1], np.float32)
 
 
 class NanoDetHead(Head):
-    """Outputs of scores and distances, see above.
+    """Outputs of scores and distances, see the module docstring.
 
     Args:
         size_hw: rows and columns of the model's frame.
         classes: number of classes.
         strides: three for NanoDet, four for NanoDet-Plus and PicoDet.
-        from_middle: sides are measured from the middle of the cell, else from its left top corner.
-        parts: per stride the positions of the scores and of the distances among the outputs; None where one output
+        from_middle: whether sides are measured from the middle of the cell rather than its top left corner.
+        parts: per stride, the positions of the scores and of the distances among the outputs; None if one output
             holds both.
     """
 
@@ -78,7 +78,7 @@ def _image(output: NDArray[np.float32], row: int) -> NDArray[np.float32]:
 
 
 def find_parts(shapes: Sequence[Sequence[int | None]], cells: Sequence[int]) -> list[tuple[int, int]] | None:
-    """Return per stride where its scores and distances are among the outputs, or None where they are not there.
+    """Return, per stride, the positions of its scores and distances among the outputs, or None if they are missing.
 
     Args:
         shapes: of the outputs.
@@ -119,7 +119,7 @@ def _is_plus(layout: Layout) -> bool:
 
 
 def _is_paddle(layout: Layout) -> bool:
-    """Whether four strides are listed as PaddleDetection does."""
+    """Whether the outputs of four strides are listed or named as PaddleDetection does it."""
     parts = _parts(layout)
     if parts is None or not _is_plus(layout):
         return False
@@ -145,7 +145,7 @@ def _from_corner(layout: Layout) -> Head:
 def _head(layout: Layout, *, from_middle: bool) -> Head:
     classes = _classes(layout)
     if classes is None:
-        raise ModelError("nanodet: the outputs leave the number of classes open")
+        raise ModelError("nanodet: the outputs do not fix the number of classes")
     strides = STRIDES_P6 if _is_plus(layout) else STRIDES
     return NanoDetHead(layout.size_hw, classes, strides, _parts(layout), from_middle=from_middle)
 

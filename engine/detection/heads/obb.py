@@ -1,9 +1,9 @@
-"""Oriented boxes: corners, probabilistic IoU and Fast NMS on it.
+"""Oriented boxes: corners, probabilistic IoU and Fast NMS based on it.
 
-A box is cx, cy, w, h and an angle in radians, clockwise in image coordinates. The probabilistic IoU takes each box
+A box is cx, cy, w, h and an angle in radians, clockwise in image coordinates. The probabilistic IoU treats each box
 as a Gaussian and is 1 minus the Hellinger distance (Llerena et al. 2021, "Gaussian Bounding Boxes and Probabilistic
-Intersection-over-Union"). Fast NMS drops a box that any better one overlaps, kept or not (Bolya et al. 2019,
-"YOLACT", section 4.2): what Ultralytics applies to oriented boxes.
+Intersection-over-Union"). Fast NMS drops a box that any better box overlaps, whether or not that one was kept (Bolya
+et al. 2019, "YOLACT", section 4.2). Ultralytics applies it to oriented boxes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_CANDIDATES = 2048
-"""The best of more candidates than this; bounds time and memory (16 blocks, 60 ms at most)."""
+"""Only this many of the best candidates enter; bounds time and memory (16 blocks, 60 ms at most)."""
 BLOCK = 128
 EPS = 1e-7
 
@@ -22,7 +22,7 @@ Oriented = NDArray[np.float32]
 
 
 def corners_from_cxcywhr(cxcywhr: Oriented) -> NDArray[np.float32]:
-    """Return (N, 4, 2) corners of (N, 5) oriented boxes, starting at the one along both half axes.
+    """Return (N, 4, 2) corners of (N, 5) oriented boxes, starting with the one at the positive end of both axes.
 
     >>> corners_from_cxcywhr(np.float32([[5, 5, 4, 2, 0]])).tolist()
     [[[7.0, 6.0], [7.0, 4.0], [3.0, 4.0], [3.0, 6.0]]]
@@ -37,7 +37,7 @@ def corners_from_cxcywhr(cxcywhr: Oriented) -> NDArray[np.float32]:
 
 
 def _covariances(cxcywhr: Oriented) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return the variances along x and y and the covariance of each box taken as a Gaussian."""
+    """Return the variances along x and y and the covariance of each box as a Gaussian."""
     w2, h2 = cxcywhr[:, 2] ** 2 / 12, cxcywhr[:, 3] ** 2 / 12
     cos, sin = np.cos(cxcywhr[:, 4]), np.sin(cxcywhr[:, 4])
     return w2 * cos**2 + h2 * sin**2, w2 * sin**2 + h2 * cos**2, (w2 - h2) * cos * sin

@@ -1,8 +1,8 @@
 """Classic YOLOv5 and YOLOv7: one output (b, 3 x cells, 5 + classes), decoded by the graph.
 
-Columns are cx, cy, w, h in pixels of the model's frame, objectness and class scores, both after the sigmoid; score
-is their product. As `export.py` of YOLOv5 7.0 and of YOLOv7 (`--grid`) writes it; with `--dynamic` the anchors
-are open, and the columns have to tell.
+Columns are cx, cy, w, h in pixels of the model's frame, objectness and class scores, both after the sigmoid; the score
+is their product. This is what `export.py` of YOLOv5 7.0 and of YOLOv7 (`--grid`) writes. With `--dynamic` the anchor
+count is open, and only the columns identify the layout.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from engine.detection.heads.family import Family, Layout
 
 
 class ObjectnessHead(Head):
-    """Output (b, anchors, 5 + classes), see above."""
+    """Output (b, anchors, 5 + classes), see the module docstring."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
         output = outputs[0][row]
-        near = output[output[:, 4] > score_threshold].astype(np.float32, copy=False)  # a class score is at most 1
+        near = output[output[:, 4] > score_threshold].astype(np.float32, copy=False)  # class scores are at most 1
         scores = near[:, 5:] * near[:, 4:5]
         score = scores.max(axis=1)
         passed = score > score_threshold
@@ -38,8 +38,8 @@ def _fits(layout: Layout) -> bool:
 def is_open(layout: Layout) -> bool:
     """Whether the only output is (b, ?, 5 + classes), in a file that Ultralytics' exporter did not write.
 
-    With one class that is also an end-to-end output, (b, ?, 6), and with any number a YOLOX's. YOLOv5 writes its stride
-    beside the names: without them in the file the head must be named.
+    With one class, (b, ?, 6) may also be an end-to-end output, and with any number a YOLOX's. YOLOv5 writes its stride
+    next to the names; a file without them must name the head.
     """
     shape, told = layout.single(3), layout.metadata
     if not _may_be_open(layout) or shape is None or told.get("author") == "Ultralytics":

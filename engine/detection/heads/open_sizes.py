@@ -1,7 +1,7 @@
-"""The sizes that an Ultralytics export leaves open, told by its metadata.
+"""Fills in the sizes that an Ultralytics export leaves open, from its metadata.
 
-`export(dynamic=True, simplify=False)` writes outputs of which the file tells no size at all, not even the rows of the
-box head. The metadata tell the task, the names and whether boxes come out finished: the rows follow from them, see
+`export(dynamic=True, simplify=False)` writes outputs without any sizes, even for the rows of the box head. The rows
+follow from the metadata: the task, the names and whether the model selects its boxes itself; see
 `ultralytics/engine/exporter.py`.
 """
 
@@ -14,7 +14,7 @@ from engine.detection.heads.tasks import MASK_COEFFICIENTS, keypoint_values
 
 
 def fill_in(layout: Layout) -> Layout:
-    """Return the layout with the sizes that follow from its metadata; as it is, where they do not or are not open.
+    """Return the layout with the sizes that follow from its metadata; unchanged if they are not open or do not follow.
 
     Raises:
         ModelError: hostile values in the metadata.
@@ -28,21 +28,21 @@ def fill_in(layout: Layout) -> Layout:
     if _is_finished(layout):
         sizes = None, 6 + _rest(layout)
     elif layout.says("rtdetr"):
-        return layout  # finished or not, by the exporter's version
+        return layout  # the exporter's version decides whether it selects boxes
     else:
         sizes = 4 + layout.class_count + _rest(layout), None
     return replace(layout, outputs=(replace(first, shape=(first.shape[0], *sizes)), *layout.outputs[1:]))
 
 
 def _rest(layout: Layout) -> int:
-    """Return how many numbers of an object are neither its box nor its classes."""
+    """Return how many of an object's numbers are neither box nor class scores."""
     if layout.task == "pose":
         return keypoint_values(layout)
     return {"segment": MASK_COEFFICIENTS, "obb": 1}.get(layout.task, 0)
 
 
 def _is_finished(layout: Layout) -> bool:
-    """Whether the model chooses among its boxes itself: v10, 26, or any with `nms=True`."""
+    """Whether the model selects its boxes itself: v10, 26, or any with `nms=True`."""
     options = layout.metadata.get("args")
     has_nms = isinstance(options, dict) and options.get("nms") is True
     return has_nms or layout.metadata.get("end2end") is True

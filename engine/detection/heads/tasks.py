@@ -1,7 +1,7 @@
-"""Ultralytics heads of the tasks beside boxes: instance masks, keypoints and oriented boxes.
+"""Ultralytics heads of the tasks other than boxes: instance masks, keypoints and oriented boxes.
 
-Each is the box head, raw or end-to-end, with a rest behind the scores: 32 mask coefficients (the masks are their
-products with the prototypes of a second output), keypoints x, y and visibility, or an angle in radians.
+Each is the box head, raw or end-to-end, with further columns after the scores: 32 mask coefficients (multiplied with
+the prototypes of a second output they give the masks), keypoints x, y and visibility, or an angle in radians.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MASK_COEFFICIENTS = 32
 
 
 class BoxTaskHead(Head):
-    """What a box head finds, with further columns for each box.
+    """Adds columns to each box that a box head finds.
 
     Args:
         boxes: the box head.
@@ -37,7 +37,7 @@ class BoxTaskHead(Head):
 
     @property
     def class_scores(self) -> ClassScores | None:
-        """Those of the box head."""
+        """The box head's class scores."""
         return self._boxes.class_scores
 
     def merged(self) -> BoxTaskHead:
@@ -93,7 +93,7 @@ class SegmentHead(BoxTaskHead):
     def extra(self, kept: Candidates, outputs: Outputs, row: int, box: Letterbox) -> dict[str, NDArray[Any]]:
         """Return `mask`, (N, H, W) bool in the size of the source image.
 
-        Each mask is worked out inside its box only; the rest of its memory is never touched.
+        Each mask is computed only inside its box; the rest of its memory is never touched.
         """
         prototypes = outputs[1][row].astype(np.float32, copy=False)
         width, height = box.source_wh
@@ -130,7 +130,7 @@ class ObbHead(Head):
 
     Args:
         classes: number of classes.
-        is_merged: two rows, the best score and its class, stand for the scores.
+        is_merged: whether two rows, the best score and its class, replace the scores.
     """
 
     def __init__(self, classes: int, *, is_merged: bool = False) -> None:
@@ -139,7 +139,7 @@ class ObbHead(Head):
 
     @property
     def class_scores(self) -> ClassScores | None:
-        """Those of the upright boxes."""
+        """The upright boxes' class scores."""
         return self._boxes.class_scores
 
     def merged(self) -> ObbHead:
@@ -147,18 +147,18 @@ class ObbHead(Head):
         return ObbHead(self._classes, is_merged=True)
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return upright boxes around the oriented ones, those as `cxcywhr`."""
+        """Return upright boxes around the oriented ones, which are in the column `cxcywhr`."""
         output = outputs[0][row]
         columns, score, class_id = self._boxes.best(output, score_threshold)
         return _oriented(output[[0, 1, 2, 3, -1]][:, columns].T.astype(np.float32), score, class_id)
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return the rows that stay: Fast NMS with the probabilistic IoU, as the exporter does it."""
+        """Return the rows to keep: Fast NMS with the probabilistic IoU, as in the exporter."""
         kept = fast_nms(candidates.extra["cxcywhr"], candidates.score, candidates.class_id, iou_threshold)
         return kept[:MAX_KEPT]
 
     def extra(self, kept: Candidates, outputs: Outputs, row: int, box: Letterbox) -> dict[str, NDArray[Any]]:
-        """Return `xyxyxyxy`, (N, 4, 2) float32 corners in pixels of the source image, not cut at its borders."""
+        """Return `xyxyxyxy`, (N, 4, 2) float32 corners in pixels of the source image, not clipped to it."""
         return {"xyxyxyxy": unclipped_from_target(corners_from_cxcywhr(kept.extra["cxcywhr"]), box)}
 
 
@@ -169,7 +169,7 @@ class EndToEndObbHead(ObbHead):
         super().__init__(0)
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return upright boxes around the oriented ones, those as `cxcywhr`."""
+        """Return upright boxes around the oriented ones, which are in the column `cxcywhr`."""
         output = outputs[0][row]
         output = output[output[:, 4] > score_threshold]
         return _oriented(output[:, [0, 1, 2, 3, 6]].astype(np.float32), output[:, 4], output[:, 5])
@@ -225,7 +225,7 @@ def _keypoints(layout: Layout) -> tuple[int, int]:
 
 
 def keypoint_values(layout: Layout) -> int:
-    """Return how many numbers the keypoints of one object are. Raises `ModelError`."""
+    """Return how many numbers describe the keypoints of one object. Raises `ModelError`."""
     keypoints, values = _keypoints(layout)
     return keypoints * values
 

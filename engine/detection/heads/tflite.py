@@ -1,9 +1,9 @@
-"""Outputs of TensorFlow Lite files, put into the form that the same model has as ONNX.
+"""Converts the outputs of TensorFlow Lite files into those of the same model as ONNX.
 
-What converters change (read from Ultralytics 8.0 to 8.4, YOLOv5 7.0 and onnx2tf 1.x and 2.x): boxes and keypoints as
-fractions of the model's frame, so that integers can hold them; (b, anchors, 4 + classes) in place of (b, 4 + classes,
-anchors); prototypes of masks with channels last and in front of the boxes. Whether coordinates are fractions is told
-by the numbers: a grid of anchors in pixels reaches far beyond 2.
+Converters change three things (read from Ultralytics 8.0 to 8.4, YOLOv5 7.0 and onnx2tf 1.x and 2.x): boxes and
+keypoints become fractions of the model's frame, so that integers can hold them; (b, 4 + classes, anchors) becomes
+(b, anchors, 4 + classes); mask prototypes have channels last and come before the boxes. The numbers show whether
+coordinates are fractions: those of a grid of anchors in pixels reach far beyond 2.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ Axes = tuple[int, ...]
 
 
 def standard_layout(given: Layout) -> Layout:
-    """Return the outputs of a TensorFlow Lite file as the ONNX form of the same model has them."""
+    """Return the layout that the same model has as ONNX."""
     outputs = [given.outputs[index] for index in _order(given)]
     axes = [_axes(spec, given) for spec in outputs]
     return replace(given, outputs=tuple(_turned(spec, turn) for spec, turn in zip(outputs, axes, strict=True)))
 
 
 def standard_family(family: Family, given: Layout) -> Family:
-    """Return the family with heads that take the outputs as the file has them.
+    """Return the family with heads that take the outputs as the file holds them.
 
     Args:
-        family: as chosen for the standard layout.
+        family: chosen for the standard layout.
         given: layout of the file's outputs.
     """
     build = family.build
@@ -47,12 +47,12 @@ def standard_family(family: Family, given: Layout) -> Family:
 
 
 class TfliteHead(Head):
-    """A head behind the conversions above, which cost a pass over the boxes of each image.
+    """Applies the conversions above before another head; they cost a pass over the boxes of each image.
 
     Args:
         head: for the standard layout.
         given: layout of the file's outputs.
-        pixels: per row or column of the first output what a fraction is multiplied by, None where it has no boxes.
+        pixels: factor from fractions to pixels for each row or column of the first output; None if it has no boxes.
     """
 
     def __init__(self, head: Head, given: Layout, pixels: NDArray[np.float32] | None) -> None:
@@ -84,12 +84,12 @@ class TfliteHead(Head):
 
 
 def _order(layout: Layout) -> list[int]:
-    """Return where the outputs are: images of prototypes behind everything else."""
+    """Return the order of the outputs: images of prototypes come last."""
     return sorted(range(len(layout.outputs)), key=lambda index: len(layout.outputs[index].shape) == 4)
 
 
 def _axes(spec: TensorSpec, layout: Layout) -> Axes | None:
-    """Return how to turn an output, None where it is as in ONNX already."""
+    """Return how to transpose an output, None if it is the same as in ONNX."""
     shape = spec.shape
     if len(shape) == 4 and layout.task == "segment" and shape[1] == shape[2] != shape[3]:
         return CHANNELS_FIRST

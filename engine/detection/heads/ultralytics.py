@@ -2,7 +2,7 @@
 
 Raw: (b, 4 + classes, anchors), rows cx, cy, w, h in pixels of the model's frame, then sigmoid scores, no objectness.
 End-to-end (v10, 26, or any with `nms=True`): (b, rows, 6), columns x1, y1, x2, y2, score, class; rows of zeros pad.
-Further rows or columns belong to tasks beside boxes and are handed on as the column `rest`.
+Further rows or columns belong to other tasks and are passed on as the column `rest`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from engine.detection.heads.objectness import is_open
 
 
 class RawHead(Head):
-    """Output (b, 4 + classes + rest, anchors), see above.
+    """Output (b, 4 + classes + rest, anchors), see the module docstring.
 
     Args:
-        classes: number of classes, None where there is no rest.
-        is_merged: two rows, the best score and its class, stand for the scores.
+        classes: number of classes, None if there is no rest.
+        is_merged: whether two rows, the best score and its class, replace the scores.
     """
 
     def __init__(self, classes: int | None = None, *, is_merged: bool = False) -> None:
@@ -34,7 +34,7 @@ class RawHead(Head):
 
     @property
     def class_scores(self) -> ClassScores | None:
-        """The rows behind the boxes, where there are enough to be worth it."""
+        """The class rows, if there are enough of them for merging to pay off."""
         return ClassScores(4, self._classes) if self._classes is not None and self._classes > 2 else None
 
     def merged(self) -> RawHead:
@@ -60,7 +60,7 @@ class RawHead(Head):
 
 
 class EndToEndHead(NmsFreeHead):
-    """Output (b, rows, 6 + rest), see above."""
+    """Output (b, rows, 6 + rest), see the module docstring."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
@@ -78,7 +78,7 @@ def is_raw(layout: Layout) -> bool:
 
 
 def is_end_to_end(layout: Layout) -> bool:
-    """Whether the only output is (b, rows, 6) and neither RT-DETR's nor a YOLOv5's of one class."""
+    """Whether the only output is (b, rows, 6), and is neither an RT-DETR's nor a one-class YOLOv5's."""
     shape = layout.single(3)
     few = shape is not None and (shape[1] is None or shape[1] <= MAX_QUERIES)
     return few and shape is not None and shape[2] == 6 and not layout.says("rtdetr", "rt-detr") and not is_open(layout)

@@ -1,8 +1,9 @@
 """YOLOX (Ge et al. 2021), as its ONNX export writes it.
 
-One output (b, anchors, 5 + classes): offset x, y, log w, log h, objectness, class scores (both after the sigmoid),
-for the grids of strides 8, 16, 32 one after the other. Score is objectness x class score. With `--decode_in_inference`
-the same shape holds boxes in pixels of the model's frame, which nothing in the file tells: that head must be named.
+One output (b, anchors, 5 + classes) for the grids of strides 8, 16, 32 in sequence: offset x, y, log w, log h,
+objectness, class scores (both after the sigmoid). The score is objectness x class score. With `--decode_in_inference`
+an output of the same shape holds boxes in pixels of the model's frame; the file does not show which, so that head must
+be named.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from engine.errors import ModelError
 
 
 class YoloxHead(Head):
-    """Output (b, anchors, 5 + classes), see above."""
+    """Output (b, anchors, 5 + classes), see the module docstring."""
 
     def __init__(self, size_hw: tuple[int, int], strides: tuple[int, ...] = STRIDES) -> None:
         self._cells, self._strides = grid(size_hw, strides)
@@ -28,7 +29,7 @@ class YoloxHead(Head):
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
         output = outputs[0][row]
-        rows = np.flatnonzero(output[:, 4] > score_threshold)  # a class score is at most 1
+        rows = np.flatnonzero(output[:, 4] > score_threshold)  # a class score is at most 1, so this drops no candidate
         near = output[rows]
         scores = near[:, 5:] * near[:, 4:5]
         score = scores.max(axis=1)
