@@ -13,7 +13,7 @@ Boxes = NDArray[np.float32]
 
 
 def xyxy_from_cxcywh(cxcywh: Boxes) -> Boxes:
-    """Return (N, 4) xyxy of (N, 4) centre-and-size boxes.
+    """Convert (N, 4) centre-and-size boxes to xyxy.
 
     >>> xyxy_from_cxcywh(np.float32([[5, 5, 4, 2]]))
     array([[3., 4., 7., 6.]], dtype=float32)
@@ -23,7 +23,7 @@ def xyxy_from_cxcywh(cxcywh: Boxes) -> Boxes:
 
 
 def cxcywh_from_xyxy(xyxy: Boxes) -> Boxes:
-    """Return (N, 4) centre-and-size boxes of (N, 4) xyxy.
+    """Convert (N, 4) xyxy boxes to centre and size.
 
     >>> cxcywh_from_xyxy(np.float32([[3, 4, 7, 6]]))
     array([[5., 5., 4., 2.]], dtype=float32)
@@ -33,7 +33,7 @@ def cxcywh_from_xyxy(xyxy: Boxes) -> Boxes:
 
 
 def xyxy_from_tlwh(tlwh: Boxes) -> Boxes:
-    """Return (N, 4) xyxy of (N, 4) left-top-and-size boxes.
+    """Convert (N, 4) left-top-and-size boxes to xyxy.
 
     >>> xyxy_from_tlwh(np.float32([[3, 4, 4, 2]]))
     array([[3., 4., 7., 6.]], dtype=float32)
@@ -42,7 +42,7 @@ def xyxy_from_tlwh(tlwh: Boxes) -> Boxes:
 
 
 def clip(xyxy: Boxes, width: int, height: int) -> Boxes:
-    """Return the (N, 4) boxes cut at the borders of a `width` x `height` image.
+    """Clip (N, 4) boxes to a `width` x `height` image.
 
     >>> clip(np.float32([[-5, 2, 30, 40]]), 20, 10)
     array([[ 0.,  2., 20., 10.]], dtype=float32)
@@ -66,7 +66,7 @@ def iou_matrix(a: Boxes, b: Boxes) -> NDArray[np.float32]:
         b: (M, 4) xyxy boxes in pixels.
 
     Returns:
-        (N, M) float32 in [0, 1]; 0 where either box has no area.
+        (N, M) float32 in [0, 1]; 0 if either box has no area.
 
     >>> iou_matrix(np.float32([[0, 0, 2, 2]]), np.float32([[1, 0, 3, 2]]))
     array([[0.33333334]], dtype=float32)

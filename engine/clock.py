@@ -1,4 +1,4 @@
-"""Time: the monotonic clock for differences, the wall clock for people, and a fake of both for tests.
+"""Time: a monotonic clock for differences, a wall clock for timestamps, and a fake of both for tests.
 
 This is the only module that sleeps.
 """
@@ -14,16 +14,16 @@ NS_PER_MS = 1_000_000
 
 
 class Clock(Protocol):
-    """What the engine asks of time."""
+    """The clocks that the engine needs."""
 
     def monotonic_ns(self) -> int:
-        """Return nanoseconds that never go back; only differences have a meaning."""
+        """Return nanoseconds that never decrease; only differences are meaningful."""
 
     def utc_ns(self) -> int:
         """Return nanoseconds since 1970 UTC; may jump."""
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        """Wait until `event` is set or `timeout_s` passed; return whether it is set."""
+        """Wait until `event` is set or `timeout_s` has passed; return whether it is set."""
 
 
 class SystemClock:
@@ -38,7 +38,7 @@ class SystemClock:
         return time.time_ns()
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        """Wait until `event` is set or `timeout_s` passed; return whether it is set."""
+        """Wait until `event` is set or `timeout_s` has passed; return whether it is set."""
         return event.wait(max(timeout_s, 0.0))
 
 
@@ -48,7 +48,7 @@ def pause(seconds: float) -> None:
 
 
 class FakeClock:
-    """A clock that moves only when told to, or when somebody waits on it."""
+    """A clock that moves only when `advance` is called, or when somebody waits on it."""
 
     def __init__(self, now_ns: int = 0, utc_ns: int = 1_700_000_000 * NS_PER_S) -> None:
         self._lock = threading.Lock()
@@ -72,7 +72,7 @@ class FakeClock:
             self._utc_ns += int(seconds * NS_PER_S)
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        """Let `timeout_s` pass at once, unless `event` is set already."""
+        """Advance by `timeout_s` at once, unless `event` is already set; return whether it is set."""
         if not event.is_set():
             self.advance(max(timeout_s, 0.0))
         return event.is_set()

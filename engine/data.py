@@ -20,15 +20,15 @@ CapturedSource = Literal["arrival", "rtcp", "file", "segment"]
 NO_DETECTION = -1
 NO_IDENTITY = -1
 DEFAULT_MODEL = "detector"
-"""Name of the model of a run that has one, after the key of the configuration."""
+"""Name of the model in a run with only one, after its configuration key."""
 _NO_ANALYSES: Mapping[str, Any] = MappingProxyType({})
 UNTIMED_INTERVAL_NS = 40_000_000
-"""Between images that have no times: the rate at which players show them too."""
+"""Interval between images without timestamps, at the rate at which players show them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One decoded image and when it was captured; `Frame(image)` is enough for a picture on its own.
+    """One decoded image and its capture time; `Frame(image)` is enough for a single image.
 
     Attributes:
         image: (H, W, 3) uint8 BGR; a read-only view, shared by every consumer and never copied. Do not change the
@@ -36,13 +36,13 @@ class Frame:
         source_id: the camera or file as configured.
         frame_id: counter per source from 0, +1 per captured frame: a gap downstream is a drop.
         captured_ns: monotonic clock, right after the blocking read returned.
-        captured_utc_ns: wall clock of the capture, as good as `captured_source` and `captured_error_ns` say.
-        pts_ns: stream time; that of a video file is always there and rising (it goes on by the declared rate where the
-            file has no times or jumps back); None where a camera or a folder of images has none.
+        captured_utc_ns: wall clock of the capture; `captured_source` and `captured_error_ns` say how accurate it is.
+        pts_ns: stream time. Video files always have one, and it always rises: it continues at the declared rate if the
+            file has no times or jumps back. None if a camera or a folder of images has none.
         captured_source: how `captured_utc_ns` is known.
-        captured_error_ns: bound of its error, None where unknown.
-        stream_epoch: +1 for each reconnect of a live source, and for each time that a source comes back to a run.
-        pixel_aspect: width by height of a pixel; 1 is square. Boxes are in pixels as they are stored.
+        captured_error_ns: bound of its error, None if unknown.
+        stream_epoch: +1 for each reconnect of a live source, and each time that a source comes back to a run.
+        pixel_aspect: width by height of a pixel; 1 is square. Boxes are in stored pixels.
     """
 
     image: NDArray[np.uint8]
@@ -67,10 +67,10 @@ class Frame:
 
     @property
     def scene_ns(self) -> int:
-        """When the scene happened: stream time for a file, capture time for a camera; only differences have a meaning.
+        """When the scene happened: stream time for a file, capture time for a camera; only differences are meaningful.
 
         A file may be read faster or slower than it was recorded, and its results must not depend on that. Images
-        without times follow each other at 25 per second.
+        without times are 1/25 s apart.
         """
         if self.captured_source != "file":
             return self.captured_ns
@@ -99,14 +99,14 @@ def _column(values: Any, dtype: DTypeLike, shape: tuple[int, ...], name: str) ->
 
 
 class Detections:
-    """What a detector found on one frame: N rows, every column always there.
+    """The objects that a detector found on one frame: N rows; every column is always present.
 
     Attributes:
         xyxy: (N, 4) float32 pixels of the source frame, right and bottom exclusive.
         score: (N,) float32 in [0, 1].
         class_id: (N,) int32.
         extra: further columns of a task, each with N rows (`mask`, `keypoints`, `xyxyxyxy`); usually empty.
-        class_names: name by class id, for `to_supervision`; empty until a `Packet` names them.
+        class_names: name by class id, for `to_supervision`; empty until a `Packet` sets them.
 
     >>> len(Detections.empty())
     0
@@ -165,12 +165,12 @@ class Tracks:
 
     Attributes:
         xyxy: (N, 4) float32 pixels of the source frame.
-        score: (N,) float32, of the last detection.
+        score: (N,) float32 of the last detection.
         class_id: (N,) int32.
         track_id: (N,) int64, unique per source and run, never reused.
-        age: (N,) int32, frames since the track began.
-        detection_index: (N,) int32, the row of this frame's detections, or -1 where the box is a prediction.
-        class_names: name by class id, for `to_supervision`; empty until a `Packet` names them.
+        age: (N,) int32 frames since the track began.
+        detection_index: (N,) int32, row of this frame's detections, or -1 if the box is a prediction.
+        class_names: name by class id, for `to_supervision`; empty until a `Packet` sets them.
 
     >>> Tracks.empty().track_id
     array([], dtype=int64)
@@ -242,14 +242,14 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Which engine and run a message comes from.
+    """The engine and run that a message comes from.
 
     Attributes:
         engine_id: name of this engine on the wire.
         run_epoch: wall clock at the start in ns; a new value tells readers that the publisher restarted.
         model: name of the model file.
         class_names: name by `class_id`.
-        second_class_names: name by class id of the second stage, where there is one.
+        second_class_names: name by class id of the second stage, if there is one.
         model_id: name of the model in the configuration, for runs with several.
     """
 
@@ -261,7 +261,7 @@ class Run:
     model_id: str = DEFAULT_MODEL
 
     def class_name(self, class_id: int) -> str:
-        """Return the name of a class, or its number as text where the model names none."""
+        """Return the name of a class, or its number as text if the model does not name it."""
         return self.class_names[class_id] if 0 <= class_id < len(self.class_names) else str(class_id)
 
 
@@ -270,19 +270,19 @@ TrackEventKind = Literal["new", "lost", "resumed", "ended"]
 
 @dataclass(frozen=True, slots=True)
 class TrackEvent:
-    """One change in the life of a track, told once.
+    """One change in the life of a track, reported exactly once.
 
-    A track is `new` when its id first appears in the `Tracks`, `lost` when the id is no longer there and may come
-    back, `resumed` when it is there again, `ended` when it will never be. After `ended` nothing follows.
+    A track is `new` when its id first appears in the `Tracks`, `lost` when the id disappears but may come back,
+    `resumed` when it reappears, and `ended` when it never will. Nothing follows `ended`.
 
     Attributes:
         kind: what happened.
-        track_id: of which track.
+        track_id: id of the track.
         captured_ns: time of the frame on which it happened.
         class_id: class of the last detection.
-        first_seen_ns: capture time of the first detection, also where that came before the `new`.
+        first_seen_ns: capture time of the first detection, which may precede the `new`.
         last_seen_ns: capture time of the last detection.
-        mean_score: of all its detections.
+        mean_score: mean over all its detections.
         hits: number of its detections.
         xyxy: the last detected box in pixels.
     """
@@ -313,10 +313,10 @@ class Packet:
         latency_ms: from `frame.captured_ns` to publishing.
         dropped: frames of this source lost since the previous packet, by cause.
         is_detected: whether the detector ran on this frame; if not, all tracks are predictions, or held.
-        is_held: nothing moved, so the detector did not run and the tracks are those of the frame before.
+        is_held: nothing moved, so the detector did not run and the tracks are those of the previous frame.
         events: what happened to tracks on this frame.
-        track_classes: (N, K, 2) float32, what the second stage knows of each track, also where it is predicted: class
-            id and probability, best first, NaN where it knows nothing; None without a second stage.
+        track_classes: (N, K, 2) float32, the second stage's result for each track, also for predicted boxes: class
+            id and probability, best first, NaN if it has none; None without a second stage.
         analyses: what each analyser found on this frame, by its name; empty without analysers.
     """
 
@@ -340,11 +340,11 @@ class Packet:
             self.detections.class_names = self.tracks.class_names = self.run.class_names
 
     def _repr_png_(self) -> bytes:
-        """Return what a notebook shows: the frame with its tracks drawn."""
+        """Return a PNG for notebooks: the frame with its tracks drawn."""
         return png_of(self)
 
     def with_analysis(self, name: str, found: Any) -> Packet:
-        """Return this packet with what the analyser `name` found on it, beside what is there."""
+        """Return this packet with the result of the analyser `name` added."""
         return replace(self, analyses={**self.analyses, name: found})
 
 
@@ -353,19 +353,19 @@ SourceState = Literal["connecting", "live", "stalled", "offline", "ended"]
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What is known of a source; sizes and rates are None until it is open, or where it does not say.
+    """Properties of a source; sizes and rates are None until it is open, or if it does not report them.
 
     Attributes:
         source_id: its name.
-        uri: where it reads, password removed.
-        is_live: a camera that does not wait for its reader.
-        width: pixels of a delivered frame (after rotation).
+        uri: its address, with the password removed.
+        is_live: whether it is a camera, which does not wait for its reader.
+        width: columns of a delivered frame (after rotation).
         height: rows of a delivered frame (after rotation).
         fps: nominal frames per second.
         frame_count: nominal number of frames of a file.
-        codec: FFmpeg's name of the codec.
-        decoder: what decodes it.
-        pixel_aspect: width by height of a pixel as it is stored, before rotation.
+        codec: FFmpeg's name for the codec.
+        decoder: the decoder in use.
+        pixel_aspect: width by height of a stored pixel, before rotation.
     """
 
     source_id: str
@@ -386,10 +386,10 @@ class SourceStatus:
 
     Attributes:
         info: the source.
-        state: its state from now on.
-        reason: why, for people.
-        stream_epoch: of its next frames.
-        analyses: what each analyser concludes from the change, by its name.
+        state: its new state.
+        reason: an explanation for humans.
+        stream_epoch: epoch of its next frames.
+        analyses: each analyser's result for the change, by its name.
     """
 
     info: SourceInfo
@@ -404,5 +404,5 @@ class SourceStatus:
         return self.info.source_id
 
     def with_analysis(self, name: str, found: Any) -> SourceStatus:
-        """Return this status with what the analyser `name` concludes from it, beside what is there."""
+        """Return this status with the result of the analyser `name` added."""
         return replace(self, analyses={**self.analyses, name: found})

@@ -3,11 +3,11 @@
     EngineError
     ├── ConfigError(ValueError)             a value, key or argument that cannot work
     ├── SourceError(OSError)                a camera, stream or file that cannot be opened or read
-    ├── ModelError                          a model file that is broken, or of a kind not supported
+    ├── ModelError                          a model file that is broken or not supported
     ├── MissingDependencyError(ImportError) an optional package that is not installed
     ├── SinkError(OSError)                  an output that cannot be opened or written
     ├── StageError                          a stage failed and stopped the pipeline; the cause is attached
-    └── WireError                           bytes that are no message, or of another major version
+    └── WireError                           bytes that are not a message, or of another major version
 
 A message says what is wrong, what was found, and what to do about it.
 """
@@ -28,7 +28,7 @@ class SourceError(EngineError, OSError):
 
 
 class ModelError(EngineError):
-    """A model file that is broken, or of a kind that is not supported."""
+    """A model file that is broken or not supported."""
 
 
 class MissingDependencyError(EngineError, ImportError):

@@ -1,4 +1,4 @@
-"""Rows and packets for other tools: columns of `supervision`, the picture that a notebook shows. Both imported late."""
+"""Converts rows and packets for other tools: `supervision` detections, and a PNG for notebooks. Imports both lazily."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def to_supervision(rows: Any, **columns: Any) -> Any:
     """Return `supervision.Detections` of `Detections` or `Tracks`, all copied, with `class_name` where it is known.
 
     Args:
-        rows: with `xyxy`, `score`, `class_id` and `class_names`.
+        rows: an object with `xyxy`, `score`, `class_id` and `class_names`.
         columns: further arguments, such as `tracker_id`.
     """
     class_id, names = rows.class_id.astype(int), rows.class_names
@@ -27,7 +27,7 @@ def to_supervision(rows: Any, **columns: Any) -> Any:
 
 
 def png_of(packet: Any) -> bytes:
-    """Return the frame of a packet with its tracks drawn, as a PNG whose longer side has `MAX_SHOWN_SIDE` at most."""
+    """Return the frame of a packet with its tracks drawn, as a PNG of at most `MAX_SHOWN_SIDE` pixels per side."""
     cv2 = require("cv2")
     image = require("engine.imaging.overlay").Overlay(trace=False).draw(packet)
     scale = min(1.0, MAX_SHOWN_SIDE / max(image.shape[:2]))

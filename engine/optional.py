@@ -1,4 +1,4 @@
-"""Loading of heavy or optional packages, at the moment they are needed."""
+"""Importing heavy or optional packages when they are first needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import MissingDependencyError
 
 TELEMETRY = ("openvino_telemetry",)
-"""Packages that send usage data when another package imports them. Every importer has a stub to fall back on."""
+"""Packages that send usage data when another package imports them. Every importer falls back to a stub."""
 
 
 def require(module: str, *, extra: str | None = None, hint: str | None = None) -> Any:
@@ -19,11 +19,11 @@ def require(module: str, *, extra: str | None = None, hint: str | None = None) -
 
     Args:
         module: dotted name, for example `"tensorrt"`.
-        extra: the extra of this distribution that brings it, for the error's remedy.
-        hint: what to do instead, where no extra brings it.
+        extra: the extra of this distribution that installs it, for the error's remedy.
+        hint: what to do instead, if no extra installs it.
 
     Raises:
-        MissingDependencyError: the package is absent, or present and not importable here.
+        MissingDependencyError: the package is missing, or cannot be imported here.
     """
     try:
         with _without(TELEMETRY):
@@ -35,7 +35,7 @@ def require(module: str, *, extra: str | None = None, hint: str | None = None) -
 
 @contextmanager
 def _without(packages: tuple[str, ...]) -> Iterator[None]:
-    """Make `packages` unimportable for a while, so that no import sends usage data or writes a client id."""
+    """Make `packages` unimportable inside the block, so that no import sends usage data or writes a client id."""
     before = {name: sys.modules.get(name) for name in packages}
     sys.modules.update(dict.fromkeys(packages))  # type: ignore[arg-type]  # None makes `import` raise
     try:

@@ -1,7 +1,7 @@
-"""A child process of the engine: one connection, and an end that is never waited for long.
+"""A child process of the engine with one connection, which never takes long to end.
 
-It runs `main()` of one module of ours, as a plain child with few imports, in a session of its own, so that Ctrl-C on a
-terminal is the engine's affair. It dies with the engine: see `die_with`.
+It runs `main()` of one of our modules, as a plain child with few imports and in its own session, so that Ctrl-C on a
+terminal reaches only the engine. It dies with the engine: see `die_with`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from contextlib import suppress
 from multiprocessing.connection import wait
 
-KILL_WAIT_S = 0.3  # a process inside a disk that hangs does not even end when it is killed
+KILL_WAIT_S = 0.3  # a process in uninterruptible I/O on a hanging disk survives even SIGKILL
 MAX_MESSAGE_BYTES = 64 * 1024
 _PATH = "FRAMEWIRE_SYS_PATH"
 _BOOT = f"import os, sys; sys.path[:] = os.environ['{_PATH}'].split(os.pathsep); from {{module}} import main; main()"
@@ -89,7 +89,7 @@ class Child:
     """A running process; its arguments are the descriptors of the connection, of the lifeline, and `fds`.
 
     Args:
-        module: whose `main` is run.
+        module: the module whose `main` it runs.
         fds: further descriptors that it inherits.
 
     Raises:
@@ -125,16 +125,16 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id of the child."""
         return self._process.pid
 
     def say(self, message: bytes) -> None:
-        """Send a message, if it still listens."""
+        """Send a message if the child still listens."""
         with suppress(OSError):
             self.connection.send_bytes(message)
 
     def end(self, grace_s: float) -> int | None:
-        """Hang up, kill it when it is still there after `grace_s`, and return its exit code where it has one."""
+        """Hang up, kill the child if it is still alive after `grace_s`, and return its exit code if it has one."""
         self.connection.close()
         try:
             self._process.wait(grace_s)
@@ -149,7 +149,7 @@ class Child:
 def die_with(fd: int) -> None:
     """Let the kernel end this process, even inside a native call, when the other end of socket `fd` is closed.
 
-    The kernel signals SIGIO then, whose default is to end the process.
+    The kernel then sends SIGIO, whose default action ends the process.
     """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())

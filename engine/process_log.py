@@ -1,4 +1,4 @@
-"""Log lines of child processes, sent to the engine so that they appear in its log, with its levels and handlers."""
+"""Sends log lines of child processes to the engine, so that they appear in its log with its levels and handlers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 PACKAGE = "engine"
 FAULTS = (TypeError, AttributeError, NameError, ImportError, NotImplementedError, AssertionError)
-"""What only a mistake in the code or a package that is missing raises: the next attempt fails in the same way."""
+"""Raised only by a mistake in the code or a missing package: the next attempt would fail in the same way."""
 _MAX_CHARS = 4000
 
 
 def current_level() -> int:
-    """Return the level from which the engine's log takes records, to be given to a child."""
+    """Return the level from which the engine's log takes records, to pass to a child."""
     return logging.getLogger(PACKAGE).getEffectiveLevel()
 
 
@@ -42,7 +42,7 @@ class LogToEngine(logging.Handler):
         logger.setLevel(level)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record; one that cannot be sent is dropped, as the engine has gone then."""
+        """Send a record; drop it if that fails, because the engine has exited."""
         text = self.format(record)[:_MAX_CHARS]
         with suppress(OSError, ValueError):
             self._connection.send_bytes(json.dumps({"log": [record.levelno, record.name, text]}).encode())
@@ -76,8 +76,8 @@ def take_log(message: dict[str, Any], who: str) -> bool:
     """Log what a child has sent, and return whether the message was a record.
 
     Args:
-        message: as the child sent it.
-        who: named before the text, the source for example; may be empty.
+        message: the child's message.
+        who: prefix of the text, the source for example; may be empty.
     """
     if "log" not in message:
         return False

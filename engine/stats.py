@@ -1,4 +1,4 @@
-"""Counters and latency histograms of a run, with snapshots that are consistent and cheap."""
+"""Counters and latency histograms of a run, with consistent and cheap snapshots."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Histogram:
         self.max = 0.0
 
     def add(self, ms: float) -> None:
-        """Count one value; negative and not finite ones count as 0."""
+        """Count one value; negative and non-finite values count as 0."""
         ms = ms if ms > 0 and math.isfinite(ms) else 0.0
         bucket = round(math.log(max(ms, _SMALLEST_MS)) * _BUCKETS_PER_E)
         with self._lock:
@@ -48,7 +48,7 @@ class Histogram:
             self.max = max(self.max, float(ms))
 
     def percentile(self, fraction: float) -> float:
-        """Return the value that `fraction` (0 to 1) of all values do not exceed; 0 where there is none."""
+        """Return the value that `fraction` (0 to 1) of all values do not exceed; 0 if there are none."""
         with self._lock:
             buckets = sorted(self._buckets.items())
             rank, largest = fraction * self.count, self.max
@@ -64,7 +64,7 @@ class Histogram:
 
     @classmethod
     def merged(cls, parts: Iterable[Histogram]) -> Histogram:
-        """Return the distribution of all values of several histograms."""
+        """Return the combined distribution of several histograms."""
         whole = cls()
         for part in parts:
             with part._lock:
@@ -79,7 +79,7 @@ class ModelStats:
     """Figures of one model of a run, counted where its packets are published.
 
     Attributes:
-        detected: frames that it detected on.
+        detected: frames on which its detector ran.
         stages: milliseconds that its frames spent in each stage.
     """
 
@@ -88,7 +88,7 @@ class ModelStats:
         self.stages: dict[str, Histogram] = {}
 
     def add(self, stage_ms: Mapping[str, float], *, is_detected: bool) -> None:
-        """Count one frame and how long it spent in each stage."""
+        """Count one frame and the time it spent in each stage."""
         self.detected += is_detected
         for stage, ms in stage_ms.items():
             histogram = self.stages.get(stage)
@@ -116,9 +116,9 @@ class SourceSnapshot:
 
 @dataclass(slots=True)
 class SourceStats:
-    """Counters of one source. Every frame captured ends as published, or as dropped with a cause.
+    """Counters of one source. Every captured frame ends as published, or as dropped with a cause.
 
-    `has_ended` is set from when its end is published until a source of the same name begins.
+    `has_ended` is set once its end has been published, until a source of the same name begins.
     """
 
     source_id: str
@@ -138,7 +138,7 @@ class SourceStats:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self) -> None:
-        """Note that a source of this name begins."""
+        """Reset the state because a source of this name begins."""
         self.has_ended.clear()
         with self._lock:
             self.state, self.reason = "connecting", ""
@@ -154,7 +154,7 @@ class SourceStats:
             self.dropped[cause] += count
 
     def set_state(self, state: SourceState, reason: str, stream_epoch: int) -> None:
-        """Note the state of the source; each stream epoch after the first is a reconnect."""
+        """Store the state of the source; each stream epoch after the first is a reconnect."""
         with self._lock:
             self.state, self.reason = state, reason
             self.reconnects = max(self.reconnects, stream_epoch)
@@ -162,7 +162,7 @@ class SourceStats:
             self.has_ended.set()
 
     def wait_for_end(self, timeout_s: float, is_over: Callable[[], bool] = never) -> None:
-        """Wait until the end is published, `timeout_s` passed, or `is_over`, which is asked now and then."""
+        """Wait until the end is published, `timeout_s` has passed, or `is_over()` returns true (polled)."""
         deadline = time.monotonic() + timeout_s
         while not is_over() and not self.has_ended.wait(min(_LOOK_S, max(deadline - time.monotonic(), 0.0))):
             if time.monotonic() >= deadline:
@@ -179,14 +179,14 @@ class SourceStats:
         self.latency.add(latency_ms)
 
     def settle(self, cause: str) -> None:
-        """Count the frames that are still inside as lost to `cause`: nobody will see them."""
+        """Count the frames that are still in the pipeline as lost to `cause`: they will never be published."""
         with self._lock:
             inside = self.captured - self.published - sum(self.dropped.values())
             if inside > 0:
                 self.dropped[cause] += inside
 
     def take_dropped(self) -> dict[str, int]:
-        """Return the losses by cause since this was last called."""
+        """Return the losses by cause since the last call."""
         with self._lock:
             news = self.dropped - self._reported
             self._reported = Counter(self.dropped)
@@ -194,13 +194,13 @@ class SourceStats:
 
     @property
     def fps(self) -> float:
-        """Published frames per second, from the first to the last one."""
+        """Published frames per second, between the first and the last one."""
         if self.first_ns is None or self.last_ns is None or self.last_ns <= self.first_ns:
             return 0.0
         return (self.published - 1) * 1e9 / (self.last_ns - self.first_ns)
 
     def snapshot(self) -> SourceSnapshot:
-        """Return the figures as they are now."""
+        """Return the current figures."""
         latency = {**self.latency.summary(0.5, 0.9, 0.99), "max": round(self.latency.max, 3)}
         with self._lock:
             return SourceSnapshot(
@@ -229,32 +229,32 @@ class PipelineStats:
         self.sink_dropped: dict[str, Counter[str]] = {}
 
     def source(self, source_id: str) -> SourceStats:
-        """Return the counters of a source, made on first use."""
+        """Return the counters of a source, created on first use."""
         return self.sources.setdefault(source_id, SourceStats(source_id))
 
     def model(self, model_id: str) -> ModelStats:
-        """Return the figures of a model, made on first use."""
+        """Return the figures of a model, created on first use."""
         return self.models.get(model_id) or self.models.setdefault(model_id, ModelStats())
 
     def add_capture_ms(self, ms: float) -> None:
-        """Count how long a frame took to come, where the source does not wait."""
+        """Count how long a frame took to arrive, for sources that do not wait for their reader."""
         self._capture_ms.add(ms)
 
     @property
     def stages(self) -> dict[str, Histogram]:
-        """Milliseconds per stage, of all models together."""
+        """Milliseconds per stage, over all models."""
         parts = [model.stages for model in list(self.models.values())]
         names = dict.fromkeys(name for stages in parts for name in list(stages))
         whole = {"capture": self._capture_ms} if self._capture_ms.count else {}
         return whole | {name: Histogram.merged(stages[name] for stages in parts if name in stages) for name in names}
 
     def settle(self, cause: str) -> None:
-        """Give up the frames inside of native calls that do not return, counted under `cause`."""
+        """Count the frames inside native calls that do not return as lost to `cause`."""
         for stats in list(self.sources.values()):
             stats.settle(cause)
 
     def snapshot(self) -> list[SourceSnapshot]:
-        """Return the figures of every source as they are now."""
+        """Return the current figures of every source."""
         return [stats.snapshot() for stats in list(self.sources.values())]
 
     def by_source(self) -> dict[str, dict[str, object]]:

@@ -1,1 +1,1 @@
-"""What runs a model: one protocol over ONNX Runtime, OpenVINO and TensorRT, and the readers of their files."""
+"""Running models: one protocol over ONNX Runtime, OpenVINO and TensorRT, and the readers of their files."""

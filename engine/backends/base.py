@@ -1,9 +1,8 @@
 """The protocol of a backend: tensors in, tensors out, several submissions in flight.
 
 A backend runs one model file. `submit` starts an inference and returns a `Pending`; `Pending.result` waits for it.
-For models that take images, `ImageInput` says how pixels become numbers, and the backend takes uint8 NHWC
-BGR batches: each backend does the arithmetic where it is cheapest, in the graph, on the device or in one pass
-on the host.
+For models that take images, `ImageInput` defines how pixels become numbers, and the backend takes uint8 NHWC BGR
+batches. Each backend does the arithmetic where it is cheapest: in the graph, on the device or in one pass on the host.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ class TensorSpec:
     """Name, shape and element type of one input or output.
 
     Attributes:
-        name: the model's own name, or `input0`, `output0`, ... where the file gives none.
+        name: the model's own name, or `input0`, `output0`, ... if the file gives none.
         shape: sizes; None where the model leaves a size open.
-        dtype: numpy's name of the element type, for example `float32`.
+        dtype: numpy's name for the element type, for example `float32`.
     """
 
     name: str
@@ -45,11 +44,11 @@ class ImageInput:
     """How pixels become the numbers of the model's first input: `(pixel - mean) / std`, per channel.
 
     Attributes:
-        size_hw: rows and columns that the model is fed.
-        color: channel order that the model wants; batches always come as BGR.
+        size_hw: rows and columns of the images that the model receives.
+        color: channel order that the model expects; batches are always BGR.
         mean: of 0..255 pixels, in the model's channel order.
         std: of 0..255 pixels, in the model's channel order.
-        layout: where the model has its channels.
+        layout: position of the model's channel axis.
     """
 
     size_hw: tuple[int, int]
@@ -69,7 +68,7 @@ class ImageInput:
 class ClassScores:
     """Which rows of the first float32 output, (b, rows, anchors), are class scores.
 
-    A backend may replace them by two rows: the best score of each anchor, and its class as a number. Its `outputs`
+    A backend may replace them with two rows: the best score of each anchor, and its class as a number. Its `outputs`
     then have that shape.
 
     Attributes:
@@ -94,16 +93,17 @@ class BackendOptions:
     """How to run a model.
 
     Attributes:
-        image: how the first input takes images, as uint8 (b, h, w, 3) BGR; None: feed every tensor as the model has it.
-        exported_hw: rows and columns that the file has fixed; where `image` has others, the graph is changed to them.
+        image: how the first input takes images, as uint8 (b, h, w, 3) BGR; None: feed every tensor in the
+            model's own form.
+        exported_hw: rows and columns that the file fixes; if `image` has others, the graph is changed to take them.
             None: the file leaves them open.
-        class_scores: rows to reduce to the best score and its class; None: return the output as the model has it.
-        performance: one request over all cores (`latency`), or several side by side (`throughput`).
+        class_scores: rows to reduce to the best score and its class; None: leave the output unchanged.
+        performance: one request over all cores (`latency`), or several in parallel (`throughput`).
         depth: submissions in flight; None: the backend chooses.
-        max_batch: images per submission at most; 1 lets the backend fix the shape.
-        precision: arithmetic, for example `f32`, `bf16`; None is the backend's default.
+        max_batch: maximum number of images per submission; 1 lets the backend fix the shape.
+        precision: arithmetic, for example `f32`, `bf16`; None: the backend's default.
         threads: maximum number of CPU threads; None: all.
-        cache_dir: folder for compiled models, which makes the next start fast; None: keep none.
+        cache_dir: folder for compiled models, which makes the next start fast; None: do not keep them.
         build_plans: let TensorRT build a missing plan, which can take minutes; if false, a missing plan is an error.
     """
 
@@ -120,7 +120,7 @@ class BackendOptions:
 
     @property
     def is_resized(self) -> bool:
-        """Whether the graph has to be changed to take images of another size than the file has."""
+        """Whether the graph must be changed to take images of a size other than the file's."""
         return self.image is not None and self.exported_hw not in (None, self.image.size_hw)
 
     def __post_init__(self) -> None:
@@ -134,16 +134,17 @@ class BackendOptions:
 
 @runtime_checkable
 class Pending(Protocol):
-    """One inference under way."""
+    """One inference in flight."""
 
     def result(self) -> tuple[NDArray[Any], ...]:
         """Wait, and return the outputs in the order of `Backend.outputs`. Raises `ModelError`.
 
-        The arrays belong to the backend and are valid until `release`; treat them as read-only. Any thread.
+        The arrays belong to the backend and are valid until `release`; treat them as read-only. May be called on any
+        thread.
         """
 
     def release(self) -> None:
-        """Give the slot back; harmless when repeated. Any thread."""
+        """Give the slot back; harmless when repeated. May be called on any thread."""
 
 
 @runtime_checkable
@@ -180,7 +181,7 @@ class Backend(Protocol):
         """Start one inference; do not change the arrays in `feeds` until `Pending.result` has returned.
 
         Raises:
-            ConfigError: `depth` submissions are in flight already, the backend is closed, or a feed does not fit.
+            ConfigError: `depth` submissions are already in flight, the backend is closed, or a feed does not fit.
         """
 
     def close(self) -> None:

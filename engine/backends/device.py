@@ -1,4 +1,4 @@
-"""What a backend on a GPU offers beyond the protocol: it letterboxes frames and filters heads on the device."""
+"""What a GPU backend offers beyond the protocol: it letterboxes frames and filters candidates on the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.backends.base import Pending
 
 
 class Placement(Protocol):
-    """Where an image lands in the model's frame; `engine.detection.letterbox.Letterbox` is one."""
+    """Where an image is placed in the model's frame; `engine.detection.letterbox.Letterbox` implements it."""
 
     @property
     def source_wh(self) -> tuple[int, int]:
@@ -29,12 +29,12 @@ class Placement(Protocol):
 
 @runtime_checkable
 class DeviceBackend(Protocol):
-    """A backend that letterboxes on its device, and copies only the candidates back from it."""
+    """A backend that letterboxes on its device and copies back only the candidates."""
 
     def submit_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> Pending:
-        """Start an inference on uint8 BGR images of any size each, letterboxed as `placements` say.
+        """Start an inference on uint8 BGR images of any sizes, letterboxed according to `placements`.
 
-        The images are copied before it returns. Thread and errors as `Backend.submit`.
+        The images are copied before it returns. The thread and the errors are those of `Backend.submit`.
         """
 
     def keep_above(self, score: float) -> None:

@@ -1,4 +1,4 @@
-"""An ONNX graph of a fixed image size, made to take another one: for runtimes that read the file themselves."""
+"""Changes an ONNX graph of a fixed image size to take another size, for runtimes that read the file themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.optional import require
 INSTALL_HINT = "pip install onnx, to run a model of fixed size at another one"
 LARGEST_INT = 1 << 31
 MAX_ROUNDS = 40
-"""Reshapes in a row; each round of shape inference puts right those whose input is right."""
+"""Maximum number of consecutive reshapes; each round of shape inference fixes those whose input is already right."""
 
 Shapes = dict[str, Shape]
 
@@ -25,11 +25,11 @@ def resized_onnx(path: Path, change: SizeChange) -> bytes:
     """Return the model file at another image size.
 
     Args:
-        path: an ONNX model of fixed image size, its first input the images.
-        change: of that size.
+        path: an ONNX model of fixed image size whose first input takes the images.
+        change: the old and the new size.
 
     Raises:
-        FixedSizeError: something in it depends on the size in a way that is not known.
+        FixedSizeError: something in it depends on the size in a way that we cannot adapt.
         MissingDependencyError: the package onnx is not installed.
     """
     onnx = require("onnx", hint=INSTALL_HINT)
@@ -60,16 +60,16 @@ def _change_input(model: Any, change: SizeChange) -> None:
         if (sizes[at].dim_value, sizes[at + 1].dim_value) == change.old_hw:
             sizes[at].dim_value, sizes[at + 1].dim_value = change.new_hw
             return
-    raise FixedSizeError(f"images of {[size.dim_value for size in sizes]}, not of {change.old_hw}")
+    raise FixedSizeError(f"its images have shape {[size.dim_value for size in sizes]}, not {change.old_hw}")
 
 
 def _sized(model: Any) -> list[Any]:
-    """Return the nodes that are told the size of their result."""
+    """Return the nodes that take the size of their result as an input."""
     return [node for node in model.graph.node if node.op_type == "Resize" and len(node.input) > 3 and node.input[3]]
 
 
 def _compute_targets(onnx: Any, model: Any, constants: dict[str, NDArray[Any]]) -> None:
-    """Write down the sizes that the exported graph computes for itself, so that shapes can be inferred behind them."""
+    """Turn the sizes that the graph computes into constants, so that the shapes after them can be inferred."""
     names = sorted({node.input[3] for node in _sized(model)} - set(constants))
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
@@ -81,7 +81,7 @@ def _compute_targets(onnx: Any, model: Any, constants: dict[str, NDArray[Any]]) 
     session = runtime.InferenceSession(probe.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     [first, *others] = session.get_inputs()
     if others or first.type != "tensor(float)" or not all(isinstance(size, int) for size in first.shape[1:]):
-        raise FixedSizeError("it computes sizes from more than its images")
+        raise FixedSizeError("it computes sizes from other inputs than its images")
     shape = [size if isinstance(size, int) else 1 for size in first.shape]
     values = session.run(None, {first.name: np.zeros(shape, np.float32)})
     for index, (name, value) in enumerate(zip(names, values, strict=True)):
@@ -92,7 +92,7 @@ def _compute_targets(onnx: Any, model: Any, constants: dict[str, NDArray[Any]]) 
 
 
 class _Targets:
-    """The nodes that name the shape of their result, and what they have to name at the new size."""
+    """The nodes that name the shape of their result, and the shapes that they must name at the new size."""
 
     def __init__(
         self, onnx: Any, model: Any, constants: dict[str, NDArray[Any]], before: Shapes, change: SizeChange
@@ -103,7 +103,7 @@ class _Targets:
         self._named: dict[int, list[int]] = {}
 
     def settle(self) -> None:
-        """Change the targets until all go together. Raises `FixedSizeError`."""
+        """Change the targets until all are consistent. Raises `FixedSizeError`."""
         for _ in range(MAX_ROUNDS):
             after = _shapes(self._onnx, self._model)
             failures: list[FixedSizeError] = []
@@ -117,16 +117,16 @@ class _Targets:
                 if failures:
                     raise failures[0]
                 return
-        raise FixedSizeError(f"more than {MAX_ROUNDS} reshapes in a row")
+        raise FixedSizeError(f"it has more than {MAX_ROUNDS} consecutive reshapes")
 
     def _adapt(self, index: int, node: Any, after: Shapes) -> bool:
-        """Give one node the target that it needs; return whether that is another one than before."""
+        """Give one node the target that it needs; return whether the target changed."""
         source = node.input[0]
         old_in, old_out, now = self._before.get(source), self._before.get(node.output[0]), after.get(source)
         if old_in is None or old_out is None or now is None:
-            if old_in == now:  # of unknown shape from the beginning: scales and the like
+            if old_in == now:  # the shape was unknown from the start: scales and the like
                 return False
-            raise FixedSizeError(f"{node.name}: shapes that cannot be inferred")
+            raise FixedSizeError(f"{node.name}: its shapes cannot be inferred")
         if old_in == now:
             return False
         if node.op_type == "Slice":
@@ -141,7 +141,7 @@ class _Targets:
             return None  # scaled by factors
         tail = self._change.grids.get((old_out[-2] or 0, old_out[-1] or 0))
         if tail is None or None in now[:-2]:
-            raise FixedSizeError(f"{node.name} scales to {old_out}")
+            raise FixedSizeError(f"{node.name} resizes to {old_out}, which is not a known grid")
         return [*(size or 1 for size in now[:-2]), *tail]
 
     def _name(self, index: int, node: Any, target: list[int] | None) -> bool:
@@ -161,7 +161,7 @@ class _Targets:
         return True
 
     def _check_slice(self, node: Any, old_in: Shape, old_out: Shape, now: Shape) -> None:
-        """Raise where a slice takes a part of rows or columns by their number."""
+        """Raise `FixedSizeError` if a slice selects part of the rows or columns by index."""
         values = [self._constants.get(name) for name in node.input[1:]] + [None] * 4
         starts, ends, axes, steps = values[:4]
         for axis, (size, kept, new) in enumerate(zip(old_in, old_out, now, strict=False)):
@@ -169,14 +169,14 @@ class _Targets:
                 continue
             at = _place(axes, axis, len(old_in))
             if at is None or starts is None or ends is None or steps is None:
-                raise FixedSizeError(f"{node.name} cuts {kept} of {size}")
+                raise FixedSizeError(f"{node.name} selects {kept} of {size} by index")
             step, end, start = int(steps.ravel()[at]), int(ends.ravel()[at]), int(starts.ravel()[at])
             if step < 2 or end < size or kept != -(-(size - start) // step):
-                raise FixedSizeError(f"{node.name} cuts {kept} of {size}")
+                raise FixedSizeError(f"{node.name} selects {kept} of {size} by index")
 
 
 def _place(axes: NDArray[Any] | None, axis: int, rank: int) -> int | None:
-    """Return which entry of a slice is about an axis."""
+    """Return the entry of a slice that applies to an axis."""
     listed = list(range(rank)) if axes is None else axes.ravel().tolist()
     return next((at for at, of in enumerate(listed) if of in (axis, axis - rank)), None)
 
@@ -185,9 +185,9 @@ def _shapes(onnx: Any, model: Any) -> Shapes:
     """Return the shape of each tensor, as far as it can be inferred."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception as error:  # the package raises a dozen classes of its own, all meaning that shapes do not fit
+    except Exception as error:  # the package raises a dozen classes of its own, all meaning inconsistent shapes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FixedSizeError(f"shapes do not go together: {reason[:200]}") from error
+        raise FixedSizeError(f"its shapes are inconsistent: {reason[:200]}") from error
     specs = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
     shapes: Shapes = {
         spec.name: tuple(size.dim_value or None for size in spec.type.tensor_type.shape.dim)
@@ -198,7 +198,7 @@ def _shapes(onnx: Any, model: Any) -> Shapes:
 
 
 def _constants(onnx: Any, model: Any) -> dict[str, NDArray[Any]]:
-    """Return the constants of the graph that are not large weights by name."""
+    """Return the constants of the graph by name, except large weights."""
     found = {
         weight.name: onnx.numpy_helper.to_array(weight)
         for weight in model.graph.initializer
@@ -211,7 +211,7 @@ def _constants(onnx: Any, model: Any) -> dict[str, NDArray[Any]]:
 
 
 def _put(onnx: Any, model: Any, constants: dict[str, NDArray[Any]], name: str, values: NDArray[Any] | None) -> None:
-    """Put other values in the place of a constant; None leaves it."""
+    """Replace the values of a constant; None leaves it unchanged."""
     if values is None:
         return
     tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(values), name)

@@ -1,6 +1,6 @@
 """ONNX Runtime on the CPU: runs any `.onnx`, everywhere.
 
-The session uses every core for one inference, so a `Pending` is computed by the thread that calls `result`, while
+The session uses every core for one inference, so the thread that calls `result` computes a `Pending` while
 the submitting thread prepares the next batch. This module starts no threads.
 """
 
@@ -60,13 +60,13 @@ class OnnxRuntimeBackend:
         settings = runtime.SessionOptions()
         settings.log_severity_level = 3
         settings.intra_op_num_threads = self._options.threads or 0
-        # spinning between inferences takes 10 to 33 % more CPU time from everything else
+        # spinning between inferences costs everything else 10 to 33 % more CPU time
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = runtime.InferenceSession(self._model(), settings, providers=["CPUExecutionProvider"])
         except EngineError:
             raise
-        except Exception as error:  # the runtime raises a dozen classes of its own, all of which mean a bad model
+        except Exception as error:  # the runtime raises a dozen classes of its own, all meaning a bad model
             raise ModelError(f"{self._path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
         self._adopt(session)
 
@@ -98,7 +98,7 @@ class OnnxRuntimeBackend:
         return OnnxRuntimePending(self, self._slots.take(), feeds)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        """Run an inference now, on this thread, on tensors as the model has them. Raises `ModelError`."""
+        """Run an inference now, on this thread, on tensors as the model defines them. Raises `ModelError`."""
         session = self._session
         if session is None:
             raise ConfigError("the backend was closed before the result was taken")
@@ -128,7 +128,7 @@ class _Slot:
         self._batch: NDArray[Any] | None = None
 
     def model_feeds(self, feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        """Return `feeds` with the images turned into the model's numbers."""
+        """Return `feeds` with the images converted to the model's numbers."""
         if self._normaliser is None or self._image is None:
             return feeds
         images = feeds[self._spec.name]
@@ -153,7 +153,7 @@ class OnnxRuntimePending:
     def result(self) -> tuple[NDArray[Any], ...]:
         """Infer, and return the outputs."""
         if self._slot is None:
-            raise ConfigError("the result was released already")
+            raise ConfigError("the result has already been released")
         if self._outputs is None:
             self._outputs = self._backend.run(self._slot.model_feeds(self._feeds))
         return self._outputs

@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: the fastest backend on x86-64, for `.onnx`, IR (`.xml`) and `.tflite`.
 
-What pays (measured, docs/detection.md): several requests in parallel, on one thread each, instead of one request
-over all cores; uint8 images with the normalisation inside the graph; and the best class score found there.
+Three things pay off (measured, docs/detection.md): several parallel requests of one thread each instead of one request
+over all cores; uint8 images with the normalisation inside the graph; and computing the best class score there.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from engine.errors import ConfigError, ModelError
 from engine.optional import require
 
 EXACT_CLASSES = 256
-"""More classes than this would not be exact as numbers where the arithmetic is bf16."""
+"""Class numbers above this are not exact in bf16 arithmetic."""
 BROKEN = (RuntimeError, ValueError, OverflowError, MemoryError)
-"""What OpenVINO raises for a bad file: names that are no text and numbers that are no sizes among it."""
+"""What OpenVINO raises for a bad file, including for names that are not text and numbers that are not sizes."""
 SETTLE_MS = 10_000
-"""How long a result that nobody wants may take at most."""
+"""How long to wait for a result that is no longer wanted."""
 INSTALL_HINT = "pip install openvino, or choose --backend onnxruntime"
 
 
@@ -106,7 +106,7 @@ class OpenVinoBackend:
         return OpenVinoPending(request, self._slots, self._path)
 
     def close(self) -> None:
-        """Free the model; requests in flight end first."""
+        """Free the model after the requests in flight have ended."""
         self._slots = None
         self._compiled = None
 
@@ -114,7 +114,7 @@ class OpenVinoBackend:
 class _Request:
     """An infer request that reuses the tensors around its feeds and results.
 
-    An inference empties the caches, so each call into OpenVINO after it is slow: tensors made once save
+    An inference evicts the caches, so each call into OpenVINO after it is slow: creating the tensors only once saves
     0.3 ms per inference (vtest, yolo11n INT8, 2 cores).
     """
 
@@ -130,7 +130,7 @@ class _Request:
                 self._native.set_output_tensor(index, openvino.Tensor(array, shared_memory=True))
 
     def start(self, inputs: Sequence[TensorSpec], feeds: Mapping[str, NDArray[Any]]) -> None:
-        """Start an inference; the arrays are read in place. Raises `ConfigError` where they do not fit."""
+        """Start an inference; the arrays are read in place. Raises `ConfigError` if they do not fit."""
         if (
             not self._fed
             or len(feeds) != len(self._fed)
@@ -157,7 +157,7 @@ class _Request:
 
 
 class OpenVinoPending:
-    """An inference under way on a request of its own."""
+    """An inference in flight, on its own request."""
 
     def __init__(self, request: _Request, slots: Slots[_Request], path: Path) -> None:
         self._request: _Request | None = request
@@ -168,7 +168,7 @@ class OpenVinoPending:
     def result(self) -> tuple[NDArray[Any], ...]:
         """Wait, and return views of the outputs."""
         if self._request is None:
-            raise ConfigError("the result was released already")
+            raise ConfigError("the result has already been released")
         try:
             outputs = self._request.wait()
         except RuntimeError as error:
@@ -213,7 +213,7 @@ def check_size(path: Path, change: SizeChange) -> None:
 def _fix_sizes(openvino: Any, model: Any, first: TensorSpec, options: BackendOptions) -> None:
     """Fix the sizes that the model leaves open: a static graph runs faster and takes less memory.
 
-    A size that the file has fixed is changed where another one is asked for. Raises `FixedSizeError`.
+    If another image size is wanted than the file fixes, the graph is changed to take it. Raises `FixedSizeError`.
     """
     image, exported_hw = options.image, options.exported_hw
     if image is None:
@@ -269,8 +269,9 @@ def _with_best_class(openvino: Any, model: Any, scores: ClassScores) -> Any:
 def _default_depth(compiled: Any, options: BackendOptions) -> int:
     """Return the requests that keep all cores busy.
 
-    For throughput, one more than OpenVINO has streams: it waits in OpenVINO's own queue while another result is decoded
-    and the next frame is prepared (vtest, yolo11n INT8, 2 cores: 75 fps instead of 54 to 63 with one per stream).
+    For throughput, this is one more than OpenVINO has streams: it waits in OpenVINO's queue while another result is
+    decoded and the next frame is prepared. On 2 cores this gives 75 fps instead of 54 to 63 with one per stream (vtest,
+    yolo11n INT8).
     """
     if options.performance == "latency":
         return 1
@@ -293,7 +294,7 @@ def _shape(port: Any) -> tuple[int | None, ...]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the line of an OpenVINO error that says what is wrong; the others name OpenVINO's source files."""
+    """Return the line of an OpenVINO error that states the problem; the others name OpenVINO's source files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '", 'Check "', "While"))]
     return (telling or lines or [type(error).__name__])[-1][:300]

@@ -1,4 +1,4 @@
-"""An OpenVINO graph of a fixed image size, made to take another one."""
+"""Changes an OpenVINO graph of a fixed image size to take another size."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ SLICES = ("Slice", "StridedSlice")
 def resize(openvino: Any, model: Any, change: SizeChange) -> None:
     """Make `model` take images of another size, in place.
 
-    Every operator is looked at in order, after those that feed it, so that each sees shapes that are right already.
+    Operators are visited in topological order, so that the shapes of their inputs have already been adapted.
 
     Args:
         openvino: the package.
-        model: of fixed image size, its first parameter the images.
-        change: of that size.
+        model: a model of fixed image size whose first parameter takes the images.
+        change: the old and the new size.
 
     Raises:
-        FixedSizeError: something in it depends on the size in a way that is not known.
+        FixedSizeError: something in it depends on the size in a way that we cannot adapt.
     """
     operators = model.get_ordered_ops()
     before = [[_shape(port) for port in (*operator.inputs(), *operator.outputs())] for operator in operators]
@@ -36,11 +36,11 @@ def resize(openvino: Any, model: Any, change: SizeChange) -> None:
             operator.validate_and_infer_types()
         except RuntimeError as error:
             name = f"{operator.get_friendly_name()} ({operator.get_type_name()})"
-            raise FixedSizeError(f"{name} is of one size") from error
+            raise FixedSizeError(f"{name} works at one size only") from error
     try:
         model.validate_nodes_and_infer_types()
     except RuntimeError as error:
-        raise FixedSizeError(f"its operators do not go together at {change.new_hw}") from error
+        raise FixedSizeError(f"its operators do not fit together at {change.new_hw}") from error
 
 
 def _image_shape(port: Any, change: SizeChange) -> list[Any]:
@@ -48,7 +48,7 @@ def _image_shape(port: Any, change: SizeChange) -> list[Any]:
     shape = list(port.partial_shape)
     at = next((at for at in (1, 2) if _shape(port)[at : at + 2] == change.old_hw), None)
     if at is None:
-        raise FixedSizeError(f"images of {port.partial_shape}, not of {change.old_hw}")
+        raise FixedSizeError(f"its images have shape {port.partial_shape}, not {change.old_hw}")
     shape[at : at + 2] = change.new_hw
     return shape
 
@@ -68,28 +68,28 @@ def _adapt(openvino: Any, operator: Any, before: list[Shape], change: SizeChange
 
 
 def _scale(openvino: Any, operator: Any, before: list[Shape], change: SizeChange) -> None:
-    """Give an Interpolate that names its target the one at the new size."""
+    """Give an Interpolate with an explicit target the target at the new size."""
     if operator.get_attributes().get("shape_calculation_mode") != "sizes" or _shape(operator.input(0)) == before[0]:
         return
     count, result = before[1][0] if before[1] else None, before[-1]
     if count is None or result[-2:] not in change.grids or None in result:
-        raise FixedSizeError(f"{operator.get_friendly_name()} scales to {result}")
+        raise FixedSizeError(f"{operator.get_friendly_name()} resizes to {result}, which is not a known grid")
     sizes = [*_shape(operator.input(0))[:-2], *change.grids[result[-2], result[-1]]]  # type: ignore[index]
     _feed(openvino, operator, 1, [size or 1 for size in sizes[-count:]])
 
 
 def _check_slice(operator: Any, before: list[Shape]) -> None:
-    """Raise where a slice takes a part of rows or columns by their number."""
+    """Raise `FixedSizeError` if a slice selects part of the rows or columns by index."""
     old_in, old_out, new_in = before[0], before[-1], _shape(operator.input(0))
     for axis, (size, kept, now) in enumerate(zip(old_in, old_out, new_in, strict=False)):
         if size is None or kept is None or size == now or kept == size:
             continue
         if not _is_stepping(operator, axis, size, kept):
-            raise FixedSizeError(f"{operator.get_friendly_name()} cuts {kept} of {size}")
+            raise FixedSizeError(f"{operator.get_friendly_name()} selects {kept} of {size} by index")
 
 
 def _is_stepping(operator: Any, axis: int, size: int, kept: int) -> bool:
-    """Whether a slice takes every n-th of all, as a focus layer does."""
+    """Whether a slice takes every n-th element of the whole axis, as a focus layer does."""
     begins, ends, steps = (_values(operator, at) for at in (1, 2, 3))
     if begins is None or ends is None or steps is None:
         return False

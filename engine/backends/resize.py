@@ -1,9 +1,10 @@
-"""Which numbers inside a graph of fixed sizes change when its images get another size.
+"""Which numbers inside a fixed-size graph change when its images get another size.
 
-Exporters write the size of the image into a graph in two places: the targets of reshapes, and constants that hold a
-value per cell of a grid (anchor points, strides). Both follow from the number of cells, and both are checked before
-they are believed: a reshape must only regroup its dimensions, a constant must be linear in the cell's row and column.
-Whatever else depends on the size (position embeddings, coordinates as fractions of the frame) refuses.
+Exporters write the image size into a graph in two places: the targets of reshapes, and constants that hold a value
+per cell of a grid (anchor points, strides). Both follow from the number of cells, and both are verified first:
+a reshape must only regroup its dimensions, and a constant must be linear in the cell's row and column.
+A graph in which anything else depends on the size (position embeddings, coordinates as fractions of the frame) is
+refused.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from engine.errors import ModelError
 
 STRIDES = (2, 4, 8, 16, 32, 64)
 ANCHOR_GRIDS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32), *((stride,) for stride in STRIDES))
-"""Grids that one dimension may hold one after the other."""
+"""Strides of the grids that one dimension may hold in sequence."""
 CELL_ANCHORS = (1, 3)
 OPEN = 1_000_003
-"""Stands for an open dimension, the batch, while dimensions are regrouped: a prime that no layer has."""
+"""Stands for an open dimension (the batch) while dimensions are regrouped: a prime that no layer has as a size."""
 LEAST_STEP = 0.4
-"""Per cell; anchors count cells or pixels, coordinates as fractions of the frame step by far less."""
+"""Per cell: anchors count cells or pixels; coordinates as fractions of the frame have far smaller steps."""
 
 
 class FixedSizeError(ModelError):
@@ -38,7 +39,7 @@ class FixedSizeError(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class SizeChange:
-    """From the size that a graph was exported for to another one; rows and columns.
+    """A change from the image size that a graph was exported for to another one; rows and columns.
 
     >>> SizeChange((640, 640), (384, 640)).counts[8400]
     5040
@@ -49,7 +50,7 @@ class SizeChange:
 
     @property
     def counts(self) -> Mapping[int, int]:
-        """New number of cells by the old one, of single grids and of those that stand in one dimension."""
+        """New cell counts by old ones, of single grids and of grids that share a dimension."""
         return _counts(self.old_hw, self.new_hw)
 
     @property
@@ -58,7 +59,7 @@ class SizeChange:
         return _grids(self.old_hw, self.new_hw)
 
     def of_outputs(self, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-        """Return the outputs of the graph at the new size: the dimension of their cells changes, or their grid."""
+        """Return the graph's outputs at the new size, with the dimension of their cells, or their grid, changed."""
         grids = [strides for strides in ANCHOR_GRIDS if len(strides) > 1 or len(specs) > 1]
         changes: dict[int, int] = {}
         for strides in grids:
@@ -96,12 +97,12 @@ def _grids(old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Mapping[tuple[in
 
 
 def cells(size_hw: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Return rows and columns of the grid of a stride."""
+    """Return the rows and columns of the grid of a stride."""
     return -(-size_hw[0] // stride), -(-size_hw[1] // stride)
 
 
 def count_cells(size_hw: tuple[int, int], strides: Sequence[int]) -> int:
-    """Return the cells of the grids of several strides."""
+    """Return the total number of cells in the grids of several strides."""
     return sum(math.prod(cells(size_hw, stride)) for stride in strides)
 
 
@@ -112,10 +113,10 @@ def regrouped(before: Shape, after: Shape, target: Shape, change: SizeChange) ->
         before: the input's shape in the exported graph.
         after: the input's shape now.
         target: the result's shape in the exported graph.
-        change: of the image.
+        change: the old and the new image size.
 
     Returns:
-        The sizes of the result; -1 for the one that is open.
+        The sizes of the result; -1 for an open one.
 
     Raises:
         FixedSizeError: the reshape does more than regroup dimensions.
@@ -125,7 +126,7 @@ def regrouped(before: Shape, after: Shape, target: Shape, change: SizeChange) ->
     """
     old, new, out = ([OPEN if size is None else size for size in shape] for shape in (before, after, target))
     if len(old) != len(new) or 0 in (*old, *new) or math.prod(old) != math.prod(out):
-        raise FixedSizeError(f"a reshape of {before} to {target} gets {after}")
+        raise FixedSizeError(f"a reshape of {before} to {target} cannot take {after}")
     sizes: list[int] = []
     for inputs, results in _groups(old, out):
         group_old, group_new = old[inputs], new[inputs]
@@ -134,7 +135,7 @@ def regrouped(before: Shape, after: Shape, target: Shape, change: SizeChange) ->
 
 
 def _groups(old: Sequence[int], out: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Yield the smallest runs of dimensions on both sides that hold as many elements."""
+    """Yield the smallest groups of adjacent dimensions on both sides that hold equally many elements."""
     i = j = 0
     while i < len(old) and j < len(out):
         start_i, start_j, left, right = i, j, old[i], out[j]
@@ -145,12 +146,12 @@ def _groups(old: Sequence[int], out: Sequence[int]) -> Iterator[tuple[slice, sli
             else:
                 right, j = right * out[j], j + 1
         if i == len(old) or j == len(out):
-            i, j = len(old), len(out)  # sizes of one that are left over
+            i, j = len(old), len(out)  # trailing dimensions of size one
         yield slice(start_i, i), slice(start_j, j)
 
 
 def _split(out: list[int], elements: int, change: SizeChange) -> list[int]:
-    """Return the sizes of one group of the result, whose elements have changed in number."""
+    """Return the sizes of one group of the result whose number of elements has changed."""
     large = [axis for axis, size in enumerate(out) if size != 1]
     candidates = [[elements if axis == at else size for axis, size in enumerate(out)] for at in large[:1]]
     if len(large) > 1:
@@ -166,7 +167,7 @@ def _split(out: list[int], elements: int, change: SizeChange) -> list[int]:
         ]
     fitting = [candidate for candidate in candidates if math.prod(candidate) == elements]
     if not fitting:
-        raise FixedSizeError(f"a reshape to {out} is of another kind than those of grids of cells")
+        raise FixedSizeError(f"a reshape to {out} does not follow a grid of cells")
     return fitting[0]
 
 
@@ -177,7 +178,7 @@ def may_be_grid(shape: Sequence[int], change: SizeChange) -> bool:
 
 
 def grid_constant(values: NDArray[Any], change: SizeChange) -> NDArray[Any] | None:
-    """Return a constant for the new size, or None where it does not depend on it.
+    """Return a constant for the new size, or None if it does not depend on the size.
 
     Raises:
         FixedSizeError: it holds fractions of the frame.
@@ -194,14 +195,14 @@ def grid_constant(values: NDArray[Any], change: SizeChange) -> NDArray[Any] | No
 
 
 def _grid(values: NDArray[Any], axis: int, change: SizeChange) -> NDArray[Any] | None:
-    """Return a constant whose dimensions `axis` and the next one are rows and columns."""
+    """Return the new value of a constant whose dimensions `axis` and the next one are rows and columns."""
     planes = np.moveaxis(values, (axis, axis + 1), (-2, -1))
     extended = _extended(planes, change.grids[values.shape[axis], values.shape[axis + 1]])
     return None if extended is None else np.moveaxis(extended, (-2, -1), (axis, axis + 1)).astype(values.dtype)
 
 
 def _anchors(values: NDArray[Any], axis: int, change: SizeChange) -> NDArray[Any] | None:
-    """Return a constant whose dimension `axis` holds the cells of one grid after the other."""
+    """Return the new value of a constant whose dimension `axis` holds the cells of several grids in sequence."""
     rows = np.moveaxis(values, axis, -1)
     for strides, anchors in itertools.product(ANCHOR_GRIDS, CELL_ANCHORS):
         of_each = [stride for stride in strides for _ in range(anchors)]
@@ -220,7 +221,7 @@ def _anchors(values: NDArray[Any], axis: int, change: SizeChange) -> NDArray[Any
 
 
 def _extended(planes: NDArray[Any], new_hw: tuple[int, int]) -> NDArray[Any] | None:
-    """Return (..., h, w) planes that are linear in row and column at another size; None where they are not linear."""
+    """Extend (..., h, w) planes that are linear in row and column to another size; return None for others."""
     wide = planes.astype(np.float64)
     corner = wide[..., :1, :1]
     down = wide[..., 1:2, :1] - corner if wide.shape[-2] > 1 else np.zeros_like(corner)
@@ -235,5 +236,5 @@ def _extended(planes: NDArray[Any], new_hw: tuple[int, int]) -> NDArray[Any] | N
         return None
     steps = np.abs(np.concatenate((down.ravel(), right.ravel())))
     if ((steps > 0) & (steps < LEAST_STEP)).any():
-        raise FixedSizeError("a grid of coordinates as fractions of the frame")
+        raise FixedSizeError("it has a grid of coordinates as fractions of the frame")
     return linear(*new_hw)

@@ -21,7 +21,7 @@ from engine.registry import Registry, is_reference
 
 @dataclass(frozen=True, slots=True)
 class BackendEntry:
-    """Where a backend is and what it can run.
+    """Where a backend is defined and what it can run.
 
     Attributes:
         target: `module:Class`, constructed as `Class(path, BackendOptions)`.
@@ -58,7 +58,7 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
             packages=("openvino",),
             suffixes=(".xml", ".onnx", ".tflite"),
             install="pip install openvino",
-            reason="the fastest on an x86-64 processor",
+            reason="the fastest on an x86-64 CPU",
             resize="engine.backends.openvino:check_size",
         ),
         "onnxruntime": BackendEntry(
@@ -66,18 +66,18 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
             packages=("onnxruntime",),
             suffixes=(".onnx",),
             install="pip install onnxruntime",
-            reason="runs ONNX on every processor",
+            reason="runs ONNX on every CPU",
             resize="engine.backends.onnx_resize:resized_onnx",
         ),
     }
 )
 
 REGISTRY = Registry("backend", {name: entry.target for name, entry in BACKENDS.items()})
-"""Backends of other packages: entry points that name a `BackendEntry`."""
+"""Backends from other packages: entry points that name a `BackendEntry`."""
 
 
 def all_backends() -> dict[str, BackendEntry]:
-    """Return the rows in the order in which `auto` tries them; those of other packages come last."""
+    """Return all backends in the order in which `auto` tries them; those of other packages come last."""
     others = {name: REGISTRY.load(name) for name in REGISTRY.names() if name not in BACKENDS}
     return {**BACKENDS, **{name: entry for name, entry in others.items() if isinstance(entry, BackendEntry)}}
 
@@ -91,7 +91,7 @@ def select_backend(path: Path, name: str = "auto", *, without: Collection[str] =
         without: backends that `auto` leaves out.
 
     Raises:
-        ConfigError: unknown name, a backend that does not run such files, or none that is usable here.
+        ConfigError: the name is unknown, the backend does not run such files, or no backend can run the file here.
     """
     suffix = path.suffix.lower()
     if name != "auto":
@@ -99,7 +99,7 @@ def select_backend(path: Path, name: str = "auto", *, without: Collection[str] =
         if suffix not in entry.suffixes:
             fitting = [other for other, row in all_backends().items() if suffix in row.suffixes]
             raise ConfigError(f"backend {name} does not run {path.name}: use {' or '.join(fitting) or 'another file'}")
-        return name, "asked for"
+        return name, "requested"
     obstacles: list[str] = []
     for candidate, entry in all_backends().items():
         if suffix not in entry.suffixes or candidate in without:
@@ -118,7 +118,7 @@ def create_backend(name: str, path: Path, options: BackendOptions) -> Backend:
     """Return the backend `name` for a model file; its `open` loads the model.
 
     Raises:
-        ConfigError: unknown name.
+        ConfigError: the name is unknown.
         MissingDependencyError: its package is not installed.
     """
     entry = _entry(name)
@@ -143,12 +143,12 @@ def why_not(name: str, path: Path | None = None) -> str | None:
 
 
 def can_resize(name: str) -> bool:
-    """Return whether a backend runs models of a fixed size at others."""
+    """Return whether a backend can run models of a fixed size at other sizes."""
     return _entry(name).resize is not None
 
 
 def why_not_size(name: str, path: Path, change: SizeChange) -> str | None:
-    """Return why a backend that is usable here cannot run a model of fixed size at another one, None where it can."""
+    """Return why a backend that is usable here cannot run a model of fixed size at another one, or None if it can."""
     resize = _entry(name).resize
     if resize is None:
         return "builds a plan for one size"
@@ -160,7 +160,7 @@ def why_not_size(name: str, path: Path, change: SizeChange) -> str | None:
 
 
 def _entry(name: str) -> BackendEntry:
-    """Return the row of a backend: a built-in one, one of another package, or that of `module:attribute`."""
+    """Return the row of a backend: built-in, from another package, or `module:attribute`."""
     if not (name in BACKENDS or is_reference(name) or name in REGISTRY.names()):
         raise ConfigError(
             f'unknown backend "{name}": expected auto, {", ".join(REGISTRY.names())}, or module:attribute'

@@ -24,7 +24,7 @@ class Slots(Generic[SlotT]):
         """Return a free slot.
 
         Raises:
-            ConfigError: all are in flight.
+            ConfigError: all slots are in flight.
         """
         with self._lock:
             if not self._free:

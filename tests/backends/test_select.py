@@ -23,7 +23,7 @@ def test_openvino_is_the_choice_for_onnx_where_it_is_installed(monkeypatch: pyte
     without(monkeypatch, "tensorrt", "tensorrt_rtx")
     name, reason = select_backend(HERE)
     assert name == "openvino"
-    assert reason.startswith("the fastest on an x86-64 processor")
+    assert reason.startswith("the fastest on an x86-64 CPU")
 
 
 def test_onnx_runtime_steps_in_and_the_reason_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_a_plan_needs_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_named_backend_is_taken_as_asked() -> None:
-    assert select_backend(HERE, "onnxruntime") == ("onnxruntime", "asked for")
+    assert select_backend(HERE, "onnxruntime") == ("onnxruntime", "requested")
 
 
 def test_a_named_backend_that_cannot_read_the_file_is_refused() -> None:
@@ -55,7 +55,7 @@ def test_a_named_backend_that_cannot_read_the_file_is_refused() -> None:
 
 
 def test_tensorrt_takes_onnx_for_it_builds_a_plan_of_it() -> None:
-    assert select_backend(HERE, "tensorrt") == ("tensorrt", "asked for")
+    assert select_backend(HERE, "tensorrt") == ("tensorrt", "requested")
     with pytest.raises(ConfigError, match=r"tensorrt does not run model.xml: use openvino"):
         select_backend(Path("model.xml"), "tensorrt")
 

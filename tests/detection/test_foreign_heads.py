@@ -106,7 +106,7 @@ def test_yolox_that_decodes_in_inference_must_be_named() -> None:
 @pytest.mark.parametrize("name", [None, "darknet_yolov3"])
 def test_darknet_outputs_without_anchors_say_what_is_missing(name: str | None) -> None:
     outputs = [np.zeros((1, 255, side, side), np.float32) for side in (2, 4)]
-    with pytest.raises(ModelError, match="in the file's metadata `anchors`, per scale a list"):
+    with pytest.raises(ModelError, match="`anchors` in the file's metadata: a list"):
         choose_family(layout_of(outputs), name)
 
 
