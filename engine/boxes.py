@@ -6,8 +6,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+
+from engine.errors import ConfigError
 
 Boxes = NDArray[np.float32]
 
@@ -79,3 +83,15 @@ def iou_matrix(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     union = area(a)[:, None] + area(b)[None, :] - intersection
     iou: NDArray[np.float32] = np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0)
     return iou
+
+
+def checked_column(values: Any, dtype: DTypeLike, shape: tuple[int, ...], name: str) -> NDArray[Any]:
+    """Return `values` as a read-only column of a shape and type. Raises `ConfigError` if they do not fit."""
+    array = np.asarray(values, dtype=dtype)
+    if array.size == 0:
+        array = array.reshape(shape)
+    if array.shape != shape:
+        raise ConfigError(f"{name} has shape {array.shape}: expected {shape}")
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
+from engine.boxes import checked_column
 from engine.errors import ConfigError
 from engine.interop import png_of, to_supervision
 
@@ -87,17 +88,6 @@ class Frame:
         return int(self.image.shape[0])
 
 
-def _column(values: Any, dtype: DTypeLike, shape: tuple[int, ...], name: str) -> NDArray[Any]:
-    array = np.asarray(values, dtype=dtype)
-    if array.size == 0:
-        array = array.reshape(shape)
-    if array.shape != shape:
-        raise ConfigError(f"{name} has shape {array.shape}: expected {shape}")
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 class Detections:
     """The objects that a detector found on one frame: N rows; every column is always present.
 
@@ -120,9 +110,9 @@ class Detections:
     def __init__(self, xyxy: Any, score: Any, class_id: Any, extra: Mapping[str, NDArray[Any]] | None = None) -> None:
         self.score: NDArray[np.float32] = np.asarray(score, dtype=np.float32).reshape(-1)
         count = len(self.score)
-        self.xyxy: NDArray[np.float32] = _column(xyxy, np.float32, (count, 4), "xyxy")
-        self.score = _column(self.score, np.float32, (count,), "score")
-        self.class_id: NDArray[np.int32] = _column(class_id, np.int32, (count,), "class_id")
+        self.xyxy: NDArray[np.float32] = checked_column(xyxy, np.float32, (count, 4), "xyxy")
+        self.score = checked_column(self.score, np.float32, (count,), "score")
+        self.class_id: NDArray[np.int32] = checked_column(class_id, np.int32, (count,), "class_id")
         self.extra: Mapping[str, NDArray[Any]] = extra or {}
         self.class_names: Sequence[str] = ()
         for name, column in self.extra.items():
@@ -185,12 +175,12 @@ class Tracks:
         count = len(ids)
         age = np.ones(count, np.int32) if age is None else age
         index = np.full(count, NO_DETECTION, np.int32) if detection_index is None else detection_index
-        self.track_id: NDArray[np.int64] = _column(ids, np.int64, (count,), "track_id")
-        self.xyxy: NDArray[np.float32] = _column(xyxy, np.float32, (count, 4), "xyxy")
-        self.score: NDArray[np.float32] = _column(score, np.float32, (count,), "score")
-        self.class_id: NDArray[np.int32] = _column(class_id, np.int32, (count,), "class_id")
-        self.age: NDArray[np.int32] = _column(age, np.int32, (count,), "age")
-        self.detection_index: NDArray[np.int32] = _column(index, np.int32, (count,), "detection_index")
+        self.track_id: NDArray[np.int64] = checked_column(ids, np.int64, (count,), "track_id")
+        self.xyxy: NDArray[np.float32] = checked_column(xyxy, np.float32, (count, 4), "xyxy")
+        self.score: NDArray[np.float32] = checked_column(score, np.float32, (count,), "score")
+        self.class_id: NDArray[np.int32] = checked_column(class_id, np.int32, (count,), "class_id")
+        self.age: NDArray[np.int32] = checked_column(age, np.int32, (count,), "age")
+        self.detection_index: NDArray[np.int32] = checked_column(index, np.int32, (count,), "detection_index")
         self.class_names: Sequence[str] = ()
 
     @classmethod
