@@ -11,7 +11,8 @@ from engine.flow.pool import DetectorPool
 from engine.protocols import Detector, Source
 from pipelines.build.detector import build_detector, tiled
 from pipelines.build.sources import named_sources
-from pipelines.config.models import Config, SourceConfig
+from pipelines.config.models import Config
+from pipelines.config.source import SourceConfig
 
 MakeDetector = Callable[[Config, Sequence[SourceInfo], str], Detector]
 

@@ -11,7 +11,8 @@ from engine.sinks.camera_video.recordings import RecordPlan, record_plan
 from engine.sources.open import made_source, open_source
 from engine.video.options import options_from
 from engine.video.uri import name_from_uri, unique_name
-from pipelines.config.models import Config, SourceConfig
+from pipelines.config.models import Config
+from pipelines.config.source import SourceConfig
 
 GATE = ("regions", "ignore", "motion_gate", "classes", "score_threshold", "min_area", "max_fps")
 NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "record", *GATE)

@@ -7,163 +7,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WrapValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from engine.data import DEFAULT_MODEL
 from engine.video.options import SourceOptions
 from pipelines.config.hints import did_you_mean
-from pipelines.config.section import ClassName, FilePath, ModelName, Section, any_file_name, precision_name
+from pipelines.config.section import ClassName, FilePath, ModelName, Section, precision_name
+from pipelines.config.source import SourceConfig
 
 DEFAULT_PUBLISH = "tcp://127.0.0.1:5555"
 
 _DEFAULT = SourceOptions()
-
-
-class MotionGateConfig(Section):
-    """When to skip the detector because nothing moves."""
-
-    min_share: float = Field(0.0005, gt=0, le=1, description="Share of the frame that must change")
-    min_difference: int = Field(
-        16, ge=1, le=255, description="Grey levels that count as change; raise for noisy cameras"
-    )
-    max_hold_s: float = Field(2.0, gt=0, le=3600, description="Detect at least this often, even without motion")
-
-
-class RecordConfig(Section):
-    """Recording a camera without decoding: usually its main stream, while detection runs on the sub-stream."""
-
-    uri: str | None = Field(
-        None, min_length=1, description="Address to record; null: the source's own, on a second connection"
-    )
-    folder: FilePath = Field("recordings", min_length=1, description="Files are folder/<source_id>/<UTC time>.mp4")
-    container: Literal["mp4", "mkv"] = Field("mp4", description="File format; both remain playable after a crash")
-    segment_s: float = Field(
-        60.0, ge=1, le=86400, description="Length of a file; a new one begins at the next keyframe"
-    )
-    max_mb: float | None = Field(
-        None,
-        ge=1,
-        le=1e9,
-        description="Space for this camera; the oldest files are deleted to stay below it; null: no limit",
-    )
-    keep_h: float | None = Field(None, gt=0, le=1e6, description="Delete files after this many hours; null: never")
-
-
-class TlsConfig(Section):
-    """Trust in a camera's certificate."""
-
-    ca: FilePath = Field(description="File of the authority, or of the camera's own certificate, to trust (PEM)")
-
-
-class SourceConfig(Section):
-    """One camera, stream or file."""
-
-    uri: Annotated[str, WrapValidator(any_file_name)] = Field(
-        min_length=1,
-        description="Camera number, /dev/video0, rtsp://, http(s)://, a file, a folder of images, synthetic://",
-    )
-    source_id: str | None = Field(
-        None, pattern=r"^[^/\s]+$", description="Name on the wire; null: the file stem, host or cameraN"
-    )
-    live: bool | None = Field(
-        _DEFAULT.live, description="Whether a network source is a camera; null: decide by its address"
-    )
-    realtime: bool = Field(_DEFAULT.realtime, description="Play a file at its own rate, as if it were a camera")
-    loop: bool = Field(_DEFAULT.loop, description="Restart a file at its end")
-    reader: Literal["process", "thread"] = Field(
-        _DEFAULT.reader, description="Where a live source is read; a process can be killed while FFmpeg hangs"
-    )
-    transport: Literal["tcp", "udp"] = Field(_DEFAULT.transport, description="Transport of RTP")
-    connect_timeout_s: float = Field(
-        _DEFAULT.connect_timeout_s, gt=0, le=600, description="Time limit for reaching the host of an RTSP camera"
-    )
-    open_timeout_s: float = Field(
-        _DEFAULT.open_timeout_s, gt=0, le=600, description="Time limit for opening a live source"
-    )
-    read_timeout_s: float = Field(
-        _DEFAULT.read_timeout_s,
-        gt=0,
-        le=600,
-        description="Time limit for the next frame; after it the connection counts as dead",
-    )
-    stall_s: float = Field(
-        _DEFAULT.stall_s, gt=0, le=600, description="The source is stalled after this time without a frame"
-    )
-    reconnect: bool = Field(_DEFAULT.reconnect, description="Reconnect after a live source fails")
-    max_attempts: int | None = Field(
-        _DEFAULT.max_attempts, ge=1, description="Consecutive failures before giving up; null: never give up"
-    )
-    backoff_s: float = Field(
-        _DEFAULT.backoff_s,
-        gt=0,
-        le=600,
-        description="Wait before the second attempt; it doubles each time, with jitter",
-    )
-    backoff_max_s: float = Field(_DEFAULT.backoff_max_s, gt=0, le=3600, description="Longest wait between attempts")
-    refused_backoff_s: float = Field(
-        _DEFAULT.refused_backoff_s, gt=0, le=86400, description="Wait after the camera has refused the password"
-    )
-    damage: Literal["until_keyframe", "frame", "keep"] = Field(
-        _DEFAULT.damage, description="What to drop after a damaged frame of a live source"
-    )
-    keyframes_only: bool = Field(_DEFAULT.keyframes_only, description="Decode only keyframes, to save work")
-    decoder: Literal["auto", "cpu", "nvdec", "vaapi", "jetson"] = Field(
-        _DEFAULT.decoder, description="Decoder; auto takes the first one that works on this machine"
-    )
-    size_wh: tuple[int, int] | None = Field(
-        _DEFAULT.size_wh, description="Frame size requested from a USB camera: [width, height]"
-    )
-    fps: float | None = Field(
-        _DEFAULT.fps, gt=0, description="Frame rate of a USB camera or a folder of images; pictures per s of a snapshot"
-    )
-    snapshot: bool | None = Field(
-        None, description="Ask for a picture again and again; null: where the address gives one per request"
-    )
-    pixel_format: str | None = Field(
-        _DEFAULT.pixel_format, description="Pixel format requested from a USB camera: mjpeg, yuyv422"
-    )
-    slots: int = Field(_DEFAULT.slots, ge=4, le=256, description="Frames in the shared memory of a process reader")
-    max_pixels: int = Field(
-        _DEFAULT.max_pixels,
-        ge=1,
-        le=1_000_000_000,
-        description="Maximum width times height of a frame; larger ones are refused before they take memory",
-    )
-    tls: Literal["verify", "insecure"] | TlsConfig = Field(
-        "verify", description="Certificate of an rtsps or https camera; insecure sends the password to any server"
-    )
-    grow_s: float | None = Field(
-        _DEFAULT.grow_s, gt=0, description="Watch a folder until no image has arrived for this time; null: read it once"
-    )
-    regions: list[list[tuple[float, float]]] = Field(
-        default_factory=list,
-        description="Polygons in pixels: keep objects whose lower middle is inside one; empty: keep all",
-    )
-    ignore: list[list[tuple[float, float]]] = Field(
-        default_factory=list, description="Polygons in pixels: drop objects whose lower middle is inside one"
-    )
-    model: str | None = Field(None, description="Name of its model in models; null: detector")
-    type: str | None = Field(
-        None, description="Your own source, module:attribute or the name of its entry point; null: by the address"
-    )
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Arguments of your own source")
-    classes: list[ClassName] | None = Field(
-        None, description="Names or numbers of the classes to keep of this source; null: those of its model"
-    )
-    score_threshold: float | None = Field(
-        None, ge=0, le=1, description="Minimum score for this source, at or above that of its model; null: its model's"
-    )
-    min_area: float = Field(0.0, ge=0, description="Smallest area of a box in square pixels; smaller ones are dropped")
-    max_fps: float | None = Field(
-        None, gt=0, le=1000, description="Frames above this rate are dropped before detection; null: no limit"
-    )
-    motion_gate: MotionGateConfig | None = Field(
-        None, description="Skip the detector while nothing moves; null: never skip"
-    )
-    record: RecordConfig | None = Field(None, description="Record the camera, or its main stream; null: do not record")
-    ffmpeg: dict[str, str] = Field(
-        default_factory=dict, description="Further FFmpeg options by name; they override the others"
-    )
 
 
 class SecondStageConfig(Section):

@@ -25,7 +25,8 @@ from pipelines.build.names import check_names
 from pipelines.build.parts import references
 from pipelines.build.sources import build_recordings, build_rules, build_source, named_sources
 from pipelines.config.file import assign, load_config, refuse_variables, validated
-from pipelines.config.models import Config, SourceConfig
+from pipelines.config.models import Config
+from pipelines.config.source import SourceConfig
 from pipelines.running.model_changes import ModelChanges
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 import engine
 from engine.tracking.registry import TRACKERS, tracker_parameters
-from pipelines.config.models import Config, MotionGateConfig, RecordConfig
+from pipelines.config.models import Config
+from pipelines.config.source import MotionGateConfig, RecordConfig
 
 pytest.importorskip("mkdocs", reason='mkdocs is not installed: pip install -e ".[docs]"')
 import docs_docstrings

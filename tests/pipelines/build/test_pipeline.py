@@ -15,7 +15,8 @@ from engine.detection.detector import ModelDetector
 from engine.errors import ConfigError
 from engine.protocols import Detector
 from pipelines.build.detector import build_detector
-from pipelines.config.models import Config, PipelineConfig, SourceConfig, TileConfig
+from pipelines.config.models import Config, PipelineConfig, TileConfig
+from pipelines.config.source import SourceConfig
 from pipelines.measuring.stages import benchmark_stages
 from pipelines.scoring.clip import evaluate_clip
 from pipelines.verbs.models.detect import detect

@@ -13,7 +13,8 @@ from engine.errors import ConfigError
 from engine.video.options import SourceOptions
 from pipelines.build.sources import NOT_OPTIONS
 from pipelines.config.file import load_config, preset_names
-from pipelines.config.models import Config, SourceConfig
+from pipelines.config.models import Config
+from pipelines.config.source import SourceConfig
 
 CHECKOUT = Path(__file__).parents[3]
 
