@@ -21,6 +21,9 @@ def bench(
     max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often; the median counts, for a machine in use")] = 1,
     stage: Annotated[list[str] | None, typer.Option(help="Only time preprocess, infer, decode or nms")] = None,
+    engine: Annotated[bool, typer.Option("--engine", help="Only what the engine costs, with still cameras")] = False,
+    cameras: Annotated[int, typer.Option(min=1, max=1000, help="With --engine: so many cameras")] = 32,
+    objects: Annotated[int, typer.Option(min=0, max=1000, help="With --engine: so many objects on each frame")] = 10,
     faults: Annotated[bool, typer.Option("--faults", help="Play faults of cameras instead (source checkout)")] = False,
     only: Annotated[str, typer.Option(help="With --faults: those whose name contains this")] = "",
     setting: Settings = None,
@@ -48,7 +51,11 @@ def bench(
         else [{"uri": str(demo_clip())}],
     }
     loaded = load_config(config, {key: value for key, value in overrides.items() if value is not None}, setting or [])
-    if stage:
+    if engine:
+        from pipelines.measuring.engine_cost import benchmark_engine
+
+        figures = benchmark_engine(loaded, cameras=cameras, objects=objects, frames=max_frames or 300, rounds=rounds)
+    elif stage:
         figures = benchmark_stages(loaded, tuple(stage))
     else:
         figures = benchmark(loaded, rounds=rounds, progress=console.say)
