@@ -46,10 +46,10 @@ def scene_ns(frame: Frame) -> int:
     return frame.scene_ns
 
 
-def frames_of(item: InFlight | list[Detected] | Packet | SourceStatus | HandOver) -> Sequence[Frame]:
+def frames_of(item: InFlight | list[Detected] | list[Packet] | Packet | SourceStatus | HandOver) -> Sequence[Frame]:
     """Return the frames of anything that is handed from stage to stage."""
     if isinstance(item, list):
-        return [detected.frame for detected in item]
+        return [one.frame for one in item]
     if isinstance(item, SourceStatus | HandOver):
         return ()
     return item.frames if isinstance(item, InFlight) else (item.frame,)

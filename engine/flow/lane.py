@@ -40,7 +40,9 @@ class FlowContext:
         """Count a lost frame."""
         self.stats.source(frame.source_id).add_dropped(cause)
 
-    def drop(self, item: InFlight | list[Detected] | Packet | SourceStatus | HandOver, cause: str) -> None:
+    def drop(
+        self, item: InFlight | list[Detected] | list[Packet] | Packet | SourceStatus | HandOver, cause: str
+    ) -> None:
         """Count the frames of anything that was dropped between two stages."""
         for frame in frames_of(item):
             self.lose(frame, cause)

@@ -77,7 +77,7 @@ class Pipeline:
         self._second_stage = second_stage
         self._analyse = AnalyseStep(analysers or {}, clock)
         self._detected: Channel[list[Detected] | SourceStatus] = Channel(FILE_CAPACITY, on_drop=context.drop)
-        self._tracked: Channel[Packet | SourceStatus] = Channel(FILE_CAPACITY, on_drop=context.drop)
+        self._tracked: Channel[list[Packet] | SourceStatus] = Channel(FILE_CAPACITY, on_drop=context.drop)
         self._outlets = Outlets(self.stats.sink_dropped)
         self._consumer: Channel[Packet | SourceStatus] | None = None
         second = () if second_stage is None else tuple(second_stage.class_names)

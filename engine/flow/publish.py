@@ -21,13 +21,13 @@ STATUS_CAPACITY = 256
 SINK_CAPACITY = 8
 
 
-class PublishStage(Stage["Packet | SourceStatus"]):
+class PublishStage(Stage["list[Packet] | SourceStatus"]):
     """The end of the pipeline: numbers and times each packet, feeds quick sinks, hands on to slow ones."""
 
     def __init__(
         self,
         run: Run,
-        inbox: Channel[Packet | SourceStatus],
+        inbox: Channel[list[Packet] | SourceStatus],
         sinks: Sequence[Sink],
         outlets: Sequence[Channel[Packet | SourceStatus]],
         status_outlets: Sequence[Channel[Packet | SourceStatus]] = (),
@@ -51,21 +51,25 @@ class PublishStage(Stage["Packet | SourceStatus"]):
             self._opened.append(sink)
             sink.open(self._run_facts)
 
-    def inbox(self) -> Iterator[Packet | SourceStatus]:
-        """Yield packets and states, with a tick to the sinks each second."""
+    def inbox(self) -> Iterator[list[Packet] | SourceStatus]:
+        """Yield the packets of each inference, and states, with a tick to the sinks each second."""
         return ticking(self._inbox, self._tick, self._clock)
 
-    def work(self, item: Packet | SourceStatus) -> None:
-        """Publish one packet or state."""
+    def work(self, item: list[Packet] | SourceStatus) -> None:
+        """Publish the packets of one inference, or a state."""
         if isinstance(item, SourceStatus):
             self._publish_status(item)
             return
+        done = 0
         try:
-            packet = self._publish(item)
+            for packet in item:
+                published = self._publish(packet)
+                done += 1
+                hand_on(published, self._outlets)
         except BaseException:
-            self._stats.source(item.frame.source_id).add_dropped("shutdown")
+            for packet in item[done:]:
+                self._stats.source(packet.frame.source_id).add_dropped("shutdown")
             raise
-        hand_on(packet, self._outlets)
 
     def close(self) -> None:
         """Close the quick sinks, and let the slow ones finish."""
@@ -173,14 +177,14 @@ class Outlets:
 
 def output_stages(
     run: Run,
-    inbox: Channel[Packet | SourceStatus],
+    inbox: Channel[list[Packet] | SourceStatus],
     sinks: Sequence[Sink],
     consumers: Sequence[Channel[Packet | SourceStatus]],
     make_outlet: Callable[[str], Channel[Packet | SourceStatus]],
     *,
     stats: PipelineStats,
     clock: Clock,
-) -> list[Stage[Packet | SourceStatus]]:
+) -> list[Stage[Packet | SourceStatus] | Stage[list[Packet] | SourceStatus]]:
     """Return the publishing stage with one for each sink that may wait; quick ones run on its own thread.
 
     Args:

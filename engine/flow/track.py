@@ -26,7 +26,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         self,
         tracker: Tracker,
         inbox: Channel[list[Detected] | SourceStatus],
-        outbox: Channel[Packet | SourceStatus],
+        outbox: Channel[list[Packet] | SourceStatus],
         context: FlowContext,
         *,
         second_stage: TrackClassifier | None,
@@ -63,17 +63,14 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
                 self._end(item.source_id)
             self._outbox.put(self._analyse.status(item))
             return
-        handed_on = 0
         try:
-            for packet in self._packets(item):
-                self._outbox.put(packet)
-                handed_on += 1
+            self._outbox.put(self._packets(item))
         except BaseException:
-            for detected in item[handed_on:]:
+            for detected in item:
                 self._context.lose(detected.frame, "shutdown")
             raise
 
-    def _packets(self, items: list[Detected]) -> Iterable[Packet]:
+    def _packets(self, items: list[Detected]) -> list[Packet]:
         """Return the packets of one inference, in order."""
         packets = [packet for group in _distinct(items) for packet in self._track(group)]
         return packets if self._analyse.is_idle else self._analyse(packets)

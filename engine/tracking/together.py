@@ -16,7 +16,7 @@ from engine.clock import NS_PER_S
 from engine.data import NO_DETECTION, Detections, Tracks
 from engine.tracking.base import PREDICTED_S, BaseTracker, Mask
 from engine.tracking.fleet import Fleet
-from engine.tracking.table import CONFIRMED, usable_of_all
+from engine.tracking.table import CONFIRMED, Rows, usable_of_all
 
 
 class JointTrackers:
@@ -96,8 +96,7 @@ def _gather(joint: BaseTracker, trackers: Sequence[BaseTracker], captured_ns: Se
     """Join the tables of the trackers, and note what differs between them."""
     for tracker, now_ns in zip(trackers, captured_ns, strict=True):
         tracker._follow_time(now_ns)
-    rows = np.concatenate([tracker._rows for tracker in trackers])
-    rows["camera"] = np.arange(len(trackers)).repeat([len(tracker._rows) for tracker in trackers])
+    rows = _joined([tracker._rows for tracker in trackers])
     known = zip(trackers, captured_ns, strict=True)
     before = [now_ns if tracker._now_ns is None else tracker._now_ns for tracker, now_ns in known]
     now = np.array(captured_ns, np.int64)
@@ -112,6 +111,18 @@ def _gather(joint: BaseTracker, trackers: Sequence[BaseTracker], captured_ns: Se
     )
     joint._rows, joint._fleet = rows, fleet
     return fleet
+
+
+def _joined(tables: Sequence[Rows]) -> Rows:
+    """Return one table with the rows of each, which are of one type: `concatenate` would compare all its columns."""
+    counts = [len(rows) for rows in tables]
+    table = np.empty(sum(counts), tables[0].dtype)
+    end = 0
+    for rows, count in zip(tables, counts, strict=True):
+        start, end = end, end + count
+        table[start:end] = rows
+    table["camera"] = np.arange(len(tables)).repeat(counts)
+    return table
 
 
 def _predict(joint: BaseTracker, fleet: Fleet) -> None:
