@@ -21,6 +21,7 @@ from engine.backends.files.base import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
 from engine.backends.trial import try_model
 from engine.detection import metadata
+from engine.detection.heads.base import softmax
 from engine.detection.heads.family import BYTE, IMAGENET_MEAN, IMAGENET_STD, ZERO, Color
 from engine.detection.model import CLASSIFIER_SIZE, frame_size, triple
 from engine.errors import ConfigError, ModelError
@@ -180,7 +181,7 @@ class Classifier:
             output: NDArray[Any] = pending.result()[0][: len(images)].astype(np.float32)
         finally:
             pending.release()
-        return output if self.facts.is_probability else softmax(output)
+        return output if self.facts.is_probability else probabilities_of(output)
 
     def top(self, image: Image, count: int = TOP) -> list[tuple[str, float]]:
         """Return the most likely classes of a whole frame, best first, with their probabilities."""
@@ -201,14 +202,12 @@ class Classifier:
         self.close()
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the (N, classes) probabilities of logits; rows that are probabilities already are left alone."""
     sums = logits.sum(axis=1)
     if logits.min(initial=0) >= 0 and np.allclose(sums, 1, atol=1e-3):
         return logits
-    weight = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probability: NDArray[np.float32] = weight / weight.sum(axis=1, keepdims=True)
-    return probability
+    return softmax(logits)
 
 
 def load_classifier(

@@ -15,7 +15,6 @@ from engine.errors import ModelError
 
 MAX_TEXT = 1 << 18
 MAX_DEPTH = 8
-MAX_SIGNS_IN_A_ROW = 2
 MAX_CLASSES = 20_000
 MAX_NAME = 200
 MAX_BITS = 63

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.clock import NS_PER_S
 from engine.optional import require
 
 TICKS_PER_S = 90_000
 TIME_BASE = Fraction(1, TICKS_PER_S)
-NS_PER_S = 1_000_000_000
 MAX_FPS_DENOMINATOR = 1001
 GREY = 114
 MAX_ASPECT_DENOMINATOR = 255

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.backends.base import BackendOptions
+from engine.backends.select import create_backend, select_backend
 from engine.errors import ModelError
-from engine.optional import require
 
 Features = NDArray[np.float32]
 
@@ -25,29 +25,30 @@ class Embedder:
     Args:
         path: ONNX model with one input (N or 1, 3, H, W) of normalised RGB and one output (N or 1, D), such as OSNet
             (Zhou et al. 2019) as torchreid exports it.
+        backend: what runs it.
 
     Raises:
-        ModelError: the file is no such model.
+        ModelError: the file is not such a model.
+        ConfigError: an unknown backend, or one that does not run ONNX files.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        runtime = require("onnxruntime")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = 1
+    def __init__(self, path: str | Path, backend: str = "onnxruntime") -> None:
+        name, _ = select_backend(Path(path), backend)
+        self._backend = create_backend(name, Path(path), BackendOptions(performance="latency", threads=1, depth=1))
         try:
-            self._session: Any = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own classes, which share no public base
+            self._backend.open()
+        except ModelError as error:
             raise ModelError(f"{path} cannot be loaded ({error}): give a re-identification model in ONNX") from error
-        source, target = self._session.get_inputs()[0], self._session.get_outputs()[0]
-        shape = source.shape
-        if len(shape) != 4 or shape[1] != 3 or not all(isinstance(side, int) for side in shape[2:]):
-            raise ModelError(f"{path} takes {shape}: expected (N, 3, H, W) of fixed height and width")
-        if len(target.shape) != 2 or not isinstance(target.shape[1], int):
-            raise ModelError(f"{path} gives {target.shape}: expected one vector of fixed length per crop")
-        self.length: int = target.shape[1]
-        self._name: str = source.name
+        source, target = self._backend.inputs[0], self._backend.outputs[0]
+        shape, gives = source.shape, target.shape
+        if len(shape) != 4 or shape[1] != 3 or shape[2] is None or shape[3] is None:
+            raise ModelError(f"{path} takes {source}: expected (N, 3, H, W) of fixed height and width")
+        if len(gives) != 2 or gives[1] is None:
+            raise ModelError(f"{path} gives {target}: expected one vector of fixed length per crop")
+        self.length: int = gives[1]
+        self._name = source.name
         self._size_wh: tuple[int, int] = (shape[3], shape[2])
-        self._batches = not isinstance(shape[0], int)
+        self._batches = shape[0] is None
 
     def embed(self, image: NDArray[np.uint8], xyxy: NDArray[np.float64]) -> Features:
         """Return (N, length) unit vectors of the parts of `image` (H, W, 3, BGR) inside (N, 4) boxes.
@@ -72,5 +73,11 @@ class Embedder:
 
     def _run(self, crops: NDArray[np.float32]) -> Features:
         parts = [crops] if self._batches else np.split(crops, len(crops))
-        outputs = [self._session.run(None, {self._name: part})[0] for part in parts]
-        return np.concatenate(outputs).astype(np.float32, copy=False)
+        return np.concatenate([self._vectors(part) for part in parts])
+
+    def _vectors(self, crops: NDArray[np.float32]) -> Features:
+        pending = self._backend.submit({self._name: crops})
+        try:
+            return np.array(pending.result()[0], np.float32)  # a copy: the array belongs to the backend
+        finally:
+            pending.release()

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.clock import NS_PER_S
 from engine.redaction import hide_address, hide_setting
 from engine.video.sizes.limits import MAX_PIXELS
-from engine.video.timing.arrivals import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)

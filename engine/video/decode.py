@@ -14,6 +14,7 @@ from fractions import Fraction
 from itertools import chain
 from typing import Any
 
+from engine.clock import NS_PER_S
 from engine.video.address import VideoAddress
 from engine.video.choose_stream import film_of, first_of
 from engine.video.explain import video_errors
@@ -23,7 +24,7 @@ from engine.video.pace.pacing import Pace, paced
 from engine.video.sizes.image_header import image_size_wh
 from engine.video.sizes.limits import FrameTooLargeError, check_size
 from engine.video.timing.access_units import CODECS, NO_PARSER, AccessUnit, AccessUnits, Piece
-from engine.video.timing.arrivals import NS_PER_S, Arrivals, Stamp, pts_ns
+from engine.video.timing.arrivals import Arrivals, Stamp, pts_ns
 from engine.video.timing.backlog import Overload
 from engine.video.timing.stream_time import StreamTime
 from engine.video.trust import check_certificate, trust_options

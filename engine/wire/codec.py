@@ -12,7 +12,6 @@ from engine.wire.messages import MAJOR, MESSAGE_TYPES, MINOR, TOPIC_ROOT, Messag
 
 Encoding = Literal["json", "msgpack"]
 MAX_BODY_BYTES = 8 * 1024 * 1024
-MAX_TOPIC_BYTES = 1024
 
 _SCHEMA = re.compile(r"framewire\.([a-z_]{1,32})/(\d{1,4})\.(\d{1,4})", re.ASCII)
 _KIND_OF_TYPE: dict[type[Any], str] = {message_type: kind for kind, message_type in MESSAGE_TYPES.items()}

@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 
 from engine.data import Detections, Frame, Tracks
-from engine.detection.classify import Classifier, centre_crop, inspect_classifier, load_classifier, softmax
+from engine.detection.classify import Classifier, centre_crop, inspect_classifier, load_classifier, probabilities_of
 from engine.detection.second_stage import SecondStage
 from engine.errors import ConfigError, ModelError
 from tests.onnx_models import save_constant_model, save_model
@@ -78,10 +78,10 @@ def test_the_middle_of_an_image_is_cut_out(height: int, width: int) -> None:
     assert crop[16, 16, 0] == 200
 
 
-def test_softmax_leaves_probabilities_alone() -> None:
+def test_probabilities_of_leaves_probabilities_alone() -> None:
     rows = np.float32([[0.2, 0.8], [1.0, 0.0]])
-    np.testing.assert_array_equal(softmax(rows), rows)
-    np.testing.assert_allclose(softmax(np.float32([[1000.0, 0.0]])), [[1, 0]])
+    np.testing.assert_array_equal(probabilities_of(rows), rows)
+    np.testing.assert_allclose(probabilities_of(np.float32([[1000.0, 0.0]])), [[1, 0]])
 
 
 def scene(captured_ns: int = 0) -> Frame:

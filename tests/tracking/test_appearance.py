@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from engine.backends.select import why_not
 from engine.data import Detections, Frame
 from engine.errors import ModelError
 from engine.tracking.appearance import Embedder
@@ -74,3 +75,13 @@ def test_who_comes_back_elsewhere_is_known_by_appearance(
 
 def test_a_clone_shares_the_network(embedder: Embedder) -> None:
     assert SteadyTrack(appearance=embedder).clone().appearance is embedder
+
+
+def test_vectors_are_the_same_on_every_backend(data_dir: Path, people: list[np.ndarray]) -> None:
+    if obstacle := why_not("openvino"):
+        pytest.skip(f"backend openvino: {obstacle}")
+    path = data_dir / "models" / "reid_osnet" / "osnet_x0_25_msmt17.onnx"
+    boxes = np.array([[100.0, 200, 200, 440], [600, 200, 700, 440]])
+    image = picture(people[0], 100)
+    one, other = (Embedder(path, backend).embed(image, boxes) for backend in ("onnxruntime", "openvino"))
+    assert (one * other).sum(axis=1).min() > 0.99

@@ -88,6 +88,22 @@ class NmsFreeHead(Head):
         return np.argsort(-candidates.score, kind="stable")[:MAX_KEPT]
 
 
+def frame_box(size_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Return width, height, width, height of the model's frame, which turns fractions into xyxy pixels."""
+    return np.array([size_hw[1], size_hw[0], size_hw[1], size_hw[0]], np.float32)
+
+
+def softmax(logits: NDArray[np.float32], axis: int = 1) -> NDArray[np.float32]:
+    """Return the probabilities along an axis.
+
+    >>> softmax(np.float32([[0, 0], [0, 1e9]])).tolist()
+    [[0.5, 0.5], [0.0, 1.0]]
+    """
+    weight = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    probability: NDArray[np.float32] = weight / weight.sum(axis=axis, keepdims=True)
+    return probability
+
+
 def best_class(scores: NDArray[Any], score_threshold: float) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.intp]]:
     """Return the columns whose best class is above the threshold, with that score and class.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.boxes import xyxy_from_cxcywh
-from engine.detection.heads.base import Candidates, NmsFreeHead, Outputs, best_class, candidates
+from engine.detection.heads.base import Candidates, NmsFreeHead, Outputs, best_class, candidates, frame_box, softmax
 from engine.detection.heads.family import IMAGENET_MEAN, IMAGENET_STD, MAX_QUERIES, Family, Layout, is_same
 from engine.detection.nms import MAX_KEPT
 
@@ -29,7 +29,7 @@ class RtDetrHead(NmsFreeHead):
     """
 
     def __init__(self, size_hw: tuple[int, int], scored: bool) -> None:
-        self._scale = _frame(size_hw)
+        self._scale = frame_box(size_hw)
         self._scored = scored
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
@@ -52,7 +52,7 @@ class PairHead(NmsFreeHead):
     """
 
     def __init__(self, size_hw: tuple[int, int], boxes: int, logits: int) -> None:
-        self._scale = _frame(size_hw)
+        self._scale = frame_box(size_hw)
         self._boxes, self._logits = boxes, logits
 
     def _xyxy(self, outputs: Outputs, row: int, query: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -77,14 +77,8 @@ class SoftmaxHead(PairHead):
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
         logits = outputs[self._logits][row].astype(np.float32)
-        weight = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probability = weight / weight.sum(axis=1, keepdims=True)
-        query, score, class_id = best_class(probability[:, :-1].T, score_threshold)
+        query, score, class_id = best_class(softmax(logits)[:, :-1].T, score_threshold)
         return candidates(self._xyxy(outputs, row, query), score, class_id)
-
-
-def _frame(size_hw: tuple[int, int]) -> NDArray[np.float32]:
-    return np.array([size_hw[1], size_hw[0], size_hw[1], size_hw[0]], np.float32)
 
 
 def _queries(layout: Layout) -> tuple[int | None, ...] | None:

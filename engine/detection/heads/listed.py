@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.detection.heads.base import Candidates, NmsFreeHead, Outputs, candidates
+from engine.detection.heads.base import Candidates, NmsFreeHead, Outputs, candidates, frame_box
 from engine.detection.heads.family import IMAGENET_MEAN, IMAGENET_STD, ONE, Family, Layout, is_same, never
 
 YXYX = (1, 0, 3, 2)
@@ -63,17 +63,13 @@ class DetectionOutputHead(NmsFreeHead):
     """
 
     def __init__(self, size_hw: tuple[int, int]) -> None:
-        self._scale = _frame(size_hw)
+        self._scale = frame_box(size_hw)
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
         output = outputs[0].reshape(-1, 7)
         output = output[(output[:, 0] == row) & (output[:, 2] > score_threshold)]
         return candidates(output[:, 3:].astype(np.float32) * self._scale, output[:, 2], output[:, 1] - 1)
-
-
-def _frame(size_hw: tuple[int, int]) -> NDArray[np.float32]:
-    return np.array([size_hw[1], size_hw[0], size_hw[1], size_hw[0]], np.float32)
 
 
 def _positions(layout: Layout, rank: int) -> tuple[int, int, int] | None:
@@ -99,7 +95,7 @@ def _labels_boxes_scores(layout: Layout) -> ListedHead:
 
 
 def _ssd(layout: Layout) -> ListedHead:
-    return ListedHead(_positions(layout, 3) or (0, 1, 2), 1, _frame(layout.size_hw))
+    return ListedHead(_positions(layout, 3) or (0, 1, 2), 1, frame_box(layout.size_hw))
 
 
 def _has_lists(layout: Layout) -> bool:
@@ -122,7 +118,7 @@ def _tf_positions(layout: Layout) -> list[int]:
 def _tf_detection(layout: Layout) -> ListedHead:
     boxes, labels, scores = _tf_positions(layout)
     first_label = 0 if layout.class_count is None else 1
-    return ListedHead((boxes, labels, scores), first_label, _frame(layout.size_hw)[list(YXYX)], YXYX)
+    return ListedHead((boxes, labels, scores), first_label, frame_box(layout.size_hw)[list(YXYX)], YXYX)
 
 
 TORCHVISION = Family(

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.detection.heads.base import Candidates, Head, Outputs, best_class, candidates
+from engine.detection.heads.base import Candidates, Head, Outputs, best_class, candidates, softmax
 from engine.detection.heads.family import IMAGENET_MEAN, IMAGENET_STD, Family, Layout
 from engine.detection.heads.grid import STRIDES, STRIDES_P6, anchor_count, grid
 from engine.errors import ModelError
@@ -58,9 +58,7 @@ class NanoDetHead(Head):
         scores, distances = self._split(outputs, row)
         rows, score, class_id = best_class(scores.T, score_threshold)
         bins = distances[rows].reshape(len(rows), 4, distances.shape[1] // 4).astype(np.float32)
-        weight = np.exp(bins - bins.max(axis=2, keepdims=True))
-        weight /= weight.sum(axis=2, keepdims=True)
-        reach = weight @ np.arange(bins.shape[2], dtype=np.float32) * self._steps[rows]
+        reach = softmax(bins, axis=2) @ np.arange(bins.shape[2], dtype=np.float32) * self._steps[rows]
         centre = np.concatenate((self._centres[rows], self._centres[rows]), axis=1)
         return candidates(centre + reach * SIDES, score, class_id)
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from engine.clock import NS_PER_S
 from engine.video.timing.backlog import Backlog
 
 if TYPE_CHECKING:
     from engine.data import CapturedSource
 
 logger = logging.getLogger(__name__)
-NS_PER_S = 1_000_000_000
 MAX_CLOCK_DIFFERENCE_NS = 10 * NS_PER_S
 _PENDING = 64
 _PRFT = struct.Struct("=qi")  # microseconds since 1970, flags: FFmpeg's AVProducerReferenceTime

@@ -6,7 +6,8 @@ joined recordings begin again in the middle, and B-frames in AVI are stamped in 
 
 from __future__ import annotations
 
-NS_PER_S = 1_000_000_000
+from engine.clock import NS_PER_S
+
 DEFAULT_FPS = 25.0
 RESTART_NS = NS_PER_S  # time that goes back by more than this begins again; less is disorder
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.clock import NS_PER_S
 from engine.wire import FrameMessage, TrackedObject
 
-NS_PER_S = 1_000_000_000
 END_AFTER_S = 5.0
 BETTER_SCORE = 0.05
 

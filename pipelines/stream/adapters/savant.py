@@ -11,10 +11,10 @@ import math
 import uuid
 from typing import Any
 
+from engine.clock import NS_PER_MS
 from engine.wire import EosMessage, FrameMessage, TrackedObject
 
 NAMESPACE = "framewire"
-NS_PER_MS = 1_000_000
 
 
 def savant_frame(message: FrameMessage) -> dict[str, Any]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-NS_PER_S = 1_000_000_000
-NS_PER_MS = 1_000_000
+from engine.clock import NS_PER_MS, NS_PER_S
 
 
 def iso_utc(utc_ns: int) -> str:

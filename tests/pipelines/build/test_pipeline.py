@@ -123,3 +123,14 @@ def test_keys_that_a_classifier_cannot_follow_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         classifier(tmp_path, **options)
+
+
+def test_a_clip_is_scored_with_its_gates(model: Path, tmp_path: Path) -> None:
+    """`eval track --source` builds what `run` builds: a region that keeps nothing leaves nothing to score."""
+    truth = tmp_path / "gt.txt"
+    truth.write_text("".join(f"{n},1,22,22,20,20,1,1,1\n" for n in range(1, 11)))
+    sources = [SourceConfig(uri="synthetic://?width=64&height=64&fps=25&count=10")]
+    config = configured(model).model_copy(update={"sources": sources})
+    assert evaluate_clip(config, str(truth))["recall"] > 0.8
+    nowhere = [source.model_copy(update={"regions": [[(0, 0), (8, 0), (0, 8)]]}) for source in sources]
+    assert evaluate_clip(config.model_copy(update={"sources": nowhere}), str(truth))["recall"] == 0.0
