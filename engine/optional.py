@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from engine.errors import MissingDependencyError
 
 TELEMETRY = ("openvino_telemetry",)
 """Packages that send usage data when another package imports them. Every importer falls back to a stub."""
+SWITCHES = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+"""Variables by which packages leave out usage data. ONNX Runtime 1.32 sends it to its makers, and keeps a device id."""
 
 
 def require(module: str, *, extra: str | None = None, hint: str | None = None) -> Any:
@@ -25,6 +28,8 @@ def require(module: str, *, extra: str | None = None, hint: str | None = None) -
     Raises:
         MissingDependencyError: the package is missing, or cannot be imported here.
     """
+    for name, value in SWITCHES.items():
+        os.environ.setdefault(name, value)
     try:
         with _without(TELEMETRY):
             return importlib.import_module(module)

@@ -47,6 +47,7 @@ HIGH_WATER_MARK = 1000
 SEND_BUFFER_BYTES = 256 * 1024
 LINGER_MS = 250
 HEARTBEAT_S = 1.0
+MAX_ENDED = 100
 NOT_ON_EVENTS = frozenset(("frame", "stats", "image", "crop"))
 
 
@@ -299,9 +300,16 @@ class ZmqPublisher(SinkBase):
     def _traffic_of(self, source_id: str) -> SourceTraffic:
         traffic = self._traffic.get(source_id)
         if traffic is None:
+            self._forget_ended()
             topic = topic_for("frame", source_id)
             traffic = self._traffic[source_id] = SourceTraffic(topic, self._clock.monotonic_ns())
         return traffic
+
+    def _forget_ended(self) -> None:
+        """Leave the sources out of snapshots and heartbeats that ended before many others did."""
+        ended = [name for name, traffic in self._traffic.items() if traffic.ended]
+        for name in ended[: max(len(ended) - MAX_ENDED, 0)]:
+            del self._traffic[name]
 
     def _publish_heartbeat(self, now_ns: int) -> None:
         message = HeartbeatMessage(

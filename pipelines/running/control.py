@@ -25,6 +25,7 @@ from engine.clock import SYSTEM_CLOCK
 from engine.errors import ConfigError, EngineError, SinkError
 from engine.flow.pipeline import Pipeline
 from engine.redaction import printable, redact, redact_tree
+from engine.stats import SourceSnapshot
 from engine.transport.address import binding, checked_address, is_loopback
 from engine.transport.connect import curve_options
 from engine.transport.curve import CurveServer
@@ -42,6 +43,7 @@ MAX_REQUEST_BYTES = 64 * 1024
 MAX_WAITING = 100
 MAX_ERROR_CHARS = 4000
 MAX_CLIENTS = 64
+MAX_ENDED = 100
 CARD_WAIT_S = 0.05
 THRESHOLDS = {"score_threshold", "iou_threshold", "classes"}
 Command = Callable[[dict[str, Any]], dict[str, Any]]
@@ -191,7 +193,7 @@ class ControlServer:
                 "fps": s.fps,
                 "latency_ms": dict(s.latency_ms),
             }
-            for s in self._pipeline.stats.snapshot()
+            for s in self._present()
         }
         config, facts = self._changes.config, model_facts(self._pipeline)
         for name, model in facts["models"].items():
@@ -205,6 +207,14 @@ class ControlServer:
             "wall_s": round(self._pipeline.wall_s, 1),
             **self._more_status(),
         }
+
+    def _present(self) -> list[SourceSnapshot]:
+        """Return the sources of the configuration, and those that ended last; all of them are in the summary."""
+        configured = {source.source_id for source in self._changes.config.sources}
+        known = self._pipeline.stats.snapshot()
+        gone = [s.source_id for s in known if s.state == "ended" and s.source_id not in configured]
+        old = set(gone[: max(len(gone) - MAX_ENDED, 0)])
+        return [s for s in known if s.source_id not in old]
 
     def _pause(self, request: dict[str, Any], *, paused: bool) -> dict[str, Any]:
         source_id = _given(request, "source_id", str)

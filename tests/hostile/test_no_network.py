@@ -1,0 +1,132 @@
+"""No verb opens a connection that its configuration does not name; traced at the kernel, native code included."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from engine.assets import demo_clip, demo_model
+from tests.freshness.engine_process import free_port
+
+COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
+FEW = ["--set", "pipeline.max_frames=3"]
+CALL = re.compile(r"\b(connect|sendto|sendmsg|bind)\(\d+, .*?sa_family=(AF_INET6?), sin6?_port=htons\((\d{1,5})\)(.*)")
+PROBES = (("bind", "::1", 0), ("bind", "127.0.0.1", 0))
+"""Free ports on loopback: urllib3 looks so whether there is IPv6, `bench` publishes so to itself. Nothing is reached."""
+HOST = re.compile(r'inet_(?:addr|pton)\((?:AF_INET6, )?"([0-9a-f.:]{2,45})"')
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="strace is not installed: apt-get install strace"
+)
+
+
+def _network_calls(folder: Path, *words: str) -> tuple[list[tuple[str, str, int]], Path]:
+    """Run a verb with an empty home folder; return what it asked the kernel to reach, and that folder."""
+    home, trace = folder / "home", folder / "trace"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    done = subprocess.run(
+        [
+            "strace",
+            "-f",
+            "-qq",
+            "-e",
+            "trace=connect,sendto,sendmsg,bind",
+            "-s",
+            "60",
+            "-o",
+            str(trace),
+            *COMMAND,
+            *words,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        cwd=folder,
+        env={**environment, "HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert trace.stat().st_size or done.returncode is not None, done.stderr
+    if "ptrace" in done.stderr and not trace.stat().st_size:
+        pytest.skip("strace may not trace here: run with the capability SYS_PTRACE")
+    calls = []
+    for line in trace.read_text(errors="replace").splitlines():
+        found = CALL.search(line)
+        if found:
+            host = HOST.search(found.group(4))
+            call = found.group(1), host.group(1) if host else "?", int(found.group(3))
+            calls += [call] if call not in PROBES else []
+    return calls, home
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for number in range(2):
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), np.full((96, 128, 3), 40 * number, np.uint8))
+        (folder / "labels" / f"{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["demo", "--publish", "none", *FEW], id="demo"),
+        pytest.param(["run", "--source", "synthetic://?count=3", "--publish", "none"], id="run"),
+        pytest.param(
+            ["run", "--source", "synthetic://?count=3", "--publish", "none", "--set", "detector.backend=onnxruntime"],
+            id="run on ONNX Runtime",
+        ),
+        pytest.param(["run", "--source", "synthetic://?count=3", "--publish", "none", "--save", "x.mp4"], id="save"),
+        pytest.param(["detect", "{images}/images"], id="detect"),
+        pytest.param(["eval", "detect", "--model", "demo", "--images", "{images}"], id="eval detect"),
+        pytest.param(["bench", "--source", "{clip}", "--max-frames", "3"], id="bench"),
+        pytest.param(["inspect", "{model}"], id="inspect"),
+        pytest.param(["build", "{model}"], id="build"),
+        pytest.param(["check", "webcam"], id="check"),
+        pytest.param(["doctor"], id="doctor"),
+    ],
+)
+def test_a_verb_reaches_nothing_that_it_was_not_given(words: list[str], images: Path, tmp_path: Path) -> None:
+    places = {"images": str(images), "clip": str(demo_clip()), "model": str(demo_model())}
+    calls, home = _network_calls(tmp_path, *(word.format(**places) for word in words))
+    assert calls == []
+    assert [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()] == []
+
+
+def test_subscribe_reaches_only_the_publisher(tmp_path: Path) -> None:
+    port = free_port()
+    calls, _ = _network_calls(tmp_path, "subscribe", f"tcp://127.0.0.1:{port}", "--timeout", "1")
+    assert {call[1:] for call in calls} == {("127.0.0.1", port)}
+
+
+def test_a_run_binds_only_what_it_was_told(tmp_path: Path) -> None:
+    port = free_port()
+    words = ["run", "--source", "synthetic://?count=3", "--publish", f"tcp://127.0.0.1:{port}"]
+    calls, _ = _network_calls(tmp_path, *words)
+    assert set(calls) == {("bind", "127.0.0.1", port)}
+
+
+def test_a_camera_is_the_only_place_that_its_run_reaches(tmp_path: Path) -> None:
+    port = free_port()
+    words = ["run", "--source", f"rtsp://127.0.0.1:{port}/1", "--publish", "none", "--model", "motion"]
+    calls, _ = _network_calls(tmp_path, *words, "--set", "sources.0.max_attempts=1")
+    assert {call[1:] for call in calls} == {("127.0.0.1", port)}
+
+
+def test_the_trace_would_show_a_look_up(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    code = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.0.1', 53))"
+    command = ["strace", "-f", "-qq", "-e", "trace=connect", "-o", str(trace), sys.executable, "-c", code]
+    subprocess.run(command, check=True, capture_output=True)
+    assert CALL.search(trace.read_text())
