@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from types import ModuleType
 from typing import Any
 
 from engine.errors import MissingDependencyError
@@ -31,23 +31,42 @@ def require(module: str, *, extra: str | None = None, hint: str | None = None) -
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
     try:
-        with _without(TELEMETRY):
+        with _without_telemetry:
             return importlib.import_module(module)
     except ImportError as error:
         remedy = hint or (f'pip install "framewire[{extra}]"' if extra else f"pip install {module.split('.')[0]}")
         raise MissingDependencyError(f"{module} cannot be imported ({error}): {remedy}") from error
 
 
-@contextmanager
-def _without(packages: tuple[str, ...]) -> Iterator[None]:
-    """Make `packages` unimportable inside the block, so that no import sends usage data or writes a client id."""
-    before = {name: sys.modules.get(name) for name in packages}
-    sys.modules.update(dict.fromkeys(packages))  # type: ignore[arg-type]  # None makes `import` raise
-    try:
-        yield
-    finally:
-        for name, package in before.items():
-            if package is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = package
+class _Without:
+    """Makes packages unimportable while any thread is in it, so that no import sends usage data or writes a client id.
+
+    Threads import at the same time: only the last one to leave makes the packages importable again.
+    """
+
+    def __init__(self, packages: tuple[str, ...]) -> None:
+        self._packages = packages
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: dict[str, ModuleType | None] = {}
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = {name: sys.modules.get(name) for name in self._packages}
+                sys.modules.update(dict.fromkeys(self._packages))  # type: ignore[arg-type]  # None makes `import` raise
+            self._inside += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside:
+                return
+            for name, package in self._before.items():
+                if package is None:
+                    sys.modules.pop(name, None)
+                else:
+                    sys.modules[name] = package
+
+
+_without_telemetry = _Without(TELEMETRY)

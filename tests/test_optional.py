@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from engine import optional
 from engine.errors import MissingDependencyError
 from engine.optional import TELEMETRY, require
 
@@ -49,3 +51,26 @@ def test_telemetry_packages_stay_importable_by_others() -> None:
 def test_missing_package_names_the_extra_that_brings_it() -> None:
     with pytest.raises(MissingDependencyError, match=r"framewire\[nothing\]"):
         require("no_such_package_anywhere", extra="nothing")
+
+
+def test_threads_that_import_at_one_time_keep_telemetry_out_until_the_last_is_done() -> None:
+    inside, leave = threading.Barrier(2), threading.Event()
+
+    def first() -> None:
+        with optional._without_telemetry:
+            inside.wait(30)
+
+    def last() -> None:
+        with optional._without_telemetry:
+            inside.wait(30)
+            leave.wait(30)
+
+    threads = [threading.Thread(target=first), threading.Thread(target=last)]
+    for thread in threads:
+        thread.start()
+    threads[0].join()
+    assert optional.TELEMETRY[0] in sys.modules
+    assert sys.modules[optional.TELEMETRY[0]] is None
+    leave.set()
+    threads[1].join()
+    assert sys.modules.get(optional.TELEMETRY[0], ...) is not None

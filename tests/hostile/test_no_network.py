@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 FEW = ["--set", "pipeline.max_frames=3"]
 CALL = re.compile(r"\b(connect|sendto|sendmsg|bind)\(\d+, .*?sa_family=(AF_INET6?), sin6?_port=htons\((\d{1,5})\)(.*)")
 PROBES = (("bind", "::1", 0), ("bind", "127.0.0.1", 0))
-"""Free ports on loopback: urllib3 looks so whether there is IPv6, `bench` publishes so to itself. Nothing is reached."""
+"""Free ports on loopback, by which nothing is reached: urllib3 looks for IPv6, and `bench` publishes to itself."""
 HOST = re.compile(r'inet_(?:addr|pton)\((?:AF_INET6, )?"([0-9a-f.:]{2,45})"')
 
 pytestmark = pytest.mark.skipif(
