@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,7 +11,11 @@ from numpy.typing import NDArray
 
 from engine.boxes import checked_column
 from engine.errors import ConfigError
-from engine.interop import png_of, to_supervision
+from engine.interop import columns_from_supervision, png_of, to_supervision
+from engine.source_state import NO_ANALYSES
+from engine.source_state import SourceInfo as SourceInfo
+from engine.source_state import SourceState as SourceState
+from engine.source_state import SourceStatus as SourceStatus
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -22,7 +25,6 @@ NO_DETECTION = -1
 NO_IDENTITY = -1
 DEFAULT_MODEL = "detector"
 """Name of the model in a run with only one, after its configuration key."""
-_NO_ANALYSES: Mapping[str, Any] = MappingProxyType({})
 UNTIMED_INTERVAL_NS = 40_000_000
 """Interval between images without timestamps, at the rate at which players show them."""
 
@@ -144,10 +146,7 @@ class Detections:
     @classmethod
     def from_supervision(cls, detections: Any) -> Detections:
         """Return the rows of a `supervision.Detections`; missing scores are 1, missing classes 0."""
-        count = len(detections.xyxy)
-        score = detections.confidence if detections.confidence is not None else np.ones(count, np.float32)
-        class_id = detections.class_id if detections.class_id is not None else np.zeros(count, np.int32)
-        return Detections(detections.xyxy, score, class_id)
+        return Detections(*columns_from_supervision(detections))
 
 
 class Tracks:
@@ -218,16 +217,12 @@ class Tracks:
 
     @classmethod
     def from_supervision(cls, detections: Any) -> Tracks:
-        """Return the rows of a `supervision.Detections` that carries `tracker_id`.
-
-        Raises:
-            ConfigError: it has no `tracker_id`.
-        """
+        """Return the rows of a `supervision.Detections`; raises `ConfigError` where it carries no `tracker_id`."""
         if detections.tracker_id is None:
             raise ConfigError("supervision.Detections has no tracker_id: run it through a tracker first")
-        found = Detections.from_supervision(detections)
         order = np.argsort(detections.tracker_id, kind="stable")
-        return Tracks(found.xyxy[order], found.score[order], found.class_id[order], detections.tracker_id[order])
+        xyxy, score, class_id = (column[order] for column in columns_from_supervision(detections))
+        return Tracks(xyxy, score, class_id, detections.tracker_id[order], None, order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +318,7 @@ class Packet:
     is_held: bool = False
     events: tuple[TrackEvent, ...] = ()
     track_classes: NDArray[np.float32] | None = None
-    analyses: Mapping[str, Any] = field(default_factory=lambda: _NO_ANALYSES)
+    analyses: Mapping[str, Any] = field(default_factory=lambda: NO_ANALYSES)
 
     def __post_init__(self) -> None:
         if self.run.class_names:
@@ -333,66 +328,16 @@ class Packet:
         """Return a PNG for notebooks: the frame with its tracks drawn."""
         return png_of(self)
 
-    def with_analysis(self, name: str, found: Any) -> Packet:
-        """Return this packet with the result of the analyser `name` added."""
-        return replace(self, analyses={**self.analyses, name: found})
-
-
-SourceState = Literal["connecting", "live", "stalled", "offline", "ended"]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceInfo:
-    """Properties of a source; sizes and rates are None until it is open, or if it does not report them.
-
-    Attributes:
-        source_id: its name.
-        uri: its address, with the password removed.
-        is_live: whether it is a camera, which does not wait for its reader.
-        width: columns of a delivered frame (after rotation).
-        height: rows of a delivered frame (after rotation).
-        fps: nominal frames per second.
-        frame_count: nominal number of frames of a file.
-        codec: FFmpeg's name for the codec.
-        decoder: the decoder in use.
-        pixel_aspect: width by height of a stored pixel, before rotation.
-    """
-
-    source_id: str
-    uri: str
-    is_live: bool
-    width: int | None = None
-    height: int | None = None
-    fps: float | None = None
-    frame_count: int | None = None
-    codec: str | None = None
-    decoder: str | None = None
-    pixel_aspect: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SourceStatus:
-    """A change in the state of a source; `ended` comes once, after the last frame of the source.
-
-    Attributes:
-        info: the source.
-        state: its new state.
-        reason: an explanation for humans.
-        stream_epoch: epoch of its next frames.
-        analyses: each analyser's result for the change, by its name.
-    """
-
-    info: SourceInfo
-    state: SourceState
-    reason: str = ""
-    stream_epoch: int = 0
-    analyses: Mapping[str, Any] = field(default_factory=lambda: _NO_ANALYSES, compare=False)
+    @property
+    def analytics(self) -> Any:
+        """The scene after this frame, an `engine.analytics.view.View`; None without analytics."""
+        return self.analyses.get("analytics")
 
     @property
-    def source_id(self) -> str:
-        """Name of the source."""
-        return self.info.source_id
+    def findings(self) -> tuple[Any, ...]:
+        """What analytics found on this frame."""
+        return () if self.analytics is None else tuple(self.analytics.findings)
 
-    def with_analysis(self, name: str, found: Any) -> SourceStatus:
-        """Return this status with the result of the analyser `name` added."""
+    def with_analysis(self, name: str, found: Any) -> Packet:
+        """Return this packet with the result of the analyser `name` added."""
         return replace(self, analyses={**self.analyses, name: found})

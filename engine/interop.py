@@ -26,6 +26,14 @@ def to_supervision(rows: Any, **columns: Any) -> Any:
     )
 
 
+def columns_from_supervision(detections: Any) -> tuple[Any, Any, Any]:
+    """Return boxes, scores and classes of a `supervision.Detections`; missing scores are 1, missing classes 0."""
+    count = len(detections.xyxy)
+    score = np.ones(count, np.float32) if detections.confidence is None else detections.confidence
+    class_id = np.zeros(count, np.int32) if detections.class_id is None else detections.class_id
+    return detections.xyxy, score, class_id
+
+
 def png_of(packet: Any) -> bytes:
     """Return the frame of a packet with its tracks drawn, as a PNG of at most `MAX_SHOWN_SIDE` pixels per side."""
     cv2 = require("cv2")

@@ -16,8 +16,9 @@ from engine.analytics.counters import Counters, DailyReset
 from engine.analytics.findings import Finding
 from engine.analytics.heat import Heat
 from engine.analytics.identity import Eligibility, ParkedSpots
-from engine.analytics.places import Line, Place, Size, Zone, check_seconds
+from engine.analytics.places import Line, Place, Size, Zone, check_seconds, check_unique
 from engine.analytics.rules import Rule, UserRule
+from engine.analytics.rules.base import is_about, rule_name
 from engine.analytics.rules.schedule import minute_of_day, time_zone
 from engine.analytics.scene import Scene
 from engine.analytics.telling import Teller
@@ -28,14 +29,6 @@ from engine.errors import ConfigError
 AnyRule = Rule | UserRule
 FORGET_S = 10.0
 STATE_VERSION = 1
-
-
-def _unique(what: str, names: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise ConfigError(f"two {what}s are called {name!r}: give each a name of its own")
-        seen.add(name)
 
 
 class Analytics:
@@ -94,7 +87,9 @@ class Analytics:
         self._totals: dict[str, dict[str, int]] | None = None
         self._visits: dict[str, int] = {}
         self._now_ns: int | None = None
+        self._has_ended = False
         self._blind_since_ns: int | None = None
+        self._was_blind: tuple[int, int] | None = None
         self._restored: tuple[list[list[float]], Size | None] | None = None
         self._take_places(zones, lines, rules)
 
@@ -156,16 +151,16 @@ class Analytics:
 
     def _take_places(self, zones: Sequence[Zone], lines: Sequence[Line], rules: Sequence[AnyRule]) -> None:
         zone_of, line_of = {zone.name: zone for zone in zones}, {line.name: line for line in lines}
-        _unique("zone", (zone.name for zone in zones))
-        _unique("line", (line.name for line in lines))
-        _unique("rule", (_name(rule) for rule in rules))
+        check_unique("zone", (zone.name for zone in zones))
+        check_unique("line", (line.name for line in lines))
+        check_unique("rule", (rule_name(rule) for rule in rules))
         fresh = [copy.deepcopy(rule) for rule in rules]
         for rule in fresh:
             if isinstance(rule, Rule):
                 rule.bind(zone_of, line_of, self._zone_info)
-        kept = {_name(old): (given, old) for given, old in zip(self._given, self._rules, strict=True)}
+        kept = {rule_name(old): (given, old) for given, old in zip(self._given, self._rules, strict=True)}
         self._rules = tuple(
-            kept[_name(rule)][1] if _name(rule) in kept and kept[_name(rule)][0] == given else rule
+            kept[rule_name(rule)][1] if rule_name(rule) in kept and kept[rule_name(rule)][0] == given else rule
             for given, rule in zip(rules, fresh, strict=True)
         )
         self._given = tuple(copy.deepcopy(rule) for rule in rules)
@@ -174,7 +169,7 @@ class Analytics:
         self._totals = None
         self._scene.change(self._zones, self._lines)
         self._teller.take_places(self._zones, self._lines)
-        self._counters.expect(zone_of, {line.name: line.directions for line in lines}, map(_name, rules))
+        self._counters.expect(zone_of, {line.name: line.directions for line in lines}, map(rule_name, rules))
 
     # --- driving it ---
 
@@ -227,9 +222,15 @@ class Analytics:
         """Note that the source stopped or began to deliver; the time between is blind time."""
         if live and self._blind_since_ns is not None:
             self._counters.blind_ns += max(captured_ns - self._blind_since_ns, 0)
+            self._was_blind = self._blind_since_ns, captured_ns
             self._blind_since_ns = None
         elif not live and self._blind_since_ns is None:
             self._blind_since_ns = captured_ns
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether `finish` was called, and no frame came after it."""
+        return self._has_ended
 
     def reset(self, reason: str) -> tuple[Finding, ...]:
         """End all objects, because the stream or the model is another one now; totals go on."""
@@ -237,6 +238,7 @@ class Analytics:
 
     def finish(self, reason: str = "engine_stopped") -> tuple[Finding, ...]:
         """End everything that runs; the totals stay."""
+        self._has_ended = True
         findings = self._end_all(reason)
         now_ns = self._now_ns or 0
         for rule in self._rules:
@@ -261,10 +263,10 @@ class Analytics:
         new = [place for place in after if place not in before]
         for place in changed:
             findings += self._teller.drop_place(place, now_ns)
-        gone = {_name(rule) for rule in self._given if rule not in rules}
+        gone = {rule_name(rule) for rule in self._given if rule not in rules}
         for rule in self._rules:
-            if isinstance(rule, Rule) and (_name(rule) in gone or _is_about(rule, changed)):
-                findings += rule.finish(now_ns, "rule_changed" if _name(rule) in gone else "places_changed")
+            if isinstance(rule, Rule) and (rule_name(rule) in gone or is_about(rule, changed)):
+                findings += rule.finish(now_ns, "rule_changed" if rule_name(rule) in gone else "places_changed")
         self._take_places(zones, lines, rules)
         names = dict.fromkeys(place.name for place in (*changed, *new))
         findings += [Finding("places_changed", now_ns, place=name, began_ns=now_ns) for name in names]
@@ -318,7 +320,7 @@ class Analytics:
     # --- inside ---
 
     def _begin_frame(self, captured_ns: int, size_wh: Size, utc_ns: int | None) -> None:
-        self._now_ns = captured_ns
+        self._now_ns, self._has_ended = captured_ns, False
         now_s = self._scene.seconds(captured_ns)
         if self._restored is not None:
             parked, parked_wh = self._restored
@@ -365,6 +367,7 @@ class Analytics:
             totals=self._totals,
             blind_ns=blind_ns if self._blind_since_ns is None else blind_ns + now_ns - self._blind_since_ns,
             blind_since_ns=self._blind_since_ns,
+            was_blind=self._was_blind,
             is_observed=is_observed,
             findings=tuple(findings),
         )
@@ -375,17 +378,9 @@ class Analytics:
         for rule in self._rules:
             for finding in rule.update(view):
                 if not finding.rule:
-                    finding = replace(finding, rule=_name(rule))
+                    finding = replace(finding, rule=rule_name(rule))
                 if finding.phase in ("begin", "point"):
                     self._counters.rules[finding.rule] += 1
                 found.append(finding)
+        self._was_blind = None
         return view if len(found) == len(view.findings) else replace(view, findings=tuple(found))
-
-
-def _name(rule: AnyRule) -> str:
-    return str(getattr(rule, "name", type(rule).__name__))
-
-
-def _is_about(rule: Rule, places: Sequence[Place]) -> bool:
-    names = {place.name for place in places}
-    return bool(names & {*rule.zone_names, *rule.line_names})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
@@ -145,6 +145,15 @@ def check_name(what: str, name: str) -> None:
         or any(c in "/\\.," or not c.isprintable() for c in name)
     ):
         raise ConfigError(f"{what} name {name!r}: expected 1 to 64 characters without slash, dot, comma and control")
+
+
+def check_unique(what: str, names: Iterable[str]) -> None:
+    """Raise `ConfigError` where a name is there twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigError(f"two {what}s are called {name!r}: give each a name of its own")
+        seen.add(name)
 
 
 def check_seconds(where: str, **values: float) -> None:

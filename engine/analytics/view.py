@@ -190,6 +190,7 @@ class View:
         totals: crossings so far, by line and direction.
         blind_ns: time without live frames so far.
         blind_since_ns: since when the source has not been live; None while it is.
+        was_blind: begin and end of the time without live frames that ended with this frame; None on all others.
         is_observed: the detector ran, or nothing moved: what is not there is gone or hidden, not merely unseen.
         findings: what was found on this frame.
     """
@@ -208,6 +209,7 @@ class View:
     totals: Totals
     blind_ns: int = 0
     blind_since_ns: int | None = None
+    was_blind: tuple[int, int] | None = None
     is_observed: bool = True
     findings: tuple[Finding, ...] = ()
     _related: list[Relations] = field(default_factory=list, repr=False)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from engine.clock import NS_PER_MS, Clock
 from engine.data import Packet, SourceStatus
 from engine.errors import StageError
 from engine.protocols import Analyser
+
+if TYPE_CHECKING:
+    from engine.analytics.analytics import Analytics
 
 Lists = Mapping[str, Sequence[Analyser]]
 ALL_SOURCES = "*"
@@ -38,12 +42,26 @@ class AnalyseStep:
         self._clock = clock
         self._lock = threading.Lock()
         self._next: dict[str, tuple[Analyser, ...]] = {}
+        self._ever: dict[int, Analyser] = {}
         self.change(analysers)
 
     def change(self, analysers: Lists) -> None:
         """Replace the lists of the given sources, from their next packet on; an empty list ends the analysis."""
         with self._lock:
             self._next.update({source_id: tuple(wanted) for source_id, wanted in analysers.items()})
+            self._ever.update((id(analyser), analyser) for wanted in analysers.values() for analyser in wanted)
+
+    @property
+    def lists(self) -> dict[str, tuple[Analyser, ...]]:
+        """The lists in force, those of the last `change` included."""
+        with self._lock:
+            return {**self._lists, **self._next}
+
+    @property
+    def ever(self) -> tuple[Analyser, ...]:
+        """All analysers that were ever in a list, for what they have found in the end."""
+        with self._lock:
+            return tuple(self._ever.values())
 
     @property
     def is_idle(self) -> bool:
@@ -148,3 +166,16 @@ def _check(given: Sequence[Packet], found: Sequence[Packet]) -> None:
         raise ValueError(f"it returned {len(found)} packets for {len(given)}: return every packet, in order")
     if any(after.frame is not before.frame for before, after in zip(given, found, strict=True)):
         raise ValueError("it returned packets of other frames: return every packet, in order")
+
+
+def with_analytics(analysers: Lists, analytics: Analytics | Mapping[str, Analytics] | None, clock: Clock) -> Lists:
+    """Return the lists with the analytics in front of each; the other analysers can read what these found."""
+    if analytics is None:
+        return analysers
+    from engine.analytics.analyser import SceneAnalyser
+    from engine.analytics.analytics import Analytics
+
+    everyone = analysers.get(ALL_SOURCES, ())
+    first = SceneAnalyser(analytics, clock)
+    names = [ALL_SOURCES, *analysers] if isinstance(analytics, Analytics) else [*analytics]
+    return {**analysers, **{name: [first, *analysers.get(name, everyone)] for name in names}}

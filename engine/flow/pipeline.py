@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Packet, Run, SourceStatus
 from engine.errors import ConfigError, EngineError, SinkError
-from engine.flow.analyse import AnalyseStep
+from engine.flow.analyse import AnalyseStep, with_analytics
 from engine.flow.capture import CaptureStage
 from engine.flow.changes import LAST_FRAMES_S, RunningSources, add_model, exchange_model
 from engine.flow.channel import Channel, ChannelClosedError
@@ -28,6 +28,8 @@ from engine.stats import PipelineStats, never
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from engine.analytics.analytics import Analytics
 
 STOP_TIMEOUT_S = 0.9
 
@@ -48,6 +50,7 @@ class Pipeline:
         rules: by source: regions of interest, ignored places, motion gate.
         second_stage: classifies the tracked objects, each once in a while.
         analysers: by source, in the order in which they run; one object may be in the lists of several sources.
+        analytics: zones, lines and rules: of all sources, or by source; see `Packet.analytics` and `Packet.findings`.
         engine_id: name of this engine on the wire; by default the host's with a few digits (`engine.identity`).
         clock: time, for tests.
     """
@@ -62,6 +65,7 @@ class Pipeline:
         rules: Mapping[str, FrameGate] | None = None,
         second_stage: TrackClassifier | None = None,
         analysers: Mapping[str, Sequence[Analyser]] | None = None,
+        analytics: Analytics | Mapping[str, Analytics] | None = None,
         engine_id: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -75,7 +79,7 @@ class Pipeline:
         self._rules: dict[str, FrameGate] = dict(rules or {})
         self._context = context = FlowContext(self.options, self._rules, self.stats, clock)
         self._second_stage = second_stage
-        self._analyse = AnalyseStep(analysers or {}, clock)
+        self._analyse = AnalyseStep(with_analytics(analysers or {}, analytics, clock), clock)
         self._detected: Channel[list[Detected] | SourceStatus] = Channel(FILE_CAPACITY, on_drop=context.drop)
         self._tracked: Channel[list[Packet] | SourceStatus] = Channel(FILE_CAPACITY, on_drop=context.drop)
         self._outlets = Outlets(self.stats.sink_dropped)
@@ -253,6 +257,16 @@ class Pipeline:
     def set_rules(self, rules: Mapping[str, FrameGate]) -> None:
         """Replace the rules of all sources, from their next frame on."""
         self._rules.update(rules)
+
+    @property
+    def analysers(self) -> dict[str, tuple[Analyser, ...]]:
+        """The analysers by source, while they run."""
+        return self._analyse.lists
+
+    @property
+    def all_analysers(self) -> tuple[Analyser, ...]:
+        """The analysers that run, and those that did."""
+        return self._analyse.ever
 
     def set_analysers(self, analysers: Mapping[str, Sequence[Analyser]]) -> None:
         """Replace the analysers of the given sources, from their next frame on; the others stay.

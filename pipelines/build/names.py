@@ -27,14 +27,27 @@ def check_names(config: Config, class_names: Mapping[str, Sequence[str]]) -> Non
     """
     for index, source in enumerate(config.sources):
         names = class_names.get(source.model or DEFAULT_MODEL)
-        if source.classes is not None and names is not None:
-            try:
-                class_ids(source.classes, names)
-            except ConfigError as error:
-                raise ConfigError(f"sources.{index}.classes: {error}") from error
+        if names is None:
+            continue
+        _check_classes(f"sources.{index}.classes", source.classes, names)
+        for kind, places in (("zones", source.zones), ("lines", source.lines)):
+            for name, place in places.items():
+                _check_classes(f"sources.{index}.{kind}.{name}.classes", place.classes, names)
+    every = [name for names in class_names.values() for name in names]
+    for index, rule in enumerate(config.rules if every else ()):
+        for key in ("classes", "to_classes", "owners"):
+            _check_classes(f"rules.{index}.{key}", getattr(rule, key), every)
     if config.publish.pictures is not None:
         _check_blurred_classes(config, class_names)
         _check_blurred_places(config)
+
+
+def _check_classes(key: str, classes: Sequence[str | int] | None, names: Sequence[str]) -> None:
+    try:
+        if classes is not None:
+            class_ids(classes, names)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def _check_blurred_classes(config: Config, class_names: Mapping[str, Sequence[str]]) -> None:

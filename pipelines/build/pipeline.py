@@ -12,6 +12,7 @@ from pipelines.build.detector import build_second_stage
 from pipelines.build.models import MakeDetector, build_pool
 from pipelines.build.names import check_names
 from pipelines.build.parts import build_analysers
+from pipelines.build.scene import with_scene
 from pipelines.build.sinks import build_sinks
 from pipelines.build.sources import build_rules, build_sources
 from pipelines.build.tracker import build_tracker
@@ -52,7 +53,7 @@ def build_pipeline(
         *build_sinks(config, len(sources), on_quit, bound),
         options=PipelineOptions(**options, keep_running=_keeps_running(config, sources)),
         rules=build_rules(config),
-        analysers=build_analysers(config, [source.info.source_id for source in sources]),
+        analysers=with_scene(build_analysers(config, [source.info.source_id for source in sources]), config),
         second_stage=build_second_stage(config),
         engine_id=config.pipeline.engine_id,
     )

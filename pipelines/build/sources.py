@@ -14,8 +14,9 @@ from engine.video.uri import name_from_uri, unique_name
 from pipelines.config.models import Config
 from pipelines.config.source import SourceConfig
 
+PLACES = ("picture", "zones", "lines")
 GATE = ("regions", "ignore", "motion_gate", "classes", "score_threshold", "min_area", "max_fps")
-NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "record", *GATE)
+NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "record", *GATE, *PLACES)
 BYTES_PER_MB = 1_000_000
 S_PER_H = 3600.0
 

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from engine.data import DEFAULT_MODEL
 from engine.video.options import SourceOptions
 from pipelines.config.hints import did_you_mean
+from pipelines.config.scene import AnalyticsConfig, RuleConfig, SiteConfig
 from pipelines.config.section import ClassName, FilePath, ModelName, Section, precision_name
 from pipelines.config.source import SourceConfig
 
@@ -237,6 +238,11 @@ class Config(Section):
     analysers: list[AnalyserConfig] = Field(
         default_factory=list, description="Analysers of your own, in the order in which they run"
     )
+    site: SiteConfig = Field(default_factory=SiteConfig, description="Where the cameras are")
+    analytics: AnalyticsConfig = Field(
+        default_factory=AnalyticsConfig, description="Which objects count in zones, on lines and for rules"
+    )
+    rules: list[RuleConfig] = Field(default_factory=list, description="What is worth an event; see docs/analytics.md")
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Queues and limits")
     publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")
     control: ControlConfig = Field(default_factory=ControlConfig, description="Changing a run while it continues")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WrapValidator
 
 from engine.video.options import SourceOptions
+from pipelines.config.scene import LineConfig, PictureConfig, PlaceName, ZoneConfig
 from pipelines.config.section import ClassName, FilePath, Section, any_file_name
 
 DEFAULT_PUBLISH = "tcp://127.0.0.1:5555"
@@ -156,6 +157,11 @@ class SourceConfig(Section):
         None, description="Skip the detector while nothing moves; null: never skip"
     )
     record: RecordConfig | None = Field(None, description="Record the camera, or its main stream; null: do not record")
+    picture: PictureConfig | None = Field(
+        None, description="The picture whose pixels the points of zones and lines are; null: points are fractions"
+    )
+    zones: dict[PlaceName, ZoneConfig] = Field(default_factory=dict, description="Areas by name: visits and dwell")
+    lines: dict[PlaceName, LineConfig] = Field(default_factory=dict, description="Lines by name: crossings")
     ffmpeg: dict[str, str] = Field(
         default_factory=dict, description="Further FFmpeg options by name; they override the others"
     )

@@ -25,6 +25,7 @@ from engine.flow.pipeline import Pipeline
 from engine.protocols import OutputFile
 from engine.sinks.camera_video.recordings import Recordings
 from engine.stats import Histogram
+from pipelines.build.scene import scene_of
 from pipelines.console import RunView
 
 logger = logging.getLogger(__name__)
@@ -165,6 +166,7 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         "sink_dropped": sink_dropped,
         **recordings_of(pipeline),
         **outputs_of(pipeline),
+        **analytics_of(pipeline),
         **(facts or {}),
     }
 
@@ -208,6 +210,12 @@ def outputs_of(pipeline: Pipeline) -> dict[str, Any]:
     """Return `{"outputs": [{path, frames, complete}, ...]}` of the files written, or nothing where there are none."""
     found = [asdict(file) for file in _outputs(pipeline)]
     return {"outputs": found} if found else {}
+
+
+def analytics_of(pipeline: Pipeline) -> dict[str, Any]:
+    """Return `{"analytics": {source_id: totals}}` of zones, lines and rules, or nothing where there are none."""
+    scene = scene_of(pipeline)
+    return {"analytics": scene.summary()} if scene is not None else {}
 
 
 def _outputs(pipeline: Pipeline) -> list[OutputFile]:

@@ -23,6 +23,7 @@ from pipelines.build.detector import build_detector
 from pipelines.build.models import MakeDetector, model_of
 from pipelines.build.names import check_names
 from pipelines.build.parts import references
+from pipelines.build.scene import change_scene, scenes_differ, scenes_of, without_places
 from pipelines.build.sources import build_recordings, build_rules, build_source, named_sources
 from pipelines.config.file import assign, load_config, refuse_variables, validated
 from pipelines.config.models import Config
@@ -30,7 +31,7 @@ from pipelines.config.source import SourceConfig
 from pipelines.running.model_changes import ModelChanges
 
 logger = logging.getLogger(__name__)
-FIXED = ("second_stage", "tracker", "analysers", "pipeline", "publish", "control", "output")
+FIXED = ("second_stage", "tracker", "analysers", "site", "analytics", "pipeline", "publish", "control", "output")
 
 
 class PartlyChangedError(ConfigError):
@@ -103,18 +104,23 @@ class Reconfigurer:
         before, after = dict(named_sources(self.config)), dict(named_sources(new))
         if len(after) < len(new.sources):
             raise ConfigError("two sources have one name: give each its own source_id")
-        moved = {name: model_of(after[name]) for name in after if _only_moves(before.get(name), after[name])}
-        same = moved.keys() | {name for name in after if before.get(name) == after[name]}
+        streams = {name: without_places(source) for name, source in before.items()}
+        moved = {name: model_of(after[name]) for name in after if _only_moves(streams.get(name), after[name])}
+        same = moved.keys() | {name for name in after if streams.get(name) == without_places(after[name])}
         gone = [name for name in before if name not in same]
         fresh = {name: build_source(after[name], name) for name in after if name not in same}
         check_names(new, self._class_names(new))
-        plans, rules = build_recordings(new), build_rules(new)
+        plans, rules, scenes = build_recordings(new), build_rules(new), scenes_of(new)
+        had_scenes = scenes_of(self.config)
         kept = [source.info for source in self._pipeline.sources if source.info.source_id in same]
         add_models, change_models = self._models.plan(new, [*kept, *(source.info for source in fresh.values())])
         done, failed = [f"removed {name}" for name in gone], self._remove(gone)
+        done += [f"changed zones, lines and rules of {name}" for name in scenes_differ(had_scenes, scenes)]
         present = set(same)
         self._take_sources(new, present)
         self._pipeline.set_rules(rules)
+        if scenes_differ(had_scenes, scenes):
+            change_scene(self._pipeline, scenes, had_scenes)
         for sink in self._pipeline.sinks:
             if isinstance(sink, Recordings):
                 sink.set_plans(plans)
@@ -203,8 +209,16 @@ class ConfigWatch:
     An edit counts once the file is the same in two calls of `poll`, so that one that is being written is not read.
     """
 
-    def __init__(self, path: str, overrides: dict[str, Any], settings: list[str], changes: Reconfigurer) -> None:
+    def __init__(
+        self,
+        path: str,
+        overrides: dict[str, Any],
+        settings: list[str],
+        changes: Reconfigurer,
+        completed: Callable[[Config], Config] = lambda config: config,
+    ) -> None:
         self._path, self._overrides, self._settings, self._changes = path, overrides, settings, changes
+        self._completed = completed
         self._stamp = self._seen = self._read_stamp()
 
     def poll(self) -> None:
@@ -215,7 +229,7 @@ class ConfigWatch:
             return
         self._stamp = stamp
         try:
-            new = load_config(self._path, self._overrides, self._settings, may_be_empty=False)
+            new = self._completed(load_config(self._path, self._overrides, self._settings, may_be_empty=False))
             done = self._changes.change_to(new)
         except PartlyChangedError as error:
             logger.error("the edit of %s is not applied as a whole, save it again for the rest: %s", self._path, error)
@@ -250,4 +264,4 @@ def _only_moves(before: SourceConfig | None, after: SourceConfig) -> bool:
     """Return whether nothing but the model of a source changes."""
     if before is None or model_of(before) == model_of(after):
         return False
-    return before.model_copy(update={"model": after.model}) == after
+    return before.model_copy(update={"model": after.model}) == without_places(after)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Container, Hashable, Iterator, Mapping
+from collections.abc import Collection, Container, Hashable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo
 
 from engine.analytics.findings import EVENT_OF_PHASE, Finding, Phase, Severity, check_severity
-from engine.analytics.places import Line, Zone, check_name
+from engine.analytics.places import Line, Place, Zone, check_name
 from engine.analytics.rules.schedule import Schedule, time_zone
 from engine.analytics.view import View
 from engine.errors import ConfigError
@@ -206,3 +206,14 @@ def at_least(where: str, low: float, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not (isinstance(value, int | float) and low <= value <= 1e6):
             raise ConfigError(f"{where}: {name} is {value!r}: expected a number from {low:g} to 1e6")
+
+
+def rule_name(rule: Rule | UserRule) -> str:
+    """Return the name of a rule; one of the user's own may go without, and is called like its class."""
+    return str(getattr(rule, "name", type(rule).__name__))
+
+
+def is_about(rule: Rule, places: Sequence[Place]) -> bool:
+    """Return whether a rule is about one of these places."""
+    names = {place.name for place in places}
+    return bool(names & {*rule.zone_names, *rule.line_names})

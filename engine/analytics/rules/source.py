@@ -29,9 +29,12 @@ class Blind(Rule):
 
     def update(self, view: View) -> Iterator[Finding]:
         """Yield the begin or the end."""
-        since_ns = view.blind_since_ns
-        if since_ns is None:
-            yield from self._end(view, self.name, view.captured_ns)
-        elif self.name not in self._open and view.captured_ns - since_ns >= self.for_s * 1e9:
-            why = (f"no live frame for {(view.captured_ns - since_ns) / 1e9:.1f} s >= for_s {self.for_s:g}",)
+        since_ns, until_ns = view.blind_since_ns, view.captured_ns
+        if since_ns is None and view.was_blind is not None:
+            since_ns, until_ns = view.was_blind
+        lasts_s = 0.0 if since_ns is None else (until_ns - since_ns) / 1e9
+        if since_ns is not None and self.name not in self._open and lasts_s >= self.for_s:
+            why = (f"no live frame for {lasts_s:.1f} s >= for_s {self.for_s:g}",)
             yield from self._begin(view, self.name, Finding("", view.captured_ns, began_ns=since_ns, why=why))
+        if view.blind_since_ns is None:
+            yield from self._end(view, self.name, until_ns)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.verbs.options import Json, Settings, class_of, named_source
+from pipelines.verbs.options import Json, Settings, class_of, named_source, place_points
 
 if TYPE_CHECKING:
     pass
@@ -28,6 +28,10 @@ def run(
         str | None, typer.Option(help="block or drop_oldest, for the first queue of each source")
     ] = None,
     score: Annotated[float | None, typer.Option(help="Drop detections below this score")] = None,
+    zone: Annotated[
+        list[str] | None, typer.Option(help="SOURCE.NAME=x,y,x,y,x,y: pixels, or fractions up to 1; repeat")
+    ] = None,
+    line: Annotated[list[str] | None, typer.Option(help="SOURCE.NAME=x,y,x,y: likewise; repeat")] = None,
     classes: Annotated[str | None, typer.Option(help="Keep these classes: person,car")] = None,
     control: Annotated[
         str | None, typer.Option(help="Let framewire ctl change the run; an address is optional")
@@ -51,4 +55,7 @@ def run(
         "detector.classes": [class_of(name) for name in classes.split(",")] if classes else None,
         "sources": [named_source(text) for text in source] if source else None,
     }
-    start_run(config, {key: value for key, value in overrides.items() if value is not None}, setting or [], as_json)
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    places = {"zones": zone, "lines": line}
+    parsed = {key: [place_points(text) for text in texts] for key, texts in places.items() if texts}
+    start_run(config, overrides, setting or [], as_json, parsed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,16 +24,26 @@ SUMMARY_S = 60.0
 SUMMARY_INTERRUPTED_S = 0.5
 
 
-def start_run(config_path: str | None, overrides: dict[str, Any], settings: list[str], as_json: bool) -> NoReturn:
+Places = Mapping[str, Sequence[tuple[str, Sequence[tuple[float, float]]]]]
+
+
+def start_run(
+    config_path: str | None,
+    overrides: dict[str, Any],
+    settings: list[str],
+    as_json: bool,
+    places: Places | None = None,
+) -> NoReturn:
     """Run a configuration to its end, print the summary, and leave the process with its exit code."""
     with Interrupt() as interrupt:
         from engine.sinks.jsonl import STDOUT
         from pipelines.build.pipeline import build_pipeline
+        from pipelines.build.places import with_places
         from pipelines.build.sinks import bound_publisher
         from pipelines.config.file import load_config
         from pipelines.running.plan_rebuild import PlanRebuild
 
-        config = load_config(config_path, overrides, settings)
+        config = with_places(load_config(config_path, overrides, settings), places or {})
         if config.control.watch and not (config_path and Path(config_path).is_file()):
             raise ConfigError("control.watch: there is no file to watch: give a configuration file, or leave it out")
         finish: list[Callable[[], None]] = []
@@ -47,7 +57,7 @@ def start_run(config_path: str | None, overrides: dict[str, Any], settings: list
             finish.append(pipeline.finish)
             until_built.pop_all()  # from here on the pipeline closes it
             console.say(opening_line(publisher.address if publisher is not None else "none", pipeline))
-            origin = config_path, overrides, settings
+            origin = config_path, overrides, settings, places or {}
             with _changes(pipeline, config, origin, plans, lambda: interrupt.requested) as each_tick:
                 outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
         error = {"error": str(outcome.error)} if outcome.error else {}
@@ -69,19 +79,20 @@ def start_run(config_path: str | None, overrides: dict[str, Any], settings: list
 def _changes(
     pipeline: Pipeline,
     config: Config,
-    origin: tuple[str | None, dict[str, Any], list[str]],
+    origin: tuple[str | None, dict[str, Any], list[str], Places],
     plans: PlanRebuild,
     is_over: Callable[[], bool],
 ) -> Iterator[list[Callable[[], None]]]:
     """Yield what is to be called during the run, so that it can be changed by socket and by file."""
+    from pipelines.build.places import with_places
     from pipelines.running.control import ControlServer
     from pipelines.running.reconfigure import ConfigWatch, Reconfigurer
 
-    path, overrides, settings = origin
+    path, overrides, settings, places = origin
     changes = Reconfigurer(pipeline, config, plans.detector, is_over)
     each_tick: list[Callable[[], None]] = [lambda: plans.poll(pipeline, changes.config)]
     if config.control.watch and path is not None:
-        each_tick.append(ConfigWatch(path, overrides, settings, changes).poll)
+        each_tick.append(ConfigWatch(path, overrides, settings, changes, lambda new: with_places(new, places)).poll)
     if config.control.address == "none":
         yield each_tick
         return

@@ -1,0 +1,135 @@
+"""Analytics as an analyser of the pipeline: one scene per source, driven by its packets and states."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from engine.analytics.analytics import Analytics, AnyRule
+from engine.analytics.findings import Finding
+from engine.analytics.places import Line, Zone
+from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
+from engine.data import Packet, SourceStatus
+from engine.protocols import AnalyserBase, AnalyserReset
+
+NAME = "analytics"
+"""Key of the `View` in `Packet.analyses`, and of the last findings in `SourceStatus.analyses`."""
+_UNSEEING = ("stalled", "offline", "connecting")
+
+
+class SceneAnalyser(AnalyserBase):
+    """Runs the analytics of one source or of several; each source has a scene and totals of its own.
+
+    `change` and `summary` may be called from any thread, everything else comes from the tracking thread.
+
+    Args:
+        analytics: by source; or one for all, which every source gets a clone of.
+        clock: for the time that a camera does not deliver.
+    """
+
+    name = NAME
+
+    def __init__(self, analytics: Analytics | Mapping[str, Analytics], clock: Clock = SYSTEM_CLOCK) -> None:
+        self._prototype = analytics if isinstance(analytics, Analytics) else None
+        self._scenes = {} if isinstance(analytics, Analytics) else dict(analytics)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._wanted: dict[str, tuple[Sequence[Zone], Sequence[Line], Sequence[AnyRule]]] = {}
+        self._waiting: dict[str, list[Finding]] = {}
+        self._summaries: dict[str, dict[str, Any]] = {name: scene.summary() for name, scene in self._scenes.items()}
+        self._summed_ns: dict[str, int] = {}
+
+    def analyse(self, packets: Sequence[Packet]) -> Sequence[Packet]:
+        """Return the packets, each with the `View` of its source."""
+        if self._wanted:
+            self._take_over()
+        return [self._looked_at(packet) for packet in packets]
+
+    def _looked_at(self, packet: Packet) -> Packet:
+        frame = packet.frame
+        scene = self._scene(frame.source_id)
+        if scene is None:
+            return packet
+        if scene.class_names != packet.run.class_names:
+            scene.class_names = packet.run.class_names
+        view = scene.update(
+            packet.tracks,
+            frame.scene_ns,
+            (frame.width, frame.height),
+            utc_ns=frame.captured_utc_ns or None,
+            is_detected=packet.is_detected,
+            is_held=packet.is_held,
+            ended=[event.track_id for event in packet.events if event.kind == "ended"],
+        )
+        waiting = self._waiting.pop(frame.source_id, None)
+        if waiting:
+            view = replace(view, findings=(*waiting, *view.findings))
+        if frame.scene_ns - self._summed_ns.get(frame.source_id, -NS_PER_S) >= NS_PER_S or view.findings:
+            self._sum_up(frame.source_id, scene, frame.scene_ns)
+        return packet.with_analysis(self.name, view)
+
+    def _scene(self, source_id: str) -> Analytics | None:
+        if source_id not in self._scenes and self._prototype is not None:
+            self._scenes[source_id] = self._prototype.clone()
+        return self._scenes.get(source_id)
+
+    def status(self, status: SourceStatus) -> SourceStatus:
+        """Count the time without live frames, and end all objects with the source; that is told with the state."""
+        scene = self._scenes.get(status.source_id)
+        if scene is None:
+            return status
+        if status.state == "ended":
+            return status.with_analysis(self.name, tuple(self._finish(status.source_id, scene)))
+        if status.info.is_live and status.state in _UNSEEING:
+            scene.source_is(live=False, captured_ns=self._clock.monotonic_ns())
+            view = scene.tick(self._clock.monotonic_ns(), self._clock.utc_ns())
+            if view is not None and view.findings:
+                return status.with_analysis(self.name, view.findings)
+        return status
+
+    def reset(self, source_id: str, reason: AnalyserReset) -> None:
+        """End the objects of a source; that is told with its next frame."""
+        scene = self._scenes.get(source_id)
+        if scene is not None:
+            self._waiting.setdefault(source_id, []).extend(scene.reset(reason))
+
+    def close(self) -> None:
+        """End what runs; the totals can still be read."""
+        for source_id, scene in self._scenes.items():
+            self._finish(source_id, scene)
+
+    def _finish(self, source_id: str, scene: Analytics) -> list[Finding]:
+        waiting = self._waiting.pop(source_id, [])
+        if not scene.has_ended:
+            self._sum_up(source_id, scene, 0)
+        return [*waiting, *scene.finish()]
+
+    def _sum_up(self, source_id: str, scene: Analytics, now_ns: int) -> None:
+        self._summed_ns[source_id] = now_ns
+        self._summaries[source_id] = scene.summary()
+
+    def change(self, source_id: str, zones: Sequence[Zone], lines: Sequence[Line], rules: Sequence[AnyRule]) -> None:
+        """Take other places and rules for a source from its next frame on; what stays equal keeps its state."""
+        with self._lock:
+            self._wanted[source_id] = zones, lines, rules
+
+    def _take_over(self) -> None:
+        with self._lock:
+            wanted, self._wanted = self._wanted, {}
+        for source_id, (zones, lines, rules) in wanted.items():
+            scene = self._scene(source_id)
+            if scene is None:
+                self._scenes[source_id] = Analytics(zones, lines, rules)
+            else:
+                self._waiting.setdefault(source_id, []).extend(scene.change(zones, lines, rules))
+
+    def add(self, source_id: str, analytics: Analytics) -> None:
+        """Take a scene for another source; call before its first frame."""
+        self._scenes.setdefault(source_id, analytics)
+        self._summaries.setdefault(source_id, analytics.summary())
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Return the totals by source: at the end of the run, or at most a second old while it goes on."""
+        return dict(self._summaries)

@@ -1,0 +1,237 @@
+"""Zones, lines and rules of a configuration, as analytics of each source; every mistake names its key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from engine.analytics.analyser import SceneAnalyser
+from engine.analytics.analytics import Analytics, AnyRule
+from engine.analytics.identity import Eligibility
+from engine.analytics.places import Ground, Line, Zone
+from engine.analytics.rules import KINDS, UserRule
+from engine.analytics.rules.schedule import Schedule
+from engine.errors import ConfigError
+from engine.flow.analyse import ALL_SOURCES
+from engine.registry import Registry
+from pipelines.build.sources import named_sources
+from pipelines.config.models import Config
+from pipelines.config.scene import GroundConfig, LineConfig, RuleConfig, ZoneConfig
+from pipelines.config.source import SourceConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from engine.flow.pipeline import Pipeline
+    from engine.protocols import Analyser
+
+RULES = Registry("rule", {})
+_COMMON = ("name", "kind", "sources", "severity", "schedule", "parameters")
+Places = tuple[tuple[Zone, ...], tuple[Line, ...]]
+
+
+def build_scene(config: Config) -> SceneAnalyser | None:
+    """Return the analyser of zones, lines and rules; None where there are none.
+
+    Raises:
+        ConfigError: a place or rule that cannot work, with the path of its key.
+    """
+    scenes = scenes_of(config)
+    return SceneAnalyser(scenes) if scenes else None
+
+
+def with_scene(analysers: Mapping[str, Sequence[Analyser]], config: Config) -> dict[str, list[Analyser]]:
+    """Return the lists of analysers with that of zones, lines and rules in front of each that has some."""
+    scene = build_scene(config)
+    lists = {name: list(those) for name, those in analysers.items()}
+    if scene is None:
+        return lists
+    everyone = analysers.get(ALL_SOURCES, ())
+    return {**lists, **{name: [scene, *analysers.get(name, everyone)] for name in scene.summary()}}
+
+
+def scene_of(pipeline: Pipeline) -> SceneAnalyser | None:
+    """Return the analyser of zones, lines and rules of a pipeline; None where there is none."""
+    return next((each for each in pipeline.all_analysers if isinstance(each, SceneAnalyser)), None)
+
+
+def change_scene(pipeline: Pipeline, scenes: Mapping[str, Analytics], known: Collection[str]) -> None:
+    """Change a running pipeline to other zones, lines and rules; what stays equal keeps its state.
+
+    Args:
+        pipeline: the run.
+        scenes: what `scenes_of` made of the new configuration.
+        known: sources that had a scene before.
+    """
+    analyser = scene_of(pipeline)
+    if analyser is None:
+        analyser = SceneAnalyser({})
+    lists = pipeline.analysers
+    everyone = lists.get(ALL_SOURCES, ())
+    for name, scene in scenes.items():
+        if name in known:
+            analyser.change(name, scene.zones, scene.lines, scene.rules)
+        else:
+            analyser.add(name, scene)
+            pipeline.set_analysers({name: [analyser, *lists.get(name, everyone)]})
+    for name in known:
+        if name not in scenes:
+            analyser.change(name, (), (), ())
+
+
+def scenes_of(config: Config) -> dict[str, Analytics]:
+    """Return the analytics of each source that has a zone, a line or a rule."""
+    places = {name: _places(index, source) for index, (name, source) in enumerate(named_sources(config))}
+    rules = _rules(config, places)
+    scenes = {}
+    for name, (zones, lines) in places.items():
+        with _at("rules"):
+            scene = Analytics(zones, lines, rules[name], **_settings(config))
+        if not scene.is_empty:
+            scenes[name] = scene
+    if scenes and config.tracker.type == "none":
+        raise ConfigError("tracker.type: zones, lines and rules need tracks: choose a tracker, such as steady")
+    return scenes
+
+
+def scenes_differ(before: Mapping[str, Analytics], after: Mapping[str, Analytics]) -> list[str]:
+    """Return the sources whose zones, lines or rules differ."""
+
+    def parts(scenes: Mapping[str, Analytics], name: str) -> tuple[Any, ...]:
+        return () if name not in scenes else (scenes[name].zones, scenes[name].lines, scenes[name].rules)
+
+    return [name for name in {**before, **after} if parts(before, name) != parts(after, name)]
+
+
+def without_places(source: SourceConfig) -> SourceConfig:
+    """Return what a source streams, without what is looked for in it."""
+    return source.model_copy(update={"picture": None, "zones": {}, "lines": {}})
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    options = config.analytics
+    eligibility = Eligibility(**options.model_dump(exclude={"reset_at", "heat"}))
+    with _at("site.timezone", "analytics.reset_at"):
+        Analytics(timezone=config.site.timezone, reset_at=options.reset_at)
+    return {
+        "eligibility": eligibility,
+        "timezone": config.site.timezone,
+        "reset_at": options.reset_at,
+        "heat": options.heat,
+    }
+
+
+@contextmanager
+def _at(*paths: str) -> Iterator[None]:
+    """Put the path of the key in front of a mistake."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{' or '.join(paths)}: {error}") from error
+
+
+def _places(index: int, source: SourceConfig) -> Places:
+    zones, lines = [], []
+    for name, zone in source.zones.items():
+        with _at(f"sources.{index}.zones.{name}"):
+            zones.append(_zone(name, zone, source))
+    for name, line in source.lines.items():
+        with _at(f"sources.{index}.lines.{name}"):
+            lines.append(_line(name, line, source))
+    return tuple(zones), tuple(lines)
+
+
+def _size(place: ZoneConfig | LineConfig, source: SourceConfig) -> tuple[int, int] | None:
+    """Return the picture that a place was drawn on, and refuse fractions above 1."""
+    if place.pixels:
+        return None
+    if source.picture is not None:
+        return source.picture.size_wh
+    above = [value for point in place.points for value in point if value > 1]
+    if above:
+        raise ConfigError(
+            f"points: {above[0]:g} is above 1: give fractions of the picture, or say of which picture these are "
+            "pixels (picture.size_wh), or that they are pixels of the source's own (pixels: true)"
+        )
+    return None
+
+
+def _zone(name: str, zone: ZoneConfig, source: SourceConfig) -> Zone:
+    options = zone.model_dump(exclude={"pixels", "ground"})
+    return Zone(name, **options, size_wh=_size(zone, source), ground=_ground(zone.ground))
+
+
+def _ground(ground: GroundConfig | None) -> Ground | None:
+    return None if ground is None else Ground(ground.points, ground.metres)
+
+
+def _line(name: str, line: LineConfig, source: SourceConfig) -> Line:
+    return Line(name, **line.model_dump(exclude={"pixels"}), size_wh=_size(line, source))
+
+
+def _rules(config: Config, places: dict[str, Places]) -> dict[str, list[AnyRule]]:
+    """Return the rules of each source: those that are about places it has, or about none."""
+    rules: dict[str, list[AnyRule]] = {name: [] for name in places}
+    for index, options in enumerate(config.rules):
+        with _at(f"rules.{index}"):
+            for name in _sources_of(options, places):
+                rules[name].append(_rule(options))
+    return rules
+
+
+def _sources_of(options: RuleConfig, places: dict[str, Places]) -> list[str]:
+    unknown = [name for name in options.sources or () if name not in places]
+    if unknown:
+        raise ConfigError(f"sources: there is no source {unknown[0]}; expected one of: {', '.join(places) or 'none'}")
+    chosen = list(places) if options.sources is None else options.sources
+    zones = {options.zone} if options.zone is not None else set()
+    lines = {name.partition(":")[0] for name in (options.line, *(options.lines or ())) if name is not None}
+    having = [name for name in chosen if zones <= _names(places[name][0]) and lines <= _names(places[name][1])]
+    if not having and places and (zones or lines):
+        for what, wanted, which in (("zone", zones, 0), ("line", lines, 1)):
+            known = sorted({name for source in chosen for name in _names(places[source][which])})
+            missing = sorted(wanted - set(known))
+            if missing:
+                raise ConfigError(
+                    f"{what}: unknown {what} {missing[0]!r}; expected one of: {', '.join(known) or 'none'}"
+                )
+        raise ConfigError("no source has all of its zones and lines: name places of one source")
+    return having
+
+
+def _names(places: Sequence[Zone | Line]) -> set[str]:
+    return {place.name for place in places}
+
+
+def _rule(options: RuleConfig) -> AnyRule:
+    if options.kind not in KINDS:
+        return _own_rule(options)
+    given = options.model_dump(exclude_unset=True, exclude=set(_COMMON))
+    kind = KINDS[options.kind]
+    allowed = [name for name, field in kind.__dataclass_fields__.items() if field.init and name not in _COMMON]
+    foreign = [name for name in given if name not in allowed]
+    if foreign or options.parameters:
+        key = foreign[0] if foreign else "parameters"
+        raise ConfigError(f"{key} does not apply to kind {options.kind}; expected one of: {', '.join(allowed)}")
+    try:
+        return kind(options.name, severity=options.severity, schedule=_schedule(options), **given)
+    except TypeError as error:
+        raise ConfigError(f"kind {options.kind} needs another key ({error}); see docs/analytics.md") from error
+
+
+def _own_rule(options: RuleConfig) -> AnyRule:
+    """Return a rule of the user's own, found by name through the registry."""
+    if options.kind not in RULES.names() and ":" not in options.kind:
+        raise ConfigError(
+            f"kind: unknown kind {options.kind!r}; expected one of: {', '.join(KINDS)}, or module:attribute"
+        )
+    rule: AnyRule = RULES.make(options.kind, options.parameters, protocol=UserRule)
+    return rule
+
+
+def _schedule(options: RuleConfig) -> Schedule | None:
+    if options.schedule is None:
+        return None
+    given = options.schedule.model_dump()
+    return Schedule(given["days"], given["from"], given["to"])
