@@ -1,12 +1,13 @@
 """The command line: `framewire VERB`. The verbs are in `pipelines/verbs/`.
 
-Exit codes: 0 done, 1 the run failed, 2 bad configuration or arguments, 130 interrupted.
+Exit codes: 0 done (also after SIGTERM), 1 the run failed, 2 bad configuration or arguments, 130 interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
@@ -40,7 +41,7 @@ app = typer.Typer(
     name="framewire",
     help="Real-time video object detection: cameras in, a ZeroMQ stream of tracked objects out.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -69,11 +70,21 @@ for verb in VERBS:
 app.add_typer(evaluate)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.result(f"framewire {version('framewire')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _common(
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more: -v info, -vv debug")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version")
+    ] = False,
 ) -> None:
-    console.set_up_logging(verbose)
+    console.set_up_logging(verbose, quiet=quiet)
 
 
 def with_values(words: list[str]) -> list[str]:
@@ -88,6 +99,7 @@ def with_values(words: list[str]) -> list[str]:
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
+    console.set_up_streams()
     with steady_stderr():
         _run(sys.argv[1:])
 
@@ -97,13 +109,24 @@ def _run(words: list[str]) -> NoReturn:
         hide_address(word)  # before any message can quote it
     try:
         app(with_values(words))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except EngineError as error:
         console.fail(str(error))
         bad_input = isinstance(error, ConfigError | SourceError | ModelError | MissingDependencyError)
-        sys.exit(EXIT_CONFIG if bad_input else EXIT_FAILED)
+        _leave(EXIT_CONFIG if bad_input else EXIT_FAILED)
     except BrokenPipeError:
         drain()
         os._exit(EXIT_FAILED)
     sys.exit(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End with this code, also where stdout cannot take what waits for it: Python would end with 120 then."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        drain()
+        os._exit(code)
+    sys.exit(code)

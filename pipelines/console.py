@@ -5,12 +5,14 @@ Progress goes to stderr; stdout holds only results, so that `--json` can be pipe
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -20,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from engine.errors import SinkError
 from engine.redaction import printable, redact, redact_tree
 from engine.stats import SourceSnapshot
 
@@ -30,13 +33,35 @@ PLAIN_EVERY_S = 5.0
 MODEL_STAGES = ("queue", "preprocess", "infer", "postprocess")
 STATE_STYLE = {"live": "green", "connecting": "yellow", "stalled": "yellow", "offline": "red", "ended": "dim"}
 
-stderr = Console(stderr=True, highlight=False)
+
+class _Aside(Console):
+    """A console for what is told aside: a run goes on when nobody reads it any more."""
+
+    says_progress = True
+
+    def on_broken_pipe(self) -> None:
+        """Go on."""
+
+
+stderr = _Aside(stderr=True, highlight=False)
 stdout = Console(highlight=False)
 
 
-def set_up_logging(verbosity: int) -> None:
-    """Send log records to stderr: warnings by default, info with 1, debug with 2."""
+def set_up_streams() -> None:
+    """Make stdout and stderr take any text: what their encoding lacks is written as an escape, as JSON has it too."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed when Python started
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the whole process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def set_up_logging(verbosity: int, *, quiet: bool = False) -> None:
+    """Send log records to stderr: warnings by default, info with 1, debug with 2; errors alone when `quiet`."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    level = logging.ERROR if quiet else level
+    stderr.says_progress = not quiet
     handler = RichHandler(console=stderr, show_path=False, show_time=True, log_time_format="%H:%M:%S")
     handler.setFormatter(_SafeFormatter("%(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
@@ -60,14 +85,18 @@ def cell(text: object, style: str = "") -> Text:
 
 
 def say(text: str) -> None:
-    """Print a line of progress on stderr."""
-    stderr.print(safe(text), markup=False, soft_wrap=True)
+    """Print a line of progress on stderr; where its reader has gone, nothing."""
+    if not stderr.says_progress:
+        return
+    with suppress(OSError, ValueError):
+        stderr.print(safe(text), markup=False, soft_wrap=True)
 
 
 def fail(text: str) -> None:
-    """Print an error on stderr."""
-    stderr.print("error:", style="bold red", end=" ")
-    stderr.print(safe(text), markup=False, soft_wrap=True)
+    """Print an error on stderr; where its reader has gone, nothing."""
+    with suppress(OSError, ValueError):
+        stderr.print("error:", style="bold red", end=" ")
+        stderr.print(safe(text), markup=False, soft_wrap=True)
 
 
 def result(text: str) -> None:
@@ -76,13 +105,22 @@ def result(text: str) -> None:
 
 
 def _write_out(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # its reader has seen enough (head)
+    except OSError as error:
+        raise SinkError(f"cannot write to stdout: {error.strerror}: free some space, or lead it elsewhere") from error
+
+
+def _takes_unicode() -> bool:
+    return (getattr(sys.stdout, "encoding", None) or "ascii").lower().startswith("utf")
 
 
 def result_json(value: Any, *, indent: int | None = None) -> None:
-    """Print one JSON value on stdout, on one line unless `indent` is given."""
-    text = json.dumps(redact_tree(value), indent=indent, ensure_ascii=False)
+    """Print one JSON value on stdout, on one line unless `indent` is given; in ASCII where stdout takes no more."""
+    text = json.dumps(redact_tree(value), indent=indent, ensure_ascii=not _takes_unicode())
     _write_out("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
@@ -109,8 +147,8 @@ class RunView:
 
     def __init__(self, pipeline: Pipeline, *, quiet: bool = False) -> None:
         self._pipeline = pipeline
-        self._quiet = quiet
-        self._live = None if quiet or not stderr.is_terminal else Live(console=stderr, refresh_per_second=4)
+        self._quiet = quiet or not stderr.says_progress
+        self._live = None if self._quiet or not stderr.is_terminal else Live(console=stderr, refresh_per_second=4)
         self._before: dict[str, tuple[float, int]] = {}
         self._rates: dict[str, float] = {}
         self._next_line = time.monotonic() + PLAIN_EVERY_S

@@ -13,11 +13,29 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line."""
+    fill_standard_streams()
     for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
         if number == _signal.SIGHUP and _signal.getsignal(number) == _signal.SIG_IGN:
             continue  # nohup
-        _signal.signal(number, lambda *_: os._exit(INTERRUPTED))
+        _signal.signal(number, lambda got, _: os._exit(INTERRUPTED if got == _signal.SIGINT else _after_term()))
     from pipelines.cli import main as run
 
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     run()
+
+
+def _after_term() -> int:
+    text = os.environ.get("FRAMEWIRE_SIGTERM_EXIT", "")
+    return int(text) if text.isdigit() and int(text) < 256 else 0
+
+
+def fill_standard_streams() -> None:
+    """Open `/dev/null` in place of a standard stream that is closed (daemons, `>&-`).
+
+    Otherwise the next file or socket would take its number, and whatever is printed would be written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one

@@ -7,6 +7,7 @@ and counted; the count is written when the reader is back.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from engine.errors import SinkError
 from engine.redaction import redact
 
 MAX_WAITING_CHARS = 256 * 1024
@@ -33,10 +35,12 @@ class SteadyStream(io.TextIOBase):
 
     Attributes:
         dropped: characters that were not written, because nobody read.
+        failure: why the last write failed, if it did: no space, or the reader is gone.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.dropped = 0
+        self.failure: OSError | None = None
         self._stream = stream
         self._descriptor = stream.fileno()
         self._encoding = stream.encoding or "utf-8"
@@ -111,7 +115,8 @@ class SteadyStream(io.TextIOBase):
                 data = data[os.write(self._descriptor, data[:PIECE_BYTES]) :]
             except BlockingIOError:
                 time.sleep(POLL_S)  # another program made the descriptor non-blocking
-            except OSError:
+            except OSError as error:
+                self.failure = error
                 return
 
 
@@ -151,6 +156,8 @@ def steady_stdout(timeout_s: float) -> Iterator[None]:
         if not steady.drain(timeout_s):
             sys.stderr.write("warning: nobody reads stdout: what was to be printed there is not complete\n")
         sys.stdout = before
+    if steady.failure is not None and steady.failure.errno != errno.EPIPE:
+        raise SinkError(f"cannot write to stdout: {steady.failure.strerror}: free some space, or lead it elsewhere")
 
 
 def drain(timeout_s: float = DRAIN_S) -> bool:

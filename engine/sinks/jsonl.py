@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import IO
 
@@ -122,4 +123,6 @@ class JsonlWriter(SinkBase):
             raise self._full(error) from error
 
     def _full(self, error: OSError) -> SinkError:
+        if error.errno == errno.EPIPE:
+            return SinkError(f"cannot write {self.path}: whatever read it has ended")
         return SinkError(f"cannot write {self.path}: {error.strerror}: free some space, or write elsewhere")

@@ -22,8 +22,10 @@ MAX_ASPECT_DENOMINATOR = 255
 BT601 = 6
 MPEG_RANGE = 1
 INDEX_FIRST_BYTES = 256 << 20  # of larger files the index stays at the end: moving it copies the file
+HYBRID_SINCE = (62, 12)  # libavformat of FFmpeg 8.1: before, the index it adds at the end lacks the codec's parameters
+_HYBRID = "hybrid_fragmented+"
 _FRAGMENTED = {
-    "movflags": "hybrid_fragmented+frag_keyframe+delay_moov+default_base_moof",
+    "movflags": "frag_keyframe+delay_moov+default_base_moof",
     "frag_duration": "1000000",  # microseconds
     "flush_packets": "1",
 }
@@ -63,8 +65,10 @@ class VideoFile:
         self._size_wh = (size_wh[0] + size_wh[0] % 2, size_wh[1] + size_wh[1] % 2)
         self._rate = Fraction(fps).limit_denominator(MAX_FPS_DENOMINATOR)
         self._is_matroska = path.suffix.lower() == ".mkv"
-        options_of_file = _CLUSTERED if self._is_matroska else _FRAGMENTED
-        self._container: Any = av.open(url_of_path(path), "w", options=dict(options_of_file))
+        options_of_file = dict(_CLUSTERED if self._is_matroska else _FRAGMENTED)
+        if not self._is_matroska and av.library_versions["libavformat"][:2] >= HYBRID_SINCE:
+            options_of_file["movflags"] = _HYBRID + options_of_file["movflags"]
+        self._container: Any = av.open(url_of_path(path), "w", options=options_of_file)
         self._stream: Any = self._container.add_stream(codec, rate=self._rate, options=options)
         self._stream.width, self._stream.height = self._size_wh
         self._stream.pix_fmt = "yuv420p"
@@ -104,7 +108,7 @@ class VideoFile:
             container.close()
         self.is_complete = True
         if not self._is_matroska and self.path.stat().st_size <= INDEX_FIRST_BYTES:
-            put_index_first(self.path)
+            put_index_first(self.path, self._step)
 
     def _time_of(self, pts_ns: int | None) -> int:
         """Return the time in `TIME_BASE`: that of the stream, or the next one at the nominal rate; always rising.
@@ -138,8 +142,13 @@ def url_of_path(path: Path) -> str:
     return f"file:{os.fspath(path)}"
 
 
-def put_index_first(path: Path) -> None:
-    """Move the index of an MP4 or MOV to its front; the file stays as it is where that fails (no space, no rights)."""
+def put_index_first(path: Path, step: int) -> None:
+    """Move the index of an MP4 or MOV to its front; the file stays as it is where that fails (no space, no rights).
+
+    Args:
+        path: the file.
+        step: nominal time between frames in `TIME_BASE`, for a single one.
+    """
     av = require("av")
     moved = path.with_name(f".{path.name}.part")
     try:
@@ -153,10 +162,15 @@ def put_index_first(path: Path) -> None:
             ) as target,
         ):
             stream = target.add_stream_from_template(source.streams.video[0])
+            before: int | None = None
             for packet in source.demux(video=0):
-                if packet.dts is not None:
-                    packet.stream = stream
-                    target.mux(packet)
+                if packet.dts is None:
+                    continue
+                step = step if before is None else packet.dts - before
+                before = packet.dts
+                packet.duration = packet.duration or step  # without one, FFmpeg 7 cuts the last frame off
+                packet.stream = stream
+                target.mux(packet)
         moved.replace(path)
     except (av.FFmpegError, OSError, ValueError):
         with suppress(OSError):

@@ -34,6 +34,7 @@ MAX_LOGGED_FAILURES = 20
 STOP_TIMEOUT_S = 0.7
 FILES_TIMEOUT_S = 5.0  # beyond that, for an encoder that is busy; a second signal ends the process at once
 EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 0, 1, 2, 130
+TERM_VARIABLE = "FRAMEWIRE_SIGTERM_EXIT"
 _HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # the terminal or the ssh session has ended
 
 
@@ -44,10 +45,15 @@ class Interrupt:
 
     Args:
         on_request: called from the signal handler; must be quick and take no lock.
+
+    Attributes:
+        requested: whether a signal has come.
+        exit_code: with which the process is to end after it: 130 after SIGINT, 0 after SIGTERM and SIGHUP.
     """
 
     def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
         self.requested = False
+        self.exit_code = EXIT_INTERRUPTED
         self._on_request = on_request
         self._before: dict[int, Any] = {}
 
@@ -65,9 +71,16 @@ class Interrupt:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            os._exit(EXIT_INTERRUPTED)
+            os._exit(self.exit_code)
         self.requested = True
+        self.exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else exit_code_of_term()
         self._on_request()
+
+
+def exit_code_of_term() -> int:
+    """Return the exit code after SIGTERM: 0, as service managers expect, or what `FRAMEWIRE_SIGTERM_EXIT` says."""
+    text = os.environ.get(TERM_VARIABLE, "")
+    return int(text) if text.isdigit() and int(text) < 256 else EXIT_DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +124,7 @@ def run_to_the_end(
             clean = pipeline.stop(STOP_TIMEOUT_S) or _finish_files(pipeline)
     if error is not None:
         return Outcome(EXIT_FAILED, error, clean)
-    return Outcome(EXIT_INTERRUPTED if interrupt.requested else EXIT_DONE, None, clean)
+    return Outcome(interrupt.exit_code if interrupt.requested else EXIT_DONE, None, clean)
 
 
 def _finish_files(pipeline: Pipeline) -> bool:

@@ -40,7 +40,7 @@ def named_source(text: str) -> dict[str, str]:
         return {"uri": text}
     name, sign, uri = text.partition("=")
     if sign and uri and not any(mark in name for mark in "/:?.~"):
-        return {"source_id": name, "uri": uri}
+        return {"source_id": _utf8(name), "uri": uri}
     return {"uri": text}
 
 
@@ -70,6 +70,14 @@ def size_of(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise ConfigError(f"size {text!r}: expected width and height in pixels, as 1920x1080")
     return int(width), int(height)
+
+
+def _utf8(text: str) -> str:
+    """Return a word of the command line as UTF-8, whatever the locale took it for (`LC_ALL=C`)."""
+    try:
+        return text.encode("ascii", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return text
 
 
 def class_of(name: str) -> str | int:
