@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,7 @@ class VideoWriter(SinkBase):
         if self._codec not in av.codecs_available:
             raise SinkError(f"this FFmpeg has no encoder {self._codec}: choose another codec, mpeg4 for example")
         try:
-            self.path.parent.joinpath(f".{self.path.name}.probe").touch()
-            self.path.parent.joinpath(f".{self.path.name}.probe").unlink()
+            tempfile.TemporaryFile(dir=self.path.parent).close()
         except OSError as error:
             raise self._unwritable(self.path, error) from error
 

@@ -241,3 +241,10 @@ def test_the_shape_of_pixels_is_kept(tmp_path: Path, name: str) -> None:
     written(writer, [wide])
     with av.open(str(writer.path)) as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(64, 45)
+
+
+def test_the_look_whether_a_folder_can_be_written_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / ".out.mp4.probe").symlink_to(tmp_path / "victim")
+    VideoWriter(tmp_path / "out.mp4").open(RUN)
+    assert not (tmp_path / "victim").exists()
+    assert (tmp_path / ".out.mp4.probe").is_symlink()

@@ -10,6 +10,8 @@ import errno
 import os
 import re
 import time
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,11 @@ SECOND_US = "1000000"
 MAX_JUMP_S = 10.0
 LEAST_FREE_BYTES = 256 * 1024  # with less, no file is begun: it would end at once, and another would follow
 STUB_BYTES = 4096  # a file that failed with less holds no picture worth keeping
+FILE_MODE, FOLDER_MODE = 0o640, 0o750
+"""Recordings show people: their owner writes, the group reads; the umask takes away more."""
+GRACE_S = 600.0
+"""After the start of a machine that lost its time, until its clock is set: then not all files can be too old."""
+MAX_OWN_FILES = 100_000
 TIDY_S = 60.0  # between two looks for files that are too old
 LARGEST_SHARE = 4  # a file is at most this part of the space that all may take, so that deleting whole ones is enough
 _OPTIONS = {
@@ -63,33 +70,44 @@ class SegmentFolder:
     keep_s: float | None = None
 
     def new_path(self) -> Path:
-        """Return the name of a new file, after the time (UTC), making the folder.
+        """Return a new, empty file named after the time (UTC), making the folder; others may read neither.
 
         Raises:
             OSError: the folder cannot be made, or the disk is full.
         """
         folder = Path(self.folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         disk = os.statvfs(folder)
         if disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         stem = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
         names = [stem, *(f"{stem}_{number}" for number in range(1, 1000))]
-        return next(path for name in names if not (path := folder / f"{name}.{self.container}").exists())
+        return next(path for name in names if _is_made(path := folder / f"{name}.{self.container}"))
 
-    def tidy(self) -> int:
-        """Delete what is too old or too much, oldest first, leaving room for a new file; return how many files."""
+    def tidy(self, now: float | None = None, newest: Sequence[str] = (), *, spare_all: bool = False) -> int:
+        """Delete what is too old or too much, oldest first, leaving room for a new file; return how many files.
+
+        Args:
+            now: seconds since 1970 that ages are counted from; None: the clock's.
+            newest: names of files that are newer than all others, in their order, whatever the clock has named them.
+            spare_all: delete none for its age where all are too old: rather the clock is wrong.
+        """
         found = []
+        rank = {name: place for place, name in enumerate(newest)}
         with suppress(OSError):
             for entry in os.scandir(self.folder):
                 if _NAME.fullmatch(entry.name):
                     with suppress(OSError):
-                        found.append((entry.name, entry.stat().st_size, entry.stat().st_mtime, entry.path))
-        total, deleted, now = sum(size for _, size, _, _ in found), 0, time.time()
+                        facts = entry.stat(follow_symlinks=False)
+                        place = (rank.get(entry.name, -1), entry.name)
+                        found.append((place, facts.st_size, facts.st_mtime, entry.path))
+        total, deleted, now = sum(size for _, size, _, _ in found), 0, time.time() if now is None else now
+        keep_s = float("inf") if self.keep_s is None else self.keep_s
+        if spare_all and all(now - written > keep_s for _, _, written, _ in found):
+            keep_s = float("inf")
         for _, size, written, path in sorted(found):
             is_much = self.max_bytes is not None and total > self.max_bytes - self.largest_bytes
-            is_old = self.keep_s is not None and now - written > self.keep_s
-            if is_much or is_old:
+            if is_much or now - written > keep_s:
                 with suppress(OSError):
                     Path(path).unlink()
                     total, deleted = total - size, deleted + 1
@@ -99,6 +117,36 @@ class SegmentFolder:
     def largest_bytes(self) -> float:
         """At what size a file ends early."""
         return self.max_bytes / LARGEST_SHARE if self.max_bytes is not None else float("inf")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, closed to others. Raises OSError."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(mode=FOLDER_MODE, exist_ok=True)
+
+
+def _is_made(path: Path) -> bool:
+    """Make an empty file that others cannot read; return False where something has that name already."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
+    except FileExistsError:
+        return False
+    return True
+
+
+class SteadyTime:
+    """Seconds since 1970 that no jump of the clock makes later than they are: what is deleted by age stays deleted.
+
+    A clock that jumps ahead by days would make every file too old. One that was wrong at the start is believed.
+    """
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Return the clock's time, or what it would be without its jumps ahead."""
+        return min(time.time(), time.monotonic() + self._offset)
 
 
 class Timeline:
@@ -147,12 +195,19 @@ class SegmentWriter:
         self._path: Path | None = None
         self._size, self._begun = 0, 0.0
         self._tidied: float | None = None
+        self._time, self._started = SteadyTime(), time.monotonic()
+        self._made: deque[str] = deque(maxlen=MAX_OWN_FILES)
         self.segments = self.packets = self.bytes = self.deleted = 0
 
     @property
     def is_open(self) -> bool:
         """Whether a file is being written."""
         return self._output is not None
+
+    @property
+    def _is_early(self) -> bool:
+        """Whether the machine may not have learned the time yet."""
+        return time.monotonic() - self._started < GRACE_S
 
     def write(self, packet: Any, stream: Any) -> None:
         """Write one packet of `stream`; what comes before the first keyframe is left out.
@@ -179,7 +234,9 @@ class SegmentWriter:
         now = time.monotonic()
         if self._shelf.keep_s is not None and (self._tidied is None or now - self._tidied >= TIDY_S):
             self._tidied = now
-            self.deleted += replace(self._shelf, max_bytes=None).tidy()
+            self.deleted += replace(self._shelf, max_bytes=None).tidy(
+                self._time.now(), self._made, spare_all=self._is_early
+            )
 
     def close(self) -> None:
         """Finish the file; harmless when repeated.
@@ -200,8 +257,9 @@ class SegmentWriter:
         container = self._shelf.container
         self._path, self._size, self._begun = None, 0, time.monotonic()
         try:
-            self.deleted += self._shelf.tidy()
+            self.deleted += self._shelf.tidy(self._time.now(), self._made, spare_all=self._is_early)
             self._path = self._shelf.new_path()
+            self._made.append(self._path.name)
             self._output = av.open(str(self._path), "w", format=_FORMATS[container], options=_OPTIONS[container])
             self._track = self._output.add_stream_from_template(stream)
         except video_errors() as error:

@@ -146,3 +146,45 @@ def test_what_no_file_of_this_kind_holds_is_told_with_a_remedy(tmp_path: Path) -
             writer.write(packet, container.streams.video[0])
     with suppress(SegmentError):
         writer.close()
+
+
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o640, 0o750), (0o077, 0o600, 0o700)])
+def test_recordings_are_closed_to_others(tmp_path: Path, umask: int, file_mode: int, folder_mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        path = SegmentFolder(str(tmp_path / "all" / "gate")).new_path()
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == file_mode
+    assert {place.stat().st_mode & 0o777 for place in (path.parent, path.parent.parent)} == {folder_mode}
+
+
+def test_a_link_in_the_place_of_a_recording_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "gmtime", lambda: time.struct_time((2030, 1, 2, 3, 4, 5, 2, 2, 0)))
+    (tmp_path / "2030-01-02T03-04-05Z.mp4").symlink_to(tmp_path / "victim")
+    assert SegmentFolder(str(tmp_path)).new_path().name == "2030-01-02T03-04-05Z_1.mp4"
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_clock_that_jumps_two_days_ahead_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = SegmentWriter(SegmentFolder(str(tmp_path), keep_s=24 * 3600))
+    paths = [SegmentFolder(str(tmp_path)).new_path() for _ in range(3)]
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 2 * 86400)
+    writer.tidy()
+    assert (writer.deleted, [path.exists() for path in paths]) == (0, [True] * 3)
+
+
+def test_a_start_with_a_clock_two_days_ahead_deletes_nothing_at_once(tmp_path: Path) -> None:
+    files(tmp_path, NAMES)
+    early = SegmentWriter(SegmentFolder(str(tmp_path), keep_s=0.5 * 3600))
+    early.tidy()
+    assert early.deleted == 0
+    assert SegmentFolder(str(tmp_path), keep_s=0.5 * 3600).tidy() == len(NAMES)
+
+
+def test_files_of_this_process_are_the_newest_whatever_the_clock_has_named_them(tmp_path: Path) -> None:
+    for name in ("2031-01-01T00-00-00Z.mp4", "2026-01-01T00-00-00Z.mp4"):
+        (tmp_path / name).write_bytes(bytes(200))
+    SegmentFolder(str(tmp_path), max_bytes=300).tidy(newest=["2026-01-01T00-00-00Z.mp4"])
+    assert [path.name for path in tmp_path.iterdir()] == ["2026-01-01T00-00-00Z.mp4"]
