@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.errors import MissingDependencyError
 from engine.optional import require
-from engine.video.sizes.image_header import is_heif
+from engine.video.sizes.image_header import claims_more, is_heif
 from engine.video.sizes.limits import MAX_PIXELS, check_image
 
 IMAGE_SUFFIXES = frozenset(
@@ -61,6 +61,8 @@ def decode_image(encoded: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> ND
     import cv2
 
     check_image(encoded.data, max_pixels)
+    if claims_more(encoded.data):
+        raise ValueError("a part of the PNG claims more bytes than the file holds: copy it again")
     if is_cut_jpeg(encoded.tobytes()):
         raise ValueError("the JPEG is cut short: copy it again")
     try:

@@ -64,6 +64,16 @@ def test_an_image_that_claims_too_many_pixels_takes_no_memory(name: str, data: b
     assert peak_mb(with_limit) < peak_mb("import cv2, engine.sources.images, engine.sources.open") + 30
 
 
+@pytest.mark.parametrize("kind", [b"IDAT", b"tEXt", b"eXIf"])
+def test_a_png_whose_chunk_claims_a_gigabyte_takes_no_memory(kind: bytes, tmp_path: Path) -> None:
+    """Found by tools/attack.py: OpenCV took 2.4 GB for a damaged length, and 6 s."""
+    good = png_claiming(64, 48)
+    at = good.find(b"IDAT") - 4
+    (tmp_path / "bomb.png").write_bytes(good[:at] + pack(">I", 0x48950020) + kind + good[at + 8 :])
+    with pytest.raises(ValueError, match="claims more bytes"):
+        read_image(tmp_path / "bomb.png")
+
+
 def test_a_limit_of_the_user_holds_for_images_files_and_cameras(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(64, 48))
     with av.open(str(tmp_path / "a.mp4"), "w") as output:

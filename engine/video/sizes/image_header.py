@@ -19,6 +19,7 @@ _JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_NUMBERS: Mapping[int, str] = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_PNG = b"\x89PNG\r\n\x1a\n"
 _HEAD_BYTES = 4096
 _META_BYTES = 1 << 20
 _MAX_TAGS = 10_000
@@ -45,6 +46,26 @@ def image_size_wh(data: bytes | memoryview) -> Size | None:
             except (struct.error, IndexError, KeyError):
                 return None
     return None
+
+
+def claims_more(data: bytes | memoryview) -> bool:
+    r"""Return whether a chunk of a PNG claims more bytes than the file holds: OpenCV takes memory for all of them.
+
+    >>> claims_more(b"\x89PNG\r\n\x1a\n" + b"\x48\0\0\0IDAT"), claims_more(b"BM")
+    (True, False)
+    """
+    view = memoryview(data)
+    if bytes(view[: len(_PNG)]) != _PNG:
+        return False
+    at = len(_PNG)
+    while at + 8 <= len(view):
+        length: int = struct.unpack_from(">I", view, at)[0]
+        if at + 8 + length > len(view):
+            return True
+        if bytes(view[at + 4 : at + 8]) == b"IEND":
+            return False
+        at += 12 + length
+    return False
 
 
 def _jpeg(view: memoryview, head: bytes) -> Size | None:
@@ -159,7 +180,7 @@ def _pair(layout: str, head: bytes, offset: int) -> Size:
 
 _KINDS: tuple[tuple[bytes, int, Callable[[memoryview, bytes], Size | None]], ...] = (
     (b"\xff\xd8", 0, _jpeg),
-    (b"\x89PNG\r\n\x1a\n", 0, _png),
+    (_PNG, 0, _png),
     (b"BM", 0, _bmp),
     (b"WEBP", 8, _webp),
     (b"II", 0, _tiff),
