@@ -18,7 +18,7 @@ from engine.errors import EngineError, ModelError
 from engine.flow.batcher import Batch
 from engine.flow.channel import Channel, ChannelClosedError
 from engine.flow.defaults import is_prepared
-from engine.flow.gate import NO_RULES
+from engine.flow.gate import NO_RULES, RateLimit
 from engine.flow.items import Detected, HandOver, InFlight, scene_ns
 from engine.flow.lane import FlowContext, Lane
 from engine.flow.recovery import CAUSE, FallsBack, Step
@@ -84,6 +84,7 @@ class SubmitStage(Stage[InFlight]):
         self._failed = failed
         every = context.options.detect_every
         self._detect_every = 1 if every == "auto" else every
+        self._rates: dict[str, RateLimit] = {}
         self._waited: dict[str, int] = {}
 
     def exchange(self, exchange: DetectorSwap) -> None:
@@ -153,7 +154,10 @@ class SubmitStage(Stage[InFlight]):
         return gate is not None and not gate.is_due(frame.image, scene_ns(frame))
 
     def _is_due(self, frame: Frame) -> bool:
-        """Return whether the detector may run on a frame: on the first, and from the n-th after a detection."""
+        """Return whether the detector may run on a frame: on the first, then at the source's rate or on each n-th."""
+        detect_hz = self._rules.get(frame.source_id, NO_RULES).detect_hz
+        if detect_hz is not None:
+            return self._rates.setdefault(frame.source_id, RateLimit()).admits(scene_ns(frame), detect_hz)
         waited = self._waited.get(frame.source_id, self._detect_every - 1) + 1
         self._waited[frame.source_id] = waited
         return waited >= self._detect_every
@@ -161,6 +165,7 @@ class SubmitStage(Stage[InFlight]):
     def _forget(self, source_id: str) -> None:
         """Detect on the source's next frame, whatever it shows."""
         self._waited.pop(source_id, None)
+        self._rates.pop(source_id, None)
         gate = self._rules.get(source_id, NO_RULES).motion_gate
         if gate is not None:
             gate.reset()

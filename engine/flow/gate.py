@@ -35,6 +35,8 @@ class FrameGate:
         score_threshold: drop detections with a lower score.
         min_area: drop boxes with a smaller area, in square pixels.
         max_fps: frames per second at most; those above are dropped before detection, under the cause `max_fps`.
+        detect_hz: detections per second at most; on the frames in between the tracks are predicted. None: as the
+            pipeline's `detect_every` says.
     """
 
     regions: Sequence[Polygon] = ()
@@ -44,6 +46,7 @@ class FrameGate:
     score_threshold: float = 0.0
     min_area: float = 0.0
     max_fps: float | None = None
+    detect_hz: float | None = None
 
     def __post_init__(self) -> None:
         for polygon in (*self.regions, *self.ignore):

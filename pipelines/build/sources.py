@@ -15,7 +15,7 @@ from pipelines.config.models import Config
 from pipelines.config.source import SourceConfig
 
 PLACES = ("picture", "zones", "lines")
-GATE = ("regions", "ignore", "motion_gate", "classes", "score_threshold", "min_area", "max_fps")
+GATE = ("regions", "ignore", "motion_gate", "classes", "score_threshold", "min_area", "max_fps", "detect_hz")
 NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "record", *GATE, *PLACES)
 BYTES_PER_MB = 1_000_000
 S_PER_H = 3600.0
@@ -95,5 +95,6 @@ def build_rules(config: Config) -> dict[str, FrameGate]:
             score_threshold=source.score_threshold or 0.0,
             min_area=source.min_area,
             max_fps=source.max_fps,
+            detect_hz=source.detect_hz,
         )
     return rules

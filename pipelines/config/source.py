@@ -153,6 +153,12 @@ class SourceConfig(Section):
     max_fps: float | None = Field(
         None, gt=0, le=1000, description="Frames above this rate are dropped before detection; null: no limit"
     )
+    detect_hz: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="Detections per second; tracks are predicted in between; null: as pipeline.detect_every says",
+    )
     motion_gate: MotionGateConfig | None = Field(
         None, description="Skip the detector while nothing moves; null: never skip"
     )

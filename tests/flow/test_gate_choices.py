@@ -81,3 +81,22 @@ def test_shares_of_the_frame_are_no_pixels() -> None:
 def test_polygons_outside_of_the_frame_are_found() -> None:
     inside, outside = [(0, 0), (50, 0), (50, 50)], [(1000, 0), (1900, 0), (1900, 900)]
     assert FrameGate(regions=[inside], ignore=[outside]).outside(810, 1080) == [outside]
+
+
+def test_a_source_is_detected_at_its_rate_and_predicted_in_between() -> None:
+    """25 frames per second of stream time; the first is detected, whatever the rate."""
+    sources = [open_source("synthetic://?width=64&height=48&count=50", source_id=name) for name in ("slow", "all")]
+    detected: dict[str, list[bool]] = {"slow": [], "all": []}
+    rules = {"slow": FrameGate(detect_hz=5.0)}
+    with Pipeline(sources, PixelDetector(), Untracked(), rules=rules) as pipeline:
+        for packet in pipeline:
+            detected[packet.frame.source_id].append(packet.is_detected)
+    assert detected["all"] == [True] * 50
+    assert detected["slow"] == ([True] + [False] * 4) * 10
+
+
+def test_a_rate_of_detection_wins_over_every_nth_frame() -> None:
+    source = open_source("synthetic://?width=64&height=48&count=20", source_id="a")
+    options = PipelineOptions(detect_every=2)
+    with Pipeline([source], PixelDetector(), Untracked(), rules={"a": FrameGate(detect_hz=25)}, options=options) as run:
+        assert all(packet.is_detected for packet in run)
