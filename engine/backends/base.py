@@ -95,8 +95,6 @@ class BackendOptions:
     Attributes:
         image: how the first input takes images, as uint8 (b, h, w, 3) BGR; None: feed every tensor in the
             model's own form.
-        exported_hw: rows and columns that the file fixes; if `image` has others, the graph is changed to take them.
-            None: the file leaves them open.
         class_scores: rows to reduce to the best score and its class; None: leave the output unchanged.
         performance: one request over all cores (`latency`), or several in parallel (`throughput`).
         depth: submissions in flight; None: the backend chooses.
@@ -105,10 +103,11 @@ class BackendOptions:
         threads: maximum number of CPU threads; None: all.
         cache_dir: folder for compiled models, which makes the next start fast; None: do not keep them.
         build_plans: let TensorRT build a missing plan, which can take minutes; if false, a missing plan is an error.
+        exported_hw: rows and columns that the file fixes; if `image` has others, the graph is changed to take them.
+            None: the file leaves them open.
     """
 
     image: ImageInput | None = None
-    exported_hw: tuple[int, int] | None = None
     class_scores: ClassScores | None = None
     performance: Performance = "throughput"
     depth: int | None = None
@@ -117,6 +116,7 @@ class BackendOptions:
     threads: int | None = None
     cache_dir: Path | None = None
     build_plans: bool = True
+    exported_hw: tuple[int, int] | None = None
 
     @property
     def is_resized(self) -> bool:
