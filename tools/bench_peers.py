@@ -1,10 +1,10 @@
-"""Framewire beside Ultralytics' own loop: the same OpenVINO model, the same clip, the same machine, in turns.
+"""Compare Framewire with Ultralytics' own loop: the same OpenVINO model, clip and machine, in turns.
 
 usage: python tools/bench_peers.py --clip CLIP --model X_openvino_model --peer-python VENV/bin/python [--rounds 3]
 
 `--peer-python` is a Python with ultralytics, torch and torchvision. Each round runs the bare backend, our pipeline and
-`YOLO(model).track(clip, stream=True)` (ByteTrack, nothing drawn or saved) one after the other in fresh processes, so
-that what else the machine does hits all of them. Prints one JSON object with every round and the ratios of the medians.
+`YOLO(model).track(clip, stream=True)` (ByteTrack, nothing drawn or saved) in sequence, each in a new process, so that
+other load on the machine affects all of them. Prints one JSON object with every round and the ratios of the medians.
 """
 
 from __future__ import annotations

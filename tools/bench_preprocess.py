@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure the steps around inference: letterbox, normalisation, head and NMS, each against the naive form.
 
-All on one core, in one run; figures are p50 and p99 of each, and the ratio to the naive form measured beside it.
+Everything runs on one core. The figures are p50 and p99 of each step, and its ratio to the naive form in the same run.
 
     python tools/bench_preprocess.py [--rounds 200]
 """
@@ -44,7 +44,7 @@ def measure(name: str, work: Callable[[], object], rounds: int, naive_ms: float 
 
 
 def naive_letterbox(image: np.ndarray) -> np.ndarray:
-    """Resize, then a new padded array: the usual form."""
+    """Resize, then copy into a new padded array: the usual form."""
     scale = min(SIDE / image.shape[0], SIDE / image.shape[1])
     size = round(image.shape[1] * scale), round(image.shape[0] * scale)
     top = (SIDE - size[1]) // 2
@@ -68,7 +68,7 @@ def naive_head(output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def realistic_output(random: np.random.Generator) -> np.ndarray:
-    """An output (1, 84, 8400) of which sixty anchors pass, as on a street."""
+    """An output (1, 84, 8400) in which sixty anchors pass, as in a street scene."""
     output = random.random((1, 84, 8400), dtype=np.float32) * 0.05
     output[0, :4] = random.random((4, 8400)) * 600
     output[0, 4, random.choice(8400, 60, replace=False)] = 0.8
@@ -76,7 +76,7 @@ def realistic_output(random: np.random.Generator) -> np.ndarray:
 
 
 def preprocess(rounds: int, random: np.random.Generator) -> None:
-    """Letterbox and normalisation."""
+    """Measure letterbox and normalisation."""
     for width, height in ((768, 576), (1920, 1080)):
         image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
         naive = measure(f"letterbox {width}x{height}, naive", lambda image=image: naive_letterbox(image), rounds)
@@ -93,7 +93,7 @@ def preprocess(rounds: int, random: np.random.Generator) -> None:
 
 
 def hand_over(rounds: int, random: np.random.Generator) -> None:
-    """What handing a frame to a GPU costs the processor, a copy, against letterboxing it."""
+    """Compare the CPU time to hand a frame to a GPU, which is a copy, with the time to letterbox it."""
     canvas = Canvas(np.empty((1, SIDE, SIDE, 3), np.uint8), "center")
     for width, height in ((768, 576), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160)):
         images = cycle(random.integers(0, 256, (4, height, width, 3), dtype=np.uint8))
@@ -104,7 +104,7 @@ def hand_over(rounds: int, random: np.random.Generator) -> None:
 
 
 def postprocess(rounds: int, random: np.random.Generator) -> None:
-    """Head and NMS."""
+    """Measure head and NMS."""
     output = realistic_output(random)
     naive = measure("head (84, 8400), argmax first", lambda: naive_head(output), rounds)
     head = RawHead()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Load on a publisher: CPU, delivery latency and losses with many readers, and with readers that misbehave.
+"""Measure a publisher under load: CPU, delivery latency and losses with many readers, including misbehaving ones.
 
 usage: bench_stream.py [SECONDS]      prints the table of docs/wire.md; 30 frames per second of 20 objects each
 
-The publisher has a process of its own, all readers another. Latency is from `published_utc_ns` to the reader's
+The publisher runs in one process, all readers in another. Latency is from `published_utc_ns` to the reader's
 `recv`. Queues are kept short (50 messages, 32 KiB in the kernel), so that a bad reader falls behind within the run.
 """
 
@@ -34,7 +34,7 @@ BAD = ("stopped", "slow", "reconnecting")
 
 
 def publish(pipe: Connection, seconds: float) -> None:
-    """Publish at a steady rate; send back the address, then what it took."""
+    """Publish at a steady rate; send back the address first, then the CPU time and the counters."""
     publisher = ZmqPublisher("tcp://127.0.0.1:*", high_water_mark=50, send_buffer_bytes=32 * 1024)
     publisher.open(RUN)
     pipe.send(publisher.address)
@@ -92,7 +92,7 @@ def read(pipe: Connection, address: str, healthy: int, bad: tuple[str, ...], sec
 
 
 def misbehave(context: zmq.Context[Any], address: str, others: dict[str, zmq.Socket[Any]]) -> None:
-    """Once a second: the slow reader takes one message, the unsteady one leaves and comes back."""
+    """Once a second, let the slow reader take one message, and the unsteady one leave and come back."""
     if "slow" in others and others["slow"].poll(0):
         others["slow"].recv_multipart()
     if "reconnecting" in others:

@@ -1,9 +1,9 @@
-"""Measure our trackers beside the libraries': quality, robustness to missing frames, and speed, in one run.
+"""Compare our trackers with those of other libraries: quality, robustness to missing frames, and speed, in one run.
 
     python tools/bench_trackers.py [--data DIR] [--tables quality robust speed] [--write docs/tracking.md]
 
-The libraries are optional (`pip install trackers ultralytics`); one that is missing is left out and named. `--write`
-puts the tables between the markers of the document, otherwise they are printed.
+The libraries are optional (`pip install trackers ultralytics`); a missing one is skipped and reported. `--write`
+puts the tables between the markers of the document; otherwise they are printed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipelines.scoring.track import TrackScores, evaluate_rows
 
 Update = Callable[[Detections, int], Tracks]
 Factory = Callable[[float], Update]
-"""A tracker for a video of the given frames per second."""
+"""Creates a tracker for a video of the given frames per second."""
 
 SEQUENCES = {"TUD-Campus": 25.0, "TUD-Stadtmitte": 25.0}
 """Sequences with public detections and ground truth, and their frames per second."""
@@ -64,7 +64,7 @@ def of_trackers(name: str, **parameters: Any) -> Factory:
 
 
 def of_ultralytics(kind: str) -> Factory:
-    """Return a factory of a tracker of `ultralytics` with its own settings; no camera motion, as there is no image."""
+    """Return a factory of a tracker of `ultralytics` with its default settings, without camera motion."""
     from ultralytics.engine.results import Boxes
     from ultralytics.trackers.track import TRACKER_MAP
     from ultralytics.utils import YAML, IterableSimpleNamespace
@@ -106,8 +106,8 @@ def crowd(objects: int, frames: int, fps: float, seed: int) -> Iterable[Detectio
 def update_ms(factories: dict[str, Factory], scene: list[Detections], fps: float) -> dict[str, tuple[float, float]]:
     """Return the median and the 99th percentile of the milliseconds per update of each tracker.
 
-    Time of the processor, so that other work on the machine does not count; all take turns on every frame, so that
-    what it does to caches falls on all alike. The first 20 frames are left out.
+    Measures CPU time, so that other work on the machine does not count. All trackers take turns on every frame, so that
+    cache effects are the same for all. The first 20 frames are left out.
     """
     updates = {name: factory(fps) for name, factory in factories.items()}
     times: dict[str, list[float]] = {name: [] for name in updates}
@@ -120,7 +120,7 @@ def update_ms(factories: dict[str, Factory], scene: list[Detections], fps: float
 
 
 def all_factories() -> dict[str, Factory]:
-    """Return every tracker to measure by its name in the tables; libraries that are missing are named on stderr."""
+    """Return every tracker to measure by its name in the tables; report missing libraries on stderr."""
     named = {f"ours: {name}": ours(name) for name in ("steady", "sort", "bytetrack", "ocsort", "botsort")}
     theirs = {"SORT": "SORTTracker", "ByteTrack": "ByteTrackTracker", "OC-SORT": "OCSORTTracker"}
     try:
@@ -137,14 +137,14 @@ def all_factories() -> dict[str, Factory]:
 
 
 def thinned(rows: MotRows, frames: NDArray[np.int64]) -> MotRows:
-    """Return the rows of the given frames, numbered anew from 1; their own numbers stay in the order of `frames`."""
+    """Return the rows of the given frames, renumbered from 1 in the order of `frames`."""
     number = np.searchsorted(frames, rows.frame)
     keep = frames[np.minimum(number, len(frames) - 1)] == rows.frame
     return MotRows(number[keep] + 1, rows.track_id[keep], rows.tlwh[keep], rows.score[keep], rows.class_id[keep])
 
 
 def disturbed(rows: MotRows, seed: int) -> MotRows:
-    """Return detections of which 4 % are missing and the others moved by about 1 % of their size."""
+    """Return detections with 4 % missing and the others moved by about 1 % of their size."""
     rng = np.random.default_rng(seed)
     keep = rng.random(len(rows)) > 0.04
     tlwh = rows.tlwh[keep]
@@ -153,7 +153,7 @@ def disturbed(rows: MotRows, seed: int) -> MotRows:
 
 
 def score(factory: Factory, fps: float, gt: MotRows, det: MotRows, frames: NDArray[np.int64]) -> TrackScores:
-    """Return the scores of a tracker that is given the detections of some `frames`, at their times."""
+    """Return the scores of a tracker that receives the detections of some `frames`, at their times."""
     gt, det = thinned(gt, frames), thinned(det, frames)
     update = factory(fps * len(frames) / float(frames[-1]))
     shown = []
@@ -173,7 +173,7 @@ def load(data: Path, name: str) -> tuple[MotRows, MotRows, NDArray[np.int64]]:
 
 
 def quality_table(factories: dict[str, Factory], data: Path) -> str:
-    """Return the table of scores with the public detections as they are."""
+    """Return the table of scores with the unchanged public detections."""
     head = [f"{name} {score}" for name in SEQUENCES for score in ("HOTA", "IDF1", "MOTA", "switches")]
     lines = ["| tracker | " + " | ".join(head) + " |", "|---|" + "---|" * len(head)]
     for name, factory in factories.items():
@@ -186,7 +186,7 @@ def quality_table(factories: dict[str, Factory], data: Path) -> str:
 
 
 def chosen_frames(every: NDArray[np.int64], share: float, random: bool, seed: int) -> NDArray[np.int64]:
-    """Return a share of the frames: each n-th from the `seed`-th on, or at random."""
+    """Return a share of the frames: every n-th from the `seed`-th on, or at random."""
     if random:
         return np.sort(np.random.default_rng(seed).choice(every, int(len(every) * share), replace=False))
     step = round(1 / share)
@@ -194,7 +194,7 @@ def chosen_frames(every: NDArray[np.int64], share: float, random: bool, seed: in
 
 
 def robustness_table(factories: dict[str, Factory], data: Path, repeats: int = 3) -> str:
-    """Return the table of HOTA / IDF1, mean of both sequences and of `repeats` disturbances, by share of frames."""
+    """Return the table of HOTA / IDF1 by share of frames: means over both sequences and `repeats` random choices."""
     cases = {
         "100 %": (1.0, False),
         "50 % regular": (0.5, False),

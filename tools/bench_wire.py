@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Cost of encoding and decoding one frame message, beside the standard library's json in the same run.
+"""Measure encoding and decoding of one frame message, and compare with the standard library's json in the same run.
 
 usage: bench_wire.py      prints the table of docs/wire.md (microseconds, best of 60 rounds)
 """
@@ -35,7 +35,7 @@ def best_us(work: Callable[[], object]) -> float:
 
 
 def row(count: int) -> str:
-    """Return the table row of a frame with so many objects."""
+    """Return the table row of a frame with this many objects."""
     given = packet(count)
     message = frame_message(given)
     body, packed, plain = encode(message), encode(message, "msgpack"), msgspec.to_builtins(message)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Hold our boxes against the authors' own postprocess, for families that Ultralytics does not export.
+"""Compare our boxes with the authors' own postprocessing, for families that Ultralytics does not export.
 
 Builds each architecture with random weights (no download), exports it to ONNX as its authors do, runs the file through
-our detector on one side and through their postprocess on the other, and prints the largest differences:
+our detector and through their postprocessing, and prints the largest differences:
 TorchVision's RetinaNet and SSD, RT-DETR and D-FINE of Hugging Face, RF-DETR, classic YOLOv5 with objectness.
 
     pip install framewire torchvision transformers rfdetr yolov5 ultralytics scipy
@@ -38,12 +38,12 @@ class Case:
     """One architecture.
 
     Attributes:
-        model: ready to be exported.
-        pixels: (1, 3, size, size) float32, as the authors prepare the image.
+        model: ready for export.
+        pixels: (1, 3, size, size) float32, prepared as by the authors.
         names: of the outputs.
-        rows: from the outputs to boxes in pixels of the image, scores and labels, all above a threshold.
+        rows: maps the outputs to boxes in pixels of the image, scores and labels, all above a threshold.
         options: arguments of `load_detector`.
-        offset: what the authors call the first class.
+        offset: the authors' label of the first class.
     """
 
     model: torch.nn.Module
@@ -60,20 +60,20 @@ def stretched(image: np.ndarray, size: int) -> torch.Tensor:
 
 
 def scaled_up(model: torch.nn.Module, outputs: int, scale: float) -> None:
-    """Widen the scores of the last layers, whose careful start near zero would leave only ties."""
+    """Widen the scores of the last layers: their initialisation near zero would leave only ties."""
     for module in model.modules():
         if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)) and module.weight.shape[0] == outputs:
             torch.nn.init.normal_(module.weight, 0, scale / module.weight[0].numel() ** 0.5)
 
 
 def settled(model: torch.nn.Module, pixels: torch.Tensor) -> None:
-    """Set the statistics of all normalisations to what is there, so that signals neither fade nor explode."""
+    """Set the statistics of all normalisations to those of the input, so that signals neither fade nor explode."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
             module.train()
     with torch.no_grad():
-        model(torch.cat((pixels, pixels.flip(3))))  # two, as one value has no spread
+        model(torch.cat((pixels, pixels.flip(3))))  # two, because one value has no spread
     model.eval()
 
 
@@ -98,7 +98,7 @@ def torchvision_case(name: str, image: np.ndarray, size: int) -> Case:
     back = torch.tensor([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]] * 2)
 
     def rows(_: list[torch.Tensor], score: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        passed = (found["scores"] > score) & (found["labels"] > 0)  # 0 is the background, which RetinaNet can name too
+        passed = (found["scores"] > score) & (found["labels"] > 0)  # RetinaNet can also report 0, the background
         return found["boxes"][passed] * back, found["scores"][passed], found["labels"][passed]
 
     names = [f"class {label}" for label in range(1, 91)]
@@ -176,7 +176,7 @@ def yolov5_case(image: np.ndarray, size: int) -> Case:
 
 
 def scores_of(outputs: list[torch.Tensor], case: Case) -> np.ndarray:
-    """Return every score that the authors' postprocess gives without a threshold."""
+    """Return every score that the authors' postprocessing gives without a threshold."""
     return case.rows(outputs, 0.001)[1].float().numpy()
 
 
@@ -210,7 +210,7 @@ def check(name: str, case: Case, image: np.ndarray, folder: Path, golden: Path |
 
 
 def worth_keeping(outputs: list[np.ndarray], score: float) -> list[np.ndarray]:
-    """Return the outputs without the numbers that cannot pass the threshold, which packs small."""
+    """Return the outputs with the numbers that cannot pass the threshold removed, which compresses well."""
     if len(outputs) == 1:
         [rows] = outputs
         scores = rows[..., 4:5] * rows[..., 5:]

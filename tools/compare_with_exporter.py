@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Hold our boxes, masks, keypoints and corners against the exporter's own postprocess, family by family.
+"""Compare our boxes, masks, keypoints and corners with the exporter's own postprocessing, family by family.
 
 Builds each architecture from Ultralytics' own yaml files with random weights (no download), exports it to ONNX, runs
-the file through our detector on one side and through ONNX Runtime plus Ultralytics' NMS and scaling on the other,
-and prints the largest differences. `--torchvision` does the same for TorchVision's Faster R-CNN.
+the file through our detector and through ONNX Runtime plus Ultralytics' NMS and scaling, and prints the largest
+differences. `--torchvision` does the same for TorchVision's Faster R-CNN.
 
     pip install "framewire[export]" torchvision
     python tools/compare_with_exporter.py --image bus.jpg --out docs/exporters.md --golden tests/golden/heads
@@ -45,7 +45,7 @@ IOU = 0.7
 
 @dataclass
 class Reference:
-    """What the exporter's own postprocess says, in pixels of the image."""
+    """The result of the exporter's own postprocessing, in pixels of the image."""
 
     xyxy: np.ndarray
     score: np.ndarray
@@ -54,31 +54,31 @@ class Reference:
 
 
 def random_model(name: str, batch: np.ndarray, seed: int = 0) -> Any:
-    """Return a model with random weights that are lively enough to give different scores everywhere."""
+    """Return a model with random weights that vary enough to give different scores everywhere."""
     torch.manual_seed(seed)
     model = RTDETR(f"{name}.yaml") if name.startswith("rtdetr") else YOLO(f"{name}.yaml")
     normalisations = [module for module in model.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for module in normalisations:
-        module.momentum = 1.0  # one pass sets the statistics to what is there: signals neither fade nor explode
+        module.momentum = 1.0  # one pass takes the input's statistics: signals neither fade nor explode
         module.train()
     with torch.no_grad():
         model.model(torch.from_numpy(batch))
     for module in model.model.modules():
         if isinstance(module, torch.nn.Conv2d) and module.out_channels == 80 and module.bias is not None:
-            torch.nn.init.normal_(module.bias, -2.0, 0.3)  # scores: away from their careful start near zero
+            torch.nn.init.normal_(module.bias, -2.0, 0.3)  # scores: away from their initialisation near zero
             torch.nn.init.normal_(module.weight, 0, 0.5 / module.in_channels**0.5)
     model.model.eval()
     return model
 
 
 def noisy(image: np.ndarray) -> np.ndarray:
-    """Return the image at 500 x 375 under strong noise: plain areas would give anchors with equal scores."""
+    """Return the image at 500 x 375 with strong noise: plain areas would give anchors with equal scores."""
     small = cv2.resize(image, (500, 375)).astype(np.float32)
     return (small + np.random.default_rng(0).normal(0, 60, small.shape)).clip(0, 255).astype(np.uint8)
 
 
 def their_input(image: np.ndarray, size: int, stretch: bool) -> np.ndarray:
-    """Return (1, 3, size, size) float32 as Ultralytics prepares it."""
+    """Return (1, 3, size, size) float32, prepared as by Ultralytics."""
     boxed = LetterBox((size, size), auto=False, scale_fill=stretch)(image=image)
     return np.ascontiguousarray(boxed[None, ..., ::-1].transpose(0, 3, 1, 2)).astype(np.float32) / 255
 
@@ -89,7 +89,7 @@ def best_scores(output: np.ndarray, classes: int, end_to_end: bool) -> np.ndarra
 
 
 def threshold_between(scores: np.ndarray, candidates: int) -> float:
-    """Return a threshold that about as many rows pass, in the middle of a gap, so that rounding decides nothing."""
+    """Return a threshold that about this many rows pass, in the middle of a gap, so that rounding decides nothing."""
     ordered = np.unique(scores)[::-1][: candidates + 1].astype(np.float64)
     gaps = ordered[:-1] - ordered[1:]
     place = int(np.argmax(gaps[len(gaps) // 2 :])) + len(gaps) // 2
@@ -103,7 +103,7 @@ def reference(
     classes = len(model.names)
     raw = torch.from_numpy(outputs[0].copy())
     end_to_end = raw.shape[2] < 100
-    # in double precision: theirs keeps classes apart by adding 7680 pixels each, where single precision rounds IoUs
+    # in double precision: they separate classes by adding 7680 pixels each, where single precision rounds IoUs
     [rows] = their_nms.non_max_suppression(
         raw.double(), score, IOU, nc=classes, rotated=task == "obb", end2end=end_to_end, max_det=300
     )
@@ -142,7 +142,7 @@ def rtdetr_reference(output: np.ndarray, image: np.ndarray, score: float) -> Ref
 
 
 def match(ours: Detections, theirs: Reference) -> np.ndarray:
-    """Return for each of their rows the row of ours of the same class that is closest, each used once."""
+    """For each of their rows, return our closest row of the same class, using each at most once."""
     far = np.abs(theirs.xyxy[:, None] - ours.xyxy[None]).max(axis=2) + 1000 * np.abs(
         theirs.score[:, None] - ours.score[None]
     )
@@ -169,7 +169,7 @@ def compare(ours: Detections, theirs: Reference) -> dict[str, Any]:
 
 
 def mask_iou(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the IoU over the pixels of all masks taken together."""
+    """Return the IoU over the pixels of all masks together."""
     return float((ours & theirs).sum() / max((ours | theirs).sum(), 1))
 
 
@@ -204,9 +204,9 @@ def check(
 def save_golden(
     path: Path, outputs: list[np.ndarray], theirs: Reference, score: float, size: int, shape: Any, facts: Any
 ) -> None:
-    """Write the rows of the outputs that matter, and what the exporter makes of them: kept small by dropping the rest.
+    """Write the output rows that matter and the exporter's result for them; the other rows are dropped to save space.
 
-    Masks are left out: their prototypes alone are larger than all the rest.
+    Masks are left out, because their prototypes alone are larger than everything else.
     """
     raw = outputs[0][0]
     classes = len(facts.class_names)
@@ -227,7 +227,7 @@ def save_golden(
 
 
 def torchvision_row(folder: Path, image: np.ndarray, candidates: int) -> dict[str, Any]:
-    """Return the differences for TorchVision's Faster R-CNN, random weights, whose graph ends in boxes."""
+    """Return the differences for TorchVision's Faster R-CNN with random weights, whose graph ends in boxes."""
     import torchvision
 
     torch.manual_seed(0)

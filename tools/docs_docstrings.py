@@ -1,6 +1,6 @@
-"""Griffe extension: show the doctests of docstrings as code in the documentation site.
+"""Griffe extension that shows the doctests of docstrings as code in the documentation site.
 
-Without it, Markdown takes `>>>` for a quotation. `mkdocs.yml` names this file under the options of mkdocstrings.
+Without it, Markdown renders `>>>` as a quotation. `mkdocs.yml` names this file under the options of mkdocstrings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ DOCTEST = re.compile(r"^( *)>>> .*(?:\n\1\S.*)*", re.MULTILINE)
 
 
 def fenced(text: str) -> str:
-    """Return a docstring with a fence of `pycon` around each doctest."""
+    """Return a docstring with a `pycon` fence around each doctest."""
     return DOCTEST.sub(lambda found: f"{found[1]}```pycon\n{found[0]}\n{found[1]}```", text)
 
 

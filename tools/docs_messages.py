@@ -1,4 +1,4 @@
-"""The page of the documentation site that lists every field of every message, from `docs/schema/*.json`."""
+"""Generates the documentation page that lists every field of every message, from `docs/schema/*.json`."""
 
 from __future__ import annotations
 

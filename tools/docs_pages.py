@@ -1,4 +1,4 @@
-"""MkDocs hook: the pages of the documentation site that are made from the code each time the site is built.
+"""MkDocs hook that generates pages of the documentation site from the code whenever the site is built.
 
 - `reference/configuration.md`: every configuration key, from the pydantic models.
 - `reference/cli.md`: every command and option, from the Typer application.
@@ -47,7 +47,7 @@ BOUNDS = {"gt": "> ", "ge": "≥ ", "lt": "< ", "le": "≤ "}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put one navigation entry per generated API page in place of the entry for their index."""
+    """Replace the navigation entry of the API index with one entry per generated API page."""
     index = "reference/api/index.md"
     pages: list[Any] = [index]
     pages += [{room: f"reference/api/{room}.md"} for room in sorted(_rooms())]
@@ -80,7 +80,7 @@ def pages() -> dict[str, str]:
 
 
 def _root_page(name: str) -> str:
-    """Return a file of the checkout's root with its links as they are in the site."""
+    """Return a file from the checkout's root, with its links changed for the site."""
     text = (CHECKOUT / name).read_text(encoding="utf-8").replace("](docs/", "](")
     for other, page in ROOT_PAGES.items():
         text = text.replace(f"]({other})", f"]({page})")
@@ -140,7 +140,7 @@ def _path_of(parent: str, name: str, field: FieldInfo) -> str:
 
 
 def _container_suffix(annotation: Any) -> str:
-    """Return what stands behind a key that holds many sections: `[]` for a list, `.NAME` for a mapping."""
+    """Return the suffix of a key that holds many sections: `[]` for a list, `.NAME` for a mapping."""
     for option in _options(annotation):
         if typing.get_origin(option) is list:
             return "[]"
@@ -159,12 +159,12 @@ def _anchor(path: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return text as it stands in a table."""
+    """Return text escaped for a table."""
     return text.replace("<", "&lt;").replace("|", "&#124;")
 
 
 def _code(text: str) -> str:
-    """Return code as it stands in a table, where backticks do not protect a bar."""
+    """Return code for a table, where backticks do not protect a bar."""
     return f"<code>{_cell(text)}</code>"
 
 
@@ -190,7 +190,7 @@ def _bounds(field: FieldInfo) -> str:
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the annotation itself, without what `Annotated` adds."""
+    """Return the members of a union, or the annotation itself, without the additions of `Annotated`."""
     if typing.get_origin(annotation) is typing.Annotated:
         return _options(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -199,7 +199,7 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds, by itself, optionally, or many times."""
+    """Return the section class of a field that holds one section, an optional one, or many."""
     for option in _options(annotation):
         for candidate in (option, *typing.get_args(option)):
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
@@ -277,7 +277,7 @@ def _parameter(parameter: Any) -> str:
 
 
 def _rooms() -> dict[str, list[str]]:
-    """Return the public names by the package of `engine` that they live in."""
+    """Return the public names grouped by their package in `engine`."""
     rooms: dict[str, list[str]] = defaultdict(list)
     for name in engine.__all__:
         rooms[_home(name).split(".")[1]].append(name)

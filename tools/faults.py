@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Play every fault of `tests/faults` to a running engine, and write the table `docs/faults.md`.
+"""Run every fault of `tests/faults` against an engine, and write the table `docs/faults.md`.
 
 usage: tools/faults.py [--only WORDS] [--write] [--json]
-`--write` replaces the lines of the faults that were played and keeps the others. Exit code 1 if any check failed.
+`--write` replaces the lines of the faults that were run and keeps the others. Exit code 1 if any check failed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def row(name: str, outcome: Outcome) -> str:
 
 
 def is_good(outcome: Outcome) -> bool:
-    """Return whether what must hold after every fault does."""
+    """Return whether everything that must hold after every fault does hold."""
     return outcome.is_accounted and outcome.is_genuine and outcome.stopped_in_time
 
 
@@ -70,17 +70,17 @@ def write(rows: dict[str, str]) -> None:
 
 
 def main() -> int:
-    """Play the faults, print the table, and write it where asked to."""
+    """Run the faults, print the table, and write it if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="play faults whose name contains this")
+    parser.add_argument("--only", default="", help="run faults whose name contains this")
     parser.add_argument("--write", action="store_true", help="write docs/faults.md")
-    parser.add_argument("--json", action="store_true", help="print one JSON line in place of the table")
+    parser.add_argument("--json", action="store_true", help="print one JSON line instead of the table")
     args = parser.parse_args()
     if missing_server():
         sys.exit(missing_server())
     chosen = {name: fault for name, fault in FAULTS.items() if args.only in name}
     if not chosen:
-        sys.exit(f"no fault is called {args.only!r}: known are {', '.join(FAULTS)}")
+        sys.exit(f"no fault matches {args.only!r}: expected part of one of {', '.join(FAULTS)}")
     Lab.around_s = 3.0
     print(*HEAD.splitlines()[-2:], sep="\n", file=sys.stderr if args.json else sys.stdout)
     rows: dict[str, str] = {}
@@ -89,7 +89,7 @@ def main() -> int:
         try:
             outcomes[name] = fault()
         except NotPlayableError as error:
-            print(f"{name}: not played: {error}", file=sys.stderr)
+            print(f"{name}: not run: {error}", file=sys.stderr)
             continue
         rows[name] = row(name, outcomes[name])
         print(rows[name], file=sys.stderr if args.json else sys.stdout, flush=True)

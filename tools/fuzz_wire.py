@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Feed the decoder random and mutated bytes: only a message or `WireError` may come out.
+"""Feed the decoder random and mutated bytes: it must return a message or raise `WireError`.
 
 usage: fuzz_wire.py [COUNT] [SEED]      COUNT defaults to one million
 """
@@ -23,7 +23,7 @@ TYPES = tuple(MESSAGE_TYPES.values())
 
 
 def mutated(rng: random.Random, bodies: list[bytes]) -> bytes:
-    """Return a body that is random, or made from one or two good ones."""
+    """Return a body that is random, or derived from one or two good ones."""
     if rng.random() < 0.1:
         return rng.randbytes(rng.randrange(300))
     body = bytearray(rng.choice(bodies))
@@ -43,7 +43,7 @@ def mutated(rng: random.Random, bodies: list[bytes]) -> bytes:
 
 
 def main() -> None:
-    """Run, and print what came out."""
+    """Run, and print the counts."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     rng = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 1)
     bodies = [encode(message, encoding) for message in SAMPLES.values() for encoding in ("json", "msgpack")]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare the age of results at a subscriber, by a clock painted into the pictures, with what the wire says.
+"""Compare the age of results at a subscriber with what the wire says, by a clock painted into the frames.
 
 usage: tools/glass_to_subscriber.py [--camera mjpeg|rtsp-jpeg|rtsp-h264|rtsp-h265|all] [--seconds 60] [--fps 25]
 Camera, engine (`framewire run`) and subscriber are three processes on one machine. Exit code 1 if the medians of age

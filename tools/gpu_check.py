@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Check and measure the GPU path on the machine at hand, in one command, and write what was found.
+"""Check and measure the GPU path on this machine with one command, and write a report.
 
 usage: gpu_check.py --model yolov8n.onnx [--model ...] [--images FOLDER] [--minutes 10] [--budget SECONDS]
                     [--only WORD ...] [--output docs/measurements/NAME] [--dry-run]
 
-`--dry-run` prints the plan, the time that each section may take, and what must travel to the machine; it needs no GPU.
+`--dry-run` prints the plan, the time that each section may take, and the files that the machine needs; it needs no GPU.
 
-Each section runs in a process of its own with its own limit, and gpu_check.json and gpu_check.md are written anew after
-each: a crash, a hang or the end of the time leave what was measured before. The most telling sections come first: what
-the machine is, the kernels, graphs and memory without TensorRT, TensorRT's own answer, equality with ONNX Runtime,
-speed (bare TensorRT, the engine on 1080p frames, latency), the whole pipeline, the GPU tests, and minutes of watching
-the GPU's memory. Where TensorRT refuses the GPU, its words are kept and the rest of its sections are skipped.
-Exit code 0 if everything held.
+Each section runs in its own process with its own time limit, and gpu_check.json and gpu_check.md are rewritten after
+each, so that a crash, a hang or the end of the time leaves the earlier results. The most informative sections come
+first: the machine itself, the kernels, graphs and memory without TensorRT, whether TensorRT works, equality with ONNX
+Runtime, speed (bare TensorRT, the engine on 1080p frames, latency), the whole pipeline, the GPU tests, and minutes of
+watching the GPU's memory. If TensorRT refuses the GPU, its message is kept and the rest of its sections are skipped.
+Exit code 0 if every check passed.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Section:
     Attributes:
         name: heading in the report.
         run: returns the facts.
-        limit_s: after so long it is killed.
-        needs_tensorrt: skipped where TensorRT does not answer.
+        limit_s: time after which it is killed.
+        needs_tensorrt: whether it is skipped if TensorRT does not work.
     """
 
     name: str
@@ -62,12 +62,12 @@ class Section:
 
 @dataclass
 class Finding:
-    """What a section found.
+    """The result of a section.
 
     Attributes:
         name: of the section.
-        verdict: ok; missed (an aim was not reached); failed; skipped.
-        facts: as the section returned them, or why there are none.
+        verdict: ok; missed (a target was not reached); failed; skipped.
+        facts: those that the section returned, or why there are none.
     """
 
     name: str
@@ -77,13 +77,13 @@ class Finding:
 
 @dataclass
 class Report:
-    """The findings so far, written to `folder` after each."""
+    """The findings so far, rewritten to `folder` after each."""
 
     folder: Path
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
-        """Take a finding and write the report."""
+        """Add a finding and write the report."""
         self.findings.append(finding)
         print(f"  {finding.verdict}: {json.dumps(finding.facts, default=str)}", flush=True)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class Report:
 
     @property
     def held(self) -> bool:
-        """Whether every section held."""
+        """Whether every section passed."""
         return all(finding.verdict == "ok" for finding in self.findings)
 
     def markdown(self) -> str:
@@ -111,7 +111,7 @@ class Report:
 
 
 def plan_of_sections(chosen: argparse.Namespace) -> list[Section]:
-    """Return the sections, the most telling first."""
+    """Return the sections, the most informative first."""
     cache, images = chosen.cache, chosen.images
     planned = [
         Section("machine", sections.machine, 60, needs_tensorrt=False),
@@ -159,7 +159,7 @@ def run_here(section: Section) -> Finding:
 
 
 def run_apart(section: Section, arguments: Sequence[str]) -> Finding:
-    """Run a section in a process of its own, kill it past its limit, and return what it found."""
+    """Run a section in its own process, kill it after its limit, and return its finding."""
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         answer, words = Path(folder) / "answer.json", Path(folder) / "words.txt"
         command = [
@@ -211,15 +211,15 @@ def check(planned: Sequence[Section], report: Report, arguments: Sequence[str], 
 
 def lines_of_plan(planned: Sequence[Section], chosen: argparse.Namespace) -> list[str]:
     """Return the plan as text: the sections in order with their limits, and what they need on the machine."""
-    lines = [f"{len(planned)} sections, each in a process of its own:"]
+    lines = [f"{len(planned)} sections, each in its own process:"]
     total_s = 0.0
     for number, section in enumerate(planned, 1):
         total_s += section.limit_s
         needs = "TensorRT" if section.needs_tensorrt else "CUDA alone"
-        begins = "" if total_s - section.limit_s <= chosen.budget else "; not begun within the budget at the worst"
+        begins = "" if total_s - section.limit_s <= chosen.budget else "; may not start within the budget"
         lines.append(f"{number:3} {section.name}: at most {section.limit_s:.0f} s, {needs}{begins}")
-    lines.append(f"together at most {total_s:.0f} s; the budget is {chosen.budget:.0f} s")
-    lines.append("to carry, beside this checkout:")
+    lines.append(f"at most {total_s:.0f} s in total; the budget is {chosen.budget:.0f} s")
+    lines.append("files needed in addition to this checkout:")
     for model in chosen.model:
         size = f"{model.stat().st_size / 2**20:.1f} MiB" if model.is_file() else "not found here"
         lines.append(f"  {model}: {size}")
@@ -236,12 +236,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the arguments, checked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, action="append", required=True, help="ONNX file; may be repeated")
-    parser.add_argument("--images", type=Path, help="folder of pictures to compare on; the demo clip")
+    parser.add_argument("--images", type=Path, help="folder of images to compare on; the demo clip")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the memory loop")
-    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no section is begun")
-    parser.add_argument("--only", action="append", help="run only sections whose name has this word; may be repeated")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no section starts")
+    parser.add_argument(
+        "--only", action="append", help="run only sections with this word in their name; may be repeated"
+    )
     parser.add_argument("--output", type=Path, default=CHECKOUT / "docs" / "measurements")
-    parser.add_argument("--cache", type=Path, default=Path("plans"), help="folder of built plans")
+    parser.add_argument("--cache", type=Path, default=Path("plans"), help="folder for built plans")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and the budget, and run nothing")
     parser.add_argument("--section", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -261,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     reason = probe_cuda().reason
     if reason is not None:
-        print(f"there is nothing to check here: {reason}", file=sys.stderr)
+        print(f"nothing to check here: {reason}", file=sys.stderr)
         return 1
     report = Report(chosen.output)
     check(planned, report, given, chosen.budget)

@@ -1,6 +1,6 @@
-"""Experiments of `gpu_check.py` whose answers only a device has: waiting, starts, graphs, faults, memory errors.
+"""Experiments of `gpu_check.py` that need a GPU: waiting, starts, graphs, faults, memory errors.
 
-Each is a function from plain values to facts. `failed` among the facts says that something is wrong.
+Each is a function from plain values to facts. A fact `failed` means that something is wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from engine.errors import EngineError, ModelError
 Facts = dict[str, Any]
 Load = Callable[[CudaApi, PlanFile], LoadedPlan]
 RUNS = (3, 30, 300)
-"""After so many eager runs the next one is timed: a library may still be compiling at the first."""
+"""Number of eager runs before the timed one: a library may still be compiling during the first."""
 
 WAIT_COPIES = 64
 WAIT_BYTES = 1 << 26
@@ -43,7 +43,7 @@ print("held")
 
 
 def waiting(open_api: Callable[[], CudaApi] = open_cuda) -> Facts:
-    """Measure what a waiting thread costs: processor time while the GPU is busy, as a share of the wall time."""
+    """Measure the cost of a waiting thread: CPU time while the GPU is busy, as a share of the wall time."""
     api = open_api()
     with api.current():
         stream, event = api.create_stream(), api.create_event()
@@ -83,10 +83,10 @@ def sanitizer(package: str = "cuda-bindings") -> Facts:
 def starts(
     model: Path, folder: Path, make: Callable[[Path, BackendOptions], TensorRtBackend] = TensorRtBackend
 ) -> Facts:
-    """Time two starts of one plan, from `open` to the first result: the second finds what the first compiled."""
+    """Time two starts of one plan, from `open` to the first result: the second reuses what the first compiled."""
     facts = inspect_model(model)
     options = BackendOptions(facts.image, max_batch=facts.batch or 1, precision="fp16", cache_dir=folder)
-    make(model, options).missing_plan()  # the build itself is not a start
+    make(model, options).missing_plan()  # the build itself does not count as a start
     times = []
     for _ in range(3):
         started = time.perf_counter()
@@ -114,7 +114,7 @@ def graphs(
     load: Load = load_plan,
     runs: tuple[int, ...] = RUNS,
 ) -> Facts:
-    """Time eager runs early and late, and graphs recorded early and late: a library may record slow kernels."""
+    """Time eager runs and graphs, each recorded early and late, because a library may record slow kernels."""
     options = BuildOptions("fp16", (1, 1, 1), inspect_model(model).size_hw)
     file, _reason = PlanCache(folder).get_or_build(model, options)
     return graphs_of(file, open_api=open_api, load=load, runs=runs)
@@ -153,7 +153,7 @@ def graphs_of(file: PlanFile, *, open_api: Callable[[], CudaApi], load: Load, ru
 
 
 def _ms(cuda: CudaApi, stream: int, step: Callable[[], None], repeats: int = 20) -> float:
-    """Return milliseconds of the quickest step."""
+    """Return milliseconds of the fastest step."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -184,7 +184,7 @@ def out_of_memory(
     open_api: Callable[[], CudaApi] = open_cuda,
     make: Callable[[Path, BackendOptions], TensorRtBackend] = TensorRtBackend,
 ) -> Facts:
-    """Take all but a little of the GPU's memory, open the model, and look at the error and at what is left after it."""
+    """Fill almost all of the GPU's memory, open the model, and check the error and the memory that is left after it."""
     facts = inspect_model(model)
     options = BackendOptions(facts.image, max_batch=facts.batch or 8, precision="fp16", cache_dir=folder)
     api = open_api()
@@ -199,7 +199,7 @@ def out_of_memory(
         before = api.memory()[0]
     try:
         make(model, options).open()
-        words, refused = "it opened all the same", False
+        words, refused = "it opened nevertheless", False
     except EngineError as error:
         words, refused = str(error), True
     except Exception as error:  # noqa: BLE001  # the finding: an error that is not ours
@@ -215,7 +215,7 @@ def out_of_memory(
 def lost_gpu(
     model: Path, folder: Path, *, make: Callable[..., TensorRtBackend] = TensorRtBackend, parts: Parts | None = None
 ) -> Facts:
-    """Break the context with a copy to a bad address, and look at the error that is reported and at closing."""
+    """Break the context with a copy to a bad address, and check the reported error and that closing works."""
     facts = inspect_model(model)
     options = BackendOptions(facts.image, max_batch=facts.batch or 1, precision="fp16", cache_dir=folder)
     backend = make(model, options, parts=parts)

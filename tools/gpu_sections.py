@@ -1,6 +1,6 @@
 """The measurements and comparisons of `gpu_check.py`, each a function from plain values to facts.
 
-`failed` among the facts says that something is wrong, `missed` that an aim was not reached.
+A fact `failed` means that something is wrong, `missed` that a target was not reached.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ WANTED_IOU = {"fp32": 0.99, "fp16": 0.97}
 WANTED_RATIO = 0.95
 MORE_LATENCY_MS = 2.0
 CONFIDENT = 0.4
-"""Boxes above this score in the reference must be found; those nearer to the threshold may fall on either side."""
+"""Boxes of the reference above this score must be found; those closer to the threshold may fall on either side."""
 
 SIZES = ((1920, 1080), (1280, 720), (768, 576), (640, 640), (1000, 333), (3840, 2160))
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def machine() -> Facts:
-    """Return what this is run on."""
+    """Return the facts about this machine."""
     facts: Facts = {"cuda": str(probe_cuda()), "python": platform.python_version(), "packages": available_packages()}
     for library in installed_libraries():
         facts[library] = str(load_tensorrt(library))
@@ -69,7 +69,7 @@ def machine() -> Facts:
 
 
 def cuda_contract() -> Facts:
-    """Run everything that the backend asks of CUDA, kernels and graphs among it, through each package; no TensorRT."""
+    """Run everything that the backend needs from CUDA, including kernels and graphs, with each package, no TensorRT."""
     sys.path.insert(0, str(CHECKOUT))
     from tests.backends.cuda.cuda_contract import check, open_package
 
@@ -81,7 +81,7 @@ def cuda_contract() -> Facts:
 
 
 def letterbox_exactness(open_api: Callable[[], CudaApi] = open_cuda) -> Facts:
-    """Compare the letterbox kernel with the processor's letterbox, and time it."""
+    """Compare the letterbox kernel with the CPU's letterbox, and time it."""
     api = open_api()
     image = ImageInput((640, 640))
     rows: list[Facts] = []
@@ -131,7 +131,7 @@ def _expected(image: ImageInput, picture: NDArray[np.uint8]) -> NDArray[np.float
 
 
 def answer(folder: Path) -> Facts:
-    """Build, load and run the smallest model with each library, and keep the exact words where one refuses."""
+    """Build, load and run the smallest model with each library, and keep the exact message of one that refuses."""
     sys.path.insert(0, str(CHECKOUT))
     from tests.onnx_models import save_pixel_model
 
@@ -168,7 +168,7 @@ def detector(
     letterbox_on: LetterboxOn = "auto",
     with_candidates: bool = True,
 ) -> Iterator[ModelDetector]:
-    """Open a detector on TensorRT; its plan is built, or taken from `folder`."""
+    """Open a detector on TensorRT, with a plan that is built here or taken from `folder`."""
     facts = inspect_model(model)
     batch = facts.batch or max_batch
     scores = facts.head().class_scores if with_candidates else None
@@ -180,20 +180,20 @@ def detector(
 
 
 def frames(images: Path) -> list[Frame]:
-    """Return the pictures of a folder as frames."""
+    """Return the images of a folder as frames."""
     files = [file for file in sorted(images.iterdir()) if file.suffix.lower() in (".jpg", ".jpeg", ".png")]
     return [Frame(np.asarray(cv2.imread(str(file)), np.uint8), "images", i, 0, 0) for i, file in enumerate(files)]
 
 
 def some_frames(images: Path | None) -> list[Frame]:
-    """Return the first eight pictures of a folder, or eight frames spread over the demo clip where there is none."""
+    """Return the first eight images of a folder, or eight frames spread over the demo clip if there is no folder."""
     if images is not None:
         return frames(images)[:8]
     return list(islice(open_source(str(demo_clip())), 0, 200, 25))
 
 
 def full_hd(count: int, size: tuple[int, int] = (1920, 1080)) -> list[Frame]:
-    """Return synthetic frames, of 1080p where not said otherwise."""
+    """Return synthetic frames, 1080p by default."""
     rng = np.random.default_rng(0)
     small = [rng.integers(0, 256, (68, 120, 3), dtype=np.uint8) for _ in range(count)]
     pictures = [np.asarray(cv2.resize(picture, size), np.uint8) for picture in small]
@@ -201,7 +201,7 @@ def full_hd(count: int, size: tuple[int, int] = (1920, 1080)) -> list[Frame]:
 
 
 def same_boxes(model: Path, precision: Precision, images: Path | None, folder: Path, opener: Open = detector) -> Facts:
-    """Compare the boxes with those of ONNX Runtime on the same pictures."""
+    """Compare the boxes with those of ONNX Runtime on the same images."""
     pictures = some_frames(None) if images is None else frames(images)
     with load_detector(model, backend="onnxruntime") as reference:
         wanted_boxes = reference.detect(pictures)
@@ -215,7 +215,7 @@ def same_boxes(model: Path, precision: Precision, images: Path | None, folder: P
 
 
 def overlap(reference: Detections, found: Detections) -> list[float]:
-    """Return for each confident box of the reference how well a box of the same class fits it."""
+    """Return, for each confident box of the reference, the IoU of the best box of the same class."""
     sure = reference[reference.score > CONFIDENT]
     table = iou_matrix(sure.xyxy, found.xyxy)
     table[sure.class_id[:, None] != found.class_id[None, :]] = 0
@@ -223,7 +223,7 @@ def overlap(reference: Detections, found: Detections) -> list[float]:
 
 
 def same_either_way(model: Path, images: Path | None, folder: Path, opener: Open = detector) -> Facts:
-    """Compare detections with letterbox and candidates on the GPU with those of letterbox and head on the processor."""
+    """Compare detections that use the GPU for letterbox and candidates with those that use the CPU for both."""
     ways: dict[str, dict[str, Any]] = {
         "all on the processor": {"letterbox_on": "cpu", "with_candidates": False},
         "candidates": {"letterbox_on": "cpu"},
@@ -247,7 +247,7 @@ def _is_same(first: Detections, second: Detections) -> bool:
 
 
 def batch_exactness(model: Path, images: Path | None, folder: Path, opener: Open = detector) -> Facts:
-    """Compare a batch with its pictures one by one."""
+    """Compare a batch with its images one by one."""
     if inspect_model(model).batch is not None:
         return {"note": "the model fixes its batch: nothing to compare"}
     pictures = some_frames(images)
@@ -264,7 +264,7 @@ def batch_exactness(model: Path, images: Path | None, folder: Path, opener: Open
 
 
 def speed(model: Path, batch: int, folder: Path, opener: Open = detector, bare: Bare | None = None) -> Facts:
-    """Measure bare TensorRT, the engine on 1080p frames with either letterbox, and the latency of single batches."""
+    """Measure bare TensorRT, the engine on 1080p frames with each letterbox, and the latency of single batches."""
     batch = inspect_model(model).batch or batch
     eager_ms, graph_ms = (bare or bare_ms)(model, batch, folder)
     raw_ms = min(eager_ms, graph_ms)
@@ -285,7 +285,7 @@ def speed(model: Path, batch: int, folder: Path, opener: Open = detector, bare: 
 
 
 def bare_ms(model: Path, batch: int, folder: Path, repeats: int = 200) -> tuple[float, float]:
-    """Return milliseconds per inference with nothing around it, back to back: enqueued, and as a graph."""
+    """Return milliseconds per bare inference, back to back: enqueued, and as a graph."""
     options = BuildOptions("fp16", (1, batch, batch), inspect_model(model).size_hw)
     file, _reason = PlanCache(folder).get_or_build(model, options)
     cuda = open_cuda()
@@ -311,7 +311,7 @@ def bare_ms(model: Path, batch: int, folder: Path, repeats: int = 200) -> tuple[
 
 
 def _graph_ms(cuda: CudaApi, context: PlanContext, stream: int, repeats: int) -> float:
-    """Return milliseconds per replay of the inference as a graph; infinity where it cannot be recorded."""
+    """Return milliseconds per replay of the inference as a graph; infinity if it cannot be recorded."""
     try:
         cuda.begin_capture(stream)
         try:
@@ -326,7 +326,7 @@ def _graph_ms(cuda: CudaApi, context: PlanContext, stream: int, repeats: int) ->
 
 
 def timed_ms(cuda: CudaApi, stream: int, step: Callable[[], None], repeats: int) -> float:
-    """Return milliseconds per step, steps queued back to back."""
+    """Return milliseconds per step, with steps queued back to back."""
     for _ in range(20):
         step()
     cuda.synchronize(stream)
@@ -338,7 +338,7 @@ def timed_ms(cuda: CudaApi, stream: int, step: Callable[[], None], repeats: int)
 
 
 def end_to_end(opened: ModelDetector, batch: int, batches: int = 200) -> tuple[float, list[float]]:
-    """Return frames per second with `depth` batches in flight, and milliseconds of batches one after the other."""
+    """Return frames per second with `depth` batches in flight, and milliseconds of sequential batches."""
     pictures = full_hd(16)
     chosen = [[pictures[(start + i) % 16] for i in range(batch)] for start in range(16)]
     for group in chosen:
@@ -376,7 +376,7 @@ def pipeline(model: Path, cameras: int, folder: Path) -> Facts:
 def steady_memory(
     model: Path, minutes: float, folder: Path, opener: Open = detector, open_api: Callable[[], CudaApi] = open_cuda
 ) -> Facts:
-    """Run for minutes and watch the GPU's free memory; the first tenth is warming up."""
+    """Run for minutes and watch the GPU's free memory; the first tenth is for warming up."""
     pictures = full_hd(16)
     samples: list[int] = []
     end = time.monotonic() + minutes * 60

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write tests/pipelines/stream/adapters/golden/: our sample messages in the form of other systems; review the diff."""
+"""Write tests/pipelines/stream/adapters/golden/, our sample messages in other systems' forms; review the diff."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from pipelines.stream.adapters.onvif import onvif_metadata  # noqa: E402
 from pipelines.stream.adapters.savant import savant_end, savant_frame  # noqa: E402
 from tests.wire.samples import SAMPLES  # noqa: E402
 
-FOLDER = CHECKOUT / "tests" / "pipelines" / "adapters" / "golden"
+FOLDER = CHECKOUT / "tests" / "pipelines" / "stream" / "adapters" / "golden"
 
 
 def later(message: FrameMessage, seconds: float, scores: list[float]) -> FrameMessage:
-    """Return the frame so much later, with the scores of its objects changed; those beyond are gone."""
+    """Return the frame at a later time with these scores; objects beyond the scores are removed."""
     objects = [msgspec.structs.replace(o, score=s) for o, s in zip(message.objects, scores, strict=False)]
     utc_ns = message.captured_utc_ns + int(seconds * 1e9)
     return msgspec.structs.replace(message, captured_utc_ns=utc_ns, objects=objects)
 
 
 def frigate_story(message: FrameMessage) -> list[dict[str, Any]]:
-    """Return the events of two objects that appear, one of which is seen better and both of which leave."""
+    """Return the events of two objects that appear, one of which is seen better later, and that both leave."""
     events, tracks = frigate_events({}, message)
     for seconds, scores in ((0.04, [0.91, 0.52]), (0.08, [0.97, 0.52]), (1.0, [0.97]), (6.0, []), (7.0, [])):
         found, tracks = frigate_events(tracks, later(message, seconds, scores))

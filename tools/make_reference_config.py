@@ -28,7 +28,7 @@ EXAMPLES = {"uri": "rtsp://user:${CAMERA_PASSWORD}@192.0.2.10/stream", "source_i
 
 
 def main() -> int:
-    """Write the file, or with --check say whether it is up to date."""
+    """Write the file, or with --check report whether it is up to date."""
     text = reference()
     if "--check" in sys.argv:
         return 0 if TARGET.read_text(encoding="utf-8") == text else 1

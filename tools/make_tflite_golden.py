@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Make a small TensorFlow Lite detector with random weights, and what TensorFlow's own interpreter computes with it.
+"""Make a small TensorFlow Lite detector with random weights, and its outputs from TensorFlow's own interpreter.
 
-The model is laid out as Ultralytics 8.0 to 8.2 exported it: images with channels last, boxes as fractions, metadata in
-a ZIP archive behind the model. `whole.tflite` has integers for input and output.
+The model has the layout of Ultralytics 8.0 to 8.2: images with channels last, boxes as fractions, metadata in a ZIP
+archive after the model. `whole.tflite` has integers for input and output.
 
     pip install tensorflow-cpu
     python tools/make_tflite_golden.py tests/golden/tflite
@@ -40,14 +40,14 @@ def detector() -> Any:
 
 
 def samples() -> Iterator[list[np.ndarray]]:
-    """Yield images to calibrate the integers with."""
+    """Yield images for calibrating the integers."""
     random = np.random.default_rng(1)
     for _ in range(20):
         yield [random.random((1, SIDE, SIDE, 3), np.float32)]
 
 
 def whole_numbers(model: Any) -> bytes:
-    """Return the model with int8 inside and at its ends."""
+    """Return the model with int8 arithmetic, inputs and outputs."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = samples

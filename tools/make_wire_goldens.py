@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the golden messages of this wire version to tests/wire/golden/<major>.<minor>/; review their diff.
 
-A version that was released never changes: add fields, raise MINOR, and run this to get a new folder.
+A released version never changes: add fields, raise MINOR, and run this to get a new folder.
 """
 
 from __future__ import annotations

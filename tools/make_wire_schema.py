@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write docs/schema/*.schema.json and docs/schema/asyncapi.yaml from the message types.
 
-usage: make_wire_schema.py [--check]      --check writes nothing and exits 1 where a file is out of date
+usage: make_wire_schema.py [--check]      --check writes nothing and exits 1 if a file is out of date
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Run many cameras on one detector that is too slow for all of them, and print each one's share and what grew.
+"""Run many cameras on a detector that is too slow for all of them, and print each one's share and what grew.
 
 usage: tools/many_cameras.py [--cameras 16] [--minutes 5] [--kind synthetic|rtsp] [--model demo] [--csv FILE] [--json]
-The engine is `framewire run` in a process of its own, looked at from outside. Exit code 1 if a camera got less than 0.9
-of what another got, frames or processes were left behind, or memory, threads or descriptors grew.
+The engine is `framewire run` in its own process, watched from outside. Exit code 1 if one camera got less than 0.9 of
+another's share, frames went missing, processes were left behind, or memory, threads or descriptors grew.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def uris(kind: str, count: int, fps: int) -> Iterator[dict[str, str]]:
 
 
 def show(report: ManyCameras) -> bool:
-    """Print a report; return whether it is good."""
+    """Print a report; return whether it passes."""
     print(f"{report.cameras} cameras: {report.captured_fps:.1f} fps arrived, {report.fps:.1f} fps processed, ", end="")
-    print(f"least / most of a camera {report.fairness:.3f}")
+    print(f"least / most frames per camera {report.fairness:.3f}")
     for number, part in enumerate(report.ages, 1):
         print(f"  minute {number:2}: age at publishing {part}")
     for slope in report.slopes:

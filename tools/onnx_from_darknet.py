@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Convert a Darknet network (cfg + weights) to ONNX.
 
-The graph takes `images` (batch, 3, height, width) float32 RGB in 0..1 and gives, for each `[yolo]` section, the raw map
-of the convolution before it: (batch, anchors * (5 + classes), h, w). Decoding belongs to the reader of the file, which
-finds anchors, class names and stride in the metadata. Batch normalisation is folded into the convolutions; weights may
-be stored as FP16 (half the file) with a Cast to FP32 in front of each use, which every runtime folds when it loads the
-model.
-Layout of both files as read from Darknet's own sources (parser.c, convolutional_layer.c, maxpool_layer.c).
+The graph takes `images` (batch, 3, height, width) float32 RGB in 0..1 and returns, for each `[yolo]` section, the raw
+map of the convolution before it: (batch, anchors * (5 + classes), h, w). Decoding is left to the reader of the file,
+which finds anchors, class names and stride in the metadata. Batch normalisation is folded into the convolutions.
+Weights may be stored as FP16 (half the size) with a Cast to FP32 before each use, which every runtime folds at load
+time. The layout of both files follows Darknet's own sources (parser.c, convolutional_layer.c, maxpool_layer.c).
 
 usage: onnx_from_darknet.py CFG WEIGHTS --names NAMES --output MODEL.onnx
 """
@@ -32,7 +31,7 @@ OPSET = 13
 IR_VERSION = 8
 LEAKY_SLOPE = 0.1  # activations.h: leaky_activate
 OPERATOR_BY_ACTIVATION = {"relu": "Relu", "logistic": "Sigmoid"}
-BATCHNORM_EPSILON = 1e-6  # blas.c: normalize_cpu adds it to the root of the variance
+BATCHNORM_EPSILON = 1e-6  # blas.c: normalize_cpu adds it to the square root of the variance
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,11 @@ class Section:
     options: Mapping[str, str]
 
     def integer(self, key: str, default: int) -> int:
-        """Return a whole number, or `default` where the key is absent."""
+        """Return an integer, or `default` if the key is absent."""
         return int(self.options.get(key, default))
 
     def integers(self, key: str) -> list[int]:
-        """Return a comma separated list of whole numbers."""
+        """Return a comma-separated list of integers."""
         if key not in self.options:
             raise ModelError(f"section [{self.kind}] has no {key}=")
         return [int(value) for value in self.options[key].split(",")]
@@ -65,7 +64,7 @@ class Tensor:
 
 @dataclass
 class Graph:
-    """The ONNX graph under construction; `layers` holds what each cfg section gave, for routes and shortcuts."""
+    """The ONNX graph under construction; `layers` holds each cfg section's output, for routes and shortcuts."""
 
     source: Tensor
     take: Callable[[int], NDArray[np.float32]]
@@ -78,7 +77,7 @@ class Graph:
 
     @property
     def before(self) -> Tensor:
-        """The output that the current section reads: of the section before it, at first the network's input."""
+        """The output that the current section reads: the previous section's, or the network's input for the first."""
         return self.layers[-1] if self.layers else self.source
 
     def add(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
@@ -102,7 +101,7 @@ class Graph:
         return self.add("Cast", [self.constant("weight", values.astype(np.float16))], to=TensorProto.FLOAT)
 
     def layer(self, reference: int) -> Tensor:
-        """Return the output of a section, counted from the start or, where negative, back from the current one."""
+        """Return the output of a section, counted from the start or, if negative, back from the current one."""
         index = len(self.layers) + reference if reference < 0 else reference
         if not 0 <= index < len(self.layers):
             raise ModelError(f"section {len(self.layers)} refers to section {index}, which is not before it")
@@ -127,7 +126,7 @@ def sections_from_cfg(text: str) -> list[Section]:
             raise ModelError(f"cfg line {line!r} is neither [section] nor key=value")
         found[-1][1][key.strip()] = value.strip()
     if not found or found[0][0] not in ("net", "network"):
-        raise ModelError("cfg does not begin with [net]: this is no Darknet network")
+        raise ModelError("cfg does not begin with [net]: this is not a Darknet network")
     return [Section(kind, options) for kind, options in found]
 
 
@@ -135,20 +134,20 @@ def read_weights(path: Path) -> NDArray[np.float32]:
     """Return all numbers of a Darknet weights file after its header (int32 major, minor, revision; images seen).
 
     Raises:
-        ModelError: the file is too short, or is no Darknet file.
+        ModelError: the file is too short, or is not a Darknet file.
     """
     content = path.read_bytes()
     if len(content) < 20:
         raise ModelError(f"{path} has {len(content)} bytes: too short for Darknet weights")
     major, minor, _revision = struct.unpack_from("<3i", content)
     if not (0 <= major < 1000 and 0 <= minor < 1000):
-        raise ModelError(f"{path} claims version {major}.{minor}: this is no Darknet weights file")
+        raise ModelError(f"{path} claims version {major}.{minor}: this is not a Darknet weights file")
     header = 20 if major * 10 + minor >= 2 else 16
     return np.frombuffer(content, np.dtype("<f4"), offset=header, count=(len(content) - header) // 4)
 
 
 class WeightReader:
-    """Hands out the numbers of a weights file in order; `left` counts those not handed out yet."""
+    """Returns the numbers of a weights file in order; `left` counts those that remain."""
 
     def __init__(self, values: NDArray[np.float32]) -> None:
         self._values = values
@@ -157,9 +156,7 @@ class WeightReader:
     def take(self, count: int) -> NDArray[np.float32]:
         """Return the next `count` numbers."""
         if self.left < count:
-            raise ModelError(
-                f"weights end after {len(self._values)} numbers: the cfg asks for {count - self.left} more"
-            )
+            raise ModelError(f"weights end after {len(self._values)} numbers: the cfg needs {count - self.left} more")
         start = len(self._values) - self.left
         self.left -= count
         return self._values[start : start + count]
@@ -172,13 +169,15 @@ def _activation(graph: Graph, name: str, kind: str) -> str:
         return graph.add("LeakyRelu", [name], alpha=LEAKY_SLOPE)
     if kind in OPERATOR_BY_ACTIVATION:
         return graph.add(OPERATOR_BY_ACTIVATION[kind], [name])
-    raise ModelError(f"activation {kind!r} is not supported: linear, leaky, {', '.join(OPERATOR_BY_ACTIVATION)} are")
+    raise ModelError(
+        f"activation {kind!r} is not supported: expected linear, leaky, {', '.join(OPERATOR_BY_ACTIVATION)}"
+    )
 
 
 def _folded_convolution(
     graph: Graph, filters: int, shape: tuple[int, int, int, int], has_batchnorm: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return (O, I, k, k) weights and (O,) bias of the next convolution, its normalisation folded in."""
+    """Return (O, I, k, k) weights and (O,) bias of the next convolution, with its normalisation folded in."""
     bias = graph.take(filters).astype(np.float64)
     scale = np.ones(filters)
     if has_batchnorm:
@@ -211,7 +210,7 @@ def add_convolutional(graph: Graph, section: Section) -> Tensor:
 
 
 def add_maxpool(graph: Graph, section: Section) -> Tensor:
-    """Add `[maxpool]`; Darknet pads `size - 1` in all, half of it (rounded down) at the left and top."""
+    """Add `[maxpool]`; Darknet pads by `size - 1` in total, half of it (rounded down) at the left and top."""
     before = graph.before
     stride = section.integer("stride", 1)
     size = section.integer("size", stride)
@@ -318,7 +317,7 @@ def onnx_from_darknet(
         metadata: further entries, such as `license` and `origin`.
 
     Raises:
-        ModelError: cfg, weights and names do not fit each other, or the cfg asks for what is not supported.
+        ModelError: cfg, weights and names do not match, or the cfg uses something that is not supported.
     """
     net, *layers = sections_from_cfg(cfg)
     height, width = net.integer("height", 416), net.integer("width", 416)
@@ -326,7 +325,7 @@ def onnx_from_darknet(
     graph = Graph(Tensor("images", net.integer("channels", 3), height, width), reader.take, weights_dtype)
     for section in layers:
         if section.kind not in LAYERS:
-            raise ModelError(f"section [{section.kind}] is not supported: {', '.join(LAYERS)} are")
+            raise ModelError(f"section [{section.kind}] is not supported: expected {', '.join(LAYERS)}")
         graph.layers.append(LAYERS[section.kind](graph, section))
     _check(graph, reader, layers, class_names)
     entries = {
@@ -345,7 +344,7 @@ def _check(graph: Graph, reader: WeightReader, layers: Sequence[Section], class_
     if not graph.outputs:
         raise ModelError("cfg has no [yolo] section: only YOLOv3 detectors are supported")
     if reader.left:
-        raise ModelError(f"{reader.left} numbers of the weights are left over: cfg and weights do not fit each other")
+        raise ModelError(f"{reader.left} numbers of the weights are left over: cfg and weights do not match")
     classes = {section.integer("classes", 20) for section in layers if section.kind == "yolo"}
     if classes != {len(class_names)}:
         raise ModelError(f"{len(class_names)} class names for a network of {sorted(classes)} classes")

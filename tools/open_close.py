@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Open and close an RTSP camera many times, and print what was left of each time.
+"""Open and close an RTSP camera many times, and print what each cycle leaves behind.
 
 usage: tools/open_close.py [--cycles 1000] [--reader thread|process|both] [--json]
 Exit code 1 if memory grew by more than 1 kB per cycle, or threads, descriptors or processes were left.
@@ -22,7 +22,7 @@ ALLOWED_KB = 1.0
 
 
 def is_good(found: Cycles) -> bool:
-    """Return whether nothing was left."""
+    """Return whether nothing was left behind."""
     kept = all(end <= begin for begin, end in (found.threads, found.descriptors))
     return kept and found.kb_per_cycle < ALLOWED_KB and not found.children
 

@@ -2,9 +2,9 @@
 """Overload a detector threefold and print how old its results are, minute by minute.
 
 usage: tools/overload.py [--minutes 10] [--model demo] [--camera synthetic|rtsp|all] [--detector slow|model|all]
-Cameras: a synthetic one and an RTSP server, both at the rate that makes the detector three times too slow. Detectors:
-one that waits for three frame intervals, and a real model. Exit code 1 if the p99 age at publishing exceeded
-`max_age_ms` + one inference in any minute, or frames went missing.
+Cameras: a synthetic one and an RTSP server, both at a rate three times too high for the detector. Detectors: one that
+waits for three frame intervals, and a real model. Exit code 1 if the p99 age at publishing exceeded `max_age_ms` + one
+inference in any minute, or frames went missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WIDTH, HEIGHT, FPS = 320, 240, 25
 
 
 def detectors(kind: str, model: str) -> dict[str, tuple[Callable[[], Detector], float]]:
-    """Return by name what makes a detector, and the camera rate that is three times too fast for it."""
+    """Return, by name, a function that creates a detector and the camera rate that is three times too high for it."""
     known: dict[str, tuple[Callable[[], Detector], float]] = {}
     if kind in ("slow", "all"):
         known["slow"] = (lambda: PixelDetector(work_s=SLOWER / FPS), FPS)
@@ -45,7 +45,7 @@ def detectors(kind: str, model: str) -> dict[str, tuple[Callable[[], Detector], 
 
 
 def cameras(kind: str) -> list[str]:
-    """Return the cameras to use; without a server, RTSP is left out and said so."""
+    """Return the cameras to use; without a server, skip RTSP and say so."""
     if kind == "all" and missing_server():
         print(f"no RTSP: {missing_server()}", file=sys.stderr)
         return ["synthetic"]
@@ -55,7 +55,7 @@ def cameras(kind: str) -> list[str]:
 def show(report: Overload) -> None:
     """Print a report."""
     p50, p99 = report.inference_ms
-    print(f"{report.name}: {report.camera_fps:.1f} fps arrived, {report.published_fps:.1f} left ", end="")
+    print(f"{report.name}: {report.camera_fps:.1f} fps arrived, {report.published_fps:.1f} fps published ", end="")
     print(f"({report.slower:.1f}x too slow); inference p50 {p50:.1f} p99 {p99:.1f} ms")
     for number, part in enumerate(report.ages, 1):
         print(f"  minute {number:2}: age at publishing {part}")
@@ -65,7 +65,7 @@ def show(report: Overload) -> None:
 
 
 def main() -> int:
-    """Overload, and report."""
+    """Run the overload and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="of each combination")
     parser.add_argument("--model", default="demo")

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Print a seeded sample of docstrings and comments, to be read by a person: does each read as a native engineer writes?
+"""Print a seeded sample of docstrings and comments for a person to judge: does each read as a native engineer writes?
 
 usage: sample_prose.py [--count 150] [--seed 1] [--patterns] [FOLDER ...]
 
-`--patterns` lists every docstring and comment that has a turn of phrase which the project replaces (CONTRIBUTING.md);
-some of those are fine.
+`--patterns` lists every docstring and comment with a phrase that the project replaces (CONTRIBUTING.md); some are fine.
 """
 
 from __future__ import annotations
@@ -59,14 +58,14 @@ def prose_of(path: Path) -> Iterator[Prose]:
 
 
 def all_prose(folders: list[str]) -> list[Prose]:
-    """Return everything that a reader may be shown, in a fixed order."""
+    """Return all docstrings and comments of at least `LEAST_WORDS` words, in a fixed order."""
     files = sorted(path for folder in folders for path in (CHECKOUT / folder).rglob("*.py"))
     found = [one for path in files for one in prose_of(path)]
     return [one for one in found if len(one.text.split()) >= LEAST_WORDS]
 
 
 def main() -> None:
-    """Print the sample, or the lines with a pattern."""
+    """Print the sample, or the lines that match a pattern."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="*", default=list(FOLDERS))
     parser.add_argument("--count", type=int, default=150)

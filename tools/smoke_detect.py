@@ -27,9 +27,9 @@ SCORE_TOLERANCE = 0.01
 
 
 def detect() -> dict[str, Any]:
-    """Return the boxes of the demo model, by ONNX Runtime, which runs everywhere.
+    """Return the boxes of the demo model, using ONNX Runtime, which runs everywhere.
 
-    OpenCV converts the colours, in whole numbers: FFmpeg's result depends on the processor's instructions.
+    OpenCV converts the colours with integer arithmetic, because FFmpeg's result depends on the CPU's instructions.
     """
     import av
 
@@ -45,7 +45,7 @@ def detect() -> dict[str, Any]:
 
 
 def compare(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Print how far two outputs agree and return whether they do, box by box."""
+    """Print how closely two outputs agree, box by box, and return whether they do."""
     worst_iou, worst_score, boxes = 1.0, 0.0, 0
     for first, second in zip(one["frames"], other["frames"], strict=True):
         left, right = np.float32(first).reshape(-1, 6), np.float32(second).reshape(-1, 6)

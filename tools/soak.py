@@ -2,8 +2,8 @@
 """Run an engine on faulty RTSP cameras for a while, and print what grew.
 
 usage: tools/soak.py [--minutes 30] [--cameras 4] [--fault-every 60] [--csv FILE] [--json]
-The engine is `framewire run` in a process of its own, looked at from outside. Exit code 1 if frames went missing,
-something was left behind, or memory, threads or descriptors grew.
+The engine is `framewire run` in its own process, watched from outside. Exit code 1 if frames went missing, something
+was left behind, or memory, threads or descriptors grew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.rtsp_server import missing_server
 
 
 def show(report: Report) -> bool:
-    """Print a report; return whether it is good."""
+    """Print a report; return whether it passes."""
     for slope in report.slopes:
         print(slope)
     print(f"age at publishing: {report.ages_start} at the start, {report.ages_end} at the end")
@@ -34,7 +34,7 @@ def show(report: Report) -> bool:
 
 
 def main() -> int:
-    """Soak and report."""
+    """Run the soak test and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--cameras", type=int, default=4)

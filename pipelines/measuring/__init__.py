@@ -1,1 +1,1 @@
-"""How fast the pipeline is, and how it bears faults."""
+"""Measures how fast the pipeline is, and how it copes with faults."""

@@ -1,4 +1,4 @@
-"""Playing faults to a running engine: the harness belongs to the tests, which only a source checkout has."""
+"""Runs the fault tests against a running engine. The harness belongs to the tests, so this needs a source checkout."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ CATALOGUE = Path("tests") / "faults" / "catalogue.py"
 
 
 def play_faults(only: str = "", *, as_json: bool = False) -> int:
-    """Play the faults of the source checkout, which prints their table, and return its exit code (1: a check failed).
+    """Run the source checkout's fault tests, which print their table, and return the exit code (1: a check failed).
 
     Args:
-        only: play those whose name contains this.
-        as_json: print one JSON line in place of the table.
+        only: run those whose name contains this.
+        as_json: print one JSON line instead of the table.
 
     Raises:
-        ConfigError: framewire does not run from a source checkout, nor in one.
+        ConfigError: framewire was not started from a source checkout, nor inside one.
     """
     root = checkout()
     line = [sys.executable, str(root / SCRIPT), "--only", only, *(["--json"] if as_json else [])]
@@ -28,7 +28,7 @@ def play_faults(only: str = "", *, as_json: bool = False) -> int:
 
 
 def checkout() -> Path:
-    """Return the source checkout that this package belongs to, or else that one is in.
+    """Return the source checkout that this package belongs to, or the one that contains the working directory.
 
     Raises:
         ConfigError: there is none.
@@ -37,6 +37,6 @@ def checkout() -> Path:
         if (root / SCRIPT).is_file() and (root / CATALOGUE).is_file():
             return root
     raise ConfigError(
-        "--faults plays the faults of a source checkout (tools/faults.py, tests/faults), and the installed package has "
-        "none: run it in a clone or an unpacked source distribution; what they have shown is in docs/faults.md"
+        "--faults runs the fault tests of a source checkout (tools/faults.py, tests/faults), and the installed "
+        "package has none: run it in a clone or an unpacked source distribution; docs/faults.md has their results"
     )

@@ -1,7 +1,7 @@
-"""How fast the pipeline is, as a ratio to the bare backend on the same model in the same run.
+"""Measures the pipeline's speed as a ratio to the bare backend, on the same model in the same run.
 
-The bare backend runs before and after the pipeline, on a constant input and as many requests in flight as the
-pipeline uses; machines are noisy, so the ratio is taken to the mean of both, and of several rounds the median counts.
+The bare backend runs before and after the pipeline, on a constant input and with as many requests in flight as the
+pipeline uses. Because machines are noisy, the ratio uses the mean of both, and the median of several rounds counts.
 """
 
 from __future__ import annotations
@@ -45,14 +45,15 @@ def benchmark(
 
     Args:
         config: what to run; its sources must end.
-        rounds: how often; of several the median counts, for machines that others use too.
+        rounds: number of rounds, of which the median counts; for machines that others use too.
         raw_s: seconds of each measurement of the bare backend.
-        progress: told what is being done.
+        progress: called with a text about each step.
 
     Returns:
-        `raw_fps`, `pipeline_fps`, `ratio`, each also as a list by round (`raw_fps_runs` has one more), and of all cores
-        `cpu_ms_per_frame` and `cpu_ms_outside_inference`: medians. `stage_ms`, `latency_ms`, `max_rss_mb`, `backend`,
-        `model` and `frames` of the last round.
+        Medians: `raw_fps`, `pipeline_fps`, `ratio`, each also as a list by round (`raw_fps_runs` has one more), and,
+            over
+        all cores, `cpu_ms_per_frame` and `cpu_ms_outside_inference`. From the last round: `stage_ms`, `latency_ms`,
+        `max_rss_mb`, `backend`, `model` and `frames`.
 
     Raises:
         StageError: the run failed.
@@ -60,7 +61,7 @@ def benchmark(
     pipeline = build_pipeline(config)
     infos = _looked_at(config)
     if len(pipeline.models) > 1:
-        raise ConfigError("a benchmark compares one model with its bare backend: measure each model on its own")
+        raise ConfigError("a benchmark compares one model with its bare backend: measure each model separately")
     if not isinstance(untiled(pipeline.detector), ModelDetector):
         raise ConfigError(f"{pipeline.detector.name} has no bare backend to compare with: give a model file")
     progress("bare backend")
@@ -97,7 +98,7 @@ def benchmark(
 
 
 def _run(pipeline: Pipeline) -> float:
-    """Run it to its end and return the CPU milliseconds per frame, without those of loading the model."""
+    """Run it to its end and return the CPU milliseconds per frame, without those for loading the model."""
     pipeline.start()
     while not _published(pipeline) and not pipeline.wait(LOOK_S):
         pass
@@ -107,10 +108,10 @@ def _run(pipeline: Pipeline) -> float:
 
 
 def _looked_at(config: Config) -> list[SourceInfo]:
-    """Return the sources with the sizes of their frames, by which a detector may choose that of its model."""
+    """Return the sources with their frame sizes, from which a detector may choose the size of its model."""
     infos = []
     for source in build_sources(config):
-        with suppress(SourceError):  # the run itself says what is wrong
+        with suppress(SourceError):  # the run itself reports the error
             next(iter(source), None)
         infos.append(source.info)
     return infos

@@ -1,4 +1,4 @@
-"""How long each step of detection takes on real frames, one after the other on one thread."""
+"""Measures how long each step of detection takes on real frames, one after the other on one thread."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def benchmark_stages(config: Config, wanted: tuple[str, ...] = STAGES, *, frames
 
     Args:
         config: its first source and its model are used; inference runs in latency mode, one frame at a time.
-        wanted: of `STAGES`.
-        frames: how many of the source's first frames, or `pipeline.max_frames` where that is fewer.
+        wanted: stages among `STAGES`.
+        frames: number of frames from the start of the source; `pipeline.max_frames` if that is fewer.
 
     Raises:
-        ConfigError: an unknown stage, a detector without a network or behind tiles, or a source without frames.
+        ConfigError: an unknown stage, a detector without a network or with tiles, or a source without frames.
     """
     unknown = [stage for stage in wanted if stage not in STAGES]
     if unknown:
@@ -41,7 +41,7 @@ def benchmark_stages(config: Config, wanted: tuple[str, ...] = STAGES, *, frames
         raise ConfigError(f"{detector.name} has no stages: give a model file")
     found = list(islice(build_sources(config)[0], min(frames, config.pipeline.max_frames or frames) + WARM_UP))
     if len(found) <= WARM_UP:
-        raise ConfigError(f"the source has {len(found)} frames: give one with more than {WARM_UP}")
+        raise ConfigError(f"the source has only {len(found)} frames: give one with more than {WARM_UP}")
     with detector:
         spent = [_stages_of(detector, frame) for frame in found][WARM_UP:]
     columns = {stage: np.array([row[stage] for row in spent]) for stage in STAGES}

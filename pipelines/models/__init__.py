@@ -1,1 +1,1 @@
-"""Model files: inspect, build plans, check accuracy, detect on images."""
+"""Working with model files: inspect, build plans, check accuracy, detect on images."""

@@ -1,8 +1,8 @@
-"""Whether an INT8 model still finds what its FP32 original finds: measured on images that it was not calibrated on.
+"""Checks that an INT8 model still finds what its FP32 original finds, on images that were not used for calibration.
 
-Where there are labels, by COCO average precision. Otherwise by agreement, which works on a user's own pictures: the
-share of boxes that both find, 2 x matched / (found by one + found by the other), where a match has the same class and
-an IoU of at least 0.5.
+With labels, it compares COCO average precision. Without, it measures agreement, which works on a user's own images:
+the share of boxes that both find, 2 x matched / (found by one + found by the other), where a match has the same class
+and an IoU of at least 0.5.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ MATCH_IOU = 0.5
 SCORE = 0.25
 MIN_IMAGES = 20
 MAX_CALIBRATION = 200
-"""More images change the ranges no more, and each takes a second or so."""
+"""More images do not change the ranges any further, and each takes about a second."""
 
 MAX_BOX_LOSS, MAX_MAP_LOSS = 0.1, 0.05
-"""Shares that INT8 may lose where nothing else is said; a sound YOLOv8n loses 0.08 and 0.03 (docs/tensorrt.md)."""
+"""Shares that INT8 may lose by default; a sound YOLOv8n loses 0.08 and 0.03 (docs/tensorrt.md)."""
 
 
 class Measure(Protocol):
@@ -62,7 +62,7 @@ class AveragePrecision:
     Attributes:
         reference: of the FP32 model.
         candidate: of the INT8 model.
-        images: looked at.
+        images: number of images compared.
     """
 
     reference: float
@@ -84,13 +84,13 @@ class AveragePrecision:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far two detectors find the same.
+    """How well the boxes of two detectors agree.
 
     Attributes:
-        value: share of boxes that both find, 0 to 1; 1 where neither finds any.
-        images: looked at.
-        reference: boxes of the first.
-        candidate: boxes of the second.
+        value: share of boxes that both find, 0 to 1; 1 if neither finds any.
+        images: number of images compared.
+        reference: boxes of the first detector.
+        candidate: boxes of the second detector.
         matched: pairs.
     """
 
@@ -102,7 +102,7 @@ class Agreement:
 
     @property
     def loss(self) -> float:
-        """Share of the boxes that only one finds."""
+        """Share of the boxes that only one detector finds."""
         return 1 - self.value
 
     def figures(self) -> dict[str, float]:
@@ -117,7 +117,7 @@ class Agreement:
 
 
 def agreement(reference: Detector, candidate: Detector, images: Sequence[Path]) -> Agreement:
-    """Return how far two open detectors find the same on images. Raises `ConfigError` for a file that is no image."""
+    """Return how well two open detectors agree on images. Raises `ConfigError` for a file that is not an image."""
     counts = np.zeros(3, np.int64)
     for image in images:
         frame = _frame(image)
@@ -129,7 +129,7 @@ def agreement(reference: Detector, candidate: Detector, images: Sequence[Path]) 
 
 
 def matches(first: Detections, second: Detections) -> int:
-    """Return how many boxes of `first` have one of their own in `second`: same class, best overlap first."""
+    """Return how many boxes of `first` match a box of `second`, one to one: same class, best overlap first."""
     overlap = iou_matrix(first.xyxy, second.xyxy)
     overlap[first.class_id[:, None] != second.class_id[None, :]] = 0
     found = 0
@@ -151,10 +151,10 @@ def prepare_int8(
 
     Args:
         facts: the FP32 ONNX model.
-        images: folder of pictures like those that the model will see.
-        max_loss: share of the boxes, or with labels of the average precision, that may be lost; None is the default.
-        labels: of the pictures: a folder of YOLO text files or a COCO JSON file; None compares boxes with FP32's.
-        given: what was told to `inspect_model` beside the file.
+        images: folder of images like those that the model will see.
+        max_loss: share of the boxes (with labels: of the average precision) that may be lost; None: the default.
+        labels: of the images, a folder of YOLO text files or a COCO JSON file; None: compare boxes with FP32's.
+        given: the arguments of `inspect_model` other than the file.
 
     Raises:
         ModelError: INT8 loses more; the message has the numbers.
@@ -162,7 +162,7 @@ def prepare_int8(
     """
     files = find_images(images)
     if len(files) < MIN_IMAGES:
-        raise ConfigError(f"{images} holds {len(files)} images: INT8 needs {MIN_IMAGES} or more, better 200")
+        raise ConfigError(f"{images} contains {len(files)} images: INT8 needs at least {MIN_IMAGES}, better 200")
     held_out = files[1::2][:MAX_CALIBRATION]
     truth = None if labels is None else _truth_of(held_out, images, labels, facts)
     batches = calibration_batches(facts, files[::2][:MAX_CALIBRATION])
@@ -175,14 +175,14 @@ def prepare_int8(
 
 
 def allowed_loss(asked: float | None, has_labels: bool) -> float:
-    """Return the loss that is allowed: as asked for, else the default of the measure."""
+    """Return the allowed loss: the requested one, or the default of the measure."""
     if asked is not None:
         return asked
     return MAX_MAP_LOSS if has_labels else MAX_BOX_LOSS
 
 
 def check_loss(name: str, loss: float, max_loss: float, numbers: str) -> None:
-    """Raise `ModelError` where more is lost than may be."""
+    """Raise `ModelError` if the loss is larger than allowed."""
     if loss > max_loss:
         raise ModelError(
             f"{name}: {numbers}: {loss:.1%} lost, at most {max_loss:.0%} allowed: use --precision fp16, give more "
@@ -191,22 +191,22 @@ def check_loss(name: str, loss: float, max_loss: float, numbers: str) -> None:
 
 
 def _truth_of(held_out: Sequence[Path], images: Path, labels: Path, facts: ModelFacts) -> list[Truth]:
-    """Return the labels of the images that do not calibrate."""
+    """Return the labels of the images that are not used for calibration."""
     chosen = set(held_out)
     truth = [one for one in read_truth(images, labels, facts.class_names) if one.image in chosen]
     if not sum(map(len, (one.class_id for one in truth))):
-        raise ConfigError(f"{labels}: no object in those of {images} that do not calibrate")
+        raise ConfigError(f"{labels}: no objects on the half of {images} that is not used for calibration")
     return truth
 
 
 def images_id(images: Path) -> str:
-    """Return an identity of a folder's images, by their names and sizes, for the key of the plan cache."""
+    """Return an identity of a folder's images, from their names and sizes, for the key of the plan cache."""
     lines = [f"{file.name} {file.stat().st_size}" for file in find_images(images)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def calibration_batches(facts: ModelFacts, images: Sequence[Path]) -> Iterator[NDArray[np.float32]]:
-    """Yield each image as the model is fed it, as a batch of the size that the model fixes, else of one."""
+    """Yield each image as the model receives it, in a batch of the size that the model fixes, otherwise of one."""
     rows, columns = facts.size_hw
     normaliser = Normaliser(facts.image)
     canvas = np.empty((1, rows, columns, 3), np.uint8)
@@ -226,7 +226,7 @@ def _gate(
     truth: Sequence[Truth] | None,
     given: Mapping[str, Any],
 ) -> Measure:
-    """Return how far the quantised model is as good as the original, both run by ONNX Runtime."""
+    """Measure the quantised model against the original, with ONNX Runtime for both."""
     score, iou = (SCORE, None) if truth is None else (EVAL_SCORE, EVAL_IOU)
     with tempfile.TemporaryDirectory(prefix="framewire-int8-") as folder:
         candidate = Path(folder) / facts.path.name

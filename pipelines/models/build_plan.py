@@ -1,4 +1,4 @@
-"""`framewire build`: from an ONNX model to a TensorRT plan, cached, with the accuracy gate for INT8."""
+"""`framewire build`: builds a cached TensorRT plan from an ONNX model, with the accuracy gate for INT8."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from pipelines.models.accuracy_gate import allowed_loss, check_loss, images_id, 
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What `framewire build` was asked for; see `BuildOptions` for the meaning.
+    """The arguments of `framewire build`; `BuildOptions` explains them.
 
     Attributes:
         model: an ONNX file.
-        output: the plan file to write; None puts it into the cache.
-        precision: `fp16`, `fp32` or `int8`; None is FP16, or as it is for a model that is quantised already.
-        batch: `N`, `MIN:MAX` or `MIN:FAVOURITE:MAX`.
+        output: the plan file to write; None: in the cache.
+        precision: `fp16`, `fp32` or `int8`; None: FP16, or unchanged if the model is already quantised.
+        batch: `N`, `MIN:MAX` or `MIN:OPTIMAL:MAX`.
         size: rows and columns, for models that leave them open.
         workspace_mib: GPU memory for building.
         dla: core of a Jetson's deep learning accelerator.
-        images: folder of pictures for `int8`.
-        max_loss: share of the boxes, or with labels of the mAP, that `int8` may lose; None is the default.
+        images: folder of images for `int8`.
+        max_loss: share of the boxes (with labels: of the mAP) that `int8` may lose; None: the default.
         library: `tensorrt`, `tensorrt_rtx`, or None for the installed one.
-        cache_dir: folder of plans; None is the model's own, or the user's where that cannot be written.
-        labels: of the pictures, YOLO text files or COCO JSON; None compares the boxes with FP32's.
-        given: what else the file does not tell, as for `inspect_model`; only `int8` needs to know.
+        cache_dir: folder of plans; None: next to the model, or the user's cache if that folder is not writable.
+        labels: of the images, YOLO text files or COCO JSON; None: compare the boxes with FP32's.
+        given: further arguments of `inspect_model`; only `int8` needs them.
     """
 
     model: str
@@ -57,7 +57,7 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What came of it."""
+    """The result of a build."""
 
     plan: PlanFile
     reason: str
@@ -82,7 +82,7 @@ def build(request: BuildRequest, report: Report | None = None) -> BuildResult:
 
     Args:
         request: what to build.
-        report: called with the fraction done and the phase; what it raises cancels the build.
+        report: called with the fraction done and the phase; an exception from it cancels the build.
 
     Raises:
         ModelError: the model is broken or not supported, or INT8 loses too much.
@@ -96,7 +96,7 @@ def build(request: BuildRequest, report: Report | None = None) -> BuildResult:
     prepare = _prepare(request) if options.precision == "int8" else None
     if request.output is not None:
         plan = build_plan(file.path, Path(request.output), options, library=library, prepare=prepare, report=report)
-        reason = "built now, as asked for"
+        reason = "built now, as requested"
     else:
         cache = cache_for(file.path, Path(request.cache_dir) if request.cache_dir else None)
         plan, reason = cache.get_or_build(file.path, options, library=library, prepare=prepare, report=report)
@@ -119,14 +119,14 @@ def _options(request: BuildRequest, file: ModelFile) -> BuildOptions:
 
 
 def _calibration_id(request: BuildRequest) -> str:
-    """Return what of the images a plan depends on, and how it was accepted."""
+    """Return an identity of the images and the acceptance criteria, which the plan depends on."""
     if not request.images or request.precision != "int8":
         return ""
     return images_id(Path(request.images)) + ("+labels" if request.labels else "")
 
 
 def _check_again(plan: PlanFile, request: BuildRequest) -> None:
-    """Raise `ModelError` where a plan of the cache was accepted with a larger loss than is allowed now."""
+    """Raise `ModelError` if the cached plan was accepted with a larger loss than is allowed now."""
     accuracy = plan.facts.accuracy if plan.facts else {}
     allowed = allowed_loss(request.max_loss, request.labels is not None)
     numbers = ", ".join(f"{name} {value}" for name, value in accuracy.items())
@@ -135,7 +135,7 @@ def _check_again(plan: PlanFile, request: BuildRequest) -> None:
 
 def _prepare(request: BuildRequest) -> Prepare:
     if request.images is None:
-        raise ConfigError("INT8 needs pictures like those the model will see: --images FOLDER, 200 or so")
+        raise ConfigError("INT8 needs about 200 images like those that the model will see: use --images FOLDER")
     facts = inspect_model(request.model, **{**request.given, "size": request.size})
     images, labels = Path(request.images), Path(request.labels) if request.labels else None
     return lambda: prepare_int8(facts, images, request.max_loss, labels, request.given)

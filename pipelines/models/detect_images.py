@@ -1,4 +1,4 @@
-"""Detection on single images: one JSON line and, where wanted, one annotated picture per image."""
+"""Detection on single images: one JSON line and, optionally, one annotated image per image."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Draw = Callable[[Frame, Detections, Sequence[str]], Picture]
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """What was found on one image.
+    """The detections on one image.
 
     Attributes:
         path: the file.
         frame: its pixels.
-        detections: what was found.
+        detections: the objects found.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class ImageResult:
     detections: Detections
 
     def as_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Return plain values, ready for JSON; boxes in pixels of the image."""
+        """Return plain values for JSON; boxes in pixels of the image."""
         found = self.detections
         objects: list[dict[str, Any]] = [
             {
@@ -73,10 +73,10 @@ def _class_score(class_id: int, score: float, class_names: Sequence[str]) -> dic
 
 
 def expand_images(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the image files that `paths`, files and folders, stand for, in order.
+    """Return the image files that `paths`, files and folders, refer to, in order.
 
     Raises:
-        ConfigError: nothing there, or a folder without images.
+        ConfigError: a path does not exist, or a folder has no images.
     """
     files: list[Path] = []
     for place in map(Path, paths):
@@ -93,10 +93,10 @@ def expand_images(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def detect_images(detector: Detector, paths: Sequence[str | Path]) -> Iterator[ImageResult]:
-    """Yield what the detector finds on each image, in order; opens and closes the detector.
+    """Yield the detections on each image, in order; opens and closes the detector.
 
     Raises:
-        ConfigError: an image that is not there or cannot be read.
+        ConfigError: an image does not exist or cannot be read.
     """
     files = expand_images(paths)
     try:
@@ -123,18 +123,18 @@ def detect_to_files(
     draw: Draw | None = None,
     progress: Progress | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Detect on images, write what is asked for, and yield one plain result per image, each when it is done.
+    """Detect on images, write the requested outputs, and yield one plain result per image as soon as it is done.
 
     Args:
         detector: opened and closed here.
         paths: images and folders of images.
-        save: folder for annotated pictures, named as the images; JPEG where OpenCV cannot write their kind.
-        jsonl: file for one JSON line per image; those before an image that cannot be read stay.
-        draw: makes the annotated picture; None takes the engine's overlay.
-        progress: called with images done and images in all.
+        save: folder for annotated images, named like the originals; JPEG if OpenCV cannot write their format.
+        jsonl: file for one JSON line per image; lines written before an unreadable image are kept.
+        draw: draws the annotated image; None: the engine's overlay.
+        progress: called with the number of images done and the total.
 
     Raises:
-        ConfigError: an image that is not there or cannot be read, or a picture in the place of an image or of another.
+        ConfigError: an image does not exist or cannot be read, or an annotated image would overwrite another image.
         SinkError: an output that cannot be written.
     """
     files = expand_images(paths)
@@ -152,10 +152,10 @@ def detect_to_files(
 
 
 def _targets(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return where the picture of each image goes.
+    """Return the path of each image's annotated image.
 
     Raises:
-        ConfigError: a picture would overwrite an image or another picture.
+        ConfigError: it would overwrite an image or another annotated image.
     """
     images = {path.resolve(): path for path in files}
     source_by_target: dict[Path, Path] = {}
@@ -169,7 +169,7 @@ def _targets(files: Sequence[Path], folder: Path) -> list[Path]:
             raise ConfigError(f"{target}: would overwrite the image {images[place]}: save to another folder")
         other = source_by_target.setdefault(place, path)
         if other.resolve() != path.resolve():
-            raise ConfigError(f"{target}: the picture of both {other} and {path}: save them to folders of their own")
+            raise ConfigError(f"{target}: the image of both {other} and {path}: save them to separate folders")
         targets.append(target)
     return targets
 
@@ -192,7 +192,7 @@ def _write(path: Path, picture: Picture) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SinkError(f"{path.parent}: cannot be made: {error.strerror}") from error
+        raise SinkError(f"{path.parent}: cannot be created: {error.strerror}") from error
     try:
         write_image(path, picture)
     except (OSError, ValueError) as error:
@@ -201,7 +201,7 @@ def _write(path: Path, picture: Picture) -> None:
 
 @contextmanager
 def _line_writer(path: Path | None) -> Iterator[Callable[[str], None]]:
-    """Yield a function that writes a line at once; into nothing without a path."""
+    """Yield a function that writes a line at once; it does nothing if there is no path."""
     if path is None:
         yield lambda line: None
         return
@@ -215,7 +215,7 @@ def _line_writer(path: Path | None) -> Iterator[Callable[[str], None]]:
     try:
         yield write
     finally:
-        with suppress(OSError):  # a line that cannot be written has been told
+        with suppress(OSError):  # a failed line has already been reported
             file.close()
 
 

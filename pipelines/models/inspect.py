@@ -1,4 +1,4 @@
-"""What a model file holds, as plain values."""
+"""The contents of a model file, as plain values."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         model: file or folder, or `demo`.
-        given: what the file does not tell, as for `engine.detection.model.inspect_model`.
+        given: what the file does not say, as for `engine.detection.model.inspect_model`.
 
     Raises:
-        ModelError: it is broken, or no detector of a known kind.
+        ModelError: the model is broken, or not a detector of a known kind.
     """
     try:
         facts = inspect_model(model_path(model), **given)
@@ -52,7 +52,7 @@ def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rectangle(facts: ModelFacts, usable: Sequence[str]) -> str | dict[str, str]:
-    """Return how the model runs with `size: auto`, for frames of 16:9, or by backend why it stays at its own size."""
+    """Return the model's size with `size: auto` for 16:9 frames, or why it stays at its own size, by backend."""
     if (reason := why_not_rectangular(facts)) is not None:
         return f"stays {_size(facts.size_hw)}: {reason}"
     size_hw = rectangle(USUAL_ASPECT, facts)
@@ -73,7 +73,7 @@ def _size(size_hw: tuple[int, int]) -> str:
 
 
 def _classifier(model: str, given: Mapping[str, Any], refusal: ModelError) -> dict[str, Any]:
-    """Return the facts of a classification model, or raise why it is no detector."""
+    """Return the facts of a classification model, or raise the reason why the model is not a detector."""
     if not given.keys().isdisjoint(NOT_OF_CLASSIFIERS):
         raise refusal
     try:

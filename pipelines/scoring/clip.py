@@ -1,4 +1,4 @@
-"""Scoring the whole pipeline on a clip with ground truth: with its drops, its gates, its second stage and its model."""
+"""Scores the whole pipeline, with its drops, gates, second stage and model, on a clip with ground truth."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pipelines.scoring.track import evaluate_mot
 def evaluate_clip(config: Config, gt_path: str) -> dict[str, Any]:
     """Run the pipeline of `config` on its one source and return the scores of its tracks.
 
-    The pipeline is the one that `framewire run` builds, without its outputs. A frame that was dropped counts as one on
-    which nothing was found. Frame 0 of the clip is frame 1 of the truth.
+    The pipeline is the one that `framewire run` builds, without its outputs. A dropped frame counts as one without any
+    objects found. Frame 0 of the clip is frame 1 of the truth.
 
     Raises:
         StageError: the run failed.

@@ -1,4 +1,4 @@
-"""Zones and lines on the tracks of a MOTChallenge file, without any video."""
+"""Counts zones and lines on the tracks of a MOTChallenge file, without any video."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pipelines.scoring.mot import MotRows, read_mot
 def count_mot(path: str | Path, fps: float, size_wh: tuple[int, int], analytics: Analytics) -> dict[str, Any]:
     """Return the totals of lines and zones over the tracks of a file: ground truth, or the output of a tracker.
 
-    Rows with confidence 0 are ignored, as ground truth marks them so; a negative confidence, as trackers write it
-    where they have none, stands for 1. An object ends with its last row.
+    Rows with confidence 0 are ignored, because ground truth uses it for rows that do not count. A negative confidence,
+    which trackers write if they have none, is read as 1. An object ends with its last row.
 
     Args:
         path: MOTChallenge file with identities.
         fps: frames per second of the video.
         size_wh: width and height of the video.
-        analytics: without any memory yet.
+        analytics: new, without any state.
 
     Raises:
         ConfigError: `fps` or the size is not positive.
@@ -49,7 +49,7 @@ def count_mot(path: str | Path, fps: float, size_wh: tuple[int, int], analytics:
 
 
 def _usable(rows: MotRows, path: str | Path) -> MotRows:
-    """Return the rows that count, and refuse a file without identities or with one twice on a frame."""
+    """Return the rows that count. Refuse a file without identities, or with the same one twice on a frame."""
     keep: NDArray[np.bool_] = rows.score != 0
     rows = MotRows(rows.frame[keep], rows.track_id[keep], rows.tlwh[keep], rows.score[keep], rows.class_id[keep])
     if (rows.track_id < 0).any():
@@ -58,7 +58,7 @@ def _usable(rows: MotRows, path: str | Path) -> MotRows:
     unique, times = np.unique(pairs, axis=0, return_counts=True)
     if (times > 1).any():
         frame, track_id = unique[times > 1][0].tolist()
-        raise SourceError(f"{path}: identity {track_id} is there twice on frame {frame}: remove one of the rows")
+        raise SourceError(f"{path}: identity {track_id} occurs twice on frame {frame}: remove one of the rows")
     return rows
 
 

@@ -20,7 +20,7 @@ from engine.video.read_image import read_image
 from pipelines.scoring.labels import Truth, read_truth
 
 EVAL_SCORE = 0.01
-"""Low, because average precision is an area under a curve: boxes of low score belong to it."""
+"""Low, because average precision is an area under a curve that includes boxes of low score."""
 EVAL_IOU = 0.5
 
 Progress = Callable[[int, int], None]
@@ -37,19 +37,19 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class DetectScores:
-    """Scores of a detector; fractions of 1 unless they count.
+    """Scores of a detector; fractions of 1 except for counts.
 
     Attributes:
         model: its name.
-        backend: what ran it.
-        images: scored.
-        objects: in the labels, crowd regions left out.
+        backend: the backend that ran it.
+        images: number of images scored.
+        objects: number of objects in the labels, without crowd regions.
         map50_95: mean over classes and IoU .50 to .95, 101-point COCO average precision.
         map50: at IoU .5.
         map75: at IoU .75.
-        map_small: of objects below 32 x 32 pixels; None where there are none. Likewise the next two.
-        map_medium: between.
-        map_large: above 96 x 96 pixels.
+        map_small: of objects below 32 x 32 pixels; None if there are none. The same applies to the next two.
+        map_medium: of objects between small and large.
+        map_large: of objects above 96 x 96 pixels.
         ms_per_image: median of letterbox, inference and decoding, one image at a time.
         per_class: by class name.
     """
@@ -87,9 +87,9 @@ def evaluate_detect(
 
     Args:
         model: file or folder.
-        images: folder of images, or a folder that holds `images` and `labels`.
-        labels: folder of YOLO text files or a COCO JSON file; None looks beside the images.
-        progress: called with images done and images in all.
+        images: folder of images, or a folder that contains `images` and `labels`.
+        labels: folder of YOLO text files or a COCO JSON file; None: look next to the images.
+        progress: called with the number of images done and the total.
         score_threshold: lowest score that counts.
         iou_threshold: of NMS.
         options: further arguments of `load_detector`.
@@ -107,7 +107,7 @@ def evaluate_detect(
 
 
 def score_detector(detector: ModelDetector, truth: Sequence[Truth], progress: Progress | None = None) -> DetectScores:
-    """Return the scores of an open detector. Raises `ConfigError` for a file that is no image."""
+    """Return the scores of an open detector. Raises `ConfigError` for a file that is not an image."""
     found, sizes, ms_per_image = _detect_all(detector, truth, progress)
     return score(found, truth, sizes, detector.class_names, detector.name, detector.backend, ms_per_image)
 
@@ -115,7 +115,7 @@ def score_detector(detector: ModelDetector, truth: Sequence[Truth], progress: Pr
 def _detect_all(
     detector: Detector, truth: Sequence[Truth], progress: Progress | None
 ) -> tuple[list[Detections], list[tuple[int, int]], float]:
-    """Return detections and size of each image, and the median time."""
+    """Return the detections and the size of each image, and the median time."""
     found, sizes, spent_ms = [], [], []
     for index, one in enumerate(truth):
         try:
@@ -186,7 +186,7 @@ def _per_class(result: Any, objects: Sequence[int], names: Sequence[str]) -> dic
 
 
 def _valid(result: Any) -> float | None:
-    """Return the score of one range of sizes; supervision says -1 where it holds no object."""
+    """Return the score of one range of sizes; supervision returns -1 if the range has no objects."""
     value = -1.0 if result is None else float(result.map50_95)
     return value if value >= 0 else None
 

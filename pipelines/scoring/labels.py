@@ -27,9 +27,9 @@ class Truth:
 
     Attributes:
         image: the file.
-        xyxy: (N, 4) float32: pixels, or fractions of the image where `normalised`.
+        xyxy: (N, 4) float32 in pixels, or in fractions of the image if `normalised`.
         class_id: (N,) int32.
-        crowd: (N,) bool: a region that counts neither for nor against.
+        crowd: (N,) bool; a crowd region counts neither for nor against.
         normalised: whether the boxes are fractions of the image.
     """
 
@@ -50,7 +50,7 @@ class Truth:
 def find_images(folder: Path) -> list[Path]:
     """Return the images of a folder, or of the `images` folder in it, by name. Raises `ConfigError`."""
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder of images")
+        raise ConfigError(f"{folder}: no such folder")
     for place in (folder, folder / "images"):
         if place.is_dir():
             images = sorted(path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -65,19 +65,19 @@ def read_truth(images: Path, labels: Path | None, class_names: Sequence[str]) ->
     Args:
         images: folder of images.
         labels: folder of YOLO text files (`class cx cy w h` or a polygon, as fractions), or a COCO JSON file; None
-            looks for a folder `labels` beside or in place of `images`, as the YOLO data sets have it.
-        class_names: of the model; categories of a COCO file are matched to them by name, and so are the names of a
-            `data.yaml` above the text files, where they come in another order.
+            looks for a folder `labels` next to `images` or in its place, the layout of YOLO data sets.
+        class_names: of the model. Categories of a COCO file are matched to them by name; so are the names of a
+            `data.yaml` above the text files if their order differs.
 
     Raises:
-        ConfigError: nothing there, a file that cannot be read, an object of a category that the model does not know, or
-            no object at all.
+        ConfigError: there are no labels, a file cannot be read, an object has a category that the model lacks, or no
+            image has an object.
     """
     truth = _read(images, labels, class_names)
     if not any(len(one.class_id) for one in truth):
         place = labels or "the labels"
         raise ConfigError(
-            f"{place}: no object on any of {len(truth)} images in {images}: expected text files named as the images, "
+            f"{place}: no objects on any of {len(truth)} images in {images}: expected text files named like them, "
             "or a COCO .json file with objects on them"
         )
     return truth
@@ -99,16 +99,16 @@ def _beside(images: Path, folder: Path) -> Path:
     found = next((place for place in candidates if place.is_dir() and place != folder), None)
     if found is None:
         raise ConfigError(
-            f"{images}: no labels beside it: name them (a folder of YOLO text files or a COCO .json file)"
+            f"{images}: no labels next to it: name them (a folder of YOLO text files or a COCO .json file)"
         )
     return found
 
 
 def _own_classes(place: Path, class_names: Sequence[str]) -> list[int | str]:
-    """Return the model's class id by number in the text files, or the name of a class that the model has not.
+    """Return the model's class id for each number in the text files, or the name if the model lacks the class.
 
-    A `data.yaml` above the labels tells the names. Where it has them in the model's order, also under other words, or
-    there is none, the numbers are the model's own.
+    A `data.yaml` above the labels gives the names. If there is none, or if its names are in the model's order (even if
+    worded differently), the numbers are the model's own.
     """
     numbers: list[int | str] = list(range(len(class_names)))
     file = next(
@@ -136,7 +136,7 @@ def _read_yolo(image: Path, path: Path, own: Sequence[int | str]) -> Truth:
     ids = [own[int(row[0])] for row in rows]
     foreign = [name for name in ids if isinstance(name, str)]
     if foreign:
-        raise ConfigError(f"{path}: class {foreign[0]} of data.yaml is no class of the model")
+        raise ConfigError(f"{path}: class {foreign[0]} of data.yaml is not a class of the model")
     class_id = np.array(ids, np.int32)
     xyxy = np.array([row[1:] for row in rows], np.float32).reshape(-1, 4)
     return Truth(image, xyxy, class_id, np.zeros(len(rows), bool), normalised=True)
@@ -158,7 +158,7 @@ def _yolo_row(line: str, place: str) -> tuple[float, float, float, float, float]
     except (ValueError, IndexError, OverflowError) as error:
         raise ConfigError(f"{place}: {line[:60]!r}: expected class cx cy w h") from error
     if not np.isfinite(numbers).all():
-        raise ConfigError(f"{place}: {line[:60]!r}: expected numbers that are finite")
+        raise ConfigError(f"{place}: {line[:60]!r}: expected finite numbers")
     if len(numbers) == 4:
         x1, y1, x2, y2 = xyxy_from_cxcywh(numbers[None])[0].tolist()
         return (class_id, x1, y1, x2, y2)
@@ -176,7 +176,7 @@ class _Rows:
 
 
 def _read_coco(files: Sequence[Path], path: Path, class_names: Sequence[str]) -> list[Truth]:
-    """Return the boxes of a COCO file for those images that it names."""
+    """Return the boxes of a COCO file for the images that it names."""
     if path.stat().st_size > MAX_COCO_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_COCO_BYTES >> 30} GiB: expected a COCO annotation file")
     try:
@@ -199,7 +199,7 @@ def _read_coco(files: Sequence[Path], path: Path, class_names: Sequence[str]) ->
         listed[parts[-1] if parts else ""].add(parts)
     known = [image for image in files if image.name in listed]
     if not known:
-        raise ConfigError(f"{path}: names none of the images in {files[0].parent}")
+        raise ConfigError(f"{path}: does not name any image in {files[0].parent}")
     return [_truth(image, rows[_place(image, listed[image.name], path)]) for image in known]
 
 
@@ -211,12 +211,12 @@ def _tlwh(bbox: Any) -> list[float]:
 
 
 def _place(image: Path, places: set[tuple[str, ...]], path: Path) -> tuple[str, ...]:
-    """Return which of several file names, with the folders of a COCO file, means an image."""
+    """Return which of several file names of a COCO file, with their folders, refers to an image."""
     if len(places) > 1:
         whole = image.absolute().parts
         places = {parts for parts in places if whole[-len(parts) :] == parts}
     if len(places) != 1:
-        raise ConfigError(f"{path}: names {image.name} in several folders: give the folder of images as the file does")
+        raise ConfigError(f"{path}: names {image.name} in several folders: give the folder that its names start from")
     return next(iter(places))
 
 
@@ -225,7 +225,7 @@ def _classes(categories: Sequence[dict[str, Any]], class_names: Sequence[str]) -
     class_by_name = {name.lower(): index for index, name in enumerate(class_names)}
     unknown = [entry["name"] for entry in categories if str(entry["name"]).lower() not in class_by_name]
     if unknown:
-        raise ConfigError(f"categories {', '.join(map(str, unknown[:5]))} are no classes of the model")
+        raise ConfigError(f"categories {', '.join(map(str, unknown[:5]))} are not classes of the model")
     return {entry["id"]: class_by_name[str(entry["name"]).lower()] for entry in categories}
 
 

@@ -1,4 +1,4 @@
-"""MOTChallenge text files in and out, and a tracker run over them without any video."""
+"""Reads and writes MOTChallenge text files, and runs a tracker over them without any video."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MotRows:
         track_id: (N,) int64, -1 in detection files.
         tlwh: (N, 4) float64 pixels.
         score: (N,) float64; in ground truth 0 marks a row to ignore.
-        class_id: (N,) int64, -1 where the file has none (the MOT15 form with 10 columns holds world coordinates
+        class_id: (N,) int64, -1 if the file has none (the MOT15 form with 10 columns holds world coordinates
             there, which are not classes).
     """
 
@@ -43,7 +43,7 @@ class MotRows:
 
     @property
     def last_frame(self) -> int:
-        """Highest frame number, 0 where there are no rows."""
+        """Highest frame number, 0 if there are no rows."""
         return int(self.frame[-1]) if len(self) else 0
 
     @property
@@ -70,11 +70,11 @@ def _parse(path: Path) -> NDArray[np.float64]:
         values = np.loadtxt(lines, delimiter=delimiter, ndmin=2)
     except ValueError as error:
         raise SourceError(
-            f"{path} is no MOTChallenge file ({error}): expected numbers, frame,id,x,y,w,h,score,…"
+            f"{path} is not a MOTChallenge file ({error}): expected numbers, frame,id,x,y,w,h,score,…"
         ) from error
     if values.shape[1] < 6 or not np.isfinite(values[:, :6]).all() or (values[:, 0] < 1).any():
         raise SourceError(
-            f"{path} is no MOTChallenge file: expected at least 6 finite numbers per line, frame from 1, "
+            f"{path} is not a MOTChallenge file: expected at least 6 finite numbers per line, frame from 1, "
             f"found {values.shape[1]} columns, first line {lines[0]!r}"
         )
     return values
@@ -84,10 +84,10 @@ def read_mot(path: str | Path) -> MotRows:
     """Return the rows of a MOTChallenge file: detections, ground truth or tracker output.
 
     Columns `frame, id, left, top, width, height[, score[, class, visibility | x, y, z]]`, separated by commas or
-    blanks. A file with 9 columns is of the MOT16 form and has classes.
+    blanks. A file with 9 columns has the MOT16 form and includes classes.
 
     Raises:
-        SourceError: the file cannot be read or holds something else.
+        SourceError: the file cannot be read or has another format.
     """
     values = _parse(Path(path))
     values = values[np.argsort(values[:, 0], kind="stable")]
@@ -108,7 +108,7 @@ def write_mot(path: str | Path, frames: list[int], tracks: list[Tracks]) -> int:
     Args:
         path: file to write.
         frames: number of each frame, from 1.
-        tracks: its tracks.
+        tracks: tracks of each frame.
 
     Raises:
         SinkError: the file cannot be written.
@@ -128,11 +128,11 @@ def write_mot(path: str | Path, frames: list[int], tracks: list[Tracks]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class MotSummary:
-    """What a run of a tracker over a file did.
+    """Summary of a tracker's run over a file.
 
     Attributes:
         frames: frames given to the tracker.
-        detected: those of them that came with their detections.
+        detected: those of them that were given with their detections.
         rows: rows written.
         ids: distinct track ids.
         update_ms_p50: median time of an update.
@@ -148,7 +148,7 @@ class MotSummary:
 
 
 def detections_at(rows: MotRows, frame: int) -> Detections:
-    """Return the detections of one frame; class 0 where the file has none."""
+    """Return the detections of one frame; their class is 0 if the file has none."""
     at = rows.at(frame)
     class_id = np.maximum(rows.class_id[at], 0)
     return Detections(rows.xyxy[at], rows.score[at], class_id)
@@ -162,8 +162,8 @@ def track_rows(
     Args:
         rows: detections.
         fps: frames per second of the video they come from.
-        tracker: a fresh tracker.
-        detect_every: give the tracker the detections of every n-th frame only; the others are predicted.
+        tracker: a new tracker.
+        detect_every: give the tracker only the detections of every n-th frame; the others are predicted.
 
     Raises:
         ConfigError: `fps` or `detect_every` is not positive.
@@ -189,12 +189,12 @@ def track_mot(
     Args:
         det_path: MOTChallenge detections.
         fps: frames per second of the video they come from.
-        tracker: a fresh tracker.
+        tracker: a new tracker.
         out_path: MOTChallenge file to write.
-        detect_every: use the detections of every n-th frame only; the others are predicted.
+        detect_every: use only the detections of every n-th frame; the others are predicted.
 
     Raises:
-        ConfigError: an argument that cannot work.
+        ConfigError: an argument is invalid.
         SourceError: the detections cannot be read.
         SinkError: the output cannot be written.
     """

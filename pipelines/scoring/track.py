@@ -1,7 +1,7 @@
 """Scores of tracker output against ground truth: HOTA, CLEAR MOT and identity, computed by `trackers.eval`.
 
-`trackers` (Apache-2.0, numpy and scipy only) repeats TrackEval's numbers. It is handed arrays rather than files:
-its reader takes the world coordinates of MOT15 ground truth for classes and drops the rows.
+`trackers` (Apache-2.0, needs only numpy and scipy) reproduces TrackEval's numbers. We pass arrays rather than files,
+because its reader takes the world coordinates of MOT15 ground truth for classes and drops the rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DISTRACTORS = (2, 7, 8, 12)
 
 @dataclass(frozen=True, slots=True)
 class TrackScores:
-    """Scores of a tracker; fractions of 1 unless they count.
+    """Scores of a tracker; fractions of 1 except for counts.
 
     Attributes:
         hota: geometric mean of detection and association accuracy over IoU thresholds .05 to .95 (Luiten et al. 2020).
@@ -34,10 +34,10 @@ class TrackScores:
         loca: localisation accuracy.
         mota: 1 - (misses + false tracks + switches) / objects; may be negative (Bernardin and Stiefelhagen 2008).
         idf1: F1 of boxes that carry the right identity (Ristani et al. 2016).
-        id_switches: times that an object changed its track.
-        fragments: times that an object's track was interrupted.
-        recall: objects found.
-        precision: boxes that are objects.
+        id_switches: number of times that an object changed its track.
+        fragments: number of times that an object's track was interrupted.
+        recall: share of the objects that were found.
+        precision: share of the boxes that are objects.
         frames: frames scored.
         objects: boxes of the ground truth.
         true_ids: identities of the ground truth.
@@ -65,7 +65,7 @@ class TrackScores:
 
 
 def _without_distracted(gt: MotRows, pred_xyxy: NDArray[np.float32], frame: int) -> NDArray[np.bool_]:
-    """Return which predictions stay: those not matched (IoU at least .5) to a box that is not to be scored."""
+    """Return the predictions to keep: those that do not match (IoU at least .5) a box that is not scored."""
     from engine.tracking.assignment import assign
 
     at = gt.at(frame)
@@ -85,21 +85,21 @@ def _scored(gt: MotRows) -> NDArray[np.bool_]:
 
 def _check(gt: MotRows, gt_path: str | Path, pred: MotRows, pred_path: str | Path) -> None:
     if not _scored(gt).any():
-        raise ConfigError(f"{gt_path} has no row to score against: give a ground-truth file (gt.txt)")
+        raise ConfigError(f"{gt_path} has no rows to score against: give a ground-truth file (gt.txt)")
     for rows, path in ((gt, gt_path), (pred, pred_path)):
         named = rows.track_id >= 0
         keys = np.stack((rows.frame, rows.track_id), axis=1)[named]
         if len(np.unique(keys, axis=0)) != len(keys):
-            raise ConfigError(f"{path} has an id twice on one frame: give a file with one row per id and frame")
+            raise ConfigError(f"{path} has the same id twice on one frame: give a file with one row per id and frame")
     if len(pred) and (pred.track_id < 0).all():
-        raise ConfigError(f"{pred_path} has no ids: it holds detections, run `framewire track --mot` on it first")
+        raise ConfigError(f"{pred_path} has no ids: these are detections, run `framewire track --mot` on them first")
 
 
 def evaluate_rows(gt: MotRows, pred: MotRows, *, iou_threshold: float = 0.5) -> TrackScores:
     """Return the scores of tracker output against ground truth.
 
     Args:
-        gt: ground truth; rows of score 0 and, where there are classes, all but pedestrians are not scored.
+        gt: ground truth; rows of score 0 are not scored, nor, if there are classes, anything but pedestrians.
         pred: tracker output; rows with a negative id are left out.
         iou_threshold: overlap that makes a match, for MOTA and IDF1.
 
@@ -150,11 +150,11 @@ def evaluate_mot(gt_path: str | Path, pred_path: str | Path, *, iou_threshold: f
 
     Args:
         gt_path: ground truth.
-        pred_path: tracker output, of the same frame numbers.
+        pred_path: tracker output with the same frame numbers.
         iou_threshold: overlap that makes a match, for MOTA and IDF1.
 
     Raises:
-        ConfigError: the files are not ground truth and tracks.
+        ConfigError: the files do not contain ground truth and tracks.
         SourceError: a file cannot be read.
         MissingDependencyError: `trackers` is not installed.
     """

@@ -1,7 +1,7 @@
-"""One address for many engines and many readers: fan-in and fan-out with its own statistics.
+"""One address for many engines and many readers: fan-in and fan-out, with its own statistics.
 
-Subscriptions go upstream as they are (XPUB to XSUB), so an engine sends only what somebody behind the proxy wants.
-Messages pass untouched; slow readers lose messages as they would at the engine, and hold up nobody.
+Subscriptions are forwarded upstream (XPUB to XSUB), so an engine sends only what a reader of the proxy wants.
+Messages pass unchanged. A slow reader loses messages as it would at the engine, and delays no other.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ STATS_S = 1.0
 
 @dataclass
 class ProxySummary:
-    """What passed.
+    """Summary of what the proxy forwarded.
 
     Attributes:
         messages: messages received from engines and offered to readers, by kind.
         bytes: size of their bodies.
-        overflows: how often a message met the full queue of some reader, by kind.
-        wanted: topics that readers want now.
+        overflows: number of times that a message met a reader's full queue, by kind.
+        wanted: topics that readers subscribe to now.
     """
 
     messages: Counter[str] = field(default_factory=Counter)
@@ -62,18 +62,18 @@ class Proxy:
 
     Args:
         engines: addresses of the publishers.
-        address: to bind.
+        address: the endpoint to bind.
         name: engine_id and source_id of its statistics.
-        keys: CURVE keys of the proxy: readers must encrypt, and engines that encrypt know it by them.
+        keys: CURVE keys of the proxy: readers must encrypt, and engines that encrypt identify it by them.
         allowed_keys: public keys of the readers that may connect.
-        engine_key: public key of the engines, where they encrypt.
+        engine_key: public key of the engines, if they encrypt.
 
     Attributes:
-        address: the bound endpoint, from `open` on.
-        summary: what passed so far.
+        address: the bound endpoint, once `open` has returned.
+        summary: what it has forwarded so far.
 
     Raises:
-        ConfigError: no engine is named.
+        ConfigError: no engine is given.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Proxy:
         if not engines:
             raise ConfigError("a proxy needs the address of at least one engine")
         if engine_key is not None and keys is None:
-            raise ConfigError("engine_key without keys: the engines must know who reads")
+            raise ConfigError("engine_key without keys: the engines identify their readers by their keys")
         self.address = checked_address(address, "proxy address")
         self.summary = ProxySummary()
         self._engines = tuple(engines)
@@ -110,7 +110,7 @@ class Proxy:
 
         Raises:
             SinkError: the port is in use.
-            ConfigError: the address of an engine is of the wrong form.
+            ConfigError: the address of an engine has the wrong form.
         """
         if self._curve is not None:
             self._curve.open(self._context)
@@ -119,11 +119,11 @@ class Proxy:
         self._guard.start()
         self.address = self._out.address
         if self._curve is None and not is_loopback(self.address):
-            logger.warning("%s can be read by everybody on the network: give keys (framewire keys)", self.address)
+            logger.warning("anybody on the network can read %s: give keys (framewire keys)", self.address)
         self._in = self._connected()
 
     def run(self) -> ProxySummary:
-        """Pass messages on until `stop`; return what passed."""
+        """Forward messages until `stop`; return the summary."""
         if self._in is None or self._out is None:
             self.open()
         source, out = self._in, self._out
@@ -145,7 +145,7 @@ class Proxy:
         return self.summary
 
     def stop(self) -> None:
-        """End `run` within a tenth of a second, from any thread."""
+        """Make `run` return within a tenth of a second; may be called on any thread."""
         self._stop.set()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Record a stream to a file, as it came."""
+"""Records a stream to a file exactly as it arrives."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CHECK_S = 0.2
 
 @dataclass
 class RecordSummary:
-    """What was recorded.
+    """Summary of a recording.
 
     Attributes:
         messages: records written.
-        bytes: size they took in the file.
+        bytes: their size in the file.
         lost: messages missed, by topic.
         malformed: messages left out because they could not be read.
     """
@@ -48,24 +48,24 @@ def record(
     keys: KeyPair | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> RecordSummary:
-    """Write what a publisher sends to a file, until something ends it; an existing recording is continued.
+    """Write a publisher's messages to a file until a limit or `stopping` ends it; an existing recording is continued.
 
     Args:
         address: of the publisher.
         path: the file.
         topics: prefixes wanted.
-        count: end after so many messages.
-        duration_s: end after so long.
-        timeout_s: longest silence.
+        count: stop after this many messages.
+        duration_s: stop after this time.
+        timeout_s: longest time without messages.
         events: the publisher's `events` address.
         server_key: public key of a publisher that encrypts.
         keys: CURVE keys of this reader.
-        stopping: asked several times a second whether to end.
+        stopping: polled several times a second; true stops the recording.
 
     Raises:
         NoMessageError: nothing arrived for `timeout_s`.
         SinkError: the file cannot be written.
-        VersionError: the publisher speaks another major version.
+        VersionError: the publisher sends another major version.
     """
     reader, summary = MessageReader(topics), RecordSummary()
     started_ns = heard_ns = SYSTEM_CLOCK.monotonic_ns()
@@ -86,7 +86,7 @@ def record(
                 if parts is not None and reader.read(parts) is not None:
                     writer.write(SYSTEM_CLOCK.utc_ns(), parts[0], parts[1])
         except KeyboardInterrupt:
-            pass  # the person's way to end a recording
+            pass  # Ctrl-C is the normal way to end a recording
         summary.messages, summary.bytes = writer.records, writer.bytes
     summary.lost, summary.malformed = dict(reader.lost), reader.malformed
     return summary

@@ -1,4 +1,4 @@
-"""Publish a recorded stream again, with its own timing, as fast as readers take it, or anything between."""
+"""Publishes a recorded stream again: with its own timing, as fast as readers take it, or anything in between."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class ReplayOptions:
     """How to replay.
 
     Attributes:
-        speed: 1.0 is the original pace, 2.0 twice as fast; None as fast as the slowest reader takes it, losing nothing.
-        start_s: begin so many seconds into the recording.
-        end_s: end there.
-        wait_for_reader_s: wait so long for a first subscription, so that it misses nothing.
+        speed: 1.0 is the original pace, 2.0 twice as fast; None: as fast as the slowest reader takes it, without loss.
+        start_s: start this many seconds into the recording.
+        end_s: stop there.
+        wait_for_reader_s: wait this long for a first subscription, so that it misses nothing.
     """
 
     speed: float | None = 1.0
@@ -46,11 +46,11 @@ class ReplayOptions:
 
 @dataclass
 class ReplaySummary:
-    """What was replayed.
+    """Summary of a replay.
 
     Attributes:
         messages: records sent.
-        skipped_bytes: damaged parts of the file passed over.
+        skipped_bytes: bytes of damaged parts that were skipped.
         recorded_s: time from the first to the last record sent.
     """
 
@@ -60,16 +60,16 @@ class ReplaySummary:
 
 
 class Replay:
-    """A publisher whose messages come from a file; heartbeats say `replayed`, all else is as it was.
+    """A publisher whose messages come from a file; heartbeats say `replayed`, all others are unchanged.
 
     Args:
-        path: file made by `record`.
-        address: to bind.
+        path: file written by `record`.
+        address: the endpoint to bind.
         options: pace and range.
         clock: for tests.
 
     Attributes:
-        address: the bound endpoint, from `open` on.
+        address: the bound endpoint, once `open` has returned.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Replay:
         self._socket.setsockopt(zmq.XPUB_NODROP, self._options.speed is None)
 
     def run(self) -> ReplaySummary:
-        """Send the records, at their times; return at the end of the file or after `stop`.
+        """Send the records at their times; return at the end of the file or after `stop`.
 
         Raises:
-            SourceError: the file is no recording.
+            SourceError: the file is not a recording.
         """
         summary = ReplaySummary()
         with Recording(self._path) as recording:
@@ -120,11 +120,11 @@ class Replay:
         return summary
 
     def stop(self) -> None:
-        """End `run` soon, from any thread."""
+        """Make `run` return soon; may be called on any thread."""
         self._stop.set()
 
     def close(self) -> None:
-        """Hand over what was sent, and disconnect."""
+        """Flush what has been sent, and disconnect."""
         self._context.destroy(linger=0 if self._stop.is_set() else LINGER_MS)
 
     def _wanted(self, recording: Recording, first_utc_ns: int) -> Iterator[Record]:
@@ -140,7 +140,7 @@ class Replay:
             self._socket.poll(int(self._options.wait_for_reader_s * NS_PER_S / NS_PER_MS))
 
     def _send(self, record: Record) -> bool:
-        """Send one record; at top speed wait for the slowest reader, else leave it out."""
+        """Send one record. At top speed wait for the slowest reader, otherwise drop the record if a queue is full."""
         socket = self._socket
         body = _marked(record.body) if record.topic.startswith(HEARTBEAT_TOPIC) else record.body
         while socket is not None and not self._stop.is_set():
@@ -156,7 +156,7 @@ def replay(path: str | Path, address: str, options: ReplayOptions | None = None)
     """Publish a recording on an address, and return what was sent.
 
     Raises:
-        SourceError: the file is no recording.
+        SourceError: the file is not a recording.
         SinkError: the address cannot be bound.
     """
     player = Replay(path, address, options)
@@ -168,7 +168,7 @@ def replay(path: str | Path, address: str, options: ReplayOptions | None = None)
 
 
 def _marked(body: bytes) -> bytes:
-    """Return a heartbeat that says `replayed`, and names no sockets that do not exist any more."""
+    """Return a heartbeat that says `replayed`, without the addresses of sockets that no longer exist."""
     codec = msgspec.json if body[:1] == b"{" else msgspec.msgpack
     fields = codec.decode(body)
     return bytes(codec.encode({**fields, "endpoints": {}, "replayed": True}))

@@ -208,7 +208,7 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(change: tuple[str, 
 
 
 def test_weights_that_end_too_early_are_refused():
-    with pytest.raises(ModelError, match="the cfg asks for 3 more"):
+    with pytest.raises(ModelError, match="the cfg needs 3 more"):
         onnx_from_darknet(EVERY_SECTION, numbers()[:-3], NAMES)
 
 

@@ -77,14 +77,14 @@ class BuildOptions:
 
 
 def parse_batch(text: str) -> BatchProfile:
-    """Return the batch profile of `N`, `MIN:MAX` or `MIN:FAVOURITE:MAX`. Raises `ConfigError`.
+    """Return the batch profile of `N`, `MIN:MAX` or `MIN:OPTIMAL:MAX`. Raises `ConfigError`.
 
     >>> parse_batch("1:8:16"), parse_batch("1:16"), parse_batch("4")
     ((1, 8, 16), (1, 16, 16), (4, 4, 4))
     """
     parts = text.split(":")
     if not all(part.isdecimal() for part in parts) or len(parts) > 3:
-        raise ConfigError(f'batch "{text}": expected N, MIN:MAX or MIN:FAVOURITE:MAX, for example 1:8:16')
+        raise ConfigError(f'batch "{text}": expected N, MIN:MAX or MIN:OPTIMAL:MAX, for example 1:8:16')
     numbers = [int(part) for part in parts]
     smallest, largest = numbers[0], numbers[-1]
     return smallest, numbers[1] if len(numbers) == 3 else largest, largest

@@ -1,1 +1,1 @@
-"""The messages of other systems, made from ours by pure functions; docs/wire.md says what each of them cannot hold."""
+"""Converts our messages to those of other systems with pure functions; docs/wire.md says what each cannot represent."""

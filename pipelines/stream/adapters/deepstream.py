@@ -1,7 +1,7 @@
 """DeepStream's minimal message (`nvmsgconv`, payload type 1): one per frame, one text per object.
 
-Form as read in DeepStream 9.1: `<track>|<left>|<top>|<right>|<bottom>|<label>|#|<confidence>`. Unlike there,
-`@timestamp` is the time of capture, and every frame has a message.
+The form is that of DeepStream 9.1: `<track>|<left>|<top>|<right>|<bottom>|<label>|#|<confidence>`. Unlike
+DeepStream's, `@timestamp` is the capture time, and every frame has a message.
 Lost: run and stream epoch, sequence number, pts, drops, stage times, age, predicted, the task fields.
 """
 
@@ -17,7 +17,7 @@ UNTRACKED_TEXT = "-1"
 
 
 def deepstream_minimal(message: FrameMessage) -> dict[str, Any]:
-    """Return the minimal payload of a frame, to be written as JSON."""
+    """Return the minimal payload of a frame, to be encoded as JSON."""
     return {
         "version": VERSION,
         "id": str(message.frame_id),

@@ -15,12 +15,12 @@ from pipelines.stream.adapters.onvif import onvif_metadata
 from pipelines.stream.adapters.savant import savant_end, savant_frame
 
 Form = Callable[[Message], list[bytes]]
-"""Returns the bodies that a message becomes: none where the format has nothing for it."""
+"""Returns the bodies for a message; none if the format cannot represent it."""
 NATIVE, XML = "framewire", "application/xml"
 
 
 def form_by_name(name: str) -> Form:
-    """Return a new converter; it may remember tracks, so each stream needs its own.
+    """Return a new converter; it may keep state about tracks, so each stream needs its own.
 
     Raises:
         ConfigError: an unknown name.
@@ -38,7 +38,7 @@ def form_by_name(name: str) -> Form:
 
 
 class _Once:
-    """Converts a message once, however often it is sent again: a format that remembers must not count it twice."""
+    """Converts each message only once, even if it is sent again, because a stateful format must not count it twice."""
 
     def __init__(self, form: Form) -> None:
         self._form = form
@@ -56,7 +56,7 @@ def content_type(name: str) -> str:
 
 
 def native(message: Message) -> list[bytes]:
-    """Return the message as the wire carries it."""
+    """Return the message as the wire encodes it."""
     return [encode(message)]
 
 
@@ -71,7 +71,7 @@ def _savant(message: Message) -> list[bytes]:
 
 
 class _Frigate:
-    """Follows the tracks of each source in each run, of which Frigate's events tell beginnings, changes and ends."""
+    """Follows the tracks of each source in each run, because Frigate's events report their starts, changes and ends."""
 
     def __init__(self) -> None:
         self._tracks: dict[tuple[str, str], tuple[int, Tracks]] = {}

@@ -1,7 +1,8 @@
-"""Frigate's `frigate/events`: `new`, `update` and `end` per track, sent on change and not per frame.
+"""Frigate's `frigate/events`: `new`, `update` and `end` per track, sent on change rather than per frame.
 
-Form as documented for Frigate 0.18. Boxes are pixels of the source frame, as this engine has no separate detect size.
-Lost: everything per frame. Empty, as this stream does not have them: zones, sub labels, attributes, snapshots, clips.
+The form is that documented for Frigate 0.18. Boxes are pixels of the source frame, because this engine has no separate
+detect size. Lost: everything per frame. Always empty, because this stream lacks them: zones, sub labels, attributes,
+snapshots, clips.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class FrigateTrack:
         first_utc_ns: capture time of the first frame.
         last_utc_ns: capture time of the last frame.
         top_score: best score so far.
-        told: the object as the last event told it.
+        told: the object in the last event.
     """
 
     first_utc_ns: int
@@ -40,13 +41,13 @@ Tracks = Mapping[int, FrigateTrack]
 def frigate_events(
     tracks: Tracks, message: FrameMessage, *, end_after_s: float = END_AFTER_S, better_score: float = BETTER_SCORE
 ) -> tuple[list[dict[str, Any]], Tracks]:
-    """Return the events that a frame brings about, and what to remember for the next frame of this source.
+    """Return the events that a frame causes, and the state for the next frame of this source.
 
     Args:
-        tracks: what the previous call returned; empty at the start of a run.
+        tracks: the state that the previous call returned; empty at the start of a run.
         message: the next frame of the source.
-        end_after_s: a track not seen for so long has ended.
-        better_score: an `update` is sent when the best score rises by so much.
+        end_after_s: a track not seen for this long has ended.
+        better_score: send an `update` when the best score rises by this much.
     """
     now_ns = message.captured_utc_ns
     events: list[dict[str, Any]] = []

@@ -1,6 +1,6 @@
 """ONVIF analytics metadata: one `tt:MetadataStream` with one `Frame` per frame message.
 
-After the ONVIF Analytics Service Specification, section "Scene description". Coordinates stay pixels; the
+Follows the ONVIF Analytics Service Specification, section "Scene description". Coordinates stay in pixels; the
 `Transformation` of the frame maps them to ONVIF's normalised ones (-1 to 1, y upwards).
 Lost: drops, latency, pts, epochs and sequence numbers, masks, keypoints, class list.
 """
@@ -55,5 +55,5 @@ def _tag(name: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return a text without the characters that XML cannot hold."""
+    """Return a text without the characters that XML does not allow."""
     return text.translate(_CONTROL)

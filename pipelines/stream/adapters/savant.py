@@ -1,6 +1,6 @@
-"""Savant's frame as its JSON sink writes it: one `VideoFrame` per frame, one `EndOfStream` per end.
+"""Savant's frames as its JSON sink writes them: one `VideoFrame` per frame, one `EndOfStream` per end.
 
-Fields as read in savant-rs (February 2026), not run against it.
+The fields are those in the source of savant-rs (February 2026); not tested against it.
 Lost: how the capture time is known and its error, drops, latency, keypoints, masks, predicted, class list.
 """
 

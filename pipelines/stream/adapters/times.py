@@ -1,4 +1,4 @@
-"""Times as text, as the other systems write them."""
+"""Times as text in the forms that other systems use."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def build(
     precision: Annotated[
         str | None, typer.Option(help="fp16, fp32 or int8 (behind an accuracy gate); fp16 where the model allows it")
     ] = None,
-    batch: Annotated[str, typer.Option(help="N, MIN:MAX or MIN:FAVOURITE:MAX")] = "1",
+    batch: Annotated[str, typer.Option(help="N, MIN:MAX or MIN:OPTIMAL:MAX")] = "1",
     imgsz: Annotated[int | None, typer.Option(help="Rows and columns, for models that leave them open")] = None,
     workspace: Annotated[int | None, typer.Option(help="MiB of GPU memory for building")] = None,
     dla: Annotated[int | None, typer.Option(help="DLA core of a Jetson")] = None,

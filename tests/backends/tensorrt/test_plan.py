@@ -351,7 +351,7 @@ def test_a_plan_under_another_name_is_not_used(tmp_path: Path):
 
 @pytest.mark.parametrize("text", ["", "a", "1:2:3:4", "1:-2", "1,2"])
 def test_a_batch_profile_that_is_none_is_refused(text: str):
-    with pytest.raises(ConfigError, match="MIN:FAVOURITE:MAX"):
+    with pytest.raises(ConfigError, match="MIN:OPTIMAL:MAX"):
         parse_batch(text)
 
 

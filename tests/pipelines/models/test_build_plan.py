@@ -166,11 +166,11 @@ def test_what_loses_too_much_is_refused_with_the_numbers(found: Measure, message
 
 def test_labels_without_an_object_are_refused(pictures: Path, tmp_path: Path):
     facts = inspect_model(demo_model())
-    with pytest.raises(ConfigError, match="no object on any of"):
+    with pytest.raises(ConfigError, match="no objects on any of"):
         prepare_int8(facts, pictures, labels=tmp_path)
     first = min(pictures.iterdir())
     (tmp_path / f"{first.stem}.txt").write_text("0 0.5 0.5 0.2 0.2")
-    with pytest.raises(ConfigError, match="no object in those of"):
+    with pytest.raises(ConfigError, match="no objects on the half of"):
         accuracy_gate._truth_of([], pictures, tmp_path, facts)
 
 
@@ -189,7 +189,7 @@ def test_a_plan_accepted_with_a_larger_loss_is_not_taken_from_the_cache(tmp_path
 
 def test_too_few_pictures_are_refused(tmp_path: Path, pictures: Path):
     (tmp_path / "one.png").write_bytes(next(pictures.iterdir()).read_bytes())
-    with pytest.raises(ConfigError, match="holds 1 images: INT8 needs 20 or more"):
+    with pytest.raises(ConfigError, match="contains 1 images: INT8 needs at least 20"):
         prepare_int8(inspect_model(demo_model()), tmp_path)
 
 
@@ -204,7 +204,7 @@ def test_other_pictures_make_another_plan(tmp_path: Path, pictures: Path):
     [
         pytest.param({"precision": "fp8"}, "expected fp32, fp16, int8", id="precision"),
         pytest.param({"precision": "int8"}, "--images FOLDER", id="int8 without pictures"),
-        pytest.param({"batch": "many"}, "MIN:FAVOURITE:MAX", id="batch"),
+        pytest.param({"batch": "many"}, "MIN:OPTIMAL:MAX", id="batch"),
         pytest.param({"library": "cudnn"}, "expected tensorrt or tensorrt_rtx", id="library"),
     ],
 )

@@ -76,7 +76,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_a_sink_error(data_dir: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    with pytest.raises(SinkError, match="cannot be made|cannot be written"):
+    with pytest.raises(SinkError, match="cannot be created|cannot be written"):
         detect_to_files(detector(), [data_dir / "images" / "assets" / "bus.jpg"], save=blocked / "pictures")
 
 
@@ -91,7 +91,7 @@ def test_no_picture_overwrites_an_image_or_another_picture(tmp_path: Path) -> No
     content = first.read_bytes()
     with pytest.raises(ConfigError, match="would overwrite the image"):
         detect_to_files(MotionDetector(), [tmp_path / "a"], save=tmp_path / "b" / ".." / "a")
-    with pytest.raises(ConfigError, match="the picture of both"):
+    with pytest.raises(ConfigError, match="the image of both"):
         detect_to_files(MotionDetector(), [first, second], save=tmp_path / "out")
     assert first.read_bytes() == content
     assert not (tmp_path / "out").exists()

@@ -74,7 +74,7 @@ def test_labels_that_are_no_text_are_named(folder: Path) -> None:
 
 def test_labels_without_an_object_are_refused(folder: Path) -> None:
     (folder / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"empty: no object on any of 2 images"):
+    with pytest.raises(ConfigError, match=r"empty: no objects on any of 2 images"):
         read_truth(folder, folder / "empty", NAMES)
     label(folder, "\n")
     with pytest.raises(ConfigError, match="the labels: no object"):
@@ -87,7 +87,7 @@ def test_labels_without_an_object_are_refused(folder: Path) -> None:
         pytest.param("[person, Car]", [0, 1], id="the model's order"),
         pytest.param("{0: car, 1: person}", [1, 0], id="another order"),
         pytest.param("[Fahrrad, Auto]", [0, 1], id="other words"),
-        pytest.param("[car, zebra, person]", "class zebra of data.yaml is no class of the model", id="unknown"),
+        pytest.param("[car, zebra, person]", "class zebra of data.yaml is not a class of the model", id="unknown"),
         pytest.param("&a [*a]", "data.yaml", id="aliases"),
     ],
 )
@@ -151,7 +151,7 @@ def test_a_category_without_objects_may_be_unknown(folder: Path) -> None:
             )
             for name, bbox in (("three numbers", [1, 2, 3]), ("no number", [1, 2, 3, float("nan")]))
         ),
-        pytest.param({"images": [{"id": 1, "file_name": "x.png"}], "annotations": []}, "names none of", id="images"),
+        pytest.param({"images": [{"id": 1, "file_name": "x.png"}], "annotations": []}, "does not name", id="images"),
     ],
 )
 def test_coco_files_that_do_not_fit_are_refused(folder: Path, changes: dict[str, object], message: str) -> None:

@@ -54,7 +54,7 @@ def test_every_form_is_read(tmp_path: Path, text: str, class_id: int) -> None:
 def test_something_else_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "det.txt"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(SourceError, match="is no MOTChallenge file"):
+    with pytest.raises(SourceError, match="is not a MOTChallenge file"):
         read_mot(path)
 
 

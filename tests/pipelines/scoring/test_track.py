@@ -66,7 +66,7 @@ def test_detections_given_for_tracks_are_refused(tmp_path: Path) -> None:
 
 def test_an_id_twice_on_a_frame_is_refused(tmp_path: Path) -> None:
     gt = write(tmp_path / "gt.txt", two_walkers())
-    with pytest.raises(ConfigError, match="has an id twice on one frame"):
+    with pytest.raises(ConfigError, match="has the same id twice on one frame"):
         evaluate_mot(gt, write(tmp_path / "pred.txt", two_walkers((3, 3))))
 
 
