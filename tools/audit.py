@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
+from typing import Any, cast
 
 NAME = "framewire"
 FOUND, NOT_AUDITED = 1, 3
@@ -61,7 +63,7 @@ def _normal(name: str) -> str:
 
 def licence_of(distribution: metadata.Distribution) -> str:
     """Return the licence that a package names, by its expression, its classifiers or its first line."""
-    facts = distribution.metadata
+    facts = cast("Message", distribution.metadata)  # what importlib returns; its protocol leaves `get` out
     if expression := facts.get("License-Expression"):
         return str(expression)
     classifiers = [c.rpartition(" :: ")[2] for c in facts.get_all("Classifier") or [] if c.startswith(_CLASSIFIER)]
@@ -119,12 +121,13 @@ def show_vulnerabilities() -> int:
     return FOUND if count else 0
 
 
-def _report(module: str, *arguments: str) -> dict[str, list[dict[str, object]]] | None:  # type: ignore[type-arg]
+def _report(module: str, *arguments: str) -> dict[str, list[dict[str, Any]]] | None:
     try:
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
-        return json.loads(done.stdout)
+        report: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
+        return report
     except (subprocess.TimeoutExpired, ValueError):
         reason = (
             "no answer in time" if "done" not in locals() else (done.stderr.strip().splitlines() or ["no report"])[-1]

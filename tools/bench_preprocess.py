@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -51,7 +53,7 @@ def naive_letterbox(image: np.ndarray) -> np.ndarray:
     left = (SIDE - size[0]) // 2
     resized = cv2.resize(image, size)
     borders = (top, SIDE - size[1] - top, left, SIDE - size[0] - left)
-    return cv2.copyMakeBorder(resized, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114))
+    return np.asarray(cv2.copyMakeBorder(resized, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114)))
 
 
 def naive_normalise(batch: np.ndarray) -> np.ndarray:
@@ -79,10 +81,10 @@ def preprocess(rounds: int, random: np.random.Generator) -> None:
     """Measure letterbox and normalisation."""
     for width, height in ((768, 576), (1920, 1080)):
         image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        naive = measure(f"letterbox {width}x{height}, naive", lambda image=image: naive_letterbox(image), rounds)
+        naive = measure(f"letterbox {width}x{height}, naive", partial(naive_letterbox, image), rounds)
         canvas = Canvas(np.empty((1, SIDE, SIDE, 3), np.uint8), "center")
         ours = f"letterbox {width}x{height}, into the batch"
-        measure(ours, lambda image=image, canvas=canvas: canvas.place(0, image), rounds, naive)
+        measure(ours, partial(canvas.place, 0, image), rounds, naive)
     batch = random.integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
     naive = measure("normalise, naive", lambda: naive_normalise(batch), rounds)
     measure(
@@ -92,6 +94,14 @@ def preprocess(rounds: int, random: np.random.Generator) -> None:
     measure("normalise, into a reused batch", lambda: normaliser.write(batch, out), rounds, naive)
 
 
+def _place_next(canvas: Canvas, images: Iterator[NDArray[np.uint8]]) -> None:
+    canvas.place(0, next(images))
+
+
+def _copy_next(room: NDArray[np.uint8], images: Iterator[NDArray[np.uint8]]) -> None:
+    np.copyto(room, next(images))
+
+
 def hand_over(rounds: int, random: np.random.Generator) -> None:
     """Compare the CPU time to hand a frame to a GPU, which is a copy, with the time to letterbox it."""
     canvas = Canvas(np.empty((1, SIDE, SIDE, 3), np.uint8), "center")
@@ -99,8 +109,8 @@ def hand_over(rounds: int, random: np.random.Generator) -> None:
         images = cycle(random.integers(0, 256, (4, height, width, 3), dtype=np.uint8))
         room = np.empty((height, width, 3), np.uint8)
         size = f"{width}x{height}, {width * height / SIDE / SIDE:.1f} x the model's bytes"
-        letterbox = measure(f"letterbox {size}", lambda images=images: canvas.place(0, next(images)), rounds)
-        measure(f"copy {size}", lambda images=images, room=room: np.copyto(room, next(images)), rounds, letterbox)
+        letterbox = measure(f"letterbox {size}", partial(_place_next, canvas, images), rounds)
+        measure(f"copy {size}", partial(_copy_next, room, images), rounds, letterbox)
 
 
 def postprocess(rounds: int, random: np.random.Generator) -> None:

@@ -56,7 +56,7 @@ def publish(pipe: Connection, seconds: float) -> None:
 
 def subscribed(context: zmq.Context[Any], address: str, *, bad: bool = False) -> zmq.Socket[Any]:
     """Return a plain SUB socket; bad ones have short queues."""
-    socket = context.socket(zmq.SUB)
+    socket: zmq.Socket[Any] = context.socket(zmq.SUB)
     socket.linger = 0
     if bad:
         socket.setsockopt(zmq.RCVHWM, 5)

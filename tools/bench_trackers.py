@@ -160,10 +160,10 @@ def score(factory: Factory, fps: float, gt: MotRows, det: MotRows, frames: NDArr
     for number, frame in enumerate(frames.tolist(), start=1):
         tracks = update(detections_at(det, number), round(frame * NS_PER_S / fps))
         size = tracks.xyxy[:, 2:] - tracks.xyxy[:, :2]
-        tlwh = np.hstack((tracks.xyxy[:, :2], size)).astype(np.float64)
-        shown.append((np.full(len(tracks), number), tracks.track_id, tlwh, tracks.score.astype(np.float64)))
-    columns = [np.concatenate(column) for column in zip(*shown, strict=True)]
-    return evaluate_rows(gt, MotRows(*columns, class_id=np.full(len(columns[0]), -1)))
+        box = np.hstack((tracks.xyxy[:, :2], size)).astype(np.float64)
+        shown.append((np.full(len(tracks), number), tracks.track_id, box, tracks.score.astype(np.float64)))
+    frame, track_id, tlwh, score = (np.concatenate(column) for column in zip(*shown, strict=True))
+    return evaluate_rows(gt, MotRows(frame, track_id, tlwh, score, np.full(len(frame), -1)))
 
 
 def load(data: Path, name: str) -> tuple[MotRows, MotRows, NDArray[np.int64]]:

@@ -115,7 +115,7 @@ def hugging_face_case(name: str, image: np.ndarray, size: int) -> Case:
     scaled_up(model, 80, 3.0)
     processor = transformers.RTDetrImageProcessor()
 
-    class Plain(torch.nn.Module):
+    class Plain(torch.nn.Module):  # type: ignore[misc]  # torch is not typed where it is not installed
         def __init__(self) -> None:
             super().__init__()
             self.model = model
@@ -177,7 +177,7 @@ def yolov5_case(image: np.ndarray, size: int) -> Case:
 
 def scores_of(outputs: list[torch.Tensor], case: Case) -> np.ndarray:
     """Return every score that the authors' postprocessing gives without a threshold."""
-    return case.rows(outputs, 0.001)[1].float().numpy()
+    return np.asarray(case.rows(outputs, 0.001)[1].float().numpy())
 
 
 def check(name: str, case: Case, image: np.ndarray, folder: Path, golden: Path | None, kept: int) -> dict[str, Any]:
@@ -199,11 +199,12 @@ def check(name: str, case: Case, image: np.ndarray, folder: Path, golden: Path |
         [ours] = detector.detect([Frame(image, "image", 0, 0, 0)])
         facts = detector.facts
     if golden is not None:
+        arrays: dict[str, Any] = {f"output_{n}": output for n, output in enumerate(worth_keeping(outputs, score))}
         np.savez_compressed(
             golden / f"{name}.npz", names=np.array(case.names), family=facts.family.name, score_threshold=score,
             size_hw=np.array(facts.size_hw), image_hw=np.array(image.shape[:2]), classes=len(facts.class_names),
             xyxy=theirs.xyxy, score=theirs.score, class_id=theirs.class_id.astype(np.int32),
-            **{f"output_{index}": output for index, output in enumerate(worth_keeping(outputs, score))},
+            **arrays,
         )  # fmt: skip
     shapes = ", ".join(str(tuple(output.shape)) for output in outputs)
     return {"model": name, "output": shapes, "head": facts.family.name, "threshold": score, **compare(ours, theirs)}
@@ -233,7 +234,10 @@ def main() -> None:
     parser.add_argument("--kept", type=int, default=100, help="objects above the threshold")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
-    image = noisy(cv2.imread(str(arguments.image)))
+    read = cv2.imread(str(arguments.image))
+    if read is None:
+        parser.error(f"{arguments.image} is not an image")
+    image = noisy(read)
     size = arguments.size
     cases: dict[str, Callable[[], Case]] = {
         "yolov5n-classic": lambda: yolov5_case(image, size),

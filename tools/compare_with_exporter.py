@@ -74,7 +74,8 @@ def random_model(name: str, batch: np.ndarray, seed: int = 0) -> Any:
 def noisy(image: np.ndarray) -> np.ndarray:
     """Return the image at 500 x 375 with strong noise: plain areas would give anchors with equal scores."""
     small = cv2.resize(image, (500, 375)).astype(np.float32)
-    return (small + np.random.default_rng(0).normal(0, 60, small.shape)).clip(0, 255).astype(np.uint8)
+    loud = small + np.random.default_rng(0).normal(0, 60, small.shape)
+    return np.asarray(loud.clip(0, 255), np.uint8)
 
 
 def their_input(image: np.ndarray, size: int, stretch: bool) -> np.ndarray:
@@ -147,7 +148,7 @@ def match(ours: Detections, theirs: Reference) -> np.ndarray:
         theirs.score[:, None] - ours.score[None]
     )
     far[theirs.class_id[:, None] != ours.class_id[None]] = 1e6
-    return linear_sum_assignment(far)[1]
+    return np.asarray(linear_sum_assignment(far)[1])
 
 
 def compare(ours: Detections, theirs: Reference) -> dict[str, Any]:
@@ -217,7 +218,7 @@ def save_golden(
     else:
         rows = np.argsort(-raw[4 : 4 + classes].max(axis=0))[: 2 * len(theirs.score) + 50]
         kept = raw[:, rows]
-    extra = {f"extra_{name}": column for name, column in theirs.extra.items() if name != "mask"}
+    extra: dict[str, Any] = {f"extra_{name}": column for name, column in theirs.extra.items() if name != "mask"}
     np.savez_compressed(
         path,
         kept=kept.astype(np.float32), rows=rows.astype(np.int32), shape=np.array(raw.shape), score_threshold=score,
@@ -303,7 +304,7 @@ def export_torchvision(name: str, pixels: torch.Tensor, path: Path) -> np.ndarra
     tensor = (pixels - mean[:, None, None]) / std[:, None, None]
     torch.onnx.export(model, (tensor,), str(path), input_names=["images"], dynamo=False, opset_version=17)
     with torch.no_grad():
-        return model(tensor).softmax(dim=1)[0].numpy()
+        return np.asarray(model(tensor).softmax(dim=1)[0].numpy())
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -335,7 +336,10 @@ def main() -> None:
     parser.add_argument("--torchvision", action="store_true")
     parser.add_argument("names", nargs="*", default=ARCHITECTURES)
     arguments = parser.parse_args()
-    image = noisy(cv2.imread(str(arguments.image)))
+    read = cv2.imread(str(arguments.image))
+    if read is None:
+        parser.error(f"{arguments.image} is not an image")
+    image = noisy(read)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.names:

@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--model", default="motion")
     parser.add_argument("--json", action="store_true", help="print one JSON line at the end")
     args = parser.parse_args()
-    kinds = CAMERAS if args.camera == "all" else (args.camera,)
+    kinds: tuple[str, ...] = CAMERAS if args.camera == "all" else (args.camera,)
     if missing_server():
         print(f"no RTSP: {missing_server()}", file=sys.stderr)
         kinds = tuple(kind for kind in kinds if not kind.startswith("rtsp"))

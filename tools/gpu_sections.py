@@ -172,7 +172,7 @@ def detector(
     facts = inspect_model(model)
     batch = facts.batch or max_batch
     scores = facts.head().class_scores if with_candidates else None
-    options = BackendOptions(facts.image, scores, max_batch=batch, precision=precision, cache_dir=folder)
+    options = BackendOptions(facts.image, class_scores=scores, max_batch=batch, precision=precision, cache_dir=folder)
     with ModelDetector(
         facts, TensorRtBackend(model, options), max_batch=max_batch, letterbox_on=letterbox_on
     ) as opened:
