@@ -1,1 +1,1 @@
-"""Where packets go: sockets, files, windows."""
+"""The outputs for packets: sockets, files, windows."""

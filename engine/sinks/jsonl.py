@@ -1,4 +1,4 @@
-"""Writing the bodies that the wire carries, one JSON object per line."""
+"""Writes the bodies of wire messages to a file, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ STDOUT = "-"
 
 
 class JsonlWriter(SinkBase):
-    """Writes one line per packet, in the order of publishing; flushed each second and at the end.
+    """Writes one line per packet, in the order of publishing; flushes every second and at the end.
 
-    Only whole lines are handed to the system, so that a killed process leaves no half line.
+    Only whole lines are handed to the system, so that a killed process leaves no partial line.
 
     Args:
         path: the file, replaced if it exists; `-` is stdout.
-        frames_only: leave out the lines for states and ends of streams; so one line is one frame.
+        frames_only: leave out the lines for states and ends of streams, so that one line is one frame.
         clock: for tests.
     """
 
@@ -46,7 +46,7 @@ class JsonlWriter(SinkBase):
         """Create the file.
 
         Raises:
-            SinkError: the folder does not exist or may not be written.
+            SinkError: the folder does not exist or is not writable.
         """
         self._run, self._frames, self._is_complete = run, 0, False
         try:
@@ -83,7 +83,7 @@ class JsonlWriter(SinkBase):
             )
 
     def tick(self) -> None:
-        """Hand what is buffered to the system, so that a reader of the file is at most a second behind."""
+        """Flush the buffer to the system, so that a reader of the file is at most a second behind."""
         if self._file is not None:
             self._flush(self._file)
 
@@ -103,7 +103,7 @@ class JsonlWriter(SinkBase):
             file.close()
 
     def outputs(self) -> list[OutputFile]:
-        """Return the file with the frames handed to it; nothing for stdout."""
+        """Return the file with the number of frames written to it; nothing for stdout."""
         if str(self.path) == STDOUT:
             return []
         return [OutputFile(str(self.path), self._frames, self._is_complete)]

@@ -1,4 +1,4 @@
-"""Pictures beside the messages: JPEGs of frames and of each new track, limited in rate and size, blurred by class."""
+"""JPEGs to send with the messages: frames and a crop of each new track, limited in rate and size, blurred by class."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Snapshot:
 
     Attributes:
         kind: `image` or `crop`.
-        jpeg: the file.
-        size_wh: its pixels.
+        jpeg: the encoded file.
+        size_wh: width and height in pixels.
         region: (x1, y1, x2, y2) of the source frame.
         frame_id: the frame shown.
-        captured_utc_ns: when it was captured.
-        blurred: classes of which something was made unrecognisable in it.
+        captured_utc_ns: capture time of that frame.
+        blurred: classes of which at least one object is blurred in it.
         track: id, class name and score, for a crop.
     """
 
@@ -53,7 +53,7 @@ class Snapshot:
     track: tuple[int, str, float] | None = None
 
     def message(self, packet: Packet, seq: int, published_utc_ns: int) -> ImageMessage:
-        """Return the message that goes before the JPEG; `packet` is of the same source and run."""
+        """Return the message that goes before the JPEG; `packet` must be of the same source and run."""
         fields: dict[str, Any] = {
             "schema": schema_of(self.kind),
             "engine_id": packet.run.engine_id,
@@ -77,7 +77,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class _Source:
-    """What is remembered of one source."""
+    """The state kept for one source."""
 
     image_due_ns: int
     seen: dict[int, None]
@@ -86,30 +86,30 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A frame as people may see it, and the boxes that were hidden on it, with their classes."""
+    """A frame after blurring, and the boxes that were blurred on it, with their classes."""
 
     image: NDArray[np.uint8]
     hidden: list[tuple[str, NDArray[np.float32]]]
 
     def hidden_in(self, region: tuple[int, int, int, int]) -> tuple[str, ...]:
-        """Return the classes of which something was hidden in a region (x1, y1, x2, y2)."""
+        """Return the classes of which an object was blurred in a region (x1, y1, x2, y2)."""
         x1, y1, x2, y2 = region
         return tuple(sorted({name for name, b in self.hidden if b[0] < x2 and b[1] < y2 and b[2] > x1 and b[3] > y1}))
 
 
 class Pictures:
-    """Makes the pictures that are due with each packet; a few ms of the publishing thread each, so keep them rare.
+    """Makes the JPEGs that are due with each packet. Each takes a few ms of the publishing thread, so keep them rare.
 
     Args:
-        images_per_s: pictures of whole frames per source; 0 sends none.
-        crops: also send the best picture of each new track, a second after it appeared.
+        images_per_s: JPEGs of whole frames per source; 0 sends none.
+        crops: also send the best crop of each new track, a second after it appeared.
         max_side: longer side of a JPEG in pixels; larger ones are shrunk.
         quality: of the JPEG, 1 to 100.
-        blur: names of classes that are made unrecognisable in every picture, before it is encoded; crops of those
-            tracks are not sent. It hides what the detector finds on the frame, and nothing else: what `FrameGate`
-            or a choice of classes leaves out is not hidden.
-        blur_regions: by source, boxes (x1, y1, x2, y2) in pixels that are made unrecognisable whatever is in them. Of
-            a source whose frames do not reach into each of its boxes nothing is sent: they were drawn for another size.
+        blur: names of classes that are blurred in every JPEG before it is encoded; crops of those tracks are not sent.
+            Only what the detector finds on the frame is blurred: objects that `FrameGate` or a choice of classes
+            leaves out are not.
+        blur_regions: by source, boxes (x1, y1, x2, y2) in pixels that are always blurred. If a source's frames do not
+            reach into each of its boxes, nothing of it is sent, because the boxes were drawn for another size.
 
     Raises:
         ConfigError: a number is out of range; from `of`, a class of `blur` that the model of the run does not have.
@@ -143,14 +143,14 @@ class Pictures:
                 )
             if max(x1, y1, x2, y2) <= 1:
                 raise ConfigError(
-                    f"blur region {(x1, y1, x2, y2)} is a pixel: give pixels of the frame, not shares of it"
+                    f"blur region {(x1, y1, x2, y2)} is at most a pixel: give pixels of the frame, not fractions of it"
                 )
         self._sources: dict[str, _Source] = {}
         self._checked: tuple[str, ...] | None = None
         self._held_back: set[tuple[str, int, int]] = set()
 
     def of(self, packet: Packet, now_ns: int) -> Iterator[Snapshot]:
-        """Yield the pictures that are due with this packet."""
+        """Yield the JPEGs that are due with this packet."""
         source = self._sources.setdefault(packet.frame.source_id, _Source(now_ns, {}, {}))
         is_image_due = self._interval_ns is not None and now_ns >= source.image_due_ns
         if not (is_image_due or self._crops) or not self._can_hide(packet):
@@ -163,7 +163,7 @@ class Pictures:
             yield from self._finished_crops(source, packet, shown, now_ns)
 
     def _can_hide(self, packet: Packet) -> bool:
-        """Return whether what must not be recognised can be hidden on this frame; if not, nothing may be sent."""
+        """Return whether everything that must be blurred can be on this frame; if not, nothing may be sent."""
         names = packet.run.class_names
         if self._blur and names != self._checked:
             unknown = sorted(name for name in self._blur if name not in (names or map(str, range(MAX_UNNAMED))))
@@ -179,9 +179,7 @@ class Pictures:
         if key not in self._held_back:
             self._held_back.add(key)
             size = f"{frame.width}x{frame.height}"
-            logger.error(
-                "%s: a blur region is outside of its frames of %s: no pictures are sent", frame.source_id, size
-            )
+            logger.error("%s: a blur region is outside its frames of %s: no images are sent", frame.source_id, size)
         return False
 
     def _finished_crops(self, source: _Source, packet: Packet, shown: _Shown, now_ns: int) -> Iterator[Snapshot]:
@@ -192,7 +190,7 @@ class Pictures:
                 yield picture
 
     def _look(self, source: _Source, packet: Packet, shown: _Shown, now_ns: int) -> None:
-        """Keep the best picture of each track that is new."""
+        """Keep the best crop of each new track."""
         tracks = packet.tracks
         for row in range(len(tracks)):
             track_id, score = int(tracks.track_id[row]), float(tracks.score[row])
@@ -231,7 +229,7 @@ class Pictures:
         return Snapshot(kind, encoded.tobytes(), size_wh, region, frame.frame_id, frame.captured_utc_ns, blurred, track)
 
     def _blurred(self, packet: Packet) -> _Shown:
-        """Return the image with what must not be recognised in coarse blocks, and what was hidden so."""
+        """Return the image with everything that must be blurred in coarse blocks, and the blurred boxes."""
         image = packet.frame.image
         hidden = [
             (packet.run.class_name(class_id), xyxy)
@@ -253,7 +251,7 @@ class Pictures:
 
 
 def _with_margin(xyxy: NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:
-    """Return the box a tenth larger on each side, in whole pixels inside the frame."""
+    """Return the box enlarged by a tenth on each side, in whole pixels inside the frame."""
     x1, y1, x2, y2 = (float(value) for value in xyxy)
     dx, dy = CROP_MARGIN * (x2 - x1), CROP_MARGIN * (y2 - y1)
     left, right = (min(max(round(x), 0), width) for x in (x1 - dx, x2 + dx))

@@ -1,11 +1,11 @@
-"""The sockets behind the publisher, each bound and used on the publishing thread.
+"""The publisher's sockets, each bound and used on the publishing thread.
 
-How losses are known. An XPUB socket that must not drop (`XPUB_NODROP`) refuses a message when the queue of any
-matching reader is full; a socket that may drop leaves out only those readers, silently. So each message is tried
-without dropping first; if it is refused, that is counted as an overflow of its kind and the message is sent again
-with dropping allowed: all readers with room get it, and nobody waits. libzmq then leaves the slow reader out until
-it has read half of its queue, so the overflow count says how often readers fell behind, and the reader itself
-knows exactly what it missed, by the gaps in `seq`.
+How losses are detected: an XPUB socket that must not drop (`XPUB_NODROP`) refuses a message when the queue of any
+matching reader is full; a socket that may drop silently skips just those readers. So each message is first tried
+without dropping. If it is refused, an overflow of its kind is counted and the message is sent again with dropping
+allowed: all readers with room get it, and nobody waits. libzmq then skips the slow reader until it has read half of
+its queue, so the overflow count shows how often readers fell behind, and each reader knows exactly what it missed
+from the gaps in `seq`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_ENVELOPE_PARTS = 4
 BACKLOG = 128
 
 _REMEDIES = {
-    zmq.EADDRINUSE: "another program uses this port: end it, or publish on another one (tcp://127.0.0.1:* finds one)",
+    zmq.EADDRINUSE: "another program uses this port: end it, or use another port (tcp://127.0.0.1:* finds a free one)",
     zmq.EADDRNOTAVAIL: "this machine has no such address: use 127.0.0.1, * or one of its own",
     errno.ENODEV: "this machine has no such interface: use 127.0.0.1, * or one of its own",
 }
@@ -39,14 +39,14 @@ _REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class SocketOptions:
-    """What all sockets of a publisher share.
+    """Options shared by all sockets of a publisher.
 
     Attributes:
-        high_water_mark: messages that wait for one slow reader.
+        high_water_mark: messages queued for one slow reader.
         send_buffer_bytes: kernel buffer per reader.
-        linger_ms: how long closing waits for readers to take what was sent.
-        curve: encryption and the keys that may read; None means plain.
-        guard: bounds what the peers can make this process hold; None leaves them without limits.
+        linger_ms: how long closing waits for readers to take messages that were sent.
+        curve: encryption and the keys that may read; None: plain.
+        guard: bounds the memory and descriptors that peers can use; None: no limits.
     """
 
     high_water_mark: int
@@ -92,11 +92,11 @@ def bound_socket(
 
 
 class FanOut:
-    """An XPUB socket: `[topic, body]` to every reader of the topic, without waiting for any.
+    """An XPUB socket: sends `[topic, body]` to every reader of the topic, without waiting for any.
 
     Attributes:
         address: the bound endpoint.
-        overflows: how often a message met the full queue of some reader, by kind.
+        overflows: number of times that a message met a reader's full queue, by kind.
     """
 
     def __init__(self, context: zmq.Context[Any], address: str, options: SocketOptions) -> None:
@@ -106,7 +106,7 @@ class FanOut:
         self.overflows: Counter[str] = Counter()
 
     def send(self, kind: str, *parts: bytes) -> None:
-        """Hand a message, `topic, body` and perhaps a picture, to the readers that have room."""
+        """Send a message, `topic, body` and possibly a JPEG, to the readers that have room."""
         try:
             self._socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again:
@@ -116,15 +116,15 @@ class FanOut:
             self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
     def service(self) -> None:
-        """Take the pending subscription notices, so that readers cannot pile them up in our memory."""
+        """Read the pending subscription notices, so that readers cannot pile them up in our memory."""
         for _ in self.subscriptions():
             pass
 
     def subscriptions(self) -> Iterator[bytes]:
-        """Yield the pending notices: a byte 1 or 0, and the topic that is now wanted or wanted no more."""
+        """Yield the pending notices: a byte 1 or 0, and the topic that a reader now wants or no longer wants."""
         while self._socket.poll(0):
             notice = self._socket.recv(zmq.NOBLOCK, copy=False)
-            if self._guard is not None and notice.bytes[:1] == b"\0":  # a topic that was wanted, and is no more
+            if self._guard is not None and notice.bytes[:1] == b"\0":  # a topic that is no longer wanted
                 self._guard.explain(notice, 2 * len(notice.bytes), parts=2)
             yield notice.bytes
 
@@ -133,18 +133,18 @@ class FanOut:
         poller.register(self._socket, zmq.POLLIN)
 
     def close(self) -> None:
-        """Close the socket; what was sent lingers."""
+        """Close the socket; messages that were sent linger."""
         self._socket.close()
 
 
 class LatestOnly:
-    """A conflating PUB socket: a reader gets the newest body as a single part, whatever it missed."""
+    """A conflating PUB socket: a reader gets only the newest body, as a single part."""
 
     def __init__(self, context: zmq.Context[Any], address: str, options: SocketOptions) -> None:
         self._socket, self.address = bound_socket(context, zmq.PUB, address, options)
 
     def send(self, body: bytes) -> None:
-        """Replace what waits for each reader."""
+        """Replace the message that waits for each reader."""
         self._socket.send(body, zmq.NOBLOCK)
 
     def close(self) -> None:
@@ -155,8 +155,9 @@ class LatestOnly:
 class SnapshotServer:
     """A ROUTER socket that answers each request (any short body, from REQ or DEALER) with the snapshot.
 
-    What arrives is hostile until proven otherwise: sizes and the number of requests per turn are limited, requests
-    of another form are dropped and counted, an answer that a peer does not take is dropped.
+    Requests are untrusted: their size and number per turn are limited, requests of another form are dropped and
+        counted,
+    and so is an answer that a peer does not take.
 
     Attributes:
         address: the bound endpoint.
@@ -171,7 +172,7 @@ class SnapshotServer:
         self.refused = 0
 
     def service(self, snapshot: Callable[[], bytes]) -> None:
-        """Answer what is pending, at most `MAX_REQUESTS_PER_TURN` requests, all with the same snapshot."""
+        """Answer pending requests, at most `MAX_REQUESTS_PER_TURN`, all with the same snapshot."""
         body: bytes | None = None
         for _ in range(MAX_REQUESTS_PER_TURN):
             if not self._socket.poll(0):

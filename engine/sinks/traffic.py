@@ -1,4 +1,4 @@
-"""What the publisher counts of one source, for the `stats` message."""
+"""The publisher's counters of one source, for the `stats` message."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class SourceTraffic:
         published: packets so far.
         dropped: frames dropped so far, by cause.
         last_seq: `seq` of the last packet, None before the first.
-        ended: the end of the stream was announced.
-        frame_body: the last frame message as it was sent, empty before the first.
-        status_body: the last state as it was sent.
+        ended: whether the end of the stream has been announced.
+        frame_body: the last frame message that was sent, empty before the first.
+        status_body: the last state that was sent.
     """
 
     def __init__(self, topic: str, now_ns: int) -> None:
@@ -40,7 +40,7 @@ class SourceTraffic:
         self._start(now_ns)
 
     def resume(self, now_ns: int) -> None:
-        """Go on counting: the source has come back."""
+        """Continue counting because the source has come back."""
         self.ended = False
         self._start(now_ns)
 

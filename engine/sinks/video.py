@@ -1,4 +1,4 @@
-"""Writing annotated video that browsers play: H.264 in MP4, with the times of the source."""
+"""Writes annotated video that browsers play: H.264 in MP4, with the times of the source."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Draw = Callable[[Packet], NDArray[np.uint8]]
 class VideoWriter(SinkBase):
     """Writes one video per source, frame for frame at the source's own times.
 
-    A file plays up to its last second also where the process is killed or the disk is full.
+    A file plays up to its last second even if the process is killed or the disk is full.
 
-    Sizes are made even for H.264 by one grey column or row; a source that changes its size in mid-stream is fitted
-    into its first size. Where a source has no times, frames follow each other at its nominal rate (or `fps`).
+    Sizes are made even for H.264 by one grey column or row; if a source changes its size mid-stream, its frames are
+    fitted into the first size. If a source has no times, its frames are spaced at its nominal rate (or `fps`).
 
     Args:
         path: `OUT.mp4`, also `.mkv` or `.mov`; replaced if it exists.
-        per_source: write `OUT_<source_id>.mp4` for each source, as several cannot share a file; a source that comes
-            back after its end gets `OUT_<source_id>-2.mp4`, and so on.
-        first: the source that is written to `OUT.mp4` all the same.
-        draw: makes the picture to write from a packet (the overlay); None writes the frame as it is.
-        fps: rate where the source has no times and no nominal rate; None means 30.
-        codec: FFmpeg's name of the encoder.
+        per_source: write `OUT_<source_id>.mp4` for each source, because several cannot share a file; a source that
+            comes back after its end gets `OUT_<source_id>-2.mp4`, and so on.
+        first: the source that is written to `OUT.mp4` nevertheless.
+        draw: draws the image to write from a packet (the overlay); None: the frame itself.
+        fps: rate if the source has no times and no nominal rate; None: 30.
+        codec: FFmpeg's name for the encoder.
         options: of the encoder, added to the defaults.
 
     Raises:
-        ConfigError: the file name ends in nothing that holds video.
+        ConfigError: the file name has no suffix of a video container.
     """
 
     name = "video"
@@ -59,7 +59,7 @@ class VideoWriter(SinkBase):
     ) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
-            raise ConfigError(f"{self.path} is no video file name: end it in .mp4, .mkv or .mov")
+            raise ConfigError(f"{self.path} is not a video file name: end it in .mp4, .mkv or .mov")
         if fps is not None and not 0 < fps <= 1000:
             raise ConfigError(f"fps is {fps}: give frames per second between 0 and 1000")
         self._per_source = per_source
@@ -82,10 +82,10 @@ class VideoWriter(SinkBase):
         return self.path.with_name(f"{self.path.stem}_{safe}{self.path.suffix}")
 
     def open(self, run: Run) -> None:
-        """Check that the folder can be written; the files begin with the first frames.
+        """Check that the folder is writable; the files are created with the first frames.
 
         Raises:
-            SinkError: it does not exist or may not be written, or the encoder is missing.
+            SinkError: it does not exist or is not writable, or the encoder is missing.
         """
         av = require("av")
         self._written.clear()
@@ -114,7 +114,7 @@ class VideoWriter(SinkBase):
             raise self._unwritable(self.path_for(source_id) if file is None else file.path, error) from error
 
     def status(self, status: SourceStatus) -> None:
-        """Learn a source's rate, and finish its file when it ended."""
+        """Store a source's rate, and finish its file when it ends."""
         if status.info.fps:
             self._nominal[status.source_id] = status.info.fps
         file = self._files.pop(status.source_id, None) if status.state == "ended" else None
@@ -146,11 +146,11 @@ class VideoWriter(SinkBase):
         return file
 
     def outputs(self) -> list[OutputFile]:
-        """Return the files of this run, with the frames that are in them; from any thread."""
+        """Return the files of this run, with the number of frames in each; may be called on any thread."""
         return [OutputFile(str(path), file.frames, file.is_complete) for path, file in list(self._outputs.items())]
 
     def _new_path(self, source_id: str) -> Path:
-        """Return a file that this run has not written: what a source gave before its end is kept."""
+        """Return a file name that this run has not used, so that frames from before a source's end are kept."""
         first = path = self.path_for(source_id)
         number = 1
         while path in self._written:

@@ -1,4 +1,4 @@
-"""One MP4, MOV or MKV file while it is written: it plays up to its last second whatever ends the process."""
+"""One MP4, MOV or MKV file being written: it plays up to its last second, however the process ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GREY = 114
 MAX_ASPECT_DENOMINATOR = 255
 BT601 = 6
 MPEG_RANGE = 1
-INDEX_FIRST_BYTES = 256 << 20  # of larger files the index stays at the end: moving it copies the file
+INDEX_FIRST_BYTES = 256 << 20  # larger files keep the index at the end, because moving it copies the file
 HYBRID_SINCE = (62, 12)  # libavformat of FFmpeg 8.1: before, the index it adds at the end lacks the codec's parameters
 _HYBRID = "hybrid_fragmented+"
 _FRAGMENTED = {
@@ -33,15 +33,15 @@ _CLUSTERED = {"flush_packets": "1", "cluster_time_limit": "1000"}  # millisecond
 
 
 class VideoFile:
-    """One file being written, in fragments of a second that are complete on the disk.
+    """A file being written in fragments of a second, each complete on disk.
 
-    `close` makes a plain MP4 or MOV of it with the index first, so that it plays while it loads.
+    `close` makes it a plain MP4 or MOV with the index first, so that it plays while it loads.
 
     Args:
         path: `.mp4`, `.mov` or `.mkv`; replaced if it exists.
         size_wh: of the first frame.
         fps: nominal rate.
-        codec: FFmpeg's name of the encoder.
+        codec: FFmpeg's name for the encoder.
         options: of the encoder.
         pixel_aspect: width by height of a pixel.
     """
@@ -96,7 +96,7 @@ class VideoFile:
         self.frames += 1
 
     def close(self) -> None:
-        """Write what the encoder holds, and the index; harmless when repeated."""
+        """Write the frames that the encoder still holds, and the index; harmless when repeated."""
         container, self._container = self._container, None
         if container is None:
             return
@@ -111,9 +111,9 @@ class VideoFile:
             put_index_first(self.path, self._step)
 
     def _time_of(self, pts_ns: int | None) -> int:
-        """Return the time in `TIME_BASE`: that of the stream, or the next one at the nominal rate; always rising.
+        """Return the time in `TIME_BASE`: the stream's, or the next one at the nominal rate; always rising.
 
-        Where stream time starts anew (a camera reconnected) it goes on one frame after the last.
+        If stream time restarts (a camera reconnected), it continues one frame after the last.
         """
         time = self._last + self._step
         if pts_ns is not None and self._first_pts_ns is not None:
@@ -138,7 +138,7 @@ class VideoFile:
 
 
 def url_of_path(path: Path) -> str:
-    """Return the address of a file as FFmpeg takes it: a colon in its name is then no scheme."""
+    """Return the address of a file in FFmpeg's form, in which a colon in the name is not taken for a scheme."""
     return f"file:{os.fspath(path)}"
 
 
@@ -178,7 +178,7 @@ def put_index_first(path: Path, step: int) -> None:
 
 
 def _resized(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the image as large as fits into a size, keeping its aspect."""
+    """Return the image scaled to the largest size that fits, keeping its aspect."""
     scale = min(size_wh[0] / image.shape[1], size_wh[1] / image.shape[0])
     width, height = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     resized: NDArray[np.uint8] = require("cv2").resize(image, (width, height))

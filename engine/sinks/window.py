@@ -1,4 +1,4 @@
-"""Showing frames in a window on this machine's display."""
+"""Shows frames in windows on this machine's display."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PROBE_S = 15
 
 
 class Window(SinkBase):
-    """Shows each source in a window of its own, side by side; `q`, Escape or closing a window asks the run to end.
+    """Shows each source in its own window, side by side; `q`, Escape or closing a window asks the run to end.
 
     Args:
-        draw: makes the picture to show from a packet (the overlay); None shows the frame as it is.
-        on_quit: called once when the person asks to end.
+        draw: draws the image to show from a packet (the overlay); None: the frame itself.
+        on_quit: called once when the user asks to end.
         title: first part of the windows' titles.
     """
 
@@ -68,7 +68,7 @@ class Window(SinkBase):
         """Show one packet.
 
         Raises:
-            SinkError: the display refuses.
+            SinkError: the display fails.
         """
         if self._quit:
             return
@@ -120,7 +120,7 @@ def tiles(count: int) -> list[tuple[int, int, tuple[int, int]]]:
 
 
 def _refusal() -> str | None:
-    """Return why no window opens here, None if one does; tried in another process, as Qt would abort this one."""
+    """Return why no window can open here, or None; tried in another process, because Qt would abort this one."""
     command = [sys.executable, "-c", PROBE]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, check=False)

@@ -1,4 +1,4 @@
-"""Publishing on ZeroMQ: never waits for a reader, bounded in memory, and honest about what it loses."""
+"""Publishes on ZeroMQ: never waits for a reader, uses bounded memory, and counts what it loses."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ class ZmqPublisher(SinkBase):
 
     Args:
         address: `tcp://host:port` or `ipc://path` to bind; `*` as port finds a free one, `*` as host is every network.
-        events: a second address that carries all but `frame` and `stats`, so that frames can never crowd them out.
-        latest: an address that sends one snapshot per frame as a single part, and only ever the newest.
+        events: a second address for all kinds but `frame` and `stats`, so that frames can never crowd them out.
+        latest: an address that sends one snapshot per frame as a single part, and only the newest.
         snapshot: an address (ROUTER) that answers any request with the snapshot; served at each packet and tick.
-        high_water_mark: messages that wait for one slow reader before it loses some.
+        high_water_mark: messages queued for one slow reader before it loses some.
         encoding: `json` or `msgpack`.
-        pictures: which JPEGs to send beside the messages; None sends none.
-        keys: CURVE keys of this publisher: all sockets are encrypted; None means plain.
-        allowed_keys: public keys of the clients that may read; None lets in all that know our public key.
+        pictures: the JPEGs to send with the messages; None: none.
+        keys: CURVE keys of this publisher: all sockets are encrypted; None: plain.
+        allowed_keys: public keys of the clients that may read; None admits every client that knows our public key.
         send_buffer_bytes: kernel buffer per reader.
-        linger_ms: how long closing waits for readers to take what was sent.
+        linger_ms: how long closing waits for readers to take messages that were sent.
         clock: for tests.
 
     Attributes:
@@ -75,10 +75,10 @@ class ZmqPublisher(SinkBase):
         endpoints: the further bound endpoints by name.
         guard: closes connections that take more than a reader needs; counts them.
         published: messages sent.
-        overflows: how often a message met the full queue of some reader, by kind.
+        overflows: number of times that a message met a reader's full queue, by kind.
 
     Raises:
-        ConfigError: an address or the encoding cannot be right.
+        ConfigError: an address or the encoding is not valid.
     """
 
     name = "zmq"
@@ -101,9 +101,11 @@ class ZmqPublisher(SinkBase):
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         if high_water_mark < 1:
-            raise ConfigError(f"high_water_mark is {high_water_mark}: it must be 1 or more, as memory must be bounded")
+            raise ConfigError(
+                f"high_water_mark is {high_water_mark}: expected 1 or more, because memory must be bounded"
+            )
         if allowed_keys is not None and keys is None:
-            raise ConfigError("allowed_keys without keys would let everybody in: give the publisher keys of its own")
+            raise ConfigError("allowed_keys without keys would admit everybody: give the publisher its own keys")
         self.address = checked_address(address, "publish address")
         wanted = (("events", events), ("latest", latest), ("snapshot", snapshot))
         self._wanted = {name: checked_address(each, f"publish {name}") for name, each in wanted if each is not None}
@@ -129,7 +131,7 @@ class ZmqPublisher(SinkBase):
 
     @property
     def overflows(self) -> dict[str, int]:
-        """How often a message met the full queue of some reader, by kind; those of `events` are marked so."""
+        """Number of times that a message met a reader's full queue, by kind; those of `events` are marked."""
         found = dict(self._main.overflows) if self._main else {}
         if self._events is not None:
             found.update({f"events:{kind}": count for kind, count in self._events.overflows.items()})
@@ -147,11 +149,11 @@ class ZmqPublisher(SinkBase):
         self.bind()
         for address in (self.address, *self.endpoints.values()):
             if self.curve is None and not is_loopback(address):
-                logger.warning("%s can be read by everybody on the network: give keys (framewire keys)", address)
+                logger.warning("anybody on the network can read %s: give keys (framewire keys)", address)
         self._opened_ns = self._due_ns = self._clock.monotonic_ns()
 
     def bind(self) -> None:
-        """Take the ports before `open`, from a thread that then leaves this object to the publishing thread.
+        """Bind the ports before `open`, on a thread that then leaves this object to the publishing thread.
 
         Raises:
             SinkError: a port is in use, or this machine does not have the address.
@@ -203,7 +205,7 @@ class ZmqPublisher(SinkBase):
             self._end(status.source_id, status.reason)
 
     def send(self, message: Message) -> None:
-        """Publish a message made elsewhere (an event, say), as it is; call from the publishing thread."""
+        """Publish a message made elsewhere (an event, for example) unchanged; call it on the publishing thread."""
         self._send(kind_of(message), topic_of(message).encode(), encode(message, self._encoding))
 
     def next_seq(self, kind: str, source_id: str) -> int:
@@ -214,7 +216,7 @@ class ZmqPublisher(SinkBase):
         return seq
 
     def tick(self) -> None:
-        """Serve the side sockets, and send what is due each second: statistics per source and the heartbeat."""
+        """Serve the side sockets, and send the statistics per source and the heartbeat that are due each second."""
         now_ns = self._clock.monotonic_ns()
         if self._main is None:
             return
@@ -232,7 +234,7 @@ class ZmqPublisher(SinkBase):
         self._publish_heartbeat(now_ns)
 
     def close(self) -> None:
-        """End every stream that has not ended, hand over what was sent, and free the sockets."""
+        """End every stream that has not ended, flush, and close the sockets."""
         if self._main is not None:
             for source_id, traffic in self._traffic.items():
                 if not traffic.ended:
@@ -282,7 +284,7 @@ class ZmqPublisher(SinkBase):
             self._snapshots.service(self._snapshot)
 
     def _snapshot(self) -> bytes:
-        """Return the body of a snapshot, from the bodies that were sent."""
+        """Return the body of a snapshot, assembled from the bodies that were sent."""
         frames = [msgspec.Raw(t.frame_body) for t in self._traffic.values() if t.frame_body]
         statuses = [msgspec.Raw(t.status_body) for t in self._traffic.values() if t.status_body]
         self._snapshot_seq += 1

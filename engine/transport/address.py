@@ -1,6 +1,6 @@
-"""Addresses of sockets: checked before libzmq sees them, which takes wrong ones silently.
+"""Checks the addresses of sockets before libzmq sees them, which accepts wrong ones silently.
 
-libzmq wraps a port above 65535, and binding `ipc://` removes whatever is at the path: a file of yours, or the socket
+libzmq wraps a port above 65535, and binding `ipc://` removes whatever is at the path, even a user's file or the socket
 of another engine.
 """
 
@@ -16,17 +16,17 @@ from contextlib import contextmanager, suppress
 from engine.errors import ConfigError, SinkError
 
 MAX_PORT = 65535
-MAX_IPC_BYTES = 107  # sun_path, with the zero at its end
+MAX_IPC_BYTES = 107  # sun_path, including the terminating zero
 CONNECT_S = 0.5
 _PRIVATE = 0o177
 
 
 def checked_address(address: str, what: str, *, to_bind: bool = True) -> str:
-    """Return the address if its form is right.
+    """Return the address if its form is valid.
 
     Args:
         address: `tcp://host:port`, `tcp://[::1]:port` or `ipc://path`.
-        what: begins the message: `publish address`.
+        what: start of the message: `publish address`.
         to_bind: whether `*` may stand for a free port and for every network.
 
     Raises:
@@ -67,11 +67,11 @@ def is_loopback(address: str) -> bool:
 
 @contextmanager
 def binding(address: str, *, private: bool = False) -> Iterator[None]:
-    """Guard the bind of an address: nothing of others is replaced at an `ipc://` path.
+    """Guard the bind of an address, so that it replaces nothing foreign at an `ipc://` path.
 
     Args:
-        address: checked.
-        private: an `ipc://` socket is then open to this user alone (mode 0600).
+        address: a checked address.
+        private: whether an `ipc://` socket is open to this user only (mode 0600).
 
     Raises:
         SinkError: a file, or the socket of a running program, is at the path.
@@ -81,7 +81,7 @@ def binding(address: str, *, private: bool = False) -> Iterator[None]:
         yield
         return
     _check_free(path, address)
-    before = os.umask(_PRIVATE) if private else None  # the socket has its mode from the first moment
+    before = os.umask(_PRIVATE) if private else None  # so that the socket has its mode from the start
     try:
         yield
     finally:

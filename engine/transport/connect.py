@@ -1,4 +1,4 @@
-"""The sockets of a reader: SUB and DEALER with limits, pings and keys."""
+"""A reader's sockets: SUB and DEALER with limits, pings and keys."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ON_EVENTS = frozenset(("status", "event", "eos"))
 
 
 class Connection:
-    """Makes connected sockets in a context of its own.
+    """Creates connected sockets in its own context.
 
     Args:
-        high_water_mark: messages kept while the reader is busy.
+        high_water_mark: messages queued while the reader is busy.
         max_bytes: longest part accepted; a publisher that sends a longer one is disconnected.
-        server_key: public key of a publisher that encrypts; None for a plain one.
-        keys: CURVE keys of this reader; None makes some.
-        context: made by the caller (for asyncio); None makes one.
+        server_key: public key of a publisher that encrypts; None: a plain one.
+        keys: CURVE keys of this reader; None: new ones.
+        context: the caller's context (for asyncio); None: a new one.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class Connection:
         self._context: zmq.Context[Any] = zmq.Context() if context is None else context
 
     def conflate(self) -> None:
-        """Keep only the newest message in the sockets made from now on."""
+        """Keep only the newest message in sockets created from now on."""
         self._options[zmq.CONFLATE] = 1
 
     def subscribe(
         self, addresses: Sequence[str], topics: Sequence[str], events: str | None = None
     ) -> list[zmq.Socket[Any]]:
-        """Return a SUB socket, and with `events` a second one that has the states, events and ends to itself.
+        """Return a SUB socket and, with `events`, a second one just for the states, events and ends.
 
         Raises:
-            ConfigError: an address is of the wrong form.
+            ConfigError: an address has the wrong form.
         """
         if events is None:
             return [self._subscribed(addresses, topics)]
@@ -75,7 +75,7 @@ class Connection:
         return [self._subscribed(each, prefixes) for each, prefixes in wanted if prefixes]
 
     def dealer(self, address: str) -> zmq.Socket[Any]:
-        """Return a socket that asks for snapshots."""
+        """Return a socket for snapshot requests."""
         return self._connected(zmq.DEALER, (address,))
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Connection:
 
 
 def curve_options(server_key: str, keys: KeyPair | None) -> dict[int, bytes]:
-    """Return the socket options of a client that encrypts; without keys of its own it gets new ones."""
+    """Return the socket options of a client that encrypts; new keys are made if none are given."""
     public, secret = zmq.curve_keypair() if keys is None else (keys.public.encode(), keys.secret.encode())
     return {zmq.CURVE_SERVERKEY: server_key.encode(), zmq.CURVE_PUBLICKEY: public, zmq.CURVE_SECRETKEY: secret}
 

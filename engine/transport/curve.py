@@ -1,7 +1,7 @@
-"""Who may read: CURVE encryption, an allow list of client keys (ZAP), and the count of those turned away.
+"""Access control: CURVE encryption, an allow list of client keys (ZAP), and a count of refused clients.
 
-libzmq asks `inproc://zeromq.zap.01` whether a key may connect (RFC 27); this module answers there, on the publishing
-thread, so that no further thread is needed. A reader waits for its handshake until the next packet or tick.
+libzmq asks `inproc://zeromq.zap.01` whether a key may connect (RFC 27). This module answers on the publishing thread,
+so that no further thread is needed. A reader waits for its handshake until the next packet or tick.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from engine.transport.zap import ZAP_DOMAIN, ZapHandler
 
 
 class CurveServer:
-    """Makes sockets encrypted, and lets only listed clients in. Use on one thread.
+    """Encrypts sockets and admits only listed clients. Use it on one thread.
 
     Args:
         keys: of this server.
-        allowed: public keys of the clients that may read; None lets in every client that knows our public key.
+        allowed: public keys of the clients that may read; None admits every client that knows our public key.
 
     Attributes:
         guard: of the sockets, once they have one; it counts the handshakes that failed.
@@ -36,36 +36,36 @@ class CurveServer:
 
     @property
     def admitted(self) -> int:
-        """Connections let in."""
+        """Number of connections admitted."""
         return self._handler.admitted
 
     @property
     def denied(self) -> int:
-        """Connections with a key that is not listed."""
+        """Number of connections with a key that is not listed."""
         return self._handler.denied
 
     @property
     def failed(self) -> int:
-        """Connections that broke off their handshake, as plain clients do."""
+        """Number of connections that broke off their handshake, as plain clients do."""
         return 0 if self.guard is None else self.guard.failed
 
     def open(self, context: zmq.Context[Any]) -> None:
-        """Take the seat of the ZAP handler in a context; before any socket is bound there."""
+        """Become the ZAP handler of a context; before any socket is bound in it."""
         self._handler.open(context)
 
     def secure(self, socket: zmq.Socket[Any]) -> None:
-        """Make a socket speak CURVE only; before it is bound."""
+        """Make a socket accept only CURVE; before it is bound."""
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret.encode())
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public.encode())
         socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
 
     def service(self) -> None:
-        """Answer the questions of libzmq."""
+        """Answer libzmq's requests."""
         self._handler.service()
 
     def close(self) -> None:
-        """Leave the seat; harmless when repeated."""
+        """Stop being the ZAP handler; harmless when repeated."""
         self._handler.close()
 
     def _is_allowed(self, mechanism: bytes, credentials: Sequence[bytes]) -> bool:

@@ -1,12 +1,12 @@
-"""What strangers can take from a bound socket: limits on connections and on bytes that are part of no message.
+"""Limits what strangers can do to a bound socket: connections, and bytes that do not belong to a message.
 
-libzmq limits neither. It accepts connections until the process has no descriptors left, and it keeps the parts of a
-message until the last one has come. This guard hears of every connection by libzmq's monitor, reads from the kernel
-how many bytes it received, and shuts down a connection that sent more than its complete messages and pings explain.
-That works whatever the encryption, as the bytes are counted below it.
+libzmq limits neither. It accepts connections until the process runs out of descriptors, and it keeps the parts of a
+message until the last one has arrived. This guard learns of every connection through libzmq's monitor, reads from the
+kernel how many bytes it received, and shuts down a connection that sent more than its complete messages and pings
+account for. This works with any encryption, because the bytes are counted below it.
 
-It has a thread of its own, which sleeps while nobody is connected: a limit that is checked when the socket's thread
-has time is none.
+It has its own thread, which sleeps while nobody is connected: a limit that is checked only when the socket's thread has
+time is not a limit.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ LOOK_MS = 50
 IDLE_MS = 1_000
 PING_BYTES_PER_S = 32.0  # a ping every two seconds, encrypted, is 22
 HANDSHAKE_BYTES = 1024
-UNEXPLAINED_BYTES = 32 * 1024  # per connection: its subscriptions; in memory fifty times as much
+UNEXPLAINED_BYTES = 32 * 1024  # per connection, for its subscriptions; in memory they take fifty times as much
 ALL_UNEXPLAINED_BYTES = 512 * 1024
-GREETING_BYTES = 70  # fewer received: not even the greeting is complete
+GREETING_BYTES = 70  # with fewer bytes received, not even the greeting is complete
 YOUNG_S = 1.0
-RELEASE_AFTER_S = 2.0  # until then libzmq and the socket have dropped what the connection left
+RELEASE_AFTER_S = 2.0  # by then libzmq and the socket have dropped what the connection left
 HANDSHAKE_MS = 5_000
 MAX_CONNECTIONS = 500
 SHARE_OF_DESCRIPTORS = 4
-PART_BYTES = 64  # of framing and encryption at most, per part
+PART_BYTES = 64  # at most, of framing and encryption per part
 _BYTES_RECEIVED = 128  # offset in struct tcp_info, Linux 4.1
 _SO_COOKIE = 57
 _LOST = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
@@ -53,7 +53,7 @@ _EVENTS = zmq.EVENT_ACCEPTED | _LOST | _FAILED | zmq.EVENT_MONITOR_STOPPED
 
 @dataclass(eq=False)
 class _Peer:
-    """One connection of libzmq's; the descriptor stays libzmq's, `cookie` says whether it is still the same socket."""
+    """One connection of libzmq's, which owns the descriptor; `cookie` shows whether it is still the same socket."""
 
     fd: int
     cookie: bytes
@@ -78,10 +78,11 @@ class _Watched:
 
 
 class SocketGuard:
-    """Bounds what the peers of some sockets can make this process hold.
+    """Bounds the memory and descriptors that the peers of some sockets can use.
 
-    Use from the thread that makes the sockets: `watch` each before it is bound, then `start`; `close` comes before
-    the sockets are closed. `explain` may be called from their thread for every complete message.
+    Use it on the thread that creates the sockets: `watch` each before it is bound, then `start`; `close` before the
+        sockets
+    are closed. `explain` may be called on their thread for every complete message.
 
     Attributes:
         cut: connections shut down because of a limit.
@@ -107,13 +108,13 @@ class SocketGuard:
         limit: int | None = None,
         allowance: int = UNEXPLAINED_BYTES,
     ) -> None:
-        """Take a socket under guard; before it is bound.
+        """Watch a socket; before it is bound.
 
         Args:
             context: of the socket.
             bound: the socket.
             name: for the log.
-            limit: connections at most; None takes a share of the descriptors that this process may open.
+            limit: maximum number of connections; None: a share of the descriptors that this process may open.
             allowance: bytes that a connection may send beyond its messages and pings.
         """
         endpoint = f"inproc://framewire.guard.{id(self)}.{len(self._watched)}"
@@ -127,12 +128,12 @@ class SocketGuard:
         self._watched.append(_Watched(name, limit or _share_of_descriptors(), allowance, monitor))
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._run, name="socket-guard", daemon=True)
         self._thread.start()
 
     def explain(self, message: zmq.Frame | None, size: int, parts: int = 1) -> None:
-        """Note that a complete message came; `message` is one of its frames, received with `copy=False`."""
+        """Account for a complete message; `message` is one of its frames, received with `copy=False`."""
         if message is None:
             return
         with suppress(zmq.ZMQError, ValueError):
@@ -143,7 +144,7 @@ class SocketGuard:
                     peer.explained += size + parts * PART_BYTES
 
     def close(self) -> None:
-        """End the thread and let go of the sockets; harmless when repeated."""
+        """End the thread and release the sockets; harmless when repeated."""
         sockets, self._sockets = self._sockets, []
         for each in sockets:
             with suppress(zmq.ZMQError):
@@ -173,7 +174,7 @@ class SocketGuard:
                 release_memory()
 
     def _take_events(self, watched: _Watched) -> bool:
-        """Take over what libzmq reports; return False once the socket is closed."""
+        """Process libzmq's reports; return False once the socket is closed."""
         while watched.monitor.poll(0):
             news = parse_monitor_message(watched.monitor.recv_multipart(zmq.NOBLOCK))
             kind, value = int(news["event"]), int(news["value"])
@@ -190,13 +191,13 @@ class SocketGuard:
     def _take_in(self, watched: _Watched, fd: int) -> None:
         cookie = _cookie(fd)
         if cookie is None:
-            return  # it has gone already
+            return  # it has already gone
         watched.peers[fd] = _Peer(fd, cookie, self._clock())
         if len(watched.peers) > watched.limit:
             self._cut(watched, self._least_useful(watched), f"more than {watched.limit} connections")
 
     def _least_useful(self, watched: _Watched) -> _Peer:
-        """Return the connection to give up: the oldest without a greeting, else the newest."""
+        """Return the connection to drop: the oldest without a greeting, otherwise the newest."""
         now = self._clock()
         silent = (p for p in watched.peers.values() if now - p.since > YOUNG_S and p.received < GREETING_BYTES)
         return next(silent, next(reversed(watched.peers.values())))
@@ -233,7 +234,7 @@ def _share_of_descriptors() -> int:
 
 
 def _option(fd: int, level: int, name: int, size: int) -> bytes:
-    """Read an option of a descriptor that is not ours, and leave the descriptor as it is."""
+    """Read an option of a descriptor that is not ours, without affecting the descriptor."""
     try:
         borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
     except OSError:
@@ -247,14 +248,14 @@ def _option(fd: int, level: int, name: int, size: int) -> bytes:
 
 
 def _cookie(fd: int) -> bytes | None:
-    """Return what identifies the socket behind a descriptor, as long as the machine runs."""
+    """Return an identity of the socket behind a descriptor, unique until the machine restarts."""
     if fd < 0:
         return None
     return _option(fd, socket.SOL_SOCKET, _SO_COOKIE, 8) or None
 
 
 def _bytes_received(peer: _Peer) -> int:
-    """Return what the kernel has received for a connection; what was known where it does not tell (`ipc://`)."""
+    """Return the bytes that the kernel received for a connection; the previous count if it cannot tell (`ipc://`)."""
     if _cookie(peer.fd) != peer.cookie:
         return peer.received
     facts = _option(peer.fd, socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
@@ -264,7 +265,7 @@ def _bytes_received(peer: _Peer) -> int:
 
 
 def _shut_down(peer: _Peer) -> None:
-    """Shut a connection down, so that libzmq closes it; never another one that has its number by now."""
+    """Shut a connection down, so that libzmq closes it; never another one that now has the same descriptor."""
     with suppress(OSError):
         copy = os.dup(peer.fd)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=copy) as ours:

@@ -1,4 +1,4 @@
-"""IPv6 on ZeroMQ sockets, which speak only IPv4 unless they are told otherwise."""
+"""IPv6 on ZeroMQ sockets, which by default use only IPv4."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import zmq
 
 
 def prepare(socket: zmq.Socket[Any], address: str) -> str:
-    """Let the socket use IPv6 for the next bind or connect where the address is one of IPv6; return the address.
+    """Enable IPv6 for the next bind or connect if the address is IPv6; return the address.
 
-    Other addresses stay with IPv4: with IPv6 allowed, libzmq would take `localhost` for `::1` alone.
+    Other addresses stay with IPv4, because with IPv6 enabled, libzmq would resolve `localhost` to `::1` alone.
     """
     socket.setsockopt(zmq.IPV6, int("[" in address))
     return address

@@ -1,4 +1,4 @@
-"""Keys for CURVE, ZeroMQ's encryption: made, stored with safe modes, and read; the files are those of `zmq.auth`."""
+"""Creates, stores and reads keys for CURVE, ZeroMQ's encryption, in the file format of `zmq.auth`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """A CURVE key, in Z85 text of 40 characters.
+    """A CURVE key pair, in Z85 text of 40 characters each.
 
     Attributes:
         public: given to the other side.
@@ -36,10 +36,10 @@ class KeyPair:
 
 
 def make_keys(folder: str | Path, name: str) -> tuple[Path, Path]:
-    """Make a key pair; return the files `NAME.key` (public, mode 0644) and `NAME.key_secret` (mode 0600).
+    """Create a key pair; return the files `NAME.key` (public, mode 0644) and `NAME.key_secret` (mode 0600).
 
     Raises:
-        ConfigError: the name is not a file name, the files exist already, or the folder cannot be written.
+        ConfigError: the name is not a file name, the files already exist, or the folder is not writable.
         MissingDependencyError: this pyzmq was built without CURVE.
     """
     zmq = require("zmq")
@@ -51,7 +51,7 @@ def make_keys(folder: str | Path, name: str) -> tuple[Path, Path]:
     public, secret = folder / f"{name}{PUBLIC_SUFFIX}", folder / f"{name}{SECRET_SUFFIX}"
     for path in (public, secret):
         if path.exists():
-            raise ConfigError(f"{path} exists already: choose another name, or remove it to make new keys")
+            raise ConfigError(f"{path} already exists: choose another name, or remove it to make new keys")
     public_key, secret_key = (key.decode() for key in zmq.curve_keypair())
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
@@ -66,15 +66,15 @@ def load_key_pair(path: str | Path) -> KeyPair:
     """Return the key pair of a secret key file.
 
     Raises:
-        ConfigError: the file is missing, holds no secret key, or can be read by other users.
+        ConfigError: the file is missing, contains no secret key, or other users can read it.
     """
     path = Path(path)
     found = _read(path)
     if "secret-key" not in found or "public-key" not in found:
-        raise ConfigError(f'{path} holds no secret key: give the file that ends in {SECRET_SUFFIX} ("framewire keys")')
+        raise ConfigError(f'{path} has no secret key: give the file that ends in {SECRET_SUFFIX} ("framewire keys")')
     mode = stat.S_IMODE(path.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
-        raise ConfigError(f"{path} can be read by other users (mode {mode:04o}): chmod 600 {path}")
+        raise ConfigError(f"other users can read {path} (mode {mode:04o}): chmod 600 {path}")
     hide(found["secret-key"])
     return KeyPair(found["public-key"], found["secret-key"])
 
@@ -83,13 +83,13 @@ def load_public_key(path: str | Path) -> str:
     """Return the public key of a key file, or of the 40 characters of the key itself.
 
     Raises:
-        ConfigError: the file is missing or holds no public key.
+        ConfigError: the file is missing or contains no public key.
     """
     if _is_key(str(path)):
         return str(path)
     found = _read(Path(path))
     if "public-key" not in found:
-        raise ConfigError(f"{path} holds no public key: give the file that ends in {PUBLIC_SUFFIX}")
+        raise ConfigError(f"{path} has no public key: give the file that ends in {PUBLIC_SUFFIX}")
     return found["public-key"]
 
 
@@ -119,7 +119,7 @@ def _text(public_key: str, secret_key: str | None) -> str:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    """Create the file with its mode from the first moment; never replace one."""
+    """Create the file with its mode from the start; never replace one."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         os.fchmod(descriptor, mode)

@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system, after a peak that a stranger caused."""
+"""Returns freed memory to the system after a peak that a stranger caused."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from contextlib import suppress
 
 
 def release_memory() -> None:
-    """Ask the C library to return freed memory; does nothing where it cannot."""
+    """Ask the C library to return freed memory; does nothing if it cannot."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,7 +1,7 @@
-"""ZAP, by which libzmq asks whether a connection may come in (RFC 27), answered on the thread of the socket.
+"""ZAP, by which libzmq asks whether a connection is admitted (RFC 27), answered on the thread of the socket.
 
-A socket with a ZAP domain also refuses ZMTP 1.0 and 2.0. That matters most: those have no greeting that other
-protocols cannot form, so an HTTP POST from any web page was a message.
+A socket with a ZAP domain also refuses ZMTP 1.0 and 2.0. This is essential, because their greetings can occur in other
+protocols: an HTTP POST from any web page was accepted as a message.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Decide = Callable[[bytes, Sequence[bytes]], bool]
 
 
 class ZapHandler:
-    """Answers the questions of libzmq in one context.
+    """Answers libzmq's requests in one context.
 
     Args:
-        decide: takes the mechanism (`NULL`, `PLAIN`, `CURVE`) and the credentials, and returns whether to let them in.
+        decide: takes the mechanism (`NULL`, `PLAIN`, `CURVE`) and the credentials, and returns whether to admit them.
 
     Attributes:
-        admitted: connections let in.
+        admitted: connections admitted.
         denied: connections refused.
     """
 
@@ -39,20 +39,20 @@ class ZapHandler:
         self._seat: zmq.Socket[Any] | None = None
 
     def open(self, context: zmq.Context[Any]) -> None:
-        """Take the seat of the handler in a context; before any socket is bound there."""
+        """Become the handler of a context; before any socket is bound in it."""
         self._seat = context.socket(zmq.ROUTER)
         self._seat.setsockopt(zmq.LINGER, 0)
         self._seat.bind(ZAP_ENDPOINT)
 
     def service(self) -> None:
-        """Answer what is pending."""
+        """Answer pending requests."""
         for _ in range(MAX_PER_TURN):
             if self._seat is None or not self._seat.poll(0):
                 return
             self._answer(self._seat, self._seat.recv_multipart(zmq.NOBLOCK))
 
     def close(self) -> None:
-        """Leave the seat; harmless when repeated."""
+        """Stop being the handler; harmless when repeated."""
         if self._seat is not None:
             self._seat.close(linger=0)
             self._seat = None
@@ -68,7 +68,7 @@ class ZapHandler:
 
 
 class TokenServer:
-    """Lets in who knows a token, over ZMTP's PLAIN mechanism; others cannot send a single message. For loopback.
+    """Admits clients that know a token, over ZMTP's PLAIN mechanism; others cannot send a single message. For loopback.
 
     Args:
         token: the shared secret.
@@ -80,11 +80,11 @@ class TokenServer:
 
     @property
     def denied(self) -> int:
-        """Connections that did not know the token."""
+        """Number of connections that did not know the token."""
         return self._handler.denied
 
     def open(self, context: zmq.Context[Any]) -> None:
-        """Take the seat of the handler; before any socket is bound."""
+        """Become the handler; before any socket is bound."""
         self._handler.open(context)
 
     def secure(self, socket: zmq.Socket[Any]) -> None:
@@ -93,11 +93,11 @@ class TokenServer:
         socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
 
     def service(self) -> None:
-        """Answer the questions of libzmq."""
+        """Answer libzmq's requests."""
         self._handler.service()
 
     def close(self) -> None:
-        """Leave the seat."""
+        """Stop being the handler."""
         self._handler.close()
 
     def _knows(self, mechanism: bytes, credentials: Sequence[bytes]) -> bool:

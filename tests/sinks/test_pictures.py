@@ -161,9 +161,9 @@ def test_a_region_drawn_for_another_size_holds_the_pictures_back(caplog: pytest.
     assert list(pictures.of(scene([]), 0)) == []
     assert list(pictures.of(scene([]), SECOND)) == []
     assert [record.levelname for record in caplog.records] == ["ERROR"]
-    assert "outside of its frames of 200x100" in caplog.text
+    assert "outside its frames of 200x100" in caplog.text
 
 
 def test_shares_of_the_frame_are_no_blur_region() -> None:
-    with pytest.raises(ConfigError, match="not shares"):
+    with pytest.raises(ConfigError, match="not fractions"):
         Pictures(blur_regions={"gate": [(0.1, 0.1, 0.9, 0.9)]})

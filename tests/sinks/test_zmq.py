@@ -182,7 +182,7 @@ def test_publishing_takes_as_long_with_a_stopped_reader_as_without(readers: Read
 
 def test_a_port_in_use_is_an_error_with_a_remedy(publisher: ZmqPublisher) -> None:
     second = ZmqPublisher(publisher.address)
-    with pytest.raises(SinkError, match=r"in use.*publish on another one"):
+    with pytest.raises(SinkError, match=r"in use.*use another port"):
         second.open(RUN)
     second.close()
 

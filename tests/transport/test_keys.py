@@ -44,7 +44,7 @@ def test_a_secret_never_appears_in_a_representation() -> None:
 def test_keys_are_never_replaced(tmp_path: Path) -> None:
     _, secret = make_keys(tmp_path, "gate")
     before = secret.read_bytes()
-    with pytest.raises(ConfigError, match="exists already"):
+    with pytest.raises(ConfigError, match="already exists"):
         make_keys(tmp_path, "gate")
     assert secret.read_bytes() == before
 
@@ -66,10 +66,10 @@ def test_a_missing_or_wrong_file_is_an_error_with_a_remedy(tmp_path: Path) -> No
     public, _ = make_keys(tmp_path, "gate")
     with pytest.raises(ConfigError, match="framewire keys"):
         load_key_pair(tmp_path / "missing.key_secret")
-    with pytest.raises(ConfigError, match="holds no secret key"):
+    with pytest.raises(ConfigError, match="has no secret key"):
         load_key_pair(public)
     (tmp_path / "empty.key").write_text("")
-    with pytest.raises(ConfigError, match="holds no public key"):
+    with pytest.raises(ConfigError, match="has no public key"):
         load_public_key(tmp_path / "empty.key")
 
 

@@ -1,9 +1,9 @@
-"""The recording process: copies one stream into files, as it comes, for ever.
+"""The recording process: copies one stream into files unchanged, until it is stopped.
 
-It is a process for the reader's reason (FFmpeg can hang where no thread can reach it) and one more: so can a disk.
+It is a separate process because FFmpeg and disks can both hang where no thread can interrupt them.
 Protocol, on a stream of messages: the engine sends `{"target": {...}, "shelf": {...}, "options": {...}}`, later `stop`;
 the process sends `{"state", "reason", "segments", "packets", "bytes", "deleted", "reconnects", "write_errors"}` with
-each change and about once a second, and ends behind the last one. Nothing here imports numpy.
+each change and about once a second, and exits after the last one. Nothing here imports numpy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DISK_WAIT_S = 5.0
 
 
 def main() -> None:
-    """Record until told to stop. Arguments: the descriptors of connection and lifeline."""
+    """Record until told to stop. The arguments are the descriptors of connection and lifeline."""
     connection_fd, lifeline_fd = (int(argument) for argument in sys.argv[1:3])
     die_with(lifeline_fd)
     with Messages(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 class Recorder:
-    """Connects, copies, and connects again, telling the engine of it."""
+    """Connects, copies, and reconnects, reporting to the engine."""
 
     def __init__(
         self, target: VideoAddress, shelf: SegmentFolder, options: SourceOptions, connection: Messages
@@ -54,7 +54,7 @@ class Recorder:
         self._has_recorded = False
 
     def run(self) -> None:
-        """Record until the engine says to stop, or has gone."""
+        """Record until the engine sends `stop` or has exited."""
         while True:
             self._report("connecting", self._figures["reason"])
             state, reason = self._recorded()
@@ -76,7 +76,7 @@ class Recorder:
             with suppress(SegmentError):
                 self._writer.close()
             return "failed", str(error)
-        except (EOFError, BrokenPipeError, ConnectionResetError):  # the engine has gone
+        except (EOFError, BrokenPipeError, ConnectionResetError):  # the engine has exited
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one connection, and is told, not printed
             return "failed", f"the recorder failed ({type(error).__name__}: {error})"
@@ -107,7 +107,7 @@ class Recorder:
                     return "ended", ""
 
     def _note_written(self) -> None:
-        """Report what has been written, the first time at once."""
+        """Report progress, the first time at once."""
         if self._figures["state"] != "recording" and self._writer.is_open:
             self._figures["reconnects"] += self._has_recorded
             self._has_recorded = True
@@ -131,5 +131,5 @@ class Recorder:
         self._connection.send_bytes(json.dumps(self._figures).encode())
 
     def _is_stopped(self, wait_s: float) -> bool:
-        """Return whether the engine said to stop within `wait_s`. Raises EOFError where it has gone."""
+        """Return whether the engine sent `stop` within `wait_s`. Raises `EOFError` if it has exited."""
         return self._connection.poll(wait_s) and bool(self._connection.recv_bytes())

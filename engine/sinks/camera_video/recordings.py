@@ -1,7 +1,7 @@
-"""Recording cameras beside detecting on them: "detect on the sub-stream, record the main stream".
+"""Records cameras while detecting on them: "detect on the sub-stream, record the main stream".
 
-Each recording is a process of its own (`record_process`) with a connection of its own, so that neither a dead camera
-nor a full or hanging disk reaches detection. This side starts it with its source, watches it, and ends it.
+Each recording is a separate process (`record_process`) with its own connection, so that neither a dead camera nor a
+full or hanging disk affects detection. This side starts it with its source, watches it, and ends it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _COUNTERS = ("segments", "packets", "bytes", "deleted", "reconnects", "write_err
 
 @dataclass(frozen=True, slots=True)
 class RecordPlan:
-    """What is recorded, and where to."""
+    """What to record, and where."""
 
     target: VideoAddress
     shelf: SegmentFolder
@@ -43,24 +43,24 @@ class RecordPlan:
 
     @property
     def longest_silence_s(self) -> float:
-        """After how long without a word its process must be hanging."""
+        """Silence after which its process must be hanging."""
         options = self.options
         waits = max(options.backoff_max_s, options.refused_backoff_s, DISK_WAIT_S)
         return options.connect_timeout_s + options.open_timeout_s + options.read_timeout_s + waits + _KILL_AFTER_S
 
 
 def record_plan(uri: str, source_id: str, folder: str | Path, options: SourceOptions, **shelf: Any) -> RecordPlan:
-    """Return the plan to record an address into a folder of its own below `folder`.
+    """Return the plan to record an address into its own folder below `folder`.
 
     Args:
         uri: network address of the stream.
         source_id: the camera; names the folder.
-        folder: of all recordings.
+        folder: parent folder of all recordings.
         options: how to connect.
         shelf: `container`, `segment_s`, `max_bytes`, `keep_s` of `SegmentFolder`.
 
     Raises:
-        ConfigError: the address is none of a network stream.
+        ConfigError: the address is not that of a network stream.
         SourceError: the address is not valid.
     """
     name = quote(source_id, safe="")
@@ -69,11 +69,11 @@ def record_plan(uri: str, source_id: str, folder: str | Path, options: SourceOpt
 
 
 class Recordings(SinkBase):
-    """Records every source that has a plan, from its first sign of life to its end; takes no frames itself.
+    """Records every source that has a plan, from its first state to its end; takes no frames itself.
 
     Args:
         plans: by `source_id`.
-        clock: time, for tests.
+        clock: for tests.
     """
 
     name = "recordings"
@@ -86,14 +86,14 @@ class Recordings(SinkBase):
         self._recorders: dict[str, _Recorder] = {}
 
     def set_plans(self, plans: Mapping[str, RecordPlan]) -> None:
-        """Take other plans, for sources that begin from now on; from any thread."""
+        """Replace the plans, for sources that begin from now on; may be called on any thread."""
         self._plans = dict(plans)
 
     def write(self, packet: Packet) -> None:
-        """Frames are of no interest."""
+        """Ignore frames."""
 
     def status(self, status: SourceStatus) -> None:
-        """Begin with the source, and end with it."""
+        """Start and end the recording with its source."""
         source_id, plan = status.source_id, self._plans.get(status.source_id)
         recorder = self._recorders.get(source_id)
         if status.state == "ended":
@@ -107,12 +107,12 @@ class Recordings(SinkBase):
         self._recorders[source_id] = _Recorder(source_id, plan, self._clock, recorder.totals() if recorder else {})
 
     def tick(self) -> None:
-        """Take the news of all recordings, and replace what hangs."""
+        """Read the reports of all recordings, and replace processes that hang."""
         for recorder in list(self._recorders.values()):
             recorder.look()
 
     def close(self) -> None:
-        """End all recordings, each with its file finished where it answers in time."""
+        """End all recordings; each finishes its file if it answers in time."""
         recorders = list(self._recorders.values())
         for recorder in recorders:
             recorder.ask_to_stop()
@@ -121,7 +121,7 @@ class Recordings(SinkBase):
             recorder.stop(max(deadline_ns - self._clock.monotonic_ns(), 0) / NS_PER_S)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Return uri, folder, state, reason and counters of every recording by source; from any thread."""
+        """Return uri, folder, state, reason and counters of every recording by source; may be called on any thread."""
         return {source_id: recorder.figures() for source_id, recorder in list(self._recorders.items())}
 
 
@@ -135,7 +135,7 @@ class _Recorder:
         self._before = {name: before.get(name, 0) for name in _COUNTERS}
         self._restarts = before.get("restarts", 0)
         self._now: dict[str, Any] = {"state": "connecting", "reason": ""}
-        self._told = ""  # the state that the log knows; a camera that stays away is told of once
+        self._told = ""  # the last state that was logged, so that an unavailable camera is logged once
         self._child: Child | None = None
         self.is_running = True
         self._start()
@@ -146,12 +146,12 @@ class _Recorder:
         return {**counted, "restarts": self._restarts}
 
     def figures(self) -> dict[str, Any]:
-        """Return what the summary shows."""
+        """Return the recording's entry in the summary."""
         place = {"uri": public_address(self.plan.target.url), "folder": self.plan.shelf.folder}
         return {**place, "state": self._now["state"], "reason": self._now["reason"], **self.totals()}
 
     def look(self) -> None:
-        """Take its news; replace it where it has died or says nothing any more."""
+        """Read its reports; replace it if it has died or fallen silent."""
         if not self.is_running:
             return
         if self._child is None:
@@ -159,15 +159,15 @@ class _Recorder:
         self._take(0)
         silent_s = (self._clock.monotonic_ns() - self._heard_ns) / NS_PER_S
         if silent_s > self.plan.longest_silence_s:
-            self._replace(f"the recording process said nothing for {silent_s:.0f} s")
+            self._replace(f"the recording process sent nothing for {silent_s:.0f} s")
 
     def ask_to_stop(self) -> None:
-        """Tell it to finish its file."""
+        """Ask it to finish its file."""
         if self._child is not None:
             self._child.say(_STOP)
 
     def stop(self, grace_s: float) -> None:
-        """End it, and note its last figures; harmless when repeated."""
+        """End it, and keep its last figures; harmless when repeated."""
         self.ask_to_stop()
         deadline_ns = self._clock.monotonic_ns() + int(grace_s * NS_PER_S)
         while self._child is not None and self._now["state"] != "ended":
@@ -190,7 +190,7 @@ class _Recorder:
         self._child.say(json.dumps(request).encode())
 
     def _take(self, wait_s: float, *, is_ending: bool = False) -> bool:
-        """Take what it has said, waiting for the first word; return whether there was any."""
+        """Read its reports, waiting for the first one; return whether there were any."""
         heard = False
         try:
             while self._child is not None and self._child.connection.poll(0 if heard else wait_s):
@@ -215,7 +215,7 @@ class _Recorder:
             self._told = state
 
     def _replace(self, reason: str) -> None:
-        logger.warning("%s: %s: it is started anew", self._source_id, reason)
+        logger.warning("%s: %s: restarting it", self._source_id, reason)
         if self._child is not None:
             self._child.end(0)
         self._before = {name: count for name, count in self.totals().items() if name in _COUNTERS}

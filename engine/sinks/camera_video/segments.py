@@ -1,6 +1,6 @@
-"""Writing a stream as it comes into files of bounded length, and keeping no more of them than wanted. No decoding.
+"""Writes a stream unchanged into files of bounded length, and keeps no more of them than wanted. No decoding.
 
-MP4 is written in fragments, each complete on the disk, and turned into a plain MP4 when a file is finished: a file that
+MP4 is written in fragments, each complete on disk, and turned into a plain MP4 when a file is finished: a file that
 was cut off by a crash or a full disk plays to its last second.
 """
 
@@ -21,15 +21,15 @@ from engine.video.explain import video_errors
 
 SECOND_US = "1000000"
 MAX_JUMP_S = 10.0
-LEAST_FREE_BYTES = 256 * 1024  # with less, no file is begun: it would end at once, and another would follow
-STUB_BYTES = 4096  # a file that failed with less holds no picture worth keeping
+LEAST_FREE_BYTES = 256 * 1024  # with less space, start no file: it would end at once, and another would follow
+STUB_BYTES = 4096  # a file that failed with fewer bytes contains nothing worth keeping
 FILE_MODE, FOLDER_MODE = 0o640, 0o750
 """Recordings show people: their owner writes, the group reads; the umask takes away more."""
 GRACE_S = 600.0
 """After the start of a machine that lost its time, until its clock is set: then not all files can be too old."""
 MAX_OWN_FILES = 100_000
-TIDY_S = 60.0  # between two looks for files that are too old
-LARGEST_SHARE = 4  # a file is at most this part of the space that all may take, so that deleting whole ones is enough
+TIDY_S = 60.0  # interval between two searches for files that are too old
+LARGEST_SHARE = 4  # a file takes at most this share of all files' limit, so that deleting whole ones is enough
 _OPTIONS = {
     "mp4": {
         "movflags": "hybrid_fragmented+frag_keyframe+empty_moov+default_base_moof",
@@ -53,14 +53,14 @@ class SegmentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SegmentFolder:
-    """Where the files of one recording stand, and how much of them is kept.
+    """The folder of one recording's files, and how much of them to keep.
 
     Attributes:
-        folder: holds the files of this recording alone.
+        folder: contains only the files of this recording.
         container: `mp4` or `mkv`.
-        segment_s: a file ends at the first keyframe after so long.
-        max_bytes: the oldest files are deleted when all take more; None: no limit.
-        keep_s: files are deleted when they are older; None: never.
+        segment_s: a file ends at the first keyframe after this time.
+        max_bytes: delete the oldest files when all take more; None: no limit.
+        keep_s: delete files older than this; None: never.
     """
 
     folder: str
@@ -115,7 +115,7 @@ class SegmentFolder:
 
     @property
     def largest_bytes(self) -> float:
-        """At what size a file ends early."""
+        """Size at which a file ends early."""
         return self.max_bytes / LARGEST_SHARE if self.max_bytes is not None else float("inf")
 
 
@@ -150,9 +150,9 @@ class SteadyTime:
 
 
 class Timeline:
-    """Times of one file: they begin at 0 and rise, whatever the camera says.
+    """Times of one file: they start at 0 and rise, whatever the camera sends.
 
-    Packets without a time follow at the last distance; a jump of more than `MAX_JUMP_S` is taken out.
+    Packets without a time continue at the last interval; a jump of more than `MAX_JUMP_S` is removed.
     """
 
     def __init__(self, time_base: Any) -> None:
@@ -178,13 +178,13 @@ class Timeline:
 
 
 class SegmentWriter:
-    """Writes the packets of a stream into one file after the other, each from a keyframe.
+    """Writes the packets of a stream into one file after the other, each starting at a keyframe.
 
     Attributes:
-        segments: files begun.
+        segments: files started.
         packets: frames written.
-        bytes: of them.
-        deleted: files taken away to keep the limits.
+        bytes: bytes written.
+        deleted: files deleted to keep the limits.
     """
 
     def __init__(self, shelf: SegmentFolder) -> None:
@@ -210,10 +210,10 @@ class SegmentWriter:
         return time.monotonic() - self._started < GRACE_S
 
     def write(self, packet: Any, stream: Any) -> None:
-        """Write one packet of `stream`; what comes before the first keyframe is left out.
+        """Write one packet of `stream`; packets before the first keyframe are left out.
 
         Raises:
-            SegmentError: the disk is full, or the folder cannot be written.
+            SegmentError: the disk is full, or the folder is not writable.
         """
         if packet.is_keyframe and (self._output is None or self._is_full()):
             self.close()
@@ -230,7 +230,7 @@ class SegmentWriter:
         self.packets, self.bytes, self._size = self.packets + 1, self.bytes + size, self._size + size
 
     def tidy(self) -> None:
-        """Delete what is too old, looking about once a minute: also while no file begins, as the camera is away."""
+        """Delete files that are too old, about once a minute, even while the camera is away and no file is started."""
         now = time.monotonic()
         if self._shelf.keep_s is not None and (self._tidied is None or now - self._tidied >= TIDY_S):
             self._tidied = now

@@ -94,7 +94,7 @@ class WebSocketBridge:
         server = require("websockets.asyncio.server", extra="websocket")
         limits = {"max_size": MAX_INPUT_BYTES, "process_request": self._check_origin, "compression": None}
         if self._host not in LOCAL_HOSTS:
-            logger.warning("ws://%s:%s can be read by everybody on the network: bind 127.0.0.1", self._host, self.port)
+            logger.warning("anybody on the network can read ws://%s:%s: bind 127.0.0.1", self._host, self.port)
         try:
             listening = await server.serve(self._serve, self._host, self.port, **limits)
         except OSError as error:
