@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -113,3 +116,12 @@ def test_a_notebook_shows_a_packet_as_a_picture_of_bounded_size() -> None:
     shown = cv2.imdecode(np.frombuffer(packet._repr_png_(), np.uint8), cv2.IMREAD_COLOR)
     assert shown.shape == (288, 960, 3)
     assert shown.any(), "the track is drawn"
+
+
+def test_packets_travel_to_other_processes() -> None:
+    tracks = Tracks([[1, 2, 3, 4]], [0.9], [0], [1])
+    packet = Packet(Frame(np.ones((4, 4, 3), np.uint8)), Detections.empty(), tracks, Run("e", 0, "m", ("cat",)))
+    for same in (pickle.loads(pickle.dumps(packet)), copy.deepcopy(packet)):
+        assert same.tracks.xyxy.tolist() == [[1, 2, 3, 4]]
+        assert same.frame.image.tolist() == packet.frame.image.tolist()
+        assert list(same.tracks.class_names) == ["cat"]

@@ -198,6 +198,8 @@ class Pipeline:
             return True
         self.stopped = self.stopped or not self._stages.over.is_set()
         self._abort()
+        if self._consumer is not None:  # whoever iterates may have gone: do not wait until packets are taken
+            self._consumer.drop_oldest()
         have_ended = self._stages.join(timeout_s)
         if not have_ended:
             self.stats.settle("shutdown")

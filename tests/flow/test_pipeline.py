@@ -69,6 +69,15 @@ def test_leaving_the_loop_stops_a_pipeline_that_nobody_holds() -> None:
     assert engine_threads() == []
 
 
+def test_stopping_does_not_wait_for_an_iterator_that_takes_nothing_more() -> None:
+    pipeline = Pipeline(CountingSource(count=1000), PixelDetector(), OneTracker())
+    packets = iter(pipeline)
+    assert next(packets).frame.frame_id == 0
+    assert pipeline.stop(JOIN_S)
+    assert engine_threads() == []
+    assert all(isinstance(packet, Packet) for packet in packets), "what was published can still be taken"
+
+
 LEFT_RUNNING = """
 from engine import ByteTrack, Pipeline, load_detector, open_source
 from engine.assets import demo_clip, demo_model
