@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,28 @@ import numpy as np
 from engine.optional import require
 
 MAX_SHOWN_SIDE = 960
+
+
+class _Nothing(Mapping[str, Any]):
+    """An empty mapping that nobody can change, and that is the same object again after pickling and copying."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "{}"
+
+    def __reduce__(self) -> str:
+        return "NOTHING"
+
+
+NOTHING = _Nothing()
 
 
 def to_supervision(rows: Any, **columns: Any) -> Any:

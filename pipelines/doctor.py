@@ -37,6 +37,7 @@ def examine() -> list[Finding]:
         ("python", _python),
         ("opencv", _opencv),
         ("decode", _decode),
+        ("protocols", _protocols),
         ("decoders", _decoders),
         ("onnxruntime", _onnxruntime),
         ("openvino", _openvino),
@@ -94,6 +95,15 @@ def _decode() -> list[Finding]:
     verdict: Verdict = "missing" if lacking else "ok"
     found = f"PyAV {av.__version__}, decodes {', '.join(have)}"
     return [Finding("decode", verdict, found, f"no {', '.join(lacking)}: pip install --upgrade av" if lacking else "")]
+
+
+def _protocols() -> list[Finding]:
+    from engine.video.network import missing_protocols
+
+    lacking = missing_protocols()
+    found = f"HTTP, HLS, RTSP, RTMP, UDP, TCP; not in the FFmpeg of PyAV: {', '.join(lacking) or 'nothing'}"
+    remedy = "let an ffmpeg that has it convert the stream: ffmpeg -i URL -c copy -f mpegts udp://127.0.0.1:5000"
+    return [Finding("protocols", "ok", found, remedy if lacking else "")]
 
 
 def _decoders() -> list[Finding]:

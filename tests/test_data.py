@@ -125,3 +125,4 @@ def test_packets_travel_to_other_processes() -> None:
         assert same.tracks.xyxy.tolist() == [[1, 2, 3, 4]]
         assert same.frame.image.tolist() == packet.frame.image.tolist()
         assert list(same.tracks.class_names) == ["cat"]
+        assert same.analyses is packet.analyses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from engine.errors import ConfigError, SourceError
 from engine.redaction import hide_address, redact
 from engine.video.address import VideoAddress
+from engine.video.explain import video_errors
 from engine.video.options import SourceOptions
 from engine.video.timing.access_units import NO_PARSER
 from engine.video.uri import NETWORK_SCHEMES, is_playlist, scheme_of
@@ -64,17 +66,35 @@ def video_address_from_uri(uri: str, options: SourceOptions) -> VideoAddress:
 
 def _refuse_dash(uri: str) -> None:
     """Raise SourceError for a DASH address where FFmpeg cannot read DASH: it would say that this is not a video."""
-    if not uri.partition("?")[0].lower().endswith(".mpd"):
-        return
-    from av.format import ContainerFormat
-
-    try:
-        ContainerFormat("dash", "r")
-    except ValueError as error:
+    if uri.partition("?")[0].lower().endswith(".mpd") and not _can_read("dash"):
         raise SourceError(
             f"{redact(uri)} is DASH, which the FFmpeg in PyAV does not read: give the HLS address (.m3u8) of the same "
             "stream, or let ffmpeg convert it (ffmpeg -i URL -c copy -f mpegts udp://127.0.0.1:5000)"
-        ) from error
+        )
+
+
+def _can_read(container: str) -> bool:
+    from av.format import ContainerFormat
+
+    try:
+        ContainerFormat(container, "r")
+    except ValueError:
+        return False
+    return True
+
+
+def missing_protocols() -> list[str]:
+    """Return which of the protocols of addresses FFmpeg lacks here; each is tried on a closed port of this machine."""
+    import av
+
+    missing = [] if _can_read("dash") else ["DASH (.mpd)"]
+    for name in ("https", "rtmp", "rtmps", "rtp", "rtsp", "srt", "tcp", "tls", "udp"):
+        with suppress(*video_errors()):
+            try:
+                av.open(f"{name}://127.0.0.1:9/", options={"timeout": "1", "connect_timeout": "1"}, timeout=0.2).close()
+            except av.error.ProtocolNotFoundError:
+                missing.append(name)
+    return missing
 
 
 def _may_be_snapshot(uri: str, options: SourceOptions) -> bool:
