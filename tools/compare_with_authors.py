@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.data import Frame
 from engine.detection.load import load_detector
+from engine.video.read_image import read_image
 from tools.compare_with_exporter import Reference, compare, noisy, table, their_input, threshold_between
 
 IMAGENET = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
@@ -234,10 +235,7 @@ def main() -> None:
     parser.add_argument("--kept", type=int, default=100, help="objects above the threshold")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
-    read = cv2.imread(str(arguments.image))
-    if read is None:
-        parser.error(f"{arguments.image} is not an image")
-    image = noisy(read)
+    image = noisy(read_image(arguments.image))
     size = arguments.size
     cases: dict[str, Callable[[], Case]] = {
         "yolov5n-classic": lambda: yolov5_case(image, size),

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from engine.data import Detections, Frame
 from engine.detection.classify import load_classifier
 from engine.detection.load import load_detector
+from engine.video.read_image import read_image
 
 ARCHITECTURES = (
     "yolov3-tiny", "yolov5n", "yolov6n", "yolov8n", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n",
@@ -336,10 +337,7 @@ def main() -> None:
     parser.add_argument("--torchvision", action="store_true")
     parser.add_argument("names", nargs="*", default=ARCHITECTURES)
     arguments = parser.parse_args()
-    read = cv2.imread(str(arguments.image))
-    if read is None:
-        parser.error(f"{arguments.image} is not an image")
-    image = noisy(read)
+    image = noisy(read_image(arguments.image))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.names:

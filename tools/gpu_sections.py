@@ -44,6 +44,7 @@ from engine.detection.load import load_detector
 from engine.detection.model import inspect_model
 from engine.errors import ModelError
 from engine.sources.open import open_source
+from engine.video.read_image import IMAGE_SUFFIXES, read_image
 
 Facts = dict[str, Any]
 WANTED_IOU = {"fp32": 0.99, "fp16": 0.97}
@@ -181,8 +182,8 @@ def detector(
 
 def frames(images: Path) -> list[Frame]:
     """Return the images of a folder as frames."""
-    files = [file for file in sorted(images.iterdir()) if file.suffix.lower() in (".jpg", ".jpeg", ".png")]
-    return [Frame(np.asarray(cv2.imread(str(file)), np.uint8), "images", i, 0, 0) for i, file in enumerate(files)]
+    files = [file for file in sorted(images.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES]
+    return [Frame(read_image(file), "images", number) for number, file in enumerate(files)]
 
 
 def some_frames(images: Path | None) -> list[Frame]:
