@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Literal
 
-NO_ANALYSES: Mapping[str, Any] = MappingProxyType({})
+from engine.interop import NOTHING
+
+NO_ANALYSES: Mapping[str, Any] = NOTHING
 SourceState = Literal["connecting", "live", "stalled", "offline", "ended"]
 
 
