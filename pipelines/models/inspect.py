@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from engine.backends.base import BackendOptions
 from engine.backends.resize import SizeChange
-from engine.backends.select import BACKENDS, why_not, why_not_size
+from engine.backends.select import BACKENDS, why_not, why_not_size, why_slow
 from engine.backends.trial import why_not_tried
 from engine.detection.classify import inspect_classifier
 from engine.detection.model import ModelFacts, inspect_model
@@ -46,9 +47,14 @@ def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
         "stride": facts.stride,
         "classes": len(facts.class_names),
         "class_names": list(facts.class_names),
-        "backends": {name: reason or "usable" for name, reason in reasons.items()},
+        "backends": {name: reason or _usable(name, file.path) for name, reason in reasons.items()},
         "rectangle": _rectangle(facts, [name for name, reason in reasons.items() if reason is None]),
     }
+
+
+def _usable(backend: str, path: Path) -> str:
+    drawback = why_slow(backend, path)
+    return "usable" if drawback is None else f"usable, but {drawback}"
 
 
 def _rectangle(facts: ModelFacts, usable: Sequence[str]) -> str | dict[str, str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.backends import select
@@ -87,3 +88,41 @@ def test_a_missing_package_is_a_missing_dependency(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingDependencyError, match="--backend onnxruntime"):
         create_backend("openvino", HERE, BackendOptions()).open()
+
+
+def save_dynamic(path: Path) -> Path:
+    """Write a graph with one layer of dynamic quantisation."""
+    onnx = pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["images"], ["pixels", "scale", "zero"]),
+        helper.make_node("ConvInteger", ["pixels", "weights", "zero"], ["sums"]),
+    ]
+    images = helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, 3, 8, 8])
+    sums = helper.make_tensor_value_info("sums", onnx.TensorProto.INT32, [1, 2, 8, 8])
+    weights = numpy_helper.from_array(np.ones((2, 3, 1, 1), np.uint8), "weights")
+    graph = helper.make_graph(nodes, "test", [images], [sums], initializer=[weights])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def test_dynamic_quantisation_goes_to_onnx_runtime_and_the_reason_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without(monkeypatch, "tensorrt", "tensorrt_rtx")
+    model = save_dynamic(tmp_path / "m.onnx")
+    name, reason = select_backend(model)
+    assert name == "onnxruntime"
+    assert "openvino computes dynamic quantisation in FP32" in reason
+    assert select_backend(model, "openvino") == ("openvino", "requested")
+    without(monkeypatch, "tensorrt", "tensorrt_rtx", "onnxruntime")
+    assert select_backend(model)[0] == "openvino"
+
+
+def test_a_file_that_cannot_be_read_is_left_to_whoever_loads_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without(monkeypatch, "tensorrt", "tensorrt_rtx")
+    broken = tmp_path / "m.onnx"
+    broken.write_bytes(b"not a model")
+    assert select_backend(broken)[0] == "openvino"
