@@ -85,6 +85,8 @@ class Analytics:
         self._given: tuple[AnyRule, ...] = ()
         self._rules: tuple[AnyRule, ...] = ()
         self._totals: dict[str, dict[str, int]] | None = None
+        self._class_totals: dict[str, dict[str, dict[str, int]]] = {}
+        self._open: tuple[Finding, ...] = ()
         self._visits: dict[str, int] = {}
         self._now_ns: int | None = None
         self._has_ended = False
@@ -350,7 +352,7 @@ class Analytics:
         objects = self._scene.objects()
         inside = np.count_nonzero(objects.inside, axis=0).tolist() if len(objects) else [0] * len(self._zones)
         if findings or self._totals is None:
-            self._totals = self._counters.totals()
+            self._totals, self._class_totals = self._counters.totals(), self._counters.by_class()
             self._visits = {zone: counts.total() for zone, counts in self._counters.visits.items()}
         return View(
             captured_ns=now_ns,
@@ -365,6 +367,9 @@ class Analytics:
             occupancy=dict(zip(self._zone_names, inside, strict=True)),
             visits=self._visits,
             totals=self._totals,
+            class_totals=self._class_totals,
+            since_utc_ns=self._counters.since_utc_ns,
+            open=self._open,
             blind_ns=blind_ns if self._blind_since_ns is None else blind_ns + now_ns - self._blind_since_ns,
             blind_since_ns=self._blind_since_ns,
             was_blind=self._was_blind,
@@ -383,4 +388,7 @@ class Analytics:
                     self._counters.rules[finding.rule] += 1
                 found.append(finding)
         self._was_blind = None
-        return view if len(found) == len(view.findings) else replace(view, findings=tuple(found))
+        if len(found) == len(view.findings):
+            return view
+        self._open = self.open
+        return replace(view, findings=tuple(found), open=self._open)

@@ -115,6 +115,10 @@ class Counters:
         """Return crossings by line and direction."""
         return {line: {name: n.total() for name, n in counts.items()} for line, counts in self.crossings.items()}
 
+    def by_class(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Return crossings by line, direction and class."""
+        return {line: {name: dict(n) for name, n in counts.items()} for line, counts in self.crossings.items()}
+
     def state(self) -> dict[str, Any]:
         """Return all of it for JSON."""
         return {

@@ -188,6 +188,9 @@ class View:
         occupancy: objects inside, by zone.
         visits: visits so far, by zone.
         totals: crossings so far, by line and direction.
+        class_totals: the same by class.
+        since_utc_ns: wall clock at which the totals began; None where nobody said.
+        open: begins of the episodes that run.
         blind_ns: time without live frames so far.
         blind_since_ns: since when the source has not been live; None while it is.
         was_blind: begin and end of the time without live frames that ended with this frame; None on all others.
@@ -207,6 +210,9 @@ class View:
     occupancy: Mapping[str, int]
     visits: Mapping[str, int]
     totals: Totals
+    class_totals: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    since_utc_ns: int | None = None
+    open: tuple[Finding, ...] = ()
     blind_ns: int = 0
     blind_since_ns: int | None = None
     was_blind: tuple[int, int] | None = None
@@ -229,6 +235,20 @@ class View:
         """Return the zones that the object in a row of `tracks` is inside."""
         at = int(self.object_of_row[row])
         return [] if at < 0 else [self.zones[zone] for zone in np.flatnonzero(self.objects.inside[at])]
+
+    def columns(self) -> tuple[list[list[str]], list[float | None], list[int | None], list[bool]]:
+        """Return zones, km/h, identity and parked of each row of `tracks`, as plain lists."""
+        rows, objects = self.object_of_row.tolist(), self.objects
+        zones: list[list[str]] = [[] for _ in rows]
+        for name, stays in zip(self.zones, objects.stays, strict=True):
+            for stay in stays.values():
+                at = int(objects.row[stay.at])
+                if 0 <= at < len(rows):
+                    zones[at].append(name)
+        known = [at if at >= 0 else None for at in rows]
+        speeds = [None if at is None or np.isnan(objects.kmh[at]) else round(float(objects.kmh[at]), 1) for at in known]
+        identities = [None if at is None else int(objects.identity[at]) for at in known]
+        return zones, speeds, identities, [at is not None and bool(objects.parked[at]) for at in known]
 
     def stays(self, zone: str) -> dict[int, Stay]:
         """Return the objects inside a zone, by identity."""

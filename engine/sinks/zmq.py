@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,22 +15,26 @@ from engine.data import Packet, Run, SourceStatus
 from engine.errors import ConfigError, SinkError
 from engine.protocols import SinkBase
 from engine.sinks.publisher_sockets import FanOut, LatestOnly, SnapshotServer, SocketOptions
+from engine.sinks.scene import SceneTraffic
 from engine.sinks.traffic import SourceTraffic
 from engine.transport.address import checked_address, is_loopback
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
 from engine.transport.keys import KeyPair
 from engine.wire import (
+    AnalyticsMessage,
     Encoding,
     FrameMessage,
     HeartbeatMessage,
     Message,
     SnapshotMessage,
     StatusMessage,
+    analytics_message,
     check_encoding,
     encode,
     eos_message,
     event_message,
+    finding_message,
     frame_message,
     kind_of,
     status_message,
@@ -125,6 +129,7 @@ class ZmqPublisher(SinkBase):
         self._run = Run("", 0)
         self._next_seq: dict[str, int] = {}
         self._traffic: dict[str, SourceTraffic] = {}
+        self._scenes: dict[str, SceneTraffic] = {}
         self._snapshot_seq = 0
         self._opened_ns = 0
         self._due_ns = 0
@@ -146,6 +151,7 @@ class ZmqPublisher(SinkBase):
         self._run = run
         self._next_seq.clear()
         self._traffic.clear()
+        self._scenes.clear()
         self.bind()
         for address in (self.address, *self.endpoints.values()):
             if self.curve is None and not is_loopback(address):
@@ -182,6 +188,8 @@ class ZmqPublisher(SinkBase):
         self._send("frame", traffic.topic.encode(), body)
         for event in packet.events:
             self.send(event_message(event, packet, seq=self.next_seq("event", message.source_id)))
+        if packet.analytics is not None:
+            self._publish_scene(packet)
         if self._latest is not None:
             self._latest.send(self._snapshot())
         if self._pictures is not None:
@@ -201,6 +209,11 @@ class ZmqPublisher(SinkBase):
         message = status_message(status, self._run, seq=seq, published_utc_ns=self._clock.utc_ns())
         traffic.status_body = encode(message, self._encoding)
         self.send(message)
+        if status.source_id in self._scenes:
+            scene = self._scenes[status.source_id]
+            self._publish_findings(
+                status.source_id, scene, status.analyses.get("analytics", ()), message.published_utc_ns
+            )
         if status.state == "ended":
             self._end(status.source_id, status.reason)
 
@@ -264,6 +277,26 @@ class ZmqPublisher(SinkBase):
             self._snapshots = SnapshotServer(context, wanted["snapshot"], options)
             self.endpoints["snapshot"] = self._snapshots.address
 
+    def _publish_scene(self, packet: Packet) -> None:
+        """Send what was found on a frame, and the totals where they are due."""
+        source_id, utc_ns = packet.frame.source_id, packet.published_utc_ns
+        scene = self._scenes.setdefault(source_id, SceneTraffic())
+        is_due = scene.is_due(packet, self._clock.monotonic_ns())
+        self._publish_findings(source_id, scene, packet.findings, utc_ns)
+        if is_due and scene.moment is not None:
+            seq = self.next_seq("analytics", source_id)
+            totals = analytics_message(packet.analytics, scene.moment, self._run, seq=seq, published_utc_ns=utc_ns)
+            scene.body = encode(totals, self._encoding)
+            self._send("analytics", topic_of(totals).encode(), scene.body)
+
+    def _publish_findings(self, source_id: str, scene: SceneTraffic, findings: Iterable[Any], utc_ns: int) -> None:
+        moment = scene.moment
+        if moment is None:
+            return
+        for finding in findings:
+            seq = self.next_seq("event", source_id)
+            self.send(finding_message(finding, moment, self._run, seq=seq, published_utc_ns=utc_ns))
+
     def _publish_pictures(self, pictures: Pictures, packet: Packet) -> None:
         for picture in pictures.of(packet, self._clock.monotonic_ns()):
             message = picture.message(packet, self.next_seq(picture.kind, packet.frame.source_id), self._clock.utc_ns())
@@ -287,6 +320,9 @@ class ZmqPublisher(SinkBase):
         """Return the body of a snapshot, assembled from the bodies that were sent."""
         frames = [msgspec.Raw(t.frame_body) for t in self._traffic.values() if t.frame_body]
         statuses = [msgspec.Raw(t.status_body) for t in self._traffic.values() if t.status_body]
+        totals = [
+            msgspec.Raw(scene.body) for name, scene in self._scenes.items() if scene.body and name in self._traffic
+        ]
         self._snapshot_seq += 1
         message = SnapshotMessage(
             engine_id=self._run.engine_id,
@@ -296,6 +332,7 @@ class ZmqPublisher(SinkBase):
             frames=cast("list[FrameMessage]", frames),
             statuses=cast("list[StatusMessage]", statuses),
             last_seq={topic: seq - 1 for topic, seq in self._next_seq.items() if seq},
+            analytics=cast("list[AnalyticsMessage]", totals) if totals else msgspec.UNSET,
         )
         return encode(message, self._encoding)
 
@@ -312,6 +349,7 @@ class ZmqPublisher(SinkBase):
         ended = [name for name, traffic in self._traffic.items() if traffic.ended]
         for name in ended[: max(len(ended) - MAX_ENDED, 0)]:
             del self._traffic[name]
+            self._scenes.pop(name, None)
 
     def _publish_heartbeat(self, now_ns: int) -> None:
         message = HeartbeatMessage(

@@ -21,15 +21,12 @@ from engine.wire.convert import (
     status_message,
     tracks_from_message,
 )
+from engine.wire.findings import analytics_message, finding_message
 from engine.wire.messages import (
-    MAJOR,
     MESSAGE_TYPES,
-    MINOR,
     TOPIC_KINDS,
-    TOPIC_ROOT,
     CropMessage,
     EosMessage,
-    EventMessage,
     FrameMessage,
     HeartbeatMessage,
     ImageMessage,
@@ -38,11 +35,13 @@ from engine.wire.messages import (
     SnapshotMessage,
     StatsMessage,
     StatusMessage,
-    schema_of,
 )
 from engine.wire.objects import UNTRACKED, ClassScore, Rle, TrackedObject
+from engine.wire.scene import AnalyticsMessage, EventMessage
+from engine.wire.version import MAJOR, MINOR, TOPIC_ROOT, schema_of
 
 __all__ = [
+    "AnalyticsMessage",
     "ClassScore",
     "CropMessage",
     "Encoding",
@@ -69,8 +68,10 @@ __all__ = [
     "check_encoding",
     "decode",
     "encode",
+    "analytics_message",
     "eos_message",
     "event_message",
+    "finding_message",
     "frame_message",
     "kind_of",
     "kind_of_schema",

@@ -8,7 +8,8 @@ from typing import Any, Literal, cast
 import msgspec
 
 from engine.errors import ConfigError, WireError
-from engine.wire.messages import MAJOR, MESSAGE_TYPES, MINOR, TOPIC_ROOT, Message
+from engine.wire.messages import MESSAGE_TYPES, Message
+from engine.wire.version import MAJOR, MINOR, TOPIC_ROOT
 
 Encoding = Literal["json", "msgpack"]
 MAX_BODY_BYTES = 8 * 1024 * 1024

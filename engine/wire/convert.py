@@ -12,13 +12,15 @@ from engine.clock import NS_PER_MS
 from engine.data import NO_DETECTION, Packet, Run, SourceStatus, TrackEvent, Tracks
 from engine.errors import WireError
 from engine.redaction import public_address, redact_published
-from engine.wire.messages import EosMessage, EventMessage, FrameMessage, StatusMessage
+from engine.wire.messages import EosMessage, FrameMessage, StatusMessage
 from engine.wire.objects import ClassScore, Rle, TrackedObject
+from engine.wire.scene import EventMessage
 
 PIXEL_DECIMALS = 2
 SCORE_DECIMALS = 4
 MS_DECIMALS = 3
 ASPECT_DECIMALS = 6
+FIRST_SCENE_COLUMN = TrackedObject.__struct_fields__.index("zones")
 MAX_MASK_PIXELS = 1 << 26
 
 
@@ -176,7 +178,10 @@ def _objects(packet: Packet) -> list[TrackedObject]:
     ]
     if packet.detections.extra or packet.track_classes is not None:
         columns += _extra_columns(packet)
-    return list(map(TrackedObject, *columns))
+    if packet.analytics is None:
+        return list(map(TrackedObject, *columns))
+    columns += [[None] * len(tracks)] * (FIRST_SCENE_COLUMN - len(columns))
+    return list(map(TrackedObject, *columns, *packet.analytics.columns()))
 
 
 def _run_edges(mask: NDArray[np.bool_]) -> NDArray[np.int64]:

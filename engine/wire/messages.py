@@ -13,23 +13,11 @@ import msgspec
 
 from engine.data import CapturedSource, SourceState
 from engine.wire.objects import Counter, Four, TrackedObject
+from engine.wire.scene import AnalyticsMessage, EventMessage
+from engine.wire.version import schema_of
 
-MAJOR = 1
-MINOR = 0
-TOPIC_ROOT = f"v{MAJOR}"
-
-Kind = Literal["frame", "status", "event", "stats", "heartbeat", "eos", "image", "crop"]
-TOPIC_KINDS: tuple[Kind, ...] = ("frame", "status", "event", "stats", "heartbeat", "eos", "image", "crop")
-Scalar = str | int | float | bool | None
-
-
-def schema_of(kind: str) -> str:
-    """Return the schema name that this version writes for `kind`.
-
-    >>> schema_of("frame")
-    'framewire.frame/1.0'
-    """
-    return f"framewire.{kind}/{MAJOR}.{MINOR}"
+Kind = Literal["frame", "status", "event", "stats", "heartbeat", "eos", "image", "crop", "analytics"]
+TOPIC_KINDS: tuple[Kind, ...] = ("frame", "status", "event", "stats", "heartbeat", "eos", "image", "crop", "analytics")
 
 
 class FrameMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,48 +109,6 @@ class StatusMessage(msgspec.Struct, frozen=True, kw_only=True):
     frame_count: int | None = None
     codec: str | None = None
     decoder: str | None = None
-
-
-class EventMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened: a track that began or ended, a line that was crossed, a rule that fired.
-
-    Attributes:
-        schema: name and version of this message.
-        engine_id: which engine sent it.
-        run_epoch: start of the run.
-        source_id: the camera or file.
-        stream_epoch: +1 for each reconnect of the source.
-        seq: +1 per message of this topic.
-        published_utc_ns: wall clock of the sending.
-        event: what happened, for example `track_ended` or `line_crossed`.
-        event_id: unique per engine and run; the same for the beginning and the end of one happening.
-        frame_id: the frame it was seen on, null where it belongs to none.
-        captured_utc_ns: wall clock of that frame.
-        track_id: whose it is, null where it belongs to no track.
-        class_id: class of the track.
-        class_name: its name.
-        score: 0 to 1.
-        xyxy: box at that moment.
-        data: further facts, flat.
-    """
-
-    schema: str = schema_of("event")
-    engine_id: str
-    run_epoch: int
-    source_id: str
-    stream_epoch: int
-    seq: Counter
-    published_utc_ns: int
-    event: str
-    event_id: str
-    frame_id: int | None = None
-    captured_utc_ns: int | None = None
-    track_id: int | None = None
-    class_id: int | None = None
-    class_name: str | None = None
-    score: float | None = None
-    xyxy: Four | None = None
-    data: dict[str, Scalar] = {}
 
 
 class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -312,6 +258,7 @@ class SnapshotMessage(msgspec.Struct, frozen=True, kw_only=True):
         published_utc_ns: wall clock of the making.
         frames: the last frame message of each source.
         statuses: the last state of each source.
+        analytics: the last totals of each source with zones, lines or rules; left out where there are none.
         last_seq: `seq` of the last message by topic: live messages after those continue from here.
     """
 
@@ -323,6 +270,7 @@ class SnapshotMessage(msgspec.Struct, frozen=True, kw_only=True):
     frames: list[FrameMessage]
     statuses: list[StatusMessage]
     last_seq: dict[str, Counter]
+    analytics: list[AnalyticsMessage] | msgspec.UnsetType = msgspec.UNSET
 
 
 Message = (
@@ -335,6 +283,7 @@ Message = (
     | ImageMessage
     | CropMessage
     | SnapshotMessage
+    | AnalyticsMessage
 )
 
 MESSAGE_TYPES: dict[str, type[Message]] = {
@@ -347,4 +296,5 @@ MESSAGE_TYPES: dict[str, type[Message]] = {
     "image": ImageMessage,
     "crop": CropMessage,
     "snapshot": SnapshotMessage,
+    "analytics": AnalyticsMessage,
 }

@@ -47,6 +47,10 @@ class TrackedObject(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         keypoints: [x, y, score] per keypoint, for pose models.
         xyxyxyxy: the four corners [x, y] of an oriented box.
         classes: the most likely classes, best first; those of a second stage also where the box is predicted.
+        zones: names of the zones that it counts as inside.
+        kmh: its speed on the ground, for zones that have one.
+        identity: the same over changes of `track_id`, where zones, lines or rules are looked for.
+        parked: it appeared where an object had been parked, and has not moved.
 
     The fields from `predicted` on are left out where they have their default.
     """
@@ -62,3 +66,7 @@ class TrackedObject(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     keypoints: list[list[float]] | None = None
     xyxyxyxy: list[list[float]] | None = None
     classes: list[ClassScore] | None = None
+    zones: list[str] = []
+    kmh: float | None = None
+    identity: int | None = None
+    parked: bool = False

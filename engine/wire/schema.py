@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from engine.wire.messages import MAJOR, MESSAGE_TYPES, MINOR, TOPIC_KINDS, TOPIC_ROOT
+from engine.wire.messages import MESSAGE_TYPES, TOPIC_KINDS
+from engine.wire.version import MAJOR, MINOR, TOPIC_ROOT
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ASYNCAPI = "3.0.0"
@@ -70,9 +71,9 @@ def _json_schema(kind: str, message_type: type[Any]) -> dict[str, Any]:
 
 
 def _struct_named(name: str) -> type[Any]:
-    from engine.wire import messages, objects
+    from engine.wire import messages, objects, scene
 
-    struct: type[Any] = getattr(messages, name, None) or getattr(objects, name)
+    struct: type[Any] = getattr(messages, name, None) or getattr(scene, name, None) or getattr(objects, name)
     return struct
 
 

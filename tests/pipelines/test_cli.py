@@ -18,6 +18,7 @@ from typing import Any
 import av
 import pytest
 
+from engine.wire import schema_of
 from tests.patience import AT_ONCE_S
 
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
@@ -75,7 +76,7 @@ def test_demo_finds_and_tracks_pedestrians_and_a_subscriber_sees_them(free_port:
     assert demo.returncode == 0, err
     messages = [json.loads(line) for line in seen.stdout.splitlines()]
     assert len(messages) == 5, seen.stderr
-    assert all(message["schema"] == "framewire.frame/1.0" for message in messages)
+    assert all(message["schema"] == schema_of("frame") for message in messages)
     people = [o for message in messages for o in message["objects"] if o["class_name"] == "person"]
     assert len({person["track_id"] for person in people}) >= 2
     summary = json.loads(out.splitlines()[-1])

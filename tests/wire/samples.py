@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus, Tracks
 from engine.wire import (
+    AnalyticsMessage,
     ClassScore,
     CropMessage,
     EosMessage,
@@ -20,6 +21,7 @@ from engine.wire import (
     StatsMessage,
     StatusMessage,
     TrackedObject,
+    schema_of,
 )
 
 UTC_NS = 1_790_000_000_000_000_000
@@ -68,6 +70,10 @@ _FULL = TrackedObject(
     keypoints=[[1.0, 1.5, 0.9], [2.0, 0.5, 0.25]],
     xyxyxyxy=[[0.0, 0.0], [4.0, 0.0], [4.0, 2.0], [0.0, 2.0]],
     classes=[ClassScore(1, "bicycle", 0.5), ClassScore(0, "person", 0.125)],
+    zones=["yard"],
+    kmh=4.5,
+    identity=6,
+    parked=True,
 )
 
 SAMPLES: dict[str, Message] = {
@@ -126,6 +132,19 @@ SAMPLES: dict[str, Message] = {
         score=0.875,
         xyxy=[1.0, 2.0, 3.0, 4.0],
         data={"zone": "door", "dwell_s": 2.5, "count": 3, "inside": True, "note": None},
+        phase="end",
+        rule="intruder",
+        severity="alert",
+        place="yard",
+        began_utc_ns=UTC_NS,
+        ended_utc_ns=UTC_NS + 2,
+        duration_s=2.5,
+        reason="track_ended",
+        track_ids=[7, 9],
+        at=[12.5, 40.0],
+        why=["in yard for 2.04 s >= for_s 2"],
+        snapshot="gate-1-intruder-7/trigger",
+        clip="gate-1-intruder-7",
     ),
     "stats": StatsMessage(
         engine_id="engine-1",
@@ -162,8 +181,22 @@ SAMPLES: dict[str, Message] = {
         reason="end of file",
     ),
 }
+SAMPLES["analytics"] = AnalyticsMessage(
+    engine_id="engine-1",
+    run_epoch=UTC_NS,
+    source_id="gate",
+    seq=4,
+    published_utc_ns=UTC_NS + 10,
+    captured_utc_ns=UTC_NS + 1,
+    zones={"yard": {"person": 2, "car": 1}, "street": {}},
+    visits={"yard": 12, "street": 0},
+    lines={"door": {"in": {"person": 8}, "out": {}}},
+    since_utc_ns=UTC_NS,
+    blind_s=1.5,
+    open=["gate-1790000000000000000-intruder-7"],
+)
 SAMPLES["image"] = ImageMessage(
-    schema="framewire.image/1.0",
+    schema=schema_of("image"),
     engine_id="engine-1",
     run_epoch=UTC_NS,
     source_id="gate",
@@ -178,7 +211,7 @@ SAMPLES["image"] = ImageMessage(
     blurred=["person"],
 )
 SAMPLES["crop"] = CropMessage(
-    schema="framewire.crop/1.0",
+    schema=schema_of("crop"),
     engine_id="engine-1",
     run_epoch=UTC_NS,
     source_id="gate",

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 
 from engine.errors import ConfigError, WireError
 from engine.wire import (
+    MAJOR,
     MESSAGE_TYPES,
+    MINOR,
     FrameMessage,
     Message,
     VersionError,
@@ -48,7 +50,7 @@ def test_both_encodings_have_the_same_content(message: Message) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_golden_files_of_this_version_are_what_is_written(kind: str) -> None:
-    folder = GOLDEN / "1.0"
+    folder = GOLDEN / f"{MAJOR}.{MINOR}"
     assert encode(SAMPLES[kind]) + b"\n" == (folder / f"{kind}.json").read_bytes()
     assert encode(SAMPLES[kind], "msgpack") == (folder / f"{kind}.msgpack").read_bytes()
 
@@ -64,7 +66,7 @@ def test_golden_files_of_every_version_are_read(path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_later_minor_version_with_unknown_fields_is_read(kind: str, encoding: Encoding) -> None:
     later = json.loads(encode(SAMPLES[kind]))
-    later["schema"] = later["schema"].replace("/1.0", "/1.17")
+    later["schema"] = later["schema"].replace(f"/{MAJOR}.{MINOR}", "/1.17")
     later["new_field"] = {"deep": [1, {"er": None}]}
     for found in later.get("objects", []):
         found["new_field"] = [1.5]

@@ -11,7 +11,7 @@ from engine.clock import FakeClock
 from engine.errors import ConfigError, SinkError, SourceError
 from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import NoMessageError, Subscriber
-from engine.wire import HeartbeatMessage, Message, encode, topic_of
+from engine.wire import HeartbeatMessage, Message, encode, schema_of, topic_of
 from engine.wire.stream_file import Recording, RecordingWriter
 from pipelines.stream.record import record
 from pipelines.stream.replay import Replay, ReplayOptions, replay
@@ -73,7 +73,7 @@ def test_what_is_published_is_recorded_as_it_came(tmp_path: Path) -> None:
         bodies = [each.body for each in made]
     assert summary.messages == len(bodies) == 25
     assert (summary.lost, summary.malformed) == ({}, 0)
-    assert all(b'"schema":"framewire.frame/1.0"' in body for body in bodies)
+    assert all(f'"schema":"{schema_of("frame")}"'.encode() in body for body in bodies)
 
 
 def test_recording_ends_when_asked_after_its_time_and_on_silence(tmp_path: Path, free_port: int) -> None:

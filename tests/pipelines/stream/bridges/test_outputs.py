@@ -18,7 +18,7 @@ import zmq
 from engine.errors import ConfigError, SinkError
 from engine.sinks.zmq import ZmqPublisher
 from engine.transport.keys import KeyPair
-from engine.wire import encode, frame_message
+from engine.wire import encode, frame_message, schema_of
 from pipelines.stream.bridges.base import Forwarder, TargetError
 from pipelines.stream.bridges.lines import COLUMNS, CsvOutput, NdjsonOutput, ParquetOutput
 from pipelines.stream.bridges.redis_stream import RedisOutput
@@ -112,7 +112,7 @@ def test_a_web_hook_that_refuses_does_not_hold_up_the_rest(hook: str) -> None:
     forwarder.offer(SAMPLES["event"])
     forwarder.offer(SAMPLES["eos"])
     forwarder.pump()
-    assert [body["schema"] for _, body in Hook.posted] == ["framewire.eos/1.0"]
+    assert [body["schema"] for _, body in Hook.posted] == [schema_of("eos")]
     assert forwarder.summary.rejected == {"event": 1}
 
 
@@ -177,7 +177,7 @@ def test_browsers_receive_the_topics_they_ask_for() -> None:
 
     one, first = asyncio.run(asyncio.wait_for(browse(), 20))
     publisher.close()
-    assert one["schema"] == "framewire.frame/1.0"
+    assert one["schema"] == schema_of("frame")
     assert one["source_id"] == "yard"
     assert first["engine_id"] == "engine-1"
 

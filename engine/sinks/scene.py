@@ -1,0 +1,36 @@
+"""What a publisher sends of analytics: events as they happen, totals when they change, at a limited rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.analytics.view import View
+from engine.clock import NS_PER_MS, NS_PER_S
+from engine.data import Packet
+from engine.wire.findings import Moment
+
+LEAST_NS = 500 * NS_PER_MS
+MOST_NS = 10 * NS_PER_S
+
+
+class SceneTraffic:
+    """When the totals of one source are due, and where its last frame was."""
+
+    def __init__(self) -> None:
+        self._sent_ns: int | None = None
+        self._sent: Any = None
+        self.moment: Moment | None = None
+        self.body = b""
+
+    def is_due(self, packet: Packet, now_ns: int) -> bool:
+        """Return whether the totals are to be sent with this packet, and note that they are."""
+        view: View = packet.analytics
+        self.moment = Moment.of(packet)
+        waited_ns = MOST_NS if self._sent_ns is None else now_ns - self._sent_ns
+        if waited_ns < LEAST_NS:
+            return False
+        state = view.occupancy, view.visits, view.totals, view.open
+        if state == self._sent and waited_ns < MOST_NS:
+            return False
+        self._sent_ns, self._sent = now_ns, state
+        return True

@@ -1,0 +1,115 @@
+"""What analytics find, as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from engine.analytics.findings import Finding
+from engine.analytics.view import View
+from engine.data import Packet, Run
+from engine.wire.scene import AnalyticsMessage, EventMessage, Scalar
+
+PIXEL_DECIMALS = 2
+SCORE_DECIMALS = 4
+SECONDS_DECIMALS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where in a source's stream findings belong, and how its scene time becomes wall clock.
+
+    Attributes:
+        source_id: the source.
+        stream_epoch: of the stream.
+        utc_offset_ns: wall clock of a capture minus its scene time.
+        frame_id: frame on which they were found; None where the source ended.
+    """
+
+    source_id: str
+    stream_epoch: int
+    utc_offset_ns: int
+    frame_id: int | None
+
+    @classmethod
+    def of(cls, packet: Packet) -> Moment:
+        """Return the moment of a packet's frame."""
+        frame = packet.frame
+        return cls(frame.source_id, frame.stream_epoch, frame.captured_utc_ns - frame.scene_ns, frame.frame_id)
+
+
+def finding_id(finding: Finding, source_id: str, run: Run) -> str:
+    """Return the `event_id`: the same for the begin and the end of an episode or visit."""
+    if finding.rule:
+        return f"{source_id}-{run.run_epoch}-{finding.rule}-{finding.number}"
+    return f"{source_id}-{run.run_epoch}-{finding.place}-i{finding.identity or 0}-{finding.began_ns or 0}"
+
+
+def finding_message(finding: Finding, moment: Moment, run: Run, *, seq: int, published_utc_ns: int) -> EventMessage:
+    """Return what the wire says of a finding."""
+
+    def utc(ns: int | None) -> int | None:
+        return None if ns is None else ns + moment.utc_offset_ns
+
+    data: dict[str, Scalar] = {name: value for name, value in finding.data.items() if _is_scalar(value)}
+    if finding.direction:
+        data["direction"] = finding.direction
+    duration = finding.duration_s
+    return EventMessage(
+        engine_id=run.engine_id,
+        run_epoch=run.run_epoch,
+        source_id=moment.source_id,
+        stream_epoch=moment.stream_epoch,
+        seq=seq,
+        published_utc_ns=published_utc_ns,
+        event=finding.event,
+        event_id=finding_id(finding, moment.source_id, run),
+        frame_id=moment.frame_id,
+        captured_utc_ns=utc(finding.captured_ns),
+        track_id=finding.track_ids[0] if finding.track_ids else None,
+        class_id=finding.class_id,
+        class_name=finding.class_name or None,
+        score=None if finding.score is None else round(finding.score, SCORE_DECIMALS),
+        xyxy=None if finding.xyxy is None else [round(value, PIXEL_DECIMALS) for value in finding.xyxy],
+        data=data,
+        phase=finding.phase,
+        rule=finding.rule or UNSET,
+        severity=finding.severity if finding.rule else UNSET,
+        place=finding.place or UNSET,
+        began_utc_ns=utc(finding.began_ns),
+        ended_utc_ns=utc(finding.ended_ns),
+        duration_s=None if duration is None else round(duration, SECONDS_DECIMALS),
+        reason=finding.reason or UNSET,
+        track_ids=_list(finding.track_ids),
+        at=UNSET if finding.at is None else [round(value, PIXEL_DECIMALS) for value in finding.at],
+        why=_list(finding.why),
+    )
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _list(values: Iterable[Any]) -> list[Any] | UnsetType:
+    return list(values) or UNSET
+
+
+def analytics_message(view: View, moment: Moment, run: Run, *, seq: int, published_utc_ns: int) -> AnalyticsMessage:
+    """Return what the wire says of the totals of a source."""
+    return AnalyticsMessage(
+        engine_id=run.engine_id,
+        run_epoch=run.run_epoch,
+        source_id=moment.source_id,
+        seq=seq,
+        published_utc_ns=published_utc_ns,
+        captured_utc_ns=view.captured_ns + moment.utc_offset_ns,
+        zones={zone: view.occupancy_by_class(zone) if view.occupancy[zone] else {} for zone in view.zones},
+        visits=dict(view.visits),
+        lines={line: {name: dict(n) for name, n in counts.items()} for line, counts in view.class_totals.items()},
+        since_utc_ns=view.since_utc_ns,
+        blind_s=round(view.blind_ns / 1e9, SECONDS_DECIMALS),
+        open=[finding_id(begin, moment.source_id, run) for begin in view.open],
+    )
