@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -34,8 +35,18 @@ def require(module: str, *, extra: str | None = None, hint: str | None = None) -
         with _without_telemetry:
             return importlib.import_module(module)
     except ImportError as error:
-        remedy = hint or (f'pip install "framewire[{extra}]"' if extra else f"pip install {module.split('.')[0]}")
+        remedy = hint or (install(extra) if extra else f"pip install {module.split('.')[0]}")
         raise MissingDependencyError(f"{module} cannot be imported ({error}): {remedy}") from error
+
+
+def install(*extras: str) -> str:
+    """Return the command that installs extras: by name, or in a checkout from its folder.
+
+    >>> install("rtx").startswith("pip install ")
+    True
+    """
+    place = "." if (Path(__file__).parents[1] / "pyproject.toml").is_file() else "framewire"
+    return f'pip install "{place}[{",".join(extras)}]"'
 
 
 class _Without:

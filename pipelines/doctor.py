@@ -6,19 +6,20 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engine.errors import MissingDependencyError
-from engine.optional import require
+from engine.optional import install, require
 
 if TYPE_CHECKING:
     from engine.backends.cuda.probe import CudaProbe
     from engine.backends.tensorrt.api import Library
 
 Verdict = Literal["ok", "missing", "broken"]
+NEEDED = ("python", "opencv", "decode", "protocols", "try")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,16 @@ class Finding:
     verdict: Verdict
     found: str
     remedy: str = ""
+    is_needed: bool = False
+
+
+def readiness(findings: Sequence[Finding]) -> tuple[bool, str]:
+    """Return whether a run would work here, and one line that says so or names what keeps it from that."""
+    faults = [one for one in findings if one.is_needed and one.verdict != "ok"]
+    if faults:
+        return False, "Not ready: " + "; ".join(f"{one.part}: {one.found}" for one in faults)
+    try_it = next((one.found for one in findings if one.part == "try"), "")
+    return True, f"Ready: {try_it or 'what a run needs is here'}; what is missing below is optional"
 
 
 def examine() -> list[Finding]:
@@ -38,6 +49,7 @@ def examine() -> list[Finding]:
         ("opencv", _opencv),
         ("decode", _decode),
         ("protocols", _protocols),
+        ("try", _try),
         ("decoders", _decoders),
         ("onnxruntime", _onnxruntime),
         ("openvino", _openvino),
@@ -51,10 +63,12 @@ def examine() -> list[Finding]:
         try:
             findings += check()
         except MissingDependencyError as error:
-            findings.append(Finding(part, "missing", str(error), "pip install --upgrade framewire"))
+            needed = part in NEEDED
+            findings.append(Finding(part, "missing", str(error), "pip install --upgrade framewire", needed))
         except Exception as error:  # noqa: BLE001 - a doctor survives what it examines
-            findings.append(Finding(part, "broken", f"{type(error).__name__}: {error}", "reinstall the package named"))
-    return findings
+            found = f"{type(error).__name__}: {error}"
+            findings.append(Finding(part, "broken", found, "reinstall the package named", part in NEEDED))
+    return [replace(one, is_needed=one.is_needed or one.part in NEEDED) for one in findings]
 
 
 def _version(distribution: str) -> str | None:
@@ -106,6 +120,22 @@ def _protocols() -> list[Finding]:
     return [Finding("protocols", "ok", found, remedy if lacking else "")]
 
 
+def _try() -> list[Finding]:
+    """Decode a frame of the demo clip and find what it shows, as a run does."""
+    from engine.assets import demo_clip, demo_model
+    from engine.detection.load import load_detector
+    from engine.sources.open import open_source
+
+    frames = iter(open_source(str(demo_clip())))
+    frame = next(frames)
+    frames.close()  # type: ignore[attr-defined]  # every source is a generator
+    with load_detector(demo_model(), performance="latency") as detector:
+        (found,) = detector.detect([frame])
+        what = f"decoded a frame of the demo clip and found {len(found)} objects with {detector.backend}"
+    remedy = "" if len(found) else "reinstall framewire and the backend named"
+    return [Finding("try", "ok" if len(found) else "broken", what, remedy)]
+
+
 def _decoders() -> list[Finding]:
     from engine.video.fallback import why_not
 
@@ -143,12 +173,13 @@ def _gpu() -> list[Finding]:
     findings = [Finding("nvidia gpu", "ok" if usable else "missing", found, remedy)]
     closed = why_no_access().removeprefix("; ")
     if closed:
-        findings.append(Finding("gpu device nodes", "missing", *closed.split(": ", 1)))
+        what, _, how = closed.partition(": ")
+        findings.append(Finding("gpu device nodes", "missing", what, how))
     extras: tuple[tuple[Library, str], ...] = (("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx"))
     findings += [_tensorrt(library, extra, probe) for library, extra in extras]
     cuda = {name: _version(name) for name in ("pycuda", "cuda-bindings")}
     have = ", ".join(f"{name} {version}" for name, version in cuda.items() if version)
-    remedy = "" if have else 'pip install "framewire[rtx]" (cuda-bindings) or "framewire[tensorrt]" (pycuda)'
+    remedy = "" if have else f"{install('rtx')} (cuda-bindings) or {install('tensorrt')} (pycuda)"
     findings.append(Finding("cuda for python", "ok" if have else "missing", have or "not installed", remedy))
     return findings
 
@@ -159,7 +190,7 @@ def _tensorrt(library: Library, extra: str, probe: CudaProbe) -> Finding:
     part = library.replace("_", "-")
     version = installed_version(library)
     if library not in installed_libraries():
-        return Finding(part, "missing", "not installed", f'pip install "framewire[{extra}]"')
+        return Finding(part, "missing", "not installed", install(extra))
     if probe.reason is not None:
         remedy = "it cannot run before there is a usable GPU: see nvidia gpu"
         return Finding(part, "broken", version or "installed", remedy)

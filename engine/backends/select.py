@@ -16,7 +16,7 @@ from engine.backends.base import Backend, BackendOptions
 from engine.backends.files.onnx import read_onnx
 from engine.backends.resize import FixedSizeError, SizeChange
 from engine.errors import ConfigError, MissingDependencyError, ModelError
-from engine.optional import require
+from engine.optional import install, require
 from engine.registry import Registry, is_reference
 
 
@@ -50,7 +50,7 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
             target="engine.backends.tensorrt.backend:TensorRtBackend",
             packages=("tensorrt", "tensorrt_rtx"),
             suffixes=(".plan", ".engine", ".onnx"),
-            install='pip install "framewire[tensorrt]" or "framewire[rtx]" on a machine with an NVIDIA GPU',
+            install=f"{install('tensorrt')} (CUDA toolkit) or {install('rtx')} on a machine with an NVIDIA GPU",
             probe="engine.backends.tensorrt.backend:why_not",
             reason="the fastest on an NVIDIA GPU",
         ),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from engine.backends.cuda import probe
 from engine.backends.cuda.probe import CudaProbe, Gpu
 from engine.backends.tensorrt import api
-from pipelines.doctor import examine
+from pipelines.doctor import Finding, examine, readiness
 
 GPU = Gpu(0, "RTX 3060", (8, 6), "GPU-1", 12 << 30, False)
 
@@ -28,3 +30,29 @@ def test_a_library_is_ok_only_where_it_can_run(
     monkeypatch.setattr(api, "_package_version", packages.get)
     finding = next(finding for finding in examine() if finding.part == "tensorrt-rtx")
     assert (finding.verdict, finding.remedy) == (verdict, remedy)
+
+
+def test_what_a_run_needs_decides_whether_a_machine_is_ready() -> None:
+    fine, optional = Finding("decode", "ok", "PyAV", "", True), Finding("display", "missing", "no DISPLAY", "a desktop")
+    assert readiness([fine, optional])[0]
+    ready, line = readiness([replace(fine, verdict="broken", found="TypeError"), optional])
+    assert not ready
+    assert line == "Not ready: decode: TypeError"
+
+
+def test_a_frame_is_decoded_and_inferred_and_protocols_are_listed() -> None:
+    findings = {finding.part: finding for finding in examine()}
+    assert findings["try"].is_needed
+    assert "decoded a frame of the demo clip and found" in findings["try"].found
+    assert "RTSP" in findings["protocols"].found
+    assert readiness(list(findings.values()))[1].startswith("Ready: ")
+
+
+def test_a_reader_that_raises_makes_a_machine_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise TypeError("unexpected keyword argument")
+
+    monkeypatch.setattr("engine.video.decode.VideoReader.__init__", broken)
+    ready, line = readiness(examine())
+    assert not ready
+    assert "unexpected keyword argument" in line

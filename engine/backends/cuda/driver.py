@@ -18,12 +18,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.cuda.probe import Gpu, probe_cuda
 from engine.errors import ConfigError, MissingDependencyError, ModelError
-from engine.optional import require
+from engine.optional import install, require
 
 logger = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
-INSTALL = 'pip install "framewire[rtx]" for cuda-bindings (no toolkit needed), or pycuda where the CUDA toolkit is'
+INSTALL = f"{install('rtx')} for cuda-bindings (no toolkit needed), or pycuda where the CUDA toolkit is"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from engine.errors import ModelError
 from engine.optional import require
 from engine.paths import path_from_text
 
+WHERE_FROM = 'make one with "yolo export model=yolo11n.pt format=onnx" (pip install ultralytics), or use --model demo'
+"""Where a model comes from."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
@@ -65,7 +68,7 @@ def find_model(path: str | Path) -> Path:
     """
     place = path_from_text(os.fspath(path))
     if not place.exists():
-        raise ModelError(f"{place}: no such model file or folder")
+        raise ModelError(f"{place}: no such model file or folder: {WHERE_FROM}")
     if place.is_dir():
         place = _in_folder(place)
     if place.suffix.lower() not in READERS:

@@ -19,15 +19,13 @@ from typing import Any, Literal
 from engine.backends.base import TensorSpec
 from engine.backends.cuda.probe import CudaProbe
 from engine.errors import ConfigError, MissingDependencyError, ModelError
-from engine.optional import require
+from engine.optional import install, require
 
 logger = logging.getLogger(__name__)
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
 LIBRARIES: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
-INSTALL = (
-    'pip install "framewire[tensorrt]" (or "framewire[rtx]", which needs no CUDA toolkit); on a Jetson use its own'
-)
+INSTALL = f"{install('tensorrt')} (or {install('rtx')}, which needs no CUDA toolkit); on a Jetson use its own"
 NAMES: Mapping[str, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 CUDA_MAJORS = (11, 12, 13, 14)
 """CUDA versions after which NVIDIA names its packages; one runs on every driver for that version or a later one."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import typer
+
 from pipelines import console
 from pipelines.verbs.options import Json
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what is usable on this machine, and how to get what is missing."""
+    """Say what is usable on this machine, and how to get what is missing; exit code 0 when it is ready."""
     from dataclasses import asdict
 
-    from pipelines.doctor import examine
+    from pipelines.doctor import examine, readiness
 
     findings = examine()
+    is_ready, line = readiness(findings)
     if as_json:
         console.result_json([asdict(finding) for finding in findings])
-        return
+        raise typer.Exit(0 if is_ready else 1)
+    console.result(line)
     for finding in findings:
-        console.result(f"{finding.verdict:<8}{finding.part}: {finding.found}")
+        optional = "" if finding.is_needed or finding.verdict == "ok" else " (optional)"
+        console.result(f"{finding.verdict:<8}{finding.part}{optional}: {finding.found}")
         if finding.remedy:
             console.result(f"{'':<8}  -> {finding.remedy}")
+    raise typer.Exit(0 if is_ready else 1)

@@ -31,4 +31,6 @@ def demo(
         "output.jsonl": jsonl,
         "output.show": show,
     }
-    start_run(None, {key: value for key, value in overrides.items() if value is not None}, setting or [], as_json)
+    chosen = {key: value for key, value in overrides.items() if value is not None}
+    hint = "next: --show opens a window, --save out.mp4 writes a video; framewire run --source 0 takes your camera"
+    start_run(None, chosen, setting or [], as_json, hint=None if show or save else hint)

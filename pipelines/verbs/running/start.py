@@ -27,14 +27,23 @@ SUMMARY_INTERRUPTED_S = 0.5
 Places = Mapping[str, Sequence[tuple[str, Sequence[tuple[float, float]]]]]
 
 
+DEMO = "demo"
+DEMO_WORTH = (
+    "no model was given: the embedded one (YOLOv3-tiny, 416 px) is for trying things out and misses small and distant "
+    'objects; make another with "yolo export model=yolo11n.pt format=onnx" and give it as --model yolo11n.onnx'
+)
+
+
 def start_run(
     config_path: str | None,
     overrides: dict[str, Any],
     settings: list[str],
     as_json: bool,
     places: Places | None = None,
+    *,
+    hint: str | None = None,
 ) -> NoReturn:
-    """Run a configuration to its end, print the summary, and leave the process with its exit code."""
+    """Run a configuration to its end, print the summary and a hint, and leave the process with its exit code."""
     with Interrupt() as interrupt:
         from engine.sinks.jsonl import STDOUT
         from pipelines.build.pipeline import build_pipeline
@@ -57,6 +66,8 @@ def start_run(
             finish.append(pipeline.finish)
             until_built.pop_all()  # from here on the pipeline closes it
             console.say(opening_line(publisher.address if publisher is not None else "none", pipeline))
+            if hint is None and config.detector.model == DEMO and not overrides.get("detector.model"):
+                console.say(DEMO_WORTH)
             origin = config_path, overrides, settings, places or {}
             with _changes(pipeline, config, origin, plans, lambda: interrupt.requested) as each_tick:
                 outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
@@ -69,6 +80,8 @@ def start_run(
                 console.show_summary(facts, aside=config.output.jsonl == STDOUT)
         if outcome.error is not None:
             console.fail(str(outcome.error))
+        elif hint is not None:
+            console.say(hint)
         drain()
         if not outcome.clean:
             os._exit(outcome.exit_code)
