@@ -64,7 +64,8 @@ row() { # VERSION:ENDS -> a row of the table; fails where anything does
     return 1
   fi
   shown=$(demo "$folder") || { failed=1; shown="**failed**: $(tail -n 1 "$WORK/demo.err")"; }
-  doctor=$("$folder/bin/framewire" doctor 2>&1 | head -n 1)
+  doctor=$("$folder/bin/framewire" doctor 2>/dev/null) || failed=1
+  doctor=${doctor%%$'\n'*}
   tests="not run"
   if [ -n "$SUITE" ]; then
     PATH="$PWD/$folder/bin:$PATH" "$folder/bin/python" -m pytest -q -p no:cacheprovider --no-header -rfE $SUITE >"$folder.log" 2>&1 || failed=1

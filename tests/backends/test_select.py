@@ -42,7 +42,7 @@ def test_without_any_backend_every_remedy_is_named(monkeypatch: pytest.MonkeyPat
 
 def test_a_plan_needs_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "tensorrt", "tensorrt_rtx")
-    with pytest.raises(ConfigError, match=r"tensorrt is not usable.*framewire\[tensorrt\]"):
+    with pytest.raises(ConfigError, match=r"tensorrt is not usable.*\[tensorrt\]"):
         select_backend(Path("model.plan"))
 
 
