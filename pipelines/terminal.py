@@ -23,6 +23,7 @@ from engine.redaction import redact
 
 MAX_WAITING_CHARS = 256 * 1024
 DRAIN_S = 0.5
+STUCK_S = 1.0
 PIECE_BYTES = 4096  # a pipe takes so many at once or none
 POLL_S = 0.01
 
@@ -48,6 +49,7 @@ class SteadyStream(io.TextIOBase):
         self._chars = 0
         self._changed = threading.Condition()
         self._is_writing = False
+        self._progress_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
         self._thread.start()
 
@@ -85,13 +87,17 @@ class SteadyStream(io.TextIOBase):
 
     def drain(self, timeout_s: float = DRAIN_S) -> bool:
         """Wait until all is written, but no longer than that; return whether it is. Call before the process ends."""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + (0.0 if self._is_stuck() else timeout_s)
         while time.monotonic() < end:
             with self._changed:
                 if not self._waiting and not self._is_writing:
                     return True
                 self._changed.wait(POLL_S)
         return False
+
+    def _is_stuck(self) -> bool:
+        """Return whether the reader stopped some time ago: there is nothing to wait for then."""
+        return self._is_writing and time.monotonic() - self._progress_s > STUCK_S
 
     def _run(self) -> None:
         while True:
@@ -103,6 +109,7 @@ class SteadyStream(io.TextIOBase):
                 text = self._waiting.popleft()
                 self._chars -= len(text)
                 self._is_writing = True
+                self._progress_s = time.monotonic()
                 missed, self.dropped = (self.dropped, 0) if not self._waiting else (0, self.dropped)
             if missed:
                 text += f"... {missed} characters were not shown, as nobody read them\n"
@@ -113,6 +120,7 @@ class SteadyStream(io.TextIOBase):
         while data:
             try:
                 data = data[os.write(self._descriptor, data[:PIECE_BYTES]) :]
+                self._progress_s = time.monotonic()
             except BlockingIOError:
                 time.sleep(POLL_S)  # another program made the descriptor non-blocking
             except OSError as error:

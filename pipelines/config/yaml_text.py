@@ -35,6 +35,8 @@ def parsed_yaml(text: str | bytes, origin: str) -> Any:
             return None
         _check_size(node, origin)
         return loader.construct_document(node)
+    except ConfigError:
+        raise
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin} is not YAML: {_problem(error)}") from error
     except (ValueError, OverflowError, TypeError, AttributeError, RecursionError) as error:  # 2026-99-99, !!binary, ...

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from engine.redaction import hide
 from pipelines import console
-from pipelines.terminal import MAX_WAITING_CHARS, SteadyStream, steady_stderr, steady_stdout
+from pipelines.terminal import MAX_WAITING_CHARS, STUCK_S, SteadyStream, steady_stderr, steady_stdout
 
 PATIENCE_S = 30.0
 HOSTILE = ["[/x]", "[red]x", "gate\x1b[2J\x1b]0;owned\x07", "a\x9b31m", "\u202egnp.exe", "a\rb"]
@@ -42,6 +42,11 @@ def _within(act: Callable[[], object]) -> bool:
     return not thread.is_alive()
 
 
+def _wait_until_writing(steady: SteadyStream) -> None:
+    while not steady._is_writing:
+        threading.Event().wait(0.01)
+
+
 def test_writing_to_a_full_pipe_returns_and_takes_bounded_memory(unread: tuple[io.TextIOWrapper, int]) -> None:
     stream, reading = unread
     steady = SteadyStream(stream)
@@ -52,6 +57,9 @@ def test_writing_to_a_full_pipe_returns_and_takes_bounded_memory(unread: tuple[i
             steady.flush()
 
     assert _within(write)
+    assert _within(lambda: _wait_until_writing(steady))
+    steady._progress_s -= STUCK_S + 1  # as if it had been unread for as long
+    assert not steady.drain(PATIENCE_S)
     assert not steady.drain(0.05)
     assert steady.dropped >= 100 * 10_000 - MAX_WAITING_CHARS - 10_000
     text = b""
