@@ -101,7 +101,11 @@ def _path(place: str, name: str, options: SourceOptions) -> Source:
     from engine.sources.images import ImagesSource
 
     path = path_from_text(place)
-    is_pattern = not path.exists() and any(mark in place for mark in "*?[")
+    try:
+        is_pattern = not path.exists() and any(mark in place for mark in "*?[")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{place[:100]!r} cannot be the path of a source: {reason}") from error
     if is_pattern or path.is_dir() or _is_image(path):
         images = ImagesSource(path, name, fps=options.fps, grow_s=options.grow_s, max_pixels=options.max_pixels)
         if path.is_file():

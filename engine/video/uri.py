@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from engine.paths import path_from_text
@@ -52,7 +53,14 @@ def name_from_uri(uri: str) -> str:
     path = path_from_text(uri)
     while any(mark in path.name for mark in "*?["):
         path = path.parent
-    return _safe((path.name if path.is_dir() else path.stem) or "images")
+    return _safe((path.name if _is_folder(path) else path.stem) or "images")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long, or a NUL in it: no file system holds that
+        return False
 
 
 def _host(uri: str) -> str:

@@ -285,3 +285,11 @@ def test_frames_of_a_video_are_told_from_unrelated_photos(
     for name, (width, height) in zip(names, sizes, strict=True):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((height, width, 3), np.uint8))
     assert ImagesSource(tmp_path, "photos").is_sequence() is expected
+
+
+@pytest.mark.parametrize(
+    "uri", ["x" * 5000, "a/" * 5000, "a\0b", "x" * 5000 + "*.png"], ids=["long", "deep", "NUL", "glob"]
+)
+def test_a_path_that_no_file_system_holds_is_a_source_error(uri: str) -> None:
+    with pytest.raises(SourceError):
+        open_source(uri)
