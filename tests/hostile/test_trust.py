@@ -148,6 +148,23 @@ def test_the_password_does_not_follow_an_http_redirect() -> None:
         assert {one.authorization for one in thief.seen} <= {None}
 
 
+def test_the_password_does_not_follow_an_rtsp_redirect_to_another_port() -> None:
+    with rtsp_server(not_found) as (other_port, stolen):
+
+        def lead_away(text: str, sequence: str) -> str:
+            there = f"rtsp://localhost:{other_port}/steal"
+            return demands_password(text, sequence, f"RTSP/1.0 302 Found\r\n{sequence}\r\nLocation: {there}\r\n\r\n")
+
+        with rtsp_server(lead_away) as (port, seen):
+            with pytest.raises(SourceError) as error:
+                first_frame(f"rtsp://admin:hunter2@127.0.0.1:{port}/x")
+        assert any("Authorization" in text for text in seen)
+    if not stolen:
+        assert "another port" in str(error.value)
+        return
+    pytest.skip("this kernel has no Landlock for ports (Linux 6.7): the password follows a redirect of RTSP")
+
+
 @pytest.fixture
 def private(tmp_path: Path) -> Path:
     """A video that nobody has asked to read."""

@@ -4,7 +4,8 @@
 - seccomp: no other programs, no other processes' memory or signals, no tracing, no namespaces; and where the source is
   a device or the screen, no network.
 - Landlock: no file may be written, created or removed; for network streams none may be read but those of Python, of the
-  system's libraries and of devices. So a playlist that names a private file finds none.
+  system's libraries and of devices. So a playlist that names a private file finds none. An RTSP camera is reached at
+  its own port and no other: FFmpeg takes the password along when a camera answers 302 with another address.
 
 `reader: thread` goes without. On a Jetson only the first part applies: GStreamer starts helpers of its own.
 Numbers and layouts: linux/seccomp.h, linux/filter.h, linux/landlock.h. Imports no numpy.
@@ -26,6 +27,7 @@ from pathlib import Path
 from engine.video.address import VideoAddress
 from engine.video.gstreamer import is_jetson
 from engine.video.hardware import CPU, DEVICE_TYPES, missing
+from engine.video.network import RTSP_PORTS
 from engine.video.sizes.limits import decoder_bytes
 from engine.video.trust import default_bundle
 from engine.video.uri import NETWORK_SCHEMES, scheme_of
@@ -49,6 +51,8 @@ _AF_UNIX = 1
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _EXECUTE, _WRITE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _CHANGE = sum(1 << bit for bit in range(4, 13))  # remove and make entries of every kind
+_CONNECT_TCP, _NET_PORT, _NET_ABI = 1 << 1, 2, 4
+_DNS_PORT = 53
 _SYSTEM = (
     "/usr",
     "/lib",
@@ -123,10 +127,14 @@ def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
 
 def _landlock(libc: ctypes.CDLL, target: VideoAddress, is_network: bool) -> bool:
     """Restrict files; returns False where the kernel has no Landlock."""
-    if libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1) < 1:
+    version = libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
+    if version < 1:
         return False
     read = _READ_FILE | _READ_DIR if is_network else 0
+    ports = _ports(target) if version >= _NET_ABI else ()
     handled = struct.pack("Q", _EXECUTE | _WRITE | _CHANGE | read)
+    if ports:
+        handled += struct.pack("Q", _CONNECT_TCP)
     rules = libc.syscall(_LANDLOCK_CREATE, ctypes.c_char_p(handled), ctypes.c_size_t(len(handled)), 0)
     if rules < 0:
         return False
@@ -134,9 +142,18 @@ def _landlock(libc: ctypes.CDLL, target: VideoAddress, is_network: bool) -> bool
         _allow(libc, rules, "/dev", _WRITE | read)
         for place in _readable(target) if is_network else ():
             _allow(libc, rules, place, read)
+        for port in ports:
+            rule = struct.pack("QQ", _CONNECT_TCP, port)
+            libc.syscall(_LANDLOCK_ADD, rules, _NET_PORT, ctypes.c_char_p(rule), 0)
         return bool(libc.syscall(_LANDLOCK_RESTRICT, rules, 0) == 0)
     finally:
         os.close(rules)
+
+
+def _ports(target: VideoAddress) -> tuple[int, ...]:
+    """Return the TCP ports that may be connected to; none named where any may."""
+    is_rtsp = target.host_port is not None and scheme_of(target.url) in RTSP_PORTS
+    return (target.host_port[1], _DNS_PORT) if is_rtsp and target.host_port is not None else ()
 
 
 def _readable(target: VideoAddress) -> Iterator[str]:

@@ -29,6 +29,7 @@ from engine.video.explain import explain, is_hopeless, video_errors
 from engine.video.fallback import OpenVideo, open_video
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.to_bgr import BgrConverter
+from engine.video.uri import NETWORK_SCHEMES, scheme_of
 
 logger = logging.getLogger(__name__)
 FRAME, STOP, TAKEN = b"frame", b"stop", b"taken"
@@ -64,7 +65,7 @@ def serve(target: VideoAddress, connection: Messages) -> None:
     except video_errors() as error:
         if isinstance(error, BrokenPipeError | ConnectionResetError) and connection.poll(0):
             raise
-        finished = {"finished": explain(error), "is_end": False, "is_fault": is_hopeless(error)}
+        finished = {"finished": _reason(error, target), "is_end": False, "is_fault": is_hopeless(error)}
     except EOFError:
         raise
     except MemoryError:
@@ -74,6 +75,14 @@ def serve(target: VideoAddress, connection: Messages) -> None:
         finished = fault(error)
     finished["finished"] = finished["finished"][:MAX_REASON]
     connection.send_bytes(json.dumps(finished).encode())
+
+
+def _reason(error: BaseException, target: VideoAddress) -> str:
+    """Return why a connection failed; a port or file that this process may not open is not the person's mistake."""
+    is_refused_here = "PermissionError" in {kind.__name__ for kind in type(error).__mro__}
+    if is_refused_here and scheme_of(target.url) in NETWORK_SCHEMES:
+        return "it leads to another port or to a file, which is not followed: give that address itself as the uri"
+    return explain(error)
 
 
 def fault(error: Exception) -> dict[str, Any]:
