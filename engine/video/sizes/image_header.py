@@ -43,7 +43,7 @@ def image_size_wh(data: bytes | memoryview) -> Size | None:
         if head.startswith(mark, offset):
             try:
                 return read(view, head)
-            except (struct.error, IndexError, KeyError):
+            except (struct.error, IndexError, KeyError, OverflowError):  # an offset of 64 bits
                 return None
     return None
 

@@ -75,3 +75,8 @@ def test_sizes_up_to_the_limit_are_allowed(width: int, height: int) -> None:
 def test_sizes_above_the_limit_are_refused(width: int, height: int) -> None:
     with pytest.raises(FrameTooLargeError):
         check_size(width, height)
+
+
+def test_an_offset_beyond_every_file_is_no_size() -> None:
+    """Found by tools/attack.py: a BigTIFF whose directory lies at 2**64 - 1."""
+    assert image_size_wh(b"II\x2b\x00\x08\x00\x00\x00" + b"\xff" * 64) is None
