@@ -206,7 +206,7 @@ def in_worker(surface: str, seconds: float, seed: int) -> Result:
     total, deadline = Result(surface), time.monotonic() + seconds
     while (left_s := deadline - time.monotonic()) > 0.5:
         command = [sys.executable, __file__, "--worker", surface, "--minutes", str(left_s / 60), "--seed", str(seed)]
-        with tempfile.TemporaryFile("w+") as errors:  # OpenCV tells of every damage
+        with tempfile.TemporaryFile("w+", errors="replace") as errors:  # OpenCV tells of every damage
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True, check=False)
             errors.seek(max(errors.seek(0, 2) - 300, 0))
             last_words = errors.read()
