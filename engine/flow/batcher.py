@@ -190,10 +190,11 @@ class Batcher:
 
     def _wait_for_first(self) -> None:
         with self.condition:
-            self.condition.wait_for(lambda: self._is_over or self._has_news)
-            if self._is_over:
-                self._ended = True
-                raise ChannelClosedError("all sources have ended")
+            while self._aborted or not self._has_news:
+                if self._is_over:
+                    self._ended = True
+                    raise ChannelClosedError("all sources have ended")
+                self.condition.wait()
 
     @property
     def _is_over(self) -> bool:
@@ -208,8 +209,7 @@ class Batcher:
     def _take_news(self) -> tuple[list[str], list[tuple[Inlet, Arrive]], bool]:
         """Forget the sources that are closed and empty, and return their names, those that left, and any nudge."""
         with self.condition:
-            channels = {name: inlet.channel for name, inlet in self._inlets.items()}
-            ended = [name for name, channel in channels.items() if channel.closed and not len(channel)]
+            ended = [name for name, inlet in self._inlets.items() if inlet.channel.closed and not len(inlet.channel)]
             for source_id in ended:
                 self._drop(source_id)
             if ended:
