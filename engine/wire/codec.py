@@ -1,4 +1,4 @@
-"""Messages to bytes and back: JSON by default, msgpack by choice, told apart by the first byte."""
+"""Encodes messages to bytes and decodes them: JSON by default, msgpack on request, recognised by the first byte."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ESCAPES = {code: f"%{code:02X}" for code in [*range(32), 127, ord("/"), ord("%"
 
 
 class VersionError(WireError):
-    """A message of another major version than this reader knows."""
+    """A message of a major version that this reader does not support."""
 
 
 class _Header(msgspec.Struct, gc=False):
@@ -53,7 +53,7 @@ def decode(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Message:
 
     Raises:
         VersionError: the message is of another major version.
-        WireError: the bytes are longer than `max_bytes`, no message, or of an unknown kind.
+        WireError: the body is longer than `max_bytes`, not a message, or of an unknown kind.
     """
     if len(body) > max_bytes:
         raise WireError(f"body of {len(body)} bytes is over the limit of {max_bytes}: raise max_bytes if it is genuine")
@@ -63,27 +63,27 @@ def decode(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Message:
         kind = kind_of_schema(header.schema)
         return (_JSON_DECODERS if is_json else _MSGPACK_DECODERS)[kind].decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError, MemoryError) as error:
-        raise WireError(f"body of {len(body)} bytes is no message ({error or type(error).__name__})") from error
+        raise WireError(f"body of {len(body)} bytes is not a message ({error or type(error).__name__})") from error
 
 
 def kind_of(message: Message) -> str:
-    """Return the kind of a message, as its topic names it."""
+    """Return the kind of a message, as in its topic."""
     return _KIND_OF_TYPE[type(message)]
 
 
 def kind_of_schema(schema: str) -> str:
-    """Return the kind that a schema name speaks of.
+    """Return the kind in a schema name.
 
     >>> kind_of_schema("framewire.frame/1.7")
     'frame'
 
     Raises:
         VersionError: it is of another major version.
-        WireError: it is no schema of this family, or of a kind not known here.
+        WireError: it is not a schema of this family, or of an unknown kind.
     """
     match = _SCHEMA.fullmatch(schema)
     if match is None:
-        raise WireError(f"schema {schema[:64]!r} is not of the form framewire.<kind>/<major>.<minor>")
+        raise WireError(f"schema {schema[:64]!r} does not have the form framewire.<kind>/<major>.<minor>")
     kind, major = match.group(1), int(match.group(2))
     if major != MAJOR:
         raise VersionError(
@@ -114,7 +114,7 @@ def topic_of(message: Message) -> str:
 
 
 def check_encoding(encoding: str) -> Encoding:
-    """Return `encoding` if it is one that exists.
+    """Return `encoding` if it is supported.
 
     Raises:
         ConfigError: it is not.

@@ -1,4 +1,4 @@
-"""Packets to messages, and messages back to columns."""
+"""Converts packets to messages, and messages back to columns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_MASK_PIXELS = 1 << 26
 
 
 def frame_message(packet: Packet) -> FrameMessage:
-    """Return what the wire says of a packet; the times and `seq` are those that publishing set."""
+    """Return the wire message of a packet; the times and `seq` are those set by publishing."""
     frame, run = packet.frame, packet.run
     return FrameMessage(
         engine_id=run.engine_id,
@@ -51,7 +51,7 @@ def frame_message(packet: Packet) -> FrameMessage:
 
 
 def event_message(event: TrackEvent, packet: Packet, *, seq: int) -> EventMessage:
-    """Return what the wire says of a change in a track's life: `track_new`, `_lost`, `_resumed`, `_ended`.
+    """Return the wire message of a change in a track's life: `track_new`, `_lost`, `_resumed`, `_ended`.
 
     All events of one track carry the same `event_id`. `data` has `lived_ms` (first to last detection), `unseen_ms`
     (since the last one), `mean_score` and `hits` (number of detections).
@@ -83,7 +83,7 @@ def event_message(event: TrackEvent, packet: Packet, *, seq: int) -> EventMessag
 
 
 def status_message(status: SourceStatus, run: Run, *, seq: int, published_utc_ns: int) -> StatusMessage:
-    """Return what the wire says of a change in a source's state."""
+    """Return the wire message of a change in a source's state."""
     info = status.info
     return StatusMessage(
         engine_id=run.engine_id,
@@ -121,7 +121,7 @@ def eos_message(
 
 
 def tracks_from_message(message: FrameMessage) -> Tracks:
-    """Return the objects of a message as columns; `detection_index` is the row, or -1 where the box is predicted."""
+    """Return the objects of a message as columns; `detection_index` is the row, or -1 if the box is predicted."""
     objects = message.objects
     rows = np.arange(len(objects), dtype=np.int32)
     predicted = np.fromiter((o.predicted for o in objects), np.bool_, len(objects))
@@ -136,7 +136,7 @@ def tracks_from_message(message: FrameMessage) -> Tracks:
 
 
 def rle_from_mask(mask: NDArray[Any]) -> Rle:
-    """Return the run lengths of an (H, W) mask, columns first as in COCO.
+    """Return the run lengths of an (H, W) mask, column by column as in COCO.
 
     >>> rle_from_mask(np.array([[0, 1], [0, 1]])).counts
     [2, 2]
@@ -185,13 +185,13 @@ def _objects(packet: Packet) -> list[TrackedObject]:
 
 
 def _run_edges(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return where runs of ones begin and end, columns first; looks only at the rectangle that holds the ones."""
+    """Return where runs of ones begin and end, column by column; reads only the rectangle that contains the ones."""
     height = mask.shape[0]
     rows = np.flatnonzero(mask.any(axis=1))
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     columns = np.flatnonzero(mask[top:bottom].any(axis=0))
     left, right = int(columns[0]), int(columns[-1]) + 1
-    if top > 0:  # a row of zeros keeps the runs of neighbouring columns apart
+    if top > 0:  # a row of zeros separates the runs of neighbouring columns
         top -= 1
     elif bottom < height:
         bottom += 1
@@ -212,7 +212,7 @@ def _rounded(values: NDArray[Any], decimals: int) -> list[Any]:
 def _extra_columns(packet: Packet) -> list[list[Any]]:
     """Return the columns `mask`, `keypoints`, `xyxyxyxy`, `classes` by track, from those by detection.
 
-    The classes of the second stage are the track's own, and stay where its box is predicted.
+    The classes of the second stage belong to the track, and stay when its box is predicted.
     """
     extra = packet.detections.extra
     index = packet.tracks.detection_index.tolist()
@@ -229,7 +229,7 @@ def _extra_columns(packet: Packet) -> list[list[Any]]:
         return _rounded(np.asarray(row).reshape(4, 2), PIXEL_DECIMALS)
 
     def classes(row: NDArray[Any]) -> list[ClassScore] | None:
-        if np.isnan(row).any():  # the second stage was not asked
+        if np.isnan(row).any():  # the second stage did not run
             return None
         pairs = ((int(c), round(float(s), SCORE_DECIMALS)) for c, s in np.asarray(row).reshape(-1, 2))
         return [ClassScore(c, names[c] if 0 <= c < len(names) else str(c), s) for c, s in pairs]

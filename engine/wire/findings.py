@@ -1,4 +1,4 @@
-"""What analytics find, as messages."""
+"""Converts analytics findings to messages."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SECONDS_DECIMALS = 3
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Where in a source's stream findings belong, and how its scene time becomes wall clock.
+    """The place of findings in a source's stream, and how its scene time becomes wall clock.
 
     Attributes:
         source_id: the source.
         stream_epoch: of the stream.
         utc_offset_ns: wall clock of a capture minus its scene time.
-        frame_id: frame on which they were found; None where the source ended.
+        frame_id: frame on which they were found; None if the source ended.
     """
 
     source_id: str
@@ -42,14 +42,14 @@ class Moment:
 
 
 def finding_id(finding: Finding, source_id: str, run: Run) -> str:
-    """Return the `event_id`: the same for the begin and the end of an episode or visit."""
+    """Return the `event_id`, which the begin and the end of an episode or visit share."""
     if finding.rule:
         return f"{source_id}-{run.run_epoch}-{finding.rule}-{finding.number}"
     return f"{source_id}-{run.run_epoch}-{finding.place}-i{finding.identity or 0}-{finding.began_ns or 0}"
 
 
 def finding_message(finding: Finding, moment: Moment, run: Run, *, seq: int, published_utc_ns: int) -> EventMessage:
-    """Return what the wire says of a finding."""
+    """Return the wire message of a finding."""
 
     def utc(ns: int | None) -> int | None:
         return None if ns is None else ns + moment.utc_offset_ns
@@ -98,7 +98,7 @@ def _list(values: Iterable[Any]) -> list[Any] | UnsetType:
 
 
 def analytics_message(view: View, moment: Moment, run: Run, *, seq: int, published_utc_ns: int) -> AnalyticsMessage:
-    """Return what the wire says of the totals of a source."""
+    """Return the wire message with the totals of a source."""
     return AnalyticsMessage(
         engine_id=run.engine_id,
         run_epoch=run.run_epoch,

@@ -1,6 +1,6 @@
 """The messages that travel on the wire, one struct per kind.
 
-Compatibility: within a major version fields are only added, always with a default, and readers ignore those that
+Compatibility: within a major version, fields are only added, always with a default, and readers ignore those that
 they do not know. Another major version is refused. Boxes are float pixels of the source frame, x2/y2 exclusive.
 Times ending in `_utc_ns` are nanoseconds since 1970; JavaScript reads them with a precision of about 256 ns.
 """
@@ -21,22 +21,22 @@ TOPIC_KINDS: tuple[Kind, ...] = ("frame", "status", "event", "stats", "heartbeat
 
 
 class FrameMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found on one frame; sent for every frame, also when nothing was found.
+    """The objects found on one frame; sent for every frame, even if there are none.
 
     Attributes:
         schema: name and version of this message.
-        engine_id: which engine sent it.
+        engine_id: the engine that sent it.
         run_epoch: wall clock at the start of the run, in ns: a new value means that the publisher restarted.
         source_id: the camera or file.
         stream_epoch: +1 for each reconnect of the source.
-        seq: +1 per message of this topic: a gap is a loss on the way.
+        seq: +1 per message of this topic: a gap is a loss in transit.
         frame_id: +1 per captured frame of the source: a gap is a frame that was not processed (see `dropped`).
         captured_utc_ns: wall clock of the capture.
         captured_source: how it is known (`arrival`: our clock after reading; `rtcp`: the camera's;
             `segment`: our clock when a frame of HLS was released, segments later than its capture; `file`: no clock).
-        captured_error_ns: bound of its error, null where unknown.
-        pts_ns: stream time, null where the source has none.
-        published_utc_ns: wall clock of the hand-over to the socket.
+        captured_error_ns: bound of its error, null if unknown.
+        pts_ns: stream time, null if the source has none.
+        published_utc_ns: wall clock when the message was handed to the socket.
         latency_ms: from capture to hand-over, by the monotonic clock.
         stage_ms: milliseconds per stage.
         width: pixels of the source frame.
@@ -44,7 +44,7 @@ class FrameMessage(msgspec.Struct, frozen=True, kw_only=True):
         dropped: captured frames lost since the previous message of this source, by cause.
         model: name of the model file.
         objects: ordered by `track_id`.
-        pixel_aspect: width by height of a pixel; left out where pixels are square.
+        pixel_aspect: width by height of a pixel; omitted if pixels are square.
     """
 
     schema: str = schema_of("frame")
@@ -74,22 +74,22 @@ class StatusMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         schema: name and version of this message.
-        engine_id: which engine sent it.
+        engine_id: the engine that sent it.
         run_epoch: start of the run.
         source_id: the camera or file.
         stream_epoch: +1 for each reconnect of the source.
         seq: +1 per message of this topic.
-        published_utc_ns: wall clock of the sending.
+        published_utc_ns: wall clock when it was sent.
         state: `connecting`, `live`, `stalled`, `offline` or `ended`.
-        reason: why, in words; may be empty.
-        uri: where it reads, without password.
-        is_live: a camera, that does not wait for its reader.
+        reason: an explanation for humans; may be empty.
+        uri: its address, without the password.
+        is_live: whether it is a camera, which does not wait for its reader.
         width: pixels of a frame.
         height: rows of a frame.
         fps: nominal frames per second.
         frame_count: nominal length of a file.
-        codec: FFmpeg's name of the codec.
-        decoder: what decodes it.
+        codec: FFmpeg's name for the codec.
+        decoder: the decoder in use.
     """
 
     schema: str = schema_of("status")
@@ -112,20 +112,20 @@ class StatusMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts and times of one source, as seen where messages are published.
+    """Counts and times of one source, measured where messages are published.
 
     Attributes:
         schema: name and version of this message.
-        engine_id: which engine sent it.
+        engine_id: the engine that sent it.
         run_epoch: start of the run.
         source_id: the camera or file.
         seq: +1 per message of this topic.
-        published_utc_ns: wall clock of the sending.
-        interval_s: time that `fps`, `latency_ms` and `stage_ms` speak of.
+        published_utc_ns: wall clock when it was sent.
+        interval_s: period that `fps`, `latency_ms` and `stage_ms` cover.
         published: frames published since the start of the run.
         dropped: frames dropped since the start of the run, by cause.
         fps: frames published per second.
-        latency_ms: `p50`, `p99` and `max` from capture to hand-over; empty where nothing was published.
+        latency_ms: `p50`, `p99` and `max` from capture to hand-over; empty if nothing was published.
         stage_ms: mean milliseconds per stage.
     """
 
@@ -144,20 +144,20 @@ class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeartbeatMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """Sent each second: the publisher is alive, and how far each source has come.
+    """Sent each second: shows that the publisher is alive, and how far each source has come.
 
     Attributes:
         schema: name and version of this message.
-        engine_id: which engine sent it.
+        engine_id: the engine that sent it.
         run_epoch: start of the run.
         seq: +1 per heartbeat.
-        published_utc_ns: wall clock of the sending.
-        interval_s: when to expect the next one; after three without, take the publisher for dead.
+        published_utc_ns: wall clock when it was sent.
+        interval_s: when to expect the next one; after three missing ones, assume that the publisher is dead.
         uptime_s: seconds since the start of the run.
-        frame_seq: `seq` of the last frame message per source: a reader sees here that it lost the latest ones.
-        overflows: how often a message met the full queue of some reader, by kind (see docs/wire.md).
+        frame_seq: `seq` of the last frame message per source, from which a reader sees that it lost the latest ones.
+        overflows: number of times that a message met a reader's full queue, by kind (see docs/wire.md).
         endpoints: further sockets of this publisher by name (`events`, `latest`, `snapshot`).
-        replayed: what this publisher sends was recorded earlier.
+        replayed: whether the messages of this publisher were recorded earlier.
     """
 
     schema: str = schema_of("heartbeat")
@@ -178,13 +178,13 @@ class EosMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         schema: name and version of this message.
-        engine_id: which engine sent it.
+        engine_id: the engine that sent it.
         run_epoch: start of the run.
         source_id: the camera or file.
         seq: +1 per message of this topic.
-        published_utc_ns: wall clock of the sending.
-        last_seq: `seq` of the source's last frame message, null where it had none.
-        reason: why it ended, in words; may be empty.
+        published_utc_ns: wall clock when it was sent.
+        last_seq: `seq` of the source's last frame message, null if it had none.
+        reason: an explanation for humans; may be empty.
     """
 
     schema: str = schema_of("eos")
@@ -198,22 +198,22 @@ class EosMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A picture of a whole frame, as a JPEG in a third part behind the body; sent by choice, at a limited rate.
+    """A whole frame as a JPEG, in a third part after the body; optional, at a limited rate.
 
     Attributes:
         schema: name and version of this message.
-        engine_id: which engine sent it.
+        engine_id: the engine that sent it.
         run_epoch: start of the run.
         source_id: the camera or file.
         stream_epoch: +1 for each reconnect of the source.
         seq: +1 per message of this topic.
-        published_utc_ns: wall clock of the sending.
+        published_utc_ns: wall clock when it was sent.
         frame_id: the frame shown.
         captured_utc_ns: wall clock of its capture.
         width: pixels of the JPEG.
         height: rows of the JPEG.
         region: [x1, y1, x2, y2] of the source frame that is shown.
-        blurred: classes made unrecognisable in the picture.
+        blurred: classes that are blurred in the JPEG.
         jpeg: the third part, set by readers; never in the body.
     """
 
@@ -234,10 +234,10 @@ class ImageMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class CropMessage(ImageMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """The best picture of a new track in its first second, as a JPEG in a third part behind the body.
+    """The best crop of a new track in its first second, as a JPEG in a third part after the body.
 
     Attributes (with those of `ImageMessage`):
-        track_id: whose picture it is.
+        track_id: id of the track shown.
         class_name: its class.
         score: of the detection shown.
     """
@@ -248,17 +248,17 @@ class CropMessage(ImageMessage, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SnapshotMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """Where everything stands: the answer of the snapshot socket, and what the latest socket sends.
+    """The current state of every source: the snapshot socket answers with it, and the latest socket sends it.
 
     Attributes:
         schema: name and version of this message.
-        engine_id: which engine sent it.
+        engine_id: the engine that sent it.
         run_epoch: start of the run.
         seq: +1 per snapshot made.
-        published_utc_ns: wall clock of the making.
+        published_utc_ns: wall clock when it was made.
         frames: the last frame message of each source.
         statuses: the last state of each source.
-        analytics: the last totals of each source with zones, lines or rules; left out where there are none.
+        analytics: the last totals of each source with zones, lines or rules; omitted if there are none.
         last_seq: `seq` of the last message by topic: live messages after those continue from here.
     """
 

@@ -1,4 +1,4 @@
-"""What one object on a frame is on the wire."""
+"""One object on a frame, as the wire represents it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Counter = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Rle(msgspec.Struct, frozen=True, gc=False):
-    """A mask as run lengths in COCO's uncompressed form: columns first, starting with a run of zeros.
+    """A mask as run lengths in COCO's uncompressed form: column by column, starting with a run of zeros.
 
     Attributes:
         size: [height, width] of the source frame.
@@ -36,23 +36,24 @@ class TrackedObject(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One object on one frame.
 
     Attributes:
-        track_id: unique per source and run, never reused; -1 where no tracker runs.
+        track_id: unique per source and run, never reused; -1 if no tracker runs.
         class_id: number of the class in the model.
         class_name: its name.
         score: 0 to 1, of the last detection.
         xyxy: [x1, y1, x2, y2] pixels of the source frame, to a hundredth of a pixel.
         age: frames since the track began.
-        predicted: the box is the tracker's prediction: the detector did not see the object on this frame.
-        mask: where the object is, for segmentation models.
+        predicted: whether the box is the tracker's prediction, because the detector did not find the object on this
+            frame.
+        mask: the object's pixels, for segmentation models.
         keypoints: [x, y, score] per keypoint, for pose models.
         xyxyxyxy: the four corners [x, y] of an oriented box.
-        classes: the most likely classes, best first; those of a second stage also where the box is predicted.
+        classes: the most likely classes, best first; those of a second stage even if the box is predicted.
         zones: names of the zones that it counts as inside.
-        kmh: its speed on the ground, for zones that have one.
-        identity: the same over changes of `track_id`, where zones, lines or rules are looked for.
-        parked: it appeared where an object had been parked, and has not moved.
+        kmh: its speed on the ground, for zones that measure it.
+        identity: number that survives changes of `track_id`, if zones, lines or rules are configured.
+        parked: whether it appeared where an object had been parked, and has not moved since.
 
-    The fields from `predicted` on are left out where they have their default.
+    The fields from `predicted` on are omitted if they have their default.
     """
 
     track_id: int

@@ -1,4 +1,4 @@
-"""The messages about what happens in a scene: events, and the totals of zones and lines."""
+"""The messages about events in a scene, and the totals of zones and lines."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         schema: name and version of this message.
-        engine_id: which engine sent it.
+        engine_id: the engine that sent it.
         run_epoch: start of the run.
         source_id: the camera or file.
         stream_epoch: +1 for each reconnect of the source.
         seq: +1 per message of this topic.
-        published_utc_ns: wall clock of the sending.
+        published_utc_ns: wall clock when it was sent.
         event: what happened, for example `track_ended` or `line_crossed`.
-        event_id: unique per engine and run; the same for the beginning and the end of one happening.
-        frame_id: the frame it was seen on, null where it belongs to none.
+        event_id: unique per engine and run; the begin and the end of one episode share it.
+        frame_id: the frame on which it happened, null if there is none.
         captured_utc_ns: wall clock of that frame.
-        track_id: whose it is, null where it belongs to no track.
+        track_id: id of the track, null if it does not belong to one.
         class_id: class of the track.
         class_name: its name.
         score: 0 to 1.
         xyxy: box at that moment.
-        data: further facts, flat.
+        data: further facts, without nesting.
         phase: `begin`, `update` or `end` of an episode, or `point`.
         rule: name of the rule, empty for a fact about a zone or line.
         severity: `info`, `notice` or `alert`.
         place: name of the zone or line.
-        began_utc_ns: wall clock of its true begin: the first observation inside, the cut of the line.
-        ended_utc_ns: wall clock of its true end, null while it goes on.
+        began_utc_ns: wall clock of its actual start: the first observation inside, or the crossing of the line.
+        ended_utc_ns: wall clock of its actual end, null while it continues.
         duration_s: between the two.
-        reason: why it ended, where not by itself.
+        reason: why it ended, if not by itself.
         track_ids: all tracks concerned.
         at: [x, y] where a line was crossed.
-        why: the facts that made it, in words.
-        snapshot: name of the picture that belongs to it.
+        why: the facts that caused it, in words.
+        snapshot: name of the image that belongs to it.
         clip: name of the clip that belongs to it.
 
-    The fields from `phase` on are left out where they do not apply.
+    The fields from `phase` on are omitted if they do not apply.
     """
 
     schema: str = schema_of("event")
@@ -89,18 +89,18 @@ class AnalyticsMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         schema: name and version of this message.
-        engine_id: which engine sent it.
+        engine_id: the engine that sent it.
         run_epoch: start of the run.
         source_id: the camera or file.
         seq: +1 per message of this topic.
-        published_utc_ns: wall clock of the sending.
-        captured_utc_ns: wall clock of the frame that it speaks of.
+        published_utc_ns: wall clock when it was sent.
+        captured_utc_ns: wall clock of the frame that it describes.
         zones: objects inside now, by zone and class.
         visits: visits since the totals began, by zone.
         lines: crossings since the totals began, by line, direction and class.
-        since_utc_ns: wall clock at which the totals began, null where it is not known.
+        since_utc_ns: wall clock at which the totals began, null if unknown.
         blind_s: seconds without live frames since then.
-        open: `event_id` of the episodes that run.
+        open: `event_id` of the episodes in progress.
     """
 
     schema: str = schema_of("analytics")

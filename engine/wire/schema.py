@@ -1,4 +1,4 @@
-"""The wire as machine-readable files: JSON Schema per kind, and AsyncAPI for the whole; made from the types."""
+"""Machine-readable files of the wire: a JSON Schema per kind and one AsyncAPI document, generated from the types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ATTRIBUTE = re.compile(r"^    (\w+): (.+(?:\n {8,}\S.*)*)", re.MULTILINE)
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:
-    """Return a JSON Schema by kind; unknown fields are allowed, as readers must ignore them."""
+    """Return a JSON Schema by kind; unknown fields are allowed, because readers must ignore them."""
     return {kind: _json_schema(kind, message_type) for kind, message_type in MESSAGE_TYPES.items()}
 
 
@@ -78,7 +78,7 @@ def _struct_named(name: str) -> type[Any]:
 
 
 def _describe(component: dict[str, Any], struct: type[Any]) -> None:
-    """Put the docstring's first sentence and the attributes' descriptions where readers of the schema see them."""
+    """Copy the docstring's first line and the attributes' descriptions to where readers of the schema see them."""
     component["description"] = (inspect.getdoc(struct) or "").partition("\n")[0]
     text = "\n".join(inspect.getdoc(each) or "" for each in struct.__mro__ if issubclass(each, msgspec.Struct))
     for name, description in _ATTRIBUTE.findall(text):
@@ -92,7 +92,7 @@ def _channel(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
         "address": f"{TOPIC_ROOT}/{kind}/{{{owner}}}/",
         "title": schema["title"],
         "description": schema["$defs"][schema["$ref"].rpartition("/")[2]]["description"],
-        "parameters": {owner: {"description": "percent-encoded where it holds a slash, percent or control character"}},
+        "parameters": {owner: {"description": "percent-encoded if it has a slash, percent sign or control character"}},
         "messages": {kind: {"name": schema["title"], "payload": {"$ref": schema["$ref"]}}},
     }
 

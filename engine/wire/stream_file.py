@@ -1,4 +1,4 @@
-"""A recorded stream as a file: only ever appended to, readable to the last complete record after any crash.
+"""A recorded stream as an append-only file, readable up to the last complete record after any crash.
 
 Layout, little-endian:
 
@@ -6,8 +6,8 @@ Layout, little-endian:
     record   4 bytes mark, u32 body length, i64 received_utc_ns, u16 topic length, u8 flags, topic, body, u32 CRC-32
              (of everything after the mark)
 
-Bodies are deflated with the dictionary where that makes them shorter. Times rise, and every record begins with the
-mark, so that a reader finds a moment by halving, and goes on behind a damaged place.
+Bodies are deflated with the dictionary if that makes them shorter. Times rise, and every record begins with the mark,
+so that a reader finds a time by binary search, and continues after a damaged part.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CRC = struct.Struct("<I")
 DEFLATED = 1
 DEFLATE_LEVEL = 4
 MAX_BODY_BYTES = 64 * 1024 * 1024
-MAX_CHECKED_SHARE = 4  # bytes looked at in vain, as a share of the file; more is an attack, and would take its square
+MAX_CHECKED_SHARE = 4  # bytes searched in vain, in file sizes; more is an attack that would take quadratic time
 MAX_DICTIONARY_BYTES = 32 * 1024
 DICTIONARY = (
     b'"captured_source":"rtcp","captured_source":"arrival","captured_source":"file","captured_error_ns":null,'
@@ -62,15 +62,15 @@ class Record:
 
 
 class RecordingWriter:
-    """Appends records; each is handed to the system in one piece, so that a killed recorder loses none it had taken.
+    """Appends records. Each is handed to the system in one piece, so that a killed recorder loses none that it wrote.
 
-    An existing recording is continued behind its last complete record.
+    An existing recording is continued after its last complete record.
 
     Args:
         path: the file.
 
     Raises:
-        SinkError: it cannot be written, or is something else than a recording.
+        SinkError: it cannot be written, or is not a recording.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -89,7 +89,7 @@ class RecordingWriter:
             raise
 
     def write(self, received_utc_ns: int, topic: bytes, body: bytes) -> None:
-        """Append one record; times that go back are raised to the last one.
+        """Append one record; a time before the last one is raised to it.
 
         Raises:
             SinkError: the disk is full; the file ends with the last complete record.
@@ -103,7 +103,7 @@ class RecordingWriter:
         self.records += 1
 
     def close(self) -> None:
-        """Hand everything to the disk; harmless when repeated."""
+        """Sync everything to disk; harmless when repeated."""
         if self._file >= 0:
             os.fsync(self._file)
             os.close(self._file)
@@ -127,7 +127,7 @@ class RecordingWriter:
         self.bytes += written
 
     def _continue(self) -> None:
-        """Write the header of a new file, or cut an old one behind its last complete record."""
+        """Write the header of a new file, or truncate an old one after its last complete record."""
         size = os.fstat(self._file).st_size
         header = _header()
         if size <= len(header) and header.startswith(os.pread(self._file, len(header), 0)):
@@ -140,22 +140,22 @@ class RecordingWriter:
                     self._last_utc_ns = record.received_utc_ns
                 end = recording.end
         except SourceError as error:
-            raise SinkError(f"{self.path} exists and is no recording: choose another name ({error})") from error
+            raise SinkError(f"{self.path} exists and is not a recording: choose another name ({error})") from error
         os.ftruncate(self._file, end)
 
 
 class Recording:
-    """Reads a recording, in order; what is damaged is skipped and counted.
+    """Reads a recording in order; damaged parts are skipped and counted.
 
     Args:
         path: the file.
 
     Attributes:
-        end: offset behind the last complete record read so far.
-        skipped_bytes: passed over because they belong to no complete record.
+        end: offset after the last complete record read so far.
+        skipped_bytes: bytes skipped because they belong to no complete record.
 
     Raises:
-        SourceError: the file cannot be read or is no recording.
+        SourceError: the file cannot be read or is not a recording.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -177,7 +177,7 @@ class Recording:
         return self._records(self._begin)
 
     def since(self, utc_ns: int) -> Iterator[Record]:
-        """Yield the records received at `utc_ns` or later; finds the first by halving."""
+        """Yield the records received at `utc_ns` or later; finds the first by binary search."""
         low, high = self._begin, len(self._data)
         while low < high:
             middle = (low + high) // 2
@@ -190,12 +190,12 @@ class Recording:
 
     @property
     def first_utc_ns(self) -> int | None:
-        """When the first record was received, None where there is none."""
+        """Time when the first record was received, None if there is none."""
         found = self._next(self._begin)
         return None if found is None else found[0].received_utc_ns
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if isinstance(self._data, mmap.mmap):
             self._data.close()
 
@@ -214,7 +214,7 @@ class Recording:
         self.skipped_bytes += len(self._data) - offset
 
     def _next(self, offset: int) -> tuple[Record, int, int] | None:
-        """Return the first complete record at or behind an offset, where it ends, and where it begins."""
+        """Return the first complete record at or after an offset, its end and its start."""
         at = self._data.find(MARK, offset)
         while at >= 0:
             if self._checked_in_vain > MAX_CHECKED_SHARE * len(self._data):
@@ -256,7 +256,7 @@ class Recording:
     def _read_header(self) -> bytes:
         data, at = self._data, len(MAGIC)
         if data[:at] != MAGIC or len(data) < at + CRC.size:
-            raise SourceError(f"{self.path} is no recording: give a file made by record")
+            raise SourceError(f"{self.path} is not a recording: give a file made by record")
         (length,) = CRC.unpack_from(data, at)
         begin, end = at + CRC.size, at + CRC.size + min(length, MAX_DICTIONARY_BYTES)
         dictionary = data[begin:end]

@@ -108,7 +108,7 @@ def test_another_kind_of_file_is_neither_read_nor_overwritten(tmp_path: Path, co
     path.write_bytes(content)
     with pytest.raises(SourceError, match="recording"):
         Recording(path)
-    with pytest.raises(SinkError, match="is no recording: choose another name"):
+    with pytest.raises(SinkError, match="is not a recording: choose another name"):
         RecordingWriter(path)
     assert path.read_bytes() == content
 
