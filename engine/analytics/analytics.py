@@ -367,6 +367,8 @@ class Analytics:
             occupancy=dict(zip(self._zone_names, inside, strict=True)),
             visits=self._visits,
             totals=self._totals,
+            zone_corners=self._scene.zone_layout.corners,
+            line_vertices=self._scene.line_layout.vertices,
             class_totals=self._class_totals,
             since_utc_ns=self._counters.since_utc_ns,
             open=self._open,

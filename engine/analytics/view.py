@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -185,6 +185,8 @@ class View:
         zones: names of the zones, in the order of the columns of `objects`.
         lines: names of the lines.
         class_names: name by class id.
+        zone_corners: (V, 2) pixels of each zone.
+        line_vertices: (V, 2) pixels of each line.
         occupancy: objects inside, by zone.
         visits: visits so far, by zone.
         totals: crossings so far, by line and direction.
@@ -210,6 +212,8 @@ class View:
     occupancy: Mapping[str, int]
     visits: Mapping[str, int]
     totals: Totals
+    zone_corners: Sequence[Floats] = ()
+    line_vertices: Sequence[Floats] = ()
     class_totals: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     since_utc_ns: int | None = None
     open: tuple[Finding, ...] = ()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.data import NO_DETECTION, Packet
 from engine.errors import ConfigError
+from engine.imaging.scene import draw_scene
 from engine.optional import require
+
+if TYPE_CHECKING:
+    from engine.analytics.view import View
 
 TRACE_FRAMES = 40
 REFERENCE_HEIGHT = 720
@@ -50,15 +54,22 @@ class Overlay:
         labels: write id, class and score above the boxes.
         trace: draw the way of each track over the last `TRACE_FRAMES` frames.
         color_by: one colour per `track` or per `class`.
+        places: draw zones and lines with what was counted at them, and write how long objects have been inside.
     """
 
     def __init__(
-        self, *, labels: bool = True, trace: bool = True, color_by: Literal["track", "class"] = "track"
+        self,
+        *,
+        labels: bool = True,
+        trace: bool = True,
+        color_by: Literal["track", "class"] = "track",
+        places: bool = True,
     ) -> None:
         if color_by not in ("track", "class"):
             raise ConfigError(f"color_by is {color_by!r}: choose track or class")
         self._labels = labels
         self._trace = trace
+        self._places = places
         self._color_by = color_by
         self._painters: dict[tuple[str, int, int], _Painter] = {}
 
@@ -75,7 +86,10 @@ class Overlay:
             self._forget(frame.source_id)
             style = _Style.for_size(frame.width, frame.height)
             painter = self._painters[key] = _Painter(style, self._labels, self._trace, self._color_by)
-        return painter.draw(packet)
+        image = painter.draw(packet)
+        if self._places and packet.analytics is not None:
+            draw_scene(image, packet.analytics)
+        return image
 
     def _forget(self, source_id: str) -> None:
         """Drop the traces of a source whose frames changed their size."""
@@ -167,7 +181,18 @@ def _texts_of(packet: Packet) -> list[str]:
         (tracks.detection_index == NO_DETECTION).tolist(),
         strict=True,
     )
-    return [
+    texts = [
         f"{f'#{track_id} ' if track_id >= 0 else ''}{run.class_name(class_id)} {'~' if predicted else ''}{score:.2f}"
         for track_id, class_id, score, predicted in columns
+    ]
+    return texts if packet.analytics is None else _with_dwell(texts, packet.analytics)
+
+
+def _with_dwell(texts: list[str], view: View) -> list[str]:
+    """Return the labels with the seconds that each object has been inside a zone, the longest where in several."""
+    dwell = view.objects.dwell_s.max(axis=1, initial=0.0)
+    rows = view.object_of_row.tolist()
+    return [
+        f"{text} {dwell[at]:.0f} s" if at >= 0 and dwell[at] >= 1 else text
+        for text, at in zip(texts, rows, strict=True)
     ]
