@@ -23,7 +23,7 @@ from typing import Any
 from engine.errors import ConfigError, EngineError
 from engine.optional import require
 
-_REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_REFERENCE = re.compile(r"(?<![\w.])[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 def is_reference(text: object) -> bool:
