@@ -1,8 +1,8 @@
-"""The name that an engine has on the wire where it is given none: readable, and its own.
+"""The default name of an engine on the wire: readable and unique.
 
-The host's name alone is shared by every engine of a machine, and by containers made equal, and a reader would take two
-engines for one that restarts all the time. So the name ends in a few digits made of what distinguishes engines and
-survives a restart: the machine's network hardware and where the engine publishes.
+All engines on a machine share the host's name, and so do identical containers, and a reader would take two engines for
+one that keeps restarting. So the name ends in a few digits derived from what distinguishes engines and survives a
+restart: the machine's network hardware and the addresses where the engine publishes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _UNFIT = re.compile(r"[/\s]+")
 
 
 def default_engine_id(addresses: Sequence[str] = (), *, net: Path = _NET) -> str:
-    """Return `<host>-<digits>`: the same after a restart, another one for each engine that publishes elsewhere.
+    """Return `<host>-<digits>`: the same after a restart, different for each engine that publishes elsewhere.
 
     Args:
-        addresses: where this engine publishes; with a free port of the system's choice, the name is new for each run.
+        addresses: where this engine publishes; if the system chooses the port, the name is new for each run.
         net: where Linux lists network interfaces, for tests.
 
     >>> default_engine_id(["tcp://*:5555"]) == default_engine_id(["tcp://*:5555"])
@@ -40,7 +40,7 @@ def default_engine_id(addresses: Sequence[str] = (), *, net: Path = _NET) -> str
 
 
 def _hardware(net: Path) -> list[str]:
-    """Return the addresses of the network hardware, or in a container those of its interfaces."""
+    """Return the addresses of the network hardware or, in a container, those of its interfaces."""
     try:
         interfaces = sorted(path for path in net.iterdir() if path.name != "lo")
     except OSError:

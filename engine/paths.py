@@ -1,4 +1,4 @@
-"""Paths as people write them: with `~`, as `file://` URIs, in any encoding. One rule for sources and all options."""
+"""Paths as users write them: with `~`, as `file://` URIs, in any encoding. One rule for sources and all options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HERE = ("", "localhost")
 def expand_home(text: str) -> str:
     """Return a path with `~` or `~name` at its start replaced by that home folder.
 
-    It stays as it is where a file has this very name, or where there is no such user.
+    It is unchanged if a file has this exact name, or if there is no such user.
 
     >>> expand_home("clip.mp4"), expand_home("~nobody-of-this-name/clip.mp4")
     ('clip.mp4', '~nobody-of-this-name/clip.mp4')
@@ -22,10 +22,10 @@ def expand_home(text: str) -> str:
 
 
 def path_from_text(text: str) -> Path:
-    """Return the path that a person means: plain, with `~`, or a `file:` URI.
+    """Return the path for a text: plain, with `~`, or a `file:` URI.
 
-    URIs are decoded as `Path.as_uri` encodes them (RFC 8089); a file whose name really has a `%20` wins over that.
-    `file://clip.mp4` is taken for a relative path, as it is often written.
+    URIs are decoded as `Path.as_uri` encodes them (RFC 8089); a file whose name contains a literal `%20` takes
+    precedence. `file://clip.mp4` is read as a relative path, because it is often written so.
 
     >>> path_from_text("file:///a/b%20c.mp4"), path_from_text("file://localhost/a.mp4"), path_from_text("a:b=c.mp4")
     (PosixPath('/a/b c.mp4'), PosixPath('/a.mp4'), PosixPath('a:b=c.mp4'))
@@ -40,7 +40,7 @@ def path_from_text(text: str) -> Path:
 
 
 def utf8_text(text: str) -> str:
-    """Return a text that any output takes: bytes of a file name that are not UTF-8 become replacement characters.
+    """Return a text that any output accepts: bytes of a file name that are not UTF-8 become replacement characters.
 
     >>> utf8_text("caf\\udce9.mp4") == "caf\N{REPLACEMENT CHARACTER}.mp4"
     True

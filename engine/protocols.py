@@ -1,4 +1,4 @@
-"""What the pipeline asks of its parts: sources, detectors, trackers, analysers and sinks.
+"""The protocols of the pipeline's parts: sources, detectors, trackers, analysers and sinks.
 
 Each protocol has a contract suite under `tests/contract/` that every implementation runs.
 """
@@ -17,13 +17,13 @@ from engine.data import Detections, Frame, Packet, Run, SourceInfo, SourceStatus
 
 
 class SourceListener(Protocol):
-    """Who is told what happens to a source beside its frames. Called from the source's thread."""
+    """Receives a source's states and losses. Called on the source's thread."""
 
     def status(self, status: SourceStatus) -> None:
-        """Take note of a new state."""
+        """Handle a new state."""
 
     def lost(self, count: int, cause: str) -> None:
-        """Take note of frames that arrived and could not be delivered (they used up `frame_id`s)."""
+        """Handle frames that arrived but could not be delivered (they used up `frame_id`s)."""
 
 
 @runtime_checkable
@@ -31,12 +31,12 @@ class Source(Protocol):
     """A camera, stream or file.
 
     Iterating opens it, yields frames, and closes it, all on the iterating thread. The iteration ends at the end of
-    the stream or after `interrupt()`; it raises `SourceError` when the source cannot be opened or read.
+    the stream or after `interrupt()`; it raises `SourceError` if the source cannot be opened or read.
     """
 
     @property
     def info(self) -> SourceInfo:
-        """What is known so far."""
+        """Properties known so far."""
 
     def attach(self, listener: SourceListener) -> None:
         """Report states and losses to `listener`; call before iterating."""
@@ -45,7 +45,7 @@ class Source(Protocol):
         """Open, and yield frames in order."""
 
     def interrupt(self) -> None:
-        """End the iteration soon (< 0.5 s), from any thread, in any state, also before it began."""
+        """End the iteration soon (< 0.5 s); may be called on any thread, in any state, even before it began."""
 
 
 class PendingDetections(Protocol):
@@ -61,12 +61,12 @@ class PendingDetections(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DetectorFacts:
-    """What runs a detector.
+    """The device and backend that run a detector.
 
     Attributes:
-        backend: name of the backend; `none` where there is none.
-        device: where it runs.
-        reason: why this backend, in a line.
+        backend: name of the backend; `none` if there is none.
+        device: device that it runs on.
+        reason: why this backend was chosen, in a line.
     """
 
     backend: str = "none"
@@ -88,7 +88,7 @@ class Detector(Protocol):
 
     @property
     def max_batch(self) -> int:
-        """Frames that one `submit` takes at most."""
+        """Maximum number of frames per `submit`."""
 
     @property
     def depth(self) -> int:
@@ -98,10 +98,10 @@ class Detector(Protocol):
         """Load the model. Raises `ModelError`."""
 
     def submit(self, frames: Sequence[Frame]) -> PendingDetections:
-        """Start the detection of 1 to `max_batch` frames, of any size each."""
+        """Start the detection of 1 to `max_batch` frames of any sizes."""
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """Detect on any number of frames and wait; opens the detector where that was not done."""
+        """Detect on any number of frames and wait; opens the detector if needed."""
 
     def close(self) -> None:
         """Free the model; harmless when repeated."""
@@ -115,31 +115,31 @@ class Tracker(Protocol):
         """Return the tracks on this frame; `None` means that the detector did not run on it."""
 
     def reset(self) -> None:
-        """Forget all tracks; ids go on counting."""
+        """Forget all tracks; ids continue counting."""
 
     def clone(self) -> Tracker:
         """Return a new tracker with the same parameters and no tracks, for another source."""
 
 
 class CompleteTracker(Tracker, Protocol):
-    """A tracker with the optional members; `TrackerBase` has defaults for them, and so has the pipeline."""
+    """A tracker with the optional members; both `TrackerBase` and the pipeline have defaults for them."""
 
     @property
     def wants_frames(self) -> bool:
         """Whether `observe` is called with each frame before `update` (camera motion, appearance)."""
 
     def observe(self, frame: Frame) -> None:
-        """Look at the frame that the next `update` is about."""
+        """Process the frame that the next `update` belongs to."""
 
     def events(self) -> Sequence[TrackEvent]:
-        """Return what happened to tracks since the last call; called after each `update`."""
+        """Return the changes in the life of tracks since the last call; called after each `update`."""
 
     def clone(self) -> CompleteTracker:
         """Return a new tracker with the same parameters and no tracks, for another source."""
 
 
 class JointTracker(Protocol):
-    """Updates the trackers of several sources at once; a tracker that knows how offers it as `joint()`."""
+    """Updates the trackers of several sources at once; a tracker that supports it returns one from `joint()`."""
 
     def update(
         self, trackers: Sequence[Tracker], detections: Sequence[Detections | None], captured_ns: Sequence[int]
@@ -148,14 +148,14 @@ class JointTracker(Protocol):
 
 
 class TrackClassifier(Protocol):
-    """Says more about the tracks of one source, from their pixels; all calls come from the tracking thread.
+    """Classifies the tracks of one source by their pixels; all calls come from the tracking thread.
 
     These members are required; `CompleteClassifier` has an optional one.
     """
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name by class id of what it says."""
+        """Name by class id of its own classes."""
 
     def open(self) -> None:
         """Load the model. Raises `ModelError`."""
@@ -164,7 +164,7 @@ class TrackClassifier(Protocol):
         """Return, by track id, (K, 2) float32: class id and probability, best first."""
 
     def clone(self) -> TrackClassifier:
-        """Return one for another source, on the same model."""
+        """Return a new classifier for another source, on the same model."""
 
     def close(self) -> None:
         """Free the model; harmless when repeated."""
@@ -174,10 +174,10 @@ class CompleteClassifier(TrackClassifier, Protocol):
     """A second stage with the optional member."""
 
     def read_classes(self, class_names: Sequence[str]) -> None:
-        """Read the class ids of tracks by these names from now on: another model may make the tracks."""
+        """Use these names for the class ids of tracks from now on, because another model may make the tracks."""
 
     def clone(self) -> CompleteClassifier:
-        """Return one for another source, on the same model."""
+        """Return a new classifier for another source, on the same model."""
 
 
 AnalyserReset = Literal["stream_restarted", "model_changed"]
@@ -185,7 +185,7 @@ AnalyserReset = Literal["stream_restarted", "model_changed"]
 
 @runtime_checkable
 class Analyser(Protocol):
-    """Adds facts to the tracked frames of one source or of several: zones, rules, or something of your own.
+    """Adds facts to the tracked frames of one or several sources: zones, rules, or your own.
 
     All calls come from the tracking thread, which every source shares: `analyse` must be quick and must not wait.
     """
@@ -195,29 +195,29 @@ class Analyser(Protocol):
         """Key of its results in `Packet.analyses`."""
 
     def analyse(self, packets: Sequence[Packet]) -> Sequence[Packet]:
-        """Return the packets of one inference, all of them and in order, with what was found on them.
+        """Return all packets of one inference, in order, with the results for them.
 
         Usually `[packet.with_analysis(self.name, found), ...]`. There is one packet for each source that shares this
-        analyser and was part of the inference; a source has several where frames are tracked without detection.
+        analyser and was part of the inference; a source has several if frames are tracked without detection.
         """
 
     def status(self, status: SourceStatus) -> SourceStatus:
-        """Take a change in a source's state and return it, with what follows from it; `ended` comes last."""
+        """Return a change in a source's state, with any results that follow from it; `ended` comes last."""
 
     def reset(self, source_id: str, reason: AnalyserReset) -> None:
-        """Forget the objects of a source: its stream was restarted, or its classes are those of another model now."""
+        """Forget the objects of a source: its stream restarted, or its classes now belong to another model."""
 
     def close(self) -> None:
-        """Free what it holds: the run has ended, or no source uses it any more."""
+        """Free all resources: the run has ended, or no source uses it any more."""
 
 
 @runtime_checkable
 class Sink(Protocol):
     """An output. All calls come from one thread, between `open` and `close`.
 
-    A sink with `blocking = False` never waits in `write`: it runs on the publishing thread, so that what it sends is
-    as fresh as can be. The others have a thread and a channel of their own. One further member is optional, and
-    `SinkBase` has its default: with `takes_packets = False` a sink is given the states of sources alone.
+    A sink with `blocking = False` never waits in `write`: it runs on the publishing thread, so that its output is as
+    fresh as possible. The others have their own thread and channel. One further member is optional, and `SinkBase` has
+    its default: with `takes_packets = False` a sink receives only the states of sources.
     """
 
     @property
@@ -232,29 +232,29 @@ class Sink(Protocol):
         """Open the output. Raises `SinkError`."""
 
     def write(self, packet: Packet) -> None:
-        """Take one packet; the arrays in it are shared and read-only."""
+        """Handle one packet; its arrays are shared and read-only."""
 
     def status(self, status: SourceStatus) -> None:
-        """Take a change in a source's state; `ended` comes after the source's last packet."""
+        """Handle a change in a source's state; `ended` comes after the source's last packet."""
 
     def tick(self) -> None:
-        """Do what is due from time to time; called about once a second, also when nothing else happens."""
+        """Do periodic work; called about once a second, even when nothing else happens."""
 
     def close(self) -> None:
         """Finish the output; harmless when repeated."""
 
 
 class CompleteDetector(Detector, Protocol):
-    """A detector with the optional member; `DetectorBase` has a default for it, and so has the pipeline."""
+    """A detector with the optional member; both `DetectorBase` and the pipeline have a default for it."""
 
     def describe(self) -> DetectorFacts:
-        """Return what runs it."""
+        """Return the device and backend that run it."""
 
 
 class DetectorBase:
-    """Defaults for a detector of your own: subclass and define `detect`.
+    """Defaults for your own detector: subclass and define `detect`.
 
-    `submit` computes nothing yet; the work is done by `result`, on the collecting thread.
+    `submit` does not compute anything; `result` does the work, on the collecting thread.
     """
 
     name: str = "detector"
@@ -263,11 +263,11 @@ class DetectorBase:
     depth: int = 1
 
     def describe(self) -> DetectorFacts:
-        """Return that no backend runs it."""
+        """Return a runtime without a backend."""
         return DetectorFacts()
 
     def open(self) -> None:
-        """Nothing to load."""
+        """Do nothing."""
 
     def submit(self, frames: Sequence[Frame]) -> PendingDetections:
         """Return a promise that calls `detect(frames)`."""
@@ -278,11 +278,11 @@ class DetectorBase:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing."""
 
 
 class _Deferred:
-    """`PendingDetections` of a detector that only knows `detect`."""
+    """`PendingDetections` of a detector that only has `detect`."""
 
     def __init__(self, detector: DetectorBase, frames: Sequence[Frame]) -> None:
         self._detector = detector
@@ -303,14 +303,14 @@ class TrackerBase:
     wants_frames: bool = False
 
     def observe(self, frame: Frame) -> None:
-        """Frames are of no interest."""
+        """Ignore the frame."""
 
     def update(self, detections: Detections | None, captured_ns: int) -> Tracks:
         """Return the tracks on this frame; `None` means that the detector did not run on it."""
         raise NotImplementedError
 
     def events(self) -> Sequence[TrackEvent]:
-        """Nothing is reported."""
+        """Return no events."""
         return ()
 
     def reset(self) -> None:
@@ -328,18 +328,18 @@ class AnalyserBase:
     name: str = "analyser"
 
     def analyse(self, packets: Sequence[Packet]) -> Sequence[Packet]:
-        """Return the packets with what was found on them."""
+        """Return the packets with results for them."""
         raise NotImplementedError
 
     def status(self, status: SourceStatus) -> SourceStatus:
-        """Return the status as it is."""
+        """Return the status unchanged."""
         return status
 
     def reset(self, source_id: str, reason: AnalyserReset) -> None:
-        """Nothing is remembered."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,9 +347,9 @@ class OutputFile:
     """A file that a sink writes.
 
     Attributes:
-        path: where it stands.
-        frames: that were handed to it.
-        complete: whether it was finished; if not, it holds what had been written up to then.
+        path: of the file.
+        frames: number of frames written to it.
+        complete: whether it was finished; if not, it contains the frames written up to then.
     """
 
     path: str
@@ -358,28 +358,28 @@ class OutputFile:
 
 
 class SinkBase:
-    """Defaults for a sink that only cares for packets: subclass and define `write`."""
+    """Defaults for a sink that only needs packets: subclass and define `write`."""
 
     name: str = "sink"
     blocking: bool = True
     takes_packets: bool = True
 
     def open(self, run: Run) -> None:
-        """Nothing to open."""
+        """Do nothing."""
 
     def write(self, packet: Packet) -> None:
-        """Take one packet."""
+        """Handle one packet."""
         raise NotImplementedError
 
     def status(self, status: SourceStatus) -> None:
-        """States are of no interest."""
+        """Ignore the state."""
 
     def tick(self) -> None:
-        """Nothing is due."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
     def outputs(self) -> Sequence[OutputFile]:
-        """Return the files that this sink has written so far; none here. Called from any thread."""
+        """Return the files that this sink has written so far; none by default. May be called on any thread."""
         return ()

@@ -1,9 +1,9 @@
-"""Text that may leave the process: without the secrets it knows, and without commands to a terminal.
+"""Makes text safe to leave the process: removes known secrets, and control sequences for terminals.
 
-Where a secret is parsed (an address, a key file, a header), its value is registered here. Wherever text leaves the
-process (messages, logs, tracebacks, the summary, `ctl`, the stream, files), `redact` removes those values, whatever
-surrounds them. Addresses that were never registered are also cleaned, by their structure. All of it takes time
-linear in the length of the text.
+Code that parses a secret (an address, a key file, a header) registers its value here. Wherever text leaves the process
+(messages, logs, tracebacks, the summary, `ctl`, the stream, files), `redact` removes those values, whatever surrounds
+them. Addresses that were never registered are also cleaned, by their structure. Everything takes time linear in the
+length of the text.
 
 The set of secrets belongs to the process, as its output does. Any thread may call any function.
 """
@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
-MIN_CHARS = 4  # a shorter value is hidden inside addresses only: it would be found inside ordinary words
+MIN_CHARS = 4  # shorter values are hidden only inside addresses, because ordinary words would contain them
 MAX_CHARS = 4096
 MAX_VALUES = 16_384
 MAX_PARTS = 64  # of one address
@@ -45,7 +45,7 @@ _TRAILING = ":,;.)]}'\""  # of the sentence around an address
 
 
 class _Values:
-    """The registered values, longest first, so that no part of a longer one is left over."""
+    """The registered values, longest first, so that no part of a longer one remains."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ _values = _Values()
 
 
 def hide(*secrets: str) -> None:
-    """Register secrets: from now on `redact` removes each, also as it looks in a URL, in JSON and in a literal."""
+    """Register secrets: from now on `redact` removes each, including its forms in a URL, in JSON and in a literal."""
     found: list[str] = []
     for secret in secrets:
         found += [form for form in _forms(secret) if MIN_CHARS <= len(form) <= MAX_CHARS]
@@ -80,7 +80,7 @@ def hide_address(address: str) -> None:
         return
     end = _end_of_authority(rest)
     at = rest.rfind("@", 0, end)
-    readings = {_split_userinfo(rest), (rest[: max(at, 0)], rest[at + 1 :])}  # `@` may be of the password, or behind it
+    readings = {_split_userinfo(rest), (rest[: max(at, 0)], rest[at + 1 :])}  # `@` may be in the password
     for userinfo, tail in readings:
         path, query = _split_query(tail)
         hide(*_secrets_of_userinfo(userinfo), *_secrets_of_path(scheme.lower(), path))
@@ -104,7 +104,7 @@ def hide_setting(name: str, value: object) -> None:
 
 
 def is_secret_name(name: str) -> bool:
-    """Return whether a name of a parameter says that its value is secret.
+    """Return whether a parameter's name says that its value is secret.
 
     >>> is_secret_name("loginpas"), is_secret_name("X-Api-Key"), is_secret_name("channel")
     (True, True, False)
@@ -127,7 +127,7 @@ def redact(text: str) -> str:
 
 
 def redact_published(text: str) -> str:
-    """Return `text` as `redact` does, without user names as well, for what other machines read."""
+    """Return `text` as `redact` does, and also without user names, for other machines to read."""
     return _without_passwords(_without_values(_without_passwords(text, users=False)), users=False)
 
 
@@ -143,7 +143,7 @@ def redact_tree(value: Any) -> Any:
 
 
 def public_address(address: str) -> str:
-    """Return what may be published of an address: no user, no query, no key inside its path.
+    """Return the public part of an address: no user, no query, no key inside its path.
 
     >>> public_address("rtsp://admin:secret@10.0.0.7:554/live?token=1")
     'rtsp://10.0.0.7:554/live'
@@ -159,7 +159,7 @@ def public_address(address: str) -> str:
 
 
 def printable(text: str, max_chars: int | None = None) -> str:
-    """Return a text that cannot command a terminal: control and direction characters are escaped, long ones cut.
+    """Return a text that cannot control a terminal: control and direction characters are escaped, long texts are cut.
 
     Names come from models, cameras and other machines. Tabs and line ends stay.
 
@@ -175,7 +175,7 @@ def _escaped(character: str) -> str:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield a secret as given, decoded, encoded, and as JSON and Python literals write it."""
+    """Yield a secret as given, decoded, encoded, and in the form of JSON and Python literals."""
     for plain in (secret, unquote(secret)):
         yield plain
         yield quote(plain, safe="")
@@ -189,7 +189,7 @@ def _secrets_of_userinfo(userinfo: str) -> list[str]:
     if not sign:
         return [user] if _is_token(user) else []
     basic = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode("utf-8", "surrogatepass")).decode()
-    pieces = _pieces(password, "/?#@: \r\n")  # parsers stop there, and show in their errors what they took for a port
+    pieces = _pieces(password, "/?#@: \r\n")  # parsers stop there, and their errors show what they read as a port
     return [password, basic, *(piece for piece in pieces if not _is_harmless("", piece))]
 
 
@@ -227,7 +227,7 @@ def _without_path_secrets(segment: str) -> str:
 
 
 def _path_pairs(segment: str) -> Iterator[tuple[str, str]]:
-    """Yield the parameters of `user=admin_password=a_b_channel=1.sdp`; a value may hold underscores."""
+    """Yield the parameters of `user=admin_password=a_b_channel=1.sdp`; a value may contain underscores."""
     if "=" not in segment:
         return
     key, value = "", ""

@@ -1,11 +1,11 @@
 """Parts by name: the built-in ones, those of installed packages, and `module:attribute`.
 
-A package offers a part by an entry point; the group is `framewire.` and the kind:
+A package offers a part through an entry point, in the group `framewire.` plus the kind:
 
     [project.entry-points."framewire.trackers"]
     mine = "my_package.tracking:MyTracker"
 
-Then `tracker.type: mine` finds it, and `tracker.type: my_package.tracking:MyTracker` does so without an entry point. A
+Then `tracker.type: mine` finds it; `tracker.type: my_package.tracking:MyTracker` works without an entry point. A
 built-in name cannot be replaced. Modules are imported when a part is chosen, never before.
 """
 
@@ -40,7 +40,7 @@ class Registry:
     """All parts of one kind.
 
     Attributes:
-        kind: what they are, as messages call it: `tracker`.
+        kind: their name in messages: `tracker`.
         builtin: `module:attribute` by name.
     """
 
@@ -57,7 +57,7 @@ class Registry:
         return [*self.builtin, *(point.name for point in self._points() if point.name not in self.builtin)]
 
     def load(self, name: str) -> Any:
-        """Return what a name stands for: a class, a function or an object.
+        """Return the class, function or object of a name.
 
         Raises:
             ConfigError: an unknown name, or code that cannot be imported.
@@ -74,7 +74,7 @@ class Registry:
         raise ConfigError(f"unknown {self.kind} {name!r}: {self._remedy(name)}")
 
     def make(self, name: str, parameters: Mapping[str, Any], *, protocol: type | None = None) -> Any:
-        """Return what the class or function of this name makes with these parameters.
+        """Call the class or function of this name with these parameters and return the result.
 
         Args:
             name: as for `load`.
@@ -126,10 +126,10 @@ class Registry:
 
 
 def check_parameters(what: str, factory: Any, parameters: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for parameters that a class or function does not take, or lacks; it lists the known ones."""
+    """Raise `ConfigError` for parameters that a class or function does not take or lacks, listing the valid ones."""
     try:
         signature = inspect.signature(factory)
-    except (TypeError, ValueError):  # built in C: it will say so itself
+    except (TypeError, ValueError):  # built in C: it reports the error itself
         return
     takes_any = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
     unknown = [key for key in parameters if key not in signature.parameters]

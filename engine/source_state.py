@@ -1,4 +1,4 @@
-"""What is known of a source, and the changes of its state; part of the data that travels through a pipeline."""
+"""Properties of a source and changes of its state; part of the data that travels through a pipeline."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Attack every input of Framewire with damaged and random data, and print a table of what came of it.
+"""Attack every input of Framewire with damaged and random data, and print a table of the results.
 
 usage: tools/attack.py [--minutes 60] [--only SURFACE ...] [--seed 1] [--json]
 
-Inputs that a running engine takes (control, snapshot, publish, streams) are played to one as `tests/hostile` does, with
-a healthy camera and a subscriber. Inputs that are read (wire, config, images, models) are read in a worker process.
-An *end* is a process that died or raised what it does not promise, a *freeze* is more than a second without a frame of
-the healthy camera or inside one try, a *leak* is memory or descriptors that did not come back. Exit code 1 if any.
+Inputs of a running engine (control, snapshot, publish, streams) are attacked as in `tests/hostile`, on an engine with a
+healthy camera and a subscriber. Inputs that are parsed (wire, config, images, models) are parsed in a worker process.
+An *end* is a process that died or raised an undocumented error, a *freeze* is more than a second without a frame of the
+healthy camera or inside one attempt, a *leak* is memory or descriptors that were not released. Exit code 1 if any.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TOKENS = (
 
 @dataclasses.dataclass
 class Result:
-    """What the attack on one surface did."""
+    """The result of the attack on one surface."""
 
     surface: str
     tries: int = 0
@@ -61,7 +61,7 @@ class Result:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing ended, froze or leaked, and something was tried."""
+        """Whether something was tried, and nothing ended, froze or leaked."""
         return self.tries > 0 and not (self.ends or self.freezes or self.leaks)
 
     def row(self) -> str:
@@ -74,7 +74,7 @@ HEAD = "| surface | tries | ends | freezes > 1 s | leaks | longest | notes |\n|-
 
 
 def mutated(rng: random.Random, good: bytes) -> bytes:
-    """Return data that is random, cut, or changed in a few places."""
+    """Return data that is random, truncated, or changed in a few places."""
     if rng.random() < 0.05:
         return rng.randbytes(rng.randrange(400))
     data = bytearray(good)
@@ -91,7 +91,7 @@ def mutated(rng: random.Random, good: bytes) -> bytes:
     return bytes(data)
 
 
-# What is read, in a worker process.
+# Parsers to attack in a worker process.
 
 
 def wire(rng: random.Random, folder: Path) -> Iterator[Callable[[], object]]:
@@ -119,7 +119,7 @@ def config(rng: random.Random, folder: Path) -> Iterator[Callable[[], object]]:
 
 
 def images(rng: random.Random, folder: Path) -> Iterator[Callable[[], object]]:
-    """Image files of every kind that is read."""
+    """Image files of every supported format."""
     import cv2
     import numpy as np
 
@@ -137,14 +137,14 @@ def images(rng: random.Random, folder: Path) -> Iterator[Callable[[], object]]:
 
 
 def models(rng: random.Random, folder: Path) -> Iterator[Callable[[], object]]:
-    """Model files: read by the engine, and loaded by the library in the child that tries them."""
+    """Model files: parsed by the engine, and loaded by the library in the child that tries them."""
     from engine.backends.base import BackendOptions
     from engine.backends.files.base import read_model_file
     from engine.backends.trial import Trial
     from engine.errors import ModelError
     from tests.hostile.test_models import detector_file
 
-    good = detector_file(folder / "good.onnx").read_bytes()[:2000]  # the graph; a cut weight is a damage too
+    good = detector_file(folder / "good.onnx").read_bytes()[:2000]  # the graph; a truncated weight is damage too
     whole = (folder / "good.onnx").read_bytes()
 
     def load(place: Path) -> None:
@@ -161,7 +161,7 @@ def models(rng: random.Random, folder: Path) -> Iterator[Callable[[], object]]:
 
 
 def promised(kinds: Any, act: Callable[[], object]) -> None:
-    """Run `act`; errors of these kinds are its answer to bad input."""
+    """Run `act`; errors of these kinds are valid answers to bad input."""
     try:
         act()
     except kinds:
@@ -174,7 +174,7 @@ READ: dict[str, Callable[[random.Random, Path], Iterator[Callable[[], object]]]]
 
 
 def work(surface: str, seconds: float, seed: int) -> Result:
-    """Try one surface in this process until the time is over."""
+    """Attack one surface in this process until the time is over."""
     result, deadline = Result(surface), time.monotonic() + seconds
     warm_mb = 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -202,11 +202,11 @@ def _rss_mb() -> float:
 
 
 def in_worker(surface: str, seconds: float, seed: int) -> Result:
-    """Try one surface in worker processes; each one that dies is an end, and the next goes on with another seed."""
+    """Attack one surface in worker processes; one that dies is an end, and the next continues with another seed."""
     total, deadline = Result(surface), time.monotonic() + seconds
     while (left_s := deadline - time.monotonic()) > 0.5:
         command = [sys.executable, __file__, "--worker", surface, "--minutes", str(left_s / 60), "--seed", str(seed)]
-        with tempfile.TemporaryFile("w+", errors="replace") as errors:  # OpenCV tells of every damage
+        with tempfile.TemporaryFile("w+", errors="replace") as errors:  # OpenCV logs every damaged file
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True, check=False)
             errors.seek(max(errors.seek(0, 2) - 300, 0))
             last_words = errors.read()
@@ -222,11 +222,11 @@ def in_worker(surface: str, seconds: float, seed: int) -> Result:
     return total
 
 
-# What a running engine takes.
+# Inputs of a running engine.
 
 
 def on_engine(surface: str, seconds: float, seed: int) -> Result:
-    """Attack a running engine for so long, and judge it."""
+    """Attack a running engine for this long, and judge it."""
     from tests.hostile.lab import Lab
     from tests.hostile.servers import hostile_camera
 
@@ -283,7 +283,7 @@ def _snapshot(engine: Any, rng: random.Random, snapshot: str) -> int:
 
 
 def _send(address: str, rng: random.Random, bodies: list[bytes]) -> None:
-    """Send messages of one part and of several, framed as REQ does and not."""
+    """Send messages of one part and of several, with and without REQ framing."""
     import zmq
 
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
@@ -321,7 +321,7 @@ def _publish(engine: Any, rng: random.Random, snapshot: str) -> int:
 
 
 def _streams(rng: random.Random, tries: list[int]) -> Callable[[Any], None]:
-    """Return an answer that damages another part of what a camera sends each time."""
+    """Return an answer that damages a different part of the camera's data each time."""
     from tests.hostile.servers import MULTIPART, jpeg, playlist, redirect
 
     goods = [jpeg(64, 48), jpeg(320, 240)]
@@ -357,7 +357,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="time for all surfaces together")
     parser.add_argument("--only", nargs="*", choices=SURFACES, default=SURFACES, help="surfaces to attack")
     parser.add_argument("--seed", type=int, default=1, help="of the damages")
-    parser.add_argument("--json", action="store_true", help="print one JSON line in place of the table")
+    parser.add_argument("--json", action="store_true", help="print one JSON line instead of the table")
     parser.add_argument("--worker", choices=tuple(READ), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:

@@ -1,11 +1,11 @@
-"""What Framewire is made of: licences of all packages it needs, known vulnerabilities in them, and a bill of materials.
+"""Audit Framewire's dependencies: licences of all packages, known vulnerabilities, and a bill of materials.
 
     python tools/audit.py --licences           one line per package
     python tools/audit.py --vulnerabilities    needs pip-audit and its service
     python tools/audit.py --sbom build/sbom.json   needs cyclonedx-bom
 
-Exit codes: 0 nothing was found; 1 something was; 3 not audited, because the service cannot be reached or a tool is
-missing. Nothing is ever taken for audited that was not.
+Exit codes: 0 no findings; 1 findings; 3 not audited, because the service cannot be reached or a tool is missing.
+A package that was not audited is never reported as audited.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ TIMEOUT_S = 300
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CLASSIFIER = "License :: "
 UNWANTED = ("AGPL", "Affero", "GPL-3", "GPLv3", "SSPL", "BUSL")
-"""Licences that the base install must not bring: whoever builds on Framewire would have to follow them."""
+"""Licences that the base install must not contain, because they would bind everyone who builds on Framewire."""
 
 
 def needed(root: str = NAME) -> dict[str, metadata.Distribution]:
-    """Return the installed packages that `root` needs without its extras, by normalised name, itself left out."""
+    """Return the installed packages that `root` needs without its extras, by normalised name, without `root` itself."""
     found: dict[str, metadata.Distribution] = {}
     waiting = [root]
     while waiting:
@@ -40,7 +40,7 @@ def needed(root: str = NAME) -> dict[str, metadata.Distribution]:
         try:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
-            continue  # a marker leaves it out here
+            continue  # a marker excludes it here
         key = _normal(name)
         if key in found:
             continue
@@ -62,8 +62,8 @@ def _normal(name: str) -> str:
 
 
 def licence_of(distribution: metadata.Distribution) -> str:
-    """Return the licence that a package names, by its expression, its classifiers or its first line."""
-    facts = cast("Message", distribution.metadata)  # what importlib returns; its protocol leaves `get` out
+    """Return a package's licence, from its expression, its classifiers or the first line of its text."""
+    facts = cast("Message", distribution.metadata)  # the type that importlib returns; its protocol lacks `get`
     if expression := facts.get("License-Expression"):
         return str(expression)
     classifiers = [c.rpartition(" :: ")[2] for c in facts.get_all("Classifier") or [] if c.startswith(_CLASSIFIER)]
@@ -72,7 +72,7 @@ def licence_of(distribution: metadata.Distribution) -> str:
 
 
 def show_licences() -> int:
-    """Print the licence of each package; return 1 if one is unwanted or names none."""
+    """Print the licence of each package; return 1 if one is unwanted or missing."""
     packages = needed()
     if not packages:
         print(f"not audited: {NAME} is not installed: pip install -e .")
@@ -88,7 +88,7 @@ def show_licences() -> int:
 
 
 def show_vulnerabilities() -> int:
-    """Print known vulnerabilities of the packages; return 3 where nobody could be asked."""
+    """Print known vulnerabilities of the packages; return 3 if the service cannot be reached."""
     packages = needed()
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "requirements.txt"
@@ -137,7 +137,7 @@ def _report(module: str, *arguments: str) -> dict[str, list[dict[str, Any]]] | N
 
 
 def write_sbom(path: Path) -> int:
-    """Write a CycloneDX bill of materials of this environment; return 3 where its tool is missing."""
+    """Write a CycloneDX bill of materials of this environment; return 3 if its tool is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "cyclonedx_py", "environment", "--of", "JSON", "-o", str(path), sys.prefix],
@@ -157,7 +157,7 @@ def write_sbom(path: Path) -> int:
 
 
 def main() -> int:
-    """Do what was asked for; the worst of the results is the exit code."""
+    """Run the requested audits; the worst result is the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--licences", action="store_true")
     parser.add_argument("--vulnerabilities", action="store_true")
@@ -167,7 +167,7 @@ def main() -> int:
     codes += [show_vulnerabilities()] if wanted.vulnerabilities else []
     codes += [write_sbom(wanted.sbom)] if wanted.sbom else []
     if not codes:
-        parser.error("say what to look at: --licences, --vulnerabilities, --sbom FILE")
+        parser.error("choose what to audit: --licences, --vulnerabilities, --sbom FILE")
     return max(codes)
 
 

@@ -1,9 +1,9 @@
-"""Count crossings by our rule and by those of others, on ground truth with noise, gaps and few frames per second.
+"""Compare our rule for counting crossings with others, on ground truth with noise, gaps and few frames per second.
 
     FRAMEWIRE_DATA=... python tools/compare_counting.py [--seeds 10] [--standing 10]
 
-Prints the tables of docs/analytics.md. `supervision.LineZone` is run itself, with three settings; the rules of Frigate,
-DeepStream and DL Streamer are written down here from their descriptions, for this comparison alone.
+Prints the tables of docs/analytics.md. `supervision.LineZone` itself is run, with three settings. The rules of Frigate,
+DeepStream and DL Streamer are implemented here from their descriptions, only for this comparison.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Counter(Protocol):
     """Counts the crossings of vertical lines: to the right and to the left."""
 
     def update(self, ids: NDArray[np.int64], boxes: Boxes, frame: int) -> None:
-        """Take the boxes of one frame."""
+        """Process the boxes of one frame."""
 
     def counts(self) -> NDArray[np.int64]:
         """Return (L, 2) crossings to the right and to the left so far."""
@@ -56,7 +56,7 @@ class Ours:
         self._analytics = Analytics([], [Line(f"x{x}", [(x, 480), (x, 0)]) for x in lines], heat=False)
 
     def update(self, ids: NDArray[np.int64], boxes: Boxes, frame: int) -> None:
-        """Take the boxes of one frame."""
+        """Process the boxes of one frame."""
         count = len(ids)
         tracks = Tracks(boxes, np.ones(count), np.zeros(count), ids, None, np.arange(count))
         self._analytics.update(tracks, round(frame * 1e9 / FPS), SIZE)
@@ -80,7 +80,7 @@ class SupervisionLine:
         self._zones = [sv.LineZone(sv.Point(x, 480), sv.Point(x, 0), **keywords) for x in lines]
 
     def update(self, ids: NDArray[np.int64], boxes: Boxes, frame: int) -> None:
-        """Take the boxes of one frame."""
+        """Process the boxes of one frame."""
         found = self._sv.Detections(xyxy=boxes, tracker_id=ids, class_id=np.zeros(len(ids), int))
         for zone in self._zones:
             zone.trigger(found)
@@ -91,7 +91,7 @@ class SupervisionLine:
 
 
 class SideChange:
-    """DL Streamer's tripwire as its documentation has it: the segment between two observations cuts the line."""
+    """DL Streamer's tripwire according to its documentation: the segment between two observations crosses the line."""
 
     def __init__(self, lines: tuple[int, ...]) -> None:
         self._lines = np.array(lines, float)
@@ -99,7 +99,7 @@ class SideChange:
         self._counts = np.zeros((len(lines), 2), np.int64)
 
     def update(self, ids: NDArray[np.int64], boxes: Boxes, frame: int) -> None:
-        """Take the boxes of one frame."""
+        """Process the boxes of one frame."""
         for track, x in zip(ids.tolist(), ((boxes[:, 0] + boxes[:, 2]) / 2).tolist(), strict=True):
             before = self._before.get(track, x)
             self._counts[:, 0] += (before < self._lines) & (x >= self._lines)
@@ -118,10 +118,11 @@ class _Seen:
 
 
 class DeepStreamLine:
-    """`nvdsanalytics` line crossing, mode balanced, as its code describes it.
+    """`nvdsanalytics` line crossing, mode balanced, according to its code.
 
-    The cut must lie on the line, the track be older than 10 frames, the displacement from the mean of the oldest
-    positions of the last 10 frames be over sqrt(3000) pixels, and each object counts once per line and direction.
+    The crossing must lie on the line, the track must be older than 10 frames, and the displacement from the mean of the
+    oldest positions of the last 10 frames must exceed sqrt(3000) pixels. Each object counts once per line and
+    direction.
     """
 
     MOVE2, AGE, HISTORY = 3000.0, 10, 10
@@ -133,7 +134,7 @@ class DeepStreamLine:
         self._counts = np.zeros((len(lines), 2), np.int64)
 
     def update(self, ids: NDArray[np.int64], boxes: Boxes, frame: int) -> None:
-        """Take the boxes of one frame."""
+        """Process the boxes of one frame."""
         for track, box in zip(ids.tolist(), boxes, strict=True):
             seen = self._seen.setdefault(track, _Seen(0, deque(maxlen=self.HISTORY)))
             x, y = float(box[0] + box[2]) / 2, float(box[3])
@@ -170,7 +171,7 @@ RULES: dict[str, Callable[[tuple[int, ...]], Counter]] = {
 
 
 def _truth(rows: MotRows, lines: tuple[int, ...]) -> NDArray[np.int64]:
-    """Count the changes of side of each identity, ignoring a band of 5 px: the same at 0 to 15 px."""
+    """Count each identity's changes of side, ignoring a band of 5 px; the count is the same at 0 to 15 px."""
     counts = np.zeros((len(lines), 2), np.int64)
     for track in np.unique(rows.track_id):
         x = rows.tlwh[rows.track_id == track][:, 0] + rows.tlwh[rows.track_id == track][:, 2] / 2
@@ -211,7 +212,7 @@ def lines_table(data: Path, seeds: int) -> None:
 
 
 def _frigate_visits(inside: list[bool], inertia: int = 3) -> int:
-    """Return visits of a zone by Frigate's presence score: it guards the entry, and a single frame outside leaves."""
+    """Return visits of a zone by Frigate's presence score, which guards the entry; a single frame outside leaves."""
     score, present, visits = 0, False, 0
     for now in inside:
         score = score + 1 if now else score

@@ -1,7 +1,8 @@
-"""Models whose weights are symbolic links, as the caches of model hubs lay them out.
+"""Models whose weights are symbolic links, as in the caches of model hubs.
 
-OpenVINO and onnx refuse weights that lie outside of the model's folder once links are followed, so that a hostile model
-cannot read other files. A hub's cache puts every file elsewhere: there the user's own links say what belongs together.
+OpenVINO and onnx refuse weights that lie outside the model's folder once links are resolved, so that a hostile model
+cannot read other files. A hub's cache stores each file elsewhere; there the user's own links show what belongs
+together.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from pathlib import Path
 
 @contextmanager
 def real_files(path: Path, *, copy: bool = False) -> Iterator[Path]:
-    """Yield a path of the model at which the files that it names are no links; the folder goes when the block ends.
+    """Yield a path of the model at which its files are not symbolic links; the folder is removed when the block ends.
 
-    Files are linked hard where that is possible, else copied; with `copy` always, for onnx, which refuses hard links.
-    A model without links is yielded as it is.
+    Files are hard-linked if possible, otherwise copied; always copied with `copy`, for onnx, which refuses hard links.
+    A model without links is yielded unchanged.
     """
     linked = [file for file in _named_by(path) if file.is_symlink()]
     if not linked:
@@ -33,7 +34,7 @@ def real_files(path: Path, *, copy: bool = False) -> Iterator[Path]:
 
 
 def _named_by(path: Path) -> list[Path]:
-    """Return the files beside a model whose names it contains: weights kept apart."""
+    """Return the files next to a model whose names it contains: external weights."""
     try:
         siblings = [file for file in path.parent.iterdir() if file != path and file.is_file()]
         if path.suffix.lower() == ".xml":
@@ -43,7 +44,7 @@ def _named_by(path: Path) -> list[Path]:
             return []
         with path.open("rb") as model, mmap.mmap(model.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return [file for file in siblings if content.find(os.fsencode(file.name)) >= 0]
-    except (OSError, ValueError):  # an empty or unreadable file: whoever reads it says so
+    except (OSError, ValueError):  # an empty or unreadable file: its reader will report it
         return []
 
 
@@ -56,5 +57,5 @@ def _link(source: Path, target: Path, *, copy: bool) -> None:
 
 
 def _writable(folder: Path) -> Path | None:
-    """Return the folder if files can be made there, as hard links stay on one file system; else None."""
+    """Return the folder if files can be created in it, because hard links stay on one file system; otherwise None."""
     return folder if os.access(folder, os.W_OK) else None

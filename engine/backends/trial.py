@@ -1,9 +1,9 @@
-"""Loading a model file in a child process first: what crashes, hangs or eats memory there does not do so in the engine.
+"""Loads a model file in a child process first: if it crashes, hangs or eats memory there, the engine is unharmed.
 
-A model file is input from strangers, and the libraries that load it are native code: OpenVINO ends its process on some
-damaged ONNX files. The child loads the file exactly as the engine would, runs it once on zeros, and says how that went.
-A file that passed is remembered by the hash of its content, of its weights and of how it is loaded, so that it is tried
-once per machine. Files of the package itself are not tried.
+A model file is untrusted input, and the libraries that load it are native code: OpenVINO crashes its process on some
+damaged ONNX files. The child loads the file exactly as the engine would, runs it once on zeros, and reports the result.
+A file that passed is remembered by the hash of its content, its weights and its options, so that it is tried once per
+machine. Files of the package itself are not tried.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from engine.process import MAX_MESSAGE_BYTES, Child, Messages, die_with
 
 logger = logging.getLogger(__name__)
 TRIAL_S = 120.0
-"""A model that takes longer to load has hung."""
+"""A model that takes longer to load is considered hung."""
 MEMORY_BYTES, MEMORY_PER_BYTE = 4_000_000_000, 16
-"""Memory of the child at most, and what is added for each byte of the file."""
+"""Maximum memory of the child, and the addition for each byte of the file."""
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 _READ_BYTES = 1 << 20
 _NICENESS = 5
@@ -49,7 +49,7 @@ class Trial:
         options: how the backend loads it.
 
     Attributes:
-        failure: why it must not be loaded, None where it may, or is not known yet.
+        failure: why it must not be loaded; None if it may, or if that is not known yet.
     """
 
     def __init__(self, name: str, path: Path, options: BackendOptions) -> None:
@@ -68,7 +68,7 @@ class Trial:
             self._child.connection.send_bytes(pickle.dumps(self._what))
 
     def poll(self, wait_s: float = 0.0) -> bool:
-        """Return whether the trial is over, waiting `wait_s` at most."""
+        """Return whether the trial is over, waiting at most `wait_s`."""
         if self._child is None:
             return True
         left_s = self._deadline - time.monotonic()
@@ -84,7 +84,7 @@ class Trial:
         return self._child is None
 
     def close(self) -> None:
-        """End the child where it still runs; harmless when repeated."""
+        """End the child if it is still running; harmless when repeated."""
         if self._child is not None:
             self._child.end(0.0)
             self._child = None
@@ -97,7 +97,7 @@ class Trial:
 
 
 def why_not_tried(name: str, path: Path, options: BackendOptions) -> str | None:
-    """Return why a model file must not be loaded on a backend, None where it may; waits for the trial."""
+    """Return why a model file must not be loaded on a backend, or None if it may; waits for the trial."""
     trial = Trial(name, path, options)
     try:
         while not trial.poll(wait_s=1.0):
@@ -118,7 +118,7 @@ def _how(code: int | None) -> str:
 
 
 def _is_known(name: str, path: Path, options: BackendOptions) -> bool:
-    """Return whether a file need not be tried: ours, passed before, or of a runtime with rules of its own."""
+    """Return whether a file need not be tried: ours, passed before, or for a runtime with its own checks."""
     if name == "tensorrt" or _ASSETS in path.resolve().parents:
         return True
     key = (name, options, *_stamps(path))
@@ -140,7 +140,7 @@ def _remember(name: str, path: Path, options: BackendOptions) -> None:
 
 
 def _stamps(path: Path) -> list[tuple[int, int, int]]:
-    """Return what changes with the content of a model's files."""
+    """Return a value that changes with the content of a model's files."""
     facts = [place.stat() for place in _files(path)]
     return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in facts]
 
@@ -154,7 +154,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _mark(name: str, path: Path, options: BackendOptions) -> Path:
-    """Return the file that says that a content has passed, in the user's cache folder."""
+    """Return the file in the user's cache folder that records that this content has passed."""
     digest = hashlib.sha256(repr((name, _version(name), options)).encode())
     for place in _files(path):
         with place.open("rb") as file:
@@ -187,7 +187,7 @@ def main() -> None:
 
 
 def _failure(name: str, path: Path, options: BackendOptions) -> str | None:
-    """Return why a file does not load, None where it does."""
+    """Return why a file does not load, or None if it does."""
     from engine.backends.select import create_backend
 
     try:
@@ -197,7 +197,7 @@ def _failure(name: str, path: Path, options: BackendOptions) -> str | None:
         return "it takes more memory than its size explains"
     except EngineError as error:
         return str(error).removeprefix(f"{path}: ")
-    with suppress(Exception):  # an inference on zeros may fail, and is not to end the process
+    with suppress(Exception):  # an inference on zeros may fail, but must not end the process
         feeds = {spec.name: np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in backend.inputs}
         backend.submit(feeds).result()
     return None

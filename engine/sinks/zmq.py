@@ -278,7 +278,7 @@ class ZmqPublisher(SinkBase):
             self.endpoints["snapshot"] = self._snapshots.address
 
     def _publish_scene(self, packet: Packet) -> None:
-        """Send what was found on a frame, and the totals where they are due."""
+        """Send the findings on a frame, and the totals if they are due."""
         source_id, utc_ns = packet.frame.source_id, packet.published_utc_ns
         scene = self._scenes.setdefault(source_id, SceneTraffic())
         is_due = scene.is_due(packet, self._clock.monotonic_ns())

@@ -1,8 +1,8 @@
-"""What the engine itself costs per frame: everything but decoding, letterboxing and inference.
+"""Measures the engine's own cost per frame, without decoding, letterboxing and inference.
 
-Cameras give one small image again and again, and a detector that costs nothing gives boxes that walk, so that what is
-measured is capture, batching, hand-over, tracking, encoding and publishing. Results are comparable only to those of the
-same machine in the same state.
+Cameras repeat one small image, and a detector that costs nothing returns moving boxes, so the measurement covers
+capture, batching, hand-over, tracking, encoding and publishing. Compare results only with those of the same machine in
+the same state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipelines.config.models import Config
 
 FPS = 25
 PATH_FRAMES = 250
-"""Frames after which the boxes walk back."""
+"""Frames after which the boxes turn back."""
 SIDE = 64
 AREA_WH = 1920, 1080
 WARM_UP = 50
@@ -35,7 +35,7 @@ LOOK_S = 0.002
 
 
 class StillCamera(SourceBase):
-    """One image, given as often as it is taken, with stream times."""
+    """One image, repeated as often as it is read, with stream times."""
 
     def __init__(self, source_id: str, count: int) -> None:
         super().__init__(SourceInfo(source_id, "still", is_live=False, width=SIDE, height=SIDE, fps=FPS))
@@ -50,7 +50,7 @@ class StillCamera(SourceBase):
 
 
 class Walk:
-    """Detections that are there already."""
+    """Detections that are already available."""
 
     def __init__(self, found: list[Detections]) -> None:
         self._found = found
@@ -62,10 +62,10 @@ class Walk:
 
 
 class WalkingBoxes(DetectorBase):
-    """Boxes that walk on straight lines, worked out beforehand.
+    """Returns boxes that move on straight lines, computed in advance.
 
     Args:
-        objects: on each frame.
+        objects: objects on each frame.
         max_batch: frames per submission.
     """
 
@@ -94,14 +94,14 @@ class WalkingBoxes(DetectorBase):
 def benchmark_engine(
     config: Config, *, cameras: int, objects: int, frames: int = 300, rounds: int = 3
 ) -> dict[str, Any]:
-    """Return frames per second and processor time per frame of one process, with a detector that costs nothing.
+    """Return frames per second and CPU time per frame of one process, with a detector that costs nothing.
 
     Args:
         config: its tracker and outputs are used.
-        cameras: that many sources, of which each inference takes one frame.
-        objects: on each frame.
-        frames: of each camera.
-        rounds: how often; the median counts.
+        cameras: number of sources; each inference takes one frame of each.
+        objects: objects on each frame.
+        frames: frames of each camera.
+        rounds: number of rounds, of which the median counts.
 
     Raises:
         ConfigError: fewer frames than the warm-up takes.
@@ -122,7 +122,7 @@ def benchmark_engine(
 
 
 def _run(config: Config, cameras: int, objects: int, frames: int) -> tuple[float, float]:
-    """Return frames per second and processor microseconds per frame, once the first frames are through."""
+    """Return frames per second and CPU microseconds per frame, once the first frames are through."""
     sources = [StillCamera(f"camera{index}", frames) for index in range(cameras)]
     pipeline = Pipeline(
         sources,

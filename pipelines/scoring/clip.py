@@ -38,7 +38,7 @@ def evaluate_clip(config: Config, gt_path: str) -> dict[str, Any]:
 
 
 def _without_outputs(config: Config) -> Config:
-    """Return the configuration of the same frames, gates, models and trackers that publishes and writes nothing."""
+    """Return a configuration with the same frames, gates, models and trackers that publishes and writes nothing."""
     sources = [source.model_copy(update={"record": None}) for source in config.sources]
     quiet = {"publish": PublishConfig(address="none"), "output": OutputConfig(), "control": ControlConfig()}
     return config.model_copy(update={"sources": sources, **quiet})

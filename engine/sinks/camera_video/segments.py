@@ -24,9 +24,9 @@ MAX_JUMP_S = 10.0
 LEAST_FREE_BYTES = 256 * 1024  # with less space, start no file: it would end at once, and another would follow
 STUB_BYTES = 4096  # a file that failed with fewer bytes contains nothing worth keeping
 FILE_MODE, FOLDER_MODE = 0o640, 0o750
-"""Recordings show people: their owner writes, the group reads; the umask takes away more."""
+"""Recordings may show people: the owner may write, the group may read; the umask restricts this further."""
 GRACE_S = 600.0
-"""After the start of a machine that lost its time, until its clock is set: then not all files can be too old."""
+"""Time after the start of a machine until its clock should be set; before that, not all files can be too old."""
 MAX_OWN_FILES = 100_000
 TIDY_S = 60.0  # interval between two searches for files that are too old
 LARGEST_SHARE = 4  # a file takes at most this share of all files' limit, so that deleting whole ones is enough
@@ -70,10 +70,10 @@ class SegmentFolder:
     keep_s: float | None = None
 
     def new_path(self) -> Path:
-        """Return a new, empty file named after the time (UTC), making the folder; others may read neither.
+        """Return a new, empty file named after the time (UTC), creating the folder; other users can read neither.
 
         Raises:
-            OSError: the folder cannot be made, or the disk is full.
+            OSError: the folder cannot be created, or the disk is full.
         """
         folder = Path(self.folder)
         _make_folder(folder)
@@ -85,12 +85,12 @@ class SegmentFolder:
         return next(path for name in names if _is_made(path := folder / f"{name}.{self.container}"))
 
     def tidy(self, now: float | None = None, newest: Sequence[str] = (), *, spare_all: bool = False) -> int:
-        """Delete what is too old or too much, oldest first, leaving room for a new file; return how many files.
+        """Delete files that are too old or too many, oldest first, leaving room for a new one; return how many.
 
         Args:
-            now: seconds since 1970 that ages are counted from; None: the clock's.
-            newest: names of files that are newer than all others, in their order, whatever the clock has named them.
-            spare_all: delete none for its age where all are too old: rather the clock is wrong.
+            now: seconds since 1970 from which ages are counted; None: the clock's.
+            newest: names of the newest files, in order, whatever time the clock has named them after.
+            spare_all: delete none for its age if all are too old, because then the clock is probably wrong.
         """
         found = []
         rank = {name: place for place, name in enumerate(newest)}
@@ -120,14 +120,14 @@ class SegmentFolder:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing, closed to others. Raises OSError."""
+    """Create a folder and its missing parents, closed to other users. Raises `OSError`."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         place.mkdir(mode=FOLDER_MODE, exist_ok=True)
 
 
 def _is_made(path: Path) -> bool:
-    """Make an empty file that others cannot read; return False where something has that name already."""
+    """Create an empty file that other users cannot read; return False if the name is already taken."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
     except FileExistsError:
@@ -136,16 +136,16 @@ def _is_made(path: Path) -> bool:
 
 
 class SteadyTime:
-    """Seconds since 1970 that no jump of the clock makes later than they are: what is deleted by age stays deleted.
+    """Seconds since 1970 that ignore forward jumps of the clock, because files deleted by age stay deleted.
 
-    A clock that jumps ahead by days would make every file too old. One that was wrong at the start is believed.
+    A clock that jumps ahead by days would make every file too old. A clock that was wrong from the start is believed.
     """
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
 
     def now(self) -> float:
-        """Return the clock's time, or what it would be without its jumps ahead."""
+        """Return the clock's time without its forward jumps."""
         return min(time.time(), time.monotonic() + self._offset)
 
 
@@ -206,7 +206,7 @@ class SegmentWriter:
 
     @property
     def _is_early(self) -> bool:
-        """Whether the machine may not have learned the time yet."""
+        """Whether the machine may not have set its clock yet."""
         return time.monotonic() - self._started < GRACE_S
 
     def write(self, packet: Any, stream: Any) -> None:

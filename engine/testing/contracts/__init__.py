@@ -11,5 +11,5 @@ A suite is a tuple of checks, so that a test runner can show each on its own:
     def test_contract(check):
         check(MyTracker)
 
-What breaks the contract raises `ContractError`, an `AssertionError` that says what was expected and what was found.
+A broken contract raises `ContractError`, an `AssertionError` that says what was expected and what was found.
 """

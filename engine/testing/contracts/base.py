@@ -1,4 +1,4 @@
-"""What all contract suites share."""
+"""Helpers that all contract suites share."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run_all(checks: Iterable[Callable[..., None]], *arguments: object) -> None:
 
 
 def image(width: int = 96, height: int = 64, seed: int = 0) -> NDArray[np.uint8]:
-    """Return a (height, width, 3) image with something on it, the same for the same arguments."""
+    """Return a (height, width, 3) image with content, the same for the same arguments."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 64, (height, width, 3), dtype=np.uint8)
     pixels[height // 4 : height // 2, width // 4 : width // 2] = 220
@@ -58,7 +58,7 @@ def frame(number: int = 0, source_id: str = "gate", width: int = 96, height: int
 
 
 def packet(number: int = 0, objects: int = 2, source_id: str = "gate", run: Run = RUN) -> Packet:
-    """Return a packet with so many tracks, the same for the same arguments."""
+    """Return a packet with this many tracks, the same for the same arguments."""
     rows = np.arange(objects)
     corner = np.stack((8.0 * rows, 4.0 * rows), axis=1)
     xyxy = np.hstack((corner, corner + 16))
@@ -74,7 +74,7 @@ def status(state: SourceState, source_id: str = "gate") -> SourceStatus:
 
 
 class Recorder:
-    """A source's listener that keeps what it is told."""
+    """A source's listener that stores everything it receives."""
 
     def __init__(self) -> None:
         self.statuses: list[SourceStatus] = []
@@ -98,6 +98,6 @@ class Recorder:
         return [status.state for status in self.statuses]
 
     def wait_for_first(self) -> None:
-        """Wait until a state was reported."""
+        """Wait until a state has been reported."""
         with self._changed:
             self._changed.wait_for(lambda: self.statuses, PATIENCE_S)

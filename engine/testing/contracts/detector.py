@@ -114,13 +114,13 @@ def check_detector(make: MakeDetector) -> None:
         make: returns a new detector each time, not yet open.
 
     Raises:
-        ContractError: what it does not do.
+        ContractError: the detector breaks its contract.
     """
     run_all(DETECTOR_CHECKS, make)
 
 
 def candidates_are_rows_above_the_threshold(head: Head, outputs: Outputs) -> None:
-    """Columns have as many rows each, of the right types, and scores above the threshold."""
+    """All columns have equally many rows, of the right types, and scores above the threshold."""
     for threshold in (0.0, 0.25, 0.9):
         found = head.find(outputs, 0, threshold)
         ensure(found.xyxy.shape == (len(found), 4), f"xyxy is ({len(found)}, 4); found {found.xyxy.shape}")
@@ -161,6 +161,6 @@ def check_head(head: Head, outputs: Outputs) -> None:
         outputs: of a model of its layout, for a batch of one, with at least one object.
 
     Raises:
-        ContractError: what it does not do.
+        ContractError: the head breaks its contract.
     """
     run_all(HEAD_CHECKS, head, outputs)

@@ -78,7 +78,7 @@ def check_sink(make: MakeSink) -> None:
         make: returns a new sink each time, not yet open.
 
     Raises:
-        ContractError: what it does not do.
+        ContractError: the sink breaks its contract.
     """
     run_all(SINK_CHECKS, make)
 
@@ -104,7 +104,7 @@ def packets_stay_as_they_are(make: MakeAnalyser) -> None:
 
 
 def what_others_found_stays(make: MakeAnalyser) -> None:
-    """Analysers before it have left their results."""
+    """Results of analysers that ran before it are kept."""
     analyser = make()
     [found] = _analysed(analyser, [packet().with_analysis("another", 5)])
     ensure(found.analyses.get("another") == 5, "results of other analysers are kept")
@@ -112,7 +112,7 @@ def what_others_found_stays(make: MakeAnalyser) -> None:
 
 
 def states_come_back(make: MakeAnalyser) -> None:
-    """A state is returned as it is, or with something added; frames may follow a source's end."""
+    """A state is returned unchanged, or with something added; frames may follow a source's end."""
     analyser = make()
     states: tuple[SourceState, ...] = ("connecting", "live", "offline", "ended")
     for state in states:
@@ -124,7 +124,7 @@ def states_come_back(make: MakeAnalyser) -> None:
 
 
 def it_goes_on_after_a_reset(make: MakeAnalyser) -> None:
-    """A stream that was restarted, another model, and a source never seen before are no failure."""
+    """A restarted stream, another model, and a new source do not cause a failure."""
     analyser = make()
     analyser.reset("never seen", "stream_restarted")
     _analysed(analyser, [packet(0)])
@@ -159,6 +159,6 @@ def check_analyser(make: MakeAnalyser) -> None:
         make: returns a new analyser each time.
 
     Raises:
-        ContractError: what it does not do.
+        ContractError: the analyser breaks its contract.
     """
     run_all(ANALYSER_CHECKS, make)

@@ -10,7 +10,7 @@ from engine.testing.contracts.base import PATIENCE_S, Recorder, ensure, run_all
 
 MakeSource = Callable[[], Source]
 ENOUGH = 8
-"""Frames that a suite takes from a source: give it one with at least as many."""
+"""Frames that a suite takes from a source, which must have at least this many."""
 
 
 def it_has_a_name_and_an_address(make: MakeSource) -> None:
@@ -22,7 +22,7 @@ def it_has_a_name_and_an_address(make: MakeSource) -> None:
 
 
 def frames_are_numbered_read_only_bgr_images(make: MakeSource) -> None:
-    """Ids begin at 0 or later and rise, capture times do not fall, pixels are uint8 BGR and read-only."""
+    """Ids start at 0 or later and rise, capture times do not fall, pixels are uint8 BGR and read-only."""
     source = make()
     ids, times, pts = [], [], []
     for frame in source:
@@ -43,7 +43,7 @@ def frames_are_numbered_read_only_bgr_images(make: MakeSource) -> None:
 
 
 def states_begin_connecting_and_end_once(make: MakeSource) -> None:
-    """The listener hears `connecting`, then `live`, and `ended` once, as the last."""
+    """The listener receives `connecting`, then `live`, and `ended` once, as the last state."""
     source, recorder = make(), Recorder()
     source.attach(recorder)
     for count, _ in enumerate(source, 1):
@@ -56,7 +56,7 @@ def states_begin_connecting_and_end_once(make: MakeSource) -> None:
 
 
 def delivered_and_lost_frames_add_up(make: MakeSource) -> None:
-    """Every id that is missing was reported as lost."""
+    """Every missing id was reported as lost."""
     source, recorder = make(), Recorder()
     source.attach(recorder)
     delivered, last_id = 0, -1
@@ -69,7 +69,7 @@ def delivered_and_lost_frames_add_up(make: MakeSource) -> None:
 
 
 def an_interrupt_before_the_start_yields_nothing(make: MakeSource) -> None:
-    """`interrupt` counts in any state, also before the iteration."""
+    """`interrupt` works in any state, even before the iteration."""
     source, recorder = make(), Recorder()
     source.attach(recorder)
     source.interrupt()
@@ -120,6 +120,6 @@ def check_source(make: MakeSource) -> None:
         make: returns a new source with at least 8 frames each time.
 
     Raises:
-        ContractError: what it does not do.
+        ContractError: the source breaks its contract.
     """
     run_all(SOURCE_CHECKS, make)

@@ -23,7 +23,7 @@ def walk(tracker: Tracker, frames: int, start: int = 0) -> list[Tracks]:
 
 
 def it_has_the_members(make: MakeTracker) -> None:
-    """`update`, `reset` and `clone` are there."""
+    """The tracker has `update`, `reset` and `clone`."""
     tracker = make()
     ensure(isinstance(tracker, Tracker), f"the members of engine.Tracker; found {type(tracker).__name__}")
 
@@ -38,7 +38,7 @@ def rows_name_the_detections_they_are_made_from(make: MakeTracker) -> None:
 
 
 def ids_are_unique_on_a_frame_and_stay_with_their_object(make: MakeTracker) -> None:
-    """Two objects that stay apart keep an id each."""
+    """Two objects that stay apart each keep their id."""
     shown = walk(make(), 40)[5:]
     for tracks in shown:
         ensure(len(set(tracks.track_id.tolist())) == len(tracks), "an id is there once per frame")
@@ -46,7 +46,7 @@ def ids_are_unique_on_a_frame_and_stay_with_their_object(make: MakeTracker) -> N
 
 
 def no_detections_are_no_failure(make: MakeTracker) -> None:
-    """No rows, and a frame without detection (`None`), give rows or none."""
+    """No rows, and a frame without detection (`None`), are valid input."""
     tracker = make()
     ensure(len(tracker.update(Detections.empty(), 0)) == 0, "nothing found gives no track")
     ensure(len(tracker.update(None, FRAME_NS)) == 0, "no detection at the beginning gives no track")
@@ -55,7 +55,7 @@ def no_detections_are_no_failure(make: MakeTracker) -> None:
 
 
 def ids_are_never_used_again(make: MakeTracker) -> None:
-    """After `reset` ids go on counting."""
+    """Ids continue counting after `reset`."""
     tracker = make()
     first = {i for tracks in walk(tracker, 10) for i in tracks.track_id.tolist()}
     tracker.reset()
@@ -65,7 +65,7 @@ def ids_are_never_used_again(make: MakeTracker) -> None:
 
 
 def a_clone_shares_nothing(make: MakeTracker) -> None:
-    """Every source gets a clone, which knows nothing of the others."""
+    """Every source gets a clone, which shares no state with the others."""
     tracker = make()
     walk(tracker, 10)
     clone = tracker.clone()
@@ -78,7 +78,7 @@ def a_clone_shares_nothing(make: MakeTracker) -> None:
 
 
 def a_repeated_or_earlier_time_is_no_failure(make: MakeTracker) -> None:
-    """Streams have times that stand still or go back."""
+    """Stream times may stand still or go back."""
     tracker = make()
     for captured_ns in (10, 10, 5, 20):
         tracks = tracker.update(Detections([[0, 0, 40, 90]], [0.9], [0]), captured_ns)
@@ -112,6 +112,6 @@ def check_tracker(make: MakeTracker) -> None:
         make: returns a new tracker each time.
 
     Raises:
-        ContractError: what it does not do.
+        ContractError: the tracker breaks its contract.
     """
     run_all(TRACKER_CHECKS, make)
