@@ -16,6 +16,8 @@ from engine.protocols import AnalyserBase, AnalyserReset
 
 NAME = "analytics"
 """Key of the `View` in `Packet.analyses`, and of the last findings in `SourceStatus.analyses`."""
+SUMMED_NS = NS_PER_S // 2
+"""How old `summary` and `states` are at most while frames come."""
 _UNSEEING = ("stalled", "offline", "connecting")
 
 
@@ -39,6 +41,7 @@ class SceneAnalyser(AnalyserBase):
         self._wanted: dict[str, tuple[Sequence[Zone], Sequence[Line], Sequence[AnyRule]]] = {}
         self._waiting: dict[str, list[Finding]] = {}
         self._summaries: dict[str, dict[str, Any]] = {name: scene.summary() for name, scene in self._scenes.items()}
+        self._states: dict[str, dict[str, Any]] = {}
         self._summed_ns: dict[str, int] = {}
 
     def analyse(self, packets: Sequence[Packet]) -> Sequence[Packet]:
@@ -66,8 +69,9 @@ class SceneAnalyser(AnalyserBase):
         waiting = self._waiting.pop(frame.source_id, None)
         if waiting:
             view = replace(view, findings=(*waiting, *view.findings))
-        if frame.scene_ns - self._summed_ns.get(frame.source_id, -NS_PER_S) >= NS_PER_S or view.findings:
-            self._sum_up(frame.source_id, scene, frame.scene_ns)
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._summed_ns.get(frame.source_id, now_ns - SUMMED_NS) >= SUMMED_NS:
+            self._sum_up(frame.source_id, scene, now_ns)
         return packet.with_analysis(self.name, view)
 
     def _scene(self, source_id: str) -> Analytics | None:
@@ -103,12 +107,15 @@ class SceneAnalyser(AnalyserBase):
     def _finish(self, source_id: str, scene: Analytics) -> list[Finding]:
         waiting = self._waiting.pop(source_id, [])
         if not scene.has_ended:
-            self._sum_up(source_id, scene, 0)
-        return [*waiting, *scene.finish()]
+            self._sum_up(source_id, scene, self._clock.monotonic_ns())
+        told = [*waiting, *scene.finish()]
+        self._states[source_id] = scene.state()
+        return told
 
     def _sum_up(self, source_id: str, scene: Analytics, now_ns: int) -> None:
         self._summed_ns[source_id] = now_ns
         self._summaries[source_id] = scene.summary()
+        self._states[source_id] = scene.state()
 
     def change(self, source_id: str, zones: Sequence[Zone], lines: Sequence[Line], rules: Sequence[AnyRule]) -> None:
         """Take other places and rules for a source from its next frame on; what stays equal keeps its state."""
@@ -131,5 +138,9 @@ class SceneAnalyser(AnalyserBase):
         self._summaries.setdefault(source_id, analytics.summary())
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Return the totals by source: at the end of the run, or at most a second old while it goes on."""
+        """Return the totals by source: at the end of the run, or half a second old while it goes on."""
         return dict(self._summaries)
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Return what `Analytics.restore` continues with, by source, as old as `summary`."""
+        return dict(self._states)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.analytics.analyser import SceneAnalyser
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from engine.protocols import Analyser
 
 RULES = Registry("rule", {})
+MAX_STATE_BYTES = 64 * 1024 * 1024
 _COMMON = ("name", "kind", "sources", "severity", "schedule", "parameters")
 Places = tuple[tuple[Zone, ...], tuple[Line, ...]]
 
@@ -38,7 +41,30 @@ def build_scene(config: Config) -> SceneAnalyser | None:
         ConfigError: a place or rule that cannot work, with the path of its key.
     """
     scenes = scenes_of(config)
+    restore_scenes(config.analytics.state, scenes)
     return SceneAnalyser(scenes) if scenes else None
+
+
+def restore_scenes(path: str | None, scenes: Mapping[str, Analytics]) -> None:
+    """Let the scenes continue with the totals in a file; a file that is not there means zero.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something else.
+    """
+    if path is None or not Path(path).exists():
+        return
+    try:
+        if Path(path).stat().st_size > MAX_STATE_BYTES:
+            raise ValueError(f"it is larger than {MAX_STATE_BYTES} bytes")
+        states = json.loads(Path(path).read_text(encoding="utf-8"))
+        saved = {name: dict(states[name]) for name in scenes if name in states}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"analytics.state: {path} cannot be read ({error}): remove it to begin at zero") from error
+    for name, state in saved.items():
+        try:
+            scenes[name].restore(state)
+        except ConfigError as error:
+            raise ConfigError(f"analytics.state: {path}: source {name}: {error}") from error
 
 
 def with_scene(analysers: Mapping[str, Sequence[Analyser]], config: Config) -> dict[str, list[Analyser]]:
@@ -111,7 +137,7 @@ def without_places(source: SourceConfig) -> SourceConfig:
 
 def _settings(config: Config) -> dict[str, Any]:
     options = config.analytics
-    eligibility = Eligibility(**options.model_dump(exclude={"reset_at", "heat"}))
+    eligibility = Eligibility(**options.model_dump(exclude={"reset_at", "heat", "state"}))
     with _at("site.timezone", "analytics.reset_at"):
         Analytics(timezone=config.site.timezone, reset_at=options.reset_at)
     return {

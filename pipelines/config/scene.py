@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, create_model
 
-from pipelines.config.section import ClassName, Section
+from pipelines.config.section import ClassName, FilePath, Section
 
 Point = tuple[float, float]
 PlaceName = str
@@ -73,6 +73,9 @@ class AnalyticsConfig(Section):
     )
     reset_at: str | None = Field(
         None, description='Time of day, "HH:MM", at which the totals begin at zero; null: never'
+    )
+    state: FilePath | None = Field(
+        None, description="File that keeps the totals over a restart; null: they begin at zero"
     )
     heat: bool = Field(True, description="Collect heat maps")
 

@@ -48,9 +48,11 @@ def start_run(
         from engine.sinks.jsonl import STDOUT
         from pipelines.build.pipeline import build_pipeline
         from pipelines.build.places import with_places
+        from pipelines.build.scene import scene_of
         from pipelines.build.sinks import bound_publisher
         from pipelines.config.file import load_config
         from pipelines.running.plan_rebuild import PlanRebuild
+        from pipelines.running.scene_state import SceneState
 
         config = with_places(load_config(config_path, overrides, settings), places or {})
         if config.control.watch and not (config_path and Path(config_path).is_file()):
@@ -71,6 +73,9 @@ def start_run(
             origin = config_path, overrides, settings, places or {}
             with _changes(pipeline, config, origin, plans, lambda: interrupt.requested) as each_tick:
                 outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
+        scene = scene_of(pipeline)
+        if config.analytics.state is not None and scene is not None:
+            SceneState(config.analytics.state, scene).write()
         error = {"error": str(outcome.error)} if outcome.error else {}
         facts = summary(pipeline, plans.status() | error)
         with steady_stdout(SUMMARY_INTERRUPTED_S if interrupt.requested else SUMMARY_S):
@@ -98,12 +103,17 @@ def _changes(
 ) -> Iterator[list[Callable[[], None]]]:
     """Yield what is to be called during the run, so that it can be changed by socket and by file."""
     from pipelines.build.places import with_places
+    from pipelines.build.scene import scene_of
     from pipelines.running.control import ControlServer
     from pipelines.running.reconfigure import ConfigWatch, Reconfigurer
+    from pipelines.running.scene_state import SceneState
 
     path, overrides, settings, places = origin
     changes = Reconfigurer(pipeline, config, plans.detector, is_over)
     each_tick: list[Callable[[], None]] = [lambda: plans.poll(pipeline, changes.config)]
+    scene = scene_of(pipeline)
+    if config.analytics.state is not None and scene is not None:
+        each_tick.append(SceneState(config.analytics.state, scene).poll)
     if config.control.watch and path is not None:
         each_tick.append(ConfigWatch(path, overrides, settings, changes, lambda new: with_places(new, places)).poll)
     if config.control.address == "none":
