@@ -9,6 +9,9 @@ import typer
 from pipelines import console
 from pipelines.verbs.options import Json, place_points, size_of
 
+UNTIL_ITS_LAST_ROW_S = 86_400.0
+"""An identity that is missing for a while is the same when it comes back: the file says so."""
+
 
 def count(
     mot: Annotated[str, typer.Option(help="Tracks in MOTChallenge form: ground truth, or the output of a tracker")],
@@ -32,7 +35,8 @@ def count(
     if not lines and not zones:
         raise ConfigError("there is nothing to count: give --line NAME=x,y,x,y or --zone NAME=x,y,x,y,x,y")
     eligibility = Eligibility(min_score=min_score, min_seen_s=min_seen)
-    counted = count_mot(mot, fps, size_of(size), Analytics(zones, lines, eligibility=eligibility, heat=False))
+    analytics = Analytics(zones, lines, eligibility=eligibility, heat=False, forget_s=UNTIL_ITS_LAST_ROW_S)
+    counted = count_mot(mot, fps, size_of(size), analytics)
     if as_json:
         console.result_json(counted)
         return

@@ -103,6 +103,16 @@ def test_json_on_the_command_line(tmp_path: Path) -> None:
     }
 
 
+def test_an_identity_that_comes_back_after_a_long_gap_has_crossed(tmp_path: Path) -> None:
+    before, after = (
+        _walk(1, frames=range(1, 10)),
+        [(300 + frame, *rest) for frame, *rest in _walk(1, frames=range(20, 31))],
+    )
+    path = str(_mot(tmp_path, [*before, *after]))
+    output = _run("--mot", path, "--fps", "10", "--size", "640x480", "--line", "door=320,480,320,0")
+    assert output == "door: left_to_right 1, right_to_left 0\n"
+
+
 def test_text_on_the_command_line(tmp_path: Path) -> None:
     path = str(_mot(tmp_path, _walk(1)))
     output = _run("--mot", path, "--fps", "10", "--size", "640X480", "--line", "door=320,480,320,0")
