@@ -1,1 +1,1 @@
-"""How frames move: channels, stages and the pipeline that wires them. Knows no camera, no model and no socket."""
+"""How frames move: channels, stages and the pipeline that wires them. Independent of any camera, model or socket."""

@@ -1,4 +1,4 @@
-"""The step between tracking and publishing: analysers add what they find to the packets of one inference.
+"""The step between tracking and publishing: analysers add their findings to the packets of one inference.
 
 It runs on the tracking thread, because handing a packet to another thread costs more than most analyses, and it takes
 all packets of one inference, so that an analyser of several sources computes once for all of them.
@@ -25,13 +25,13 @@ ALL_SOURCES = "*"
 
 
 class AnalyseStep:
-    """Runs the analysers of each source in order; costs nothing for a source that has none.
+    """Runs the analysers of each source in order; a source without analysers costs nothing.
 
-    An analyser that stands in the lists of several sources is called once per inference with the packets of all of
+    An analyser in the lists of several sources is called once per inference with the packets of all of
     them. `change` may be called from any thread, everything else is called from the tracking thread.
 
     Args:
-        analysers: by source, in the order in which they run; under `ALL_SOURCES` for sources without an own list.
+        analysers: by source, in the order in which they run; under `ALL_SOURCES` for sources without their own list.
         clock: monotonic clock for `stage_ms["analyse"]`.
     """
 
@@ -46,20 +46,20 @@ class AnalyseStep:
         self.change(analysers)
 
     def change(self, analysers: Lists) -> None:
-        """Replace the lists of the given sources, from their next packet on; an empty list ends the analysis."""
+        """Replace the lists of the given sources from their next packet on; an empty list ends their analysis."""
         with self._lock:
             self._next.update({source_id: tuple(wanted) for source_id, wanted in analysers.items()})
             self._ever.update((id(analyser), analyser) for wanted in analysers.values() for analyser in wanted)
 
     @property
     def lists(self) -> dict[str, tuple[Analyser, ...]]:
-        """The lists in force, those of the last `change` included."""
+        """The current lists, including those of the last `change`."""
         with self._lock:
             return {**self._lists, **self._next}
 
     @property
     def ever(self) -> tuple[Analyser, ...]:
-        """All analysers that were ever in a list, for what they have found in the end."""
+        """All analysers that were ever in a list, so that their final results can be collected."""
         with self._lock:
             return tuple(self._ever.values())
 
@@ -69,7 +69,7 @@ class AnalyseStep:
         return not (self._lists or self._next)
 
     def __call__(self, packets: list[Packet]) -> list[Packet]:
-        """Return the packets of one inference, in order, with what the analysers found.
+        """Return the packets of one inference, in order, with the analysers' findings.
 
         Raises:
             StageError: an analyser failed, or returned other packets than it was given; it names the analyser.
@@ -85,7 +85,7 @@ class AnalyseStep:
         return packets
 
     def status(self, status: SourceStatus) -> SourceStatus:
-        """Tell the analysers of a source that its state changed, and return the state with what they add to it."""
+        """Notify a source's analysers of its new state, and return the state with their additions."""
         if self.is_idle:
             return status
         self._take_over()
@@ -105,14 +105,14 @@ class AnalyseStep:
         self._take_over()
 
     def _take_over(self) -> None:
-        """Put the lists of `change` in force and close the analysers that no source uses any more."""
+        """Apply the lists of `change` and close the analysers that no source uses any more."""
         if not self._next:
             return
         with self._lock:
             changed, self._next = self._next, {}
         before = {id(analyser): analyser for wanted in self._lists.values() for analyser in wanted}
         lists = {**self._lists, **changed}
-        has_own = lists.get(ALL_SOURCES, ())  # then an empty list is one of its own: nothing for this source
+        has_own = lists.get(ALL_SOURCES, ())  # then an empty list overrides the shared one: no analysis of this source
         self._lists = {name: wanted for name, wanted in lists.items() if wanted or (has_own and name != ALL_SOURCES)}
         now = {id(analyser) for wanted in self._lists.values() for analyser in wanted}
         for key, analyser in before.items():
@@ -124,7 +124,7 @@ class AnalyseStep:
         return self._lists.get(ALL_SOURCES, ()) if own is None else own
 
     def _begin(self, packet: Packet) -> None:
-        """Reset the analysers of a source whose stream was restarted or whose class ids mean something else now."""
+        """Reset the analysers of a source whose stream restarted or whose class ids changed meaning."""
         frame, class_names = packet.frame, packet.run.class_names
         analysers = self._of(frame.source_id)
         if self._epochs.setdefault(frame.source_id, frame.stream_epoch) != frame.stream_epoch:
@@ -137,7 +137,7 @@ class AnalyseStep:
                 analyser.reset(frame.source_id, "model_changed")
 
     def _due(self, packets: Sequence[Packet], position: int) -> list[tuple[Analyser, list[int]]]:
-        """Return each analyser at this position of a list, with the rows of the packets that it is to see."""
+        """Return each analyser at this position of a list, with the rows of the packets that it analyses."""
         due: dict[int, tuple[Analyser, list[int]]] = {}
         for row, packet in enumerate(packets):
             wanted = self._of(packet.frame.source_id)
@@ -146,7 +146,7 @@ class AnalyseStep:
         return list(due.values())
 
     def _run(self, analyser: Analyser, rows: Sequence[int], packets: list[Packet]) -> None:
-        """Replace the packets in these rows by what the analyser makes of them."""
+        """Replace the packets in these rows with those that the analyser returns."""
         started_ns = self._clock.monotonic_ns()
         given = [packets[row] for row in rows]
         try:
@@ -161,7 +161,7 @@ class AnalyseStep:
 
 
 def _check(given: Sequence[Packet], found: Sequence[Packet]) -> None:
-    """Raise ValueError unless the same frames came back: a packet that vanished would not be accounted for."""
+    """Raise ValueError unless the same frames came back; a missing packet would go uncounted."""
     if len(found) != len(given):
         raise ValueError(f"it returned {len(found)} packets for {len(given)}: return every packet, in order")
     if any(after.frame is not before.frame for before, after in zip(given, found, strict=True)):
@@ -169,7 +169,7 @@ def _check(given: Sequence[Packet], found: Sequence[Packet]) -> None:
 
 
 def with_analytics(analysers: Lists, analytics: Analytics | Mapping[str, Analytics] | None, clock: Clock) -> Lists:
-    """Return the lists with the analytics in front of each; the other analysers can read what these found."""
+    """Return the lists with the analytics in front of each; the other analysers can read their findings."""
     if analytics is None:
         return analysers
     from engine.analytics.analyser import SceneAnalyser

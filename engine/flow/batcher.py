@@ -1,4 +1,4 @@
-"""The batcher: where the frames of several cameras become batches, fairly and never waiting for a dead camera."""
+"""The batcher groups frames of several cameras into batches, fairly and without waiting for a dead camera."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 from engine.flow.channel import Channel, ChannelClosedError
 
 RUN_DRY_S = 5.0
-LIVE_IN_A_ROW = 9  # live frames that a waiting file lets go first: files get one frame in ten at least
+LIVE_IN_A_ROW = 9  # live frames served before a waiting file: files get at least one frame in ten
 
 
 Arrive = Callable[["Inlet"], None]
@@ -26,8 +26,8 @@ class Inlet:
     Attributes:
         source_id: the source.
         channel: made with the batcher's `condition`.
-        max_age_ms: frames older than this are not handed on; None: no limit.
-        is_live: whether the source cannot wait.
+        max_age_ms: frames older than this are dropped; None: no limit.
+        is_live: whether the source keeps producing frames that cannot wait.
     """
 
     source_id: str
@@ -38,13 +38,13 @@ class Inlet:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the detecting stage does next.
+    """The next work of the detecting stage.
 
     Attributes:
-        frames: to detect on together, at most one per source.
+        frames: detected on together, at most one per source.
         older: frames that came before them and are only tracked (`Batcher(keep_older=True)`).
         ended: sources that ended after them.
-        released: sources that left this batcher after them, with what takes each on.
+        released: sources that left this batcher after them, each with the callable that takes it over.
     """
 
     frames: list[Frame]
@@ -54,14 +54,14 @@ class Batch:
 
 
 class Batcher:
-    """Takes frames from one channel per source, fairly: the freshest of each, never waiting for a dead camera.
+    """Takes the freshest frame of each source's channel, fairly and without waiting for a dead camera.
 
-    A batch is complete when it has `max_batch` frames, when every open source has given one, or `wait_s` after its
-    first frame. Frames older than `max_age_ms` (live sources) are not handed on. Live sources come before files, which
-    can wait: a file gets the places that they leave, and one frame after `LIVE_IN_A_ROW` of theirs in any case.
+    A batch is complete when it has `max_batch` frames, when each open source contributed one, or `wait_s` after its
+    first frame. Frames older than `max_age_ms` (live sources) are dropped. Live sources come before files, which
+    can wait: a file gets the free places, and at least one frame after every `LIVE_IN_A_ROW` live ones.
 
     Args:
-        max_batch: frames per batch at most.
+        max_batch: maximum frames per batch.
         wait_s: how long a first frame waits for others.
         keep_older: take all waiting frames of a source, the newest to detect on, the older ones to track only.
         on_old: called with each frame dropped for its age.
@@ -100,7 +100,7 @@ class Batcher:
         """Take frames of another source.
 
         Raises:
-            ConfigError: an earlier source of this name has not run dry yet, or all have ended and so has this batcher.
+            ConfigError: an earlier source of this name still has frames, or all sources and this batcher have ended.
         """
         source_id = inlet.source_id
         with self.condition:
@@ -117,7 +117,7 @@ class Batcher:
             self.condition.notify_all()
 
     def expect(self, source_id: str) -> None:
-        """Do not end before this source has been added: it is on its way from another batcher."""
+        """Stay open until this source has been added: it is moving here from another batcher."""
         with self.condition:
             self._expected.add(source_id)
 
@@ -128,10 +128,10 @@ class Batcher:
             self.condition.notify_all()
 
     def release(self, source_id: str, arrive: Arrive) -> bool:
-        """Let go of a source: the next batch hands its inlet on, to be taken on by `arrive`.
+        """Release a source: the next batch passes its inlet to `arrive`.
 
         Returns:
-            whether it was here and had not ended.
+            whether the source was here and had not ended.
         """
         with self.condition:
             inlet = self._inlets.get(source_id)
@@ -149,28 +149,28 @@ class Batcher:
             self._keep_older = self._keep_older if keep_older is None else keep_older
 
     def nudge(self) -> None:
-        """Let a waiting `get` return, with an empty batch if there is nothing else."""
+        """Wake a waiting `get`; it returns an empty batch if there is nothing else."""
         with self.condition:
             self._is_nudged = True
             self.condition.notify_all()
 
     def abort(self) -> None:
-        """End at once: `get` returns nothing more."""
+        """End immediately: `get` returns no further batch."""
         with self.condition:
             self._aborted = True
             self.condition.notify_all()
 
     def seal(self) -> None:
-        """Add no more sources: when all channels have ended, `get` ends too."""
+        """Accept no more sources: `get` ends when all channels have ended."""
         with self.condition:
             self._sealed = True
             self.condition.notify_all()
 
     def get(self) -> Batch:
-        """Wait for the next batch: up to `max_batch` frames in a fair order, or the news that a source ended or left.
+        """Wait for the next batch: up to `max_batch` frames in a fair order, or for a source to end or leave.
 
         Raises:
-            ChannelClosedError: all sources have ended, which was reported, and no more can be added; or `abort`.
+            ChannelClosedError: all sources have ended and been reported, and no more can be added; or it was aborted.
         """
         while True:
             self._wait_for_first()
@@ -184,7 +184,7 @@ class Batcher:
                 return Batch(frames, ended, older, released)
 
     def _wanted(self) -> int:
-        """Return the frames that are worth waiting for: one of each open source."""
+        """Return how many frames are worth waiting for: one per open source."""
         with self.condition:
             return min(self._max_batch, sum(not inlet.channel.closed for inlet in self._inlets.values()))
 
@@ -207,7 +207,7 @@ class Batcher:
         return bool(self._released) or self._is_nudged or any(map(_is_ready, self._inlets.values()))
 
     def _take_news(self) -> tuple[list[str], list[tuple[Inlet, Arrive]], bool]:
-        """Forget the sources that are closed and empty, and return their names, those that left, and any nudge."""
+        """Remove closed, empty sources; return their names, the sources that left, and any nudge."""
         with self.condition:
             ended = [name for name, inlet in self._inlets.items() if inlet.channel.closed and not len(inlet.channel)]
             for source_id in ended:
@@ -230,7 +230,7 @@ class Batcher:
         return remaining > 0
 
     def _take(self, count: int, served: set[str]) -> list[Frame]:
-        """Take up to `count` frames, one of each source not yet served; a served source moves to the back."""
+        """Take up to `count` frames, one per source not yet served; a served source moves to the back."""
         frames: list[Frame] = []
         with self.condition:
             for source_id in self._turns(served):

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 class CaptureStage(Stage[Frame]):
     """Reads one source into its channel, counting every frame; it is also the source's listener.
 
-    Numbers go on where a former source of the same name stopped, in a new stream epoch.
+    Frame numbers continue where an earlier source of the same name stopped, in a new stream epoch.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class CaptureStage(Stage[Frame]):
         source.attach(self)
 
     def status(self, status: SourceStatus) -> None:
-        """Pass on a new state; the end is told later, behind the last frame."""
+        """Pass on a new state; `ended` is sent later, after the last frame."""
         status = replace(status, stream_epoch=self._first_epoch + status.stream_epoch)
         if status.state == "ended":
             self.ending = self.ending if self.is_removed else status.reason or self.ending
             return
-        if self.is_removed:  # while it was opened: its end has been told
+        if self.is_removed:  # while it was opening: its end has already been reported
             return
         self._stats.set_state(status.state, status.reason, status.stream_epoch)
         self._tell(status)
@@ -73,20 +73,20 @@ class CaptureStage(Stage[Frame]):
         self._stats.add_dropped(cause, count)
 
     def open(self) -> None:
-        """Wait until the model is loaded: frames captured before could only grow old."""
+        """Wait until the model is loaded: frames captured earlier would only go stale."""
         self._start.wait(lambda: self.is_removed or self._may_begin())
         if self.is_removed:
             raise ChannelClosedError("the source was removed")
 
     def remove(self, reason: str = "removed") -> None:
-        """End soon, from any state and any thread; the frames that wait are dropped as `removed`."""
+        """End soon, from any state and any thread; waiting frames are dropped as `removed`."""
         self.is_removed, self.ending = True, reason
         self.source.interrupt()
         self._start.look()
         self.outbox.abort("removed")
 
     def inbox(self) -> Iterable[Frame]:
-        """Yield the frames of the source, timing how long each took to come where the source does not wait."""
+        """Yield the frames of the source; if it does not wait, time how long each took to arrive."""
         self._frames = iter(self.source)
         clock, stats = self._context.clock, self._context.stats
         started_ns = clock.monotonic_ns()
@@ -96,7 +96,7 @@ class CaptureStage(Stage[Frame]):
                     stats.add_capture_ms((clock.monotonic_ns() - started_ns) / NS_PER_MS)
                 yield self._numbered(frame)
                 started_ns = clock.monotonic_ns()
-        except Exception as error:  # whatever it is, it is the reason that the source ended
+        except Exception as error:  # any error is the reason why the source ended
             self.ending = f"failed: {error}"
             raise
 
@@ -107,7 +107,7 @@ class CaptureStage(Stage[Frame]):
         return replace(frame, frame_id=self._first_id + frame.frame_id, stream_epoch=epoch)
 
     def work(self, item: Frame) -> None:
-        """Hand the frame over as the channel's policy says."""
+        """Put the frame into the channel under its overflow policy."""
         self._stats.add_captured()
         if self.is_paused:
             self._stats.add_dropped("paused")
@@ -124,20 +124,20 @@ class CaptureStage(Stage[Frame]):
             raise
 
     def _time_ns(self, frame: Frame) -> int:
-        """Return when a frame was seen: of a camera when it arrived, of a file its own time."""
+        """Return when a frame was seen: its arrival for a camera, its own timestamp for a file."""
         return frame.captured_ns if self.source.info.is_live or frame.pts_ns is None else frame.pts_ns
 
     def _check_gate(self, gate: FrameGate, frame: Frame) -> None:
-        """Warn once of polygons that lie outside of the frames of this size."""
+        """Warn once about polygons that lie outside frames of this size."""
         checked, size_wh = self._checked, (frame.width, frame.height)
         if checked is None or checked[0] is not gate or checked[1:] != size_wh:
             self._checked = gate, *size_wh
             for polygon in gate.outside(frame.width, frame.height):
                 size = f"{frame.width}x{frame.height}"
-                logger.warning("%s: polygon %s is outside of its frames of %s", frame.source_id, polygon, size)
+                logger.warning("%s: polygon %s is outside its frames of %s", frame.source_id, polygon, size)
 
     def close(self) -> None:
-        """Close the source on this thread, then the channel behind it."""
+        """Close the source on this thread, then the channel after it."""
         try:
             if self._frames is not None and hasattr(self._frames, "close"):
                 self._frames.close()

@@ -1,4 +1,4 @@
-"""Changes while a pipeline runs: sources that come, go, pause and move, and models that come, go and are exchanged."""
+"""Changes to a running pipeline: add, remove, pause and move sources; add, remove and exchange models."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from engine.flow.pool import Lanes
 from engine.flow.stage import RunningStages
 from engine.protocols import Detector, Source
 
-LAST_FRAMES_S = 3.0  # that a removed source's last frames take to the end of the pipeline, at most
+LAST_FRAMES_S = 3.0  # maximum time for the last frames of a removed source to reach the end of the pipeline
 
 
 class RunningSources:
-    """The sources of a pipeline, each read by a thread of its own.
+    """The sources of a pipeline, each read by its own thread.
 
     Args:
-        sources: those to begin with.
+        sources: the initial sources.
         context: options, counters, clock.
         lanes: where their frames go.
         start: makes captures wait for their model.
-        tell: passes on states.
+        tell: passes source states on.
         cannot_wait: called for each source that cannot wait for slow outputs.
     """
 
@@ -48,7 +48,7 @@ class RunningSources:
         self._channels: list[Channel[Frame]] = []
 
     def begin(self) -> list[CaptureStage]:
-        """Return the stages that read the sources, to be started once."""
+        """Return the stages that read the sources; each must be started once."""
         return [self._capture(source, None) for source in self.sources]
 
     def end_of(self, source_id: str) -> SourceStatus:
@@ -58,7 +58,7 @@ class RunningSources:
     def add(
         self, stages: RunningStages, source: Source, model: str | None, wait_s: float, is_over: Callable[[], bool]
     ) -> None:
-        """Take in a source; see `Pipeline.add_source`."""
+        """Add a source; see `Pipeline.add_source`."""
         source_id = source.info.source_id
         stats = self._context.stats.source(source_id)
         former = self._captures.get(source_id)
@@ -84,13 +84,13 @@ class RunningSources:
             raise ConfigError(f"source {source_id} is still inside a native call after {timeout_s} s: abandoned")
 
     def give_up(self, model_id: str, stages: RunningStages) -> None:
-        """End the sources that wait for a model which cannot be loaded."""
+        """End the sources that are waiting for a model that cannot be loaded."""
         for stage in stages.of_kind(CaptureStage):
             if self._lanes.is_at(stage.source.info.source_id, model_id):
                 stage.remove(f"failed: model {model_id} cannot be loaded")
 
     def running(self, stages: RunningStages, source_id: str) -> CaptureStage:
-        """Return the stage of a source that has not ended. Raises `ConfigError` where there is none."""
+        """Return the stage of a source that has not ended. Raises `ConfigError` if there is none."""
         names = self.names(stages)
         if source_id not in names:
             raise ConfigError(f"there is no source {source_id}; expected one of: {', '.join(names) or 'none'}")
@@ -101,12 +101,12 @@ class RunningSources:
         return [stage.source.info.source_id for stage in stages.of_kind(CaptureStage)]
 
     def interrupt(self) -> None:
-        """Let every source end soon."""
+        """Make every source end soon."""
         for source in list(self.sources):
             source.interrupt()
 
     def abort(self) -> None:
-        """Drop the frames that wait."""
+        """Drop all waiting frames."""
         for channel in list(self._channels):
             channel.abort()
 
@@ -148,7 +148,7 @@ def add_model(
     on_failure: Failed,
     on_success: Succeeded,
 ) -> None:
-    """Load another model beside those in use; see `Pipeline.add_model`."""
+    """Load another model in addition to those in use; see `Pipeline.add_model`."""
 
     def failed(error: EngineError) -> None:
         sources.give_up(model_id, stages)
@@ -161,6 +161,6 @@ def add_model(
 def exchange_model(
     lanes: Lanes, model_id: str, detector: Detector, *, on_failure: Failed, on_success: Succeeded
 ) -> None:
-    """Go over to another detector under the same name; see `Pipeline.exchange_detector`."""
+    """Switch to another detector under the same name; see `Pipeline.exchange_detector`."""
     run = replace(lanes[model_id].run, model=detector.name, class_names=tuple(detector.class_names))
     lanes.exchange(model_id, DetectorSwap(detector, run, on_success, on_failure))

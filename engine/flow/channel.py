@@ -1,7 +1,7 @@
 """A bounded hand-off between two threads, with an overflow policy and counted losses.
 
-No polling: whoever waits is woken by whoever changes something. Channels that share a `Condition` can be waited for
-together (`Batcher` in stage.py does).
+There is no polling: every change wakes the waiting threads. A thread can wait for several channels that share a
+`Condition`, as `Batcher` does.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ OVERFLOWS: tuple[Overflow, ...] = ("block", "drop_oldest", "drop_newest")
 
 
 class ChannelClosedError(EngineError):
-    """Nothing more can be put, or nothing more will come."""
+    """The channel accepts no more items, or will deliver none."""
 
 
 class ChannelTimeoutError(EngineError):
-    """Nothing came in the given time."""
+    """No item arrived in the given time."""
 
 
 class Channel(Generic[T]):
     """A queue of at most `capacity` items between threads.
 
     Args:
-        capacity: items held at most, 1 or more.
+        capacity: maximum number of items held, 1 or more.
         overflow: what `put` does when full: wait until half of them are taken, drop the oldest item, or drop the new
             one. Half, so that the threads at both ends do not take turns for each item.
-        on_drop: called with each lost item and the cause (`overflow` or `shutdown`), outside of the lock.
-        condition: a condition shared with other channels, to wait for several.
+        on_drop: called with each lost item and the cause (`overflow` or `shutdown`), outside the lock.
+        condition: a condition shared with other channels, to wait for several at once.
 
     >>> channel = Channel(1, "drop_oldest")
     >>> channel.put("old"); channel.put("new")
@@ -69,11 +69,11 @@ class Channel(Generic[T]):
 
     @property
     def closed(self) -> bool:
-        """Whether no more can be put; items may still be there to get."""
+        """Whether the channel accepts no more items; items may remain to be taken."""
         return self._closed
 
     def put(self, item: T) -> None:
-        """Hand over `item`, as the overflow policy says.
+        """Put `item` into the channel under the overflow policy.
 
         Raises:
             ChannelClosedError: the channel is closed, or was closed while waiting; the item was not taken.
@@ -95,7 +95,7 @@ class Channel(Generic[T]):
             self._on_drop(lost, "overflow")  # type: ignore[arg-type]
 
     def _has_no_place(self) -> bool:
-        """Return whether who puts is to wait: from when it is full until half are taken, and then all who put wait."""
+        """Return whether a producer must wait. Once full, all producers wait until the channel is half empty."""
         if len(self._items) >= self.capacity:
             self._is_draining = True
         elif len(self._items) <= self.capacity // 2:
@@ -107,7 +107,7 @@ class Channel(Generic[T]):
 
         Raises:
             ChannelClosedError: the channel is closed and empty.
-            ChannelTimeoutError: nothing came within `timeout_s`.
+            ChannelTimeoutError: no item arrived within `timeout_s`.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
@@ -124,19 +124,19 @@ class Channel(Generic[T]):
             return item
 
     def drop_oldest(self) -> None:
-        """Go over to this policy; who waits to put goes on."""
+        """Switch to this policy and release waiting producers."""
         with self._changed:
             self.overflow = "drop_oldest"
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Refuse further items; those inside can still be taken."""
+        """Refuse further items; queued items can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def abort(self, cause: str = "shutdown") -> None:
-        """Refuse further items and drop those inside."""
+        """Refuse further items and drop the queued ones."""
         with self._changed:
             self._closed = True
             lost = list(self._items)

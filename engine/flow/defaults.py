@@ -1,4 +1,4 @@
-"""Objects that have only the required members of their protocol get the others here, and nowhere else."""
+"""The single place that adds default members to objects that have only the required members of their protocol."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from engine.protocols import (
 
 
 class _TrackerWithDefaults(TrackerBase):
-    """A tracker that looks at no frames and reports no events."""
+    """A tracker that does not look at frames and reports no events."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
@@ -41,7 +41,7 @@ class _TrackerWithDefaults(TrackerBase):
 
 
 class _WithEvents(_TrackerWithDefaults):
-    """A tracker that reports events and looks at no frames."""
+    """A tracker that reports events and does not look at frames."""
 
     def events(self) -> Sequence[TrackEvent]:
         return cast("CompleteTracker", self._tracker).events()
@@ -59,7 +59,7 @@ class _WithFrames(_TrackerWithDefaults):
 
 
 def complete_tracker(tracker: Tracker) -> CompleteTracker:
-    """Return the tracker, with the defaults of `TrackerBase` for the members that it lacks."""
+    """Return the tracker, with the defaults of `TrackerBase` for missing members."""
     has_events, has_frames = hasattr(tracker, "events"), hasattr(tracker, "wants_frames")
     if has_events and has_frames:
         return cast("CompleteTracker", tracker)
@@ -67,7 +67,7 @@ def complete_tracker(tracker: Tracker) -> CompleteTracker:
 
 
 class _OneByOne:
-    """Updates trackers that do not know how to be updated together."""
+    """Updates one by one the trackers that do not support a joint update."""
 
     def update(
         self, trackers: Sequence[Any], detections: Sequence[Detections | None], captured_ns: Sequence[int]
@@ -76,13 +76,13 @@ class _OneByOne:
 
 
 def joint_of(tracker: Tracker) -> JointTracker:
-    """Return what updates clones of a tracker together; one by one, where it does not offer that."""
+    """Return the updater of a tracker's clones: joint if the tracker supports it, else one by one."""
     make = getattr(tracker, "joint", None)
     return _OneByOne() if make is None else cast("JointTracker", make())
 
 
 class _ClassifierWithDefaults:
-    """A second stage that looks at all objects, whatever their classes are called."""
+    """A second stage that looks at objects of all classes."""
 
     def __init__(self, classifier: TrackClassifier) -> None:
         self._classifier = classifier
@@ -92,7 +92,7 @@ class _ClassifierWithDefaults:
         self._classifier.open()
 
     def read_classes(self, class_names: Sequence[str]) -> None:
-        """The names do not matter."""
+        """The class names do not matter."""
 
     def update(self, frame: Frame, tracks: Tracks) -> Mapping[int, NDArray[np.float32]]:
         return self._classifier.update(frame, tracks)
@@ -105,25 +105,25 @@ class _ClassifierWithDefaults:
 
 
 def complete_classifier(classifier: TrackClassifier) -> CompleteClassifier:
-    """Return the second stage, with defaults for the members that it lacks."""
+    """Return the second stage, with defaults for missing members."""
     if hasattr(classifier, "read_classes"):
         return cast("CompleteClassifier", classifier)
     return _ClassifierWithDefaults(classifier)
 
 
 def describe(detector: Detector) -> DetectorFacts:
-    """Return what runs a detector; one that does not say runs without a backend."""
+    """Return the facts of what runs a detector; without them it counts as running without a backend."""
     if hasattr(detector, "describe"):
         return cast("CompleteDetector", detector).describe()
     return DetectorFacts()
 
 
 def is_prepared(detector: Detector) -> bool:
-    """Return whether a detector can be opened without waiting for another process; one that does not say can."""
+    """Return whether a detector can be opened without waiting for another process; true by default."""
     prepare = getattr(detector, "prepare", None)
     return True if prepare is None else bool(prepare())
 
 
 def takes_packets(sink: Sink) -> bool:
-    """Return whether a sink wants packets, not only the states of sources; one that does not say wants them."""
+    """Return whether a sink wants packets, not only the states of sources; true by default."""
     return bool(getattr(sink, "takes_packets", SinkBase.takes_packets))

@@ -1,4 +1,4 @@
-"""Starting and collecting detections.
+"""Start and collect detections.
 
 These are two threads so that several inferences are in flight while frames are letterboxed and results decoded.
 `SubmitStage` first waits for a free slot and only then takes the freshest frames.
@@ -40,8 +40,8 @@ class DetectorSwap:
     Attributes:
         detector: not yet open.
         run: its facts.
-        done: called once it is in use.
-        failed: called where it cannot be loaded.
+        done: called when it is in use.
+        failed: called if it cannot be loaded.
     """
 
     detector: Detector
@@ -51,15 +51,15 @@ class DetectorSwap:
 
 
 class SubmitStage(Stage[InFlight]):
-    """Owns the detector of a lane: takes the freshest frames when a slot is free, and starts their detection.
+    """Owns the detector of a lane: when a slot is free, takes the freshest frames and starts their detection.
 
     Args:
-        lane: the model, and the channels before and behind it.
+        lane: the model, and the channels before and after it.
         context: options, gates, counters, clock.
-        ending: returns the last status of a source that ended.
+        ending: returns the final status of a source that has ended.
         wait_for_collector: waits until all results in flight have been taken.
         loaded: called once the model is loaded.
-        failed: called where it cannot be loaded; None raises the error, which ends the run.
+        failed: called if it cannot be loaded; None raises the error, which ends the run.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class SubmitStage(Stage[InFlight]):
         self._waited: dict[str, int] = {}
 
     def exchange(self, exchange: DetectorSwap) -> None:
-        """Go over to another model between two batches; from any thread.
+        """Switch to another model between two batches; callable from any thread.
 
-        If it cannot be loaded, the error is logged and the model in use goes on.
+        If it cannot be loaded, the error is logged and the current model stays in use.
         """
         self._next = exchange
         self._lane.batcher.nudge()
@@ -110,7 +110,7 @@ class SubmitStage(Stage[InFlight]):
         self._loaded()
 
     def inbox(self) -> Iterator[InFlight]:
-        """Yield submissions, each as soon as there is a slot and then a frame."""
+        """Yield each submission as soon as a slot and then a frame is available."""
         while self._lane.is_loaded:
             if self._next is not None and is_prepared(self._next.detector):
                 self._go_over(self._next)
@@ -134,13 +134,13 @@ class SubmitStage(Stage[InFlight]):
             else:
                 self._lane.slots.put(None)
             self._pass_on_news(batch)
-        while True:  # the model could not be loaded: all that is left are the ends of its sources
+        while True:  # the model could not be loaded: only the ends of its sources remain to be sent
             batch = self._lane.batcher.get()
             self._lose([*batch.older, *batch.frames])
             self._pass_on_news(batch)
 
     def _pass_on_news(self, batch: Batch) -> None:
-        """Let the ends of sources, and those that go on with another model, follow their last frames."""
+        """Send each source's end, or its move to another model, after its last frame."""
         for source_id in batch.ended:
             self._forget(source_id)
             self._lane.in_flight.put(self._ending(source_id))
@@ -149,12 +149,12 @@ class SubmitStage(Stage[InFlight]):
             self._lane.in_flight.put(HandOver(partial(arrive, inlet)))
 
     def _is_still(self, frame: Frame) -> bool:
-        """Return whether the source's motion gate saw nothing move; if not, the frame must be detected on."""
+        """Return whether the source's motion gate saw no motion; otherwise the detector must run on the frame."""
         gate = self._rules.get(frame.source_id, NO_RULES).motion_gate
         return gate is not None and not gate.is_due(frame.image, scene_ns(frame))
 
     def _is_due(self, frame: Frame) -> bool:
-        """Return whether the detector may run on a frame: on the first, then at the source's rate or on each n-th."""
+        """Return whether the detector may run on a frame: the first, then at the source's rate or every n-th."""
         detect_hz = self._rules.get(frame.source_id, NO_RULES).detect_hz
         if detect_hz is not None:
             return self._rates.setdefault(frame.source_id, RateLimit()).admits(scene_ns(frame), detect_hz)
@@ -163,7 +163,7 @@ class SubmitStage(Stage[InFlight]):
         return waited >= self._detect_every
 
     def _forget(self, source_id: str) -> None:
-        """Detect on the source's next frame, whatever it shows."""
+        """Run the detector on the source's next frame, even if nothing moves."""
         self._waited.pop(source_id, None)
         self._rates.pop(source_id, None)
         gate = self._rules.get(source_id, NO_RULES).motion_gate
@@ -185,7 +185,7 @@ class SubmitStage(Stage[InFlight]):
         self._lane.detector.close()
 
     def _submit(self, frames: Sequence[Frame]) -> Iterator[InFlight]:
-        """Yield the submission, or nothing where it failed and the run goes on."""
+        """Yield the submission, or nothing if it failed and the run continues."""
         submitted_ns = self._clock.monotonic_ns()
         try:
             pending = self._lane.detector.submit(frames)
@@ -210,10 +210,10 @@ class SubmitStage(Stage[InFlight]):
             raise
 
     def _recover(self, held_slots: int) -> None:
-        """Wait for what is in flight, then load the model again or run it by another backend; raise if nothing helps.
+        """Wait for inferences in flight, then reload the model or switch its backend; raise if both fail.
 
         Args:
-            held_slots: slots that this thread has taken and keeps.
+            held_slots: slots that this thread has taken and still holds.
         """
         lane, recovery = self._lane, self._lane.recovery
         for _ in range(lane.detector.depth - held_slots):
@@ -267,7 +267,7 @@ class SubmitStage(Stage[InFlight]):
 
 
 class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
-    """Waits for each detection in order of submission and hands on the frames of one inference together."""
+    """Waits for each detection in order of submission and passes on the frames of one inference together."""
 
     def __init__(
         self,
@@ -288,7 +288,7 @@ class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
         return self._lane.in_flight
 
     def work(self, item: InFlight | SourceStatus | HandOver) -> None:
-        """Wait for the result, free the slot, hand on."""
+        """Wait for the result, free the slot and pass the frames on."""
         if isinstance(item, HandOver):
             item.arrive()
             return
@@ -330,13 +330,13 @@ class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
         return found
 
     def close(self) -> None:
-        """Tell the submitting stage that nobody collects any more, and the pipeline that this lane has ended."""
+        """Notify the submitting stage that collection has stopped, and the pipeline that this lane has ended."""
         self._lane.slots.close()
         self._ended()
 
 
 def stage_name(what: str, model_id: str) -> str:
-    """Return the name of a stage of a lane: that of the default model is not mentioned."""
+    """Return the name of a lane's stage; it omits the name of the default model."""
     return what if model_id == DEFAULT_MODEL else f"{what} {model_id}"
 
 
@@ -346,7 +346,7 @@ def _queue_ms(item: InFlight, frame: Frame) -> float:
 
 
 def _open(detector: Detector) -> EngineError | None:
-    """Load a model; return why it cannot be loaded, after closing it again: the run that works must go on."""
+    """Load a model; on failure close it and return the reason, so that the working run continues."""
     try:
         detector.open()
     except Exception as failure:  # noqa: BLE001

@@ -1,4 +1,4 @@
-"""Ending pipelines that still run when the interpreter exits: a thread inside native code would crash it."""
+"""End pipelines that still run when the interpreter exits: a thread inside native code would crash it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import weakref
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
-EXIT_WAIT_S = 10.0  # for one inference, one frame, one connection to end
+EXIT_WAIT_S = 10.0  # enough for one inference, frame or connection to end
 
 
 class Stoppable(Protocol):
@@ -21,7 +21,7 @@ class Stoppable(Protocol):
 def stop_at_exit(pipeline: Stoppable) -> None:
     """Stop a pipeline when the interpreter exits, and wait for its native calls.
 
-    Threads of stages are daemons. The interpreter leaves them wherever they are and takes itself down; a thread inside
+    Threads of stages are daemons. The interpreter shuts down while they run; a thread inside
     OpenVINO, FFmpeg or OpenCV then ends the process with "terminate called without an active exception" or a
     segmentation fault.
     """

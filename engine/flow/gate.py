@@ -1,4 +1,4 @@
-"""What one camera is not asked: places without interest, and pictures in which nothing moves.
+"""Per-camera gating: ignore uninteresting regions and motionless frames.
 
 rules = {"gate": FrameGate(regions=[[(0, 200), (640, 200), (640, 480), (0, 480)]], motion_gate=MotionGate())}
 Pipeline(sources, detector, tracker, rules=rules)
@@ -34,9 +34,9 @@ class FrameGate:
         classes: names or ids to keep; None keeps all.
         score_threshold: drop detections with a lower score.
         min_area: drop boxes with a smaller area, in square pixels.
-        max_fps: frames per second at most; those above are dropped before detection, under the cause `max_fps`.
-        detect_hz: detections per second at most; on the frames in between the tracks are predicted. None: as the
-            pipeline's `detect_every` says.
+        max_fps: maximum frames per second; excess frames are dropped before detection, under the cause `max_fps`.
+        detect_hz: maximum detections per second; tracks are predicted on the frames in between. None: the
+            pipeline's `detect_every` applies.
     """
 
     regions: Sequence[Polygon] = ()
@@ -51,14 +51,14 @@ class FrameGate:
     def __post_init__(self) -> None:
         for polygon in (*self.regions, *self.ignore):
             if len(polygon) < 3 or not np.isfinite(np.asarray(polygon, float)).all():
-                raise ConfigError(f"polygon {polygon} encloses nothing: give 3 or more points as [x, y] in pixels")
+                raise ConfigError(f"polygon {polygon} encloses no area: give 3 or more points as [x, y] in pixels")
             if np.max(polygon) <= 1:
                 raise ConfigError(
                     f"polygon {polygon} is one pixel: points are [x, y] in pixels of the frame, not shares of it"
                 )
 
     def outside(self, width: int, height: int) -> list[Polygon]:
-        """Return the polygons that lie outside of a frame altogether, and so match nothing."""
+        """Return the polygons that lie entirely outside a frame and so match nothing."""
         corners = ((polygon, np.asarray(polygon, float)) for polygon in (*self.regions, *self.ignore))
         return [
             polygon
@@ -67,7 +67,7 @@ class FrameGate:
         ]
 
     def keep(self, detections: Detections, class_names: Sequence[str] = ()) -> Detections:
-        """Return the detections that are of interest; an object stands where the middle of its lower edge is.
+        """Return the detections of interest; an object stands at the middle of its lower edge.
 
         >>> square = [(0, 0), (10, 0), (10, 10), (0, 10)]
         >>> FrameGate(regions=[square]).keep(Detections([[2, 2, 6, 8], [2, 2, 6, 30]], [0.9, 0.9], [0, 0])).xyxy
@@ -86,7 +86,7 @@ class FrameGate:
         return self.classes is not None or self.score_threshold > 0 or self.min_area > 0
 
     def _keep_kinds(self, detections: Detections, class_names: Sequence[str]) -> Detections:
-        """Return the detections of the classes, scores and sizes that are wanted."""
+        """Return the detections of the wanted classes, scores and sizes."""
         sides = detections.xyxy[:, 2:] - detections.xyxy[:, :2]
         wanted = (detections.score >= self.score_threshold) & (sides[:, 0] * sides[:, 1] >= self.min_area)
         if self.classes is not None:
@@ -96,17 +96,17 @@ class FrameGate:
 
 @lru_cache(maxsize=256)
 def _ids_of(classes: tuple[str | int, ...], names: tuple[str, ...]) -> list[int]:
-    """Return the ids of classes given by name, in any case, or by id; a name that is none of the model is logged."""
+    """Return the ids of classes given by name (case-insensitive) or id; a name that the model lacks is logged."""
     by_name = {name.lower(): index for index, name in enumerate(names)}
     ids = [entry if isinstance(entry, int) else by_name.get(entry.strip().lower(), -1) for entry in classes]
     unknown = [str(entry) for entry, index in zip(classes, ids, strict=True) if index < 0]
     if unknown:
-        logger.error("the model has no class %s: nothing of it is kept", ", ".join(unknown))
+        logger.error("the model has no class %s: no detection of it is kept", ", ".join(unknown))
     return ids
 
 
 class RateLimit:
-    """Says which frames of a source are below a rate; frames that come in bursts are thinned evenly.
+    """Selects the frames of a source that stay within a rate; bursts are thinned evenly.
 
     >>> limit = RateLimit()
     >>> [limit.admits(n * 40_000_000, 10) for n in range(6)]  # 25 frames per second
@@ -117,10 +117,10 @@ class RateLimit:
         self._due_ns: int | None = None
 
     def admits(self, time_ns: int, max_fps: float) -> bool:
-        """Return whether a frame of this time is within the rate; for one thread.
+        """Return whether a frame of this time is within the rate; call from one thread only.
 
         Args:
-            time_ns: of the frame; a step back begins anew.
+            time_ns: time of the frame; a step back restarts the limit.
             max_fps: frames per second.
         """
         interval_ns = int(NS_PER_S / max_fps)
@@ -143,14 +143,14 @@ def _inside_any(points: NDArray[np.float32], polygons: Sequence[Polygon]) -> NDA
 
 @dataclass(slots=True)
 class MotionGate:
-    """Tells whether a picture differs from the last one that was detected on; about 0.1 ms per picture.
+    """Detects whether a frame differs from the last one that the detector ran on; about 0.1 ms per frame.
 
-    It compares a small grey copy against the last detected picture, so that slow changes add up and are seen.
+    It compares a small grey copy with that frame, so that slow changes add up and are noticed.
 
     Attributes:
-        min_share: share of the picture that must change; raise it to ignore more.
-        min_difference: grey levels by which a place must change; raise it for noisy cameras.
-        max_hold_s: detect at least this often, whatever is seen.
+        min_share: share of the frame that must change; raise it to ignore more.
+        min_difference: grey levels by which a pixel must change; raise it for noisy cameras.
+        max_hold_s: seconds after which the detector runs even without motion.
     """
 
     min_share: float = 0.0005
@@ -160,14 +160,14 @@ class MotionGate:
     _detected_ns: int = 0
     _shape: tuple[int, ...] = ()
 
-    SIDE = 192  # pixels of the longer side of the small copy: a person in the distance is still some pixels
+    SIDE = 192  # longer side of the small copy in pixels: a distant person still covers a few pixels
 
     def __post_init__(self) -> None:
         if not 0 < self.min_share <= 1 or not 0 < self.min_difference < 256 or not self.max_hold_s > 0:
             raise ConfigError("motion gate: min_share must be in (0, 1], min_difference in 1..255, max_hold_s above 0")
 
     def is_due(self, image: NDArray[np.uint8], captured_ns: int) -> bool:
-        """Return whether the detector must look at this (H, W, 3) picture; if so, it is the new reference."""
+        """Return whether the detector must run on this (H, W, 3) frame; if so, it becomes the new reference."""
         small = self._small(image)
         before = self._reference
         held_s = (captured_ns - self._detected_ns) / NS_PER_S
@@ -179,7 +179,7 @@ class MotionGate:
         return True
 
     def reset(self) -> None:
-        """Forget what was detected on: the next picture is due."""
+        """Forget the reference: the detector must run on the next frame."""
         self._reference = None
 
     def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

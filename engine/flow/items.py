@@ -1,4 +1,4 @@
-"""What is handed from stage to stage between capture and publishing."""
+"""The items that stages pass on between capture and publishing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from engine.protocols import PendingDetections
 
 @dataclass(slots=True)
 class InFlight:
-    """Frames whose detection has been started, or (`pending` is None) that are only to be tracked.
+    """Frames whose detection has started, or, if `pending` is None, frames to track only.
 
-    `is_held`: nothing moved in them.
+    `is_held`: the motion gate saw no motion in them.
     """
 
     frames: Sequence[Frame]
@@ -36,7 +36,7 @@ class Detected:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HandOver:
-    """Follows the last frame of a source that goes on with another model; `arrive` is called once that is collected."""
+    """Follows the last frame of a source that moves to another model; `arrive` is called once that is collected."""
 
     arrive: Callable[[], None]
 
@@ -47,7 +47,7 @@ def scene_ns(frame: Frame) -> int:
 
 
 def frames_of(item: InFlight | list[Detected] | list[Packet] | Packet | SourceStatus | HandOver) -> Sequence[Frame]:
-    """Return the frames of anything that is handed from stage to stage."""
+    """Return the frames of any item that stages pass on."""
     if isinstance(item, list):
         return [one.frame for one in item]
     if isinstance(item, SourceStatus | HandOver):

@@ -1,4 +1,4 @@
-"""What stages share: one context for all of a pipeline, and one lane for those of a model."""
+"""State that stages share: one context per pipeline, and one lane per model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FlowContext:
     def drop(
         self, item: InFlight | list[Detected] | list[Packet] | Packet | SourceStatus | HandOver, cause: str
     ) -> None:
-        """Count the frames of anything that was dropped between two stages."""
+        """Count the frames of an item that was dropped between two stages."""
         for frame in frames_of(item):
             self.lose(frame, cause)
 
@@ -55,12 +55,12 @@ class Lane:
     Attributes:
         model_id: name of the model in the configuration.
         detector: in use; the submitting thread replaces it.
-        run: facts of the run with this model; replaced along with the detector.
+        run: facts of the run with this model; replaced together with the detector.
         batcher: frames of the sources that use the model.
-        in_flight: from submitting to collecting.
+        in_flight: channel from the submitting to the collecting stage.
         slots: one item for each inference that may begin; filled once the model is loaded.
         is_loaded: whether the model is loaded.
-        recovery: what follows a failed inference.
+        recovery: decides what follows a failed inference.
     """
 
     model_id: str
@@ -74,14 +74,14 @@ class Lane:
 
 
 class Start:
-    """Lets captures begin once the model of their source is loaded; one that is removed before need not wait for it."""
+    """Lets captures begin once the model of their source is loaded; a source removed earlier stops waiting."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._is_over = False
 
     def set(self) -> None:
-        """Release all waiting captures, whatever is loaded."""
+        """Release all waiting captures, even if their model is not loaded."""
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
@@ -92,6 +92,6 @@ class Start:
             self._changed.notify_all()
 
     def wait(self, may_begin: Callable[[], bool]) -> None:
-        """Wait until `may_begin`, which changes before a call of `look`, or until `set` is called."""
+        """Wait until `may_begin()` is true, checked after each `look`, or until `set` is called."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_over or may_begin())

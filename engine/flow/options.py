@@ -21,14 +21,14 @@ class PipelineOptions:
     """How frames are queued and bounded.
 
     Attributes:
-        overflow: policy of the first channel of every source; None: newest frame for live ones, every frame for files.
-        max_age_ms: a live frame older than this is not inferred; None: no limit.
+        overflow: policy of each source's first channel; None: newest frame of live sources, every frame of files.
+        max_age_ms: live frames older than this are dropped before inference; None: no limit.
         batch_wait_ms: how long the first frame of a batch waits for other cameras.
-        max_frames: frames captured per source at most; None: no limit.
-        detect_every: detect on each n-th frame and predict the tracks in between; `auto`: detect as often as the
+        max_frames: maximum frames captured per source; None: no limit.
+        detect_every: detect on every n-th frame and predict the tracks in between; `auto`: detect as often as the
             hardware allows and predict on the live frames that would be dropped otherwise.
-        keep_running: go on when there is no source (any more): sources are added while running.
-        on_inference_error: `stop` the run, or `restart` the model, then another backend; frames are lost meanwhile.
+        keep_running: continue without any source, because sources can be added while running.
+        on_inference_error: `stop` the run, or `restart` the model, then try another backend; frames are lost meanwhile.
     """
 
     overflow: Overflow | None = None
@@ -44,7 +44,7 @@ class PipelineOptions:
             raise ConfigError(f"detect_every is {self.detect_every}: expected 1 or more, or auto")
 
     def queue(self, *, is_live: bool) -> tuple[int, Overflow]:
-        """Return how many frames of a source wait for the detector at most, and what happens to further ones."""
+        """Return how many frames of a source may wait for the detector, and what happens to further ones."""
         overflow: Overflow = self.overflow or ("drop_oldest" if is_live else "block")
         if overflow == "block":
             return FILE_CAPACITY, overflow
@@ -52,7 +52,7 @@ class PipelineOptions:
 
     @property
     def predicts_in_between(self) -> bool:
-        """Whether live frames that the detector has no time for are tracked instead of dropped."""
+        """Whether live frames that the detector cannot keep up with are tracked instead of dropped."""
         return self.detect_every == "auto"
 
 
@@ -78,16 +78,16 @@ def check_part(kind: str, part: object) -> None:
 def check_parts(
     sources: Sequence[object], detectors: Sequence[object], tracker: object, sinks: Sequence[object]
 ) -> None:
-    """Raise ConfigError for the first part that cannot be one: arguments in another order, a path, a class."""
+    """Raise ConfigError for the first invalid part: swapped arguments, a path, a class."""
     for kind, parts in (("source", sources), ("detector", detectors), ("tracker", [tracker]), ("sink", sinks)):
         for part in parts:
             check_part(kind, part)
 
 
 def check_names(source_ids: Sequence[str], *, may_be_none: bool) -> None:
-    """Raise ConfigError unless there is a source, and each has a name of its own."""
+    """Raise ConfigError unless there is a source and each has a unique name."""
     if not source_ids and not may_be_none:
         raise ConfigError("a pipeline needs at least one source")
     twice = [name for name, n in Counter(source_ids).items() if n > 1]
     if twice:
-        raise ConfigError(f"two sources are called {twice[0]}: give each its own source_id")
+        raise ConfigError(f"two sources are named {twice[0]}: give each its own source_id")

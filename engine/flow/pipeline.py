@@ -1,4 +1,4 @@
-"""Pipeline: wiring of the stages, the first failure, and stopping (docs/architecture.md has a drawing)."""
+"""The pipeline: wires the stages, keeps the first failure and stops the run (diagram in docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def _ignore(error: EngineError) -> None:
 
 
 class Pipeline:
-    """Capture, detect, track and publish, each on threads of its own, until the sources end or `stop` is called.
+    """Capture, detect, track and publish, each on its own threads, until the sources end or `stop` is called.
 
     Args:
         sources: one source or several; their `source_id`s must differ.
         detector: shared by all sources, or a `DetectorPool` of several; opened and closed here.
         tracker: a prototype; every source gets a `clone()`.
         sinks: outputs.
-        options: queueing.
-        rules: by source: regions of interest, ignored places, motion gate.
-        second_stage: classifies the tracked objects, each once in a while.
+        options: how frames are queued and bounded.
+        rules: by source: regions of interest, ignored regions, motion gate.
+        second_stage: classifies each tracked object from time to time.
         analysers: by source, in the order in which they run; one object may be in the lists of several sources.
         analytics: zones, lines and rules: of all sources, or by source; see `Packet.analytics` and `Packet.findings`.
-        engine_id: name of this engine on the wire; by default the host's with a few digits (`engine.identity`).
-        clock: time, for tests.
+        engine_id: name of this engine on the wire; default: the host name and a few digits (`engine.identity`).
+        clock: monotonic clock; tests replace it.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Pipeline:
 
     @property
     def sources(self) -> list[Source]:
-        """All sources of the run; of one that came back under its name the last."""
+        """All sources of the run; if a name was used again, its latest source."""
         return self._sources.sources
 
     @property
@@ -130,17 +130,17 @@ class Pipeline:
 
     @property
     def former_models(self) -> list[Lane]:
-        """The models that were removed, for their figures."""
+        """The models that were removed, so that their figures can be reported."""
         return self._lanes.former
 
     @property
     def detector(self) -> Detector:
-        """The detector of sources that name no model."""
+        """The detector of sources that do not name a model."""
         return self._lanes[self._lanes.default].detector
 
     @property
     def run_facts(self) -> Run:
-        """Facts of the run, with the model of sources that name none."""
+        """Facts of the run, with the default model."""
         return self._lanes[self._lanes.default].run
 
     @property
@@ -150,7 +150,7 @@ class Pipeline:
 
     @property
     def paused_sources(self) -> list[str]:
-        """Names of those whose frames are dropped until they are resumed."""
+        """Names of the paused sources; their frames are dropped until they are resumed."""
         stages = self._stages.of_kind(CaptureStage)
         return [stage.source.info.source_id for stage in stages if stage.is_paused]
 
@@ -171,7 +171,7 @@ class Pipeline:
             ConfigError: it was started before.
         """
         if self._stages.has_begun:
-            raise ConfigError("a pipeline runs once: make a new one to run again")
+            raise ConfigError("a pipeline runs only once: create a new one to run again")
         stages = self._wire()
         stop_at_exit(self)
         self._stages.start(stages)
@@ -185,20 +185,20 @@ class Pipeline:
         return self._stages.wait(timeout_s)
 
     def finish(self) -> None:
-        """Take no more frames and let those inside reach the end; returns at once; `wait` for the last."""
+        """Take no more frames and publish those in flight. Returns immediately; call `wait` for the end."""
         self._lanes.seal()
         self._sources.interrupt()
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
         """Stop from any state, without raising; return whether every thread ended in time.
 
-        Frames in flight are dropped under `shutdown`; what was published is still written by the sinks.
+        Frames in flight are dropped as `shutdown`; the sinks still write what was published.
         """
         if not self._stages.has_begun:
             return True
         self.stopped = self.stopped or not self._stages.over.is_set()
         self._abort()
-        if self._consumer is not None:  # whoever iterates may have gone: do not wait until packets are taken
+        if self._consumer is not None:  # the iterating consumer may be gone: do not wait for it to take packets
             self._consumer.drop_oldest()
         have_ended = self._stages.join(timeout_s)
         if not have_ended:
@@ -213,12 +213,12 @@ class Pipeline:
         *,
         model: str | None = None,
     ) -> None:
-        """Take in another source while running; it begins when the end of a former one of its name was published.
+        """Add a source while running; it begins once the end of an earlier source of its name is published.
 
         Args:
             source: not yet iterated.
             wait_s: how long to wait for that end.
-            is_over: whether to wait no longer.
+            is_over: returns true to stop waiting.
             model: name of the model that it uses; None: the one that a source of its name used, or the default.
 
         Raises:
@@ -228,7 +228,7 @@ class Pipeline:
         self._sources.add(self._stages, source, model, wait_s, is_over)
 
     def remove_source(self, source_id: str) -> None:
-        """End one source while running: its waiting frames are dropped as `removed`, and `ended` follows the last.
+        """End one source while running: its waiting frames are dropped as `removed`; `ended` follows its last frame.
 
         Raises:
             ConfigError: there is no such source, or it hangs in a native call (it is abandoned).
@@ -244,7 +244,7 @@ class Pipeline:
         self._sources.running(self._stages, source_id).is_paused = paused
 
     def move_source(self, source_id: str, model: str) -> None:
-        """Let a source go on with another model: once that is loaded, between two frames, and without losing any.
+        """Move a source to another model: once that is loaded, between two frames, without losing any.
 
         Raises:
             ConfigError: there is no such source or model.
@@ -253,27 +253,27 @@ class Pipeline:
         self._lanes.move(source_id, model)
 
     def model_of(self, source_id: str) -> str:
-        """Return the name of the model that a source uses now; it may be on its way to another."""
+        """Return the name of the model that a source uses now; a move to another may be pending."""
         return self._lanes.model_of(source_id)
 
     def set_rules(self, rules: Mapping[str, FrameGate]) -> None:
-        """Replace the rules of all sources, from their next frame on."""
+        """Replace the rules of all sources from their next frame on."""
         self._rules.update(rules)
 
     @property
     def analysers(self) -> dict[str, tuple[Analyser, ...]]:
-        """The analysers by source, while they run."""
+        """The current analysers by source."""
         return self._analyse.lists
 
     @property
     def all_analysers(self) -> tuple[Analyser, ...]:
-        """The analysers that run, and those that did."""
+        """All analysers, current and former."""
         return self._analyse.ever
 
     def set_analysers(self, analysers: Mapping[str, Sequence[Analyser]]) -> None:
         """Replace the analysers of the given sources, from their next frame on; the others stay.
 
-        An analyser that is in no list any more is closed; one that stays keeps what it knows.
+        An analyser that is no longer in any list is closed; one that stays keeps its state.
         """
         self._analyse.change(analysers)
 
@@ -284,12 +284,12 @@ class Pipeline:
         on_failure: Callable[[EngineError], None] = _ignore,
         on_success: Callable[[], None] = lambda: None,
     ) -> None:
-        """Load another model while the others go on; sources may be placed on it at once and begin when it is loaded.
+        """Load another model while the others keep running; sources assigned to it begin once it is loaded.
 
         Args:
             model: its name.
             detector: not yet open.
-            on_failure: called on its thread where it cannot be loaded, after the error was logged; its sources end.
+            on_failure: called on its thread if it cannot be loaded, after the error is logged; its sources end.
             on_success: called on its thread once it is loaded.
 
         Raises:
@@ -301,7 +301,7 @@ class Pipeline:
         )
 
     def remove_model(self, model: str) -> None:
-        """Free a model that no source uses. Raises `ConfigError` where one does, or where it is the last model."""
+        """Free a model that no source uses. Raises `ConfigError` if one does, or if it is the last model."""
         self._lanes.remove(model, set(self.running_sources))
 
     def exchange_detector(
@@ -312,13 +312,13 @@ class Pipeline:
         *,
         model: str | None = None,
     ) -> None:
-        """Go over to another detector between two batches; if it cannot be loaded, the one in use stays.
+        """Switch to another detector between two batches; if it cannot be loaded, the current one stays.
 
         Args:
             detector: not yet open.
-            on_failure: called on the detecting thread where it cannot be loaded, after the error was logged.
+            on_failure: called on the detecting thread if it cannot be loaded, after the error is logged.
             on_success: called on the detecting thread once it is in use.
-            model: name of the model that is exchanged; None: the default. The other models go on meanwhile.
+            model: name of the model to exchange; None: the default. The other models keep running.
 
         Raises:
             ConfigError: the pipeline is not running, or has no such model.
@@ -360,23 +360,23 @@ class Pipeline:
         return self._sources.end_of(source_id)
 
     def _tell(self, status: SourceStatus) -> None:
-        """Pass on a state by way of the tracking thread, where the analysers take note of it."""
+        """Pass on a state through the tracking thread, where the analysers see it."""
         with suppress(ChannelClosedError):
             self._detected.put(status)
 
     def _wait_no_more(self) -> None:
-        """Let outputs miss packets instead of holding up the pipeline: it has a camera, which cannot wait."""
+        """Let outputs miss packets instead of blocking the pipeline: it has a camera, which cannot wait."""
         self._outlets.drop_oldest()
         self._lanes.keep_older(keep_older=self.options.predicts_in_between)
 
     def _ends_alone(self, stage: Stage[Any], error: BaseException) -> bool:
-        """Return whether the others go on: a source ends alone, an output beside cameras too."""
+        """Return whether the other stages continue: after a failed source, or a failed output of a run with cameras."""
         if isinstance(stage, SinkStage):
             return stage.was_opened and not self._outlets.is_lossless and isinstance(error, SinkError)
         return isinstance(stage, CaptureStage) and isinstance(error, Exception)
 
     def _on_end(self) -> None:
-        """Let the lanes end with the last source, unless others may come."""
+        """Let the lanes end with the last source, unless more may be added."""
         if not self.options.keep_running and not self.running_sources:
             self._lanes.seal()
 

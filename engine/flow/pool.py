@@ -1,4 +1,4 @@
-"""Several models in one run: which there are, which source uses which, and how a source moves from one to another."""
+"""Several models in one run: their names, which source uses which, and how a source moves to another model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.protocols import Detector
 
 
 class DetectorPool:
-    """Named detectors for one pipeline, and which source uses which.
+    """Named detectors of one pipeline, and which source uses which.
 
     Args:
         models: detectors by name, not yet open.
@@ -27,7 +27,7 @@ class DetectorPool:
         default: the model of all other sources; None: the first of `models`.
 
     Raises:
-        ConfigError: there is no model, or a name that `models` does not have.
+        ConfigError: `models` is empty, or lacks a name that is used.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class DetectorPool:
 class Lanes:
     """The lanes of a running pipeline, one per model. All methods may be called from any thread.
 
-    A source moves from one lane to another in order: the old lane releases it after its last frame was collected, and
+    A source moves between lanes in order: the old lane releases it after its last frame was collected, and
     only then the new lane takes its frames. It does not move before the new model is loaded.
 
     Args:
-        pool: the models to begin with.
+        pool: the initial models.
         run: facts of the run; `model` and `class_names` are set for each lane.
         context: options, gates, counters, clock.
-        outbox: where all lanes hand their results to; closed when the last lane has ended.
-        ending: returns the last status of a source that ended.
+        outbox: receives the results of all lanes; closed when the last lane has ended.
+        ending: returns the final status of a source that has ended.
         start: wakes the captures that wait for a model.
     """
 
@@ -93,7 +93,7 @@ class Lanes:
             return iter(list(self._lanes.values()))
 
     def __getitem__(self, model_id: str) -> Lane:
-        """Return the lane of a model. Raises `ConfigError` where there is none."""
+        """Return the lane of a model. Raises `ConfigError` if there is none."""
         with self._lock:
             return self._lanes[_known(model_id, self._lanes)]
 
@@ -112,11 +112,11 @@ class Lanes:
     def stages_of(
         self, lane: Lane, failed: Callable[[EngineError], None] | None = None, loaded: Callable[[], None] = lambda: None
     ) -> tuple[CollectStage, SubmitStage]:
-        """Return the two stages of a lane, to be started once.
+        """Return the two stages of a lane; each must be started once.
 
         Args:
             lane: of this run.
-            failed: called on the submitting thread where the model cannot be loaded; None: that ends the run.
+            failed: called on the submitting thread if the model cannot be loaded; None: that ends the run.
             loaded: called on the submitting thread once it is loaded.
         """
 
@@ -141,7 +141,7 @@ class Lanes:
         return collect, submit
 
     def add(self, model_id: str, detector: Detector) -> Lane:
-        """Return the lane of another model. Raises `ConfigError` where the name is taken or the run has ended."""
+        """Return the lane of another model. Raises `ConfigError` if the name is taken or the run has ended."""
         with self._lock:
             if model_id in self._lanes:
                 raise ConfigError(f"there is a model {model_id} already: remove it first, or choose another name")
@@ -151,7 +151,7 @@ class Lanes:
         return lane
 
     def remove(self, model_id: str, sources: set[str]) -> None:
-        """Free a model that none of the running `sources` uses. Raises `ConfigError` where one does."""
+        """Free a model that none of the running `sources` uses. Raises `ConfigError` if one does."""
         with self._lock:
             lane = self[model_id]
             if len(self._lanes) == 1:
@@ -173,7 +173,7 @@ class Lanes:
         submit.exchange(swap)
 
     def place(self, source_id: str, model_id: str | None = None) -> Lane:
-        """Return the lane of a source that begins; None: the one it was given before, or that of the default model."""
+        """Return the lane of a starting source; None: its previous lane, or that of the default model."""
         with self._lock:
             wanted = model_id or self._wanted.get(source_id, self.default)
             lane = self[wanted]
@@ -181,7 +181,7 @@ class Lanes:
         return lane
 
     def move(self, source_id: str, model_id: str) -> None:
-        """Let a source go on with another model, once that is loaded. Raises `ConfigError` where there is none."""
+        """Move a source to another model once that is loaded. Raises `ConfigError` if there is no such model."""
         with self._lock:
             _known(model_id, self._lanes)
             self._wanted[source_id] = model_id
@@ -193,7 +193,7 @@ class Lanes:
             return self._lanes.get(self._at.get(source_id, ""))
 
     def model_of(self, source_id: str) -> str:
-        """Return the name of the model whose lane the frames of a source go through, or went through last."""
+        """Return the name of the model whose lane processes, or last processed, the frames of a source."""
         with self._lock:
             return self._at.get(source_id) or self._wanted.get(source_id, self.default)
 
@@ -208,20 +208,20 @@ class Lanes:
         return lane is not None and lane.is_loaded
 
     def keep_older(self, *, keep_older: bool) -> None:
-        """Keep the frames that are older than the newest for tracking, in all lanes."""
+        """In all lanes, keep frames older than the newest for tracking."""
         self._keep_older = keep_older
         for lane in self:
             lane.batcher.change(keep_older=keep_older)
 
     def seal(self) -> None:
-        """Add no more sources: each lane ends with its last one."""
+        """Accept no more sources: each lane ends with its last one."""
         with self._lock:
             self._is_sealed = True
         for lane in self:
             lane.batcher.seal()
 
     def abort(self) -> None:
-        """End all lanes at once."""
+        """End all lanes immediately."""
         for lane in self:
             lane.batcher.abort()
             lane.in_flight.abort()
@@ -242,12 +242,12 @@ class Lanes:
         return Lane(model_id, detector, run, batcher, Channel(MAX_DEPTH, on_drop=context.drop), recovery)
 
     def _sources_on(self, model_id: str) -> set[str]:
-        """Return the sources that use a model, or are on their way to it."""
+        """Return the sources that use a model or are moving to it."""
         places = (*self._at.items(), *self._wanted.items())
         return {source_id for source_id, name in places if name == model_id}
 
     def _settle(self, source_id: str) -> None:
-        """Begin to move a source to the lane where it is wanted, unless it is there, on its way, or must wait."""
+        """Start moving a source to its wanted lane, unless it is there, already moving, or must wait."""
         with self._lock:
             at, wanted = self._at.get(source_id), self._wanted.get(source_id)
             if at is None or wanted is None or at == wanted or source_id in self._moving:
@@ -273,7 +273,7 @@ class Lanes:
         self._settle(inlet.source_id)
 
     def _give_up(self, lane: Lane, failed: Callable[[EngineError], None], error: EngineError) -> None:
-        """Forget a lane whose model cannot be loaded; sources that were to move there stay where they are."""
+        """Remove a lane whose model cannot be loaded; sources that were to move there stay in their lane."""
         with self._lock:
             self._lanes.pop(lane.model_id, None)
             self._submits.pop(lane.model_id, None)

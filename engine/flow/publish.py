@@ -1,4 +1,4 @@
-"""The end of the pipeline, and the outputs behind it."""
+"""The last stage of the pipeline, and the outputs that it feeds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SINK_CAPACITY = 8
 
 
 class PublishStage(Stage["list[Packet] | SourceStatus"]):
-    """The end of the pipeline: numbers and times each packet, feeds quick sinks, hands on to slow ones."""
+    """The last stage: numbers and times each packet, feeds quick sinks and passes it to slow ones."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
             sink.open(self._run_facts)
 
     def inbox(self) -> Iterator[list[Packet] | SourceStatus]:
-        """Yield the packets of each inference, and states, with a tick to the sinks each second."""
+        """Yield the packets of each inference, and states, and tick the sinks every second."""
         return ticking(self._inbox, self._tick, self._clock)
 
     def work(self, item: list[Packet] | SourceStatus) -> None:
@@ -72,7 +72,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
             raise
 
     def close(self) -> None:
-        """Close the quick sinks, and let the slow ones finish."""
+        """Close the quick sinks and let the slow ones finish."""
         try:
             for sink in self._opened:
                 sink.close()
@@ -113,7 +113,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
 
 
 class SinkStage(Stage["Packet | SourceStatus"]):
-    """Runs one sink that may wait (disk, encoder, window) on a thread and a channel of its own."""
+    """Runs one sink that may block (disk, encoder, window) on its own thread and channel."""
 
     def __init__(self, sink: Sink, run: Run, inbox: Channel[Packet | SourceStatus], *, clock: Clock) -> None:
         super().__init__(sink.name)
@@ -129,7 +129,7 @@ class SinkStage(Stage["Packet | SourceStatus"]):
         self.was_opened = True
 
     def inbox(self) -> Iterator[Packet | SourceStatus]:
-        """Yield packets and states, with a tick to the sink each second."""
+        """Yield packets and states, and tick the sink every second."""
         return ticking(self._inbox, self._sink.tick, self._clock)
 
     def work(self, item: Packet | SourceStatus) -> None:
@@ -140,7 +140,7 @@ class SinkStage(Stage["Packet | SourceStatus"]):
             self._sink.write(item)
 
     def close(self) -> None:
-        """Finish the output; what could not be written is counted by the channel."""
+        """Finish the output; the channel counts what could not be written."""
         try:
             self._sink.close()
         finally:
@@ -148,10 +148,10 @@ class SinkStage(Stage["Packet | SourceStatus"]):
 
 
 class Outlets:
-    """The channels to the outputs. They hold up the pipeline until there is a camera, which cannot wait.
+    """The channels to the outputs. They may block the pipeline until it has a camera, which cannot wait.
 
     Args:
-        dropped: takes the counters of losses of each channel, by a name that is unique.
+        dropped: receives each channel's loss counters, under a unique name.
     """
 
     def __init__(self, dropped: dict[str, Counter[str]]) -> None:
@@ -169,7 +169,7 @@ class Outlets:
         return channel
 
     def drop_oldest(self) -> None:
-        """Let outputs miss packets instead of holding up the pipeline, from now on."""
+        """From now on, let outputs miss packets instead of blocking the pipeline."""
         self.is_lossless = False
         for channel in self._channels:
             channel.drop_oldest()
@@ -185,14 +185,14 @@ def output_stages(
     stats: PipelineStats,
     clock: Clock,
 ) -> list[Stage[Packet | SourceStatus] | Stage[list[Packet] | SourceStatus]]:
-    """Return the publishing stage with one for each sink that may wait; quick ones run on its own thread.
+    """Return the publishing stage and one stage per sink that may block; quick sinks run on the publishing thread.
 
     Args:
         run: facts of the run.
-        inbox: what is published.
+        inbox: packets and states to publish.
         sinks: all of them.
-        consumers: channels that are fed too.
-        make_outlet: makes the channel of a sink that takes packets, by its name.
+        consumers: further channels to feed.
+        make_outlet: makes the channel of a sink, given its name.
         stats: counters.
         clock: time.
     """
@@ -208,7 +208,7 @@ def output_stages(
 
 
 def hand_on(item: Packet | SourceStatus, outlets: Sequence[Channel[Packet | SourceStatus]]) -> None:
-    """Put an item into every outlet; what a sink that has failed misses is counted."""
+    """Put an item into every outlet; count what a failed sink misses."""
     for outlet in outlets:
         try:
             outlet.put(item)
@@ -217,7 +217,7 @@ def hand_on(item: Packet | SourceStatus, outlets: Sequence[Channel[Packet | Sour
 
 
 def ticking(inbox: Channel[T], tick: Callable[[], None], clock: Clock) -> Iterator[T]:
-    """Yield from `inbox` until it is closed and empty, calling `tick` about once a second in between."""
+    """Yield from `inbox` until it is closed and empty, and call `tick` about once a second."""
     due_ns = clock.monotonic_ns()
     while True:
         if clock.monotonic_ns() >= due_ns:

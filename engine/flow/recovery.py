@@ -1,4 +1,4 @@
-"""What follows a failed inference: the run ends, or the model is loaded again, and then run by another backend."""
+"""Recovery from a failed inference: end the run, or reload the model and then try another backend."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ CAUSE = "detector"
 
 @runtime_checkable
 class FallsBack(Protocol):
-    """A detector that can go on with another backend."""
+    """A detector that can switch to another backend."""
 
     def fall_back(self) -> bool:
-        """Choose the next backend, to be loaded by the next `open`; return False where there is none."""
+        """Choose the next backend, which the next `open` loads; return False if there is none."""
 
 
 class Recovery:
-    """Decides what follows the failures of one model.
+    """Decides how to recover from the failures of one model.
 
     Args:
-        policy: `stop` lets the first failure end the run; `restart` loads the model again, then goes on with another
-            backend, and ends the run when neither helps.
+        policy: `stop` ends the run at the first failure; `restart` reloads the model, then switches to another
+            backend, and ends the run if neither helps.
         clock: time.
     """
 
@@ -41,14 +41,14 @@ class Recovery:
         self.error: ModelError | None = None
 
     def note(self, error: ModelError) -> bool:
-        """Note a failure, from any thread; return whether the run goes on after it."""
+        """Record a failure, from any thread; return whether the run continues."""
         if self._policy == "stop":
             return False
         self.error = self.error or error
         return True
 
     def next_step(self) -> Step:
-        """Return what to do about the failure: on the submitting thread, once per recovery."""
+        """Return the next recovery step; called on the submitting thread, once per recovery."""
         now_ns = self._clock.monotonic_ns()
         if self._last_ns is None or now_ns - self._last_ns > RELAPSE_S * NS_PER_S:
             self._steps = 0
@@ -58,6 +58,6 @@ class Recovery:
         return step
 
     def done(self) -> None:
-        """Note that the model runs again."""
+        """Record that the model runs again."""
         self.error = None
         self._last_ns = self._clock.monotonic_ns()

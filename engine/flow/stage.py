@@ -1,4 +1,4 @@
-"""A stage: one thread, written once; and the stages of one run, until the last has ended."""
+"""A stage runs on one thread; `RunningStages` starts the stages of a run and waits for the last."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ S = TypeVar("S", bound="Stage[Any]")
 class Stage(ABC, Generic[T]):
     """A thread that runs `open`, then `work` for each item of `inbox`, then `close`, and reports how it ended.
 
-    `close` runs also after a failure. A `ChannelClosedError` out of `work` is the normal way to be stopped.
+    `close` also runs after a failure. A `ChannelClosedError` from `work` is the normal way to stop.
     Threads are daemons: one that hangs in a native call cannot keep the process alive.
     """
 
@@ -43,17 +43,17 @@ class Stage(ABC, Generic[T]):
 
     @abstractmethod
     def inbox(self) -> Iterable[T]:
-        """Return what to iterate over."""
+        """Return the items to work on."""
 
     @abstractmethod
     def work(self, item: T) -> None:
         """Do the stage's work on one item."""
 
     def open(self) -> None:
-        """Acquire what the stage needs, on its thread."""
+        """Acquire the stage's resources, on its thread."""
 
     def close(self) -> None:
-        """Free it again, and close what is downstream, on the same thread."""
+        """Free the resources and close the downstream channels, on the same thread."""
 
     def _run(self) -> None:
         error: BaseException | None = None
@@ -77,7 +77,7 @@ class RunningStages:
     Args:
         clock: for `wall_s`.
         ends_alone: whether a failure of a stage leaves the others running.
-        abort: called on a stage's thread after a failure that does not.
+        abort: called on a stage's thread after a failure that ends the run.
         on_end: called on a stage's thread after each end.
         on_over: called on the last thread when all have ended.
     """
@@ -113,7 +113,7 @@ class RunningStages:
         return self._wall_s or (self._clock.monotonic_ns() - self._started_ns) / NS_PER_S
 
     def start(self, stages: Iterable[Stage[Any]]) -> None:
-        """Start the stages of a run, or further ones while it goes on. Raises `ConfigError` after its end."""
+        """Start the stages of a run, or further ones while it runs. Raises `ConfigError` after its end."""
         begun = list(stages)
         with self.lock:
             if self._is_over:
@@ -135,7 +135,7 @@ class RunningStages:
             return [stage for stage in self._running if isinstance(stage, kind)]
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end of all and return whether it came in time. Raises `StageError` for the first failure."""
+        """Wait for all stages to end and return whether they did in time. Raises `StageError` for the first failure."""
         if not self.over.wait(timeout_s):
             return False
         if self._failure is not None:
@@ -144,7 +144,7 @@ class RunningStages:
         return True
 
     def join(self, timeout_s: float) -> bool:
-        """Wait until every thread has ended and return whether all did in time."""
+        """Wait for every thread to end and return whether all did in time."""
         deadline = time.monotonic() + timeout_s
         stages = list(self._stages)
         ended = [stage.join(max(deadline - time.monotonic(), 0.0)) for stage in stages]

@@ -20,7 +20,7 @@ from engine.protocols import CompleteClassifier, CompleteTracker, TrackClassifie
 
 
 class TrackStage(Stage["list[Detected] | SourceStatus"]):
-    """Gives every detection an identity: one tracker per source, all on this thread, and then the analysers."""
+    """Gives every detection an identity with one tracker per source, then runs the analysers, all on this thread."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         return self._inbox
 
     def work(self, item: list[Detected] | SourceStatus) -> None:
-        """Update the trackers and hand on packets; a state passes the analysers."""
+        """Update the trackers and pass packets on; states go through the analysers."""
         if isinstance(item, SourceStatus):
             if item.state == "ended":
                 self._end(item.source_id)
@@ -76,13 +76,13 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         return packets if self._analyse.is_idle else self._analyse(packets)
 
     def _end(self, source_id: str) -> None:
-        """Forget the tracks of a source that ended; if it comes back its ids go on, as ids are never used again."""
+        """Forget the tracks of an ended source; if it returns, its ids continue, because ids are never reused."""
         self._found.pop(source_id, None)
         if source_id in self._trackers:
             self._trackers[source_id].reset()
 
     def _change_classes(self, source_id: str, class_names: tuple[str, ...]) -> None:
-        """Forget the tracks that another model made: its class ids would be read by the new names."""
+        """Forget the tracks of another model: its class ids would be read with the new names."""
         if source_id in self._class_names:
             self._end(source_id)
         if source_id in self._classifiers:
@@ -102,7 +102,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         return list(map(self._packet, items, found, tracks, events))
 
     def _tracker(self, item: Detected) -> CompleteTracker:
-        """Return the tracker of a frame's source, which has looked at the frame where it wants to."""
+        """Return the tracker of a frame's source, after it has looked at the frame if it wants frames."""
         frame = item.frame
         if item.run.class_names != self._class_names.get(frame.source_id):
             self._change_classes(frame.source_id, item.run.class_names)
@@ -136,7 +136,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         )
 
     def _detections(self, item: Detected) -> Detections | None:
-        """Return what the tracker is to be told: of a picture in which nothing moved, what was found before."""
+        """Return the detections to pass to the tracker; for a motionless frame, the previous ones."""
         source_id = item.frame.source_id
         if item.is_held:
             return self._found.get(source_id)
@@ -147,12 +147,12 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         return found
 
     def _classes(self, second_stage: CompleteClassifier, frame: Frame, tracks: Tracks) -> NDArray[np.float32] | None:
-        """Return (N, K, 2) what the second stage knows of each track, NaN where nothing; None where of none."""
+        """Return the (N, K, 2) second-stage results of the tracks, NaN if unknown; None if no track has any."""
         source_id = frame.source_id
         if source_id not in self._classifiers:
             self._classifiers[source_id] = second_stage.clone()
             self._classifiers[source_id].read_classes(self._class_names[source_id])
-        if (tracks.track_id == NO_IDENTITY).any():  # without a tracker each row is an object of its own, seen once
+        if (tracks.track_id == NO_IDENTITY).any():  # without a tracker each row is a separate object, seen once
             ids = np.arange(self._unnamed - len(tracks), self._unnamed)
             self._unnamed -= len(tracks)
             tracks = Tracks(tracks.xyxy, tracks.score, tracks.class_id, ids, tracks.age, tracks.detection_index)
@@ -166,7 +166,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         return rows
 
     def close(self) -> None:
-        """Free the second stage and the analysers, and tell the publishing stage that nothing more comes."""
+        """Free the second stage and the analysers, and signal the end to the publishing stage."""
         try:
             if self._second_stage is not None:
                 self._second_stage.close()
@@ -176,7 +176,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
 
 
 def _with_classes(detections: Detections, tracks: Tracks, known: NDArray[np.float32] | None) -> Detections:
-    """Return the detections with a column `classes`: what the second stage knows of each one's track."""
+    """Return the detections with a column `classes`: the second stage's result for each one's track."""
     if known is None or not len(detections):
         return detections
     column = np.full((len(detections), *known.shape[1:]), np.nan, np.float32)
@@ -187,7 +187,7 @@ def _with_classes(detections: Detections, tracks: Tracks, known: NDArray[np.floa
 
 
 def _distinct(items: list[Detected]) -> Iterator[list[Detected]]:
-    """Yield the frames in order, in groups that hold each source at most once."""
+    """Yield the frames in order, in groups that contain each source at most once."""
     group: list[Detected] = []
     sources: set[str] = set()
     for item in items:

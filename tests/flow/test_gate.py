@@ -41,7 +41,7 @@ def test_no_detections_stay_none() -> None:
 
 @pytest.mark.parametrize("polygon", [[(0, 0), (1, 1)], [(0, 0), (1, 1), (float("nan"), 2)]], ids=["line", "NaN"])
 def test_polygons_that_enclose_nothing_are_refused(polygon: list[tuple[float, float]]) -> None:
-    with pytest.raises(ConfigError, match="encloses nothing"):
+    with pytest.raises(ConfigError, match="encloses no area"):
         FrameGate(regions=[polygon])
 
 

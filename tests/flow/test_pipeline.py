@@ -273,7 +273,7 @@ def test_max_frames_bounds_each_source() -> None:
 
 
 def test_sources_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match="two sources are called numbers"):
+    with pytest.raises(ConfigError, match="two sources are named numbers"):
         Pipeline([CountingSource(), CountingSource()], PixelDetector(), OneTracker())
 
 

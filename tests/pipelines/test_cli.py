@@ -194,7 +194,7 @@ def bad(tmp_path: Path, free_port: int) -> dict[str, Any]:
         pytest.param(["--source", "S", "--tracker", "psychic"], "psychic", id="unknown tracker"),
         pytest.param(["--source", "S", "--show"], "--save", id="no display"),
         pytest.param(
-            ["--source", "a={folder}/text.mp4", "--source", "a=S"], "two sources are called a", id="twin names"
+            ["--source", "a={folder}/text.mp4", "--source", "a=S"], "two sources are named a", id="twin names"
         ),
         pytest.param([], "no source", id="nothing to do"),
     ],

@@ -63,7 +63,7 @@ def published(pipeline: Pipeline, *names: str) -> bool:
 def test_camera_with_an_impossible_region_is_refused_before_it_is_touched() -> None:
     with running("gate", "yard") as (pipeline, changes):
         wait_for(lambda: published(pipeline, "gate", "yard"))
-        with pytest.raises(ConfigError, match="encloses nothing"):
+        with pytest.raises(ConfigError, match="encloses no area"):
             changes.set("sources.0.regions", [[[0, 0], [10, 10]]])
         assert sorted(pipeline.running_sources) == ["gate", "yard"]
         assert changes.set("sources.0.regions", [[[0, 0], [10, 0], [10, 10]]]) == ["removed gate", "added gate"]
