@@ -155,9 +155,8 @@ class LatestOnly:
 class SnapshotServer:
     """A ROUTER socket that answers each request (any short body, from REQ or DEALER) with the snapshot.
 
-    Requests are untrusted: their size and number per turn are limited, requests of another form are dropped and
-        counted,
-    and so is an answer that a peer does not take.
+    Requests are untrusted: their size and number per turn are limited. Requests of another form are dropped and
+    counted, and so are answers that a peer does not take.
 
     Attributes:
         address: the bound endpoint.

@@ -80,9 +80,8 @@ class _Watched:
 class SocketGuard:
     """Bounds the memory and descriptors that the peers of some sockets can use.
 
-    Use it on the thread that creates the sockets: `watch` each before it is bound, then `start`; `close` before the
-        sockets
-    are closed. `explain` may be called on their thread for every complete message.
+    Use it on the thread that creates the sockets: `watch` each before it is bound, then call `start`; call `close`
+    before closing the sockets. `explain` may be called on their thread for every complete message.
 
     Attributes:
         cut: connections shut down because of a limit.
