@@ -59,7 +59,7 @@ class CountingSource:
 
 
 class PixelDetector(DetectorBase):
-    """Finds one box per frame whose class is the value of the first pixel: tells frames apart."""
+    """Finds one box per frame whose class is the value of the first pixel, which identifies the frame."""
 
     name = "pixel"
     class_names = tuple(f"value {n}" for n in range(256))
@@ -88,7 +88,7 @@ class PixelDetector(DetectorBase):
 
 
 class OneTracker:
-    """Gives every detection the next id; remembers the times it was given."""
+    """Gives every detection the next id; stores the times it received."""
 
     def __init__(self) -> None:
         self.times_ns: list[int] = []
@@ -109,7 +109,7 @@ class OneTracker:
 
 @dataclass
 class ListSink(SinkBase):
-    """Keeps what it is given; may be slow or fail."""
+    """Stores everything it receives; may be slow or fail."""
 
     name: str = "list"
     blocking: bool = True

@@ -1,4 +1,4 @@
-"""Videos, images and servers that source tests make on the fly. All servers listen on loopback only."""
+"""Videos, images and servers that source tests create on the fly. All servers listen only on loopback."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def encode_clip(
 
 
 def numbered_images(count: int, width: int = 320, height: int = 240, seed: int = 0) -> list[np.ndarray]:
-    """Return pictures that carry their number (`number_in_image`) and moving boxes."""
+    """Return images that carry their number (`number_in_image`) and moving boxes."""
     source = SyntheticSource(Scene(width=width, height=height, seed=seed))
     return [source.image(number) for number in range(count)]
 
@@ -66,7 +66,7 @@ def rotate_mp4(path: Path, matrix: tuple[int, int, int, int]) -> None:
 
 
 class Recorder:
-    """A listener that keeps what it is told."""
+    """A listener that stores everything it receives."""
 
     def __init__(self) -> None:
         self.statuses: list[SourceStatus] = []
@@ -157,7 +157,7 @@ def _handler(camera: Camera) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def mjpeg_camera(images: Sequence[np.ndarray], *, port: int = 0, **facts: Any) -> Iterator[Camera]:
-    """Serve the pictures again and again until the block ends."""
+    """Serve the images repeatedly until the block ends."""
     with served(Camera([cv2.imencode(".jpg", image)[1].tobytes() for image in images], **facts), port) as camera:
         yield camera
 

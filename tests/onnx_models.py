@@ -1,4 +1,4 @@
-"""Small ONNX files for tests, built here so that nothing has to be shipped."""
+"""Small ONNX files for tests, built here so that none need to be shipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a test lets a busy machine take for what is promised to happen at once."""
+"""How long a test lets a busy machine take for actions that are promised to happen at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handle on the RTSP server of `tests/rtsp/server.py`, for tests, the fault table and the soak."""
+"""Handle for the RTSP server of `tests/rtsp/server.py`, for tests, the fault table and the soak test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ assert not missing, missing
 
 @lru_cache(maxsize=1)
 def missing_server() -> str:
-    """Return why there is no RTSP server here and how to get it, or nothing."""
+    """Return why there is no RTSP server here and how to get it, or an empty string."""
     remedy = f"apt-get install -y {PACKAGES}"
     if not Path(PYTHON).exists():
         return f"no {PYTHON}: {remedy}"
@@ -43,7 +43,7 @@ class RtspServer:
         self.start()
 
     def start(self) -> None:
-        """Start it, at the same port as before."""
+        """Start it, on the same port as before."""
         options = {**self.arguments, "port": self.arguments.get("port") or self.port}
         line = [PYTHON, str(SCRIPT)]
         for name, value in options.items():
@@ -67,11 +67,11 @@ class RtspServer:
         self._process.stdin.flush()
 
     def pause(self) -> None:
-        """Freeze it: connections stay open and nothing comes."""
+        """Freeze it: connections stay open, and nothing arrives."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Let it continue."""
         self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:

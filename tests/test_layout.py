@@ -34,7 +34,7 @@ def test_a_folder_holds_few_modules_and_says_what_they_are(folder: Path) -> None
 
 
 def test_every_test_file_is_collected_and_every_module_is_linted() -> None:
-    """Tools skip folders called `build` unless they are told otherwise, and two of our rooms have that name."""
+    """Tools skip folders called `build` by default, and two of our folders have that name."""
     ruff = subprocess.run([sys.executable, "-m", "ruff", "check", "--show-files"], **RUN)
     linted = {Path(line).resolve() for line in ruff.stdout.splitlines()}
     assert {path for folder in PACKAGES for path in folder.glob("*.py")} <= linted

@@ -1,4 +1,4 @@
-"""Paths are taken as people write them, everywhere by one rule."""
+"""Paths are accepted in the forms that users write, everywhere by one rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenes made by a script: boxes of known objects at known times, played to analytics."""
+"""Scripted scenes: boxes of known objects at known times, fed to analytics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole: user rules, changes while running, resets, pictures of other sizes, long runs."""
+"""Analytics as a whole: user rules, changes while running, resets, frames of other sizes, long runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_rule_of_ones_own_reads_the_view_and_its_findings_are_counted() -> Non
     assert [finding.rule for finding in met] == ["Pairs"] * len(met)
     assert met[0].why == ("frame 4",)
     assert analytics.summary()["rules"] == {"Pairs": len(met)}
-    assert rule.frames == 0  # each source has a copy of its own
+    assert rule.frames == 0  # each source has its own copy
 
 
 def test_a_clone_has_the_same_places_and_no_memory() -> None:

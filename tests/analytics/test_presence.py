@@ -1,4 +1,4 @@
-"""Zones: who is inside, since when, and until when."""
+"""Zones: the objects inside, since when, and until when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo model and clip: there, small enough, what they claim to be, and fit for each other."""
+"""The demo model and clip exist, are small enough, match their description, and fit each other."""
 
 from __future__ import annotations
 

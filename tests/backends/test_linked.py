@@ -18,7 +18,7 @@ pytest.importorskip("openvino", reason="pip install openvino")
 
 @pytest.fixture
 def linked(tmp_path: Path) -> Path:
-    """Return a model whose weights are apart, both behind links."""
+    """Return a model with external weights, both as symbolic links."""
     weights = onnx.numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
     node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
     info = [onnx.helper.make_tensor_value_info(name, 1, (1, 64)) for name in "xy"]

@@ -72,7 +72,7 @@ def build(command: list[str], folder: Path) -> None:
 
 
 def can(command: list[str], folder: Path, remedy: str) -> None:
-    """Skip the test where a step that needs something from outside fails."""
+    """Skip the test if a step that needs an outside resource fails."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=BUILD_S, check=False)
     if done.returncode != 0:
         pytest.skip(f"{Path(command[0]).name} failed: {remedy}")

@@ -108,7 +108,7 @@ def test_pixels_become_the_numbers_that_the_model_wants(make: Make, image: Image
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_model_that_takes_bytes_gets_them_as_they_are(name: str, tmp_path: Path) -> None:
-    """Its own graph divides by 255; the family's mean and std are for numbers, not for bytes."""
+    """Its own graph divides by 255; the family's mean and std apply to numbers, not to bytes."""
     if obstacle := why_not(name):
         pytest.skip(f"backend {name}: {obstacle}")
     image = ImageInput((SIDE, SIDE), mean=(10.0, 20.0, 30.0))
@@ -146,7 +146,7 @@ def test_many_submissions_reuse_the_slots(backend: Backend) -> None:
 
 @pytest.mark.parametrize("max_batch", [1, 3], ids=["of fixed size", "of open size"])
 def test_an_array_that_is_fed_again_is_read_again(make: Make, max_batch: int) -> None:
-    """Backends keep what they made for an array; not its pixels."""
+    """Backends may keep objects that they made for an array, but not its pixels."""
     backend = make(BackendOptions(image=ImageInput((SIDE, SIDE)), depth=1, max_batch=max_batch))
     backend.open()
     wide = np.empty((1, SIDE, 2 * SIDE, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""What every detector must do: the model detector on each backend, on a model whose answer is known."""
+"""What every detector must do: the model detector on each backend, on a model with known results."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_boxes_are_in_pixels_of_the_frame(detector: ModelDetector) -> None:
 def test_frames_of_different_sizes_share_a_batch(detector: ModelDetector) -> None:
     found = detector.submit([frame(64, 64), frame(128, 64), frame(256, 256)]).result()
     np.testing.assert_allclose(found[0].xyxy[0], [0, 16, 32, 48], atol=1e-4)
-    np.testing.assert_allclose(found[1].xyxy[0], [0, 0, 64, 64], atol=1e-4)  # cut at the border of the frame
+    np.testing.assert_allclose(found[1].xyxy[0], [0, 0, 64, 64], atol=1e-4)  # clipped at the border of the frame
     np.testing.assert_allclose(found[2].xyxy[0], [0, 64, 128, 192], atol=1e-4)
 
 

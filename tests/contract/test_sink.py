@@ -24,7 +24,7 @@ MakeSink = Callable[[Path], Sink]
 
 
 def recordings(folder: Path) -> Sink:
-    """Return recordings of the cameras of the samples, at an address where nobody is."""
+    """Return recordings of the samples' cameras, at an address where nothing listens."""
     options = SourceOptions()
     plans = {name: record_plan("rtsp://127.0.0.1:9/x", name, folder, options) for name in ("gate", "silent")}
     return Recordings(plans)

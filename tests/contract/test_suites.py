@@ -1,4 +1,4 @@
-"""The public contract suites: parts that keep the contract pass, and each way to break it is named."""
+"""The public contract suites: parts that keep the contract pass, and each way to break it is reported."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_an_analyser_that_breaks_the_contract_is_told_how(analyser: Callable[[],
 
 
 class Camera:
-    """A source whose way to break the contract is chosen."""
+    """A source that breaks the contract in a chosen way."""
 
     def __init__(self, fault: str) -> None:
         self._inner, self._fault = open_source("synthetic://?width=64&height=48&count=12"), fault

@@ -30,7 +30,7 @@ def found(*boxes: tuple[float, float, float, float], score: float = 0.9) -> Dete
 
 
 def walk(tracker: Tracker, frames: int, start: int = 0) -> list[Tracks]:
-    """Two people who walk towards each other on separate lines."""
+    """Two objects that move towards each other on separate lines."""
     return [
         tracker.update(found((10 + 3 * i, 10, 50 + 3 * i, 110), (400 - 3 * i, 200, 440 - 3 * i, 300)), i * FRAME_NS)
         for i in range(start, start + frames)
@@ -155,7 +155,7 @@ def test_a_static_box_keeps_one_id_for_ever(make: Make) -> None:
 
 
 def scene(seed: int, objects: int, frames: int) -> list[Detections]:
-    """Walkers in a narrow space: they cross, and a tenth of them is missed on each frame."""
+    """Objects in a narrow space: they cross, and a tenth of them is missed on each frame."""
     rng = np.random.default_rng(seed)
     corner, size = rng.uniform(0, 300, (objects, 2)), rng.uniform(30, 90, (objects, 2))
     velocity = rng.normal(0, 4, (objects, 2))
@@ -286,7 +286,7 @@ def test_classes_are_kept_apart_where_asked(make: Make) -> None:
 
 
 def test_a_day_of_passers_by_leaves_nothing_behind(make: Make) -> None:
-    """24 h of simulated time, a group of three passes every minute, nobody fetches the events."""
+    """24 h of simulated time, a group of three passes every minute, nobody reads the events."""
     tracker = make(max_objects=20)
     sizes = []
     for minute in range(24 * 60):
@@ -322,7 +322,7 @@ CLOCKS = {
 
 @pytest.mark.parametrize("clock", list(CLOCKS.values()), ids=list(CLOCKS))
 def test_time_that_does_not_rise_leaves_no_ghosts_and_keeps_ids(make: Make, clock: Callable[[int], int]) -> None:
-    """Joined recordings: walkers up to the join and a little beyond, then an empty scene for four seconds."""
+    """Joined recordings: objects up to the join and a little beyond, then an empty scene for four seconds."""
     tracker = make()
     shown = []
     for i in range(26):

@@ -1,4 +1,4 @@
-"""`backend: auto` goes on with the next backend where the first does not open, and says so once."""
+"""`backend: auto` continues with the next backend if the first does not open, and reports it once."""
 
 from __future__ import annotations
 

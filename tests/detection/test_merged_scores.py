@@ -1,4 +1,4 @@
-"""The best class found inside OpenVINO's graph is what the head finds in all scores: for every task, and in ties."""
+"""OpenVINO's graph finds the same best class as the head does in all scores: for every task, and in ties."""
 
 from __future__ import annotations
 

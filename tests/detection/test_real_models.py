@@ -20,7 +20,7 @@ BACKENDS = ("openvino", "onnxruntime")
 
 @pytest.fixture(scope="module")
 def frames(data_dir: Path) -> list[Frame]:
-    """Two well-known pictures and six of COCO, all of different sizes."""
+    """Two well-known images and six from COCO, all of different sizes."""
     files = sorted((data_dir / "images" / "assets").glob("*.jpg"))
     files += sorted((data_dir / "images" / "coco128_train" / "images").glob("*.jpg"))[:6]
     return [Frame(cv2.imread(str(path)), "a", index, 0, 0) for index, path in enumerate(files)]

@@ -119,7 +119,7 @@ def test_tiles_that_cannot_be_are_refused() -> None:
 
 
 def test_small_people_are_found_in_tiles(data_dir: Path) -> None:
-    """A street scene scaled down to a third in a large grey frame: tiles see what the scaled frame loses."""
+    """A street scene scaled down to a third in a large grey frame: tiles detect what the scaled frame loses."""
     image = cv2.imread(str(data_dir / "images" / "assets" / "bus.jpg"))
     small = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     canvas = np.full((1080, 1920, 3), 114, np.uint8)

@@ -1,4 +1,4 @@
-"""Odd cameras that GStreamer's server cannot play: streams that change in the middle, served over plain TCP."""
+"""Odd cameras that GStreamer's server cannot imitate: streams that change mid-stream, served over plain TCP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TS_PACKET = 188
 
 @contextmanager
 def transport_stream(clips: Sequence[Path], seconds_each: float) -> Iterator[int]:
-    """Serve MPEG-TS clips one behind the other, once, each paced over `seconds_each`; yields the port."""
+    """Serve MPEG-TS clips in sequence, once, each paced over `seconds_each`; yields the port."""
     ended = threading.Event()
     server = socket.create_server(("127.0.0.1", 0))
     server.settimeout(0.1)

@@ -1,4 +1,4 @@
-"""The faults: each plays one mishap of a camera or network to a running engine, and returns what came of it."""
+"""The faults: each inflicts one camera or network fault on a running engine, and returns the result."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Bench:
         return proxy
 
     def healthy(self) -> str:
-        """Start the camera that nothing happens to."""
+        """Start the healthy camera."""
         return self.server(pattern="ball").url
 
 
 @contextmanager
 def bench() -> Iterator[Bench]:
-    """Yield a bench and clear it away."""
+    """Yield a bench and close it afterwards."""
     held = Bench()
     with held.stack:
         yield held
@@ -80,7 +80,7 @@ def server_away(seconds: float) -> Outcome:
 
 
 def by_proxy(begin: Callable[[FaultProxy], None], end: Callable[[FaultProxy], None], seconds: float) -> Outcome:
-    """Something happens on the way between camera and engine."""
+    """Something happens on the network between camera and engine."""
     with bench() as b:
         proxy = b.proxy(b.server())
         lab = Lab(address(proxy), b.healthy())
@@ -88,7 +88,7 @@ def by_proxy(begin: Callable[[FaultProxy], None], end: Callable[[FaultProxy], No
 
 
 def frozen(seconds: float = 8.0) -> Outcome:
-    """The connection stays open and nothing comes; longer than the read limit."""
+    """The connection stays open without any data, for longer than the read limit."""
     return by_proxy(FaultProxy.freeze, FaultProxy.thaw, seconds)
 
 
@@ -98,7 +98,7 @@ def half_open(seconds: float = 7.0) -> Outcome:
 
 
 def cut_and_refused(seconds: float = 4.0) -> Outcome:
-    """The connection is closed, and new ones too."""
+    """The connection is closed, and so are new ones."""
 
     def begin(proxy: FaultProxy) -> None:
         proxy.refuse(True)
@@ -184,12 +184,12 @@ def disk_full_while_saving(seconds: float = 4.0) -> Outcome:
 
 
 class NotPlayableError(Exception):
-    """A fault cannot be played on this machine; says what is missing."""
+    """A fault cannot be run on this machine; says what is missing."""
 
 
 @contextmanager
 def small_disk(size: str = "2m") -> Iterator[Path]:
-    """Mount a file system of a few megabytes in memory."""
+    """Mount an in-memory file system of a few megabytes."""
     with tempfile.TemporaryDirectory() as folder:
         line = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
         done = subprocess.run(line, capture_output=True, text=True, check=False)
@@ -202,14 +202,14 @@ def small_disk(size: str = "2m") -> Iterator[Path]:
 
 
 def fill(disk: Path) -> None:
-    """Leave no space on a disk."""
+    """Fill a disk completely."""
     with suppress(OSError), (disk / FILLER).open("wb", buffering=0) as file:
         while file.write(bytes(4096)):
             pass
 
 
 def changed_server(**arguments: Any) -> Outcome:
-    """The camera is reconfigured and comes back with another picture."""
+    """The camera is reconfigured and comes back with another frame size."""
     with bench() as b:
         server = b.server()
         lab = Lab(server.url, b.healthy())
@@ -222,7 +222,7 @@ def changed_server(**arguments: Any) -> Outcome:
 
 
 def change_in_stream(codecs: tuple[str, str], sizes: tuple[int, int]) -> Outcome:
-    """The picture changes in the middle of a connection."""
+    """The frame size changes within a connection."""
     with bench() as b, tempfile.TemporaryDirectory() as folder:
         clips = [_clip(Path(folder), part, codecs[part % 2], sizes[part % 2]) for part in range(8)]
         port = b.stack.enter_context(transport_stream(clips, PART_FRAMES / 25))
@@ -231,7 +231,7 @@ def change_in_stream(codecs: tuple[str, str], sizes: tuple[int, int]) -> Outcome
 
 
 def _clip(folder: Path, part: int, codec: str, width: int) -> Path:
-    """Return one part of a stream whose time goes on."""
+    """Return one part of a stream whose time continues."""
     return encode_clip(
         folder / f"{part}.ts",
         numbered_images(PART_FRAMES, width, width * 3 // 4, seed=part),
@@ -253,7 +253,7 @@ def mid_gop_join() -> Outcome:
 
 @contextmanager
 def _viewer(url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Keep a stream going with another viewer, and wait until it is in the middle of a group of pictures."""
+    """Keep a stream alive with another viewer, and wait until it is in the middle of a group of pictures."""
     import sys
 
     code = "import av, sys\nfor frame in av.open(sys.argv[1], options={'rtsp_transport': 'tcp'}).decode(video=0): pass"
@@ -264,14 +264,14 @@ def _viewer(url: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def rate(fps: int) -> Outcome:
-    """A camera of an unusual rate."""
+    """A camera with an unusual rate."""
     with bench() as b:
         lab = Lab(b.server(fps=fps, gop=fps).url, b.healthy())
         return examine(lab, nothing, nothing, during_s=4.0)
 
 
 def unreachable(uri: str) -> Outcome:
-    """An address that cannot work, beside one that does."""
+    """An address that cannot work, next to one that does."""
     with bench() as b:
         return _hopeless(Lab(uri, b.healthy()), during_s=2.0)
 
@@ -284,14 +284,14 @@ def wrong_password() -> Outcome:
 
 
 def silent_server() -> Outcome:
-    """The camera accepts the connection and says nothing."""
+    """The camera accepts the connection and sends nothing."""
     with bench() as b, socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         return _hopeless(Lab(f"rtsp://127.0.0.1:{port}/x", b.healthy(), open_timeout_s=2.0), during_s=6.0)
 
 
 def _hopeless(lab: Lab, during_s: float) -> Outcome:
-    """Run with a camera from which nothing will ever come."""
+    """Run with a camera that never delivers anything."""
     lab.log.packets.clear()
     return examine(lab, nothing, nothing, during_s=during_s, recovery_limit_s=0.1, first_limit_s=1.5, since_start=True)
 
@@ -333,7 +333,7 @@ class _SteppedTime:
 
 
 def engine_stopped(seconds: float = 4.0) -> Outcome:
-    """The engine is stopped by SIGSTOP and goes on by SIGCONT."""
+    """SIGSTOP stops the engine and SIGCONT continues it."""
     with bench() as b:
         lab = Lab(b.server().url, b.healthy())
         line = f"kill -STOP {os.getpid()}; sleep {seconds}; kill -CONT {os.getpid()}"

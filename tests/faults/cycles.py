@@ -1,4 +1,4 @@
-"""Opening and closing one camera again and again: what is left of each time?"""
+"""Opens and closes one camera repeatedly: what does each cycle leave behind?"""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from engine.sources.open import open_source
 
 @dataclass(frozen=True)
 class Cycles:
-    """What opening and closing left behind in this process, of the second half (caches fill in the first).
+    """What opening and closing left behind in this process, in the second half (caches fill in the first).
 
     Attributes:
-        count: how often.
+        count: number of cycles.
         kb_per_cycle: slope of the resident memory by least squares.
-        rss_mb: resident memory at the beginning of that part and at the end.
-        threads: the same of threads.
-        descriptors: the same of file descriptors.
-        children: reader processes that are still there at the end.
+        rss_mb: resident memory at the start of that half and at the end.
+        threads: the same for threads.
+        descriptors: the same for file descriptors.
+        children: reader processes that still exist at the end.
         seconds_per_cycle: mean time of opening, one frame and closing.
     """
 

@@ -1,4 +1,4 @@
-"""A running engine with a healthy camera and one that suffers, and what a fault does to both."""
+"""A running engine with a healthy camera and a faulty one, and the effect of a fault on both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VICTIM, HEALTHY = "victim", "healthy"
 
 @dataclass
 class Log(SinkBase):
-    """Keeps when each packet of each camera was published, and every change of state."""
+    """Records when each packet of each camera was published, and every change of state."""
 
     name: str = "log"
     blocking: bool = False
@@ -66,10 +66,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one fault did.
+    """The effect of one fault.
 
     Attributes:
-        states: states of the victim in order, from the beginning of the fault.
+        states: states of the victim in order, from the start of the fault.
         reasons: the distinct reasons given.
         recovery_s: from the end of the fault to the first frame; None if no frame came.
         victim: before, during, after.
@@ -77,8 +77,8 @@ class Outcome:
         sources: captured, published, dropped by cause, reconnects of both.
         is_accounted: captured = published + dropped for both.
         is_genuine: no stream time came twice in an epoch, and none went back.
-        stopped_in_time: the engine stopped within its limit afterwards.
-        notes: what else was seen.
+        stopped_in_time: whether the engine stopped within its limit afterwards.
+        notes: other observations.
     """
 
     states: tuple[str, ...]
@@ -94,9 +94,9 @@ class Outcome:
 
 
 class Lab:
-    """An engine on two cameras; faults are made on the first."""
+    """An engine on two cameras; the first one suffers the faults."""
 
-    around_s = 1.0  # how long the time before and after a fault is watched; the tool takes longer
+    around_s = 1.0  # how long to observe before and after a fault; the tool takes longer
 
     def __init__(self, victim: str, healthy: str | None, *sinks: Sink, detect_s: float = 0.002, **options: Any) -> None:
         self.log = Log()

@@ -12,12 +12,12 @@ _CHUNK = 16384
 
 
 class FaultProxy:
-    """Forwards connections to `target_port`; what it does to the bytes that come back is changed while it runs.
+    """Forwards connections to `target_port`; its treatment of the returned bytes can change while it runs.
 
     Attributes:
         jitter_s: each piece waits a random time up to this; the order is kept.
         bytes_per_s: rate limit, None for none.
-        corrupt: probability of each byte to be replaced.
+        corrupt: probability that a byte is replaced.
     """
 
     def __init__(self, target_port: int, seed: int = 0) -> None:
@@ -101,7 +101,7 @@ class FaultProxy:
                 sink.sendall(data)
         except OSError:
             pass
-        if not (is_downstream and source in self._lost):  # whoever has lost the connection tells nobody
+        if not (is_downstream and source in self._lost):  # a side that has lost the connection reports nothing
             with suppress(OSError):
                 sink.shutdown(socket.SHUT_RDWR)
         source.close()

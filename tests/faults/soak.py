@@ -1,7 +1,7 @@
 """Hours of an engine with faulty cameras, in minutes: does anything grow, slow down or go missing?
 
-The engine is `framewire run` in a process of its own; cameras, proxies and the subscriber are in this one. So what is
-measured is the engine's.
+The engine is `framewire run` in its own process; cameras, proxies and the subscriber are in this one. So only the
+engine is measured.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ LAST_QUARTER = 0.75
 
 @dataclass(frozen=True)
 class Report:
-    """What a soak has shown.
+    """The results of a soak test.
 
     Attributes:
         slopes: growth of the engine process and of its readers.
         ages_start: age at publishing in the first part of the run.
         ages_end: age at publishing in its last quarter.
-        faults: mishaps played.
+        faults: number of faults.
         sources: captured, published, dropped by cause and reconnects of each camera.
         is_accounted: captured = published + dropped, for each camera.
         stop_s: seconds from SIGINT to the end of the engine.
@@ -50,7 +50,7 @@ class Report:
 
 
 class Camera:
-    """An RTSP server behind a proxy, with the mishaps it can have."""
+    """An RTSP server behind a proxy, with the faults that it can have."""
 
     def __init__(self, number: int) -> None:
         self.server = RtspServer(size="320x240", fps=15, gop=15)
@@ -62,7 +62,7 @@ class Camera:
         return f"rtsp://127.0.0.1:{self.proxy.port}/stream"
 
     def mishaps(self) -> list[tuple[str, Callable[[], None], Callable[[], None]]]:
-        """Return name, begin and end of each mishap."""
+        """Return the name, begin and end functions of each fault."""
         proxy, server = self.proxy, self.server
         return [
             ("killed", server.kill, server.start),
@@ -81,7 +81,7 @@ class Camera:
 
 
 class Mishaps:
-    """Plays a mishap from time to time, which lasts a fifth of the time between two."""
+    """Starts a fault from time to time, which lasts a fifth of the interval."""
 
     def __init__(self, cameras: list[Camera], every_s: float, last_s: float, seed: int) -> None:
         self._cameras = cameras
@@ -93,7 +93,7 @@ class Mishaps:
         self.played = 0
 
     def play(self, now: float) -> str:
-        """End and begin what is due, and return the name of what began."""
+        """End and begin the faults that are due, and return the name of the one that began."""
         while self._ends and self._ends[0][0] <= now:
             self._ends.pop(0)[1]()
         if now < self._due or now >= self._last_s:

@@ -13,7 +13,7 @@ from tests.rtsp_server import missing_server
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "open_close.py"
 COUNT = 25
-ALLOWED_KB = 150.0  # a frame of this camera is 230 kB: what kept one per cycle would show
+ALLOWED_KB = 150.0  # a frame of this camera is 230 kB: keeping one per cycle would show
 
 
 @pytest.mark.rtsp
@@ -22,7 +22,7 @@ def test_opening_and_closing_leaves_nothing(reader: str) -> None:
     if missing_server():
         pytest.skip(missing_server())
     line = [sys.executable, str(TOOL), "--cycles", str(COUNT), "--reader", reader, "--json"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)  # the memory of no other test
+    done = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)  # no other test's memory
     found = json.loads(done.stdout.splitlines()[-1])[reader]
     assert found["children"] == 0
     assert found["threads"][1] <= found["threads"][0]

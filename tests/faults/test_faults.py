@@ -1,4 +1,4 @@
-"""Faults of cameras and networks, played to a running engine: nothing hangs, nothing is invented, all is counted.
+"""Camera and network faults on a running engine: nothing hangs, nothing is invented, everything is counted.
 
 The whole list, with longer faults, is `tools/faults.py`; its table is `docs/faults.md`.
 """
@@ -83,7 +83,7 @@ def test_the_verb_plays_a_fault_and_prints_it() -> None:
 
 
 def check(outcome: Outcome) -> None:
-    """Hold what is true of every fault."""
+    """Check what must hold after every fault."""
     assert outcome.is_accounted, outcome.sources
     assert outcome.is_genuine
     assert outcome.stopped_in_time

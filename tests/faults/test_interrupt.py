@@ -29,7 +29,7 @@ def nothing() -> None:
 
 @contextmanager
 def camera(state: str, folder: Path) -> Iterator[tuple[str, list[str], Callable[[], None]]]:
-    """Yield address and settings of a source that comes to a state and stays in it, and what to do when it is live."""
+    """Yield address and settings of a source that reaches a state and stays in it, and what to do when it is live."""
     with ExitStack() as stack:
         if state == "connecting":
             silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -76,7 +76,7 @@ def test_ctrl_c_ends_a_run_at_once(state: str, reader: str, tmp_path: Path) -> N
             wait_for(control, "live", process)
             freeze()
         if (state, reader) == ("stalled", "thread"):
-            time.sleep(1.0)  # it is stuck in a read, and cannot tell: no event to wait for
+            time.sleep(1.0)  # it is stuck in a read and cannot report: there is no event to wait for
         else:
             wait_for(control, state, process)
         children = psutil.Process(process.pid).children()

@@ -1,4 +1,4 @@
-"""A short soak: 20 s, or FRAMEWIRE_SOAK_S, which are 2 minutes in CI; `tools/soak.py` is for hours."""
+"""A short soak test: 20 s, or FRAMEWIRE_SOAK_S (2 minutes in CI); `tools/soak.py` is for hours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.rtsp_server import missing_server
 SHORT_S = 20.0
 SECONDS = float(os.environ.get("FRAMEWIRE_SOAK_S") or SHORT_S)
 FAULTS = 6
-ALLOWED = {  # over a whole run; a camera that is away at one end of it makes the difference of its reader
+ALLOWED = {  # over a whole run; a camera that is away at one end of it causes the difference of its reader
     "engine RSS (MB)": 40.0,
     "RSS per reader (MB)": 20.0,
     "threads": 4.0,

@@ -1,6 +1,6 @@
 """A proxy for RTSP cameras that send RTP over UDP; it loses and reorders packets on command.
 
-The RTSP conversation is passed on over TCP with the client's ports replaced by the proxy's, so that the camera sends
+The RTSP conversation is forwarded over TCP with the client's ports replaced by the proxy's, so that the camera sends
 its packets here.
 """
 
@@ -18,12 +18,12 @@ _FIRST_PORT, _LAST_PORT = 20000, 60000
 
 
 class UdpProxy:
-    """Forwards one camera at a time to one client; what it does to the RTP packets is changed while it runs.
+    """Forwards one camera at a time to one client; its treatment of the RTP packets can change while it runs.
 
     Attributes:
-        loss: part of the packets that get lost.
-        late: part of the packets that arrive behind the `late_by` that followed them.
-        late_by: how many.
+        loss: share of the packets that get lost.
+        late: share of the packets that arrive after the `late_by` packets that followed them.
+        late_by: number of those packets.
     """
 
     def __init__(self, target_port: int, seed: int = 0) -> None:
@@ -49,7 +49,7 @@ class UdpProxy:
             end.close()
 
     def _pair(self) -> tuple[socket.socket, socket.socket]:
-        """Return sockets on an even port and the next one, as RTP wants them."""
+        """Return sockets on an even port and the next one, as RTP requires."""
         while True:
             port = self._rng.randrange(_FIRST_PORT, _LAST_PORT, 2)
             pair = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
@@ -103,7 +103,7 @@ class UdpProxy:
                         inlet.sendto(due, ("127.0.0.1", self._client[number]))
 
     def _mistreat(self, packet: bytes, held: list[tuple[int, bytes]]) -> list[bytes]:
-        """Return what goes out now; `held` are the late ones, with the packets that go before them."""
+        """Return the packets to send now; `held` are the late ones, with the packets that go before them."""
         if self._rng.random() < self.loss:
             self.lost += 1
             return []

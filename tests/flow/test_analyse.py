@@ -1,4 +1,4 @@
-"""The step between tracking and publishing: what analysers are given, what they add, and that none costs nothing."""
+"""The step between tracking and publishing: the input of analysers, what they add, and that without them it is free."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_gate_opens_after_a_reset() -> None:
 
 
 class StillSource(CountingSource):
-    """The same picture again and again."""
+    """The same frame repeated."""
 
     def frame(self, frame_id: int):  # type: ignore[no-untyped-def]
         frame = super().frame(0)
@@ -134,7 +134,7 @@ def test_a_still_picture_is_detected_anew_by_another_model(detect_every: int) ->
 
 
 class SceneSource(CountingSource):
-    """A still picture that changes for good at frame 4."""
+    """A still frame that changes permanently at frame 4."""
 
     def frame(self, frame_id: int):  # type: ignore[no-untyped-def]
         frame = super().frame(0 if frame_id < 4 else 200)

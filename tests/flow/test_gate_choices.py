@@ -1,4 +1,4 @@
-"""What one source keeps: classes, scores, sizes and a rate of its own."""
+"""What one source keeps: its own classes, scores, sizes and rate."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tests.patience import AT_ONCE_S
 
 @contextmanager
 def running(*sources: Source, detector: PixelDetector | None = None) -> Iterator[tuple[Pipeline, ListSink]]:
-    """Yield a pipeline that goes on without sources, with what it published."""
+    """Yield a pipeline that continues without sources, with what it published."""
     sink = ListSink(blocking=False)
     options = PipelineOptions(keep_running=True)
     pipeline = Pipeline(list(sources), detector or PixelDetector(), OneTracker(), sink, options=options)

@@ -180,7 +180,7 @@ def test_source_that_comes_after_the_end_was_told_is_refused() -> None:
 
 
 def refilled(batcher: Batcher, channels: dict[str, Channel[Frame]], batches: int) -> list[list[str]]:
-    """Return who was served while every source always has a frame waiting."""
+    """Return the order in which sources are served if each always has a frame waiting."""
     served = []
     for number in range(batches):
         for name, channel in channels.items():

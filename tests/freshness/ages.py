@@ -30,7 +30,7 @@ class Part:
 
 @dataclass
 class Ages:
-    """Moments (monotonic seconds) and ages in ms, in the order in which they came: 16 bytes each; from any thread."""
+    """Times (monotonic seconds) and ages in ms, in order of arrival: 16 bytes each; may be used on any thread."""
 
     moments: array[float] = field(default_factory=lambda: array("d"))
     values: array[float] = field(default_factory=lambda: array("d"))
@@ -47,12 +47,12 @@ class Ages:
             return np.array(self.moments), np.array(self.values)
 
     def percentile(self, percent: float) -> float:
-        """Return a percentile of all ages, 0 where there is none."""
+        """Return a percentile of all ages, 0 if there are none."""
         _, values = self._copies()
         return float(np.percentile(values, percent)) if len(values) else 0.0
 
     def parts(self, seconds: float) -> list[Part]:
-        """Return the ages of each `seconds`, a rest at the end with the part before it."""
+        """Return the ages of each `seconds`; a remainder at the end belongs to the part before it."""
         moments, values = self._copies()
         if not len(moments):
             return []
@@ -62,7 +62,7 @@ class Ages:
         return [_part(values[number == part]) for part in range(count) if (number == part).any()]
 
     def share(self, begin: float, end: float) -> Part:
-        """Return the ages between two points of the time covered, given as shares of it (0 to 1)."""
+        """Return the ages between two points of the time covered, given as fractions of it (0 to 1)."""
         moments, values = self._copies()
         passed = (moments - moments[0]) / max(moments[-1] - moments[0], 1e-9)
         return _part(values[(passed >= begin) & (passed <= end)])
@@ -73,7 +73,7 @@ def _part(values: NDArray[np.float64]) -> Part:
 
 
 def plain(report: Any) -> dict[str, Any]:
-    """Return a report, a dataclass, as plain values with its numbers rounded, for JSON."""
+    """Return a report, a dataclass, as plain values with rounded numbers, for JSON."""
     rounded = _rounded(asdict(report))
     assert isinstance(rounded, dict)
     return rounded

@@ -1,4 +1,4 @@
-"""The engine as people run it: `framewire run` in a process of its own, read by a ZeroMQ subscriber."""
+"""The engine as users run it: `framewire run` in its own process, read by a ZeroMQ subscriber."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class EngineProcess:
 
     Args:
         sources: URI by name.
-        settings: `key=value`, as `--set` takes them.
-        model: as `--model` takes it.
+        settings: `key=value`, in the form of `--set`.
+        model: in the form of `--model`.
 
     Attributes:
         address: where it publishes.
-        summary: what it printed at its end.
-        stop_s: how long ending took after SIGINT.
+        summary: the summary that it printed at its end.
+        stop_s: time from SIGINT to its end.
         left_behind: processes of the engine that outlived it.
     """
 
@@ -101,7 +101,7 @@ class EngineProcess:
 
 
 def frames(subscriber: Subscriber, seconds: float) -> Iterator[FrameMessage | None]:
-    """Yield frame messages as they come for so many seconds, and None at least once a second."""
+    """Yield frame messages as they arrive for this many seconds, and None at least once a second."""
     end = time.monotonic() + seconds
     pause_due = time.monotonic() + 1.0
     while (now := time.monotonic()) < end:
@@ -117,7 +117,7 @@ def frames(subscriber: Subscriber, seconds: float) -> Iterator[FrameMessage | No
 
 
 def watch(subscriber: Subscriber, growth: Growth, ages: Ages, seconds: float) -> Iterator[tuple[float, float]]:
-    """Note ages and samples for so many seconds; yield seconds since the start and the engine's MB, once a second."""
+    """Record ages and samples for a time; yield the seconds since the start and the engine's MB every second."""
     for message in frames(subscriber, seconds):
         if message is not None:
             ages.add(message.latency_ms)

@@ -1,7 +1,7 @@
-"""Glass to subscriber: how old a result is when somebody has it, by a clock that the picture itself carries.
+"""Glass to subscriber: the age of a result when a subscriber has it, from a clock that the frame itself carries.
 
-A camera outside of the engine paints the moment into each picture; a subscriber gets the message of each frame and the
-frame's picture, reads the painted moment, and compares: is the age what `latency_ms` says?
+A camera outside the engine paints the time into each frame. A subscriber gets the message of each frame and the
+frame's JPEG, reads the painted time, and compares: is the age the one that `latency_ms` reports?
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.rtsp_server import RtspServer
 
 SIZE = (320, 240)
 CAMERAS = ("mjpeg", "rtsp-jpeg", "rtsp-h264", "rtsp-h265")
-WARM_UP_S = 2.5  # the engine's first frames, and until it knows how this camera cuts its pictures into packets
+WARM_UP_S = 2.5  # the engine's first frames, and until it knows how this camera splits its frames into packets
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, 95th percentile and the ends of a figure in ms."""
+    """Median, 95th percentile, minimum and maximum of a figure in ms."""
 
     p50: float
     p95: float
@@ -42,17 +42,17 @@ class Spread:
 
 @dataclass(frozen=True)
 class Glass:
-    """What a subscriber found.
+    """A subscriber's measurements.
 
     Attributes:
         camera: kind of the camera.
         fps: its rate.
         count: frames compared.
-        unreadable: pictures whose clock could not be read.
+        unreadable: frames whose clock could not be read.
         age_ms: from painting to the subscriber.
-        latency_ms: as the wire says, from capture to publishing.
+        latency_ms: the wire's value, from capture to publishing.
         transport_ms: from publishing to the subscriber.
-        unknown_ms: age less latency and transport: from painting to what the engine takes for the capture.
+        unknown_ms: age less latency and transport: from painting to the time that the engine takes for the capture.
         difference_ms: age less latency.
     """
 
@@ -68,7 +68,7 @@ class Glass:
 
 
 class PaintedNow(Sequence[bytes]):
-    """JPEGs that are painted when they are asked for."""
+    """JPEGs that are painted when they are requested."""
 
     def __len__(self) -> int:
         return 1
@@ -81,7 +81,7 @@ class PaintedNow(Sequence[bytes]):
 
 @contextmanager
 def clocked_camera(kind: str, fps: int) -> Iterator[str]:
-    """Serve a camera with a clock in its pictures, and yield its address."""
+    """Serve a camera with a clock in its frames, and yield its address."""
     if kind == "mjpeg":
         with served(Camera(PaintedNow(), fps=fps)) as camera:
             yield camera.url
@@ -93,7 +93,7 @@ def clocked_camera(kind: str, fps: int) -> Iterator[str]:
 
 
 def glass_to_subscriber(kind: str, seconds: float, *, fps: int = 25, model: str = "motion") -> Glass:
-    """Run `framewire run` on a camera that paints its clock, and return what a subscriber finds."""
+    """Run `framewire run` on a camera that paints its clock, and return a subscriber's measurements."""
     pictures = ("publish.pictures.images_per_s=60", f"publish.pictures.max_side={SIZE[0]}")
     with (
         clocked_camera(kind, fps) as uri,
@@ -119,7 +119,7 @@ def glass_to_subscriber(kind: str, seconds: float, *, fps: int = 25, model: str 
 
 
 def _pairs(subscriber: Subscriber, seconds: float) -> Iterator[tuple[float, float, float] | None]:
-    """Yield age, latency and transport of each frame in ms; None where its picture cannot be read."""
+    """Yield age, latency and transport of each frame in ms; None if its clock cannot be read."""
     end = time.monotonic() + seconds
     frame: tuple[FrameMessage, int, int] | None = None
     while (left_s := end - time.monotonic()) > 0:

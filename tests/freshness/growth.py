@@ -1,6 +1,6 @@
 """Does a process grow? Memory, threads and descriptors of an engine and of its readers, sampled, with fitted lines.
 
-The engine is looked at from outside, so that nothing but the engine is measured.
+The engine is watched from outside, so that only the engine is measured.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-WARM_UP = 0.15  # part of the run that fits leave out: caches and pools fill
+WARM_UP = 0.15  # share of the run that fits leave out, while caches and pools fill
 ALLOWED_PER_HOUR = 0.1  # of the mean
-UNCERTAIN = 0.005  # of the mean: a rise over the whole second half that says nothing
+UNCERTAIN = 0.005  # of the mean: a rise over the whole second half that is insignificant
 COLUMNS = ("engine RSS (MB)", "RSS per reader (MB)", "threads", "file descriptors")
 
 
 @dataclass(frozen=True)
 class Slope:
-    """Growth of one figure per hour by a least-squares line, of the run after its warm-up and of both halves of it.
+    """Growth of one figure per hour by a least-squares line, for the run after its warm-up and for both halves of it.
 
-    What levels off, as an allocator does, has a second half that is flatter than the first.
+    A figure that levels off, such as an allocator's, grows less in the second half than in the first.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Slope:
 
     @property
     def is_flat(self) -> bool:
-        """Whether the second half rose by less than a tenth per hour, or by less than can be told from noise."""
+        """Whether the second half rose by less than a tenth per hour, or by less than the noise."""
         risen = self.second_half * self.half_s / 3600
         return self.second_half < ALLOWED_PER_HOUR * self.mean or risen < UNCERTAIN * self.mean
 
@@ -62,7 +62,7 @@ class Growth:
         self.samples: list[tuple[float, ...]] = []
 
     def sample(self) -> None:
-        """Take one sample: not while the engine has ended."""
+        """Take one sample, unless the engine has ended."""
         readers = [rss_mb for rss_mb in map(_reader_mb, self.readers()) if rss_mb]
         process = self._process
         self.samples.append(

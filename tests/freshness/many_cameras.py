@@ -15,11 +15,11 @@ from tests.freshness.growth import Growth, Slope
 
 @dataclass(frozen=True)
 class ManyCameras:
-    """What an engine did with many cameras.
+    """The results of an engine with many cameras.
 
     Attributes:
-        cameras: how many.
-        fairness: least published by a camera as a share of the most.
+        cameras: number of cameras.
+        fairness: fewest frames published by a camera as a share of the most.
         fps: frames published per second, of all cameras.
         captured_fps: frames that arrived per second, of all cameras.
         ages: p50 and p99 of the age at publishing, in each part of the run.
@@ -43,7 +43,7 @@ class ManyCameras:
 
 
 def fairness(sources: Mapping[str, Mapping[str, Any]]) -> float:
-    """Return the least published by a camera as a share of the most."""
+    """Return the fewest frames published by a camera as a share of the most."""
     published = [facts["published"] for facts in sources.values()]
     return min(published) / max(max(published), 1)
 
@@ -57,7 +57,7 @@ def many_cameras(
     csv: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> ManyCameras:
-    """Run `framewire run` on all cameras for so many seconds, and return what it did."""
+    """Run `framewire run` on all cameras for this many seconds, and return the results."""
     ages, due = Ages(), part_s
     with EngineProcess(uris, *settings, model=model) as engine, engine.subscriber() as subscriber:
         growth = Growth(engine.pid)

@@ -23,10 +23,10 @@ WARM_UP_FRAMES = 5
 
 @dataclass(frozen=True)
 class Overload:
-    """What an overloaded engine did.
+    """The results of an overloaded engine.
 
     Attributes:
-        name: which camera and detector.
+        name: camera and detector.
         camera_fps: frames per second that arrived.
         published_fps: frames per second that left.
         inference_ms: p50 and p99 of one inference in this run, from its submission to its result.
@@ -49,12 +49,12 @@ class Overload:
 
     @property
     def limit_ms(self) -> float:
-        """The age that is promised: the limit for inferring, and one inference."""
+        """The promised age: the limit for inferring, plus one inference."""
         return self.max_age_ms + self.inference_ms[1]
 
     @property
     def slower(self) -> float:
-        """How many times slower the detector was than the camera."""
+        """Factor by which the detector was slower than the camera."""
         return self.camera_fps / max(self.published_fps, 1e-9)
 
     @property
@@ -111,7 +111,7 @@ def overload(
 
 
 def seconds_per_inference(detector: Detector, width: int, height: int, count: int = 20) -> float:
-    """Return the time that one inference takes when as many are in flight as the detector likes."""
+    """Return the time of one inference with as many in flight as the detector allows."""
     image = np.zeros((height, width, 3), np.uint8)
     frames = [Frame(image, "calibration", number, 0, 0) for number in range(count + detector.depth)]
     detector.open()

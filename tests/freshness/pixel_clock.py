@@ -1,7 +1,7 @@
-"""A clock in the picture: a moment as black and white blocks that survive JPEG and H.264.
+"""A clock in the frame: a time as black and white blocks that survive JPEG and H.264.
 
-The moment is `time.monotonic_ns()` in microseconds, the same clock in every process of a machine, so whoever has the
-picture knows how old it is. Painting needs the standard library only: the camera runs under the system's Python.
+The time is `time.monotonic_ns()` in microseconds, the same clock in every process of a machine, so whoever has the
+frame knows how old it is. Painting needs only the standard library, because the camera runs under the system's Python.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DARK, _BRIGHT, _GREY = 32, 224, 128
 
 
 def luma(width: int, height: int, moment_us: int) -> bytes:
-    """Return the grey picture (`height` rows of `width` bytes) that says `moment_us`."""
+    """Return the grey image (`height` rows of `width` bytes) that shows `moment_us`."""
     value = moment_us.to_bytes(_TIME_BITS // 8, "big")
     bits = int.from_bytes(value + binascii.crc_hqx(value, 0).to_bytes(2, "big"), "big")
     cell_width, cell_height = width // COLUMNS, height // 2 // ROWS
@@ -31,17 +31,17 @@ def luma(width: int, height: int, moment_us: int) -> bytes:
 
 
 def i420(width: int, height: int, moment_us: int) -> bytes:
-    """Return the same picture as planar YUV 4:2:0."""
+    """Return the same image as planar YUV 4:2:0."""
     return luma(width, height, moment_us) + bytes([128]) * (width * height // 2)
 
 
 def now_us() -> int:
-    """Return the moment to paint now."""
+    """Return the time to paint now."""
     return time.monotonic_ns() // 1000
 
 
 def moment_us(image: Any) -> int | None:
-    """Return the moment that an image (H, W, 3) says, at any size; None where it cannot be read for certain.
+    """Return the time that an image (H, W, 3) of any size shows; None if it cannot be read reliably.
 
     >>> import numpy as np
     >>> grey = np.frombuffer(luma(320, 240, 123_456_789), np.uint8).reshape(240, 320, 1)

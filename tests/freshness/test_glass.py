@@ -1,6 +1,6 @@
-"""What the wire says of a result's age is what a subscriber finds by a clock in the picture.
+"""The age of a result on the wire is the one that a subscriber measures by a clock in the frame.
 
-The least of many differences is looked at: a busy machine delays some frames, but it makes none younger.
+The smallest of many differences is compared: a busy machine delays some frames, but makes none younger.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tests.freshness.glass import glass_to_subscriber
 from tests.rtsp_server import missing_server
 
 AGREE_MS = 5.0
-ENCODE_MS = 10.0  # what H.265 takes before the frame arrives; the engine cannot know of it
+ENCODE_MS = 10.0  # the time that H.265 takes before the frame arrives; the engine cannot know it
 FPS = 20
 SECONDS = 3.0
 

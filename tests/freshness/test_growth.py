@@ -1,4 +1,4 @@
-"""The measures themselves: a leak is seen, and what levels off is not taken for one."""
+"""The measures themselves: a leak is detected, and a figure that levels off is not mistaken for one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A detector three times too slow: results stay as old as they are at the start.
+"""With a detector three times too slow, results stay as old as they are at the start.
 
-How old that is, `tools/overload.py` measures against what is promised. Seconds on a machine with other work cannot: one
-late frame is their p99. What would be wrong shows all the same, for a queue without limit is seconds old by the end.
+`tools/overload.py` compares their age with the promised one. A few seconds on a busy machine cannot, because one late
+frame is their p99. A real fault still shows, because a queue without a limit is seconds old by the end.
 """
 
 from __future__ import annotations

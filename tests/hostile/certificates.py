@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, and servers with its certificates; made by the openssl command."""
+"""The tests' own certificate authority, and servers with its certificates; made by the openssl command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Authority:
 
 
 def authority(folder: Path) -> Authority:
-    """Make an authority, or skip where the command is missing."""
+    """Make an authority, or skip the test if the command is missing."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl command: apt-get install openssl")
     command = f"req -x509 -newkey rsa:2048 -nodes -keyout {folder}/ca.key -out {folder}/ca.pem -days 2 -subj /CN=test"
@@ -43,7 +43,7 @@ def authority(folder: Path) -> Authority:
 
 
 def self_signed(folder: Path) -> tuple[ssl.SSLContext, str]:
-    """Return the context of a camera that signs for itself, and its certificate to trust."""
+    """Return the context of a camera with a self-signed certificate, and that certificate to trust."""
     stem = folder / "own"
     command = f"req -x509 -newkey rsa:2048 -nodes -keyout {stem}.key -out {stem}.pem -days 2 -subj /CN=camera"
     _openssl(f"{command} -addext subjectAltName=IP:127.0.0.1")

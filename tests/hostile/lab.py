@@ -1,8 +1,8 @@
-"""A live engine with a healthy camera and a healthy subscriber, an attack played to it, and what came of it.
+"""A live engine with a healthy camera and a healthy subscriber, an attack on it, and the results.
 
-The engine is `framewire run` in a process of its own. The healthy camera is synthetic and keeps real time; the
-subscriber counts what arrives of it, so a freeze anywhere between capture and socket shows. An attack is a function of
-the running `Engine`. `Lab.play` measures before, during and after, ends the run by SIGINT, and returns a `Verdict`.
+The engine is `framewire run` in its own process. The healthy camera is synthetic and keeps real time; the subscriber
+counts the frames that arrive from it, so a freeze anywhere between capture and socket shows. An attack is a function
+of the running `Engine`. `Lab.play` measures before, during and after, ends the run by SIGINT, and returns a `Verdict`.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ FREEZE_S = 1.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an attack did to an engine and to its healthy camera.
+    """The effect of an attack on an engine and on its healthy camera.
 
     Attributes:
-        alive: the engine was still running after the attack.
+        alive: whether the engine was still running after the attack.
         healthy_share: frames of the healthy camera that arrived during the attack, as a share of those due.
         longest_gap_s: longest wait between two of them.
         base: what the process tree held before the attack.
@@ -55,7 +55,7 @@ class Verdict:
         after: what it held at the end of the settling time, or once it was back.
         stop_s: from SIGINT to the end of the process.
         exit_code: of the engine; 130 after SIGINT.
-        summary: what it printed; empty if it printed none.
+        summary: the summary that it printed; empty if it printed none.
         left_behind: processes of the engine that outlived it.
         errors: its stderr.
         notes: what the attack itself returned.
@@ -76,7 +76,7 @@ class Verdict:
 
     @property
     def kept_mb(self) -> float:
-        """Memory that was not given back."""
+        """Memory that was not released."""
         return self.after.memory_mb - self.base.memory_mb
 
     @property
@@ -88,9 +88,9 @@ class Verdict:
     def faults(
         self, *, memory_mb: float = MEMORY_MB, share: float = SHARE, freeze_s: float = AT_ONCE_S
     ) -> dict[str, Any]:
-        """Return what does not hold, by name with the figure; empty if all does.
+        """Return what does not hold, by name with the figure; empty if everything does.
 
-        Ctrl-C has `AT_ONCE_S` and a freeze `freeze_s`, not the second that is promised: see `tests.patience`.
+        Ctrl-C has `AT_ONCE_S` and a freeze `freeze_s`, rather than the promised second: see `tests.patience`.
         """
         checks: dict[str, tuple[bool, Any]] = {
             "alive": (self.alive, self.errors[-2000:]),
@@ -157,12 +157,12 @@ class Engine:
         return ask(self.control, request, timeout_s)
 
     def source(self, name: str) -> dict[str, Any]:
-        """Return what `ctl status` says of a source."""
+        """Return the status of a source from `ctl status`."""
         found: dict[str, Any] = self.ask({"command": "status"})["sources"][name]
         return found
 
     def readers(self) -> list[psutil.Process]:
-        """Return the processes that it has started and that still run."""
+        """Return its child processes that still run."""
         children = psutil.Process(self.pid).children(recursive=True)
         return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
@@ -182,7 +182,7 @@ class Engine:
 
 @dataclass
 class _Watch:
-    """Counts frames of the healthy camera, as a subscriber sees them, on a thread of its own."""
+    """Counts frames of the healthy camera as a subscriber sees them, on its own thread."""
 
     address: str
     times: list[float] = field(default_factory=list)
@@ -224,11 +224,11 @@ class Lab:
     """Starts an engine for one attack; use it in a `with` block.
 
     Args:
-        sources: cameras beside the healthy one, URI by name.
-        settings: `key=value`, as `--set` takes them.
+        sources: cameras in addition to the healthy one, URI by name.
+        settings: `key=value`, in the form of `--set`.
         arguments: further words of the command line.
-        model: as `--model` takes it.
-        ready: of what cameras a frame must have been published before the base is taken.
+        model: in the form of `--model`.
+        ready: cameras that must have published a frame before the base is measured.
     """
 
     def __init__(
@@ -260,12 +260,12 @@ class Lab:
         wait_until(lambda: all(self.engine.source(name)["published"] for name in self._ready), START_S)
 
     def play(self, attack: Callable[[Engine], Any], *, settle_s: float = SETTLE_S, memory_mb: float = MEMORY_MB) -> Any:
-        """Play an attack and return the `Verdict`.
+        """Run an attack and return the `Verdict`.
 
         Args:
-            attack: what happens; what it returns is kept as `notes`.
+            attack: the attack; its result is kept as `notes`.
             settle_s: how long memory, threads and descriptors may take to come back.
-            memory_mb: what counts as back.
+            memory_mb: tolerance for memory that has come back.
         """
         time.sleep(WATCH_S)
         base = usage(self.engine.pid)
@@ -336,7 +336,7 @@ class _Peak:
 
 
 def wait_until(holds: Callable[[], Any], limit_s: float, *, must: bool = True, every_s: float = 0.1) -> bool:
-    """Wait until `holds` returns something true; return whether it did in time, or fail where it `must`."""
+    """Wait until `holds` returns something true; return whether it did in time, or fail if it `must`."""
     deadline = time.monotonic() + limit_s
     while not holds():
         if time.monotonic() > deadline:
@@ -349,7 +349,7 @@ def wait_until(holds: Callable[[], Any], limit_s: float, *, must: bool = True, e
 def played(
     attack: Callable[[Engine], Any], make_lab: Callable[[], Lab], *, tries: int = 3, **arguments: Any
 ) -> Verdict:
-    """Play an attack, once more where only the healthy camera suffered: on a busy machine that may be the machine."""
+    """Run an attack, and again if only the healthy camera suffered, because a busy machine may be the cause."""
     for _ in range(tries):
         with make_lab() as lab:
             verdict: Verdict = lab.play(attack, **arguments)

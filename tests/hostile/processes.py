@@ -1,4 +1,4 @@
-"""Memory, descriptors, threads and children of a process and of all that it started."""
+"""Memory, descriptors, threads and children of a process and its descendants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Usage:
     """What a process tree holds.
 
     Attributes:
-        private_mb: memory of its own, over all processes.
+        private_mb: private memory, over all processes.
         shared_mb: shared memory that its descriptors keep alive, mapped or not; RSS does not show all of it.
         descriptors: open files of the root process.
         threads: of the root process.

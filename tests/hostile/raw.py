@@ -1,4 +1,4 @@
-"""What libzmq would not send: ZMTP 3.0 frames as they are, and bytes of other protocols."""
+"""What libzmq would not send: raw ZMTP 3.0 frames, and bytes of other protocols."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def zmtp_1_frame(body: bytes, *, more: bool) -> bytes:
 
 
 class RawPeer:
-    """A connection that has shaken hands as a plain ZMTP 3.0 peer. Raises OSError where it is refused."""
+    """A connection that has shaken hands as a plain ZMTP 3.0 peer. Raises `OSError` if it is refused."""
 
     def __init__(self, port: int, kind: bytes) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), WAIT_S)

@@ -1,4 +1,4 @@
-"""Cameras that attack: HTTP servers on loopback whose every answer is chosen by the test. Every loop ends."""
+"""Cameras that attack: HTTP servers on loopback whose every answer the test chooses. Every loop ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def jpeg(width: int, height: int) -> bytes:
 
 
 def claiming(width: int, height: int) -> bytes:
-    """Return a small JPEG whose header claims another size, with nothing behind it."""
+    """Return a small JPEG whose header claims another size, with no data after it."""
     forged = bytearray(jpeg(64, 48))
     at = forged.find(b"\xff\xc0")
     forged[at + 5 : at + 9] = struct.pack(">HH", height, width)
@@ -50,7 +50,7 @@ class HostileCamera:
     Attributes:
         answer: writes the response.
         seen: requests so far.
-        ended: set when the server is to end: loops look at it.
+        ended: set when the server must end; loops check it.
     """
 
     answer: Callable[[Any], None]
@@ -103,7 +103,7 @@ def hostile_camera(answer: Callable[[Any], None], *, context: Any = None) -> Ite
 
 
 def send_jpegs(next_jpeg: Callable[[], bytes], fps: float = 10.0) -> Callable[[Any], None]:
-    """Return an answer: MJPEG whose frames `next_jpeg` chooses one by one, while the stream goes on."""
+    """Return an answer: MJPEG whose frames `next_jpeg` chooses one by one, for as long as the stream runs."""
 
     def answer(handler: Any) -> None:
         handler.wfile.write(MULTIPART)
@@ -117,7 +117,7 @@ def send_jpegs(next_jpeg: Callable[[], bytes], fps: float = 10.0) -> Callable[[A
 
 
 def flood(head: bytes, block: bytes) -> Callable[[Any], None]:
-    """Return an answer: `head`, then `block` again and again."""
+    """Return an answer: `head`, then `block` repeatedly."""
 
     def answer(handler: Any) -> None:
         handler.wfile.write(head)

@@ -1,4 +1,4 @@
-"""What a web hook, a page in a browser and a redirect can get out of a bridge."""
+"""What a web hook, a web page and a redirect can extract from a bridge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile configurations: bombs, large files, odd values; each is answered clearly, in bounded time and memory."""
+"""Hostile configurations: bombs, large files, odd values; each gets a clear answer in bounded time and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks by what a camera sends: sizes, floods, killed and stopped readers. The healthy camera must not notice."""
+"""Attacks through what a camera sends: sizes, floods, killed and stopped readers. The healthy camera is unaffected."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def in_lock(pid: int) -> bool:
 
 @pytest.mark.timeout(300)
 def test_a_reader_stopped_inside_the_lock_of_its_ring_is_replaced() -> None:
-    """Attack 12: the camera was `live` without frames for good."""
+    """Attack 12: the camera was `live` without frames permanently."""
     with hostile_camera(send_jpegs(lambda: jpeg(160, 120), fps=120)) as camera:
 
         def stop_in_lock(engine: Engine) -> int:
@@ -99,7 +99,7 @@ def test_a_reader_stopped_inside_the_lock_of_its_ring_is_replaced() -> None:
 
 @dataclass
 class Changing:
-    """A camera whose sizes a test changes while it serves; each size is sent for a frame, the last one goes on."""
+    """A camera whose sizes a test changes while it serves; each size is sent for a frame, the last one continues."""
 
     sizes: list[tuple[int, int]]
 

@@ -69,13 +69,13 @@ def test_a_model_that_is_sound_passes_once_and_is_remembered(tmp_path: Path, own
     other_way = Trial("onnxruntime", path, BackendOptions())
     assert not other_way.poll(), "loaded in another way, it is tried again"
     other_way.close()
-    path.write_bytes(path.read_bytes() + b"\x1a\x00")  # an empty field: another content
+    path.write_bytes(path.read_bytes() + b"\x1a\x00")  # an empty field, which changes the content
     with load_detector(path, backend="onnxruntime", try_first=True):
         assert len(list(own_cache.iterdir())) == 2
 
 
 def test_a_model_that_hangs_is_a_model_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial_module, "TRIAL_S", 0.05)  # no model hangs at will; this one cannot load so soon
+    monkeypatch.setattr(trial_module, "TRIAL_S", 0.05)  # no model hangs on demand; this one cannot load that fast
     path = detector_file(tmp_path / "slow.onnx")
     with pytest.raises(ModelError, match="has not loaded within"):
         load_detector(path, backend="openvino", try_first=True).open()
@@ -119,7 +119,7 @@ def test_a_start_with_a_crashing_model_ends_with_a_message(words: list[str], tmp
 
 @pytest.mark.timeout(300)
 def test_ctl_set_of_a_crashing_model_leaves_the_run_as_it_is(tmp_path: Path) -> None:
-    """Attack 30: the whole engine went with the library."""
+    """Attack 30: the library took the whole engine down."""
     path = detector_file(tmp_path / "crash.onnx", conv_inputs=("w",))
 
     def exchange(engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""A run whose output nobody reads goes on, answers and ends."""
+"""A run whose output nobody reads continues, answers and ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SILENCE_S = 7.0  # longer than the pause between two lines of progress
 
 
 def _fill(pipe: int) -> None:
-    """Fill a pipe as a reader leaves it that has stopped."""
+    """Fill a pipe, as if its reader had stopped."""
     os.set_blocking(pipe, False)
     with suppress(BlockingIOError):
         while True:

@@ -21,7 +21,7 @@ from tests.hostile.lab import Engine, Lab
 
 LONG = 60_000
 MANY = 1136
-SPEED = ("healthy camera", "freeze", "threads", "descriptors")  # a model takes cores, memory and threads of its own
+SPEED = ("healthy camera", "freeze", "threads", "descriptors")  # a model takes its own cores, memory and threads
 METADATA = [
     pytest.param(" " * 260_000 + "x", id="spaces"),
     pytest.param("'" + "\\'" * 130_000, id="escaped quotes"),

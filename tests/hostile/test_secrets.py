@@ -1,4 +1,4 @@
-"""The password of a camera is nowhere: not on the stream, in the snapshot, `ctl`, the log, the summary or files."""
+"""The password of a camera appears nowhere: not in the stream, snapshot, `ctl`, log, summary or files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LISTEN_S = 4.0
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What one run with hostile passwords shows, by the way it takes."""
+    """Everything that one run with hostile passwords outputs, by channel."""
     folder = tmp_path_factory.mktemp("secrets")
     publish, snapshot = f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
     control = f"ipc://{folder}/control"

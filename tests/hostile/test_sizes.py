@@ -66,7 +66,7 @@ def test_an_image_that_claims_too_many_pixels_takes_no_memory(name: str, data: b
 
 @pytest.mark.parametrize("kind", [b"IDAT", b"tEXt", b"eXIf"])
 def test_a_png_whose_chunk_claims_a_gigabyte_takes_no_memory(kind: bytes, tmp_path: Path) -> None:
-    """Found by tools/attack.py: OpenCV took 2.4 GB for a damaged length, and 6 s."""
+    """Found by tools/attack.py: OpenCV took 2.4 GB and 6 s for a damaged length."""
     good = png_claiming(64, 48)
     at = good.find(b"IDAT") - 4
     (tmp_path / "bomb.png").write_bytes(good[:at] + pack(">I", 0x48950020) + kind + good[at + 8 :])

@@ -117,7 +117,7 @@ def _hears(address: str) -> bool:
 
 
 class _TcpRun:
-    """A run whose control socket is TCP, as somebody asked for."""
+    """A run whose control socket is TCP, as configured."""
 
     def __init__(self) -> None:
         self.port, self.address = free_port(), ""
@@ -200,7 +200,7 @@ def test_tcp_control_answers_nothing_without_the_token(run: _TcpRun) -> None:
 
 
 def _private_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let runs of this test leave their cards apart from all others; return the runtime directory."""
+    """Let runs of this test keep their cards separate from all others; return the runtime directory."""
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))

@@ -1,4 +1,4 @@
-"""Whom an address leads to: certificates of cameras, redirects, playlists and lists that name other files."""
+"""Where an address leads: certificates of cameras, redirects, playlists and lists that name other files."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def rtsp_server(answer: Callable[[str, str], str], context: ssl.SSLContext | Non
     seen: list[str] = []
 
     def talk(plain: socket.socket) -> None:
-        with suppress(OSError):  # also of TLS: a client that does not trust hangs up
+        with suppress(OSError):  # TLS too: a client that does not trust it hangs up
             with plain, context.wrap_socket(plain, server_side=True) if context else plain as client:
                 client.settimeout(10)
                 text = ""

@@ -1,4 +1,4 @@
-"""The overlay draws what the packet says, on a copy."""
+"""The overlay draws the contents of the packet, on a copy."""
 
 from __future__ import annotations
 

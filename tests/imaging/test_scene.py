@@ -16,7 +16,7 @@ from engine.imaging.scene import BUSY_ZONE, LINE, ZONE, write
 
 
 def _packet(width: int, height: int, *, inside: bool) -> Packet:
-    """Return the 20th frame of an object that stands inside of a zone, or beside it."""
+    """Return the 20th frame of an object that stands inside a zone, or next to it."""
     zone = Zone("yard", [(0.1, 0.5), (0.4, 0.5), (0.4, 0.9), (0.1, 0.9)])
     line = Line("door", [(0.6, 0.9), (0.75, 0.5), (0.6, 0.1)], left_to_right="in", right_to_left="out")
     analyser = SceneAnalyser(Analytics([zone], [line]))
@@ -42,7 +42,7 @@ def test_zones_and_lines_are_drawn_at_any_size(size: tuple[int, int], inside: bo
     assert _has(image, LINE)
     assert _has(image, BUSY_ZONE if inside else ZONE)
     assert not _has(image, ZONE if inside else BUSY_ZONE)
-    assert not packet.frame.image.any()  # the shared frame stays as it is
+    assert not packet.frame.image.any()  # the shared frame is unchanged
 
 
 def test_places_may_be_left_out() -> None:

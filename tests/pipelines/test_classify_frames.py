@@ -14,7 +14,7 @@ from tests.pipelines.test_cli import framewire, summary_of
 
 @pytest.fixture
 def colour_model(tmp_path: Path) -> Path:
-    """A classifier that names the strongest colour of a picture."""
+    """A classifier that names the strongest colour of an image."""
     onnx = pytest.importorskip("onnx", reason="pip install onnx")
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     nodes = [

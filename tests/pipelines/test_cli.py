@@ -118,7 +118,7 @@ def test_signal_ends_a_run_with_its_summary_in_under_a_second(number: int, state
         assert opening, "the run never began"
         opening = process.stderr.readline()
     if state != "loading":
-        time.sleep(2.0)  # well inside of the state; there is no event to wait for from outside
+        time.sleep(2.0)  # well inside the state; there is no event to wait for from outside
     children = _children(process.pid)
     sent = time.monotonic()
     process.send_signal(number)

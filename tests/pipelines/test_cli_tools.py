@@ -1,4 +1,4 @@
-"""The verbs beside the main job: track, eval, record, replay, bridge, keys, build."""
+"""The verbs other than the main ones: track, eval, record, replay, bridge, keys, build."""
 
 from __future__ import annotations
 

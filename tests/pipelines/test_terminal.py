@@ -1,4 +1,4 @@
-"""Output that nobody reads holds up nothing, and what is shown commands no terminal."""
+"""Unread output blocks nothing, and displayed text cannot control a terminal."""
 
 from __future__ import annotations
 

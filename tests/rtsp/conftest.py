@@ -1,4 +1,4 @@
-"""An RTSP server on loopback: GStreamer's, under the system's Python; without it, tests are skipped with the reason."""
+"""An RTSP server on loopback, GStreamer's under the system's Python; without it, tests are skipped with the reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.rtsp_server import RtspServer, missing_server
 
 @pytest.fixture(scope="session")
 def rtsp_available() -> None:
-    """Skip where the server is not installed."""
+    """Skip if the server is not installed."""
     reason = missing_server()
     if reason:
         pytest.skip(reason)

@@ -30,7 +30,7 @@ ENCODERS = {
 
 
 def launch_line(args: argparse.Namespace) -> str:
-    """Return the pipeline that makes and encodes the pictures."""
+    """Return the pipeline that generates and encodes the frames."""
     width, height = args.size.split("x")
     encode = ENCODERS[args.codec].format(gop=args.gop, kbps=args.kbps, name="" if args.loss else "name=pay0")
     if args.loss:
@@ -60,7 +60,7 @@ def load() -> tuple[Any, Any, Any]:
 
 
 def paint(gst: Any, media: Any, args: argparse.Namespace) -> None:
-    """Feed a medium with pictures that say when they were painted, at the frame rate, as long as it takes them."""
+    """Feed a medium with frames that show when they were painted, at the frame rate, for as long as it takes them."""
     width, height = (int(side) for side in args.size.split("x"))
     source = media.get_element().get_by_name_recurse_up("clock")
 

@@ -40,7 +40,7 @@ def plan_of(url: str, folder: Path, options: SourceOptions | None = None, **shel
 
 @pytest.fixture
 def begin() -> Iterator[Callable[..., Recordings]]:
-    """Start a recording by itself, without detection."""
+    """Start a recording on its own, without detection."""
     begun: list[Recordings] = []
 
     def start(*arguments: Any, **named: Any) -> Recordings:
@@ -58,7 +58,7 @@ def begin() -> Iterator[Callable[..., Recordings]]:
 def wait_for(
     recordings: Recordings, is_so: Callable[[dict[str, Any]], bool], timeout_s: float = 30.0, *, ticks: bool = True
 ) -> dict[str, Any]:
-    """Wait for figures; `ticks` where no pipeline does that."""
+    """Wait for figures; set `ticks` if there is no pipeline to do so."""
     deadline = time.monotonic() + timeout_s
     while (figures := recordings.summary().get("cam")) is None or not is_so(figures):
         assert time.monotonic() < deadline, figures
@@ -74,7 +74,7 @@ def child() -> psutil.Process:
 
 
 def played(folder: Path) -> list[list[float]]:
-    """Return the times of the pictures of each file, decoding all; a damaged picture raises."""
+    """Return the times of the frames of each file, decoding all; a damaged frame raises."""
     found = []
     for path in sorted(folder.iterdir()):
         with av.open(str(path)) as container:

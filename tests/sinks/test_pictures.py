@@ -1,4 +1,4 @@
-"""Pictures beside the messages: at their rate, in their size, and blurred before they are encoded."""
+"""JPEGs next to the messages: at their rate, in their size, and blurred before they are encoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the publisher sends of analytics."""
+"""The analytics messages of the publisher."""
 
 from __future__ import annotations
 

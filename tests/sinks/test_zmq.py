@@ -177,7 +177,7 @@ def test_publishing_takes_as_long_with_a_stopped_reader_as_without(readers: Read
     for _ in range(3):  # fill its queue
         median_s()
     assert publisher.overflows
-    assert median_s() < 20 * alone + 0.001  # waiting for the reader would take for ever
+    assert median_s() < 20 * alone + 0.001  # waiting for the reader would never end
 
 
 def test_a_port_in_use_is_an_error_with_a_remedy(publisher: ZmqPublisher) -> None:

@@ -1,4 +1,4 @@
-"""The synthetic scene: its truth is what is drawn."""
+"""The synthetic scene: its ground truth matches what is drawn."""
 
 from __future__ import annotations
 

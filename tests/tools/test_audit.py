@@ -1,4 +1,4 @@
-"""The audit of dependencies: it lists what is installed, and takes nothing for audited that was not."""
+"""The audit of dependencies lists what is installed, and reports nothing as audited that was not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU check without a GPU: what it says then, its report, its sections on the fake GPU, and its isolation."""
+"""The GPU check without a GPU: its output, its report, its sections on the fake GPU, and its isolation."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ def test_a_section_that_crashes_or_hangs_is_a_finding(
 
 
 def test_on_a_driver_made_for_tests_all_but_tensorrt_runs(driver: Path, tmp_path: Path):  # noqa: F811
-    """The whole command, in processes of their own: the kernels run, TensorRT does not, and the report says so."""
+    """The whole command, in separate processes: the kernels run, TensorRT does not, and the report says so."""
     pytest.importorskip("cuda.bindings", reason="pip install cuda-bindings nvidia-cuda-nvrtc")
     command = [sys.executable, "tools/gpu_check.py", "--model", "nothing.onnx", "--output", str(tmp_path / "out")]
     command += ["--cache", str(tmp_path / "plans"), "--minutes", "0"]
-    wheels = tmp_path / "wheels"  # the fake driver takes what the fake compiler makes: it stands before NVIDIA's wheel
+    wheels = tmp_path / "wheels"  # found first, so that the fake driver gets the fake compiler's output
     (wheels / "nvidia" / "lib").mkdir(parents=True)
     (wheels / "nvidia" / "lib" / "libnvrtc.so.13").symlink_to(driver / "libnvrtc.so.13")
     path = os.pathsep.join([str(wheels), str(CHECKOUT)])

@@ -8,7 +8,7 @@ FRAME_NS = 33_333_333
 
 
 def passing(i: int) -> Detections:
-    """A person walks behind a wider one who stands still, and is not detected while wholly covered."""
+    """A person walks behind a wider one who stands still, and is not detected while fully covered."""
     x = 100.0 + 3 * i
     boxes = [(300.0, 100.0, 400.0, 320.0)]
     if not 300 <= x <= 360:

@@ -27,7 +27,7 @@ FRAME_NS = 66_666_667
 
 
 class Scene:
-    """Objects that walk through the view of one camera; some frames miss some of them, or see what is not there."""
+    """Objects that move through the view of one camera; some frames miss some of them, or contain false detections."""
 
     def __init__(self, seed: int, objects: int) -> None:
         self._random = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The fallback of decoders: what is not here, or delivers nothing, is replaced and named."""
+"""The fallback of decoders: a decoder that is missing, or delivers nothing, is replaced and named."""
 
 from __future__ import annotations
 

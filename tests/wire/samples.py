@@ -30,7 +30,7 @@ INFO = SourceInfo("gate", "rtsp://gate/stream", True, 768, 576, 25.0, None, "h26
 
 
 def packet(objects: int = 3, *, seq: int = 0, source_id: str = "gate", size_wh: tuple[int, int] = (768, 576)) -> Packet:
-    """Return a packet with so many tracks, the same for the same arguments."""
+    """Return a packet with this many tracks, the same for the same arguments."""
     rng = np.random.default_rng(objects)
     corner = rng.uniform(0, 0.8 * min(size_wh), (objects, 2))
     xyxy = np.hstack([corner, corner + rng.uniform(8, max(8.5, 0.2 * min(size_wh)), (objects, 2))])

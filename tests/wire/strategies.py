@@ -42,7 +42,7 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
 
 
 def structs(struct: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
-    """Return a strategy for instances of a struct; its schema is that of its kind, and no picture is attached."""
+    """Return a strategy for instances of a struct; the schema is that of its kind, and no JPEG is attached."""
     hints = typing.get_type_hints(struct, include_extras=True)
     fields = {name: values(hint) for name, hint in hints.items() if name not in ("schema", "jpeg")}
     if "schema" in hints:

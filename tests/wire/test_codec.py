@@ -1,4 +1,4 @@
-"""Messages survive both encodings; what is no message is refused with `WireError` and nothing else."""
+"""Messages survive both encodings; anything else is refused with `WireError` and no other error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema files are made from the types, up to date, and true of what is sent."""
+"""The schema files are generated from the types, up to date, and match what is sent."""
 
 from __future__ import annotations
 

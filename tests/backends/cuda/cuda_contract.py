@@ -23,7 +23,7 @@ IMAGE = ImageInput((24, 40))
 
 
 def check(api: CudaApi, kernel_image: bytes) -> None:
-    """Use everything of `api` once, and compare what comes back. Raises AssertionError."""
+    """Use everything of `api` once, and compare the results. Raises `AssertionError`."""
     with api.current():
         check_copies(api)
         check_kernel_and_graph(api, kernel_image)
@@ -131,7 +131,7 @@ def check_memory(api: CudaApi) -> None:
 
 
 def check_wait_on_another_thread(api: CudaApi) -> None:
-    """A result is waited for on a thread that has no context of its own."""
+    """Waits for a result on a thread without its own context."""
     with api.current():
         stream, event = api.create_stream(), api.create_event()
         address = api.allocate(4)
@@ -170,7 +170,7 @@ def open_package(package: str) -> CudaApi:
 
 
 def main(package: str, image: str) -> None:
-    """Check one package on the fake driver, and that nothing was left behind."""
+    """Check one package on the fake driver, and that nothing is left behind."""
     check(open_package(package), Path(image).read_bytes())
     driver = ctypes.CDLL("libcuda.so.1")
     assert driver.fake_live() == 0, f"{driver.fake_live()} things were not given back"

@@ -1,4 +1,4 @@
-"""The CUDA packages on a driver made for tests, each in a process of its own, and the fake, held to one contract."""
+"""The CUDA packages on a test driver, each in its own process, and the fake, held to one contract."""
 
 from __future__ import annotations
 

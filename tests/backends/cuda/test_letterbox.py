@@ -39,7 +39,7 @@ def launch(request: pytest.FixtureRequest) -> Callable[[ImageInput, int, bytes],
 
 
 def picture(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A smooth picture with edges and noise: all that a resize can meet."""
+    """A smooth image with edges and noise: everything that a resize can meet."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (max(height // 16, 1), max(width // 16, 1), 3), dtype=np.uint8)
     smooth = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width, 3)
@@ -48,7 +48,7 @@ def picture(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def expected(image: ImageInput, source: NDArray[np.uint8], box: Letterbox) -> NDArray[np.float32]:
-    """What the processor's own path makes of the picture."""
+    """The result of the CPU's own path for the image."""
     rows, columns = image.size_hw
     canvas = np.empty((rows, columns, 3), np.uint8)
     draw(source, box, canvas)
@@ -73,7 +73,7 @@ def expected(image: ImageInput, source: NDArray[np.uint8], box: Letterbox) -> ND
     ],
 )
 def test_the_gpu_sees_the_pixels_of_the_processor(launch, size: tuple[int, int], share: float):
-    """Reduced pictures are equal to the bit; enlarged ones differ by one level in a few pixels of a thousand."""
+    """Reduced images are bit-identical; enlarged ones differ by one level in a few pixels of a thousand."""
     image = ImageInput((640, 640), std=(1.0, 1.0, 1.0))
     source = picture(*size)
     box = fit(size, (640, 640))

@@ -47,7 +47,7 @@ def plan_facts(side: int = 8, **changes: object) -> PlanFacts:
 
 
 class FakeMachine:
-    """Backends on one fake GPU after the other, and what was left behind on them."""
+    """Backends on one fake GPU in sequence, and what they left behind on it."""
 
     def __init__(
         self,

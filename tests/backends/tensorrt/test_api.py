@@ -1,4 +1,4 @@
-"""Which of the two libraries can run here, told before either is imported."""
+"""Which of the two libraries can run here, determined before either is imported."""
 
 from __future__ import annotations
 

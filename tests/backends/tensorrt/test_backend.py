@@ -71,7 +71,7 @@ def test_everything_taken_from_the_gpu_is_given_back(tmp_path: Path, is_integrat
     backend.empty((4, SIDE, SIDE, 3), np.uint8)
     for value in range(12):
         value_of(backend.submit({"images": batch_of(value, 1 + value % 4)}))
-    backend.submit({"images": batch_of(1)})  # still under way when it closes
+    backend.submit({"images": batch_of(1)})  # still in flight when it closes
     backend.close()
     assert machine.cuda.live == 0
     assert not machine.cuda.is_open
@@ -107,7 +107,7 @@ def test_frames_under_load_come_back_in_order_and_unmixed(tmp_path: Path):
 
 
 def test_a_feed_is_read_when_the_gpu_gets_to_it_and_not_before(tmp_path: Path):
-    """The fake must be able to find what it is for: a canvas that is reused too soon."""
+    """The fake must detect what it is for: a canvas that is reused too soon."""
     backend = opened(FakeMachine(tmp_path))
     canvas = backend.empty((1, SIDE, SIDE, 3), np.uint8)
     canvas[:] = 10
@@ -514,7 +514,7 @@ def test_what_was_compiled_is_kept_once_the_kernels_have_run(tmp_path: Path):
 
 
 def test_an_error_left_over_from_a_failed_capture_does_not_end_the_run(tmp_path: Path):
-    """As where a plan synchronises inside `enqueue`: the capture fails, and so may the next call."""
+    """As if a plan synchronises inside `enqueue`: the capture fails, and so may the next call."""
     state = {"captured": False, "left": 0}
 
     def before(operation: str) -> None:

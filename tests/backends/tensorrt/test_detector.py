@@ -1,4 +1,4 @@
-"""The detector on the fake GPU: what it finds does not depend on where frames are letterboxed and heads are read."""
+"""The detector on the fake GPU: its results do not depend on where frames are letterboxed and heads are read."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_what_is_in_flight_keeps_the_threshold_it_was_submitted_with(tmp_path: P
 def test_frames_letterboxed_on_the_gpu_give_the_detections_of_the_processor(
     data_dir: Path, tmp_path: Path, letterbox_on: str, is_integrated: bool
 ):
-    """Real weights on real pictures of several sizes; both reduce them to the same pixels."""
+    """Real weights on real images of several sizes; both paths reduce them to the same pixels."""
     path = data_dir / "models" / "yolov8n_fp32_dequantised.onnx"
     files = [data_dir / "images" / "assets" / name for name in ("bus.jpg", "zidane.jpg")]
     pictures = [Frame(cv2.imread(str(file)), "a", index, 0, 0) for index, file in enumerate(files)]

@@ -1,4 +1,4 @@
-"""Every TensorRT name that our code uses exists in 10.3, 10.13, 11.4 and RTX 1.7, or is asked for before it is used."""
+"""Every TensorRT name that our code uses exists in 10.3, 10.13, 11.4 and RTX 1.7, or is checked before it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an ONNX file tells before a build: what TensorRT cannot run, and what it is reported to run wrongly."""
+"""What an ONNX file shows before a build: operators that TensorRT cannot run, and those reported to run wrongly."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Config:
 
 
 class Engine:
-    """`ICudaEngine`; each context adds what it compiles to the cache that it was given."""
+    """`ICudaEngine`; each context adds its compiled kernels to the cache that it was given."""
 
     def __init__(self) -> None:
         self.configs: list[Config | None] = []

@@ -1,4 +1,4 @@
-"""Settings that match nothing are refused, with what was probably meant."""
+"""Settings that match nothing are refused, with a suggestion of the intended name."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def taken() -> Iterator[str]:
 
 
 def with_default(address: str) -> Config:
-    """Return a configuration in which nobody gave an address, and the default is this one."""
+    """Return a configuration without an explicit address, whose default is this one."""
     return Config(publish=PublishConfig.model_construct(_fields_set=set(), address=address))
 
 

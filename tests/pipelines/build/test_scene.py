@@ -1,4 +1,4 @@
-"""Zones, lines and rules of a configuration: what they become, what is refused, and that they change while running."""
+"""Zones, lines and rules of a configuration: what they build, what is refused, and that they change while running."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_calibrated_on_noise_it_is_refused(monkeypatch: pytest.MonkeyPatch, pict
 
 @pytest.fixture(scope="module")
 def labels(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What FP32 finds on the pictures, as YOLO text files."""
+    """FP32's detections on the images, as YOLO text files."""
     folder = tmp_path_factory.mktemp("labels")
     files = sorted(pictures.iterdir())
     with load_detector(demo_model(), backend="onnxruntime") as detector:

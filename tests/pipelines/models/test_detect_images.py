@@ -95,7 +95,7 @@ def test_no_picture_overwrites_an_image_or_another_picture(tmp_path: Path) -> No
         detect_to_files(MotionDetector(), [first, second], save=tmp_path / "out")
     assert first.read_bytes() == content
     assert not (tmp_path / "out").exists()
-    detect_to_files(MotionDetector(), [first, first], save=tmp_path / "out")  # twice the same picture
+    detect_to_files(MotionDetector(), [first, first], save=tmp_path / "out")  # the same image twice
 
 
 def test_an_unreadable_image_does_not_lose_the_lines_before_it(tmp_path: Path) -> None:

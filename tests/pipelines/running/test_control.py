@@ -83,7 +83,7 @@ def test_cameras_thresholds_and_model_change_without_a_restart(engine: Engine, d
     engine.ask("set", key="detector.classes", value=["person"])
     engine.ask("set", key="detector.model", value=str(data_dir / "models" / "yolo11n_int8_320.onnx"))
     deadline = time.monotonic() + PATIENCE_S
-    while engine.ask("status")["model"] != "yolo11n_int8_320.onnx":  # loaded behind the frames, then exchanged
+    while engine.ask("status")["model"] != "yolo11n_int8_320.onnx":  # loaded in the background, then swapped in
         assert time.monotonic() < deadline
     engine.ask("pause", source_id="guest")
     engine.ask("resume", source_id="guest")

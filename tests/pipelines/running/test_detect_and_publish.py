@@ -1,4 +1,4 @@
-"""The loop that runs a pipeline: what happens beside the frames must not end it."""
+"""The loop that runs a pipeline: nothing that happens apart from frames may end it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changing a run from the inside: what is refused touches nothing, what goes wrong halfway is told apart."""
+"""Changing a run from the inside: refused changes touch nothing, and partial failures are distinguished."""
 
 from __future__ import annotations
 

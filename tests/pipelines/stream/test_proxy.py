@@ -1,4 +1,4 @@
-"""The proxy: many engines at one address, only what is wanted, nothing changed."""
+"""The proxy: many engines at one address, only wanted messages, nothing changed."""
 
 from __future__ import annotations
 

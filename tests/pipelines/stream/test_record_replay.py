@@ -1,4 +1,4 @@
-"""What was recorded is replayed: the same messages, at the same pace, told apart only by a flag."""
+"""A recording is replayed with the same messages at the same pace; only a flag differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `framewire subscribe` prints, and what it says when nothing comes."""
+"""What `framewire subscribe` prints, and what it reports when nothing arrives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.wire.samples import RUN, SAMPLES, packet
 
 @pytest.fixture
 def publisher() -> Iterator[ZmqPublisher]:
-    """A publisher whose thread sends a frame, a picture and heartbeats again and again."""
+    """A publisher whose thread repeatedly sends a frame, an image and heartbeats."""
     yield from _publishing(ZmqPublisher("tcp://127.0.0.1:*", pictures=Pictures(images_per_s=60)))
 
 

@@ -38,7 +38,7 @@ from tests.media import Recorder, encode_clip, file_server, mjpeg_camera, number
 
 @dataclass(frozen=True)
 class Asleep:
-    """The whole process is stopped for so many seconds, whatever time limits it waits with."""
+    """The whole process is stopped for this many seconds, whatever time limits it waits with."""
 
     seconds: float
 

@@ -1,4 +1,4 @@
-"""Conversion of decoded pictures."""
+"""Conversion of decoded frames."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SLOW_S = 0.7  # more than the half second from which a wait could be a standstil
 
 @contextmanager
 def sender(packets: Sequence[bytes], interval_s: float) -> Iterator[tuple[int, list[int]]]:
-    """Send packets to each client, over and over, one per interval; yields the port and what was sent."""
+    """Send packets to each client repeatedly, one per interval; yields the port and what was sent."""
     sent: list[int] = []
     ended = threading.Event()
     server = socket.create_server(("127.0.0.1", 0))

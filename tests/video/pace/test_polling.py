@@ -1,4 +1,4 @@
-"""An address that gives one picture per request is a camera: it is asked again and again."""
+"""An address that returns one image per request is a camera, and is polled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Answers = list[bytes | None]
 
 @contextmanager
 def snapshot_camera(answers: Answers) -> Iterator[str]:
-    """Serve one answer per request, the last one for ever; None is an error 503."""
+    """Serve one answer per request, the last one indefinitely; None is an error 503."""
     asked: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):

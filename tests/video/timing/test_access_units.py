@@ -1,4 +1,4 @@
-"""Pictures from pieces: real streams of libx264 and libx265, cut as RTP senders cut them, well and badly."""
+"""Frames from pieces: real streams of libx264 and libx265, split as RTP senders split them, well and badly."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Coded = tuple[bytes, ...]
 
 @lru_cache
 def pictures(codec: str, options: str = "") -> tuple[Coded, ...]:
-    """Return the units of each coded picture, without start codes."""
+    """Return the units of each coded frame, without start codes."""
     context: Any = av.CodecContext.create(f"lib{'x264' if codec == 'h264' else 'x265'}", "w")
     context.width, context.height, context.pix_fmt = 320, 240, "yuv420p"
     context.time_base = Fraction(1, 25)
@@ -95,7 +95,7 @@ def pieces_of(coded: Sequence[Coded], codec: str, cut: Cut, interval_ns: int = 4
 
 
 def put_together(pieces: Sequence[Piece], codec: str) -> tuple[list[AccessUnit], dict[int | None, int], AccessUnits]:
-    """Return the pictures, the moment at which each was given, and what put them together."""
+    """Return the frames, the time at which each was returned, and what assembled them."""
     units, found, moments = AccessUnits(codec), [], {}
     for piece in pieces:
         for unit in units.add(piece):

@@ -1,4 +1,4 @@
-"""Formats by name, and what of a stream each has a body for."""
+"""Formats by name, and the messages for which each has a body."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.wire.samples import RUN, SAMPLES, packet
 
 
 class Other:
-    """A target that is away, or refuses, when told so."""
+    """A target that is unavailable, or refuses, on command."""
 
     def __init__(self) -> None:
         self.away = False

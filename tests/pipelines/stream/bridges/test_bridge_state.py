@@ -29,7 +29,7 @@ HEARTBEAT = msgspec.structs.replace(SAMPLES["heartbeat"], engine_id="engine-1", 
 
 
 def retained(port: int) -> dict[str, str]:
-    """Return what the broker keeps for those who come later."""
+    """Return what the broker retains for later subscribers."""
     command = [program("mosquitto_sub", "mosquitto-clients"), "-p", str(port), "-t", "framewire/#", "-v"]
     done = subprocess.run([*command, "--retained-only", "-W", "1"], capture_output=True, text=True)
     return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
@@ -96,7 +96,7 @@ def test_two_bridges_of_one_engine_do_not_evict_each_other(tmp_path: Path, free_
             bridge.open()
         for _ in range(20):
             for bridge in bridges:
-                bridge.turn()  # raises where the connection was taken away
+                bridge.turn()  # raises if the connection was removed
         for bridge in bridges:
             bridge.close()
 

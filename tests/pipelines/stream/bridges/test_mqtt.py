@@ -20,7 +20,7 @@ pytest.importorskip("paho.mqtt.client", reason="pip install paho-mqtt")
 
 
 class Listener:
-    """mosquitto_sub, with what it has heard so far."""
+    """mosquitto_sub, with its output so far."""
 
     def __init__(self, port: int, folder: Path) -> None:
         self._out = (folder / "heard.txt").open("w+")
