@@ -1,4 +1,4 @@
-"""What to open, and how: plain values that can be sent to another process. Imports no numpy."""
+"""The address of a video with everything needed to open it, as plain values. Imports no numpy."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from engine.video.sizes.limits import MAX_PIXELS
 
 @dataclass(frozen=True, slots=True)
 class VideoAddress:
-    """What to open, and how; plain values, so that it can be sent to another process.
+    """What to open and how: plain values, so that it can be sent to another process.
 
     Attributes:
-        url: address as FFmpeg takes it.
+        url: address in FFmpeg's form.
         format: name of FFmpeg's demuxer, None to probe.
         ffmpeg: options by FFmpeg's names.
-        live: low delay instead of throughput, wait for a keyframe, newest frame first.
-        host_port: where to knock before FFmpeg opens, None to leave it.
-        connect_timeout_s: limit for that.
+        live: prefer low delay to throughput, wait for a keyframe, deliver the newest frame first.
+        host_port: connect to this host and port before FFmpeg opens the address; None to skip this.
+        connect_timeout_s: limit for that connection.
         open_timeout_s: limit for opening, None for none.
         read_timeout_s: limit for each read, None for none.
         damage: see `SourceOptions`.
-        keyframes_only: decode keyframes alone.
-        max_pixels: width times height of a frame at most.
+        keyframes_only: decode only keyframes.
+        max_pixels: largest width times height of a frame.
         tls: `verify` or `insecure`.
-        ca_file: authorities to trust in place of the system's.
-        poll_s: from one request to the next, where the address gives a single picture; None: it is never asked again.
-        is_snapshot: ask again whatever an answer holds, not only after a single picture.
+        ca_file: CA certificates to trust instead of the system's.
+        poll_s: interval between requests if the address returns a single frame; None: never request it again.
+        is_snapshot: request it again whatever an answer contains, not only after a single frame.
         decoders: names of decoders to try in this order, or `auto`.
     """
 
@@ -59,12 +59,12 @@ class VideoAddress:
 
     @property
     def read_limit_ns(self) -> float:
-        """Limit for each frame of a live stream in nanoseconds, infinite without one."""
+        """Time limit for each frame of a live stream in nanoseconds, infinite if there is none."""
         return (self.read_timeout_s or float("inf")) * NS_PER_S
 
 
 def video_address_from_request(request: dict[str, Any]) -> VideoAddress:
-    """Return the target that was sent as JSON."""
+    """Return the address that was sent as JSON."""
     knock = request["host_port"]
     return VideoAddress(
         **{**request, "host_port": tuple(knock) if knock else None, "decoders": tuple(request["decoders"])}
@@ -72,6 +72,6 @@ def video_address_from_request(request: dict[str, Any]) -> VideoAddress:
 
 
 def knock(target: VideoAddress) -> None:
-    """Reach the host of a camera, with a limit much shorter than that for opening. Raises OSError."""
+    """Check that a camera's host accepts connections, with a far shorter limit than for opening. Raises OSError."""
     if target.host_port is not None:
         socket.create_connection(target.host_port, timeout=target.connect_timeout_s).close()

@@ -9,7 +9,7 @@ from engine.video.options import SourceOptions
 
 
 class Backoff:
-    """How long to wait before the next attempt: doubling, with jitter, back to the start once a connection held.
+    """Computes the wait before the next attempt: it doubles, with jitter, and resets once a connection has held.
 
     >>> waits = Backoff(SourceOptions(backoff_s=1, backoff_max_s=4), random.Random(0))
     >>> [0.5 * limit <= waits.next_s("no answer") <= limit for limit in (1, 2, 4, 4)]
@@ -22,11 +22,11 @@ class Backoff:
         self.attempts = 0
 
     def reset(self) -> None:
-        """Note that the connection holds."""
+        """Record that the connection has held."""
         self.attempts = 0
 
     def next_s(self, reason: str) -> float:
-        """Note a failure, and return the seconds to wait."""
+        """Record a failure and return the seconds to wait."""
         limit = self._options.backoff_s * 2.0 ** min(self.attempts, 32)
         limit = min(limit, self._options.backoff_max_s)
         if is_refusal(reason):

@@ -1,4 +1,4 @@
-"""Which of several video streams is the film: not the cover, not the thumbnail, not the preview. Imports no numpy."""
+"""Chooses the main video stream of several: not the cover, thumbnail or preview. Imports no numpy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ LONG_SHARE = 0.5  # of the longest stream: a shorter one is a preview or a cover
 def film_of(streams: list[Any]) -> Any:
     """Return the stream of a file to decode: the largest of those that last as long as the file does.
 
-    Covers and thumbnails, which containers mark or which hold a single frame, come last. Among equals the default one
-    counts, then the first. Muxers call the first stream the default unless told otherwise, so size counts before it.
+    Covers and thumbnails (marked as such, or with a single frame) come last. Among equals the default stream wins, then
+    the first. Muxers mark the first stream as the default unless configured otherwise, so size counts for more.
 
     Args:
         streams: `av` video streams that can be decoded, at least one.
@@ -24,7 +24,7 @@ def film_of(streams: list[Any]) -> Any:
 def first_of(streams: list[Any]) -> Any:
     """Return the stream of a camera to decode: the first one that is not marked as a cover or thumbnail.
 
-    Their sizes are not known at this point, and the first variant of an HLS stream is the one that it recommends.
+    Sizes are not known yet, and an HLS playlist lists its recommended variant first.
     """
     return next((stream for stream in streams if not _is_aside(stream)), streams[0])
 
@@ -45,7 +45,7 @@ def _is_aside(stream: Any) -> bool:
 
 
 def _is_marked(stream: Any, name: str) -> bool:
-    """Return whether a stream has a disposition, which PyAV gives as flags."""
+    """Return whether a stream has a disposition, which PyAV represents as flags."""
     disposition = getattr(stream, "disposition", 0)
     flag = getattr(type(disposition), name, None)
     return flag is not None and bool(disposition & flag)

@@ -1,7 +1,7 @@
-"""Demuxing and decoding with PyAV: from an address to pictures with their times.
+"""Demuxing and decoding with PyAV: from an address to frames with their times.
 
-Used by the file source, by the thread reader, and by the reader process, which must start fast and stay small:
-nothing here imports numpy, and PyAV is imported when a video is opened.
+The file source, the thread reader and the reader process use it. The reader process must start fast and stay small, so
+nothing here imports numpy, and PyAV is imported only when a video is opened.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from engine.video.uri import is_playlist, scheme_of
 logger = logging.getLogger(__name__)
 KEYFRAME_WAIT_S = 10.0
 DAMAGE_LIMIT_S = 2.0
-MIN_ASPECT = 0.1  # of a pixel: less, or more than its inverse, is a damaged header
+MIN_ASPECT = 0.1  # of a pixel: a value below this, or above its inverse, means a damaged header
 NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _PROOF_ITEMS = 50
 
@@ -60,7 +60,7 @@ def open_container(target: VideoAddress, **extra: Any) -> Any:
             **_lenient_metadata(),
             **extra,
         )
-    except video_errors() as error:  # out of time, FFmpeg names whatever it was doing
+    except video_errors() as error:  # after a timeout, FFmpeg's error names whatever it was doing
         limit_s = target.open_timeout_s
         if limit_s is not None and time.monotonic_ns() - started_ns >= limit_s * NS_PER_S:
             raise TimeoutError(f"no answer within {limit_s:g} s") from error
@@ -69,7 +69,7 @@ def open_container(target: VideoAddress, **extra: Any) -> Any:
 
 
 def _ffmpeg_url(target: VideoAddress) -> str:
-    """Return the address as FFmpeg takes it: a path as `file:`, so that a colon in its name is no scheme."""
+    """Return the address in FFmpeg's form; the prefix `file:` keeps a colon in a path from marking a scheme."""
     is_path = not target.live and target.format is None and not scheme_of(target.url)
     return f"file:{target.url}" if is_path else target.url
 
@@ -85,20 +85,20 @@ def packets_in_time(container: Any, stream: Any, target: VideoAddress) -> Iterat
     """Yield the packets of a stream, then an empty one.
 
     Raises:
-        av.error.FFmpegError, OSError: it cannot be read, or a live one sent nothing within its limit.
+        av.error.FFmpegError, OSError: it cannot be read, or a live stream sent nothing within its limit.
     """
     limit_ns = target.read_limit_ns
     asked_ns = time.monotonic_ns()
     for packet in container.demux(stream):
         if target.live and time.monotonic_ns() - asked_ns >= limit_ns:
-            # out of time, FFmpeg hands out the beginning of a frame and would wait once more
+            # after a timeout, FFmpeg returns the beginning of a frame and would wait again
             raise out_of_time(target)
         yield packet
         asked_ns = time.monotonic_ns()
 
 
 def out_of_time(target: VideoAddress) -> TimeoutError:
-    """Return the error of a live stream that brought no frame within its limit."""
+    """Return the error for a live stream that delivered no frame within its limit."""
     return TimeoutError(f"no frame within {target.read_timeout_s:g} s")
 
 
@@ -139,7 +139,7 @@ class VideoReader:
         self.failure: Exception | None = None
 
     def _open(self, extra: dict[str, Any]) -> Any:
-        """Open it; once more with FFmpeg's parser, if it is to go without and the codec needs one."""
+        """Open it; reopen it with FFmpeg's parser if the options disable the parser but the codec needs it."""
         container = open_container(self._target, **extra)
         flags = self._target.ffmpeg.get("fflags", "")
         names = {s.codec_context.name for s in container.streams.video if s.codec_context is not None}
@@ -157,7 +157,7 @@ class VideoReader:
             raise ValueError("it has no video stream that can be decoded")
         stream = first_of(streams) if self._target.live else film_of(streams)
         context = stream.codec_context
-        # the limit is checked before FFmpeg allocates a frame; a JPEG that is cut short would come with a grey rest
+        # FFmpeg checks the limit before it allocates a frame; "explode" rejects a truncated JPEG, which would turn grey
         whole = {"err_detect": "explode"} if context.name == "mjpeg" else {}
         context.options = {"max_pixels": str(self._target.max_pixels), **whole}
         if self._target.live:
@@ -188,21 +188,21 @@ class VideoReader:
         }
 
     def _pixel_aspect(self) -> float | None:
-        """Return width by height of a pixel, None where the stream does not say."""
+        """Return the width of a pixel divided by its height, None if the stream does not declare it."""
         ratio = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
         return float(ratio) if ratio and MIN_ASPECT <= ratio <= 1 / MIN_ASPECT else None
 
     def _rate(self) -> Fraction | None:
-        """Return the declared frame rate; of a stream without times its own, not FFmpeg's default of 25."""
+        """Return the declared frame rate; without timestamps, the codec's rate and not FFmpeg's default of 25."""
         stream, flags = self._stream, getattr(self._container.format, "flags", 0)
         rates = (stream.average_rate, stream.guessed_rate)
         return next((rate for rate in (reversed(rates) if flags & NO_TIMESTAMPS else rates) if rate), None)
 
     @property
     def indexed_packets(self) -> int | None:
-        """Packets that the index names, None where it is not exact: only that of MP4 and MOV is.
+        """Packets listed in the index, None if it is not exact: only that of MP4 and MOV is.
 
-        Edit lists hide parts of a file, as cutting without encoding does; FFmpeg's index leaves them out.
+        Edit lists, written when a file is cut without re-encoding, hide parts of it; FFmpeg's index omits them.
         """
         if not str(self._container.format.name).startswith("mov"):
             return None
@@ -210,12 +210,12 @@ class VideoReader:
         return len(entries) if entries is not None else self._stream.frames or None
 
     def pictures(self) -> Iterator[DecodedFrame | MissingFrames]:
-        """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
+        """Yield decoded frames and the damage between them until the end; `failure` holds the error, if any."""
         items = chain(self._ahead, self._items)
         return paced(items, Pace(catches_up=self.facts["duration_s"] is None)) if self._is_segmented else items
 
     def delivers(self) -> bool:
-        """Return whether a picture really comes out of the decoder; what was read is kept for `pictures`."""
+        """Return whether the decoder really delivers a frame; `pictures` yields what this call has read."""
         for item in self._items:
             self._ahead.append(item)
             if isinstance(item, DecodedFrame):
@@ -243,7 +243,7 @@ class VideoReader:
                 yield MissingFrames(1, "corrupt")
 
     def _is_hopeless(self) -> bool:
-        """Return whether only damage has come for a while: a new connection begins with a keyframe, and the codec."""
+        """Return whether only damage has arrived for a while: a new connection starts with headers and a keyframe."""
         lost_s = (time.monotonic_ns() - self._whole_ns) / NS_PER_S
         if not (self._target.live and self._damaged and lost_s > DAMAGE_LIMIT_S):
             return False
@@ -251,12 +251,12 @@ class VideoReader:
         return True
 
     def _cannot_wait(self, opened_ns: int) -> bool:
-        """Return whether to decode without a keyframe: some cameras refresh bit by bit and never send one."""
+        """Return whether to decode without a keyframe: cameras with gradual refresh never send one."""
         waited_s = (time.monotonic_ns() - opened_ns) / NS_PER_S
         return self._target.damage == "keep" or (not self._decoded and waited_s > KEYFRAME_WAIT_S)
 
     def _packets(self) -> Iterator[Any]:
-        """Yield packets, then the empty ones that flush the decoder, also after a read error."""
+        """Yield packets, then the empty ones that flush the decoder, even after a read error."""
         try:
             asked_ns = time.monotonic_ns()
             for packet in packets_in_time(self._container, self._stream, self._target):
@@ -270,12 +270,12 @@ class VideoReader:
                     yield packet
                 asked_ns = time.monotonic_ns()
         except self._errors as error:
-            self.failure = error.with_traceback(None)  # which would hold this reader and its decoder
+            self.failure = error.with_traceback(None)  # a traceback would keep this reader and its decoder alive
             if not self._target.live:
                 yield None
 
     def _whole(self, units: AccessUnits, packet: Any, waited_ns: int, now_ns: int) -> Iterator[Any]:
-        """Yield the coded pictures that are complete with what a packet brought."""
+        """Yield the coded pictures that a packet completes."""
         if packet.size:
             found = units.add(Piece(bytes(packet), packet.pts, waited_ns, now_ns, packet.is_corrupt, packet))
         else:
@@ -283,7 +283,7 @@ class VideoReader:
         if found or not packet.size:
             self._unit_ns = now_ns
         elif self._target.live and now_ns - self._unit_ns >= self._target.read_limit_ns:
-            raise out_of_time(self._target)  # a camera that sends a little now and then, and never a whole frame
+            raise out_of_time(self._target)  # the camera keeps sending small pieces, but never a whole frame
         for unit in found:
             self._note_arrival(unit.last, unit.waited_ns, unit.arrived_ns)
             yield _packet_from(unit)
@@ -291,13 +291,13 @@ class VideoReader:
             yield packet
 
     def _note_arrival(self, packet: Any, waited_ns: int, arrived_ns: int) -> None:
-        """Note when a live packet came; if decoding cannot keep up, go on at the next keyframe."""
+        """Record when a live packet arrived; if decoding cannot keep up, skip to the next keyframe."""
         self.packets += 1
         if not self._target.live or self._is_segmented:
             return
         late_ns = self._arrivals.note(packet, waited_ns, arrived_ns)
         if self._overload.is_behind(time.monotonic_ns(), late_ns) and self._is_clean:
-            logger.info("decoding is %.1f s behind the camera: it goes on at the next keyframe", late_ns / NS_PER_S)
+            logger.info("decoding is %.1f s behind the camera: skipping to the next keyframe", late_ns / NS_PER_S)
             self._is_clean, self._is_overloaded = False, True
 
     def _decode(self, packet: Any) -> Iterator[DecodedFrame | MissingFrames]:
@@ -321,7 +321,7 @@ class VideoReader:
                 yield DecodedFrame(frame, self._stamp(frame))
 
     def _check_claim(self, packet: Any) -> None:
-        """Raise `FrameTooLargeError` where a JPEG could not be decoded because it claims too large a size."""
+        """Raise `FrameTooLargeError` if a JPEG could not be decoded because it claims too large a size."""
         if self._stream.codec_context.name == "mjpeg" and packet is not None:
             size_wh = image_size_wh(bytes(packet))
             if size_wh is not None:
@@ -348,7 +348,7 @@ class VideoReader:
 
 
 def _packet_from(unit: AccessUnit) -> Any:
-    """Return a coded picture as the packet that a decoder takes."""
+    """Return a coded picture as a packet for the decoder."""
     from av.packet import Packet
 
     last: Any = unit.last

@@ -1,4 +1,4 @@
-"""What an FFmpeg error means for the person who has to act on it. Light: imports nothing heavy by itself."""
+"""Explains FFmpeg errors to whoever must act on them. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN
 
 
 def explain(error: BaseException) -> str:
-    """Return why FFmpeg or the operating system failed, and what to try, without passwords."""
+    """Return why FFmpeg or the operating system failed and what to try, without passwords."""
     if isinstance(error, OSError) and error.errno in _UNREACHABLE:
         return "the host cannot be reached: check the cable, the address and the network"
     names = {kind.__name__ for kind in type(error).__mro__}
@@ -50,7 +50,7 @@ def explain(error: BaseException) -> str:
 
 
 def is_hopeless(error: BaseException) -> bool:
-    """Return whether no other attempt can succeed, as FFmpeg lacks what the address needs."""
+    """Return whether no further attempt can succeed because FFmpeg lacks what the address needs."""
     return any(kind.__name__ in _HOPELESS for kind in type(error).__mro__)
 
 
@@ -60,7 +60,7 @@ def is_refusal(reason: str) -> bool:
 
 
 def video_errors() -> tuple[type[Exception], ...]:
-    """Return what PyAV raises for a bad video or connection; FFmpeg's errors share no base with the builtin ones."""
+    """Return what PyAV raises for a bad video or connection; FFmpeg's errors share no base with the built-in ones."""
     import av
 
     return (av.error.FFmpegError, OSError, ValueError, RuntimeError)

@@ -1,6 +1,6 @@
-"""From the best decoder down to the CPU: what cannot be opened, or delivers nothing, is replaced by the next.
+"""Tries decoders from the best one down to the CPU: one that cannot be opened or delivers nothing yields to the next.
 
-A decoder counts as working when a picture really comes out of it. Imports no numpy: the reader process uses it too.
+A decoder counts as working once it has delivered a frame. Imports no numpy: the reader process uses it too.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class OpenVideo(Protocol):
 
     @property
     def indexed_packets(self) -> int | None:
-        """Packets that the index names, None where it is not exact or there is none."""
+        """Packets listed in the index, None if the index is missing or not exact."""
 
     def pictures(self) -> Iterator[DecodedFrame | MissingFrames]:
-        """Yield decoded pictures and the damage between them until the end; `failure` says if that was an error."""
+        """Yield decoded frames and the damage between them until the end; `failure` holds the error, if any."""
 
     def delivers(self) -> bool:
-        """Return whether a picture really comes out; what was read is kept for `pictures`."""
+        """Return whether it really delivers a frame; `pictures` yields what this call has read."""
 
     def close(self) -> None:
         """Close it; harmless when repeated."""
@@ -64,7 +64,7 @@ def _is_possible(decoder: str, *, must_say: bool) -> bool:
 
 
 def why_not(decoder: str) -> str:
-    """Return why a decoder cannot be used on this machine and what to do, or nothing where it may work.
+    """Return why a decoder cannot be used on this machine and what to do, or an empty string if it may work.
 
     >>> why_not("cpu")
     ''
@@ -77,7 +77,7 @@ def why_not(decoder: str) -> str:
 
 
 def open_video(target: VideoAddress) -> OpenVideo:
-    """Return an opened video with the best decoder that delivers; the CPU needs no proof.
+    """Return an opened video with the best decoder that delivers frames; the CPU is not tested.
 
     Raises:
         av.error.FFmpegError, OSError, ValueError, RuntimeError: it cannot be opened; `explain` says why.
@@ -90,7 +90,7 @@ def open_video(target: VideoAddress) -> OpenVideo:
 def _best(target: VideoAddress) -> OpenVideo:
     steps = [step for name in target.decoders for step in ladder(name)]
     for decoder, following in pairwise(steps):
-        reason = "no picture comes out of it"
+        reason = "it delivers no frame"
         try:
             reader = _open(target, decoder)
             if reader.delivers():

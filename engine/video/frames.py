@@ -18,7 +18,7 @@ class DecodedFrame:
 
 @dataclass(frozen=True, slots=True)
 class MissingFrames:
-    """Frames that were not decoded, or only with damage (`corrupt`), or left out to keep up (`stale`)."""
+    """Frames that were not decoded or were damaged (`corrupt`), or were skipped to keep up (`stale`)."""
 
     count: int
     cause: str

@@ -1,7 +1,7 @@
-"""Cameras of a Jetson: hardware decoding by GStreamer through OpenCV, with the face of `VideoReader`.
+"""Cameras of a Jetson: hardware decoding by GStreamer through OpenCV, with the interface of `VideoReader`.
 
-Needs an OpenCV that was built with GStreamer, as JetPack's is; the one of the package registry is not. NV12 comes out
-of the pipeline and is made BGR like any other picture.
+Needs an OpenCV built with GStreamer, such as JetPack's; the wheels on PyPI are not. The pipeline delivers NV12, which
+is converted to BGR like any other frame.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class GstReader:
         return {"width": width, "height": height, "fps": fps, "decoder": "jetson", **unknown}
 
     def pictures(self) -> Iterator[DecodedFrame]:
-        """Yield pictures until the pipeline ends."""
+        """Yield frames until the pipeline ends."""
         return chain(self._ahead, self._items)
 
     def delivers(self) -> bool:
-        """Return whether a picture really comes out; it is kept for `pictures`."""
+        """Return whether it really delivers a frame; `pictures` yields that frame."""
         self._ahead.extend(item for item, _ in zip(self._items, range(1), strict=False))
         return bool(self._ahead)
 
@@ -99,10 +99,10 @@ class GstReader:
 
 
 def open_jetson(target: VideoAddress) -> GstReader:
-    """Return the first pipeline of a target that delivers.
+    """Return the first pipeline of a target that delivers frames.
 
     Raises:
-        SourceError: none does.
+        SourceError: no pipeline does.
     """
     reasons = ["there is no pipeline for this kind of address"]
     for pipeline in pipelines(target):
@@ -114,5 +114,5 @@ def open_jetson(target: VideoAddress) -> GstReader:
         if reader.delivers():
             return reader
         reader.close()
-        reasons.append("no picture came out of it")
+        reasons.append("it delivered no frame")
     raise SourceError(reasons[-1])

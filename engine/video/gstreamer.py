@@ -1,4 +1,4 @@
-"""GStreamer pipelines for OpenCV's GStreamer reader, foremost those of a Jetson: functions from plain values.
+"""GStreamer pipelines for OpenCV's GStreamer reader, mainly for Jetsons: functions from plain values.
 
 Elements and properties as NVIDIA's L4T documents them (JetPack 6 and 7); CSI, USB and RTSP.
 """
@@ -80,7 +80,7 @@ def _tail(nv12: bool) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Return a value as gst-launch syntax takes it; what would end the quotes is refused."""
+    """Return a value quoted for gst-launch; refuse characters that would end the quotes."""
     if _FORBIDDEN & set(value):
         raise ConfigError(
             "a GStreamer location cannot contain quotes, backslashes or line breaks: write them as %22, %5C"
@@ -89,11 +89,11 @@ def _quoted(value: str) -> str:
 
 
 def is_jetson(release: Path | None = None, device_tree: Path | None = None) -> bool:
-    """Return whether this is a Jetson; a container sees the device tree, and the release file only where it is mounted.
+    """Return whether this is a Jetson; a container sees the device tree, and the release file only if it is mounted.
 
     Args:
         release: NVIDIA's release file, for tests.
-        device_tree: the names of the board's chip, each ended by a NUL byte, for tests.
+        device_tree: file with the names of the board's chip, each terminated by a NUL byte, for tests.
     """
     try:
         chips = (device_tree or _DEVICE_TREE).read_bytes().split(b"\0")
@@ -103,7 +103,7 @@ def is_jetson(release: Path | None = None, device_tree: Path | None = None) -> b
 
 
 def why_not_gstreamer() -> str:
-    """Return why a Jetson's decoder cannot be used here and what to do, or nothing."""
+    """Return why a Jetson's decoder cannot be used here and what to do, or an empty string if it can."""
     if not is_jetson():
         return f"jetson: this machine is not a Jetson (neither {_RELEASE} nor an NVIDIA Tegra in {_DEVICE_TREE})"
     import cv2

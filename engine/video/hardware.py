@@ -1,4 +1,4 @@
-"""Which hardware decoders this machine may have. Imports no numpy: the reader process uses it too."""
+"""Finds the hardware decoders that this machine may have. Imports no numpy: the reader process uses it too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RENDER_NODES = "renderD*"
 
 
 def _has_nvdec() -> bool:
-    """Return whether the driver's decoding library is here; in a container it needs the capability `video`."""
+    """Return whether the driver's decoding library loads; in a container that needs the capability `video`."""
     for library in ("libcuda.so.1", "libnvcuvid.so.1"):
         try:
             ctypes.CDLL(library)
@@ -30,7 +30,7 @@ _PRESENT: dict[str, Callable[[], bool]] = {"nvdec": _has_nvdec, "vaapi": _has_va
 
 
 def missing(decoder: str) -> str:
-    """Return why a decoder cannot be used here and what to do, or nothing where it may work.
+    """Return why a decoder cannot be used here and what to do, or an empty string if it may work.
 
     >>> missing("cpu")
     ''
@@ -47,9 +47,9 @@ def missing(decoder: str) -> str:
     if not _PRESENT[decoder]():
         remedy = {
             "nvdec": "install NVIDIA's driver; in a container set NVIDIA_DRIVER_CAPABILITIES=compute,video",
-            "vaapi": "install the driver of the graphics unit, and pass /dev/dri to a container",
+            "vaapi": "install the GPU's driver, and pass /dev/dri to a container",
         }
-        return f"{decoder}: no device here; {remedy[decoder]}"
+        return f"{decoder}: no device found; {remedy[decoder]}"
     return ""
 
 

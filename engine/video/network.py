@@ -1,4 +1,4 @@
-"""Network streams: which of FFmpeg's options make an address fast to open, current and limited in time."""
+"""Network streams: the FFmpeg options that make an address open fast, stay current and respect time limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.video.options import SourceOptions
 from engine.video.timing.access_units import NO_PARSER
 from engine.video.uri import NETWORK_SCHEMES, is_playlist, scheme_of
 
-SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each comes at once, and then nothing until the next one
+SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each arrives at once, and nothing follows until the next one
 SNAPSHOTS_PER_S = 1.0
 RTSP_PORTS: Mapping[str, int] = {"rtsp": 554, "rtsps": 322}
 _HURRY = frozenset({"fflags", "flags", "probesize", "analyzeduration"})
@@ -25,7 +25,7 @@ _FILE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".m
 
 
 def is_live_address(uri: str) -> bool:
-    """Return whether an address is a camera rather than a file on a server.
+    """Return whether an address is a camera and not a file on a server.
 
     >>> is_live_address("rtsp://gate/1"), is_live_address("https://host/clip.mp4?x=1"), is_live_address("http://cam/mjpg")
     (True, False, True)
@@ -42,7 +42,7 @@ def video_address_from_uri(uri: str, options: SourceOptions) -> VideoAddress:
         SourceError: the address has no host, or a port that is not a number.
     """
     scheme = scheme_of(uri)
-    uri = scheme + uri[len(scheme) :]  # FFmpeg knows its protocols in lower case only
+    uri = scheme + uri[len(scheme) :]  # FFmpeg accepts protocols only in lower case
     live = is_live_address(uri) if options.live is None else options.live
     _refuse_dash(uri)
     return VideoAddress(
@@ -65,7 +65,7 @@ def video_address_from_uri(uri: str, options: SourceOptions) -> VideoAddress:
 
 
 def _refuse_dash(uri: str) -> None:
-    """Raise SourceError for a DASH address where FFmpeg cannot read DASH: it would say that this is not a video."""
+    """Raise SourceError for a DASH address if FFmpeg cannot read DASH: its own error would be "not a video"."""
     if uri.partition("?")[0].lower().endswith(".mpd") and not _can_read("dash"):
         raise SourceError(
             f"{redact(uri)} is DASH, which the FFmpeg in PyAV does not read: give the HLS address (.m3u8) of the same "
@@ -84,7 +84,7 @@ def _can_read(container: str) -> bool:
 
 
 def missing_protocols() -> list[str]:
-    """Return which of the protocols of addresses FFmpeg lacks here; each is tried on a closed port of this machine."""
+    """Return the address protocols that this FFmpeg lacks; each one is tried on a closed port of this machine."""
     import av
 
     missing = [] if _can_read("dash") else ["DASH (.mpd)"]
@@ -98,12 +98,12 @@ def missing_protocols() -> list[str]:
 
 
 def _may_be_snapshot(uri: str, options: SourceOptions) -> bool:
-    """Return whether an address that ends after one picture is to be asked for the next one."""
+    """Return whether to request an address again after it has ended with one frame."""
     return scheme_of(uri) in ("http", "https") and not is_playlist(uri) and options.snapshot is not False
 
 
 def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str, str]:
-    """Return FFmpeg's options for an address; those that a protocol does not know are ignored by it.
+    """Return FFmpeg's options for an address; a protocol ignores those that it does not support.
 
     >>> ffmpeg_options("rtsp://gate/1", SourceOptions(), live=True)["rtsp_transport"]
     'tcp'
@@ -115,18 +115,18 @@ def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str,
         chosen |= {
             "fflags": f"nobuffer{NO_PARSER}",
             "rtsp_transport": options.transport,
-            "probesize": "32",  # the SDP says enough: opens 1 s sooner, and the first keyframe is not used up
+            "probesize": "32",  # the SDP is sufficient: opens 1 s sooner and does not consume the first keyframe
             "analyzeduration": "0",
             "allowed_media_types": "video",
             "timeout": timeout_us,
-            "max_delay": "200000",  # microseconds that a late UDP packet is waited for
+            "max_delay": "200000",  # microseconds to wait for a late UDP packet
         }
     elif scheme in ("http", "https"):
         chosen |= {"rw_timeout": timeout_us}
         if live:
             chosen |= {"live_start_index": "-1"}  # HLS: begin at the newest segment
     elif scheme in ("tcp", "tls") and live:
-        # FFmpeg would measure the rate over some twenty frames first: too long for a slow camera
+        # FFmpeg would first measure the rate over about twenty frames: too long for a slow camera
         chosen |= {"fflags": "nobuffer", "fpsprobesize": "0", "analyzeduration": "100000"}
     elif scheme in ("udp", "rtp", "srt"):
         chosen |= {"fflags": "nobuffer", "timeout": timeout_us, "overrun_nonfatal": "1"}
@@ -134,10 +134,10 @@ def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str,
 
 
 def record_address(uri: str, options: SourceOptions) -> VideoAddress:
-    """Return what to open for a recording: in no hurry, so that FFmpeg finds all that the head of a file needs.
+    """Return what to open for a recording: without fast-start options, so that FFmpeg finds all that a file header needs.
 
     Raises:
-        ConfigError: it is no network address.
+        ConfigError: it is not a network address.
         SourceError: the address has no host, or a port that is not a number.
     """
     if scheme_of(uri) not in NETWORK_SCHEMES:
@@ -151,7 +151,7 @@ def record_address(uri: str, options: SourceOptions) -> VideoAddress:
 
 
 def _host_port(uri: str) -> tuple[str, int] | None:
-    """Return where to knock before opening: only RTSP, since HTTP may go through a proxy and UDP has no answer."""
+    """Return the host and port to test before opening: only for RTSP, as HTTP may use a proxy and UDP never answers."""
     scheme = scheme_of(uri)
     hide_address(uri)  # before anything can fail
     try:
@@ -168,10 +168,10 @@ def _host_port(uri: str) -> tuple[str, int] | None:
 
 
 def screen_address(uri: str, options: SourceOptions) -> VideoAddress:
-    """Return what to open for `screen://DISPLAY`, by FFmpeg's X11 grabber (`screen://` takes the variable DISPLAY).
+    """Return what to open for `screen://DISPLAY` with FFmpeg's X11 grabber (`screen://` uses the DISPLAY variable).
 
     Raises:
-        SourceError: no display is given and none is set.
+        SourceError: no display is given and DISPLAY is not set.
     """
     display = uri[len("screen://") :] or os.environ.get("DISPLAY", "")
     if not display:

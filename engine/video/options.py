@@ -1,4 +1,4 @@
-"""How a source is opened and read: one frozen object of plain values."""
+"""Options for opening and reading a source: one frozen object of plain values."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """Options of a source; each applies where it makes sense and is ignored elsewhere.
+    """Options of a source; a source ignores those that do not apply to it.
 
     Attributes:
-        live: whether a network source is a camera (newest frame, reconnect) or a file; None: by its address.
+        live: whether a network source is a camera (newest frame, reconnect) or a file; None: decide by its address.
         realtime: play a file at its own rate, as if it were a camera.
-        loop: begin a file again at its end.
-        reader: where a live source is read: `process` can be killed while FFmpeg hangs, `thread` costs less memory.
-        reconnect: connect again after a live source failed.
+        loop: restart a file at its end.
+        reader: where a live source is read: `process` can be killed while FFmpeg hangs, `thread` uses less memory.
+        reconnect: connect again after a live source has failed.
         max_attempts: failed connections in a row after which a live source gives up; None: never.
-        backoff_s: wait before the second attempt; doubles, with jitter.
+        backoff_s: wait before the second attempt; it doubles each time, with jitter.
         backoff_max_s: longest wait between attempts.
-        refused_backoff_s: wait after the camera refused the password, so that it does not lock the account.
+        refused_backoff_s: wait after the camera has refused the password, so that it does not lock the account.
         connect_timeout_s: limit for reaching the host of an RTSP camera.
         open_timeout_s: limit for opening.
-        read_timeout_s: limit for the next frame; after that the connection counts as dead.
-        stall_s: without a frame for that long (and four frame intervals) the source is reported `stalled`.
-        transport: how RTP is carried.
+        read_timeout_s: limit for the next frame; after it the connection counts as dead.
+        stall_s: the source is reported `stalled` after this time (and four frame intervals) without a frame.
+        transport: protocol that carries RTP.
         damage: after a damaged frame of a live source, drop all `until_keyframe` (they are predicted from it), drop
             that `frame` only, or `keep` everything.
-        keyframes_only: decode keyframes alone, to save work.
-        decoder: what decodes; `auto` takes the first from which frames really come (files: the CPU); a decoder that
-            does not work here is replaced by the next, with the reason in the log.
-        size_wh: picture size asked of a USB camera.
-        fps: frame rate asked of a USB camera, or the nominal rate of a folder of images.
-        pixel_format: FFmpeg's name of the format asked of a USB camera (`mjpeg`, `yuyv422`, ...).
-        snapshot: ask an HTTP address again and again, `fps` times a second (once by default); None: where it gives one
-            picture per request; False: never.
+        keyframes_only: decode only keyframes, to save work.
+        decoder: `auto` uses the first decoder that really delivers frames (the CPU for files); a decoder that does not
+            work here is replaced by the next, and the log says why.
+        size_wh: frame size to request from a USB camera.
+        fps: frame rate to request from a USB camera, or the nominal rate of a folder of images.
+        pixel_format: FFmpeg's name of the format to request from a USB camera (`mjpeg`, `yuyv422`, ...).
+        snapshot: True: poll an HTTP address `fps` times a second (once by default); None: only if it returns one frame
+            per request; False: never.
         slots: frames that the shared memory of a `process` reader holds.
-        max_pixels: width times height of a frame at most; larger ones are refused before memory is taken for them.
-        tls: of rtsps and https cameras: `verify` their certificate, `insecure`, or `{"ca": FILE}` to trust that file.
-        grow_s: a folder of images is watched for new ones until none came for that long; None: read once.
-        ffmpeg: further options, by FFmpeg's names; they win over ours.
+        max_pixels: largest width times height of a frame; larger frames are refused before memory is allocated.
+        tls: for rtsps and https cameras: `verify` the certificate, `insecure`, or `{"ca": FILE}` to trust that file.
+        grow_s: watch a folder of images until none has arrived for this long; None: read it once.
+        ffmpeg: further options, by FFmpeg's names; they override ours.
     """
 
     live: bool | None = None
@@ -100,7 +100,7 @@ class SourceOptions:
 
     @property
     def ca_file(self) -> str | None:
-        """The file of authorities to trust in place of the system's."""
+        """The file with CA certificates to trust instead of the system's."""
         return _ca_of(self.tls)
 
     @property
@@ -114,10 +114,10 @@ def _ca_of(tls: str | Mapping[str, str]) -> str | None:
 
 
 def options_from(values: Mapping[str, Any]) -> SourceOptions:
-    """Return the options that `values` name, the others at their defaults.
+    """Return the options given in `values`, with defaults for the others.
 
     Raises:
-        ConfigError: an unknown name, or a value that cannot work.
+        ConfigError: a name is unknown, or a value cannot work.
     """
     known = [option.name for option in fields(SourceOptions)]
     unknown = [name for name in values if name not in known]

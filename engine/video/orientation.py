@@ -1,7 +1,7 @@
 """How a decoded frame must be turned and mirrored to be shown upright. Imports no numpy: the reader process uses it.
 
-A display matrix (ISO 14496-12, 8.3.2; H.264 display orientation SEI) maps stored pixels to the screen. Its eight cases
-without scaling are one number here: transpose first, then flip rows, then flip columns.
+A display matrix (ISO 14496-12, 8.3.2; H.264 display orientation SEI) maps stored pixels to the screen. One number here
+represents its eight cases without scaling: transpose first, then flip rows, then flip columns.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Image files as BGR arrays and back: the one place where they are decoded and written, with one rule for all.
+"""Reads image files as BGR arrays and writes them: the only place that does either, so that one rule holds for all.
 
-Files are read and written as bytes, whatever their names; what they hold decides how they are decoded. An image that
-is cut short is an error, never a frame with a grey rest.
+Files are read and written as bytes, whatever their names; the content decides how they are decoded. A truncated image
+is an error, never a frame whose missing part is grey.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ IMAGE_SUFFIXES = frozenset(
     )
 )
 BYTES_PER_PIXEL = 16
-"""Bytes of a file for each pixel that it may hold: more than four 32-bit channels is not an image."""
+"""Largest file size per pixel allowed: a file with more than four 32-bit channels per pixel is not an image."""
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Return an image as (H, W, 3) BGR, upright as its EXIF says; of an animation the first frame.
+    """Return an image as (H, W, 3) BGR, made upright by its EXIF orientation; the first frame of an animation.
 
     Args:
         path: the file.
-        max_pixels: width times height at most; checked in the header, before the pixels are decoded.
+        max_pixels: largest width times height; checked in the header, before the pixels are decoded.
 
     Raises:
         FrameTooLargeError: it claims more pixels.
-        ValueError: it is not an image, damaged or cut short, or its decoder is not installed; the message says what.
+        ValueError: it is not an image, is damaged or truncated, or its decoder is not installed.
         OSError: it cannot be read.
     """
     size = path.stat().st_size
@@ -48,15 +48,15 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
 
 
 def decode_image(encoded: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Return an encoded image as (H, W, 3) BGR, upright as its EXIF says.
+    """Return an encoded image as (H, W, 3) BGR, made upright by its EXIF orientation.
 
     Args:
         encoded: (N,) the bytes of the file.
-        max_pixels: width times height at most.
+        max_pixels: largest width times height.
 
     Raises:
         FrameTooLargeError: it claims more pixels.
-        ValueError: it is not an image, damaged or cut short, or its decoder is not installed.
+        ValueError: it is not an image, is damaged or truncated, or its decoder is not installed.
     """
     import cv2
 
@@ -77,9 +77,9 @@ def decode_image(encoded: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> ND
 
 
 def is_cut_jpeg(data: bytes) -> bool:
-    r"""Return whether these are the bytes of a JPEG without its end.
+    r"""Return whether the data are a JPEG without its end.
 
-    Old versions of OpenCV decode one all the same, with a grey rest.
+    Old versions of OpenCV decode such a file anyway and fill the missing part with grey.
 
     >>> is_cut_jpeg(b"\xff\xd8 \xff\xda"), is_cut_jpeg(b"\xff\xd8 \xff\xda \xff\xd9"), is_cut_jpeg(b"BM")
     (True, False, False)
@@ -88,7 +88,7 @@ def is_cut_jpeg(data: bytes) -> bool:
 
 
 def _decode_heif(encoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a HEIC or AVIF image that OpenCV cannot decode, by libheif."""
+    """Decode with libheif a HEIC or AVIF image that OpenCV cannot decode."""
     try:
         pillow_heif: Any = require("pillow_heif", extra="heif")
     except MissingDependencyError as error:
@@ -102,14 +102,14 @@ def _decode_heif(encoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an image in the kind that its suffix names.
+    """Write an image in the format that the suffix names.
 
     Args:
         path: the file; replaced if it exists.
         image: (H, W, 3) BGR.
 
     Raises:
-        ValueError: OpenCV cannot write this kind.
+        ValueError: OpenCV cannot write this format.
         OSError: the file cannot be written.
     """
     import cv2
@@ -124,7 +124,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def can_write(path: Path) -> bool:
-    """Return whether OpenCV writes the kind of image that the suffix of a path names."""
+    """Return whether OpenCV can write the image format that the suffix of a path names."""
     import cv2
 
     return bool(cv2.haveImageWriter(f"image{path.suffix}"))

@@ -1,4 +1,4 @@
-"""Conversion of decoded pictures to BGR. Imports no numpy: the reader process uses it too."""
+"""Conversion of decoded frames to BGR. Imports no numpy: the reader process uses it too."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from engine.video.orientation import orientation_of
 
 
 class BgrConverter:
-    """Converts decoded pictures of any pixel format; keep one per stream, it reuses FFmpeg's scaler.
+    """Converts decoded frames of any pixel format; keep one per stream, because it reuses FFmpeg's scaler.
 
-    On one thread that takes half of the time of `cv2.cvtColor` (0.2 against 0.35 ms at 768 x 576, 0.8 against 1.8 ms at
-    1920 x 1080), knows every format and colour space, and interpolates colour.
+    On one thread the scaler takes half as long as `cv2.cvtColor` (0.2 against 0.35 ms at 768 x 576, 0.8 against 1.8 ms
+    at 1920 x 1080), supports every format and colour space, and interpolates colour.
     """
 
     def __init__(self) -> None:
@@ -25,17 +25,17 @@ class BgrConverter:
     def orientation(self, frame: Any) -> int:
         """Return how a frame is turned and mirrored (`engine.video.orientation`).
 
-        Its side data is looked at only when its rotation has changed: PyAV makes a cycle of a frame whose side data
-        was looked at, and its pixels then stay until garbage is collected (240 MB at 720p, not 21).
+        The side data is read only when the rotation has changed: reading it makes PyAV create a reference cycle, which
+        keeps the frame's pixels alive until the next garbage collection (240 MB at 720p instead of 21).
         """
         if frame.rotation != self._rotation:
             self._rotation, self._orientation = frame.rotation, orientation_of(frame)
         return self._orientation
 
     def packed(self, frame: Any) -> Any:
-        """Return the picture as an `av.VideoFrame` of format bgr24; rows may be padded."""
+        """Return the frame as an `av.VideoFrame` of format bgr24; rows may be padded."""
         try:
             return self._reformatter.reformat(frame, format="bgr24", **self._single)
-        except TypeError:  # an older PyAV converts on one thread anyway and has no such argument
+        except TypeError:  # an older PyAV has no such argument and always converts on one thread
             self._single = {}
             return self._reformatter.reformat(frame, format="bgr24")

@@ -1,9 +1,9 @@
-"""Which protocols an address may lead to, and which TLS servers it may talk to. Imports no numpy.
+"""Restricts the protocols that an address may lead to, and the TLS servers that it may talk to. Imports no numpy.
 
-FFmpeg follows what a file or server names: lists of other files, playlists, redirects. Each address therefore gets the
-protocols of its own scheme alone, and no demuxer that only names other files, unless its name says that it is one. A
-TLS server must show a certificate that the system, or the file given for this camera, vouches for: FFmpeg itself does
-not look at it, and a false server would be sent the password.
+FFmpeg follows whatever a file or server refers to: lists of other files, playlists, redirects. Each address may
+therefore use only the protocols of its own scheme, and no demuxer that only refers to other files, unless its name ends
+like such a list. A TLS server must present a certificate trusted by the system or by the file given for this camera:
+FFmpeg does not check it by default, and would send the password to an impostor.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ PROTOCOLS: Mapping[str, str] = {
     "tcp": "tcp",
     "tls": "tls,tcp",
 }
-"""Protocols that FFmpeg may use for an address, by its scheme; none for a path."""
+"""Protocols that FFmpeg may use for an address, by its scheme, which is empty for a path."""
 FOLLOWING = frozenset({"concat", "hls", "applehttp", "sdp", "dash", "imf", "vapoursynth", "avisynth", "lavfi"})
-"""Demuxers that open what a file names."""
+"""Demuxers that open other files named in the input."""
 LISTS: Mapping[str, frozenset[str]] = {
     ".m3u8": frozenset({"hls", "applehttp"}),
     ".sdp": frozenset({"sdp"}),
@@ -47,7 +47,7 @@ BUNDLES = (
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-"""Where Debian, Fedora, openSUSE, RHEL and Alpine keep the authorities that they trust."""
+"""CA bundles of Debian, Fedora, openSUSE, RHEL and Alpine."""
 _HANDSHAKE_S = 3.0
 _NAME_CODES = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH
 _OTHER_NAME = "write the address with the name in its certificate, or have one made for this address"
@@ -58,14 +58,14 @@ _OWN_CERTIFICATE = (
 
 
 class UntrustedServerError(OSError):
-    """The certificate of a TLS server is not one to trust."""
+    """The certificate of a TLS server is not trusted."""
 
 
 def trust_options(target: VideoAddress, formats: frozenset[str]) -> dict[str, str]:
-    """Return FFmpeg's options that hold an address to its protocols, its demuxers and its certificate.
+    """Return the FFmpeg options that restrict an address to its protocols and demuxers and verify its certificate.
 
     Args:
-        target: what is opened.
+        target: the address to open.
         formats: names of FFmpeg's demuxers.
     """
     if target.format is not None and target.format in ("v4l2", "x11grab", "csi"):
@@ -86,7 +86,7 @@ def _protocols(url: str, scheme: str) -> str:
 
 
 def _lists(url: str) -> frozenset[str]:
-    """Return the demuxers of lists that the name of an address asks for."""
+    """Return the list demuxers that the name of an address allows."""
     path = urlsplit(url).path if scheme_of(url) in NETWORK_SCHEMES else url
     return LISTS.get(Path(path).suffix.lower(), frozenset()) | (LISTS[".m3u8"] if is_playlist(url) else frozenset())
 
@@ -99,16 +99,16 @@ def _tls_options(target: VideoAddress) -> dict[str, str]:
 
 
 def default_bundle() -> str | None:
-    """Return the file of authorities that this system trusts, None where none is found."""
+    """Return this system's CA bundle, None if none is found."""
     places = (os.environ.get("SSL_CERT_FILE", ""), *BUNDLES)
     return next((place for place in places if place and Path(place).is_file()), None)
 
 
 def check_certificate(target: VideoAddress) -> None:
-    """Say why a TLS server could not be opened, where that is its certificate; FFmpeg only says that it failed.
+    """Check whether a TLS server could not be opened because of its certificate; FFmpeg only reports a failure.
 
     Raises:
-        UntrustedServerError: the certificate is not trusted, or is not that of this host.
+        UntrustedServerError: the certificate is not trusted, or was issued for another host.
     """
     scheme = scheme_of(target.url)
     if scheme not in TLS_PORTS or target.tls == "insecure":

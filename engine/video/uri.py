@@ -1,4 +1,4 @@
-"""Schemes and names of URIs: what a source is called when nobody named it. Secrets: see `engine.redaction`."""
+"""Schemes of URIs, and default names of sources. For secrets see `engine.redaction`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VIDEO_DEVICE = re.compile(r"(?:/dev/video)?(\d+)")
 
 
 def scheme_of(uri: str) -> str:
-    """Return the scheme in lower case, or nothing for a path or a number.
+    """Return the scheme in lower case, or an empty string for a path or a number.
 
     >>> scheme_of("RTSP://gate/1"), scheme_of("clip.mp4"), scheme_of("0")
     ('rtsp', '', '')
@@ -27,7 +27,7 @@ def scheme_of(uri: str) -> str:
 
 
 def is_playlist(uri: str) -> bool:
-    """Return whether an address is that of an HLS or DASH playlist, whose frames come in segments.
+    """Return whether an address is an HLS or DASH playlist, whose frames come in segments.
 
     >>> is_playlist("https://host/live.M3U8?token=1"), is_playlist("rtsp://gate/1"), is_playlist("http://host/mjpeg")
     (True, False, False)
@@ -37,7 +37,7 @@ def is_playlist(uri: str) -> bool:
 
 
 def name_from_uri(uri: str) -> str:
-    """Return what to call a source that nobody named: the file's stem, the host, or `cameraN`.
+    """Return the default name of a source: the file's stem, the host, or `cameraN`.
 
     >>> name_from_uri("rtsp://admin:secret@10.0.0.7:554/live"), name_from_uri("/dev/video2"), name_from_uri("a/b c.mp4")
     ('10.0.0.7', 'camera2', 'b_c')
@@ -59,7 +59,7 @@ def name_from_uri(uri: str) -> str:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # too long, or a NUL in it: no file system holds that
+    except (OSError, ValueError):  # too long, or contains a NUL: no such file can exist
         return False
 
 
@@ -71,12 +71,12 @@ def _host(uri: str) -> str:
 
 
 def _safe(name: str) -> str:
-    """Return a name that can be part of a topic and of a file name."""
+    """Return a name that is valid in a topic and in a file name."""
     return _UNSAFE.sub("_", name).strip("_.") or "source"
 
 
 def unique_name(name: str, taken: Collection[str]) -> str:
-    """Return `name`, with a number behind it where it is taken.
+    """Return `name`, with a number appended if it is taken.
 
     >>> unique_name("gate", {"gate", "gate-2"})
     'gate-3'

@@ -1,7 +1,7 @@
 """Streams that come in segments (HLS, DASH), released at their own rate. Imports no numpy.
 
-A segment's frames arrive at once, and then none until the next segment. Whoever takes the newest frame would see one in
-ten of them. So each frame waits for its turn in stream time; the wait is part of the delay that segments bring anyway.
+A segment's frames arrive all at once, and none follow until the next segment. A consumer of the newest frame would see
+one in ten. So each frame waits until its stream time; segments cause this delay in any case.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import replace
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.video.frames import DecodedFrame, MissingFrames
 
-STARVED_NS = NS_PER_S // 20  # a read that took longer waited for the network: nothing was left to play
-MARGIN_NS = NS_PER_S  # a segment that comes earlier than this before it is needed leaves room to catch up
-FULL_NS = 12 * NS_PER_S  # stream time read without a wait: more than a segment lies ready
-BEHIND_NS = 2 * NS_PER_S  # behind by more than this, frames are not made up for
+STARVED_NS = NS_PER_S // 20  # a longer read waited for the network: nothing was left to play
+MARGIN_NS = NS_PER_S  # a segment that arrives earlier than this before it is needed leaves room to catch up
+FULL_NS = 12 * NS_PER_S  # stream time read without a wait: more than one segment is ready
+BEHIND_NS = 2 * NS_PER_S  # further behind than this, lost time is not made up
 MAX_STEP_NS = 10 * NS_PER_S
 FAST = 1.2  # catching up: faster than the camera by this factor
 SLICE_S = 0.2
@@ -28,8 +28,8 @@ NOTHING = MissingFrames(0, "stale")
 class Pace:
     """Decides when each frame is due.
 
-    Frames follow each other at the distance of their stream times. A segment that comes too late moves all later frames
-    back; while segments come early, or lie ready, frames follow each other a little faster until they do no more.
+    Frames are spaced by their stream times. A segment that arrives too late delays all later frames; while segments
+    arrive early or are ready, frames are released a little faster.
 
     Args:
         catches_up: whether the stream is live; a recording is played at its own rate throughout.
@@ -47,7 +47,7 @@ class Pace:
         self._is_early = False
 
     def due_ns(self, pts_ns: int | None, now_ns: int, waited_ns: int) -> int:
-        """Return when a frame is to be released.
+        """Return when to release a frame.
 
         Args:
             pts_ns: its stream time.
@@ -66,7 +66,7 @@ class Pace:
         return due_ns
 
     def _step_ns(self, pts_ns: int | None) -> int | None:
-        """Return the stream time since the frame before, None where it is not known or jumps."""
+        """Return the stream time since the previous frame, None if it is unknown or jumps."""
         before_ns, self._pts_ns = self._pts_ns, pts_ns
         if before_ns is None or pts_ns is None or not 0 <= pts_ns - before_ns <= MAX_STEP_NS:
             return None
@@ -76,7 +76,7 @@ class Pace:
         return FAST if self._catches_up and (self._is_early or self._unwaited_ns > FULL_NS) else 1.0
 
     def _note(self, step_ns: int, early_ns: int, waited_ns: int) -> None:
-        """Learn from the first frame of a segment how early it came."""
+        """Learn from the first frame of a segment how early it arrived."""
         if waited_ns > STARVED_NS:
             self._unwaited_ns, self._is_early = 0, early_ns > MARGIN_NS
         else:
@@ -86,7 +86,7 @@ class Pace:
 def paced(
     items: Iterator[DecodedFrame | MissingFrames], pace: Pace, clock: Clock = SYSTEM_CLOCK
 ) -> Iterator[DecodedFrame | MissingFrames]:
-    """Yield frames when they are due, stamped with that moment, with `NOTHING` now and then in between."""
+    """Yield frames when they are due, stamped with that moment, and `NOTHING` at intervals in between."""
     asked_ns = clock.monotonic_ns()
     for item in items:
         if isinstance(item, MissingFrames):
@@ -102,7 +102,7 @@ def paced(
 
 
 def wait_until(due_ns: int, clock: Clock) -> Iterator[MissingFrames]:
-    """Wait, yielding `NOTHING` now and then, so that whoever iterates can stop."""
+    """Wait, yielding `NOTHING` at intervals so that the caller can stop."""
     never = threading.Event()
     while (left_s := (due_ns - clock.monotonic_ns()) / NS_PER_S) > 0:
         clock.wait(never, min(left_s, SLICE_S))

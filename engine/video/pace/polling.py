@@ -1,4 +1,4 @@
-"""Cameras that give one picture per request, fetched again and again. Imports no numpy."""
+"""Polls cameras that return one frame per request. Imports no numpy."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ logger = logging.getLogger(__name__)
 
 
 class PolledVideo:
-    """A video whose address is asked for its next picture once it has ended after one.
+    """A video whose address is requested again for the next frame if the answer ended after one frame.
 
-    An address that goes on by itself after the first picture is a stream, and is left as it is.
+    An address that continues after the first frame is a stream and is read as one.
 
     Args:
-        first: opened already.
-        open_again: opens the address once more.
-        poll_s: from one request to the next.
-        always: ask again also after an answer of several pictures.
+        first: the video, already opened.
+        open_again: opens the address again.
+        poll_s: interval between requests.
+        always: request again even after an answer with several frames.
         clock: time, for tests.
     """
 
@@ -49,19 +49,19 @@ class PolledVideo:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """As the first picture gives them; endless, at the rate of the requests."""
+        """Facts of the first frame; endless, at the rate of the requests."""
         return {**self._reader.facts, "fps": NS_PER_S / self._poll_ns, "frame_count": None, "duration_s": None}
 
     def delivers(self) -> bool:
-        """Return whether the first picture really comes out of the decoder."""
+        """Return whether the decoder really delivers the first frame."""
         return bool(self._reader.delivers())
 
     def pictures(self) -> Iterator[DecodedFrame | MissingFrames]:
-        """Yield a picture per request until one fails; `failure` says why."""
+        """Yield one frame per request until a request fails; `failure` says why."""
         asked_ns = self._clock.monotonic_ns()
         count = yield from self._one()
         if count == 1 and self.failure is None:
-            logger.info("the address gives one picture per request: it is asked every %g s", self._poll_ns / NS_PER_S)
+            logger.info("the address returns one frame per request: polling it every %g s", self._poll_ns / NS_PER_S)
         while count and (count == 1 or self._always) and self.failure is None:
             asked_ns = max(asked_ns + self._poll_ns, self._clock.monotonic_ns())
             yield from wait_until(asked_ns, self._clock)
@@ -79,7 +79,7 @@ class PolledVideo:
         return True
 
     def _one(self) -> Any:
-        """Yield what one answer holds, and return how many pictures, whole or damaged, that was."""
+        """Yield the content of one answer, and return its number of frames, intact or damaged."""
         count = 0
         for item in self._reader.pictures():
             is_frame = isinstance(item, DecodedFrame)

@@ -1,1 +1,1 @@
-"""How large frames and images may be, and how large they claim to be."""
+"""Limits for the size of frames and images, and the size that headers claim."""

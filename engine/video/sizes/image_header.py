@@ -32,7 +32,7 @@ Size = tuple[int, int]
 
 
 def image_size_wh(data: bytes | memoryview) -> Size | None:
-    """Return width and height that an image claims, None where it is of no known kind or cut short.
+    """Return the width and height that an image claims, None if its format is unknown or it is truncated.
 
     >>> image_size_wh(b"P5 640 480 255 ..."), image_size_wh(b"hello"), image_size_wh(b"")
     ((640, 480), None, None)
@@ -49,7 +49,7 @@ def image_size_wh(data: bytes | memoryview) -> Size | None:
 
 
 def claims_more(data: bytes | memoryview) -> bool:
-    r"""Return whether a chunk of a PNG claims more bytes than the file holds: OpenCV takes memory for all of them.
+    r"""Return whether a chunk of a PNG claims more bytes than the file has: OpenCV would allocate all of them.
 
     >>> claims_more(b"\x89PNG\r\n\x1a\n" + b"\x48\0\0\0IDAT"), claims_more(b"BM")
     (True, False)
@@ -69,11 +69,11 @@ def claims_more(data: bytes | memoryview) -> bool:
 
 
 def _jpeg(view: memoryview, head: bytes) -> Size | None:
-    """Return the size in the first frame header; every segment before it is skipped by its length."""
+    """Return the size in the first frame header, skipping earlier segments by their lengths."""
     at, stray = 2, 0
     while at + 9 <= len(view) and stray < _MAX_STRAY:
         marker = view[at + 1]
-        if view[at] != 0xFF or marker == 0xFF:  # libjpeg skips what stands between segments, and fill bytes
+        if view[at] != 0xFF or marker == 0xFF:  # libjpeg skips fill bytes and stray bytes between segments
             at, stray = at + 1, stray + 1
         elif marker in _JPEG_SIZES:
             height, width = struct.unpack_from(">HH", view, at + 5)
@@ -111,7 +111,7 @@ def _webp(view: memoryview, head: bytes) -> Size | None:
 
 
 def _tiff(view: memoryview, head: bytes) -> Size | None:
-    """Return the size of the first image; of a tag that is there twice the larger number counts."""
+    """Return the size of the first image; if a tag occurs twice, the larger value counts."""
     order = "<" if head[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", head, 2)[0] == 43
     at: int = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)[0]
@@ -133,7 +133,7 @@ def _pnm(view: memoryview, head: bytes) -> Size | None:
 
 
 def _jp2(view: memoryview, head: bytes) -> Size | None:
-    """Return the size of the codestream (SIZ), which is what a decoder allocates."""
+    """Return the size of the codestream (SIZ), which the decoder allocates."""
     at = head.find(b"\xff\x4f\xff\x51")
     if at < 0:
         return None
@@ -146,7 +146,7 @@ def _gif(view: memoryview, head: bytes) -> Size | None:
 
 
 def _heif(view: memoryview, head: bytes) -> Size | None:
-    """Return the largest size of an item (`ispe`): that of the whole image where it is made of tiles."""
+    """Return the largest size of any item (`ispe`): that of the whole image if it consists of tiles."""
     if head[8:12] not in _HEIF_BRANDS | _SEQUENCE_BRANDS:
         return None
     data = bytes(view[:_META_BYTES])
@@ -165,10 +165,10 @@ def is_heif(data: bytes | memoryview) -> bool:
 
 
 def is_image_sequence(head: bytes) -> bool:
-    """Return whether a HEIF file holds a film: `avis`, `hevc` and their kin.
+    """Return whether a HEIF file holds an image sequence: `avis`, `hevc` and similar brands.
 
     Args:
-        head: the first 16 bytes of the file or more.
+        head: at least the first 16 bytes of the file.
     """
     return head[4:8] == b"ftyp" and head[8:12] in _SEQUENCE_BRANDS
 

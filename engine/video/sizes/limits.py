@@ -1,7 +1,7 @@
-"""How large a frame may be, checked before memory is taken for it. Imports no numpy: the reader process uses it too.
+"""Limits frame sizes before memory is allocated for them. Imports no numpy: the reader process uses it too.
 
-A few bytes of a header can claim any size: a JPEG of 135 kB that says 30000x30000 makes a decoder ask for 5 GB. So one
-limit, `max_pixels`, holds for every decoder and every image reader. FFmpeg gets it as its own option of that name;
+A few bytes of a header can claim any size: a JPEG of 135 kB that claims 30000x30000 makes a decoder request 5 GB. So
+one limit, `max_pixels`, holds for every decoder and every image reader. FFmpeg gets it as its own option of that name;
 images are refused by their header before OpenCV sees them.
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 from engine.video.sizes.image_header import image_size_wh
 
 MAX_PIXELS = 64_000_000
-"""Width times height at most: 8000 x 8000. 8K video has 33 million, the largest common photo cameras 61 million."""
+"""Largest width times height: 8000 x 8000. 8K video has 33 million, the largest common photo cameras 61 million."""
 BYTES_PER_PIXEL = 24
-"""Memory of a decoder for each pixel at most: some ten YUV reference frames and two BGR copies."""
+"""Largest memory of a decoder per pixel: about ten YUV reference frames and two BGR copies."""
 FIXED_BYTES = 768_000_000
-"""Memory of a decoding process beside its frames: the interpreter, FFmpeg, and the driver of a graphics card."""
+"""Memory of a decoding process besides its frames: the interpreter, FFmpeg and a GPU driver."""
 
 
 class FrameTooLargeError(ValueError):
@@ -22,7 +22,7 @@ class FrameTooLargeError(ValueError):
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise `FrameTooLargeError` where a frame has more than `max_pixels`."""
+    """Raise `FrameTooLargeError` if a frame has more than `max_pixels`."""
     if width * height > max_pixels:
         raise FrameTooLargeError(
             f"the frame is {width}x{height}, {width * height / 1e6:.0f} million pixels, and max_pixels is"
@@ -34,12 +34,12 @@ def check_image(data: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> None:
     """Check the size in the header of an encoded image before it is decoded.
 
     Args:
-        data: the file, or enough of its beginning to hold the header.
-        max_pixels: width times height at most.
+        data: the file, or enough of its beginning to contain the header.
+        max_pixels: largest width times height.
 
     Raises:
         FrameTooLargeError: it claims more pixels.
-        ValueError: it is not an image of a known kind, or its header is cut short.
+        ValueError: it is not an image in a known format, or its header is truncated.
     """
     size_wh = image_size_wh(data)
     if size_wh is None:
@@ -50,5 +50,5 @@ def check_image(data: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def decoder_bytes(max_pixels: int) -> int:
-    """Return how much memory a decoding process may take, to be set as its limit."""
+    """Return the memory limit to set for a decoding process."""
     return FIXED_BYTES + BYTES_PER_PIXEL * max_pixels

@@ -1,1 +1,1 @@
-"""When frames were captured, and where one begins: arrivals, stream time, backlogs, pieces of RTP. Imports no numpy."""
+"""Capture times and frame boundaries: arrivals, stream time, backlogs, pieces of RTP. Imports no numpy."""

@@ -1,16 +1,16 @@
-"""Whole coded pictures from the pieces that RTP packets carry: each as soon as it is complete, and when it arrived.
+"""Assembles coded pictures from the pieces in RTP packets: each as soon as it is complete, with its arrival time.
 
-FFmpeg's own parser knows that a picture is complete when the next one begins: at 25 fps every result would be 40 ms
-older than need be, at 1 fps a whole second, and nobody would see it in `captured_ns`. So live H.264 and H.265 over RTSP
-is demuxed without that parser (`fflags=noparse`), and the pieces are put together here.
+FFmpeg's own parser considers a picture complete only when the next one begins. Every result would be 40 ms older than
+necessary at 25 fps and a whole second at 1 fps, and `captured_ns` would not show it. So live H.264 and H.265 over RTSP
+is demuxed without that parser (`fflags=noparse`), and this module assembles the pieces.
 
-Which piece is the last is marked in RTP, but FFmpeg does not pass the mark on. Two things tell it nevertheless: all
-pieces of a slice but the last are of one size, which fills a packet (RFC 6184 and 7798 do not ask for it; encoders do
-it), and cameras cut each picture into the same number of slices. Frames small enough for one packet show no full size:
-a packet too small to be a full one then ends its slice. Both are first observed, and trusted only if they have
-held without exception; of a slow camera for a few seconds only, for its pictures would be too old to use until then.
-After one exception, pictures of this connection are complete when the next one begins, as for FFmpeg. The time of
-arrival is right in both cases. Imports no numpy.
+RTP marks the last piece, but FFmpeg does not pass the mark on. Two regularities reveal it: all pieces of a slice except
+the last have the same size, which fills a packet (RFC 6184 and 7798 do not require this, but encoders do it), and
+cameras divide each picture into the same number of slices. If every frame fits into one packet, the full size is never
+seen; a packet too small to be full then ends its slice. Both regularities are observed first and trusted only if they
+have held without exception. For a slow camera a few seconds of observation are enough, because its pictures arrive too
+old to use until then. After one exception, pictures of this connection are complete when the next one begins, as in
+FFmpeg. The arrival time is right in both cases. Imports no numpy.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 CODECS = ("h264", "hevc")
-NO_PARSER = "+noparse"  # behind other flags of FFmpeg
+NO_PARSER = "+noparse"  # appended to other FFmpeg flags
 MIN_PICTURES, MIN_KEYFRAMES, MIN_SPLIT = 25, 2, 3  # observed without exception before anything is trusted
-MAX_BYTES = 1 << 25  # of one picture: whatever comes, memory is bounded
+MAX_BYTES = 1 << 25  # of one picture: bounds memory whatever arrives
 SLOW_PICTURES, SLOW_SPLIT, SLOW_NS, SLOW_INTERVAL_NS = 4, 1, 2_500_000_000, 120_000_000  # the same for slow cameras
-SMALLEST_FULL = 800  # bytes: while every frame has fitted into one packet, a packet below this is not taken for full
+SMALLEST_FULL = 800  # bytes: while every frame has fitted into one packet, a smaller packet does not count as full
 _START = b"\x00\x00\x00\x01"
 _H264_SLICES, _H264_IDR, _H264_SEI, _RECOVERY_POINT = range(1, 6), 5, 6, 6
 _HEVC_SLICES, _HEVC_KEYFRAMES = range(32), range(16, 24)
@@ -37,13 +37,13 @@ class AccessUnit:
     """One coded picture.
 
     Attributes:
-        data: its pieces, as the decoder takes them.
+        data: its pieces, in the form that the decoder accepts.
         pts: stream time of its pieces.
         is_keyframe: decoding can begin here.
-        is_corrupt: FFmpeg has marked a piece.
-        waited_ns: how long its pieces were waited for.
-        arrived_ns: when the last piece arrived, by the clock that the caller uses.
-        last: the last piece, as the caller has given it.
+        is_corrupt: FFmpeg has marked a piece as corrupt.
+        waited_ns: total wait for its pieces.
+        arrived_ns: when the last piece arrived, by the caller's clock.
+        last: the caller's `packet` of the last piece.
     """
 
     pts: int | None
@@ -57,15 +57,15 @@ class AccessUnit:
 
 
 class Piece(NamedTuple):
-    """What one RTP packet brought.
+    """The payload of one RTP packet.
 
     Attributes:
         data: with a start code before each unit that begins in it.
         pts: stream time.
-        waited_ns: how long it was waited for.
+        waited_ns: how long the reader waited for it.
         arrived_ns: when it arrived.
-        is_corrupt: FFmpeg has marked it.
-        packet: handed on as `AccessUnit.last`.
+        is_corrupt: FFmpeg has marked it as corrupt.
+        packet: passed on as `AccessUnit.last`.
     """
 
     data: bytes
@@ -77,7 +77,7 @@ class Piece(NamedTuple):
 
 
 class AccessUnits:
-    """Puts pieces together to pictures.
+    """Assembles pieces into coded pictures.
 
     Args:
         codec: `h264` or `hevc`.
@@ -91,24 +91,24 @@ class AccessUnits:
         self._is_hevc = codec == "hevc"
         self._header = 6 if self._is_hevc else 5  # start code and header of the first piece of a slice
         self._unit: AccessUnit | None = None
-        self._given: AccessUnit | None = None  # the picture that was given, while pieces of its time may come
-        self._before = bytearray()  # what came behind it: it belongs to the next one
-        self._size = self._full = 0  # bytes of the last piece, and of one that is not the last of its slice
-        self._is_open = False  # whether the unit at hand goes on in the next piece, as it seems
-        self._first: int | None = None  # slices of the first picture, which may lack some
+        self._given: AccessUnit | None = None  # the picture returned last, while pieces with its time may follow
+        self._before = bytearray()  # data that followed it and belongs to the next picture
+        self._size = self._full = 0  # bytes of the latest piece, and of one that does not end its slice
+        self._is_open = False  # whether the current unit seems to continue in the next piece
+        self._first: int | None = None  # slices of the first picture, which may be incomplete
         self._slices = self._pictures = self._keyframes = self._splits = 0
         self._began_ns = self._lasted_ns = 0  # arrival of the first picture, and time from there to the last
         self._is_regular = True
 
     @property
     def is_trusted(self) -> bool:
-        """Whether a picture is given as soon as it seems complete."""
+        """Whether a picture is returned as soon as it seems complete."""
         is_split = self._splits >= MIN_SPLIT or not self._full
         proven = self._pictures >= MIN_PICTURES and self._keyframes >= MIN_KEYFRAMES and is_split
         return self._is_regular and (proven or self._is_slow())
 
     def _is_slow(self) -> bool:
-        """Whether a picture waits long for the next one, and as much was observed as can be waited for."""
+        """Whether the interval between pictures is long, and the camera was observed for as long as is acceptable."""
         return (
             self._pictures >= SLOW_PICTURES
             and (self._splits >= SLOW_SPLIT or not self._full)
@@ -116,7 +116,7 @@ class AccessUnits:
         )
 
     def add(self, piece: Piece) -> list[AccessUnit]:
-        """Take a piece, and return the pictures that are complete."""
+        """Add a piece and return the pictures that are now complete."""
         is_start = piece.data.startswith(_START)
         begins = is_start and self._begins_picture(piece.data)
         if self._given is not None and self._given.pts == piece.pts and not begins:
@@ -139,7 +139,7 @@ class AccessUnits:
         return complete
 
     def rest(self) -> list[AccessUnit]:
-        """Return what is there: nothing more comes for it."""
+        """Flush the current picture."""
         unit, self._unit = self._unit, None
         if unit is None:
             return []
@@ -147,11 +147,11 @@ class AccessUnits:
         return [unit]
 
     def _is_over(self, unit: AccessUnit, begins: bool) -> bool:
-        """Return whether a picture ends although what comes has its stream time."""
+        """Return whether a picture ends although the next piece has the same stream time."""
         return (begins and unit.slices > 0) or len(unit.data) > MAX_BYTES
 
     def _read_headers(self, unit: AccessUnit, data: bytes) -> None:
-        """Note what begins in a piece: slices, and whether decoding can begin at them."""
+        """Count the slices that begin in a piece, and record whether decoding can begin there."""
         for kind, start in self._kinds(data):
             if self._is_slice(kind):
                 unit.slices += 1
@@ -166,7 +166,7 @@ class AccessUnits:
         unit.arrived_ns, unit.last = piece.arrived_ns, piece.packet
 
     def _measure(self, data: bytes, is_start: bool) -> None:
-        """Note whether the unit in a piece seems to go on in the next one, and whether that was right before."""
+        """Predict whether the unit in a piece continues in the next one, and check the previous prediction."""
         if not is_start:
             self._full = self._full or self._size
             self._check(self._size == self._full, "the pieces of a slice differ in size")
@@ -176,7 +176,7 @@ class AccessUnits:
         self._is_open = may_go_on and not (is_start and data.find(_START, len(_START)) > 0)
 
     def _learn(self, unit: AccessUnit) -> None:
-        """Compare a whole picture with those before."""
+        """Compare a complete picture with the earlier ones."""
         self._began_ns = self._began_ns or unit.arrived_ns
         self._lasted_ns = unit.arrived_ns - self._began_ns
         self._pictures += 1
@@ -187,26 +187,26 @@ class AccessUnits:
         self._slices = self._slices or unit.slices
         is_less = unit.slices < self._slices and (unit.is_corrupt or self.is_trusted)
         is_same = unit.slices == self._slices and self._first <= self._slices
-        self._check(is_less or is_same, "pictures have different numbers of slices")
+        self._check(is_less or is_same, "frames have different numbers of slices")
 
     def _add_late(self, piece: Piece) -> None:
-        """Keep what belongs to the next picture; a slice of the one that was given is lost, and ends the trust."""
+        """Keep data of the next picture; a late slice of the returned picture is lost and ends the trust."""
         kinds = [kind for kind, _ in self._kinds(piece.data)]
         is_slice = any(map(self._is_slice, kinds)) or (not kinds and not self._before)
         self._measure(piece.data, piece.data.startswith(_START))
-        self._check(not is_slice, "a picture went on after it was taken as complete")
+        self._check(not is_slice, "a frame continued after it had counted as complete")
         if not is_slice and len(self._before) < MAX_BYTES:
             self._before += piece.data
 
     def _check(self, holds: bool, what: str) -> None:
         if self._is_regular and not holds:
             self._is_regular = False
-            logger.info("pictures are taken as complete when the next one begins: %s", what)
+            logger.info("a frame now counts as complete only when the next one begins: %s", what)
 
     def _begins_picture(self, data: bytes) -> bool:
-        """Return whether a slice with the first macroblock or coding tree begins here, which only a new picture has.
+        """Return whether a slice with the first macroblock or coding tree begins here, which marks a new picture.
 
-        So pictures stay apart although a camera gives several of them one stream time.
+        This separates pictures even if a camera gives several of them the same stream time.
         """
         header = self._header - len(_START)
         return any(
@@ -218,7 +218,7 @@ class AccessUnits:
         return kind in (_HEVC_SLICES if self._is_hevc else _H264_SLICES)
 
     def _kinds(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Yield kind and place of the header of each unit that begins in a piece."""
+        """Yield the type and header offset of each unit that begins in a piece."""
         if not data.startswith(_START):
             return
         place = 0
@@ -229,7 +229,7 @@ class AccessUnits:
 
 
 def has_recovery_point(sei: bytes) -> bool:
-    """Return whether an H.264 SEI message (behind its header) lets decoding begin here, as FFmpeg's parser sees it.
+    """Return whether an H.264 SEI message (without its header) marks a point to begin decoding, as in FFmpeg's parser.
 
     >>> has_recovery_point(bytes([6, 1, 0x84, 0x80])), has_recovery_point(bytes([5, 2, 6, 6, 0x80]))
     (True, False)

@@ -1,4 +1,4 @@
-"""When the frames of a live stream were captured, as well as it can be known. Imports no numpy."""
+"""Capture times of a live stream's frames, as accurately as they can be known. Imports no numpy."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Stamp:
     """When a frame was captured.
 
     Attributes:
-        captured_ns: monotonic clock, right after the blocking read returned, less the time that the frame is known to
+        captured_ns: monotonic clock right after the blocking read returned, minus the time that the frame is known to
             have waited before.
         captured_utc_ns: wall clock of the capture.
-        pts_ns: stream time, None where there is none.
+        pts_ns: stream time, None if there is none.
         captured_source: how `captured_utc_ns` is known.
-        captured_error_ns: bound of its error, None where unknown.
+        captured_error_ns: bound of its error, None if unknown.
     """
 
     captured_ns: int
@@ -52,7 +52,7 @@ def pts_ns(pts: int | None, time_base: Fraction) -> int | None:
 
 
 class Arrivals:
-    """Remembers when each packet of a live stream was read, for the frame that the decoder makes of it."""
+    """Remembers when each packet of a live stream was read, for the frame that is decoded from it."""
 
     def __init__(self, time_base: Fraction) -> None:
         self._time_base = time_base
@@ -61,7 +61,7 @@ class Arrivals:
         self._has_warned = False
 
     def note(self, packet: Any, waited_ns: int, arrived_ns: int) -> int:
-        """Note a packet that was read at `arrived_ns` after waiting `waited_ns`; return how late it was, in ns."""
+        """Record a packet read at `arrived_ns` after waiting `waited_ns`; return how late it was, in ns."""
         while len(self._stamps) >= _PENDING:
             del self._stamps[next(iter(self._stamps))]
         stream_ns = pts_ns(packet.pts, self._time_base)
@@ -73,7 +73,7 @@ class Arrivals:
         return late_ns
 
     def stamp(self, pts: int | None) -> Stamp:
-        """Return the times of the frame with stream time `pts`; now, if its packet is not known."""
+        """Return the times of the frame with stream time `pts`, or the current time if its packet is unknown."""
         stamp = self._stamps.pop(pts, None)
         return stamp or Stamp(time.monotonic_ns(), time.time_ns(), pts_ns(pts, self._time_base))
 

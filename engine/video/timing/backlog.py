@@ -1,27 +1,27 @@
-"""How late frames are when they are read, and whether decoding can keep up: arrival alone says too little of their age.
+"""Estimates how late frames are when they are read, and whether decoding keeps up: arrival alone does not show age.
 
-Two things make a frame old before it is read. The network stands still and then delivers in a burst; or the decoder is
-slower than the camera, so that frames wait in the buffers of the kernel. Both show in the stream's own time.
+Two things make a frame old before it is read: the network stalls and then delivers a burst, or the decoder is slower
+than the camera, so that frames wait in kernel buffers. Both show when arrival is compared with stream time.
 """
 
 from __future__ import annotations
 
 _MS = 1_000_000
-STALL_NS = 500 * _MS  # a wait that exceeds stream time by this much is the network's, not the camera's rate
-WAITED_NS = 2 * _MS  # a read that took longer found nothing waiting
+STALL_NS = 500 * _MS  # a wait that exceeds stream time by this much is a network stall, not the camera's rate
+WAITED_NS = 2 * _MS  # a longer read found nothing waiting
 LATE_NS = 300 * _MS
 OBSERVE_NS = 500 * _MS
 CATCH_UP_NS = 100 * _MS
 MAX_STEP_NS = 60_000 * _MS
-MEMORY_NS = 10_000 * _MS  # of the rate of stream time: half of it is forgotten after that
+MEMORY_NS = 10_000 * _MS  # of the rate of stream time: after this, older observations count half
 REAL_TIME = (0.8, 1.25)  # seconds per second of stream time that count as one: jitter, drifting clocks
 
 
 class StreamRate:
     """Learns how fast stream time runs: many streams number their frames instead of timing them.
 
-    FFmpeg stamps MJPEG over HTTP and raw H.264 with 40 ms per frame, and some cameras do so over RTSP, whatever their
-    real rate is. Frames that were waited for are fresh, so the time between two of them is the camera's own.
+    FFmpeg stamps MJPEG over HTTP and raw H.264 with 40 ms per frame, and some cameras do so over RTSP, whatever the
+    real rate. A frame that the reader had to wait for is fresh, so the time between two of them is the camera's own.
 
     >>> rate = StreamRate()
     >>> for second in range(3): rate.observe(second * 1_000_000_000, second * 40_000_000)
@@ -49,15 +49,15 @@ class StreamRate:
         self._played_ns += pts_ns - fresh[1]
 
     def begin_at(self, read_ns: int, pts_ns: int) -> None:
-        """Measure from this frame on; what was learned stays."""
+        """Measure from this frame on, keeping what was learned."""
         self._fresh = (read_ns, pts_ns)
 
     def forget(self) -> None:
-        """Start over: stream time has begun anew, or has proved not to be what it seemed."""
+        """Start over: stream time has restarted, or the learned rate has proved wrong."""
         self._fresh, self._passed_ns, self._played_ns = None, 0, 0
 
     def real_ns(self, played_ns: int) -> int:
-        """Return how long a stretch of stream time lasts by the clock."""
+        """Return how long an interval of stream time lasts by the clock."""
         if self._played_ns <= 0 or REAL_TIME[0] * self._played_ns <= self._passed_ns <= REAL_TIME[1] * self._played_ns:
             return played_ns
         return played_ns * self._passed_ns // self._played_ns
@@ -66,11 +66,11 @@ class StreamRate:
 class Backlog:
     """Measures how old frames already are when they are read.
 
-    A frame that had to be waited for is fresh, unless the wait was a standstill of the network that stream time does
-    not show. From then on, frames that are there already grow older by what the reader takes longer than their
-    stream time, and younger by what it is faster. Stream time counts at the rate that was observed (`StreamRate`), and
-    a standstill is believed only as long as the frames held back by the last one did come in a burst: a camera that
-    merely sends slowly has none. Where stream time jumps or is missing, nothing is assumed.
+    A frame that the reader had to wait for is fresh, unless the wait was a network stall, which stream time does not
+    show. After that, frames already waiting get older when the reader is slower than stream time and younger when it is
+    faster. Stream time counts at the observed rate (`StreamRate`). A stall is believed only as long as the frames held
+    back by the last one arrived in a burst, which those of a merely slow camera do not. If stream time jumps or is
+    missing, nothing is assumed.
 
     >>> backlog, ms = Backlog(), 1_000_000
     >>> read = [(0, 0, 0), (40, 40, 30), (2040, 80, 2000), (2045, 120, 0)]  # read at, stream time, waited
@@ -116,7 +116,7 @@ class Backlog:
         return max(self._late_ns + passed_ns - played_ns, 0)
 
     def _judge(self, *, came_at_once: bool) -> None:
-        """Learn from the frame after a standstill: it waits already if the network held it back."""
+        """Learn from the frame after a stall: if the network held it back, it is already waiting."""
         self._is_unproven = False
         self._believes = came_at_once
         if not came_at_once:
@@ -124,7 +124,7 @@ class Backlog:
 
 
 class Overload:
-    """Tells that decoding does not keep up: frames are late, and half a second later they still are.
+    """Detects that decoding does not keep up: frames are late, and half a second later they still are.
 
     >>> overload, ms = Overload(), 1_000_000
     >>> [overload.is_behind(now * ms, late * ms) for now, late in [(0, 400), (300, 420), (600, 450)]]
@@ -135,7 +135,7 @@ class Overload:
         self._mark: tuple[int, int] | None = None
 
     def is_behind(self, now_ns: int, late_ns: int) -> bool:
-        """Return whether to give up on what waits, and to go on at a keyframe."""
+        """Return whether to discard what is waiting and continue at a keyframe."""
         if late_ns < LATE_NS or self._mark is None:
             self._mark = (now_ns, late_ns) if late_ns >= LATE_NS else None
             return False

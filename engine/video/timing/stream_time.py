@@ -1,7 +1,7 @@
-"""Stream time of a recorded video: always there, and always rising. Imports no numpy.
+"""Stream time of a recorded video: always present and always increasing. Imports no numpy.
 
-Results of a file must not depend on the machine, so every frame needs a time of its own. Raw H.264 and HEVC carry none,
-joined recordings begin again in the middle, and B-frames in AVI are stamped in coding order.
+Results for a file must not depend on the machine, so every frame needs its own time. Raw H.264 and HEVC carry none,
+time restarts in the middle of joined recordings, and B-frames in AVI are stamped in coding order.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from engine.clock import NS_PER_S
 
 DEFAULT_FPS = 25.0
-RESTART_NS = NS_PER_S  # time that goes back by more than this begins again; less is disorder
+RESTART_NS = NS_PER_S  # a larger step back is a restart, a smaller one is disorder
 
 
 class StreamTime:
-    """Continues stream time, frame by frame, where a file has none or jumps back.
+    """Continues stream time frame by frame if a file has none or jumps back.
 
     Args:
-        fps: declared rate of the file, None where it declares none.
+        fps: declared rate of the file, None if it declares none.
 
     >>> time, ms = StreamTime(fps=10), 1_000_000
     >>> [time.of(None) // ms for _ in range(3)]
@@ -36,8 +36,8 @@ class StreamTime:
         """Return the stream time of the next frame.
 
         Args:
-            pts_ns: as the file says, None where it says nothing.
-            duration_ns: of the frame, as the file says; None or 0 for the declared rate.
+            pts_ns: from the file, None if it has none.
+            duration_ns: of the frame, from the file; None or 0 to use the declared rate.
         """
         last_ns, self._is_untimed = self._last_ns, pts_ns is None
         following_ns = 0 if last_ns is None else last_ns + (duration_ns or self._step_ns)
@@ -51,7 +51,7 @@ class StreamTime:
         return self._take(following_ns)
 
     def skip(self, count: int) -> None:
-        """Leave room for frames that were not decoded, where the file has no times that would show them."""
+        """Leave room for frames that were not decoded, if the file has no times that show the gap."""
         if self._last_ns is not None and self._is_untimed:
             self._last_ns += count * self._step_ns
 
