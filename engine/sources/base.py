@@ -1,4 +1,4 @@
-"""What every source shares: its name, its listener, the frame counter, and the way it is interrupted."""
+"""The base of every source: name, listener, frame counter and interruption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class SilentListener:
-    """A listener that takes no note of anything."""
+    """A listener that ignores everything."""
 
     def status(self, status: SourceStatus) -> None:
         """Ignore it."""
@@ -33,8 +33,8 @@ class SilentListener:
 class SourceBase:
     """Base of all sources: subclasses define `_frames`, which opens, yields and closes on the iterating thread.
 
-    The states `connecting` (before) and `ended` (once, after) are reported here. Iterating a second time starts over,
-    with `frame_id` counting on.
+    This class reports the states `connecting` (before) and `ended` (once, after). A second iteration starts over, while
+    `frame_id` continues to count.
     """
 
     def __init__(self, info: SourceInfo, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -57,7 +57,7 @@ class SourceBase:
         self._listener = listener
 
     def interrupt(self) -> None:
-        """End the iteration soon, from any thread, in any state, also before it began."""
+        """End the iteration soon; callable from any thread, in any state, even before it begins."""
         self._interrupted.set()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -75,7 +75,7 @@ class SourceBase:
         except GeneratorExit:
             self._ending = "interrupted"
             raise
-        except Exception as error:  # whatever it is, it is the reason that the source ended
+        except Exception as error:  # any error is the reason why the source ended
             self._ending = str(error)
             raise
         finally:
@@ -86,11 +86,11 @@ class SourceBase:
         raise NotImplementedError
 
     def _describe(self, **facts: Any) -> None:
-        """Note what has become known of the source."""
+        """Update what is known about the source."""
         self._info = replace(self._info, **facts)
 
     def _report(self, state: SourceState, reason: str = "") -> None:
-        """Tell the listener of a change."""
+        """Report a change to the listener."""
         self._state = state
         logger.debug("%s is %s %s", self._info.source_id, state, reason)
         self._listener.status(SourceStatus(self._info, state, reason, self._epoch))
@@ -120,7 +120,7 @@ class SourceBase:
         if (frame.width, frame.height) != (self._info.width, self._info.height):
             self._describe(width=frame.width, height=frame.height)
             if self._state == "live":
-                self._report("live", f"the picture is now {frame.width}x{frame.height}")
+                self._report("live", f"the frame size is now {frame.width}x{frame.height}")
         if self._state != "live":
             self._report("live")
         return frame

@@ -1,4 +1,4 @@
-"""USB and other V4L2 cameras, by number, device or stable path; read by FFmpeg's v4l2 input."""
+"""USB and other V4L2 cameras, by number, device or stable path, read with FFmpeg's v4l2 input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def camera_devices(devices: Path = DEVICES) -> list[str]:
 
 
 def is_camera(uri: str, devices: Path = DEVICES) -> bool:
-    """Return whether `uri` names a camera: a number, or a path of a video device.
+    """Return whether `uri` names a camera: a number, or the path of a video device.
 
     >>> is_camera("0"), is_camera("/dev/video1"), is_camera("/dev/v4l/by-id/usb-cam-index0"), is_camera("clip.mp4")
     (True, True, True, False)
@@ -34,7 +34,7 @@ def camera_address(uri: str, options: SourceOptions, devices: Path = DEVICES) ->
     """Return what to open for a camera.
 
     Raises:
-        SourceError: there is no such device, or it may not be read; the message lists those present.
+        SourceError: the device does not exist or cannot be read; the message lists the devices present.
     """
     device = devices / f"video{uri}" if uri.isdecimal() else Path(uri)
     check_camera(device, devices)
@@ -48,7 +48,7 @@ def camera_address(uri: str, options: SourceOptions, devices: Path = DEVICES) ->
         live=True,
         open_timeout_s=options.open_timeout_s,
         read_timeout_s=options.read_timeout_s,
-        damage="frame",  # each picture stands for itself
+        damage="frame",  # frames do not depend on each other
         decoders=("cpu" if options.decoder == "auto" else options.decoder,),
     )
 
@@ -63,7 +63,7 @@ def csi_address(uri: str, options: SourceOptions) -> VideoAddress:
 
     number = uri[len("csi://") :]
     if not number.isdecimal():
-        raise SourceError(f"{uri} is no CSI camera: expected csi://0, csi://1, ...")
+        raise SourceError(f"{uri} is not a CSI camera: expected csi://0, csi://1, ...")
     reason = why_not_gstreamer()
     if reason:
         raise SourceError(f"cannot open {uri}: {reason}")
@@ -74,7 +74,7 @@ def csi_address(uri: str, options: SourceOptions) -> VideoAddress:
 
 
 def _asked(options: SourceOptions) -> dict[str, str]:
-    """Return size and rate asked of a camera, by FFmpeg's names."""
+    """Return the size and rate to request from a camera, by FFmpeg's names."""
     asked = {}
     if options.size_wh is not None:
         asked["video_size"] = f"{options.size_wh[0]}x{options.size_wh[1]}"
@@ -84,7 +84,7 @@ def _asked(options: SourceOptions) -> dict[str, str]:
 
 
 def check_camera(device: Path, devices: Path = DEVICES) -> None:
-    """Raise SourceError unless `device` is there and may be read."""
+    """Raise SourceError unless `device` exists and can be read."""
     if not device.exists():
         present = camera_devices(devices)
         there = f"this machine has {', '.join(present)}" if present else "this machine has no camera"

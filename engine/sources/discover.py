@@ -1,7 +1,7 @@
 """IP cameras on this network: ONVIF devices that answer a WS-Discovery probe.
 
-Needs the package `WSDiscovery` (extra `onvif`). The address of a camera's stream is its own secret (ONVIF asks for a
-password first), so this finds cameras, their makers and their web addresses, and no more.
+Needs the package `WSDiscovery` (extra `onvif`). A camera reveals the address of its stream only to a client with a
+password, so discovery finds only cameras, their makers and their web addresses.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _TYPE = "NetworkVideoTransmitter"
 
 @dataclass(frozen=True, slots=True)
 class FoundCamera:
-    """A camera that has answered.
+    """A camera that answered the probe.
 
     Attributes:
         host: name or address.
         service: address of its ONVIF service.
-        name: as it calls itself, usually the maker.
+        name: its own name for itself, usually the maker.
         hardware: model.
-        location: where it says it is.
+        location: its own statement of where it is.
     """
 
     host: str
@@ -63,7 +63,7 @@ def camera_from_answer(services: Iterable[str], scopes: Iterable[str]) -> FoundC
 def _host(address: str) -> str | None:
     try:
         return urlsplit(address).hostname
-    except ValueError:  # an answer is input from outside: half a bracket, for example
+    except ValueError:  # an answer is untrusted input: it may have an unmatched bracket, for example
         return None
 
 

@@ -1,4 +1,4 @@
-"""Video files of any codec that FFmpeg knows: every frame, in order, with exact stream times."""
+"""Video files in any codec that FFmpeg supports: every frame, in order, with exact stream times."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 class FileSource(SourceBase):
     """The frames of a video file.
 
-    Frames that cannot be decoded, and those that a truncated MP4 lacks, are reported as lost with cause `corrupt`.
+    Frames that cannot be decoded, or that a truncated MP4 lacks, are reported as lost with cause `corrupt`.
 
     Args:
-        target: the file and how it is read.
+        target: the file and how to read it.
         source_id: its name.
         clock: time, for tests.
     """
@@ -69,7 +69,7 @@ class FileSource(SourceBase):
         self._finish(reader, damaged)
 
     def _finish(self, reader: OpenVideo, damaged: int) -> None:
-        """Account for what is missing at the end, and say so."""
+        """Count and report the frames missing at the end."""
         missing = max((reader.indexed_packets or 0) - reader.packets, 0)
         self._lose(missing, "corrupt")
         if reader.failure is not None:

@@ -1,4 +1,4 @@
-"""Folders of images, and single images: in natural order, of any sizes; a growing folder is followed."""
+"""Folders of images and single images: in natural order, of any sizes; a growing folder is watched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
 
 
 def is_of_images(uri: str) -> bool:
-    """Return whether an address is one of images: a file of such a kind, a folder, or a glob pattern.
+    """Return whether an address names images: an image file, a folder, or a glob pattern.
 
     >>> is_of_images("a/*.jpg"), is_of_images("rtsp://192.0.2.10/stream")
     (True, False)
@@ -54,9 +54,9 @@ class ImagesSource(SourceBase):
     Args:
         place: an image, a folder of images, or a glob pattern.
         source_id: its name.
-        fps: nominal rate; gives the frames stream times.
-        grow_s: wait for new images until none came for that long; None: read what is there.
-        max_pixels: width times height of an image at most; larger ones are skipped like damaged ones.
+        fps: nominal rate, from which the frames get stream times.
+        grow_s: wait for new images until none has arrived for this long; None: read only those present.
+        max_pixels: largest width times height of an image; larger images are skipped like damaged ones.
         clock: time, for tests.
     """
 
@@ -76,9 +76,9 @@ class ImagesSource(SourceBase):
         self._max_pixels = max_pixels
 
     def is_sequence(self) -> bool:
-        """Return whether the images look like the frames of one video: numbered, and the first ones of one size.
+        """Return whether the images look like frames of one video: numbered, and the first ones all of one size.
 
-        Unrelated photos have nothing to track from one to the next.
+        Unrelated photos have no objects to track from one to the next.
         """
         first = self.paths()[:SEQUENCE_SAMPLE]
         if self._grow_s is not None:
@@ -88,7 +88,7 @@ class ImagesSource(SourceBase):
         return len({_size_wh(path) for path in first}) == 1
 
     def paths(self) -> list[Path]:
-        """Return the image files that are there now, in natural order."""
+        """Return the image files present now, in natural order."""
         place = self._place
         if place.is_file():
             return [place]
@@ -122,7 +122,7 @@ class ImagesSource(SourceBase):
         yield from paths
 
     def _following(self) -> Iterator[Path]:
-        """Yield images as they appear; the newest one waits until it has stopped growing."""
+        """Yield images as they appear, each once it has stopped growing."""
         seen: dict[Path, int] = {}
         idle_ns = self._clock.monotonic_ns()
         limit_ns = int((self._grow_s or 0) * NS_PER_S)
@@ -139,7 +139,7 @@ class ImagesSource(SourceBase):
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file, 0 if it has been taken away."""
+    """Return the size of a file in bytes, 0 if it no longer exists."""
     try:
         return path.stat().st_size
     except OSError:
@@ -147,7 +147,7 @@ def _size(path: Path) -> int:
 
 
 def _size_wh(path: Path) -> tuple[int, int] | None:
-    """Return the size that an image's header claims, None where it cannot be read."""
+    """Return the size that an image's header claims, None if it cannot be read."""
     try:
         with path.open("rb") as file:
             return image_size_wh(file.read(HEADER_BYTES))

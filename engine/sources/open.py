@@ -1,4 +1,4 @@
-"""`open_source`: from a URI to a source, with the checks that can be made at once."""
+"""`open_source`: returns the source for a URI, after the checks that are possible without opening it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.video.uri import NETWORK_SCHEMES, name_from_uri, scheme_of
 
 
 def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = None, **options: Any) -> Source:
-    """Return the source that a URI names; it is opened when it is iterated, on the iterating thread.
+    """Return the source that a URI names; iterating it opens it, on the iterating thread.
 
     Args:
         uri: camera number or `/dev/...` path, `rtsp://`, `http(s)://` and other network addresses, a video file, an
@@ -27,8 +27,8 @@ def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = No
         options: fields of `SourceOptions`.
 
     Raises:
-        SourceError: what can be seen at once to be missing, empty or unreadable.
-        ConfigError: an unknown option, or a value that cannot work.
+        SourceError: the source is missing, empty or unreadable, if that is evident at once.
+        ConfigError: an option is unknown, or a value cannot work.
 
     >>> source = open_source("synthetic://?width=64&height=48&count=3")
     >>> source.info.source_id, [frame.frame_id for frame in source]
@@ -58,7 +58,7 @@ def _recorded_or_live(uri: str, name: str, options: SourceOptions) -> Source:
         if scheme in REGISTRY.names():
             return made_source(scheme, uri, name, {})
         known = ", ".join(f"{known}://" for known in sorted({*_OPENERS, *REGISTRY.names(), "file"}))
-        raise SourceError(f"{redact(uri)}: {scheme}:// is not known; expected a path, a camera number, or {known}")
+        raise SourceError(f"{redact(uri)}: {scheme}:// is unknown; expected a path, a camera number, or {known}")
     return _path(uri, name, options)
 
 
@@ -134,7 +134,7 @@ def _video(path: Path, name: str, options: SourceOptions) -> Source:
     from engine.sources.file import FileSource
     from engine.video.address import VideoAddress
 
-    decoder = "cpu" if options.decoder == "auto" else options.decoder  # the CPU is exact, and has threads for files
+    decoder = "cpu" if options.decoder == "auto" else options.decoder  # the CPU is exact, and multithreaded for files
     keep = "keep" if options.damage == "keep" else "frame"
     target = VideoAddress(
         str(path),
@@ -159,7 +159,7 @@ def _check_file(path: Path) -> None:
 
 
 def _neighbours(path: Path) -> str:
-    """Return a hint at files of a similar name."""
+    """Return a hint about files with similar names."""
     from difflib import get_close_matches
 
     if not path.parent.is_dir():
@@ -175,7 +175,7 @@ def _played(make: Callable[[], Source], options: SourceOptions) -> Source:
 
 
 REGISTRY = Registry("source", {})
-"""Sources of other packages: entry points named like a scheme, whose factory takes `uri` and `source_id`."""
+"""Sources of other packages: entry points named after a URI scheme, whose factory takes `uri` and `source_id`."""
 
 
 def made_source(kind: str, uri: str, source_id: str, parameters: Mapping[str, Any]) -> Source:
@@ -188,7 +188,7 @@ def made_source(kind: str, uri: str, source_id: str, parameters: Mapping[str, An
         parameters: further arguments of the factory.
 
     Raises:
-        ConfigError: an unknown kind or parameter, or an object that is not a source.
+        ConfigError: a kind or parameter is unknown, or the object is not a source.
     """
     source: Source = REGISTRY.make(kind, {"uri": uri, "source_id": source_id, **parameters}, protocol=Source)
     return source

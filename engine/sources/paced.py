@@ -1,4 +1,4 @@
-"""A recorded source that is played as if it were a camera: at its own rate, on demand again and again."""
+"""Plays a recorded source like a camera: at its own rate, and in a loop if requested."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_JUMP_S = 10.0
 
 
 class Timeline:
-    """Stream time that goes on where that of the frames begins anew or jumps; it starts with that of the first one."""
+    """Stream time that continues when that of the frames restarts or jumps; it starts at that of the first frame."""
 
     def __init__(self) -> None:
         self.first_ns: int | None = None
@@ -23,15 +23,15 @@ class Timeline:
         self._pts_ns: int | None = None
 
     def begin_anew(self) -> None:
-        """Let the next frame follow the last one, whatever its time."""
+        """Place the next frame right after the last one, whatever its time."""
         self._pts_ns = None
 
     def place(self, pts_ns: int, step_ns: int) -> int:
-        """Return the time of the next frame; `step_ns` is the usual distance."""
+        """Return the time of the next frame; `step_ns` is the usual interval."""
         if self.first_ns is None:
             self.first_ns = self._at_ns = self._pts_ns = pts_ns
         passed_ns = step_ns if self._pts_ns is None else pts_ns - self._pts_ns
-        if -2 * step_ns <= passed_ns < 0:  # out of order, not anew
+        if -2 * step_ns <= passed_ns < 0:  # out of order, not a restart
             return self._at_ns
         is_jump = not 0 <= passed_ns <= max(MAX_JUMP_S * NS_PER_S, 4 * step_ns)
         self._at_ns += step_ns if is_jump else passed_ns
@@ -40,15 +40,15 @@ class Timeline:
 
 
 class PacedSource(SourceBase):
-    """Plays a recorded source at its rate; live in all respects: it does not wait for its reader.
+    """Plays a recorded source at its own rate and, like any live source, does not wait for its reader.
 
-    Frames that are late when the reader comes back are skipped and reported as lost with cause `stale`, as those of a
-    camera are. Stream time goes on over the repetitions, and where it begins anew or jumps within the recording.
+    Frames that are late when the reader returns are skipped and reported as lost with cause `stale`, like those of a
+    camera. Stream time continues across repetitions, and across restarts and jumps within the recording.
 
     Args:
-        make: returns the recorded source, anew for each repetition.
-        realtime: False to only repeat it.
-        loop: begin again at the end, for ever.
+        make: returns a new recorded source for each repetition.
+        realtime: False to repeat it without pacing.
+        loop: restart at the end, endlessly.
         clock: time, for tests.
     """
 
@@ -62,7 +62,7 @@ class PacedSource(SourceBase):
         self._loop = loop
 
     def status(self, status: SourceStatus) -> None:
-        """Take the facts of the recorded source, and why it ended."""
+        """Take over the facts of the recorded source and the reason why it ended."""
         self._info = replace(status.info, is_live=self._realtime)
         if status.state == "ended":
             self._ending = status.reason
@@ -96,7 +96,7 @@ class PacedSource(SourceBase):
         return number * self._interval_ns() if frame.pts_ns is None else frame.pts_ns
 
     def _is_due(self, frame: Frame, due_ns: int) -> bool:
-        """Wait for the frame's moment; False if it is so late that the next one is due already."""
+        """Wait until the frame is due; return False if it is so late that the next one is already due."""
         if not self._realtime:
             return not self._interrupted.is_set()
         now_ns = self._clock.monotonic_ns()

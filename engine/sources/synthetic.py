@@ -1,4 +1,4 @@
-"""A scene whose truth is known: boxes that move at constant speed and bounce off the borders. Any size, rate, seed."""
+"""A scene with known ground truth: boxes that move at constant speed and bounce off the borders."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _BIT_PX = 4
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Parameters of a synthetic scene, as `synthetic://?width=640&count=100` gives them.
+    """Parameters of a synthetic scene, as in `synthetic://?width=640&count=100`.
 
     Attributes:
         width: pixels per row.
         height: rows.
         fps: frames per second of stream time.
-        count: number of frames, 0 for no end.
+        count: number of frames, 0 for an endless source.
         objects: number of moving boxes.
-        classes: class ids go from 0 to one less.
-        seed: of sizes, places, speeds and colours.
-        realtime: 1 to deliver the frames at their rate, as a camera does; 0 for as fast as they are taken.
+        classes: number of classes; class ids start at 0.
+        seed: for sizes, positions, speeds and colours.
+        realtime: 1 to deliver the frames at their rate, like a camera; 0 as fast as they are consumed.
     """
 
     width: int = 640
@@ -62,7 +62,7 @@ def scene_from_uri(uri: str) -> Scene:
     320
 
     Raises:
-        ConfigError: an unknown name, or a value that is not a number.
+        ConfigError: a name is unknown, or a value is not a number.
     """
     kinds: dict[str, type] = {item.name: float if item.name == "fps" else int for item in fields(Scene)}
     values: dict[str, Any] = {}
@@ -77,10 +77,10 @@ def scene_from_uri(uri: str) -> Scene:
 
 
 class SyntheticSource(SourceBase):
-    """Frames of a `Scene`; `truth(frame_id)` says what is on them.
+    """Frames of a `Scene`; `truth(frame_id)` returns their ground truth.
 
-    Each box has a plain colour of its own. The frame's number is drawn as 32 black and white squares at the top left
-    where the picture is wide enough (`number_in_image` reads it), to follow a frame through a pipeline.
+    Each box has its own solid colour. If the frame is wide enough, its number is drawn as 32 black and white squares at
+    the top left (`number_in_image` reads it), to follow a frame through a pipeline.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class SyntheticSource(SourceBase):
         return Tracks(self._xyxy(frame_id), np.ones(count), self._class_id, np.arange(1, count + 1))
 
     def image(self, frame_id: int) -> NDArray[np.uint8]:
-        """Return the picture (H, W, 3) of frame `frame_id`."""
+        """Return the (H, W, 3) image of frame `frame_id`."""
         image = np.full((self.scene.height, self.scene.width, 3), BACKGROUND, np.uint8)
         for (x1, y1, x2, y2), colour in zip(self._xyxy(frame_id).astype(int), self._colour, strict=True):
             image[y1:y2, x1:x2] = colour
@@ -126,7 +126,7 @@ class SyntheticSource(SourceBase):
         return image
 
     def _xyxy(self, frame_id: int) -> NDArray[np.float32]:
-        """Return (N, 4) boxes: the straight path of each, folded at the borders."""
+        """Return (N, 4) boxes: each follows a straight path, folded at the borders."""
         room = np.maximum(np.array([self.scene.width, self.scene.height]) - self._size, 0)
         path = self._start + self._speed * (frame_id / self.scene.fps)
         period = np.maximum(2 * room, 1e-9)
@@ -158,7 +158,7 @@ def _draw_number(image: NDArray[np.uint8], number: int) -> None:
 
 
 def number_in_image(image: NDArray[np.uint8]) -> int:
-    """Return the frame number that `SyntheticSource` has drawn; also readable after H.264.
+    """Return the frame number that `SyntheticSource` has drawn; it remains readable after H.264 encoding.
 
     >>> number_in_image(SyntheticSource(Scene()).image(1234))
     1234

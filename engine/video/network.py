@@ -134,7 +134,7 @@ def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str,
 
 
 def record_address(uri: str, options: SourceOptions) -> VideoAddress:
-    """Return what to open for a recording: without fast-start options, so that FFmpeg finds all that a file header needs.
+    """Return what to open for a recording: without fast-start options, so that FFmpeg finds what a file header needs.
 
     Raises:
         ConfigError: it is not a network address.

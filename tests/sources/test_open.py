@@ -48,7 +48,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_scheme_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SourceError, match=r"gopher:// is not known; expected .*rtsp://"):
+    with pytest.raises(SourceError, match=r"gopher:// is unknown; expected .*rtsp://"):
         open_source("gopher://host/1")
 
 

@@ -1,1 +1,1 @@
-"""Cameras and network streams: read in a process that can be killed, and reconnected."""
+"""Cameras and network streams: read in a process that can be killed, and reconnected after a failure."""

@@ -1,13 +1,14 @@
-"""What a reader process gives up before it connects to a stranger; Linux only, and each part only where it exists.
+"""Sandboxes a reader process before it connects to an untrusted peer; Linux only, and as far as the kernel supports it.
 
-- `no_new_privs`, no core files, and a limit on private memory where the processor decodes.
-- seccomp: no other programs, no other processes' memory or signals, no tracing, no namespaces; and where the source is
-  a device or the screen, no network.
-- Landlock: no file may be written, created or removed; for network streams none may be read but those of Python, of the
-  system's libraries and of devices. So a playlist that names a private file finds none. An RTSP camera is reached at
-  its own port and no other: FFmpeg takes the password along when a camera answers 302 with another address.
+- `no_new_privs`, no core files, and a limit on private memory if the CPU decodes.
+- seccomp: no other programs, no access to other processes' memory or signals, no tracing, no namespaces; if the source
+  is a device or the screen, no network.
+- Landlock: no file may be written, created or removed; a reader of network streams may read only the files of Python,
+  of system libraries and of devices, so a playlist that names a private file cannot open it. An RTSP camera is
+  reachable only at its own port: FFmpeg would send the password along when a camera answers 302 with another address.
 
-`reader: thread` goes without. On a Jetson only the first part applies: GStreamer starts helpers of its own.
+`reader: thread` runs without a sandbox. On a Jetson only the first part applies, because GStreamer starts its own
+helper processes.
 Numbers and layouts: linux/seccomp.h, linux/filter.h, linux/landlock.h. Imports no numpy.
 """
 
@@ -50,7 +51,7 @@ _X32 = 0x40000000
 _AF_UNIX = 1
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _EXECUTE, _WRITE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-_CHANGE = sum(1 << bit for bit in range(4, 13))  # remove and make entries of every kind
+_CHANGE = sum(1 << bit for bit in range(4, 13))  # create and remove entries of every kind
 _CONNECT_TCP, _NET_PORT, _NET_ABI = 1 << 1, 2, 4
 _DNS_PORT = 53
 _SYSTEM = (
@@ -70,7 +71,7 @@ _SYSTEM = (
 
 
 def confine(target: VideoAddress) -> None:
-    """Give up what reading `target` does not need; what this kernel does not know is left out."""
+    """Drop every permission that reading `target` does not need, as far as this kernel supports it."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
     if not sys.platform.startswith("linux") or libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
@@ -88,7 +89,7 @@ def confine(target: VideoAddress) -> None:
 
 
 def _is_decoded_by_cpu(target: VideoAddress) -> bool:
-    """Return whether no driver of a graphics card is involved: those reserve memory by the gigabyte."""
+    """Return whether no GPU driver is involved: those reserve memory by the gigabyte."""
     return set(target.decoders) == {CPU} or all(missing(decoder) for decoder in DEVICE_TYPES)
 
 
@@ -101,7 +102,7 @@ def _seccomp(libc: ctypes.CDLL, has_network: bool) -> bool:
 
 
 def _filter(arch: int, column: int, has_network: bool) -> Iterator[bytes]:
-    """Yield the instructions of the filter: an allow list would break with every library, so this denies."""
+    """Yield the instructions of the filter: a deny list, as library updates would break an allow list."""
     yield _step(_LOAD, 4)
     yield _step(_EQUAL, arch, 1, 0)
     yield _step(_RETURN, _KILL)
@@ -126,7 +127,7 @@ def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
 
 
 def _landlock(libc: ctypes.CDLL, target: VideoAddress, is_network: bool) -> bool:
-    """Restrict files; returns False where the kernel has no Landlock."""
+    """Restrict file access; return False if the kernel has no Landlock."""
     version = libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
     if version < 1:
         return False
@@ -151,13 +152,13 @@ def _landlock(libc: ctypes.CDLL, target: VideoAddress, is_network: bool) -> bool
 
 
 def _ports(target: VideoAddress) -> tuple[int, ...]:
-    """Return the TCP ports that may be connected to; none named where any may."""
+    """Return the TCP ports that the process may connect to; empty means any port."""
     is_rtsp = target.host_port is not None and scheme_of(target.url) in RTSP_PORTS
     return (target.host_port[1], _DNS_PORT) if is_rtsp and target.host_port is not None else ()
 
 
 def _readable(target: VideoAddress) -> Iterator[str]:
-    """Yield what a reader of a network stream may read: Python, libraries, settings, and the certificates given."""
+    """Yield the paths that a reader of a network stream may read: Python, libraries, settings, given certificates."""
     yield from (*_SYSTEM, "/var/lib/ca-certificates")
     yield from (sys.prefix, sys.base_prefix, sys.exec_prefix)
     yield from filter(os.path.isdir, sys.path)
@@ -166,7 +167,7 @@ def _readable(target: VideoAddress) -> Iterator[str]:
 
 
 def _allow(libc: ctypes.CDLL, rules: int, place: str, access: int) -> None:
-    """Allow `access` below a place, where it exists."""
+    """Allow `access` below a path, if it exists."""
     with suppress(OSError):
         fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""From an address to a live source: which reader it gets, and whether it reconnects."""
+"""Makes a live source from an address: chooses its reader, and whether it reconnects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.video.options import SourceOptions
 
 
 def live_source(target: VideoAddress, source_id: str, options: SourceOptions) -> LiveSource:
-    """Return a source that reads `target` as the options say, in a process or on the iterating thread."""
+    """Return a source that reads `target` in a process or on the iterating thread, as the options say."""
     target = replace(target, max_pixels=options.max_pixels)
     if not target.live and options.reconnect:
         options = _without_reconnect(options)
@@ -21,5 +21,5 @@ def live_source(target: VideoAddress, source_id: str, options: SourceOptions) ->
 
 
 def _without_reconnect(options: SourceOptions) -> SourceOptions:
-    """Return options for a file on a server: what was read cannot be read again from the same place."""
+    """Return options for a file on a server: after a failure, reading cannot resume at the same position."""
     return replace(options, reconnect=False)

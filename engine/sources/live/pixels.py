@@ -1,4 +1,4 @@
-"""From BGR pictures of FFmpeg to arrays."""
+"""Converts BGR frames of FFmpeg to arrays."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from engine.video.to_bgr import BgrConverter
 
 
 def image_from_frame(frame: Any, convert: BgrConverter) -> NDArray[np.uint8]:
-    """Return an `av.VideoFrame` as a (H, W, 3) BGR array of its own, upright as its display matrix asks."""
+    """Return an `av.VideoFrame` as a new (H, W, 3) BGR array, made upright by its display matrix."""
     return upright(image_from_packed(convert.packed(frame)), convert.orientation(frame))
 
 
 def image_from_packed(frame: Any) -> NDArray[np.uint8]:
-    """Return the (H, W, 3) array of a bgr24 `av.VideoFrame`, without a copy where its rows are not padded."""
+    """Return the (H, W, 3) array of a bgr24 `av.VideoFrame`, without a copy if its rows are not padded."""
     plane = frame.planes[0]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width * 3]
     return np.ascontiguousarray(rows).reshape(frame.height, frame.width, 3)
 
 
 def upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Return the image turned and mirrored as an orientation (`engine.video.orientation`) says.
+    """Return the image turned and mirrored according to an orientation (`engine.video.orientation`).
 
     >>> upright(np.zeros((4, 6, 3), np.uint8), TRANSPOSE).shape
     (6, 4, 3)

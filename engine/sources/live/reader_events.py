@@ -1,4 +1,4 @@
-"""What a reader of a live source tells, in order. Readers run FFmpeg in a process or on the iterating thread."""
+"""The events that a reader of a live source returns, in order. Readers run FFmpeg in a process or on this thread."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from engine.video.timing.arrivals import Stamp
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The connection stands; `facts` as `VideoReader.facts` gives them."""
+    """The connection is established; `facts` are those of `VideoReader.facts`."""
 
     facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivedFrame:
-    """A frame; `is_turned` where its rows were columns before it was made upright."""
+    """A frame; `is_turned` if making it upright swapped its rows and columns."""
 
     image: NDArray[np.uint8]
     stamp: Stamp
@@ -36,7 +36,7 @@ class Finished:
     Attributes:
         reason: why.
         is_end: the video is complete, so there is nothing to reconnect to.
-        is_fault: a mistake in the code or a missing package, which no other attempt can mend.
+        is_fault: a bug or a missing package, which another attempt cannot fix.
     """
 
     reason: str
@@ -54,10 +54,10 @@ class FrameReader(Protocol):
         """Begin to connect."""
 
     def next(self, timeout_s: float) -> Event | None:
-        """Return what happened next; None if nothing did in time, or after `wake`."""
+        """Return the next event; None after the timeout or `wake`."""
 
     def wake(self) -> None:
-        """Make `next` return soon; from any thread."""
+        """Make `next` return soon; callable from any thread."""
 
     def abandon(self) -> None:
         """Give up this connection, whatever it is doing."""

@@ -1,4 +1,4 @@
-"""What a reader process says, checked: it parses what strangers send, and may be theirs by now."""
+"""Validates the messages of a reader process: it parses untrusted data, which may have taken control of it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ MAX_SIDE = 1 << 24
 MAX_COUNT = 1 << 53
 FACTS = frozenset({"width", "height", "fps", "frame_count", "codec", "decoder", "pixel_aspect", "duration_s"})
 PADDING_BYTES = 64_000_000
-"""What the padding of rows takes at most: 64 bytes each for the million rows of a frame one pixel wide."""
+"""Largest total row padding: 64 bytes for each of the million rows of a frame one pixel wide."""
 
 
 class ReaderMessageError(Exception):
-    """A message that no reader of ours sends."""
+    """A message that our reader never sends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The process needs a ring for frames of so many bytes."""
+    """The process needs a ring for frames of `frame_bytes` bytes."""
 
     frame_bytes: int
 
     def check(self, max_pixels: int) -> None:
-        """Raise `ReaderMessageError` where no frame of at most `max_pixels` needs so much."""
+        """Raise `ReaderMessageError` if no frame of at most `max_pixels` needs this many bytes."""
         if not 0 < self.frame_bytes <= 3 * max_pixels + PADDING_BYTES:
             raise ReaderMessageError(f"it asked for frames of {self.frame_bytes} bytes")
 
 
 def told_by_reader(message: bytes) -> Opened | Finished | Room | LogLine:
-    """Return what a message says. Raises `ReaderMessageError`.
+    """Return the parsed message. Raises `ReaderMessageError`.
 
     >>> told_by_reader(b'{"finished": "end of stream", "is_end": true}')
     Finished(reason='end of stream', is_end=True, is_fault=False)
@@ -67,7 +67,7 @@ def _log_line(fields: dict[str, Any]) -> LogLine:
 
 
 def _fact(name: str, value: Any) -> Any:
-    """Return a fact of `VideoReader.facts`, checked."""
+    """Return a fact of `VideoReader.facts`, validated."""
     if value is None and name in (
         "width",
         "height",

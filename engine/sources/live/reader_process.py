@@ -1,14 +1,14 @@
-"""The reader process: opens, reads and decodes one live source, and puts frames into shared memory.
+"""The reader process: opens, reads and decodes one live source, and writes its frames into shared memory.
 
-FFmpeg can hang in a call that no thread can interrupt (DNS, a dead camera); a process can be killed. It also parses
-what strangers send, so it gives up what it does not need (`confined`) before it connects. This one starts with few
-imports (no numpy, no OpenCV), serves one connection after the other, and dies with the engine (`die_with`).
+FFmpeg can hang in a call that no thread can interrupt (DNS, a dead camera), but a process can be killed. It also parses
+untrusted data, so it drops the permissions that it does not need (`confined`) before it connects. The process starts
+with few imports (no numpy, no OpenCV), serves one connection after the other, and dies with the engine (`die_with`).
 
-Protocol, in whole messages: the engine sends `{"open": {...}}`, `stop`, or `taken` (after each frame where no frame
-may be skipped); the process sends `{"opened": facts}`, `{"room": bytes}` for a ring that holds such frames, which the
-engine answers by `{"slots": n, "slot_size": bytes}` with its descriptor, `frame` (the mailbox was empty and is not any
-more), and `{"finished": reason, "is_end": bool, "is_fault": bool}` at the end of each connection. Log records come in
-between.
+Protocol, in whole messages: the engine sends `{"open": {...}}`, `stop`, or `taken` (after each frame, if no frame may
+be skipped). The process sends `{"opened": facts}`; `{"room": bytes}` to request a ring for frames of that size, which
+the engine answers with `{"slots": n, "slot_size": bytes}` and its descriptor; `frame` when the mailbox was empty and
+now holds one; and `{"finished": reason, "is_end": bool, "is_fault": bool}` at the end of each connection. Log records
+may come in between.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def serve(target: VideoAddress, connection: Messages) -> None:
-    """Run one connection to its end, and say how it ended."""
+    """Run one connection to its end and report how it ended."""
     try:
         finished = _stream(target, connection)
     except video_errors() as error:
@@ -78,7 +78,7 @@ def serve(target: VideoAddress, connection: Messages) -> None:
 
 
 def _reason(error: BaseException, target: VideoAddress) -> str:
-    """Return why a connection failed; a port or file that this process may not open is not the person's mistake."""
+    """Return why a connection failed; the user is not to blame for a port or file that this process may not open."""
     is_refused_here = "PermissionError" in {kind.__name__ for kind in type(error).__mro__}
     if is_refused_here and scheme_of(target.url) in NETWORK_SCHEMES:
         return "it leads to another port or to a file, which is not followed: give that address itself as the uri"
@@ -86,13 +86,13 @@ def _reason(error: BaseException, target: VideoAddress) -> str:
 
 
 def fault(error: Exception) -> dict[str, Any]:
-    """Return how a connection ended by an error that no bad video or network raises."""
+    """Return the end of a connection caused by an error other than a bad video or network."""
     reason = f"the reader failed ({type(error).__name__}: {error})"
     return {"finished": reason, "is_end": False, "is_fault": isinstance(error, FAULTS)}
 
 
 def finish(reader: OpenVideo, target: VideoAddress) -> dict[str, Any]:
-    """Return why a stream ended: a video of known duration is complete, a camera that stops has hung up."""
+    """Return why a stream ended: a video of known duration is complete; a camera has closed the connection."""
     if reader.failure is not None:
         return {"finished": explain(reader.failure), "is_end": False}
     is_end = not target.live or (reader.facts["duration_s"] is not None and target.host_port is None)
@@ -119,7 +119,7 @@ def _stream(target: VideoAddress, connection: Messages) -> dict[str, Any]:
 
 
 class _Outlet:
-    """Where the frames of one connection go: a ring, which the engine replaces when it no longer fits."""
+    """Writes the frames of one connection into a ring, which the engine replaces when frames no longer fit."""
 
     def __init__(self, target: VideoAddress, connection: Messages) -> None:
         self._target = target
@@ -156,7 +156,7 @@ class _Outlet:
             self._ring.add_lost(missing.count, missing.cause)
 
     def is_stopped(self) -> bool:
-        """Return whether the engine asked to stop; where no frame may be skipped, wait until the last one is taken."""
+        """Return whether the engine sent `stop`; if no frame may be skipped, wait until the last one is taken."""
         while not self._has_stop:
             must_wait = not self._target.live and self._ring is not None and not self._ring.is_empty
             if not self._connection.poll(None if must_wait else 0):
@@ -165,13 +165,13 @@ class _Outlet:
         return True
 
     def close(self) -> None:
-        """Let go of the ring; harmless when repeated."""
+        """Release the ring; harmless when repeated."""
         if self._ring is not None:
             self._ring.close()
             self._ring = None
 
     def _asked_for(self, size: int) -> Ring | None:
-        """Return a ring for frames of `size` bytes; None where the engine said to stop instead."""
+        """Return a ring for frames of `size` bytes, or None if the engine sends `stop` instead."""
         if self._ring is not None:
             _return_free_memory()
         self.close()
@@ -186,6 +186,6 @@ class _Outlet:
 
 
 def _return_free_memory() -> None:
-    """Return to the system what frames of the size before have left in the heap, where its C library can."""
+    """Return heap memory left over from frames of the previous size to the system, if the C library can."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""The engine's side of the reader process, and the reader that does without one."""
+"""The engine's side of the reader process, and the reader that needs no process."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from engine.video.to_bgr import BgrConverter
 logger = logging.getLogger(__name__)
 GRACE_S = 0.15
 MAX_LOG_LINES = 100
-"""Log lines of one connection; a reader that writes more floods the log."""
+"""Log lines accepted per connection; more would flood the log."""
 
 
 class ProcessReader:
-    """Reads in a child process, which is killed when it does not answer; nothing that it says is taken on trust.
+    """Reads in a child process, which is killed if it does not answer; all of its messages are validated.
 
     Args:
         target: what to open.
         slots: frames that the shared memory holds.
-        name: of the source, for its log lines.
+        name: name of the source, for its log lines.
     """
 
     def __init__(self, target: VideoAddress, slots: int, name: str = "") -> None:
@@ -60,18 +60,18 @@ class ProcessReader:
         self._waker: tuple[int, int] | None = os.pipe()
 
     def open(self) -> None:
-        """Begin to connect, starting the process where it does not run; if it cannot be, that is what comes next."""
+        """Begin to connect, starting the process if necessary; if that fails, `next` returns the failure."""
         try:
             if self._child is None:
                 self._child = Child("engine.sources.live.reader_process")
-        except OSError as error:  # no memory, process or descriptor left: perhaps there is at the next attempt
+        except OSError as error:  # out of memory, processes or descriptors: the next attempt may succeed
             self._events.append(Finished(f"cannot start a reader process ({error}): use reader=thread"))
             return
         self._is_open, self._logged = False, 0
         self._send(json.dumps({"open": asdict(self._target), "log_level": current_level()}).encode())
 
     def next(self, timeout_s: float) -> Event | None:
-        """Return what happened next; None if nothing did in time, or after `wake`."""
+        """Return the next event; None after the timeout or `wake`."""
         if self._events:
             return self._events.popleft()
         if self._waker is None or self._child is None:
@@ -91,13 +91,13 @@ class ProcessReader:
         return self._events.popleft() if self._events else None
 
     def wake(self) -> None:
-        """Make `next` return now and from now on; from any thread."""
+        """Make `next` return at once, now and in future calls; callable from any thread."""
         with self._lock:
             if self._waker is not None:
                 os.write(self._waker[1], b"w")
 
     def abandon(self) -> None:
-        """End the process: politely, so that the camera is told; by force if it is inside a native call."""
+        """End the process: gracefully, so that it signs off from the camera, or by force if a native call blocks it."""
         if self._child is None:
             return
         child, self._child = self._child, None
@@ -162,7 +162,7 @@ class ProcessReader:
             self._send(TAKEN)
 
     def _give_ring(self, room: Room) -> None:
-        """Give the process memory for larger or smaller frames; that of the old ones goes with the last of them."""
+        """Give the process memory for frames of another size; the old memory is freed with its last frame."""
         room.check(self._target.max_pixels)
         self._replace_ring(None)
         layout = layout_for(room.frame_bytes, self._slots)
@@ -176,7 +176,7 @@ class ProcessReader:
         self._send(json.dumps(asdict(layout)).encode(), fd)
 
     def _replace_ring(self, ring: Ring | None) -> None:
-        """Use another ring; a frame that was not taken out of the old one is stale."""
+        """Use another ring; a frame left in the old one is stale."""
         if self._ring is not None:
             self._count_losses()
             if not self._ring.is_empty:
@@ -201,7 +201,7 @@ class ProcessReader:
                 self._events.append(MissingFrames(count, cause))
 
     def _death(self) -> str:
-        """Clear up after a process that has died, and return how it did."""
+        """Clean up after a process that has died, and return the cause."""
         self.abandon()
         code = self._exit_code
         if code is not None and code < 0:
@@ -210,7 +210,7 @@ class ProcessReader:
 
 
 def _arrived(taken: TakenFrame, ring: Ring, *, is_live: bool) -> ArrivedFrame:
-    """Return the picture as a frame: a view that gives the slot back when it is dropped, or a copy."""
+    """Return a taken frame as a view that releases its slot when it is dropped, or as a copy."""
     meta = taken.meta
     shape, strides = (meta.height, meta.width, 3), (meta.stride, 3, 1)
     image = np.ndarray(shape, np.uint8, taken.memory, taken.offset, strides)
@@ -241,13 +241,13 @@ class ThreadReader:
         self._items = self._read()
 
     def next(self, timeout_s: float) -> Event | None:
-        """Return what happened next; waits for the limits of opening and reading, not for `timeout_s`."""
+        """Return the next event; waits up to the limits for opening and reading, not `timeout_s`."""
         if self._items is None or self._is_awake.is_set():
             return None
         return next(self._items, None)
 
     def wake(self) -> None:
-        """Make `next` return after the call that it is in."""
+        """Make `next` return after its current call."""
         self._is_awake.set()
 
     def abandon(self) -> None:

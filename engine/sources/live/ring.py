@@ -1,15 +1,14 @@
 """A mailbox for frames between two processes: the newest one wins, and a frame in use is never overwritten.
 
 Anonymous shared memory (`memfd`) of a fixed size: one page with a header and one state per slot, then the slots. The
-reader process fills a free slot and makes it the latest; if the previous latest was not taken, its slot is free again
-and the frame counts as `stale`. The engine takes the latest and holds its slot until nobody uses the frame any more.
-The fields that both sides change are guarded by a POSIX lock on the file, which the kernel releases when a process
-dies.
+reader process fills a free slot and makes it the latest; if the previous latest was not taken, its slot becomes free
+and the frame counts as `stale`. The engine takes the latest and holds its slot until the frame is no longer used.
+A POSIX lock on the file guards the fields that both sides change; the kernel releases it when a process dies.
 
-The reader process parses what strangers send, so the engine believes nothing that it writes: the engine makes the
-memory and knows its layout, the size is sealed (a shorter file would end the engine by SIGBUS), every number in it is
-checked, and the lock is waited for with a limit. Frames of another size get memory of their own; the old one goes with
-its last frame. Nothing has a name, so nothing can be left behind. Imports no numpy: the reader process uses it too.
+The reader process parses untrusted data, so the engine trusts nothing that it writes: the engine creates the memory and
+knows its layout, the size is sealed (a shorter file would kill the engine with SIGBUS), every number in it is checked,
+and waiting for the lock has a limit. Frames of another size get new memory; the old memory is freed with its last
+frame. Nothing has a name, so nothing can be left behind. Imports no numpy: the reader process uses it too.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ PAGE = mmap.PAGESIZE
 MAX_SLOTS = 256
 MIN_SLOTS = 4
 RING_BYTES = 256_000_000
-"""Frames so large that all slots would take more get fewer slots, four at least."""
+"""Largest total size: if all slots would need more, there are fewer of them, but at least four."""
 LOCK_S = 0.5
-"""The lock is held for microseconds; a process that holds it for this long was stopped, or worse."""
+"""The lock is held for microseconds; a process that holds it for this long is stopped or hostile."""
 SHRINK_SHARE, SHRINK_AFTER = 4, 50
-"""So many frames in a row that fill less than a quarter of their slots are given smaller ones."""
+"""After 50 consecutive frames that fill less than a quarter of their slots, the slots shrink."""
 _LOCK_POLL_S = 0.0005
 _HEADER = struct.Struct("=3q")  # latest + 1, stale, corrupt
 _STATES = 64
@@ -55,12 +54,12 @@ _MAX_AHEAD_NS = 10 * NS_PER_S
 
 
 class RingError(Exception):
-    """The other process holds the lock, or what it wrote cannot be."""
+    """The other process holds the lock, or wrote impossible values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What is known of the frame in a slot.
+    """Metadata of the frame in a slot.
 
     Attributes:
         width: pixels per row.
@@ -70,7 +69,7 @@ class Meta:
         captured_ns: see `Stamp`.
         captured_utc_ns: see `Stamp`.
         pts_ns: see `Stamp`; None is stored as the smallest number.
-        captured_source: place in `LIVE_SOURCES` of how the wall clock is known.
+        captured_source: index in `LIVE_SOURCES` of how the wall clock is known.
     """
 
     width: int
@@ -99,7 +98,7 @@ class Meta:
 
 
 def meta_from_bytes(data: bytes) -> Meta:
-    """Return what `Meta.pack` has packed."""
+    """Return the metadata that `Meta.pack` has packed."""
     values = list(_META.unpack(data))
     values[6] = None if values[6] == _NO_PTS else values[6]
     return Meta(*values)
@@ -107,7 +106,7 @@ def meta_from_bytes(data: bytes) -> Meta:
 
 @dataclass(frozen=True, slots=True)
 class TakenFrame:
-    """A frame that was taken: its pixels are `memory[offset : offset + height * stride]`."""
+    """A frame taken from the ring: its pixels are `memory[offset : offset + height * stride]`."""
 
     memory: mmap.mmap
     state: int
@@ -115,13 +114,13 @@ class TakenFrame:
     meta: Meta
 
     def release(self) -> None:
-        """Give the slot back; safe from any thread, also while garbage is collected."""
+        """Release the slot; safe from any thread, even during garbage collection."""
         self.memory[self.state] = _FREE
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a ring is divided; known to both sides, and not read from the shared memory."""
+    """The division of a ring into slots; both sides know it, and neither reads it from the shared memory."""
 
     slots: int
     slot_size: int
@@ -138,7 +137,7 @@ class Layout:
 
 
 def layout_for(frame_bytes: int, slots: int) -> Layout:
-    """Return the layout for frames of so many bytes: `slots` of them, or fewer where they are large.
+    """Return the layout for frames of `frame_bytes` bytes: with `slots` slots, or fewer if frames are large.
 
     >>> layout_for(640 * 480 * 3, 8).slots, layout_for(7680 * 4320 * 3, 8).slots
     (8, 4)
@@ -164,13 +163,13 @@ def anonymous_file(layout: Layout) -> int:
 
 
 class Ring:
-    """One side of the mailbox; both sides make one on the same memory.
+    """One side of the mailbox; each side creates one on the same memory.
 
     Args:
         fd: from `anonymous_file`; owned from now on.
         layout: of the memory.
-        lock_s: how long to wait for the other side's lock; None waits as long as it takes.
-        max_pixels: larger frames are refused by `take`.
+        lock_s: how long to wait for the other side's lock; None: no limit.
+        max_pixels: `take` refuses larger frames.
 
     Raises:
         OSError: it cannot be mapped; `fd` is closed.
@@ -189,7 +188,7 @@ class Ring:
             raise
 
     def close(self) -> None:
-        """Close the descriptor; the memory lives on as long as a frame in it is used. Harmless when repeated."""
+        """Close the descriptor; the memory lives as long as a frame in it is used. Harmless when repeated."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -208,7 +207,7 @@ class Ring:
         """Copy a frame (a buffer of `height * stride` bytes) into a free slot and make it the latest.
 
         Returns:
-            Whether the mailbox was empty before, so that the other side has to be woken.
+            Whether the mailbox was empty before, so that the other side must be woken.
         """
         size = meta.height * meta.stride
         slot = self.memory[_STATES : _STATES + self.layout.slots].index(_FREE)
@@ -237,10 +236,10 @@ class Ring:
         return self._read()[0] == 0
 
     def take(self) -> TakenFrame | None:
-        """Take the latest frame; None if there is none. Release it when nobody uses it any more.
+        """Take the latest frame; None if there is none. Release it after use.
 
         Raises:
-            RingError: the other side holds the lock, or wrote what cannot be.
+            RingError: the other side holds the lock, or wrote impossible values.
         """
         with self._locked():
             latest, stale, corrupt = self._read()
@@ -257,7 +256,7 @@ class Ring:
         return TakenFrame(self.memory, state, offset + _META_BYTES, meta)
 
     def is_scarce(self) -> bool:
-        """Return whether so many frames are in use that the one just taken should be copied and released.
+        """Return whether slots are so scarce that the caller should copy and release the frame just taken.
 
         The other side needs three slots: one to write, one for the latest, and one for the next to be taken.
         """
@@ -265,7 +264,7 @@ class Ring:
         return self.memory[_STATES : _STATES + slots].count(_HELD) > slots - 3
 
     def losses(self) -> tuple[int, int]:
-        """Return how many frames were stale and corrupt so far. Raises `RingError` as `take`."""
+        """Return how many frames were stale and corrupt so far. Raises `RingError` like `take`."""
         with self._locked():
             _, stale, corrupt = self._read()
         if not (0 <= stale <= _MAX_LOST and 0 <= corrupt <= _MAX_LOST):
@@ -289,7 +288,7 @@ class Ring:
             return
         deadline_ns = time.monotonic_ns() + int(self._lock_s * NS_PER_S)
         while True:
-            is_last = time.monotonic_ns() >= deadline_ns  # looked at first: this process may have been stopped as well
+            is_last = time.monotonic_ns() >= deadline_ns  # read first: this process may have been stopped as well
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return

@@ -27,16 +27,16 @@ from engine.video.options import SourceOptions
 from engine.video.uri import is_playlist
 
 logger = logging.getLogger(__name__)
-_STOPPED_S = 0.5  # waiting takes no longer than this beyond its limit
+_STOPPED_S = 0.5  # a wait exceeds its limit by more than this only if this process was stopped
 _KILL_AFTER_S = 1.0  # a reader gets this much longer than its own limit
 _STALL_INTERVALS = 4.0
-STABLE_S = 5.0  # a connection that has held for so long is one that works
-WHOLE_S = 2 * KEYFRAME_WAIT_S  # a reader that brings only losses gets this much longer: it may wait for a keyframe
+STABLE_S = 5.0  # a connection that has held for this long works
+WHOLE_S = 2 * KEYFRAME_WAIT_S  # extra time for a reader that reports only losses: it may be waiting for a keyframe
 KEYFRAMES_S = 20.0  # between two keyframes: cameras that save bandwidth send one in 10 s
 
 
 def patient(url: str, options: SourceOptions) -> SourceOptions:
-    """Return the options with time limits that suit what brings frames seldom: segments of HLS, keyframes alone.
+    """Return the options with time limits for streams with infrequent frames: HLS segments, or keyframes only.
 
     >>> patient("http://cam/live.m3u8", SourceOptions()).stall_s, patient("rtsp://cam/1", SourceOptions()).stall_s
     (20.0, 2.0)
@@ -47,7 +47,7 @@ def patient(url: str, options: SourceOptions) -> SourceOptions:
 
 
 class Watch:
-    """Tells a stall and a dead reader from a slow camera, by the time since the last sign of life."""
+    """Distinguishes a stall and a dead reader from a slow camera by the time since the last sign of life."""
 
     def __init__(self, options: SourceOptions, clock: Clock) -> None:
         self._options = options
@@ -59,12 +59,12 @@ class Watch:
         self._first_ns: int | None = None
 
     def opened(self) -> None:
-        """Note that the connection stands; a keyframe may take a while."""
+        """Record that the connection is established; a keyframe may take a while."""
         self.resume()
         self._limit_s = max(self._options.read_timeout_s, KEYFRAME_WAIT_S)
 
     def alive(self, captured_ns: int | None = None) -> None:
-        """Note that a frame came, whole or damaged (no capture time)."""
+        """Record that a frame arrived, intact or damaged (no capture time)."""
         if captured_ns is not None:
             if self._captured_ns is not None:
                 interval_s = (captured_ns - self._captured_ns) / NS_PER_S
@@ -77,25 +77,25 @@ class Watch:
         self._last_ns = self._clock.monotonic_ns()
 
     def wait(self, reader: FrameReader) -> Event | None:
-        """Return what happened next, if anything did in time."""
+        """Return the next event, or None if there is none in time."""
         limit_s, begun_ns = self.timeout_s, self._clock.monotonic_ns()
         event = reader.next(limit_s)
         if event is not None and self._clock.monotonic_ns() - begun_ns > (limit_s + _STOPPED_S) * NS_PER_S:
-            self.resume()  # the process was stopped meanwhile, and the camera was not
+            self.resume()  # this process was stopped meanwhile, but the camera was not
         return event
 
     def resume(self) -> None:
-        """Count from now: who takes the frames was away, or waiting begins anew."""
+        """Restart the count: the consumer was away, or a new wait begins."""
         self._last_ns = self._whole_ns = self._clock.monotonic_ns()
 
     @property
     def frames_s(self) -> float:
-        """Seconds since the first whole frame of the connection, 0 before it."""
+        """Seconds since the first intact frame of the connection, 0 before it."""
         return 0.0 if self._first_ns is None else (self._clock.monotonic_ns() - self._first_ns) / NS_PER_S
 
     @property
     def idle_s(self) -> float:
-        """Seconds since the last whole frame."""
+        """Seconds since the last intact frame."""
         return (self._clock.monotonic_ns() - self._whole_ns) / NS_PER_S
 
     @property
@@ -105,12 +105,12 @@ class Watch:
 
     @property
     def is_dead(self) -> bool:
-        """Whether the reader did not even keep to its own time limit, or brought only losses for long."""
+        """Whether the reader exceeded its own time limit, or has reported only losses for too long."""
         return self._silent_s >= self._limit_s + _KILL_AFTER_S or self.idle_s >= self._limit_s + WHOLE_S
 
     @property
     def timeout_s(self) -> float:
-        """How long to wait before looking again."""
+        """How long to wait before checking again."""
         waits = [self._limit_s + _KILL_AFTER_S - self._silent_s]
         if self._captured_ns is not None and not self.is_stalled:
             waits.append(self._stall_s - self.idle_s)
@@ -127,11 +127,11 @@ class Watch:
 
 
 class LiveSource(SourceBase):
-    """Frames of a camera or stream; it reconnects for ever unless told otherwise.
+    """Frames of a camera or stream; it reconnects indefinitely unless the options limit that.
 
     Args:
         target: what to open.
-        make_reader: returns what reads it, in a process or on the iterating thread.
+        make_reader: returns its reader, which runs in a process or on the iterating thread.
         source_id: its name.
         options: reconnecting and time limits.
         clock: time, for tests.
@@ -159,7 +159,7 @@ class LiveSource(SourceBase):
         self._seen_ns: int | None = None
 
     def interrupt(self) -> None:
-        """End the iteration soon, from any thread, in any state, also before it began."""
+        """End the iteration soon; callable from any thread, in any state, even before it begins."""
         super().interrupt()
         reader = self._reader
         if reader is not None:
@@ -182,7 +182,7 @@ class LiveSource(SourceBase):
             reader.close()
 
     def _made_reader(self) -> FrameReader | None:
-        """Return the reader; where descriptors or memory are short, try again until there are some, or interrupted."""
+        """Return the reader; if descriptors or memory run out, retry until it succeeds or is interrupted."""
         while not self._interrupted.is_set():
             try:
                 self._reader = self._make_reader()
@@ -227,13 +227,13 @@ class LiveSource(SourceBase):
         return Finished("interrupted", is_end=True)
 
     def _is_repeated(self, pts_ns: int | None) -> bool:
-        """Return whether a frame came before the reconnect: HLS begins again at the start of the newest segment."""
+        """Return whether a frame already arrived before the reconnect: HLS restarts at the newest segment's start."""
         if not self._is_playlist or pts_ns is None or self._seen_ns is None:
             return False
         return 0 <= self._seen_ns - pts_ns <= SEGMENTS_S * NS_PER_S
 
     def _begin_epoch(self, is_first: bool) -> None:
-        """Note the first frame of a connection: all but the very first are a new epoch of the stream."""
+        """Record the first frame of a connection: every connection but the first starts a new epoch of the stream."""
         if not is_first:
             return
         self._epoch += self._has_been_live
@@ -241,10 +241,10 @@ class LiveSource(SourceBase):
         self._failed = 0
 
     def _wait_offline(self, reason: str) -> None:
-        """Report the failure, and wait before the next attempt.
+        """Report the failure and wait before the next attempt.
 
         Raises:
-            SourceError: there is to be no further attempt.
+            SourceError: no further attempt is allowed.
         """
         wait_s = self._backoff.next_s(reason)
         self._failed += 1

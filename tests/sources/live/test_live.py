@@ -477,7 +477,7 @@ def test_pictures_that_grow_and_shrink_are_followed() -> None:
                 break
     assert {frame.image.shape for frame in kept} == {(60, 80, 3), (120, 160, 3), (180, 240, 3)}
     assert all(abs(int(frame.image.mean()) - 50) < 3 for frame in kept)
-    assert any("picture is now" in status.reason for status in recorder.statuses)
+    assert any("frame size is now" in status.reason for status in recorder.statuses)
 
 
 def test_a_file_on_a_server_is_read_whole_and_in_order(tmp_path: Path) -> None:
