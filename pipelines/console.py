@@ -1,4 +1,4 @@
-"""What a person sees on the terminal: a live table, plain lines elsewhere, summaries and errors.
+"""Output for people: a live table on a terminal, plain lines elsewhere, summaries and errors.
 
 Progress goes to stderr; stdout holds only results, so that `--json` can be piped. This is the only module that prints.
 """
@@ -35,7 +35,7 @@ STATE_STYLE = {"live": "green", "connecting": "yellow", "stalled": "yellow", "of
 
 
 class _Aside(Console):
-    """A console for what is told aside: a run goes on when nobody reads it any more."""
+    """A console for progress and errors: a run continues after its reader has gone."""
 
     says_progress = True
 
@@ -48,7 +48,7 @@ stdout = Console(highlight=False)
 
 
 def set_up_streams() -> None:
-    """Make stdout and stderr take any text: what their encoding lacks is written as an escape, as JSON has it too."""
+    """Make stdout and stderr accept any text: characters that their encoding lacks become escapes, as in JSON."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed when Python started
@@ -58,7 +58,7 @@ def set_up_streams() -> None:
 
 
 def set_up_logging(verbosity: int, *, quiet: bool = False) -> None:
-    """Send log records to stderr: warnings by default, info with 1, debug with 2; errors alone when `quiet`."""
+    """Send log records to stderr: warnings by default, info with 1, debug with 2; only errors if `quiet`."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     level = logging.ERROR if quiet else level
     stderr.says_progress = not quiet
@@ -68,24 +68,24 @@ def set_up_logging(verbosity: int, *, quiet: bool = False) -> None:
 
 
 class _SafeFormatter(logging.Formatter):
-    """Formats records, tracebacks included, without secrets and without commands to the terminal."""
+    """Formats records, including tracebacks, without secrets and terminal control sequences."""
 
     def format(self, record: logging.LogRecord) -> str:
         return safe(super().format(record))
 
 
 def safe(text: str) -> str:
-    """Return a text that may be shown: no secret of this process, no command to the terminal."""
+    """Return a text that is safe to show: without secrets of this process and terminal control sequences."""
     return printable(redact(text))
 
 
 def cell(text: object, style: str = "") -> Text:
-    """Return a cell or title of a table that shows a text as it is, whatever brackets are in it."""
+    """Return a table cell or title that shows a text literally, including brackets."""
     return Text(safe(str(text)), style=style)
 
 
 def say(text: str) -> None:
-    """Print a line of progress on stderr; where its reader has gone, nothing."""
+    """Print a line of progress on stderr; do nothing if its reader has gone."""
     if not stderr.says_progress:
         return
     with suppress(OSError, ValueError):
@@ -93,7 +93,7 @@ def say(text: str) -> None:
 
 
 def fail(text: str) -> None:
-    """Print an error on stderr; where its reader has gone, nothing."""
+    """Print an error on stderr; do nothing if its reader has gone."""
     with suppress(OSError, ValueError):
         stderr.print("error:", style="bold red", end=" ")
         stderr.print(safe(text), markup=False, soft_wrap=True)
@@ -109,9 +109,9 @@ def _write_out(text: str) -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        raise  # its reader has seen enough (head)
+        raise  # its reader has closed the pipe (`head`)
     except OSError as error:
-        raise SinkError(f"cannot write to stdout: {error.strerror}: free some space, or lead it elsewhere") from error
+        raise SinkError(f"cannot write to stdout: {error.strerror}: free some space, or redirect it") from error
 
 
 def _takes_unicode() -> bool:
@@ -119,7 +119,7 @@ def _takes_unicode() -> bool:
 
 
 def result_json(value: Any, *, indent: int | None = None) -> None:
-    """Print one JSON value on stdout, on one line unless `indent` is given; in ASCII where stdout takes no more."""
+    """Print one JSON value on stdout, on one line unless `indent` is given; in ASCII if stdout accepts only that."""
     text = json.dumps(redact_tree(value), indent=indent, ensure_ascii=not _takes_unicode())
     _write_out("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
@@ -131,9 +131,9 @@ def show_table(table: Table) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that takes steps done and steps in all; a bar with rate and time left on a terminal.
+    """Yield a function that takes the steps done and the total; shows a bar with rate and time left on a terminal.
 
-    Results that are printed meanwhile stand above the bar, or go where stdout was led to.
+    Results printed meanwhile appear above the bar, or go to a redirected stdout.
     """
     columns = (TextColumn(safe(what), markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown, above = stderr.is_terminal, sys.stdout.isatty()
@@ -143,7 +143,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class RunView:
-    """Shows a run while it goes on: a live table on a terminal, a line per camera every few seconds elsewhere."""
+    """Shows a run in progress: a live table on a terminal, a line per camera every few seconds elsewhere."""
 
     def __init__(self, pipeline: Pipeline, *, quiet: bool = False) -> None:
         self._pipeline = pipeline
@@ -164,7 +164,7 @@ class RunView:
             self._live.stop()
 
     def refresh(self) -> None:
-        """Show the figures as they are now; cheap when nothing is due."""
+        """Show the current figures; cheap if no update is due."""
         if self._live is not None:
             self._live.update(self._table())
         elif not self._quiet and time.monotonic() >= self._next_line:
@@ -233,7 +233,7 @@ def text_of_dropped(dropped: Mapping[str, int]) -> str:
 
 
 def show_summary(summary: Mapping[str, Any], *, aside: bool = False) -> None:
-    """Print the summary of a run for people, on stdout, or `aside` on stderr where stdout holds something else."""
+    """Print the readable summary of a run on stdout, or `aside` on stderr if stdout carries other output."""
     tell = say if aside else result
     table = Table(title="Summary", title_justify="left")
     for name in ("camera", "captured", "published", "dropped", "reconnects"):
@@ -281,7 +281,7 @@ def show_figures(figures: Mapping[str, Any]) -> None:
 
 
 def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a table whose columns are the keys of its rows."""
+    """Print a table with the keys of its rows as columns."""
     table = Table(title=cell(title), title_justify="left")
     for name in rows[0] if rows else ():
         table.add_column(cell(name))
@@ -291,7 +291,7 @@ def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show(facts: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print plain values, as one line of JSON or a line each."""
+    """Print plain values as one line of JSON, or one line each."""
     if as_json:
         result_json(facts)
         return

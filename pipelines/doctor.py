@@ -1,4 +1,4 @@
-"""What is usable on this machine, and for each thing missing how to get it."""
+"""Reports what is usable on this machine, and how to get each missing part."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEEDED = ("python", "opencv", "decode", "protocols", "try")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One part of the machine: whether it is usable, what was found, and what to do where it is not."""
+    """One part of the machine: whether it is usable, what was found, and the remedy if it is not."""
 
     part: str
     verdict: Verdict
@@ -34,7 +34,7 @@ class Finding:
 
 
 def readiness(findings: Sequence[Finding]) -> tuple[bool, str]:
-    """Return whether a run would work here, and one line that says so or names what keeps it from that."""
+    """Return whether a run would work here, with one line that says so or names what prevents it."""
     faults = [one for one in findings if one.is_needed and one.verdict != "ok"]
     if faults:
         return False, "Not ready: " + "; ".join(f"{one.part}: {one.found}" for one in faults)
@@ -43,7 +43,7 @@ def readiness(findings: Sequence[Finding]) -> tuple[bool, str]:
 
 
 def examine() -> list[Finding]:
-    """Return a finding per part; a part that cannot be examined is a finding too."""
+    """Return one finding per part, including parts that cannot be examined."""
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("python", _python),
         ("opencv", _opencv),
@@ -121,7 +121,7 @@ def _protocols() -> list[Finding]:
 
 
 def _try() -> list[Finding]:
-    """Decode a frame of the demo clip and find what it shows, as a run does."""
+    """Decode a frame of the demo clip and detect its objects, as a run does."""
     from engine.assets import demo_clip, demo_model
     from engine.detection.load import load_detector
     from engine.sources.open import open_source

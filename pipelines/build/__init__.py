@@ -1,1 +1,1 @@
-"""From configuration to objects: the one composition root."""
+"""Builds the objects that a configuration describes: the only composition root."""

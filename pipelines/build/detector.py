@@ -26,16 +26,16 @@ NOT_OF_CLASSIFIERS = ("head", "letterbox", "tile")
 
 
 def options_of(config: Config, model: str) -> DetectorConfig:
-    """Return the keys of a model by its name: `detector` or one of `models`."""
+    """Return the configuration of a model by its name: `detector` or one of `models`."""
     return config.detector if model == DEFAULT_MODEL else config.models[model]
 
 
 def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = DEFAULT_MODEL) -> Detector:
-    """Return a configured detector, its file checked, its model not yet loaded.
+    """Return a configured detector; its file is checked, its model not yet loaded.
 
     Args:
         config: the configuration.
-        sources: those that use the model.
+        sources: the sources that use the model.
         model: its name, `detector` or one of `models`.
     """
     options = options_of(config, model)
@@ -69,9 +69,9 @@ def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = D
 def _size(
     options: DetectorConfig, sources: Sequence[SourceInfo], *, can_change: bool
 ) -> int | tuple[int, int] | Literal["auto"] | None:
-    """Return the configured size of the model; by default rectangles that hold the frames of a video.
+    """Return the configured input size; by default a rectangle that fits the frames of a video.
 
-    Images may have any aspect each, and what is found on one must not depend on the others: they take the model's size.
+    Images use the model's own size: their aspects vary, and the detections on one must not depend on the others.
     """
     if options.size is not None:
         return options.size
@@ -80,7 +80,7 @@ def _size(
 
 
 def _max_batch(options: DetectorConfig, source_count: int) -> int:
-    """Return the frames per inference: one of each source, or of each tile; on a CPU larger batches are slower."""
+    """Return the frames per inference: one per source or tile; on a CPU larger batches are slower."""
     limit = options.max_batch
     if limit is None:
         backend, _ = select_backend(find_model(model_path(options.model)), options.backend)
@@ -118,7 +118,7 @@ def _classic(options: DetectorConfig) -> Detector:
 
 
 def tiled(config: Config, detector: Detector, model: str = DEFAULT_MODEL) -> Detector:
-    """Return the detector, behind tiles where the configuration of its model asks for them."""
+    """Return the detector, wrapped in tiling if the configuration of its model enables it."""
     tile = options_of(config, model).tile
     if tile is None:
         return detector
@@ -128,14 +128,14 @@ def tiled(config: Config, detector: Detector, model: str = DEFAULT_MODEL) -> Det
 
 
 def model_path(model: str) -> str | Path:
-    """Return the path of a configured model; `demo` is the embedded one."""
+    """Return the path of a configured model; `demo` means the embedded one."""
     from engine.assets import demo_model
 
     return demo_model() if model == DEMO else model
 
 
 def build_second_stage(config: Config) -> TrackClassifier | None:
-    """Return the configured second stage, its file checked, its model not yet loaded."""
+    """Return the configured second stage; its file is checked, its model not yet loaded."""
     options = config.second_stage
     if options is None:
         return None

@@ -28,7 +28,7 @@ def models_by_source(config: Config) -> dict[str, str]:
 
 
 def models_in_use(config: Config) -> list[str]:
-    """Return the names of the models that are needed: those of the sources, or `detector` where there is no source."""
+    """Return the names of the needed models: those of the sources, or `detector` if there is no source."""
     return list(dict.fromkeys(map(model_of, config.sources))) or [DEFAULT_MODEL]
 
 
@@ -39,11 +39,11 @@ def infos_of(model: str, config: Config, sources: Sequence[SourceInfo]) -> list[
 
 
 def build_pool(config: Config, sources: Sequence[Source], make: MakeDetector | None = None) -> DetectorPool:
-    """Return the models that the sources of a configuration use, none of them loaded yet.
+    """Return the models that the sources of a configuration use, not yet loaded.
 
     Raises:
-        ConfigError: values that do not go together, or a class of the second stage that no model has.
-        ModelError: a model file that cannot be used.
+        ConfigError: values conflict, or no model has a class of the second stage.
+        ModelError: a model file cannot be used.
     """
     infos = [source.info for source in sources]
     models = {
@@ -56,7 +56,7 @@ def build_pool(config: Config, sources: Sequence[Source], make: MakeDetector | N
 
 
 def _check_second_stage(config: Config, models: Mapping[str, Detector]) -> None:
-    """Raise `ConfigError` unless each class that the second stage looks at is one of some model."""
+    """Raise `ConfigError` unless some model has each class of the second stage."""
     stage = config.second_stage
     for entry in () if stage is None or stage.classes is None else stage.classes:
         if not any(known_class_ids([entry], detector.class_names) for detector in models.values()):

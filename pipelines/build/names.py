@@ -1,4 +1,4 @@
-"""Names in a configuration against what exists: a setting that matches nothing would hide nobody, and say it did."""
+"""Checks that the names in a configuration exist: a blur setting that matches nothing would silently hide nothing."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def check_names(config: Config, class_names: Mapping[str, Sequence[str]]) -> Non
 
     Args:
         config: validated.
-        class_names: of each model, by its name; models that are left out are not checked.
+        class_names: class names by model; models that are missing here are not checked.
 
     Raises:
-        ConfigError: names the key, what was found and what was probably meant.
+        ConfigError: names the key, the value found and what was probably meant.
     """
     for index, source in enumerate(config.sources):
         names = class_names.get(source.model or DEFAULT_MODEL)
@@ -72,7 +72,7 @@ def _check_blurred_classes(config: Config, class_names: Mapping[str, Sequence[st
 def _choices(
     config: Config, class_names: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, Sequence[str | int], Sequence[str]]]:
-    """Yield each key that chooses classes, with them and with the classes of its model."""
+    """Yield each key that selects classes, with the selected classes and those of its model."""
     for model, names in class_names.items():
         options = config.detector if model == DEFAULT_MODEL else config.models.get(model)
         if options is not None and options.classes is not None:

@@ -20,10 +20,10 @@ REFERENCES = ("type", "model", "backend", "head")
 
 
 def own_detector(options: DetectorConfig) -> Detector | None:
-    """Return the detector of another package that `model` names, or None where it is a file.
+    """Return the detector of another package that `model` names, or None if it names a file.
 
     Raises:
-        ConfigError: code that cannot be imported, or a key that does not apply to it.
+        ConfigError: the code cannot be imported, or a key does not apply to it.
     """
     if not (is_reference(options.model) or options.model in DETECTORS.names()):
         return None
@@ -41,7 +41,7 @@ def own_sinks(config: Config) -> list[Sink]:
 
 
 def build_analysers(config: Config, source_ids: list[str]) -> dict[str, list[Analyser]]:
-    """Return the analysers of each source; those of all sources stand under `ALL_SOURCES` too, for later ones.
+    """Return the analysers by source; those of all sources are also under `ALL_SOURCES`, for sources added later.
 
     Raises:
         ConfigError: an unknown source or analyser.
@@ -63,7 +63,7 @@ def build_analysers(config: Config, source_ids: list[str]) -> dict[str, list[Ana
 
 
 def references(tree: Any) -> Iterator[str]:
-    """Yield every `module:attribute` in plain values of a configuration, under the keys that may name code."""
+    """Yield every `module:attribute` in the plain values of a configuration, under keys that may name code."""
     if isinstance(tree, list):
         for item in tree:
             yield from references(item)

@@ -1,4 +1,4 @@
-"""From configuration to objects: the one place where the parts of a run are put together."""
+"""Builds the pipeline from a configuration: the only place that assembles the parts of a run."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def build_pipeline(
     """Return the pipeline that `config` describes, not yet started.
 
     Args:
-        config: validated configuration.
+        config: the validated configuration.
         on_quit: called when the user closes the window.
-        make_detector: in place of `build_detector`.
-        bound: the publisher of `bound_publisher`; None makes one that binds when the run starts.
+        make_detector: replaces `build_detector`.
+        bound: the publisher of `bound_publisher`; None: a publisher that binds when the run starts.
 
     Raises:
-        ConfigError: no source, an unknown name, or values that do not go together.
-        SourceError: a source that cannot exist.
-        ModelError: a model file that cannot be used.
+        ConfigError: there is no source, a name is unknown, or values conflict.
+        SourceError: a source cannot exist.
+        ModelError: a model file cannot be used.
     """
     sources = build_sources(config)
     options = config.pipeline.model_dump(exclude={"engine_id"})
@@ -60,6 +60,6 @@ def build_pipeline(
 
 
 def _keeps_running(config: Config, sources: Sequence[Source]) -> bool:
-    """Return whether a run goes on without sources; one that only watches its file ends with the last file it plays."""
+    """Return whether a run continues without sources; one that only watches its file ends after its last video file."""
     is_of_files = bool(sources) and not any(source.info.is_live for source in sources)
     return config.control.address != "none" or (config.control.watch and not is_of_files)

@@ -1,4 +1,4 @@
-"""Zones and lines given on the command line, as part of the configuration."""
+"""Adds zones and lines from the command line to the configuration."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MODELS: Mapping[str, type[ZoneConfig] | type[LineConfig]] = {"zones": ZoneConfig
 
 
 def with_places(config: Config, places: Mapping[str, Sequence[tuple[str, Points]]]) -> Config:
-    """Return the configuration with further zones and lines; one of the same name is replaced.
+    """Return the configuration with more zones and lines; they replace those of the same name.
 
     Args:
         config: validated.
         places: under `zones` and `lines`, pairs of SOURCE.NAME and points; values above 1 are pixels of the source's
-            own picture. The name is what follows the last dot; without a dot, there must be one source.
+            own frame. The name follows the last dot; without a dot, there must be exactly one source.
 
     Raises:
         ConfigError: there is no such source.
@@ -49,7 +49,7 @@ def _split(text: str, source_ids: list[str], option: str) -> tuple[str, str]:
 
 def _with_place(source: SourceConfig, key: str, name: str, points: Points) -> SourceConfig:
     is_pixels = any(value > 1 for point in points for value in point)
-    if not is_pixels and source.picture is not None:  # then points of the configuration are pixels of that picture
+    if not is_pixels and source.picture is not None:  # then points of the configuration are pixels of that frame
         width, height = source.picture.size_wh
         points = [(x * width, y * height) for x, y in points]
     place: Any = MODELS[key](points=list(points), pixels=is_pixels)

@@ -1,4 +1,4 @@
-"""Zones, lines and rules of a configuration, as analytics of each source; every mistake names its key."""
+"""Builds each source's analytics from the zones, lines and rules of a configuration; every error names its key."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Places = tuple[tuple[Zone, ...], tuple[Line, ...]]
 
 
 def build_scene(config: Config) -> SceneAnalyser | None:
-    """Return the analyser of zones, lines and rules; None where there are none.
+    """Return the analyser of zones, lines and rules; None if there are none.
 
     Raises:
-        ConfigError: a place or rule that cannot work, with the path of its key.
+        ConfigError: a place or rule cannot work; names the path of its key.
     """
     scenes = scenes_of(config)
     restore_scenes(config.analytics.state, scenes)
@@ -68,7 +68,7 @@ def restore_scenes(path: str | None, scenes: Mapping[str, Analytics]) -> None:
 
 
 def with_scene(analysers: Mapping[str, Sequence[Analyser]], config: Config) -> dict[str, list[Analyser]]:
-    """Return the lists of analysers with that of zones, lines and rules in front of each that has some."""
+    """Return the lists of analysers; lists of sources with zones, lines or rules begin with their analyser."""
     scene = build_scene(config)
     lists = {name: list(those) for name, those in analysers.items()}
     if scene is None:
@@ -78,16 +78,16 @@ def with_scene(analysers: Mapping[str, Sequence[Analyser]], config: Config) -> d
 
 
 def scene_of(pipeline: Pipeline) -> SceneAnalyser | None:
-    """Return the analyser of zones, lines and rules of a pipeline; None where there is none."""
+    """Return the analyser of zones, lines and rules of a pipeline; None if there is none."""
     return next((each for each in pipeline.all_analysers if isinstance(each, SceneAnalyser)), None)
 
 
 def change_scene(pipeline: Pipeline, scenes: Mapping[str, Analytics], known: Collection[str]) -> None:
-    """Change a running pipeline to other zones, lines and rules; what stays equal keeps its state.
+    """Switch a running pipeline to new zones, lines and rules; unchanged ones keep their state.
 
     Args:
         pipeline: the run.
-        scenes: what `scenes_of` made of the new configuration.
+        scenes: result of `scenes_of` for the new configuration.
         known: sources that had a scene before.
     """
     analyser = scene_of(pipeline)
@@ -131,7 +131,7 @@ def scenes_differ(before: Mapping[str, Analytics], after: Mapping[str, Analytics
 
 
 def without_places(source: SourceConfig) -> SourceConfig:
-    """Return what a source streams, without what is looked for in it."""
+    """Return a source's configuration without its analytics keys."""
     return source.model_copy(update={"picture": None, "zones": {}, "lines": {}})
 
 
@@ -150,7 +150,7 @@ def _settings(config: Config) -> dict[str, Any]:
 
 @contextmanager
 def _at(*paths: str) -> Iterator[None]:
-    """Put the path of the key in front of a mistake."""
+    """Prefix an error with the path of its key."""
     try:
         yield
     except ConfigError as error:
@@ -169,7 +169,7 @@ def _places(index: int, source: SourceConfig) -> Places:
 
 
 def _size(place: ZoneConfig | LineConfig, source: SourceConfig) -> tuple[int, int] | None:
-    """Return the picture that a place was drawn on, and refuse fractions above 1."""
+    """Return the size of the frame on which a place was drawn, and reject fractions above 1."""
     if place.pixels:
         return None
     if source.picture is not None:
@@ -177,8 +177,8 @@ def _size(place: ZoneConfig | LineConfig, source: SourceConfig) -> tuple[int, in
     above = [value for point in place.points for value in point if value > 1]
     if above:
         raise ConfigError(
-            f"points: {above[0]:g} is above 1: give fractions of the picture, or say of which picture these are "
-            "pixels (picture.size_wh), or that they are pixels of the source's own (pixels: true)"
+            f"points: {above[0]:g} is above 1: give fractions of the frame, or state the frame size that these "
+            "pixels refer to (picture.size_wh), or that they are pixels of the source's frames (pixels: true)"
         )
     return None
 
@@ -197,7 +197,7 @@ def _line(name: str, line: LineConfig, source: SourceConfig) -> Line:
 
 
 def _rules(config: Config, places: dict[str, Places]) -> dict[str, list[AnyRule]]:
-    """Return the rules of each source: those that are about places it has, or about none."""
+    """Return the rules of each source: those about its own places, or about no place."""
     rules: dict[str, list[AnyRule]] = {name: [] for name in places}
     for index, options in enumerate(config.rules):
         with _at(f"rules.{index}"):
@@ -247,7 +247,7 @@ def _rule(options: RuleConfig) -> AnyRule:
 
 
 def _own_rule(options: RuleConfig) -> AnyRule:
-    """Return a rule of the user's own, found by name through the registry."""
+    """Return a user-defined rule, found by name in the registry."""
     if options.kind not in RULES.names() and ":" not in options.kind:
         raise ConfigError(
             f"kind: unknown kind {options.kind!r}; expected one of: {', '.join(KINDS)}, or module:attribute"

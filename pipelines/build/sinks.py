@@ -31,7 +31,7 @@ def build_sinks(
     on_quit: Callable[[], None] | None,
     bound: ZmqPublisher | None = None,
 ) -> list[Sink]:
-    """Return the configured outputs, with a publisher that is `bound` already in its place."""
+    """Return the configured outputs, using the publisher `bound` if it is given."""
     sinks: list[Sink] = []
     plans = build_recordings(config)
     if plans or can_change(config):
@@ -45,7 +45,7 @@ def build_sinks(
     if config.output.save is not None:
         from engine.sinks.video import VideoWriter
 
-        first = named_sources(config)[0][0] if source_count == 1 else None  # keeps the name that was asked for
+        first = named_sources(config)[0][0] if source_count == 1 else None  # keeps the configured name
         per_source = source_count > 1 or can_change(config)
         sinks.append(VideoWriter(config.output.save, per_source=per_source, first=first, draw=_overlay()))
     if config.output.show:
@@ -56,12 +56,12 @@ def build_sinks(
 
 
 def bound_publisher(config: Config) -> ZmqPublisher | None:
-    """Return the publisher with its ports taken, so that one in use is known before a model is loaded.
+    """Return the publisher with its ports bound, so that a port in use is noticed before a model is loaded.
 
-    Where no address was given and the default port is in use, the next free one is taken.
+    If no address is given and the default port is in use, the next free port is used.
 
     Raises:
-        SinkError: a port that was asked for is in use.
+        SinkError: a configured port is in use.
     """
     if config.publish.address == "none":
         return None

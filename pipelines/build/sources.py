@@ -1,4 +1,4 @@
-"""Sources of a configuration, their names, gates and recordings."""
+"""The sources of a configuration, their names, gates and recordings."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ S_PER_H = 3600.0
 
 
 def can_change(config: Config) -> bool:
-    """Return whether sources may come and go during the run."""
+    """Return whether sources may be added and removed during the run."""
     return config.control.address != "none" or config.control.watch
 
 
 def build_sources(config: Config) -> list[Source]:
-    """Return the configured sources, each with a name of its own."""
+    """Return the configured sources, each with a unique name."""
     if not config.sources and not can_change(config):
         raise ConfigError("no source: give --source URI (0, rtsp://…, a file, synthetic://), or sources: in the YAML")
     return [build_source(source, source_id) for source_id, source in named_sources(config)]
 
 
 def named_sources(config: Config) -> list[tuple[str, SourceConfig]]:
-    """Return the configured sources with their names; unnamed ones are called after their address, uniquely."""
+    """Return the configured sources with their names; unnamed ones get a unique name from their address."""
     taken = [source.source_id for source in config.sources if source.source_id is not None]
     named = []
     for source in config.sources:
@@ -47,7 +47,7 @@ def named_sources(config: Config) -> list[tuple[str, SourceConfig]]:
 
 
 def build_source(config: SourceConfig, source_id: str) -> Source:
-    """Return one source, not yet opened. Raises `SourceError` where it cannot exist."""
+    """Return one source, not yet opened. Raises `SourceError` if it cannot exist."""
     if config.type is None:
         if config.parameters:
             raise ConfigError(f"source {source_id}: parameters belong to a source of your own (type: module:attribute)")
@@ -64,7 +64,7 @@ def _options(config: SourceConfig) -> dict[str, Any]:
 
 
 def build_recordings(config: Config) -> dict[str, RecordPlan]:
-    """Return what is to be recorded by the name of its source. Raises `ConfigError` where that cannot be."""
+    """Return the recordings by source name. Raises `ConfigError` if a source cannot be recorded."""
     plans = {}
     for source_id, source in named_sources(config):
         record = source.record
@@ -83,7 +83,7 @@ def build_recordings(config: Config) -> dict[str, RecordPlan]:
 
 
 def build_rules(config: Config) -> dict[str, FrameGate]:
-    """Return the rules of every source by its name."""
+    """Return the rules of every source by name."""
     rules = {}
     for source_id, source in named_sources(config):
         gate = source.motion_gate

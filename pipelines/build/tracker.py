@@ -16,7 +16,7 @@ DEFAULT_TRACKER = "steady"
 
 
 def build_tracker(config: Config, sources: Sequence[Source] = ()) -> Tracker:
-    """Return the configured tracker; whole frames and unrelated images are not tracked unless one is named."""
+    """Return the configured tracker; classified frames and unrelated images are tracked only if it is named."""
     name = config.tracker.type
     if name == "auto":
         unrelated = [isinstance(source, ImagesSource) and not source.is_sequence() for source in sources]
@@ -25,7 +25,7 @@ def build_tracker(config: Config, sources: Sequence[Source] = ()) -> Tracker:
 
 
 def _classifies(config: Config) -> bool:
-    """Return whether the models name what whole frames show. Raises `ConfigError` where only some of them do."""
+    """Return whether the models classify whole frames. Raises `ConfigError` if only some of them do."""
     tasks = {name: options_of(config, name).task for name in models_in_use(config)}
     whole = [name for name, task in tasks.items() if task == "classify"]
     if whole and len(whole) < len(tasks):

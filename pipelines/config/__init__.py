@@ -1,1 +1,1 @@
-"""Configuration: its models, and the file it is read from."""
+"""Configuration: its models and how it is read from a file."""

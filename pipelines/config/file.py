@@ -1,6 +1,6 @@
-"""Reading a configuration: YAML, environment variables, `--set` overrides, validation, and errors that help.
+"""Reads a configuration: YAML, environment variables, `--set` overrides, validation and helpful errors.
 
-`${NAME}` stands for an environment variable, so that passwords stay out of files; `${NAME:-text}` has a default.
+`${NAME}` is replaced by an environment variable to keep passwords out of files; `${NAME:-text}` has a default.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def load_config(
 
     Args:
         path: YAML file, name of a preset (`webcam`), or None for the defaults.
-        overrides: values by dotted key, as given by options; they win over the file.
-        settings: `a.b=value` texts of `--set`, parsed as YAML; they win over all.
+        overrides: values by dotted key, from command-line options; they override the file.
+        settings: `a.b=value` texts of `--set`, parsed as YAML; they override everything.
         may_be_empty: whether a file without any key means the defaults.
 
     Raises:
-        ConfigError: names the file, the key, what was found and what would do.
+        ConfigError: names the file, the key, what was found and what was expected.
     """
     tree = _read(path) if path is not None else {}
     if not (tree or may_be_empty):
@@ -57,15 +57,15 @@ def load_config(
 
 
 def validated(tree: dict[str, Any], origin: str, *, environment: bool = True) -> Config:
-    """Return the configuration that a tree of plain values describes.
+    """Return the configuration described by a tree of plain values.
 
     Args:
         tree: plain values.
-        origin: begins each message.
+        origin: prefix of each message.
         environment: whether `${NAME}` is replaced; a request from a socket must not read variables of this process.
 
     Raises:
-        ConfigError: the mistakes with their keys, after `origin`.
+        ConfigError: lists the mistakes with their keys, after `origin`.
     """
     plain = _expand(tree) if environment else tree
     _take_in("", plain)
@@ -108,7 +108,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, making the tables on the way (`sources.0.realtime`). Raises `ConfigError`."""
+    """Set a dotted key, creating missing tables (`sources.0.realtime`). Raises `ConfigError`."""
     *path, last = key.split(".")
     node: Any = tree
     for part in path:
@@ -129,12 +129,12 @@ def assign(tree: dict[str, Any], key: str, value: Any) -> None:
 
 def _item(node: list[Any], part: str, key: str) -> Any:
     if not part.isdigit() or int(part) >= len(node):
-        raise ConfigError(f"--set {key}: {part} is no place in a list of {len(node)}: count from 0")
+        raise ConfigError(f"--set {key}: {part} is not an index into a list of {len(node)}: count from 0")
     return node[int(part)]
 
 
 def _expand(value: Any) -> Any:
-    """Replace `${NAME}` in every text by the environment variable."""
+    """Replace `${NAME}` in every text with the environment variable."""
     if isinstance(value, dict):
         return {key: _expand(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -143,7 +143,7 @@ def _expand(value: Any) -> Any:
 
 
 def refuse_variables(value: Any) -> None:
-    """Raise `ConfigError` for `${NAME}` in a request: whoever sends it would read this process's environment."""
+    """Raise `ConfigError` for `${NAME}` in a request: its sender could read this process's environment."""
     if isinstance(value, dict):
         value = [*value.keys(), *value.values()]
     if isinstance(value, list):
@@ -169,10 +169,10 @@ def _take_in(name: str, value: Any) -> None:
 
 
 def _is_unwritable(name: str, text: str) -> bool:
-    """Return whether a text holds what no output takes; the bytes of a source's file name need not be UTF-8."""
+    """Return whether a text cannot be written to any output; file names of sources need not be UTF-8."""
     try:
         text.encode(errors="surrogateescape" if name == "uri" else "strict")
-    except UnicodeEncodeError:  # half of a character, as \\ud800 writes it
+    except UnicodeEncodeError:  # half of a surrogate pair, such as \\ud800
         return True
     return False
 
@@ -189,7 +189,7 @@ def _variable(match: re.Match[str]) -> str:
 
 
 def _explain(error: ValidationError, origin: str) -> str:
-    """Return one line per problem: where, what, and the nearest known key."""
+    """Return one line per problem: its place, its cause and the nearest known key."""
     lines = []
     problems = error.errors(include_url=False)
     for problem in problems[:MAX_PROBLEMS]:
@@ -206,6 +206,6 @@ def _explain(error: ValidationError, origin: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a message quotes it: short, and without secrets."""
+    """Return a value for quoting in a message: short and without secrets."""
     text = redact(reprlib.repr(value) if not isinstance(value, str) else repr(value[:MAX_TEXT_CHARS]))
     return printable(text, MAX_SHOWN_CHARS)

@@ -1,4 +1,4 @@
-"""What a wrong key most likely means: a typo, another tool's word, or a key of another section."""
+"""Guesses what a wrong key means: a typo, another tool's word, or a key of another section."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _MEDIA = re.compile(
 
 
 def suggestion(root: type[BaseModel], location: Sequence[str | int]) -> str:
-    """Return what to say after `unknown key`: the key that was meant, with its section where it is another one."""
+    """Return the hint after `unknown key`: the intended key, with its section if it is in another one."""
     word = str(location[-1])[:MAX_WORD_CHARS]
     other = OTHER_WORDS.get(word, word)
     model = _model_at(root, location[:-1])
@@ -60,7 +60,7 @@ def suggestion(root: type[BaseModel], location: Sequence[str | int]) -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Return the known key that `word` most likely means: alike as a whole, or like a part of one (`scoore`, `id`)."""
+    """Return the known key that `word` most likely means: similar to a whole key or a part of one (`scoore`, `id`)."""
 
     def likeness(key: str) -> float:
         parts = [difflib.SequenceMatcher(None, word, part).ratio() for part in key.split("_")]
@@ -71,7 +71,7 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return `did you mean X?`, or else the names that exist, for a value that names none of them."""
+    """Return `did you mean X?`, or else the existing names, for an unknown name."""
     by_lower = {name.lower(): name for name in known}
     if word.strip().lower() in by_lower:
         return f"did you mean {by_lower[word.strip().lower()]}?"
@@ -83,7 +83,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 def why_no_configuration(path: str) -> str | None:
-    """Return what a path that was given as a configuration is instead, or None where it may be one."""
+    """Return what a path given as a configuration actually is, or None if it may be a configuration."""
     if path.isdecimal() or _MEDIA.search(path) or path.startswith("/dev/video"):
         return "a camera, video or image"
     if Path(path).suffix.lower() in (".onnx", ".plan", ".engine", ".tflite", ".xml", ".pt"):
@@ -92,7 +92,7 @@ def why_no_configuration(path: str) -> str | None:
 
 
 def section_of(annotation: object) -> type[BaseModel] | None:
-    """Return the section in a field's type: itself, in a list, or optional."""
+    """Return the section in a field's type: plain, in a list, or optional."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in typing.get_args(annotation):
@@ -112,7 +112,7 @@ def _model_at(root: type[BaseModel], location: Sequence[str | int]) -> type[Base
 
 
 def _sections(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Yield the sections of a configuration by their dotted path, with their keys."""
+    """Yield each section of a configuration by its dotted path, with its keys."""
     for name, field in model.model_fields.items():
         inner = section_of(field.annotation)
         if inner is not None:

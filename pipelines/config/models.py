@@ -1,4 +1,4 @@
-"""Configuration: every key, its bounds and its meaning, as pydantic models that refuse unknown keys.
+"""Configuration: every key, its bounds and its meaning, as pydantic models that reject unknown keys.
 
 `pipelines/config/file.py` reads them from YAML. `configs/reference.yaml` lists every key.
 """
@@ -22,7 +22,7 @@ _DEFAULT = SourceOptions()
 
 
 class SecondStageConfig(Section):
-    """A classifier on the tracked objects; its answer is kept per track."""
+    """A classifier of tracked objects; its result is kept per track."""
 
     model: FilePath = Field(min_length=1, description="Classification model, file or folder")
     classes: list[ClassName] | None = Field(None, description="Classes of the detector to classify; null: all")
@@ -112,20 +112,20 @@ class DetectorConfig(Section):
 
 
 class PartConfig(Section):
-    """A part of your own, or of another package."""
+    """A custom part, or one from another package."""
 
     type: str = Field(min_length=1, description="module:attribute, or the name of its entry point")
     parameters: dict[str, Any] = Field(default_factory=dict, description="Its arguments")
 
 
 class AnalyserConfig(PartConfig):
-    """An analyser of your own: looks at the tracked frames of its sources and adds facts to them."""
+    """A custom analyser: examines the tracked frames of its sources and adds facts to them."""
 
     sources: list[str] | None = Field(None, description="Names of the sources that share it; null: all of them")
 
 
 class TrackerConfig(Section):
-    """The tracker; `parameters` are those of its class."""
+    """The tracker; `parameters` are the arguments of its class."""
 
     type: str = Field(
         "auto",
@@ -158,7 +158,7 @@ class PipelineConfig(Section):
 
 
 class PicturesConfig(Section):
-    """JPEGs beside the messages, on topics of their own (`image`, `crop`)."""
+    """JPEG images in addition to the messages, on separate topics (`image`, `crop`)."""
 
     images_per_s: float = Field(
         1.0, ge=0, le=60, description="JPEGs of whole frames per second and source; 0 sends none"
@@ -195,7 +195,7 @@ class PublishConfig(Section):
 
 
 class ControlConfig(Section):
-    """Changing a run while it continues."""
+    """Control of a run in progress."""
 
     address: str = Field(
         "none", description="Where framewire ctl reaches this run: auto (found by itself), tcp://host:port, ipc://path"
@@ -250,7 +250,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _models_exist(self) -> Config:
-        """Refuse sources whose model is not there."""
+        """Reject sources that name a missing model."""
         if DEFAULT_MODEL in self.models:
             raise ValueError(
                 f"models.{DEFAULT_MODEL}: this name stands for the section {DEFAULT_MODEL}: choose another"

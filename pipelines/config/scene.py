@@ -1,4 +1,4 @@
-"""The keys of zones, lines and rules; what they mean is checked where they become objects (`pipelines.build.scene`)."""
+"""The keys of zones, lines and rules; `pipelines.build.scene` checks their meaning when it builds the objects."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ PlaceName = str
 
 
 class PictureConfig(Section):
-    """The picture that zones and lines were drawn on."""
+    """The frame on which zones and lines were drawn."""
 
     size_wh: tuple[int, int] = Field(description="Its width and height: points are pixels of it at any resolution")
 
 
 class GroundConfig(Section):
-    """Where points of the picture are on the ground, for speeds."""
+    """Ground positions of points in the frame, for speeds."""
 
     points: list[Point] = Field(min_length=4, description="Four or more points of the picture")
     metres: list[Point] = Field(min_length=4, description="The same points in metres, from any origin")
 
 
 class ZoneConfig(Section):
-    """An area of the picture."""
+    """An area of the frame."""
 
     points: list[Point] = Field(description="Corners in order: fractions of the picture, or pixels (picture, pixels)")
     pixels: bool = Field(False, description="The points are pixels of the source's own picture")

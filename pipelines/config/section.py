@@ -1,4 +1,4 @@
-"""What the sections of a configuration have in common, and the types of their values."""
+"""The base class of configuration sections, and the types of their values."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pipelines.config.hints import section_of
 
 
 class Section(BaseModel):
-    """A group of keys; unknown ones are refused, and so are numbers without end (`.inf`, `.nan`).
+    """A group of keys; rejects unknown keys and non-finite numbers (`.inf`, `.nan`).
 
-    A number where a text is expected is taken as written (`uri: 0`). `true` for a section means its defaults
+    A number in place of a text is used as written (`uri: 0`). `true` for a section means its defaults
     (`record: true`), and `false` for one that may be left out means null.
     """
 
@@ -33,7 +33,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _switches(cls, value: Any) -> Any:
-        """Replace a switch in place of a section, and say what belongs in place of a bare value."""
+        """Expand a switch in place of a section, and explain what to write instead of a bare value."""
         if not isinstance(value, dict):
             if isinstance(value, str | int | float) and cls.__name__ == "SourceConfig":
                 raise ValueError("a source is a group of keys: write it as uri: ADDRESS")
@@ -56,7 +56,7 @@ FilePath = Annotated[str, AfterValidator(_plain_path)]
 
 
 def any_file_name(value: Any, check: Callable[[Any], Any]) -> Any:
-    """Take file names that are not UTF-8 as they are; pydantic knows no such text."""
+    """Accept file names that are not UTF-8 unchanged; pydantic does not support such text."""
     return value if isinstance(value, str) and not value.isascii() and utf8_text(value) != value else check(value)
 
 
@@ -76,5 +76,5 @@ PRECISIONS = {"fp32": "f32", "fp16": "f16", "half": "f16", "float16": "f16", "fl
 
 
 def precision_name(value: Any) -> Any:
-    """Return the name of an arithmetic as backends know it, from that of other tools."""
+    """Translate another tool's name of a numeric precision to the one that backends use."""
     return PRECISIONS.get(value, value) if isinstance(value, str) else value

@@ -16,7 +16,7 @@ _DEFAULT = SourceOptions()
 
 
 class MotionGateConfig(Section):
-    """When to skip the detector because nothing moves."""
+    """When to skip the detector because there is no motion."""
 
     min_share: float = Field(0.0005, gt=0, le=1, description="Share of the frame that must change")
     min_difference: int = Field(
@@ -26,7 +26,7 @@ class MotionGateConfig(Section):
 
 
 class RecordConfig(Section):
-    """Recording a camera without decoding: usually its main stream, while detection runs on the sub-stream."""
+    """Record a camera without decoding: usually its main stream, while detection runs on the sub-stream."""
 
     uri: str | None = Field(
         None, min_length=1, description="Address to record; null: the source's own, on a second connection"
@@ -46,7 +46,7 @@ class RecordConfig(Section):
 
 
 class TlsConfig(Section):
-    """Trust in a camera's certificate."""
+    """How to verify a camera's certificate."""
 
     ca: FilePath = Field(description="File of the authority, or of the camera's own certificate, to trust (PEM)")
 

@@ -1,6 +1,6 @@
-"""YAML as it comes from a file, an option or a request: parsed within limits, whatever it holds.
+"""Parses YAML from a file, an option or a request within limits, even if it is hostile.
 
-Aliases make a small text a large tree, and parsing a long one holds up whatever else its thread has to do. So the
+Aliases can expand a small text into a large tree, and parsing a long one blocks its thread. So the
 length is limited before parsing, and the size of the tree, with its aliases followed, before it is built.
 """
 
@@ -14,16 +14,16 @@ import yaml
 from engine.errors import ConfigError
 from pipelines.config.yaml_values import PlainLoader
 
-MAX_CHARS = 128 * 1024  # a camera takes about 300, with all its keys 1500
+MAX_CHARS = 128 * 1024  # a camera takes about 300 characters, with all its keys 1500
 MAX_NODES = 100_000
 MAX_DEPTH = 50
 
 
 def parsed_yaml(text: str | bytes, origin: str) -> Any:
-    """Return the plain values that `text` holds; bytes are UTF-8, or what their byte order mark says.
+    """Return the plain values in `text`; bytes are UTF-8, or the encoding of their byte order mark.
 
     Raises:
-        ConfigError: it is too long, is not YAML, or becomes too large by its aliases; the message begins with `origin`.
+        ConfigError: it is too long, is not YAML, or its aliases expand too far; the message begins with `origin`.
     """
     if len(text) > MAX_CHARS:
         raise ConfigError(f"{origin} has more than {MAX_CHARS // 1024} KiB: expected a configuration, shorten it")
@@ -46,7 +46,7 @@ def parsed_yaml(text: str | bytes, origin: str) -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a configuration file, of one that is too long only what shows that it is.
+    """Return the content of a configuration file; of one that is too long, only enough to detect that.
 
     Raises:
         OSError: it cannot be read.
@@ -56,7 +56,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _check_depth(text: str | bytes, origin: str) -> None:
-    """Raise `ConfigError` for deep nesting, which composing would follow by recursion, in C without a limit."""
+    """Raise `ConfigError` for deep nesting, because the composer recurses into it, in C without a limit."""
     depth = 0
     for event in yaml.parse(text, Loader=PlainLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

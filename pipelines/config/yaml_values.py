@@ -1,8 +1,8 @@
 """How YAML becomes plain values: no guessing and no sharing.
 
 PyYAML follows YAML 1.1, in which `no` is false, `1:30` is 90 and a second key of one name replaces the first. Here `no`
-stays the text that was written (a switch takes it all the same), and a doubled key is refused with its line numbers.
-An alias becomes a copy, so that changing one camera never changes another.
+stays text (a switch still accepts it), and a duplicate key is rejected with its line numbers.
+Each alias becomes a copy, so that changing one camera never changes another.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ _REPLACED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,20
 
 
 class PlainLoader(_BASE):  # type: ignore[misc]  # the base is C where libyaml is there
-    """Loads one document; every mistake is a `yaml.YAMLError` with its place."""
+    """Loads one document; every mistake raises a `yaml.YAMLError` with its position."""
 
     def get_single_node(self) -> yaml.Node | None:
-        """Return the root of the document, checked for doubled keys."""
+        """Return the root of the document after checking it for duplicate keys."""
         root: yaml.Node | None = super().get_single_node()
         for node in _mappings(root):
             _refuse_doubled_keys(node)
         return root
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Resolve `<<`: what the mapping says itself wins, also where it is merged into another one."""
+        """Resolve `<<`: the mapping's own keys win, even when it is merged into another one."""
         super().flatten_mapping(node)
         last = {key.value: index for index, (key, _) in enumerate(node.value) if isinstance(key, yaml.ScalarNode)}
         node.value = [pair for index, pair in enumerate(node.value) if last.get(pair[0].value, index) == index]
 
     def construct_document(self, node: yaml.Node) -> Any:
-        """Return the plain values of a document, in which nothing is shared."""
+        """Return the plain values of a document; no list or table is shared."""
         return _Copier(node.start_mark).copied(super().construct_document(node))
 
 
 def _install_resolvers() -> None:
-    """Take `true`, `false` and decimal, hexadecimal and octal (0o) numbers; leave all other words as text."""
+    """Convert `true`, `false` and decimal, hexadecimal and octal (0o) numbers; keep all other words as text."""
     old = {first: list(rules) for first, rules in _BASE.yaml_implicit_resolvers.items()}
     kept = {first: [rule for rule in rules if rule[0] not in _REPLACED] for first, rules in old.items()}
     PlainLoader.yaml_implicit_resolvers = {first: rules for first, rules in kept.items() if rules}
@@ -55,7 +55,7 @@ _install_resolvers()
 
 
 def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """Yield every mapping once, however often an alias points to it."""
+    """Yield every mapping once, even if several aliases point to it."""
     waiting, seen = [root] if root is not None else [], set[int]()
     while waiting:
         node = waiting.pop()
@@ -82,7 +82,7 @@ def _refuse_doubled_keys(node: yaml.MappingNode) -> None:
 
 
 class _Copier:
-    """Copies plain values so that no list or table occurs twice; bounded, as aliases can multiply."""
+    """Copies plain values so that no list or table is shared; bounded, because aliases can multiply."""
 
     def __init__(self, mark: Any) -> None:
         self._mark = mark
@@ -90,7 +90,7 @@ class _Copier:
         self._open: set[int] = set()
 
     def copied(self, value: Any) -> Any:
-        """Return the copy. Raises `yaml.YAMLError` for what contains itself or grows too large."""
+        """Return the copy. Raises `yaml.YAMLError` if a value contains itself or grows too large."""
         self._left -= 1
         if self._left < 0 or id(value) in self._open:
             problem = "a value contains itself" if self._left >= 0 else f"more than {MAX_VALUES} values by its aliases"

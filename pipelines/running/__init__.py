@@ -1,1 +1,1 @@
-"""A run: the loop, the control socket, and changes while it goes on."""
+"""A run: the main loop, the control socket, and changes while running."""

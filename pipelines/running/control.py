@@ -1,12 +1,12 @@
-"""The control socket: `framewire ctl` asks, a run answers. JSON over ZeroMQ.
+"""The control socket: a run answers requests of `framewire ctl`. JSON over ZeroMQ.
 
-Only its own user may control a run: by a socket file of mode 0600, over loopback TCP with a token from a file that
-only this user can read, and beyond this machine with CURVE and a list of keys.
+Only its own user may control a run: through a socket file of mode 0600, over loopback TCP with a token from a file that
+only this user can read, and from other machines with CURVE and a list of keys.
 
 Clients use REQ. The run uses ROUTER, which has no state that a malformed message could disturb.
 
 The socket belongs to the thread that runs the pipeline, which answers between two refreshes of its display.
-What arrives is hostile until proven otherwise: sizes are limited, and every mistake is answered with an error.
+Input is hostile until checked: sizes are limited, and every mistake gets an error reply.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ class ControlServer:
     """Answers requests about one run.
 
     Args:
-        address: where to bind; `auto` is a socket file in the runtime directory, and an address that other machines
-            can reach needs both kinds of keys.
+        address: where to bind; `auto` means a socket file in the runtime directory, and an address that other machines
+            can reach requires both kinds of keys.
         pipeline: the run.
         changes: applies changes to it.
-        keys: of this run: encrypt with CURVE.
-        allowed_keys: public keys of the clients that may control.
-        more_status: what else `status` is to tell.
+        keys: keys of this run; they encrypt with CURVE.
+        allowed_keys: public keys of the clients that may control the run.
+        more_status: returns further facts for `status`.
 
     Raises:
-        ConfigError: other machines could control the run without a key that is listed.
-        SinkError: it cannot be bound.
+        ConfigError: other machines could control the run without a listed key.
+        SinkError: the socket cannot be bound.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class ControlServer:
         return str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def poll(self) -> None:
-        """Answer what is waiting; never waits itself."""
+        """Answer waiting requests; never blocks."""
         if self._access is not None:
             self._access.service()
         for _ in range(MAX_WAITING):
@@ -138,7 +138,7 @@ class ControlServer:
             self._reply(client, json.dumps(self._answer_parts(parts)).encode())
 
     def _answer_parts(self, parts: list[bytes]) -> dict[str, Any]:
-        """Answer a request as REQ frames it: an empty delimiter, then one part."""
+        """Answer a request in REQ framing: an empty delimiter, then one part."""
         if len(parts) == 2 and not parts[0]:
             return self.answer(parts[1])
         return {"ok": False, "error": f"expected a request of one part, sent by a REQ socket; found {len(parts)} parts"}
@@ -164,12 +164,12 @@ class ControlServer:
             return done
         except (EngineError, ValueError, RecursionError) as error:
             return {"ok": False, "error": shown(str(error))}
-        except Exception as error:  # a mistake of ours: one request must not end the run
+        except Exception as error:  # a bug: one request must not end the run
             logger.exception("a request on the control socket failed")
             return {"ok": False, "error": shown(f"{type(error).__name__}: {error}") + " (the log of the run has more)"}
 
     def close(self) -> None:
-        """Close the socket; harmless when repeated."""
+        """Close the socket; safe to call again."""
         self._guard.close()
         self._socket.close()
         if self._access is not None:
@@ -209,7 +209,7 @@ class ControlServer:
         }
 
     def _present(self) -> list[SourceSnapshot]:
-        """Return the sources of the configuration, and those that ended last; all of them are in the summary."""
+        """Return the configured sources and those that ended most recently; the summary lists all."""
         configured = {source.source_id for source in self._changes.config.sources}
         known = self._pipeline.stats.snapshot()
         gone = [s.source_id for s in known if s.state == "ended" and s.source_id not in configured]
@@ -238,13 +238,13 @@ def ask(
 
     Args:
         address: of its control socket.
-        request: `command` and what belongs to it.
+        request: `command` and its arguments.
         timeout_s: how long to wait for the reply.
-        server_key: public key of a run that encrypts.
-        keys: of the one who asks; None makes some, which no list has.
+        server_key: public key of the run, if it encrypts.
+        keys: keys of the client; None generates a pair that no list contains.
 
     Raises:
-        ConfigError: nobody answered, or the run refused; the reason is the message.
+        ConfigError: there was no answer, or the run refused; the message gives the reason.
     """
     checked_address(address, "control address", to_bind=False)
     with zmq.Context() as context, context.socket(zmq.REQ) as socket:
@@ -270,7 +270,7 @@ def ask(
 
 
 def _token_options(address: str, deadline: float) -> dict[int, bytes]:
-    """Return what shows a run of ours on this machine that we are its user, once it is there."""
+    """Return the proof of identity for a local run of the same user, waiting until the run has written it."""
     if address.startswith("ipc://") or not is_loopback(address):
         return {}
     while not (card := find_run(address)).token and time.monotonic() < deadline:
@@ -279,7 +279,7 @@ def _token_options(address: str, deadline: float) -> dict[int, bytes]:
 
 
 def check_reach(address: str, *, has_keys: bool = False) -> None:
-    """Raise `ConfigError` if other machines could control a run without keys: who controls it can read its cameras."""
+    """Raise `ConfigError` if other machines could control a run without keys: a controller can read its cameras."""
     if address.startswith("ipc://@"):
         raise ConfigError(f"control address {address} is open to all users of this machine: give the path of a file")
     if not has_keys and not (address.startswith(("tcp://", "ipc://")) and is_loopback(address)):
@@ -290,14 +290,14 @@ def check_reach(address: str, *, has_keys: bool = False) -> None:
 
 
 def _access(keys: KeyPair | None, allowed_keys: Collection[str] | None, token: str) -> CurveServer | TokenServer | None:
-    """Return what decides about each connection; None where the mode of the socket's file does."""
+    """Return the gatekeeper of connections; None if the mode of the socket file protects them."""
     if keys is not None:
         return CurveServer(keys, allowed_keys)
     return TokenServer(token) if token else None
 
 
 def shown(text: str) -> str:
-    """Return a message as an answer holds it: without secrets, and short."""
+    """Return a message for a reply: without secrets, and short."""
     return printable(redact(text), MAX_ERROR_CHARS)
 
 

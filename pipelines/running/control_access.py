@@ -1,7 +1,7 @@
 """How a run and `framewire ctl` on the same machine find and trust each other.
 
-A run that can be controlled leaves a card in the runtime directory, readable by its user alone: its address, and for
-TCP the token without which it answers nothing. `ctl` reads the cards.
+A controllable run writes a card to the runtime directory, readable only by its user: its address, and for
+TCP the token that every request needs. `ctl` reads the cards.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _PATTERN = "control-*.json"
 
 @dataclass(frozen=True, slots=True)
 class ControlCard:
-    """What a run tells its own user about its control socket.
+    """The data that a run shares with its own user about its control socket.
 
     Attributes:
-        address: where it is bound.
-        pid: of the run.
-        token: what a client must know; empty where the socket is a file that only this user may open, or encrypted.
+        address: the bound address.
+        pid: process id of the run.
+        token: secret that clients must send; empty if the socket is encrypted or a file that only this user may open.
     """
 
     address: str
@@ -42,10 +42,10 @@ class ControlCard:
 
 
 def runtime_folder() -> Path:
-    """Return the folder for sockets and cards, made with mode 0700.
+    """Return the folder for sockets and cards, created with mode 0700.
 
     Raises:
-        ConfigError: it cannot be made, or belongs to somebody else.
+        ConfigError: it cannot be created, or belongs to another user.
     """
     folder = _folders()[0]
     try:
@@ -59,12 +59,12 @@ def runtime_folder() -> Path:
 
 
 def automatic_address() -> str:
-    """Return where a run is controlled that was not given an address."""
+    """Return the default control address of a run."""
     return f"ipc://{runtime_folder()}/control-{os.getpid()}.sock"
 
 
 def new_token() -> str:
-    """Return a token that nobody can guess; it is registered as a secret."""
+    """Return an unguessable token, registered as a secret."""
     token = secrets.token_urlsafe(TOKEN_BYTES)
     hide(token)
     return token
@@ -83,12 +83,12 @@ def leave_card(address: str, token: str = "") -> Path:
 
 
 def find_run(address: str | None = None) -> ControlCard:
-    """Return the card of the one run of this user that can be controlled, or of the one at `address`.
+    """Return the card of this user's only controllable run, or of the run at `address`.
 
-    An address without a card is returned without a token: the run may be on another machine, and have keys.
+    For an address without a card, the result has no token: the run may be on another machine and use keys.
 
     Raises:
-        ConfigError: none is running, or several are and no address says which.
+        ConfigError: no such run exists, or several do and `address` is missing.
     """
     cards = list(_cards())
     if address is not None:
@@ -102,7 +102,7 @@ def find_run(address: str | None = None) -> ControlCard:
 
 
 def _folders() -> list[Path]:
-    """Return where cards may be: the service manager's folder for this user, and a private one under /tmp."""
+    """Return the possible folders of cards: the service manager's for this user, and a private one under /tmp."""
     given = os.environ.get("XDG_RUNTIME_DIR")
     fallback = Path(tempfile.gettempdir()) / f"framewire-{os.getuid()}"
     usual = Path(f"/run/user/{os.getuid()}")
@@ -130,7 +130,7 @@ def _cards() -> Iterator[ControlCard]:
 
 
 def _remove_old_cards(folder: Path) -> None:
-    """Remove the cards of runs that were killed."""
+    """Remove the cards of killed runs."""
     for path in sorted(folder.glob(_PATTERN))[:MAX_CARDS]:
         card = _read(path)
         if card is None or not _is_running(card.pid):

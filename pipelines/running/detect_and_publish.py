@@ -1,6 +1,6 @@
-"""The main job: run a pipeline to its end or to Ctrl-C, show it, and sum it up.
+"""The main job: run a pipeline to its end or Ctrl-C, show its progress and summarise it.
 
-To follow one frame, read on in `engine/flow/stage.py`, `engine/sources/`, `engine/detection/detector.py`,
+To follow one frame, continue in `engine/flow/stage.py`, `engine/sources/`, `engine/detection/detector.py`,
 `engine/tracking/bytetrack.py`, `engine/sinks/zmq.py`.
 """
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 REFRESH_S = 0.1
 MAX_LOGGED_FAILURES = 20
 STOP_TIMEOUT_S = 0.7
-FILES_TIMEOUT_S = 10.0  # beyond that, for an encoder that is busy; a second signal ends the process at once
+FILES_TIMEOUT_S = 10.0  # additional time for a busy encoder; a second signal ends the process immediately
 EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 0, 1, 2, 130
 TERM_VARIABLE = "FRAMEWIRE_SIGTERM_EXIT"
 _HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # the terminal or the ssh session has ended
@@ -41,14 +41,14 @@ _HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # the terminal
 class Interrupt:
     """Turns SIGINT, SIGTERM and SIGHUP into a flag and a call; a second signal ends the process at once.
 
-    A hang-up that is ignored stays ignored, as `nohup` wants it.
+    An ignored SIGHUP stays ignored, as `nohup` requires.
 
     Args:
         on_request: called from the signal handler; must be quick and take no lock.
 
     Attributes:
-        requested: whether a signal has come.
-        exit_code: with which the process is to end after it: 130 after SIGINT, 0 after SIGTERM and SIGHUP.
+        requested: whether a signal has arrived.
+        exit_code: exit code of the process after the signal: 130 after SIGINT, 0 after SIGTERM and SIGHUP.
     """
 
     def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
@@ -78,7 +78,7 @@ class Interrupt:
 
 
 def exit_code_of_term() -> int:
-    """Return the exit code after SIGTERM: 0, as service managers expect, or what `FRAMEWIRE_SIGTERM_EXIT` says."""
+    """Return the exit code after SIGTERM: 0, as service managers expect, or the value of `FRAMEWIRE_SIGTERM_EXIT`."""
     text = os.environ.get(TERM_VARIABLE, "")
     return int(text) if text.isdigit() and int(text) < 256 else EXIT_DONE
 
@@ -88,9 +88,9 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        exit_code: as the command line returns it.
+        exit_code: exit code of the command line.
         error: the failure that stopped it, if any.
-        clean: whether every thread has ended; if not, leave the process with `os._exit`.
+        clean: whether every thread has ended; if not, end the process with `os._exit`.
     """
 
     exit_code: int
@@ -101,14 +101,14 @@ class Outcome:
 def run_to_the_end(
     pipeline: Pipeline, interrupt: Interrupt, *, each_tick: Sequence[Callable[[], None]] = (), quiet: bool = False
 ) -> Outcome:
-    """Run `pipeline` until its sources end, a stage fails, a window is closed, or a signal comes.
+    """Run `pipeline` until its sources end, a stage fails, a window is closed, or a signal arrives.
 
     Args:
         pipeline: not yet started.
-        interrupt: tells of signals.
+        interrupt: reports signals.
         each_tick: called on this thread about ten times a second (control socket, watched file); a failing one is
             logged, once per message, and does not end the run.
-        quiet: show nothing.
+        quiet: show no progress.
     """
     error: EngineError | None = None
     tick = _Tick(each_tick)
@@ -128,9 +128,9 @@ def run_to_the_end(
 
 
 def _finish_files(pipeline: Pipeline) -> bool:
-    """Give files that are being finished more time, and return whether the whole pipeline has ended meanwhile."""
+    """Give unfinished files more time, and return whether the whole pipeline has ended meanwhile."""
     deadline = time.monotonic() + FILES_TIMEOUT_S
-    with suppress(StageError):  # it is told already, or the file shows as incomplete
+    with suppress(StageError):  # the failure is already reported, or the file is listed as incomplete
         while time.monotonic() < deadline and not all(file.complete for file in _outputs(pipeline)):
             pipeline.wait(REFRESH_S)
         return pipeline.stop(REFRESH_S)
@@ -138,7 +138,7 @@ def _finish_files(pipeline: Pipeline) -> bool:
 
 
 class _Tick:
-    """Calls what a run does beside its frames, so that no failure there ends the run."""
+    """Calls a run's side tasks so that their failures do not end the run."""
 
     def __init__(self, acts: Sequence[Callable[[], None]]) -> None:
         self._acts = acts
@@ -154,11 +154,11 @@ class _Tick:
     def _log(self, message: str) -> None:
         if message not in self._logged and len(self._logged) < MAX_LOGGED_FAILURES:
             self._logged.add(message)
-            logger.exception("a task beside the frames failed; the run goes on")
+            logger.exception("a side task failed; the run continues")
 
 
 def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the machine-readable summary of a run, with `facts` beside the measured figures."""
+    """Return the machine-readable summary of a run: `facts` and the measured figures."""
     stats = pipeline.stats
     spans = [s for s in stats.sources.values() if s.first_ns is not None and s.last_ns is not None]
     published = sum(s.published for s in spans)
@@ -211,7 +211,7 @@ def stage_ms(stages: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
 
 
 def recordings_of(pipeline: Pipeline) -> dict[str, Any]:
-    """Return `{"recordings": {source_id: figures}}` of what a pipeline records, or nothing where it records nothing."""
+    """Return `{"recordings": {source_id: figures}}` of a pipeline's recordings, or an empty dict if there are none."""
     found: dict[str, Any] = {}
     for sink in pipeline.sinks:
         if isinstance(sink, Recordings):
@@ -220,13 +220,13 @@ def recordings_of(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def outputs_of(pipeline: Pipeline) -> dict[str, Any]:
-    """Return `{"outputs": [{path, frames, complete}, ...]}` of the files written, or nothing where there are none."""
+    """Return `{"outputs": [{path, frames, complete}, ...]}` of written files, or an empty dict if there are none."""
     found = [asdict(file) for file in _outputs(pipeline)]
     return {"outputs": found} if found else {}
 
 
 def analytics_of(pipeline: Pipeline) -> dict[str, Any]:
-    """Return `{"analytics": {source_id: totals}}` of zones, lines and rules, or nothing where there are none."""
+    """Return `{"analytics": {source_id: totals}}` of zones, lines and rules, or an empty dict if there are none."""
     scene = scene_of(pipeline)
     return {"analytics": scene.summary()} if scene is not None else {}
 

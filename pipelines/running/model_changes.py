@@ -1,4 +1,4 @@
-"""Changing the models of a running pipeline: thresholds at once, other models when they are loaded."""
+"""Changes the models of a running pipeline: thresholds immediately, other models once they are loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Step = Callable[[], list[str]]
 
 @dataclass(eq=False)
 class _Coming:
-    """A detector that was asked for and is not in use yet, with its part of the configuration."""
+    """A requested detector that is not yet in use, with its part of the configuration."""
 
     model: str
     detector: Detector
@@ -33,11 +33,11 @@ class _Coming:
 
 
 class ModelChanges:
-    """Adds, exchanges and removes the models of a run; belongs to one thread.
+    """Adds, exchanges and removes the models of a run; used by one thread only.
 
     Args:
         pipeline: the run.
-        config: what it was built from.
+        config: the configuration that it was built from.
         make: makes another detector.
     """
 
@@ -50,26 +50,26 @@ class ModelChanges:
         self._unwanted: set[str] = set()
 
     def settle(self, config: Config) -> Config:
-        """Return the configuration after what has happened since the last call, and free models no longer wanted."""
+        """Return the configuration updated by events since the last call, and free unwanted models."""
         while self._news:
             coming, is_in_use = self._news.popleft()
             config = self._settled(config, coming, is_in_use=is_in_use)
         for name in list(self._unwanted):
-            with suppress(ConfigError):  # a source is still on its way to another
+            with suppress(ConfigError):  # a source is still moving to another model
                 self._pipeline.remove_model(name)
                 self._unwanted.discard(name)
                 self._in_use.pop(name, None)
         return config
 
     def plan(self, new: Config, sources: Sequence[SourceInfo]) -> tuple[list[Step], list[Step]]:
-        """Return the steps that add models, and those that change them; all is checked, nothing touched yet.
+        """Return the steps that add models and those that change them, validated but not yet applied.
 
         Args:
-            new: the configuration to go over to.
+            new: the new configuration.
             sources: all sources of `new`.
 
         Raises:
-            EngineError: a model that cannot be used.
+            EngineError: a model cannot be used.
         """
         loaded = {*self._in_use, *(coming.model for coming in self._coming)}
         wanted = models_in_use(new) if new.sources else []
@@ -78,7 +78,7 @@ class ModelChanges:
         return additions, [self._change(name, new, sources) for name in sorted(kept)]
 
     def drop_unlisted(self, new: Config) -> list[str]:
-        """Free the models that are no longer in the configuration, once no source uses them any more."""
+        """Free the models that the configuration no longer has, once no source uses them."""
         gone = [name for name in self._in_use if name != DEFAULT_MODEL and name not in new.models]
         fresh = [name for name in gone if name not in self._unwanted]
         self._unwanted = set(gone)
@@ -119,7 +119,7 @@ class ModelChanges:
         return change
 
     def _newest(self, name: str) -> Detector:
-        """Return the detector that was asked for last."""
+        """Return the most recently requested detector."""
         coming = [each.detector for each in self._coming if each.model == name]
         return coming[-1] if coming else self._pipeline.models[name].detector
 
@@ -137,11 +137,11 @@ class ModelChanges:
         self._coming.append(coming)
 
     def _told(self, coming: _Coming) -> tuple[Callable[[object], None], Callable[[], None]]:
-        """Return what takes note of a failure and of a success, on the thread of the model."""
+        """Return callbacks that record a failure and a success, called on the model's thread."""
         return lambda error: self._news.append((coming, False)), lambda: self._news.append((coming, True))
 
     def _settled(self, config: Config, coming: _Coming, *, is_in_use: bool) -> Config:
-        """Return the configuration once a model is in use or cannot be; those asked for before it are done with."""
+        """Return the configuration after a model was loaded or failed; earlier requests are discarded."""
         name = coming.model
         if coming.is_new and not is_in_use:
             self._coming = [each for each in self._coming if each.model != name]
@@ -156,9 +156,9 @@ class ModelChanges:
         return config
 
     def _without(self, config: Config, name: str) -> Config:
-        """Return the configuration without the sources that were to use a model which cannot be loaded.
+        """Return the configuration without the sources of a model that cannot be loaded.
 
-        Sources that use another one stay with it.
+        Sources that still use another model keep it.
         """
         sources = []
         for source in config.sources:
@@ -171,14 +171,14 @@ class ModelChanges:
 
 
 def with_options(config: Config, name: str, options: DetectorConfig) -> Config:
-    """Return the configuration with other keys for one model."""
+    """Return the configuration with one model's section replaced."""
     if name == DEFAULT_MODEL:
         return config.model_copy(update={"detector": options})
     return config.model_copy(update={"models": {**config.models, name: options}})
 
 
 def set_at_once(detector: ModelDetector, options: DetectorConfig) -> None:
-    """Give a detector the thresholds and classes of a configuration; from any thread."""
+    """Apply the thresholds and classes of a configuration to a detector; callable from any thread."""
     detector.choose_classes(None if options.classes is None else class_ids(options.classes, detector.class_names))
     detector.score_threshold = options.score_threshold
     family = detector.facts.family.iou_threshold

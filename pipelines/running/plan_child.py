@@ -1,7 +1,7 @@
-"""The process that builds a plan while another backend serves: it can be killed, and it dies with the engine.
+"""The process that builds a plan while another backend runs: it can be killed, and it dies with the engine.
 
 Protocol, on a stream of JSON messages: the engine sends a request; the process sends `{"done": 0.4, "phase": "..."}`
-as it goes on, and `{"built": path}` or `{"failed": reason}` at its end.
+for progress, and `{"built": path}` or `{"failed": reason}` at its end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def request_from_missing(missing: MissingPlan) -> str:
 
 
 def missing_from_request(text: str) -> MissingPlan:
-    """Return what is to be built."""
+    """Return the request for the plan to build."""
     fields = json.loads(text)
     options = fields["options"]
     options["batch"] = tuple(options["batch"])
@@ -43,25 +43,25 @@ def missing_from_request(text: str) -> MissingPlan:
 
 
 def main() -> None:
-    """Build what is asked for, and tell how it went. Arguments: the descriptors of connection and lifeline."""
+    """Build the requested plan and report the result. Arguments: the descriptors of connection and lifeline."""
     connection_fd, lifeline_fd = (int(argument) for argument in sys.argv[1:3])
     die_with(lifeline_fd)
     os.nice(NICENESS)
     _be_first_to_go()
-    logging.getLogger().addHandler(logging.NullHandler())  # what matters is told to the engine
+    logging.getLogger().addHandler(logging.NullHandler())  # the engine receives everything important
     with Messages(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         missing = missing_from_request(connection.recv_bytes().decode())
         tell(connection, **build(missing, connection))
 
 
 def _be_first_to_go() -> None:
-    """Have the kernel end this process before the engine where memory runs out."""
+    """Make the kernel kill this process before the engine if memory runs out."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 def build(missing: MissingPlan, connection: Messages) -> dict[str, str]:
-    """Build, telling the progress, and return how it ended."""
+    """Build the plan, report progress and return the outcome."""
 
     def report(share: float, phase: str) -> None:
         tell(connection, done=round(share, 3), phase=phase)

@@ -1,8 +1,8 @@
-"""Plans that are missing or do not fit, built in the background while another backend serves.
+"""Builds missing or unsuitable plans in the background while another backend runs.
 
-A detector whose plan is missing is not used at once: one for the processor serves, a child process builds the plan, and
-the pipeline goes over to the detector on the GPU once the plan is there. If that fails, the processor's stays, and a
-line says why.
+If a detector's plan is missing, a CPU detector runs first, a child process builds the plan, and
+the pipeline switches to the detector on the GPU once the plan is ready. If that fails, the CPU detector stays, and a
+log line gives the reason.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class NeedsPlan(Protocol):
     """A backend that runs plans."""
 
     def missing_plan(self) -> MissingPlan | None:
-        """Return the plan that must be built first, or None."""
+        """Return the plan that must be built first, or None if there is none."""
 
 
 class PlanBuild:
-    """A plan being built by a child process; `poll` never waits.
+    """A plan that a child process is building; `poll` never blocks.
 
     Args:
-        missing: what to build.
+        missing: the plan to build.
     """
 
     def __init__(self, missing: MissingPlan) -> None:
@@ -70,7 +70,7 @@ class PlanBuild:
         return self._child.pid
 
     def poll(self) -> bool:
-        """Hear what the process tells and return whether it has ended."""
+        """Read the messages of the process and return whether it has ended."""
         try:
             while not self._is_over and self._child.connection.poll():
                 self._hear(json.loads(self._child.connection.recv_bytes()))
@@ -88,13 +88,13 @@ class PlanBuild:
         self.failure = told.get("failed")
 
     def close(self) -> None:
-        """Kill the process where it has not ended; harmless when repeated."""
+        """Kill the process if it has not ended; safe to call again."""
         self._child.end(0.0)
 
 
 @dataclass
 class _Change:
-    """A detector that waits for its plan."""
+    """A detector that is waiting for its plan."""
 
     detector: Detector
     build: PlanBuild
@@ -103,9 +103,9 @@ class _Change:
 
 
 class PlanRebuild:
-    """Makes detectors as `build_detector` does, with a stand-in where `detector.rebuild` is `background`.
+    """Makes detectors like `build_detector`, with a stand-in if `detector.rebuild` is `background`.
 
-    Belongs to the thread that runs the pipeline.
+    Used only by the thread that runs the pipeline.
 
     Args:
         make: makes a detector from a configuration.
@@ -116,7 +116,7 @@ class PlanRebuild:
         self._changes: dict[str, _Change] = {}
 
     def detector(self, config: Config, sources: Sequence[SourceInfo], model: str = DEFAULT_MODEL) -> Detector:
-        """Return the configured detector of a model, or one for the processor that serves until its plan is built.
+        """Return the configured detector of a model, or a CPU detector that runs until its plan is built.
 
         Raises:
             ConfigError, ModelError, MissingDependencyError: as `build_detector`.
@@ -129,14 +129,14 @@ class PlanRebuild:
             return detector
         stand_in = self._make(_for_processor(config, missing, model), sources, model)
         if options.rebuild == "never":
-            logger.warning("%s serves: no plan, and none is to be built: %s", _backend(stand_in), missing.reason)
+            logger.warning("%s runs: there is no plan, and building is off: %s", _backend(stand_in), missing.reason)
             return stand_in
-        logger.warning("%s serves while a plan is built: %s", _backend(stand_in), missing.reason)
+        logger.warning("%s runs while a plan is built: %s", _backend(stand_in), missing.reason)
         self._changes[model] = _Change(tiled(config, detector, model), PlanBuild(missing))
         return stand_in
 
     def poll(self, pipeline: Pipeline, config: Config) -> None:
-        """Go over to detectors whose plan is built, with the thresholds of `config`; never waits."""
+        """Switch to detectors whose plan is built, with the thresholds of `config`; never blocks."""
         for model, change in list(self._changes.items()):
             if model in pipeline.models:
                 self._poll(model, change, pipeline, options_of(config, model))
@@ -160,13 +160,13 @@ class PlanRebuild:
 
     def _fail(self, change: _Change, reason: str) -> None:
         change.state, change.failure = "failed", reason
-        logger.warning("no plan: %s; what serves goes on", reason)
+        logger.warning("no plan: %s; the current backend continues", reason)
 
     def status(self) -> dict[str, Any]:
-        """Return how the plans fare, for `ctl status` and the summary; nothing where none was needed.
+        """Return the state of the plans for `ctl status` and the summary; empty if none was needed.
 
         Returns:
-            `plan` with the facts of the first, and `plans` with those of each model where there are several.
+            `plan` with the facts of the first, and `plans` with those of each model if there are several.
         """
         plans = {model: _facts(change) for model, change in self._changes.items()}
         first = {"plan": next(iter(plans.values()))} if plans else {}
@@ -178,7 +178,7 @@ class PlanRebuild:
             change.build.close()
 
     def close(self) -> None:
-        """End the building processes at once; harmless when repeated. `status` stays."""
+        """End the building processes immediately; safe to call again. `status` stays available."""
         for change in self._changes.values():
             change.build.close()
 
@@ -193,7 +193,7 @@ def _facts(change: _Change) -> dict[str, Any]:
 
 
 def _set_at_once(detector: Detector, options: DetectorConfig) -> None:
-    """Give a detector what may have changed since it was made: while its plan was built, and while it was loaded."""
+    """Update a detector with settings that changed while its plan was built and while it was loaded."""
     model = untiled(detector)
     if isinstance(model, ModelDetector):
         set_at_once(model, options)
@@ -206,7 +206,7 @@ def _missing(detector: Detector) -> MissingPlan | None:
 
 
 def _for_processor(config: Config, missing: MissingPlan, model: str) -> Config:
-    """Return the configuration for the ONNX file on the processor, one frame per inference as is best there."""
+    """Return the configuration for the ONNX file on the CPU, with one frame per inference, the best setting there."""
     backend, _reason = select_backend(missing.model, without=("tensorrt",))
     changes = {"backend": backend, "model": str(missing.model), "precision": None, "letterbox_on": "auto"}
     return with_options(config, model, options_of(config, model).model_copy(update=changes))

@@ -1,8 +1,8 @@
-"""Changing a running pipeline to a new configuration: sources, thresholds, classes and the model.
+"""Changes a running pipeline to a new configuration: sources, thresholds, classes and models.
 
-Every change, by `framewire ctl` or by an edit of the file, is a new `Config`. It is checked as a whole before
-anything is touched; what cannot change while running is refused by name. What goes wrong after that (a camera that
-hangs) keeps nothing else from being changed: `Reconfigurer.config` is what came of it.
+Every change, from `framewire ctl` or an edit of the file, is a new `Config`. It is checked as a whole before
+anything changes; keys that cannot change while running are rejected by name. A later failure (a camera that
+hangs) does not stop the other changes: `Reconfigurer.config` holds the result.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ FIXED = ("second_stage", "tracker", "analysers", "site", "analytics", "pipeline"
 
 
 class PartlyChangedError(ConfigError):
-    """A part of a change could not be done, the rest is; the message tells both."""
+    """A change was applied only in part; the message lists what succeeded and what failed."""
 
 
 class Reconfigurer:
-    """Holds the configuration in force and changes the pipeline to another; belongs to one thread.
+    """Holds the current configuration and changes the pipeline to another; used by one thread only.
 
     Args:
         pipeline: the run.
-        config: what it was built from.
+        config: the configuration that it was built from.
         make_detector: makes another detector.
-        is_over: whether the run is to end: then no change waits for anything.
+        is_over: returns whether the run is ending; changes then stop waiting.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class Reconfigurer:
 
     @property
     def config(self) -> Config:
-        """The configuration in force; a model that is being loaded counts until it proves unusable."""
+        """The current configuration; it includes a model that is still loading, until that fails."""
         self._config = self._models.settle(self._config)
         return self._config
 
     def add(self, source: dict[str, Any]) -> list[str]:
-        """Add a source given as its plain values."""
+        """Add a source given as plain values."""
         refuse_variables(source)
         tree = self._tree()
         tree["sources"].append(source)
@@ -92,12 +92,12 @@ class Reconfigurer:
         return self.change_to(validated(tree, "set", environment=False))
 
     def change_to(self, new: Config) -> list[str]:
-        """Change the run to `new` and return what was done, a line each.
+        """Change the run to `new` and return one line per change made.
 
         Raises:
-            ConfigError: something in it cannot change while running, or cannot work; then nothing was changed.
-            EngineError: a source or model that cannot be used; then nothing was changed.
-            PartlyChangedError: a source hangs, or cannot be added, or the run is to end; the rest was changed.
+            ConfigError: part of it cannot change while running, or cannot work; nothing was changed.
+            EngineError: a source or model cannot be used; nothing was changed.
+            PartlyChangedError: a source hangs or cannot be added, or the run is ending; the rest was changed.
         """
         self._check_fixed(new)
         new = _with_names(new)
@@ -138,7 +138,7 @@ class Reconfigurer:
             present.add(name)
             self._take_sources(new, present)
             done.append(f"added {name}")
-        for change in change_models:  # after the cameras: while it loads, no camera of a former one's name can be added
+        for change in change_models:  # after the cameras: while it loads, no camera can reuse an earlier name
             done += change()
         self._config = self._config.model_copy(update={"detector": new.detector, "models": new.models})
         done += self._models.drop_unlisted(new)
@@ -147,19 +147,19 @@ class Reconfigurer:
         return done
 
     def _move(self, moved: Mapping[str, str], done: list[str], failed: list[str]) -> None:
-        """Let sources go on with other models; one that has ended keeps its entry in the configuration."""
+        """Move sources to other models; one that has ended keeps its entry in the configuration."""
         running = self._pipeline.running_sources
         for source_id, model in moved.items():
             try:
                 if source_id in running:
                     self._pipeline.move_source(source_id, model)
-            except ConfigError as error:  # the model failed to load meanwhile: `config` tells so, too
+            except ConfigError as error:  # the model failed to load meanwhile: `config` shows that too
                 failed.append(str(error))
                 continue
             done.append(f"moved {source_id} to {model}")
 
     def _class_names(self, new: Config) -> dict[str, Sequence[str]]:
-        """Return the classes of each model in use that stays the same model."""
+        """Return the classes of each model in use that does not change."""
         now = self.config
         return {
             name: lane.detector.class_names
@@ -168,7 +168,7 @@ class Reconfigurer:
         }
 
     def _remove(self, names: Sequence[str]) -> list[str]:
-        """End these sources and return what is wrong with those that do not end: they are given up."""
+        """End these sources and return the errors of those that do not end; they are abandoned."""
         failed: list[str] = []
         for name in names:
             if self._is_over():
@@ -182,17 +182,17 @@ class Reconfigurer:
         return failed
 
     def _take_sources(self, new: Config, names: Collection[str]) -> None:
-        """Take over all but the models from `new`, of its sources those with these names."""
+        """Adopt everything but the models from `new`, with only the sources of these names."""
         sources = [source for source in new.sources if source.source_id in names]
         models = {"detector": self._config.detector, "models": self._config.models}
         self._config = new.model_copy(update={"sources": sources, **models})
 
     def _tree(self) -> dict[str, Any]:
-        """Return the configuration as plain values, every source with its name, so that places may shift."""
+        """Return the configuration as plain values; every source is named, so that list positions may change."""
         return _with_names(self.config).model_dump()
 
     def _refuse_new_code(self, tree: dict[str, Any]) -> None:
-        """Raise `ConfigError` for code that a request names: whoever may change a run must not run code in it."""
+        """Raise `ConfigError` for code that a request names: changing a run must not permit running code in it."""
         new = set(references(tree)) - set(references(self._tree()))
         if new:
             raise ConfigError(f"{min(new)} is code, which only the configuration file may name: edit the file")
@@ -200,13 +200,13 @@ class Reconfigurer:
     def _check_fixed(self, new: Config) -> None:
         for section in FIXED:
             if getattr(new, section) != getattr(self.config, section):
-                raise ConfigError(f"{section} cannot change while running: end the run and start it anew")
+                raise ConfigError(f"{section} cannot change while running: end the run and start it again")
 
 
 class ConfigWatch:
     """Notices edits of the configuration file and applies them; a bad edit is logged and changes nothing.
 
-    An edit counts once the file is the same in two calls of `poll`, so that one that is being written is not read.
+    An edit is applied once two calls of `poll` see the same file, so that a partly written file is not read.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class ConfigWatch:
         self._stamp = self._seen = self._read_stamp()
 
     def poll(self) -> None:
-        """Apply the file if it has changed since it was applied, and not since the last call."""
+        """Apply the file if it has changed since it was last applied, but not since the last call."""
         stamp, before = self._read_stamp(), self._seen
         self._seen = stamp
         if stamp in (self._stamp, None) or stamp != before:
@@ -237,7 +237,7 @@ class ConfigWatch:
         except EngineError as error:
             logger.error("the edit of %s changes nothing: %s", self._path, error)
             return
-        except Exception:  # a mistake of ours: one edit must not end the run
+        except Exception:  # a bug: one edit must not end the run
             logger.exception("the edit of %s failed", self._path)
             return
         logger.warning("%s was edited: %s", self._path, "; ".join(done) or "nothing that matters")
@@ -261,7 +261,7 @@ def _with_names(config: Config) -> Config:
 
 
 def _only_moves(before: SourceConfig | None, after: SourceConfig) -> bool:
-    """Return whether nothing but the model of a source changes."""
+    """Return whether only the model of a source changes."""
     if before is None or model_of(before) == model_of(after):
         return False
     return before.model_copy(update={"model": after.model}) == without_places(after)

@@ -1,4 +1,4 @@
-"""Totals of zones, lines and rules in a file, so that they survive a restart, also one by `kill -9`."""
+"""Saves the totals of zones, lines and rules to a file, so that they survive a restart, even after `kill -9`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ EVERY_S = 0.25
 
 
 class SceneState:
-    """Writes the totals of a run to a file, whole or not at all, a few times a second at most.
+    """Writes the totals of a run to a file, atomically and at most a few times a second.
 
     Args:
         path: the file.
-        scene: what is counted.
-        now_s: for tests.
+        scene: the analyser that counts.
+        now_s: clock; tests replace it.
     """
 
     def __init__(self, path: str, scene: SceneAnalyser, now_s: Callable[[], float] = time.monotonic) -> None:
@@ -34,13 +34,13 @@ class SceneState:
         self._is_failing = False
 
     def poll(self) -> None:
-        """Write the file where the totals have changed and it is due."""
+        """Write the file if the totals have changed and a write is due."""
         if self._now_s() >= self._due_s:
             self._due_s = self._now_s() + EVERY_S
             self.write()
 
     def write(self) -> None:
-        """Write the file where the totals have changed; a full disk is logged once and ends nothing."""
+        """Write the file if the totals have changed; a full disk is logged once and does not end the run."""
         states = self._scene.states()
         if all(states.get(name) is state for name, state in self._written.items()) and len(states) == len(
             self._written

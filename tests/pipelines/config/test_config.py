@@ -106,8 +106,8 @@ def test_options_win_over_the_file_and_set_over_all(tmp_path: Path) -> None:
     ("setting", "message"),
     [
         pytest.param("detector.score_threshold", "expected KEY=VALUE", id="no value"),
-        pytest.param("sources.3.loop=true", "3 is no place in a list of 1", id="no such place"),
-        pytest.param("sources.first.loop=true", "first is no place", id="no number"),
+        pytest.param("sources.3.loop=true", "3 is not an index into a list of 1", id="no such place"),
+        pytest.param("sources.first.loop=true", "first is not an index", id="no number"),
         pytest.param("detector.model.size=3", "is a value, it has no keys", id="key of a value"),
         pytest.param("detector.model=[", "not YAML", id="broken value"),
     ],

@@ -101,7 +101,7 @@ def test_the_processor_serves_until_the_plan_is_built_and_then_the_gpu(
 ):
     config = config_for(model, rebuild="background")
     pipeline = build_pipeline(config, make_detector=plans.detector)
-    assert "serves while a plan is built: none was built for this model" in caplog.text
+    assert "runs while a plan is built: none was built for this model" in caplog.text
     assert plans.status()["plan"]["state"] == "building"
     states, backends = ["building"], []
     for packet in pipeline:
@@ -190,7 +190,7 @@ def test_a_model_that_cannot_be_built_stays_on_the_processor_and_the_reason_is_o
     status = plans.status()["plan"]
     assert status["state"] == "failed"
     [line] = [record.getMessage() for record in caplog.records if "no plan:" in record.getMessage()]
-    assert line == f"no plan: {status['failure']}; what serves goes on"
+    assert line == f"no plan: {status['failure']}; the current backend continues"
     assert "\n" not in line
 
 
@@ -226,7 +226,7 @@ def test_never_serves_on_the_processor_and_is_an_error_where_tensorrt_was_asked_
     stand_in = plans.detector(config_for(model, rebuild="never"), [])
     assert isinstance(stand_in, ModelDetector)
     assert stand_in.backend != "tensorrt"
-    assert "serves: no plan, and none is to be built" in caplog.text
+    assert "runs: there is no plan, and building is off" in caplog.text
     asked_for = plans.detector(config_for(model, rebuild="never", backend="tensorrt"), [])
     with pytest.raises(ModelError, match=r'no plan for .*three.onnx: none was built.*"framewire build '):
         asked_for.open()  # type: ignore[attr-defined]
