@@ -13,7 +13,7 @@ MAX_SHOWN_SIDE = 960
 
 
 class _Nothing(Mapping[str, Any]):
-    """An empty mapping that nobody can change, and that is the same object again after pickling and copying."""
+    """An immutable empty mapping that remains the same object after pickling and copying."""
 
     def __getitem__(self, key: str) -> Any:
         raise KeyError(key)
@@ -35,7 +35,7 @@ NOTHING = _Nothing()
 
 
 def to_supervision(rows: Any, **columns: Any) -> Any:
-    """Return `supervision.Detections` of `Detections` or `Tracks`, all copied, with `class_name` where it is known.
+    """Return a copy of `Detections` or `Tracks` as `supervision.Detections`, with `class_name` if known.
 
     Args:
         rows: an object with `xyxy`, `score`, `class_id` and `class_names`.

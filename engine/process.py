@@ -1,6 +1,6 @@
-"""A child process of the engine with one connection, which never takes long to end.
+"""A child process of the engine with one connection; ending it never takes long.
 
-It runs `main()` of one of our modules, as a plain child with few imports and in its own session, so that Ctrl-C on a
+It runs `main()` of one of our modules as a plain child with few imports, in its own session so that Ctrl-C in a
 terminal reaches only the engine. It dies with the engine: see `die_with`.
 """
 
@@ -25,12 +25,12 @@ _BOOT = f"import os, sys; sys.path[:] = os.environ['{_PATH}'].split(os.pathsep);
 class Messages:
     """Whole messages over a socket: each arrives at once or not at all.
 
-    On a stream, half a message would keep its reader waiting for the rest, and a length could claim any size. The
-    child parses what strangers send, so the engine trusts none of that to it.
+    On a byte stream, half a message would keep its reader waiting for the rest, and a length prefix could claim any
+    size. The child parses untrusted data, so the engine does not rely on it.
 
     Args:
-        fd: of a connected `SOCK_SEQPACKET` socket, owned from now on.
-        waits: whether `send_bytes` waits for room; the engine does not, for the child may never read.
+        fd: descriptor of a connected `SOCK_SEQPACKET` socket, owned by this object from now on.
+        waits: whether `send_bytes` waits for room; the engine does not, because the child may never read.
     """
 
     def __init__(self, fd: int, *, waits: bool = True) -> None:
@@ -38,23 +38,23 @@ class Messages:
         self._flags = 0 if waits else socket.MSG_DONTWAIT
 
     def fileno(self) -> int:
-        """Return the descriptor, to be waited for."""
+        """Return the descriptor to wait for."""
         return self._socket.fileno()
 
     def send_bytes(self, message: bytes, fd: int | None = None) -> None:
-        """Send a message, and a descriptor with it. Raises OSError: nobody reads, or too much is unread."""
+        """Send a message, optionally with a descriptor. Raises OSError if the peer is gone or has too much unread."""
         rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
         self._socket.sendmsg([message], rights, self._flags)
 
     def recv_bytes(self) -> bytes:
-        """Return the next message. Raises EOFError at the end, OSError for one that is too long."""
+        """Return the next message. Raises EOFError at the end, OSError if it is too long."""
         message, fd = self.recv_with_fd()
         if fd is not None:
             os.close(fd)
         return message
 
     def recv_with_fd(self) -> tuple[bytes, int | None]:
-        """Return the next message and the descriptor that came with it. Raises as `recv_bytes`."""
+        """Return the next message and the descriptor sent with it, if any. Raises like `recv_bytes`."""
         fds = array.array("i")
         message, rights, flags, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, socket.CMSG_SPACE(fds.itemsize))
         for level, kind, data in rights:
@@ -71,7 +71,7 @@ class Messages:
         return message, fds[0] if fds else None
 
     def poll(self, timeout_s: float | None = 0.0) -> bool:
-        """Return whether a message, or the end, is there within `timeout_s` (None: wait for it)."""
+        """Return whether a message or the end arrives within `timeout_s` (None: wait without limit)."""
         return bool(wait([self.fileno()], timeout_s))
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class Messages:
 
 
 class Child:
-    """A running process; its arguments are the descriptors of the connection, of the lifeline, and `fds`.
+    """A running process; its arguments are the descriptors of the connection and the lifeline, then `fds`.
 
     Args:
         module: the module whose `main` it runs.

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 PACKAGE = "engine"
 FAULTS = (TypeError, AttributeError, NameError, ImportError, NotImplementedError, AssertionError)
-"""Raised only by a mistake in the code or a missing package: the next attempt would fail in the same way."""
+"""Errors that only a bug or a missing package raises: the next attempt would fail in the same way."""
 _MAX_CHARS = 4000
 
 
 def current_level() -> int:
-    """Return the level from which the engine's log takes records, to pass to a child."""
+    """Return the lowest level that the engine logs, to pass it to a child."""
     return logging.getLogger(PACKAGE).getEffectiveLevel()
 
 
@@ -31,7 +31,7 @@ class LogToEngine(logging.Handler):
 
     Args:
         connection: to the engine.
-        level: lowest level that is sent.
+        level: lowest level to send.
     """
 
     def __init__(self, connection: Sends, level: int) -> None:
@@ -58,10 +58,10 @@ class LogLine:
 
 
 def log_line_from(message: dict[str, Any]) -> LogLine:
-    """Return the record in `{"log": [level, logger, text]}`, made harmless for a terminal.
+    """Return the record in `{"log": [level, logger, text]}`, without control characters.
 
     Raises:
-        ValueError: no child of ours sends such a record.
+        ValueError: our children never send such a record.
     """
     match message:
         case {"log": [int(level), str(name), str(text)]} if 0 <= level <= logging.CRITICAL and len(message) == 1:
@@ -73,11 +73,11 @@ def log_line_from(message: dict[str, Any]) -> LogLine:
 
 
 def take_log(message: dict[str, Any], who: str) -> bool:
-    """Log what a child has sent, and return whether the message was a record.
+    """Log a child's message if it is a log record, and return whether it was.
 
     Args:
         message: the child's message.
-        who: prefix of the text, the source for example; may be empty.
+        who: prefix of the text, for example the source; may be empty.
     """
     if "log" not in message:
         return False

@@ -41,7 +41,7 @@ _SPACE = re.compile(r"\s")
 _MARK = re.compile(r"([?&;#])")
 _PATH_MARK = re.compile(r"([_&;])")
 _USER_WORDS = ("user", "usr", "login")
-_TRAILING = ":,;.)]}'\""  # of the sentence around an address
+_TRAILING = ":,;.)]}'\""  # punctuation of the sentence around an address
 
 
 class _Values:
@@ -55,7 +55,7 @@ class _Values:
     def add(self, values: list[str]) -> None:
         with self._lock:
             fresh = [value for value in values if value not in self._known]
-            room = MAX_VALUES - len(self._known)  # full: the first ones stay, so that nobody can push them out
+            room = MAX_VALUES - len(self._known)  # when full, the first ones stay: a flood cannot displace them
             if not fresh[:room]:
                 return
             self._known.update(dict.fromkeys(fresh[:room]))
@@ -74,7 +74,7 @@ def hide(*secrets: str) -> None:
 
 
 def hide_address(address: str) -> None:
-    """Register the secrets of an address: its user info, values of its query, and keys inside its path."""
+    """Register the secrets of an address: its user info, query values and keys inside its path."""
     scheme, sign, rest = address.partition("://")
     if not sign or scheme.lower() in LOCAL_SCHEMES:
         return
@@ -88,7 +88,7 @@ def hide_address(address: str) -> None:
 
 
 def hide_setting(name: str, value: object) -> None:
-    """Register the value of a setting if its name says that it is secret, and the secrets of an address in it.
+    """Register the value of a setting if its name suggests a secret, and the secrets of an address in it.
 
     >>> hide_setting("passphrase", "correct horse"); redact("srt: correct horse refused")
     'srt: *** refused'
@@ -114,9 +114,9 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """Return `text` without registered secrets, and without the passwords of any address in it.
+    """Return `text` without registered secrets and without the passwords of any address in it.
 
-    Where an `@` may belong to the password or to the path, too much is hidden rather than too little.
+    If an `@` may belong to the password or to the path, too much is hidden rather than too little.
 
     >>> redact("cannot open rtsp://admin:p@ss/1@10.0.0.7:554/live?token=abc: refused")
     'cannot open rtsp://admin:***@10.0.0.7:554/live?token=***: refused'
@@ -132,7 +132,7 @@ def redact_published(text: str) -> str:
 
 
 def redact_tree(value: Any) -> Any:
-    """Return plain data with `redact` applied to every text in it, keys included."""
+    """Return plain data with `redact` applied to every string in it, including keys."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
@@ -264,7 +264,7 @@ def _end_of_authority(rest: str) -> int:
 
 
 def _split_userinfo(rest: str) -> tuple[str, str]:
-    """Return the user info and what follows it; a password may hold unencoded slashes, marks and `@`."""
+    """Return the user info and the rest; a password may contain unencoded slashes, question marks, `#` and `@`."""
     end = _end_of_authority(rest)
     at = rest.rfind("@") if ":" in rest[:end] else rest.rfind("@", 0, end)
     return (rest[:at], rest[at + 1 :]) if at >= 0 else ("", rest)
@@ -293,7 +293,7 @@ def _without_passwords(text: str, *, users: bool) -> str:
 
 
 def _parts_without_passwords(text: str, *, users: bool) -> Iterator[str]:
-    """Yield the parts of a text; in each address, up to the next space, passwords and secret parameters are hidden."""
+    """Yield the parts of a text, hiding passwords and secret parameters in each address (up to the next space)."""
     done = 0
     while (sign := text.find("://", done)) >= 0:
         begin = sign + len("://")

@@ -1,1 +1,1 @@
-"""Camera video: a camera's own stream, copied into files without decoding."""
+"""Camera video: copies a camera's own stream into files without decoding."""

@@ -1,8 +1,8 @@
 """The recording process: copies one stream into files unchanged, until it is stopped.
 
-It is a separate process because FFmpeg and disks can both hang where no thread can interrupt them.
-Protocol, on a stream of messages: the engine sends `{"target": {...}, "shelf": {...}, "options": {...}}`, later `stop`;
-the process sends `{"state", "reason", "segments", "packets", "bytes", "deleted", "reconnects", "write_errors"}` with
+It is a separate process because FFmpeg and disks can both hang in calls that no thread can interrupt.
+Protocol, in whole messages: the engine sends `{"target": {...}, "shelf": {...}, "options": {...}}`, later `stop`;
+the process sends `{"state", "reason", "segments", "packets", "bytes", "deleted", "reconnects", "write_errors"}` on
 each change and about once a second, and exits after the last one. Nothing here imports numpy.
 """
 
@@ -29,7 +29,7 @@ DISK_WAIT_S = 5.0
 
 
 def main() -> None:
-    """Record until told to stop. The arguments are the descriptors of connection and lifeline."""
+    """Record until the engine sends `stop`. Arguments: the descriptors of connection and lifeline."""
     connection_fd, lifeline_fd = (int(argument) for argument in sys.argv[1:3])
     die_with(lifeline_fd)
     with Messages(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -67,7 +67,7 @@ class Recorder:
         self._report("ended", "")
 
     def _recorded(self) -> tuple[str, str]:
-        """Record one connection, and return the state after it with the reason."""
+        """Record one connection and return the resulting state with its reason."""
         try:
             state, reason = self._copied()
             self._writer.close()
@@ -78,7 +78,7 @@ class Recorder:
             return "failed", str(error)
         except (EOFError, BrokenPipeError, ConnectionResetError):  # the engine has exited
             raise
-        except Exception as error:  # noqa: BLE001 - a fault of ours ends one connection, and is told, not printed
+        except Exception as error:  # noqa: BLE001 - a bug here ends one connection, and is reported, not printed
             return "failed", f"the recorder failed ({type(error).__name__}: {error})"
         return state, reason
 
@@ -90,7 +90,7 @@ class Recorder:
             return "offline", explain(error)
         with container:
             if not container.streams.video:
-                return "offline", "there is no video stream in it"
+                return "offline", "it has no video stream"
             stream = container.streams.video[0]
             packets = packets_in_time(container, stream, self._target)
             while True:
@@ -107,7 +107,7 @@ class Recorder:
                     return "ended", ""
 
     def _note_written(self) -> None:
-        """Report progress, the first time at once."""
+        """Report progress, at once for the first packet."""
         if self._figures["state"] != "recording" and self._writer.is_open:
             self._figures["reconnects"] += self._has_recorded
             self._has_recorded = True

@@ -1,7 +1,7 @@
 """Records cameras while detecting on them: "detect on the sub-stream, record the main stream".
 
 Each recording is a separate process (`record_process`) with its own connection, so that neither a dead camera nor a
-full or hanging disk affects detection. This side starts it with its source, watches it, and ends it.
+full or hanging disk affects detection. This side starts the process with its source, watches it and ends it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class RecordPlan:
 
     @property
     def longest_silence_s(self) -> float:
-        """Silence after which its process must be hanging."""
+        """Silence after which the process must be hanging."""
         options = self.options
         waits = max(options.backoff_max_s, options.refused_backoff_s, DISK_WAIT_S)
         return options.connect_timeout_s + options.open_timeout_s + options.read_timeout_s + waits + _KILL_AFTER_S
@@ -60,7 +60,7 @@ def record_plan(uri: str, source_id: str, folder: str | Path, options: SourceOpt
         shelf: `container`, `segment_s`, `max_bytes`, `keep_s` of `SegmentFolder`.
 
     Raises:
-        ConfigError: the address is not that of a network stream.
+        ConfigError: the address is not a network stream.
         SourceError: the address is not valid.
     """
     name = quote(source_id, safe="")
@@ -86,7 +86,7 @@ class Recordings(SinkBase):
         self._recorders: dict[str, _Recorder] = {}
 
     def set_plans(self, plans: Mapping[str, RecordPlan]) -> None:
-        """Replace the plans, for sources that begin from now on; may be called on any thread."""
+        """Replace the plans for sources that start from now on; callable from any thread."""
         self._plans = dict(plans)
 
     def write(self, packet: Packet) -> None:
@@ -121,7 +121,7 @@ class Recordings(SinkBase):
             recorder.stop(max(deadline_ns - self._clock.monotonic_ns(), 0) / NS_PER_S)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Return uri, folder, state, reason and counters of every recording by source; may be called on any thread."""
+        """Return uri, folder, state, reason and counters of every recording by source; callable from any thread."""
         return {source_id: recorder.figures() for source_id, recorder in list(self._recorders.items())}
 
 
@@ -141,7 +141,7 @@ class _Recorder:
         self._start()
 
     def totals(self) -> dict[str, int]:
-        """Return the counters over all its processes."""
+        """Return the counters summed over all its processes."""
         counted = {name: self._before[name] + self._now.get(name, 0) for name in _COUNTERS}
         return {**counted, "restarts": self._restarts}
 

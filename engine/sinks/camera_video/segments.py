@@ -1,7 +1,7 @@
-"""Writes a stream unchanged into files of bounded length, and keeps no more of them than wanted. No decoding.
+"""Writes a stream unchanged into files of bounded length, and deletes old ones. Decodes nothing.
 
-MP4 is written in fragments, each complete on disk, and turned into a plain MP4 when a file is finished: a file that
-was cut off by a crash or a full disk plays to its last second.
+MP4 is written in fragments, each complete on disk, and converted to a plain MP4 when a file is finished: a file
+truncated by a crash or a full disk plays to its last second.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from engine.video.explain import video_errors
 
 SECOND_US = "1000000"
 MAX_JUMP_S = 10.0
-LEAST_FREE_BYTES = 256 * 1024  # with less space, start no file: it would end at once, and another would follow
+LEAST_FREE_BYTES = 256 * 1024  # with less space, start no file: it would end at once, and the next would too
 STUB_BYTES = 4096  # a file that failed with fewer bytes contains nothing worth keeping
 FILE_MODE, FOLDER_MODE = 0o640, 0o750
 """Recordings may show people: the owner may write, the group may read; the umask restricts this further."""
 GRACE_S = 600.0
 """Time after the start of a machine until its clock should be set; before that, not all files can be too old."""
 MAX_OWN_FILES = 100_000
-TIDY_S = 60.0  # interval between two searches for files that are too old
-LARGEST_SHARE = 4  # a file takes at most this share of all files' limit, so that deleting whole ones is enough
+TIDY_S = 60.0  # interval between searches for files that are too old
+LARGEST_SHARE = 4  # a file takes at most this fraction of the total limit, so that deleting whole files is enough
 _OPTIONS = {
     "mp4": {
         "movflags": "hybrid_fragmented+frag_keyframe+empty_moov+default_base_moof",
@@ -48,7 +48,7 @@ _NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(_\d+)?\.(mp4|mkv)")
 
 
 class SegmentError(Exception):
-    """A file cannot be written; says which, why, and what to do."""
+    """A file cannot be written; the message says which, why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class SegmentFolder:
         folder: contains only the files of this recording.
         container: `mp4` or `mkv`.
         segment_s: a file ends at the first keyframe after this time.
-        max_bytes: delete the oldest files when all take more; None: no limit.
+        max_bytes: delete the oldest files when all together exceed this; None: no limit.
         keep_s: delete files older than this; None: never.
     """
 
@@ -150,7 +150,7 @@ class SteadyTime:
 
 
 class Timeline:
-    """Times of one file: they start at 0 and rise, whatever the camera sends.
+    """Timestamps of one file: they start at 0 and increase, whatever the camera sends.
 
     Packets without a time continue at the last interval; a jump of more than `MAX_JUMP_S` is removed.
     """
@@ -178,7 +178,7 @@ class Timeline:
 
 
 class SegmentWriter:
-    """Writes the packets of a stream into one file after the other, each starting at a keyframe.
+    """Writes the packets of a stream into successive files, each starting at a keyframe.
 
     Attributes:
         segments: files started.
@@ -210,7 +210,7 @@ class SegmentWriter:
         return time.monotonic() - self._started < GRACE_S
 
     def write(self, packet: Any, stream: Any) -> None:
-        """Write one packet of `stream`; packets before the first keyframe are left out.
+        """Write one packet of `stream`; packets before the first keyframe are skipped.
 
         Raises:
             SegmentError: the disk is full, or the folder is not writable.
@@ -275,6 +275,6 @@ class SegmentWriter:
         reason = getattr(error, "strerror", None) or str(error)
         with suppress(OSError):
             if self._output is None and self._path is not None and self._path.stat().st_size < STUB_BYTES:
-                self._path.unlink()  # each further attempt would leave another
+                self._path.unlink()  # each further attempt would leave another stub
         remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, "container mkv holds more codecs than mp4")
         return SegmentError(f"cannot write {self._path or self._shelf.folder}: {reason}: {remedy}")

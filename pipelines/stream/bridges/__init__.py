@@ -1,1 +1,1 @@
-"""Bridges: small subscribers that hand the stream on to brokers, files, web hooks and browsers."""
+"""Bridges: small subscribers that forward the stream to brokers, files, webhooks and browsers."""

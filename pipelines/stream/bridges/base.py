@@ -1,4 +1,4 @@
-"""What all bridges share: a queue that keeps what matters while the other side is away, and the loop around it."""
+"""The base of all bridges: a queue that keeps important messages while the other side is away, and its loop."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ PASSING_KINDS = frozenset(("frame", "stats", "heartbeat", "snapshot"))
 
 
 class TargetError(EngineError):
-    """The other side did not take a message; trying again may help."""
+    """The other side did not accept a message; a retry may help."""
 
 
 class RejectedError(EngineError):
-    """The other side will never take this message; it is counted and left out."""
+    """The other side will never accept this message; it is counted and skipped."""
 
 
 @runtime_checkable
 class Watcher(Protocol):
-    """A `BridgeOutput` that learns from messages which it was not asked to hand on.
+    """A `BridgeOutput` that also learns from messages that it does not forward.
 
     Attributes:
-        watched_topics: prefixes of what it wants to see.
+        watched_topics: prefixes of the topics that it watches.
     """
 
     watched_topics: tuple[str, ...]
@@ -45,16 +45,16 @@ class Watcher(Protocol):
 
 
 class BridgeOutput(Protocol):
-    """Where a bridge leads. All calls come from one thread."""
+    """The destination of a bridge. All calls come from one thread."""
 
     def open(self) -> None:
-        """Connect. Raises `TargetError` where trying again may help, another `EngineError` where it cannot."""
+        """Connect. Raises `TargetError` if a retry may help, another `EngineError` if it cannot."""
 
     def send(self, message: Message) -> None:
-        """Hand over one message, in bounded time. Raises `TargetError` or `RejectedError`."""
+        """Deliver one message, in bounded time. Raises `TargetError` or `RejectedError`."""
 
     def turn(self) -> None:
-        """Do what is due; called several times a second. Raises `TargetError` when the connection is lost."""
+        """Do periodic work; called several times a second. Raises `TargetError` if the connection is lost."""
 
     def close(self) -> None:
         """Disconnect; harmless when repeated."""
@@ -65,10 +65,10 @@ class BridgeSummary:
     """What a bridge did.
 
     Attributes:
-        sent: messages handed over, by kind.
+        sent: messages delivered, by kind.
         dropped: messages that did not fit into the queue while the other side was away, by kind.
-        rejected: messages that the other side refuses, by kind.
-        reconnects: how often the other side was lost.
+        rejected: messages that the other side refused, by kind.
+        reconnects: how often the connection was lost.
     """
 
     sent: Counter[str] = field(default_factory=Counter)
@@ -78,12 +78,12 @@ class BridgeSummary:
 
 
 class Forwarder:
-    """Hands messages to a target in order; while it is away, keeps states, events and ends, and the newest frames.
+    """Delivers messages to a target in order; while it is away, keeps states, events and ends, and the newest frames.
 
     Args:
         target: the other side.
-        kept_messages: states, events and ends kept at most; the oldest is dropped first.
-        kept_frames: other messages kept at most; the oldest is dropped first.
+        kept_messages: limit for states, events and ends; the oldest is dropped first.
+        kept_frames: limit for other messages; the oldest is dropped first.
         clock: for tests.
     """
 
@@ -107,7 +107,7 @@ class Forwarder:
         self._is_away = False
 
     def watch(self, message: Message) -> None:
-        """Let the target learn from a message that may not be one to hand on."""
+        """Let the target learn from a message that it may not forward."""
         if isinstance(self._target, Watcher):
             try:
                 self._target.watch(message)
@@ -124,7 +124,7 @@ class Forwarder:
         self._number += 1
 
     def pump(self) -> None:
-        """Send what can be sent; connect again when it is time."""
+        """Send as many messages as possible; reconnect when it is time."""
         if self._clock.monotonic_ns() < self._retry_ns:
             return
         try:
@@ -143,7 +143,7 @@ class Forwarder:
         self._is_away = False
 
     def _lose(self, error: TargetError) -> None:
-        """Note that the other side is away, say so once, and try again later."""
+        """Record that the other side is away, log it once, and retry later."""
         if not self._is_away:
             logger.warning("%s; trying again, messages wait meanwhile", error)
         self._is_away = True
@@ -155,7 +155,7 @@ class Forwarder:
 
     @property
     def pending(self) -> int:
-        """Messages that wait."""
+        """Number of waiting messages."""
         return len(self._queues[False]) + len(self._queues[True])
 
     def close(self) -> None:
@@ -184,16 +184,16 @@ def run_bridge(
     topics: Sequence[str] = ("",),
     ask: Callable[[str], SnapshotMessage | None] = lambda endpoint: None,
 ) -> BridgeSummary:
-    """Forward messages until `count` were sent, the subscriber is closed, or `stopping` says so.
+    """Forward messages until `count` were sent, the subscriber is closed, or `stopping()` returns true.
 
     Args:
-        subscriber: of all that is to be handed on or watched.
-        target: where to.
-        count: messages to hand on; None: no limit.
+        subscriber: subscriber to all messages to forward or watch.
+        target: destination.
+        count: messages to forward; None: no limit.
         stopping: polled.
-        forwarder: with other limits.
-        topics: prefixes of what is handed on; the target may watch more.
-        ask: returns the snapshot at an endpoint, which a watching target learns from once per engine.
+        forwarder: one with other limits.
+        topics: prefixes of the topics to forward; the target may watch more.
+        ask: returns the snapshot at an endpoint; a watching target learns from it once per engine.
 
     Raises:
         EngineError: the target can never be opened (a wrong address, a missing package).
@@ -219,7 +219,7 @@ def run_bridge(
                 forwarder.watch(message)
             forwarder.pump()
     except KeyboardInterrupt:
-        pass  # the person's way to end a bridge
+        pass  # Ctrl-C ends a bridge
     finally:
         forwarder.close()
     return forwarder.summary
@@ -228,7 +228,7 @@ def run_bridge(
 def _watch_snapshot(
     forwarder: Forwarder, heartbeat: HeartbeatMessage, ask: Callable[[str], SnapshotMessage | None]
 ) -> None:
-    """Let the target learn where everything stood before the bridge joined, where the engine can say it."""
+    """Let the target learn the state from before the bridge joined, if the engine serves a snapshot."""
     endpoint = heartbeat.endpoints.get("snapshot")
     snapshot = ask(endpoint) if endpoint is not None else None
     if snapshot is not None:

@@ -1,7 +1,7 @@
-"""What a bridge knows of one engine: whether it lives, and the state of each of its cameras.
+"""Tracks one engine for a bridge: whether it is alive, and the state of each of its cameras.
 
-A bridge may join late, when no state is sent any more, and an engine that is killed sends none. So the state comes
-from everything that arrives: a snapshot at the start, frames (their camera is live) and heartbeats (their absence).
+A bridge may join after the states were sent, and a killed engine sends none. So the state is derived from everything
+that arrives: a snapshot at the start, frames (their camera is live) and heartbeats (or their absence).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class EngineState:
         clock: for tests.
 
     Attributes:
-        statuses: the last state of each camera, made from its frames where none was sent.
+        statuses: the last state of each camera, derived from its frames if none was sent.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -34,12 +34,12 @@ class EngineState:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the engine was heard lately: three heartbeats may be missing, and three seconds in any case."""
+        """Whether a message arrived recently: within three heartbeat intervals, or three seconds if that is longer."""
         limit_s = max(MISSED_HEARTBEATS * self._interval_s, LEAST_SILENCE_S)
         return self._heard_ns is not None and self._clock.monotonic_ns() - self._heard_ns < limit_s * NS_PER_S
 
     def take(self, message: Message) -> list[StatusMessage]:
-        """Learn from a message; return the states that are new."""
+        """Learn from a message; return the states that have changed."""
         self._heard_ns = self._clock.monotonic_ns()
         if isinstance(message, HeartbeatMessage):
             self._interval_s = message.interval_s
@@ -57,7 +57,7 @@ class EngineState:
         return new
 
     def lost(self, reason: str) -> list[StatusMessage]:
-        """Return the states of all cameras of an engine that is gone, and keep them."""
+        """Mark all cameras of a lost engine as offline, and return the changed states."""
         gone = [
             msgspec.structs.replace(status, state="offline", reason=reason, published_utc_ns=self._clock.utc_ns())
             for status in self.statuses.values()
@@ -67,13 +67,13 @@ class EngineState:
         return gone
 
     def _is_news(self, frame: FrameMessage) -> bool:
-        """Return whether a frame shows that a camera is live; one that was under way when it ended does not."""
+        """Return whether a frame shows that a camera is live; one in flight when the camera ended does not."""
         known = self.statuses.get(frame.source_id)
         return known is None or known.run_epoch != frame.run_epoch or known.state in ("offline", "connecting")
 
 
 def _live(frame: FrameMessage, known: StatusMessage | None = None) -> StatusMessage:
-    """Return the state that a frame proves."""
+    """Return the state derived from a frame."""
     facts = {name: getattr(frame, name) for name in ("engine_id", "run_epoch", "source_id", "stream_epoch")}
     facts |= {"published_utc_ns": frame.published_utc_ns, "width": frame.width, "height": frame.height}
     if known is not None:

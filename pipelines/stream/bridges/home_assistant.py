@@ -1,7 +1,7 @@
-"""How Home Assistant finds a camera by itself: MQTT discovery.
+"""MQTT discovery, by which Home Assistant finds cameras automatically.
 
-Home Assistant ignores a discovery topic in which a level has other characters than letters, digits, `_` and `-`,
-so names are rewritten for it. The names that people see stay as they are.
+Home Assistant ignores a discovery topic with characters other than letters, digits, `_` and `-` in a level, so names
+are rewritten for topics. Displayed names remain unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HASH_DIGITS = 6
 
 
 def level(text: str) -> str:
-    """Return a text that is one level of a topic.
+    """Return a text that forms exactly one level of a topic.
 
     >>> level("front gate/#1")
     'front gate__1'
@@ -29,7 +29,7 @@ def level(text: str) -> str:
 
 
 def node_id(engine_id: str, source_id: str) -> str:
-    """Return the name of a camera in discovery topics; different cameras have different ones.
+    """Return the name of a camera in discovery topics; different cameras get different names.
 
     >>> node_id("edge", "front gate")
     'framewire_edge_front_gate'

@@ -33,7 +33,7 @@ PARQUET_ROWS = 8192
 
 
 def object_rows(message: FrameMessage) -> list[tuple[Any, ...]]:
-    """Return one row of `COLUMNS` per object: `pandas.DataFrame(rows, columns=COLUMNS)` takes them as they are."""
+    """Return one row of `COLUMNS` per object, ready for `pandas.DataFrame(rows, columns=COLUMNS)`."""
     head = (message.source_id, message.frame_id, message.captured_utc_ns, message.pts_ns)
     tail = (message.run_epoch, message.seq)
     return [
@@ -43,17 +43,17 @@ def object_rows(message: FrameMessage) -> list[tuple[Any, ...]]:
 
 
 class NdjsonOutput:
-    """One line per message on a binary stream such as `sys.stdout.buffer`: JSON, or what `form` makes of it."""
+    """Writes one line per message to a binary stream such as `sys.stdout.buffer`: JSON, or the output of `form`."""
 
     def __init__(self, stream: BinaryIO, form: Form = native) -> None:
         self._stream = stream
         self._form = form
 
     def open(self) -> None:
-        """Nothing to open."""
+        """Do nothing: the stream is open."""
 
     def send(self, message: Message) -> None:
-        """Write one line, at once."""
+        """Write one line and flush it."""
         try:
             for body in self._form(message):
                 self._stream.write(body + b"\n")
@@ -62,14 +62,14 @@ class NdjsonOutput:
             raise SinkError(f"cannot write the lines: {error.strerror}: the reader is gone") from error
 
     def turn(self) -> None:
-        """Nothing is due."""
+        """Do nothing: there is no periodic work."""
 
     def close(self) -> None:
-        """The stream belongs to the caller."""
+        """Do nothing: the stream belongs to the caller."""
 
 
 class CsvOutput:
-    """One row per object, `COLUMNS` in the first line; an existing file is replaced."""
+    """Writes one CSV row per object, with `COLUMNS` in the first line; replaces an existing file."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
@@ -98,7 +98,7 @@ class CsvOutput:
                 raise _unwritable(self._path, error) from error
 
     def turn(self) -> None:
-        """Nothing is due."""
+        """Do nothing: there is no periodic work."""
 
     def close(self) -> None:
         """Close the file."""
@@ -108,9 +108,9 @@ class CsvOutput:
 
 
 class ParquetOutput:
-    """One row per object, in row groups of about 8000; an existing file is replaced. Needs pyarrow.
+    """Writes one Parquet row per object, in row groups of about 8000; replaces an existing file. Needs pyarrow.
 
-    The file can be read only after `close`, as Parquet has its index at the end.
+    The file is readable only after `close`, because Parquet stores its index at the end.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -133,17 +133,17 @@ class ParquetOutput:
             raise _unwritable(self._path, error) from error
 
     def send(self, message: Message) -> None:
-        """Take the objects of a frame; other kinds have no rows."""
+        """Add the objects of a frame; other kinds have no rows."""
         if isinstance(message, FrameMessage):
             self._rows += object_rows(message)
             if len(self._rows) >= PARQUET_ROWS:
                 self._flush()
 
     def turn(self) -> None:
-        """Nothing is due."""
+        """Do nothing: there is no periodic work."""
 
     def close(self) -> None:
-        """Write the rest and the index."""
+        """Write the remaining rows and the index."""
         if self._writer is not None:
             self._flush()
             self._writer.close()

@@ -1,9 +1,9 @@
-"""Bridge to MQTT: the stream on a broker, and the cameras in Home Assistant by themselves.
+"""Bridge to MQTT: publishes the stream on a broker and announces the cameras to Home Assistant.
 
 Topics below the prefix: `frame/<source>` (QoS 0), `event/<source>`, `status/<source>` (retained), `eos/<source>`,
 `stats/<source>`, and for simple consumers `<source>/count` and `<source>/occupied` (retained, on change only; `None`
-while nothing is known: the camera or the engine is gone). `<engine>/available` is `online` while the engine sends
-heartbeats, else `offline`, by the broker's last will also where the bridge is killed.
+while unknown because the camera or the engine is gone). `<engine>/available` is `online` while the engine sends
+heartbeats, otherwise `offline`; the broker's last will sets it even if the bridge is killed.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ WATCHED_TOPICS = ("v1/heartbeat/", "v1/status/", "v1/frame/")
 
 
 class MqttOutput:
-    """Publishes to an MQTT broker; events, states and ends until the broker has acknowledged them. Needs paho-mqtt.
+    """Publishes to an MQTT broker; resends events, states and ends until they are acknowledged. Needs paho-mqtt.
 
     Args:
         host: of the broker.
         port: of the broker.
         prefix: first level of all topics.
-        engine_id: names the client and its availability.
-        username: where the broker asks for one.
+        engine_id: names the client and its availability topic.
+        username: if the broker requires one.
         password: of that user.
         tls: encrypt, with the system's certificates.
         frames: also publish whole frame messages, not only counts.
         discovery: announce the cameras to Home Assistant.
-        form: makes the bodies of frames, and of nothing else; None: whole messages of every kind.
+        form: formats the bodies of frames only; None: whole messages of every kind.
         clock: for tests.
     """
 
@@ -86,14 +86,14 @@ class MqttOutput:
         self._refused = ""
 
     def check(self) -> None:
-        """Connect and disconnect at once, without a word on any topic. Raises as `open` does."""
+        """Connect and disconnect at once, without publishing anything. Raises like `open`."""
         self._client = self._new_client(require("paho.mqtt.client", extra="mqtt"), has_will=False)
         self._connect()
         self._client.disconnect()
         self._client = None
 
     def open(self) -> None:
-        """Connect, and wait for the broker's welcome.
+        """Connect and wait for the broker's acknowledgement.
 
         Raises:
             TargetError: the broker is away.
@@ -122,7 +122,7 @@ class MqttOutput:
                 raise TargetError(f"MQTT broker {self._address[0]} does not answer")
 
     def watch(self, message: Message) -> None:
-        """Learn from a message, wanted or not, how the engine and its cameras are."""
+        """Learn the state of the engine and its cameras from a message, whether or not it is forwarded."""
         new = self._state.take(message)
         if self._is_connected():
             if not self._is_online:
@@ -148,7 +148,7 @@ class MqttOutput:
             self._publish(f"{kind}/{source}", encode(message), qos=qos)
 
     def turn(self) -> None:
-        """Exchange what is due with the broker, and notice an engine that is gone.
+        """Exchange pending data with the broker, and detect a lost engine.
 
         Raises:
             TargetError: the connection is lost.
@@ -159,7 +159,7 @@ class MqttOutput:
         self._loop(0.0)
 
     def close(self) -> None:
-        """Wait for the acknowledgements that are due, and disconnect; the rest goes out on reconnect."""
+        """Wait for outstanding acknowledgements and disconnect; the rest is sent on reconnect."""
         if self._client is None or not self._client.is_connected():
             return
         deadline_ns = SYSTEM_CLOCK.monotonic_ns() + int(CONNECT_S * NS_PER_S)
@@ -205,7 +205,7 @@ class MqttOutput:
         self._publish(f"{self._engine}/available", payload, qos=1, retain=True)
 
     def _publish_states(self, statuses: list[StatusMessage]) -> None:
-        """Publish states, and that nothing is known of what a camera shows that is not live."""
+        """Publish states, and set the count of every camera that is not live to unknown."""
         for status in statuses:
             source = level(status.source_id)
             self._announce(status.source_id)
@@ -230,10 +230,10 @@ class MqttOutput:
 
 
 class MqttBridge:
-    """An `MqttOutput` per engine in the stream, each with a client, an availability and a last will of its own.
+    """One `MqttOutput` per engine in the stream, each with its own client, availability topic and last will.
 
     Args:
-        make: makes the output of an engine from its id.
+        make: creates the output for an engine id.
     """
 
     watched_topics = WATCHED_TOPICS
@@ -244,7 +244,7 @@ class MqttBridge:
         self._is_open = False
 
     def open(self) -> None:
-        """Connect; before any engine was heard, only find out whether the broker takes this user.
+        """Connect; before the first engine is known, only check that the broker accepts this user.
 
         Raises:
             TargetError: the broker is away.
@@ -258,7 +258,7 @@ class MqttBridge:
         self._is_open = True
 
     def watch(self, message: Message) -> None:
-        """Hand a message to the output of its engine, to learn from."""
+        """Let the output of the message's engine learn from it."""
         self._output(message.engine_id).watch(message)
 
     def send(self, message: Message) -> None:
@@ -266,12 +266,12 @@ class MqttBridge:
         self._output(message.engine_id).send(message)
 
     def turn(self) -> None:
-        """Do what is due. Raises `TargetError`."""
+        """Do periodic work. Raises `TargetError`."""
         for output in self._outputs.values():
             output.turn()
 
     def close(self) -> None:
-        """Say that the engines are no longer watched, and disconnect."""
+        """Mark the engines as unavailable and disconnect."""
         self._is_open = False
         for output in self._outputs.values():
             output.close()
@@ -280,7 +280,7 @@ class MqttBridge:
         output = self._outputs.get(engine_id)
         if output is None:
             if len(self._outputs) >= MAX_ENGINES:
-                raise ConfigError(f"more than {MAX_ENGINES} engines in one stream: bridge them apart")
+                raise ConfigError(f"more than {MAX_ENGINES} engines in one stream: bridge them separately")
             output = self._outputs[engine_id] = self._make(engine_id)
             if self._is_open:
                 output.open()

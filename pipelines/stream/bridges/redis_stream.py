@@ -17,10 +17,10 @@ class RedisOutput:
     """Appends messages to Redis streams of bounded length. Needs the package redis.
 
     Args:
-        url: `redis://host:port/db`, with password where there is one.
-        prefix: first part of the names of the streams.
-        max_length: entries kept per stream, about.
-        form: makes the bodies.
+        url: `redis://host:port/db`, with the password if there is one.
+        prefix: first part of the stream names.
+        max_length: approximate number of entries kept per stream.
+        form: formats the bodies.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RedisOutput:
         self._call(self._client.ping)
 
     def send(self, message: Message) -> None:
-        """Append one message; a failed connection is reported, and the message sent again by the caller."""
+        """Append one message. Raises `TargetError` if the connection fails; the caller then sends it again."""
         owner = getattr(message, "source_id", message.engine_id)
         name = f"{self._prefix}:{kind_of(message)}:{owner}"
         for body in self._form(message):
@@ -53,7 +53,7 @@ class RedisOutput:
             self._call(self._client.xadd, name, fields, maxlen=self._max_length, approximate=True)
 
     def turn(self) -> None:
-        """Nothing is due."""
+        """Do nothing: there is no periodic work."""
 
     def close(self) -> None:
         """Disconnect."""

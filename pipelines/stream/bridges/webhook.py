@@ -1,4 +1,4 @@
-"""Bridge to a web hook: each message is posted as JSON, again and again until it is taken or refused."""
+"""Bridge to a webhook: posts each message as JSON, and retries until it is accepted or refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CREDENTIALS = frozenset(("authorization", "cookie", "proxy-authorization", "x-ap
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where one request goes."""
+    """The destination of one request."""
 
     scheme: str
     host: str
@@ -42,27 +42,27 @@ class _Place:
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """What credentials belong to."""
+        """The origin that credentials are bound to."""
         return self.scheme, self.host, self.port
 
 
 class WebhookOutput:
     """Posts messages to a URL.
 
-    A status of 2xx is success; 408, 425, 429, 5xx and failed connections are tried again with rising pauses; any
-    other status rejects the message. The headers `X-Framewire-Kind` and `X-Framewire-Id` (engine, run, topic and
-    number) let the receiver sort and recognise repetitions.
+    A status of 2xx is success; 408, 425, 429, 5xx and failed connections are retried with increasing pauses; any other
+    status rejects the message. The headers `X-Framewire-Kind` and `X-Framewire-Id` (engine, run, topic and number) let
+    the receiver sort messages and recognise repetitions.
 
-    A redirect is followed with the method and the body, at most three times. It never leaves https for http, carries
-    no credentials to another host or port, and reaches no other address inside private networks.
+    Redirects are followed with the same method and body, at most three times. They never lead from https to http, never
+    carry credentials to another host or port, and never reach another address inside private networks.
 
     Args:
         url: http or https; user and password in it become basic credentials.
-        headers: to add, for example `Authorization`.
-        timeout_s: for one attempt, from connecting to the last byte of the answer's head.
-        form: makes the bodies.
-        private_redirects: allow redirects to other hosts on private networks and this machine.
-        tls: how servers are verified; None takes the system's certificates.
+        headers: additional headers, for example `Authorization`.
+        timeout_s: limit for one attempt, from connecting to the last byte of the response head.
+        form: formats the bodies.
+        private_redirects: allow redirects to other hosts on private networks and to this machine.
+        tls: how to verify servers; None uses the system's certificates.
 
     Raises:
         ConfigError: the URL is not http or https.
@@ -91,13 +91,13 @@ class WebhookOutput:
         self._has_told = False
 
     def open(self) -> None:
-        """Each message has its own connection."""
+        """Do nothing: each message has its own connection."""
 
     def send(self, message: Message) -> None:
-        """Post one message and wait for the answer.
+        """Post one message and wait for the response.
 
         Raises:
-            TargetError: trying again may help.
+            TargetError: a retry may help.
             RejectedError: the receiver refuses it.
         """
         identity = f"{message.engine_id}/{message.run_epoch}/{topic_of(message)}{message.seq}"
@@ -106,15 +106,15 @@ class WebhookOutput:
             self._post(body, headers)
 
     def interrupt(self) -> None:
-        """End a wait for the other side by `KeyboardInterrupt`; call from a signal handler on the sending thread."""
+        """Interrupt a wait with `KeyboardInterrupt`; call it in a signal handler on the sending thread."""
         if self._is_waiting:
             raise KeyboardInterrupt
 
     def turn(self) -> None:
-        """Nothing is due."""
+        """Do nothing: there is no periodic work."""
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: no connection stays open."""
 
     def _post(self, body: bytes, headers: Mapping[str, str]) -> None:
         place, deadline = self._first, time.monotonic() + self._timeout_s
@@ -123,14 +123,14 @@ class WebhookOutput:
             if 200 <= status < 300:
                 return
             if status >= 500 or status in TRY_AGAIN:
-                raise TargetError(f"web hook answered {status}")
+                raise TargetError(f"webhook answered {status}")
             if status not in REDIRECTS or not location:
-                raise self._refused(f"web hook refused a message with {status}")
+                raise self._refused(f"webhook refused a message with {status}")
             place, headers = self._redirected(place, location, headers)
-        raise self._refused(f"web hook redirects more than {MAX_REDIRECTS} times")
+        raise self._refused(f"webhook redirects more than {MAX_REDIRECTS} times")
 
     def _exchange(self, place: _Place, body: bytes, headers: Mapping[str, str], deadline: float) -> tuple[int, str]:
-        """Return the status and where the answer redirects to."""
+        """Return the status and the redirect location of the response."""
         self._is_waiting = True
         try:
             with self._connected(place, deadline) as connection:
@@ -138,13 +138,13 @@ class WebhookOutput:
                 return _head_of_answer(connection, deadline)
         except ssl.SSLCertVerificationError as error:
             raise TargetError(
-                f"web hook {place.host} has a certificate that is not trusted ({error.verify_message}): add the "
+                f"webhook {place.host} has a certificate that is not trusted ({error.verify_message}): add the "
                 "certificate of its authority to the system's, or set SSL_CERT_FILE"
             ) from error
         except PrivateAddressError as error:
-            raise self._refused(f"web hook is not followed: {error}") from error
+            raise self._refused(f"webhook is not followed: {error}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise TargetError(f"web hook cannot be reached: {error}") from error
+            raise TargetError(f"webhook cannot be reached: {error}") from error
         finally:
             self._is_waiting = False
 
@@ -152,7 +152,7 @@ class WebhookOutput:
         plain = socket.create_connection((place.host, place.port), timeout=_left(deadline))
         try:
             if place.origin != self._first.origin and not self._private_redirects:
-                _check_public(plain.getpeername()[0])  # what was reached, not what a name said before
+                _check_public(plain.getpeername()[0])  # the address reached, not an earlier name lookup
             plain.settimeout(_left(deadline))
             if place.scheme == "http":
                 return plain
@@ -162,21 +162,21 @@ class WebhookOutput:
             raise
 
     def _redirected(self, place: _Place, location: str, headers: Mapping[str, str]) -> tuple[_Place, Mapping[str, str]]:
-        """Return where to go on, and with which headers."""
+        """Return the redirect destination and the headers to send there."""
         try:
             url = urllib.parse.urljoin(f"{place.scheme}://{_netloc(place)}{place.path}", location)
             following, _ = _place_from_url(url)
         except ValueError as error:  # a ConfigError too
             shown = printable(public_address(location), MAX_SHOWN_CHARS)
-            raise self._refused(f"web hook redirects to {shown}, which is not a URL") from error
+            raise self._refused(f"webhook redirects to {shown}, which is not a URL") from error
         if place.scheme == "https" and following.scheme != "https":
-            raise self._refused("web hook redirects from https to http: give the address that it redirects to")
+            raise self._refused("webhook redirects from https to http: give the address that it redirects to")
         if following.origin != place.origin:
             headers = {name: value for name, value in headers.items() if name.lower() not in CREDENTIALS}
         return following, headers
 
     def _refused(self, reason: str) -> RejectedError:
-        """Log the first refusal, as only their number is in the summary."""
+        """Log the first refusal, because the summary has only their number."""
         if not self._has_told:
             self._has_told = True
             logger.warning("%s; messages that are refused are counted as rejected", reason)
@@ -184,14 +184,14 @@ class WebhookOutput:
 
 
 def _place_from_url(url: str) -> tuple[_Place, dict[str, str]]:
-    """Return where a URL leads, and the headers for the user and password in it. Raises `ConfigError`."""
+    """Return the destination of a URL and the headers for its user and password. Raises `ConfigError`."""
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError("the web hook is not a URL: expected http://host:port/path") from error
+        raise ConfigError("the webhook is not a URL: expected http://host:port/path") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or not url.isprintable():
-        raise ConfigError("the web hook is not an http or https URL: expected http://host/path")
+        raise ConfigError("the webhook is not an http or https URL: expected http://host/path")
     path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
     place = _Place(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80), path)
     return place, _login(parts)
@@ -221,7 +221,7 @@ def _request(place: _Place, body: bytes, headers: Mapping[str, str]) -> bytes:
 
 
 class _Received:
-    """Bytes that came, in the form in which `http.client` wants a connection."""
+    """Received bytes, with the interface that `http.client` expects of a socket."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -232,7 +232,7 @@ class _Received:
 
 
 def _head_of_answer(connection: socket.socket, deadline: float) -> tuple[int, str]:
-    """Read until the head is complete; a server that sends it drop by drop has no more time than any other."""
+    """Read until the head is complete; the deadline also holds for a server that sends it byte by byte."""
     head = b""
     while b"\r\n\r\n" not in head and b"\n\n" not in head:
         if len(head) > MAX_HEAD_BYTES:
@@ -260,7 +260,7 @@ def _check_public(address: str) -> None:
 
 
 class PrivateAddressError(OSError):
-    """A redirect leads to where only this machine or its network can go."""
+    """A redirect leads to an address that only this machine or its network can reach."""
 
 
 def _ascii(text: str) -> str:

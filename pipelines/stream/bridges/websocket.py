@@ -1,4 +1,4 @@
-"""Bridge to browsers: every message as a text frame on a WebSocket; a slow browser loses messages, nobody waits."""
+"""Bridge to browsers: sends every message as a WebSocket text frame; only a slow browser itself loses messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(eq=False)
 class _Browser:
-    """One connection: what it wants and what waits for it."""
+    """One connection: its topics and its waiting messages."""
 
     topics: tuple[str, ...]
     waiting: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_PER_CLIENT))
@@ -43,13 +43,13 @@ class WebSocketBridge:
     """Serves `ws://host:port/?topic=v1/frame/gate/` (any number of `topic`s; none means all). Needs websockets.
 
     Args:
-        address: of the publisher.
-        host: to listen on.
-        port: to listen on; 0 finds a free one.
-        topics: what is taken from the publisher.
-        origins: pages that may connect, as browsers name them (`http://host:port`); `*` is any. None means those that
-            this machine serves. Programs that are no browsers name no origin and may always connect.
-        count: end after so many messages of the publisher; None serves until cancelled.
+        address: address of the publisher.
+        host: host to listen on.
+        port: port to listen on; 0 chooses a free one.
+        topics: topics to subscribe to at the publisher.
+        origins: pages that may connect, by origin (`http://host:port`); `*` allows any. None allows pages that this
+            machine serves. Programs other than browsers send no origin and may always connect.
+        count: end after this many messages of the publisher; None serves until cancelled.
         server_key: public key of a publisher that encrypts.
         keys: CURVE keys of this reader.
 
@@ -85,7 +85,7 @@ class WebSocketBridge:
         self._browsers: set[_Browser] = set()
 
     async def run(self) -> None:
-        """Serve until cancelled, or until `count` messages have come.
+        """Serve until cancelled, or until `count` messages have arrived.
 
         Raises:
             SinkError: the port cannot be bound.
@@ -112,7 +112,7 @@ class WebSocketBridge:
                     return
 
     def _check_origin(self, connection: Any, request: Any) -> Any:
-        """Refuse pages of other sites, which a browser would let read what is on this machine."""
+        """Refuse pages of other sites, which a browser would allow to read data from this machine."""
         origin = request.headers.get("Origin")
         if origin is None or self._is_allowed(origin):
             return None
