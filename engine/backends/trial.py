@@ -76,7 +76,7 @@ class Trial:
             if self._child.connection.poll(max(min(wait_s, left_s), 0.0)):
                 self._end(json.loads(self._child.connection.recv_bytes())["failure"])
             elif left_s <= 0:
-                self._end(f"it has not loaded within {TRIAL_S:.0f} s in a process of its own")
+                self._end(f"it has not loaded within {TRIAL_S:.0f} s in a separate process")
         except (EOFError, OSError, ValueError, KeyError, TypeError):
             code = self._child.end(1.0)
             self._child = None

@@ -345,7 +345,7 @@ class ZmqPublisher(SinkBase):
         return traffic
 
     def _forget_ended(self) -> None:
-        """Leave the sources out of snapshots and heartbeats that ended before many others did."""
+        """Drop the sources that ended before many others did from snapshots and heartbeats."""
         ended = [name for name, traffic in self._traffic.items() if traffic.ended]
         for name in ended[: max(len(ended) - MAX_ENDED, 0)]:
             del self._traffic[name]
