@@ -69,7 +69,7 @@ def _optional(field: FieldInfo, depth: int) -> list[str]:
 
 
 def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if typing.get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is list and isinstance(arguments[0], type) and issubclass(arguments[0], BaseModel):

@@ -26,13 +26,17 @@ def with_places(config: Config, places: Mapping[str, Sequence[tuple[str, Points]
     Raises:
         ConfigError: there is no such source.
     """
+    if not places:
+        return config
     named = dict(named_sources(config))
+    if len(named) < len(config.sources):
+        raise ConfigError("two sources have one name: give each its own source_id")
     for key, given in places.items():
         for text, points in given:
             source_id, name = _split(text, list(named), f"--{key[:-1]}")
             named[source_id] = _with_place(named[source_id], key, name, points)
     sources = [source for _, source in zip(config.sources, named.values(), strict=True)]
-    return config.model_copy(update={"sources": sources}) if places else config
+    return config.model_copy(update={"sources": sources})
 
 
 def _split(text: str, source_ids: list[str], option: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from pydantic import BaseModel
 
@@ -93,8 +94,9 @@ def why_no_configuration(path: str) -> str | None:
 
 def section_of(annotation: object) -> type[BaseModel] | None:
     """Return the section in a field's type: plain, in a list, or optional."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
+    is_class = isinstance(annotation, type) and typing.get_origin(annotation) is None  # list[X] is a type in 3.10
+    if is_class and issubclass(cast("type", annotation), BaseModel):
+        return cast("type[BaseModel]", annotation)
     for part in typing.get_args(annotation):
         found = section_of(part)
         if found is not None:
