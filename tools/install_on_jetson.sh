@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install Framewire beside JetPack's OpenCV and TensorRT: every dependency but OpenCV from the package registry.
+# Install Framewire with JetPack's OpenCV and TensorRT: every dependency but OpenCV from the package registry.
 # Runs in a venv made with --system-site-packages, from the checkout. Used by Dockerfile.jetson; works on a bare board too.
 set -euo pipefail
 
@@ -15,12 +15,12 @@ for requirement in re.findall(r'"([^"]+)"', listed):
     if not requirement.startswith(("opencv-python", "openvino", "supervision")):
         print(requirement)
 PYTHON
-# JetPack's OpenCV and TensorRT were compiled for NumPy 1 and do not load beside NumPy 2.
+# JetPack's OpenCV and TensorRT were compiled for NumPy 1 and do not load with NumPy 2.
 constraint=$(mktemp)
 echo "numpy<2" >"$constraint"
 export PIP_CONSTRAINT=$constraint
 python3 -m pip install -r "$requirements" onnx pycuda
-# supervision asks for opencv-python, which has no GStreamer: its other needs are named here instead.
+# supervision requires opencv-python, which lacks GStreamer: its other dependencies are listed here instead.
 python3 -m pip install --no-deps supervision
 python3 -m pip install defusedxml matplotlib pillow pydeprecate requests scipy tqdm
 python3 -m pip install --no-deps .

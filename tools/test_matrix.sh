@@ -7,7 +7,7 @@
 #   REPORT=rows.md tools/test_matrix.sh              append the rows to a file as well
 #   SUITE="tests/wire" tools/test_matrix.sh          other tests (empty: install, demo and doctor alone)
 #
-# An interpreter is python3.N on PATH, or one of pyenv's. One that is absent is a row that says so, and no failure.
+# An interpreter is python3.N on PATH, or one of pyenv's. A missing one is reported in its row and is not a failure.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 renice -n 15 $$ >/dev/null
@@ -16,7 +16,7 @@ ALL="3.10:oldest 3.10:newest 3.12:oldest 3.12:newest 3.13:oldest 3.13:newest 3.1
 SUITE=${SUITE-"tests/contract tests/wire tests/subscriber tests/tracking tests/imaging tests/detection/test_heads.py
   tests/detection/test_letterbox.py tests/sinks/test_video.py tests/sinks/test_zmq.py tests/sources/test_file.py
   tests/pipelines/config tests/pipelines/build"}
-# The tests' own tools, without those that raise the floor of a dependency (trackers and scipy want numpy 2).
+# The tests' own tools, without those that raise the minimum of a dependency (trackers and scipy need numpy 2).
 TOOLS="pytest pytest-timeout hypothesis jsonschema onnx psutil"
 WORK=${WORK:-.venv-matrix}
 export UV_LINK_MODE=copy

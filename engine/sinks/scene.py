@@ -1,4 +1,4 @@
-"""What a publisher sends of analytics: events as they happen, totals when they change, at a limited rate."""
+"""The publisher's analytics messages: events as they happen, totals when they change, at a limited rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_NS = 10 * NS_PER_S
 
 
 class SceneTraffic:
-    """When the totals of one source are due, and where its last frame was."""
+    """When the totals of one source are due, and the moment of its last frame."""
 
     def __init__(self) -> None:
         self._sent_ns: int | None = None
@@ -23,7 +23,7 @@ class SceneTraffic:
         self.body = b""
 
     def is_due(self, packet: Packet, now_ns: int) -> bool:
-        """Return whether the totals are to be sent with this packet, and note that they are."""
+        """Return whether to send the totals with this packet, and record that they are sent."""
         view: View = packet.analytics
         self.moment = Moment.of(packet)
         waited_ns = MOST_NS if self._sent_ns is None else now_ns - self._sent_ns

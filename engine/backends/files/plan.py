@@ -165,10 +165,10 @@ def facts_from_json(values: Any) -> PlanFacts:
     if values["format"] != FORMAT:
         raise ValueError(f"plan header of format {values['format']}, this version reads {FORMAT}")
     known = {key: value for key, value in values.items() if key != "format"}
-    smallest, favourite, largest = known.pop("batch")
+    smallest, optimal, largest = known.pop("batch")
     major, minor = known.pop("compute_capability")
     inputs, outputs = (tuple(_spec(entry) for entry in known.pop(kind)) for kind in ("inputs", "outputs"))
-    batch = int(smallest), int(favourite), int(largest)
+    batch = int(smallest), int(optimal), int(largest)
     return PlanFacts(**known, batch=batch, compute_capability=(int(major), int(minor)), inputs=inputs, outputs=outputs)
 
 

@@ -65,11 +65,9 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ConfigError(f'precision "{self.precision}": expected {", ".join(PRECISIONS)}')
-        smallest, favourite, largest = self.batch
-        if not 1 <= smallest <= favourite <= largest <= MAX_BATCH:
-            raise ConfigError(
-                f"batch {self.batch}: expected smallest <= favourite <= largest, between 1 and {MAX_BATCH}"
-            )
+        smallest, optimal, largest = self.batch
+        if not 1 <= smallest <= optimal <= largest <= MAX_BATCH:
+            raise ConfigError(f"batch {self.batch}: expected smallest <= optimal <= largest, between 1 and {MAX_BATCH}")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise ConfigError(f"optimization level {self.optimization_level}: expected 0 to 5")
         if self.workspace_mib is not None and self.workspace_mib < 1:

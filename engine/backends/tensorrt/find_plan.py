@@ -126,8 +126,8 @@ def _build_options(path: Path, options: BackendOptions) -> BuildOptions:
         command = f"{shlex.join(['framewire', 'build', str(path)])} --precision int8 --images FOLDER"
         raise ConfigError(f'INT8 needs pictures: build it with "{command}", and give the plan it names as the model')
     image, largest = options.image, options.max_batch
-    favourite = 1 if options.performance == "latency" else largest  # kernels are chosen for this batch
-    return BuildOptions(PRECISION_BY_NAME[asked], (1, favourite, largest), image.size_hw if image else None)
+    optimal = 1 if options.performance == "latency" else largest  # kernels are chosen for this batch
+    return BuildOptions(PRECISION_BY_NAME[asked], (1, optimal, largest), image.size_hw if image else None)
 
 
 def _origin(file: PlanFile) -> Path | None:

@@ -123,7 +123,7 @@ class TensorRtPlan:
         if None not in spec.shape:
             fixed = tuple(size or 0 for size in spec.shape)
             return fixed, fixed
-        smallest, _favourite, largest = self._engine.get_tensor_profile_shape(spec.name, PROFILE)
+        smallest, _optimal, largest = self._engine.get_tensor_profile_shape(spec.name, PROFILE)
         return tuple(map(int, smallest)), tuple(map(int, largest))
 
     def create_context(self) -> TensorRtContext:

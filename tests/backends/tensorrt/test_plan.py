@@ -358,7 +358,7 @@ def test_a_batch_profile_that_is_none_is_refused(text: str):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        pytest.param({"batch": (2, 1, 4)}, "smallest <= favourite <= largest", id="order"),
+        pytest.param({"batch": (2, 1, 4)}, "smallest <= optimal <= largest", id="order"),
         pytest.param({"batch": (0, 1, 1)}, "between 1 and", id="zero"),
         pytest.param({"precision": "int4"}, "expected fp32, fp16, int8", id="precision"),
         pytest.param({"optimization_level": 6}, "expected 0 to 5", id="level"),
