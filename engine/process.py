@@ -65,7 +65,7 @@ class Messages:
         if not message:
             for fd in fds[:1]:
                 os.close(fd)
-            raise EOFError("the other side has hung up")
+            raise EOFError("the other side has closed the connection")
         if flags & socket.MSG_TRUNC:
             raise OSError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
         return message, fds[0] if fds else None

@@ -9,21 +9,21 @@ from engine.video.uri import scheme_of
 
 REFUSED = "the camera refused the user name or password"
 _REASONS: tuple[tuple[str, str, str], ...] = (
-    ("HTTPUnauthorizedError", REFUSED, "check them; special characters in a URL are written %40 for @, %3A for :"),
-    ("HTTPForbiddenError", "the camera forbids this (403)", "check the rights of this user"),
-    ("HTTPNotFoundError", "there is no such stream there (404)", "check the path of the URL in the camera's manual"),
-    ("ConnectionRefusedError", "connection refused", "check that it is on, and the port"),
-    ("ConnectionResetError", "the connection was reset by the other side", "check the camera's limit of viewers"),
+    ("HTTPUnauthorizedError", REFUSED, "check them; write special characters in a URL as %40 for @, %3A for :"),
+    ("HTTPForbiddenError", "the camera forbids this (403)", "check this user's permissions"),
+    ("HTTPNotFoundError", "there is no such stream (404)", "check the path of the URL in the camera's manual"),
+    ("ConnectionRefusedError", "connection refused", "check that it is switched on, and check the port"),
+    ("ConnectionResetError", "the connection was reset by the other side", "check the camera's viewer limit"),
     ("TimeoutError", "no answer in time", "check the address and the network, or raise open_timeout_s"),
     ("ExitError", "no answer in time", "check the address and the network, or raise open_timeout_s / read_timeout_s"),
     ("FileNotFoundError", "there is no such file or device", "check the path"),
     ("PermissionError", "permission denied", "check its owner and mode; for a camera: add yourself to the group video"),
-    ("InvalidDataError", "what came is no video that FFmpeg can read", "check that it is a video, and complete"),
-    ("ProtocolNotFoundError", "this FFmpeg has no such protocol", "see framewire doctor"),
+    ("InvalidDataError", "the data is not a video that FFmpeg can read", "check that it is a complete video"),
+    ("ProtocolNotFoundError", "this FFmpeg does not support this protocol", "see framewire doctor"),
     ("DemuxerNotFoundError", "this FFmpeg cannot read this kind of stream", "see framewire doctor"),
     ("DecoderNotFoundError", "this FFmpeg has no decoder for it", "see framewire doctor"),
     ("BlockingIOError", "the device is busy", "close the other program that uses it"),
-    ("gaierror", "the name of the host is not known", "check the name, and the DNS of this machine"),
+    ("gaierror", "the host name is unknown", "check the name, and the DNS of this machine"),
 )
 
 

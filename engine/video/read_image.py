@@ -43,7 +43,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """
     size = path.stat().st_size
     if size > BYTES_PER_PIXEL * max_pixels:
-        raise ValueError(f"{size / 1e6:.0f} MB are too many for an image of {max_pixels / 1e6:g} million pixels")
+        raise ValueError(f"{size / 1e6:.0f} MB is too large for an image of {max_pixels / 1e6:g} million pixels")
     return decode_image(np.fromfile(path, np.uint8), max_pixels)
 
 
@@ -64,7 +64,7 @@ def decode_image(encoded: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> ND
     if claims_more(encoded.data):
         raise ValueError("a part of the PNG claims more bytes than the file holds: copy it again")
     if is_cut_jpeg(encoded.tobytes()):
-        raise ValueError("the JPEG is cut short: copy it again")
+        raise ValueError("the JPEG is truncated: copy it again")
     try:
         image: NDArray[np.uint8] | None = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -72,7 +72,7 @@ def decode_image(encoded: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> ND
     if image is None and is_heif(encoded.data):
         return _decode_heif(encoded)
     if image is None:
-        raise ValueError("OpenCV cannot decode it: the file is damaged or cut short")
+        raise ValueError("OpenCV cannot decode it: the file is damaged or truncated")
     return image
 
 

@@ -1,4 +1,4 @@
-"""What a web hook, a web page and a redirect can extract from a bridge."""
+"""What a webhook, a web page and a redirect can extract from a bridge."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_an_image_that_is_cut_short_is_an_error(kind: str, share: float) -> None
 
 def test_a_jpeg_whose_last_bytes_are_missing_is_an_error_and_one_with_padding_is_not() -> None:
     encoded = cv2.imencode(".jpg", corners())[1]
-    with pytest.raises(ValueError, match="the JPEG is cut short"):
+    with pytest.raises(ValueError, match="the JPEG is truncated"):
         decode_image(encoded[:-2])
     assert is_like(decode_image(np.concatenate((encoded, np.zeros(300, np.uint8)))), corners())
 

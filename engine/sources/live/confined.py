@@ -83,9 +83,9 @@ def confine(target: VideoAddress) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     is_network = scheme_of(target.url) in NETWORK_SCHEMES
     if not _landlock(libc, target, is_network):
-        logger.debug("no Landlock here: the reader process may open files")
+        logger.debug("Landlock is unavailable: the reader process may open any file")
     if platform.machine() not in _ARCHES or not _seccomp(libc, is_network):
-        logger.debug("no seccomp here: the reader process may make every system call")
+        logger.debug("seccomp is unavailable: the reader process may make any system call")
 
 
 def _is_decoded_by_cpu(target: VideoAddress) -> bool:

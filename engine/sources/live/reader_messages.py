@@ -87,17 +87,17 @@ def _fact(name: str, value: Any) -> Any:
         return float(_number(name, value, MAX_COUNT))
     if name in ("codec", "decoder"):
         return _text(name, value)
-    raise ReaderMessageError(f"it told an unknown fact {name[:100]!r}")
+    raise ReaderMessageError(f"it reported an unknown fact {name[:100]!r}")
 
 
 def _number(name: str, value: Any, most: int, *, whole: bool = False) -> Any:
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not 0 < value <= most:
-        raise ReaderMessageError(f"it told that {name} is {str(value)[:100]}")
+        raise ReaderMessageError(f"it reported {name} as {str(value)[:100]}")
     return value
 
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT:
-        raise ReaderMessageError(f"it told a {name} that is not a text of up to {MAX_TEXT} characters")
+        raise ReaderMessageError(f"it reported a {name} that is not a text of up to {MAX_TEXT} characters")
     return "".join(letter if letter.isprintable() else "?" for letter in value)

@@ -69,7 +69,7 @@ def serve(target: VideoAddress, connection: Messages) -> None:
     except EOFError:
         raise
     except MemoryError:
-        finished = {"finished": "the stream takes more memory than its frames can need", "is_end": False}
+        finished = {"finished": "the stream uses more memory than its frames can need", "is_end": False}
     except Exception as error:
         logger.debug("the reader failed", exc_info=True)
         finished = fault(error)
@@ -81,7 +81,7 @@ def _reason(error: BaseException, target: VideoAddress) -> str:
     """Return why a connection failed; the user is not to blame for a port or file that this process may not open."""
     is_refused_here = "PermissionError" in {kind.__name__ for kind in type(error).__mro__}
     if is_refused_here and scheme_of(target.url) in NETWORK_SCHEMES:
-        return "it leads to another port or to a file, which is not followed: give that address itself as the uri"
+        return "it redirects to another port or to a file, which is not followed: use that address itself as the uri"
     return explain(error)
 
 

@@ -141,7 +141,7 @@ class ProcessReader:
             self._give_ring(told)
         elif isinstance(told, Opened):
             if self._is_open:
-                raise ReaderMessageError("it opened one connection twice")
+                raise ReaderMessageError("it reported one connection as opened twice")
             self._is_open = True
             self._events.append(told)
         else:

@@ -94,7 +94,7 @@ class Meta:
         is_of_now = 0 < self.captured_ns <= time.monotonic_ns() + _MAX_AHEAD_NS and self.captured_utc_ns > 0
         is_known = 0 <= self.orientation <= MAX_ORIENTATION and 0 <= self.captured_source < len(LIVE_SOURCES)
         if not (is_frame and is_inside and is_of_now and is_known):
-            raise RingError(f"a frame that cannot be: {self}")
+            raise RingError(f"an impossible frame: {self}")
 
 
 def meta_from_bytes(data: bytes) -> Meta:

@@ -188,7 +188,7 @@ class LiveSource(SourceBase):
                 self._reader = self._make_reader()
                 return self._reader
             except OSError as error:
-                self._wait_offline(f"cannot make a reader ({error}): raise the limit of open files")
+                self._wait_offline(f"cannot create a reader ({error}): raise the limit of open files")
         return None
 
     def _connection(self, reader: FrameReader) -> Generator[Frame, None, Finished]:

@@ -145,7 +145,7 @@ class Forwarder:
     def _lose(self, error: TargetError) -> None:
         """Record that the other side is away, log it once, and retry later."""
         if not self._is_away:
-            logger.warning("%s; trying again, messages wait meanwhile", error)
+            logger.warning("%s; retrying, messages wait meanwhile", error)
         self._is_away = True
         self.summary.reconnects += self._is_open
         self._is_open = False

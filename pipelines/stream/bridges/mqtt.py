@@ -189,7 +189,7 @@ class MqttOutput:
 
     def _loop(self, timeout_s: float) -> None:
         if self._client.loop(timeout_s) != 0 and not self._refused:
-            raise TargetError(f"MQTT broker {self._address[0]} is gone")
+            raise TargetError(f"MQTT broker {self._address[0]} has closed the connection")
 
     def _publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
         info = self._client.publish(f"{self._prefix}/{topic}", payload, qos=qos, retain=retain)

@@ -65,4 +65,4 @@ class RedisOutput:
         try:
             function(*arguments, **options)
         except self._redis.RedisError as error:
-            raise TargetError(f"Redis did not take a message: {type(error).__name__}") from error
+            raise TargetError(f"Redis did not accept a message: {type(error).__name__}") from error

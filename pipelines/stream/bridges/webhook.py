@@ -216,7 +216,7 @@ def _request(place: _Place, body: bytes, headers: Mapping[str, str]) -> bytes:
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines.append(f"Content-Length: {len(body)}")
     if any("\r" in line or "\n" in line for line in lines):
-        raise ValueError("a header holds a line end")
+        raise ValueError("a header contains a line break")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
@@ -236,7 +236,7 @@ def _head_of_answer(connection: socket.socket, deadline: float) -> tuple[int, st
     head = b""
     while b"\r\n\r\n" not in head and b"\n\n" not in head:
         if len(head) > MAX_HEAD_BYTES:
-            raise http.client.HTTPException("the head of the answer is too long")
+            raise http.client.HTTPException("the response head is too long")
         connection.settimeout(_left(deadline))
         piece = connection.recv(PIECE_BYTES)
         if not piece:
@@ -250,7 +250,7 @@ def _head_of_answer(connection: socket.socket, deadline: float) -> tuple[int, st
 def _left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise TimeoutError("no complete answer in time")
+        raise TimeoutError("no complete response in time")
     return left
 
 

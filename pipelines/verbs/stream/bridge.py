@@ -37,7 +37,7 @@ def bridge(
     keys: Keys = None,
     as_json: Json = False,
 ) -> None:
-    """Hand a stream on: to MQTT (Home Assistant finds it), Redis, a web hook, browsers, CSV, Parquet, or lines (-)."""
+    """Hand a stream on: to MQTT (Home Assistant finds it), Redis, a webhook, browsers, CSV, Parquet, or lines (-)."""
     from engine.subscriber import Subscriber
     from pipelines.running.detect_and_publish import Interrupt
     from pipelines.stream.bridges.base import Watcher, run_bridge

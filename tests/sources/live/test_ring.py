@@ -92,7 +92,7 @@ def test_a_frame_that_cannot_be_is_refused(pair: tuple[Ring, Ring], change: dict
     put(reader, 1)
     start = mmap.PAGESIZE
     reader.memory[start : start + 64] = replace(META, **change).pack()
-    with pytest.raises(RingError, match="a frame that cannot be"):
+    with pytest.raises(RingError, match="an impossible frame"):
         engine.take()
 
 

@@ -65,7 +65,7 @@ def test_a_parquet_file_has_a_row_per_object(tmp_path: Path) -> None:
 
 
 class Hook(BaseHTTPRequestHandler):
-    """A web hook that gives chosen answers."""
+    """A webhook that gives chosen answers."""
 
     answers: ClassVar[list[int]] = []
     posted: ClassVar[list[tuple[dict[str, str], Any]]] = []
