@@ -24,9 +24,9 @@ class FoundCamera:
     Attributes:
         host: name or address.
         service: address of its ONVIF service.
-        name: its own name for itself, usually the maker.
+        name: the name that it reports, usually the maker.
         hardware: model.
-        location: its own statement of where it is.
+        location: the location that it reports.
     """
 
     host: str

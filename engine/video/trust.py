@@ -1,9 +1,9 @@
 """Restricts the protocols that an address may lead to, and the TLS servers that it may talk to. Imports no numpy.
 
 FFmpeg follows whatever a file or server refers to: lists of other files, playlists, redirects. Each address may
-therefore use only the protocols of its own scheme, and no demuxer that only refers to other files, unless its name ends
-like such a list. A TLS server must present a certificate trusted by the system or by the file given for this camera:
-FFmpeg does not check it by default, and would send the password to an impostor.
+therefore use only the protocols of its own scheme, and no demuxer that only refers to other files, unless its name has
+the suffix of such a list. A TLS server must present a certificate trusted by the system or by the file given for this
+camera: FFmpeg does not check it by default, and would send the password to an impostor.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""When frames are released or asked for, where the address itself sets no pace: segments, single pictures."""
+"""Paces frames if the address itself does not: releases those of segments, and polls for single frames."""

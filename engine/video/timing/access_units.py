@@ -108,7 +108,7 @@ class AccessUnits:
         return self._is_regular and (proven or self._is_slow())
 
     def _is_slow(self) -> bool:
-        """Whether the interval between pictures is long, and the camera was observed for as long as is acceptable."""
+        """Whether the camera is slow and was observed for long enough to trust it without more pictures."""
         return (
             self._pictures >= SLOW_PICTURES
             and (self._splits >= SLOW_SPLIT or not self._full)
