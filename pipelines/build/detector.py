@@ -44,7 +44,7 @@ def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = D
         return own
     if options.parameters:
         raise ConfigError(
-            f"parameters belong to a detector of your own, and no installed package offers {options.model!r}: "
+            f"parameters belong to a custom detector, and no installed package offers {options.model!r}: "
             "install it, or name the detector by module:attribute"
         )
     if options.task == "classify":

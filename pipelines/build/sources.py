@@ -50,7 +50,7 @@ def build_source(config: SourceConfig, source_id: str) -> Source:
     """Return one source, not yet opened. Raises `SourceError` if it cannot exist."""
     if config.type is None:
         if config.parameters:
-            raise ConfigError(f"source {source_id}: parameters belong to a source of your own (type: module:attribute)")
+            raise ConfigError(f"source {source_id}: parameters belong to a custom source (type: module:attribute)")
         return open_source(config.uri, source_id=source_id, **_options(config))
     defaults = SourceConfig(uri=config.uri)
     for key in _options(defaults):

@@ -106,7 +106,7 @@ class DetectorConfig(Section):
         "auto", description="Where frames are scaled; auto: on the GPU where it pays and gives the same pixels"
     )
     parameters: dict[str, Any] = Field(
-        default_factory=dict, description="Arguments of a detector of your own (model: module:attribute)"
+        default_factory=dict, description="Arguments of a custom detector (model: module:attribute)"
     )
     names: list[str] | None = Field(None, description="Class names, if the file does not state them")
 
@@ -181,7 +181,7 @@ class PublishConfig(Section):
         1000, ge=1, le=1_000_000, description="Messages queued per subscriber before any are dropped"
     )
     events: str | None = Field(
-        None, description="Second address for everything except frames and statistics, with a queue of its own"
+        None, description="Second address for everything except frames and statistics, with its own queue"
     )
     latest: str | None = Field(None, description="Address that sends only the newest state")
     snapshot: str | None = Field(
@@ -219,7 +219,7 @@ class OutputConfig(Section):
     )
     jsonl: FilePath | None = Field(None, description="The published messages, one per line; - is stdout")
     show: bool = Field(False, description="Show a window; q closes it and ends the run")
-    sinks: list[PartConfig] = Field(default_factory=list, description="Outputs of your own")
+    sinks: list[PartConfig] = Field(default_factory=list, description="Custom outputs")
 
 
 class Config(Section):
@@ -236,16 +236,16 @@ class Config(Section):
     second_stage: SecondStageConfig | None = Field(None, description="A classifier on the tracked objects; null: none")
     tracker: TrackerConfig = Field(default_factory=TrackerConfig, description="The tracker")
     analysers: list[AnalyserConfig] = Field(
-        default_factory=list, description="Analysers of your own, in the order in which they run"
+        default_factory=list, description="Custom analysers, in the order in which they run"
     )
     site: SiteConfig = Field(default_factory=SiteConfig, description="Where the cameras are")
     analytics: AnalyticsConfig = Field(
         default_factory=AnalyticsConfig, description="Which objects count in zones, on lines and for rules"
     )
-    rules: list[RuleConfig] = Field(default_factory=list, description="What is worth an event; see docs/analytics.md")
+    rules: list[RuleConfig] = Field(default_factory=list, description="Rules that raise events; see docs/analytics.md")
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Queues and limits")
     publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")
-    control: ControlConfig = Field(default_factory=ControlConfig, description="Changing a run while it continues")
+    control: ControlConfig = Field(default_factory=ControlConfig, description="Control of a run in progress")
     output: OutputConfig = Field(default_factory=OutputConfig, description="Files and windows")
 
     @model_validator(mode="after")

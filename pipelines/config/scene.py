@@ -21,7 +21,7 @@ class PictureConfig(Section):
 class GroundConfig(Section):
     """Ground positions of points in the frame, for speeds."""
 
-    points: list[Point] = Field(min_length=4, description="Four or more points of the picture")
+    points: list[Point] = Field(min_length=4, description="Four or more points of the frame")
     metres: list[Point] = Field(min_length=4, description="The same points in metres, from any origin")
 
 
@@ -29,7 +29,7 @@ class ZoneConfig(Section):
     """An area of the frame."""
 
     points: list[Point] = Field(description="Corners in order: fractions of the picture, or pixels (picture, pixels)")
-    pixels: bool = Field(False, description="The points are pixels of the source's own picture")
+    pixels: bool = Field(False, description="The points are pixels of the source's own frame")
     classes: list[ClassName] | None = Field(None, description="Names or numbers of the classes that count; null: all")
     anchor: Literal["bottom_center", "center", "top_center", "overlap"] = Field(
         "bottom_center", description="Point of a box that must be inside; overlap: half of its area"
@@ -43,7 +43,7 @@ class LineConfig(Section):
     """A line, straight or bent."""
 
     points: list[Point] = Field(description="From the first to the last: fractions of the picture, or pixels")
-    pixels: bool = Field(False, description="The points are pixels of the source's own picture")
+    pixels: bool = Field(False, description="The points are pixels of the source's own frame")
     left_to_right: str = Field(
         "left_to_right", description="Name of crossings to the right of someone who walks along the line"
     )
@@ -66,8 +66,8 @@ class AnalyticsConfig(Section):
 
     min_score: float = Field(0.4, ge=0, le=1, description="Minimum mean score of a track")
     min_seen_s: float = Field(0.3, ge=0, le=3600, description="Minimum time between first and last observation")
-    min_height: float | None = Field(None, ge=0, le=1, description="Minimum height as a share of the picture's")
-    max_height: float | None = Field(None, ge=0, le=1, description="Maximum height as a share of the picture's")
+    min_height: float | None = Field(None, ge=0, le=1, description="Minimum height as a share of the frame's")
+    max_height: float | None = Field(None, ge=0, le=1, description="Maximum height as a share of the frame's")
     ignore_parked: bool = Field(
         True, description="Leave out objects that appear where one has been parked, until they move"
     )
@@ -97,7 +97,7 @@ class RuleConfig(Section):
     name: str = Field(description="Unique name")
     kind: str = Field(
         description="presence, loiter, line, count, direction, speed, stopped, sequence, close, blind, left_behind, "
-        "removed, or a rule of your own: module:attribute"
+        "removed, or a custom rule: module:attribute"
     )
     sources: list[str] | None = Field(None, description="Sources; null: all that have its zone and lines")
     severity: Literal["info", "notice", "alert"] = Field("info", description="How important it is")
@@ -114,8 +114,8 @@ class RuleConfig(Section):
     clear_s: float | None = Field(None, ge=0, le=86400, description="How long it must not hold until it ends")
     within_s: float | None = Field(None, ge=0, le=86400, description="From the first to the last crossing")
     stood_s: float | None = Field(None, ge=0, le=86400, description="How long a thing must have stood")
-    at_least: int | None = Field(None, ge=1, description="Number of objects from which on it holds")
-    at_most: int | None = Field(None, ge=0, description="Number of objects up to which it holds")
+    at_least: int | None = Field(None, ge=1, description="Minimum number of objects for it to hold")
+    at_most: int | None = Field(None, ge=0, description="Maximum number of objects for it to hold")
     forbidden_deg: float | None = Field(None, ge=-360, le=360, description="0 is to the right, 90 down")
     tolerance_deg: float | None = Field(None, gt=0, le=180, description="How far a heading may differ from it")
     over_kmh: float | None = Field(None, ge=0, description="Upper limit of the speed")
@@ -123,4 +123,4 @@ class RuleConfig(Section):
     metres: float | None = Field(None, ge=0, description="Distance on the ground")
     heights: float | None = Field(None, ge=0, description="Distance in mean heights of the two boxes")
     away_heights: float | None = Field(None, ge=0.1, description="How far the owner must be, in heights")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Arguments of a rule of your own")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Arguments of a custom rule")

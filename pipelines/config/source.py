@@ -110,10 +110,10 @@ class SourceConfig(Section):
         _DEFAULT.size_wh, description="Frame size requested from a USB camera: [width, height]"
     )
     fps: float | None = Field(
-        _DEFAULT.fps, gt=0, description="Frame rate of a USB camera or a folder of images; pictures per s of a snapshot"
+        _DEFAULT.fps, gt=0, description="Frame rate of a USB camera or image folder; images per s of a snapshot"
     )
     snapshot: bool | None = Field(
-        None, description="Ask for a picture again and again; null: where the address gives one per request"
+        None, description="Request images repeatedly; null: if the address returns one per request"
     )
     pixel_format: str | None = Field(
         _DEFAULT.pixel_format, description="Pixel format requested from a USB camera: mjpeg, yuyv422"
@@ -157,14 +157,14 @@ class SourceConfig(Section):
         None,
         gt=0,
         le=1000,
-        description="Detections per second; tracks are predicted in between; null: as pipeline.detect_every says",
+        description="Detections per second; tracks are predicted in between; null: as set by pipeline.detect_every",
     )
     motion_gate: MotionGateConfig | None = Field(
         None, description="Skip the detector while nothing moves; null: never skip"
     )
     record: RecordConfig | None = Field(None, description="Record the camera, or its main stream; null: do not record")
     picture: PictureConfig | None = Field(
-        None, description="The picture whose pixels the points of zones and lines are; null: points are fractions"
+        None, description="The frame to whose pixels the points of zones and lines refer; null: points are fractions"
     )
     zones: dict[PlaceName, ZoneConfig] = Field(default_factory=dict, description="Areas by name: visits and dwell")
     lines: dict[PlaceName, LineConfig] = Field(default_factory=dict, description="Lines by name: crossings")

@@ -261,7 +261,7 @@ def ask(
             reply: dict[str, Any] = json.loads(socket.recv())
         except zmq.ZMQError as error:
             raise ConfigError(
-                f"no answer from {address} within {timeout_s} s ({error}): is a run of yours there, started with "
+                f"no answer from {address} within {timeout_s} s ({error}): is your run there, started with "
                 f"--control {address}? One of another user or machine needs keys: --server-key and --keys"
             ) from error
     if not reply.get("ok"):

@@ -51,10 +51,10 @@ def runtime_folder() -> Path:
     try:
         folder.mkdir(mode=0o700, parents=False, exist_ok=True)
     except OSError as error:
-        remedy = "set XDG_RUNTIME_DIR to a folder of yours"
+        remedy = "set XDG_RUNTIME_DIR to your own folder"
         raise ConfigError(f"cannot make {folder}: {error.strerror}: {remedy}") from error
     if not _is_ours(folder):
-        raise ConfigError(f"{folder} is open to other users: remove it, or set XDG_RUNTIME_DIR to a folder of yours")
+        raise ConfigError(f"{folder} is open to other users: remove it, or set XDG_RUNTIME_DIR to your own folder")
     return folder
 
 
@@ -94,7 +94,7 @@ def find_run(address: str | None = None) -> ControlCard:
     if address is not None:
         return next((card for card in cards if _is_same(card.address, address)), ControlCard(address, 0))
     if not cards:
-        raise ConfigError("no run of yours can be controlled: start one with --control, or give --address")
+        raise ConfigError("you have no run that can be controlled: start one with --control, or give --address")
     if len(cards) > 1:
         known = ", ".join(sorted(card.address for card in cards))
         raise ConfigError(f"{len(cards)} runs can be controlled: give --address, one of {known}")

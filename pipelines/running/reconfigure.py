@@ -103,7 +103,7 @@ class Reconfigurer:
         new = _with_names(new)
         before, after = dict(named_sources(self.config)), dict(named_sources(new))
         if len(after) < len(new.sources):
-            raise ConfigError("two sources have one name: give each its own source_id")
+            raise ConfigError("two sources have the same name: give each its own source_id")
         streams = {name: without_places(source) for name, source in before.items()}
         moved = {name: model_of(after[name]) for name in after if _only_moves(streams.get(name), after[name])}
         same = moved.keys() | {name for name in after if streams.get(name) == without_places(after[name])}
@@ -240,7 +240,7 @@ class ConfigWatch:
         except Exception:  # a bug: one edit must not end the run
             logger.exception("the edit of %s failed", self._path)
             return
-        logger.warning("%s was edited: %s", self._path, "; ".join(done) or "nothing that matters")
+        logger.warning("%s was edited: %s", self._path, "; ".join(done) or "no relevant change")
 
     def _read_stamp(self) -> tuple[int, int] | None:
         try:

@@ -54,7 +54,7 @@ class SceneState:
         except OSError as error:
             if not self._is_failing:
                 logger.error(
-                    "the totals cannot be written to %s (%s): after a restart they are older", self._path, error
+                    "the totals cannot be written to %s (%s): a restart would restore older ones", self._path, error
                 )
             self._is_failing = True
             return
