@@ -1,1 +1,1 @@
-"""From detections to identities over time."""
+"""Tracking: gives detections an identity over time."""

@@ -1,4 +1,4 @@
-"""What an object looks like as a vector: a person re-identification network (ONNX) run on crops."""
+"""Appearance vectors of objects: runs a person re-identification network (ONNX) on crops."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
 
 
 class Embedder:
-    """Turns crops into unit vectors whose dot product says how alike they are. Several trackers may share one.
+    """Turns crops into unit vectors whose dot product measures their similarity. Several trackers may share one.
 
     Args:
         path: ONNX model with one input (N or 1, 3, H, W) of normalised RGB and one output (N or 1, D), such as OSNet
             (Zhou et al. 2019) as torchreid exports it.
-        backend: what runs it.
+        backend: the backend that runs it.
 
     Raises:
-        ModelError: the file is not such a model.
-        ConfigError: an unknown backend, or one that does not run ONNX files.
+        ModelError: the file does not hold such a model.
+        ConfigError: the backend is unknown, or does not run ONNX files.
     """
 
     def __init__(self, path: str | Path, backend: str = "onnxruntime") -> None:
@@ -53,7 +53,7 @@ class Embedder:
     def embed(self, image: NDArray[np.uint8], xyxy: NDArray[np.float64]) -> Features:
         """Return (N, length) unit vectors of the parts of `image` (H, W, 3, BGR) inside (N, 4) boxes.
 
-        A box that lies outside the image gets a vector of zeros, which is like nothing.
+        A box outside the image gets a vector of zeros, which is similar to nothing.
         """
         height, width = image.shape[:2]
         boxes = np.clip(np.round(xyxy), 0, (width, height, width, height)).astype(int)

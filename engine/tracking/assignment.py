@@ -1,7 +1,7 @@
-"""Which box belongs to which track: overlapping pairs without the full matrix, and the best one-to-one choice.
+"""Assigns boxes to tracks: finds overlapping pairs without the full matrix, and the optimal one-to-one choice.
 
-The only user of `lap`. A scene has far fewer overlapping pairs than the N x M entries of an IoU matrix, and most of
-them are beyond doubt, so that the solver sees only the small rest. The choice is the optimal one all the same.
+The only user of `lap`. A scene has far fewer overlapping pairs than the N x M entries of an IoU matrix. Most of
+them are unambiguous, so the solver gets only the small rest. The choice is still optimal.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _expand(low: Index, high: Index) -> tuple[Index, Index]:
 
 
 def _sharing_columns(a: Array, b: Array) -> tuple[Index, Index]:
-    """Return the pairs of boxes that overlap in x: of two such intervals, one begins within the other."""
+    """Return the pairs of boxes that overlap in x, that is, where one interval begins within the other."""
     order_a, order_b = a[:, 0].argsort(), b[:, 0].argsort()
     left_a, left_b = a[:, 0].take(order_a), b[:, 0].take(order_b)
     begin_b, end_b = left_b.searchsorted(a[:, 0], "left"), left_b.searchsorted(a[:, 2], "left")
@@ -63,7 +63,7 @@ def _among_all(a: Array, b: Array) -> tuple[Index, Index, Array]:
 
 
 def _among_many(a: Array, b: Array) -> tuple[Index, Index, Array]:
-    """Return the same without the full matrix, in time that grows with the pairs."""
+    """Return the same without the full matrix, in time proportional to the number of pairs."""
     row, col = _sharing_columns(a, b)
     height = np.minimum(a[:, 3].take(row), b[:, 3].take(col))
     height -= np.maximum(a[:, 1].take(row), b[:, 1].take(col))
@@ -79,7 +79,7 @@ Blocks = tuple[Index, Index]
 
 
 def _in_blocks(a: Array, b: Array, blocks: Blocks) -> tuple[Index, Index, Array]:
-    """Return the pairs of boxes of one camera that overlap, for each camera in the order that it alone would have."""
+    """Return the overlapping pairs within each camera, ordered as if that camera were processed alone."""
     cameras = np.arange(max(blocks[0][-1], blocks[1][-1]) + 1)
     (from_a, from_b), (to_a, to_b) = ([of.searchsorted(cameras, side) for of in blocks] for side in ("left", "right"))
     count_a, count_b = to_a - from_a, to_b - from_b
@@ -97,7 +97,7 @@ def _in_blocks(a: Array, b: Array, blocks: Blocks) -> tuple[Index, Index, Array]
 def _among_small(
     a: Array, b: Array, from_a: Index, from_b: Index, count_b: Index, entries: Index
 ) -> tuple[Index, Index, Array]:
-    """Return the pairs that overlap in the full matrices of some cameras, one after the other."""
+    """Return the overlapping pairs from the full matrices of some cameras, one camera after the other."""
     camera = np.arange(len(entries)).repeat(entries)
     place = np.arange(len(camera)) - (entries.cumsum() - entries).take(camera)
     down, right = np.divmod(place, count_b.take(camera))
@@ -110,12 +110,12 @@ def _among_small(
 
 
 def overlapping_pairs(a: Array, b: Array, blocks: Blocks | None = None) -> Pairs:
-    """Return all pairs of boxes with a common area, and their IoU.
+    """Return all pairs of boxes that share an area, and their IoU.
 
     Args:
         a: (N, 4) xyxy boxes with an area, finite.
         b: (M, 4) likewise.
-        blocks: the cameras of both; None: all are of one.
+        blocks: the cameras of both; None: all belong to one.
 
     >>> overlapping_pairs(np.array([[0.0, 0, 2, 2], [9, 9, 10, 10]]), np.array([[1.0, 0, 3, 2]]))
     Pairs(row=array([0]), col=array([0]), iou=array([0.33333333]))
@@ -133,10 +133,10 @@ def overlapping_pairs(a: Array, b: Array, blocks: Blocks | None = None) -> Pairs
 
 
 def _beyond_doubt(row: Index, col: Index, benefit: Array, rows: int, cols: int) -> NDArray[np.bool_]:
-    """Return which pairs some optimal choice surely contains; `benefit` ascends.
+    """Return the pairs that some optimal choice certainly contains; `benefit` is ascending.
 
     A pair can be fixed when its benefit is at least that of the best other pair of its row plus that of the best
-    other pair of its column: whatever else a choice does with the two, exchanging it for this pair loses nothing.
+    other pair of its column: replacing those two with this pair then loses nothing.
     """
     rank = np.arange(len(row))
     best_of_row, best_of_col = np.zeros(rows, np.intp), np.zeros(cols, np.intp)
@@ -170,10 +170,10 @@ def assign(
     Args:
         row: (P,) first partner of each candidate pair, in [0, rows).
         col: (P,) second partner, in [0, cols); a pair occurs once.
-        benefit: (P,) what choosing the pair is worth; pairs of no positive benefit are never chosen.
+        benefit: (P,) value of choosing the pair; pairs without a positive benefit are never chosen.
         rows: number of first partners.
         cols: number of second partners.
-        camera: (rows,) of each first partner, where pairs of several cameras are chosen at once; ties fall as they
+        camera: (rows,) of each first partner, if pairs of several cameras are chosen at once; ties break as they
             would for each camera alone.
 
     Returns:
@@ -213,7 +213,7 @@ def _all_different(index: Index) -> bool:
 
 
 class Rounds:
-    """Successive rounds of choosing among the same candidate pairs, each from what the earlier ones left free.
+    """Successive rounds of matching among the same candidate pairs, each limited to what earlier rounds left free.
 
     Attributes:
         free_rows: (rows,) bool, no partner yet.
@@ -234,10 +234,10 @@ class Rounds:
         """Match among the `rows` and `cols` that are still free.
 
         Args:
-            benefit: (P,) worth of each pair; only positive ones count.
+            benefit: (P,) value of each pair; only positive ones count.
             rows: mask of the rows that take part.
             cols: mask of the columns that take part.
-            pairs: other candidates than those given at the start.
+            pairs: candidates that replace those given at the start.
         """
         pairs = self.pairs if pairs is None else pairs
         open_rows, open_cols = rows & self.free_rows, cols & self.free_cols
@@ -252,7 +252,7 @@ class Rounds:
         self._cols.append(chosen_cols)
 
     def chosen(self) -> tuple[Index, Index]:
-        """Return the rows and columns matched so far."""
+        """Return all rows and columns matched so far."""
         if not self._rows:
             return np.zeros(0, np.intp), np.zeros(0, np.intp)
         return np.concatenate(self._rows), np.concatenate(self._cols)

@@ -1,4 +1,4 @@
-"""What all trackers share: time, births, lives and deaths of tracks, ids, output. How boxes are matched is theirs."""
+"""The base of all trackers: time, track life cycle, ids and output. Subclasses implement the matching of boxes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_INTERVAL_NS = NS_PER_S // 25
 
 
 class Matches(NamedTuple):
-    """Which track a detection belongs to: rows of the table, rows of `Found`, and which others begin a track."""
+    """The result of matching: matched rows of the table and of `Found`, and the detections that begin a track."""
 
     rows: Index
     cols: Index
@@ -47,7 +47,7 @@ class Matches(NamedTuple):
 
 
 def blocks(rows: Index | None, found: Index | None) -> Blocks | None:
-    """Return the cameras of tracks and detections; None where there is only one."""
+    """Return the cameras of tracks and detections; None if there is only one."""
     return None if rows is None or found is None else (rows, found)
 
 
@@ -58,7 +58,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 class BaseTracker(ABC):
-    """A tracker of one source; subclasses say how detections are matched to tracks.
+    """A tracker of one source; subclasses match detections to tracks.
 
     Every constructor argument is kept as an attribute of the same name, so that `clone()` can repeat it. Call all
     methods from one thread.
@@ -101,12 +101,12 @@ class BaseTracker(ABC):
 
     @cached_property
     def kind(self) -> Hashable:
-        """What trackers that can be updated together have in common: class and parameters."""
+        """The class and parameters that trackers must share to be updated together."""
         return type(self), *self.parameters.values()
 
     @property
     def size(self) -> int:
-        """Tracks remembered: shown, tentative and lost ones; at most 2 * `max_objects`."""
+        """Number of remembered tracks (shown, tentative and lost); at most 2 * `max_objects`."""
         return len(self._rows)
 
     def clone(self) -> Self:
@@ -114,14 +114,14 @@ class BaseTracker(ABC):
         return type(self)(**self.parameters)
 
     def reset(self) -> None:
-        """End all tracks; ids go on counting."""
+        """End all tracks; ids keep counting up."""
         self._end(self._rows, self._now_ns or 0)
         self._rows = self._rows[:0].copy()
         self._now_ns = self._detected_ns = None
         self._follow_camera(self.camera_motion)
 
     def events(self) -> list[TrackEvent]:
-        """Return what happened to tracks since the last call, in order; at most the newest 10 * `max_objects`."""
+        """Return the track events since the last call, in order; at most the newest 10 * `max_objects`."""
         return self._log.drain()
 
     def _note(self, kind: TrackEventKind, captured_ns: Times, rows: Rows) -> None:
@@ -140,7 +140,7 @@ class BaseTracker(ABC):
         return self._camera is not None
 
     def observe(self, frame: Frame) -> None:
-        """Look at the frame that the next `update` is about; does nothing unless `wants_frames`."""
+        """Look at the frame of the next `update`; does nothing unless `wants_frames`."""
         if self._camera is not None:
             self._camera.observe(frame.image, self._motion.decode(self._rows["mean"]))
 
@@ -148,9 +148,9 @@ class BaseTracker(ABC):
         """Return the tracks on this frame.
 
         Args:
-            detections: what was found on the frame; boxes that are not finite or have no area are ignored. `None`
+            detections: detections on the frame; boxes that are not finite or have no area are ignored. `None`
                 means that the detector did not run: the tracks are returned as predicted.
-            captured_ns: capture time of the frame on a monotonic clock, or its stream time. Where time does not rise
+            captured_ns: capture time of the frame on a monotonic clock, or its stream time. If time does not rise
                 (joined recordings, frames without times), the frame counts as the next one.
         """
         self._follow_time(captured_ns)
@@ -169,29 +169,29 @@ class BaseTracker(ABC):
         return self._tracks(self._rows["state"] == CONFIRMED)
 
     def _proven(self, rows: Rows) -> Mask:
-        """Return which tracks have been detected often enough to be shown."""
+        """Return a mask of the tracks that were detected often enough to be shown."""
         proven: Mask = rows["hits"] >= self.confirm_hits
         return proven
 
     def _stays(self, unseen: Index, unseen_s: NDArray[np.float64]) -> Mask:
-        """Return which of the `unseen` rows are shown all the same, where they are predicted; here none."""
+        """Return which of the `unseen` rows are still shown at their predicted position; none by default."""
         return np.zeros(len(unseen), np.bool_)
 
     def _prepare(self, rows: Rows) -> None:  # noqa: B027 - most trackers have no columns of their own
-        """Fill the columns of a subclass in rows that are about to be born."""
+        """Fill the columns of a subclass in the rows of new tracks."""
 
     @abstractmethod
     def _match(self, found: Found) -> Matches:
         """Return which of the predicted tracks in `self._rows` each detection belongs to."""
 
     def _rounds(self, found: Found) -> Rounds:
-        """Return the overlapping pairs of predicted tracks and detections, of equal class where that is asked for."""
+        """Return the overlapping pairs of predicted tracks and detections, of equal class if `class_aware`."""
         rows, camera = self._rows, self._cameras(self._rows)
         pairs = overlapping_pairs(self._motion.decode(rows["mean"]), found.xyxy, blocks(camera, found.camera))
         return Rounds(self._of_equal_class(pairs, found), len(rows), len(found.xyxy), camera)
 
     def _cameras(self, rows: Rows) -> Index | None:
-        """Return the (N,) place of the tracker that each row belongs to; None where all are of this one."""
+        """Return the (N,) index of each row's tracker; None if all belong to this one."""
         return None if self._fleet is None else rows["camera"].astype(np.intp)
 
     def _of_rows(self, times: Times, rows: Rows) -> Times:
@@ -210,7 +210,7 @@ class BaseTracker(ABC):
         return missed
 
     def _follow_time(self, captured_ns: int) -> None:
-        """Move all remembered times along where time goes back, so that the last frame was one interval ago."""
+        """If time goes back, shift all remembered times so that the last frame was one interval ago."""
         if self._now_ns is None or captured_ns > self._now_ns:
             return
         moved_ns = captured_ns - (self._interval_ns or DEFAULT_INTERVAL_NS) - self._now_ns
@@ -244,7 +244,7 @@ class BaseTracker(ABC):
             kalman.predict(rows["mean"], rows["cov"], self._motion.process(rows["mean"]), seconds)
 
     def _expire(self, captured_ns: Times) -> None:
-        """End tracks over a gap in the stream that is longer than `lost_s`, unless frames come that slowly anyway."""
+        """End tracks after a stream gap longer than `lost_s`, unless frames normally arrive that slowly."""
         rows = self._rows
         if self._fleet is not None:
             limits_ns = self._fleet.limits_ns(self.lost_s, _SLOW_STREAM).take(rows["camera"])
@@ -273,7 +273,7 @@ class BaseTracker(ABC):
         rows["detection"][at] = found.source_row.take(cols)
 
     def _rename_confirmed(self, captured_ns: Times) -> None:
-        """Move detected tracks to `CONFIRMED`; those that are so for the first time get their number."""
+        """Move detected tracks to `CONFIRMED`; newly confirmed ones get their id."""
         rows = self._rows
         detected = rows["detection"] != NO_DETECTION
         resumed = (detected & (rows["state"] == LOST)).nonzero()[0]
@@ -286,7 +286,7 @@ class BaseTracker(ABC):
             self._rows = self._in_order(rows)
 
     def _in_order(self, rows: Rows) -> Rows:
-        """Return the rows by camera and number."""
+        """Return the rows sorted by camera and id."""
         if self._fleet is not None:
             return rows.take(np.lexsort((rows["track_id"], rows["camera"])))
         return rows.take(np.argsort(rows["track_id"], kind="stable"))
@@ -297,14 +297,14 @@ class BaseTracker(ABC):
         self._note("new", captured_ns, rows.take(new))
 
     def _numbers(self, rows: Rows) -> NDArray[np.int64]:
-        """Return the next numbers, one per row."""
+        """Return the next ids, one per row."""
         if self._fleet is not None:
             return self._fleet.numbers(rows)
         first, self._next_id = self._next_id, self._next_id + len(rows)
         return np.arange(first, self._next_id)
 
     def _retire(self, captured_ns: Times) -> None:
-        """Lose the tracks that were not detected, forget tentative ones at once and lost ones after `lost_s`."""
+        """Mark undetected tracks as lost, forget tentative ones immediately and lost ones after `lost_s`."""
         rows = self._rows
         unseen = (rows["detection"] == NO_DETECTION).nonzero()[0]
         if not len(unseen):
@@ -330,7 +330,7 @@ class BaseTracker(ABC):
         self._note("ended", captured_ns, rows.compress(rows["state"] != TENTATIVE))
 
     def _bear(self, births: Index, found: Found, captured_ns: Times) -> None:
-        """Begin tracks; those on the first frame, or where one detection is enough, are confirmed at once."""
+        """Begin tracks; those on the first frame, or for which one detection suffices, are confirmed immediately."""
         if not len(births):
             return
         rows = np.zeros(len(births), self._rows.dtype)
@@ -353,7 +353,7 @@ class BaseTracker(ABC):
             self._rows = self._rows.take(np.argsort(self._rows["camera"], kind="stable"))
 
     def _sure_at_birth(self, rows: Rows) -> Index:
-        """Return which rows need no second detection."""
+        """Return which rows are confirmed by their first detection."""
         if self._fleet is not None and self.confirm_hits > 1:
             return self._fleet.is_first.take(rows["camera"]).nonzero()[0]
         return np.arange(len(rows) if self.confirm_hits == 1 or self._detected_ns is None else 0)

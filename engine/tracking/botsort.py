@@ -1,4 +1,4 @@
-"""BoT-SORT: ByteTrack with a filter on width and height and with the motion of the camera taken out."""
+"""BoT-SORT: ByteTrack with a filter on width and height and with compensation of camera motion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ByteTrack: every detection counts. Confident ones find or begin tracks, weak ones only prolong them."""
+"""ByteTrack: every detection counts. Confident ones continue or begin tracks, weak ones only continue them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _MIN_TENTATIVE = 0.3
 class ByteTrack(BaseTracker):
     """ByteTrack (Zhang et al. 2022, section 3), with times in seconds.
 
-    Confident detections are matched to all tracks by overlap x score, then weak ones to the tracks that are left and
-    were on the last frame, then what remains of the confident ones to tentative tracks. What is left begins tracks.
+    Confident detections are matched to all tracks by overlap x score, then weak ones to the remaining tracks that
+    were on the last frame, then the remaining confident ones to tentative tracks. Those still left begin tracks.
     The motion is SORT's, which measures better than the filter of the authors' code.
 
     Args:
@@ -71,7 +71,7 @@ class ByteTrack(BaseTracker):
         self.weak_overlap = weak_overlap
 
     def joint(self) -> JointTrackers:
-        """Return what updates trackers of several sources in one step."""
+        """Return an updater that updates trackers of several sources in one step."""
         return JointTrackers()
 
     def _match(self, found: Found) -> Matches:

@@ -1,4 +1,4 @@
-"""How the camera moved between two frames, from corners of the background followed by optical flow."""
+"""Estimates camera motion between two frames by following background corners with optical flow."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _FLOW_WINDOW = (15, 15)
 class CameraMotion:
     """Estimates a similarity transform from frame to frame (BoT-SORT, Aharon et al. 2022, section 3.2).
 
-    Corners inside tracked boxes are left out: what moves there is not the camera. Where too few corners are left, or
-    no transform explains most of them, the camera is taken to have stood still.
+    Corners inside tracked boxes are ignored, because they move with the objects. If too few corners remain, or
+    no transform explains most of them, the camera is assumed to have stood still.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class CameraMotion:
         self._affine = step if self._affine is None else _after(step, self._affine)
 
     def take(self) -> Affine | None:
-        """Return the (2, 3) motion since the last call, in pixels; None where the camera stood still."""
+        """Return the (2, 3) motion since the last call, in pixels; None if the camera stood still."""
         affine, self._affine = self._affine, None
         return affine
 

@@ -1,4 +1,4 @@
-"""What differs between the cameras of one update, and what is done for each of them."""
+"""Per-camera state and per-camera steps of a joint update."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Times = int | NDArray[np.int64]
 
 @dataclass(slots=True)
 class Fleet:
-    """K cameras; the column `camera` of a table says which one a row belongs to.
+    """K cameras; the column `camera` of a table gives the camera of each row.
 
     Attributes:
         now_ns: (K,) time of this frame.
         seconds: (K,) since the frame before, 0 on the first.
-        detected_ns: (K,) when the detector last ran, 0 for never.
+        detected_ns: (K,) time of the detector's last run, 0 if it never ran.
         is_first: (K,) bool, the detector never ran.
-        interval_ns: (K,) between its last two runs, 0 where there were not two.
-        next_id: (K,) number of the next track; counts on here.
+        interval_ns: (K,) between its last two runs, 0 before the second run.
+        next_id: (K,) id of the next track; incremented here.
         logs: events of each camera.
     """
 
@@ -41,19 +41,19 @@ class Fleet:
     logs: Sequence[EventLog]
 
     def limits_ns(self, lost_s: float, slow_stream: int) -> NDArray[np.float64]:
-        """Return (K,) how old a track may be at most; infinite where no interval is known yet."""
+        """Return the (K,) maximum age of a track; infinite while the interval is unknown."""
         limits = np.maximum(lost_s * NS_PER_S, (slow_stream * self.interval_ns).astype(np.float64))
         return np.where(self.interval_ns > 0, limits, np.inf)
 
     def numbers(self, rows: Rows) -> NDArray[np.int64]:
-        """Return the next numbers, one per row; rows of one camera stand together."""
+        """Return the next ids, one per row; rows of one camera are contiguous."""
         camera = rows["camera"]
         numbers: NDArray[np.int64] = self.next_id.take(camera) + rank_in_groups(camera)
         self.next_id += np.bincount(camera, minlength=len(self.next_id))
         return numbers
 
     def excess(self, rows: Rows, births: Rows, limit: int) -> Index:
-        """Return the rows that have to make room for births: of each camera those longest unseen."""
+        """Return the rows to evict for new tracks: for each camera, those unseen longest."""
         count = np.bincount(rows["camera"], minlength=len(self.now_ns))
         count += np.bincount(births["camera"], minlength=len(self.now_ns))
         gone = [np.zeros(0, np.intp)]
@@ -65,7 +65,7 @@ class Fleet:
         return np.concatenate(gone)
 
     def note(self, kind: TrackEventKind, captured_ns: Times, rows: Rows) -> None:
-        """Note in the log of each camera what happened to its tracks."""
+        """Record track events in the log of each camera."""
         for camera in sorted(set(rows["camera"].tolist())):
             at_ns = captured_ns if isinstance(captured_ns, int) else int(captured_ns[camera])
             self.logs[camera].add(kind, at_ns, rows.compress(rows["camera"] == camera))

@@ -1,9 +1,9 @@
 """A constant-velocity Kalman filter over all tracks at once, in seconds.
 
 The state of a track is 4 measured values and their 4 rates per second. In the trackers built here every noise matrix
-is diagonal, so each value and its rate form a filter of their own and the 8 x 8 covariance holds only three numbers
-per value: its variance, the variance of its rate, and their covariance. Nothing is inverted, nothing is approximated:
-the result equals the full matrix form (Kalman 1960; SORT, Bewley et al. 2016; a test holds it against the textbook).
+is diagonal, so each value and its rate form an independent filter and the 8 x 8 covariance has only three numbers
+per value: its variance, the variance of its rate, and their covariance. There is no inversion and no approximation:
+the result equals the full matrix form (Kalman 1960; SORT, Bewley et al. 2016; a test compares the two).
 
 `mean` is (N, 8): values, then rates per second. `cov` is (N, 12): variances of the values, covariances of value and
 rate, variances of the rates. Both are float64.
@@ -23,10 +23,10 @@ REFERENCE_FPS = 30.0
 
 
 class MotionModel(Protocol):
-    """How a box becomes 4 measured values, and how uncertain they are.
+    """Encodes a box as 4 measured values and defines their uncertainty.
 
     Attributes:
-        size_powers: how the third and fourth value grow with the size of a box: 1 a length, 2 an area, 0 a ratio.
+        size_powers: how the third and fourth values scale with the size of a box: 1 a length, 2 an area, 0 a ratio.
     """
 
     size_powers: ClassVar[tuple[int, int]]
@@ -100,7 +100,7 @@ def warp(mean: Array, cov: Array, affine: Array, size_powers: tuple[int, int]) -
     """Move `mean` (N, 8) and `cov` (N, 12) with the camera, in place.
 
     Centres and their rates turn, shrink and shift with the image, sizes shrink. The rotation of a hand-held or swaying
-    camera between two frames is a fraction of a degree: the covariance of x and y that it causes is left out.
+    camera between two frames is a fraction of a degree: the covariance of x and y that it causes is neglected.
 
     Args:
         mean: states; the first two values are the centre.

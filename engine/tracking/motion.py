@@ -1,4 +1,4 @@
-"""How trackers measure a box: two codings of the literature, with their noise in seconds and in box sizes."""
+"""Box encodings for trackers: two from the literature, with their noise in seconds and box sizes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _centre_and_size(xyxy: Array) -> Array:
 
 
 def _per_second(std_per_frame: Array) -> Array:
-    """Return the variances that a second adds, from standard deviations that a frame at 30 fps adds."""
+    """Convert standard deviations added per frame at 30 fps into variances added per second."""
     variances: Array = std_per_frame * std_per_frame * REFERENCE_FPS
     return variances
 
@@ -42,7 +42,7 @@ class CentreWidthHeight:
     """Centre x, y, width, height, with noise in proportion to width and height (BoT-SORT).
 
     Attributes:
-        position: standard deviation of a measured value, and of a step at 30 fps, in widths or heights.
+        position: standard deviation of a measured value, and of a step at 30 fps, in box widths or heights.
         velocity: standard deviation of the change of velocity in a step at 30 fps, in the same per step.
 
     >>> from engine.tracking.kalman import start
@@ -87,8 +87,8 @@ class CentreWidthHeight:
 class CentreAreaRatio:
     """Centre x, y, area, and ratio w/h without a rate (SORT, OC-SORT).
 
-    The papers' noise is in pixels, whatever the size of a box; here it grows with the size (the square root of the
-    area) and equals theirs at `reference_px`, so that the same scene in 4K is tracked as in VGA.
+    The papers use noise in pixels for all box sizes; here it grows with the size (the square root of the
+    area) and equals theirs at `reference_px`, so that a scene is tracked in 4K as in VGA.
 
     >>> from engine.tracking.kalman import start
     >>> model = CentreAreaRatio()

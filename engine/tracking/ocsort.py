@@ -1,4 +1,4 @@
-"""OC-SORT: trust observations more than the motion predicted from them while they were missing."""
+"""OC-SORT: trusts observations more than the motion predicted while observations were missing."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _VIRTUAL_STEPS = 8
 class OcSort(BaseTracker):
     """OC-SORT (Cao et al. 2023), with times in seconds.
 
-    Overlap is weighed with the consistency of direction; what is left is matched to where tracks were last seen; and
-    when a track is seen again, its filter is run anew along the straight line over the gap.
+    Matching weighs overlap with consistency of direction; the rest is matched to the last seen positions of tracks; and
+    when a track is seen again, its filter is rerun along the straight line across the gap.
 
     Args:
         min_score: below this score detections are ignored. Higher: fewer false tracks, more gaps.
@@ -77,7 +77,7 @@ class OcSort(BaseTracker):
         self.direction_s = direction_s
 
     def joint(self) -> JointTrackers:
-        """Return what updates trackers of several sources in one step."""
+        """Return an updater that updates trackers of several sources in one step."""
         return JointTrackers()
 
     def _prepare(self, rows: Rows) -> None:
@@ -99,7 +99,7 @@ class OcSort(BaseTracker):
         return Matches(*rounds.chosen(), np.flatnonzero(rounds.free_cols))
 
     def _where_last_seen(self, rounds: Rounds, found: Found) -> Pairs:
-        """Return the overlaps of what is still free with the last observations."""
+        """Return the overlaps of still unmatched detections with the last observations."""
         rows, cols = np.flatnonzero(rounds.free_rows), np.flatnonzero(rounds.free_cols)
         of_rows, of_cols = self._cameras(self._rows[rows]), None if found.camera is None else found.camera[cols]
         pairs = overlapping_pairs(self._rows["observed"][rows], found.xyxy[cols], blocks(of_rows, of_cols))

@@ -1,4 +1,4 @@
-"""Trackers by name, for configuration and the command line: built-in ones, and those of other packages."""
+"""Looks up trackers by name for configuration and the command line: built-in ones and those of other packages."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class TrackerParameter:
 
     Attributes:
         name: the argument.
-        default: its value where none is given.
-        description: what it means and what raising it does.
+        default: its value if none is given.
+        description: its meaning and the effect of raising it.
     """
 
     name: str
@@ -41,20 +41,20 @@ def tracker_by_name(name: str, **parameters: Any) -> Tracker:
     """Return a tracker with the given parameters; `name` may be `module:attribute` or one of another package.
 
     Raises:
-        ConfigError: an unknown name or parameter, with the known ones; or an object that is not a tracker.
+        ConfigError: the name or parameter is unknown (the known ones are listed), or the object is not a tracker.
     """
     tracker: Tracker = REGISTRY.make(name, parameters, protocol=Tracker)
     return tracker
 
 
 def tracker_parameters(name: str) -> list[TrackerParameter]:
-    """Return the parameters of a tracker, with the descriptions of its class's docstring.
+    """Return the parameters of a tracker, with the descriptions from its class docstring.
 
     >>> [parameter.name for parameter in tracker_parameters("sort")][:2]
     ['min_score', 'min_overlap']
 
     Raises:
-        ConfigError: an unknown name; the known ones are listed.
+        ConfigError: the name is unknown; the known ones are listed.
     """
     kind = REGISTRY.load(name)
     section = (inspect.getdoc(kind) or "").partition("Args:\n")[2].partition("\n\n")[0]

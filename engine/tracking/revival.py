@@ -1,4 +1,4 @@
-"""Bringing lost tracks back by their appearance, where motion alone would begin new ones. Cost bounded per frame."""
+"""Revives lost tracks by appearance where motion alone would begin new ones. The cost per frame is bounded."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NEVER = -(1 << 62)
 
 
 class Revival:
-    """Knows what tracks look like, at a cost of at most `max_crops` runs of the network per frame.
+    """Keeps the appearance of tracks, with at most `max_crops` runs of the network per frame.
 
     Args:
         embedder: the network.
         min_likeness: cosine from which two crops show the same object.
-        max_crops: crops per frame at most; detections that would begin tracks come first.
+        max_crops: maximum crops per frame; detections that would begin tracks come first.
     """
 
     def __init__(self, embedder: Embedder, min_likeness: float, max_crops: int) -> None:
@@ -37,13 +37,13 @@ class Revival:
 
     @property
     def columns(self) -> list[tuple[str, type, tuple[int, ...]]]:
-        """The columns that it needs in the table: the vector and when it was last looked at, or `NEVER`."""
+        """The columns that it needs in the table: the vector and the time of its last update, or `NEVER`."""
         return [("feature", np.float32, (self.embedder.length,)), ("looked_ns", np.int64, ())]
 
     def revive(
         self, rows: Rows, found: Found, matches: Matches, image: NDArray[np.uint8], now_ns: int, class_aware: bool
     ) -> Matches:
-        """Return the matches, with births turned into matches to lost tracks that look the same."""
+        """Return the matches, with births replaced by matches to lost tracks of the same appearance."""
         lost = np.flatnonzero((rows["state"] == LOST) & (rows["looked_ns"] != NEVER))
         lost = lost[~np.isin(lost, matches.rows)]
         left = self._max_crops
@@ -64,7 +64,7 @@ class Revival:
     def _learn(
         self, rows: Rows, found: Found, matches: Matches, image: NDArray[np.uint8], now_ns: int, left: int
     ) -> None:
-        """Look at the matched tracks that were never looked at, or longest ago."""
+        """Update the vectors of matched tracks, those never or least recently updated first."""
         looked = rows["looked_ns"][matches.rows]
         due = (looked == NEVER) | (now_ns - looked >= _REFRESH_S * NS_PER_S)
         due = np.flatnonzero(due & (rows["state"][matches.rows] == CONFIRMED))
@@ -79,7 +79,7 @@ class Revival:
 
 
 def _within_reach(lost: Rows, xyxy: NDArray[np.float64], now_ns: int) -> NDArray[np.bool_]:
-    """Return (M, N): whether the object of a lost track can have come to where a detection is."""
+    """Return (M, N): whether the object of a lost track can have moved to a detection."""
     last = lost["observed"]
     centre, was = (xyxy[:, :2] + xyxy[:, 2:]) * 0.5, (last[:, :2] + last[:, 2:]) * 0.5
     way = np.linalg.norm(centre[:, None] - was[None], axis=2)

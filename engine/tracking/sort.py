@@ -1,4 +1,4 @@
-"""SORT: overlap with where a constant-velocity motion puts each track, and nothing else."""
+"""SORT: matches only by overlap with the constant-velocity prediction of each track."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Sort(BaseTracker):
         self.min_overlap = min_overlap
 
     def joint(self) -> JointTrackers:
-        """Return what updates trackers of several sources in one step."""
+        """Return an updater that updates trackers of several sources in one step."""
         return JointTrackers()
 
     def _match(self, found: Found) -> Matches:

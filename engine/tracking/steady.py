@@ -1,4 +1,4 @@
-"""Our default: ByteTrack's matching, and tracks that stay on the frame where their absence is explained."""
+"""The default tracker: ByteTrack's matching, but tracks stay visible while their absence is explained."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SETTLED_HITS = 10
 
 
 class SteadyTrack(ByteTrack):
-    """ByteTrack's matching with a longer memory, and with gaps bridged as they arise.
+    """ByteTrack's matching with a longer memory; it bridges gaps as they arise.
 
-    A track that the detector misses is shown where it is predicted while another track covers nearly all of it (it is
-    behind somebody), and, where `coast_s` asks for it, for a moment in any case (a detector that flickers). A track
-    that is missing without such a reason is lost, as it is in ByteTrack. A track is confirmed by the sum of its scores,
-    so that boxes of which the detector is unsure have to persist longer.
+    A track that the detector misses is shown as predicted while another track covers nearly all of it (it is
+    occluded) and, if `coast_s` is set, for a moment in any case (the detector flickers). A track
+    that is missing without such a reason is lost, as in ByteTrack. A track is confirmed by the sum of its scores,
+    so that uncertain boxes have to persist longer.
 
     Args:
         high_score: from this score a detection is confident. Higher: fewer false tracks, more gaps.
@@ -113,7 +113,7 @@ class SteadyTrack(ByteTrack):
         return self._revival is not None or super().wants_frames
 
     def observe(self, frame: Frame) -> None:
-        """Look at the frame that the next `update` is about; does nothing unless `wants_frames`."""
+        """Look at the frame of the next `update`; does nothing unless `wants_frames`."""
         super().observe(frame)
         if self._revival is not None:
             self._image = frame.image
@@ -152,7 +152,7 @@ class SteadyTrack(ByteTrack):
 
 
 def _covered(boxes: Array, others: Array, cameras: Blocks | None) -> Array:
-    """Return the (N,) greatest share of each box that one of the others covers."""
+    """Return the (N,) largest share of each box that any one other box covers."""
     pairs = overlapping_pairs(boxes, others, cameras)
     area, other_area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), (others[:, 2:] - others[:, :2]).prod(axis=1)
     common = pairs.iou / (1.0 + pairs.iou) * (area[pairs.row] + other_area[pairs.col])

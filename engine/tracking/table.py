@@ -37,7 +37,7 @@ _COLUMNS: list[tuple[Any, ...]] = [
 
 
 def row_dtype(more: list[tuple[Any, ...]] | None = None) -> np.dtype[np.void]:
-    """Return the dtype of a row, with columns that a tracker adds.
+    """Return the dtype of a row, with the columns that a tracker adds.
 
     Columns: `track_id`; `camera` its place among the trackers that are updated together, else 0; Kalman `mean` and
     `cov`; `observed` the last detected xyxy; `first_ns` and `seen_ns` of the first and last detection; `score_sum` and
@@ -48,14 +48,14 @@ def row_dtype(more: list[tuple[Any, ...]] | None = None) -> np.dtype[np.void]:
 
 
 class Found(NamedTuple):
-    """The usable detections of a frame, in an order that does not depend on how they were handed in.
+    """The usable detections of a frame, in an order that does not depend on their input order.
 
     Attributes:
         xyxy: (M, 4) float64, finite, with an area.
         score: (M,) float32, descending.
         class_id: (M,) int32.
         source_row: (M,) row in the `Detections`.
-        camera: (M,) place of its tracker among those that are updated together, ascending; None: there is only one.
+        camera: (M,) index of its tracker among those updated together, ascending; None: there is only one.
     """
 
     xyxy: NDArray[np.float64]
@@ -80,7 +80,7 @@ def usable(detections: Detections, min_score: float, limit: int) -> Found:
 
 
 def usable_of_all(detections: Sequence[Detections], min_score: float, limit: int) -> Found:
-    """Return the same of several cameras, one camera after the other; `limit` counts for each."""
+    """Return the same for several cameras, one after the other; `limit` applies to each."""
     counts = np.array([len(one) for one in detections])
     xyxy = np.concatenate([one.xyxy for one in detections]).astype(np.float64)
     score = np.concatenate([one.score for one in detections])
@@ -99,7 +99,7 @@ def usable_of_all(detections: Sequence[Detections], min_score: float, limit: int
 
 
 def rank_in_groups(group: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the place of each entry in its run of equal, ascending numbers.
+    """Return the position of each entry within its run of equal values; values are ascending.
 
     >>> rank_in_groups(np.array([0, 0, 2, 2, 2]))
     array([0, 1, 0, 1, 2])
@@ -116,7 +116,7 @@ def _good(xyxy: NDArray[np.float64], score: NDArray[np.float32], min_score: floa
 
 
 def _tie_break(xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a number per box that orders boxes of one score; the same to the bit however many boxes there are."""
+    """Return a number per box that orders boxes of equal score; bit-identical for any number of boxes."""
     left, top, right, bottom = (xyxy * _TIE_BREAK).T
     number: NDArray[np.float64] = left + top + right + bottom
     return number

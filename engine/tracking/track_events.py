@@ -1,4 +1,4 @@
-"""Life events of tracks: what began, vanished, came back and ended, each told once."""
+"""Life-cycle events of tracks: began, vanished, returned and ended, each reported once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class EventLog:
         self._entries: deque[tuple[TrackEventKind, int, Rows]] = deque()
 
     def add(self, kind: TrackEventKind, captured_ns: int, rows: Rows) -> None:
-        """Note that `kind` happened to the tracks in `rows` (a copy, kept)."""
+        """Record that `kind` happened to the tracks in `rows` (a copy, kept)."""
         if not len(rows):
             return
         self._entries.append((kind, captured_ns, rows))
@@ -26,7 +26,7 @@ class EventLog:
             self._count -= len(self._entries.popleft()[2])
 
     def drain(self) -> list[TrackEvent]:
-        """Return the events since the last call, in order, and forget them."""
+        """Return the events since the last call, in order, and clear them."""
         events = [event for entry in self._entries for event in _events_of(*entry)]
         self._entries.clear()
         self._count = 0

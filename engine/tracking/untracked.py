@@ -1,4 +1,4 @@
-"""No tracking: every detection is an object of its own frame only."""
+"""No tracking: every detection is an object on its own frame only."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from engine.data import NO_IDENTITY, Detections, Tracks
 
 
 class Untracked:
-    """Hands detections on as rows without an identity: `track_id` is -1 for all.
+    """Returns detections as rows without an identity: `track_id` is -1 for all.
 
     >>> Untracked().update(Detections([[0, 0, 4, 4]], [0.9], [2]), 0).track_id
     array([-1])
     """
 
     def update(self, detections: Detections | None, captured_ns: int) -> Tracks:
-        """Return one row per detection, none where the detector did not run."""
+        """Return one row per detection, or none if the detector did not run."""
         found = Detections.empty() if detections is None else detections
         ids = np.full(len(found), NO_IDENTITY, np.int64)
         return Tracks(found.xyxy, found.score, found.class_id, ids, detection_index=np.arange(len(found)))

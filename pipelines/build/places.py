@@ -30,7 +30,7 @@ def with_places(config: Config, places: Mapping[str, Sequence[tuple[str, Points]
         return config
     named = dict(named_sources(config))
     if len(named) < len(config.sources):
-        raise ConfigError("two sources have one name: give each its own source_id")
+        raise ConfigError("two sources have the same name: give each its own source_id")
     for key, given in places.items():
         for text, points in given:
             source_id, name = _split(text, list(named), f"--{key[:-1]}")

@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Command-line options that several verbs share."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable l
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Any key: detector.iou_threshold=0.5")]
 
 
-ModelSettings = Annotated[list[str] | None, typer.Option("--set", help="What the file does not tell: head=yolov5")]
+ModelSettings = Annotated[list[str] | None, typer.Option("--set", help="Facts that the file lacks: head=yolov5")]
 TOLD = ("size", "names", "head", "color", "mean", "std", "letterbox")
-"""Keys of `detector:` that say how a model's file is to be read."""
+"""Keys of `detector:` that define how to read a model file."""
 
 
 def told_of_model(settings: list[str] | None) -> dict[str, Any]:
     """Return the checked keys of `detector:` that were given, as arguments of `inspect_model`.
 
     Raises:
-        ConfigError: an unknown key, or one that says nothing of the file.
+        ConfigError: an unknown key, or one that does not concern the file.
     """
     from pipelines.config.file import load_config
 
@@ -30,12 +30,12 @@ def told_of_model(settings: list[str] | None) -> dict[str, Any]:
     options = config.detector.model_dump(exclude_unset=True)
     foreign = options.keys() - set(TOLD)
     if foreign:
-        raise ConfigError(f"--set {min(foreign)}: expected what says how the file is read: {', '.join(TOLD)}")
+        raise ConfigError(f"--set {min(foreign)}: expected a key that defines how to read the file: {', '.join(TOLD)}")
     return options
 
 
 def named_source(text: str) -> dict[str, str]:
-    """Split `NAME=URI`; an equals sign inside of a URI or path does not count, nor that of a file of this very name."""
+    """Split `NAME=URI`; ignores an equals sign inside a URI, a path or the name of an existing file."""
     if os.path.lexists(text):
         return {"uri": text}
     name, sign, uri = text.partition("=")
@@ -45,7 +45,7 @@ def named_source(text: str) -> dict[str, str]:
 
 
 def place_points(text: str) -> tuple[str, list[tuple[float, float]]]:
-    """Return name and points of `NAME=x,y,x,y,…`.
+    """Return the name and points of `NAME=x,y,x,y,…`.
 
     >>> place_points("door=0.5,1,0.5,0")
     ('door', [(0.5, 1.0), (0.5, 0.0)])
@@ -61,7 +61,7 @@ def place_points(text: str) -> tuple[str, list[tuple[float, float]]]:
 
 
 def size_of(text: str) -> tuple[int, int]:
-    """Return width and height of `WxH`.
+    """Return the width and height of `WxH`.
 
     >>> size_of("640x480")
     (640, 480)
@@ -73,7 +73,7 @@ def size_of(text: str) -> tuple[int, int]:
 
 
 def _utf8(text: str) -> str:
-    """Return a word of the command line as UTF-8, whatever the locale took it for (`LC_ALL=C`)."""
+    """Return a command-line word as UTF-8, even if the locale decoded it differently (`LC_ALL=C`)."""
     try:
         return text.encode("ascii", "surrogateescape").decode("utf-8")
     except UnicodeError:
@@ -86,7 +86,7 @@ def class_of(name: str) -> str | int:
 
 
 def client_keys(server_key: str | None, keys: str | None) -> dict[str, Any]:
-    """Return the keys of a client, read from their files, as arguments."""
+    """Read the keys of a client from their files and return them as keyword arguments."""
     from engine.transport.keys import load_key_pair, load_public_key
 
     return {

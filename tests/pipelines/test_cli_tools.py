@@ -150,7 +150,7 @@ def test_inspect_takes_what_the_file_does_not_tell(tmp_path: Path) -> None:
 def test_a_key_that_says_nothing_of_the_file_is_refused(verb: str) -> None:
     done = framewire(verb, "demo", "--set", "iou_threshold=0.5")
     assert done.returncode == 2
-    assert "--set iou_threshold: expected what says how the file is read: size, names, head" in done.stderr
+    assert "--set iou_threshold: expected a key that defines how to read the file: size, names, head" in done.stderr
 
 
 def test_scoring_does_not_start_before_its_plan_is_built() -> None:

@@ -9,7 +9,7 @@ from pipelines.verbs.options import Json
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what is usable on this machine, and how to get what is missing; exit code 0 when it is ready."""
+    """Report what is usable on this machine and how to get what is missing; exit code 0 if it is ready."""
     from dataclasses import asdict
 
     from pipelines.doctor import examine, readiness

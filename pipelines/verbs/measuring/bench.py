@@ -1,4 +1,4 @@
-"""`framewire bench`: the pipeline beside the bare backend, or under faults."""
+"""`framewire bench`: the pipeline compared with the bare backend, or under faults."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def bench(
     source: Annotated[list[str] | None, typer.Option(help="File to run; the demo clip by default")] = None,
     model: Annotated[str | None, typer.Option(help="Model file or folder")] = None,
     backend: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often; the median counts, for a machine in use")] = 1,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames of each source")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions; reports the median, for a busy machine")] = 1,
     stage: Annotated[list[str] | None, typer.Option(help="Only time preprocess, infer, decode or nms")] = None,
-    engine: Annotated[bool, typer.Option("--engine", help="Only what the engine costs, with still cameras")] = False,
-    cameras: Annotated[int, typer.Option(min=1, max=1000, help="With --engine: so many cameras")] = 32,
-    objects: Annotated[int, typer.Option(min=0, max=1000, help="With --engine: so many objects on each frame")] = 10,
+    engine: Annotated[bool, typer.Option("--engine", help="Only the engine's cost, with still cameras")] = False,
+    cameras: Annotated[int, typer.Option(min=1, max=1000, help="With --engine: number of cameras")] = 32,
+    objects: Annotated[int, typer.Option(min=0, max=1000, help="With --engine: number of objects on each frame")] = 10,
     faults: Annotated[bool, typer.Option("--faults", help="Play faults of cameras instead (source checkout)")] = False,
     only: Annotated[str, typer.Option(help="With --faults: those whose name contains this")] = "",
     setting: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the pipeline beside the bare backend, on the same model in the same run."""
+    """Compare the pipeline with the bare backend, on the same model in the same run."""
     if faults:
         from pipelines.measuring.faults import play_faults
 

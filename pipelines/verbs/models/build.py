@@ -14,10 +14,10 @@ def build(
     model: Annotated[str, typer.Argument(help="ONNX file")],
     out: Annotated[str | None, typer.Option(help="Plan file to write; the cache by default")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp16, fp32 or int8 (behind an accuracy gate); fp16 where the model allows it")
+        str | None, typer.Option(help="fp16, fp32 or int8 (accuracy is checked); default: fp16 if possible")
     ] = None,
     batch: Annotated[str, typer.Option(help="N, MIN:MAX or MIN:OPTIMAL:MAX")] = "1",
-    imgsz: Annotated[int | None, typer.Option(help="Rows and columns, for models that leave them open")] = None,
+    imgsz: Annotated[int | None, typer.Option(help="Rows and columns, for models with a dynamic input size")] = None,
     workspace: Annotated[int | None, typer.Option(help="MiB of GPU memory for building")] = None,
     dla: Annotated[int | None, typer.Option(help="DLA core of a Jetson")] = None,
     images: Annotated[str | None, typer.Option(help="Folder with your own images, for int8")] = None,
@@ -26,7 +26,7 @@ def build(
     ] = None,
     max_loss: Annotated[float | None, typer.Option(help="Share of the boxes, or of the mAP, int8 may lose")] = None,
     library: Annotated[str | None, typer.Option(help="tensorrt or tensorrt_rtx; the installed one by default")] = None,
-    cache_dir: Annotated[str | None, typer.Option(help="Folder of plans; beside the model by default")] = None,
+    cache_dir: Annotated[str | None, typer.Option(help="Folder of plans; next to the model by default")] = None,
     setting: ModelSettings = None,
     as_json: Json = False,
 ) -> None:

@@ -14,14 +14,14 @@ def detect(
     images: Annotated[list[str], typer.Argument(help="Images and folders of images")],
     model: Annotated[str, typer.Option(help="Model file or folder; demo: the embedded one")] = "demo",
     backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = "auto",
-    save: Annotated[str | None, typer.Option(help="Folder for annotated pictures")] = None,
+    save: Annotated[str | None, typer.Option(help="Folder for annotated images")] = None,
     jsonl: Annotated[str | None, typer.Option(help="File for one line of JSON per image; - is stdout")] = None,
     score: Annotated[float, typer.Option(help="Drop detections below this score")] = 0.25,
     classes: Annotated[str | None, typer.Option(help="Keep these classes: person,car")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="Any key of detector: iou_threshold=0.5")] = None,
     as_json: Json = False,
 ) -> None:
-    """Detect on images and print what was found."""
+    """Detect objects on images and print them."""
     from engine.sinks.jsonl import STDOUT
     from pipelines.build.detector import build_detector, tiled
     from pipelines.config.file import load_config

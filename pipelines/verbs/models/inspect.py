@@ -1,4 +1,4 @@
-"""`framewire inspect`: what a model file holds."""
+"""`framewire inspect`: the contents of a model file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def inspect(
     setting: ModelSettings = None,
     as_json: Json = False,
 ) -> None:
-    """Print what a model file holds: tensors, head, classes, precision."""
+    """Print the contents of a model file: tensors, head, classes, precision."""
     from pipelines.models.inspect import describe
 
     facts = describe(model, told_of_model(setting))

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 def ctl(
     command: Annotated[str, typer.Argument(help="status, add, remove, pause, resume, set or stop")],
-    argument: Annotated[str | None, typer.Argument(help="add: [NAME=]URI; set: KEY; else the NAME")] = None,
+    argument: Annotated[str | None, typer.Argument(help="add: [NAME=]URI; set: KEY; otherwise the NAME")] = None,
     value: Annotated[str | None, typer.Argument(help="set: the value, as YAML")] = None,
-    address: Annotated[str | None, typer.Option(help="Control address; not needed where one run is")] = None,
+    address: Annotated[str | None, typer.Option(help="Control address; optional if only one run is active")] = None,
     server_key: Annotated[str | None, typer.Option(help="File NAME.key of a run that encrypts")] = None,
     keys: Annotated[str | None, typer.Option(help="Your file NAME.key_secret, whose public key the run lists")] = None,
 ) -> None:
-    """Change a running engine: cameras, thresholds, classes, the model; or ask for its state."""
+    """Change a running engine (cameras, thresholds, classes, the model) or show its state."""
     from pipelines.running.control import ask
     from pipelines.running.control_access import find_run
 
@@ -38,7 +38,7 @@ def ctl(
 
 
 def _value_from_yaml(key: str, text: str) -> Any:
-    """Return a value as it travels in a request. Raises `ConfigError` where it is not YAML, or nothing JSON has."""
+    """Return a value for a request. Raises `ConfigError` if it is not YAML, or cannot be written as JSON."""
     from pipelines.config.yaml_text import parsed_yaml
 
     value = parsed_yaml(text, f"set {key}: the value {text}")

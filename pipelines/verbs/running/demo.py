@@ -21,7 +21,7 @@ def demo(
     setting: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Run the embedded model on the embedded clip of pedestrians: needs nothing else."""
+    """Run the embedded model on the embedded clip of pedestrians; needs no other files."""
     from engine.assets import demo_clip
 
     overrides: dict[str, Any] = {

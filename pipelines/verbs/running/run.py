@@ -23,7 +23,7 @@ def run(
     save: Annotated[str | None, typer.Option(help="Write an annotated video")] = None,
     jsonl: Annotated[str | None, typer.Option(help="Write the messages, one per line; - is stdout")] = None,
     show: Annotated[bool | None, typer.Option("--show", help="Show a window")] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames of each source")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames of each source")] = None,
     overflow: Annotated[
         str | None, typer.Option(help="block or drop_oldest, for the first queue of each source")
     ] = None,
@@ -31,7 +31,7 @@ def run(
     zone: Annotated[
         list[str] | None, typer.Option(help="SOURCE.NAME=x,y,x,y,x,y: pixels, or fractions up to 1; repeat")
     ] = None,
-    line: Annotated[list[str] | None, typer.Option(help="SOURCE.NAME=x,y,x,y: likewise; repeat")] = None,
+    line: Annotated[list[str] | None, typer.Option(help="SOURCE.NAME=x,y,x,y: same units; repeat")] = None,
     classes: Annotated[str | None, typer.Option(help="Keep these classes: person,car")] = None,
     control: Annotated[
         str | None, typer.Option(help="Let framewire ctl change the run; an address is optional")

@@ -1,4 +1,4 @@
-"""What `run` and `demo` share: from a configuration to a finished run and its exit code."""
+"""Code that `run` and `demo` share: carries out a configured run and returns its exit code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def start_run(
     *,
     hint: str | None = None,
 ) -> NoReturn:
-    """Run a configuration to its end, print the summary and a hint, and leave the process with its exit code."""
+    """Run a configuration to its end, print the summary and a hint, and exit with its code."""
     with Interrupt() as interrupt:
         from engine.sinks.jsonl import STDOUT
         from pipelines.build.pipeline import build_pipeline
@@ -101,7 +101,7 @@ def _changes(
     plans: PlanRebuild,
     is_over: Callable[[], bool],
 ) -> Iterator[list[Callable[[], None]]]:
-    """Yield what is to be called during the run, so that it can be changed by socket and by file."""
+    """Yield the functions to call during the run, which apply changes from the socket and the file."""
     from pipelines.build.places import with_places
     from pipelines.build.scene import scene_of
     from pipelines.running.control import ControlServer
@@ -137,7 +137,7 @@ def _changes(
 
 
 def opening_line(address: str, pipeline: Pipeline) -> str:
-    """Return the line that a run starts with: its sources, models, backends and address."""
+    """Return the first line of a run: its sources, models, backends and address."""
     where = f"publishing at {address}" if address != "none" else "not publishing"
     return f"{_sources_and_models(pipeline)}, {where}"
 

@@ -19,11 +19,11 @@ def count(
     size: Annotated[str, typer.Option(help="Its width and height in pixels: 1920x1080")],
     line: Annotated[list[str] | None, typer.Option(help="NAME=x,y,x,y: pixels, or fractions up to 1; repeat")] = None,
     zone: Annotated[list[str] | None, typer.Option(help="NAME=x,y,x,y,x,y: the corners in order; repeat")] = None,
-    min_score: Annotated[float, typer.Option(help="Leave out tracks whose mean score is lower")] = 0.4,
-    min_seen: Annotated[float, typer.Option(help="Leave out tracks seen for fewer seconds")] = 0.3,
+    min_score: Annotated[float, typer.Option(help="Ignore tracks with a lower mean score")] = 0.4,
+    min_seen: Annotated[float, typer.Option(help="Ignore tracks seen for fewer seconds")] = 0.3,
     as_json: Json = False,
 ) -> None:
-    """Count who crosses lines and visits zones in the tracks of a file."""
+    """Count objects that cross lines and visit zones in the tracks of a file."""
     from engine.analytics.analytics import Analytics
     from engine.analytics.identity import Eligibility
     from engine.analytics.places import Line, Zone

@@ -11,7 +11,7 @@ from pipelines import console
 from pipelines.verbs.options import Json, class_of
 
 evaluate = typer.Typer(
-    name="eval", help="Score a detector or a tracker by the metrics of the field.", no_args_is_help=True
+    name="eval", help="Score a detector or a tracker with the standard metrics.", no_args_is_help=True
 )
 
 
@@ -72,7 +72,7 @@ def eval_detect(
 
 
 def _detector_options(settings: list[str] | None) -> dict[str, Any]:
-    """Return the checked keys of `detector:` that were given and that a scored model can have."""
+    """Return the checked keys of `detector:` that were given, if scoring supports them."""
     from pipelines.config.file import load_config
 
     config = load_config(None, {}, [f"detector.{text}" for text in settings or []])
@@ -83,7 +83,7 @@ def _detector_options(settings: list[str] | None) -> dict[str, Any]:
     if refused:
         raise ConfigError(f"--set {min(refused)}: scoring knows the keys that say how the model itself is fed and run")
     if options.get("max_batch", 1) is None:
-        del options["max_batch"]  # what the backend likes, which for one image at a time is 1
+        del options["max_batch"]  # the backend's choice, which is 1 for one image at a time
     rebuild = options.pop("rebuild", None)
     if rebuild == "background":
         raise ConfigError("--set rebuild=background: scoring waits for its plan: expected foreground or never")

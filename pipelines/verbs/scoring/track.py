@@ -1,4 +1,4 @@
-"""`framewire track`: a tracker over detections of a file."""
+"""`framewire track`: run a tracker over detections from a file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def track(
     fps: Annotated[float, typer.Option(help="Frames per second of the video that they come from")],
     out: Annotated[str, typer.Option(help="MOTChallenge file to write")],
     tracker: Annotated[str | None, typer.Option(help="Name of the tracker")] = None,
-    detect_every: Annotated[int, typer.Option(min=1, help="Use the detections of each n-th frame only")] = 1,
+    detect_every: Annotated[int, typer.Option(min=1, help="Use the detections of every n-th frame only")] = 1,
     setting: Parameters = None,
     as_json: Json = False,
 ) -> None:
-    """Run a tracker over detections of a file."""
+    """Run a tracker over detections from a file."""
     from pipelines.build.tracker import DEFAULT_TRACKER
     from pipelines.scoring.mot import track_mot
 

@@ -1,4 +1,4 @@
-"""`framewire bridge`: hand a stream on to another system."""
+"""`framewire bridge`: forward a stream to another system."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def bridge(
     address: Address,
     to: Annotated[str, typer.Argument(help="mqtt://, redis://, http(s)://, ws://HOST:PORT, x.csv, x.parquet or -")],
     topic: Topics = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after this many messages")] = None,
     format_: Annotated[
         str, typer.Option("--format", help="framewire, deepstream, savant, frigate or onvif")
     ] = "framewire",
-    origin: Annotated[list[str] | None, typer.Option(help="ws://: pages that may read; * is any")] = None,
+    origin: Annotated[list[str] | None, typer.Option(help="ws://: origins that may read; * allows any")] = None,
     server_key: ServerKey = None,
     keys: Keys = None,
     as_json: Json = False,
 ) -> None:
-    """Hand a stream on: to MQTT (Home Assistant finds it), Redis, a webhook, browsers, CSV, Parquet, or lines (-)."""
+    """Forward a stream to MQTT (Home Assistant discovers it), Redis, a webhook, browsers, CSV, Parquet or lines (-)."""
     from engine.subscriber import Subscriber
     from pipelines.running.detect_and_publish import Interrupt
     from pipelines.stream.bridges.base import Watcher, run_bridge
@@ -64,10 +64,10 @@ def bridge(
 
 
 def output_for(to: str, format_: str = "framewire") -> BridgeOutput:
-    """Return where a bridge leads, not yet open.
+    """Return the output of a bridge, not yet open.
 
     Raises:
-        ConfigError: no bridge goes there, or not in this format.
+        ConfigError: no bridge supports this address or this format.
     """
     from pipelines.stream.adapters.forms import NATIVE, content_type, form_by_name
     from pipelines.stream.bridges import lines, mqtt, redis_stream, webhook
@@ -91,12 +91,12 @@ def output_for(to: str, format_: str = "framewire") -> BridgeOutput:
 
 
 def snapshot_at(address: str, curve: dict[str, Any], endpoint: str) -> SnapshotMessage | None:
-    """Return the snapshot of a publisher, or None where it cannot be had within a second.
+    """Return the snapshot of a publisher, or None if it does not arrive within a second.
 
     Args:
-        address: where the publisher's stream is read.
+        address: address of the publisher's stream.
         curve: keys of the reader, as for `Subscriber`.
-        endpoint: of the snapshots as the publisher names it, whose own host may be a wildcard.
+        endpoint: the publisher's snapshot address; its host may be a wildcard.
     """
     from engine.subscriber import NoMessageError, Subscriber
     from engine.wire import SnapshotMessage
@@ -146,7 +146,7 @@ def _address(to: str) -> SplitResult:
 def _serve_browsers(
     address: str, to: str, topics: list[str], count: int | None, curve: dict[str, Any]
 ) -> dict[str, Any]:
-    """Serve until a signal comes or enough messages have come; return what was done."""
+    """Serve until a signal or enough messages have arrived; return the figures."""
     import asyncio
 
     from pipelines.running.detect_and_publish import Interrupt

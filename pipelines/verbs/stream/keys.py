@@ -1,4 +1,4 @@
-"""`framewire keys`: make CURVE keys."""
+"""`framewire keys`: create CURVE keys."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def keys(
-    name: Annotated[str, typer.Argument(help="Whose keys: gate, dashboard, ...")],
+    name: Annotated[str, typer.Argument(help="Name of the owner: gate, dashboard, ...")],
     folder: Annotated[str, typer.Option(help="Where to write NAME.key and NAME.key_secret")] = "keys",
 ) -> None:
-    """Make a pair of CURVE keys: the secret one stays here (mode 0600), the public one goes to the other side."""
+    """Create a pair of CURVE keys: the secret one stays here (mode 0600), the public one goes to the other side."""
     from engine.transport.keys import make_keys
 
     public, secret = make_keys(folder, name)

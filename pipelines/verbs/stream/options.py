@@ -1,4 +1,4 @@
-"""Options and helpers that the verbs of the stream share."""
+"""Options and helpers that the stream verbs share."""
 
 from __future__ import annotations
 

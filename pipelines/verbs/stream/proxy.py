@@ -1,4 +1,4 @@
-"""`framewire proxy`: the streams of many engines at one address."""
+"""`framewire proxy`: serve the streams of many engines at one address."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def proxy(
     engine_key: Annotated[str | None, typer.Option(help="File NAME.key of engines that encrypt")] = None,
     as_json: Json = False,
 ) -> None:
-    """Offer the streams of many engines at one address."""
+    """Serve the streams of many engines at one address."""
     from engine.transport.keys import load_key_pair, load_public_key, load_public_keys
     from pipelines.running.detect_and_publish import Interrupt
     from pipelines.stream.proxy import Proxy

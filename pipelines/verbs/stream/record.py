@@ -1,4 +1,4 @@
-"""`framewire record`: a stream into a file."""
+"""`framewire record`: record a stream to a file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def record(
     address: Address,
     out: Annotated[str, typer.Option(help="File to write; an existing recording is continued")],
     topic: Topics = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages")] = None,
-    duration: Annotated[float | None, typer.Option(help="Stop after so many seconds")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Stop with an error after so many seconds of silence")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after this many messages")] = None,
+    duration: Annotated[float | None, typer.Option(help="Stop after this many seconds")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Stop with an error after this many seconds of silence")] = None,
     server_key: ServerKey = None,
     keys: Keys = None,
     as_json: Json = False,

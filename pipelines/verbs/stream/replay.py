@@ -19,9 +19,9 @@ def replay(
     path: Annotated[str, typer.Argument(help="File made by record")],
     publish: Annotated[str, typer.Option(help="Address to bind")] = "tcp://127.0.0.1:5555",
     speed: Annotated[str, typer.Option(help="1.0 is the original pace; max: as fast as the slowest reader")] = "1.0",
-    start: Annotated[float, typer.Option(help="Begin so many seconds into the recording")] = 0.0,
-    end: Annotated[float | None, typer.Option(help="End there")] = None,
-    wait: Annotated[float, typer.Option(help="Wait so many seconds at most for a first reader")] = 5.0,
+    start: Annotated[float, typer.Option(help="Start this many seconds into the recording")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Stop this many seconds into the recording")] = None,
+    wait: Annotated[float, typer.Option(help="Maximum seconds to wait for the first reader")] = 5.0,
     as_json: Json = False,
 ) -> None:
     """Publish a recording as if it were live."""
