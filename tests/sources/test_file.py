@@ -213,7 +213,7 @@ def test_corrupt_frames_are_counted_and_not_delivered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        pytest.param(b"this is a letter, no video\n" * 50, "no video", id="text named mp4"),
+        pytest.param(b"this is a letter, no video\n" * 50, "not a video", id="text named mp4"),
         pytest.param(b"\x00\x00\x00\x20ftypisom" + b"\x00" * 500, "cannot open", id="header and nothing else"),
     ],
 )
