@@ -1,1 +1,1 @@
-"""What happens in a scene: zones, lines, dwell, speed and rules, from the tracks of one source."""
+"""Scene analytics: zones, lines, dwell, speed and rules, computed from the tracks of one source."""

@@ -1,4 +1,4 @@
-"""Analytics as an analyser of the pipeline: one scene per source, driven by its packets and states."""
+"""Run analytics as a pipeline analyser: one scene per source, driven by its packets and states."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _UNSEEING = ("stalled", "offline", "connecting")
 
 
 class SceneAnalyser(AnalyserBase):
-    """Runs the analytics of one source or of several; each source has a scene and totals of its own.
+    """Runs the analytics of one or more sources; each source has its own scene and totals.
 
-    `change` and `summary` may be called from any thread, everything else comes from the tracking thread.
+    `change` and `summary` may be called from any thread; call everything else from the tracking thread.
 
     Args:
-        analytics: by source; or one for all, which every source gets a clone of.
-        clock: for the time that a camera does not deliver.
+        analytics: by source; or a single one, which is cloned for every source.
+        clock: measures the time without live frames.
     """
 
     name = NAME
@@ -80,7 +80,7 @@ class SceneAnalyser(AnalyserBase):
         return self._scenes.get(source_id)
 
     def status(self, status: SourceStatus) -> SourceStatus:
-        """Count the time without live frames, and end all objects with the source; that is told with the state."""
+        """Count the time without live frames, and end all objects if the source ended; attach findings to the state."""
         scene = self._scenes.get(status.source_id)
         if scene is None:
             return status
@@ -94,13 +94,13 @@ class SceneAnalyser(AnalyserBase):
         return status
 
     def reset(self, source_id: str, reason: AnalyserReset) -> None:
-        """End the objects of a source; that is told with its next frame."""
+        """End all objects of a source; its next frame reports the findings."""
         scene = self._scenes.get(source_id)
         if scene is not None:
             self._waiting.setdefault(source_id, []).extend(scene.reset(reason))
 
     def close(self) -> None:
-        """End what runs; the totals can still be read."""
+        """End all visits and episodes; the totals can still be read."""
         for source_id, scene in self._scenes.items():
             self._finish(source_id, scene)
 
@@ -118,7 +118,7 @@ class SceneAnalyser(AnalyserBase):
         self._states[source_id] = scene.state()
 
     def change(self, source_id: str, zones: Sequence[Zone], lines: Sequence[Line], rules: Sequence[AnyRule]) -> None:
-        """Take other places and rules for a source from its next frame on; what stays equal keeps its state."""
+        """Replace a source's places and rules from its next frame on; unchanged ones keep their state."""
         with self._lock:
             self._wanted[source_id] = zones, lines, rules
 
@@ -133,14 +133,14 @@ class SceneAnalyser(AnalyserBase):
                 self._waiting.setdefault(source_id, []).extend(scene.change(zones, lines, rules))
 
     def add(self, source_id: str, analytics: Analytics) -> None:
-        """Take a scene for another source; call before its first frame."""
+        """Add a scene for another source; call this before its first frame."""
         self._scenes.setdefault(source_id, analytics)
         self._summaries.setdefault(source_id, analytics.summary())
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Return the totals by source: at the end of the run, or half a second old while it goes on."""
+        """Return the totals by source; they are up to half a second old during the run and final after it."""
         return dict(self._summaries)
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """Return what `Analytics.restore` continues with, by source, as old as `summary`."""
+        """Return the state to pass to `Analytics.restore`, by source, as old as `summary`."""
         return dict(self._states)

@@ -1,4 +1,4 @@
-"""What happens in the scene of one source: visits of zones, crossings of lines, dwell, speed, rules.
+"""Analytics of one source's scene: zone visits, line crossings, dwell, speed and rules.
 
 A pure object: no clock, no I/O, no frame. The same tracks and times give the same findings.
 """
@@ -32,24 +32,24 @@ STATE_VERSION = 1
 
 
 class Analytics:
-    """Zones, lines and rules of one source, and all that is remembered of its objects.
+    """Zones, lines and rules of one source, and the state of its objects.
 
     Call everything from one thread.
 
     Args:
         zones: areas.
         lines: lines.
-        rules: built-in ones, or objects with `update(view) -> Iterator[Finding]`; copied, so that each source has its
-            own.
-        class_names: name by class id; needed where a place or rule names classes.
-        eligibility: which objects may make events.
+        rules: built-in ones, or objects with `update(view) -> Iterator[Finding]`; copied, so that sources share no
+            state.
+        class_names: name by class id; required if a place or rule names classes.
+        eligibility: which objects may cause events.
         timezone: of the site, for schedules and `reset_at`.
-        reset_at: time of day, HH:MM, at which all totals begin at zero; None: never.
+        reset_at: time of day, HH:MM, at which all totals are reset to zero; None: never.
         heat: collect heat maps.
-        forget_s: an object unseen for so long has ended, unless the tracker says so before.
+        forget_s: an object unseen for this long has ended, unless the tracker ended it earlier.
 
     Raises:
-        ConfigError: two places or rules of one name, a rule about a place that is not there, …
+        ConfigError: two places or rules share a name, a rule names an unknown place, …
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Analytics:
         self._restored: tuple[list[list[float]], Size | None] | None = None
         self._take_places(zones, lines, rules)
 
-    # --- what it consists of ---
+    # --- contents ---
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -118,12 +118,12 @@ class Analytics:
 
     @property
     def rules(self) -> tuple[AnyRule, ...]:
-        """The rules, as they were given."""
+        """The rules, as passed to the constructor."""
         return self._given
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to look for."""
+        """Whether there is nothing to compute."""
         return not (self._zones or self._lines or self._rules)
 
     @property
@@ -133,22 +133,22 @@ class Analytics:
 
     @property
     def mismatch(self) -> str:
-        """How the picture differs in shape from the one that places were drawn on; empty where it does not."""
+        """How the frame's aspect ratio differs from that of the places' image; empty if it does not."""
         return self._scene.mismatch()
 
     @property
     def open(self) -> tuple[Finding, ...]:
-        """Begins of the episodes that run."""
+        """The `begin` findings of all open episodes."""
         return tuple(begin for rule in self._rules if isinstance(rule, Rule) for begin in rule.open)
 
     def heat(self) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-        """Return (36, 64) grids of seconds by class name; empty where heat is off."""
+        """Return (36, 64) grids of seconds by class name; empty if heat is off."""
         grids = {} if self._scene.heat is None else self._scene.heat.grids()
         name = self._teller.class_name
         return {name(class_id) if class_id >= 0 else "other": grid for class_id, grid in grids.items()}
 
     def clone(self) -> Analytics:
-        """Return a new one with the same places and rules and no memory, for another source."""
+        """Return a copy with the same places and rules but no state, for another source."""
         return Analytics(self._zones, self._lines, self._given, class_names=self.class_names, **self._settings)
 
     def _take_places(self, zones: Sequence[Zone], lines: Sequence[Line], rules: Sequence[AnyRule]) -> None:
@@ -173,7 +173,7 @@ class Analytics:
         self._teller.take_places(self._zones, self._lines)
         self._counters.expect(zone_of, {line.name: line.directions for line in lines}, map(rule_name, rules))
 
-    # --- driving it ---
+    # --- updates ---
 
     def update(
         self,
@@ -186,19 +186,19 @@ class Analytics:
         is_held: bool = False,
         ended: Iterable[int] = (),
     ) -> View:
-        """Take the tracks of the next frame in, and return the scene after it.
+        """Process the tracks of the next frame, and return the scene after it.
 
         Args:
-            tracks: rows with a `detection_index` are observations; where the tracker never sets it, all are.
-            captured_ns: scene time of the frame; where it goes back, all objects end.
+            tracks: rows with a `detection_index` are observations; if the tracker never sets it, all rows are.
+            captured_ns: scene time of the frame; if it goes back, all objects end.
             size_wh: width and height of the frame.
             utc_ns: wall clock of the capture; needed for schedules and `reset_at`.
-            is_detected: whether the detector ran; if not, all rows are predictions, which move nothing.
-            is_held: nothing moved since the frame before, so everything is still there.
-            ended: tracks that will never be seen again, also those that are not among `tracks` any more.
+            is_detected: whether the detector ran; if not, all rows are predictions, which change no position.
+            is_held: nothing moved since the previous frame, so all objects are still present.
+            ended: tracks that will never be seen again, including those no longer in `tracks`.
 
         Raises:
-            ConfigError: a class is wanted by name and `class_names` are not known, or `utc_ns` is missing.
+            ConfigError: a place or rule names a class but `class_names` is empty, or `utc_ns` is missing.
         """
         self._teller.check_class_names()
         findings: list[Finding] = []
@@ -213,7 +213,7 @@ class Analytics:
         return self._with_rules(self._view(tracks, utc_ns, size_wh, is_detected or is_held, findings))
 
     def tick(self, captured_ns: int, utc_ns: int | None = None) -> View | None:
-        """Let time pass without a frame, so that rules about the source itself can speak; None before any frame."""
+        """Advance time without a frame, so that rules about the source can fire; None before the first frame."""
         size_wh = self._scene.size_wh
         if size_wh is None or self._now_ns is None:
             return None
@@ -221,7 +221,7 @@ class Analytics:
         return self._with_rules(self._view(Tracks.empty(), utc_ns, size_wh, False, []))
 
     def source_is(self, *, live: bool, captured_ns: int) -> None:
-        """Note that the source stopped or began to deliver; the time between is blind time."""
+        """Record that the source stopped or resumed delivering; the time in between is blind time."""
         if live and self._blind_since_ns is not None:
             self._counters.blind_ns += max(captured_ns - self._blind_since_ns, 0)
             self._was_blind = self._blind_since_ns, captured_ns
@@ -231,15 +231,15 @@ class Analytics:
 
     @property
     def has_ended(self) -> bool:
-        """Whether `finish` was called, and no frame came after it."""
+        """Whether `finish` was called and no frame has followed."""
         return self._has_ended
 
     def reset(self, reason: str) -> tuple[Finding, ...]:
-        """End all objects, because the stream or the model is another one now; totals go on."""
+        """End all objects because the stream or the model changed; totals continue."""
         return tuple(self._end_all(reason))
 
     def finish(self, reason: str = "engine_stopped") -> tuple[Finding, ...]:
-        """End everything that runs; the totals stay."""
+        """End all visits and episodes; the totals stay."""
         self._has_ended = True
         findings = self._end_all(reason)
         now_ns = self._now_ns or 0
@@ -249,10 +249,11 @@ class Analytics:
         return tuple(findings)
 
     def change(self, zones: Sequence[Zone], lines: Sequence[Line], rules: Sequence[AnyRule]) -> tuple[Finding, ...]:
-        """Take other places and rules; those that are equal to an old one keep their state and totals.
+        """Replace the places and rules; those equal to an old one keep their state and totals.
 
         Returns:
-            The ends of what is not there any more, and one `places_changed` per changed or new place.
+            The ends of visits and episodes of removed or changed places and rules, and one `places_changed` per place
+            removed, changed or added.
 
         Raises:
             ConfigError: as the constructor; nothing was changed.
@@ -274,10 +275,10 @@ class Analytics:
         findings += [Finding("places_changed", now_ns, place=name, began_ns=now_ns) for name in names]
         return tuple(findings)
 
-    # --- what is kept over a restart ---
+    # --- state kept across a restart ---
 
     def state(self) -> dict[str, Any]:
-        """Return totals, heat and parked objects for JSON, to be given to `restore` after a restart."""
+        """Return totals, heat and parked objects as JSON-ready data to pass to `restore` after a restart."""
         return {
             "version": STATE_VERSION,
             "counters": self._counters.state(),
@@ -287,7 +288,7 @@ class Analytics:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with what `state` returned; call before the first update.
+        """Restore what `state` returned; call this before the first update.
 
         Raises:
             ConfigError: the state is of another version or damaged; nothing was changed.
@@ -313,13 +314,13 @@ class Analytics:
         self._restored = state["parked"], size_wh
 
     def summary(self) -> dict[str, Any]:
-        """Return totals of lines, zones and rules, as the summary of a run prints them.
+        """Return the totals of lines, zones and rules as printed in a run's summary.
 
-        The dwell of a zone covers the visits that are over and, as far as they were observed, those that go on.
+        A zone's dwell covers finished visits and the observed part of current ones.
         """
         return self._teller.summary()
 
-    # --- inside ---
+    # --- internals ---
 
     def _begin_frame(self, captured_ns: int, size_wh: Size, utc_ns: int | None) -> None:
         self._now_ns, self._has_ended = captured_ns, False
@@ -335,7 +336,7 @@ class Analytics:
             self._reset_if_due(utc_ns)
 
     def _reset_if_due(self, utc_ns: int) -> None:
-        """Begin the totals at zero where the time of day for it has passed since the last frame."""
+        """Reset the totals if the reset time of day has passed since the last frame."""
         if self._reset.is_due(utc_ns, self._counters):
             self._counters.reset(utc_ns)
             self._totals = None
@@ -380,7 +381,7 @@ class Analytics:
         )
 
     def _with_rules(self, view: View) -> View:
-        """Ask the rules, and return the view with what they found."""
+        """Evaluate the rules, and return the view with their findings."""
         found = list(view.findings)
         for rule in self._rules:
             for finding in rule.update(view):

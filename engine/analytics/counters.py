@@ -1,4 +1,4 @@
-"""Running totals of places and rules, which survive a restart; their memory does not grow with time."""
+"""Running totals of places and rules. They survive a restart, and their memory does not grow with time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VERSION = 1
 
 
 class Dwell:
-    """Seconds of the visits of a zone: sum and maximum exact, the median exact up to 4096 visits, then within 0.3 %."""
+    """Dwell seconds of a zone's visits: exact sum and maximum; median exact up to 4096 visits, then within 0.3 %."""
 
     def __init__(self) -> None:
         self._values: list[float] = []
@@ -35,7 +35,7 @@ class Dwell:
             self._values.clear()
 
     def median_s(self, more: Iterable[float] = ()) -> float:
-        """Return the median of the visits and `more`; 0 where there are none."""
+        """Return the median of the visits and `more`; 0 if there are none."""
         values = sorted([*self._values, *more])
         if not self._bins:
             return _middle(values)
@@ -48,12 +48,12 @@ class Dwell:
         return 0.0
 
     def state(self) -> dict[str, Any]:
-        """Return all of it for JSON."""
+        """Return the state as JSON-ready data."""
         bins = {str(at): n for at, n in self._bins.items()}
         return {"values": self._values, "bins": bins, "count": self.count, "sum": self.total_s, "max": self.max_s}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with what `state` returned."""
+        """Restore what `state` returned."""
         self._values = [float(value) for value in state["values"]]
         self._bins = Counter({int(at): int(n) for at, n in state["bins"].items()})
         self.count, self.total_s, self.max_s = int(state["count"]), float(state["sum"]), float(state["max"])
@@ -71,7 +71,7 @@ def _middle(values: list[float]) -> float:
 
 
 class Counters:
-    """Totals by name of line, zone and rule, and by name of class."""
+    """Totals by line, zone and rule name, and by class name."""
 
     def __init__(self) -> None:
         self.since_utc_ns: int | None = None
@@ -83,7 +83,7 @@ class Counters:
         self.rules: Counter[str] = Counter()
 
     def expect(self, zones: Iterable[str], lines: Mapping[str, tuple[str, str]], rules: Iterable[str]) -> None:
-        """Make an entry at zero for all places and rules, and forget those that are not among them."""
+        """Add a zero entry for each new place and rule, and forget those not listed."""
         old = self.crossings
         self.crossings = {
             line: {name: old.get(line, {}).get(name, Counter()) for name in names} for line, names in lines.items()
@@ -95,7 +95,7 @@ class Counters:
         self.rules = Counter({rule: self.rules[rule] for rule in rules})
 
     def forget_place(self, name: str, *, is_zone: bool) -> None:
-        """Begin a changed place at zero."""
+        """Drop the totals of a changed place."""
         if is_zone:
             self.visits.pop(name, None)
             self.dwell.pop(name, None)
@@ -104,7 +104,7 @@ class Counters:
             self.dithers.pop(name, None)
 
     def reset(self, utc_ns: int | None) -> None:
-        """Begin all totals at zero."""
+        """Reset all totals to zero."""
         names = {line: _pair(counts) for line, counts in self.crossings.items()}
         zones, rules = list(self.visits), list(self.rules)
         self.__dict__.update(Counters().__dict__)
@@ -120,7 +120,7 @@ class Counters:
         return {line: {name: dict(n) for name, n in counts.items()} for line, counts in self.crossings.items()}
 
     def state(self) -> dict[str, Any]:
-        """Return all of it for JSON."""
+        """Return the state as JSON-ready data."""
         return {
             "version": VERSION,
             "since_utc_ns": self.since_utc_ns,
@@ -134,7 +134,7 @@ class Counters:
 
     @classmethod
     def read(cls, state: Mapping[str, Any]) -> Counters:
-        """Return the totals that `state` returned.
+        """Rebuild the totals from what `state` returned.
 
         Raises:
             KeyError, TypeError, ValueError, AttributeError: the state is of another version, or damaged.
@@ -156,13 +156,13 @@ class Counters:
         return counters
 
     def continue_from(self, other: Counters) -> None:
-        """Take the totals of `other` for all places and rules that are expected here."""
+        """Take over the totals of `other` for all places and rules present here."""
         other.expect(self.visits, {line: _pair(counts) for line, counts in self.crossings.items()}, list(self.rules))
         self.__dict__.update(other.__dict__)
 
 
 class DailyReset:
-    """Tells when the totals are to begin at zero: once a day, at a time of day of the site.
+    """Decides when to reset the totals: once a day, at a local time of the site.
 
     Args:
         minute: of the day; None: never.
@@ -175,7 +175,7 @@ class DailyReset:
         self._day: datetime.date | None = None
 
     def is_due(self, utc_ns: int, counters: Counters) -> bool:
-        """Return whether the time has passed since the last call, or since the totals began before a restart."""
+        """Return whether the reset time has passed since the last call, or since the totals began before a restart."""
         if counters.since_utc_ns is None:
             counters.since_utc_ns = utc_ns
         if self._shift is None:

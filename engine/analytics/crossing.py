@@ -1,4 +1,4 @@
-"""Crossings of lines, each exactly once: an object must travel across and come well away from the line."""
+"""Detect each line crossing exactly once: an object must cross the line and move well away from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DITHER_S = 10.0
 class Crossing(NamedTuple):
     """One crossing of a line by an identity (row of the table).
 
-    `direction` is 0 from left to right, 1 from right to left; `speed_h` is in heights per second; `inferred` tells
+    `direction` is 0 from left to right, 1 from right to left; `speed_h` is in heights per second; `inferred` means
     that nothing was observed for a second, or that the track had been lost.
     """
 
@@ -34,7 +34,7 @@ class Crossing(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one frame brought: crossings, and per line how many side changes were dithering."""
+    """Results of one frame: crossings, and the number of dithering side changes per line."""
 
     crossings: list[Crossing]
     dithers: dict[int, int]
@@ -44,11 +44,11 @@ NOTHING = Step([], {})
 
 
 def step(rows: Rows, paths: Paths, index: Index, layout: LineLayout) -> Step:
-    """Move the sides of observed identities and return what they crossed.
+    """Update the sides of the observed identities, and return their crossings.
 
     Args:
         rows: columns of the N observed identities.
-        paths: those of the whole table; they hold these observations already.
+        paths: those of the whole table; they already include these observations.
         index: (N,) rows of the observed identities in the table.
         layout: the lines in pixels.
     """
@@ -78,7 +78,7 @@ def _changes(rows: Rows, paths: Paths, index: Index, changes: Flags, layout: Lin
 
 
 def _turns_often(rows: Rows, n: int, line: int) -> bool:
-    """Note a change of side, and return whether it is more than the second one within ten seconds."""
+    """Record a side change, and return whether more than two occurred within ten seconds."""
     now_s, turns = rows["box_s"][n], rows["l_turns"][line, :, n]
     often = bool(now_s - turns[0] <= DITHER_S)
     rows["l_turns"][line, :, n] = turns[1], now_s
@@ -86,7 +86,7 @@ def _turns_often(rows: Rows, n: int, line: int) -> bool:
 
 
 def _path(rows: Rows, n: int, paths: Paths, row: int, line: int) -> tuple[Floats, Floats]:
-    """Return (4, K) boxes and (K,) times from the farthest point to the newest observation, thinned at its start."""
+    """Return (4, K) boxes and (K,) times from the farthest point to the newest observation, thinned at the start."""
     seq, point = int(rows["seq"][n]), rows["l_point"][line, :, n]
     newer = np.arange(max(int(point[5]), seq - RING + 1), seq) % RING
     path = np.concatenate((point[:5, None], paths.boxes[:, newer, row]), axis=1)
@@ -94,7 +94,7 @@ def _path(rows: Rows, n: int, paths: Paths, row: int, line: int) -> tuple[Floats
 
 
 def _crossing(rows: Rows, n: int, paths: Paths, row: int, line: int, layout: LineLayout) -> Crossing | None:
-    """Return the crossing of an identity that changed sides; None where it went round an end of the line."""
+    """Return the crossing of an identity that changed sides; None if it went around an end of the line."""
     boxes, times = _path(rows, n, paths, row, line)
     path = layout.anchors(boxes, line)
     found = cuts(path, layout.reach[line])

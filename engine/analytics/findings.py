@@ -1,4 +1,4 @@
-"""What analytics say: one frozen object per fact."""
+"""Findings of the analytics: one frozen object per fact."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ class Finding:
     Attributes:
         event: `zone_entered`, `zone_left`, `line_crossed`, `places_changed`, `rule_began`, `rule_updated` or
             `rule_ended`.
-        captured_ns: of the frame on which it was found.
-        phase: episodes have a `begin`, perhaps `update`s, and an `end`; all else is a `point`.
-        rule: name of the rule, empty for a fact about a place.
+        captured_ns: capture time of the frame that revealed it.
+        phase: episodes have a `begin`, optional `update`s and an `end`; everything else is a `point`.
+        rule: name of the rule; empty for a fact about a place.
         severity: of the rule.
         place: name of the zone or line.
-        began_ns: when it truly began, or happened: the first observation inside, the cut of the line.
-        ended_ns: when it truly ended; None while it goes on.
-        reason: why it ended, where not by itself: `track_ended`, `engine_stopped`, …
+        began_ns: when it actually began or happened: the first observation inside, or the moment the line was cut.
+        ended_ns: when it actually ended; None while it is open.
+        reason: why it ended, unless it ended by itself: `track_ended`, `engine_stopped`, …
         number: counter of the rule's episodes from 1, the same in `begin` and `end`.
-        identity: of the object, also over changes of its track id; None where the fact is about a place.
+        identity: of the object, stable across track id changes; None if the fact is about a place.
         track_ids: of the objects concerned.
         class_id: class of the object.
-        class_name: its name.
+        class_name: name of that class.
         score: of its last detection.
         xyxy: its box.
         at: where it crossed.
         direction: of a crossing, by name.
-        why: the facts that made it, as text.
+        why: the facts behind it, as text.
         data: further facts by name.
     """
 
@@ -78,7 +78,7 @@ class Finding:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from its true begin to its true end; None where there is no end."""
+        """Seconds from the actual begin to the actual end; None if it has not ended."""
         if self.began_ns is None or self.ended_ns is None:
             return None
         return (self.ended_ns - self.began_ns) / 1e9

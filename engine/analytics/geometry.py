@@ -21,12 +21,12 @@ _FAR_PX = 1e9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Polygons:
-    """Z closed polygons, padded to E edges each by edges of no length.
+    """Z closed polygons, each padded to E edges with zero-length edges.
 
     Attributes:
         start: (E, Z, 2) start of each edge.
         vector: (E, Z, 2) from start to end.
-        measures: (6 E Z, 3) whose product with (x, y, 1) gives for each edge the pixels beyond its end, before its
+        measures: (6 E Z, 3); the product with (x, y, 1) gives, for each edge, the pixels beyond its end, before its
             start, aside, below its start, below its end, and to the right of it along a horizontal ray.
     """
 
@@ -48,7 +48,7 @@ class Polygons:
         return cls(start, vector, _measures(start, vector))
 
     def locate(self, x: Floats, y: Floats) -> tuple[Flags, Floats]:
-        """Return whether each point lies inside each polygon, and how far it is from the nearest edge.
+        """Return whether each point lies inside each polygon, and its squared distance from the nearest edge.
 
         Args:
             x: (N,) pixels.
@@ -67,9 +67,9 @@ class Polygons:
         return inside | (square <= ON_EDGE_PX * ON_EDGE_PX), square
 
     def covered_shares(self, box: Floats) -> Floats:
-        """Return (Z, N) which share of the area of each of (4, N) boxes lies inside each polygon.
+        """Return (Z, N), the fraction of the area of each of (4, N) boxes that lies inside each polygon.
 
-        Integrates each edge, clamped into the box, over x (Green's theorem), so that no polygon is ever clipped.
+        Integrates each edge, clamped to the box, over x (Green's theorem); no polygon needs clipping.
         """
         left, top, right, bottom = box
         ax, ay, ex, ey = (part[..., axis, None] for part in (self.start, self.vector) for axis in (0, 1))
@@ -83,7 +83,7 @@ class Polygons:
 
 
 def _measures(start: Floats, vector: Floats) -> Floats:
-    """Return (6 E Z, 3) the measures of `Polygons`: linear in the point, so that one product gives them all."""
+    """Return the (6 E Z, 3) measures of `Polygons`; they are linear in the point, so one product yields all of them."""
     (ax, ay), (ex, ey) = np.moveaxis(start, -1, 0), np.moveaxis(vector, -1, 0)
     length = np.hypot(ex, ey)
     safe = np.where(length > 0, length, 1.0)
@@ -102,7 +102,7 @@ def _measures(start: Floats, vector: Floats) -> Floats:
 
 
 def _mean_clamped(y0: Floats, y1: Floats, low: Floats, high: Floats) -> Floats:
-    """Return the mean of `clip(y, low, high) - low` while y runs evenly from `y0` to `y1`."""
+    """Return the mean of `clip(y, low, high) - low` for y uniform between `y0` and `y1`."""
 
     def integral(y: Floats) -> Floats:
         inside = np.clip(y, low, high) - low
@@ -117,7 +117,7 @@ def _mean_clamped(y0: Floats, y1: Floats, low: Floats, high: Floats) -> Floats:
 
 
 def signed_distances(vertices: Floats, x: Floats, y: Floats) -> Floats:
-    """Return (N,) distances from a polyline: positive on the right of someone who walks along it, as seen on screen.
+    """Return (N,) distances from a polyline: positive on the right when walking along it, as seen on screen.
 
     The nearest segment counts. Beyond the two ends a segment goes on straight; at a bend the two segments share the
     side.
@@ -147,10 +147,10 @@ def signed_distances(vertices: Floats, x: Floats, y: Floats) -> Floats:
 
 
 def cuts(path: Floats, vertices: Floats) -> list[tuple[int, float]]:
-    """Return where a path cuts a polyline: index of the chord, and share of the chord before the cut, in order.
+    """Return where a path cuts a polyline, in order: the index of the chord and the fraction of it before the cut.
 
-    A cut at the first end of the polyline counts, one at its last end does not: two lines that share an end are cut
-    once. A path through a bend cuts once.
+    A cut at the first end of the polyline counts, one at its last end does not, so two lines that share an end are
+    cut once. A path through a bend cuts once.
 
     Args:
         path: (K, 2) points.
@@ -184,7 +184,7 @@ def is_flat(points: Points, tolerance: float) -> bool:
 
 
 def crosses_itself(points: Points) -> bool:
-    """Return whether two edges of a polygon meet anywhere but at the corner that they share.
+    """Return whether two edges of a polygon meet anywhere other than at a shared corner.
 
     >>> crosses_itself([(0, 0), (2, 2), (2, 0), (0, 2)])
     True
@@ -221,5 +221,5 @@ def _meet(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
 
 
 def _fold_back(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    """Return whether the edges a-b and b-c lie on each other."""
+    """Return whether the edges a-b and b-c overlap."""
     return _turn(a, b, c) == 0 and (b[0] - a[0]) * (c[0] - b[0]) + (b[1] - a[1]) * (c[1] - b[1]) <= 0

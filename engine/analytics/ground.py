@@ -35,7 +35,7 @@ class Plane:
 
     @classmethod
     def fit(cls, name: str, points: Floats, metres: Floats) -> Plane:
-        """Return the plane of at least four pairs of points.
+        """Fit the plane to at least four pairs of points.
 
         Raises:
             ConfigError: the points fit no plane.
@@ -60,13 +60,13 @@ class Plane:
         return cls(plane.matrix, plane.hull, error)
 
     def metres(self, xy: Floats) -> Floats:
-        """Return (N, 2) metres of (N, 2) pixels."""
+        """Map (N, 2) pixels to (N, 2) metres."""
         mapped = xy @ self.matrix[:, :2].T + self.matrix[:, 2]
         result: Floats = mapped[:, :2] / mapped[:, 2:]
         return result
 
     def covers(self, xy: Floats) -> NDArray[np.bool_]:
-        """Return (N,) whether each pixel lies in the enlarged hull."""
+        """Return (N,) bool, whether each pixel lies in the enlarged hull."""
         edge = np.roll(self.hull, -1, axis=0) - self.hull
         offset = xy[:, None, :] - self.hull
         beside = edge[:, 0] * offset[..., 1] - edge[:, 1] * offset[..., 0]
@@ -74,7 +74,7 @@ class Plane:
 
 
 def _is_flat(points: Floats) -> bool:
-    """Return whether three of the first four points lie on one line, so that they fix no plane."""
+    """Return whether three of the first four points are collinear and therefore do not determine a plane."""
     if len(points) > 4:
         return bool(np.linalg.matrix_rank(points - points.mean(axis=0), tol=1e-6 * np.ptp(points)) < 2)
     scale = max(float(np.ptp(points)), 1e-9) ** 2
@@ -84,12 +84,12 @@ def _is_flat(points: Floats) -> bool:
 
 
 def speeds(metres: Floats, seconds: Floats, count: Floats) -> tuple[Floats, Floats]:
-    """Return (N,) km/h by least squares over the last second, and (N,) twice its standard error; NaN where unknown.
+    """Return (N,) least-squares km/h over the last second, and (N,) twice the standard error; NaN if unknown.
 
     Args:
         metres: (2, K, N) positions, the newest last.
         seconds: (K, N) their times.
-        count: (N,) how many of the newest ones are there.
+        count: (N,) how many of the newest entries are valid.
     """
     size = metres.shape[1]
     age = seconds - seconds[-1]

@@ -1,4 +1,4 @@
-"""Where objects spend their time: seconds per cell of a coarse grid, by class."""
+"""Heat maps: seconds that objects spent in each cell of a coarse grid, by class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHER = -1
 
 
 class Heat:
-    """Seconds per cell and class; each observation adds the time since the one before, so frame rates do not matter."""
+    """Seconds per cell and class. Each observation adds the time since the previous one, at any frame rate."""
 
     def __init__(self) -> None:
         self._grids: dict[int, NDArray[np.float64]] = {}
@@ -28,14 +28,14 @@ class Heat:
         self._size_wh = (1, 1)
 
     def add(self, class_id: Floats, anchor: Floats, seconds: Floats, size_wh: tuple[int, int]) -> None:
-        """Add N observations: (N,) classes, (2, N) anchors in pixels, and (N,) seconds since the one before."""
+        """Add N observations: (N,) classes, (2, N) anchors in pixels, and (N,) seconds since the previous one."""
         if len(self._waiting) >= _FLUSH_AFTER or size_wh != self._size_wh:
             self._flush()
             self._size_wh = size_wh
         self._waiting.append((class_id.copy(), anchor, seconds))
 
     def _flush(self) -> None:
-        """Sort what waits into the grids; one frame at a time would cost more than the rest of the analysis."""
+        """Add the buffered observations to the grids; doing so per frame would dominate the cost of the analysis."""
         if not self._waiting:
             return
         class_id, anchor, seconds = (np.concatenate(column, axis=-1) for column in zip(*self._waiting, strict=True))
@@ -60,12 +60,12 @@ class Heat:
         return {class_id: grid.reshape(ROWS, COLUMNS).copy() for class_id, grid in self._grids.items()}
 
     def reset(self) -> None:
-        """Begin at zero."""
+        """Reset all grids to zero."""
         self._waiting.clear()
         self._grids.clear()
 
     def state(self) -> dict[str, list[list[float]]]:
-        """Return pairs of cell and seconds by class id, for JSON."""
+        """Return [cell, seconds] pairs by class id as JSON-ready data."""
         self._flush()
         return {
             str(class_id): [[int(cell), round(float(grid[cell]), 3)] for cell in np.flatnonzero(grid)]
@@ -73,7 +73,7 @@ class Heat:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with what `state` returned."""
+        """Restore what `state` returned."""
         for class_id, cells in state.items():
             grid = self._grid(int(class_id))
             for cell, seconds in cells:

@@ -1,4 +1,4 @@
-"""Identities: births, stitching, shadows, parked objects, and who may make an event."""
+"""Identities: births, stitching, shadows, parked objects, and eligibility for events."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _ROUNDING_S = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Eligibility:
-    """Which objects may make an event at all.
+    """Which objects may cause events.
 
     Attributes:
         min_score: least mean score of a track.
         min_seen_s: least time between the first and the last observation; two observations are needed in any case.
-        min_height: least height as a share of the picture's; None: any.
+        min_height: least height as a fraction of the frame's; None: any.
         max_height: greatest height, likewise.
-        ignore_parked: leave out objects that appear where one has been parked, until they move.
+        ignore_parked: ignore objects that appear where one has been parked, until they move.
     """
 
     min_score: float = 0.4
@@ -41,7 +41,7 @@ class Eligibility:
     ignore_parked: bool = True
 
     def of(self, rows: Rows, picture_height: int, now_s: float) -> Flags:
-        """Return (N,) which of the observed rows are eligible now."""
+        """Return (N,) bool, which of the observed rows are eligible now."""
         hits = rows["hits"]
         eligible: Flags = (hits >= 2) & (rows["score_sum"] >= self.min_score * hits)
         eligible &= rows["first_s"] <= now_s - self.min_seen_s + _ROUNDING_S
@@ -55,7 +55,7 @@ class Eligibility:
 
 
 def note_class(rows: Rows, class_id: Floats, score: Floats) -> None:
-    """Move the class of each object towards the one seen: a class must outweigh the present one to replace it."""
+    """Update each object's class by weighted vote: a new class must outweigh the current one to replace it."""
     same = rows["class_id"] == class_id
     if np.count_nonzero(same) == len(same):
         weight = rows["class_weight"]
@@ -67,10 +67,10 @@ def note_class(rows: Rows, class_id: Floats, score: Floats) -> None:
 
 
 def shadows(box: Floats, class_id: Floats, score: Floats) -> Flags | None:
-    """Return (N,) which of (4, N) boxes are a second box on an object, a part found beside the whole; None: none.
+    """Return (N,) bool, which of (4, N) boxes are a second box on part of the same object; None if there are none.
 
-    A shadow is the smaller of two boxes of a class that share the left, the right, and the upper or lower edge within
-    10 % of the larger box, and does not score more than 0.1 higher.
+    A shadow is the smaller of two boxes of one class whose left, right, and upper or lower edges agree within 10 % of
+    the larger box, unless it scores more than 0.1 higher.
     """
     left, _, right, _ = box
     width = right - left
@@ -91,7 +91,7 @@ def shadows(box: Floats, class_id: Floats, score: Floats) -> Flags | None:
 
 
 def _are_parts(box: Floats, class_id: Floats, score: Floats, part: Index, whole: Index) -> Flags | None:
-    """Return (N,) which boxes are a shadow in one of the given pairs; None: none is."""
+    """Return (N,) bool, which boxes are a shadow in one of the given pairs; None if there are none."""
     off = np.abs(box[:, part] - box[:, whole])
     wide, tall = (SHADOW_SHARE * (box[side + 2, whole] - box[side, whole]) for side in (0, 1))
     shadow = (off[0] <= wide) & (off[2] <= wide) & (np.minimum(off[1], off[3]) <= tall)
@@ -104,10 +104,10 @@ def _are_parts(box: Floats, class_id: Floats, score: Floats, part: Index, whole:
 
 
 def stitched(rows: Rows, seen: Index, box: Floats, class_id: Floats, now_s: float) -> list[int]:
-    """Return, for each new track, the row of the identity that it continues, or -1; `seen` rows are observed now.
+    """Return, for each new track, the row of the identity that it continues, or -1; `seen` are the observed rows.
 
-    An identity unobserved for at most 1.5 s is continued by a new track of its class that begins where constant
-    velocity leads, with a height alike, and only where neither could mean another.
+    A new track continues an identity that was unobserved for at most 1.5 s if it has the same class and a similar
+    height, begins at the position predicted by constant velocity, and the match is unambiguous on both sides.
     """
     gap = now_s - rows["present_s"]
     free = (gap <= STITCH_S) & (gap > 0)
@@ -133,7 +133,7 @@ def stitched(rows: Rows, seen: Index, box: Floats, class_id: Floats, now_s: floa
 
 
 class ParkedSpots:
-    """Where objects have stood for a minute: what appears there again is the same object, until it moves."""
+    """Spots where objects have stood for a minute; an object that reappears there is the same one until it moves."""
 
     def __init__(self) -> None:
         self._boxes = np.zeros((0, 4), np.float32)
@@ -145,7 +145,7 @@ class ParkedSpots:
         return len(self._numbers)
 
     def find(self, box: Floats) -> NDArray[np.int64]:
-        """Return (N,) the number of the spot that each of (4, N) boxes fills, -1 for none."""
+        """Return (N,), the number of the spot that each of (4, N) boxes occupies; -1 for none."""
         count = box.shape[1]
         if not self._numbers or not count:
             return np.full(count, -1)
@@ -155,7 +155,7 @@ class ParkedSpots:
         return np.where(filled, np.array(self._numbers)[best], -1)
 
     def add(self, xyxy: Floats, now_s: float) -> int:
-        """Return the number of a new spot; the one unused for longest makes room."""
+        """Add a spot and return its number, evicting the least recently used one if full."""
         while len(self) >= PARKED_MOST or (self._seen_s and now_s - min(self._seen_s) > PARKED_KEPT_S):
             self.free(self._numbers[self._seen_s.index(min(self._seen_s))])
         number, self._next = self._next, self._next + 1
@@ -165,19 +165,19 @@ class ParkedSpots:
         return number
 
     def use(self, number: int, now_s: float) -> None:
-        """Note that the spot is filled now."""
+        """Record that the spot is occupied now."""
         if number in self._numbers:
             self._seen_s[self._numbers.index(number)] = now_s
 
     def free(self, number: int) -> None:
-        """Forget a spot; harmless where it is forgotten already."""
+        """Forget a spot; does nothing if it was already forgotten."""
         if number in self._numbers:
             at = self._numbers.index(number)
             self._boxes = np.delete(self._boxes, at, axis=0)
             del self._numbers[at], self._seen_s[at]
 
     def stretch(self, by_x: float, by_y: float) -> None:
-        """Scale the boxes: the picture has another size now."""
+        """Scale the boxes to a new frame size."""
         self._boxes = self._boxes * np.array([by_x, by_y, by_x, by_y], np.float32)
 
     def state(self, now_s: float) -> list[list[float]]:
@@ -186,13 +186,13 @@ class ParkedSpots:
         return [[*box, age] for box, age in zip(self._boxes.tolist(), ages, strict=True)]
 
     def restore(self, state: list[list[float]], now_s: float) -> None:
-        """Continue with what `state` returned."""
+        """Restore what `state` returned."""
         for *box, age in state:
             self.add(np.array(box), now_s - age)
 
 
 def note_parked(rows: Rows, spots: ParkedSpots, now_s: float) -> None:
-    """Add the objects that have stood for a minute to the spots, and free those of objects that moved."""
+    """Add spots for objects that have stood for a minute, and free the spots of objects that moved."""
     stand = now_s - rows["rest_s"] >= PARKED_AFTER_S
     parked, stood = rows["parked"], rows["stood"]
     for row in (stand & ~stood & ~parked).nonzero()[0].tolist():

@@ -1,4 +1,4 @@
-"""Zones and lines in the pixels of one picture size, as arrays."""
+"""Zones and lines as arrays, in pixels of one frame size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OVERLAP_INSIDE = 0.5
 
 
 def _pixels(place: Zone | Line, first_wh: Size, frame_wh: Size) -> Floats:
-    """Return (V, 2) pixels of the frame; pixels of no named picture are those of the first one that came."""
+    """Return (V, 2) pixels of the frame; points without `size_wh` refer to the first frame."""
     to_first = np.array(unit_of(place.points, place.size_wh, first_wh))
     stretch = np.array(frame_wh, float) / np.array(first_wh, float)
     pixels: Floats = np.asarray(place.points, float) * to_first * stretch
@@ -30,14 +30,14 @@ def _pixels(place: Zone | Line, first_wh: Size, frame_wh: Size) -> Floats:
 
 
 def _on_border(points: Floats, frame_wh: Size) -> Floats:
-    """Return the corners with those near the border moved onto it."""
+    """Return the corners, with those near the border snapped to it."""
     size = np.array(frame_wh, float)
     near = ZONE_BORDER * size
     return np.where(points <= near, 0.0, np.where(points >= size - near, size, points))
 
 
 def _exit(end: Floats, before: Floats, frame_wh: Size) -> Floats | None:
-    """Return a point far outside of the picture beyond `end`, or None where the line ends within the picture."""
+    """Return a point far outside the frame beyond `end`, or None if the line ends within the frame."""
     size = np.array(frame_wh, float)
     near = LINE_BORDER * size
     if not ((end <= near) | (end >= size - near)).any():
@@ -49,7 +49,7 @@ def _exit(end: Floats, before: Floats, frame_wh: Size) -> Floats | None:
 
 
 def reaching_beyond(vertices: Floats, frame_wh: Size) -> Floats:
-    """Return a line's points with ends on the picture's border prolonged far beyond it."""
+    """Return a line's points; ends on the frame's border are extended far beyond it."""
     first, last = _exit(vertices[0], vertices[1], frame_wh), _exit(vertices[-1], vertices[-2], frame_wh)
     result = vertices.copy()
     result[0] = result[0] if first is None else first
@@ -58,13 +58,13 @@ def reaching_beyond(vertices: Floats, frame_wh: Size) -> Floats:
 
 
 class ZoneLayout:
-    """The zones of a source for one picture size.
+    """The zones of a source for one frame size.
 
     Attributes:
         corners: (V, 2) pixels of each zone.
         enter_s: (Z,) float64.
         leave_s: (Z,) float64.
-        planes: the ground of each zone, None where it has none.
+        planes: the ground of each zone; None if it has none.
     """
 
     def __init__(self, zones: Sequence[Zone], first_wh: Size, frame_wh: Size) -> None:
@@ -83,9 +83,9 @@ class ZoneLayout:
         return len(self.zones)
 
     def locate(self, box: Floats, margin: float) -> tuple[Flags, Flags]:
-        """Return (Z, N) inside, and (Z, N) outside by more than `margin` heights, of (4, N) boxes.
+        """Return for (4, N) boxes (Z, N) whether inside, and (Z, N) whether outside by more than `margin` heights.
 
-        Anchors outside of the picture count as on its border. For `overlap`, `margin` is a share of the box's area.
+        Anchors outside the frame count as on its border. For `overlap`, `margin` is a fraction of the box's area.
         """
         if len(self._groups) == 1:
             return self._locate(self._groups[0][0], self._groups[0][2], box, margin)
@@ -118,11 +118,11 @@ def _plane(zone: Zone, first_wh: Size, frame_wh: Size) -> Plane | None:
 
 
 class LineLayout:
-    """The lines of a source for one picture size.
+    """The lines of a source for one frame size.
 
     Attributes:
         vertices: (V, 2) pixels of each line, as drawn.
-        reach: the same with ends on the border prolonged: what a path must cut.
+        reach: the same, with ends on the border extended; a path must cut this.
     """
 
     def __init__(self, lines: Sequence[Line], first_wh: Size, frame_wh: Size) -> None:
@@ -143,7 +143,7 @@ class LineLayout:
         return len(self.lines)
 
     def anchors(self, box: Floats, line: int) -> Floats:
-        """Return (N, 2) the anchors of (4, N) boxes for one line."""
+        """Return the (N, 2) anchors of (4, N) boxes for one line."""
         y = box[3] - (box[3] - box[1]) * self._rise[line]
         return np.stack(((box[0] + box[2]) * 0.5, y), axis=1)
 

@@ -1,6 +1,6 @@
-"""From raw boxes to believed, filtered positions: what every place and rule looks at.
+"""Turn raw boxes into plausible, filtered positions, which all places and rules use.
 
-`rows` are always the columns of the observed objects alone, in the order of the boxes; boxes are (4, N) columns.
+`rows` always holds the columns of only the observed objects, in the order of the boxes; boxes are (4, N) columns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROUNDING_S = 1e-9
 
 
 def feet(box: Floats) -> Floats:
-    """Return (2, N) the middle of the lower edge of (4, N) boxes."""
+    """Return (2, N), the middle of the lower edge of each of (4, N) boxes."""
     anchor = box[2:].copy()
     anchor[0] += box[0]
     anchor[0] *= 0.5
@@ -33,9 +33,9 @@ def feet(box: Floats) -> Floats:
 
 
 def believable(rows: Rows, box: Floats, now_s: float) -> Flags | None:
-    """Return (N,) which observations are steps that an object can take; None: all. The others move nothing.
+    """Return (N,) bool, which observations are physically plausible steps; None: all. The others are ignored.
 
-    The third jump in a row is believed: it begins a new path, which crosses no line.
+    The third jump in a row is accepted: it begins a new path, and the jump itself crosses no line.
     """
     step = box - rows["raw"][2]
     step[0] += step[2]
@@ -53,14 +53,14 @@ def believable(rows: Rows, box: Floats, now_s: float) -> Flags | None:
 
 
 def begin_path(rows: Rows, index: Index) -> None:
-    """Forget where these objects came from: no chord leads from there to here."""
+    """Forget where these objects came from, so that no chord connects the old position to the new one."""
     for column in ("raw_count", "seq", "ground_count", "l_far"):
         rows[column][..., index] = 0
     rows["gap_seq"][index] = -1
 
 
 def advance(rows: Rows, box: Floats, now_s: float) -> None:
-    """Take believed observations in: `box` becomes the filtered box, `box_s` the time that it stands for."""
+    """Process plausible observations: set `box` to the filtered box and `box_s` to its time."""
     raw, raw_s, count, seq = rows["raw"], rows["raw_s"], rows["raw_count"], rows["seq"]
     raw[0], raw[1], raw[2] = raw[1], raw[2], box
     raw_s[0], raw_s[1], raw_s[2] = raw_s[1], raw_s[2], now_s
@@ -81,7 +81,7 @@ def advance(rows: Rows, box: Floats, now_s: float) -> None:
 
 
 def _begin(rows: Rows, new: Index) -> None:
-    """Set where a path begins; where a life begins, the start too."""
+    """Set where a path begins; for a new object, set its start too."""
     anchor, seconds = feet(rows["box"][:, new]), rows["box_s"][new]
     fresh = rows["hits"][new] == 0
     rows["start"][:, new[fresh]] = anchor[:, fresh]
@@ -90,7 +90,7 @@ def _begin(rows: Rows, new: Index) -> None:
 
 
 def _note_motion(rows: Rows) -> None:
-    """Update rest, marks, and whether an object has ever moved."""
+    """Update rest, marks, and whether each object has ever moved."""
     box, seconds, marks = rows["box"], rows["box_s"], rows["marks"]
     anchor, tall = feet(box), box[3] - box[1]
     off = anchor - rows["rest"]
@@ -107,14 +107,14 @@ def _note_motion(rows: Rows) -> None:
 
 
 def velocities(rows: Rows) -> Floats:
-    """Return (2, N) pixels per second of the feet, over the last 0.4 to 0.8 s; 0 where less is known."""
+    """Return (2, N) pixels per second of the feet, over the last 0.4 to 0.8 s; 0 if the history is shorter."""
     mark = rows["marks"][0]
     seconds = rows["box_s"] - mark[2]
     return np.where(seconds > 0.05, (feet(rows["box"]) - mark[:2]) / np.maximum(seconds, 1e-9), 0.0)
 
 
 def on_ground(rows: Rows, paths: Paths, index: Index, now_s: float, planes: list[Plane | None]) -> None:
-    """Note where observed objects stand on the first plane that covers them; `index` are their rows in `paths`."""
+    """Record where observed objects stand on the first plane that covers them; `index` holds their rows in `paths`."""
     anchor = feet(rows["raw"][2]).T
     plane_of, metres = np.full(len(index), -1.0), np.full((len(index), 2), np.nan)
     for number, plane in enumerate(planes):
@@ -133,6 +133,6 @@ def on_ground(rows: Rows, paths: Paths, index: Index, now_s: float, planes: list
 
 
 def ground_speeds(rows: Rows, paths: Paths) -> tuple[Floats, Floats]:
-    """Return (M,) km/h and (M,) twice its standard error, NaN where there is no plane or too little is known."""
+    """Return (M,) km/h and (M,) twice the standard error; NaN without a plane or with too short a history."""
     count = np.where(rows["plane"] >= 0, rows["ground_count"], 0)
     return speeds(paths.ground, paths.ground_s, count)

@@ -1,4 +1,4 @@
-"""Where to look: zones and lines as people draw them, checked, independent of any picture size."""
+"""Zones and lines as the user draws them, validated and independent of the frame size."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SMALLEST_AREA = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Four or more points of a picture and where they are on the ground; speeds are measured with it.
+    """Four or more image points and their positions on the ground; speeds are computed from them.
 
     Attributes:
-        points: as those of a `Zone`, in the same units.
+        points: image points, in the same units as those of the `Zone`.
         metres: the same points on the ground, in metres from any origin.
     """
 
@@ -44,20 +44,20 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """An area; who is in it, since when, how often.
+    """An area whose visits, occupancy and dwell are measured.
 
     Attributes:
         name: unique among the zones of a source.
-        points: corners in order; fractions of the picture, or pixels where a value is above 1.
-        size_wh: the picture whose pixels `points` are; None: the first picture that comes.
-        classes: names or numbers of the classes that count; None: all.
+        points: corners in order; fractions of the frame, or pixels if a value is above 1.
+        size_wh: size of the image that `points` were drawn on; None: that of the first frame.
+        classes: names or ids of the classes that count; None: all.
         anchor: the point of a box that must be inside; `overlap`: half of the box's area.
-        enter_s: an object is inside after this time, observed inside throughout, at least twice.
+        enter_s: an object has entered after being observed inside, at least twice, throughout this time.
         leave_s: an object has left after this time outside.
         ground: positions in metres, for speeds in this zone; None: no speeds.
 
     Raises:
-        ConfigError: the points are no simple polygon, or a value is out of its range.
+        ConfigError: the points are not a simple polygon, or a value is out of range.
     """
 
     name: str
@@ -87,20 +87,20 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line, straight or bent; every object that crosses it counts once per crossing.
+    """A line, straight or bent; every crossing counts once.
 
     Attributes:
         name: unique among the lines of a source.
-        points: from its first to its last point; fractions of the picture, or pixels where a value is above 1.
-        size_wh: the picture whose pixels `points` are; None: the first picture that comes.
-        left_to_right: name of the crossings from the left to the right of someone who walks along the line.
-        right_to_left: name of the others.
-        classes: names or numbers of the classes that count; None: all.
+        points: from the first to the last; fractions of the frame, or pixels if a value is above 1.
+        size_wh: size of the image that `points` were drawn on; None: that of the first frame.
+        left_to_right: name of the direction from left to right, as seen when walking along the line.
+        right_to_left: name of the opposite direction.
+        classes: names or ids of the classes that count; None: all.
         anchor: the point of a box that must cross.
         once: count each identity once per direction.
 
     Raises:
-        ConfigError: the points are no line, or a value is out of its range.
+        ConfigError: the points are not a line, or a value is out of range.
     """
 
     name: str
@@ -137,7 +137,7 @@ Place = Zone | Line
 
 
 def check_name(what: str, name: str) -> None:
-    """Raise `ConfigError` unless `name` can stand in topics, labels and file names."""
+    """Raise `ConfigError` unless `name` is usable in topics, labels and file names."""
     if (
         not isinstance(name, str)
         or not name
@@ -148,7 +148,7 @@ def check_name(what: str, name: str) -> None:
 
 
 def check_unique(what: str, names: Iterable[str]) -> None:
-    """Raise `ConfigError` where a name is there twice."""
+    """Raise `ConfigError` if a name occurs twice."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -164,7 +164,7 @@ def check_seconds(where: str, **values: float) -> None:
 
 
 def checked_classes(where: str, classes: Collection[str | int] | None) -> frozenset[str | int] | None:
-    """Return the wanted classes as a set, None for all."""
+    """Return the wanted classes as a set; None for all."""
     if classes is None:
         return None
     if isinstance(classes, str):
@@ -206,7 +206,7 @@ def checked_points(
 
 
 def unit_of(points: Sequence[tuple[float, float]], size_wh: Size | None, frame_wh: Size) -> tuple[float, float]:
-    """Return by what the points are to be multiplied to become pixels of a frame.
+    """Return the factors that convert the points to pixels of a frame.
 
     >>> unit_of([(0.5, 1.0)], None, (640, 480))
     (640.0, 480.0)

@@ -1,4 +1,4 @@
-"""Who is in which zone: enters at the border after a while, leaves beyond a margin after a while."""
+"""Zone presence with hysteresis: objects enter at the border and leave beyond a margin, each after a delay."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Visit(NamedTuple):
 
 
 def step(rows: Rows, index: Index, inside: Flags, outside: Flags, *, enter_s: Floats, leave_s: Floats) -> list[Visit]:
-    """Move the states of observed identities and return what changed.
+    """Update the states of the observed identities, and return what changed.
 
     Args:
         rows: columns of the N observed identities.
         index: (N,) their rows in the table.
-        inside: (Z, N).
-        outside: (Z, N) beyond the margin.
-        enter_s: (Z,) time inside, on every observation and at least two, until an identity counts as inside.
-        leave_s: (Z,) time outside until it counts as outside.
+        inside: (Z, N) bool.
+        outside: (Z, N) bool, beyond the margin.
+        enter_s: (Z,) time after which an identity counts as inside: every observation, at least two, must be inside.
+        leave_s: (Z,) time outside after which it counts as outside.
     """
     is_in = rows["z_in"]
     active = rows["z_moving"] | (is_in & outside) | (inside > is_in)
@@ -57,9 +57,9 @@ Pairs = tuple[Index, Index]
 
 
 def _leave(rows: Rows, pairs: Pairs, now_s: Floats, here: Flags, leave_s: Floats) -> Flags:
-    """Move the pairs that are inside, and return which of them have left."""
+    """Update the pairs that are inside, and return those that have left."""
     is_in, moving, out = rows["z_in"][pairs], rows["z_moving"][pairs], rows["z_out"][pairs]
-    out = np.where(is_in & ~moving, now_s, out)  # all of these are outside now
+    out = np.where(is_in & ~moving, now_s, out)  # these pairs are all outside now
     rows["z_out"][pairs] = out
     away = now_s - out
     left: Flags = is_in & np.where(here, away > leave_s + _ROUNDING_S, away >= leave_s - _ROUNDING_S)
@@ -69,7 +69,7 @@ def _leave(rows: Rows, pairs: Pairs, now_s: Floats, here: Flags, leave_s: Floats
 
 
 def _enter(rows: Rows, pairs: Pairs, now_s: Floats, here: Flags, enter_s: Floats) -> Flags:
-    """Move the pairs that are outside, and return which of them have entered."""
+    """Update the pairs that are outside, and return those that have entered."""
     is_in, moving, since = rows["z_in"][pairs], rows["z_moving"][pairs], rows["z_since"][pairs]
     waits = ~is_in & here
     goes_on = waits & moving
@@ -83,26 +83,26 @@ def _enter(rows: Rows, pairs: Pairs, now_s: Floats, here: Flags, enter_s: Floats
 
 
 def _left(rows: Rows, row: int, zone: int) -> Visit:
-    """Return the end of a visit that is cut short: when it was last known to be inside."""
+    """Return the end of a visit that is cut short, timed when the identity was last known to be inside."""
     left_s = rows["z_out"][zone, row] if rows["z_moving"][zone, row] else rows["present_s"][row]
     return Visit(row, zone, "left", float(rows["z_since"][zone, row]), float(left_s))
 
 
 def close(rows: Rows, row: int) -> list[Visit]:
-    """End the visits of an identity, at its last observation or when it went outside, and return them."""
+    """End the visits of an identity at its last observation, or when it went outside, and return them."""
     visits = [_left(rows, row, zone) for zone in np.flatnonzero(rows["z_in"][:, row]).tolist()]
     rows["z_in"][:, row] = rows["z_moving"][:, row] = False
     return visits
 
 
 def visits_of(rows: Rows, zone: int) -> list[Visit]:
-    """End the visits of a zone that goes, and return them."""
+    """End the visits of a removed zone, and return them."""
     visits = [_left(rows, row, zone) for row in np.flatnonzero(rows["z_in"][zone]).tolist()]
     rows["z_in"][zone] = rows["z_moving"][zone] = False
     return visits
 
 
 def dwell_s(rows: Rows) -> Floats:
-    """Return (Z, M) seconds of the visits that have been told of, as far as observed; 0 outside."""
+    """Return (Z, M) observed seconds of the visits that have been reported; 0 outside."""
     until = np.where(rows["z_moving"], rows["z_out"], rows["present_s"])
     return np.where(rows["z_told"], until - rows["z_since"], 0.0)

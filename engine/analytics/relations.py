@@ -1,4 +1,4 @@
-"""How the objects of one frame relate to each other: near, inside, on, carried by. Pure functions of their boxes."""
+"""Relations between the objects of a frame: near, inside, on, carried by. Pure functions of their boxes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CARRIED_SPEED, CARRIED_DIFFERENCE = 0.15, 0.35
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Relations:
-    """Relations between M objects, each a (M, M) matrix: row i to column j.
+    """Relations between M objects; each is an (M, M) matrix, from row i to column j.
 
     Attributes:
         heights: float64, distance between their feet in mean heights of the two boxes; 0 on the diagonal.
         near: bool, closer than `NEAR_HEIGHTS`.
         inside: bool, at least 90 % of the box of i lies within that of a larger j (a face, a driver).
-        on: bool, i stands or sits on j: it begins above j, ends within it, and j supports half of its width.
-        carried_by: bool, i is a smaller object that overlaps j by half of its area and moves as j does.
+        on: bool, i stands or sits on j: its top is above j, its bottom is within j, and j supports half of its width.
+        carried_by: bool, i is smaller, overlaps j by half of its own area, and moves along with j.
     """
 
     heights: Floats
@@ -64,7 +64,7 @@ class Relations:
 
 
 def distances_in_heights(xyxy: Floats) -> Floats:
-    """Return (M, M) distances between the feet of boxes, in mean heights of the two."""
+    """Return (M, M) distances between the feet of boxes, in units of the mean height of the two."""
     anchor, tall = feet(xyxy.T), xyxy[:, 3] - xyxy[:, 1]
     gap = np.hypot(*(anchor[:, :, None] - anchor[:, None]))
     result: Floats = gap / np.maximum((tall[:, None] + tall) / 2, 1e-6)
@@ -83,7 +83,7 @@ def _ratio(xyxy: Floats) -> Floats:
 
 
 def _shares(xyxy: Floats) -> tuple[Floats, Floats]:
-    """Return (M, M) which share of box i lies within box j, and by how much j is larger."""
+    """Return (M, M) fractions of box i that lie within box j, and (M, M) by how much j is larger."""
     area = _areas(xyxy)
     wide = np.minimum(xyxy[:, None, 2], xyxy[:, 2]) - np.maximum(xyxy[:, None, 0], xyxy[:, 0])
     tall = np.minimum(xyxy[:, None, 3], xyxy[:, 3]) - np.maximum(xyxy[:, None, 1], xyxy[:, 1])

@@ -1,4 +1,4 @@
-"""The state of one source's scene: takes the tracks of a frame in, and returns what changed at its places."""
+"""The state of one source's scene: processes the tracks of a frame and returns what changed at its places."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Row = int
 
 @dataclass(slots=True)
 class Changes:
-    """What one frame changed: rows are those of the scene's table, valid until the next call."""
+    """Changes caused by one frame. Rows refer to the scene's table and are valid until the next call."""
 
     visits: list[presence.Visit]
     crossings: list[crossing.Crossing]
@@ -50,7 +50,7 @@ class Seen:
     """The observations of one frame: N rows.
 
     Attributes:
-        of_row: which rows of the tracks they are.
+        of_row: (N,) their rows in the tracks.
         box: (4, N) float64.
         class_id: (N,) float64.
         score: (N,) float64.
@@ -66,7 +66,7 @@ class Seen:
 
 
 class Scene:
-    """Objects and places of one source; pure state, driven by the times that it is given."""
+    """Objects and places of one source; pure state, driven by the times passed in."""
 
     def __init__(
         self, zones: Sequence[Zone], lines: Sequence[Line], eligibility: Eligibility, *, heat: bool, forget_s: float
@@ -93,11 +93,11 @@ class Scene:
 
     @property
     def size_wh(self) -> Size | None:
-        """Size of the newest frame; None before the first."""
+        """Size of the newest frame; None before the first frame."""
         return self._size_wh
 
     def seconds(self, ns: int) -> float:
-        """Return a time as the table holds it: seconds since the first frame."""
+        """Convert a time to the table's unit, seconds since the first frame."""
         if self._base_ns is None:
             self._base_ns = ns
         return (ns - self._base_ns) / 1e9
@@ -113,7 +113,7 @@ class Scene:
         self._has_ground = any(plane is not None for plane in self.zone_layout.planes)
 
     def fit(self, size_wh: Size) -> None:
-        """Prepare for pictures of this size; what is remembered in pixels is scaled."""
+        """Prepare for frames of this size; stored pixel positions are scaled."""
         if size_wh == self._size_wh:
             return
         if self._size_wh is not None:
@@ -125,7 +125,7 @@ class Scene:
         self._lay_out(size_wh)
 
     def mismatch(self) -> str:
-        """Return how the picture differs in shape from the one that places were drawn on; empty where it does not."""
+        """Return how the frame's aspect ratio differs from that of the places' image; empty if it does not."""
         if self._size_wh is None or self._first_wh is None:
             return ""
         width, height = self._size_wh
@@ -137,7 +137,7 @@ class Scene:
         return ""
 
     def change(self, zones: Sequence[Zone], lines: Sequence[Line]) -> None:
-        """Take other places; those that are equal to an old one keep their state."""
+        """Replace the places; those equal to an old one keep their state."""
         zones_kept = [self._zones.index(zone) if zone in self._zones else -1 for zone in zones]
         lines_kept = [self._lines.index(line) if line in self._lines else -1 for line in lines]
         self.table.rearrange(zones_kept, lines_kept)
@@ -145,7 +145,7 @@ class Scene:
         self._lay_out(self._size_wh or (1, 1))
 
     def advance(self, tracks: Tracks, now_s: float, *, is_detected: bool, is_held: bool) -> Changes:
-        """Take the tracks of one frame in; `now_s` as `seconds` returns it."""
+        """Process the tracks of one frame; `now_s` is a time returned by `seconds`."""
         seen = self._seen(tracks) if is_detected and not is_held else None
         born = self._place_rows(tracks, seen, now_s)
         if is_held:
@@ -156,7 +156,7 @@ class Scene:
         return self._observe(self.object_of_row[seen.of_row], seen, now_s, born)
 
     def _seen(self, tracks: Tracks) -> Seen:
-        """Return the rows that were detected on this frame; all, where the tracker never tells which."""
+        """Return the observations of this frame; all valid rows count if the tracker never sets `detection_index`."""
         usable = tracks.detection_index >= 0
         if not self._knows_detections:
             self._knows_detections = bool(usable.any())
@@ -174,7 +174,7 @@ class Scene:
         return Seen(rows, box[:, rows], class_id, score)
 
     def _place_rows(self, tracks: Tracks, seen: Seen | None, now_s: float) -> list[Row]:
-        """Find the identity of each row of the tracks, new ones included; return the rows that were stitched."""
+        """Find or create the identity of each row of the tracks, and return the rows that were stitched."""
         get = self.table.row_of.get
         of_row = np.array([get(track_id, -1) for track_id in tracks.track_id.tolist()], np.int64)
         continued: list[Row] = []
@@ -192,7 +192,7 @@ class Scene:
         return continued
 
     def _born(self, tracks: Tracks, new: Seen, old: Index, now_s: float) -> tuple[NDArray[np.int64], list[Row]]:
-        """Return the rows of new tracks, and which of these continue an old identity."""
+        """Return the table rows of new tracks, and those that continue an old identity."""
         track_ids = tracks.track_id[new.of_row].tolist()
         rows = np.array(stitched(self.rows, old, new.box, new.class_id, now_s), np.int64)
         continued = rows[rows >= 0].tolist()
@@ -217,7 +217,7 @@ class Scene:
             self.spots.use(number, now_s)
 
     def _observe(self, index: Index, seen: Seen, now_s: float, born: list[Row]) -> Changes:
-        """Move the observed rows: taken out of the table, changed in place, put back."""
+        """Update the observed rows: take them out of the table, change them in place, put them back."""
         rows = self._scratch = self.rows.take(index, self._scratch)
         is_shadow = shadows(seen.box, seen.class_id, seen.score)
         if is_shadow is not None:
@@ -239,7 +239,7 @@ class Scene:
         return changes
 
     def _follow(self, rows: Rows, index: Index, seen: Seen, now_s: float) -> None:
-        """Update what is known of the observed objects, but for places."""
+        """Update the state of the observed objects, except for places."""
         assert self._size_wh is not None
         paths, score = self.table.paths, seen.score
         note_class(rows, seen.class_id, score)
@@ -266,27 +266,27 @@ class Scene:
         note_parked(rows, self.spots, now_s)
 
     def end(self, track_ids: Iterable[int]) -> None:
-        """Note that the tracker has ended these tracks; their identities go on for as long as they may be stitched."""
+        """Record that the tracker has ended these tracks; their identities live on while they may still be stitched."""
         for track_id in track_ids:
             row = self.table.row_of.get(track_id)
             if row is not None:
                 self.rows["ended"][row] = True
 
     def gone(self, now_s: float) -> Index:
-        """Return the rows whose identity is over, to be told of and then removed."""
+        """Return the rows whose identity has ended, to be reported and then removed."""
         rows = self.rows
         unseen = now_s - rows["present_s"]
         over = (unseen > STITCH_S) & (rows["row"] < 0) & (rows["ended"] | (unseen > self._forget_s + ROUNDING_S))
         return over.nonzero()[0]
 
     def remove(self, gone: Index) -> None:
-        """Forget identities; those of the tracks are found again."""
+        """Forget identities, and recompute the row of each track."""
         self.table.remove(gone)
         self.object_of_row = np.full(len(self.object_of_row), -1)
         here = (self.rows["row"] >= 0).nonzero()[0]
         self.object_of_row[self.rows["row"][here].astype(np.intp)] = here
 
     def objects(self) -> Objects:
-        """Return what is known of each identity, as a copy."""
+        """Return a copy of the state of each identity."""
         rows = self.rows.frozen()
         return Objects(rows, self._base_ns or 0, ground_speeds(rows, self.table.paths) if self._has_ground else None)

@@ -1,9 +1,9 @@
-"""All that is remembered of the objects of one source: one column per fact, one entry per identity.
+"""The stored state of one source's objects: one column per fact, one entry per identity.
 
-Numbers lie in one block of memory and flags in another, each column contiguous over the objects. Those of the observed
-objects are taken out at once, changed in place, and put back at once. All numbers are float64: an operation on a few
-contiguous numbers of one type costs a tenth of one that must step over rows, broadcast or convert. Times are seconds
-since the first frame, exact to the nanosecond for months.
+Numbers lie in one block of memory and flags in another, and each column is contiguous over the objects. The entries of
+the observed objects are taken out together, changed in place, and put back together. All numbers are float64: an
+operation on a few contiguous numbers of one type costs a tenth of one that must stride, broadcast or convert. Times are
+seconds since the first frame, exact to the nanosecond for months.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ Place = tuple[int, int | slice, Shape | None]
 
 
 def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
-    """Return kind and shape of each column; positions are pixels of the present picture.
+    """Return the kind and shape of each column; positions are pixels at the current frame size.
 
-    `z_*` has one entry per zone, `l_*` one per line. An identity is outside of a zone (neither `z_in` nor `z_moving`),
+    `z_*` has one entry per zone, `l_*` one per line. An identity is outside a zone (neither `z_in` nor `z_moving`),
     entering it (`z_moving`), inside (`z_in`), or leaving it (both). `l_far` is the signed distance of the farthest
-    point on the present side of a line, 0 before there is one; `l_point` its box, time and number of observation.
+    point on the current side of a line, 0 before there is one; `l_point` is its box, time and observation number.
     """
     return {
         "track_id": (_NUMBER, ()),
         "identity": (_NUMBER, ()),
-        "row": (_NUMBER, ()),  # of the tracks on this frame, -1 where it is not among them
+        "row": (_NUMBER, ()),  # row in this frame's tracks, -1 if absent
         "class_id": (_NUMBER, ()),
         "class_weight": (_NUMBER, ()),
         "score": (_NUMBER, ()),
         "score_sum": (_NUMBER, ()),
         "hits": (_NUMBER, ()),
         "first_s": (_NUMBER, ()),
-        "last_s": (_NUMBER, ()),  # last believed observation
-        "present_s": (_NUMBER, ()),  # the same, or the last held frame
+        "last_s": (_NUMBER, ()),  # last plausible observation
+        "present_s": (_NUMBER, ()),  # last observation or held frame
         "ended": (_FLAG, ()),
-        "absent": (_FLAG, ()),  # was not among the tracks of the frame before
+        "absent": (_FLAG, ()),  # was not in the tracks of the previous frame
         "eligible": (_FLAG, ()),
         "shadow_s": (_NUMBER, ()),  # last seen as a shadow of another box
         "parked": (_FLAG, ()),
         "stood": (_FLAG, ()),  # its box is in the list of parked places
-        "spot": (_NUMBER, ()),  # which entry, -1: none
+        "spot": (_NUMBER, ()),  # number of its parked spot, -1: none
         "jumps": (_NUMBER, ()),
         "raw": (_NUMBER, (3, 4)),  # the newest last
         "raw_s": (_NUMBER, (3,)),
@@ -89,7 +89,7 @@ _AT_BIRTH: dict[str, float] = {
 
 
 def _layout(columns: dict[str, tuple[int, Shape]]) -> tuple[dict[str, Place], tuple[int, int]]:
-    """Return where in its block each column lies, and how many rows each block has."""
+    """Return the position of each column in its block, and the number of rows in each block."""
     at: dict[str, Place] = {}
     used = [0, 0]
     for name, (kind, shape) in columns.items():
@@ -101,7 +101,7 @@ def _layout(columns: dict[str, tuple[int, Shape]]) -> tuple[dict[str, Place], tu
 
 
 class Rows(dict[str, NDArray[Any]]):
-    """Columns by name: views of (N,), (K, N) or (K, L, N) arrays, made when first asked for.
+    """Columns by name: views of (N,), (K, N) or (K, L, N) arrays, created on first access.
 
     Assigning to a name writes into the column.
 
@@ -128,7 +128,7 @@ class Rows(dict[str, NDArray[Any]]):
         self[name][...] = value
 
     def take(self, index: Index, into: Rows | None = None) -> Rows:
-        """Return a copy of some objects' columns; written over `into` where that has as many and the same columns."""
+        """Return a copy of some objects' columns; reuses `into` if its count and columns match."""
         numbers, flags = self._blocks
         if into is None or into.count != len(index) or into._at is not self._at:
             return Rows(self._at, (numbers.take(index, axis=1), flags.take(index, axis=1)))
@@ -148,7 +148,7 @@ class Rows(dict[str, NDArray[Any]]):
         return Rows(self._at, (numbers, flags))
 
     def joined(self, other: Rows) -> Rows:
-        """Return both after each other."""
+        """Return the two tables concatenated."""
         (numbers, flags), (more, more_flags) = self._blocks, other._blocks
         return Rows(self._at, (np.concatenate((numbers, more), axis=1), np.concatenate((flags, more_flags), axis=1)))
 
@@ -159,7 +159,7 @@ def _layout_of(zones: int, lines: int) -> tuple[dict[str, Place], tuple[int, int
 
 
 def new_rows(zones: int, lines: int, count: int) -> Rows:
-    """Return the columns of `count` objects that nothing is known of."""
+    """Return initial columns for `count` new objects."""
     at, (numbers, flags) = _layout_of(zones, lines)
     rows = Rows(at, (np.zeros((numbers, count)), np.zeros((flags, count), np.bool_)))
     for column, value in _AT_BIRTH.items():
@@ -168,7 +168,7 @@ def new_rows(zones: int, lines: int, count: int) -> Rows:
 
 
 class Paths:
-    """Where the objects of the table were: rings of K entries, (…, K, M)."""
+    """Past positions of the table's objects: rings of K entries, (…, K, M)."""
 
     __slots__ = ("boxes", "ground", "ground_s")
 
@@ -178,13 +178,13 @@ class Paths:
         self.ground_s = np.zeros((GROUND_RING, 0))
 
     def add(self, index: Index, seq: NDArray[np.float64], box: NDArray[np.float64], box_s: NDArray[np.float64]) -> None:
-        """Write down one filtered box of each of the objects at `index`; `seq` counts them from 0."""
+        """Append one filtered box for each object at `index`; `seq` counts them from 0."""
         slot = (seq % RING).astype(np.intp)
         flat = self.boxes.reshape(5, -1)
         flat[:, slot * self.boxes.shape[2] + index] = np.concatenate((box, box_s[None]))
 
     def change(self, keep: NDArray[np.bool_], born: int) -> None:
-        """Forget all objects but those to keep, and add `born` new ones."""
+        """Forget all objects except those to keep, and add `born` new ones."""
         for name in self.__slots__:
             ring = getattr(self, name)
             changed = np.zeros((*ring.shape[:-1], np.count_nonzero(keep) + born))  # C order, as `add` needs it
@@ -193,7 +193,7 @@ class Paths:
 
 
 class Table:
-    """The objects, their paths, and which of them a track id belongs to."""
+    """The objects, their paths, and a map from track id to row."""
 
     def __init__(self, zones: int, lines: int) -> None:
         self._places = zones, lines
@@ -206,7 +206,7 @@ class Table:
         return self.rows.count
 
     def add(self, track_ids: list[int]) -> Index:
-        """Return the rows of new identities, one per track id."""
+        """Add one new identity per track id, and return their rows."""
         first, count = self.rows.count, len(track_ids)
         born = new_rows(*self._places, count)
         born["track_id"] = track_ids
@@ -219,7 +219,7 @@ class Table:
         return index
 
     def rename(self, row: int, track_id: int) -> None:
-        """Give the row of an identity to another track."""
+        """Assign the row of an identity to another track."""
         self.row_of.pop(int(self.rows["track_id"][row]), None)
         self.rows["track_id"][row] = track_id
         self.row_of[track_id] = row
@@ -233,7 +233,7 @@ class Table:
         self.row_of = {int(track_id): row for row, track_id in enumerate(self.rows["track_id"].tolist())}
 
     def rearrange(self, zones: list[int], lines: list[int]) -> None:
-        """Change the places: for each new one the index of the old one whose state it keeps, -1 for none."""
+        """Rearrange the places: each new one gives the index of the old one whose state it keeps, -1 for none."""
         self._places = len(zones), len(lines)
         rows = new_rows(len(zones), len(lines), self.rows.count)
         for column in columns_of(0, 0):
@@ -246,7 +246,7 @@ class Table:
         self.rows = rows
 
     def stretch(self, by_x: float, by_y: float) -> None:
-        """Scale every position: the picture has another size now."""
+        """Scale every position to a new frame size."""
         by_box = np.array((by_x, by_y, by_x, by_y))[:, None]
         self.paths.boxes[:4] *= by_box[..., None]
         self.rows["l_point"][:, :4] *= by_box

@@ -1,4 +1,4 @@
-"""From changes to findings: what an object did waits until the object is known to be real, then it is counted once."""
+"""Turn changes into findings: an object's actions are held until it is eligible, then counted once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.errors import ConfigError
 
 
 class Teller:
-    """Turns changes of a scene into findings, and counts them."""
+    """Turns scene changes into findings, and counts them."""
 
     def __init__(self, scene: Scene, counters: Counters) -> None:
         self._scene = scene
@@ -32,17 +32,17 @@ class Teller:
         self.class_names: tuple[str, ...] = ()
 
     def take_places(self, zones: Sequence[Zone], lines: Sequence[Line]) -> None:
-        """Tell about these places from now on."""
+        """Report on these places from now on."""
         self._zones, self._lines = tuple(zones), tuple(lines)
         self._zone_at = {zone.name: index for index, zone in enumerate(zones)}
         self._line_at = {line.name: index for index, line in enumerate(lines)}
 
     def class_name(self, class_id: int) -> str:
-        """Return the name of a class, or its number as text where it has none."""
+        """Return the name of a class, or its id as text if it has none."""
         return self.class_names[class_id] if 0 <= class_id < len(self.class_names) else str(class_id)
 
     def check_class_names(self) -> None:
-        """Raise `ConfigError` where a place wants classes by name, and no names are known."""
+        """Raise `ConfigError` if a place selects classes by name and no names are known."""
         if self.class_names:
             return
         places: list[Place] = [*self._zones, *self._lines]
@@ -58,7 +58,7 @@ class Teller:
         return place.classes is None or class_id in place.classes or self.class_name(class_id) in place.classes
 
     def tell(self, changes: Changes, now_ns: int) -> list[Finding]:
-        """Return what may be told now; the rest waits for its object to become eligible."""
+        """Return the findings to report now; the rest waits for its object to become eligible."""
         for line, count in changes.dithers.items():
             self._counters.dithers[self._lines[line].name] += count
         told: list[Finding] = []
@@ -69,7 +69,7 @@ class Teller:
         return told
 
     def _sort_out(self, changes: Changes, now_ns: int) -> list[Finding]:
-        """Tell the ends of visits that have been told of; all else waits."""
+        """Return the ends of visits already reported; hold everything else back."""
         rows = self._scene.rows
         made = [self._of_visit(visit, now_ns) for visit in changes.visits]
         made += [self._of_crossing(crossing, now_ns) for crossing in changes.crossings]
@@ -82,7 +82,7 @@ class Teller:
         return told
 
     def _release(self, now_ns: int) -> list[Finding]:
-        """Return what waited for objects that are eligible now."""
+        """Return the held findings of objects that are now eligible."""
         rows = self._scene.rows
         told: list[Finding] = []
         waiting = np.flatnonzero(np.isin(rows["identity"], list(self._pending)) & rows["eligible"])
@@ -92,7 +92,7 @@ class Teller:
         return told
 
     def _count(self, row: int, finding: Finding, now_ns: int) -> Iterator[Finding]:
-        """Count and yield a finding, where its place wants the object's class."""
+        """Count and yield a finding if its place includes the object's class."""
         class_id = int(self._scene.rows["class_id"][row])
         name = self.class_name(class_id)
         finding = replace(finding, captured_ns=now_ns, class_id=class_id, class_name=name)
@@ -156,7 +156,7 @@ class Teller:
         )
 
     def bury(self, gone: Index, now_ns: int, reason: str) -> list[Finding]:
-        """End identities: tell the ends of their visits, drop what waited for them."""
+        """End identities: return the ends of their visits, and drop their held findings."""
         if not len(gone):
             return []
         told: list[Finding] = []
@@ -168,7 +168,7 @@ class Teller:
         return told
 
     def drop_place(self, place: Place, now_ns: int) -> list[Finding]:
-        """End the visits of a zone that goes, and forget the totals of a place and what waits for it."""
+        """End the visits of a removed zone, and drop the totals and held findings of the removed place."""
         told: list[Finding] = []
         if isinstance(place, Zone):
             for visit in presence.visits_of(self._scene.rows, self._zone_at[place.name]):
@@ -179,7 +179,7 @@ class Teller:
         return told
 
     def summary(self) -> dict[str, Any]:
-        """Return totals of lines, zones and rules, as the summary of a run prints them."""
+        """Return the totals of lines, zones and rules as printed in a run's summary."""
         counters = self._counters
         return {
             "lines": counters.totals(),

@@ -1,4 +1,4 @@
-"""What analytics know after one frame: the present state, as immutable columns, and what was found."""
+"""The analytics result of one frame: the current state, as immutable columns, and the findings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Totals = Mapping[str, Mapping[str, int]]
 
 
 class Stay(NamedTuple):
-    """One object inside a zone: index into the columns, entry in seconds since the first frame, seconds inside."""
+    """One object inside a zone: index in the columns, entry in seconds since the first frame, and seconds inside."""
 
     at: int
     since_s: float
@@ -31,9 +31,9 @@ class Stay(NamedTuple):
 
 
 class Objects:
-    """The M identities remembered, also those that are lost at the moment; read-only columns, ordered by birth.
+    """The M known identities, including currently lost ones; read-only columns, ordered by birth.
 
-    Columns are made when they are first asked for.
+    Columns are created on first access.
     """
 
     def __init__(self, rows: Rows, base_ns: int, speeds: tuple[Floats, Floats] | None) -> None:
@@ -49,22 +49,22 @@ class Objects:
 
     @cached_property
     def identity(self) -> NDArray[np.int64]:
-        """(M,) int64, counts from 1 and is never used again."""
+        """(M,) int64, counts from 1; values are never reused."""
         return self._rows["identity"].astype(np.int64)
 
     @cached_property
     def track_id(self) -> NDArray[np.int64]:
-        """(M,) int64, the present track of each."""
+        """(M,) int64, the current track of each."""
         return self._rows["track_id"].astype(np.int64)
 
     @cached_property
     def row(self) -> NDArray[np.int64]:
-        """(M,) int64, row of the frame's tracks, -1 where it is not among them."""
+        """(M,) int64, row in the frame's tracks; -1 if absent."""
         return self._rows["row"].astype(np.int64)
 
     @cached_property
     def class_id(self) -> NDArray[np.int64]:
-        """(M,) int64, by the weight of all observations."""
+        """(M,) int64, weighted vote over all observations."""
         return self._rows["class_id"].astype(np.int64)
 
     @cached_property
@@ -79,17 +79,17 @@ class Objects:
 
     @cached_property
     def eligible(self) -> Flags:
-        """(M,) bool, whether it may make an event now."""
+        """(M,) bool, whether it may cause events now."""
         return self._rows["eligible"]
 
     @cached_property
     def parked(self) -> Flags:
-        """(M,) bool, whether it appeared where an object has been parked, and has not moved."""
+        """(M,) bool, whether it appeared on the spot of a parked object and has not moved since."""
         return self._rows["parked"]
 
     @cached_property
     def moved(self) -> Flags:
-        """(M,) bool, whether it ever moved by half of its height."""
+        """(M,) bool, whether it has ever moved by half of its height."""
         return self._rows["moved"]
 
     @cached_property
@@ -104,12 +104,12 @@ class Objects:
 
     @cached_property
     def present_ns(self) -> NDArray[np.int64]:
-        """(M,) int64, last time known to be there: an observation, or a frame in which nothing moved."""
+        """(M,) int64, last time known to be present: an observation, or a frame without motion."""
         return self._ns("present_s")
 
     @cached_property
     def rest_ns(self) -> NDArray[np.int64]:
-        """(M,) int64, since when it has been where it is, within 0.3 of its height."""
+        """(M,) int64, when it came to rest at its current position, within 0.3 of its height."""
         return self._ns("rest_s")
 
     @cached_property
@@ -124,22 +124,22 @@ class Objects:
 
     @cached_property
     def dwell_s(self) -> Floats:
-        """(M, Z) float64, seconds inside each zone as far as observed; 0 outside."""
+        """(M, Z) float64, observed seconds inside each zone; 0 outside."""
         return dwell_s(self._rows).T
 
     @cached_property
     def metres(self) -> Floats:
-        """(M, 2) float64, position on the ground of its zone, NaN where that is not known."""
+        """(M, 2) float64, position in metres on the ground of its zone; NaN if unknown."""
         return self._rows["metres"].T
 
     @cached_property
     def velocity(self) -> Floats:
-        """(M, 2) float64, of the feet in pixels per second, over about half a second."""
+        """(M, 2) float64, velocity of the feet in pixels per second, over about half a second."""
         return velocities(self._rows).T
 
     @cached_property
     def kmh(self) -> Floats:
-        """(M,) float64, speed on the ground of its zone, NaN where that is not known."""
+        """(M,) float64, speed on the ground of its zone; NaN if unknown."""
         return np.full(len(self), np.nan) if self._speeds is None else self._speeds[0]
 
     @cached_property
@@ -149,7 +149,7 @@ class Objects:
 
     @cached_property
     def stays(self) -> list[dict[int, Stay]]:
-        """Those inside each zone, by identity."""
+        """The objects inside each zone, by identity."""
         rows = self._rows
         found: list[dict[int, Stay]] = [{} for _ in range(len(rows["z_told"]))]
         zone, at = rows["z_told"].nonzero()
@@ -163,11 +163,11 @@ class Objects:
         return found
 
     def ns(self, seconds: float) -> int:
-        """Return the scene time of seconds since the first frame, as in a `Stay`."""
+        """Convert seconds since the first frame, as in a `Stay`, to scene time."""
         return self._base_ns + round(seconds * 1e9)
 
     def seconds(self, ns: int) -> float:
-        """Return seconds since the first frame of a scene time."""
+        """Convert scene time to seconds since the first frame."""
         return (ns - self._base_ns) / 1e9
 
 
@@ -177,10 +177,10 @@ class View:
 
     Attributes:
         captured_ns: scene time of the frame.
-        utc_ns: wall clock of its capture; None where nobody said.
+        utc_ns: wall clock of its capture; None if unknown.
         size_wh: size of the frame.
         tracks: rows of the tracker.
-        objects: all identities remembered.
+        objects: all known identities.
         object_of_row: (N,) int64, index into `objects` for each row of `tracks`, -1 for a row without identity.
         zones: names of the zones, in the order of the columns of `objects`.
         lines: names of the lines.
@@ -191,13 +191,13 @@ class View:
         visits: visits so far, by zone.
         totals: crossings so far, by line and direction.
         class_totals: the same by class.
-        since_utc_ns: wall clock at which the totals began; None where nobody said.
-        open: begins of the episodes that run.
+        since_utc_ns: wall clock at which the totals began; None if unknown.
+        open: `begin` findings of all open episodes.
         blind_ns: time without live frames so far.
-        blind_since_ns: since when the source has not been live; None while it is.
-        was_blind: begin and end of the time without live frames that ended with this frame; None on all others.
-        is_observed: the detector ran, or nothing moved: what is not there is gone or hidden, not merely unseen.
-        findings: what was found on this frame.
+        blind_since_ns: when the source stopped being live; None while it is live.
+        was_blind: begin and end of the blind time that ended with this frame; None on all other frames.
+        is_observed: the detector ran or nothing moved, so an absent object is gone or hidden, not merely unobserved.
+        findings: findings of this frame.
     """
 
     captured_ns: int
@@ -226,13 +226,13 @@ class View:
 
     @property
     def relations(self) -> Relations:
-        """How the objects relate to each other: (M, M) matrices, computed when first asked for."""
+        """How the objects relate to each other: (M, M) matrices, computed on first access."""
         if not self._related:
             self._related.append(Relations.of(self.objects.xyxy, self.objects.velocity))
         return self._related[0]
 
     def class_name(self, class_id: int) -> str:
-        """Return the name of a class, or its number as text where it has none."""
+        """Return the name of a class, or its id as text if it has none."""
         return self.class_names[class_id] if 0 <= class_id < len(self.class_names) else str(class_id)
 
     def zones_of(self, row: int) -> list[str]:
@@ -265,14 +265,14 @@ class View:
         return {self.class_name(int(id_)): int(count) for id_, count in zip(ids, counts, strict=True)}
 
     def is_wanted(self, at: int, classes: frozenset[str | int] | None) -> bool:
-        """Return whether an object is of the given classes, named or numbered; None: all."""
+        """Return whether an object belongs to one of the given classes (names or ids); None: all."""
         if classes is None:
             return True
         class_id = int(self.objects.class_id[at])
         return class_id in classes or self.class_name(class_id) in classes
 
     def wanted(self, classes: frozenset[str | int] | None) -> Flags:
-        """Return (M,) which objects are of the given classes, named or numbered; None: all."""
+        """Return (M,) bool, which objects belong to the given classes (names or ids); None: all."""
         if classes is None:
             return np.ones(len(self.objects), np.bool_)
         ids = [id_ for id_ in set(self.objects.class_id.tolist()) if id_ in classes or self.class_name(id_) in classes]

@@ -1,4 +1,4 @@
-"""Rules: what is worth an event. Each is a class with `update(view) -> Iterator[Finding]`, as one of your own is."""
+"""Rules decide what raises an event. Built-in and custom rules alike have `update(view) -> Iterator[Finding]`."""
 
 from engine.analytics.rules.base import Rule, UserRule
 from engine.analytics.rules.lines import Crossed, Sequence

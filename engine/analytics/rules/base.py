@@ -1,4 +1,4 @@
-"""What all rules share: names, schedules, and episodes that begin once and end once."""
+"""The common part of all rules: names, schedules, and episodes that begin once and end once."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ Facts = Mapping[str, Any]
 
 @runtime_checkable
 class UserRule(Protocol):
-    """A rule of your own: any object with this method.
+    """A custom rule: any object with this method.
 
-    It is copied (`copy.deepcopy`) for each source before its first use, and may keep what it likes between calls.
-    Called on the tracking thread, once per frame and about once a second while no frames come.
+    It is copied (`copy.deepcopy`) for each source before its first use, and may keep any state between calls.
+    Called on the tracking thread, once per frame and about once a second while no frames arrive.
     """
 
     def update(self, view: View) -> Iterator[Finding]:
-        """Yield what this frame brought; `view.findings` holds what was found about places."""
+        """Yield the findings of this frame; `view.findings` holds those about places."""
 
 
 @dataclass
 class Rule(ABC):
-    """Base of the built-in rules: an episode per identity, or per source, with a begin and an end.
+    """Base of the built-in rules: one episode per identity or per source, with a begin and an end.
 
     Attributes:
         name: unique among the rules of a source.
         severity: of its findings.
-        schedule: when an episode may begin; None: always. One that runs is not cut.
+        schedule: when an episode may begin; None: always. An open episode is not cut short.
     """
 
     kind: ClassVar[str] = ""
@@ -59,18 +59,18 @@ class Rule(ABC):
         self._check()
 
     def _check(self) -> None:  # noqa: B027 - not every rule has parameters of its own
-        """Raise `ConfigError` where a parameter cannot work."""
+        """Raise `ConfigError` if a parameter is invalid."""
 
     @property
     def where(self) -> str:
-        """How messages call this rule."""
+        """What messages call this rule."""
         return f"rule {self.name}"
 
     def bind(self, zones: Mapping[str, Zone], lines: Mapping[str, Line], zone_info: ZoneInfo) -> None:
-        """Check that the places exist, and take the site's time zone.
+        """Check that the places exist, and store the site's time zone.
 
         Raises:
-            ConfigError: a zone or line is not there.
+            ConfigError: a zone or line does not exist.
         """
         self._zone_info = zone_info
         for what, wanted, known in (("zone", self.zone_names, zones), ("line", self.line_names, lines)):
@@ -81,25 +81,25 @@ class Rule(ABC):
 
     @property
     def zone_names(self) -> tuple[str, ...]:
-        """Zones that it is about."""
+        """Zones that the rule uses."""
         return ()
 
     @property
     def line_names(self) -> tuple[str, ...]:
-        """Lines that it is about."""
+        """Lines that the rule uses."""
         return ()
 
     @abstractmethod
     def update(self, view: View) -> Iterator[Finding]:
-        """Yield the begins, updates, ends and points that this frame brought."""
+        """Yield the begins, updates, ends and points of this frame."""
 
     @property
     def open(self) -> tuple[Finding, ...]:
-        """Begins of the episodes that run."""
+        """The `begin` findings of all open episodes."""
         return tuple(self._open.values())
 
     def finish(self, captured_ns: int, reason: str) -> Iterator[Finding]:
-        """End all episodes that run."""
+        """End all open episodes."""
         for key in list(self._open):
             yield self._closed(key, captured_ns, captured_ns, reason)
 
@@ -111,7 +111,7 @@ class Rule(ABC):
         return self.schedule.allows(view.utc_ns, self._zone_info)
 
     def _begin(self, view: View, key: Hashable, made: Finding) -> Iterator[Finding]:
-        """Yield the begin of an episode, where the schedule allows it."""
+        """Yield the begin of an episode if the schedule allows it."""
         if not self._may_begin(view):
             return
         self._number += 1
@@ -123,13 +123,13 @@ class Rule(ABC):
         yield began
 
     def _point(self, view: View, made: Finding) -> Iterator[Finding]:
-        """Yield a finding without duration, where the schedule allows it."""
+        """Yield a finding without duration if the schedule allows it."""
         if self._may_begin(view):
             self._number += 1
             yield self._stamped(made, "point", self._number)
 
     def _update(self, view: View, key: Hashable, data: Facts) -> Iterator[Finding]:
-        """Yield new facts of an episode that runs, at most once a second."""
+        """Yield new facts of an open episode, at most once a second."""
         began = self._open[key]
         if view.captured_ns - self._told_ns[key] < UPDATE_NS:
             return
@@ -138,7 +138,7 @@ class Rule(ABC):
         yield replace(began, event="rule_updated", phase="update", captured_ns=view.captured_ns, data=facts)
 
     def _end(self, view: View, key: Hashable, ended_ns: int, reason: str = "") -> Iterator[Finding]:
-        """Yield the end of an episode, where it runs."""
+        """Yield the end of an episode if it is open."""
         if key in self._open:
             yield self._closed(key, view.captured_ns, ended_ns, reason)
 
@@ -157,7 +157,7 @@ class Rule(ABC):
 def about(
     view: View, at: int, *, place: str = "", began_ns: int, why: tuple[str, ...] = (), data: Facts | None = None
 ) -> Finding:
-    """Return a finding about one object (an index into `view.objects`), to be begun or told by a rule."""
+    """Return a finding about one object (an index into `view.objects`) for a rule to complete."""
     objects = view.objects
     class_id = int(objects.class_id[at])
     return Finding(
@@ -183,13 +183,13 @@ def box_of(view: View, at: int) -> tuple[float, float, float, float]:
 
 
 class Timers:
-    """Since when something holds, by key."""
+    """Tracks, by key, since when a condition has held."""
 
     def __init__(self) -> None:
         self._since_ns: dict[Hashable, int] = {}
 
     def since(self, key: Hashable, now_ns: int, *, holds: bool) -> int | None:
-        """Return since when it has held without a break; None where it does not hold now."""
+        """Return since when the condition has held without a break; None if it does not hold now."""
         if not holds:
             self._since_ns.pop(key, None)
             return None
@@ -209,11 +209,11 @@ def at_least(where: str, low: float, **values: float | None) -> None:
 
 
 def rule_name(rule: Rule | UserRule) -> str:
-    """Return the name of a rule; one of the user's own may go without, and is called like its class."""
+    """Return the name of a rule; a custom rule without a name is called after its class."""
     return str(getattr(rule, "name", type(rule).__name__))
 
 
 def is_about(rule: Rule, places: Sequence[Place]) -> bool:
-    """Return whether a rule is about one of these places."""
+    """Return whether the rule uses one of these places."""
     names = {place.name for place in places}
     return bool(names & {*rule.zone_names, *rule.line_names})

@@ -1,4 +1,4 @@
-"""Rules about lines: a crossing, and crossings of several lines in order."""
+"""Rules about lines: a single crossing, or crossings of several lines in order."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Crossed(Rule):
 
     Attributes:
         line: name of the line.
-        direction: name of one of its directions; None: both.
-        classes: names or numbers of the classes that count; None: all that count on the line.
+        direction: name of one of the line's directions; None: both.
+        classes: names or ids of the classes that count; None: all that count on the line.
     """
 
     kind: ClassVar[str] = "line"
@@ -46,7 +46,7 @@ class Crossed(Rule):
 
     @property
     def line_names(self) -> tuple[str, ...]:
-        """The lines that it is about."""
+        """The lines that the rule uses."""
         return (self.line,)
 
     def bind(self, zones: Mapping[str, Zone], lines: Mapping[str, Line], zone_info: ZoneInfo) -> None:
@@ -65,12 +65,12 @@ class Crossed(Rule):
 
 @dataclass
 class Sequence(Rule):
-    """The same identity has crossed several lines in order within `within_s`: a point.
+    """The same identity has crossed several lines in order within `within_s`: a point, not an episode.
 
     Attributes:
         lines: names of two or more lines; `name:direction` for one direction only.
-        within_s: from the first to the last crossing.
-        classes: names or numbers of the classes that count; None: all.
+        within_s: longest time from the first to the last crossing.
+        classes: names or ids of the classes that count; None: all.
     """
 
     kind: ClassVar[str] = "sequence"
@@ -89,7 +89,7 @@ class Sequence(Rule):
 
     @property
     def line_names(self) -> tuple[str, ...]:
-        """The lines that it is about."""
+        """The lines that the rule uses."""
         return tuple(name.partition(":")[0] for name in self.lines)
 
     def bind(self, zones: Mapping[str, Zone], lines: Mapping[str, Line], zone_info: ZoneInfo) -> None:
@@ -100,7 +100,7 @@ class Sequence(Rule):
             _check_direction(self.where, lines[name], direction or None)
 
     def update(self, view: View) -> Iterator[Finding]:
-        """Yield an identity's last step."""
+        """Yield a finding when an identity completes the last step."""
         for found in sorted(view.findings, key=lambda f: f.began_ns or 0):
             if found.event == "line_crossed" and found.identity is not None and _of_class(found, self._wanted):
                 yield from self._step(view, found, found.identity)

@@ -1,4 +1,4 @@
-"""Rules about how objects move: the wrong way, too fast or too slowly, or not any more."""
+"""Rules about how objects move: in the wrong direction, too fast, too slowly, or no longer at all."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ Trail = deque[tuple[float, float, float]]
 class Direction(ZoneRule):
     """An object moves in a forbidden direction through a zone.
 
-    The heading is taken over the last second at least, and at least one height of path, inside the zone.
+    The heading covers at least the last second and at least one height of path inside the zone.
 
     Attributes:
-        forbidden_deg: 0 is to the right, 90 down, 180 to the left, 270 up in the picture.
+        forbidden_deg: 0 is right, 90 down, 180 left, 270 up in the frame.
         tolerance_deg: how far a heading may differ from it.
     """
 
@@ -69,7 +69,7 @@ class Direction(ZoneRule):
                 yield from self._begin(view, identity, self._told(view, stay, why=why, began_ns=since_ns))
 
     def _heading(self, view: View, stay: Stay, trail: Trail) -> float | None:
-        """Note a position, and return the heading over the shortest stretch that is long enough."""
+        """Record a position, and return the heading over the shortest stretch that is long enough."""
         x1, y1, x2, y2 = view.objects.xyxy[stay.at].tolist()
         now_s = stay.since_s + stay.dwell_s
         if not trail or now_s - trail[-1][0] >= _SAMPLE_S:
@@ -78,7 +78,7 @@ class Direction(ZoneRule):
 
 
 def heading_of(trail: Trail, height: float) -> float | None:
-    """Return the heading in degrees of the shortest end of a trail that lasts a second and is one height long.
+    """Return the heading in degrees over the shortest tail of a trail that lasts a second and is one height long.
 
     >>> heading_of(deque([(0.0, 0.0, 0.0), (1.0, 0.0, 50.0)]), 40.0)
     90.0
@@ -105,7 +105,7 @@ def _turn(a: float, b: float) -> float:
 
 @dataclass
 class Speed(ZoneRule):
-    """An object is faster, or slower, than a limit beyond doubt: by more than twice the standard error.
+    """An object is significantly faster or slower than a limit: by more than twice the standard error.
 
     The zone must have a `ground`.
 
@@ -163,7 +163,7 @@ class Speed(ZoneRule):
         return self.under_kmh is not None and kmh + error < self.under_kmh
 
     def _running(self, view: View, stays: dict[int, Stay]) -> Iterator[Finding]:
-        """Yield new extremes of the running episodes, and the ends of those that have kept the limit for 2 s."""
+        """Yield new extremes of the open episodes, and the ends of those that have respected the limit for 2 s."""
         for identity, stay in stays.items():
             if identity not in self._open:
                 continue
@@ -183,9 +183,9 @@ class Speed(ZoneRule):
 
 @dataclass
 class Stopped(ZoneRule):
-    """An object that had moved has stayed where it is for `for_s`, within 0.3 heights, or 0.5 m on a ground.
+    """An object that moved before has stayed in place for `for_s`, within 0.3 heights, or 0.5 m on a ground.
 
-    Ends when it moves on by 0.5 heights (0.83 m), or leaves the zone.
+    Ends when it moves by 0.5 heights (0.83 m) or leaves the zone.
     """
 
     kind: ClassVar[str] = "stopped"
@@ -210,7 +210,7 @@ class Stopped(ZoneRule):
                 yield from self._begin(view, identity, self._told(view, stay, why=why, began_ns=since_ns))
 
     def _moved_on(self, view: View, identity: int, at: int) -> Iterator[Finding]:
-        """Follow where an object rests, and end the episode of one that moved on."""
+        """Track where an object rests, and end its episode if it moved on."""
         x, y, rest, moved = self._position(view, at)
         if identity not in self._rests:
             self._rests[identity] = x, y, int(view.objects.rest_ns[at])
@@ -221,7 +221,10 @@ class Stopped(ZoneRule):
             yield from self._end(view, identity, view.captured_ns)
 
     def _position(self, view: View, at: int) -> tuple[float, float, float, float]:
-        """Return a position, and how far from it is no rest and a move: in metres, or in pixels without a ground."""
+        """Return a position, and the distances from it that end rest and that count as a move.
+
+        All are metres if the position on the ground is known, otherwise pixels.
+        """
         metres = view.objects.metres[at].tolist()
         if not math.isnan(metres[0]):
             return metres[0], metres[1], REST_M, MOVED_M

@@ -21,15 +21,15 @@ _NS = 1e9
 
 @dataclass
 class Close(Rule):
-    """Two objects have been closer than a limit for `for_s`; ends when they part.
+    """Two objects have been closer than a limit for `for_s`; ends when they separate.
 
     Attributes:
-        heights: the limit as a share of the mean height of their boxes.
-        metres: the limit on the ground; where a position is not known, the pair is not close.
-        classes: of one object; None: any.
-        to_classes: of the other; None: as `classes`.
-        zone: both must be inside of it; None: anywhere.
-        for_s: how long.
+        heights: the limit as a multiple of the mean height of their boxes.
+        metres: the limit on the ground; if a position is unknown, the pair does not count as close.
+        classes: classes of one object; None: any.
+        to_classes: classes of the other object; None: same as `classes`.
+        zone: both must be inside it; None: anywhere.
+        for_s: how long they must have been close.
     """
 
     kind: ClassVar[str] = "close"
@@ -52,11 +52,11 @@ class Close(Rule):
 
     @property
     def zone_names(self) -> tuple[str, ...]:
-        """The zone that it is about."""
+        """The zone that the rule uses."""
         return () if self.zone is None else (self.zone,)
 
     def update(self, view: View) -> Iterator[Finding]:
-        """Yield begins and ends of pairs."""
+        """Yield the begins and ends of close pairs."""
         pairs = self._pairs(view)
         for key in [key for key in self._open if key not in pairs]:
             yield from self._end(view, key, view.captured_ns)
@@ -67,7 +67,7 @@ class Close(Rule):
                 yield from self._begin(view, key, self._made(view, first, second, since_ns))
 
     def _pairs(self, view: View) -> dict[tuple[int, int], tuple[int, int]]:
-        """Return the close pairs by identities, as indices of `view.objects`."""
+        """Return the close pairs as indices into `view.objects`, keyed by their identities."""
         objects = view.objects
         usable = objects.eligible & (objects.row >= 0)
         if self.zone is not None:

@@ -16,10 +16,10 @@ _DAY_MINUTES = 24 * 60
 
 
 def time_zone(name: str) -> ZoneInfo:
-    """Return the time zone of a name such as Europe/Vienna.
+    """Return the time zone with a name such as Europe/Vienna.
 
     Raises:
-        ConfigError: there is none of that name, or this machine has no time zone data.
+        ConfigError: the name is unknown, or this machine has no time zone data.
     """
     try:
         return ZoneInfo(name)
@@ -34,7 +34,7 @@ def minute_of_day(where: str, text: str) -> int:
     """Return the minutes since midnight of HH:MM.
 
     Raises:
-        ConfigError: the text is something else.
+        ConfigError: the text has another format.
 
     >>> minute_of_day("from", "18:30")
     1110
@@ -47,12 +47,12 @@ def minute_of_day(where: str, text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Days of the week and times of day; a span over midnight belongs to the day on which it begins.
+    """Days of the week and times of day; a span across midnight belongs to the day on which it begins.
 
     Attributes:
         days: of `mon` to `sun`; all by default.
         start: time of day as HH:MM.
-        end: time of day as HH:MM; not after `start` means on the day after.
+        end: time of day as HH:MM; if not after `start`, it means the next day.
 
     Raises:
         ConfigError: an unknown day or time.

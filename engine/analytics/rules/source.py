@@ -14,10 +14,10 @@ from engine.analytics.view import View
 
 @dataclass
 class Blind(Rule):
-    """The source has not been live for `for_s`; ends when it is again.
+    """The source has not been live for `for_s`; ends when it is live again.
 
     Attributes:
-        for_s: how long.
+        for_s: how long it must not have been live.
     """
 
     kind: ClassVar[str] = "blind"

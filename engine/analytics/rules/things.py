@@ -1,4 +1,4 @@
-"""Rules about things: left behind by the one who brought them, or gone from where they stood."""
+"""Rules about things: left behind by their bringer, or removed from where they stood."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SAME_PLACE = 0.5
 
 @dataclass(slots=True)
 class _Thing:
-    """What is known of one thing: who brought it, and since when the bringer has been away."""
+    """State of one thing: its bringer, and since when the bringer has been away."""
 
     bringer: int | None = None
     gap: float = np.inf
@@ -34,16 +34,16 @@ class _Thing:
 
 @dataclass
 class LeftBehind(Rule):
-    """A thing has stood for `for_s`, and the one who brought it has been away that long; ends when either changes.
+    """A thing has stood for `for_s` and its bringer has been away that long; ends when either changes.
 
     The bringer is the object of `owners` closest to the thing between its first observation and its rest. A thing
-    that nobody brought, because it was there before, is not left behind.
+    without a bringer, because it was there from the start, does not count as left behind.
 
     Attributes:
-        classes: of the things.
-        owners: classes of those who bring them.
+        classes: classes of the things.
+        owners: classes of the possible bringers.
         for_s: how long the thing must stand without its bringer.
-        away_heights: how far the bringer must be, in heights of the bringer.
+        away_heights: how far away the bringer must be, in multiples of the bringer's height.
         zone: where the thing must be; None: anywhere.
     """
 
@@ -64,7 +64,7 @@ class LeftBehind(Rule):
 
     @property
     def zone_names(self) -> tuple[str, ...]:
-        """The zone that it is about."""
+        """The zone that the rule uses."""
         return () if self.zone is None else (self.zone,)
 
     def update(self, view: View) -> Iterator[Finding]:
@@ -119,12 +119,12 @@ def _gaps(thing: Floats, owners: Floats) -> Floats:
 
 @dataclass
 class Removed(Rule):
-    """A thing that had stood for `stood_s` is not there any more for `for_s`: a point.
+    """A thing that had stood for `stood_s` has been gone for `for_s`: a point, not an episode.
 
-    It counts as there while another object covers its place, and when it is found there again as a new track.
+    It counts as present while another object covers its place, and when it reappears there as a new track.
 
     Attributes:
-        classes: of the things.
+        classes: classes of the things.
         stood_s: how long it must have stood.
         for_s: how long it must be gone.
         zone: where it must have stood; None: anywhere.
@@ -145,7 +145,7 @@ class Removed(Rule):
 
     @property
     def zone_names(self) -> tuple[str, ...]:
-        """The zone that it is about."""
+        """The zone that the rule uses."""
         return () if self.zone is None else (self.zone,)
 
     def update(self, view: View) -> Iterator[Finding]:
@@ -161,7 +161,7 @@ class Removed(Rule):
             yield from self._look(view, identity, finding, here)
 
     def _note(self, view: View, at: int) -> None:
-        """Remember a thing that stands, where it stands."""
+        """Record a standing thing and its position."""
         objects, identity = view.objects, int(view.objects.identity[at])
         rests_s = (objects.present_ns[at] - objects.rest_ns[at]) / _NS
         inside = self.zone is None or objects.inside[at, view.zones.index(self.zone)]
@@ -193,7 +193,7 @@ class Removed(Rule):
 
 
 def _overlap(place: Floats, box: Floats) -> float:
-    """Return which share of a place a box covers."""
+    """Return the fraction of a place that a box covers."""
     wide = min(place[2], box[2]) - max(place[0], box[0])
     tall = min(place[3], box[3]) - max(place[1], box[1])
     size = max((place[2] - place[0]) * (place[3] - place[1]), 1e-6)

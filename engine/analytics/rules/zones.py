@@ -1,4 +1,4 @@
-"""Rules about zones: somebody is there, stays there, or too many or too few are."""
+"""Rules about zones: an object is present, an object stays, or too many or too few are present."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROUNDING_S = 1e-9
 
 @dataclass
 class ZoneRule(Rule):
-    """A rule with an episode per identity inside of a zone, which ends at the latest when the identity leaves.
+    """A rule with one episode per identity inside a zone; it ends at the latest when the identity leaves.
 
     Attributes:
         zone: name of the zone.
-        classes: names or numbers of the classes that count; None: all that count in the zone.
-        for_s: how long it must hold.
+        classes: names or ids of the classes that count; None: all that count in the zone.
+        for_s: how long the condition must hold.
     """
 
     zone: str = field(kw_only=True)
@@ -39,15 +39,15 @@ class ZoneRule(Rule):
 
     @property
     def zone_names(self) -> tuple[str, ...]:
-        """The zone that it is about."""
+        """The zone that the rule uses."""
         return (self.zone,)
 
     def _is_idle(self, view: View) -> bool:
-        """Whether nothing can begin or end: nobody is inside, and no episode runs."""
+        """Whether nothing can begin or end: the zone is empty and no episode is open."""
         return not self._open and not view.occupancy[self.zone]
 
     def _candidates(self, view: View, stays: dict[int, Stay]) -> list[tuple[int, Stay]]:
-        """Return identities inside that may make an event, are of a wanted class, and have no running episode."""
+        """Return identities inside that are eligible, have a wanted class, and have no open episode."""
         return [
             (identity, stay)
             for identity, stay in stays.items()
@@ -55,7 +55,7 @@ class ZoneRule(Rule):
         ]
 
     def _ends(self, view: View, stays: dict[int, Stay]) -> Iterator[Finding]:
-        """Yield the ends of the episodes whose identity left."""
+        """Yield the ends of episodes whose identity has left."""
         for key in [key for key in self._open if key not in stays]:
             left = _departure(view, self.zone, key)
             ended_ns, reason = (view.captured_ns, "") if left is None else (left.ended_ns, left.reason)
@@ -96,7 +96,7 @@ class Loiter(ZoneRule):
     """An object has stayed in a zone for `for_s`, short absences included; ends when it stays away.
 
     Attributes:
-        absence_s: an absence up to this long is no exit.
+        absence_s: an absence up to this long does not count as leaving.
     """
 
     kind: ClassVar[str] = "loiter"
@@ -129,7 +129,7 @@ class Loiter(ZoneRule):
                 yield from self._begin(view, identity, made)
 
     def _absences(self, view: View, stays: dict[int, Stay]) -> Iterator[Finding]:
-        """Note who left, and yield the ends of those who stay away, or whose identity is over."""
+        """Record which identities left, and yield the ends of those that stayed away or ended."""
         alive: set[int] | None = None
         for identity, (since_s, left_s) in list(self._stays.items()):
             if identity in stays:
@@ -147,17 +147,17 @@ class Loiter(ZoneRule):
 
 @dataclass
 class Count(Rule):
-    """At least, or at most, so many objects have been in a zone for `for_s`; ends after `clear_s` without.
+    """A zone has contained at least, or at most, a number of objects for `for_s`; ends after `clear_s` without.
 
     Time without live frames does not count.
 
     Attributes:
         zone: name of the zone.
-        at_least: number from which on it holds.
-        at_most: number up to which it holds.
-        classes: names or numbers of the classes that count; None: all that count in the zone.
-        for_s: how long it must hold.
-        clear_s: how long it must not hold until the episode ends.
+        at_least: smallest count for which the condition holds; None: no lower limit.
+        at_most: largest count for which the condition holds; None: no upper limit.
+        classes: names or ids of the classes that count; None: all that count in the zone.
+        for_s: how long the condition must hold.
+        clear_s: how long the condition must not hold before the episode ends.
     """
 
     kind: ClassVar[str] = "count"
@@ -182,7 +182,7 @@ class Count(Rule):
 
     @property
     def zone_names(self) -> tuple[str, ...]:
-        """The zone that it is about."""
+        """The zone that the rule uses."""
         return (self.zone,)
 
     def update(self, view: View) -> Iterator[Finding]:
