@@ -1,8 +1,8 @@
-"""Writing to stdout and stderr without waiting for the reader, and without what must not be shown.
+"""Writes to stdout and stderr without waiting for the reader, and removes secrets.
 
-A terminal after Ctrl-S, a log collector that hangs or `2>&1 | less` stop reading, and a write to them then waits for
-as long as that lasts. So text goes into a bounded queue that a thread of its own empties. What does not fit is dropped
-and counted; the count is written when the reader is back.
+A terminal after Ctrl-S, a hung log collector or `2>&1 | less` stops reading, and a write to it then blocks until
+reading resumes. So text goes into a bounded queue that a separate thread empties. Text that does not fit is dropped and
+counted; the count is written when the reader resumes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.redaction import redact
 MAX_WAITING_CHARS = 256 * 1024
 DRAIN_S = 0.5
 STUCK_S = 1.0
-PIECE_BYTES = 4096  # a pipe takes so many at once or none
+PIECE_BYTES = 4096  # a pipe writes up to this many atomically
 POLL_S = 0.01
 
 
@@ -32,10 +32,10 @@ class SteadyStream(io.TextIOBase):
     """A text stream whose writes return at once; secrets are removed on the way.
 
     Args:
-        stream: the stream that it stands for; its descriptor is written to.
+        stream: the stream that it replaces; text is written to its descriptor.
 
     Attributes:
-        dropped: characters that were not written, because nobody read.
+        dropped: characters that were not written because the reader had stopped.
         failure: why the last write failed, if it did: no space, or the reader is gone.
     """
 
@@ -55,15 +55,15 @@ class SteadyStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed has it as a plain attribute
-        """Of the stream that it stands for."""
+        """Encoding of the stream that it replaces."""
         return self._encoding
 
     def writable(self) -> bool:
-        """It can be written to."""
+        """Return True: the stream is writable."""
         return True
 
     def isatty(self) -> bool:
-        """Return whether a terminal is behind it."""
+        """Return whether it writes to a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
@@ -71,7 +71,7 @@ class SteadyStream(io.TextIOBase):
         return self._descriptor
 
     def write(self, text: str) -> int:
-        """Queue a text; drop it if nobody reads."""
+        """Queue text; drop it if the queue is full."""
         shown = redact(text)
         with self._changed:
             if self._chars + len(shown) > MAX_WAITING_CHARS:
@@ -86,7 +86,7 @@ class SteadyStream(io.TextIOBase):
         """Return at once: the thread writes as fast as the reader reads. See `drain`."""
 
     def drain(self, timeout_s: float = DRAIN_S) -> bool:
-        """Wait until all is written, but no longer than that; return whether it is. Call before the process ends."""
+        """Wait for all text to be written, up to the limit; return whether it was. Call before the process ends."""
         end = time.monotonic() + (0.0 if self._is_stuck() else timeout_s)
         while time.monotonic() < end:
             with self._changed:
@@ -96,7 +96,7 @@ class SteadyStream(io.TextIOBase):
         return False
 
     def _is_stuck(self) -> bool:
-        """Return whether the reader stopped some time ago: there is nothing to wait for then."""
+        """Return whether the reader stopped some time ago, so that waiting is pointless."""
         return self._is_writing and time.monotonic() - self._progress_s > STUCK_S
 
     def _run(self) -> None:
@@ -116,7 +116,7 @@ class SteadyStream(io.TextIOBase):
             self._write(text.encode(self._encoding, "backslashreplace"))
 
     def _write(self, data: bytes) -> None:
-        """Write all, however long it takes; give up where nobody will ever read."""
+        """Write everything, however long it takes; give up if the reader is gone."""
         while data:
             try:
                 data = data[os.write(self._descriptor, data[:PIECE_BYTES]) :]
@@ -130,7 +130,7 @@ class SteadyStream(io.TextIOBase):
 
 @contextmanager
 def steady_stderr() -> Iterator[None]:
-    """Let nothing that is written to stderr wait for its reader; what is left at the end has half a second."""
+    """Make writes to stderr non-blocking; at exit, wait up to half a second for pending text."""
     before = sys.stderr
     try:
         before.fileno()
@@ -148,7 +148,7 @@ def steady_stderr() -> Iterator[None]:
 
 @contextmanager
 def steady_stdout(timeout_s: float) -> Iterator[None]:
-    """Let what is written to stdout wait for its reader as long as this, and no longer."""
+    """Make writes to stdout non-blocking; at exit, wait up to `timeout_s`, then warn if text is left."""
     before = sys.stdout
     try:
         before.fileno()
@@ -169,6 +169,6 @@ def steady_stdout(timeout_s: float) -> Iterator[None]:
 
 
 def drain(timeout_s: float = DRAIN_S) -> bool:
-    """Give what was written to stderr and stdout time to be read, before the process is left by `os._exit`."""
+    """Wait briefly for pending text on stderr and stdout before the process ends with `os._exit`."""
     streams = [stream for stream in (sys.stderr, sys.stdout) if isinstance(stream, SteadyStream)]
     return all(stream.drain(timeout_s) for stream in streams)

@@ -1,4 +1,4 @@
-"""Which numbers inside a fixed-size graph change when its images get another size.
+"""Finds the numbers in a fixed-size graph that change with the size of its images.
 
 Exporters write the image size into a graph in two places: the targets of reshapes, and constants that hold a value
 per cell of a grid (anchor points, strides). Both follow from the number of cells, and both are verified first:

@@ -1,6 +1,6 @@
-"""Detectors without a network: moving blobs, and people by HOG and a linear SVM.
+"""Detectors without a neural network: moving blobs, and people by HOG and a linear SVM.
 
-Both answer as fast as they are asked, so a pending is finished already; both live on OpenCV alone.
+Both run synchronously, so a pending is already finished; both need only OpenCV.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HOG_REMEDY = (
 
 
 class ReadyDetections:
-    """Detections that are there already."""
+    """Detections that are already available."""
 
     def __init__(self, detections: list[Detections], stage_ms: dict[str, float]) -> None:
         self._detections = detections
@@ -48,7 +48,7 @@ class ReadyDetections:
 
 
 class ClassicDetector:
-    """What both have in common: one frame at a time, nothing to load. Subclasses define `find`."""
+    """Base of both: one frame at a time, nothing to load. Subclasses define `find`."""
 
     name = "classic"
     class_names: tuple[str, ...] = ()
@@ -59,14 +59,14 @@ class ClassicDetector:
     depth = 1
 
     def describe(self) -> DetectorFacts:
-        """Return that OpenCV runs it."""
+        """Return OpenCV as the backend."""
         return DetectorFacts(self.backend, reason=self.backend_reason)
 
     def open(self) -> None:
         """Nothing to load."""
 
     def find(self, frame: Frame) -> Detections:
-        """Return what is on a frame."""
+        """Return the objects on a frame."""
         raise NotImplementedError
 
     def submit(self, frames: Sequence[Frame]) -> ReadyDetections:
@@ -89,13 +89,13 @@ class ClassicDetector:
 class MotionDetector(ClassicDetector):
     """Blobs that differ from a background learnt per source (MOG2, Zivkovic 2004).
 
-    The score of a blob is the share of its box that moves. Needs a camera that stands still.
+    The score of a blob is the share of its box that moves. Needs a fixed camera.
 
     Args:
         min_area: smallest blob, as a share of the frame.
         history: frames over which the background is learnt.
-        sensitivity: squared distance from the background, in variances, that counts as motion; lower sees more.
-        scale_to: the longer side in pixels at which motion is looked for.
+        sensitivity: squared distance from the background, in variances, that counts as motion; lower is more sensitive.
+        scale_to: length of the longer side, in pixels, at which motion is detected.
     """
 
     name = "motion"
@@ -137,7 +137,7 @@ class MotionDetector(ClassicDetector):
         return self._blobs(moving, frame)
 
     def _forget_before(self, limit_ns: int) -> None:
-        """Give up the backgrounds of sources that show nothing any more: each takes more than a megabyte."""
+        """Free the backgrounds of inactive sources: each takes more than a megabyte."""
         for name in [name for name, seen_ns in self._seen_ns.items() if seen_ns < limit_ns]:
             del self._seen_ns[name], self._backgrounds[name]
 
@@ -162,7 +162,7 @@ class HogPeopleDetector(ClassicDetector):
     """Upright people of 128 rows and more, by HOG and OpenCV's linear SVM (Dalal and Triggs 2005).
 
     Args:
-        score_threshold: lowest score, which is about the probability that the box shows a person.
+        score_threshold: lowest score, which approximates the probability that the box shows a person.
         stride: step of the search window in pixels, a multiple of 8; larger is faster and misses more.
         scale: step from one size of the search to the next.
 

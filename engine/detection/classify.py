@@ -1,4 +1,4 @@
-"""Image classification: what a whole frame shows, or what is in the boxes of a first detector.
+"""Image classification of whole frames, or of the boxes of a first detector.
 
 Known layouts: Ultralytics `-cls` (b, classes) after the softmax, RGB 0..1; TorchVision, timm and Keras exports
 (b, classes) before the softmax, with ImageNet normalisation. Frames are scaled so that the shorter side fits and cut
@@ -39,8 +39,8 @@ class ClassifierFacts:
         file: tensors, metadata, precision.
         class_names: by class id.
         image: how pixels become numbers.
-        batch: images per inference, None where the model leaves it open.
-        is_probability: whether the output is past its softmax.
+        batch: images per inference, None if the model leaves it open.
+        is_probability: whether the softmax is already applied to the output.
     """
 
     file: ModelFile
@@ -59,19 +59,19 @@ def inspect_classifier(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> ClassifierFacts:
-    """Return what a classification model says of itself.
+    """Return what a classification model says about itself.
 
     Args:
         path: `.onnx`, OpenVINO `.xml` or folder, `.plan`.
         names: class names, instead of those in the file.
         size: rows and columns (one number for a square), for models that leave them open.
         color: `rgb` or `bgr`; None is `rgb`.
-        mean: of 0..255 pixels per channel in that order, instead of the one by kind of model.
+        mean: of 0..255 pixels per channel in that order, instead of the default for the kind of model.
         std: of 0..255 pixels, likewise.
 
     Raises:
-        ModelError: a broken file, or not one output (b, classes).
-        ConfigError: a size that the model does not have, or a mean or std of other than three numbers.
+        ModelError: the file is broken, or does not have exactly one output (b, classes).
+        ConfigError: the model does not support the size, or mean or std is not three numbers.
     """
     file = read_model_file(path)
     given = {"color": color, "mean": triple(mean, "mean"), "std": triple(std, "std")}
@@ -121,13 +121,13 @@ def centre_crop(image: Image, size_hw: tuple[int, int]) -> Image:
 
 
 class Classifier:
-    """Names what images show. All calls come from one thread.
+    """Classifies images. Call it from one thread only.
 
     Args:
         facts: the model, from `inspect_classifier`.
         backend: runs it.
-        max_batch: images per inference at most, where the model leaves it open.
-        try_first: load it like this in a process of its own before it is loaded here.
+        max_batch: maximum number of images per inference, if the model leaves it open.
+        try_first: loads it the same way in a separate process before it is loaded here.
     """
 
     def __init__(
@@ -157,11 +157,11 @@ class Classifier:
             self._batch = self._backend.empty((self.max_batch, *self.facts.image.size_hw, 3), np.uint8)
 
     def probabilities(self, images: Sequence[Image], *, crop: bool = True) -> NDArray[np.float32]:
-        """Return (N, classes) probabilities of any number of images; opens the model where that was not done.
+        """Return (N, classes) probabilities of any number of images; opens the model if necessary.
 
         Args:
             images: (h, w, 3) uint8 BGR, of any size each.
-            crop: cut whole frames at the centre; False stretches, for boxes of a first stage.
+            crop: cut whole frames at the centre; False stretches them, for boxes of a first stage.
         """
         self.open()
         parts = [
@@ -203,7 +203,7 @@ class Classifier:
 
 
 def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the (N, classes) probabilities of logits; rows that are probabilities already are left alone."""
+    """Return the (N, classes) probabilities of logits; rows that are already probabilities are unchanged."""
     sums = logits.sum(axis=1)
     if logits.min(initial=0) >= 0 and np.allclose(sums, 1, atol=1e-3):
         return logits
@@ -235,14 +235,14 @@ def load_classifier(
         color: `rgb` or `bgr`; None is `rgb`.
         mean: of 0..255 pixels per channel; None is 0 for Ultralytics' models, ImageNet's for others.
         std: of 0..255 pixels per channel; None is 255 for Ultralytics' models, ImageNet's for others.
-        max_batch: images per inference at most, where the model leaves it open.
+        max_batch: maximum number of images per inference, if the model leaves it open.
         precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
-        threads: processor threads at most.
+        threads: maximum number of CPU threads.
         cache_dir: folder for compiled models.
-        try_first: load the file in a process of its own first, as `load_detector` does.
+        try_first: load the file in a separate process first, as `load_detector` does.
 
     Raises:
-        ModelError: a broken file, or no classification model.
+        ModelError: the file is broken, or not a classification model.
         ConfigError: an argument that cannot work.
     """
     found = inspect_classifier(path, names, size=size, color=color, mean=mean, std=std)

@@ -35,21 +35,21 @@ MakeTrial = Callable[[str], Trial]
 class ModelDetector:
     """Runs a detection model on frames of any size.
 
-    `open`, `submit` and `close` belong to one thread, the results to one other. `depth`, `precision` are known once
-    open.
+    Call `open`, `submit` and `close` on one thread, and take the results on one other thread. `depth` and `precision`
+    are known once the detector is open.
 
     Args:
         facts: the model, from `inspect_model`.
-        backend: runs it; where `sizes` are given, it is theirs.
+        backend: runs it; if `sizes` is given, the backend is the one it uses.
         score_threshold: a box needs a score above this.
         iou_threshold: boxes of one class that overlap by more than this are one object.
         classes: class ids to report; None for all.
-        max_batch: frames per inference at most.
-        letterbox_on: `cpu`, `gpu`, or `auto` for the faster one of those that give the same pixels.
-        backend_reason: why this backend, in a line, for the summary.
-        sizes: which size each frame runs at; None runs all at that of `facts`.
-        fallback: gives the model on another backend where one does not open; None lets the failure end `open`.
-        check: looks at the opened detector and raises `ModelError` where it must not serve.
+        max_batch: maximum number of frames per inference.
+        letterbox_on: `cpu`, `gpu`, or `auto` for the fastest that gives the same pixels.
+        backend_reason: why this backend was chosen, in one line for the summary.
+        sizes: chooses the size at which each frame runs; None runs all at the size of `facts`.
+        fallback: provides the model on another backend if one does not open; None makes `open` fail instead.
+        check: examines the opened detector and raises `ModelError` if it must not be used.
         try_first: begins to load the model on a backend, by name, in another process; None: load it here at once.
     """
 
@@ -100,7 +100,7 @@ class ModelDetector:
 
     @property
     def depth(self) -> int:
-        """Submissions that may be in flight."""
+        """Maximum number of submissions in flight."""
         return self.inference.depth
 
     @property
@@ -115,20 +115,20 @@ class ModelDetector:
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Rows and columns of the model's frame; of the first one where it has several."""
+        """Rows and columns of the model's frame; of the first one if it has several."""
         return self._sizes.main.facts.size_hw
 
     def describe(self) -> DetectorFacts:
-        """Return the backend, its device, and why this backend."""
+        """Return the backend, its device, and why it was chosen."""
         return DetectorFacts(self.backend, getattr(self.inference, "device", "cpu"), self.backend_reason)
 
     @property
     def precision(self) -> str:
-        """Type of the weights, and the arithmetic where the backend chooses it."""
+        """Type of the weights, and the arithmetic if the backend chooses it."""
         return f"{self.facts.file.precision} weights, {self.inference.precision} arithmetic"
 
     def choose_classes(self, classes: Sequence[int] | None) -> None:
-        """Report only these class ids from now on, or all; from any thread.
+        """Report only these class ids from now on, or all; may be called on any thread.
 
         Raises:
             ConfigError: an id that the model does not have.
@@ -136,7 +136,7 @@ class ModelDetector:
         self._wanted = _class_mask(self.facts.class_names, classes)
 
     def prepare(self) -> bool:
-        """Return whether `open` will not wait for another process; polled, never waits, from the thread that opens.
+        """Return whether `open` can proceed without waiting for another process. Never blocks.
 
         A model that must not be loaded on one backend is tried on the next.
         """
@@ -168,7 +168,7 @@ class ModelDetector:
         """Load the model and make the batches; harmless when repeated.
 
         Raises:
-            ModelError: no backend that was allowed can load it; the error is that of the first.
+            ModelError: none of the allowed backends can load it; the error is that of the first.
         """
         if self._is_open:
             return
@@ -189,7 +189,7 @@ class ModelDetector:
                 self.backend_reason = f"{failed} did not open; {other[1]}"
 
     def fall_back(self) -> bool:
-        """Choose the next backend, to be loaded by the next `open`; return False where there is none.
+        """Choose the next backend, to be loaded by the next `open`; return False if there is none.
 
         Call it while the detector is closed.
         """
@@ -211,7 +211,7 @@ class ModelDetector:
         """Start the detection of 1 to `max_batch` frames.
 
         Raises:
-            ConfigError: no or too many frames, something else, not open, or `depth` submissions in flight.
+            ConfigError: no frames, too many, or not frames; not open; or `depth` submissions are in flight.
         """
         if not self._is_open:
             raise ConfigError("the detector is closed: call open() first")
@@ -236,7 +236,7 @@ class ModelDetector:
         return pending
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """Detect on any number of frames and wait; opens the detector where that was not done."""
+        """Detect on any number of frames and wait; opens the detector if necessary."""
         self.open()
         found: list[Detections] = []
         under_way: deque[PendingBatch] = deque()
@@ -265,7 +265,7 @@ class ModelDetector:
 
 
 class PendingBatch:
-    """Detections of one batch under way, at one size or several."""
+    """Detections of one batch in flight, at one size or several."""
 
     def __init__(self, wanted: Wanted, count: int) -> None:
         self._wanted = wanted
@@ -274,12 +274,12 @@ class PendingBatch:
         self.stage_ms: dict[str, float] = {}
 
     def add(self, sized: SizedModel, fed: Fed, positions: list[int]) -> None:
-        """Take in the inference of the frames at these positions of the batch."""
+        """Add the inference of the frames at these positions of the batch."""
         self._parts.append((sized, fed, positions))
 
     @property
     def submitted_ns(self) -> int:
-        """Monotonic, when the last frame was ready for the backend."""
+        """Monotonic time at which the last frame was ready for the backend."""
         return self._parts[-1][1].submitted_ns
 
     def result(self) -> list[Detections]:
@@ -317,7 +317,7 @@ def _check_unit(name: str, value: float) -> None:
 
 
 def _class_mask(names: Sequence[str], classes: Sequence[int] | None) -> NDArray[np.bool_]:
-    """Return (classes + 2,) whether class -1, 0, 1 ... is wanted; the ends stand for all ids that the model has not."""
+    """Return (classes + 2,) whether class -1, 0, 1 ... is wanted; the first and last cover unknown ids."""
     mask = np.full(len(names) + 2, classes is None)
     mask[[0, -1]] = False
     for class_id in classes or ():

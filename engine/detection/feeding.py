@@ -1,8 +1,8 @@
-"""How frames get into a backend: letterboxed here into a reused batch, or as they are, for a GPU that letterboxes.
+"""How frames reach a backend: letterboxed here into a reused batch, or unchanged, for a GPU that letterboxes.
 
-Which is faster is a matter of bytes: handing over a frame costs a copy of it, letterboxing touches little more than the
-model's frame. Measured on a processor (`tools/bench_preprocess.py`), into 640 x 640: 1080p 0.35 ms against 0.75, 1440p
-0.85 against 0.92, 2160p 2.8 against 0.9.
+Which is faster depends on the bytes moved: passing a frame on copies all of it, while letterboxing touches little more
+than the model's frame. Measured on a CPU (`tools/bench_preprocess.py`), into 640 x 640: 1080p 0.35 ms against 0.75,
+1440p 0.85 against 0.92, 2160p 2.8 against 0.9.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ LARGEST_COPY = 6
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """Frames on their way.
+    """Frames in flight.
 
     Attributes:
         pending: their inference.
         boxes: where each frame lies in the model's frame.
-        give_back: to be called when the result was taken.
-        submitted_ns: monotonic, when the frames were ready for the backend.
+        give_back: must be called once the result has been taken.
+        submitted_ns: monotonic time at which the frames were ready for the backend.
     """
 
     pending: Pending
@@ -47,13 +47,14 @@ class Fed:
 
 
 class Feeder:
-    """Starts inferences on frames. Belongs to the detector's thread.
+    """Starts inferences on frames. Use it on the detector's thread.
 
     Args:
         facts: the model.
         backend: open.
-        max_batch: frames per inference at most.
-        letterbox_on: `gpu` where the backend can, `cpu`, or for each batch the faster one of those that give the same.
+        max_batch: maximum number of frames per inference.
+        letterbox_on: `gpu` if the backend can, `cpu`, or `auto`: per batch, the faster one if both give the same
+            pixels.
 
     Raises:
         ConfigError: `gpu`, and the backend cannot.
@@ -72,7 +73,7 @@ class Feeder:
         self._canvases = Slots([Canvas(backend.empty(shape, np.uint8), anchor) for _ in range(backend.depth)])
 
     def start(self, frames: Sequence[Frame], score_threshold: float) -> Fed:
-        """Start the inference of a batch; what scores no more than the threshold may be left out of its result.
+        """Start the inference of a batch; its result may omit boxes that do not score above the threshold.
 
         Raises:
             ConfigError: `depth` submissions are in flight.
@@ -90,7 +91,7 @@ class Feeder:
         return Fed(self._device.submit_images(images, boxes), boxes, lambda: None, time.monotonic_ns())
 
     def _is_better_there(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Letterbox]) -> bool:
-        """Return whether the GPU makes the same pixels, so reduces, and the images are not too large to be copied."""
+        """Return whether the GPU gives the same pixels (it only downscales) and the images are small enough to copy."""
         is_same = all(box.inner_wh[0] <= box.source_wh[0] and box.inner_wh[1] <= box.source_wh[1] for box in boxes)
         rows, columns = self._facts.size_hw
         return is_same and sum(image.nbytes for image in images) <= LARGEST_COPY * len(images) * rows * columns * 3
@@ -110,6 +111,6 @@ class Feeder:
         return Fed(pending, boxes, lambda: self._canvases.give(canvas), submitted_ns)
 
     def _sizes(self, spec: TensorSpec, count: int) -> NDArray[Any]:
-        """Return what a second input wants: the size (w, h) to which a model scales its boxes, here its own frame."""
+        """Return the value for a second input: the size (w, h) to which the model scales its boxes (its frame)."""
         rows, columns = self._facts.size_hw
         return np.tile(np.array([columns, rows], spec.dtype), (count, 1))

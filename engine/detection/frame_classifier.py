@@ -1,6 +1,6 @@
-"""Whole-frame classification behind the detector protocol: what the picture shows, as one row per frame.
+"""Whole-frame classification through the detector protocol: one row per frame.
 
-The row covers the frame, its score and class are those of the best class, and its column `classes` holds the best ones.
+The row covers the frame. Its score and class are those of the best class; its column `classes` lists the top ones.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MS_PER_S = 1e3
 
 
 class FrameClassifier:
-    """Names what each frame shows.
+    """Classifies each frame.
 
     Args:
         classifier: runs on whole frames.
         name: of the model.
-        top: how many classes a frame gets.
-        score_threshold: frames whose best class is less likely get no row.
-        classes: ids of the classes to report: frames whose best class is another get no row; None for all.
+        top: number of classes reported per frame.
+        score_threshold: a frame whose best class is less likely gets no row.
+        classes: ids of the classes to report; a frame whose best class is not listed gets no row; None for all.
     """
 
     depth = 1
@@ -56,7 +56,7 @@ class FrameClassifier:
 
     @property
     def max_batch(self) -> int:
-        """Frames per inference at most."""
+        """Maximum number of frames per inference."""
         return self._classifier.max_batch
 
     def describe(self) -> DetectorFacts:
@@ -68,7 +68,7 @@ class FrameClassifier:
         self._classifier.open()
 
     def submit(self, frames: Sequence[Frame]) -> ReadyDetections:
-        """Classify 1 to `max_batch` frames, now: a classifier is used from one thread."""
+        """Classify 1 to `max_batch` frames synchronously: a classifier is used on one thread."""
         started = time.perf_counter()
         return ReadyDetections(self.detect(frames), {"infer": (time.perf_counter() - started) * MS_PER_S})
 

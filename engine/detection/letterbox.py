@@ -1,7 +1,8 @@
-"""Letterbox: an image scaled into the model's frame with its aspect kept, and the exact way back.
+"""Letterbox: scales an image into the model's frame, keeping its aspect, and maps coordinates back exactly.
 
-The scale is `min(H / h, W / w)`, the size is made whole pixels, the rest is filled with grey. Boxes go back by the
-scale that was really applied, which is that of the whole pixels and can differ between the axes by less than a pixel.
+The scale is `min(H / h, W / w)`, the size is converted to whole pixels, and the rest is filled with grey. Boxes are
+mapped back by the scale actually applied, after that conversion; the scaled size can differ between the axes by less
+than a pixel.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Letterbox:
         source_wh: size of the image.
         target_wh: size of the model's frame.
         inner_wh: size of the scaled image in it.
-        pad_xy: its left top corner there.
+        pad_xy: top left corner of the scaled image in it.
     """
 
     source_wh: tuple[int, int]
@@ -56,7 +57,7 @@ def fit(source_wh: tuple[int, int], target_wh: tuple[int, int], anchor: Anchor =
             `stretch` without padding (RT-DETR, NanoDet-Plus).
 
     Raises:
-        ConfigError: an image without area.
+        ConfigError: the image has no area.
 
     >>> fit((768, 576), (640, 640))
     Letterbox(source_wh=(768, 576), target_wh=(640, 640), inner_wh=(640, 480), pad_xy=(0, 80))
@@ -78,9 +79,9 @@ def draw(image: NDArray[np.uint8], box: Letterbox, out: NDArray[np.uint8], *, pa
 
     Args:
         image: (h, w, 3) uint8 of `box.source_wh`.
-        box: where it goes.
+        box: where to place it.
         out: (H, W, 3) uint8 of `box.target_wh`, for example one row of a batch; written in place.
-        pad: fill the border; leave it out where `out` has the border of the same letterbox already.
+        pad: fill the border; not needed if `out` already has the border of the same letterbox.
     """
     (left, top), (width, height) = box.pad_xy, box.inner_wh
     if pad:
@@ -132,7 +133,7 @@ def _way_back(box: Letterbox, repeat: int) -> tuple[NDArray[np.float32], NDArray
 
 
 class Canvas:
-    """A reused uint8 batch that images are letterboxed straight into; borders are filled when they change."""
+    """A reused uint8 batch into which images are letterboxed directly; borders are filled when they change."""
 
     def __init__(self, batch: NDArray[np.uint8], anchor: Anchor) -> None:
         self.batch = batch
@@ -140,7 +141,7 @@ class Canvas:
         self._drawn: list[Letterbox | None] = [None] * len(batch)
 
     def place(self, row: int, image: NDArray[np.uint8]) -> Letterbox:
-        """Letterbox `image` into one row of the batch and return where it went."""
+        """Letterbox `image` into one row of the batch and return its placement."""
         height, width = self.batch.shape[1:3]
         box = fit((image.shape[1], image.shape[0]), (width, height), self._anchor)
         draw(image, box, self.batch[row], pad=self._drawn[row] != box)

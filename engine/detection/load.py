@@ -61,15 +61,15 @@ def load_detector(
         path: `.onnx`, OpenVINO `.xml` or folder, `.tflite`, `.plan`, `.engine`; `demo` is the embedded model.
         backend: `auto`, `openvino`, `onnxruntime` or `tensorrt`.
         score_threshold: a box needs a score above this.
-        iou_threshold: for NMS; None takes the default of the family's own code (0.7 Ultralytics, 0.45 YOLOX and
+        iou_threshold: for NMS; None uses the default of the family's own code (0.7 Ultralytics, 0.45 YOLOX and
             Darknet).
         classes: names or ids to report; None for all.
         performance: `throughput` runs several inferences side by side, `latency` one over all cores.
-        max_batch: frames per inference at most, where the model leaves it open; on a processor larger batches
-            gain nothing.
-        size: rows and columns, for models that leave them open; `auto`: per frame, of the model's own size the
-            smallest rectangle in multiples of its stride that holds the frame's aspect, where its graph can take that.
-        expected_wh: sizes of the frames that will come, so that `auto` loads the right rectangles at once.
+        max_batch: maximum number of frames per inference, if the model leaves it open; on a CPU larger batches gain
+            nothing.
+        size: rows and columns, for models that leave them open; `auto`: per frame, the smallest rectangle within the
+            model's own size, in multiples of its stride, that holds the frame's aspect, if its graph can take that.
+        expected_wh: expected sizes of frames, so that `auto` loads the right rectangles at once.
         names: class names, instead of those in the file.
         head: name of the family, instead of the one found by metadata and shape.
         color: `rgb` or `bgr`, instead of the family's channel order.
@@ -80,16 +80,16 @@ def load_detector(
             that are not too large to be copied.
         depth: inferences in flight; None leaves it to the backend.
         precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
-        threads: processor threads at most.
+        threads: maximum number of CPU threads.
         cache_dir: folder for compiled models.
-        build_plans: let TensorRT build a missing plan when the detector opens; else that is an error.
-        try_first: load the file in a process of its own first, once per machine and content: a damaged one can crash
-            the library that loads it, and the program with it. The command line does.
+        build_plans: let TensorRT build a missing plan when the detector opens; otherwise a missing plan is an error.
+        try_first: load the file in a separate process first, once per machine and content: a damaged one can crash the
+            library that loads it, and the program with it. The command line does.
 
     Raises:
-        ModelError: no such file, a broken one, or no detector of a known kind.
-        ConfigError: an argument that cannot work, with what would.
-        MissingDependencyError: the backend that was asked for is not installed.
+        ModelError: the file is missing, broken, or not a detector of a known kind.
+        ConfigError: an argument cannot work; the message says what would.
+        MissingDependencyError: the requested backend is not installed.
     """
     told: dict[str, Any] = {"names": names, "head": head, "color": color, "mean": mean, "std": std}
     told |= {"size": None if size == "auto" else size, "letterbox": letterbox}
@@ -141,7 +141,7 @@ def _trial(facts: ModelFacts, options: BackendOptions, backend: str) -> Trial:
 
 
 def _check_plan(path: Path, told: Mapping[str, Any], detector: ModelDetector) -> None:
-    """Compare a TensorRT plan with the ONNX model that it came from, the first time that it is opened."""
+    """Compare a TensorRT plan with its ONNX model when the plan is opened for the first time."""
     file = getattr(detector.inference, "plan_file", None)
     if not isinstance(file, PlanFile) or file.facts is None:
         return
@@ -161,7 +161,7 @@ def _check_plan(path: Path, told: Mapping[str, Any], detector: ModelDetector) ->
 
 
 class _Fallback:
-    """Gives the backends that `auto` would choose next, each once."""
+    """Provides the backends that `auto` would choose next, each once."""
 
     def __init__(self, path: Path, sizes_on: Callable[[str], Sizes]) -> None:
         self._path, self._lanes_on = path, sizes_on
@@ -181,7 +181,7 @@ def class_ids(classes: Sequence[str | int], names: Sequence[str]) -> list[int]:
     """Return the ids of classes given by name (any case) or id.
 
     Raises:
-        ConfigError: unknown name or id, with the close ones.
+        ConfigError: the name or id is unknown; the message lists similar ones.
 
     >>> class_ids(["Person", 2], ["person", "bicycle", "car"])
     [0, 2]
@@ -193,7 +193,7 @@ def class_ids(classes: Sequence[str | int], names: Sequence[str]) -> list[int]:
 
 
 def known_class_ids(classes: Sequence[str | int], names: Sequence[str]) -> list[int]:
-    """Return the ids of those classes, given by name or id, that a model has.
+    """Return the ids of the classes, given by name or id, that exist in a model.
 
     >>> known_class_ids(["car", "lorry"], ["person", "bicycle", "car"])
     [2]

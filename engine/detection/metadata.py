@@ -1,4 +1,4 @@
-"""Values out of a model's metadata: text that holds Python literals, checked before anything believes it.
+"""Parses the values in a model's metadata: text that holds Python literals, validated before use.
 
 Exporters write metadata values as text (`"{0: 'person'}"`, `"[640, 640]"`). They are parsed as literals, within
 limits, and never evaluated.
@@ -23,10 +23,10 @@ _OPERATOR_RUN = re.compile(r"[-+~]\s*[-+~]\s*[-+~]|[*/%@<>=!|^&]|\b(?:not|lambda
 
 
 def literal(text: str, key: str) -> Any:
-    """Return the Python literal that `text` holds, or the text itself where it holds none.
+    """Return the Python literal that `text` holds, or the text itself if it holds none.
 
     Raises:
-        ModelError: longer or nested deeper than any exporter writes.
+        ModelError: the text is longer or nested deeper than any exporter writes.
 
     >>> literal("{0: 'person', 1: 'car'}", "names")
     {0: 'person', 1: 'car'}
@@ -72,7 +72,7 @@ def _parsed(value: Any, key: str) -> Any:
 
 
 def _has_sound_numbers(value: Any) -> bool:
-    """Return whether each whole number fits into an array; of longer ones Python may even refuse to make a text."""
+    """Return whether each integer fits into an array; Python may even refuse to print longer ones."""
     if isinstance(value, int):
         return value.bit_length() <= MAX_BITS
     if isinstance(value, Mapping):
@@ -81,10 +81,10 @@ def _has_sound_numbers(value: Any) -> bool:
 
 
 def class_names(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the class names in parsed metadata, by class id, or None where there are none.
+    """Return the class names in parsed metadata, by class id, or None if there are none.
 
     Raises:
-        ModelError: names that are no list or numbered table of short texts.
+        ModelError: the names are not a list or numbered table of short texts.
     """
     value = metadata.get("names")
     if value is None or value == "":
@@ -101,7 +101,7 @@ def class_names(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _listed_names(metadata: Mapping[str, Any]) -> list[str] | None:
-    """Return the names of one text: OpenVINO's `labels`, or the `character` of RapidAI's copies of Paddle's models."""
+    """Return the names in one text: OpenVINO's `labels`, or the `character` of RapidAI's copies of Paddle's models."""
     labels, lines = metadata.get("labels"), metadata.get("character")
     if isinstance(labels, str) and labels:
         return [label.replace("_", " ") for label in labels.split()]  # spaces inside a name are written as _
@@ -129,7 +129,7 @@ def _name(entry: Any) -> str:
 
 
 def image_size(metadata: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return rows and columns out of `imgsz`, or None where it is not given. Raises `ModelError`."""
+    """Return rows and columns from `imgsz`, or None if it is not given. Raises `ModelError`."""
     value = metadata.get("imgsz")
     if value is None or value == "":
         return None
@@ -140,7 +140,7 @@ def image_size(metadata: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def stride(metadata: Mapping[str, Any]) -> int | None:
-    """Return the largest stride, or None where it is not given. Raises `ModelError`."""
+    """Return the largest stride, or None if it is not given. Raises `ModelError`."""
     value = metadata.get("stride")
     if value is None or value == "":
         return None
@@ -154,7 +154,7 @@ def stride(metadata: Mapping[str, Any]) -> int | None:
 
 
 def text_value(metadata: Mapping[str, Any], key: str) -> str:
-    """Return a short text of the metadata in lower case, or an empty one where it is not given."""
+    """Return a short text from the metadata in lower case, or an empty one if it is not given."""
     value = metadata.get(key)
     return value.strip().lower()[:100] if isinstance(value, str) else ""
 

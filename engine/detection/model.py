@@ -1,4 +1,4 @@
-"""What is known of a detection model before it is loaded: size, classes, head, how to feed it."""
+"""What is known about a detection model before it is loaded: size, classes, head, input format."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class ModelFacts:
         file: tensors, metadata, precision of the weights, size.
         metadata: the metadata with texts turned into values.
         task: `detect`, `segment`, ...
-        family: the kind of head, with what it wants to be fed.
+        family: the kind of head, with the input that it expects.
         layout: what the head is built from.
         class_names: by class id.
         size_hw: rows and columns of the model's frame.
-        stride: the largest, None where unknown.
-        batch: images per inference, None where the model leaves it open and its outputs tell the images apart.
+        stride: the largest, None if unknown.
+        batch: images per inference, None if the model leaves it open and its outputs keep the images separate.
         image: how pixels become numbers.
-        class_map: class id by the number that the model gives, -1 for none; None where they are the same.
+        class_map: class id by the number that the model outputs, -1 for none; None if they are the same.
     """
 
     file: ModelFile
@@ -82,7 +82,7 @@ def inspect_model(
     std: Sequence[float] | None = None,
     letterbox: Anchor | None = None,
 ) -> ModelFacts:
-    """Return what a model file or folder says of itself; nothing is loaded and nothing out of it is run.
+    """Return what a model file or folder says about itself, without loading or running anything from it.
 
     Args:
         path: `.onnx`, OpenVINO `.xml` or folder, `.tflite`, `.plan`, `.engine`.
@@ -95,8 +95,8 @@ def inspect_model(
         letterbox: `center`, `top_left` or `stretch`, instead of the family's way to place a frame.
 
     Raises:
-        ModelError: no such file, a broken one, or a model that is no detector of a known kind.
-        ConfigError: a size that the model does not have.
+        ModelError: the file is missing or broken, or the model is not a detector of a known kind.
+        ConfigError: the model does not support the size.
     """
     file = read_model_file(path)
     try:
@@ -107,7 +107,7 @@ def inspect_model(
 
 
 def image_size(file: ModelFile, size: int | tuple[int, int] | None = None) -> tuple[int, int]:
-    """Return rows and columns of the images that a model takes, also one whose head is not known.
+    """Return rows and columns of the images that a model takes, even if its head is unknown.
 
     Args:
         file: from `read_model_file`.
@@ -115,7 +115,7 @@ def image_size(file: ModelFile, size: int | tuple[int, int] | None = None) -> tu
 
     Raises:
         ModelError: it does not take images.
-        ConfigError: a size that the model does not have.
+        ConfigError: the model does not support the size.
     """
     values = metadata.parse_metadata(file.metadata)
     default = CLASSIFIER_SIZE if _is_classifier(file, metadata.text_value(values, "task")) else DEFAULT_SIZE
@@ -162,7 +162,7 @@ def _facts(
 
 
 def triple(values: Sequence[float] | None, name: str) -> tuple[float, float, float] | None:
-    """Return three numbers, one per channel, or None where none are given. Raises `ConfigError`."""
+    """Return three numbers, one per channel, or None if none are given. Raises `ConfigError`."""
     if values is None:
         return None
     if len(values) != 3 or not all(math.isfinite(value) for value in values):
@@ -184,7 +184,7 @@ def _refuse_classifier(file: ModelFile, task: str) -> None:
 
 
 def _check_inputs(inputs: Sequence[TensorSpec]) -> None:
-    """Raise unless all inputs but the first are sizes (b, 2), which is all that can be guessed."""
+    """Raise unless all inputs after the first are sizes (b, 2), the only kind that can be inferred."""
     for spec in inputs[1:]:
         if len(spec.shape) != 2 or spec.shape[1] not in (2, None):
             raise ModelError(f"input {spec} beside the images: only a size (b, 2) is known how to feed")
@@ -207,11 +207,11 @@ def frame_size(
     exported: tuple[int, int] | None,
     default: int = DEFAULT_SIZE,
 ) -> tuple[int, int]:
-    """Return rows and columns: the model's own, else as asked for, else as exported, else the default.
+    """Return rows and columns: the model's own, else the requested, else the exported, else the default.
 
     Raises:
-        ConfigError: a size was asked for that the model does not have.
-        ModelError: a size that no frame has.
+        ConfigError: the model does not support the requested size.
+        ModelError: the size is not a valid frame size.
     """
     rows, columns = first.shape[2:4] if channels == "nchw" else first.shape[1:3]
     asked = (wanted, wanted) if isinstance(wanted, int) else wanted
@@ -239,7 +239,7 @@ def _names(given: tuple[str, ...] | None, family: Family, layout: Layout) -> tup
 
 
 def class_map(family: Family, layout: Layout) -> tuple[int, ...] | None:
-    """Return the class id by the model's own number, where an unnamed model counts as COCO's files do."""
+    """Return the class id by the model's own number; an unnamed model is assumed to use COCO's numbering."""
     if not family.coco_91 or layout.class_count is not None:
         return None
     return COCO_80_FROM_91 if family.classes(layout) in (None, 91) else None

@@ -1,8 +1,8 @@
-"""Non-maximum suppression: exact, greedy, per class, bounded in time by its own form.
+"""Non-maximum suppression: exact, greedy, per class, with bounded time by design.
 
-Candidates are taken in blocks by falling score. A block is first cleared by what is kept already (one IoU matrix of
-block x kept), then within itself, and the work ends when enough are kept. So the worst case is a fixed number of
-small matrices, and no result depends on a clock.
+Candidates are processed in blocks by descending score. Each block is suppressed first against the boxes already kept
+(one IoU matrix of block x kept), then within itself; processing ends when enough are kept. The worst case is a fixed
+number of small matrices, and no result depends on a clock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BLOCK = 128
 def nms(
     xyxy: Boxes, score: NDArray[np.float32], class_id: NDArray[np.int32], iou_threshold: float, limit: int = MAX_KEPT
 ) -> NDArray[np.intp]:
-    """Return the rows that greedy NMS keeps, by falling score (ties: the earlier row first).
+    """Return the rows that greedy NMS keeps, by descending score (ties: the earlier row first).
 
     A row is dropped when a kept row of the same class overlaps it with an IoU above `iou_threshold`.
 
@@ -29,7 +29,7 @@ def nms(
         score: (N,) in any range.
         class_id: (N,) classes; give zeros for class-agnostic NMS.
         iou_threshold: in [0, 1].
-        limit: rows to keep at most.
+        limit: maximum number of rows to keep.
 
     Returns:
         (K,) row numbers, K <= limit.
@@ -54,7 +54,7 @@ def nms(
 def _within(
     xyxy: Boxes, class_id: NDArray[np.int32], rows: NDArray[np.intp], threshold: np.float32
 ) -> NDArray[np.intp]:
-    """Return those of `rows`, sorted by falling score, that greedy NMS among them keeps."""
+    """Return those of `rows`, sorted by descending score, that greedy NMS among them keeps."""
     if len(rows) < 2:
         return rows
     bits = np.packbits(_overlaps(xyxy, class_id, rows, rows, threshold), axis=1, bitorder="little")
@@ -72,8 +72,8 @@ def _overlaps(
 ) -> NDArray[np.bool_]:
     """Return (R, O) whether two rows have the same class and an IoU above the threshold.
 
-    Without a division: `i / (a + b - i) > t` is `i > t (a + b) / (1 + t)`; and with one side cut at zero only, for a
-    negative product is never above.
+    Without a division: `i / (a + b - i) > t` is `i > t (a + b) / (1 + t)`; and only one side is clipped at zero,
+    because a negative product is never above.
     """
     left, top, right, bottom = xyxy.take(rows, axis=0).T.copy()[:, :, None]
     left_o, top_o, right_o, bottom_o = xyxy.take(others, axis=0).T.copy()[:, None, :]

@@ -1,8 +1,8 @@
-"""Whether a TensorRT plan finds what its ONNX model finds, before it serves.
+"""Checks that a TensorRT plan finds what its ONNX model finds, before it is used.
 
 TensorRT can build plans that return wrong boxes without an error (NVIDIA/TensorRT issues 4813, 4646, 4820). So when a
-plan is first opened, a few frames of the embedded clip go through it and through ONNX Runtime. The verdict is written
-beside the plan and holds as long as the plan's bytes are the same.
+plan is first opened, a few frames of the embedded clip go through it and through ONNX Runtime. The verdict is stored
+next to the plan and is valid as long as the plan's bytes do not change.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Verdict:
     Attributes:
         plan_sha256: of the plan that was compared.
         boxes: confident boxes of the reference.
-        matched: of these, boxes that the plan finds too: same class, IoU of `WANTED_IOU`.
+        matched: how many of these the plan also finds: same class, IoU of `WANTED_IOU`.
     """
 
     plan_sha256: str
@@ -49,17 +49,17 @@ class Verdict:
 
     @property
     def share(self) -> float:
-        """Share of the boxes that the plan finds, 0 to 1; 1 where the reference has none."""
+        """Share of the boxes that the plan finds, 0 to 1; 1 if the reference has none."""
         return self.matched / self.boxes if self.boxes else 1.0
 
 
 def check_plan(file: PlanFile, detect: Detect, reference: Detect, score_threshold: float = 0.0) -> Verdict | None:
-    """Compare an opened plan with its model, once; return the verdict, or None where there is nothing to compare with.
+    """Compare an opened plan with its model, once; return the verdict, or None if there is nothing to compare with.
 
     Args:
-        file: the plan; one without our header is not checked, for its model is unknown.
+        file: the plan; one without our header is not checked, because its model is unknown.
         detect: runs the plan.
-        reference: runs the ONNX model on ONNX Runtime; called only where the plan was not compared before.
+        reference: runs the ONNX model on ONNX Runtime; called only if the plan has not been compared before.
         score_threshold: of both.
 
     Raises:
@@ -97,7 +97,7 @@ def check_plan(file: PlanFile, detect: Detect, reference: Detect, score_threshol
 def compare(
     file: PlanFile, expected: Sequence[Detections], found: Sequence[Detections], sure: float = CONFIDENT
 ) -> Verdict:
-    """Return how many boxes of the reference above score `sure` the plan finds too; one `Detections` per frame."""
+    """Return how many of the reference's boxes above score `sure` the plan also finds; one `Detections` per frame."""
     facts = file.facts
     if facts is None:
         raise ModelError(f"{file.path}: a plan without our header cannot be compared")

@@ -1,7 +1,7 @@
-"""Second stage: a classifier on the boxes of a detector, with an answer per track that is kept.
+"""Second stage: a classifier on the boxes of a detector, with results cached per track.
 
-The classes of a track rarely change, so each track is asked once, and again only when its box has grown clearly
-(it came nearer: there is more to see) or after a while.
+The classes of a track rarely change, so each track is classified once, and again only when its box has grown clearly
+(the object is nearer and shows more detail) or after a while.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ GROWTH = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the classifier said of one track.
+    """The classifier's result for one track.
 
     Attributes:
         classes: (K, 2) float32, class id and probability, best first.
-        area: of the box then, in square pixels.
-        asked_ns: when, monotonic.
+        area: of the box at that time, in square pixels.
+        asked_ns: monotonic time of the classification.
     """
 
     classes: NDArray[np.float32]
@@ -39,14 +39,14 @@ class Answer:
 
 
 class SecondStage:
-    """Classifies the boxes of chosen classes; one per source, for it remembers that source's tracks.
+    """Classifies the boxes of chosen classes. Use one per source, because it remembers that source's tracks.
 
     Args:
         classifier: runs on the crops, batched.
-        class_ids: classes of the first stage that are looked at; None for all.
+        class_ids: classes of the first stage to classify; None for all.
         classes: the same by name or number, looked up in each model that makes tracks.
-        top: how many classes an answer holds.
-        refresh_s: after how long a track is asked again.
+        top: number of classes per result.
+        refresh_s: time after which a track is classified again.
         margin: share of the box's size added on each side.
     """
 
@@ -84,7 +84,7 @@ class SecondStage:
         self._classifier.close()
 
     def clone(self) -> SecondStage:
-        """Return one for another source, on the same classifier."""
+        """Return a second stage for another source that uses the same classifier."""
         return SecondStage(
             self._classifier,
             class_ids=None if self._classes is not None else self._class_ids,
@@ -95,12 +95,12 @@ class SecondStage:
         )
 
     def read_classes(self, class_names: Sequence[str]) -> None:
-        """Look up `classes` among the names of the model that makes the tracks; those that it lacks are left out."""
+        """Look up `classes` among the names of the model that produces the tracks; unknown ones are ignored."""
         if self._classes is not None:
             self._class_ids = frozenset(known_class_ids(self._classes, class_names))
 
     def classify(self, frame: Frame, detections: Detections) -> Detections:
-        """Return the detections with a column `classes`, (N, K, 2) class id and probability, NaN where not asked."""
+        """Return the detections with a column `classes`, (N, K, 2) class id and probability, NaN if not classified."""
         rows = np.flatnonzero(self._wanted(detections.class_id))
         answers = self._ask(frame, detections.xyxy[rows])
         depth = min(self._top, len(self._classifier.class_names))
@@ -110,7 +110,7 @@ class SecondStage:
         return Detections(detections.xyxy, detections.score, detections.class_id, extra)
 
     def update(self, frame: Frame, tracks: Tracks) -> Mapping[int, NDArray[np.float32]]:
-        """Return the classes of each track, (K, 2) by track id, after asking for those that are due.
+        """Return the classes of each track, (K, 2) by track id, after classifying those that are due.
 
         Tracks that are gone are forgotten.
         """

@@ -1,7 +1,7 @@
-"""Rectangular input: the part of the model's frame that images of one aspect fill, without the grey border.
+"""Rectangular input: the part of the model's frame that images of one aspect ratio fill, without grey border.
 
-On a processor an inference costs its area: of a 16:9 image in 640 x 640, 44 % is border. The scale stays that of the
-whole frame, so objects are as large as in the square.
+On a CPU the cost of an inference is proportional to its area, and 44 % of 640 x 640 is border for a 16:9 image. The
+scale is that of the whole frame, so objects are as large as in the square.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def rectangle(source_wh: tuple[int, int], facts: ModelFacts) -> tuple[int, int]:
 
 
 def largest_stride(facts: ModelFacts) -> int:
-    """Return what the sides of the model's frame must be multiples of."""
+    """Return the number of which the sides of the model's frame must be multiples."""
     return max(facts.stride or DEFAULT_STRIDE, DEFAULT_STRIDE)
 
 
 def why_not_rectangular(facts: ModelFacts) -> str | None:
-    """Return why a model is left at its own size, by what it is; None where its graph has to say."""
+    """Return why this kind of model must keep its own size; None if only its graph can tell."""
     if facts.family.anchor == "stretch":
         return "frames are stretched into it: there is no border to leave out"
     if facts.family.name not in CONVOLUTIONAL:
@@ -58,14 +58,14 @@ def is_size_open(facts: ModelFacts) -> bool:
 
 
 def at_size(facts: ModelFacts, size_hw: tuple[int, int]) -> ModelFacts:
-    """Return the model as it is once its graph takes frames of another size.
+    """Return the facts of the model with its graph changed to another frame size.
 
     Args:
         facts: the model at the size that it was exported for.
         size_hw: rows and columns, multiples of its stride and no larger than its own.
 
     Raises:
-        FixedSizeError: it is not of a kind that can.
+        FixedSizeError: this kind of model cannot change its size.
     """
     if size_hw == facts.size_hw:
         return facts

@@ -45,7 +45,7 @@ class SizedModel:
     Args:
         facts: the model at this size.
         backend: runs it.
-        max_batch: frames per inference at most.
+        max_batch: maximum number of frames per inference.
         letterbox_on: as `ModelDetector`.
     """
 
@@ -70,7 +70,7 @@ class SizedModel:
         self._feeder = Feeder(self.facts, self.backend, self._max_batch, self._letterbox_on)
 
     def start(self, frames: Sequence[Frame], score_threshold: float) -> Fed:
-        """Start the inference of a batch. Raises `ConfigError` where it is closed or full."""
+        """Start the inference of a batch. Raises `ConfigError` if it is closed or full."""
         if self._feeder is None:
             raise ConfigError("the detector is closed: call open() first")
         return self._feeder.start(frames, score_threshold)
@@ -126,7 +126,7 @@ class SizedModel:
 
 
 def _head_for(facts: ModelFacts, first: TensorSpec) -> Head:
-    """Return the head for the first output as the backend gives it: with the class scores merged, or as in the file."""
+    """Return the head for the backend's first output: with the class scores merged, or as in the file."""
     head, rows = facts.head(), facts.layout.outputs[0].shape[1:2]
     scores = head.class_scores
     if scores is not None and rows[0] is not None and first.shape[1] == scores.merged(rows[0]):
@@ -135,7 +135,7 @@ def _head_for(facts: ModelFacts, first: TensorSpec) -> Head:
 
 
 def _output_order(facts: ModelFacts, backend: Backend) -> list[int]:
-    """Return where the backend has each output of the model file: by name, else in the same order."""
+    """Return the backend's index of each output of the model file: by name, else in the same order."""
     position = {spec.name: index for index, spec in enumerate(backend.outputs)}
     wanted = [spec.name for spec in facts.file.outputs]
     if len(position) != len(wanted):
@@ -146,7 +146,7 @@ def _output_order(facts: ModelFacts, backend: Backend) -> list[int]:
 
 
 def _check_outputs(facts: ModelFacts, outputs: Sequence[TensorSpec]) -> None:
-    """Raise `FixedSizeError` unless a graph that was changed to another size has the outputs of that size."""
+    """Raise `FixedSizeError` unless a resized graph has the outputs expected at the new size."""
     if facts.layout.outputs == facts.file.outputs:
         return
     for spec, got in zip(facts.layout.outputs, outputs, strict=True):
@@ -157,7 +157,7 @@ def _check_outputs(facts: ModelFacts, outputs: Sequence[TensorSpec]) -> None:
 
 
 def _renumbered(found: Candidates, class_map: NDArray[np.int32]) -> Candidates:
-    """Return the candidates with class ids by the map; numbers beyond it become -1, which is no class."""
+    """Return the candidates with class ids by the map; numbers outside it become -1, which is not a class."""
     inside = (found.class_id >= 0) & (found.class_id < len(class_map))
     mapped = class_map[np.where(inside, found.class_id, 0)]
     return replace(found, class_id=np.where(inside, mapped, -1).astype(np.int32))

@@ -1,4 +1,4 @@
-"""Which size of a model a frame runs at: one for all, or the rectangle of its aspect, a few of them."""
+"""Chooses the size at which a frame runs: one for all, or one of a few rectangles by aspect ratio."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeSized = Callable[[ModelFacts, int | None], SizedModel]
 
 
 class Sizes(Protocol):
-    """Chooses the size at which each frame is detected. Belongs to the detector's thread."""
+    """Chooses the size at which each frame is detected. Use it on the detector's thread."""
 
     @property
     def main(self) -> SizedModel:
@@ -66,7 +66,7 @@ class ByAspect:
     Args:
         facts: the model at the size that it was exported for.
         make_sized: see `MakeSized`.
-        expected_wh: sizes of the frames that will come, as far as they are known.
+        expected_wh: expected sizes of frames, if known.
     """
 
     def __init__(self, facts: ModelFacts, make_sized: MakeSized, expected_wh: Sequence[tuple[int, int]] = ()) -> None:
@@ -99,7 +99,7 @@ class ByAspect:
             yield self._facts.size_hw if self._is_fixed else size_hw
 
     def of(self, frame: Frame) -> SizedModel:
-        """Return the loaded model for a frame, loading it at that size where that was not done."""
+        """Return the loaded model for a frame, loading it at that size if necessary."""
         size_hw = self._facts.size_hw
         if not self._is_fixed:
             size_hw = rectangle((frame.width, frame.height), self._facts)
@@ -111,7 +111,7 @@ class ByAspect:
         return sized
 
     def _open(self, size_hw: tuple[int, int]) -> SizedModel:
-        """Return the loaded model at a size; at its own size where the graph cannot take this one."""
+        """Return the loaded model at a size, or at its own size if the graph cannot take this one."""
         if size_hw in self._loaded:
             return self._loaded[size_hw]
         sized = self.main if not self._loaded and self.main.facts.size_hw == size_hw else self._made(size_hw)
@@ -127,7 +127,7 @@ class ByAspect:
         return sized
 
     def _adopt(self, sized: SizedModel) -> None:
-        """Take a loaded model into use; a size that was guessed and that no frame had is freed."""
+        """Start using a loaded model; free a size that was guessed but that no frame had."""
         if self._depth is None:
             self._depth = sized.backend.depth
         self._loaded[sized.facts.size_hw] = sized

@@ -1,8 +1,8 @@
-"""Tiling: a frame cut into overlapping tiles for objects that are too small in the scaled frame.
+"""Tiling: cuts a frame into overlapping tiles, for objects that are too small in the scaled frame.
 
-Each tile is detected on its own, batched where the model allows, together with the whole frame for what is larger
-than a tile. Where tiles overlap an object can be found twice, once whole and once cut at a border: the whole box wins
-over the cut one, then the higher score over the lower.
+Detection runs on each tile, batched if the model allows, and on the whole frame for objects larger than a tile. Where
+tiles overlap an object can be found twice, once whole and once cut at a border: the whole box wins over the cut one,
+then the higher score over the lower.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class TiledDetector:
     """Detects on tiles of each frame and on the whole frame; everything else is the inner detector's.
 
     Args:
-        inner: detects on the tiles; give it `max_batch` tiles where its model leaves the batch open.
+        inner: detects on the tiles; its `max_batch` counts tiles if its model leaves the batch open.
         side_wh: size of a tile in pixels of the frame.
-        overlap: share of a tile that its neighbour covers too, at least.
-        whole: whether the whole frame is detected as well.
+        overlap: minimum share of a tile that its neighbour also covers.
+        whole: whether detection also runs on the whole frame.
         iou_threshold: overlap from which two boxes of one class are the same object.
     """
 
@@ -126,7 +126,7 @@ class TiledDetector:
         return PendingTiles(frame, places, done, list(under_way), self._iou_threshold)
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """Detect on any number of frames and wait; opens the detector where that was not done."""
+        """Detect on any number of frames and wait; opens the detector if necessary."""
         self.open()
         return [found for frame in frames for found in self.submit([frame]).result()]
 
@@ -136,12 +136,12 @@ class TiledDetector:
 
 
 def untiled(detector: Detector) -> Detector:
-    """Return the detector behind tiles, or the detector itself."""
+    """Return the inner detector of a tiled one, or the detector itself."""
     return untiled(detector.inner) if isinstance(detector, TiledDetector) else detector
 
 
 class PendingTiles:
-    """The tiles of one frame under way."""
+    """The tiles of one frame in flight."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class PendingTiles:
 
 
 def merge(frame: Frame, places: Sequence[Tile], found: Sequence[Detections], iou_threshold: float) -> Detections:
-    """Return the detections of all tiles as those of the frame, each object once.
+    """Merge the detections of all tiles into those of the frame, each object once.
 
     Keypoints, corners and masks are those of the tile whose box is kept.
     """
@@ -197,7 +197,7 @@ def merge(frame: Frame, places: Sequence[Tile], found: Sequence[Detections], iou
 
 
 def _column(found: Sequence[Detections], name: str) -> NDArray[Any] | None:
-    """Return one column of the detections of all tiles; None where a tile has not got it."""
+    """Return one column of the detections of all tiles; None if a tile lacks it."""
     if not all(name in one.extra for one in found):
         return None
     return np.concatenate([one.extra[name] for one in found])
@@ -223,7 +223,7 @@ def _masks(
 
 
 def _is_cut(xyxy: Boxes, place: NDArray[np.float32], frame: Frame) -> NDArray[np.bool_]:
-    """Return (N,) whether a box ends at a border of its tile that is no border of the frame."""
+    """Return (N,) whether a box ends at a border of its tile that is not a border of the frame."""
     border = np.array([0, 0, frame.width, frame.height], np.float32)
     near = np.tile(np.maximum((place[:, 2:] - place[:, :2]) * BORDER_SHARE, BORDER), 2)
     cut: NDArray[np.bool_] = ((np.abs(xyxy - place) <= near) & (np.abs(place - border) > BORDER)).any(axis=1)

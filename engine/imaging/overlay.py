@@ -47,14 +47,13 @@ class _Style:
 class Overlay:
     """Draws the tracks of packets: boxes, labels (id, class, score), traces, masks, keypoints, oriented boxes.
 
-    The traces are remembered from packet to packet, per source: give each sink an overlay of its own, and call it
-    from one thread.
+    Traces are kept per source from packet to packet: give each sink its own overlay, and call it from one thread.
 
     Args:
         labels: write id, class and score above the boxes.
-        trace: draw the way of each track over the last `TRACE_FRAMES` frames.
+        trace: draw the path of each track over the last `TRACE_FRAMES` frames.
         color_by: one colour per `track` or per `class`.
-        places: draw zones and lines with what was counted at them, and write how long objects have been inside.
+        places: draw zones and lines with their counts, and write how long objects have been inside.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Overlay:
         return image
 
     def _forget(self, source_id: str) -> None:
-        """Drop the traces of a source whose frames changed their size."""
+        """Drop the traces of a source whose frame size changed."""
         for key in [key for key in self._painters if key[0] == source_id]:
             del self._painters[key]
 
@@ -162,7 +161,7 @@ class _Painter:
         return image
 
     def _draw_keypoints(self, image: NDArray[np.uint8], keypoints: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Draw (N, K, 3) keypoints; those that are probably hidden are at the origin for supervision, and left out."""
+        """Draw (N, K, 3) keypoints; probably hidden ones are moved to the origin, which supervision skips."""
         visible = keypoints[..., 2:] >= MIN_VISIBILITY
         points = self._keypoints(xy=np.where(visible, keypoints[..., :2], 0).astype(np.float32))
         if keypoints.shape[1] == COCO_KEYPOINTS:
@@ -189,7 +188,7 @@ def _texts_of(packet: Packet) -> list[str]:
 
 
 def _with_dwell(texts: list[str], view: View) -> list[str]:
-    """Return the labels with the seconds that each object has been inside a zone, the longest where in several."""
+    """Return the labels with the seconds that each object has been inside a zone, the longest if it is in several."""
     dwell = view.objects.dwell_s.max(axis=1, initial=0.0)
     rows = view.object_of_row.tolist()
     return [

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_MS = 50
 IDLE_MS = 1_000
-PING_BYTES_PER_S = 32.0  # a ping every two seconds, encrypted, is 22
+PING_BYTES_PER_S = 32.0  # an encrypted ping every two seconds takes 22
 HANDSHAKE_BYTES = 1024
 UNEXPLAINED_BYTES = 32 * 1024  # per connection, for its subscriptions; in memory they take fifty times as much
 ALL_UNEXPLAINED_BYTES = 512 * 1024

@@ -1,4 +1,4 @@
-"""Print the messages of a running engine, and say why none come."""
+"""Prints the messages of a running engine, or explains why none arrive."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def print_messages(
     pictures: str | None = None,
     **curve: Any,
 ) -> None:
-    """Print messages until `count` have come; after three seconds of silence, say once why none come.
+    """Print up to `count` messages; after three seconds of silence, explain once why none arrive.
 
     Args:
         address: address of a publisher.
         topics: prefixes.
         count: how many; None: until interrupted.
-        timeout_s: how long a silence may last; None: without end.
-        as_json: the message as one line of JSON; else a line for people.
+        timeout_s: longest time without a message; None: unlimited.
+        as_json: print each message as one line of JSON; otherwise as a readable line.
         pictures: folder for the JPEGs of `image` and `crop` messages; None writes none.
         curve: `server_key` and `keys` of `Subscriber`, for a publisher that encrypts.
 
     Raises:
-        NoMessageError: nothing came within `timeout_s`.
-        SinkError: a picture cannot be written.
+        NoMessageError: nothing arrived within `timeout_s`.
+        SinkError: an image cannot be written.
     """
     printed = 0
     with Subscriber(address, topics=topics, **curve) as subscriber:
@@ -71,7 +71,7 @@ def print_messages(
 def _next(
     subscriber: Subscriber, address: str, topics: Sequence[str], timeout_s: float | None, curve: dict[str, Any]
 ) -> Message | None:
-    """Return the next message; tell after `SILENCE_S` why there is none. Raises `NoMessageError` after `timeout_s`."""
+    """Return the next message; explain a silence of `SILENCE_S`. Raises `NoMessageError` after `timeout_s`."""
     if subscriber.received or (timeout_s is not None and timeout_s <= SILENCE_S):
         return subscriber.receive(timeout_s)
     started_ns = SYSTEM_CLOCK.monotonic_ns()
@@ -84,7 +84,7 @@ def _next(
 
 
 def why_silent(address: str, topics: Sequence[str], curve: dict[str, Any] | None = None) -> str:
-    """Return why a publisher sends nothing on these topics, as far as it can be found out from here."""
+    """Return why a publisher sends nothing on these topics, as far as a reader can determine."""
     url = urlsplit(address)
     if url.scheme == "tcp" and url.hostname and url.port:
         try:
@@ -103,11 +103,11 @@ def why_silent(address: str, topics: Sequence[str], curve: dict[str, Any] | None
 
 
 def line_of(message: Message, path: Path | None = None) -> str:
-    """Return a message as a line for people.
+    """Return a message as a readable line.
 
     Args:
         message: of any kind.
-        path: where its picture was written.
+        path: where its image was written.
     """
     kind, name = kind_of(message), getattr(message, "source_id", message.engine_id)
     if isinstance(message, FrameMessage):
@@ -143,7 +143,7 @@ def _without_picture(message: Message) -> Message:
 
 
 def _write(message: ImageMessage, folder: str) -> Path:
-    """Write a JPEG under a name that is safe whatever the camera is called."""
+    """Write a JPEG under a name that is safe for any camera name."""
     track = f"_{message.track_id}" if hasattr(message, "track_id") else ""
     name = f"{quote(message.source_id, safe='')}_{kind_of(message)}_{message.frame_id}{track}.jpg"
     path = Path(folder).expanduser() / name
