@@ -17,7 +17,7 @@ from engine.protocols import AnalyserBase, AnalyserReset
 NAME = "analytics"
 """Key of the `View` in `Packet.analyses`, and of the last findings in `SourceStatus.analyses`."""
 SUMMED_NS = NS_PER_S // 2
-"""How old `summary` and `states` are at most while frames come."""
+"""Maximum age of `summary` and `states` while frames arrive."""
 _UNSEEING = ("stalled", "offline", "connecting")
 
 

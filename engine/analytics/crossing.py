@@ -11,7 +11,7 @@ from engine.analytics.layout import LineLayout
 from engine.analytics.table import RING, Index, Paths, Rows
 
 BAND = 0.08
-"""Half the way that an object must travel across a line, in heights of its box."""
+"""Half the distance that an object must travel across a line, in heights of its box."""
 LEAST_PX = 3.0
 INFERRED_S = 1.0
 DITHER_S = 10.0

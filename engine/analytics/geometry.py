@@ -13,10 +13,10 @@ Flags = NDArray[np.bool_]
 Points = list[tuple[float, float]]
 
 ON_EDGE_PX = 1e-6
-"""A point this close to an edge lies on it: far below any measurement, far above float64 rounding."""
+"""A point this close to an edge lies on it; far below measurement noise, far above float64 rounding."""
 _FLAT_PX = 1e-9
 _FAR_PX = 1e9
-"""How far an edge of no length is from any point: it is padding."""
+"""Distance of zero-length padding edges from any point."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,9 +11,9 @@ from engine.analytics.geometry import Floats
 from engine.errors import ConfigError
 
 WORST_FIT = 0.05
-"""A plane whose points miss their metres by more than this share of the extent is refused."""
+"""A plane is rejected if its points miss their given metres by more than this fraction of the extent."""
 OUTSIDE = 0.2
-"""Beyond the points' hull by more than this share of its size, a position is no measurement."""
+"""A position is unreliable if it is outside the points' hull by more than this fraction of the hull's size."""
 FIT_S = 1.0
 FEWEST = 5
 KMH = 3.6

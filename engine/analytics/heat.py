@@ -14,9 +14,9 @@ COLUMNS, ROWS = 64, 36
 MOST_CLASSES = 32
 _FLUSH_AFTER = 64
 LONGEST_S = 2.0
-"""An observation stands for the time since the one before, at most for this: in a gap nothing was seen."""
+"""An observation stands for the time since the previous one, capped at this; nothing is seen in longer gaps."""
 OTHER = -1
-"""Class of all that come after the first `MOST_CLASSES`."""
+"""Class id that collects all classes after the first `MOST_CLASSES`."""
 
 
 class Heat:

@@ -11,13 +11,13 @@ from engine.analytics.ground import Plane
 from engine.analytics.places import Anchor, Line, Size, Zone, unit_of
 
 ANCHOR_HEIGHT: dict[Anchor, float] = {"bottom_center": 1.0, "center": 0.5, "top_center": 0.0, "overlap": 1.0}
-"""Where the anchor lies, as a share of the box's height from its top."""
+"""Position of the anchor below the top of the box, as a fraction of the box's height."""
 ZONE_BORDER = 0.01
-"""Corners this close to the picture's border, as a share of the picture, lie on it: nothing is seen beyond."""
+"""Corners this close to the frame's border, as a fraction of the frame, are snapped to it: nothing is seen beyond."""
 LINE_BORDER = 0.01
-"""Ends of lines this close to the picture's border reach beyond it: no object can walk round them."""
+"""Line ends this close to the frame's border are extended beyond it, since no object can go around them."""
 _LONGEST_EXIT = 0.05
-"""An end is prolonged only where its line leaves the picture within this share of the longer side."""
+"""An end is extended only if its line leaves the frame within this fraction of the longer side."""
 OVERLAP_INSIDE = 0.5
 
 

@@ -12,13 +12,13 @@ from engine.analytics.ground import Plane, speeds
 from engine.analytics.table import GROUND_RING, Index, Paths, Rows
 
 FILTER_S = 0.17
-"""Three observations within this time are filtered; with fewer frames per second a median would lose crossings."""
+"""Three observations within this time are median-filtered; at lower frame rates a median would lose crossings."""
 JUMP_HEIGHTS, JUMP_HEIGHTS_PER_S = 0.5, 15.0
-"""A longer step between two observations is a wrong match."""
+"""A longer step between two observations is treated as a wrong match."""
 JUMPS_BELIEVED = 3
-"""After so many jumps in a row the new position is believed."""
+"""After this many jumps in a row, the new position is accepted."""
 REST_HEIGHTS, MOVED_HEIGHTS = 0.3, 0.5
-"""An object rests while it stays within the first, and has moved beyond the second."""
+"""An object rests while it stays within the first distance, and has moved once it is beyond the second."""
 VELOCITY_S = 0.4
 """A velocity is measured over this time to twice this time."""
 _ROUNDING_S = 1e-9

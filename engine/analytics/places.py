@@ -17,7 +17,7 @@ Size = tuple[int, int]
 LEFT_TO_RIGHT, RIGHT_TO_LEFT = "left_to_right", "right_to_left"
 MAX_POINTS = 200
 _SMALLEST_PIXEL = 4.0
-"""Above 1 and below this, a coordinate is more likely a mistyped fraction than a pixel."""
+"""A coordinate above 1 and below this is more likely a mistyped fraction than a pixel."""
 _SMALLEST_AREA = 1e-6
 
 

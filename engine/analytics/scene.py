@@ -29,7 +29,7 @@ from engine.data import Tracks
 
 ASPECT_TOLERANCE = 0.02
 MOST_PX = 1e6
-"""A box larger than this is no measurement; NaN and infinity are none either."""
+"""Larger boxes are not valid measurements; nor are NaN and infinity."""
 PARKED_EVERY_S = 0.5
 ROUNDING_S = 1e-9
 Row = int

@@ -18,9 +18,9 @@ Index = NDArray[np.intp]
 
 NEVER_S = -1e12
 RING = 32
-"""Filtered observations kept for the path across a line."""
+"""Number of filtered observations kept for the path across a line."""
 GROUND_RING = 64
-"""Positions on the ground kept for the speed: a second at up to 64 fps."""
+"""Number of ground positions kept to compute speed: one second at up to 64 fps."""
 _NUMBER, _FLAG = 0, 1
 Shape = tuple[int, ...]
 Place = tuple[int, int | slice, Shape | None]

@@ -25,7 +25,7 @@ KINDS: dict[str, type[Rule]] = {
         Removed,
     )
 }
-"""Class by `kind`, as in a configuration."""
+"""Rule class by `kind`, as named in a configuration."""
 
 __all__ = [
     "KINDS",

@@ -15,7 +15,7 @@ from engine.analytics.view import View
 from engine.errors import ConfigError
 
 UPDATE_NS = 1_000_000_000
-"""Updates of one episode come at most this often."""
+"""Minimum time between two updates of one episode."""
 Classes = Collection[str | int] | None
 Facts = Mapping[str, Any]
 

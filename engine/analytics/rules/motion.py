@@ -22,7 +22,7 @@ _SAMPLE_S = 0.1 - 1e-9
 _WINDOW_S = 1.0 - 1e-9
 _PATH_POINTS = 100
 _STRAIGHT = 0.25
-"""A path whose ends are closer than this share of its length has no heading."""
+"""A path has no heading if its ends are closer than this fraction of its length."""
 SLOWER_S = 2.0
 REST_M, MOVED_M = 0.5, 0.83
 Trail = deque[tuple[float, float, float]]

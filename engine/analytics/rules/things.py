@@ -18,7 +18,7 @@ from engine.analytics.view import View
 
 _NS = 1e9
 NEAR_HEIGHTS = 0.75
-"""Whoever stands this close to a thing when it first appears has brought it, in heights of the bringer."""
+"""The owner this close to a thing when it first appears is its bringer; in multiples of the owner's height."""
 _COVERED = 0.3
 _SAME_PLACE = 0.5
 
