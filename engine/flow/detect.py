@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from engine.clock import NS_PER_MS
 from engine.data import DEFAULT_MODEL, Detections, Frame, Run, SourceStatus
 from engine.errors import EngineError, ModelError
@@ -86,6 +88,7 @@ class SubmitStage(Stage[InFlight]):
         self._detect_every = 1 if every == "auto" else every
         self._rates: dict[str, RateLimit] = {}
         self._waited: dict[str, int] = {}
+        self._last_wh: tuple[int, int] | None = None
 
     def exchange(self, exchange: DetectorSwap) -> None:
         """Switch to another model between two batches; callable from any thread.
@@ -187,6 +190,7 @@ class SubmitStage(Stage[InFlight]):
     def _submit(self, frames: Sequence[Frame]) -> Iterator[InFlight]:
         """Yield the submission, or nothing if it failed and the run continues."""
         submitted_ns = self._clock.monotonic_ns()
+        self._last_wh = frames[0].width, frames[0].height
         try:
             pending = self._lane.detector.submit(frames)
         except ModelError as error:
@@ -238,7 +242,7 @@ class SubmitStage(Stage[InFlight]):
         """Load the new model, wait for all results of the old one, and free it."""
         self._next = None
         lane, detector = self._lane, exchange.detector
-        error = _open(detector)
+        error = _open(detector, try_on_wh=self._last_wh)
         if error is not None:
             logger.error("the model stays %s: %s", lane.run.model, error)
             exchange.failed(error)
@@ -345,10 +349,19 @@ def _queue_ms(item: InFlight, frame: Frame) -> float:
     return (item.submitted_ns - frame.captured_ns) / NS_PER_MS
 
 
-def _open(detector: Detector) -> EngineError | None:
-    """Load a model; on failure close it and return the reason, so that the working run continues."""
+def _open(detector: Detector, try_on_wh: tuple[int, int] | None = None) -> EngineError | None:
+    """Load a model; on failure close it again and return the error, because the run must continue.
+
+    Args:
+        detector: not yet open.
+        try_on_wh: size of a black frame to detect on, so that a model whose outputs are not those its file declares
+            is refused here, before it replaces one that works; None: do not try it.
+    """
     try:
         detector.open()
+        if try_on_wh is not None:
+            width, height = try_on_wh
+            detector.detect([Frame(np.zeros((height, width, 3), np.uint8))])
     except Exception as failure:  # noqa: BLE001
         error = failure if isinstance(failure, EngineError) else _as_model_error(detector, failure)
         with suppress(Exception):

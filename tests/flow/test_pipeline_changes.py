@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
-from engine.data import Packet
+from engine.data import Detections, Frame, Packet
 from engine.errors import EngineError, ModelError
 from engine.flow.channel import Overflow
 from engine.flow.options import PipelineOptions
@@ -123,3 +123,21 @@ def test_a_model_that_does_not_load_for_any_reason_leaves_the_old_one_at_work(fa
         wait_for(lambda: len(sink.packets) > before + 3)
     assert isinstance(failed[0], ModelError)
     assert type(failure).__name__ in str(failed[0])
+
+
+def test_a_model_whose_outputs_do_not_fit_is_refused_before_it_replaces_one_that_works() -> None:
+    class Contradictory(PixelDetector):
+        name = "contradictory"
+
+        def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+            raise ModelError("head cannot decode output0 (1, 5), where the file declares (1, 84, 8400)")
+
+    failed: list[EngineError] = []
+    with running(camera()) as (pipeline, sink):
+        wait_for(lambda: sink.packets)
+        pipeline.exchange_detector(Contradictory(), on_failure=failed.append)
+        wait_for(lambda: failed)
+        before = len(sink.packets)
+        wait_for(lambda: len(sink.packets) > before + 3)
+        assert {packet.run.model for packet in sink.packets} == {"pixel"}
+    assert "cannot decode" in str(failed[0])
