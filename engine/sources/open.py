@@ -12,6 +12,7 @@ from engine.paths import path_from_text
 from engine.protocols import Source
 from engine.redaction import hide_address, redact
 from engine.registry import Registry
+from engine.sources.applicable import check_applicable, check_playable
 from engine.video.options import SourceOptions, options_from
 from engine.video.uri import NETWORK_SCHEMES, name_from_uri, scheme_of
 
@@ -28,7 +29,7 @@ def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = No
 
     Raises:
         SourceError: the source is missing, empty or unreadable, if that is evident at once.
-        ConfigError: an option is unknown, or a value cannot work.
+        ConfigError: an option is unknown or has no effect on this kind of source, or a value cannot work.
 
     >>> source = open_source("synthetic://?width=64&height=48&count=3")
     >>> source.info.source_id, [frame.frame_id for frame in source]
@@ -38,28 +39,40 @@ def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = No
     hide_address(text)
     chosen = options_from(options)
     name = source_id or name_from_uri(text)
+    kind = kind_of(text)
+    check_applicable(kind, text, chosen)
+    first = _OPENERS[kind](text, name, chosen)
     if not (chosen.realtime or chosen.loop):
-        return _recorded_or_live(text, name, chosen)
-    first = _recorded_or_live(text, name, chosen)
-    if first.info.is_live:
         return first
-    return _played(lambda: _recorded_or_live(text, name, chosen), chosen)
+    if first.info.is_live:
+        if kind in NETWORK_SCHEMES:
+            check_playable(text, chosen)
+        return first
+    return _played(lambda: _OPENERS[kind](text, name, chosen), chosen)
 
 
-def _recorded_or_live(uri: str, name: str, options: SourceOptions) -> Source:
+def kind_of(uri: str) -> str:
+    """Return the kind of source that a URI names: a network scheme, or one of `applicable.WORDS`.
+
+    Raises:
+        SourceError: the scheme is unknown, or a file is missing, empty or unreadable.
+
+    >>> kind_of("0"), kind_of("RTSP://gate/1"), kind_of("synthetic://?count=1")
+    ('camera', 'rtsp', 'synthetic')
+    """
     from engine.sources.camera import is_camera
 
     scheme = scheme_of(uri)
     if is_camera(uri):
-        return _camera(uri, name, options)
-    if scheme in _OPENERS:
-        return _OPENERS[scheme](uri, name, options)
+        return "camera"
+    if scheme in _SCHEMES:
+        return scheme
     if scheme not in ("", "file") and not os.path.lexists(uri):
         if scheme in REGISTRY.names():
-            return made_source(scheme, uri, name, {})
-        known = ", ".join(f"{known}://" for known in sorted({*_OPENERS, *REGISTRY.names(), "file"}))
+            return "package"
+        known = ", ".join(f"{known}://" for known in sorted({*_SCHEMES, *REGISTRY.names(), "file"}))
         raise SourceError(f"{redact(uri)}: {scheme}:// is unknown; expected a path, a camera number, or {known}")
-    return _path(uri, name, options)
+    return _kind_of_path(uri)
 
 
 def _camera(uri: str, name: str, options: SourceOptions) -> Source:
@@ -96,25 +109,34 @@ def _csi(uri: str, name: str, options: SourceOptions) -> Source:
     return live_source(csi_address(uri, options), name, options)
 
 
-def _path(place: str, name: str, options: SourceOptions) -> Source:
-    """Return a folder or glob of images, one image, or a video file."""
-    from engine.sources.images import ImagesSource
+def _package(uri: str, name: str, options: SourceOptions) -> Source:
+    return made_source(scheme_of(uri), uri, name, {})
 
+
+def _kind_of_path(place: str) -> str:
     path = path_from_text(place)
     try:
         is_pattern = not path.exists() and any(mark in place for mark in "*?[")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"{place[:100]!r} cannot be the path of a source: {reason}") from error
-    if is_pattern or path.is_dir() or _is_image(path):
-        images = ImagesSource(path, name, fps=options.fps, grow_s=options.grow_s, max_pixels=options.max_pixels)
-        if path.is_file():
-            _check_file(path)
-        elif options.grow_s is None and not images.paths():
-            raise SourceError(f"{place} has no images: expected files such as *.jpg or *.png, or a video file")
-        return images
-    _check_file(path)
-    return _video(path, name, options)
+    if is_pattern or path.is_dir():
+        return "images"
+    kind = "images" if _is_image(path) else "video"
+    if kind == "video" or path.is_file():
+        _check_file(path)
+    return kind
+
+
+def _images(place: str, name: str, options: SourceOptions) -> Source:
+    """Return a folder or glob of images, or one image."""
+    from engine.sources.images import ImagesSource
+
+    path = path_from_text(place)
+    images = ImagesSource(path, name, fps=options.fps, grow_s=options.grow_s, max_pixels=options.max_pixels)
+    if not path.is_file() and options.grow_s is None and not images.paths():
+        raise SourceError(f"{place} has no images: expected files such as *.jpg or *.png, or a video file")
+    return images
 
 
 def _is_image(path: Path) -> bool:
@@ -130,14 +152,14 @@ def _is_image(path: Path) -> bool:
         return not is_image_sequence(file.read(16))
 
 
-def _video(path: Path, name: str, options: SourceOptions) -> Source:
+def _video(place: str, name: str, options: SourceOptions) -> Source:
     from engine.sources.file import FileSource
     from engine.video.address import VideoAddress
 
     decoder = "cpu" if options.decoder == "auto" else options.decoder  # the CPU is exact, and multithreaded for files
     keep = "keep" if options.damage == "keep" else "frame"
     target = VideoAddress(
-        str(path),
+        str(path_from_text(place)),
         ffmpeg=options.ffmpeg,
         damage=keep,
         keyframes_only=options.keyframes_only,
@@ -200,4 +222,9 @@ _OPENERS: Mapping[str, Opener] = {
     "synthetic": _synthetic,
     "screen": _screen,
     "csi": _csi,
+    "camera": _camera,
+    "images": _images,
+    "video": _video,
+    "package": _package,
 }
+_SCHEMES = (*NETWORK_SCHEMES, "synthetic", "screen", "csi")

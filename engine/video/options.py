@@ -23,7 +23,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """Options of a source; a source ignores those that do not apply to it.
+    """Options of a source; `open_source` refuses those that have no effect on its kind (`engine.sources.applicable`).
 
     Attributes:
         live: whether a network source is a camera (newest frame, reconnect) or a file; None: decide by its address.

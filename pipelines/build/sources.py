@@ -8,9 +8,10 @@ from engine.errors import ConfigError
 from engine.flow.gate import FrameGate, MotionGate
 from engine.protocols import Source
 from engine.sinks.camera_video.recordings import RecordPlan, record_plan
-from engine.sources.open import made_source, open_source
+from engine.sources.applicable import inapplicable
+from engine.sources.open import kind_of, made_source, open_source
 from engine.video.options import options_from
-from engine.video.uri import name_from_uri, unique_name
+from engine.video.uri import name_from_uri, scheme_of, unique_name
 from pipelines.config.models import Config
 from pipelines.config.source import SourceConfig
 
@@ -51,7 +52,7 @@ def build_source(config: SourceConfig, source_id: str) -> Source:
     if config.type is None:
         if config.parameters:
             raise ConfigError(f"source {source_id}: parameters belong to a custom source (type: module:attribute)")
-        return open_source(config.uri, source_id=source_id, **_options(config))
+        return open_source(config.uri, source_id=source_id, **_reading_options(config))
     defaults = SourceConfig(uri=config.uri)
     for key in _options(defaults):
         if getattr(config, key) != getattr(defaults, key):
@@ -61,6 +62,16 @@ def build_source(config: SourceConfig, source_id: str) -> Source:
 
 def _options(config: SourceConfig) -> dict[str, Any]:
     return config.model_dump(exclude=set(NOT_OPTIONS))
+
+
+def _reading_options(config: SourceConfig) -> dict[str, Any]:
+    """Return the options for the source itself, without those that apply only to the address to record."""
+    values = _options(config)
+    if config.record is None or config.record.uri is None:
+        return values
+    options = options_from(values)
+    unused = set(inapplicable(kind_of(config.uri), options)) - set(inapplicable(scheme_of(config.record.uri), options))
+    return {name: value for name, value in values.items() if name not in unused}
 
 
 def build_recordings(config: Config) -> dict[str, RecordPlan]:
