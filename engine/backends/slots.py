@@ -20,6 +20,12 @@ class Slots(Generic[SlotT]):
         self._free = deque(slots)
         self._depth = len(slots)
 
+    @property
+    def is_any_taken(self) -> bool:
+        """Whether a slot is in flight."""
+        with self._lock:
+            return len(self._free) < self._depth
+
     def take(self) -> SlotT:
         """Return a free slot.
 

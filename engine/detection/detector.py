@@ -222,6 +222,7 @@ class ModelDetector:
                 raise ConfigError(f"{type(frame).__name__} submitted: expected frames, make one with Frame(image)")
         started_ns = time.monotonic_ns()
         wanted = Wanted(self.score_threshold, self.iou_threshold, self._wanted)
+        self._sizes.begin_batch()
         by_size: dict[SizedModel, list[int]] = {}
         for position, frame in enumerate(frames):
             by_size.setdefault(self._sizes.of(frame), []).append(position)

@@ -72,6 +72,11 @@ class Feeder:
         anchor = facts.family.anchor
         self._canvases = Slots([Canvas(backend.empty(shape, np.uint8), anchor) for _ in range(backend.depth)])
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch that was letterboxed on the CPU is in flight."""
+        return self._canvases.is_any_taken
+
     def start(self, frames: Sequence[Frame], score_threshold: float) -> Fed:
         """Start the inference of a batch; its result may omit boxes that do not score above the threshold.
 

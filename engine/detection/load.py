@@ -23,7 +23,7 @@ from engine.detection.model import ModelFacts, inspect_model
 from engine.detection.plan_check import check_plan
 from engine.detection.shapes import is_size_open
 from engine.detection.sized import SizedModel
-from engine.detection.sizes import ByAspect, OneSize, Sizes
+from engine.detection.sizes import ByAspect, OneSize, Sizes, Waits, all_wait
 from engine.errors import ConfigError, MissingDependencyError
 
 DEFAULT_SCORE = 0.25
@@ -41,6 +41,7 @@ def load_detector(
     max_batch: int = 1,
     size: int | tuple[int, int] | Literal["auto"] | None = None,
     expected_wh: Sequence[tuple[int, int]] = (),
+    waits: Waits = all_wait,
     names: Sequence[str] | None = None,
     head: str | None = None,
     color: Color | None = None,
@@ -70,6 +71,8 @@ def load_detector(
         size: rows and columns, for models that leave them open; `auto`: per frame, the smallest rectangle within the
             model's own size, in multiples of its stride, that holds the frame's aspect, if its graph can take that.
         expected_wh: expected sizes of frames, so that `auto` loads the right rectangles at once.
+        waits: for `auto`, whether frames of a source, by its name, wait until their rectangle is loaded; otherwise they
+            are detected on a loaded one meanwhile. Cameras should not wait, and files should, for equal results.
         names: class names, instead of those in the file.
         head: name of the family, instead of the one found by metadata and shape.
         color: `rgb` or `bgr`, instead of the family's channel order.
@@ -110,7 +113,7 @@ def load_detector(
     def sizes_on(name: str) -> Sizes:
         make_sized = partial(_sized, name, options, letterbox_on)
         if size == "auto" and can_resize(name):
-            return ByAspect(facts, make_sized, expected_wh)
+            return ByAspect(facts, make_sized, expected_wh, waits)
         return OneSize(make_sized(facts, None))
 
     return ModelDetector(

@@ -75,6 +75,11 @@ class SizedModel:
             raise ConfigError("the detector is closed: call open() first")
         return self._feeder.start(frames, score_threshold)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch that was letterboxed on the CPU is in flight."""
+        return self._feeder is not None and self._feeder.is_busy
+
     def decode(
         self, outputs: Outputs, boxes: Sequence[Letterbox], wanted: Wanted, spent: dict[str, float]
     ) -> list[Detections]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -60,10 +60,21 @@ def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = D
         max_batch=_max_batch(options, len(sources)),
         size=_size(options, sources, can_change=can_change(config)),
         expected_wh=[(info.width, info.height) for info in sources if info.width and info.height],
+        waits=waits_for_size(sources),
         **options.model_dump(exclude={*NOT_OF_MODELS, "performance", "max_batch", "size"}),
         build_plans=options.rebuild != "never",
         try_first=True,
     )
+
+
+def waits_for_size(sources: Sequence[SourceInfo]) -> Callable[[str], bool]:
+    """Return which sources wait until a rectangle is loaded: files, so that their results are the same on every run.
+
+    Cameras never wait for that, nor do sources that are added while cameras run.
+    """
+    files = frozenset(info.source_id for info in sources if not info.is_live)
+    has_cameras = len(files) < len(sources)
+    return lambda source_id: not has_cameras or source_id in files
 
 
 def _size(

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from engine.data import Frame
+from engine.data import Frame, SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.errors import ConfigError
 from engine.protocols import Detector
-from pipelines.build.detector import build_detector
+from pipelines.build.detector import build_detector, waits_for_size
 from pipelines.config.models import Config, PipelineConfig, TileConfig
 from pipelines.config.source import SourceConfig
 from pipelines.measuring.stages import benchmark_stages
@@ -134,3 +134,17 @@ def test_a_clip_is_scored_with_its_gates(model: Path, tmp_path: Path) -> None:
     assert evaluate_clip(config, str(truth))["recall"] > 0.8
     nowhere = [source.model_copy(update={"regions": [[(0, 0), (8, 0), (0, 8)]]}) for source in sources]
     assert evaluate_clip(config.model_copy(update={"sources": nowhere}), str(truth))["recall"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("are_live", "waiting"),
+    [
+        pytest.param({"a": True}, set(), id="cameras"),
+        pytest.param({"a": False}, {"a", "added"}, id="files"),
+        pytest.param({"a": True, "b": False}, {"b"}, id="cameras and files"),
+        pytest.param({}, {"added"}, id="none yet"),
+    ],
+)
+def test_files_wait_for_their_rectangle_and_cameras_do_not(are_live: dict[str, bool], waiting: set[str]) -> None:
+    waits = waits_for_size([SourceInfo(source_id, "x", is_live) for source_id, is_live in are_live.items()])
+    assert {source_id for source_id in (*are_live, "added") if waits(source_id)} == waiting
