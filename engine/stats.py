@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from engine.data import SourceState
+from engine.latch import Latch, wait_for_any
 
 _BUCKETS_PER_E = 50  # buckets are exp(1/50) wide: a percentile is at most 2 % off
 _SMALLEST_MS = 1e-3
-_LOOK_S = 0.05
-
-
-def never() -> bool:
-    """Return False."""
-    return False
 
 
 class Histogram:
@@ -133,7 +127,7 @@ class SourceStats:
     latency: Histogram = field(default_factory=Histogram)
     first_ns: int | None = None
     last_ns: int | None = None
-    has_ended: threading.Event = field(default_factory=threading.Event)
+    has_ended: Latch = field(default_factory=Latch)
     _reported: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -161,12 +155,9 @@ class SourceStats:
         if state == "ended":
             self.has_ended.set()
 
-    def wait_for_end(self, timeout_s: float, is_over: Callable[[], bool] = never) -> None:
-        """Wait until the end is published, `timeout_s` has passed, or `is_over()` returns true (polled)."""
-        deadline = time.monotonic() + timeout_s
-        while not is_over() and not self.has_ended.wait(min(_LOOK_S, max(deadline - time.monotonic(), 0.0))):
-            if time.monotonic() >= deadline:
-                return
+    def wait_for_end(self, timeout_s: float, *others: Latch) -> None:
+        """Wait until the end is published, `timeout_s` has passed, or one of `others` is set."""
+        wait_for_any(self.has_ended, *others, timeout_s=timeout_s)
 
     def add_published(self, latency_ms: float, objects: int, now_ns: int, *, is_detected: bool = True) -> None:
         """Count a frame that reached the end of the pipeline, with its age there."""

@@ -14,6 +14,7 @@ from engine.flow.detect import DetectorSwap
 from engine.flow.lane import FlowContext, Start
 from engine.flow.pool import Lanes
 from engine.flow.stage import RunningStages
+from engine.latch import Latch
 from engine.protocols import Detector, Source
 
 LAST_FRAMES_S = 3.0  # maximum time for the last frames of a removed source to reach the end of the pipeline
@@ -55,9 +56,7 @@ class RunningSources:
         """Return the status that follows the last frame of a source."""
         return self._captures[source_id].end()
 
-    def add(
-        self, stages: RunningStages, source: Source, model: str | None, wait_s: float, is_over: Callable[[], bool]
-    ) -> None:
+    def add(self, stages: RunningStages, source: Source, model: str | None, wait_s: float, is_over: Latch) -> None:
         """Add a source; see `Pipeline.add_source`."""
         source_id = source.info.source_id
         stats = self._context.stats.source(source_id)

@@ -23,8 +23,9 @@ from engine.flow.publish import Outlets, SinkStage, output_stages
 from engine.flow.stage import RunningStages, Stage
 from engine.flow.track import TrackStage
 from engine.identity import default_engine_id
+from engine.latch import Latch
 from engine.protocols import Analyser, Detector, Sink, Source, TrackClassifier, Tracker
-from engine.stats import PipelineStats, never
+from engine.stats import PipelineStats
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -209,7 +210,7 @@ class Pipeline:
         self,
         source: Source,
         wait_s: float = LAST_FRAMES_S,
-        is_over: Callable[[], bool] = never,
+        is_over: Latch | None = None,
         *,
         model: str | None = None,
     ) -> None:
@@ -218,14 +219,14 @@ class Pipeline:
         Args:
             source: not yet iterated.
             wait_s: how long to wait for that end.
-            is_over: returns true to stop waiting.
+            is_over: stops waiting when it is set.
             model: name of the model that it uses; None: the one that a source of its name used, or the default.
 
         Raises:
             ConfigError: the pipeline is not running, has a source of this name that has not ended, or no such model.
         """
         self._check_running(f"source {source.info.source_id} cannot be added")
-        self._sources.add(self._stages, source, model, wait_s, is_over)
+        self._sources.add(self._stages, source, model, wait_s, is_over or Latch())
 
     def remove_source(self, source_id: str) -> None:
         """End one source while running: its waiting frames are dropped as `removed`; `ended` follows its last frame.

@@ -22,6 +22,7 @@ from typing import Any
 from engine.errors import EngineError, StageError
 from engine.flow.defaults import describe
 from engine.flow.pipeline import Pipeline
+from engine.latch import Latch
 from engine.protocols import OutputFile
 from engine.sinks.camera_video.recordings import Recordings
 from engine.stats import Histogram
@@ -47,12 +48,12 @@ class Interrupt:
         on_request: called from the signal handler; must be quick and take no lock.
 
     Attributes:
-        requested: whether a signal has arrived.
+        over: set when a signal has arrived.
         exit_code: exit code of the process after the signal: 130 after SIGINT, 0 after SIGTERM and SIGHUP.
     """
 
     def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
-        self.requested = False
+        self.over = Latch()
         self.exit_code = EXIT_INTERRUPTED
         self._on_request = on_request
         self._before: dict[int, Any] = {}
@@ -69,11 +70,16 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has arrived."""
+        return self.over.is_set()
+
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             os._exit(self.exit_code)
-        self.requested = True
         self.exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else exit_code_of_term()
+        self.over.set()
         self._on_request()
 
 

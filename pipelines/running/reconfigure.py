@@ -17,8 +17,8 @@ from engine.data import DEFAULT_MODEL
 from engine.errors import ConfigError, EngineError
 from engine.flow.changes import LAST_FRAMES_S
 from engine.flow.pipeline import Pipeline
+from engine.latch import Latch
 from engine.sinks.camera_video.recordings import Recordings
-from engine.stats import never
 from pipelines.build.detector import build_detector
 from pipelines.build.models import MakeDetector, model_of
 from pipelines.build.names import check_names
@@ -45,7 +45,7 @@ class Reconfigurer:
         pipeline: the run.
         config: the configuration that it was built from.
         make_detector: makes another detector.
-        is_over: returns whether the run is ending; changes then stop waiting.
+        is_over: set when the run is ending; changes then stop waiting.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Reconfigurer:
         pipeline: Pipeline,
         config: Config,
         make_detector: MakeDetector = build_detector,
-        is_over: Callable[[], bool] = never,
+        is_over: Latch | None = None,
     ) -> None:
         self._config = _with_names(config)
         self._pipeline = pipeline
         self._models = ModelChanges(pipeline, config, make_detector)
-        self._is_over = is_over
+        self._is_over = is_over or Latch()
 
     @property
     def config(self) -> Config:
@@ -171,7 +171,7 @@ class Reconfigurer:
         """End these sources and return the errors of those that do not end; they are abandoned."""
         failed: list[str] = []
         for name in names:
-            if self._is_over():
+            if self._is_over.is_set():
                 return [*failed, "the run ends"]
             if name not in self._pipeline.running_sources:
                 continue

@@ -17,6 +17,7 @@ from pipelines.terminal import drain, steady_stdout
 
 if TYPE_CHECKING:
     from engine.flow.pipeline import Pipeline
+    from engine.latch import Latch
     from pipelines.config.models import Config
     from pipelines.running.plan_rebuild import PlanRebuild
 
@@ -71,7 +72,7 @@ def start_run(
             if hint is None and config.detector.model == DEMO and not overrides.get("detector.model"):
                 console.say(DEMO_WORTH)
             origin = config_path, overrides, settings, places or {}
-            with _changes(pipeline, config, origin, plans, lambda: interrupt.requested) as each_tick:
+            with _changes(pipeline, config, origin, plans, interrupt.over) as each_tick:
                 outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
         scene = scene_of(pipeline)
         if config.analytics.state is not None and scene is not None:
@@ -99,7 +100,7 @@ def _changes(
     config: Config,
     origin: tuple[str | None, dict[str, Any], list[str], Places],
     plans: PlanRebuild,
-    is_over: Callable[[], bool],
+    is_over: Latch,
 ) -> Iterator[list[Callable[[], None]]]:
     """Yield the functions to call during the run, which apply changes from the socket and the file."""
     from pipelines.build.places import with_places

@@ -19,6 +19,7 @@ from engine.data import Frame
 from engine.errors import ConfigError, ModelError
 from engine.flow.changes import LAST_FRAMES_S
 from engine.flow.pipeline import Pipeline
+from engine.latch import Latch
 from engine.protocols import Detector
 from pipelines.build.detector import build_detector
 from pipelines.build.pipeline import build_pipeline
@@ -218,12 +219,12 @@ def test_camera_and_model_of_one_edit_are_both_changed_however_long_the_model_lo
 
 def test_change_waits_for_nothing_once_the_run_is_to_end(model: str) -> None:
     """The frames of the former camera wait for a model that loads, so its end is not published."""
-    make, is_over = Loading(), threading.Event()
+    make, is_over = Loading(), Latch()
     with running("gate", make=make) as (pipeline, changes):
         wait_for(lambda: published(pipeline, "gate"))
         changes.set("detector.model", model)
         assert make.is_loading.wait(PATIENCE_S)
-        hurried = Reconfigurer(pipeline, changes.config, make, is_over.is_set)
+        hurried = Reconfigurer(pipeline, changes.config, make, is_over)
         tree = changes.config.model_dump()
         tree["sources"][0]["uri"] += "&seed=2"
         threading.Timer(0.2, is_over.set).start()
@@ -232,7 +233,7 @@ def test_change_waits_for_nothing_once_the_run_is_to_end(model: str) -> None:
             hurried.change_to(validated(tree, "test"))
         assert time.monotonic() - started < LAST_FRAMES_S
         with pytest.raises(PartlyChangedError, match="the run ends"):
-            Reconfigurer(pipeline, changes.config, make, lambda: True).remove("gate")
+            Reconfigurer(pipeline, changes.config, make, is_over).remove("gate")
         make.may_load.set()
 
 

@@ -1,0 +1,56 @@
+"""A flag that threads wait for, several at once, and that a signal handler may set."""
+
+from __future__ import annotations
+
+from queue import Empty, SimpleQueue
+from threading import TIMEOUT_MAX
+
+
+class Latch:
+    """A flag to wait for. Unlike `threading.Event`, `set` takes no lock.
+
+    A signal handler may therefore set it even while it interrupts the thread that waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiting: list[SimpleQueue[None]] = []
+
+    def is_set(self) -> bool:
+        """Return whether it is set."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Set the flag and wake every thread that waits for it."""
+        self._is_set = True
+        for wake in tuple(self._waiting):
+            wake.put(None)
+
+    def clear(self) -> None:
+        """Unset the flag."""
+        self._is_set = False
+
+
+def wait_for_any(*latches: Latch, timeout_s: float) -> bool:
+    """Wait until one of the latches is set, without polling, and return whether one was set in time.
+
+    An infinite `timeout_s` waits without limit.
+
+    >>> ended, over = Latch(), Latch()
+    >>> over.set()
+    >>> wait_for_any(ended, over, timeout_s=5), wait_for_any(ended, timeout_s=0)
+    (True, False)
+    """
+    wake: SimpleQueue[None] = SimpleQueue()
+    for latch in latches:
+        latch._waiting.append(wake)  # before the check: a latch that is set in between wakes this thread
+    try:
+        if any(latch.is_set() for latch in latches):
+            return True
+        wake.get(timeout=min(max(timeout_s, 0.0), TIMEOUT_MAX))
+    except Empty:
+        return any(latch.is_set() for latch in latches)
+    finally:
+        for latch in latches:
+            latch._waiting.remove(wake)
+    return True
