@@ -29,7 +29,7 @@ def test_failing_tick_is_logged_once_and_does_not_end_the_run(caplog: pytest.Log
         outcome = run_to_the_end(_pipeline(20), interrupt, each_tick=[fail, lambda: ticks.append(2)], quiet=True)
     assert outcome.exit_code == EXIT_DONE
     assert ticks.count(1) == ticks.count(2) > 1
-    assert len([record for record in caplog.records if "beside the frames" in record.message]) == 1
+    assert len([record for record in caplog.records if "a side task failed" in record.message]) == 1
 
 
 def test_pipeline_is_stopped_even_if_the_loop_is_left_by_an_exception() -> None:
