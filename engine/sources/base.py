@@ -89,6 +89,11 @@ class SourceBase:
         """Update what is known about the source."""
         self._info = replace(self._info, **facts)
 
+    def frame_wh(self) -> tuple[int, int] | None:
+        """Return columns and rows of the frames, None if they are not known before the source is read."""
+        info = self._info
+        return (info.width, info.height) if info.width and info.height else None
+
     def _report(self, state: SourceState, reason: str = "") -> None:
         """Report a change to the listener."""
         self._state = state

@@ -11,6 +11,7 @@ from engine.errors import SourceError
 from engine.paths import utf8_text
 from engine.redaction import public_address
 from engine.sources.base import SourceBase
+from engine.sources.first_frame import first_frame_wh
 from engine.sources.live.pixels import image_from_frame
 from engine.video.address import VideoAddress
 from engine.video.explain import explain, video_errors
@@ -36,6 +37,10 @@ class FileSource(SourceBase):
     def __init__(self, target: VideoAddress, source_id: str, *, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(SourceInfo(source_id, utf8_text(public_address(target.url)), is_live=False), clock)
         self._target = target
+
+    def frame_wh(self) -> tuple[int, int] | None:
+        """Return columns and rows of the first frame, None if the beginning of the file has none."""
+        return first_frame_wh(self._target)
 
     def _frames(self) -> Iterator[Frame]:
         reader = self._open()

@@ -71,6 +71,10 @@ class PacedSource(SourceBase):
         """Pass on what the recorded source lost."""
         self._lose(count, cause)
 
+    def frame_wh(self) -> tuple[int, int] | None:
+        """Return columns and rows of the frames of the recorded source, None if not known before it is read."""
+        return self._inner.frame_wh() if isinstance(self._inner, SourceBase) else super().frame_wh()
+
     def interrupt(self) -> None:
         """End the iteration soon, from any thread."""
         super().interrupt()

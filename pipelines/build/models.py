@@ -10,7 +10,7 @@ from engine.errors import ConfigError
 from engine.flow.pool import DetectorPool
 from engine.protocols import Detector, Source
 from pipelines.build.detector import build_detector, tiled
-from pipelines.build.sources import named_sources
+from pipelines.build.sources import measured, named_sources
 from pipelines.config.models import Config
 from pipelines.config.source import SourceConfig
 
@@ -45,7 +45,7 @@ def build_pool(config: Config, sources: Sequence[Source], make: MakeDetector | N
         ConfigError: values conflict, or no model has a class of the second stage.
         ModelError: a model file cannot be used.
     """
-    infos = [source.info for source in sources]
+    infos = [measured(source) for source in sources]
     models = {
         name: tiled(config, (make or build_detector)(config, infos_of(name, config, infos), name), name)
         for name in models_in_use(config)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from engine.data import SourceInfo
 from engine.errors import ConfigError
 from engine.flow.gate import FrameGate, MotionGate
 from engine.protocols import Source
 from engine.sinks.camera_video.recordings import RecordPlan, record_plan
 from engine.sources.applicable import inapplicable
+from engine.sources.base import SourceBase
 from engine.sources.open import kind_of, made_source, open_source
 from engine.video.options import options_from
 from engine.video.uri import name_from_uri, scheme_of, unique_name
@@ -58,6 +61,14 @@ def build_source(config: SourceConfig, source_id: str) -> Source:
         if getattr(config, key) != getattr(defaults, key):
             raise ConfigError(f"source {source_id}: {key} does not apply to {config.type}: give it under parameters")
     return made_source(config.type, config.uri, source_id, config.parameters)
+
+
+def measured(source: Source) -> SourceInfo:
+    """Return a source's properties, with the size of its frames if that can be read before the run, as of a file."""
+    size_wh = source.frame_wh() if isinstance(source, SourceBase) else None
+    if size_wh is None:
+        return source.info
+    return replace(source.info, width=size_wh[0], height=size_wh[1])
 
 
 def _options(config: SourceConfig) -> dict[str, Any]:

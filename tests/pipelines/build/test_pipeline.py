@@ -15,12 +15,16 @@ from engine.detection.detector import ModelDetector
 from engine.errors import ConfigError
 from engine.protocols import Detector
 from pipelines.build.detector import build_detector, waits_for_size
+from pipelines.build.models import build_pool
+from pipelines.build.sources import build_sources
 from pipelines.config.models import Config, PipelineConfig, TileConfig
 from pipelines.config.source import SourceConfig
 from pipelines.measuring.stages import benchmark_stages
 from pipelines.scoring.clip import evaluate_clip
 from pipelines.verbs.models.detect import detect
 from tests.detection.test_classify import colour_model
+from tests.detection.test_shapes import save_cells
+from tests.media import encode_clip, numbered_images
 from tests.onnx_models import save_constant_model
 
 
@@ -148,3 +152,15 @@ def test_a_clip_is_scored_with_its_gates(model: Path, tmp_path: Path) -> None:
 def test_files_wait_for_their_rectangle_and_cameras_do_not(are_live: dict[str, bool], waiting: set[str]) -> None:
     waits = waits_for_size([SourceInfo(source_id, "x", is_live) for source_id, is_live in are_live.items()])
     assert {source_id for source_id in (*are_live, "added") if waits(source_id)} == waiting
+
+
+def test_the_rectangles_of_files_are_those_loaded_at_first(tmp_path: Path) -> None:
+    """Without the sizes it would be the square, for 16:9 of 64 pixels is 36 rows."""
+    wide = encode_clip(tmp_path / "wide.mp4", numbered_images(2, 256, 64))
+    tall = encode_clip(tmp_path / "tall.mp4", numbered_images(2, 64, 256))
+    sources = [SourceConfig(uri=str(wide)), SourceConfig(uri=str(tall), realtime=True, loop=True)]
+    config = configured(save_cells(tmp_path / "cells.onnx")).model_copy(update={"sources": sources})
+    detector = build_pool(config, build_sources(config)).models["detector"]
+    assert isinstance(detector, ModelDetector)
+    with detector:
+        assert list(detector._sizes._loaded) == [(32, 64), (64, 32)]  # type: ignore[attr-defined]
