@@ -56,7 +56,11 @@ class Messages:
     def recv_with_fd(self) -> tuple[bytes, int | None]:
         """Return the next message and the descriptor sent with it, if any. Raises like `recv_bytes`."""
         fds = array.array("i")
-        message, rights, flags, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, socket.CMSG_SPACE(fds.itemsize))
+        space = socket.CMSG_SPACE(fds.itemsize)
+        try:
+            message, rights, flags, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, space)
+        except ConnectionResetError:  # the peer closed with unread messages: reported once, before what it sent last
+            message, rights, flags, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, space)
         for level, kind, data in rights:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
