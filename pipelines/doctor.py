@@ -157,8 +157,9 @@ def _onnxruntime() -> list[Finding]:
 def _openvino() -> list[Finding]:
     if _version("openvino") is None:
         return [Finding("openvino", "missing", "not installed", "pip install openvino (x86-64; about twice as fast)")]
-    openvino = require("openvino")
-    core = openvino.Core()
+    from engine.backends.openvino import shared_core
+
+    core = shared_core()
     devices = ", ".join(core.available_devices)
     capabilities = ", ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     return [Finding("openvino", "ok", f"{_version('openvino')}, devices {devices}, CPU does {capabilities}")]

@@ -6,6 +6,7 @@ over all cores; uint8 images with the normalisation inside the graph; and comput
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,23 @@ BROKEN = (RuntimeError, ValueError, OverflowError, MemoryError)
 SETTLE_MS = 10_000
 """How long to wait for a result that is no longer wanted."""
 INSTALL_HINT = "pip install openvino, or choose --backend onnxruntime"
+
+_core: Any = None
+_core_lock = threading.Lock()
+
+
+def shared_core() -> Any:
+    """Return the one `openvino.Core` of this process; it stays loaded until the process ends.
+
+    The CPU plugin gives the thread that loads it a signal stack of its own, and only that thread can take it back. If
+    another thread unloads the plugin, the stack is freed while still in use, and the next Ctrl-C is a segmentation
+    fault.
+    """
+    global _core
+    with _core_lock:
+        if _core is None:
+            _core = require("openvino", hint=INSTALL_HINT).Core()
+        return _core
 
 
 class OpenVinoBackend:
@@ -56,7 +74,7 @@ class OpenVinoBackend:
             raise ModelError(f"{self._path}: OpenVINO cannot load it: {_reason(error)}") from error
 
     def _compile(self, openvino: Any) -> None:
-        core = openvino.Core()
+        core = shared_core()
         with real_files(self._path) as path:
             model = core.read_model(str(path))
         specs = _specs(model.inputs, "input")
@@ -187,10 +205,9 @@ class OpenVinoPending:
 
 def read_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs of a model file as OpenVINO reads them. Raises `ModelError`."""
-    openvino = require("openvino", hint=INSTALL_HINT)
     try:
         with real_files(path) as file:
-            model = openvino.Core().read_model(str(file))
+            model = shared_core().read_model(str(file))
         return _specs(model.inputs, "input"), _specs(model.outputs, "output")
     except BROKEN as error:
         raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from error
@@ -201,7 +218,7 @@ def check_size(path: Path, change: SizeChange) -> None:
     openvino = require("openvino", hint=INSTALL_HINT)
     try:
         with real_files(path) as file:
-            model = openvino.Core().read_model(str(file))
+            model = shared_core().read_model(str(file))
         shape = model.inputs[0].partial_shape
         if shape[0].is_dynamic:
             model.reshape({0: openvino.PartialShape([1, *list(shape)[1:]])})
