@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -66,8 +65,8 @@ def test_each_request_gives_a_frame(reader: str, kind: str) -> None:
     assert source.info.fps == pytest.approx(20)
     assert [number_in_image(frame.image) for frame in frames] == [0, 1, 2, 3]
     assert {frame.captured_source for frame in frames} == {"arrival"}
-    steps_s = [(after.captured_ns - before.captured_ns) / 1e9 for before, after in pairwise(frames)]
-    assert min(steps_s) > 0.02, "requests keep their distance"
+    span_s = (frames[-1].captured_ns - frames[0].captured_ns) / 1e9
+    assert span_s > 0.05, "requests keep their distance: three of 0.05 s"
 
 
 def test_a_camera_that_fails_for_a_while_is_offline_and_comes_back() -> None:
