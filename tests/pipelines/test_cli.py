@@ -145,7 +145,7 @@ def test_the_end_of_the_terminal_ends_a_run_with_its_files_finished(tmp_path: Pa
     )
     wait_until(lambda: video.exists() and lines.exists() and lines.stat().st_size > 0, "both files are being written")
     process.send_signal(signal.SIGHUP)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     files = json.loads(out.splitlines()[-1])["outputs"]
     assert {Path(file["path"]) for file in files} == {video, lines}
