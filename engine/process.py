@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -158,3 +159,20 @@ def die_with(fd: int) -> None:
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def peak_memory_mb() -> float:
+    """Return the peak resident memory of this process, in MB (2**20 bytes).
+
+    On Linux it is read from `/proc`: `getrusage` starts a child at the peak of the process that started it, so it would
+    report that of a large parent.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) / 1024
+    except OSError:
+        pass  # no /proc: macOS, or a sandbox that hides it
+    unit = 1024 * 1024 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

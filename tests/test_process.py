@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from engine.process import Messages
+from engine.process import Messages, peak_memory_mb
 
 
 def test_what_a_peer_sent_last_is_read_although_it_left_messages_unread() -> None:
@@ -20,3 +22,12 @@ def test_what_a_peer_sent_last_is_read_although_it_left_messages_unread() -> Non
     with pytest.raises(EOFError):
         ours.recv_bytes()
     ours.close()
+
+
+def test_the_peak_memory_is_that_of_the_process_itself_and_not_of_its_parent() -> None:
+    large = bytearray(200 << 20)
+    assert peak_memory_mb() > 200
+    program = "from engine.process import peak_memory_mb; print(peak_memory_mb())"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert float(child.stdout) < 150, "getrusage() starts a child at its parent's peak"
+    del large

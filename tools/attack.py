@@ -16,7 +16,6 @@ import dataclasses
 import itertools
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -175,6 +174,8 @@ READ: dict[str, Callable[[random.Random, Path], Iterator[Callable[[], object]]]]
 
 def work(surface: str, seconds: float, seed: int) -> Result:
     """Attack one surface in this process until the time is over."""
+    from engine.process import peak_memory_mb
+
     result, deadline = Result(surface), time.monotonic() + seconds
     warm_mb = 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -188,17 +189,13 @@ def work(surface: str, seconds: float, seed: int) -> Result:
             result.tries, result.longest_s = result.tries + 1, max(result.longest_s, spent_s)
             result.freezes += spent_s > FREEZE_S and surface != "models"  # a trial waits for its child
             if result.tries == 200:
-                warm_mb = _rss_mb()
+                warm_mb = peak_memory_mb()
             if time.monotonic() > deadline:
                 break
-    grown_mb = _rss_mb() - warm_mb if warm_mb else 0.0
+    grown_mb = peak_memory_mb() - warm_mb if warm_mb else 0.0
     result.leaks = int(grown_mb > LEAK_MB)
     result.notes = result.notes or f"memory grew by {grown_mb:.0f} MB"
     return result
-
-
-def _rss_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def in_worker(surface: str, seconds: float, seed: int) -> Result:

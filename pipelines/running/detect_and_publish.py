@@ -10,7 +10,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from engine.errors import EngineError, StageError
 from engine.flow.defaults import describe
 from engine.flow.pipeline import Pipeline
 from engine.latch import Latch
+from engine.process import peak_memory_mb
 from engine.protocols import OutputFile
 from engine.sinks.camera_video.recordings import Recordings
 from engine.stats import Histogram
@@ -170,7 +170,6 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
     published = sum(s.published for s in spans)
     busy_ns = max((s.last_ns or 0 for s in spans), default=0) - min((s.first_ns or 0 for s in spans), default=0)
     mine, readers = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    rss_unit = 1024 * 1024 if sys.platform == "darwin" else 1024
     sink_dropped = {name: dict(causes) for name, causes in stats.sink_dropped.items() if sum(causes.values())}
     return {
         "sources": stats.by_source(),
@@ -180,7 +179,7 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         **model_facts(pipeline),
         "wall_s": round(pipeline.wall_s, 3),
         "cpu_s": round(mine.ru_utime + mine.ru_stime + readers.ru_utime + readers.ru_stime, 3),
-        "max_rss_mb": round(mine.ru_maxrss / rss_unit, 1),
+        "max_rss_mb": round(peak_memory_mb(), 1),
         "interrupted": pipeline.stopped,
         "sink_dropped": sink_dropped,
         **recordings_of(pipeline),

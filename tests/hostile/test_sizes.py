@@ -19,14 +19,12 @@ from engine.video.sizes.limits import FrameTooLargeError
 from tests.hostile.servers import claiming, hostile_camera, jpeg, send_jpegs
 from tests.media import Recorder
 
-MB = 1024  # ru_maxrss is in kB
-
 
 def peak_mb(code: str) -> float:
     """Return the peak memory of a Python process that runs `code`, in MB, beyond that of one that only imports."""
-    program = textwrap.dedent(code) + "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    program = textwrap.dedent(code) + "\nfrom engine.process import peak_memory_mb; print(peak_memory_mb())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
-    return int(done.stdout.split()[-1]) / MB
+    return float(done.stdout.split()[-1])
 
 
 def png_claiming(width: int, height: int) -> bytes:
