@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -216,8 +216,9 @@ class Sink(Protocol):
     """An output. All calls come from one thread, between `open` and `close`.
 
     A sink with `blocking = False` never waits in `write`: it runs on the publishing thread, so that its output is as
-    fresh as possible. The others have their own thread and channel. One further member is optional, and `SinkBase` has
-    its default: with `takes_packets = False` a sink receives only the states of sources.
+    fresh as possible. The others have their own thread and channel. Two further members are optional, with defaults in
+    `SinkBase`: with `takes_packets = False` a sink receives only the states of sources, and `use_stats` gives it
+    the figures of the run before it is opened.
     """
 
     @property
@@ -363,6 +364,9 @@ class SinkBase:
     name: str = "sink"
     blocking: bool = True
     takes_packets: bool = True
+
+    def use_stats(self, stats: Any) -> None:
+        """Ignore the run's `engine.stats.PipelineStats`; any thread may take a `snapshot()` of it."""
 
     def open(self, run: Run) -> None:
         """Do nothing."""

@@ -169,7 +169,7 @@ class RunView:
             self._live.update(self._table())
         elif not self._quiet and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + PLAIN_EVERY_S
-            for snapshot in self._pipeline.stats.snapshot():
+            for snapshot in self._pipeline.stats.snapshot().sources:
                 say(self._line(snapshot))
 
     def _table(self) -> Table:
@@ -178,7 +178,7 @@ class RunView:
         columns = ["camera", *(["model"] if several else []), "state"]
         for name in (*columns, "published", "fps", "latency p50 / p99", "objects", "dropped"):
             table.add_column(name, justify="left" if name in columns else "right")
-        for s in self._pipeline.stats.snapshot():
+        for s in self._pipeline.stats.snapshot().sources:
             state = (
                 f"{s.state} ({s.reason})" if s.reason and s.state in ("offline", "stalled", "connecting") else s.state
             )

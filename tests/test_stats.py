@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.clock import FakeClock
+from engine.flow.pipeline import Pipeline
+from engine.sinks.zmq import ZmqPublisher
 from engine.stats import Histogram, PipelineStats, SourceStats
+from pipelines.running.detect_and_publish import summary
+from tests.fakes import CountingSource, OneTracker, PixelDetector
 
 
 @given(st.lists(st.floats(0.01, 1e5), min_size=1, max_size=200), st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]))
@@ -64,3 +69,57 @@ def test_stream_epochs_after_the_first_are_reconnects() -> None:
     stats.set_state("offline", "timeout", 0)
     stats.set_state("live", "", 1)
     assert stats.snapshot().reconnects == 1
+
+
+def test_cumulative_counts_are_those_of_a_fixed_bucket_histogram_within_two_percent_of_each_edge() -> None:
+    histogram = Histogram()
+    values = np.random.default_rng(3).lognormal(3.0, 1.0, 2000)
+    for value in values:
+        histogram.add(float(value))
+    bounds = [5.0, 10.0, 20.0, 50.0, 100.0, 1000.0]
+    found = histogram.snapshot().cumulative(bounds)
+    for bound, count in zip(bounds, found, strict=True):
+        assert (values <= bound / 1.021).sum() <= count <= (values <= bound * 1.021).sum()
+
+
+def test_a_difference_of_snapshots_is_the_distribution_of_what_came_between() -> None:
+    histogram = Histogram()
+    for value in (1.0, 500.0):
+        histogram.add(value)
+    before = histogram.snapshot()
+    assert before.since(before).count == 0
+    for value in (10.0, 20.0, 30.0):
+        histogram.add(value)
+    news = histogram.snapshot().since(before)
+    assert (news.count, news.sum) == (3, 60.0)
+    assert news.percentile(0.5) == pytest.approx(20.0, rel=0.021)
+    assert news.max == pytest.approx(30.0, rel=0.021)
+    histogram.add(900.0)
+    assert histogram.snapshot().since(before).max == 900.0
+
+
+def test_time_without_live_frames_is_counted_until_the_end() -> None:
+    clock = FakeClock(1)
+    stats = PipelineStats(clock).source("gate")
+    stats.begin()
+    for state, seconds in (("live", 2), ("stalled", 3), ("offline", 4), ("live", 5), ("offline", 1)):
+        clock.advance(1)
+        stats.set_state(state, "", 0)  # type: ignore[arg-type]
+        clock.advance(seconds)
+    assert stats.snapshot().blind_s == 11.0  # 1 connecting, 4 stalled, 5 offline, 1 offline until now
+    stats.set_state("ended", "", 0)
+    clock.advance(100)
+    assert stats.snapshot().blind_s == 11.0
+
+
+def test_the_summary_and_the_stats_messages_report_the_same_run() -> None:
+    publisher = ZmqPublisher("tcp://127.0.0.1:*", linger_ms=0)
+    pipeline = Pipeline(CountingSource("gate", 10), PixelDetector(), OneTracker(), publisher)
+    pipeline.run()
+    figures = publisher._figures.of("gate")
+    facts = summary(pipeline)
+    assert figures == pipeline.stats.snapshot().sources[0]
+    assert facts["sources"]["gate"] == figures.facts()
+    assert facts["latency_ms"] == figures.latency_ms
+    assert set(facts["stage_ms"]) - {"capture"} == set(figures.stage_ms)
+    assert pipeline.stats.snapshot().models["detector"].batches == {1: 10}

@@ -108,7 +108,7 @@ class CaptureStage(Stage[Frame]):
 
     def work(self, item: Frame) -> None:
         """Put the frame into the channel under its overflow policy."""
-        self._stats.add_captured()
+        self._stats.add_captured(utc_ns=item.captured_utc_ns)
         if self.is_paused:
             self._stats.add_dropped("paused")
             return

@@ -22,6 +22,7 @@ from engine.protocols import (
     Tracker,
     TrackerBase,
 )
+from engine.stats import PipelineStats
 
 
 class _TrackerWithDefaults(TrackerBase):
@@ -122,6 +123,13 @@ def is_prepared(detector: Detector) -> bool:
     """Return whether a detector can be opened without waiting for another process; true by default."""
     prepare = getattr(detector, "prepare", None)
     return True if prepare is None else bool(prepare())
+
+
+def show_stats(sink: Sink, stats: PipelineStats) -> None:
+    """Let a sink read the figures of the run, if it wants them."""
+    use = getattr(sink, "use_stats", None)
+    if use is not None:
+        use(stats)
 
 
 def takes_packets(sink: Sink) -> bool:

@@ -329,6 +329,7 @@ class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
         if item.pending is None:
             return [None] * len(item.frames)
         found = item.pending.result()
+        self._context.stats.model(item.run.model_id).add_inference(len(item.frames))
         with suppress(ChannelClosedError):
             self._lane.slots.put(None)
         return found

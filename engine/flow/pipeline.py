@@ -75,7 +75,7 @@ class Pipeline:
         self.options = options or PipelineOptions()
         check_names([source.info.source_id for source in listed], may_be_none=self.options.keep_running)
         self.tracker, self.sinks = tracker, sinks
-        self.stats = PipelineStats()
+        self.stats = PipelineStats(clock)
         self.stopped = False
         self._rules: dict[str, FrameGate] = dict(rules or {})
         self._context = context = FlowContext(self.options, self._rules, self.stats, clock)

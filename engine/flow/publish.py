@@ -10,7 +10,7 @@ from typing import TypeVar
 from engine.clock import NS_PER_MS, NS_PER_S, Clock
 from engine.data import Packet, Run, SourceStatus
 from engine.flow.channel import Channel, ChannelClosedError, ChannelTimeoutError
-from engine.flow.defaults import takes_packets
+from engine.flow.defaults import show_stats, takes_packets
 from engine.flow.stage import Stage
 from engine.protocols import Sink
 from engine.stats import PipelineStats
@@ -92,12 +92,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
         )
         for sink in self._sinks:
             sink.write(packet)
-        now_ns = self._clock.monotonic_ns()
-        latency_ms = (now_ns - item.frame.captured_ns) / NS_PER_MS
-        stats.add_published(latency_ms, len(packet.tracks), now_ns, is_detected=packet.is_detected)
-        self._stats.latency.add(latency_ms)
-        spent_ms = {**packet.stage_ms, "publish": (now_ns - started_ns) / NS_PER_MS}
-        self._stats.model(packet.run.model_id).add(spent_ms, is_detected=packet.is_detected)
+        self._stats.add_packet(packet, started_ns=started_ns, now_ns=self._clock.monotonic_ns())
         return packet
 
     def _publish_status(self, status: SourceStatus) -> None:
@@ -196,6 +191,8 @@ def output_stages(
         stats: counters.
         clock: time.
     """
+    for sink in sinks:
+        show_stats(sink, stats)
     quick = [sink for sink in sinks if not sink.blocking]
     slow = sorted((sink for sink in sinks if sink.blocking), key=takes_packets, reverse=True)
     outlets = [make_outlet(sink.name) for sink in slow if takes_packets(sink)]

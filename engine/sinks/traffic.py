@@ -1,90 +1,94 @@
-"""The publisher's counters of one source, for the `stats` message."""
+"""The publisher's place in the stream of one source, and its `stats` messages."""
 
 from __future__ import annotations
 
-from collections import Counter
-
-import numpy as np
-
-from engine.clock import NS_PER_S
+from engine.clock import NS_PER_S, Clock
 from engine.data import Packet, Run
+from engine.stats import PipelineStats, SourceSnapshot
 from engine.wire import StatsMessage
 
-MAX_SAMPLES = 4096
+
+class Figures:
+    """The figures of the run; a publisher outside a pipeline counts what is written to it.
+
+    Attributes:
+        shared: the figures that the pipeline counts; None outside a pipeline.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.shared: PipelineStats | None = None
+        self._clock = clock
+        self._own = PipelineStats(clock)
+
+    def clear(self) -> None:
+        """Forget what was counted here, because another run begins."""
+        self._own = PipelineStats(self._clock)
+
+    def of(self, source_id: str) -> SourceSnapshot:
+        """Return the current figures of a source."""
+        return (self._own if self.shared is None else self.shared).source(source_id).snapshot()
+
+    def count(self, packet: Packet, started_ns: int) -> bool:
+        """Count a packet unless the pipeline does, and return whether it was counted."""
+        if self.shared is not None:
+            return False
+        for cause, count in packet.dropped.items():
+            self._own.source(packet.frame.source_id).add_dropped(cause, count)
+        self._own.add_packet(packet, started_ns=started_ns, now_ns=self._clock.monotonic_ns())
+        return True
 
 
 class SourceTraffic:
-    """Counts since the start of the run, and times since the last message.
+    """What was sent last for a source, and the figures at its last `stats` message.
 
     Args:
         topic: of its frame messages.
+        figures: the current figures of the source.
         now_ns: monotonic clock.
 
     Attributes:
-        published: packets so far.
-        dropped: frames dropped so far, by cause.
         last_seq: `seq` of the last packet, None before the first.
         ended: whether the end of the stream has been announced.
         frame_body: the last frame message that was sent, empty before the first.
         status_body: the last state that was sent.
     """
 
-    def __init__(self, topic: str, now_ns: int) -> None:
+    def __init__(self, topic: str, figures: SourceSnapshot, now_ns: int) -> None:
         self.topic = topic
         self.frame_body = b""
         self.status_body = b""
-        self.published = 0
-        self.dropped: Counter[str] = Counter()
         self.last_seq: int | None = None
         self.ended = False
-        self._start(now_ns)
+        self._before, self._since_ns = figures, now_ns
 
-    def resume(self, now_ns: int) -> None:
-        """Continue counting because the source has come back."""
+    def resume(self, figures: SourceSnapshot, now_ns: int) -> None:
+        """Continue because the source has come back."""
         self.ended = False
-        self._start(now_ns)
+        self._before, self._since_ns = figures, now_ns
 
     def add(self, packet: Packet, body: bytes) -> None:
-        """Count one packet, sent as `body`."""
+        """Remember one packet, sent as `body`."""
         self.frame_body = body
-        self.published += 1
         self.last_seq = packet.seq
-        if packet.dropped:
-            self.dropped.update(packet.dropped)
-        self._packets += 1
-        if len(self._latency_ms) < MAX_SAMPLES:
-            self._latency_ms.append(packet.latency_ms)
-        for stage, ms in packet.stage_ms.items():
-            self._stage_ms[stage] = self._stage_ms.get(stage, 0.0) + ms
 
-    def message(self, source_id: str, run: Run, *, seq: int, now_ns: int, utc_ns: int) -> StatsMessage:
-        """Return the counts, and the times since the previous call."""
+    def message(self, figures: SourceSnapshot, run: Run, *, seq: int, now_ns: int, utc_ns: int) -> StatsMessage:
+        """Return the counts of `figures`, and the rates and times since the previous call."""
         interval_s = max((now_ns - self._since_ns) / NS_PER_S, 1e-9)
-        packets = self._packets
+        packets = figures.published - self._before.published
+        latency = figures.latency.since(self._before.latency)
+        spent = {stage: ms - self._before.stage_ms.get(stage, 0.0) for stage, ms in figures.stage_ms.items()}
         message = StatsMessage(
             engine_id=run.engine_id,
             run_epoch=run.run_epoch,
-            source_id=source_id,
+            source_id=figures.source_id,
             seq=seq,
             published_utc_ns=utc_ns,
             interval_s=round(interval_s, 3),
-            published=self.published,
-            dropped=dict(self.dropped),
+            published=figures.published,
+            dropped=dict(figures.dropped),
             fps=round(packets / interval_s, 2),
-            latency_ms=self._latencies(),
-            stage_ms={stage: round(total / packets, 3) for stage, total in self._stage_ms.items()},
+            latency_ms={**latency.summary(0.5, 0.99), "max": round(latency.max, 3)} if latency.count else {},
+            stage_ms={stage: round(ms / packets, 3) for stage, ms in spent.items() if packets and ms},
         )
-        self._start(now_ns)
+        self._before, self._since_ns = figures, now_ns
         return message
-
-    def _start(self, now_ns: int) -> None:
-        self._since_ns = now_ns
-        self._packets = 0
-        self._latency_ms: list[float] = []
-        self._stage_ms: dict[str, float] = {}
-
-    def _latencies(self) -> dict[str, float]:
-        if not self._latency_ms:
-            return {}
-        p50, p99 = np.percentile(self._latency_ms, (50, 99))
-        return {"p50": round(float(p50), 3), "p99": round(float(p99), 3), "max": round(max(self._latency_ms), 3)}

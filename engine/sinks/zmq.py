@@ -16,7 +16,8 @@ from engine.errors import ConfigError, SinkError
 from engine.protocols import SinkBase
 from engine.sinks.publisher_sockets import FanOut, LatestOnly, SnapshotServer, SocketOptions
 from engine.sinks.scene import SceneTraffic
-from engine.sinks.traffic import SourceTraffic
+from engine.sinks.traffic import Figures, SourceTraffic
+from engine.stats import PipelineStats
 from engine.transport.address import checked_address, is_loopback
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
@@ -129,6 +130,7 @@ class ZmqPublisher(SinkBase):
         self._run = Run("", 0)
         self._next_seq: dict[str, int] = {}
         self._traffic: dict[str, SourceTraffic] = {}
+        self._figures = Figures(clock)
         self._scenes: dict[str, SceneTraffic] = {}
         self._snapshot_seq = 0
         self._opened_ns = 0
@@ -142,6 +144,10 @@ class ZmqPublisher(SinkBase):
             found.update({f"events:{kind}": count for kind, count in self._events.overflows.items()})
         return found
 
+    def use_stats(self, stats: PipelineStats) -> None:
+        """Report the figures of this run; without a run, the publisher counts what is written to it."""
+        self._figures.shared = stats
+
     def open(self, run: Run) -> None:
         """Bind the sockets; afterwards `address` and `endpoints` are the bound ones.
 
@@ -149,6 +155,7 @@ class ZmqPublisher(SinkBase):
             SinkError: a port is in use, or this machine does not have the address.
         """
         self._run = run
+        self._figures.clear()
         self._next_seq.clear()
         self._traffic.clear()
         self._scenes.clear()
@@ -180,6 +187,7 @@ class ZmqPublisher(SinkBase):
 
     def write(self, packet: Packet) -> None:
         """Publish one packet; never waits."""
+        started_ns = self._clock.monotonic_ns()
         message = frame_message(packet)
         body = encode(message, self._encoding)
         traffic = self._traffic_of(message.source_id)
@@ -195,7 +203,7 @@ class ZmqPublisher(SinkBase):
         if self._pictures is not None:
             self._publish_pictures(self._pictures, packet)
         self._service()
-        if self._clock.monotonic_ns() >= self._due_ns:
+        if self._figures.count(packet, started_ns) and self._clock.monotonic_ns() >= self._due_ns:
             self.tick()
 
     def status(self, status: SourceStatus) -> None:
@@ -204,7 +212,7 @@ class ZmqPublisher(SinkBase):
         if status.state == "ended" and traffic.ended:
             return
         if traffic.ended:
-            traffic.resume(self._clock.monotonic_ns())
+            traffic.resume(self._figures.of(status.source_id), self._clock.monotonic_ns())
         seq = self.next_seq("status", status.source_id)
         message = status_message(status, self._run, seq=seq, published_utc_ns=self._clock.utc_ns())
         traffic.status_body = encode(message, self._encoding)
@@ -243,7 +251,8 @@ class ZmqPublisher(SinkBase):
         for source_id, traffic in self._traffic.items():
             if not traffic.ended:
                 seq = self.next_seq("stats", source_id)
-                self.send(traffic.message(source_id, self._run, seq=seq, now_ns=now_ns, utc_ns=self._clock.utc_ns()))
+                figures, utc_ns = self._figures.of(source_id), self._clock.utc_ns()
+                self.send(traffic.message(figures, self._run, seq=seq, now_ns=now_ns, utc_ns=utc_ns))
         self._publish_heartbeat(now_ns)
 
     def close(self) -> None:
@@ -341,7 +350,9 @@ class ZmqPublisher(SinkBase):
         if traffic is None:
             self._forget_ended()
             topic = topic_for("frame", source_id)
-            traffic = self._traffic[source_id] = SourceTraffic(topic, self._clock.monotonic_ns())
+            traffic = self._traffic[source_id] = SourceTraffic(
+                topic, self._figures.of(source_id), self._clock.monotonic_ns()
+            )
         return traffic
 
     def _forget_ended(self) -> None:

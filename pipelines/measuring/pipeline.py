@@ -118,7 +118,7 @@ def _looked_at(config: Config) -> list[SourceInfo]:
 
 
 def _published(pipeline: Pipeline) -> int:
-    return sum(source.published for source in pipeline.stats.snapshot())
+    return pipeline.stats.snapshot().published
 
 
 def _backend(config: Config, infos: list[SourceInfo]) -> Backend:

@@ -195,7 +195,7 @@ class ControlServer:
             }
             for s in self._present()
         }
-        config, facts = self._changes.config, model_facts(self._pipeline)
+        config, facts = self._changes.config, model_facts(self._pipeline, self._pipeline.stats.snapshot())
         for name, model in facts["models"].items():
             if name in config.models:
                 model |= config.models[name].model_dump(include=THRESHOLDS)
@@ -211,7 +211,7 @@ class ControlServer:
     def _present(self) -> list[SourceSnapshot]:
         """Return the configured sources and those that ended most recently; the summary lists all."""
         configured = {source.source_id for source in self._changes.config.sources}
-        known = self._pipeline.stats.snapshot()
+        known = self._pipeline.stats.snapshot().sources
         gone = [s.source_id for s in known if s.state == "ended" and s.source_id not in configured]
         old = set(gone[: max(len(gone) - MAX_ENDED, 0)])
         return [s for s in known if s.source_id not in old]

@@ -12,7 +12,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import FrameType
@@ -25,7 +25,7 @@ from engine.latch import Latch
 from engine.process import peak_memory_mb
 from engine.protocols import OutputFile
 from engine.sinks.camera_video.recordings import Recordings
-from engine.stats import Histogram
+from engine.stats import NO_FIGURES, StatsSnapshot, latency_summary, stage_summary
 from pipelines.build.scene import scene_of
 from pipelines.console import RunView
 
@@ -165,18 +165,15 @@ class _Tick:
 
 def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the machine-readable summary of a run: `facts` and the measured figures."""
-    stats = pipeline.stats
-    spans = [s for s in stats.sources.values() if s.first_ns is not None and s.last_ns is not None]
-    published = sum(s.published for s in spans)
-    busy_ns = max((s.last_ns or 0 for s in spans), default=0) - min((s.first_ns or 0 for s in spans), default=0)
+    stats = pipeline.stats.snapshot()
     mine, readers = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     sink_dropped = {name: dict(causes) for name, causes in stats.sink_dropped.items() if sum(causes.values())}
     return {
         "sources": stats.by_source(),
-        "fps": round((published - 1) * 1e9 / busy_ns, 2) if published > 1 and busy_ns > 0 else 0.0,
-        "latency_ms": {**stats.latency.summary(0.5, 0.9, 0.99), "max": round(stats.latency.max, 3)},
-        "stage_ms": stage_ms(stats.stages),
-        **model_facts(pipeline),
+        "fps": stats.fps,
+        "latency_ms": latency_summary(stats.latency),
+        "stage_ms": stage_summary(stats.stages),
+        **model_facts(pipeline, stats),
         "wall_s": round(pipeline.wall_s, 3),
         "cpu_s": round(mine.ru_utime + mine.ru_stime + readers.ru_utime + readers.ru_stime, 3),
         "max_rss_mb": round(peak_memory_mb(), 1),
@@ -189,18 +186,18 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
     }
 
 
-def model_facts(pipeline: Pipeline) -> dict[str, Any]:
+def model_facts(pipeline: Pipeline, stats: StatsSnapshot) -> dict[str, Any]:
     """Return the models of a run: `models` by name, and `backend`, `device` and `model` of all, joined by commas."""
     lanes = [*pipeline.former_models, *pipeline.models.values()]
     descriptions = [describe(lane.detector) for lane in lanes]
     models = {}
     for lane, facts in zip(lanes, descriptions, strict=True):
-        figures = pipeline.stats.model(lane.model_id)
+        figures = stats.models.get(lane.model_id, NO_FIGURES)
         models[lane.model_id] = {
             "model": lane.run.model,
             "backend": facts.backend,
             "detected": figures.detected,
-            "stage_ms": stage_ms(figures.stages),
+            "stage_ms": stage_summary(figures.stages),
         }
     return {
         "backend": ", ".join(dict.fromkeys(facts.backend for facts in descriptions)),
@@ -208,11 +205,6 @@ def model_facts(pipeline: Pipeline) -> dict[str, Any]:
         "model": ", ".join(dict.fromkeys(lane.run.model for lane in lanes)),
         "models": models,
     }
-
-
-def stage_ms(stages: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
-    """Return the median and the 99th percentile of the milliseconds in each stage."""
-    return {stage: histogram.summary(0.5, 0.99) for stage, histogram in list(stages.items())}
 
 
 def recordings_of(pipeline: Pipeline) -> dict[str, Any]:

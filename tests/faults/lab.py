@@ -142,7 +142,7 @@ def summary(pipeline: Pipeline) -> dict[str, Any]:
             "dropped": {cause: count for cause, count in snapshot.dropped.items() if count},
             "reconnects": snapshot.reconnects,
         }
-        for snapshot in pipeline.stats.snapshot()
+        for snapshot in pipeline.stats.snapshot().sources
     }
 
 

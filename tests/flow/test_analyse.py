@@ -212,7 +212,7 @@ def test_a_failing_analyser_stops_the_run_by_name_with_every_frame_accounted_for
     pipeline = Pipeline(CountingSource(count=50), PixelDetector(), OneTracker(), analysers={"numbers": [Fails()]})
     with pytest.raises(StageError, match="track failed: analyser fails failed: 'zone'"):
         pipeline.run()
-    assert all(s.captured == s.published + sum(s.dropped.values()) for s in pipeline.stats.snapshot())
+    assert all(s.captured == s.published + sum(s.dropped.values()) for s in pipeline.stats.snapshot().sources)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -22,7 +22,7 @@ JOIN_S = 5.0
 
 
 def accounted(pipeline: Pipeline) -> bool:
-    return all(s.captured == s.published + sum(s.dropped.values()) for s in pipeline.stats.snapshot())
+    return all(s.captured == s.published + sum(s.dropped.values()) for s in pipeline.stats.snapshot().sources)
 
 
 def engine_threads() -> list[str]:
@@ -98,7 +98,7 @@ def test_live_source_with_a_slow_detector_drops_and_stays_fresh() -> None:
     source = CountingSource(count=200, is_live=True, gap_s=0.002)
     pipeline = Pipeline(source, PixelDetector(depth=1, work_s=0.02), OneTracker(), sink)
     pipeline.run()
-    figures = pipeline.stats.snapshot()[0]
+    figures = pipeline.stats.snapshot().sources[0]
     assert figures.captured == 200
     assert figures.dropped["overflow"] > 100
     assert accounted(pipeline)
@@ -114,7 +114,7 @@ def test_frames_past_their_age_are_dropped_before_inference_and_counted() -> Non
     detector = PixelDetector(depth=1, work_s=0.02)
     pipeline = Pipeline(CountingSource(count=30, is_live=True, gap_s=0.001), detector, OneTracker(), options=options)
     pipeline.run()
-    figures = pipeline.stats.snapshot()[0]
+    figures = pipeline.stats.snapshot().sources[0]
     assert figures.dropped["age"] > 0
     assert len(detector.batches) == figures.published
     assert accounted(pipeline)
@@ -222,7 +222,7 @@ def test_an_output_that_fails_beside_a_camera_ends_alone_and_the_run_fails_at_it
     pipeline = Pipeline(source, PixelDetector(), OneTracker(), broken, good)
     with pytest.raises(StageError, match="disk full"):
         pipeline.run()
-    published = pipeline.stats.snapshot()[0].published
+    published = pipeline.stats.snapshot().sources[0].published
     assert published > 20
     assert len(good.packets) == published
     assert pipeline.stats.sink_dropped["broken"]["failed"] >= published - 8
@@ -255,7 +255,7 @@ def test_stop_ends_all_threads_and_accounts_for_frames_in_flight(is_live: bool, 
     assert sink.events[-1] == "close"
     assert [p.seq for p in sink.packets] == sorted(p.seq for p in sink.packets)
     if not is_live:  # what was published is also written
-        assert len(sink.packets) == pipeline.stats.snapshot()[0].published
+        assert len(sink.packets) == pipeline.stats.snapshot().sources[0].published
     assert engine_threads() == []
 
 

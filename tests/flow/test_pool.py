@@ -61,7 +61,7 @@ def running(pool: DetectorPool, *sources: CountingSource) -> Iterator[tuple[Pipe
 
 
 def accounted(pipeline: Pipeline) -> bool:
-    return all(s.captured == s.published + sum(s.dropped.values()) for s in pipeline.stats.snapshot())
+    return all(s.captured == s.published + sum(s.dropped.values()) for s in pipeline.stats.snapshot().sources)
 
 
 def wait_for(condition: Callable[[], object]) -> None:
