@@ -1,0 +1,95 @@
+"""The headers of a request that say for whom it is and where it comes from, and those that every answer carries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from urllib.parse import urlsplit
+
+from pipelines.web.access.listen import LOOPBACK_NAMES, Listen, address_of
+
+SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+MAX_HOST_CHARS = 260
+CSP = (
+    "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; object-src 'none'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
+ALWAYS: tuple[tuple[bytes, bytes], ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
+
+def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return headers by lower-case name; of a repeated one the first, and `host` is empty if it is repeated.
+
+    A request with two hosts could pass a check by one and be served by the other.
+    """
+    found: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if key == "host" and key in found:
+            text = found[key] = ""
+        found.setdefault(key, text)
+    return found
+
+
+def is_host_allowed(host: str, listen: Listen, names: Collection[str]) -> bool:
+    """Return whether a request's `Host` is one of this server's, so that no other name can point a browser at it.
+
+    Names of loopback are always allowed; where other machines can connect, so are IP addresses, which no name server
+    can make mean something else.
+
+    Args:
+        host: the header.
+        listen: where the server listens.
+        names: further names, without port, in lower case.
+
+    >>> here = Listen("127.0.0.1", 8000)
+    >>> [is_host_allowed(host, here, ["gate.lan"]) for host in ("localhost:8000", "gate.lan", "evil.example", "")]
+    [True, True, False, False]
+    """
+    name = _host_name(host)
+    if name is None:
+        return False
+    if name in LOOPBACK_NAMES or name in names or name == listen.host:
+        return True
+    return not listen.is_loopback and address_of(name) is not None
+
+
+def _host_name(host: str) -> str | None:
+    """Return the name in a `Host` header, None if it has another form."""
+    if not host or len(host) > MAX_HOST_CHARS or not set(host).isdisjoint("/@?#\\ ,"):
+        return None
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def is_origin_allowed(method: str, headers: Mapping[str, str], origins: Collection[str]) -> bool:
+    """Return whether a request may come from the page that sent it.
+
+    Programs send neither header and pass. A browser says where a request comes from: it must be this server itself, or
+    one of `origins`. Requests that only read, and are answered without `Access-Control-Allow-Origin`, pass: no other
+    page sees their answer.
+
+    Args:
+        method: of the request; `WEBSOCKET` for an upgrade, which no browser protects.
+        headers: of the request.
+        origins: further origins, as `https://page.example`.
+    """
+    if method in SAFE_METHODS:
+        return True
+    origin = headers.get("origin")
+    if origin is not None:
+        return origin in origins or _is_same(origin, headers.get("host", ""))
+    return headers.get("sec-fetch-site", "same-origin") == "same-origin"
+
+
+def _is_same(origin: str, host: str) -> bool:
+    scheme, _, place = origin.lower().partition("://")
+    default = {"http": ":80", "https": ":443"}.get(scheme)
+    if default is None or not place:
+        return False
+    return place.removesuffix(default) == host.lower().removesuffix(default)

@@ -1,0 +1,47 @@
+"""Somebody who uses a server, and who says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Role = Literal["viewer", "operator", "admin"]
+ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
+"""From the least to the most: a viewer sees, an operator reviews and edits places, an admin manages users."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody, and what they may do.
+
+    Attributes:
+        name: of the user or token; for the log.
+        role: what they may do.
+        sources: names of the sources that they may see; None: all.
+        by_cookie: whether a browser's cookie said so, which another site's page can make it send.
+    """
+
+    name: str
+    role: Role = "viewer"
+    sources: frozenset[str] | None = None
+    by_cookie: bool = False
+
+    def may(self, role: Role) -> bool:
+        """Return whether they have at least this role."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+    def may_see(self, source_id: str) -> bool:
+        """Return whether they may see a source."""
+        return self.sources is None or source_id in self.sources
+
+
+ANYBODY = Identity("local", "admin")
+"""Whoever reaches a server on loopback that asks for no login."""
+
+
+class Authority(Protocol):
+    """Says who sends a request. Called on the event loop: it must be quick."""
+
+    def identify(self, headers: Mapping[str, str]) -> Identity | None:
+        """Return who sends a request with these headers, by lower-case name, or None for an unknown sender."""
