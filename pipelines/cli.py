@@ -23,6 +23,7 @@ from pipelines.verbs.measuring.bench import bench
 from pipelines.verbs.models.build import build
 from pipelines.verbs.models.detect import detect
 from pipelines.verbs.models.inspect import inspect
+from pipelines.verbs.models.named import models
 from pipelines.verbs.running.check import check
 from pipelines.verbs.running.ctl import ctl
 from pipelines.verbs.running.demo import demo
@@ -68,6 +69,7 @@ VERBS = (
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(evaluate)
+app.add_typer(models)
 
 
 def _print_version(wanted: bool) -> None:

@@ -19,7 +19,7 @@ def demo_model() -> Path:
     Raises:
         ConfigError: the file is missing from this installation.
     """
-    return _asset(DEMO_MODEL)
+    return asset(DEMO_MODEL)
 
 
 def demo_clip() -> Path:
@@ -28,10 +28,11 @@ def demo_clip() -> Path:
     Raises:
         ConfigError: the file is missing from this installation.
     """
-    return _asset(DEMO_CLIP)
+    return asset(DEMO_CLIP)
 
 
-def _asset(name: str) -> Path:
+def asset(name: str) -> Path:
+    """Return the path of an embedded file. Raises `ConfigError` if it is missing from this installation."""
     path = Path(str(files(__name__) / name))
     if not path.is_file():
         raise ConfigError(f"demo asset {path} is missing: reinstall framewire, or run tools/make_demo_assets.py")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import BackendOptions
+from engine.backends.files.base import find_model
 from engine.backends.select import create_backend, select_backend
 from engine.errors import ModelError
 
@@ -23,8 +24,9 @@ class Embedder:
     """Turns crops into unit vectors whose dot product measures their similarity. Several trackers may share one.
 
     Args:
-        path: ONNX model with one input (N or 1, 3, H, W) of normalised RGB and one output (N or 1, D), such as OSNet
-            (Zhou et al. 2019) as torchreid exports it.
+        path: ONNX model, or its name in the catalogue, with one output (N or 1, D) and one input: (N or 1, 3, H, W) of
+            normalised RGB, as torchreid exports OSNet (Zhou et al. 2019), or (N or 1, H, W, 3) of BGR in 0..255, as
+            Intel's person-reidentification-retail models are converted.
         backend: the backend that runs it.
 
     Raises:
@@ -33,21 +35,24 @@ class Embedder:
     """
 
     def __init__(self, path: str | Path, backend: str = "onnxruntime") -> None:
-        name, _ = select_backend(Path(path), backend)
-        self._backend = create_backend(name, Path(path), BackendOptions(performance="latency", threads=1, depth=1))
+        path = find_model(path)
+        name, _ = select_backend(path, backend)
+        self._backend = create_backend(name, path, BackendOptions(performance="latency", threads=1, depth=1))
         try:
             self._backend.open()
         except ModelError as error:
             raise ModelError(f"{path} cannot be loaded ({error}): give a re-identification model in ONNX") from error
         source, target = self._backend.inputs[0], self._backend.outputs[0]
         shape, gives = source.shape, target.shape
-        if len(shape) != 4 or shape[1] != 3 or shape[2] is None or shape[3] is None:
-            raise ModelError(f"{path} takes {source}: expected (N, 3, H, W) of fixed height and width")
+        self._channels_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+        rows, columns = (shape[1:3] if self._channels_last else shape[2:]) if len(shape) == 4 else (None, None)
+        if rows is None or columns is None or 3 not in (shape[1], shape[3]):
+            raise ModelError(f"{path} takes {source}: expected (N, 3, H, W) or (N, H, W, 3) of fixed height and width")
         if len(gives) != 2 or gives[1] is None:
             raise ModelError(f"{path} gives {target}: expected one vector of fixed length per crop")
         self.length: int = gives[1]
         self._name = source.name
-        self._size_wh: tuple[int, int] = (shape[3], shape[2])
+        self._size_wh: tuple[int, int] = (columns, rows)
         self._batches = shape[0] is None
 
     def embed(self, image: NDArray[np.uint8], xyxy: NDArray[np.float64]) -> Features:
@@ -68,6 +73,8 @@ class Embedder:
     def _crop(self, image: NDArray[np.uint8], box: list[int]) -> NDArray[np.float32]:
         left, top, right, bottom = box
         resized = cv2.resize(image[top:bottom, left:right], self._size_wh, interpolation=cv2.INTER_LINEAR)
+        if self._channels_last:
+            return np.asarray(resized, np.float32)
         normalised = (resized[:, :, ::-1].astype(np.float32) - _MEAN) / _STD
         return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 

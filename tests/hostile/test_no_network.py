@@ -94,6 +94,8 @@ def images(tmp_path: Path) -> Path:
         pytest.param(["inspect", "{model}"], id="inspect"),
         pytest.param(["build", "{model}"], id="build"),
         pytest.param(["check", "webcam"], id="check"),
+        pytest.param(["models", "list"], id="models list"),
+        pytest.param(["models", "get", "demo"], id="models get of what is here"),
         pytest.param(["doctor"], id="doctor"),
     ],
 )

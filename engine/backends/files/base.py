@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from engine.backends.base import TensorSpec
+from engine.catalogue import find_named, why_missing
 from engine.errors import ModelError
 from engine.optional import require
 from engine.paths import path_from_text
@@ -61,14 +62,16 @@ READERS: Mapping[str, str] = MappingProxyType(
 
 
 def find_model(path: str | Path) -> Path:
-    """Return the file to load for `path`, which is a file or an exported folder.
+    """Return the file to load for `path`: a file, an exported folder, or the name of a model that was downloaded.
+
+    A file or folder of that name takes precedence.
 
     Raises:
         ModelError: nothing is there, the file is empty, or its name is not that of a model.
     """
     place = path_from_text(os.fspath(path))
     if not place.exists():
-        raise ModelError(f"{place}: no such model file or folder: {WHERE_FROM}")
+        place = _named(os.fspath(path), place)
     if place.is_dir():
         place = _in_folder(place)
     if place.suffix.lower() not in READERS:
@@ -77,6 +80,13 @@ def find_model(path: str | Path) -> Path:
     if place.stat().st_size == 0:
         raise ModelError(f"{place}: the file is empty: copy or export it again")
     return place
+
+
+def _named(text: str, place: Path) -> Path:
+    found = find_named(text)
+    if found is None:
+        raise ModelError(f"{place}: {why_missing(text) or f'no such model file or folder: {WHERE_FROM}'}")
+    return found
 
 
 def _in_folder(folder: Path) -> Path:

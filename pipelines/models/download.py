@@ -1,0 +1,284 @@
+"""Bringing a file from an address into a folder: verified by its hash, resumable, never left half written.
+
+The server is not trusted: it may be slow, stop in the middle, send more than it should or something else, or redirect.
+The file gets its name only after its SHA-256 is right; until then it is `NAME.part`, which the next attempt continues.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import os
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from engine.catalogue import Download
+from engine.clock import SystemClock
+from engine.errors import ConfigError, EngineError
+
+SILENCE_S = 30.0
+"""Seconds without a byte after which the server counts as gone."""
+PACE_S = 60.0
+PACE_BYTES = 16 * 1024
+"""A server must send this much within `PACE_S`, so that single bytes now and then hold nobody up."""
+_BLOCK = 64 * 1024
+_MAX_REDIRECTS = 5
+_HANDLERS = (
+    urllib.request.ProxyHandler,
+    urllib.request.HTTPHandler,
+    urllib.request.HTTPSHandler,
+    urllib.request.HTTPDefaultErrorHandler,
+    urllib.request.HTTPErrorProcessor,
+)
+Progress = Callable[[int, int], None]
+
+
+class DownloadError(EngineError):
+    """A file that could not be fetched; what has arrived is kept for the next attempt."""
+
+
+class _WrongContentError(DownloadError):
+    """All bytes are there, and they are the wrong ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a server may take.
+
+    Attributes:
+        silence_s: seconds without a byte.
+        pace_s: seconds in which `pace_bytes` must arrive.
+        pace_bytes: see there.
+    """
+
+    silence_s: float = SILENCE_S
+    pace_s: float = PACE_S
+    pace_bytes: int = PACE_BYTES
+
+
+def fetch(
+    wanted: Download,
+    place: Path,
+    *,
+    address: str | None = None,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+) -> bool:
+    """Put a file at `place` and return whether anything had to be fetched.
+
+    Args:
+        wanted: address, hash and size.
+        place: where the file goes; its folder is created.
+        address: another address of the same content (a mirror, `http` allowed); the hash decides all the same.
+        progress: called with bytes there and bytes in all.
+        patience: how long the server may take.
+
+    Raises:
+        DownloadError: the server cannot be reached, stops, is too slow, or sends something else.
+        ConfigError: the folder cannot be written, or another process is fetching the same file.
+    """
+    if is_right(place, wanted):
+        return False
+    part = place.with_name(place.name + ".part")
+    with _sole_writer(part) as file:
+        try:
+            _fill(
+                file, wanted, address or wanted.address, progress or (lambda done, total: None), patience or Patience()
+            )
+        except OSError as error:
+            raise DownloadError(f"{part}: cannot be written: {error.strerror or error}") from error
+        os.replace(part, place)
+    return True
+
+
+def take(wanted: Download, file: Path, place: Path) -> bool:
+    """Copy a file that the user already has to `place`, if it is the right one. Raises `DownloadError`."""
+    if is_right(place, wanted):
+        return False
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such file")
+    with file.open("rb") as given, _sole_writer(place.with_name(place.name + ".part")) as part:
+        part.truncate(0)
+        content = given.read(wanted.bytes + 1)
+        if len(content) != wanted.bytes or hashlib.sha256(content).hexdigest() != wanted.sha256:
+            os.unlink(part.name)
+            raise DownloadError(f"{file}: not the file that {wanted.address} stands for: its SHA-256 or size differs")
+        part.write(content)
+        _settle(part)
+        os.replace(part.name, place)
+    return True
+
+
+def is_right(place: Path, wanted: Download) -> bool:
+    """Return whether a file is there and has the hash."""
+    if not place.is_file() or place.stat().st_size != wanted.bytes:
+        return False
+    with place.open("rb") as file:
+        return _digest(file) == wanted.sha256
+
+
+@contextmanager
+def _sole_writer(part: Path) -> Iterator[IO[bytes]]:
+    """Open the unfinished file for this process alone."""
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        file = part.open("ab+")
+    except OSError as error:
+        remedy = "set FRAMEWIRE_MODELS to a folder of yours"
+        raise ConfigError(f"{part.parent}: cannot be written ({error.strerror}): {remedy}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"{part}: another process is fetching this file: wait for it") from None
+        yield file
+
+
+def _fill(file: IO[bytes], wanted: Download, address: str, progress: Progress, patience: Patience) -> None:
+    """Complete the unfinished file; start over once if what was there before turns out to be wrong."""
+    had = min(file.seek(0, os.SEEK_END), wanted.bytes)
+    try:
+        _append(file, wanted, address, progress, patience)
+        _check(file, wanted, address)
+    except _WrongContentError:
+        file.truncate(0)
+        if not had:
+            raise
+        _append(file, wanted, address, progress, patience)
+        try:
+            _check(file, wanted, address)
+        except _WrongContentError:
+            file.truncate(0)
+            raise
+    _settle(file)
+
+
+def _append(file: IO[bytes], wanted: Download, address: str, progress: Progress, patience: Patience) -> None:
+    """Fetch what is missing at the end of the file."""
+    start = file.seek(0, os.SEEK_END)
+    if start > wanted.bytes:
+        start = file.truncate(0)
+    if start == wanted.bytes:
+        return
+    host = urlsplit(address).hostname or address
+    try:
+        with _opened(address, start, patience.silence_s) as answer:
+            start = _continues_at(answer, start)
+            file.truncate(start)
+            file.seek(start)
+            _copy(answer, file, start, wanted, progress, patience)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+            raise _WrongContentError(f"{host}: has no byte {start}") from error
+        raise DownloadError(f"{host} answered {error.code} {error.reason}: {_later(address)}") from error
+    except urllib.error.URLError as error:
+        raise DownloadError(f"{host} cannot be reached ({error.reason}): {_later(address)}") from error
+    except (TimeoutError, http.client.HTTPException, ConnectionError, ssl.SSLError) as error:
+        got = file.seek(0, os.SEEK_END)
+        why = str(error) or type(error).__name__
+        raise DownloadError(f"{host} stopped after {got} of {wanted.bytes} bytes ({why}): {_again()}") from error
+
+
+def _ignore(done: int, total: int) -> None:
+    pass
+
+
+def _opened(address: str, start: int, silence_s: float) -> Any:
+    """Return the answer of the server. Proxies come from the environment, as for other programs."""
+    if urlsplit(address).scheme not in ("http", "https"):
+        raise ConfigError(f"{address}: expected an address that begins with https:// or http://")
+    headers = {"User-Agent": "framewire", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    handlers = (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler())
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        *handlers,
+        urllib.request.HTTPDefaultErrorHandler(),
+        _Redirects(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener.open(urllib.request.Request(address, headers=headers), timeout=silence_s)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a few redirects, and none from an encrypted address to an open one."""
+
+    max_redirections = _MAX_REDIRECTS
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Return the next request."""
+        schemes = ("https",) if req.type == "https" else ("http", "https")
+        if urlsplit(newurl).scheme not in schemes:
+            raise DownloadError(f"{req.host} redirects to {newurl[:80]!r}: only {' and '.join(schemes)} is followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _continues_at(answer: Any, start: int) -> int:
+    """Return where the body of the answer begins in the file; 0 if the server sends all of it."""
+    if answer.status != http.client.PARTIAL_CONTENT:
+        return 0
+    said = str(answer.headers.get("Content-Range", ""))
+    if not said.startswith(f"bytes {start}-"):
+        raise _WrongContentError(f"asked for the bytes from {start}, the server sends {said[:60]!r}")
+    return start
+
+
+def _copy(answer: Any, file: IO[bytes], done: int, wanted: Download, progress: Progress, patience: Patience) -> None:
+    begin, before = SystemClock().monotonic_ns(), done
+    while block := answer.read1(_BLOCK):
+        done += len(block)
+        if done > wanted.bytes:
+            raise _WrongContentError(f"the server sends more than {wanted.bytes} bytes")
+        file.write(block)
+        progress(done, wanted.bytes)
+        passed_s = (SystemClock().monotonic_ns() - begin) / 1e9
+        if passed_s < patience.pace_s:
+            continue
+        if done - before < patience.pace_bytes:
+            raise TimeoutError(f"only {done - before} bytes in {passed_s:.0f} s")
+        begin, before = SystemClock().monotonic_ns(), done
+    if done < wanted.bytes:
+        raise ConnectionError("the connection was closed")
+
+
+def _check(file: IO[bytes], wanted: Download, address: str) -> None:
+    file.flush()
+    found = _digest(file)
+    if found != wanted.sha256:
+        host = urlsplit(address).hostname
+        raise _WrongContentError(
+            f"what {host} sent has SHA-256 {found[:16]}…, expected {wanted.sha256[:16]}…: nothing was kept. "
+            "The file was changed, or a portal on the way answered in its place"
+        )
+
+
+def _digest(file: IO[bytes]) -> str:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _settle(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _again() -> str:
+    return "the same command continues there"
+
+
+def _later(address: str) -> str:
+    return f"try again, or fetch {address} elsewhere and give it with --from FILE"
