@@ -329,6 +329,12 @@ class Packet:
         return png_of(self)
 
     @property
+    def scene_utc_ns(self) -> int:
+        """Wall clock of the scene: of the capture for a camera; for a file, the run's start plus stream time."""
+        frame = self.frame
+        return frame.captured_utc_ns if frame.captured_source != "file" else self.run.run_epoch + frame.scene_ns
+
+    @property
     def analytics(self) -> Any:
         """The scene after this frame, an `engine.analytics.view.View`; None without analytics."""
         return self.analyses.get("analytics")

@@ -61,7 +61,7 @@ class SceneAnalyser(AnalyserBase):
             packet.tracks,
             frame.scene_ns,
             (frame.width, frame.height),
-            utc_ns=frame.captured_utc_ns or None,
+            utc_ns=packet.scene_utc_ns or None,
             is_detected=packet.is_detected,
             is_held=packet.is_held,
             ended=[event.track_id for event in packet.events if event.kind == "ended"],

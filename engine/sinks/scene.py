@@ -7,7 +7,7 @@ from typing import Any
 from engine.analytics.view import View
 from engine.clock import NS_PER_MS, NS_PER_S
 from engine.data import Packet
-from engine.wire.findings import Moment
+from engine.wire.findings import EpisodeTimes, Moment
 
 LEAST_NS = 500 * NS_PER_MS
 MOST_NS = 10 * NS_PER_S
@@ -20,6 +20,7 @@ class SceneTraffic:
         self._sent_ns: int | None = None
         self._sent: Any = None
         self.moment: Moment | None = None
+        self.times = EpisodeTimes()
         self.body = b""
 
     def is_due(self, packet: Packet, now_ns: int) -> bool:

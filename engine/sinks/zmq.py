@@ -42,6 +42,7 @@ from engine.wire import (
     topic_for,
     topic_of,
 )
+from engine.wire.findings import finding_id
 
 if TYPE_CHECKING:
     from engine.sinks.pictures import Pictures
@@ -303,8 +304,11 @@ class ZmqPublisher(SinkBase):
         if moment is None:
             return
         for finding in findings:
+            offset_ns = scene.times.offset_ns(finding, finding_id(finding, source_id, self._run), moment)
             seq = self.next_seq("event", source_id)
-            self.send(finding_message(finding, moment, self._run, seq=seq, published_utc_ns=utc_ns))
+            self.send(
+                finding_message(finding, moment, self._run, seq=seq, published_utc_ns=utc_ns, offset_ns=offset_ns)
+            )
 
     def _publish_pictures(self, pictures: Pictures, packet: Packet) -> None:
         for picture in pictures.of(packet, self._clock.monotonic_ns()):

@@ -25,7 +25,7 @@ class Moment:
     Attributes:
         source_id: the source.
         stream_epoch: of the stream.
-        utc_offset_ns: wall clock of a capture minus its scene time.
+        utc_offset_ns: wall clock minus scene time: of the capture for a camera; for a file, the start of the run.
         frame_id: frame on which they were found; None if the source ended.
     """
 
@@ -38,7 +38,22 @@ class Moment:
     def of(cls, packet: Packet) -> Moment:
         """Return the moment of a packet's frame."""
         frame = packet.frame
-        return cls(frame.source_id, frame.stream_epoch, frame.captured_utc_ns - frame.scene_ns, frame.frame_id)
+        return cls(frame.source_id, frame.stream_epoch, packet.scene_utc_ns - frame.scene_ns, frame.frame_id)
+
+
+class EpisodeTimes:
+    """Gives all messages of an episode or visit the wall clock of its begin, whatever the clock does meanwhile."""
+
+    def __init__(self) -> None:
+        self._offsets: dict[str, int] = {}
+
+    def offset_ns(self, finding: Finding, event_id: str, moment: Moment) -> int:
+        """Return wall clock minus scene time for the begin and the end of a finding's episode."""
+        if finding.phase == "begin" or finding.event == "zone_entered":
+            self._offsets[event_id] = moment.utc_offset_ns
+        elif finding.phase == "end" or finding.event == "zone_left":
+            return self._offsets.pop(event_id, moment.utc_offset_ns)
+        return self._offsets.get(event_id, moment.utc_offset_ns)
 
 
 def finding_id(finding: Finding, source_id: str, run: Run) -> str:
@@ -48,11 +63,23 @@ def finding_id(finding: Finding, source_id: str, run: Run) -> str:
     return f"{source_id}-{run.run_epoch}-{finding.place}-i{finding.identity or 0}-{finding.began_ns or 0}"
 
 
-def finding_message(finding: Finding, moment: Moment, run: Run, *, seq: int, published_utc_ns: int) -> EventMessage:
-    """Return the wire message of a finding."""
+def finding_message(
+    finding: Finding, moment: Moment, run: Run, *, seq: int, published_utc_ns: int, offset_ns: int | None = None
+) -> EventMessage:
+    """Return the wire message of a finding.
+
+    Args:
+        finding: what was found.
+        moment: where in the stream.
+        run: the engine and run.
+        seq: of the message.
+        published_utc_ns: when it is sent.
+        offset_ns: wall clock minus scene time for begin and end, see `EpisodeTimes`; None: as for the frame.
+    """
+    offset_ns = moment.utc_offset_ns if offset_ns is None else offset_ns
 
     def utc(ns: int | None) -> int | None:
-        return None if ns is None else ns + moment.utc_offset_ns
+        return None if ns is None else ns + offset_ns
 
     data: dict[str, Scalar] = {name: value for name, value in finding.data.items() if _is_scalar(value)}
     if finding.direction:
@@ -68,7 +95,7 @@ def finding_message(finding: Finding, moment: Moment, run: Run, *, seq: int, pub
         event=finding.event,
         event_id=finding_id(finding, moment.source_id, run),
         frame_id=moment.frame_id,
-        captured_utc_ns=utc(finding.captured_ns),
+        captured_utc_ns=finding.captured_ns + moment.utc_offset_ns,
         track_id=finding.track_ids[0] if finding.track_ids else None,
         class_id=finding.class_id,
         class_name=finding.class_name or None,

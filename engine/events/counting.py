@@ -1,0 +1,79 @@
+"""Counts per minute of one source: crossings, visits, and how full its zones were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from engine.clock import NS_PER_S
+from engine.events.store.rows import CountRow, OccupancyRow
+
+MINUTE_NS = 60 * NS_PER_S
+KEPT_MINUTES = 180
+"""A clock that is set back by an hour finds the minutes that it counts again."""
+MAX_STEP_S = 2.0
+VISIT = "visit"
+
+
+class MinuteCounts:
+    """Accumulates rows; each one holds the whole minute so far, so that writing it again changes nothing.
+
+    Args:
+        source_id: the camera or file.
+        run_epoch: start of the run.
+    """
+
+    def __init__(self, source_id: str, run_epoch: int) -> None:
+        self._source_id = source_id
+        self._run_epoch = run_epoch
+        self._counts: dict[tuple[int, str, str, str], int] = {}
+        self._occupancy: dict[tuple[int, str], OccupancyRow] = {}
+        self._changed: set[tuple[int, str, str, str]] = set()
+        self._filled: set[tuple[int, str]] = set()
+        self._before: tuple[int, Mapping[str, int]] | None = None
+
+    def add(self, utc_ns: int, place: str, name: str, class_name: str) -> None:
+        """Count one crossing (`name` is its direction) or visit."""
+        key = utc_ns // MINUTE_NS, place, name, class_name
+        self._counts[key] = self._counts.get(key, 0) + 1
+        self._changed.add(key)
+
+    def fill(self, scene_ns: int, utc_ns: int, occupancy: Mapping[str, int]) -> None:
+        """Add the time since the previous call, in which the zones held what that call said."""
+        before, self._before = self._before, (scene_ns, occupancy)
+        if before is None:
+            return
+        lasted_s = (scene_ns - before[0]) / NS_PER_S
+        if not 0 < lasted_s <= MAX_STEP_S:
+            return
+        minute = utc_ns // MINUTE_NS
+        for place, n in before[1].items():
+            key = minute, place
+            row = self._occupancy.get(key)
+            if row is None:
+                row = OccupancyRow(self._source_id, place, minute, self._run_epoch, 0.0, 0.0, 0.0, 0)
+            self._filled.add(key)
+            self._occupancy[key] = replace(
+                row,
+                seen_s=row.seen_s + lasted_s,
+                object_s=row.object_s + lasted_s * n,
+                busy_s=row.busy_s + (lasted_s if n else 0.0),
+                most=max(row.most, n),
+            )
+
+    def forget_previous(self) -> None:
+        """Do not count the time until the next `fill`: the source was not seen."""
+        self._before = None
+
+    def take(self) -> Iterator[CountRow | OccupancyRow]:
+        """Yield the rows that changed since the last call, and forget old minutes."""
+        for minute, place, name, class_name in self._changed:
+            n = self._counts[minute, place, name, class_name]
+            yield CountRow(self._source_id, place, name, class_name, minute, self._run_epoch, n)
+        for key in self._filled:
+            yield self._occupancy[key]
+        newest = max([key[0] for key in self._changed] + [key[0] for key in self._filled], default=None)
+        self._changed, self._filled = set(), set()
+        if newest is not None:
+            self._counts = {key: n for key, n in self._counts.items() if abs(newest - key[0]) <= KEPT_MINUTES}
+            self._occupancy = {k: row for k, row in self._occupancy.items() if abs(newest - k[0]) <= KEPT_MINUTES}

@@ -1,0 +1,291 @@
+"""The event log: a quick sink that keeps what analytics finds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
+
+from engine.analytics.findings import Finding
+from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
+from engine.data import Packet, Run, SourceStatus
+from engine.events.counting import VISIT, MinuteCounts
+from engine.events.row_maker import RowMaker
+from engine.events.store.place import StorePlace
+from engine.events.store.rows import EventRow, FactRow, GapRow, OutboxRow, SourceRunRow
+from engine.events.store.writer import StoreWriter
+from engine.events.track_collector import TrackCollector
+from engine.events.track_paths import SAMPLE_NS
+from engine.events.writing import Figures, Job, StoreThread
+from engine.protocols import SinkBase
+from engine.wire.findings import Moment
+
+OPEN_S = 5.0
+CLOSE_S = 5.0
+STOPPED = "engine_stopped"
+_UNSEEING = ("stalled", "offline", "connecting")
+
+
+class EventFollower(Protocol):
+    """Adds images, clips or more to events. Called on the publishing thread: it must not wait."""
+
+    def open(self, run: Run, log: EventLog) -> None:
+        """Prepare for a run; `log.submit` writes to the store from any thread."""
+
+    def follow(self, packet: Packet, changed: Sequence[EventRow]) -> None:
+        """Look at a packet, and at the events that began, changed or ended on it."""
+
+    def ended(self, source_id: str, changed: Sequence[EventRow]) -> None:
+        """Look at the events that ended, or began, because a source ended or is not seen."""
+
+    def close(self) -> None:
+        """Finish; the store can still be written."""
+
+
+class Planner(Protocol):
+    """Decides which messages an event causes. Called on the writing thread, in the transaction of the event."""
+
+    def open(self, writer: StoreWriter) -> None:
+        """Prepare for a store that was just opened (again): read what earlier runs left."""
+
+    def plan(self, event: EventRow, writer: StoreWriter) -> Sequence[OutboxRow]:
+        """Return the messages for an event whose `phase` is `begin`, `end` or `point`."""
+
+
+@dataclass
+class _Source:
+    """What the log knows of one source."""
+
+    rows: RowMaker
+    counts: MinuteCounts
+    paths: TrackCollector
+    is_live: bool
+    seen: SourceRunRow
+    moment: Moment
+    next_sample_ns: int = 0
+    occupancy: Any = None
+    open: dict[str, EventRow] = field(default_factory=dict)
+    gap: GapRow | None = None
+    has_news: bool = True
+
+
+class EventLog(SinkBase):
+    """Keeps events, visits, counts and paths of tracks in a store.
+
+    Args:
+        place: where the store is.
+        clip_severities: severities whose events want a clip.
+        keep_tracks: keep the paths of tracks.
+        followers: add media.
+        planner: plans actions.
+        on_open: called on the writing thread with a newly opened store, and whether it is empty, to adopt media files.
+        clock: time.
+    """
+
+    name = "events"
+    blocking = False
+
+    def __init__(
+        self,
+        place: StorePlace,
+        *,
+        clip_severities: Collection[str] = (),
+        keep_tracks: bool = True,
+        followers: Sequence[EventFollower] = (),
+        planner: Planner | None = None,
+        on_open: Any = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.place = place
+        self._clip_severities = clip_severities
+        self._keep_tracks = keep_tracks
+        self._followers = followers
+        self._planner = planner
+        self._on_open = on_open
+        self._clock = clock
+        self._run = Run("", 0)
+        self._thread: StoreThread | None = None
+        self._sources: dict[str, _Source] = {}
+        self._is_live: dict[str, bool] = {}
+
+    def open(self, run: Run) -> None:
+        """Open the store.
+
+        Raises:
+            StoreError: it cannot be used: no access, in use by another engine, or made by a newer version.
+        """
+        self.close()
+        self._run = run
+        self._sources.clear()
+        self._thread = StoreThread(self.place, run.engine_id, run.run_epoch, self._opened, self._clock)
+        self._thread.start(OPEN_S)
+        for follower in self._followers:
+            follower.open(run, self)
+
+    def _opened(self, writer: StoreWriter, is_new: bool) -> None:
+        if self._on_open is not None:
+            self._on_open(writer, is_new)
+        if self._planner is not None:
+            self._planner.open(writer)
+
+    def submit(self, job: Job) -> None:
+        """Write something to the store soon; never waits. May be called on any thread between `open` and `close`."""
+        if self._thread is not None:
+            self._thread.submit(job)
+
+    def figures(self) -> Figures:
+        """Return how many events are stored, waiting and lost. May be called on any thread."""
+        return self._thread.figures() if self._thread is not None else Figures(0, 0, 0, {}, "")
+
+    def write(self, packet: Packet) -> None:
+        """Keep the findings of a packet, and where its tracks are; never waits."""
+        frame = packet.frame
+        source = self._sources.get(frame.source_id)
+        if source is None or source.seen.reason:
+            source = self._begin(packet)
+        source.moment, source.has_news = Moment.of(packet), True
+        if source.gap is not None:
+            self._end_gap(source)
+        changed: list[EventRow] = []
+        view = packet.analytics
+        if view is not None:
+            changed = self._keep(source, view.findings)
+            if view.occupancy != source.occupancy or frame.scene_ns >= source.next_sample_ns:
+                source.occupancy = view.occupancy
+                source.counts.fill(frame.scene_ns, packet.scene_utc_ns, view.occupancy)
+        if self._keep_tracks and (packet.events or frame.scene_ns >= source.next_sample_ns):
+            for job in source.paths.add(packet):
+                self.submit(job)
+        if not source.next_sample_ns - SAMPLE_NS <= frame.scene_ns < source.next_sample_ns:
+            source.next_sample_ns = frame.scene_ns + SAMPLE_NS
+        source.seen = replace(source.seen, seen_utc_ns=packet.scene_utc_ns, seen_scene_ns=frame.scene_ns)
+        for follower in self._followers:
+            follower.follow(packet, changed)
+
+    def status(self, status: SourceStatus) -> None:
+        """Keep the times in which a camera is not seen, and end what its end leaves open."""
+        source = self._sources.get(status.source_id)
+        self._is_live[status.source_id] = status.info.is_live
+        if source is None:
+            return
+        changed = self._keep(source, status.analyses.get("analytics", ()))
+        if status.state == "ended":
+            changed += self._end(source, STOPPED)
+        elif status.state in _UNSEEING and status.info.is_live and source.gap is None:
+            seen = source.seen
+            source.gap = GapRow(seen.source_id, seen.seen_utc_ns, None, seen.engine_id, seen.run_epoch, status.state)
+            source.counts.forget_previous()
+            self.submit(Job(partial(_put, row=source.gap)))
+        for follower in self._followers:
+            follower.ended(status.source_id, changed)
+
+    def tick(self) -> None:
+        """Keep the counts, and when each source was last seen."""
+        for source in self._sources.values():
+            if source.has_news and not source.seen.reason:
+                source.has_news = False
+                self.submit(Job(partial(_put_all, rows=[*source.counts.take(), source.seen])))
+
+    def close(self) -> None:
+        """End what is open, write everything, and close the store; a store that does not answer is not waited for."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._thread = thread
+        for source in self._sources.values():
+            if not source.seen.reason:
+                changed = self._end(source, STOPPED)
+                for follower in self._followers:
+                    follower.ended(source.seen.source_id, changed)
+        for follower in self._followers:
+            follower.close()
+        thread.close(CLOSE_S)
+
+    # --- internals ---
+
+    def _begin(self, packet: Packet) -> _Source:
+        """Begin to follow a source, or follow it again after its end."""
+        frame, run = packet.frame, self._run
+        name, utc_ns = frame.source_id, packet.scene_utc_ns
+        seen = SourceRunRow(run.engine_id, run.run_epoch, name, utc_ns, utc_ns, frame.scene_ns)
+        is_live = frame.captured_source != "file" and self._is_live.get(name, True)
+        before = self._sources.get(name)
+        source = _Source(
+            rows=RowMaker(run, self._clip_severities),
+            counts=MinuteCounts(name, run.run_epoch) if before is None else before.counts,
+            paths=TrackCollector(run, name),
+            is_live=is_live,
+            seen=seen,
+            moment=Moment.of(packet),
+        )
+        self._sources[name] = source
+        self.submit(Job(lambda store: store.begin_source(seen, is_live=is_live)))
+        return source
+
+    def _keep(self, source: _Source, findings: Sequence[Finding]) -> list[EventRow]:
+        """Write the rows of findings, and return those of events."""
+        changed: list[EventRow] = []
+        for finding in findings:
+            row = source.rows.row(finding, source.moment)
+            if isinstance(row, EventRow):
+                changed.append(row)
+                self._keep_event(source, row)
+                continue
+            self._count(source, row, finding)
+            self.submit(Job(partial(_put, row=row)))
+        return changed
+
+    def _keep_event(self, source: _Source, row: EventRow) -> None:
+        if row.phase in ("end", "point"):
+            source.open.pop(row.event_id, None)
+        else:
+            source.open[row.event_id] = row
+        self.submit(Job(partial(self._put_event, row=row), events=1, is_durable=row.severity == "alert"))
+
+    def _put_event(self, store: StoreWriter, row: EventRow) -> None:
+        store.put(row)
+        if self._planner is not None and row.phase != "update":
+            store.add_actions(self._planner.plan(row, store))
+
+    def _count(self, source: _Source, row: FactRow, finding: Finding) -> None:
+        utc_ns = finding.captured_ns + source.moment.utc_offset_ns
+        if finding.event == "zone_entered":
+            source.counts.add(utc_ns, row.place, VISIT, row.class_name)
+        elif finding.event == "line_crossed":
+            source.counts.add(utc_ns, row.place, row.direction, row.class_name)
+
+    def _end(self, source: _Source, reason: str) -> list[EventRow]:
+        """End the episodes that nobody else ended at the last frame, and what is known of the source."""
+        changed = []
+        for row in list(source.open.values()):
+            lasts_ns = max(source.seen.seen_scene_ns - row.began_scene_ns, 0)
+            ended = replace(
+                row,
+                phase="end",
+                ended_utc_ns=row.began_utc_ns + lasts_ns,
+                duration_s=round(lasts_ns / NS_PER_S, 3),
+                reason=reason,
+            )
+            changed.append(ended)
+            self._keep_event(source, ended)
+        for job in source.paths.finish():
+            self.submit(job)
+        source.seen = replace(source.seen, reason=reason)
+        self.submit(Job(partial(_put_all, rows=[*source.counts.take(), source.seen])))
+        return changed
+
+    def _end_gap(self, source: _Source) -> None:
+        gap, source.gap = source.gap, None
+        if gap is not None:
+            ended = replace(gap, to_utc_ns=source.moment.utc_offset_ns + source.seen.seen_scene_ns)
+            self.submit(Job(partial(_put, row=ended)))
+
+
+def _put(store: StoreWriter, row: Any) -> None:
+    store.put(row)
+
+
+def _put_all(store: StoreWriter, rows: Sequence[Any]) -> None:
+    for row in rows:
+        store.put(row)

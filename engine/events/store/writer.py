@@ -1,0 +1,233 @@
+"""Everything that writes to the store. Each method runs in the transaction of its caller, or alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from engine.clock import NS_PER_S
+from engine.events.store import statements
+from engine.events.store.database import Database, Parameters
+from engine.events.store.place import StorePlace
+from engine.events.store.rows import (
+    ClipState,
+    CountRow,
+    EventRow,
+    FactRow,
+    GapRow,
+    MediaRow,
+    OccupancyRow,
+    OutboxRow,
+    SnoozeRow,
+    SourceRunRow,
+    TrackRow,
+)
+from engine.paths import utf8_text
+
+logger = logging.getLogger(__name__)
+KILLED = "engine_killed"
+Rows = EventRow | FactRow | TrackRow | CountRow | OccupancyRow | SourceRunRow | GapRow | MediaRow | OutboxRow
+
+
+class StoreWriter:
+    """Writes rows.
+
+    Args:
+        database: an open connection.
+        engine_id: in whose name; the empty name is that of people's edits.
+        run_epoch: start of the run.
+    """
+
+    def __init__(self, database: Database, engine_id: str = "", run_epoch: int = 0) -> None:
+        self.database = database
+        self.engine_id = engine_id
+        self.run_epoch = run_epoch
+        self._changed = 0
+        with self.transaction():
+            self._run(
+                statements.OPEN_WRITER, {"engine_id": engine_id, "run_epoch": run_epoch, "changed": run_epoch or 0}
+            )
+
+    @classmethod
+    @contextmanager
+    def edit(cls, place: StorePlace) -> Iterator[StoreWriter]:
+        """Open the store for a person's edit, in one transaction. Raises `StoreError`."""
+        database = place.open_to_edit()
+        try:
+            writer = cls(database)
+            with writer.transaction(durable=True):
+                yield writer
+        finally:
+            database.close()
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """Commit everything inside at once, or nothing."""
+        with self.database.transaction(durable=durable):
+            if not self.engine_id:  # several people may edit at once
+                self._run(statements.LOCK_WRITER, {"engine_id": ""})
+            found = self.database.execute(statements.READ_WRITER, {"engine_id": self.engine_id})
+            self._changed = before = int(found[0][0]) if found else 0
+            yield
+            if self._changed != before:
+                self._run(statements.COUNT_CHANGES, {"engine_id": self.engine_id, "changed": self._changed})
+
+    def _run(self, statement: str, parameters: Parameters) -> None:
+        self.database.execute(statement, parameters)
+
+    def _change(self) -> dict[str, Any]:
+        """Return the columns that say who made the next change."""
+        self._changed += 1
+        return {"changed_by": self.engine_id, "changed": self._changed}
+
+    def put(self, row: Rows) -> None:
+        """Write a row: insert it, or update what may change of it if its key exists."""
+        if isinstance(row, EventRow):
+            row = replace(row, **self._change())
+        self._run(statements.UPSERTS[type(row)], _plain(row))
+
+    def add_actions(self, rows: Iterable[OutboxRow]) -> None:
+        """Add messages to the outbox; those that are there already stay as they are."""
+        for row in rows:
+            self._run(statements.ADD_ACTION, _plain(row))
+
+    def set_media_of_event(
+        self,
+        event_id: str,
+        *,
+        snapshot: str | None = None,
+        best: str | None = None,
+        clip: str | None = None,
+        clip_state: ClipState | None = None,
+        clip_reason: str | None = None,
+    ) -> None:
+        """Record images and the clip of an event; None leaves a value as it is."""
+        given = {"snapshot": snapshot, "best": best, "clip": clip, "clip_state": clip_state, "clip_reason": clip_reason}
+        self._set_event(event_id, {name: value for name, value in given.items() if value is not None})
+
+    def keep(self, event_id: str, *, kept: bool = True) -> bool:
+        """Protect an event and its media from retention, or no longer; return whether it exists."""
+        return self._set_event(event_id, {"kept": int(kept)})
+
+    def _set_event(self, event_id: str, values: dict[str, Any]) -> bool:
+        key = {"event_id": event_id}
+        values = {**values, **self._change()}
+        names = ", ".join(f"{name} = :{name}" for name in values)
+        if not self.database.execute("SELECT 1 FROM event WHERE event_id = :event_id", key):
+            return False
+        self._run(f"UPDATE event SET {names} WHERE event_id = :event_id", {**values, **key})
+        return True
+
+    def review(self, event_id: str, person: str, at_utc_ns: int | None) -> None:
+        """Record that a person has seen an event; None: has not."""
+        key = {"event_id": event_id, "person": person}
+        if at_utc_ns is None:
+            self._run(statements.DROP_REVIEW, key)
+        else:
+            self._run(statements.ADD_REVIEW, {**key, "at_utc_ns": at_utc_ns})
+
+    def snooze(self, row: SnoozeRow) -> None:
+        """Suppress actions until a time; a time in the past ends that."""
+        self._run(statements.UPSERTS[SnoozeRow], _plain(row))
+
+    # --- a run begins and ends ---
+
+    def recover(self) -> int:
+        """End what earlier runs of this engine left open, at the last second seen; return how many episodes."""
+        mine = {"engine_id": self.engine_id, "run_epoch": self.run_epoch}
+        for row in self.database.execute(statements.OPEN_FACTS, mine):
+            self._run(statements.END_FACT, _killed(row))
+        left = self.database.execute(statements.OPEN_EVENTS, mine)
+        for row in left:
+            self._run(statements.END_EVENT, {**_killed(row), **self._change()})
+        self._run(statements.END_RUNS, {**mine, "reason": KILLED})
+        return len(left)
+
+    def begin_source(self, row: SourceRunRow, *, is_live: bool) -> None:
+        """Record the first frame of a source, and, for a camera, the time since the previous run as a gap."""
+        if is_live:
+            key = {"source_id": row.source_id, "run_epoch": row.run_epoch}
+            self._run(statements.END_GAPS, {"source_id": row.source_id, "to_utc_ns": row.began_utc_ns})
+            for seen_utc_ns, reason in self.database.execute(statements.LAST_RUN, key):
+                if seen_utc_ns < row.began_utc_ns:
+                    gap = GapRow(row.source_id, seen_utc_ns, row.began_utc_ns, row.engine_id, row.run_epoch, reason)
+                    self.put(gap)
+        self.put(row)
+
+    def finish(self) -> None:
+        """Record that the run has ended in order."""
+        with self.transaction():
+            self._run(statements.CLOSE_WRITER, {"engine_id": self.engine_id})
+
+    # --- deletion ---
+
+    def delete_events(self, event_ids: Sequence[str]) -> int:
+        """Delete events with their reviews and messages; the files are the caller's."""
+        keys = [{"event_id": event_id} for event_id in event_ids]
+        for table in ("review", "outbox", "event"):
+            if keys:
+                self.database.execute_many(f"DELETE FROM {table} WHERE event_id = :event_id", keys)
+        return len(keys)
+
+    def delete_media(self, paths: Sequence[str]) -> None:
+        """Forget files that were removed."""
+        if paths:
+            self.database.execute_many("DELETE FROM media WHERE path = :path", [{"path": path} for path in paths])
+
+    def delete_before(self, table: str, utc_ns: int, *, source_id: str | None = None, from_utc_ns: int = 0) -> int:
+        """Delete the rows of `track`, `fact`, `counted`, `occupancy` or `gap` in a span of time; return how many.
+
+        Args:
+            table: name of the table.
+            utc_ns: end of the span.
+            source_id: None: of all sources.
+            from_utc_ns: begin of the span.
+        """
+        column, unit = _TIMES[table]
+        where = f"{column} >= :low AND {column} < :high" + ("" if source_id is None else " AND source_id = :source_id")
+        given = {"low": -(-from_utc_ns // unit), "high": utc_ns // unit, "source_id": source_id}
+        given = {name: value for name, value in given.items() if value is not None}
+        found = self.database.execute(f"SELECT COUNT(*) FROM {table} WHERE {where}", given)
+        self._run(f"DELETE FROM {table} WHERE {where}", given)
+        return int(found[0][0])
+
+
+_MINUTE_NS = 60 * NS_PER_S
+_TIMES = {
+    "track": ("began_utc_ns", 1),
+    "fact": ("began_utc_ns", 1),
+    "gap": ("from_utc_ns", 1),
+    "counted": ("minute", _MINUTE_NS),
+    "occupancy": ("minute", _MINUTE_NS),
+}
+
+
+def _killed(row: Sequence[Any]) -> dict[str, Any]:
+    """Return the end of an episode whose engine was killed: when its source was last seen, never before its begin."""
+    event_id, began_utc_ns, began_scene_ns, _, seen_scene_ns = row
+    lasts_ns = max((seen_scene_ns if seen_scene_ns is not None else began_scene_ns) - began_scene_ns, 0)
+    return {
+        "event_id": event_id,
+        "ended_utc_ns": began_utc_ns + lasts_ns,
+        "duration_s": round(lasts_ns / NS_PER_S, 3),
+        "reason": KILLED,
+    }
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """Return a row's values as the databases take them: numbers, text in UTF-8, bytes."""
+    values = {}
+    for name in statements.columns(type(row)):
+        value = getattr(row, name)
+        if isinstance(value, bool):
+            value = int(value)
+        elif isinstance(value, dict):
+            value = json.dumps(value, separators=(",", ":"))
+        elif isinstance(value, str):
+            value = utf8_text(value).replace("\0", "")
+        values[name] = value
+    return values
