@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu_sections import bare_context
 
 from engine.backends.base import BackendOptions
 from engine.backends.cuda.driver import CudaApi, open_cuda
@@ -124,16 +125,7 @@ def graphs_of(file: PlanFile, *, open_api: Callable[[], CudaApi], load: Load, ru
     """Return the figures of `graphs` for one plan."""
     cuda = open_api()
     rows: list[Facts] = []
-    with cuda.current():
-        plan = load(cuda, file)
-        context = plan.create_context()
-        shapes = {spec.name: plan.largest(spec) for spec in plan.inputs}
-        outputs = context.bind(shapes, {})
-        types = {spec.name: np.dtype(spec.dtype).itemsize for spec in (*plan.inputs, *plan.outputs)}
-        sizes = {name: int(np.prod(shape)) * types[name] for name, shape in {**shapes, **outputs}.items()}
-        addresses = {name: cuda.allocate(size) for name, size in sizes.items()}
-        context.bind(shapes, addresses)
-        stream = cuda.create_stream()
+    with cuda.current(), bare_context(cuda, load(cuda, file)) as (context, stream):
         done = 0
         for count in runs:
             while done < count:
@@ -143,11 +135,6 @@ def graphs_of(file: PlanFile, *, open_api: Callable[[], CudaApi], load: Load, ru
             row: Facts = {"after runs": count, "eager ms": _ms(cuda, stream, lambda: context.enqueue(stream))}
             row["capturable"] = context.is_capturable(stream)
             rows.append(row | {"graph ms": _graph_ms(cuda, stream, lambda: context.enqueue(stream))})
-        context.close()
-        for address in addresses.values():
-            cuda.free(address)
-        cuda.free_stream(stream)
-        plan.close()
     cuda.close()
     return {"table": rows}
 

@@ -32,7 +32,7 @@ from engine.backends.pixels import Normaliser
 from engine.backends.tensorrt.api import installed_libraries, load_tensorrt
 from engine.backends.tensorrt.backend import TensorRtBackend, load_plan
 from engine.backends.tensorrt.build_plan import BuildOptions
-from engine.backends.tensorrt.loaded_plan import PlanContext
+from engine.backends.tensorrt.loaded_plan import LoadedPlan, PlanContext
 from engine.backends.tensorrt.plan_cache import PlanCache
 from engine.backends.tensorrt.precision import Precision
 from engine.boxes import iou_matrix
@@ -285,28 +285,35 @@ def speed(model: Path, batch: int, folder: Path, opener: Open = detector, bare: 
     return {"table": rows, "missed": missed}
 
 
-def bare_ms(model: Path, batch: int, folder: Path, repeats: int = 200) -> tuple[float, float]:
-    """Return milliseconds per bare inference, back to back: enqueued, and as a graph."""
-    options = BuildOptions("fp16", (1, batch, batch), inspect_model(model).size_hw)
-    file, _reason = PlanCache(folder).get_or_build(model, options)
-    cuda = open_cuda()
-    with cuda.current():
-        plan = load_plan(cuda, file)
-        context = plan.create_context()
-        shapes = {spec.name: plan.largest(spec) for spec in plan.inputs}
-        outputs = context.bind(shapes, {})
-        width = {spec.name: np.dtype(spec.dtype).itemsize for spec in (*plan.inputs, *plan.outputs)}
-        sizes = {name: int(np.prod(shape)) * width[name] for name, shape in {**shapes, **outputs}.items()}
-        addresses = {name: cuda.allocate(size) for name, size in sizes.items()}
-        context.bind(shapes, addresses)
-        stream = cuda.create_stream()
-        eager = timed_ms(cuda, stream, lambda: context.enqueue(stream), repeats)
-        replayed = _graph_ms(cuda, context, stream, repeats)
+@contextmanager
+def bare_context(cuda: CudaApi, plan: LoadedPlan) -> Iterator[tuple[PlanContext, int]]:
+    """Bind a plan at its largest shapes to device memory and yield its context and a stream; free all at the end."""
+    context = plan.create_context()
+    shapes = {spec.name: plan.largest(spec) for spec in plan.inputs}
+    outputs = context.bind(shapes, {})
+    width = {spec.name: np.dtype(spec.dtype).itemsize for spec in (*plan.inputs, *plan.outputs)}
+    sizes = {name: int(np.prod(shape)) * width[name] for name, shape in {**shapes, **outputs}.items()}
+    addresses = {name: cuda.allocate(size) for name, size in sizes.items()}
+    context.bind(shapes, addresses)
+    stream = cuda.create_stream()
+    try:
+        yield context, stream
+    finally:
         context.close()
         for address in addresses.values():
             cuda.free(address)
         cuda.free_stream(stream)
         plan.close()
+
+
+def bare_ms(model: Path, batch: int, folder: Path, repeats: int = 200) -> tuple[float, float]:
+    """Return milliseconds per bare inference, back to back: enqueued, and as a graph."""
+    options = BuildOptions("fp16", (1, batch, batch), inspect_model(model).size_hw)
+    file, _reason = PlanCache(folder).get_or_build(model, options)
+    cuda = open_cuda()
+    with cuda.current(), bare_context(cuda, load_plan(cuda, file)) as (context, stream):
+        eager = timed_ms(cuda, stream, lambda: context.enqueue(stream), repeats)
+        replayed = _graph_ms(cuda, context, stream, repeats)
     cuda.close()
     return eager, replayed
 

@@ -104,6 +104,7 @@ class Analytics:
 
     @class_names.setter
     def class_names(self, names: Sequence[str]) -> None:
+        """Set the name of each class id."""
         self._teller.class_names = tuple(names)
 
     @property
