@@ -14,7 +14,7 @@ demo: ## run the embedded model on the embedded clip
 	$(BIN)/framewire demo
 
 test: ## run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 examples: ## run every example
 	$(BIN)/python -m pytest examples

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from engine.flow.pipeline import Pipeline, PipelineOptions
 from engine.sources.open import open_source
 from tests.fakes import OneTracker, PixelDetector
 from tests.faults.lab import is_accounted, summary
 from tests.freshness.many_cameras import fairness, many_cameras
+
+pytestmark = pytest.mark.alone
 
 CAMERAS = 16
 

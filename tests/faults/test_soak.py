@@ -10,6 +10,8 @@ from tests.faults.soak import soak
 from tests.patience import AT_ONCE_S
 from tests.rtsp_server import missing_server
 
+pytestmark = pytest.mark.alone
+
 SHORT_S = 20.0
 SECONDS = float(os.environ.get("FRAMEWIRE_SOAK_S") or SHORT_S)
 FAULTS = 6

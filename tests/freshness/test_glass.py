@@ -10,6 +10,8 @@ import pytest
 from tests.freshness.glass import glass_to_subscriber
 from tests.rtsp_server import missing_server
 
+pytestmark = pytest.mark.alone
+
 AGREE_MS = 5.0
 ENCODE_MS = 10.0  # the time that H.265 takes before the frame arrives; the engine cannot know it
 FPS = 20

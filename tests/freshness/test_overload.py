@@ -12,6 +12,8 @@ from tests.fakes import PixelDetector
 from tests.freshness.overload import SLOWER, Overload, overload
 from tests.rtsp_server import RtspServer, missing_server
 
+pytestmark = pytest.mark.alone
+
 FPS = 25
 SECONDS = 6.0
 PART_S = 2.0

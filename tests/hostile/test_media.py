@@ -18,6 +18,8 @@ import pytest
 from tests.hostile.lab import SHARE, Engine, Lab, played, wait_until
 from tests.hostile.servers import flood, hostile_camera, jpeg, send_jpegs
 
+pytestmark = pytest.mark.alone
+
 EVIL = "evil"
 
 

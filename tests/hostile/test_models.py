@@ -117,6 +117,7 @@ def test_a_start_with_a_crashing_model_ends_with_a_message(words: list[str], tmp
         assert "crash.onnx" in done.stderr
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_ctl_set_of_a_crashing_model_leaves_the_run_as_it_is(tmp_path: Path) -> None:
     """Attack 30: the library took the whole engine down."""

@@ -19,6 +19,8 @@ from engine.transport.connect import curve_options
 from engine.transport.keys import KeyPair, load_key_pair, make_keys
 from tests.hostile.lab import Engine, Lab
 
+pytestmark = pytest.mark.alone
+
 LONG = 60_000
 MANY = 1136
 SPEED = ("healthy camera", "freeze", "threads", "descriptors")  # a model takes its own cores, memory and threads

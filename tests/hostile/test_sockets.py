@@ -48,6 +48,7 @@ def _flood(port: int, kind: bytes, data: bytes) -> int:
     return cut
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", [b"SUB", b"DEALER"], ids=["publish", "snapshot"])
 @pytest.mark.parametrize(
     "part",
@@ -67,6 +68,7 @@ def test_a_message_without_an_end_takes_no_memory(kind: bytes, part: bytes) -> N
     assert verdict.notes > 0
 
 
+@pytest.mark.alone
 def test_many_long_topics_take_no_memory() -> None:
     def subscribe(engine: Engine) -> int:
         sent = 0
@@ -90,6 +92,7 @@ def _connections(port: int, count: int) -> list[socket.socket]:
     return made
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("target", ["publish", "snapshot"])
 def test_idle_connections_leave_room_for_readers_and_control(target: str) -> None:
     snapshot = f"tcp://127.0.0.1:{free_port()}"
