@@ -39,6 +39,15 @@ def path_from_text(text: str) -> Path:
     return Path(place) if os.path.lexists(place) else Path(os.fsdecode(unquote_to_bytes(os.fsencode(place))))
 
 
+def user_cache() -> Path:
+    """Return the user's cache folder of this program, as the XDG base directory specification defines it.
+
+    It may not exist yet. Raises `RuntimeError` if the user has no home folder.
+    """
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(named if os.path.isabs(named) else Path.home() / ".cache") / "framewire"
+
+
 def utf8_text(text: str) -> str:
     """Return a text that any output accepts: bytes of a file name that are not UTF-8 become replacement characters.
 

@@ -101,7 +101,8 @@ class BackendOptions:
         max_batch: maximum number of images per submission; 1 lets the backend fix the shape.
         precision: arithmetic, for example `f32`, `bf16`; None: the backend's default.
         threads: maximum number of CPU threads; None: all.
-        cache_dir: folder for compiled models, which makes the next start fast; None: do not keep them.
+        cache_dir: folder for compiled models, which makes the next start fast; None: the user's cache folder for
+            OpenVINO, the model's own folder for TensorRT.
         build_plans: let TensorRT build a missing plan, which can take minutes; if false, a missing plan is an error.
         exported_hw: rows and columns that the file fixes; if `image` has others, the graph is changed to take them.
             None: the file leaves them open.

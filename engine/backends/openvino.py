@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec, check_feeds, image_spec
+from engine.backends.compiled_models import compiled_models
 from engine.backends.linked import real_files
 from engine.backends.openvino_resize import resize
 from engine.backends.resize import FixedSizeError, SizeChange
@@ -103,8 +104,8 @@ class OpenVinoBackend:
         }
         if self._options.threads:
             settings["INFERENCE_NUM_THREADS"] = self._options.threads
-        if self._options.cache_dir:
-            settings["CACHE_DIR"] = str(self._options.cache_dir)
+        if cache := self._options.cache_dir or compiled_models():
+            settings["CACHE_DIR"] = str(cache)
         return settings
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:

@@ -27,6 +27,7 @@ import numpy as np
 from engine.backends.base import Backend, BackendOptions
 from engine.backends.files.base import read_model_file
 from engine.errors import EngineError, ModelError
+from engine.paths import user_cache
 from engine.process import MAX_MESSAGE_BYTES, Child, Messages, die_with
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def _is_known(name: str, path: Path, options: BackendOptions) -> bool:
     key = (name, options, *_stamps(path))
     if key in _passed:
         return True
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
         if _mark(name, path, options).is_file():
             _passed.add(key)
             return True
@@ -133,7 +134,7 @@ def _is_known(name: str, path: Path, options: BackendOptions) -> bool:
 
 def _remember(name: str, path: Path, options: BackendOptions) -> None:
     _passed.add((name, options, *_stamps(path)))
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
         mark = _mark(name, path, options)
         mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark.touch(mode=0o600)
@@ -160,8 +161,7 @@ def _mark(name: str, path: Path, options: BackendOptions) -> Path:
         with place.open("rb") as file:
             while block := file.read(_READ_BYTES):
                 digest.update(block)
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "framewire" / "models-tried" / digest.hexdigest()
+    return user_cache() / "models-tried" / digest.hexdigest()
 
 
 def _version(name: str) -> str:

@@ -238,7 +238,7 @@ def load_classifier(
         max_batch: maximum number of images per inference, if the model leaves it open.
         precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
         threads: maximum number of CPU threads.
-        cache_dir: folder for compiled models.
+        cache_dir: folder for compiled models; None: the user's cache folder, or the model's folder for TensorRT.
         try_first: load the file in a separate process first, as `load_detector` does.
 
     Raises:

@@ -84,7 +84,7 @@ def load_detector(
         depth: inferences in flight; None leaves it to the backend.
         precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
         threads: maximum number of CPU threads.
-        cache_dir: folder for compiled models.
+        cache_dir: folder for compiled models; None: the user's cache folder, or the model's folder for TensorRT.
         build_plans: let TensorRT build a missing plan when the detector opens; otherwise a missing plan is an error.
         try_first: load the file in a separate process first, once per machine and content: a damaged one can crash the
             library that loads it, and the program with it. The command line does.

@@ -81,7 +81,7 @@ class DetectorConfig(Section):
         None, description="Arithmetic of the backend: f32, bf16, f16; null: its default"
     )
     threads: int | None = Field(None, ge=1, le=1024, description="Maximum number of CPU threads; null: all cores")
-    cache_dir: FilePath | None = Field(None, description="Folder for compiled models, for a faster second start")
+    cache_dir: FilePath | None = Field(None, description="Folder for compiled models; null: the user's cache")
     rebuild: Literal["foreground", "background", "never"] = Field(
         "foreground",
         description="Build a TensorRT plan that is missing or does not fit: first, while the CPU serves, or never",

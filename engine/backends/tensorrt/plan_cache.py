@@ -31,6 +31,7 @@ from engine.backends.tensorrt.build_plan import (
     target_facts,
 )
 from engine.errors import ConfigError, ModelError
+from engine.paths import user_cache
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +72,9 @@ def cache_for(model: Path, folder: Path | None = None) -> PlanCache:
 
 
 def _user_folder() -> Path:
-    """Return the user's folder of plans, as the XDG base directory specification defines it."""
+    """Return the user's folder of plans."""
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "framewire" / "plans"
+        return user_cache() / "plans"
     except RuntimeError as error:
         raise ConfigError(f"no folder for plans ({error}): {REMEDY}") from error
 
