@@ -14,8 +14,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections import Counter
 from contextlib import suppress
 from multiprocessing.connection import wait
+from typing import NamedTuple
 
 KILL_WAIT_S = 0.3  # a process in uninterruptible I/O on a hanging disk survives even SIGKILL
 MAX_MESSAGE_BYTES = 64 * 1024
@@ -90,18 +93,67 @@ class Messages:
         self.close()
 
 
+class ChildFacts(NamedTuple):
+    """One role of child processes of this process, for one source.
+
+    Attributes:
+        role: what the process does: `reader`, `record`, …
+        name: of the source that it works for; may be empty.
+        starts: how often a process was started for it.
+        pids: of those that run now.
+    """
+
+    role: str
+    name: str
+    starts: int
+    pids: tuple[int, ...]
+
+
+class _Roster:
+    """Which child processes run, and how often each role was started."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._starts: Counter[tuple[str, str]] = Counter()
+        self._running: dict[int, tuple[str, str]] = {}
+
+    def add(self, pid: int, key: tuple[str, str]) -> None:
+        with self._lock:
+            self._starts[key] += 1
+            self._running[pid] = key
+
+    def remove(self, pid: int) -> None:
+        with self._lock:
+            self._running.pop(pid, None)
+
+    def facts(self) -> list[ChildFacts]:
+        with self._lock:
+            running = list(self._running.items())
+            starts = list(self._starts.items())
+        return [ChildFacts(*key, n, tuple(pid for pid, of in running if of == key)) for key, n in starts]
+
+
+_roster = _Roster()
+
+
+def child_processes() -> list[ChildFacts]:
+    """Return the child processes of this process by role and source; callable from any thread."""
+    return _roster.facts()
+
+
 class Child:
     """A running process; its arguments are the descriptors of the connection and the lifeline, then `fds`.
 
     Args:
         module: the module whose `main` it runs.
         fds: further descriptors that it inherits.
+        name: of the source that it works for, for `child_processes`.
 
     Raises:
         OSError: it cannot be started.
     """
 
-    def __init__(self, module: str, *fds: int) -> None:
+    def __init__(self, module: str, *fds: int, name: str = "") -> None:
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._lifeline, lifeline = socket.socketpair()
@@ -127,6 +179,7 @@ class Child:
             there.close()
             lifeline.close()
         self.connection = Messages(here.detach(), waits=False)
+        _roster.add(self.pid, (module.rpartition(".")[2].removesuffix("_process").removesuffix("_child"), name))
 
     @property
     def pid(self) -> int:
@@ -141,6 +194,7 @@ class Child:
     def end(self, grace_s: float) -> int | None:
         """Hang up, kill the child if it is still alive after `grace_s`, and return its exit code if it has one."""
         self.connection.close()
+        _roster.remove(self.pid)
         try:
             self._process.wait(grace_s)
         except subprocess.TimeoutExpired:

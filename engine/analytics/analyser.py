@@ -141,6 +141,10 @@ class SceneAnalyser(AnalyserBase):
         """Return the totals by source; they are up to half a second old during the run and final after it."""
         return dict(self._summaries)
 
+    def mismatches(self) -> dict[str, str]:
+        """Return by source why its frames do not fit its places; empty texts where they do."""
+        return {name: scene.mismatch for name, scene in list(self._scenes.items())}
+
     def states(self) -> dict[str, dict[str, Any]]:
         """Return the state to pass to `Analytics.restore`, by source, as old as `summary`."""
         return dict(self._states)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
 _EXACT = 4096
+DWELL_EDGES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+"""Upper edges of the fixed buckets in which dwell is also counted."""
 _BINS_PER_E = 200
 VERSION = 1
 
@@ -23,10 +26,12 @@ class Dwell:
         self.count = 0
         self.total_s = 0.0
         self.max_s = 0.0
+        self.by_edge = [0] * (len(DWELL_EDGES_S) + 1)
 
     def add(self, seconds: float) -> None:
         """Add one visit."""
         self.count += 1
+        self.by_edge[bisect_left(DWELL_EDGES_S, seconds)] += 1
         self.total_s += seconds
         self.max_s = max(self.max_s, seconds)
         self._values.append(seconds)
@@ -50,13 +55,21 @@ class Dwell:
     def state(self) -> dict[str, Any]:
         """Return the state as JSON-ready data."""
         bins = {str(at): n for at, n in self._bins.items()}
-        return {"values": self._values, "bins": bins, "count": self.count, "sum": self.total_s, "max": self.max_s}
+        state = {"values": self._values, "bins": bins, "count": self.count, "sum": self.total_s, "max": self.max_s}
+        return {**state, "by_edge": list(self.by_edge)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
         self._values = [float(value) for value in state["values"]]
         self._bins = Counter({int(at): int(n) for at, n in state["bins"].items()})
         self.count, self.total_s, self.max_s = int(state["count"]), float(state["sum"]), float(state["max"])
+        self.by_edge = [int(n) for n in state.get("by_edge", ())]
+        if len(self.by_edge) != len(DWELL_EDGES_S) + 1:  # written by an earlier release
+            self.by_edge = [0] * (len(DWELL_EDGES_S) + 1)
+            for seconds in self._values:
+                self.by_edge[bisect_left(DWELL_EDGES_S, seconds)] += 1
+            for at, n in self._bins.items():
+                self.by_edge[bisect_left(DWELL_EDGES_S, math.exp((at + 0.5) / _BINS_PER_E))] += n
 
 
 def _bin(seconds: float) -> int:

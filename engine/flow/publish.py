@@ -103,6 +103,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
         hand_on(status, (*self._outlets, *self._status_outlets))
 
     def _tick(self) -> None:
+        self._stats.tick()
         for sink in self._sinks:
             sink.tick()
 

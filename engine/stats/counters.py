@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,7 @@ class SourceStats:
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
     tracks_started: Counter[str] = field(default_factory=Counter)
     _tracks: Tracks | None = None
+    _scene: Any = None
     _stage_ms: dict[str, float] = field(default_factory=dict)
     _blind_ns: int = 0
     _blind_since_ns: int | None = None
@@ -142,8 +144,8 @@ class SourceStats:
         self.latency.add(latency_ms)
 
     def add_scene(self, packet: Packet) -> None:
-        """Remember the tracks of a published packet, and count the tracks that begin on it."""
-        self._tracks = packet.tracks
+        """Remember the tracks and the scene of a published packet, and count the tracks that begin on it."""
+        self._tracks, self._scene = packet.tracks, packet.analytics
         if packet.events:
             begun = [packet.run.class_name(event.class_id) for event in packet.events if event.kind == "new"]
             with self._lock:
@@ -196,6 +198,7 @@ class SourceStats:
                 objects_by_class=_by_class(tracks),
                 tracks_started=dict(self.tracks_started),
                 events=dict(self.events),
+                scene=self._scene,
             )
 
 
@@ -204,6 +207,9 @@ class PipelineStats:
 
     Args:
         clock: measures how long sources are blind.
+
+    Attributes:
+        ticked_ns: monotonic time of the last tick of the publishing thread; None before the first.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -213,6 +219,7 @@ class PipelineStats:
         self._clock = clock
         self._capture_ms = Histogram()
         self._event_delay_ms = Histogram()
+        self.ticked_ns: int | None = None
 
     def source(self, source_id: str) -> SourceStats:
         """Return the counters of a source, created on first use."""
@@ -222,6 +229,10 @@ class PipelineStats:
     def model(self, model_id: str) -> ModelStats:
         """Return the figures of a model, created on first use."""
         return self.models.get(model_id) or self.models.setdefault(model_id, ModelStats())
+
+    def tick(self) -> None:
+        """Note that the publishing thread is alive."""
+        self.ticked_ns = self._clock.monotonic_ns()
 
     def add_capture_ms(self, ms: float) -> None:
         """Count how long a frame took to arrive, for sources that do not wait for their reader."""

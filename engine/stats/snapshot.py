@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.clock import NS_PER_S
 from engine.data import SourceState
@@ -33,6 +34,7 @@ class SourceSnapshot:
         objects_by_class: tracks on its last published frame, by class.
         tracks_started: new tracks by class.
         events: episodes begun and points, by rule and severity.
+        scene: `engine.analytics.view.View` of its last published frame; None without analytics.
     """
 
     source_id: str
@@ -53,6 +55,7 @@ class SourceSnapshot:
     objects_by_class: Mapping[str, int] = field(default_factory=dict)
     tracks_started: Mapping[str, int] = field(default_factory=dict)
     events: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    scene: Any = None
 
     @property
     def fps(self) -> float:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from engine.data import DEFAULT_MODEL
 from engine.video.options import SourceOptions
 from pipelines.config.hints import did_you_mean
+from pipelines.config.metrics import MetricsConfig
 from pipelines.config.scene import AnalyticsConfig, RuleConfig, SiteConfig
 from pipelines.config.section import ClassName, FilePath, ModelName, Section, precision_name
 from pipelines.config.source import SourceConfig
@@ -247,6 +248,7 @@ class Config(Section):
     publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")
     control: ControlConfig = Field(default_factory=ControlConfig, description="Control of a run in progress")
     output: OutputConfig = Field(default_factory=OutputConfig, description="Files and windows")
+    metrics: MetricsConfig = Field(default_factory=MetricsConfig, description="Prometheus metrics and health probes")
 
     @model_validator(mode="after")
     def _models_exist(self) -> Config:

@@ -105,7 +105,7 @@ class Outcome:
 
 
 def run_to_the_end(
-    pipeline: Pipeline, interrupt: Interrupt, *, each_tick: Sequence[Callable[[], None]] = (), quiet: bool = False
+    pipeline: Pipeline, interrupt: Interrupt, *, each_tick: Sequence[Callable[[], object]] = (), quiet: bool = False
 ) -> Outcome:
     """Run `pipeline` until its sources end, a stage fails, a window is closed, or a signal arrives.
 
@@ -146,7 +146,7 @@ def _finish_files(pipeline: Pipeline) -> bool:
 class _Tick:
     """Calls a run's side tasks so that their failures do not end the run."""
 
-    def __init__(self, acts: Sequence[Callable[[], None]]) -> None:
+    def __init__(self, acts: Sequence[Callable[[], object]]) -> None:
         self._acts = acts
         self._logged: set[str] = set()
 

@@ -31,7 +31,18 @@ from pipelines.config.source import SourceConfig
 from pipelines.running.model_changes import ModelChanges
 
 logger = logging.getLogger(__name__)
-FIXED = ("second_stage", "tracker", "analysers", "site", "analytics", "pipeline", "publish", "control", "output")
+FIXED = (
+    "second_stage",
+    "tracker",
+    "analysers",
+    "site",
+    "analytics",
+    "pipeline",
+    "publish",
+    "control",
+    "output",
+    "metrics",
+)
 
 
 class PartlyChangedError(ConfigError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,7 @@ class Proxy:
     Attributes:
         address: the bound endpoint, once `open` has returned.
         summary: what it has forwarded so far.
+        on_turn: called about ten times a second or more; must be quick.
 
     Raises:
         ConfigError: no engine is given.
@@ -96,6 +97,7 @@ class Proxy:
         self._name = name
         self._keys, self._engine_key = keys, engine_key
         self._curve = None if keys is None else CurveServer(keys, allowed_keys)
+        self.on_turn: Callable[[], object] = lambda: None
         self._guard = SocketGuard()
         self._context: zmq.Context[Any] = zmq.Context()
         self._stop = threading.Event()
@@ -135,6 +137,7 @@ class Proxy:
         due_ns = SYSTEM_CLOCK.monotonic_ns() + int(STATS_S * NS_PER_S)
         while not self._stop.is_set():
             poller.poll(TURN_MS)
+            self.on_turn()
             self._pass_subscriptions(source, out)
             self._pass_messages(source, out)
             if self._curve is not None:

@@ -47,6 +47,7 @@ def record(
     server_key: str | None = None,
     keys: KeyPair | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    summary: RecordSummary | None = None,
 ) -> RecordSummary:
     """Write a publisher's messages to a file until a limit or `stopping` ends it; an existing recording is continued.
 
@@ -61,13 +62,14 @@ def record(
         server_key: public key of a publisher that encrypts.
         keys: CURVE keys of this reader.
         stopping: polled several times a second; true stops the recording.
+        summary: kept up to date during the recording, and returned.
 
     Raises:
         NoMessageError: nothing arrived for `timeout_s`.
         SinkError: the file cannot be written.
         VersionError: the publisher sends another major version.
     """
-    reader, summary = MessageReader(topics), RecordSummary()
+    reader, summary = MessageReader(topics), summary or RecordSummary()
     started_ns = heard_ns = SYSTEM_CLOCK.monotonic_ns()
     options = {"events": events, "server_key": server_key, "keys": keys}
     with RecordingWriter(path) as writer, Subscriber(address, topics, **options) as subscriber:  # type: ignore[arg-type]
@@ -85,6 +87,8 @@ def record(
                 heard_ns = now_ns
                 if parts is not None and reader.read(parts) is not None:
                     writer.write(SYSTEM_CLOCK.utc_ns(), parts[0], parts[1])
+                summary.messages, summary.bytes = writer.records, writer.bytes
+                summary.lost, summary.malformed = dict(reader.lost), reader.malformed
         except KeyboardInterrupt:
             pass  # Ctrl-C is the normal way to end a recording
         summary.messages, summary.bytes = writer.records, writer.bytes

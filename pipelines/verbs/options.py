@@ -13,6 +13,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable l
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Any key: detector.iou_threshold=0.5")]
 
 
+Metrics = Annotated[str | None, typer.Option(help="HOST:PORT of Prometheus metrics and health probes")]
 ModelSettings = Annotated[list[str] | None, typer.Option("--set", help="Facts that the file lacks: head=yolov5")]
 TOLD = ("size", "names", "head", "color", "mean", "std", "letterbox")
 """Keys of `detector:` that define how to read a model file."""

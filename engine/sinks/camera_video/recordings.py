@@ -183,7 +183,7 @@ class _Recorder:
         request: dict[str, Any] = {name: asdict(getattr(self.plan, name)) for name in ("target", "shelf", "options")}
         request["log_level"] = current_level()
         try:
-            self._child = Child("engine.sinks.camera_video.record_process")
+            self._child = Child("engine.sinks.camera_video.record_process", name=self._source_id)
         except OSError as error:
             self._note({"state": "failed", "reason": f"cannot start a recording process ({error})"})
             return

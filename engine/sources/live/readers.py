@@ -63,7 +63,7 @@ class ProcessReader:
         """Begin to connect, starting the process if necessary; if that fails, `next` returns the failure."""
         try:
             if self._child is None:
-                self._child = Child("engine.sources.live.reader_process")
+                self._child = Child("engine.sources.live.reader_process", name=self._name)
         except OSError as error:  # out of memory, processes or descriptors: the next attempt may succeed
             self._events.append(Finished(f"cannot start a reader process ({error}): use reader=thread"))
             return

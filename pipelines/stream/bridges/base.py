@@ -154,6 +154,11 @@ class Forwarder:
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
 
     @property
+    def is_connected(self) -> bool:
+        """Whether the other side is there."""
+        return self._is_open
+
+    @property
     def pending(self) -> int:
         """Number of waiting messages."""
         return len(self._queues[False]) + len(self._queues[True])

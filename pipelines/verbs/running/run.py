@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.verbs.options import Json, Settings, class_of, named_source, place_points
+from pipelines.verbs.options import Json, Metrics, Settings, class_of, named_source, place_points
 
 if TYPE_CHECKING:
     pass
@@ -36,6 +36,7 @@ def run(
     control: Annotated[
         str | None, typer.Option(help="Let framewire ctl change the run; an address is optional")
     ] = None,
+    metrics: Metrics = None,
     setting: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -51,6 +52,7 @@ def run(
         "pipeline.max_frames": max_frames,
         "pipeline.overflow": overflow,
         "control.address": control,
+        "metrics.address": metrics,
         "detector.score_threshold": score,
         "detector.classes": [class_of(name) for name in classes.split(",")] if classes else None,
         "sources": [named_source(text) for text in source] if source else None,

@@ -52,6 +52,9 @@ def start_run(
         from pipelines.build.scene import scene_of
         from pipelines.build.sinks import bound_publisher
         from pipelines.config.file import load_config
+        from pipelines.metrics.health import EngineHealth
+        from pipelines.metrics.serve import bound_server, serve_run
+        from pipelines.metrics.watchdog import Watchdog
         from pipelines.running.plan_rebuild import PlanRebuild
         from pipelines.running.scene_state import SceneState
 
@@ -63,6 +66,9 @@ def start_run(
             publisher = bound_publisher(config)
             if publisher is not None:
                 until_built.callback(publisher.close)
+            server = bound_server(config.metrics.address)
+            if server is not None:
+                until_built.callback(server.close)
             pipeline = build_pipeline(
                 config, on_quit=lambda: finish[0](), make_detector=plans.detector, bound=publisher
             )
@@ -72,8 +78,15 @@ def start_run(
             if hint is None and config.detector.model == DEMO and not overrides.get("detector.model"):
                 console.say(DEMO_WORTH)
             origin = config_path, overrides, settings, places or {}
-            with _changes(pipeline, config, origin, plans, interrupt.over) as each_tick:
-                outcome = run_to_the_end(pipeline, interrupt, each_tick=each_tick)
+            health = EngineHealth(pipeline)
+            watchdog = Watchdog(health)
+            with (
+                serve_run(server, pipeline, health),
+                _changes(pipeline, config, origin, plans, interrupt.over) as each_tick,
+            ):
+                ticks: list[Callable[[], object]] = [health.beat, watchdog.tick, *each_tick]
+                outcome = run_to_the_end(pipeline, interrupt, each_tick=ticks)
+                watchdog.stopping()
         scene = scene_of(pipeline)
         if config.analytics.state is not None and scene is not None:
             SceneState(config.analytics.state, scene).write()

@@ -12,7 +12,7 @@ import typer
 
 from engine.errors import ConfigError
 from pipelines import console
-from pipelines.verbs.options import Json, client_keys
+from pipelines.verbs.options import Json, Metrics, client_keys
 from pipelines.verbs.stream.options import Address, Keys, ServerKey, Topics, plain
 
 if TYPE_CHECKING:
@@ -35,27 +35,38 @@ def bridge(
     origin: Annotated[list[str] | None, typer.Option(help="ws://: origins that may read; * allows any")] = None,
     server_key: ServerKey = None,
     keys: Keys = None,
+    metrics: Metrics = None,
     as_json: Json = False,
 ) -> None:
     """Forward a stream to MQTT (Home Assistant discovers it), Redis, a webhook, browsers, CSV, Parquet or lines (-)."""
     from engine.subscriber import Subscriber
+    from pipelines.metrics.serve import serve_loop
     from pipelines.running.detect_and_publish import Interrupt
-    from pipelines.stream.bridges.base import Watcher, run_bridge
+    from pipelines.stream.bridges.base import Forwarder, Watcher, run_bridge
+    from pipelines.stream.figures import add_bridge
 
     curve, topics = client_keys(server_key, keys), topic or ["v1/"]
     if to.startswith("ws://"):
         _refuse_format(format_, to)
+        if metrics is not None:
+            raise ConfigError("--metrics does not go with ws://: expected mqtt, redis, http, a file or -")
         console.show(_serve_browsers(address, to, topics, count, {**curve, "origins": origin}), as_json=as_json)
         return
     target = output_for(to, format_)
     wanted = [*topics, *(target.watched_topics if isinstance(target, Watcher) else ())]
     ends_a_wait = getattr(target, "interrupt", lambda: None)
-    with Interrupt(ends_a_wait) as interrupt, Subscriber(address, wanted, **curve) as subscriber:
+    forwarder = Forwarder(target)
+    with (
+        serve_loop(metrics, lambda page: add_bridge(page, forwarder)) as beat,
+        Interrupt(ends_a_wait) as interrupt,
+        Subscriber(address, wanted, **curve) as subscriber,
+    ):
         done = run_bridge(
             subscriber,
             target,
             count=count,
-            stopping=lambda: interrupt.requested,
+            stopping=lambda: beat() or interrupt.requested,
+            forwarder=forwarder,
             topics=topics,
             ask=partial(snapshot_at, address, curve),
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines import console
-from pipelines.verbs.options import Json
+from pipelines.verbs.options import Json, Metrics
 
 if TYPE_CHECKING:
     pass
@@ -20,11 +20,14 @@ def proxy(
     keys: Annotated[str | None, typer.Option(help="File NAME.key_secret of the proxy: encrypt")] = None,
     allowed_key: Annotated[list[str] | None, typer.Option(help="File NAME.key of a reader that may connect")] = None,
     engine_key: Annotated[str | None, typer.Option(help="File NAME.key of engines that encrypt")] = None,
+    metrics: Metrics = None,
     as_json: Json = False,
 ) -> None:
     """Serve the streams of many engines at one address."""
     from engine.transport.keys import load_key_pair, load_public_key, load_public_keys
+    from pipelines.metrics.serve import serve_loop
     from pipelines.running.detect_and_publish import Interrupt
+    from pipelines.stream.figures import add_proxy
     from pipelines.stream.proxy import Proxy
 
     middle = Proxy(
@@ -34,7 +37,8 @@ def proxy(
         allowed_keys=load_public_keys(allowed_key) if allowed_key else None,
         engine_key=load_public_key(engine_key) if engine_key else None,
     )
-    with Interrupt(middle.stop):
+    with serve_loop(metrics, lambda page: add_proxy(page, middle.summary)) as beat, Interrupt(middle.stop):
+        middle.on_turn = beat
         try:
             middle.open()
             console.say(f"proxy at {middle.address} for {', '.join(engines)} (Ctrl-C ends)")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines import console
-from pipelines.verbs.options import Json, client_keys
+from pipelines.verbs.options import Json, Metrics, client_keys
 
 if TYPE_CHECKING:
     pass
@@ -23,13 +23,18 @@ def record(
     timeout: Annotated[float | None, typer.Option(help="Stop with an error after this many seconds of silence")] = None,
     server_key: ServerKey = None,
     keys: Keys = None,
+    metrics: Metrics = None,
     as_json: Json = False,
 ) -> None:
     """Record a stream to a file that survives a kill at any byte."""
+    from pipelines.metrics.serve import serve_loop
     from pipelines.running.detect_and_publish import Interrupt
+    from pipelines.stream.figures import add_record
+    from pipelines.stream.record import RecordSummary
     from pipelines.stream.record import record as record_stream
 
-    with Interrupt() as interrupt:
+    summary = RecordSummary()
+    with serve_loop(metrics, lambda page: add_record(page, summary)) as beat, Interrupt() as interrupt:
         done = record_stream(
             address,
             out,
@@ -37,7 +42,8 @@ def record(
             count=count,
             duration_s=duration,
             timeout_s=timeout,
-            stopping=lambda: interrupt.requested,
+            stopping=lambda: beat() or interrupt.requested,
+            summary=summary,
             **client_keys(server_key, keys),
         )
     console.show(plain(done), as_json=as_json)

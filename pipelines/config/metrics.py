@@ -1,0 +1,17 @@
+"""Metrics and health of a run."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipelines.config.section import Section
+
+
+class MetricsConfig(Section):
+    """Prometheus metrics and health probes."""
+
+    address: str = Field(
+        "none",
+        pattern=r"^(none|(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5})$",
+        description="HOST:PORT of /metrics, /livez, /readyz and /healthz, such as 127.0.0.1:9464; none: not served",
+    )

@@ -1,0 +1,1 @@
+"""Prometheus metrics, health and traces of our processes."""
