@@ -9,6 +9,7 @@ from engine.data import SourceInfo
 from engine.errors import ConfigError
 from engine.flow.gate import FrameGate, MotionGate
 from engine.protocols import Source
+from engine.sinks.camera_video.record_process import RingOptions
 from engine.sinks.camera_video.recordings import RecordPlan, record_plan
 from engine.sources.applicable import inapplicable
 from engine.sources.base import SourceBase
@@ -96,6 +97,7 @@ def build_recordings(config: Config) -> dict[str, RecordPlan]:
                 source_id,
                 record.folder,
                 options_from(_options(source)),
+                ring=RingOptions(record.before_s, record.after_s) if record.mode == "events" else None,
                 container=record.container,
                 segment_s=record.segment_s,
                 max_bytes=None if record.max_mb is None else int(record.max_mb * BYTES_PER_MB),

@@ -32,6 +32,14 @@ class RecordConfig(Section):
         None, min_length=1, description="Address to record; null: the source's own, on a second connection"
     )
     folder: FilePath = Field("recordings", min_length=1, description="Files are folder/<source_id>/<UTC time>.mp4")
+    mode: Literal["continuous", "events"] = Field(
+        "continuous",
+        description="continuous: write all the time; events: keep the newest video in memory, write it around events",
+    )
+    before_s: float = Field(
+        8.0, gt=0, le=120, description="mode events: seconds kept in memory, from a keyframe on (64 MB at most)"
+    )
+    after_s: float = Field(5.0, ge=0, le=600, description="mode events: seconds written after the last event has ended")
     container: Literal["mp4", "mkv"] = Field("mp4", description="File format; both remain playable after a crash")
     segment_s: float = Field(
         60.0, ge=1, le=86400, description="Length of a file; a new one begins at the next keyframe"

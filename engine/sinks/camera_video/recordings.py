@@ -20,7 +20,7 @@ from engine.process import Child
 from engine.process_log import current_level, take_log
 from engine.protocols import SinkBase
 from engine.redaction import public_address
-from engine.sinks.camera_video.record_process import DISK_WAIT_S
+from engine.sinks.camera_video.record_process import DISK_WAIT_S, STOP, RingOptions
 from engine.sinks.camera_video.segments import SegmentFolder
 from engine.video.address import VideoAddress
 from engine.video.network import record_address
@@ -28,18 +28,18 @@ from engine.video.options import SourceOptions
 
 logger = logging.getLogger(__name__)
 GRACE_S = 0.3
-_STOP = b"stop"
 _KILL_AFTER_S = 5.0
 _COUNTERS = ("segments", "packets", "bytes", "deleted", "reconnects", "write_errors")
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPlan:
-    """What to record, and where."""
+    """What to record, and where; with `ring`, only while somebody asks for it."""
 
     target: VideoAddress
     shelf: SegmentFolder
     options: SourceOptions
+    ring: RingOptions | None = None
 
     @property
     def longest_silence_s(self) -> float:
@@ -49,7 +49,21 @@ class RecordPlan:
         return options.connect_timeout_s + options.open_timeout_s + options.read_timeout_s + waits + _KILL_AFTER_S
 
 
-def record_plan(uri: str, source_id: str, folder: str | Path, options: SourceOptions, **shelf: Any) -> RecordPlan:
+def recording_folder(folder: str | Path, source_id: str) -> Path:
+    """Return the absolute folder of a source's recordings below the common one, whatever characters its name has."""
+    name = quote(source_id, safe="")
+    return Path(folder).resolve() / (f"%2E{name[1:]}" if name.startswith(".") else name)
+
+
+def record_plan(
+    uri: str,
+    source_id: str,
+    folder: str | Path,
+    options: SourceOptions,
+    *,
+    ring: RingOptions | None = None,
+    **shelf: Any,
+) -> RecordPlan:
     """Return the plan to record an address into its own folder below `folder`.
 
     Args:
@@ -57,15 +71,15 @@ def record_plan(uri: str, source_id: str, folder: str | Path, options: SourceOpt
         source_id: the camera; names the folder.
         folder: parent folder of all recordings.
         options: how to connect.
+        ring: keep the newest packets in memory and write them only on request; None: record all the time.
         shelf: `container`, `segment_s`, `max_bytes`, `keep_s` of `SegmentFolder`.
 
     Raises:
         ConfigError: the address is not a network stream.
         SourceError: the address is not valid.
     """
-    name = quote(source_id, safe="")
-    name = f"%2E{name[1:]}" if name.startswith(".") else name
-    return RecordPlan(record_address(uri, options), SegmentFolder(str(Path(folder).resolve() / name), **shelf), options)
+    files = SegmentFolder(str(recording_folder(folder, source_id)), **shelf)
+    return RecordPlan(record_address(uri, options), files, options, ring)
 
 
 class Recordings(SinkBase):
@@ -88,6 +102,15 @@ class Recordings(SinkBase):
     def set_plans(self, plans: Mapping[str, RecordPlan]) -> None:
         """Replace the plans for sources that start from now on; callable from any thread."""
         self._plans = dict(plans)
+
+    def hold(self, source_id: str, seconds: float) -> None:
+        """Write a source's ring to disk, and what follows for `seconds`; callable from any thread.
+
+        Nothing happens if the source is recorded all the time, or not at all.
+        """
+        recorder = self._recorders.get(source_id)
+        if recorder is not None and recorder.plan.ring is not None:
+            recorder.hold(seconds)
 
     def write(self, packet: Packet) -> None:
         """Ignore frames."""
@@ -137,6 +160,7 @@ class _Recorder:
         self._now: dict[str, Any] = {"state": "connecting", "reason": ""}
         self._told = ""  # the last state that was logged, so that an unavailable camera is logged once
         self._child: Child | None = None
+        self._held_until_ns = 0
         self.is_running = True
         self._start()
 
@@ -148,7 +172,8 @@ class _Recorder:
     def figures(self) -> dict[str, Any]:
         """Return the recording's entry in the summary."""
         place = {"uri": public_address(self.plan.target.url), "folder": self.plan.shelf.folder}
-        return {**place, "state": self._now["state"], "reason": self._now["reason"], **self.totals()}
+        ring: dict[str, Any] = {name: self._now[name] for name in ("ring_s", "ring_bytes") if name in self._now}
+        return {**place, "state": self._now["state"], "reason": self._now["reason"], **self.totals(), **ring}
 
     def look(self) -> None:
         """Read its reports; replace it if it has died or fallen silent."""
@@ -164,7 +189,7 @@ class _Recorder:
     def ask_to_stop(self) -> None:
         """Ask it to finish its file."""
         if self._child is not None:
-            self._child.say(_STOP)
+            self._child.say(STOP)
 
     def stop(self, grace_s: float) -> None:
         """End it, and keep its last figures; harmless when repeated."""
@@ -180,7 +205,9 @@ class _Recorder:
 
     def _start(self) -> None:
         self._heard_ns = self._clock.monotonic_ns()
-        request: dict[str, Any] = {name: asdict(getattr(self.plan, name)) for name in ("target", "shelf", "options")}
+        plan = self.plan
+        request: dict[str, Any] = {name: asdict(getattr(plan, name)) for name in ("target", "shelf", "options")}
+        request["ring"] = None if plan.ring is None else asdict(plan.ring)
         request["log_level"] = current_level()
         try:
             self._child = Child("engine.sinks.camera_video.record_process", name=self._source_id)
@@ -188,6 +215,18 @@ class _Recorder:
             self._note({"state": "failed", "reason": f"cannot start a recording process ({error})"})
             return
         self._child.say(json.dumps(request).encode())
+        self._say_held()
+
+    def hold(self, seconds: float) -> None:
+        """Ask it to write its ring and what follows for `seconds`; callable from any thread."""
+        self._held_until_ns = max(self._held_until_ns, self._clock.monotonic_ns() + int(seconds * NS_PER_S))
+        self._say_held()
+
+    def _say_held(self) -> None:
+        held_s = (self._held_until_ns - self._clock.monotonic_ns()) / NS_PER_S
+        child = self._child
+        if child is not None and held_s > 0:
+            child.say(json.dumps({"hold_s": held_s}).encode())
 
     def _take(self, wait_s: float, *, is_ending: bool = False) -> bool:
         """Read its reports, waiting for the first one; return whether there were any."""
@@ -210,9 +249,10 @@ class _Recorder:
         if state in ("offline", "failed") and self._told != state:
             logger.warning("%s is not being recorded (%s): %s", self._source_id, state, reason)
             self._told = state
-        elif state == "recording" and self._told != state:
-            logger.info("%s is being recorded to %s", self._source_id, self.plan.shelf.folder)
-            self._told = state
+        elif state in ("recording", "ready") and self._told != "recording":
+            when = "" if self.plan.ring is None else " around events"
+            logger.info("%s is being recorded%s to %s", self._source_id, when, self.plan.shelf.folder)
+            self._told = "recording"
 
     def _replace(self, reason: str) -> None:
         logger.warning("%s: %s: restarting it", self._source_id, reason)

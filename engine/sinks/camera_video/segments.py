@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -17,6 +16,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engine.clock import NS_PER_S
+from engine.sinks.camera_video.keyframe_index import (
+    NS_PER_US,
+    US_PER_S,
+    IndexWriter,
+    Keyframe,
+    Sync,
+    index_path,
+    is_recording_name,
+)
 from engine.video.explain import video_errors
 
 SECOND_US = "1000000"
@@ -38,13 +47,12 @@ _OPTIONS = {
     },
     "mkv": {"flush_packets": "1"},
 }
-_FORMATS = {"mp4": "mp4", "mkv": "matroska"}
+FORMATS = {"mp4": "mp4", "mkv": "matroska"}
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the folder's owner and mode"),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EIO), "check that the folder and its disk are there"),
 }
-_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(_\d+)?\.(mp4|mkv)")
 
 
 class SegmentError(Exception):
@@ -69,8 +77,11 @@ class SegmentFolder:
     max_bytes: int | None = None
     keep_s: float | None = None
 
-    def new_path(self) -> Path:
+    def new_path(self, utc_ns: int | None = None) -> Path:
         """Return a new, empty file named after the time (UTC), creating the folder; other users can read neither.
+
+        Args:
+            utc_ns: when its first frame was captured; None: now.
 
         Raises:
             OSError: the folder cannot be created, or the disk is full.
@@ -80,7 +91,7 @@ class SegmentFolder:
         disk = os.statvfs(folder)
         if disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        stem = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
+        stem = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(None if utc_ns is None else utc_ns // NS_PER_S))
         names = [stem, *(f"{stem}_{number}" for number in range(1, 1000))]
         return next(path for name in names if _is_made(path := folder / f"{name}.{self.container}"))
 
@@ -96,7 +107,7 @@ class SegmentFolder:
         rank = {name: place for place, name in enumerate(newest)}
         with suppress(OSError):
             for entry in os.scandir(self.folder):
-                if _NAME.fullmatch(entry.name):
+                if is_recording_name(entry.name):
                     with suppress(OSError):
                         facts = entry.stat(follow_symlinks=False)
                         place = (rank.get(entry.name, -1), entry.name)
@@ -109,7 +120,7 @@ class SegmentFolder:
             is_much = self.max_bytes is not None and total > self.max_bytes - self.largest_bytes
             if is_much or now - written > keep_s:
                 with suppress(OSError):
-                    Path(path).unlink()
+                    delete_recording(Path(path))
                     total, deleted = total - size, deleted + 1
         return deleted
 
@@ -117,6 +128,13 @@ class SegmentFolder:
     def largest_bytes(self) -> float:
         """Size at which a file ends early."""
         return self.max_bytes / LARGEST_SHARE if self.max_bytes is not None else float("inf")
+
+
+def delete_recording(path: Path) -> None:
+    """Delete a recording with its index. Raises `OSError` if the recording itself cannot be deleted."""
+    path.unlink()
+    with suppress(OSError):
+        index_path(path).unlink()
 
 
 def _make_folder(folder: Path) -> None:
@@ -177,6 +195,14 @@ class Timeline:
         packet.dts, packet.pts, self._last = time, time + delay, time
 
 
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """When a packet's frame was captured, by the wall clock, and how that is known."""
+
+    utc_ns: int
+    sync: Sync = "arrival"
+
+
 class SegmentWriter:
     """Writes the packets of a stream into successive files, each starting at a keyframe.
 
@@ -193,6 +219,9 @@ class SegmentWriter:
         self._timeline = Timeline(1)
         self._track: Any = None
         self._path: Path | None = None
+        self._index: IndexWriter | None = None
+        self._first_us: int | None = None
+        self._end: Keyframe | None = None
         self._size, self._begun = 0, 0.0
         self._tidied: float | None = None
         self._time, self._started = SteadyTime(), time.monotonic()
@@ -209,24 +238,32 @@ class SegmentWriter:
         """Whether the machine may not have set its clock yet."""
         return time.monotonic() - self._started < GRACE_S
 
-    def write(self, packet: Any, stream: Any) -> None:
+    def write(self, packet: Any, stream: Any, captured: Captured | None = None) -> None:
         """Write one packet of `stream`; packets before the first keyframe are skipped.
+
+        Args:
+            packet: coded frame; its times are changed.
+            stream: template of its file.
+            captured: when it was captured; None: now.
 
         Raises:
             SegmentError: the disk is full, or the folder is not writable.
         """
         if packet.is_keyframe and (self._output is None or self._is_full()):
             self.close()
-            self._begin(stream)
+            self._begin(packet, stream, captured)
         if self._output is None:
             return
         size = packet.size
         self._timeline.place(packet)
+        row = self._row(packet, captured or Captured(time.time_ns()))
         packet.stream = self._track
         try:
             self._output.mux(packet)
         except video_errors() as error:
             raise self._failed(error) from error
+        if self._index is not None:
+            self._index.add(row)
         self.packets, self.bytes, self._size = self.packets + 1, self.bytes + size, self._size + size
 
     def tidy(self) -> None:
@@ -245,27 +282,45 @@ class SegmentWriter:
             SegmentError: its end cannot be written.
         """
         output, self._output = self._output, None
+        if self._index is not None:
+            self._index.close(self._end)
+            self._index = self._end = None
         if output is not None:
             try:
                 output.close()
             except video_errors() as error:
                 raise self._failed(error) from error
 
-    def _begin(self, stream: Any) -> None:
+    def _row(self, packet: Any, captured: Captured) -> Keyframe:
+        """Return the packet's row of the index, and note where the recording ends with it."""
+        at_us = int(packet.pts * packet.time_base * US_PER_S)
+        self._first_us = at_us if self._first_us is None else self._first_us
+        row = Keyframe(
+            at_us - self._first_us, captured.utc_ns, captured.sync, "keyframe" if packet.is_keyframe else "clock"
+        )
+        duration_us = int((packet.duration or 0) * packet.time_base * US_PER_S)
+        if self._end is None or self._end.time_us < row.time_us + duration_us:
+            self._end = replace(
+                row, time_us=row.time_us + duration_us, utc_ns=captured.utc_ns + duration_us * NS_PER_US
+            )
+        return row
+
+    def _begin(self, packet: Any, stream: Any, captured: Captured | None) -> None:
         import av
 
         container = self._shelf.container
         self._path, self._size, self._begun = None, 0, time.monotonic()
         try:
             self.deleted += self._shelf.tidy(self._time.now(), self._made, spare_all=self._is_early)
-            self._path = self._shelf.new_path()
+            self._path = self._shelf.new_path(None if captured is None else captured.utc_ns)
             self._made.append(self._path.name)
-            self._output = av.open(str(self._path), "w", format=_FORMATS[container], options=_OPTIONS[container])
+            self._output = av.open(str(self._path), "w", format=FORMATS[container], options=_OPTIONS[container])
             self._track = self._output.add_stream_from_template(stream)
         except video_errors() as error:
             self._output = None
             raise self._failed(error) from error
-        self._timeline = Timeline(stream.time_base)
+        self._timeline = Timeline(packet.time_base)
+        self._index, self._first_us, self._end = IndexWriter(self._path), None, None
         self.segments += 1
 
     def _is_full(self) -> bool:
@@ -275,6 +330,6 @@ class SegmentWriter:
         reason = getattr(error, "strerror", None) or str(error)
         with suppress(OSError):
             if self._output is None and self._path is not None and self._path.stat().st_size < STUB_BYTES:
-                self._path.unlink()  # each further attempt would leave another stub
+                delete_recording(self._path)  # each further attempt would leave another stub
         remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, "container mkv holds more codecs than mp4")
         return SegmentError(f"cannot write {self._path or self._shelf.folder}: {reason}: {remedy}")

@@ -160,7 +160,7 @@ def test_recordings_are_closed_to_others(tmp_path: Path, umask: int, file_mode: 
 
 
 def test_a_link_in_the_place_of_a_recording_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "gmtime", lambda: time.struct_time((2030, 1, 2, 3, 4, 5, 2, 2, 0)))
+    monkeypatch.setattr(time, "gmtime", lambda _: time.struct_time((2030, 1, 2, 3, 4, 5, 2, 2, 0)))
     (tmp_path / "2030-01-02T03-04-05Z.mp4").symlink_to(tmp_path / "victim")
     assert SegmentFolder(str(tmp_path)).new_path().name == "2030-01-02T03-04-05Z_1.mp4"
     assert not (tmp_path / "victim").exists()

@@ -1,0 +1,1 @@
+"""Images, clips and recordings of events."""
