@@ -99,6 +99,8 @@ class Detections:
         class_id: (N,) int32.
         extra: further columns of a task, each with N rows (`mask`, `keypoints`, `xyxyxyxy`); usually empty.
         class_names: name by class id, for `to_supervision`; empty until a `Packet` sets them.
+        unreported: what the detector found besides, for privacy alone: below the threshold, of classes or in places
+            that were not chosen; None if there is nothing, or nobody asked. A selection of rows drops it.
 
     >>> len(Detections.empty())
     0
@@ -107,7 +109,7 @@ class Detections:
     array([[0., 0., 4., 4.]], dtype=float32)
     """
 
-    __slots__ = ("class_id", "class_names", "extra", "score", "xyxy")
+    __slots__ = ("class_id", "class_names", "extra", "score", "unreported", "xyxy")
 
     def __init__(self, xyxy: Any, score: Any, class_id: Any, extra: Mapping[str, NDArray[Any]] | None = None) -> None:
         self.score: NDArray[np.float32] = np.asarray(score, dtype=np.float32).reshape(-1)
@@ -117,6 +119,7 @@ class Detections:
         self.class_id: NDArray[np.int32] = checked_column(class_id, np.int32, (count,), "class_id")
         self.extra: Mapping[str, NDArray[Any]] = extra or {}
         self.class_names: Sequence[str] = ()
+        self.unreported: Detections | None = None
         for name, column in self.extra.items():
             if len(column) != count:
                 raise ConfigError(f"column {name} has {len(column)} rows: expected {count}")
@@ -125,6 +128,15 @@ class Detections:
     def empty(cls) -> Self:
         """Return no rows."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+    @staticmethod
+    def joined(*parts: Detections | None) -> Detections | None:
+        """Return the rows of all parts without their `extra`, or None if there are none."""
+        given = [part for part in parts if part is not None and len(part)]
+        if not given:
+            return None
+        xyxy, score, class_id = ([getattr(part, name) for part in given] for name in ("xyxy", "score", "class_id"))
+        return Detections(np.concatenate(xyxy), np.concatenate(score), np.concatenate(class_id))
 
     def __len__(self) -> int:
         return len(self.score)
@@ -303,6 +315,7 @@ class Packet:
         track_classes: (N, K, 2) float32, the second stage's result for each track, also for predicted boxes: class
             id and probability, best first, NaN if it has none; None without a second stage.
         analyses: what each analyser found on this frame, by its name; empty without analysers.
+        hidden: the boxes that privacy made unrecognisable in `frame`, with their classes; None without privacy.
     """
 
     frame: Frame
@@ -319,6 +332,7 @@ class Packet:
     events: tuple[TrackEvent, ...] = ()
     track_classes: NDArray[np.float32] | None = None
     analyses: Mapping[str, Any] = field(default_factory=lambda: NO_ANALYSES)
+    hidden: Detections | None = None
 
     def __post_init__(self) -> None:
         if self.run.class_names:

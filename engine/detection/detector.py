@@ -20,7 +20,7 @@ from engine.backends.trial import Trial
 from engine.data import Detections, Frame
 from engine.detection.feeding import Fed, LetterboxOn
 from engine.detection.model import ModelFacts
-from engine.detection.sized import MS_PER_NS, SizedModel, Wanted
+from engine.detection.sized import MS_PER_NS, Sensitive, SizedModel, Wanted
 from engine.detection.sizes import OneSize, Sizes
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError
 from engine.protocols import DetectorFacts
@@ -82,6 +82,7 @@ class ModelDetector:
             if backend is None:
                 raise ConfigError("a detector needs a backend, or sizes that have theirs")
             sizes = OneSize(SizedModel(facts, backend, self.max_batch, letterbox_on))
+        self._sensitive: Sensitive | None = None
         self._sizes = sizes
         self._fallback = fallback
         self._try_first = try_first
@@ -134,6 +135,17 @@ class ModelDetector:
             ConfigError: an id that the model does not have.
         """
         self._wanted = _class_mask(self.facts.class_names, classes)
+
+    def also_find(self, classes: Sequence[int], floor: float) -> None:
+        """From now on, add objects of these classes to `Detections.unreported` down to a score of `floor`.
+
+        Privacy hides them; what is reported does not change. May be called on any thread.
+
+        Raises:
+            ConfigError: an id that the model does not have, or a floor outside 0 to 1.
+        """
+        _check_unit("floor", floor)
+        self._sensitive = Sensitive(floor, _class_mask(self.facts.class_names, classes)) if classes else None
 
     def prepare(self) -> bool:
         """Return whether `open` can proceed without waiting for another process. Never blocks.
@@ -221,7 +233,7 @@ class ModelDetector:
             if not isinstance(frame, Frame):
                 raise ConfigError(f"{type(frame).__name__} submitted: expected frames, make one with Frame(image)")
         started_ns = time.monotonic_ns()
-        wanted = Wanted(self.score_threshold, self.iou_threshold, self._wanted)
+        wanted = Wanted(self.score_threshold, self.iou_threshold, self._wanted, self._sensitive)
         self._sizes.begin_batch()
         by_size: dict[SizedModel, list[int]] = {}
         for position, frame in enumerate(frames):
@@ -229,7 +241,7 @@ class ModelDetector:
         pending = PendingBatch(wanted, len(frames))
         try:
             for sized, positions in by_size.items():
-                pending.add(sized, sized.start([frames[at] for at in positions], wanted.score_threshold), positions)
+                pending.add(sized, sized.start([frames[at] for at in positions], wanted.floor), positions)
         except BaseException:
             pending.give_back()
             raise

@@ -25,6 +25,19 @@ DISAGREEING = (IndexError, ValueError, ZeroDivisionError, cv2.error)
 
 
 @dataclass(frozen=True, slots=True)
+class Sensitive:
+    """What privacy must see although it is not reported.
+
+    Attributes:
+        floor: a box needs a score above this.
+        classes: (classes + 2,) bool whether class -1, 0, 1 ... is sensitive.
+    """
+
+    floor: float
+    classes: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """Which detections are reported.
 
@@ -32,11 +45,30 @@ class Wanted:
         score_threshold: a box needs a score above this.
         iou_threshold: boxes of one class that overlap by more than this are one object.
         classes: (classes + 2,) bool whether class -1, 0, 1 ... is wanted.
+        sensitive: what is found besides, for privacy; None: nothing.
     """
 
     score_threshold: float
     iou_threshold: float
     classes: NDArray[np.bool_]
+    sensitive: Sensitive | None = None
+
+    @property
+    def floor(self) -> float:
+        """The lowest score that anything can have."""
+        return self.score_threshold if self.sensitive is None else min(self.sensitive.floor, self.score_threshold)
+
+    def is_reported(self, found: Candidates) -> NDArray[np.bool_]:
+        """Return (N,) whether each candidate is of a wanted class and above the threshold."""
+        known: NDArray[np.bool_] = self.classes.take(found.class_id + 1, mode="clip")
+        return known if self.sensitive is None else known & (found.score > self.score_threshold)
+
+    def is_sensitive(self, found: Candidates) -> NDArray[np.bool_]:
+        """Return (N,) whether privacy must see each candidate."""
+        if self.sensitive is None:
+            return np.zeros(len(found), np.bool_)
+        known: NDArray[np.bool_] = self.sensitive.classes.take(found.class_id + 1, mode="clip")
+        return known & (found.score > self.sensitive.floor)
 
 
 class SizedModel:
@@ -88,7 +120,7 @@ class SizedModel:
         found = []
         try:
             for row, box in enumerate(boxes):
-                candidates = self._head.find(ordered, row, wanted.score_threshold)
+                candidates = self._head.find(ordered, row, wanted.floor)
                 found.append(self._detections(candidates, ordered, row, box, wanted, spent))
         except DISAGREEING as error:
             raise ModelError(self._disagreement(ordered, error)) from error
@@ -115,12 +147,22 @@ class SizedModel:
     ) -> Detections:
         if self._class_map is not None:
             found = _renumbered(found, self._class_map)
-        known = wanted.classes.take(found.class_id + 1, mode="clip")
+        known = wanted.is_reported(found) | wanted.is_sensitive(found)
         if not known.all():
             found = found.rows(known)
         started_ns = time.monotonic_ns()
         kept = found.rows(self._head.suppress(found, wanted.iou_threshold))
         spent["nms"] += (time.monotonic_ns() - started_ns) * MS_PER_NS
+        if wanted.sensitive is None:
+            return self._in_frame(kept, outputs, row, box)
+        is_reported = wanted.is_reported(kept)
+        detections = self._in_frame(kept.rows(is_reported), outputs, row, box)
+        rest = kept.rows(~is_reported)
+        if len(rest):
+            detections.unreported = Detections(source_from_target(rest.xyxy, box), rest.score, rest.class_id)
+        return detections
+
+    def _in_frame(self, kept: Candidates, outputs: Outputs, row: int, box: Letterbox) -> Detections:
         extra = self._head.extra(kept, outputs, row, box)
         return Detections(source_from_target(kept.xyxy, box), kept.score, kept.class_id, extra)
 

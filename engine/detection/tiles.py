@@ -193,7 +193,20 @@ def merge(frame: Frame, places: Sequence[Tile], found: Sequence[Detections], iou
     }
     if all("mask" in one.extra for one in found):
         extra["mask"] = _masks(frame, places, found, kept)
-    return Detections(xyxy[kept], score[kept], class_id[kept], extra)
+    merged = Detections(xyxy[kept], score[kept], class_id[kept], extra)
+    merged.unreported = _unreported(places, found)
+    return merged
+
+
+def _unreported(places: Sequence[Tile], found: Sequence[Detections]) -> Detections | None:
+    """Return what privacy must see besides, of all tiles; an object may be in it twice."""
+    parts: list[Detections] = []
+    for place, one in zip(places, found, strict=True):
+        if one.unreported is not None:
+            there = one.unreported
+            corner = np.array(place[:2] * 2, np.float32)
+            parts.append(Detections(there.xyxy + corner, there.score, there.class_id))
+    return Detections.joined(*parts)
 
 
 def _column(found: Sequence[Detections], name: str) -> NDArray[Any] | None:

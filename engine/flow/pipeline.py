@@ -19,7 +19,7 @@ from engine.flow.items import Detected
 from engine.flow.lane import FlowContext, Lane, Start
 from engine.flow.options import FILE_CAPACITY, PipelineOptions, check_names, check_parts
 from engine.flow.pool import DetectorPool, Lanes
-from engine.flow.publish import Outlets, SinkStage, output_stages
+from engine.flow.publish import Hides, Outlets, Shield, SinkStage, output_stages
 from engine.flow.stage import RunningStages, Stage
 from engine.flow.track import TrackStage
 from engine.identity import default_engine_id
@@ -52,6 +52,7 @@ class Pipeline:
         second_stage: classifies each tracked object from time to time.
         analysers: by source, in the order in which they run; one object may be in the lists of several sources.
         analytics: zones, lines and rules: of all sources, or by source; see `Packet.analytics` and `Packet.findings`.
+        privacy: replaces the pixels of every packet before any output, and this object's iterator, sees them.
         engine_id: name of this engine on the wire; default: the host name and a few digits (`engine.identity`).
         clock: monotonic clock; tests replace it.
     """
@@ -67,6 +68,7 @@ class Pipeline:
         second_stage: TrackClassifier | None = None,
         analysers: Mapping[str, Sequence[Analyser]] | None = None,
         analytics: Analytics | Mapping[str, Analytics] | None = None,
+        privacy: Hides | None = None,
         engine_id: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -74,7 +76,7 @@ class Pipeline:
         check_parts(listed, [] if isinstance(detector, DetectorPool) else [detector], tracker, sinks)
         self.options = options or PipelineOptions()
         check_names([source.info.source_id for source in listed], may_be_none=self.options.keep_running)
-        self.tracker, self.sinks = tracker, sinks
+        self.tracker, self.sinks, self.privacy = tracker, sinks, privacy
         self.stats = PipelineStats(clock)
         self.stopped = False
         self._rules: dict[str, FrameGate] = dict(rules or {})
@@ -83,6 +85,7 @@ class Pipeline:
         self._analyse = AnalyseStep(with_analytics(analysers or {}, analytics, clock), clock)
         self._detected: Channel[list[Detected] | SourceStatus] = Channel(FILE_CAPACITY, on_drop=context.drop)
         self._tracked: Channel[list[Packet] | SourceStatus] = Channel(FILE_CAPACITY, on_drop=context.drop)
+        self._shield = Shield(privacy, self._tracked, context)
         self._outlets = Outlets(self.stats.sink_dropped)
         self._consumer: Channel[Packet | SourceStatus] | None = None
         second = () if second_stage is None else tuple(second_stage.class_names)
@@ -347,15 +350,9 @@ class Pipeline:
         detecting = [stage for lane in self._lanes for stage in self._lanes.stages_of(lane)]
         consumers = [] if self._consumer is None else [self._consumer]
         outputs = output_stages(
-            self.run_facts,
-            self._tracked,
-            self.sinks,
-            consumers,
-            self._outlets.make,
-            stats=self.stats,
-            clock=context.clock,
+            self.run_facts, self._shield.outbox, self.sinks, consumers, self._outlets.make, context=context
         )
-        return [*outputs, track, *detecting, *captures]
+        return [*outputs, *self._shield.stages(), track, *detecting, *captures]
 
     def _ending(self, source_id: str) -> SourceStatus:
         return self._sources.end_of(source_id)
@@ -393,4 +390,4 @@ class Pipeline:
         self._lanes.abort()
         self._sources.abort()
         self._detected.abort()
-        self._tracked.abort()
+        self._shield.abort()

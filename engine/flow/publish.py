@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from engine.clock import NS_PER_MS, NS_PER_S, Clock
 from engine.data import Packet, Run, SourceStatus
 from engine.flow.channel import Channel, ChannelClosedError, ChannelTimeoutError
 from engine.flow.defaults import show_stats, takes_packets
+from engine.flow.lane import FlowContext
+from engine.flow.options import FILE_CAPACITY
 from engine.flow.stage import Stage
 from engine.protocols import Sink
 from engine.stats import PipelineStats
@@ -108,6 +110,111 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
             sink.tick()
 
 
+class Hides(Protocol):
+    """Privacy: replaces the pixels of packets; never raises in a way that lets the original pixels through."""
+
+    def take(self, packet: Packet) -> list[Packet]:
+        """Take the next packet of a source, and return those that are ready, in order."""
+
+    def late(self, now_ns: int) -> list[Packet]:
+        """Return the packets that have waited long enough for later ones at this monotonic time."""
+
+    def end(self, source_id: str | None = None) -> list[Packet]:
+        """Return all waiting packets of a source, or of all sources."""
+
+    def wait_s(self, now_ns: int) -> float | None:
+        """Return the seconds until `late` has something to return, or None if nothing waits."""
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """Return figures by source."""
+
+
+class Shield:
+    """Privacy between tracking and publishing, on a thread of its own; without privacy there is nothing in between.
+
+    Args:
+        privacy: replaces the pixels; None: no privacy.
+        inbox: packets and states from the tracking stage.
+        context: counters and clock.
+
+    Attributes:
+        outbox: what the publishing stage reads.
+    """
+
+    def __init__(
+        self, privacy: Hides | None, inbox: Channel[list[Packet] | SourceStatus], context: FlowContext
+    ) -> None:
+        self._privacy, self._inbox, self._context = privacy, inbox, context
+        self.outbox = inbox
+        if privacy is not None:
+            self.outbox = Channel(FILE_CAPACITY, on_drop=context.drop)
+
+    def stages(self) -> list[HideStage]:
+        """Return the stage that hides, if there is privacy."""
+        if self._privacy is None:
+            return []
+        return [HideStage(self._privacy, self._inbox, self.outbox, self._context)]
+
+    def abort(self) -> None:
+        """Drop what waits before and behind it."""
+        self._inbox.abort()
+        self.outbox.abort()
+
+
+class HideStage(Stage["list[Packet] | SourceStatus"]):
+    """Passes packets on with people hidden; behind it nothing refers to the original pixels."""
+
+    def __init__(
+        self,
+        privacy: Hides,
+        inbox: Channel[list[Packet] | SourceStatus],
+        outbox: Channel[list[Packet] | SourceStatus],
+        context: FlowContext,
+    ) -> None:
+        super().__init__("privacy")
+        self._privacy, self._inbox, self._outbox, self._context = privacy, inbox, outbox, context
+
+    def inbox(self) -> Iterator[list[Packet] | SourceStatus]:
+        """Yield packets and states, and pass on meanwhile the packets that have waited long enough."""
+        clock = self._context.clock
+        while True:
+            self._pass_on(self._privacy.late(clock.monotonic_ns()))
+            try:
+                item = self._inbox.get(self._privacy.wait_s(clock.monotonic_ns()))
+            except ChannelTimeoutError:
+                continue
+            except ChannelClosedError:
+                return
+            yield item
+
+    def work(self, item: list[Packet] | SourceStatus) -> None:
+        """Hide people in packets; a state other than live follows the last packet of its source."""
+        if isinstance(item, SourceStatus):
+            if item.state != "live":
+                self._pass_on(self._privacy.end(item.source_id))
+            self._outbox.put(item)
+            return
+        self._pass_on([ready for packet in item for ready in self._privacy.take(packet)])
+
+    def _pass_on(self, packets: list[Packet]) -> None:
+        if not packets:
+            return
+        try:
+            self._outbox.put(packets)
+        except ChannelClosedError:
+            self._context.drop(packets, "shutdown")
+            raise
+
+    def close(self) -> None:
+        """Pass on what still waits, and signal the end to the publishing stage."""
+        try:
+            self._pass_on(self._privacy.end())
+        except ChannelClosedError:
+            pass  # counted as dropped
+        finally:
+            self._outbox.close()
+
+
 class SinkStage(Stage["Packet | SourceStatus"]):
     """Runs one sink that may block (disk, encoder, window) on its own thread and channel."""
 
@@ -178,8 +285,7 @@ def output_stages(
     consumers: Sequence[Channel[Packet | SourceStatus]],
     make_outlet: Callable[[str], Channel[Packet | SourceStatus]],
     *,
-    stats: PipelineStats,
-    clock: Clock,
+    context: FlowContext,
 ) -> list[Stage[Packet | SourceStatus] | Stage[list[Packet] | SourceStatus]]:
     """Return the publishing stage and one stage per sink that may block; quick sinks run on the publishing thread.
 
@@ -189,11 +295,10 @@ def output_stages(
         sinks: all of them.
         consumers: further channels to feed.
         make_outlet: makes the channel of a sink, given its name.
-        stats: counters.
-        clock: time.
+        context: counters and clock.
     """
     for sink in sinks:
-        show_stats(sink, stats)
+        show_stats(sink, context.stats)
     quick = [sink for sink in sinks if not sink.blocking]
     slow = sorted((sink for sink in sinks if sink.blocking), key=takes_packets, reverse=True)
     outlets = [make_outlet(sink.name) for sink in slow if takes_packets(sink)]
@@ -201,8 +306,11 @@ def output_stages(
         Channel(STATUS_CAPACITY, "drop_oldest") for _ in slow[len(outlets) :]
     ]
     feeds = zip(slow, outlets + of_status, strict=True)
-    stages = [SinkStage(sink, run, outlet, clock=clock) for sink, outlet in feeds]
-    return [*stages, PublishStage(run, inbox, quick, [*outlets, *consumers], of_status, stats=stats, clock=clock)]
+    stages = [SinkStage(sink, run, outlet, clock=context.clock) for sink, outlet in feeds]
+    return [
+        *stages,
+        PublishStage(run, inbox, quick, [*outlets, *consumers], of_status, stats=context.stats, clock=context.clock),
+    ]
 
 
 def hand_on(item: Packet | SourceStatus, outlets: Sequence[Channel[Packet | SourceStatus]]) -> None:

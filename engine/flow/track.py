@@ -123,6 +123,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
             known = self._classes(self._second_stage, item.frame, tracks)
             shown = _with_classes(shown, tracks, known)
             item.stage_ms["second"] = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS
+        shown.unreported = _unreported(item.detections, found)
         return Packet(
             item.frame,
             shown,
@@ -173,6 +174,14 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
             self._analyse.close()
         finally:
             self._outbox.close()
+
+
+def _unreported(detections: Detections | None, kept: Detections | None) -> Detections | None:
+    """Return what privacy must see besides: what the gate dropped, and what the detector did not report."""
+    if detections is None or kept is None:
+        return None
+    dropped = detections if len(kept) < len(detections) else None
+    return Detections.joined(dropped, detections.unreported)
 
 
 def _with_classes(detections: Detections, tracks: Tracks, known: NDArray[np.float32] | None) -> Detections:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engine.clock import NS_PER_S
 from engine.data import NO_DETECTION, Packet
 from engine.errors import ConfigError
+from engine.imaging.mosaic import mosaic, with_margin
 from engine.wire import CropMessage, ImageMessage, schema_of
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ CROP_MARGIN = 0.1
 CROP_AFTER_S = 1.0
 MAX_CROPS_WAITING = 100
 MAX_TRACKS_REMEMBERED = 10_000
-BLOCKS_PER_BOX = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,7 +200,7 @@ class Pictures:
             waiting = source.waiting.get(track_id)
             if waiting is None and (track_id in source.seen or len(source.waiting) >= MAX_CROPS_WAITING):
                 continue
-            region = _with_margin(tracks.xyxy[row], packet.frame.width, packet.frame.height)
+            region = with_margin(tracks.xyxy[row], packet.frame.width, packet.frame.height, CROP_MARGIN)
             worth = score * (region[2] - region[0]) * (region[3] - region[1])
             if worth > 0 and (waiting is None or worth > waiting[1]):
                 picture = self._picture("crop", packet, shown, region, (track_id, name, score))
@@ -239,21 +239,14 @@ class Pictures:
         ]
         boxes = [xyxy for _, xyxy in hidden]
         boxes += [np.asarray(box, np.float32) for box in self._blur_regions.get(packet.frame.source_id, ())]
-        if not boxes:
-            return _Shown(image, [])
-        image = image.copy()
-        for box in boxes:
-            x1, y1, x2, y2 = _with_margin(box, packet.frame.width, packet.frame.height)
-            if x2 > x1 and y2 > y1:
-                coarse = cv2.resize(image[y1:y2, x1:x2], (BLOCKS_PER_BOX, BLOCKS_PER_BOX), interpolation=cv2.INTER_AREA)
-                image[y1:y2, x1:x2] = cv2.resize(coarse, (x2 - x1, y2 - y1), interpolation=cv2.INTER_NEAREST)
-        return _Shown(image, hidden)
+        if boxes:
+            image = mosaic(image, boxes, CROP_MARGIN)
+        return _Shown(image, [*hidden, *_hidden_before(packet)])
 
 
-def _with_margin(xyxy: NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:
-    """Return the box enlarged by a tenth on each side, in whole pixels inside the frame."""
-    x1, y1, x2, y2 = (float(value) for value in xyxy)
-    dx, dy = CROP_MARGIN * (x2 - x1), CROP_MARGIN * (y2 - y1)
-    left, right = (min(max(round(x), 0), width) for x in (x1 - dx, x2 + dx))
-    top, bottom = (min(max(round(y), 0), height) for y in (y1 - dy, y2 + dy))
-    return left, top, right, bottom
+def _hidden_before(packet: Packet) -> list[tuple[str, NDArray[np.float32]]]:
+    """Return the classes and boxes that privacy has hidden in the frame already."""
+    if packet.hidden is None:
+        return []
+    rows = zip(packet.hidden.class_id.tolist(), packet.hidden.xyxy, strict=True)
+    return [(packet.run.class_name(class_id), xyxy) for class_id, xyxy in rows if class_id >= 0]

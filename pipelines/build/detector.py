@@ -14,6 +14,7 @@ from engine.errors import ConfigError
 from engine.protocols import Detector, TrackClassifier
 from engine.sources.images import is_of_images
 from pipelines.build.parts import own_detector
+from pipelines.build.privacy import watch_for_privacy
 from pipelines.build.sources import can_change
 from pipelines.config.models import Config, DetectorConfig
 
@@ -54,7 +55,7 @@ def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = D
     performance = options.performance
     if performance == "auto":
         performance = "latency" if len(sources) == 1 and sources[0].is_live else "throughput"
-    return load_detector(
+    detector = load_detector(
         model_path(options.model),
         performance=performance,
         max_batch=_max_batch(options, len(sources)),
@@ -65,6 +66,8 @@ def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = D
         build_plans=options.rebuild != "never",
         try_first=True,
     )
+    watch_for_privacy(detector, config, model)
+    return detector
 
 
 def waits_for_size(sources: Sequence[SourceInfo]) -> Callable[[str], bool]:

@@ -12,6 +12,7 @@ from pipelines.build.detector import build_second_stage
 from pipelines.build.models import MakeDetector, build_pool
 from pipelines.build.names import check_names
 from pipelines.build.parts import build_analysers
+from pipelines.build.privacy import build_privacy, check_classes
 from pipelines.build.scene import with_scene
 from pipelines.build.sinks import build_sinks
 from pipelines.build.sources import build_rules, build_sources
@@ -45,7 +46,9 @@ def build_pipeline(
     sources = build_sources(config)
     options = config.pipeline.model_dump(exclude={"engine_id"})
     pool = build_pool(config, sources, make_detector)
-    check_names(config, {name: detector.class_names for name, detector in pool.models.items()})
+    class_names = {name: detector.class_names for name, detector in pool.models.items()}
+    check_names(config, class_names)
+    check_classes(config, class_names)
     return Pipeline(
         sources,
         pool,
@@ -55,6 +58,7 @@ def build_pipeline(
         rules=build_rules(config),
         analysers=with_scene(build_analysers(config, [source.info.source_id for source in sources]), config),
         second_stage=build_second_stage(config),
+        privacy=build_privacy(config),
         engine_id=config.pipeline.engine_id,
     )
 

@@ -21,7 +21,7 @@ from pipelines.config.source import SourceConfig
 
 PLACES = ("picture", "zones", "lines")
 GATE = ("regions", "ignore", "motion_gate", "classes", "score_threshold", "min_area", "max_fps", "detect_hz")
-NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "record", *GATE, *PLACES)
+NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "record", "privacy", *GATE, *PLACES)
 BYTES_PER_MB = 1_000_000
 S_PER_H = 3600.0
 

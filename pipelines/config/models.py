@@ -13,6 +13,7 @@ from engine.data import DEFAULT_MODEL
 from engine.video.options import SourceOptions
 from pipelines.config.hints import did_you_mean
 from pipelines.config.metrics import MetricsConfig
+from pipelines.config.privacy import PrivacyConfig
 from pipelines.config.scene import AnalyticsConfig, RuleConfig, SiteConfig
 from pipelines.config.section import ClassName, FilePath, ModelName, Section, precision_name
 from pipelines.config.source import SourceConfig
@@ -244,6 +245,9 @@ class Config(Section):
         default_factory=AnalyticsConfig, description="Which objects count in zones, on lines and for rules"
     )
     rules: list[RuleConfig] = Field(default_factory=list, description="Rules that raise events; see docs/analytics.md")
+    privacy: PrivacyConfig = Field(
+        default_factory=PrivacyConfig, description="What is hidden on frames before any output shows them"
+    )
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Queues and limits")
     publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")
     control: ControlConfig = Field(default_factory=ControlConfig, description="Control of a run in progress")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WrapValidator
 
 from engine.video.options import SourceOptions
+from pipelines.config.privacy import PrivacyConfig
 from pipelines.config.scene import LineConfig, PictureConfig, PlaceName, ZoneConfig
 from pipelines.config.section import ClassName, FilePath, Section, any_file_name
 
@@ -171,6 +172,9 @@ class SourceConfig(Section):
         None, description="Skip the detector while nothing moves; null: never skip"
     )
     record: RecordConfig | None = Field(None, description="Record the camera, or its main stream; null: do not record")
+    privacy: PrivacyConfig | None = Field(
+        None, description="What is hidden on its frames; null: as the section privacy of the run says"
+    )
     picture: PictureConfig | None = Field(
         None, description="The frame to whose pixels the points of zones and lines refer; null: points are fractions"
     )

@@ -23,6 +23,7 @@ from engine.wire import rle_from_mask
 Progress = Callable[[int, int], None]
 Picture = NDArray[np.uint8]
 Draw = Callable[[Frame, Detections, Sequence[str]], Picture]
+Hide = Callable[[Packet], Packet]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ def detect_to_files(
     save: str | Path | None = None,
     jsonl: str | Path | None = None,
     draw: Draw | None = None,
+    hide: Hide | None = None,
     progress: Progress | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Detect on images, write the requested outputs, and yield one plain result per image as soon as it is done.
@@ -131,6 +133,7 @@ def detect_to_files(
         save: folder for annotated images, named like the originals; JPEG if OpenCV cannot write their format.
         jsonl: file for one JSON line per image; lines written before an unreadable image are kept.
         draw: draws the annotated image; None: the engine's overlay.
+        hide: hides people on an image before it is drawn; None: nothing is hidden.
         progress: called with the number of images done and the total.
 
     Raises:
@@ -145,10 +148,22 @@ def detect_to_files(
             found = result.as_dict(detector.class_names)
             write_line(json.dumps(found))
             if targets and paint is not None:
-                _write(targets[index], paint(result.frame, result.detections, detector.class_names))
+                frame = _shown(result, detector.class_names, hide)
+                _write(targets[index], paint(frame, result.detections, detector.class_names))
             if progress is not None:
                 progress(index + 1, len(files))
             yield found
+
+
+def _shown(result: ImageResult, class_names: Sequence[str], hide: Hide | None) -> Frame:
+    """Return the frame to draw on, with people hidden if they must be."""
+    return result.frame if hide is None else hide(_packet(result.frame, result.detections, class_names)).frame
+
+
+def _packet(frame: Frame, detections: Detections, class_names: Sequence[str]) -> Packet:
+    rows, nobody = np.arange(len(detections)), np.full(len(detections), NO_IDENTITY)
+    tracks = Tracks(detections.xyxy, detections.score, detections.class_id, nobody, detection_index=rows)
+    return Packet(frame, detections, tracks, Run("detect", 0, "", tuple(class_names)))
 
 
 def _targets(files: Sequence[Path], folder: Path) -> list[Path]:
@@ -181,9 +196,7 @@ def _overlay() -> Draw:
     overlay = Overlay(trace=False, color_by="class")
 
     def draw(frame: Frame, detections: Detections, class_names: Sequence[str]) -> Picture:
-        rows, nobody = np.arange(len(detections)), np.full(len(detections), NO_IDENTITY)
-        tracks = Tracks(detections.xyxy, detections.score, detections.class_id, nobody, detection_index=rows)
-        return overlay.draw(Packet(frame, detections, tracks, Run("detect", 0, "", tuple(class_names))))
+        return overlay.draw(_packet(frame, detections, class_names))
 
     return draw
 

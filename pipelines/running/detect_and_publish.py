@@ -182,6 +182,7 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         **recordings_of(pipeline),
         **outputs_of(pipeline),
         **analytics_of(pipeline),
+        **privacy_of(pipeline),
         **(facts or {}),
     }
 
@@ -226,6 +227,12 @@ def analytics_of(pipeline: Pipeline) -> dict[str, Any]:
     """Return `{"analytics": {source_id: totals}}` of zones, lines and rules, or an empty dict if there are none."""
     scene = scene_of(pipeline)
     return {"analytics": scene.summary()} if scene is not None else {}
+
+
+def privacy_of(pipeline: Pipeline) -> dict[str, Any]:
+    """Return `{"privacy": {source_id: figures}}` of hidden and withheld frames, or an empty dict if there are none."""
+    found = {} if pipeline.privacy is None else pipeline.privacy.summary()
+    return {"privacy": found} if found else {}
 
 
 def _outputs(pipeline: Pipeline) -> list[OutputFile]:

@@ -23,6 +23,7 @@ from pipelines.build.detector import build_detector
 from pipelines.build.models import MakeDetector, model_of
 from pipelines.build.names import check_names
 from pipelines.build.parts import references
+from pipelines.build.privacy import change_privacy, check_classes, check_outputs
 from pipelines.build.scene import change_scene, scenes_differ, scenes_of, without_places
 from pipelines.build.sources import build_recordings, build_rules, build_source, named_sources
 from pipelines.config.file import assign, load_config, refuse_variables, validated
@@ -42,6 +43,7 @@ FIXED = (
     "control",
     "output",
     "metrics",
+    "privacy",
 )
 
 
@@ -83,6 +85,7 @@ class Reconfigurer:
         tree = self._tree()
         tree["sources"].append(source)
         self._refuse_new_code(tree)
+        self._refuse_other_privacy(tree)
         return self.change_to(validated(tree, "add", environment=False))
 
     def remove(self, source_id: str) -> list[str]:
@@ -100,6 +103,7 @@ class Reconfigurer:
         tree = self._tree()
         assign(tree, key, value)
         self._refuse_new_code(tree)
+        self._refuse_other_privacy(tree)
         return self.change_to(validated(tree, "set", environment=False))
 
     def change_to(self, new: Config) -> list[str]:
@@ -120,7 +124,10 @@ class Reconfigurer:
         same = moved.keys() | {name for name in after if streams.get(name) == without_places(after[name])}
         gone = [name for name in before if name not in same]
         fresh = {name: build_source(after[name], name) for name in after if name not in same}
-        check_names(new, self._class_names(new))
+        class_names = self._class_names(new)
+        check_names(new, class_names)
+        check_classes(new, class_names)
+        check_outputs(new)
         plans, rules, scenes = build_recordings(new), build_rules(new), scenes_of(new)
         had_scenes = scenes_of(self.config)
         kept = [source.info for source in self._pipeline.sources if source.info.source_id in same]
@@ -130,6 +137,7 @@ class Reconfigurer:
         present = set(same)
         self._take_sources(new, present)
         self._pipeline.set_rules(rules)
+        change_privacy(self._pipeline, new)
         if scenes_differ(had_scenes, scenes):
             change_scene(self._pipeline, scenes, had_scenes)
         for sink in self._pipeline.sinks:
@@ -207,6 +215,15 @@ class Reconfigurer:
         new = set(references(tree)) - set(references(self._tree()))
         if new:
             raise ConfigError(f"{min(new)} is code, which only the configuration file may name: edit the file")
+
+    def _refuse_other_privacy(self, tree: dict[str, Any]) -> None:
+        """Raise `ConfigError` for a request that changes what is hidden: only the configuration file may."""
+        now = {source.source_id: source.privacy for source in _with_names(self.config).sources}
+        for source in tree["sources"]:
+            wanted = source.get("privacy") if isinstance(source, dict) else None
+            has = now.get(source.get("source_id")) if isinstance(source, dict) else None
+            if wanted != (None if has is None else has.model_dump()):
+                raise ConfigError("privacy can be changed only in the configuration file: edit the file")
 
     def _check_fixed(self, new: Config) -> None:
         for section in FIXED:

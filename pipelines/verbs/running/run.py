@@ -33,6 +33,7 @@ def run(
     ] = None,
     line: Annotated[list[str] | None, typer.Option(help="SOURCE.NAME=x,y,x,y: same units; repeat")] = None,
     classes: Annotated[str | None, typer.Option(help="Keep these classes: person,car")] = None,
+    privacy: Annotated[str | None, typer.Option(help="Hide people: none, blur, silhouette or no_images")] = None,
     control: Annotated[
         str | None, typer.Option(help="Let framewire ctl change the run; an address is optional")
     ] = None,
@@ -54,6 +55,7 @@ def run(
         "control.address": control,
         "metrics.address": metrics,
         "detector.score_threshold": score,
+        "privacy.mode": privacy,
         "detector.classes": [class_of(name) for name in classes.split(",")] if classes else None,
         "sources": [named_source(text) for text in source] if source else None,
     }
