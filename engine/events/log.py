@@ -108,6 +108,7 @@ class EventLog(SinkBase):
         self._thread: StoreThread | None = None
         self._sources: dict[str, _Source] = {}
         self._is_live: dict[str, bool] = {}
+        self._is_closed = True
 
     def open(self, run: Run) -> None:
         """Open the store.
@@ -117,6 +118,7 @@ class EventLog(SinkBase):
         """
         self.close()
         self._run = run
+        self._is_closed = False
         self._sources.clear()
         self._thread = StoreThread(self.place, run.engine_id, run.run_epoch, self._opened, self._clock)
         self._thread.start(OPEN_S)
@@ -137,6 +139,11 @@ class EventLog(SinkBase):
     def figures(self) -> Figures:
         """Return how many events are stored, waiting and lost. May be called on any thread."""
         return self._thread.figures() if self._thread is not None else Figures(0, 0, 0, {}, "")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is left to write, or will be written."""
+        return self._is_closed
 
     def write(self, packet: Packet) -> None:
         """Keep the findings of a packet, and where its tracks are; never waits."""
@@ -189,10 +196,9 @@ class EventLog(SinkBase):
 
     def close(self) -> None:
         """End what is open, write everything, and close the store; a store that does not answer is not waited for."""
-        thread, self._thread = self._thread, None
-        if thread is None:
+        thread = self._thread
+        if thread is None or self._is_closed:
             return
-        self._thread = thread
         for source in self._sources.values():
             if not source.seen.reason:
                 changed = self._end(source, STOPPED)
@@ -201,6 +207,7 @@ class EventLog(SinkBase):
         for follower in self._followers:
             follower.close()
         thread.close(CLOSE_S)
+        self._is_closed = True
 
     # --- internals ---
 

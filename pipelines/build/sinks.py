@@ -14,6 +14,7 @@ from engine.data import Packet
 from engine.errors import SinkError
 from engine.protocols import Sink
 from engine.sinks.camera_video.recordings import Recordings
+from pipelines.build.events import build_event_log
 from pipelines.build.parts import own_sinks
 from pipelines.build.sources import build_recordings, can_change, named_sources
 from pipelines.config.models import Config, PublishConfig
@@ -38,6 +39,9 @@ def build_sinks(
         sinks.append(Recordings(plans))
     if config.publish.address != "none":
         sinks.append(bound or _publisher(config.publish))
+    log = build_event_log(config)
+    if log is not None:
+        sinks.append(log)  # after the publisher: messages do not wait for it
     if config.output.jsonl is not None:
         from engine.sinks.jsonl import JsonlWriter
 

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from engine.data import DEFAULT_MODEL
 from engine.video.options import SourceOptions
+from pipelines.config.events import EventsConfig
 from pipelines.config.hints import did_you_mean
 from pipelines.config.metrics import MetricsConfig
 from pipelines.config.privacy import PrivacyConfig
@@ -248,6 +249,7 @@ class Config(Section):
     privacy: PrivacyConfig = Field(
         default_factory=PrivacyConfig, description="What is hidden on frames before any output shows them"
     )
+    events: EventsConfig = Field(default_factory=EventsConfig, description="The event log; see docs/events.md")
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Queues and limits")
     publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")
     control: ControlConfig = Field(default_factory=ControlConfig, description="Control of a run in progress")

@@ -26,6 +26,7 @@ from engine.process import peak_memory_mb
 from engine.protocols import OutputFile
 from engine.sinks.camera_video.recordings import Recordings
 from engine.stats import NO_FIGURES, StatsSnapshot, latency_summary, stage_summary
+from pipelines.build.events import event_log_of, events_of
 from pipelines.build.scene import scene_of
 from pipelines.console import RunView
 
@@ -134,10 +135,13 @@ def run_to_the_end(
 
 
 def _finish_files(pipeline: Pipeline) -> bool:
-    """Give unfinished files more time, and return whether the whole pipeline has ended meanwhile."""
+    """Give unfinished files and the event log more time, and return whether the pipeline has ended meanwhile."""
     deadline = time.monotonic() + FILES_TIMEOUT_S
+    log = event_log_of(pipeline)
     with suppress(StageError):  # the failure is already reported, or the file is listed as incomplete
-        while time.monotonic() < deadline and not all(file.complete for file in _outputs(pipeline)):
+        while time.monotonic() < deadline and not (
+            all(file.complete for file in _outputs(pipeline)) and (log is None or log.is_closed)
+        ):
             pipeline.wait(REFRESH_S)
         return pipeline.stop(REFRESH_S)
     return False
@@ -183,6 +187,7 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         **outputs_of(pipeline),
         **analytics_of(pipeline),
         **privacy_of(pipeline),
+        **events_of(pipeline),
         **(facts or {}),
     }
 

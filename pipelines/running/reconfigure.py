@@ -38,6 +38,7 @@ FIXED = (
     "analysers",
     "site",
     "analytics",
+    "events",
     "pipeline",
     "publish",
     "control",

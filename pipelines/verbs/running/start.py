@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from engine.errors import ConfigError
 from engine.flow.defaults import describe
 from pipelines import console
+from pipelines.build.events import events_of
 from pipelines.running.detect_and_publish import Interrupt, recordings_of, run_to_the_end, summary
 from pipelines.terminal import drain, steady_stdout
 
@@ -142,7 +143,7 @@ def _changes(
         changes,
         keys=load_key_pair(control.keys) if control.keys else None,
         allowed_keys=load_public_keys(control.allowed_keys) if control.allowed_keys is not None else None,
-        more_status=lambda: plans.status() | recordings_of(pipeline),
+        more_status=lambda: plans.status() | recordings_of(pipeline) | events_of(pipeline),
     )
     try:
         yield [*each_tick, server.poll]

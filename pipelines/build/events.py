@@ -1,0 +1,59 @@
+"""The event log of a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import ConfigError
+from engine.optional import require
+from pipelines.config.models import Config
+
+if TYPE_CHECKING:
+    from engine.events.log import EventLog
+    from engine.events.store.place import StorePlace
+    from engine.flow.pipeline import Pipeline
+
+
+def events_place(config: Config) -> StorePlace:
+    """Return where the event log of a configuration is.
+
+    Raises:
+        ConfigError: it has none, or the address of its server cannot work.
+    """
+    from engine.events.store.database import StoreError
+    from engine.events.store.place import store_place
+
+    try:
+        place = store_place(config.events.folder, config.events.store)
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
+    if place.is_server:
+        require("psycopg", extra="postgres")
+    return place
+
+
+def build_event_log(config: Config) -> EventLog | None:
+    """Return the sink that keeps events; None if `events.folder` is not set.
+
+    Raises:
+        ConfigError: `events.store` is not the address of a server, or has no folder for its media.
+    """
+    if config.events.folder is None and config.events.store is None:
+        return None
+    from engine.events.log import EventLog
+
+    return EventLog(events_place(config), keep_tracks=config.events.keep.tracks_d > 0)
+
+
+def event_log_of(pipeline: Pipeline) -> EventLog | None:
+    """Return the event log of a pipeline; None if it has none."""
+    from engine.events.log import EventLog
+
+    return next((sink for sink in pipeline.sinks if isinstance(sink, EventLog)), None)
+
+
+def events_of(pipeline: Pipeline) -> dict[str, Any]:
+    """Return `{"events": figures}` of a pipeline's event log, or an empty dict if it has none."""
+    log = event_log_of(pipeline)
+    return {} if log is None else {"events": asdict(log.figures())}
