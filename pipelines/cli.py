@@ -17,6 +17,7 @@ from engine.redaction import hide_address
 from pipelines import console
 from pipelines.running.detect_and_publish import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
 from pipelines.terminal import drain, steady_stderr
+from pipelines.verbs.learning.classify import classify
 from pipelines.verbs.machine.discover import discover
 from pipelines.verbs.machine.doctor import doctor
 from pipelines.verbs.measuring.bench import bench
@@ -70,6 +71,7 @@ for verb in VERBS:
     app.command()(verb)
 app.add_typer(evaluate)
 app.add_typer(models)
+app.add_typer(classify)
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -24,11 +24,36 @@ from engine.detection import metadata
 from engine.detection.heads.base import softmax
 from engine.detection.heads.family import BYTE, IMAGENET_MEAN, IMAGENET_STD, ZERO, Color
 from engine.detection.model import CLASSIFIER_SIZE, frame_size, triple
+from engine.detection.words.classifier import WordsClassifier
+from engine.detection.words.file import SUFFIX
 from engine.errors import ConfigError, ModelError
+from engine.paths import path_from_text
 from engine.protocols import DetectorFacts
 
 Image = NDArray[np.uint8]
 TOP = 5
+
+
+class ImageClassifier(Protocol):
+    """What the second stage and the frame classifier need: `Classifier` and `WordsClassifier` have it."""
+
+    max_batch: int
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name by class id."""
+
+    def describe(self) -> DetectorFacts:
+        """Return the backend and its device."""
+
+    def open(self) -> None:
+        """Load the model. Raises `ModelError`; harmless when repeated."""
+
+    def probabilities(self, images: Sequence[Image], *, crop: bool = True) -> NDArray[np.float32]:
+        """Return (N, classes) probabilities of any number of BGR images; opens the model if necessary."""
+
+    def close(self) -> None:
+        """Free the model; harmless when repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +233,25 @@ def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     if logits.min(initial=0) >= 0 and np.allclose(sums, 1, atol=1e-3):
         return logits
     return softmax(logits)
+
+
+def load_image_classifier(path: str | Path, **options: Any) -> ImageClassifier:
+    """Return a classifier for a model file or folder, or for an `.npz` of SIFT words.
+
+    Args:
+        path: as for `load_classifier`, or an `.npz`.
+        options: arguments of `load_classifier`; SIFT words take none, and ignore the backend.
+
+    Raises:
+        ModelError: the file is broken, or not a classification model.
+        ConfigError: an option that cannot work.
+    """
+    if Path(path).suffix.lower() != SUFFIX:
+        return load_classifier(path, **options)
+    refused = [key for key in ("names", "size", "color", "mean", "std", "precision") if options.get(key) is not None]
+    if refused:
+        raise ConfigError(f"{path}: a bag of SIFT words has no {refused[0]} to set: leave it out")
+    return WordsClassifier(path_from_text(str(path)))
 
 
 def load_classifier(

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.data import Detections, Frame
 from engine.detection.classic import ReadyDetections
-from engine.detection.classify import TOP, Classifier
+from engine.detection.classify import TOP, ImageClassifier
 from engine.errors import ConfigError
 from engine.protocols import DetectorFacts
 
@@ -34,7 +34,7 @@ class FrameClassifier:
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: ImageClassifier,
         name: str,
         *,
         top: int = TOP,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.boxes import clip
 from engine.clock import NS_PER_S
 from engine.data import Detections, Frame, Tracks
-from engine.detection.classify import TOP, Classifier
+from engine.detection.classify import TOP, ImageClassifier
 from engine.detection.load import known_class_ids
 from engine.errors import ConfigError
 
@@ -52,7 +52,7 @@ class SecondStage:
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: ImageClassifier,
         *,
         class_ids: frozenset[int] | None = None,
         classes: Sequence[str | int] | None = None,

@@ -103,7 +103,7 @@ def _max_batch(options: DetectorConfig, source_count: int) -> int:
 
 
 def _frame_classifier(options: DetectorConfig) -> Detector:
-    from engine.detection.classify import load_classifier
+    from engine.detection.classify import load_image_classifier
     from engine.detection.frame_classifier import FrameClassifier
 
     for key in NOT_OF_CLASSIFIERS:
@@ -111,7 +111,7 @@ def _frame_classifier(options: DetectorConfig) -> Detector:
             raise ConfigError(f"detector.{key}: a classifier takes whole frames, cut at the centre: leave it out")
     if options.size == "auto":
         raise ConfigError("detector.size: a classifier has one size: give rows and columns, or leave it out")
-    classifier = load_classifier(
+    classifier = load_image_classifier(
         options.model,
         max_batch=options.max_batch or 1,
         try_first=True,
@@ -153,11 +153,11 @@ def build_second_stage(config: Config) -> TrackClassifier | None:
     options = config.second_stage
     if options is None:
         return None
-    from engine.detection.classify import load_classifier
+    from engine.detection.classify import load_image_classifier
     from engine.detection.second_stage import SecondStage
 
     return SecondStage(
-        load_classifier(options.model, try_first=True),
+        load_image_classifier(options.model, try_first=True),
         classes=options.classes,
         top=options.top,
         refresh_s=options.refresh_s,

@@ -14,14 +14,15 @@ from engine.sinks.camera_video.recordings import RecordPlan, record_plan
 from engine.sources.applicable import inapplicable
 from engine.sources.base import SourceBase
 from engine.sources.open import kind_of, made_source, open_source
+from engine.sources.preparation import Lens, Preparation, PreparedSource
 from engine.video.options import options_from
 from engine.video.uri import name_from_uri, scheme_of, unique_name
 from pipelines.config.models import Config
-from pipelines.config.source import SourceConfig
+from pipelines.config.source import PrepareConfig, SourceConfig
 
 PLACES = ("picture", "zones", "lines")
 GATE = ("regions", "ignore", "motion_gate", "classes", "score_threshold", "min_area", "max_fps", "detect_hz")
-NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "record", "privacy", *GATE, *PLACES)
+NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "record", "privacy", "prepare", *GATE, *PLACES)
 BYTES_PER_MB = 1_000_000
 S_PER_H = 3600.0
 
@@ -52,7 +53,38 @@ def named_sources(config: Config) -> list[tuple[str, SourceConfig]]:
 
 
 def build_source(config: SourceConfig, source_id: str) -> Source:
-    """Return one source, not yet opened. Raises `SourceError` if it cannot exist."""
+    """Return one source, not yet opened, with its preparation. Raises `SourceError` if it cannot exist."""
+    source = _read_source(config, source_id)
+    return source if config.prepare is None else PreparedSource(source, preparation_of(config.prepare))
+
+
+def preparation_of(config: PrepareConfig) -> Preparation:
+    """Return the preparation that a configuration describes. Raises `ConfigError` if its region is empty."""
+    values = config.model_dump(exclude={"lens"})
+    return Preparation(lens=None if config.lens is None else Lens(**config.lens.model_dump()), **values)
+
+
+def prepared_as(text: str) -> Preparation:
+    """Return the preparation of a source in a configuration, from `CONFIG.yaml:SOURCE`.
+
+    Raises:
+        ConfigError: the file cannot be read, or has no such source, or the source prepares nothing.
+    """
+    from pipelines.config.file import load_config
+
+    file, colon, name = text.rpartition(":")
+    if not colon or not file:
+        raise ConfigError(f"{text!r}: expected CONFIG.yaml:SOURCE")
+    sources = dict(named_sources(load_config(file, {}, [])))
+    if name not in sources:
+        raise ConfigError(f"{file} has no source {name!r}: it has {', '.join(sources) or 'none'}")
+    config = sources[name].prepare
+    if config is None:
+        raise ConfigError(f"{file}: source {name!r} has no prepare: its pictures need no preparation")
+    return preparation_of(config)
+
+
+def _read_source(config: SourceConfig, source_id: str) -> Source:
     if config.type is None:
         if config.parameters:
             raise ConfigError(f"source {source_id}: parameters belong to a custom source (type: module:attribute)")

@@ -54,6 +54,36 @@ class RecordConfig(Section):
     keep_h: float | None = Field(None, gt=0, le=1e6, description="Delete files after this many hours; null: never")
 
 
+class LensConfig(Section):
+    """Distortion of the lens, as `cv2.calibrateCamera` returns it, in shares of the picture."""
+
+    focal: float = Field(1.0, gt=0, le=100, description="Focal length, as a share of the picture's width")
+    centre: tuple[float, float] = Field(
+        (0.5, 0.5), description="Where the optical axis meets the picture, as shares of width and height"
+    )
+    k1: float = Field(0.0, ge=-10, le=10, description="Radial distortion, 2nd order; negative: a barrel")
+    k2: float = Field(0.0, ge=-10, le=10, description="Radial distortion, 4th order")
+    k3: float = Field(0.0, ge=-10, le=10, description="Radial distortion, 6th order")
+    p1: float = Field(0.0, ge=-1, le=1, description="Tangential distortion")
+    p2: float = Field(0.0, ge=-1, le=1, description="Tangential distortion")
+
+
+class PrepareConfig(Section):
+    """What is done to each picture first; boxes and zones are in pixels of the prepared frame."""
+
+    lens: LensConfig | None = Field(None, description="Distortion to remove; null: none")
+    region: tuple[float, float, float, float] | None = Field(
+        None, description="Left, top, right, bottom as shares of the picture: the frame is cut to it; null: whole"
+    )
+    denoise: Literal["none", "median", "bilateral"] = Field(
+        "none", description="median: against single wrong pixels; bilateral: against sensor noise"
+    )
+    contrast: float = Field(1.0, gt=0, le=10, description="Factor around middle grey")
+    brightness: float = Field(0.0, ge=-1, le=1, description="Added, as a share of the range from black to white")
+    gamma: float = Field(1.0, ge=0.1, le=10, description="Below 1 brightens dark parts, above 1 darkens them")
+    equalise: bool = Field(False, description="Spread the brightness within tiles of the picture (CLAHE)")
+
+
 class TlsConfig(Section):
     """How to verify a camera's certificate."""
 
@@ -170,6 +200,9 @@ class SourceConfig(Section):
     )
     motion_gate: MotionGateConfig | None = Field(
         None, description="Skip the detector while nothing moves; null: never skip"
+    )
+    prepare: PrepareConfig | None = Field(
+        None, description="Lens, region, noise and light, corrected before anything looks at a frame; null: nothing"
     )
     record: RecordConfig | None = Field(None, description="Record the camera, or its main stream; null: do not record")
     privacy: PrivacyConfig | None = Field(

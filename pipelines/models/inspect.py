@@ -13,7 +13,9 @@ from engine.backends.trial import why_not_tried
 from engine.detection.classify import inspect_classifier
 from engine.detection.model import ModelFacts, inspect_model
 from engine.detection.shapes import USUAL_ASPECT, is_size_open, rectangle, why_not_rectangular
+from engine.detection.words.file import SUFFIX, read_words
 from engine.errors import ModelError
+from engine.paths import path_from_text
 from pipelines.build.detector import NOT_OF_CLASSIFIERS, model_path
 
 
@@ -27,6 +29,8 @@ def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ModelError: the model is broken, or not a detector of a known kind.
     """
+    if model.lower().endswith(SUFFIX):
+        return _words(path_from_text(model))
     try:
         facts = inspect_model(model_path(model), **given)
     except ModelError as error:
@@ -97,4 +101,19 @@ def _classifier(model: str, given: Mapping[str, Any], refusal: ModelError) -> di
         "outputs": [str(spec) for spec in file.outputs],
         "classes": len(facts.class_names),
         "class_names": list(facts.class_names),
+    }
+
+
+def _words(path: Path) -> dict[str, Any]:
+    """Return the facts of a bag-of-words classifier."""
+    model = read_words(path)
+    return {
+        "model": path.name,
+        "format": "npz",
+        "size_mb": round(path.stat().st_size / 1e6, 2),
+        "task": "classify (for second_stage.model)",
+        "words": len(model.words),
+        "classes": len(model.class_names),
+        "class_names": list(model.class_names),
+        "trained": dict(model.metadata),
     }

@@ -1,0 +1,89 @@
+"""The features of a pretrained classifier: its graph up to the last layer, under a new one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.detection.classify import ClassifierFacts, inspect_classifier
+from engine.errors import ModelError
+from engine.optional import require
+from pipelines.learning.classic.graph import OPSET, GraphBuilder
+
+LAST = ("Gemm", "MatMul")
+
+
+class Backbone:
+    """A classifier in ONNX without its last layer. Its input becomes RGB from 0 to 1.
+
+    Args:
+        path: an ONNX classifier with a fully connected last layer, such as ResNet, MobileNet or EfficientNet.
+
+    Raises:
+        ModelError: the file is not one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        onnx = require("onnx", extra="classic")
+        self.facts: ClassifierFacts = inspect_classifier(path)
+        if self.facts.file.format != "onnx":
+            raise ModelError(f"{path}: expected an ONNX file, whose last layer can be replaced")
+        model = onnx.load(str(path))
+        compose = require("onnx.compose", extra="classic")
+        self._model = compose.add_prefix(_at_least(onnx, model, OPSET), "base/")  # no name of it meets a new one
+        self.batch = self.facts.batch
+        self.opset = max(entry.version for entry in self._model.opset_import if entry.domain in ("", "ai.onnx"))
+        self._features = _features_of(self._model.graph, path)
+
+    def add_to(self) -> tuple[GraphBuilder, str]:
+        """Return a graph from `images`, (b, 3, h, w) RGB from 0 to 1, to features (b, D)."""
+        old = self._model.graph
+        graph = GraphBuilder()
+        graph.opset, graph.batch = self.opset, self.batch or graph.batch
+        fed = self._fed(graph)
+        names = {entry.name for entry in old.initializer}
+        given = next(entry.name for entry in old.input if entry.name not in names)
+        graph.nodes.append(graph.helper.make_node("Identity", [fed], [given]))
+        kept, weights = _ancestors(old, self._features)
+        graph.nodes += kept
+        graph.weights += weights
+        return graph, graph.node("Flatten", self._features, axis=1)
+
+    def _fed(self, graph: GraphBuilder) -> str:
+        """Turn RGB from 0 to 1 into what the network was trained on."""
+        image = self.facts.image
+        name = "images"
+        if image.color == "bgr":
+            name = graph.node("Gather", name, graph.weight([2, 1, 0], np.int64), axis=1)
+        mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (image.mean, image.std))
+        name = graph.node("Mul", graph.node("Sub", name, graph.weight(mean / 255)), graph.weight(255 / std))
+        return name if image.layout == "nchw" else graph.node("Transpose", name, perm=[0, 2, 3, 1])
+
+
+def _at_least(onnx: Any, model: Any, opset: int) -> Any:
+    version = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if version >= 13:  # the operators that are added have been the same since
+        return model
+    converter = require("onnx.version_converter", extra="classic")
+    return converter.convert_version(model, opset)
+
+
+def _features_of(graph: Any, path: Path) -> str:
+    """Return the name of the tensor that the last fully connected layer takes."""
+    weights = {entry.name: entry.dims for entry in graph.initializer}
+    for node in reversed(graph.node):
+        if node.op_type in LAST and len(weights.get(node.input[1], ())) == 2:
+            return str(node.input[0])
+    raise ModelError(f"{path}: its graph has no fully connected last layer: choose another classifier as the base")
+
+
+def _ancestors(graph: Any, output: str) -> tuple[list[Any], list[Any]]:
+    """Return the nodes that `output` depends on, in order, and their weights."""
+    needed, kept = {output}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    return kept[::-1], [entry for entry in graph.initializer if entry.name in needed]

@@ -1,0 +1,125 @@
+"""Pictures in folders named after their class, split into those to learn from and those held back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ConfigError
+from engine.sources.preparation import Preparation
+from engine.video.read_image import IMAGE_SUFFIXES, read_image
+
+MIN_PER_CLASS = 10
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Labelled pictures, read and prepared.
+
+    Attributes:
+        class_names: by class id.
+        images: (h, w, 3) uint8 BGR each.
+        class_id: (N,) int64.
+        is_test: (N,) bool, held back.
+        sha256: of all files with their classes.
+    """
+
+    class_names: tuple[str, ...]
+    images: Sequence[Image]
+    class_id: NDArray[np.int64]
+    is_test: NDArray[np.bool_]
+    sha256: str
+
+    def part(self, *, test: bool) -> tuple[list[Image], NDArray[np.int64]]:
+        """Return the pictures and classes of one part."""
+        rows = np.flatnonzero(self.is_test == test)
+        return [self.images[row] for row in rows.tolist()], self.class_id[rows]
+
+
+def read_crops(folder: Path, *, holdout: float, seed: int, preparation: Preparation | None = None) -> Crops:
+    """Read `folder/CLASS/*.jpg`; with `folder/train/CLASS` and `folder/test/CLASS` that split is kept.
+
+    Args:
+        folder: of one folder per class.
+        holdout: share of each class held back, if the folder has no split of its own.
+        seed: of the split.
+        preparation: applied to each picture, as to the frames of the camera.
+
+    Raises:
+        ConfigError: fewer than two classes, fewer than 10 pictures in one, or a file that is not an image.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder: expected one folder of pictures per class in it")
+    if not 0.05 <= holdout <= 0.9:
+        raise ConfigError(f"holdout {holdout}: expected a share between 0.05 and 0.9")
+    names, files, class_id = _listed(folder)
+    paths = [path for path, _ in files]
+    given = np.array([is_test for _, is_test in files], bool)
+    is_test = given if given.any() else _held_back(class_id, holdout, np.random.default_rng(seed))
+    _check_counts(folder, names, class_id[~is_test], class_id[is_test])
+    images = [_read(path, preparation) for path in paths]
+    return Crops(names, images, class_id, is_test, _hash(paths, class_id))
+
+
+def _listed(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, bool]], NDArray[np.int64]]:
+    has_split = (folder / "train").is_dir() and (folder / "test").is_dir()
+    roots = [(folder / "train", False), (folder / "test", True)] if has_split else [(folder, False)]
+    names = sorted({place.name for root, _ in roots for place in root.iterdir() if place.is_dir()})
+    if len(names) < 2:
+        raise ConfigError(f"{folder}: {len(names)} folders of pictures: expected one per class, at least two")
+    files, class_id = [], []
+    for number, name in enumerate(names):
+        for root, is_test in roots:
+            found = _pictures(root / name)
+            files += [(path, is_test) for path in found]
+            class_id += [number] * len(found)
+    return tuple(names), files, np.array(class_id, np.int64)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _held_back(class_id: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return which pictures are held back: the same share of each class, at random."""
+    is_test = np.zeros(len(class_id), bool)
+    for number in np.unique(class_id):
+        rows = rng.permutation(np.flatnonzero(class_id == number))
+        is_test[rows[: max(1, round(share * len(rows)))]] = True
+    return is_test
+
+
+def _check_counts(folder: Path, names: Sequence[str], learnt: NDArray[np.int64], held: NDArray[np.int64]) -> None:
+    for number, name in enumerate(names):
+        count = int((learnt == number).sum())
+        if count < MIN_PER_CLASS:
+            raise ConfigError(
+                f"{folder}: class {name!r} has {count} pictures to learn from: expected at least {MIN_PER_CLASS}; "
+                "add pictures, or remove the class"
+            )
+        if not (held == number).any():
+            raise ConfigError(f"{folder}: class {name!r} has no picture in test/: without one it cannot be scored")
+
+
+def _read(path: Path, preparation: Preparation | None) -> Image:
+    try:
+        image: Image = read_image(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not readable as an image: remove or replace it: {error}") from error
+    return image if preparation is None else preparation.apply(image)
+
+
+def _hash(paths: Sequence[Path], class_id: NDArray[np.int64]) -> str:
+    digest = hashlib.sha256()
+    for path, number in zip(paths, class_id.tolist(), strict=True):
+        digest.update(f"{number}\0{path.name}\0".encode("utf-8", "surrogateescape"))
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,251 @@
+"""Trains a classifier of crops and scores it, as the engine will run it, on pictures held back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.detection.classify import centre_crop, load_image_classifier
+from engine.detection.words.classifier import descriptors, histogram
+from engine.detection.words.file import SUFFIX, WordsModel, write_words
+from engine.errors import ConfigError
+from engine.optional import require
+from engine.sources.preparation import Preparation
+from pipelines.learning.classic.backbone import Backbone
+from pipelines.learning.classic.crops import Crops, Image, read_crops
+from pipelines.learning.classic.graph import GraphBuilder, linear, support_vectors
+from pipelines.learning.classic.hog import CELL, hog
+from pipelines.learning.classic.machine import fit_linear, fit_machine
+
+METHODS = ("hog-svm", "sift-words", "features")
+HOG_SIZE = 32
+WORDS = 64
+WORDS_SIDE = 160
+SAMPLES_PER_WORD = 150
+"""Descriptors from which the vocabulary is made: more take longer and change little."""
+BATCH = 32
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassicOptions:
+    """How to train.
+
+    Attributes:
+        method: one of `METHODS`.
+        size: side of the picture for HOG in pixels, a multiple of 8; None: 32.
+        words: size of the vocabulary for SIFT.
+        base: pretrained classifier in ONNX for features.
+        whole_frames: pictures are whole frames, cut at the centre as the engine does; False: crops, stretched.
+        holdout: share of each class held back, if the folder has no split.
+        seed: of every random choice.
+        preparation: applied to each picture.
+    """
+
+    method: str
+    size: int | None = None
+    words: int = WORDS
+    base: Path | None = None
+    whole_frames: bool = False
+    holdout: float = 0.25
+    seed: int = 0
+    preparation: Preparation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassicResult:
+    """What was trained and how well it does on the pictures held back.
+
+    Attributes:
+        file: the model.
+        method: how it was trained.
+        accuracy: share of the held-back pictures whose class is right.
+        balanced: mean of that share over the classes.
+        learnt: number of pictures to learn from.
+        held_back: number of pictures scored.
+        confusion: (true, found) counts by class id.
+        class_names: by class id.
+        data_sha256: of all pictures with their classes.
+    """
+
+    file: str
+    method: str
+    accuracy: float
+    balanced: float
+    learnt: int
+    held_back: int
+    confusion: list[list[int]]
+    class_names: list[str]
+    data_sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def train_classic(folder: Path, out: Path, options: ClassicOptions) -> ClassicResult:
+    """Train on a folder of one folder per class, write the model and return its scores.
+
+    Raises:
+        ConfigError: an option or the data cannot work.
+        MissingDependencyError: scikit-learn or onnx is not installed.
+        ModelError: the base is not a classifier.
+    """
+    _check(out, options)
+    crops = read_crops(folder, holdout=options.holdout, seed=options.seed, preparation=options.preparation)
+    images, class_id = crops.part(test=False)
+    facts = {"method": options.method, "data_sha256": crops.sha256, "learnt": str(len(images))}
+    pools = require("threadpoolctl", extra="classic")
+    with pools.threadpool_limits(1):  # more wait for each other on small tables, and for minutes on a busy machine
+        _TRAINERS[options.method](images, class_id, crops.class_names, out, options, facts)
+    return score_crops(out, crops, options)
+
+
+def score_crops(model: Path, crops: Crops, options: ClassicOptions) -> ClassicResult:
+    """Return the scores of a model on the held-back part, run by the engine."""
+    images, truth = crops.part(test=True)
+    classifier = load_image_classifier(model)
+    try:
+        found = classifier.probabilities(images, crop=options.whole_frames).argmax(axis=1)
+    finally:
+        classifier.close()
+    count = len(crops.class_names)
+    confusion = np.zeros((count, count), int)
+    np.add.at(confusion, (truth, found), 1)
+    recall = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
+    return ClassicResult(
+        file=str(model),
+        method=options.method,
+        accuracy=round(float((truth == found).mean()), 4),
+        balanced=round(float(recall.mean()), 4),
+        learnt=int((~crops.is_test).sum()),
+        held_back=len(truth),
+        confusion=confusion.tolist(),
+        class_names=list(crops.class_names),
+        data_sha256=crops.sha256,
+    )
+
+
+def _check(out: Path, options: ClassicOptions) -> None:
+    if options.method not in _TRAINERS:
+        hint = " (OpenCV has SURF in its non-free modules only: use sift-words)" if "surf" in options.method else ""
+        raise ConfigError(f"method {options.method!r}: expected one of {', '.join(METHODS)}, resnet50{hint}")
+    suffix = SUFFIX if options.method == "sift-words" else ".onnx"
+    if out.suffix.lower() != suffix:
+        raise ConfigError(f"{out}: {options.method} writes a {suffix} file: choose {out.with_suffix(suffix)}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out}: there is no folder {out.parent}: make it first")
+    if options.size is not None and (options.size % CELL or not 16 <= options.size <= 256):
+        raise ConfigError(f"size {options.size}: expected a multiple of {CELL} between 16 and 256")
+    if not 4 <= options.words <= 4096:
+        raise ConfigError(f"words {options.words}: expected 4 to 4096")
+    if (options.base is None) == (options.method == "features"):
+        raise ConfigError("--base FILE.onnx belongs to --with features, which needs a pretrained classifier")
+
+
+def _metadata(names: Sequence[str], size_hw: tuple[int, int], facts: dict[str, str]) -> dict[str, str]:
+    own = {f"framewire_{key}": value for key, value in facts.items()}
+    return {"task": "classify", "names": str(dict(enumerate(names))), "imgsz": str(list(size_hw)), **own}
+
+
+def _train_hog(
+    images: list[Image],
+    class_id: NDArray[np.int64],
+    names: Sequence[str],
+    out: Path,
+    options: ClassicOptions,
+    facts: dict[str, str],
+) -> None:
+    size = options.size or HOG_SIZE
+    graph = GraphBuilder()
+    output = hog(graph, "images", size)
+    features = run_graph(graph, output, (size, size), images, options)
+    machine = fit_machine(features, class_id, options.seed)
+    scores = support_vectors(graph, output, machine.arrays())
+    facts["chosen"] = str(machine.chosen)
+    graph.save(out, (size, size), scores, len(names), _metadata(names, (size, size), facts))
+
+
+def _train_words(
+    images: list[Image],
+    class_id: NDArray[np.int64],
+    names: Sequence[str],
+    out: Path,
+    options: ClassicOptions,
+    facts: dict[str, str],
+) -> None:
+    cluster = require("sklearn.cluster", extra="classic")
+    found = [descriptors(image, WORDS_SIDE) for image in images]
+    every = np.concatenate(found)
+    if len(every) < options.words:
+        raise ConfigError(
+            f"{len(every)} SIFT keypoints in all pictures: too few for {options.words} words: the pictures are too "
+            "plain or too small; use hog-svm"
+        )
+    every = np.random.default_rng(options.seed).permutation(every)[: options.words * SAMPLES_PER_WORD]
+    means = cluster.MiniBatchKMeans(options.words, random_state=options.seed, n_init=3)
+    words = means.fit(every).cluster_centers_.astype(np.float32)
+    histograms = np.stack([histogram(one, words) for one in found])
+    machine = fit_machine(histograms, class_id, options.seed)
+    values = (machine.support, machine.weights, machine.bias, machine.gamma, machine.scale)
+    write_words(out, WordsModel(tuple(names), words, *values, WORDS_SIDE, facts | {"chosen": str(machine.chosen)}))
+
+
+def _train_features(
+    images: list[Image],
+    class_id: NDArray[np.int64],
+    names: Sequence[str],
+    out: Path,
+    options: ClassicOptions,
+    facts: dict[str, str],
+) -> None:
+    if options.base is None:
+        raise ConfigError("features need a base")
+    backbone = Backbone(options.base)
+    size_hw = backbone.facts.image.size_hw
+    graph, output = backbone.add_to()
+    features = run_graph(graph, output, size_hw, images, options)
+    weights, bias, chosen = fit_linear(features, class_id, options.seed)
+    scores = linear(graph, output, weights, bias)
+    facts |= {"chosen": str(chosen), "base": options.base.name}
+    graph.save(out, size_hw, scores, len(names), _metadata(names, size_hw, facts))
+
+
+_TRAINERS: dict[str, Callable[..., None]] = {
+    "hog-svm": _train_hog,
+    "sift-words": _train_words,
+    "features": _train_features,
+}
+
+
+def run_graph(
+    graph: GraphBuilder, output: str, size_hw: tuple[int, int], images: Sequence[Image], options: ClassicOptions
+) -> Floats:
+    """Return (N, D) float32: what an unfinished graph gives for each picture, fed as the engine will feed it."""
+    runtime = require("onnxruntime")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.onnx"
+        graph.save(path, size_hw, output, "features", {})
+        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    fixed = graph.batch if isinstance(graph.batch, int) else BATCH
+    parts = []
+    for start in range(0, len(images), fixed):
+        batch = _batch(images[start : start + fixed], size_hw, whole=options.whole_frames)
+        missing = fixed - len(batch) if isinstance(graph.batch, int) else 0
+        padded = np.concatenate((batch, np.zeros((missing, *batch.shape[1:]), np.float32)))
+        parts.append(session.run(None, {"images": padded})[0][: len(batch)])
+    return np.concatenate(parts)
+
+
+def _batch(images: Sequence[Image], size_hw: tuple[int, int], *, whole: bool) -> Floats:
+    rows, columns = size_hw
+    scaled = [centre_crop(image, size_hw) if whole else cv2.resize(image, (columns, rows)) for image in images]
+    batch = np.stack(scaled)[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
+    return np.ascontiguousarray(batch / np.float32(255))

@@ -1,0 +1,76 @@
+"""`framewire classify`: train classifiers of crops or frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines import console
+from pipelines.verbs.options import Json
+
+classify = typer.Typer(name="classify", help="Train a classifier of crops or whole frames.", no_args_is_help=True)
+
+Prepare = Annotated[
+    str | None,
+    typer.Option(help="CONFIG.yaml:SOURCE, whose `prepare:` is applied to each picture, as to the camera's frames"),
+]
+
+
+@classify.callback()
+def _classify() -> None:
+    """Keep `train` a command of its own."""
+
+
+@classify.command(name="train")
+def classify_train(
+    folder: Annotated[str, typer.Argument(help="Folder with one folder of pictures per class, or train/ and test/")],
+    method: Annotated[str, typer.Option("--with", help="hog-svm, sift-words, features or resnet50")] = "hog-svm",
+    out: Annotated[str | None, typer.Option(help="File to write; .npz for sift-words, .onnx for the others")] = None,
+    base: Annotated[str | None, typer.Option(help="features: a pretrained classifier in ONNX")] = None,
+    size: Annotated[int | None, typer.Option(help="hog-svm: side of the picture in pixels, a multiple of 8")] = None,
+    words: Annotated[int, typer.Option(help="sift-words: size of the vocabulary")] = 64,
+    frames: Annotated[bool, typer.Option("--frames", help="Whole frames, cut at the centre; otherwise crops")] = False,
+    holdout: Annotated[float, typer.Option(help="Share of each class held back for the score")] = 0.25,
+    seed: Annotated[int, typer.Option(help="Of every random choice")] = 0,
+    prepare: Prepare = None,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier and score it on pictures held back.
+
+    The file runs in the engine: --set second_stage.model=FILE, or --model FILE --set detector.task=classify with
+    pictures of whole frames (--frames).
+    """
+    from engine.detection.words.file import SUFFIX
+    from pipelines.build.sources import prepared_as
+    from pipelines.learning.classic.train import ClassicOptions, train_classic
+
+    suffix = SUFFIX if method == "sift-words" else ".onnx"
+    options = ClassicOptions(
+        method,
+        size=size,
+        words=words,
+        base=None if base is None else Path(base),
+        whole_frames=frames,
+        holdout=holdout,
+        seed=seed,
+        preparation=None if prepare is None else prepared_as(prepare),
+    )
+    result = train_classic(Path(folder), Path(out or f"classifier{suffix}"), options).as_dict()
+    if as_json:
+        console.result_json(result)
+        return
+    show_classes(result)
+
+
+def show_classes(result: dict[str, Any]) -> None:
+    """Print the scores of a classifier, and for each class how often it was right and what it was taken for."""
+    confusion, names = result.pop("confusion"), result.pop("class_names")
+    console.show(result, as_json=False)
+    rows = []
+    for number, (name, row) in enumerate(zip(names, confusion, strict=True)):
+        wrong = [(count, names[other]) for other, count in enumerate(row) if count and other != number]
+        taken = ", ".join(f"{other} {count}x" for count, other in sorted(wrong, reverse=True)[:3])
+        rows.append({"class": name, "right": row[number], "of": sum(row), "taken for": taken or "-"})
+    console.show_rows("Classes", rows)
