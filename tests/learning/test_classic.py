@@ -97,9 +97,9 @@ def test_the_graph_is_fed_in_training_as_in_the_engine(base: Path, digits: Path)
     images = read_crops(digits, holdout=0.25, seed=0).part(test=True)[0][:20]
     backbone = Backbone(base)
     graph, output = backbone.add_to()
-    weights = [entry for entry in backbone._model.graph.initializer if list(entry.dims) in ([1024, 5], [5])]
-    graph.weights += weights
-    matrix, bias = sorted((entry.name for entry in weights), key=lambda name: -len(name) and name)
+    last = next(node for node in reversed(backbone._model.graph.node) if node.op_type == "Gemm")
+    _, matrix, bias = last.input
+    graph.weights += [entry for entry in backbone._model.graph.initializer if entry.name in (matrix, bias)]
     logits = graph.node("Softmax", graph.node("Gemm", output, matrix, bias), axis=1)
     ours = run_graph(graph, logits, (32, 32), images, ClassicOptions("features", base=base))
     with load_classifier(base, backend="onnxruntime") as classifier:
