@@ -14,6 +14,7 @@ import numpy as np
 from engine.analytics.counters import DWELL_EDGES_S
 from engine.clock import NS_PER_S
 from engine.data import SourceState
+from engine.events.log import EventLog
 from engine.flow.defaults import describe
 from engine.sinks.camera_video.recordings import Recordings
 from engine.sinks.zmq import ZmqPublisher
@@ -32,6 +33,8 @@ AGE_EDGES_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 
 STAGE_EDGES_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 DELAY_EDGES_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 BATCH_EDGES = (1, 2, 4, 8, 16, 32)
+USUAL_CAUSES = ("overflow", "age", "detector")
+"""Causes that are present from the start, so that their first loss counts as an increase."""
 RECORDING_STATES = ("connecting", "recording", "offline", "failed", "ended")
 
 
@@ -66,6 +69,7 @@ class EngineMetrics:
         self._add_tracks(page, sources)
         self._add_places(page, sources)
         self._add_events(page, stats, sources)
+        self._add_event_log(page)
         self._add_outputs(page, stats)
         self._add_recordings(page)
         add_children(page)
@@ -104,7 +108,7 @@ class EngineMetrics:
             captured.add(source.captured, name)
             published.add(source.published, name)
             detected.add(source.detected, name)
-            for cause, count in source.dropped.items():
+            for cause, count in {**dict.fromkeys(USUAL_CAUSES, 0), **source.dropped}.items():
                 dropped.add(count, name, cause)
             reconnects.add(source.reconnects, name)
             blind.add(round(source.blind_s, 3), name)
@@ -182,6 +186,18 @@ class EngineMetrics:
         if stats.event_delay.count:
             delay = page.histogram("framewire_event_delay_seconds", "From the capture of a frame to its event.")
             delay.add_latency(DELAY_EDGES_S, stats.event_delay)
+
+    def _add_event_log(self, page: Page) -> None:
+        stored = page.counter("framewire_events_stored_total", "Events written to the event log.")
+        waiting = page.gauge("framewire_events_waiting", "Events that are not written to the event log yet.")
+        unstored = page.counter("framewire_events_unstored_total", "Events that the event log lost.", "cause")
+        for sink in self._pipeline.sinks:
+            if isinstance(sink, EventLog):
+                figures = sink.figures()
+                stored.add(figures.stored)
+                waiting.add(figures.waiting)
+                for cause, count in figures.lost.items():
+                    unstored.add(count, cause)
 
     def _add_outputs(self, page: Page, stats: StatsSnapshot) -> None:
         missed = page.counter("framewire_output_dropped_total", "Packets that an output missed.", "output", "cause")
