@@ -149,6 +149,15 @@ class Pictures:
         self._checked: tuple[str, ...] | None = None
         self._held_back: set[tuple[str, int, int]] = set()
 
+    def whole(self, packet: Packet, max_side: int) -> Snapshot | None:
+        """Return the whole frame as a JPEG of at most `max_side` pixels; None if it cannot hide what it must."""
+        if not self._can_hide(packet):
+            return None
+        shown, region = self._blurred(packet), (0, 0, packet.frame.width, packet.frame.height)
+        jpeg, size_wh = jpeg_of(shown.image, max_side, self._quality)
+        frame, blurred = packet.frame, shown.hidden_in(region)
+        return Snapshot("image", jpeg, size_wh, region, frame.frame_id, frame.captured_utc_ns, blurred)
+
     def of(self, packet: Packet, now_ns: int) -> Iterator[Snapshot]:
         """Yield the JPEGs that are due with this packet."""
         source = self._sources.setdefault(packet.frame.source_id, _Source(now_ns, {}, {}))
@@ -218,15 +227,9 @@ class Pictures:
         track: tuple[int, str, float] | None = None,
     ) -> Snapshot:
         x1, y1, x2, y2 = region
-        part = shown.image[y1:y2, x1:x2]
-        scale = self._max_side / max(part.shape[:2])
-        if scale < 1:
-            size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
-            part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-        _, encoded = cv2.imencode(".jpg", part, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
-        frame, size_wh = packet.frame, (int(part.shape[1]), int(part.shape[0]))
-        blurred = shown.hidden_in(region)
-        return Snapshot(kind, encoded.tobytes(), size_wh, region, frame.frame_id, frame.captured_utc_ns, blurred, track)
+        jpeg, size_wh = jpeg_of(shown.image[y1:y2, x1:x2], self._max_side, self._quality)
+        frame, blurred = packet.frame, shown.hidden_in(region)
+        return Snapshot(kind, jpeg, size_wh, region, frame.frame_id, frame.captured_utc_ns, blurred, track)
 
     def _blurred(self, packet: Packet) -> _Shown:
         """Return the image with everything that must be blurred in coarse blocks, and the blurred boxes."""
@@ -250,3 +253,13 @@ def _hidden_before(packet: Packet) -> list[tuple[str, NDArray[np.float32]]]:
         return []
     rows = zip(packet.hidden.class_id.tolist(), packet.hidden.xyxy, strict=True)
     return [(packet.run.class_name(class_id), xyxy) for class_id, xyxy in rows if class_id >= 0]
+
+
+def jpeg_of(image: NDArray[np.uint8], max_side: int, quality: int) -> tuple[bytes, tuple[int, int]]:
+    """Return an (H, W, 3) BGR image as a JPEG, and its width and height; larger ones are shrunk to `max_side` first."""
+    scale = max_side / max(image.shape[:2])
+    if scale < 1:
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return encoded.tobytes(), (int(image.shape[1]), int(image.shape[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Literal, cast
+from urllib.parse import unquote
 
 import msgspec
 
@@ -105,6 +106,21 @@ def topic_for(kind: str, source_id: str) -> str:
     'v1/frame/gate/'
     """
     return f"{TOPIC_ROOT}/{kind}/{source_id.translate(_ESCAPES)}/"
+
+
+def source_in_topic(topic: str) -> str:
+    """Return the source that a topic names.
+
+    >>> source_in_topic(topic_for("frame", "yard/2"))
+    'yard/2'
+
+    Raises:
+        ValueError: it is not a topic of a source.
+    """
+    parts = topic.split("/")
+    if len(parts) < 4 or parts[0] != TOPIC_ROOT:
+        raise ValueError(f"{topic[:64]!r} does not have the form {TOPIC_ROOT}/<kind>/<source>/")
+    return unquote(parts[2])
 
 
 def topic_of(message: Message) -> str:

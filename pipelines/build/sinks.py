@@ -20,6 +20,7 @@ from pipelines.build.sources import build_recordings, can_change, named_sources
 from pipelines.config.models import Config, PublishConfig
 
 if TYPE_CHECKING:
+    from engine.sinks.media import MediaPublisher
     from engine.sinks.zmq import ZmqPublisher
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def build_sinks(
     if plans or can_change(config):
         sinks.append(Recordings(plans))
     if config.publish.address != "none":
-        sinks.append(bound or _publisher(config.publish))
+        sinks += _publishers(config.publish, bound or _publisher(config.publish))
     log = build_event_log(config)
     if log is not None:
         sinks.append(log)  # after the publisher: messages do not wait for it
@@ -57,6 +58,16 @@ def build_sinks(
 
         sinks.append(Window(draw=_overlay(), on_quit=on_quit))
     return [*sinks, *own_sinks(config)]
+
+
+def _publishers(config: PublishConfig, publisher: ZmqPublisher) -> list[Sink]:
+    """Return the publisher, after the socket of live pictures if there is one: it only takes references."""
+    if config.media is None:
+        return [publisher]
+    media = _media(config, config.media)
+    media.bind()
+    publisher.endpoints["media"] = media.address
+    return [media, publisher]
 
 
 def bound_publisher(config: Config) -> ZmqPublisher | None:
@@ -96,7 +107,20 @@ def _publisher(config: PublishConfig) -> ZmqPublisher:
         keys=load_key_pair(config.keys) if config.keys else None,
         allowed_keys=load_public_keys(config.allowed_keys) if config.allowed_keys is not None else None,
         pictures=Pictures(**config.pictures.model_dump()) if config.pictures is not None else None,
-        **config.model_dump(exclude={"address", "keys", "allowed_keys", "pictures"}),
+        **config.model_dump(exclude={"address", "keys", "allowed_keys", "pictures", "media"}),
+    )
+
+
+def _media(config: PublishConfig, address: str) -> MediaPublisher:
+    from engine.sinks.media import MediaPublisher
+    from engine.sinks.pictures import Pictures
+    from engine.transport.keys import load_key_pair, load_public_keys
+
+    return MediaPublisher(
+        address,
+        pictures=Pictures(**config.pictures.model_dump()) if config.pictures is not None else None,
+        keys=load_key_pair(config.keys) if config.keys else None,
+        allowed_keys=load_public_keys(config.allowed_keys) if config.allowed_keys is not None else None,
     )
 
 

@@ -190,6 +190,9 @@ class PublishConfig(Section):
     snapshot: str | None = Field(
         None, description="Address that answers requests with the current state, for late joiners"
     )
+    media: str | None = Field(
+        None, description="Address of live pictures, made only while somebody subscribes; null: none without web"
+    )
     pictures: PicturesConfig | None = Field(None, description="JPEGs of frames and tracks; null: none")
     keys: FilePath | None = Field(None, description="File NAME.key_secret of framewire keys: encrypt with CURVE")
     allowed_keys: list[FilePath] | None = Field(
@@ -212,6 +215,21 @@ class ControlConfig(Section):
     watch: bool = Field(
         False, description="Apply edits of the configuration file until the run is stopped; a bad edit changes nothing"
     )
+
+
+class WebConfig(Section):
+    """The page in the browser, served by a process of its own."""
+
+    address: str = Field("none", description="Where to serve the page, HOST:PORT such as 127.0.0.1:8080, or none")
+    users: FilePath | None = Field(
+        None, description="File of users, sessions and tokens; null: no login, which only loopback allows"
+    )
+    certificate: FilePath | None = Field(None, description="TLS certificate chain, PEM; null: plain HTTP")
+    key: FilePath | None = Field(None, description="Its private key; null: in the same file")
+    behind_proxy: list[str] = Field(
+        default_factory=list, description="Addresses or networks of the reverse proxies in front, which do TLS"
+    )
+    hosts: list[str] = Field(default_factory=list, description="Further host names by which browsers address the page")
 
 
 class OutputConfig(Section):
@@ -253,6 +271,7 @@ class Config(Section):
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Queues and limits")
     publish: PublishConfig = Field(default_factory=PublishConfig, description="The ZeroMQ stream")
     control: ControlConfig = Field(default_factory=ControlConfig, description="Control of a run in progress")
+    web: WebConfig = Field(default_factory=WebConfig, description="The page in the browser; see docs/web.md")
     output: OutputConfig = Field(default_factory=OutputConfig, description="Files and windows")
     metrics: MetricsConfig = Field(default_factory=MetricsConfig, description="Prometheus metrics and health probes")
 

@@ -13,26 +13,25 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from engine.clock import SYSTEM_CLOCK
 from engine.errors import ConfigError, EngineError, SinkError
 from engine.flow.pipeline import Pipeline
 from engine.redaction import printable, redact, redact_tree
 from engine.stats import SourceSnapshot
 from engine.transport.address import binding, checked_address, is_loopback
-from engine.transport.connect import curve_options
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
-from engine.transport.zap import TokenServer, refuse_old_protocols, token_options
-from pipelines.running.control_access import AUTO, automatic_address, find_run, leave_card, new_token
+from engine.transport.zap import TokenServer, refuse_old_protocols
+from pipelines.running.control_access import AUTO, automatic_address, leave_card, new_token
+from pipelines.running.control_client import ConflictError
+from pipelines.running.control_client import ask as ask
 from pipelines.running.detect_and_publish import model_facts
+from pipelines.running.places import change_places, places_of
 from pipelines.running.reconfigure import Reconfigurer
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ MAX_WAITING = 100
 MAX_ERROR_CHARS = 4000
 MAX_CLIENTS = 64
 MAX_ENDED = 100
-CARD_WAIT_S = 0.05
 THRESHOLDS = {"score_threshold", "iou_threshold", "classes"}
 Command = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -90,6 +88,8 @@ class ControlServer:
             "pause": lambda r: self._pause(r, paused=True),
             "resume": lambda r: self._pause(r, paused=False),
             "set": lambda r: _done(changes.set(_given(r, "key", str), r.get("value"))),
+            "places": lambda r: places_of(pipeline, changes.config),
+            "set_places": lambda r: _done(change_places(pipeline, changes, r)),
             "stop": self._stop,
         }
         self._context = zmq.Context()
@@ -163,7 +163,8 @@ class ControlServer:
             done: dict[str, Any] = redact_tree({"ok": True, **command(asked)})
             return done
         except (EngineError, ValueError, RecursionError) as error:
-            return {"ok": False, "error": shown(str(error))}
+            conflict = {"conflict": True} if isinstance(error, ConflictError) else {}
+            return {"ok": False, "error": shown(str(error)), **conflict}
         except Exception as error:  # a bug: one request must not end the run
             logger.exception("a request on the control socket failed")
             return {"ok": False, "error": shown(f"{type(error).__name__}: {error}") + " (the log of the run has more)"}
@@ -224,58 +225,6 @@ class ControlServer:
     def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
         self._pipeline.finish()
         return _done(["stopping"])
-
-
-def ask(
-    address: str,
-    request: dict[str, Any],
-    timeout_s: float = 5.0,
-    *,
-    server_key: str | None = None,
-    keys: KeyPair | None = None,
-) -> dict[str, Any]:
-    """Send one request to a running engine and return its reply.
-
-    Args:
-        address: of its control socket.
-        request: `command` and its arguments.
-        timeout_s: how long to wait for the reply.
-        server_key: public key of the run, if it encrypts.
-        keys: keys of the client; None generates a pair that no list contains.
-
-    Raises:
-        ConfigError: there was no answer, or the run refused; the message gives the reason.
-    """
-    checked_address(address, "control address", to_bind=False)
-    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
-        socket.setsockopt(zmq.LINGER, 0)
-        deadline = time.monotonic() + timeout_s
-        options = curve_options(server_key, keys) if server_key else _token_options(address, deadline)
-        for option, value in options.items():
-            socket.setsockopt(option, value)
-        try:
-            socket.setsockopt(zmq.IPV6, int("[" in address))
-            socket.connect(address)
-            socket.setsockopt(zmq.RCVTIMEO, max(int(1000 * (deadline - time.monotonic())), 1))
-            socket.send(json.dumps(request).encode())
-            reply: dict[str, Any] = json.loads(socket.recv())
-        except zmq.ZMQError as error:
-            raise ConfigError(
-                f"no answer from {address} within {timeout_s} s ({error}): is your run there, started with "
-                f"--control {address}? One of another user or machine needs keys: --server-key and --keys"
-            ) from error
-    if not reply.get("ok"):
-        raise ConfigError(str(reply.get("error")))
-    return reply
-
-
-def _token_options(address: str, deadline: float) -> dict[int, bytes]:
-    """Return the proof of identity for a local run of the same user, waiting until the run has written it."""
-    if address.startswith("ipc://") or not is_loopback(address):
-        return {}
-    while not (card := find_run(address)).token and time.monotonic() < deadline:
-        SYSTEM_CLOCK.wait(threading.Event(), CARD_WAIT_S)
-    return token_options(card.token) if card.token else {}
 
 
 def check_reach(address: str, *, has_keys: bool = False) -> None:

@@ -42,6 +42,7 @@ FIXED = (
     "pipeline",
     "publish",
     "control",
+    "web",
     "output",
     "metrics",
     "privacy",
@@ -106,6 +107,16 @@ class Reconfigurer:
         self._refuse_new_code(tree)
         self._refuse_other_privacy(tree)
         return self.change_to(validated(tree, "set", environment=False))
+
+    def set_places(self, source_id: str, zones: dict[str, Any], lines: dict[str, Any]) -> list[str]:
+        """Replace the zones and lines of a source by ones in fractions of its frame."""
+        refuse_variables([zones, lines])
+        tree = self._tree()
+        source = next((each for each in tree["sources"] if each["source_id"] == source_id), None)
+        if source is None:
+            raise ConfigError(f"there is no source {source_id}")
+        source |= {"zones": zones, "lines": lines, "picture": None}
+        return self.change_to(validated(tree, "places", environment=False))
 
     def change_to(self, new: Config) -> list[str]:
         """Change the run to `new` and return one line per change made.

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.verbs.options import Json, Settings
+from pipelines.verbs.options import Json, Settings, Web
 
 if TYPE_CHECKING:
     pass
-from pipelines.verbs.running.start import start_run
+from pipelines.verbs.running.start import Places, start_run
+
+LINE = ((0.58, 0.74), (0.58, 0.33))
+ZONE = ((0.45, 0.40), (0.80, 0.36), (0.87, 0.66), (0.62, 0.69))
 
 
 def demo(
@@ -18,6 +21,7 @@ def demo(
     save: Annotated[str | None, typer.Option(help="Write an annotated video")] = None,
     jsonl: Annotated[str | None, typer.Option(help="Write the messages, one per line; - is stdout")] = None,
     show: Annotated[bool | None, typer.Option("--show", help="Show a window")] = None,
+    web: Web = None,
     setting: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -25,12 +29,14 @@ def demo(
     from engine.assets import demo_clip
 
     overrides: dict[str, Any] = {
-        "sources": [{"uri": str(demo_clip()), "source_id": "demo", "realtime": True}],
+        "sources": [{"uri": str(demo_clip()), "source_id": "demo", "realtime": True, "loop": web is not None}],
         "publish.address": publish,
         "output.save": save,
         "output.jsonl": jsonl,
         "output.show": show,
+        "web.address": web,
     }
     chosen = {key: value for key, value in overrides.items() if value is not None}
-    hint = "next: --show opens a window, --save out.mp4 writes a video; framewire run --source 0 takes your camera"
-    start_run(None, chosen, setting or [], as_json, hint=None if show or save else hint)
+    hint = "next: --show opens a window, --web 127.0.0.1:8080 a page; framewire run --source 0 takes your camera"
+    places: Places | None = {"lines": [("path", LINE)], "zones": [("crossing", ZONE)]} if web else None
+    start_run(None, chosen, setting or [], as_json, places, hint=None if show or save or web else hint)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.verbs.options import Json, Metrics, Settings, class_of, named_source, place_points
+from pipelines.verbs.options import Json, Metrics, Settings, Web, class_of, named_source, place_points
 
 if TYPE_CHECKING:
     pass
@@ -38,6 +38,7 @@ def run(
         str | None, typer.Option(help="Let framewire ctl change the run; an address is optional")
     ] = None,
     metrics: Metrics = None,
+    web: Web = None,
     setting: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -54,6 +55,7 @@ def run(
         "pipeline.overflow": overflow,
         "control.address": control,
         "metrics.address": metrics,
+        "web.address": web,
         "detector.score_threshold": score,
         "privacy.mode": privacy,
         "detector.classes": [class_of(name) for name in classes.split(",")] if classes else None,

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from engine.flow.pipeline import Pipeline
     from engine.latch import Latch
     from pipelines.config.models import Config
+    from pipelines.running.control import ControlServer
     from pipelines.running.plan_rebuild import PlanRebuild
+    from pipelines.running.reconfigure import Reconfigurer
+    from pipelines.running.web_process import WebProcess
 
 SUMMARY_S = 60.0
 SUMMARY_INTERRUPTED_S = 0.5
@@ -58,8 +61,10 @@ def start_run(
         from pipelines.metrics.watchdog import Watchdog
         from pipelines.running.plan_rebuild import PlanRebuild
         from pipelines.running.scene_state import SceneState
+        from pipelines.running.web_process import with_web
 
-        config = with_places(load_config(config_path, overrides, settings), places or {})
+        config = with_web(with_places(load_config(config_path, overrides, settings), places or {}))
+        _check_web(config)
         if config.control.watch and not (config_path and Path(config_path).is_file()):
             raise ConfigError("control.watch: there is no file to watch: give a configuration file, or leave it out")
         finish: list[Callable[[], None]] = []
@@ -119,7 +124,6 @@ def _changes(
     """Yield the functions to call during the run, which apply changes from the socket and the file."""
     from pipelines.build.places import with_places
     from pipelines.build.scene import scene_of
-    from pipelines.running.control import ControlServer
     from pipelines.running.reconfigure import ConfigWatch, Reconfigurer
     from pipelines.running.scene_state import SceneState
 
@@ -131,24 +135,59 @@ def _changes(
         each_tick.append(SceneState(config.analytics.state, scene).poll)
     if config.control.watch and path is not None:
         each_tick.append(ConfigWatch(path, overrides, settings, changes, lambda new: with_places(new, places)).poll)
-    if config.control.address == "none":
+    with ExitStack() as until_over:
+        if config.control.address != "none" or config.web.address != "none":
+            server = _control(pipeline, config, changes, plans)
+            until_over.callback(server.close)
+            each_tick.append(server.poll)
+            if config.web.address != "none":
+                web = _web(pipeline, config, server.address)
+                until_over.callback(web.close)
+                each_tick.append(web.poll)
         yield each_tick
-        return
+
+
+def _control(pipeline: Pipeline, config: Config, changes: Reconfigurer, plans: PlanRebuild) -> ControlServer:
+    """Return the control socket; a run that only serves a page has one for itself."""
     from engine.transport.keys import load_key_pair, load_public_keys
+    from pipelines.running.control import ControlServer
+    from pipelines.running.control_access import AUTO
 
     control = config.control
-    server = ControlServer(
-        control.address,
+    return ControlServer(
+        AUTO if control.address == "none" else control.address,
         pipeline,
         changes,
         keys=load_key_pair(control.keys) if control.keys else None,
         allowed_keys=load_public_keys(control.allowed_keys) if control.allowed_keys is not None else None,
         more_status=lambda: plans.status() | recordings_of(pipeline) | events_of(pipeline),
     )
-    try:
-        yield [*each_tick, server.poll]
-    finally:
-        server.close()
+
+
+def _check_web(config: Config) -> None:
+    """Raise `ConfigError` if others could reach the page without TLS and a login, before anything is opened."""
+    if config.web.address == "none":
+        return
+    from pipelines.running.web_process import web_settings
+    from pipelines.web.access import check_exposure
+    from pipelines.web.page.app import exposure_of
+    from pipelines.web.page.settings import Settings
+
+    check_exposure(exposure_of(Settings(**web_settings(config, "", {}, ""))))
+
+
+def _web(pipeline: Pipeline, config: Config, control: str) -> WebProcess:
+    """Return the running web server."""
+    from engine.sinks.zmq import ZmqPublisher
+    from pipelines.running.web_process import WebProcess, web_settings
+    from pipelines.web.access import Listen, bind
+
+    publisher = next(sink for sink in pipeline.sinks if isinstance(sink, ZmqPublisher))
+    listen = Listen.parse(config.web.address, "web.address")
+    listener = bind(listen)
+    bound = Listen(listen.host, listener.getsockname()[1])
+    console.say(f"page at {bound.url('https' if config.web.certificate else 'http')}/")
+    return WebProcess(listener, web_settings(config, publisher.address, publisher.endpoints, control))
 
 
 def opening_line(address: str, pipeline: Pipeline) -> str:

@@ -35,6 +35,7 @@ class ServerLimits:
         head_bytes: its largest size.
         idle_s: how long a connection may wait for its next request.
         stop_s: how long requests may go on once the server ends.
+        message_bytes: of one WebSocket message from a client.
     """
 
     connections: int = 512
@@ -43,6 +44,7 @@ class ServerLimits:
     head_bytes: int = 64 * 1024
     idle_s: float = 30.0
     stop_s: float = 5.0
+    message_bytes: int = 64 * 1024
 
 
 def bind(listen: Listen) -> socket.socket:
@@ -95,6 +97,7 @@ async def serve(
         app,
         http=_protocol(limits or ServerLimits()),
         ws="websockets-sansio" if websockets else "none",
+        ws_max_size=(limits or ServerLimits()).message_bytes,
         ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,

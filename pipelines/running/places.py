@@ -1,0 +1,100 @@
+"""Zones and lines on the control socket: shown as fractions of the frame, and replaced as a whole per source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from engine.errors import ConfigError
+from engine.flow.pipeline import Pipeline
+from pipelines.build.sources import named_sources
+from pipelines.config.models import Config
+from pipelines.config.scene import LineConfig, ZoneConfig
+from pipelines.config.source import SourceConfig
+from pipelines.running.control_client import ConflictError
+from pipelines.running.reconfigure import Reconfigurer
+
+DECIMALS = 5
+VERSION_CHARS = 16
+Points = list[tuple[float, float]]
+Size = tuple[int, int] | None
+
+
+def places_of(pipeline: Pipeline, config: Config) -> dict[str, Any]:
+    """Return `{"places": {source_id: {version, zones, lines}}, "rules": [...], "site": {...}}`.
+
+    Points are fractions of the frame. Those given in pixels are left out until the size of the frames is known.
+    """
+    sizes = {info.source_id: _size(info.width, info.height) for info in (s.info for s in pipeline.sources)}
+    sources = named_sources(config)
+    return {
+        "places": {name: _places(source, sizes.get(name)) for name, source in sources},
+        "rules": [rule.model_dump(exclude_unset=True) for rule in config.rules],
+        "site": config.site.model_dump(),
+    }
+
+
+def change_places(pipeline: Pipeline, changes: Reconfigurer, request: dict[str, Any]) -> list[str]:
+    """Replace the zones and lines of `source_id`, and return one line per change.
+
+    Args:
+        pipeline: the run.
+        changes: applies them.
+        request: `source_id`, `zones` and `lines` by name, and the `version` that they are based on, if it matters.
+
+    Raises:
+        ConfigError: there is no such source, or a place cannot work; the message names its key.
+        ConflictError: they are of another version now.
+    """
+    source_id, zones, lines = request.get("source_id"), request.get("zones"), request.get("lines")
+    if not (isinstance(source_id, str) and isinstance(zones, dict) and isinstance(lines, dict)):
+        raise ConfigError("set_places needs source_id, zones and lines")
+    now = places_of(pipeline, changes.config)["places"].get(source_id)
+    if now is None:
+        raise ConfigError(f"there is no source {source_id}")
+    if request.get("version") not in (None, now["version"]):
+        raise ConflictError(f"the zones and lines of {source_id} were changed meanwhile: read them again")
+    return changes.set_places(source_id, zones, lines)
+
+
+def _places(source: SourceConfig, size: Size) -> dict[str, Any]:
+    zones = {name: _zone(zone, source, size) for name, zone in source.zones.items()}
+    lines = {name: _place(line, source, size) for name, line in source.lines.items()}
+    found = {
+        "zones": {name: zone for name, zone in zones.items() if zone is not None},
+        "lines": {name: line for name, line in lines.items() if line is not None},
+    }
+    text = json.dumps(found, sort_keys=True).encode()
+    return {"version": hashlib.sha256(text).hexdigest()[:VERSION_CHARS], **found}
+
+
+def _zone(zone: ZoneConfig, source: SourceConfig, size: Size) -> dict[str, Any] | None:
+    found = _place(zone, source, size)
+    if found is not None and zone.ground is not None:
+        points = _fractions(zone.ground.points, zone, source, size)
+        found["ground"] = {"points": points, "metres": zone.ground.metres}
+    return found
+
+
+def _place(place: ZoneConfig | LineConfig, source: SourceConfig, size: Size) -> dict[str, Any] | None:
+    points = _fractions(place.points, place, source, size)
+    if points is None:
+        return None
+    return {**place.model_dump(exclude={"pixels", "points"}, exclude_none=True), "points": points}
+
+
+def _fractions(
+    points: Points, place: ZoneConfig | LineConfig, source: SourceConfig, size: Size
+) -> list[list[float]] | None:
+    """Return points as fractions of the frame; None if its size is not known yet."""
+    wh: Size = (1, 1)
+    if place.pixels:
+        wh = size
+    elif source.picture is not None:
+        wh = source.picture.size_wh
+    return None if wh is None else [[round(x / wh[0], DECIMALS), round(y / wh[1], DECIMALS)] for x, y in points]
+
+
+def _size(width: int | None, height: int | None) -> Size:
+    return None if width is None or height is None else (width, height)

@@ -1,0 +1,42 @@
+"""What the routes of the API share: JSON in and out, and who asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pipelines.web.access import Identity, Role
+from pipelines.web.access.gate import IDENTITY
+
+
+def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return a value as JSON."""
+    return Response(msgspec.json.encode(value), status, headers, "application/json")
+
+
+def who(request: Request) -> Identity:
+    """Return who sends a request. Raises 401 if nobody is logged in."""
+    identity: Identity | None = request.scope.get(IDENTITY)
+    if identity is None:
+        raise HTTPException(401, "log in first")
+    return identity
+
+
+def need(request: Request, role: Role) -> Identity:
+    """Return who sends a request if they have at least this role. Raises 403 otherwise."""
+    identity = who(request)
+    if not identity.may(role):
+        raise HTTPException(403, f"this needs the role {role}; {identity.name} is {identity.role}")
+    return identity
+
+
+async def body_of(request: Request, kind: type[Any]) -> Any:
+    """Return the body as an object of this type. Raises 422."""
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise HTTPException(422, str(error)[:500]) from error

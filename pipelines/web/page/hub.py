@@ -1,0 +1,302 @@
+"""The engine's stream as the page sees it: the last state of every source, and who watches what."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from engine.errors import WireError
+from engine.transport.connect import Connection
+from engine.transport.keys import load_key_pair, load_public_key
+from engine.wire import (
+    AnalyticsMessage,
+    EosMessage,
+    EventMessage,
+    FrameMessage,
+    HeartbeatMessage,
+    Message,
+    SnapshotMessage,
+    StatsMessage,
+    StatusMessage,
+    decode,
+    encode,
+    topic_for,
+)
+from engine.wire.codec import MAX_BODY_BYTES, source_in_topic
+from pipelines.web.page.settings import Settings
+
+logger = logging.getLogger(__name__)
+ALWAYS = ("status", "stats", "event", "analytics", "heartbeat", "eos")
+STREAM_QUEUE = 2000
+MEDIA_QUEUE = 64
+SNAPSHOT_RETRY_S = 1.0
+LOST_AFTER_S = 3.5
+MAX_SOURCES = 1000
+MAX_EVENTS = 500
+SIDES = (320, 640, 960, 1280, 1920)
+RATES = (1, 2, 5, 10, 15, 30)
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """A JPEG of one frame.
+
+    Attributes:
+        source_id: the camera or file.
+        stream_epoch: of the frame.
+        frame_id: of the frame.
+        captured_utc_ns: when it was captured.
+        jpeg: the file.
+    """
+
+    source_id: str
+    stream_epoch: int
+    frame_id: int
+    captured_utc_ns: int
+    jpeg: bytes
+
+
+class Watcher(Protocol):
+    """Somebody who is offered what arrives."""
+
+    def topics(self) -> Iterable[str]:
+        """Return the topics of frames and pictures that it wants now."""
+
+    def take_text(self, kind: str, source_id: str, text: str) -> None:
+        """Take a message of the stream as JSON."""
+
+    def take_picture(self, topic: str, picture: Picture) -> None:
+        """Take a picture."""
+
+
+@dataclass
+class SourceView:
+    """The newest messages about one source."""
+
+    source_id: str
+    status: StatusMessage | None = None
+    stats: StatsMessage | None = None
+    analytics: AnalyticsMessage | None = None
+    frame: FrameMessage | None = None
+    is_over: bool = False
+    log: deque[StatusMessage] = field(default_factory=lambda: deque(maxlen=50))
+    rates: deque[tuple[int, float, float]] = field(default_factory=lambda: deque(maxlen=600))
+
+
+def picture_topic(source_id: str, side: int, fps: int) -> str:
+    """Return the media topic for pictures of at least this size and rate, among those that the engine makes.
+
+    >>> picture_topic("gate", 500, 4)
+    'v1/picture/gate/640/5/'
+    """
+    wide = next((each for each in SIDES if each >= side), SIDES[-1])
+    fast = next((each for each in RATES if each >= fps), RATES[-1])
+    return f"{topic_for('picture', source_id)}{wide}/{fast}/"
+
+
+class Hub:
+    """Reads the engine's sockets, and offers every message to the watchers that want it.
+
+    Args:
+        settings: the addresses.
+
+    Attributes:
+        sources: by name.
+        events: the newest events about zones, lines and rules, oldest first.
+        heartbeat: the newest one, and `heard_s`, when it arrived by the monotonic clock.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.sources: dict[str, SourceView] = {}
+        self.events: deque[EventMessage] = deque(maxlen=MAX_EVENTS)
+        self.heartbeat: HeartbeatMessage | None = None
+        self.heard_s = 0.0
+        self.malformed = 0
+        self._watchers: set[Watcher] = set()
+        self._wanted: Counter[str] = Counter()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._needs_snapshot = asyncio.Event()
+        self._needs_snapshot.set()
+        self._is_lost = False
+        self._stream: Any = None
+        self._media: Any = None
+        self._snapshots: Any = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the engine has been heard lately."""
+        return self.heartbeat is not None and time.monotonic() - self.heard_s < LOST_AFTER_S
+
+    async def open(self) -> None:
+        """Connect and start reading."""
+        settings = self.settings
+        server_key = load_public_key(settings.server_key) if settings.server_key else None
+        keys = load_key_pair(settings.keys) if settings.keys else None
+        context = zmq.asyncio.Context()
+        topics = [f"v1/{kind}/" for kind in ALWAYS]
+        self._connection = Connection(STREAM_QUEUE, MAX_BODY_BYTES, server_key, keys, context)
+        (self._stream,) = self._connection.subscribe((settings.publish,), topics)
+        self._tasks = [asyncio.create_task(self._read_stream()), asyncio.create_task(self._watch_engine())]
+        if settings.media is not None:
+            media = Connection(MEDIA_QUEUE, MAX_BODY_BYTES, server_key, keys, context)
+            (self._media,) = media.subscribe((settings.media,), ())
+            self._tasks.append(asyncio.create_task(self._read_media()))
+        if settings.snapshot is not None:
+            self._snapshots = self._connection.dealer(settings.snapshot)
+            self._tasks.append(asyncio.create_task(self._read_snapshots()))
+
+    async def close(self) -> None:
+        """Disconnect."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._connection.close()
+
+    def join(self, watcher: Watcher) -> None:
+        """Offer messages to this watcher from now on."""
+        self._watchers.add(watcher)
+        self.demand_changed()
+
+    def leave(self, watcher: Watcher) -> None:
+        """Offer no more messages to this watcher."""
+        self._watchers.discard(watcher)
+        self.demand_changed()
+
+    @property
+    def watchers(self) -> int:
+        """How many there are."""
+        return len(self._watchers)
+
+    def demand_changed(self) -> None:
+        """Subscribe to exactly what the watchers want: the engine makes nothing else."""
+        wanted = Counter(topic for watcher in self._watchers for topic in set(watcher.topics()))
+        for topic in wanted.keys() - self._wanted.keys():
+            self._set(zmq.SUBSCRIBE, topic)
+        for topic in self._wanted.keys() - wanted.keys():
+            self._set(zmq.UNSUBSCRIBE, topic)
+        self._wanted = wanted
+
+    def _set(self, option: int, topic: str) -> None:
+        socket = self._media if topic.startswith("v1/picture/") else self._stream
+        if socket is not None:
+            socket.setsockopt(option, topic.encode())
+
+    async def _read_stream(self) -> None:
+        while True:
+            parts = await self._stream.recv_multipart()
+            try:
+                self._take(parts[0].decode(), parts[1])
+            except (WireError, ValueError, IndexError) as error:
+                self.malformed += 1
+                logger.debug("a message was skipped: %s", error)
+
+    def _take(self, topic: str, body: bytes) -> None:
+        kind = topic.split("/")[1]
+        if kind == "frame":  # the most frequent one: passed on without decoding
+            source_id = source_in_topic(topic)
+            text = body.decode() if body[:1] == b"{" else encode(decode(body)).decode()
+            for watcher in self._watchers:
+                watcher.take_text(kind, source_id, text)
+            return
+        message = decode(body)
+        self._apply(message)
+        source_id = getattr(message, "source_id", "")
+        text = encode(message).decode()
+        for watcher in self._watchers:
+            watcher.take_text(kind, source_id, text)
+
+    def _apply(self, message: Message) -> None:
+        if isinstance(message, HeartbeatMessage):
+            if self.heartbeat is None or self.heartbeat.run_epoch != message.run_epoch or not self.is_connected:
+                self._needs_snapshot.set()
+            self.heartbeat, self.heard_s = message, time.monotonic()
+            return
+        if isinstance(message, EventMessage):
+            if message.phase is not msgspec.UNSET:
+                self.events.append(message)
+            return
+        if isinstance(message, SnapshotMessage) or (view := self._view(message.source_id)) is None:
+            return
+        if isinstance(message, StatusMessage):
+            view.status, view.is_over = message, message.state == "ended"
+            view.log.append(message)
+        elif isinstance(message, StatsMessage):
+            view.stats = message
+            view.rates.append((message.published_utc_ns, message.fps, message.latency_ms.get("p99", 0.0)))
+        elif isinstance(message, AnalyticsMessage):
+            view.analytics = message
+        elif isinstance(message, EosMessage):
+            view.is_over = True
+
+    def _view(self, source_id: str) -> SourceView | None:
+        view = self.sources.get(source_id)
+        if view is None and len(self.sources) < MAX_SOURCES:
+            view = self.sources[source_id] = SourceView(source_id)
+        return view
+
+    async def _read_media(self) -> None:
+        while True:
+            parts = await self._media.recv_multipart()
+            if len(parts) != 3:
+                continue
+            topic, body, jpeg = parts
+            try:
+                message: Any = decode(body)
+                picture = Picture(
+                    message.source_id, message.stream_epoch, message.frame_id, message.captured_utc_ns, jpeg
+                )
+            except (WireError, AttributeError):
+                self.malformed += 1
+                continue
+            for watcher in self._watchers:
+                watcher.take_picture(topic.decode(), picture)
+
+    async def _read_snapshots(self) -> None:
+        """Ask for the state of all sources when it may have been missed: at the start, and after a restart."""
+        while True:
+            await self._needs_snapshot.wait()
+            with suppress(zmq.Again):
+                await self._snapshots.send(b"", zmq.NOBLOCK)
+            try:
+                parts = await asyncio.wait_for(self._snapshots.recv_multipart(), SNAPSHOT_RETRY_S)
+                snapshot = decode(parts[-1])
+            except (asyncio.TimeoutError, WireError):
+                continue
+            if isinstance(snapshot, SnapshotMessage):
+                self._needs_snapshot.clear()
+                self._restore(snapshot)
+
+    def _restore(self, snapshot: SnapshotMessage) -> None:
+        self.sources = {name: view for name, view in self.sources.items() if view.stats or view.status}
+        analytics = [] if isinstance(snapshot.analytics, msgspec.UnsetType) else snapshot.analytics
+        messages: list[StatusMessage | AnalyticsMessage] = [*snapshot.statuses, *analytics]
+        for message in messages:
+            self._apply(message)
+            for watcher in self._watchers:
+                kind = "status" if isinstance(message, StatusMessage) else "analytics"
+                watcher.take_text(kind, message.source_id, encode(message).decode())
+        for frame in snapshot.frames:
+            view = self._view(frame.source_id)
+            if view is not None:
+                view.frame = frame
+
+    async def _watch_engine(self) -> None:
+        """Tell the watchers when the engine falls silent, and when it is back."""
+        while True:
+            await asyncio.sleep(0.5)
+            is_lost = not self.is_connected
+            if is_lost != self._is_lost:
+                self._is_lost = is_lost
+                text = '{"schema":"engine","lost":%s}' % ("true" if is_lost else "false")
+                for watcher in self._watchers:
+                    watcher.take_text("engine", "", text)

@@ -1,0 +1,242 @@
+"""The WebSocket: one per page, for all cameras. A viewer that reads slowly misses pictures; nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Annotated, Any
+
+import msgspec
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from engine.wire import encode, topic_for
+from pipelines.web.access import Identity
+from pipelines.web.access.gate import IDENTITY
+from pipelines.web.page.hub import Hub, Picture, picture_topic
+
+logger = logging.getLogger(__name__)
+MAX_WATCHED = 64
+MAX_VIEWERS = 64
+MAX_WAITING_BYTES = 2_000_000
+SEND_TIMEOUT_S = 20.0
+TOO_MANY, BAD_MESSAGE = 1013, 1008
+JPEG = 1
+HEADER = struct.Struct(">BBHIqq")
+"""Binary messages: kind, flags, index of the source, stream_epoch, frame_id, captured_utc_ns; then the payload."""
+
+
+class JpegWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """JPEGs that a page wants.
+
+    Attributes:
+        fps: at most this many per second.
+        w: width of the tile in device pixels.
+    """
+
+    fps: Annotated[int, msgspec.Meta(ge=1, le=60)] = 10
+    w: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 640
+
+
+class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a page wants of one source.
+
+    Attributes:
+        boxes: its frame messages.
+        jpeg: its pictures.
+    """
+
+    boxes: bool = False
+    jpeg: JpegWish | None = None
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A message of the page: everything that it watches from now on, by source."""
+
+    watch: dict[str, Wish]
+
+
+class Viewer:
+    """One connected page.
+
+    Args:
+        socket: its connection.
+        hub: what there is to see.
+        identity: who watches.
+
+    Attributes:
+        skipped: pictures that it was too slow for.
+    """
+
+    def __init__(self, socket: WebSocket, hub: Hub, identity: Identity) -> None:
+        self.skipped = 0
+        self._identity = identity
+        self._socket = socket
+        self._hub = hub
+        self._wishes: dict[str, Wish] = {}
+        self._topics: dict[str, str] = {}
+        self._index: dict[str, int] = {}
+        self._texts: deque[str] = deque()
+        self._text_bytes = 0
+        self._pictures: dict[str, bytes] = {}
+        self._ready = asyncio.Event()
+
+    def topics(self) -> Iterable[str]:
+        """Return the topics that it wants."""
+        return self._topics
+
+    def take_text(self, kind: str, source_id: str, text: str) -> None:
+        """Queue a message of the stream; frames only of the sources that it watches."""
+        if source_id and not self._identity.may_see(source_id):
+            return
+        if kind == "frame":
+            wish = self._wishes.get(source_id)
+            if wish is None or not wish.boxes:
+                return
+        self._put(text)
+
+    def take_picture(self, topic: str, picture: Picture) -> None:
+        """Queue a picture, in place of an older one of the same source that still waits."""
+        if topic not in self._topics or picture.source_id not in self._index:
+            return
+        self.skipped += picture.source_id in self._pictures
+        head = HEADER.pack(
+            JPEG,
+            0,
+            self._index[picture.source_id],
+            picture.stream_epoch & 0xFFFFFFFF,
+            picture.frame_id,
+            picture.captured_utc_ns,
+        )
+        self._pictures[picture.source_id] = head + picture.jpeg
+        self._ready.set()
+
+    async def run(self) -> None:
+        """Serve it until it leaves, stops reading or sends nonsense."""
+        self._greet()
+        self._hub.join(self)
+        sending = asyncio.create_task(self._send())
+        receiving = asyncio.create_task(self._receive())
+        try:
+            done, _ = await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if error is not None and not isinstance(error, WebSocketDisconnect | RuntimeError | OSError):
+                    raise error
+        finally:
+            self._hub.leave(self)
+            for task in (sending, receiving):
+                task.cancel()
+            await asyncio.gather(sending, receiving, return_exceptions=True)
+
+    def _greet(self) -> None:
+        """Queue the last state of every source."""
+        self._put('{"schema":"engine","lost":%s}' % ("false" if self._hub.is_connected else "true"))
+        for view in self._hub.sources.values():
+            if not self._identity.may_see(view.source_id):
+                continue
+            for message in (view.status, view.stats, view.analytics):
+                if message is not None:
+                    self._put(encode(message).decode())
+
+    def _put(self, text: str) -> None:
+        self._texts.append(text)
+        self._text_bytes += len(text)
+        while self._text_bytes > MAX_WAITING_BYTES:
+            self._text_bytes -= len(self._texts.popleft())
+            self.skipped += 1
+        self._ready.set()
+
+    async def _send(self) -> None:
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            while self._texts or self._pictures:
+                while self._texts:
+                    text = self._texts.popleft()
+                    self._text_bytes -= len(text)
+                    await asyncio.wait_for(self._socket.send_text(text), SEND_TIMEOUT_S)
+                if self._pictures:
+                    source_id = next(iter(self._pictures))
+                    await asyncio.wait_for(self._socket.send_bytes(self._pictures.pop(source_id)), SEND_TIMEOUT_S)
+
+    async def _receive(self) -> None:
+        while True:
+            text = await self._socket.receive_text()
+            try:
+                request = msgspec.json.decode(text, type=Request)
+                if len(request.watch) > MAX_WATCHED:
+                    raise msgspec.ValidationError(f"more than {MAX_WATCHED} sources")
+            except (msgspec.MsgspecError, RecursionError) as error:
+                await self._socket.close(BAD_MESSAGE, str(error)[:100])
+                return
+            self._watch(request.watch)
+
+    def _watch(self, wishes: dict[str, Wish]) -> None:
+        known = {
+            name: wish for name, wish in wishes.items() if name in self._hub.sources and self._identity.may_see(name)
+        }
+        for name in known:
+            self._index.setdefault(name, len(self._index))
+        self._wishes = known
+        self._topics = {}
+        for name, wish in known.items():
+            if wish.boxes:
+                self._topics[topic_for("frame", name)] = name
+            if wish.jpeg is not None:
+                self._topics[picture_topic(name, wish.jpeg.w, wish.jpeg.fps)] = name
+        names = msgspec.json.encode({"schema": "index", "sources": self._index}).decode()
+        self._put(names)
+        self._hub.demand_changed()
+
+
+async def live(socket: WebSocket) -> None:
+    """Serve one page; the sixty-fifth is told to try again later."""
+    hub: Hub = socket.app.state.hub
+    identity: Identity | None = socket.scope.get(IDENTITY)
+    if identity is None:
+        await socket.close(BAD_MESSAGE, "log in first")
+        return
+    await socket.accept()
+    if hub.watchers >= MAX_VIEWERS:
+        await socket.close(TOO_MANY, "too many viewers")
+        return
+    with suppress(asyncio.TimeoutError):
+        await Viewer(socket, hub, identity).run()
+    with suppress(RuntimeError, OSError):
+        await socket.close()
+
+
+class OnePicture:
+    """A watcher that waits for a single picture, for stills."""
+
+    def __init__(self, source_id: str, side: int) -> None:
+        self._topic = picture_topic(source_id, side, 30)
+        self.picture: asyncio.Future[Picture] = asyncio.get_running_loop().create_future()
+
+    def topics(self) -> Iterable[str]:
+        """Return the topic of the picture."""
+        return (self._topic,)
+
+    def take_text(self, kind: str, source_id: str, text: str) -> None:
+        """Ignore messages."""
+
+    def take_picture(self, topic: str, picture: Picture) -> None:
+        """Take the first one of the right size."""
+        if topic == self._topic and not self.picture.done():
+            self.picture.set_result(picture)
+
+
+async def still(hub: Hub, source_id: str, side: int, timeout_s: float = 3.0) -> Picture | None:
+    """Return the next picture of a source; None if there is none in time."""
+    one: Any = OnePicture(source_id, side)
+    hub.join(one)
+    try:
+        return await asyncio.wait_for(one.picture, timeout_s)
+    except asyncio.TimeoutError:
+        return None
+    finally:
+        hub.leave(one)

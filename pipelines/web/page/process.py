@@ -1,0 +1,42 @@
+"""The web process: told its settings by the engine, and ended with it. Imports no FFmpeg, OpenCV or model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+import msgspec
+
+from engine.process import Messages, die_with
+from pipelines.web.access import ServerLimits, serve
+from pipelines.web.page.app import exposure_of, guarded_app
+from pipelines.web.page.settings import Settings
+
+LIMITS = ServerLimits(connections=256, per_client=128, stop_s=1.0, message_bytes=16 * 1024)
+
+
+def main() -> None:
+    """Serve until the engine hangs up. Arguments: the descriptors of connection, lifeline and listening socket."""
+    connection_fd, lifeline_fd, listener_fd = (int(argument) for argument in sys.argv[1:4])
+    die_with(lifeline_fd)
+    set_up_logging()
+    with Messages(connection_fd) as connection, suppress(EOFError, OSError):
+        settings = msgspec.json.decode(connection.recv_bytes(), type=Settings)
+        stopping = partial(connection.poll, 0)
+        asyncio.run(serve_page(settings, socket.socket(fileno=listener_fd), stopping))
+
+
+def set_up_logging() -> None:
+    """Write warnings to stderr, which the engine's is."""
+    logging.basicConfig(level=logging.WARNING, format="web: %(message)s", stream=sys.stderr)
+
+
+async def serve_page(settings: Settings, listener: socket.socket, stopping: Callable[[], bool]) -> None:
+    """Serve the page on a listening socket until it is cancelled, or `stopping` returns true."""
+    tls = exposure_of(settings).tls
+    await serve(guarded_app(settings), listener, tls=tls, limits=LIMITS, websockets=True, stopping=stopping)

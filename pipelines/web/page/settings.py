@@ -1,0 +1,37 @@
+"""What the web process is told when it starts."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Addresses of one engine, and of the page.
+
+    Attributes:
+        publish: address of the engine's stream.
+        snapshot: address that answers with the current state; None: states are shown as they change.
+        media: address of live pictures; None: tiles show boxes only.
+        control: address of the control socket; None: nothing can be edited.
+        server_key: file with the public key of an engine that encrypts.
+        keys: file with the keys of this reader, if the engine admits only listed ones.
+        address: HOST:PORT of the page.
+        users: file of users, sessions and tokens; None: no login.
+        certificate: file of the TLS certificate chain; None: plain HTTP.
+        key: file of its private key; None: in the same file.
+        behind_proxy: networks of the reverse proxies in front.
+        hosts: further names by which browsers address the page.
+    """
+
+    publish: str
+    snapshot: str | None = None
+    media: str | None = None
+    control: str | None = None
+    server_key: str | None = None
+    keys: str | None = None
+    address: str = "127.0.0.1:8080"
+    users: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    behind_proxy: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
