@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from engine.analytics.counters import Counters, DailyReset
-from engine.analytics.findings import Finding
+from engine.analytics.findings import Finding, Severity
 from engine.analytics.heat import Heat
 from engine.analytics.identity import Eligibility, ParkedSpots
 from engine.analytics.places import Line, Place, Size, Zone, check_seconds, check_unique
 from engine.analytics.rules import Rule, UserRule
-from engine.analytics.rules.base import is_about, rule_name
+from engine.analytics.rules.base import is_about, rule_name, severities
 from engine.analytics.rules.schedule import minute_of_day, time_zone
 from engine.analytics.scene import Scene
 from engine.analytics.telling import Teller
@@ -87,6 +87,7 @@ class Analytics:
         self._totals: dict[str, dict[str, int]] | None = None
         self._class_totals: dict[str, dict[str, dict[str, int]]] = {}
         self._open: tuple[Finding, ...] = ()
+        self._severities: dict[str, Severity] = {}
         self._visits: dict[str, int] = {}
         self._now_ns: int | None = None
         self._has_ended = False
@@ -166,7 +167,7 @@ class Analytics:
             kept[rule_name(rule)][1] if rule_name(rule) in kept and kept[rule_name(rule)][0] == given else rule
             for given, rule in zip(rules, fresh, strict=True)
         )
-        self._given = tuple(copy.deepcopy(rule) for rule in rules)
+        self._given, self._severities = tuple(copy.deepcopy(rule) for rule in rules), severities(self._rules)
         self._zones, self._lines = tuple(zones), tuple(lines)
         self._zone_names, self._line_names = tuple(zone_of), tuple(line_of)
         self._totals = None
@@ -374,6 +375,7 @@ class Analytics:
             class_totals=self._class_totals,
             since_utc_ns=self._counters.since_utc_ns,
             open=self._open,
+            rules=self._severities,
             blind_ns=blind_ns if self._blind_since_ns is None else blind_ns + now_ns - self._blind_since_ns,
             blind_since_ns=self._blind_since_ns,
             was_blind=self._was_blind,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.analytics.findings import Finding
+from engine.analytics.findings import Finding, Severity
 from engine.analytics.geometry import Flags, Floats
 from engine.analytics.motion import velocities
 from engine.analytics.presence import dwell_s
@@ -193,6 +193,7 @@ class View:
         class_totals: the same by class.
         since_utc_ns: wall clock at which the totals began; None if unknown.
         open: `begin` findings of all open episodes.
+        rules: severity of each rule by name.
         blind_ns: time without live frames so far.
         blind_since_ns: when the source stopped being live; None while it is live.
         was_blind: begin and end of the blind time that ended with this frame; None on all other frames.
@@ -217,6 +218,7 @@ class View:
     class_totals: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     since_utc_ns: int | None = None
     open: tuple[Finding, ...] = ()
+    rules: Mapping[str, Severity] = field(default_factory=dict)
     blind_ns: int = 0
     blind_since_ns: int | None = None
     was_blind: tuple[int, int] | None = None

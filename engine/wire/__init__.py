@@ -37,7 +37,7 @@ from engine.wire.messages import (
     StatusMessage,
 )
 from engine.wire.objects import UNTRACKED, ClassScore, Rle, TrackedObject
-from engine.wire.scene import AnalyticsMessage, EventMessage
+from engine.wire.scene import AnalyticsMessage, EventMessage, RuleState
 from engine.wire.version import MAJOR, MINOR, TOPIC_ROOT, schema_of
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "MINOR",
     "Message",
     "Rle",
+    "RuleState",
     "SnapshotMessage",
     "StatsMessage",
     "StatusMessage",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from engine.analytics.findings import Finding
 from engine.analytics.view import View
 from engine.data import Packet, Run
-from engine.wire.scene import AnalyticsMessage, EventMessage, Scalar
+from engine.wire.scene import AnalyticsMessage, EventMessage, RuleState, Scalar
 
 PIXEL_DECIMALS = 2
 SCORE_DECIMALS = 4
@@ -139,4 +140,10 @@ def analytics_message(view: View, moment: Moment, run: Run, *, seq: int, publish
         since_utc_ns=view.since_utc_ns,
         blind_s=round(view.blind_ns / 1e9, SECONDS_DECIMALS),
         open=[finding_id(begin, moment.source_id, run) for begin in view.open],
+        rules=_rules(view) or UNSET,
     )
+
+
+def _rules(view: View) -> dict[str, RuleState]:
+    count = Counter(begin.rule for begin in view.open)
+    return {name: RuleState(severity=severity, open=count[name]) for name, severity in view.rules.items()}

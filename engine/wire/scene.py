@@ -84,6 +84,18 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True):
     clip: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class RuleState(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule of a source.
+
+    Attributes:
+        severity: of its events.
+        open: number of its episodes in progress.
+    """
+
+    severity: Severity
+    open: Counter
+
+
 class AnalyticsMessage(msgspec.Struct, frozen=True, kw_only=True):
     """Totals of the zones and lines of a source; sent when they change, at most twice a second, and every 10 s.
 
@@ -101,6 +113,7 @@ class AnalyticsMessage(msgspec.Struct, frozen=True, kw_only=True):
         since_utc_ns: wall clock at which the totals began, null if unknown.
         blind_s: seconds without live frames since then.
         open: `event_id` of the episodes in progress.
+        rules: the rules of the source by name; omitted if there are none.
     """
 
     schema: str = schema_of("analytics")
@@ -116,3 +129,4 @@ class AnalyticsMessage(msgspec.Struct, frozen=True, kw_only=True):
     since_utc_ns: int | None
     blind_s: float
     open: list[str]
+    rules: dict[str, RuleState] | msgspec.UnsetType = msgspec.UNSET

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Container, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo
@@ -217,3 +217,8 @@ def is_about(rule: Rule, places: Sequence[Place]) -> bool:
     """Return whether the rule uses one of these places."""
     names = {place.name for place in places}
     return bool(names & {*rule.zone_names, *rule.line_names})
+
+
+def severities(rules: Iterable[Rule | UserRule]) -> dict[str, Severity]:
+    """Return the severity of each rule by name; a custom rule without one counts as `info`."""
+    return {rule_name(rule): getattr(rule, "severity", "info") for rule in rules}

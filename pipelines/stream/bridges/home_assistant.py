@@ -36,7 +36,16 @@ def node_id(engine_id: str, source_id: str) -> str:
     >>> node_id("edge", "192.0.2.10:8554")
     'framewire_edge_192_0_2_10_8554_c0ff48'
     """
-    plain = f"framewire_{level(engine_id)}_{level(source_id)}".replace(" ", "_")
+    return safe(f"framewire_{level(engine_id)}_{level(source_id)}")
+
+
+def safe(text: str) -> str:
+    """Return a text that forms one level of a discovery topic; foreign characters become a hash.
+
+    >>> safe("back yard"), safe("Tür")
+    ('back_yard', 'Tur_1cff8a')
+    """
+    plain = text.replace(" ", "_")
     if not _FOREIGN.search(plain):
         return plain
     ascii_text = unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()
@@ -44,17 +53,22 @@ def node_id(engine_id: str, source_id: str) -> str:
     return f"{_FOREIGN.sub('_', ascii_text)}_{digest}"
 
 
-def discovery(prefix: str, engine_id: str, source_id: str, model: str = "") -> dict[str, dict[str, Any]]:
-    """Return the discovery payload of each entity by its topic: objects, occupancy and connection of a camera."""
-    engine, source, node = level(engine_id), level(source_id), node_id(engine_id, source_id)
-    device = {"identifiers": [node], "name": source_id, "manufacturer": "Framewire", "model": model or "camera"}
-    common = {
-        "device": device,
+def device(prefix: str, engine_id: str, source_id: str, model: str = "") -> dict[str, Any]:
+    """Return what all entities of a camera share: its device, and when they are available."""
+    facts = {"name": source_id, "manufacturer": "Framewire", "model": model or "camera"}
+    return {
+        "device": {"identifiers": [node_id(engine_id, source_id)], **facts},
         "origin": {"name": "framewire"},
-        "availability_topic": f"{prefix}/{engine}/available",
+        "availability_topic": f"{prefix}/{level(engine_id)}/available",
         "payload_available": "online",
         "payload_not_available": "offline",
     }
+
+
+def discovery(prefix: str, engine_id: str, source_id: str, model: str = "") -> dict[str, dict[str, Any]]:
+    """Return the discovery payload of each entity by its topic: objects, occupancy and connection of a camera."""
+    source, node = level(source_id), node_id(engine_id, source_id)
+    common = device(prefix, engine_id, source_id, model)
     entities: dict[tuple[str, str], dict[str, Any]] = {
         ("sensor", "objects"): {
             "name": "Objects",

@@ -2,14 +2,16 @@
 
 Topics below the prefix: `frame/<source>` (QoS 0), `event/<source>`, `status/<source>` (retained), `eos/<source>`,
 `stats/<source>`, and for simple consumers `<source>/count` and `<source>/occupied` (retained, on change only; `None`
-while unknown because the camera or the engine is gone). `<engine>/available` is `online` while the engine sends
+while unknown because the camera or the engine is gone); `home_assistant_scene` lists those of zones, lines and rules,
+and `mqtt_commands` those that control cameras. `<engine>/available` is `online` while the engine sends
 heartbeats, otherwise `offline`; the broker's last will sets it even if the bridge is killed.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,11 +19,24 @@ import msgspec
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.errors import ConfigError
 from engine.optional import require
-from engine.wire import FrameMessage, HeartbeatMessage, Message, SnapshotMessage, StatusMessage, encode, kind_of
+from engine.wire import (
+    AnalyticsMessage,
+    EventMessage,
+    FrameMessage,
+    HeartbeatMessage,
+    ImageMessage,
+    Message,
+    SnapshotMessage,
+    StatusMessage,
+    encode,
+    kind_of,
+)
 from pipelines.stream.adapters.forms import Form
 from pipelines.stream.bridges.base import TargetError
 from pipelines.stream.bridges.engine_state import EngineState
 from pipelines.stream.bridges.home_assistant import UNKNOWN, discovery, level
+from pipelines.stream.bridges.home_assistant_scene import Payload, SceneEntities
+from pipelines.stream.bridges.mqtt_commands import MqttCommands
 
 __all__ = ["MqttBridge", "MqttOutput", "discovery"]
 
@@ -31,7 +46,8 @@ LOOP_S = 0.05
 MAX_QUEUED = 10_000
 MAX_ENGINES = 100
 AT_LEAST_ONCE_KINDS = frozenset(("event", "status", "eos"))
-WATCHED_TOPICS = ("v1/heartbeat/", "v1/status/", "v1/frame/")
+MAX_COMMANDS_WAITING = 100
+WATCHED_TOPICS = ("v1/heartbeat/", "v1/status/", "v1/frame/", "v1/analytics/", "v1/event/", "v1/image/")
 
 
 class MqttOutput:
@@ -48,6 +64,7 @@ class MqttOutput:
         frames: also publish whole frame messages, not only counts.
         discovery: announce the cameras to Home Assistant.
         form: formats the bodies of frames only; None: whole messages of every kind.
+        commands: carries out commands from the broker; None: there are none.
         clock: for tests.
     """
 
@@ -66,11 +83,15 @@ class MqttOutput:
         frames: bool = True,
         discovery: bool = True,
         form: Form | None = None,
+        commands: MqttCommands | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._commands = commands
+        self._asked: deque[tuple[str, bytes, bool]] = deque(maxlen=MAX_COMMANDS_WAITING)
+        self._scenes: dict[str, SceneEntities] = {}
         self._address = (host, port)
         self._prefix = prefix
-        self._engine = level(engine_id)
+        self._engine_id, self._engine = engine_id, level(engine_id)
         self._client_id = f"framewire-{self._engine}-{secrets.token_hex(3)}"
         self._state = EngineState(clock)
         self._is_online = False
@@ -107,6 +128,12 @@ class MqttOutput:
         self._counts.clear()
         self._say_available(self._state.is_alive)
         self._publish_states(list(self._state.statuses.values()))
+        for scene in self._scenes.values():
+            self._publish_retained(scene.again())
+        if self._commands is not None:
+            for topic in self._commands.topics:
+                self._client.subscribe(topic, qos=1)
+            self._publish_retained(self._commands.states())
 
     def _connect(self) -> None:
         try:
@@ -131,11 +158,26 @@ class MqttOutput:
             if isinstance(message, FrameMessage):
                 self._announce(message.source_id, message.model)
                 self._count(level(message.source_id), len(message.objects))
+        for part in _of_scenes(message):
+            payloads = list(self._scene(part.source_id).of(part))
+            if self._is_connected():
+                self._publish_retained(payloads)
+
+    def _scene(self, source_id: str) -> SceneEntities:
+        if source_id not in self._scenes:
+            made = SceneEntities(self._prefix, self._engine_id, source_id, discovery=self._discovery)
+            self._scenes[source_id] = made
+        return self._scenes[source_id]
+
+    def _publish_retained(self, payloads: Iterable[Payload]) -> None:
+        for topic, payload in payloads:
+            info = self._client.publish(topic, payload, qos=1, retain=True)
+            self._unacknowledged.add(info.mid)
 
     def send(self, message: Message) -> None:
         """Publish one message."""
         self.watch(message)
-        if isinstance(message, HeartbeatMessage | SnapshotMessage | StatusMessage):
+        if isinstance(message, HeartbeatMessage | SnapshotMessage | StatusMessage | AnalyticsMessage):
             return
         source = level(message.source_id)
         kind = kind_of(message)
@@ -157,6 +199,9 @@ class MqttOutput:
             self._publish_states(self._state.lost("the engine sends no heartbeats"))
             self._say_available(False)
         self._loop(0.0)
+        while self._asked and self._commands is not None:
+            topic, payload, is_retained = self._asked.popleft()
+            self._publish_retained(self._commands.handle(topic, payload, is_retained=is_retained))
 
     def close(self) -> None:
         """Wait for outstanding acknowledgements and disconnect; the rest is sent on reconnect."""
@@ -181,6 +226,7 @@ class MqttOutput:
         if self._tls:
             client.tls_set()
         client.on_connect = self._on_connect
+        client.on_message = lambda client, userdata, m: self._asked.append((m.topic, m.payload, bool(m.retain)))
         client.on_publish = lambda client, userdata, mid, *rest: self._unacknowledged.discard(mid)
         return client
 
@@ -212,6 +258,8 @@ class MqttOutput:
             self._publish(f"status/{source}", encode(status), qos=1, retain=True)
             if status.state != "live":
                 self._count(source, None)
+                if status.source_id in self._scenes:
+                    self._publish_retained(self._scenes[status.source_id].unknown())
 
     def _count(self, source: str, count: int | None) -> None:
         if source in self._counts and self._counts[source] == count:
@@ -227,6 +275,15 @@ class MqttOutput:
         self._announced.add(source_id)
         for topic, payload in discovery(self._prefix, self._engine, source_id, model).items():
             self._client.publish(topic, msgspec.json.encode(payload), qos=1, retain=True)
+        if self._commands is not None:
+            self._publish_retained(self._commands.announced(self._engine_id, source_id))
+
+
+def _of_scenes(message: Message) -> Sequence[AnalyticsMessage | EventMessage | ImageMessage]:
+    """Return the messages about scenes in a message: itself, or what a snapshot holds."""
+    if isinstance(message, SnapshotMessage):
+        return () if isinstance(message.analytics, msgspec.UnsetType) else message.analytics
+    return [message] if isinstance(message, AnalyticsMessage | EventMessage | ImageMessage) else ()
 
 
 class MqttBridge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +19,10 @@ from pipelines.verbs.stream.options import Address, Keys, ServerKey, Topics, pla
 if TYPE_CHECKING:
     from engine.wire import SnapshotMessage
     from pipelines.stream.bridges.base import BridgeOutput
+    from pipelines.stream.bridges.mqtt_commands import MqttCommands
 
 SNAPSHOT_S = 1.0
+COMMAND_S = 2.0
 NOTHING = ("v1/none/",)
 KNOWN = "mqtt://HOST, redis://HOST, http(s)://HOST/PATH, ws://HOST:PORT, FILE.csv, FILE.parquet or - (lines)"
 
@@ -32,6 +35,12 @@ def bridge(
     format_: Annotated[
         str, typer.Option("--format", help="framewire, deepstream, savant, frigate or onvif")
     ] = "framewire",
+    command: Annotated[
+        list[str] | None, typer.Option(help="mqtt://: camera that may be paused, resumed and snoozed; repeat")
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option(help="mqtt://: control address of the run for --command; optional if there is one run")
+    ] = None,
     origin: Annotated[list[str] | None, typer.Option(help="ws://: origins that may read; * allows any")] = None,
     server_key: ServerKey = None,
     keys: Keys = None,
@@ -52,7 +61,7 @@ def bridge(
             raise ConfigError("--metrics does not go with ws://: expected mqtt, redis, http, a file or -")
         console.show(_serve_browsers(address, to, topics, count, {**curve, "origins": origin}), as_json=as_json)
         return
-    target = output_for(to, format_)
+    target = output_for(to, format_, commands=command or (), control=control)
     wanted = [*topics, *(target.watched_topics if isinstance(target, Watcher) else ())]
     ends_a_wait = getattr(target, "interrupt", lambda: None)
     forwarder = Forwarder(target)
@@ -74,8 +83,16 @@ def bridge(
         console.show(plain(done), as_json=as_json)
 
 
-def output_for(to: str, format_: str = "framewire") -> BridgeOutput:
+def output_for(
+    to: str, format_: str = "framewire", *, commands: Sequence[str] = (), control: str | None = None
+) -> BridgeOutput:
     """Return the output of a bridge, not yet open.
+
+    Args:
+        to: its address.
+        format_: form of the bodies.
+        commands: cameras that may be commanded over MQTT.
+        control: control address of the run that they belong to; None: the only one of this user.
 
     Raises:
         ConfigError: no bridge supports this address or this format.
@@ -84,10 +101,13 @@ def output_for(to: str, format_: str = "framewire") -> BridgeOutput:
     from pipelines.stream.bridges import lines, mqtt, redis_stream, webhook
 
     form, scheme = form_by_name(format_), to.partition("://")[0].lower() if "://" in to else ""
+    if commands and scheme not in ("mqtt", "mqtts"):
+        raise ConfigError("--command goes with mqtt:// only: other bridges take no commands")
     if to == "-":
         return lines.NdjsonOutput(sys.stdout.buffer, form)
     if scheme in ("mqtt", "mqtts"):
-        make = partial(mqtt.MqttOutput, **_broker(to), form=None if format_ == NATIVE else form)
+        own_form = None if format_ == NATIVE else form
+        make = partial(mqtt.MqttOutput, **_broker(to), form=own_form, commands=_commands(commands, control))
         return mqtt.MqttBridge(lambda engine_id: make(engine_id=engine_id))
     if scheme in ("redis", "rediss"):
         return redis_stream.RedisOutput(to, form=form)
@@ -99,6 +119,16 @@ def output_for(to: str, format_: str = "framewire") -> BridgeOutput:
         return lines.CsvOutput(to) if suffix == ".csv" else lines.ParquetOutput(to)
     shown = f"{scheme}://..." if scheme else repr(to)
     raise ConfigError(f"no bridge goes to {shown}: expected {KNOWN}")
+
+
+def _commands(sources: Sequence[str], control: str | None) -> MqttCommands | None:
+    from pipelines.running.control import ask
+    from pipelines.running.control_access import find_run
+    from pipelines.stream.bridges.mqtt_commands import MqttCommands
+
+    if not sources:
+        return None
+    return MqttCommands(sources, lambda request: ask(control or find_run().address, request, COMMAND_S))
 
 
 def snapshot_at(address: str, curve: dict[str, Any], endpoint: str) -> SnapshotMessage | None:

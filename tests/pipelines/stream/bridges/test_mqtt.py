@@ -58,7 +58,7 @@ def test_messages_are_seen_by_other_clients_of_the_broker(tmp_path: Path, free_p
     assert heard["framewire/gate/count"][-1] == "3"
     assert heard["framewire/gate/occupied"][-1] == "ON"
     configs = [topic for topic in heard if topic.startswith("homeassistant/")]
-    assert len(configs) == 3
+    assert len(configs) == 4  # objects, occupied, connection, and the alert rule of the event
 
 
 def test_events_survive_a_restart_of_the_broker(tmp_path: Path, free_port: int) -> None:
