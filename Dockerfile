@@ -9,7 +9,8 @@ ARG EXTRA=""
 ENV PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \
     NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    FRAMEWIRE_METRICS=127.0.0.1:9464
 
 # What OpenCV's wheel links against.
 # hadolint ignore=DL3008
@@ -23,7 +24,7 @@ COPY pipelines pipelines
 COPY configs configs
 # The versions are those of pyproject.toml.
 # hadolint ignore=DL3013
-RUN pip install ".${EXTRA:+[${EXTRA}]}" \
+RUN pip install ".[metrics${EXTRA:+,${EXTRA}}]" \
     && useradd --create-home --uid 1000 --groups video framewire \
     && mkdir -p /models && chown framewire:framewire /models
 USER 1000
@@ -31,8 +32,7 @@ WORKDIR /home/framewire
 VOLUME /models
 EXPOSE 5555
 
-# Healthy while the engine publishes its heartbeat.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=2m \
-    CMD ["framewire", "subscribe", "tcp://127.0.0.1:5555", "--topic", "v1/heartbeat/", "--count", "1", "--json"]
+# Healthy while the threads of the engine run. For Prometheus outside: -e FRAMEWIRE_METRICS=0.0.0.0:9464 -p 9464:9464
+HEALTHCHECK --interval=30s --timeout=10s --start-period=2m CMD ["framewire", "health"]
 ENTRYPOINT ["framewire"]
 CMD ["demo", "--publish", "tcp://*:5555"]

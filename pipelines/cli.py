@@ -20,6 +20,8 @@ from pipelines.terminal import drain, steady_stderr
 from pipelines.verbs.learning.classify import classify
 from pipelines.verbs.machine.discover import discover
 from pipelines.verbs.machine.doctor import doctor
+from pipelines.verbs.machine.health import health
+from pipelines.verbs.machine.service import service
 from pipelines.verbs.measuring.bench import bench
 from pipelines.verbs.models.build import build
 from pipelines.verbs.models.detect import detect
@@ -63,6 +65,7 @@ VERBS = (
     track,
     count,
     doctor,
+    health,
     discover,
     inspect,
     build,
@@ -70,6 +73,7 @@ VERBS = (
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(evaluate)
+app.add_typer(service)
 app.add_typer(models)
 app.add_typer(classify)
 

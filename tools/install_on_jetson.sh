@@ -19,7 +19,7 @@ PYTHON
 constraint=$(mktemp)
 echo "numpy<2" >"$constraint"
 export PIP_CONSTRAINT=$constraint
-python3 -m pip install -r "$requirements" onnx pycuda
+python3 -m pip install -r "$requirements" onnx pycuda "prometheus-client>=0.20,<1"
 # supervision requires opencv-python, which lacks GStreamer: its other dependencies are listed here instead.
 python3 -m pip install --no-deps supervision
 python3 -m pip install defusedxml matplotlib pillow pydeprecate requests scipy tqdm

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from engine.errors import EngineError
 from engine.optional import require
 from pipelines import console
 from pipelines.metrics.exposition import CONTENT_TYPE, Page, with_client
@@ -16,14 +18,28 @@ if TYPE_CHECKING:
     from engine.flow.pipeline import Pipeline
 
 
-def bound_server(address: str) -> MetricsServer | None:
+logger = logging.getLogger(__name__)
+METRICS_VARIABLE = "FRAMEWIRE_METRICS"
+"""Variable with an address for runs that configure none; container images set it for their health check."""
+
+
+def bound_server(address: str, at_will: str | None = None) -> MetricsServer | None:
     """Return a server with its port bound, not yet answering; None for the address `none`.
+
+    Args:
+        address: `HOST:PORT`, or `none`.
+        at_will: an address to use instead of `none`; if it cannot be used, that is only logged.
 
     Raises:
         ConfigError: the address has another form.
         SinkError: the port is in use.
         MissingDependencyError: the extra `metrics` is not installed.
     """
+    if address == "none" and at_will:
+        try:
+            return bound_server(at_will)
+        except EngineError as error:
+            logger.warning("%s=%s: %s", METRICS_VARIABLE, at_will, error)
     if address == "none":
         return None
     require("prometheus_client", extra="metrics")

@@ -34,7 +34,8 @@ def test_it_does_not_run_as_root(dockerfile: Path):
 
 
 def test_it_tells_its_health_and_keeps_models_outside(dockerfile: Path):
-    assert any("heartbeat" in check for check in arguments(dockerfile, "HEALTHCHECK"))
+    assert any('["framewire", "health"]' in check for check in arguments(dockerfile, "HEALTHCHECK"))
+    assert any("FRAMEWIRE_METRICS=127.0.0.1:9464" in line for line in arguments(dockerfile, "ENV"))
     assert arguments(dockerfile, "VOLUME") == ["/models"]
     assert arguments(dockerfile, "ENTRYPOINT") == ['["framewire"]']
 

@@ -57,7 +57,7 @@ def start_run(
         from pipelines.build.sinks import bound_publisher
         from pipelines.config.file import load_config
         from pipelines.metrics.health import EngineHealth
-        from pipelines.metrics.serve import bound_server, serve_run
+        from pipelines.metrics.serve import METRICS_VARIABLE, bound_server, serve_run
         from pipelines.metrics.watchdog import Watchdog
         from pipelines.running.plan_rebuild import PlanRebuild
         from pipelines.running.scene_state import SceneState
@@ -72,7 +72,7 @@ def start_run(
             publisher = bound_publisher(config)
             if publisher is not None:
                 until_built.callback(publisher.close)
-            server = bound_server(config.metrics.address)
+            server = bound_server(config.metrics.address, at_will=os.environ.get(METRICS_VARIABLE))
             if server is not None:
                 until_built.callback(server.close)
             pipeline = build_pipeline(

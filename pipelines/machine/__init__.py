@@ -1,0 +1,1 @@
+"""The machine that framewire runs on: services, set-up, support, migration."""
