@@ -27,6 +27,7 @@ from pipelines.verbs.models.build import build
 from pipelines.verbs.models.detect import detect
 from pipelines.verbs.models.inspect import inspect
 from pipelines.verbs.models.named import models
+from pipelines.verbs.models.serve import serve
 from pipelines.verbs.running.check import check
 from pipelines.verbs.running.ctl import ctl
 from pipelines.verbs.running.demo import demo
@@ -62,6 +63,7 @@ VERBS = (
     proxy,
     keys,
     detect,
+    serve,
     track,
     count,
     doctor,

@@ -31,13 +31,16 @@ def options_of(config: Config, model: str) -> DetectorConfig:
     return config.detector if model == DEFAULT_MODEL else config.models[model]
 
 
-def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = DEFAULT_MODEL) -> Detector:
+def build_detector(
+    config: Config, sources: Sequence[SourceInfo], model: str = DEFAULT_MODEL, *, at_once: int | None = None
+) -> Detector:
     """Return a configured detector; its file is checked, its model not yet loaded.
 
     Args:
         config: the configuration.
         sources: the sources that use the model.
         model: its name, `detector` or one of `models`.
+        at_once: images that may come at the same time; None: one per source.
     """
     options = options_of(config, model)
     own = own_detector(options)
@@ -58,7 +61,7 @@ def build_detector(config: Config, sources: Sequence[SourceInfo], model: str = D
     detector = load_detector(
         model_path(options.model),
         performance=performance,
-        max_batch=_max_batch(options, len(sources)),
+        max_batch=_max_batch(options, len(sources) if at_once is None else at_once),
         size=_size(options, sources, can_change=can_change(config)),
         expected_wh=[(info.width, info.height) for info in sources if info.width and info.height],
         waits=waits_for_size(sources),

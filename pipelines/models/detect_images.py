@@ -157,10 +157,11 @@ def detect_to_files(
 
 def _shown(result: ImageResult, class_names: Sequence[str], hide: Hide | None) -> Frame:
     """Return the frame to draw on, with people hidden if they must be."""
-    return result.frame if hide is None else hide(_packet(result.frame, result.detections, class_names)).frame
+    return result.frame if hide is None else hide(packet_of_image(result.frame, result.detections, class_names)).frame
 
 
-def _packet(frame: Frame, detections: Detections, class_names: Sequence[str]) -> Packet:
+def packet_of_image(frame: Frame, detections: Detections, class_names: Sequence[str]) -> Packet:
+    """Return the detections on a single image as the packet of a run without a tracker."""
     rows, nobody = np.arange(len(detections)), np.full(len(detections), NO_IDENTITY)
     tracks = Tracks(detections.xyxy, detections.score, detections.class_id, nobody, detection_index=rows)
     return Packet(frame, detections, tracks, Run("detect", 0, "", tuple(class_names)))
@@ -196,7 +197,7 @@ def _overlay() -> Draw:
     overlay = Overlay(trace=False, color_by="class")
 
     def draw(frame: Frame, detections: Detections, class_names: Sequence[str]) -> Picture:
-        return overlay.draw(_packet(frame, detections, class_names))
+        return overlay.draw(packet_of_image(frame, detections, class_names))
 
     return draw
 

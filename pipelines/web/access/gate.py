@@ -73,12 +73,8 @@ class Refusal:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class TooLargeError(Exception):
-    """A body has more bytes than the gate allows."""
-
-
-class TooSlowError(Exception):
-    """A body did not arrive in time."""
+class BodyRefusedError(Exception):
+    """A body is too large or too slow: the application that reads it need not handle this."""
 
 
 class Gate:
@@ -110,17 +106,16 @@ class Gate:
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send, refusal)
             return
-        answer = _Answer(send, self._headers, self._rules.send_s)
+        body = _Body(receive, self._rules.max_body, self._rules.body_s)
+        answer = _Answer(send, self._headers, self._rules.send_s, body)
         if refusal is not None:
             await answer.refuse(refusal)
             return
-        body = _Body(receive, self._rules.max_body, self._rules.body_s)
         try:
             await self._app(scope, body.receive, answer.send)
-        except TooLargeError:
-            await answer.refuse(Refusal(413, f"the body has more than {self._rules.max_body} bytes: send fewer"))
-        except TooSlowError:
-            await answer.refuse(Refusal(408, f"the body did not arrive within {self._rules.body_s:g} s: send it again"))
+        except BodyRefusedError:
+            if body.refusal is not None:
+                await answer.refuse(body.refusal)
         except asyncio.TimeoutError:
             logger.info("%s does not read its answer: closed", client)
             raise
@@ -185,6 +180,7 @@ class _Body:
         self._taken = 0
         self._until = math.inf
         self._is_whole = False
+        self.refusal: Refusal | None = None
 
     async def receive(self) -> Message:
         if self._is_whole:
@@ -195,22 +191,29 @@ class _Body:
         try:
             message = await asyncio.wait_for(self._receive(), max(self._until - loop.time(), 0.0))
         except asyncio.TimeoutError as error:
-            raise TooSlowError from error
+            self.refusal = Refusal(408, f"the body did not arrive within {self._within_s:g} s: send it again")
+            raise BodyRefusedError from error
         self._taken += len(message.get("body", b""))
         self._is_whole = not message.get("more_body", False)
         if self._taken > self._most:
-            raise TooLargeError
+            self.refusal = Refusal(413, f"the body has more than {self._most} bytes: send fewer")
+            raise BodyRefusedError
         return message
 
 
 class _Answer:
     """Sends an answer with the headers that all have."""
 
-    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], within_s: float) -> None:
-        self._send, self._headers, self._within_s = send, headers, within_s
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], within_s: float, body: _Body) -> None:
+        self._send, self._headers, self._within_s, self._body = send, headers, within_s, body
         self._has_begun = False
 
     async def send(self, message: Message) -> None:
+        """Send a part of the application's answer, which is none where its own error page would hide a refusal."""
+        if self._body.refusal is None or self._has_begun:
+            await self._pass(message)
+
+    async def _pass(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._has_begun = True
             own = {name.lower() for name, _ in message.get("headers", ())}
@@ -219,7 +222,7 @@ class _Answer:
         await asyncio.wait_for(self._send(message), self._within_s)
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Answer with an error, and close the connection: what is left of the body is not read."""
+        """Answer with an error; the rest of the body is read and forgotten, or the connection closed if it is slow."""
         if self._has_begun:
             return
         body = json.dumps({"error": refusal.reason}).encode()
@@ -229,10 +232,10 @@ class _Answer:
             (b"cache-control", b"no-store"),
             *refusal.headers,
         ]
-        if refusal.status in (408, 413):
+        if refusal.status == 408:
             headers.append((b"connection", b"close"))
-        await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        await self._pass({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await self._pass({"type": "http.response.body", "body": body})
 
 
 def _later(what: str, wait_s: float) -> Refusal:

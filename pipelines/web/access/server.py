@@ -33,6 +33,7 @@ class ServerLimits:
         per_client: of one client.
         head_s: how long the head of a request may take to arrive, so that slow clients hold no connection.
         head_bytes: its largest size.
+        rest_bytes: what a client may go on sending of a body that was already answered; more closes the connection.
         idle_s: how long a connection may wait for its next request.
         stop_s: how long requests may go on once the server ends.
         message_bytes: of one WebSocket message from a client.
@@ -42,6 +43,7 @@ class ServerLimits:
     per_client: int = 128
     head_s: float = 10.0
     head_bytes: int = 64 * 1024
+    rest_bytes: int = 64 * 1024 * 1024
     idle_s: float = 30.0
     stop_s: float = 5.0
     message_bytes: int = 64 * 1024
@@ -140,9 +142,11 @@ def _protocol(limits: ServerLimits) -> type[Any]:
         """One connection. It reads a head within `head_s` and `head_bytes`."""
 
         _site: str | None = None
-        _head_timer: asyncio.TimerHandle | None = None
+        _timer: asyncio.TimerHandle | None = None
         _head_bytes = 0
+        _rest_bytes = 0
         _in_head = True
+        _got_whole = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
@@ -174,17 +178,26 @@ def _protocol(limits: ServerLimits) -> type[Any]:
         def data_received(self, data: bytes) -> None:
             if self.transport.is_closing():
                 return
-            was_in_head = self._in_head
+            self._got_whole, was_in_head = False, self._in_head
             super().data_received(data)
-            if self._in_head and was_in_head:
+            if self._in_head and was_in_head and not self._got_whole:
                 self._head_bytes += len(data)
                 if self._head_bytes > limits.head_bytes:
                     self._end(431, b"the head of the request is too large")
+            elif not self._in_head and self.cycle is not None and self.cycle.response_complete:
+                self._rest_bytes += len(data)
+                if self._rest_bytes > limits.rest_bytes:
+                    self.transport.close()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if not self._in_head and self._timer is None:  # the rest of the body is read and forgotten
+                self._timer = self.loop.call_later(limits.head_s, self.transport.close)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
             self._in_head, self._head_bytes = True, 0
-            if self._head_timer is None:
+            if self._timer is None:
                 self._expect_head()
 
         def on_headers_complete(self) -> None:
@@ -194,15 +207,16 @@ def _protocol(limits: ServerLimits) -> type[Any]:
 
         def on_message_complete(self) -> None:
             super().on_message_complete()
-            self._in_head, self._head_bytes = True, 0
+            self._in_head, self._got_whole, self._head_bytes, self._rest_bytes = True, True, 0, 0
+            self._stop_timer()
 
         def _expect_head(self) -> None:
-            self._head_timer = self.loop.call_later(limits.head_s, self._end, 408, b"the head did not arrive in time")
+            self._timer = self.loop.call_later(limits.head_s, self._end, 408, b"the head did not arrive in time")
 
         def _stop_timer(self) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
         def _end(self, status: int, why: bytes) -> None:
             """Answer, if nothing else is being answered, and close."""

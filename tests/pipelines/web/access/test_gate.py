@@ -114,6 +114,29 @@ def test_an_endless_head_is_cut(port: int) -> None:
     assert ask(port)[0] == 200
 
 
+def test_whole_requests_in_one_piece_are_no_head() -> None:
+    size = 2 * ServerLimits().head_bytes
+    request = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode() + bytes(size)
+    with running(Gate(echo, replace(RULES, max_body=size))) as port:
+        assert talk(port, request * 5 + b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").count(b"HTTP/1.1 200 ") == 6
+
+
+def test_a_body_that_was_answered_is_forgotten_but_not_endlessly() -> None:
+    limits = ServerLimits(rest_bytes=1_000_000, head_s=0.4)
+    with running(Gate(echo, RULES), limits=limits) as port:
+        assert ask(port, "/", "POST", bytes(900_000))[0] == 413
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as client:
+            client.sendall(head)
+            sent = 0
+            with suppress(ConnectionError):
+                while sent < 500:
+                    client.sendall(bytes(65536))
+                    sent += 1
+            assert sent < 500
+        assert b" 413 " in talk(port, head + b"x").splitlines()[0]
+
+
 def test_connections_of_one_client_are_limited(port: int) -> None:
     held = [socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) for _ in range(LIMITS.per_client + 3)]
     try:

@@ -1,0 +1,64 @@
+"""How many bytes all requests together may hold."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipelines.serving.refusals import BusyError
+
+RETRY_S = 1.0
+
+
+class Budget:
+    """Counts bytes that requests hold. Any thread may use it.
+
+    Args:
+        most: bytes for all requests together.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held now."""
+        return self._held
+
+    @contextmanager
+    def share(self) -> Iterator[Share]:
+        """Yield the share of one request; it is given back at the end."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self._add(-share.held)
+
+    def _add(self, count: int) -> None:
+        with self._lock:
+            if count > 0 and self._held and self._held + count > self._most:
+                raise BusyError(
+                    "the server holds as many bytes of requests as it may: try again", retry_after_s=RETRY_S
+                )
+            self._held += count
+
+
+class Share:
+    """What one request holds."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.held = 0
+
+    def take(self, count: int) -> None:
+        """Hold more bytes. Raises `BusyError` when all requests together would hold too many; one alone never does."""
+        self._budget._add(count)
+        self.held += count
+
+    def give(self, count: int) -> None:
+        """Hold fewer bytes."""
+        self._budget._add(-count)
+        self.held -= count
