@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector
@@ -24,6 +25,7 @@ EVAL_SCORE = 0.01
 EVAL_IOU = 0.5
 
 Progress = Callable[[int, int], None]
+Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +110,34 @@ def evaluate_detect(
 
 def score_detector(detector: ModelDetector, truth: Sequence[Truth], progress: Progress | None = None) -> DetectScores:
     """Return the scores of an open detector. Raises `ConfigError` for a file that is not an image."""
-    found, sizes, ms_per_image = _detect_all(detector, truth, progress)
+    found, sizes, ms_per_image = detect_all(detector, truth, progress)
     return score(found, truth, sizes, detector.class_names, detector.name, detector.backend, ms_per_image)
 
 
-def _detect_all(
-    detector: Detector, truth: Sequence[Truth], progress: Progress | None
+def detect_all(
+    detector: Detector,
+    truth: Sequence[Truth],
+    progress: Progress | None = None,
+    change: Callable[[Image, str], Image] | None = None,
 ) -> tuple[list[Detections], list[tuple[int, int]], float]:
-    """Return the detections and the size of each image, and the median time."""
+    """Return the detections and the size of each image, and the median time in milliseconds.
+
+    Args:
+        detector: open.
+        truth: the images.
+        progress: called with the number of images done and the total.
+        change: applied to each image first, with the name of its file.
+
+    Raises:
+        ConfigError: a file is not an image.
+    """
     found, sizes, spent_ms = [], [], []
     for index, one in enumerate(truth):
         try:
             image = read_image(one.image)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{one.image}: not readable as an image: remove or replace it: {error}") from error
-        frame = Frame(image, one.image.stem, index, 0, 0)
+        frame = Frame(image if change is None else change(image, one.image.name), one.image.stem, index, 0, 0)
         started = time.perf_counter()
         [seen] = detector.detect([frame])
         spent_ms.append((time.perf_counter() - started) * 1e3)

@@ -76,13 +76,14 @@ def _listed(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, bool]], NDA
     files, class_id = [], []
     for number, name in enumerate(names):
         for root, is_test in roots:
-            found = _pictures(root / name)
+            found = pictures_of(root / name)
             files += [(path, is_test) for path in found]
             class_id += [number] * len(found)
     return tuple(names), files, np.array(class_id, np.int64)
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures_of(folder: Path) -> list[Path]:
+    """Return the pictures in a folder by name; none if there is no such folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)

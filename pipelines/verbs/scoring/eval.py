@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -46,29 +47,108 @@ def eval_track(
     console.show(evaluate_clip(load_config(None, overrides, setting or []), gt), as_json=as_json)
 
 
+Corruptions = Annotated[bool, typer.Option("--corruptions", help="Score under 12 kinds of bad pictures, too")]
+Strengths = Annotated[str, typer.Option(help="Of the corruptions, 1 to 5: 3, or 1,3,5")]
+Compare = Annotated[str | None, typer.Option(help="A second model: the difference with its 95 % interval")]
+ReportFile = Annotated[str | None, typer.Option(help="HTML file to write, with pictures")]
+Prepare = Annotated[
+    str | None, typer.Option(help="CONFIG.yaml:SOURCE, whose `prepare:` is applied to each picture first")
+]
+
+
 @evaluate.command(name="detect")
 def eval_detect(
     model: Annotated[str, typer.Option(help="Model file or folder; demo: the embedded one")],
     images: Annotated[str, typer.Option(help="Folder of images, or one with images/ and labels/")],
     labels: Annotated[str | None, typer.Option(help="Folder of YOLO texts, or a COCO JSON")] = None,
     backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = "auto",
+    corruptions: Corruptions = False,
+    strengths: Strengths = "1,2,3,4,5",
+    compare: Compare = None,
+    context: Annotated[bool, typer.Option("--context", help="Try to rescore by what stands beside an object")] = False,
+    report: ReportFile = None,
+    prepare: Prepare = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="Key of detector: letterbox=stretch")] = None,
     as_json: Json = False,
 ) -> None:
     """Score a detector: COCO mAP50, mAP50-95, AP per class, ms per image."""
     from pipelines.build.detector import model_path
-    from pipelines.scoring.detect import evaluate_detect
+    from pipelines.build.sources import prepared_as
+    from pipelines.learning.testing.corruptions import parse_strengths
+    from pipelines.learning.testing.detectors import DetectorTest, run_detector_test
 
     options = _detector_options(setting)
+    wanted = DetectorTest(
+        model_path(model),
+        Path(images),
+        None if labels is None else Path(labels),
+        strengths=parse_strengths(strengths) if corruptions else (),
+        compare=None if compare is None else model_path(compare),
+        context=context,
+        report=None if report is None else Path(report),
+        preparation=None if prepare is None else prepared_as(prepare),
+    )
     with console.progress_bar("images") as progress:
-        found = evaluate_detect(model_path(model), images, labels, backend=backend, progress=progress, **options)
-    scores = found.as_dict()
+        scores = run_detector_test(wanted, progress, backend=backend, **options)
     if as_json:
         console.result_json(scores)
         return
-    per_class = scores.pop("per_class")
+    per_class, corrupted = scores.pop("per_class"), scores.pop("corruptions", None)
     console.show(scores, as_json=False)
     console.show_rows("AP per class", [{"class": name, **score} for name, score in per_class.items()])
+    _show_corruptions("mAP50-95", corrupted and corrupted["map50_95"])
+
+
+@evaluate.command(name="classify")
+def eval_classify(
+    model: Annotated[str, typer.Option(help="Classification model: .onnx, or .npz of SIFT words")],
+    images: Annotated[str, typer.Option(help="Folder with one folder of pictures per class")],
+    frames: Annotated[bool, typer.Option("--frames", help="Whole frames, cut at the centre; otherwise crops")] = False,
+    corruptions: Corruptions = False,
+    strengths: Strengths = "1,2,3,4,5",
+    compare: Compare = None,
+    adversarial: Annotated[
+        str | None, typer.Option(help="Attack by gradients; largest change of a pixel: 4/255 (needs torch)")
+    ] = None,
+    certify: Annotated[
+        float | None, typer.Option(help="Certify answers under noise of this deviation, as a share of the range: 0.1")
+    ] = None,
+    report: ReportFile = None,
+    prepare: Prepare = None,
+    as_json: Json = False,
+) -> None:
+    """Score a classifier: accuracy, recall and precision per class, confusion."""
+    from pipelines.build.sources import prepared_as
+    from pipelines.learning.testing.attack import parse_share
+    from pipelines.learning.testing.classifiers import ClassifierTest, run_classifier_test
+    from pipelines.learning.testing.corruptions import parse_strengths
+
+    wanted = ClassifierTest(
+        Path(model),
+        Path(images),
+        whole_frames=frames,
+        strengths=parse_strengths(strengths) if corruptions else (),
+        compare=None if compare is None else Path(compare),
+        adversarial=None if adversarial is None else parse_share(adversarial),
+        sigma=certify,
+        report=None if report is None else Path(report),
+        preparation=None if prepare is None else prepared_as(prepare),
+    )
+    with console.progress_bar("pictures") as progress:
+        scores = run_classifier_test(wanted, progress)
+    if as_json:
+        console.result_json(scores)
+        return
+    per_class, corrupted = scores.pop("per_class"), scores.pop("corruptions", None)
+    hidden = ("confusion", "class_names")
+    console.show({key: value for key, value in scores.items() if key not in hidden}, as_json=False)
+    console.show_rows("Classes", [{"class": name, **score} for name, score in per_class.items()])
+    _show_corruptions("Accuracy", corrupted and corrupted["accuracy"])
+
+
+def _show_corruptions(score: str, table: dict[str, dict[str, float]] | None) -> None:
+    if table:
+        console.show_rows(f"{score} by strength", [{"corruption": kind, **row} for kind, row in table.items()])
 
 
 def _detector_options(settings: list[str] | None) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Tests of a model on pictures that it has never seen: corruptions, attacks, comparison, and a report."""
