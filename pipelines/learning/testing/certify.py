@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, norm
 
 from engine.errors import ConfigError
+from engine.optional import require
 
 FIRST_DRAWS = 20
 DRAWS = 100
@@ -64,8 +64,9 @@ def _radius(
     if int(_votes(ask, image, class_count, sigma, rng, FIRST_DRAWS).argmax()) != truth:
         return -1.0
     votes = int(_votes(ask, image, class_count, sigma, rng, draws)[truth])
-    least = float(beta.ppf(ALPHA, votes, draws - votes + 1)) if votes else 0.0
-    return sigma * float(norm.ppf(least)) if least > 0.5 else -1.0
+    stats = require("scipy.stats")
+    least = float(stats.beta.ppf(ALPHA, votes, draws - votes + 1)) if votes else 0.0
+    return sigma * float(stats.norm.ppf(least)) if least > 0.5 else -1.0
 
 
 def _votes(
