@@ -45,12 +45,16 @@ class Wanted:
         start_ns: wall clock of the first frame to show.
         end_ns: wall clock at which it ends.
         path: the clip without suffix; further parts get `_2`, `_3`.
+        facts: comment to store in the clip.
+        waits: write nothing while the recording has not reached the end; `Clip.is_final` tells whether it has.
     """
 
     folder: Path
     start_ns: int
     end_ns: int
     path: Path
+    facts: str = ""
+    waits: bool = False
 
 
 @dataclass(slots=True)
@@ -61,7 +65,7 @@ class Clip:
         state: `exact`, `keyframe` (it begins earlier, at a keyframe), `partial` (something is missing) or `none`.
         reason: why it is not exact.
         paths: files, in order.
-        bytes: size of all together.
+        sizes: of the files, in bytes.
         began_ns: wall clock of the first frame shown; 0 if there is none.
         ended_ns: wall clock of the last one.
         sync: how these times are known, the worst of all.
@@ -71,7 +75,7 @@ class Clip:
     state: CutState = "none"
     reason: str = ""
     paths: list[Path] = field(default_factory=list)
-    bytes: int = 0
+    sizes: list[int] = field(default_factory=list)
     began_ns: int = 0
     ended_ns: int = 0
     sync: Sync = "rtcp"
@@ -91,6 +95,9 @@ def cut(wanted: Wanted) -> Clip:
     """Write the clip and return what became of it; never raises for what is on disk."""
     segments, goes_on = segments_between(wanted.folder, wanted.start_ns, wanted.end_ns)
     clip = Clip(sync=_worst_sync(segments), is_final=goes_on)
+    if wanted.waits and not (goes_on or any(row.utc_ns >= wanted.end_ns for each in segments for row in each.rows)):
+        clip.reason = "the recording has not reached the end yet"
+        return clip
     if not segments:
         clip.reason = "there is no recording of this time"
         return clip
@@ -186,7 +193,7 @@ class _Cutter:
         for path in self._clip.paths:
             with suppress(OSError):
                 path.unlink()
-        self._clip.paths, self._clip.bytes = [], 0
+        self._clip.paths, self._clip.sizes = [], []
 
     def _begin(self) -> None:
         """Open a file whose first frame shown is the first one at or after the start, and write what waits."""
@@ -197,7 +204,7 @@ class _Cutter:
         number = len(self._clip.paths) + 1
         base = self._wanted.path
         path = base if number == 1 else base.with_name(f"{base.name}_{number}")
-        self._output = _Output(path, stream, shown_ns, waiting[0])
+        self._output = _Output(path, stream, shown_ns, waiting[0], self._wanted.facts)
         clip = self._clip
         if number == 1:
             clip.began_ns, clip.state = shown_ns, "exact"
@@ -232,7 +239,7 @@ class _Cutter:
         if output is not None:
             path = output.close(self._wanted.end_ns)
             self._clip.paths.append(path)
-            self._clip.bytes += path.stat().st_size
+            self._clip.sizes.append(path.stat().st_size)
 
 
 def _clock_text(utc_ns: int) -> str:
@@ -242,10 +249,12 @@ def _clock_text(utc_ns: int) -> str:
 class _Output:
     """One file being written; it has its name only once it is complete."""
 
-    def __init__(self, base: Path, stream: Any, shown_ns: int, first: Coded) -> None:
+    def __init__(self, base: Path, stream: Any, shown_ns: int, first: Coded, facts: str) -> None:
         self._source = stream
         self._key = _format_of(stream)
         self.hides, self._container, self._track, self._path = self._opened(base, stream)
+        if facts:
+            self._container.metadata["comment"] = facts
         self._zero_ns = shown_ns if self.hides else first.decode_ns
         self._last_dts: int | None = None
         self._newest_ns = 0

@@ -78,7 +78,7 @@ def test_the_first_frame_shown_is_the_wanted_one(
     assert numbers == list(range(int(first), int(first) + len(frames)))
     assert [at for _, at in frames] == pytest.approx([at / FPS for at in range(len(frames))], abs=0.001)
     assert clip.began_ns == UTC_NS + int(first) * NS_PER_S // FPS
-    assert clip.bytes == clip.paths[0].stat().st_size
+    assert clip.sizes == [clip.paths[0].stat().st_size]
 
 
 def test_recordings_that_follow_each_other_become_one_clip(encoded: dict[str, Path], tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""Deletes events and media files, so that a crash at any moment leaves nothing half. Imports no numpy."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
+
+from engine.clock import NS_PER_S
+from engine.events.media.names import parse_name
+from engine.events.store.writer import StoreWriter
+from engine.sinks.camera_video.keyframe_index import index_path, is_recording_name
+
+BATCH = 200
+MARGIN_NS = 60 * NS_PER_S  # around an event, a recording belongs to it
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_FOREVER = 2**63
+
+
+def delete_files(writer: StoreWriter, folder: Path, names: Sequence[str]) -> int:
+    """Delete files that the store knows, with their rows; return the bytes freed.
+
+    A row is marked first and removed last, so that a crash in between leaves no file without a row.
+
+    Args:
+        writer: of the store, outside of a transaction.
+        folder: of events, to which names are relative.
+        names: as in the rows; absolute ones are recordings.
+    """
+    freed = 0
+    for start in range(0, len(names), BATCH):
+        batch = names[start : start + BATCH]
+        with writer.transaction():
+            writer.database.execute_many(
+                "UPDATE media SET state = 'deleting' WHERE path = :path", [{"path": name} for name in batch]
+            )
+        gone = []
+        for name in batch:
+            size = _unlink(folder / name) if is_ours(name) else 0
+            if size is not None:
+                freed += size
+                gone.append(name)
+        with writer.transaction():
+            writer.delete_media(gone)
+    return freed
+
+
+def delete_events(writer: StoreWriter, folder: Path, event_ids: Sequence[str]) -> int:
+    """Delete events with their images and clips; return the bytes freed. Recordings stay."""
+    freed = 0
+    for start in range(0, len(event_ids), BATCH):
+        batch = event_ids[start : start + BATCH]
+        names = []
+        for event_id in batch:
+            found = writer.database.execute("SELECT path FROM media WHERE event_id = :event_id", {"event_id": event_id})
+            names += [row[0] for row in found]
+        freed += delete_files(writer, folder, names)
+        with writer.transaction():
+            writer.delete_events(batch)
+    return freed
+
+
+def _unlink(path: Path) -> int | None:
+    """Delete a file with its index; return its size, None if it is still there."""
+    size = 0
+    try:
+        size = path.stat().st_size
+        path.unlink()
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return None
+    with suppress(OSError):
+        index = index_path(path)
+        size += index.stat().st_size
+        index.unlink()
+    if _DAY.fullmatch(path.parent.name):
+        with suppress(OSError):
+            path.parent.rmdir()  # if it is empty now
+    return size
+
+
+def is_ours(name: str) -> bool:
+    """Return whether a name from the store is one that we give: nothing else is ever deleted.
+
+    >>> is_ours("clips/gate/2026-05-01/gate-1-x-1.mp4"), is_ours("/srv/rec/gate/2026-05-01T08-00-00Z.mp4")
+    (True, True)
+    >>> is_ours("/etc/passwd"), is_ours("clips/../2026-05-01/a.mp4")
+    (False, False)
+    """
+    path = PurePosixPath(name)
+    if ".." in path.parts:
+        return False
+    return is_recording_name(path.name) if path.is_absolute() else parse_name(name) is not None
+
+
+class NeededSpans:
+    """Which recordings events need, by the times of the events that want a clip."""
+
+    def __init__(self, writer: StoreWriter) -> None:
+        self._any: dict[str, tuple[list[int], list[int]]] = {}
+        self._kept: dict[str, tuple[list[int], list[int]]] = {}
+        spans: dict[tuple[str, bool], list[tuple[int, int]]] = {}
+        for source_id, began_ns, ended_ns, kept in writer.database.execute(
+            "SELECT source_id, began_utc_ns, ended_utc_ns, kept FROM event WHERE clip_state <> '' ORDER BY began_utc_ns"
+        ):
+            for is_kept in {False, bool(kept)}:
+                spans.setdefault((source_id, is_kept), []).append((began_ns, ended_ns or _FOREVER))
+        for (source_id, is_kept), found in spans.items():
+            begins = [began_ns for began_ns, _ in found]
+            latest = list(accumulate((ended_ns for _, ended_ns in found), max))
+            (self._kept if is_kept else self._any)[source_id] = begins, latest
+
+    def kind(self, source_id: str, began_ns: int, ended_ns: int) -> str:
+        """Return `loose` if no event needs a recording of this time, `kept` if a kept one does, else `needed`."""
+        if _overlaps(self._kept.get(source_id), began_ns, ended_ns):
+            return "kept"
+        return "needed" if _overlaps(self._any.get(source_id), began_ns, ended_ns) else "loose"
+
+
+def _overlaps(spans: tuple[list[int], list[int]] | None, began_ns: int, ended_ns: int) -> bool:
+    if spans is None:
+        return False
+    begins, latest = spans
+    before = bisect_left(begins, ended_ns + MARGIN_NS)
+    return before > 0 and latest[before - 1] > began_ns - MARGIN_NS

@@ -1,0 +1,138 @@
+"""Images of events: the frame that raised each one, and the frame that shows its objects best.
+
+One thread uses it. Nothing waits in it but copies of the best frames, within a limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.clock import NS_PER_MS
+from engine.data import Packet
+from engine.events.media.best_frame import Quality
+from engine.events.media.drawing import drawn, encoded
+from engine.events.media.names import SnapshotKind
+from engine.events.store.rows import EventRow
+
+BETTER = 1.15  # times the best: a new image must be worth its effort
+LEAST_APART_NS = 500 * NS_PER_MS
+RAW_BYTES = 64_000_000
+MAX_OPEN = 2000
+Store = Callable[[EventRow, SnapshotKind, bytes, int], None]
+"""Takes an event, which of its images this is, the JPEG, and when the frame was captured."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotOptions:
+    """Which events get images, and how these are encoded.
+
+    Attributes:
+        severities: of the events that get images.
+        max_side: longer side in pixels; larger frames are scaled down.
+        quality: of the JPEG, 1 to 100.
+    """
+
+    severities: Collection[str] = ("info", "notice", "alert")
+    max_side: int = 1280
+    quality: int = 85
+
+
+@dataclass(eq=False)
+class _Best:
+    """The best frame of an open event so far: as pixels, or encoded if memory was short."""
+
+    event: EventRow
+    quality: Quality = field(default_factory=Quality)
+    worth: float = 0.0
+    at_ns: int = 0
+    utc_ns: int = 0
+    image: NDArray[np.uint8] | None = None
+    jpeg: bytes = b""
+
+
+class Snapshots:
+    """Chooses and encodes the images of events.
+
+    Args:
+        options: which, and how.
+        store: takes each finished image.
+    """
+
+    def __init__(self, options: SnapshotOptions, store: Store) -> None:
+        self._options = options
+        self._store = store
+        self._open: dict[str, _Best] = {}
+
+    def raised(self, packet: Packet, events: Sequence[EventRow]) -> None:
+        """Store the image of events that began, or happened, on this packet's frame."""
+        wanted = [event for event in events if event.severity in self._options.severities]
+        if not wanted:
+            return
+        jpeg = self._encoded(drawn(packet, wanted))
+        for event in wanted:
+            self._store(event, "trigger", jpeg, packet.scene_utc_ns)
+            if event.phase != "point" and len(self._open) < MAX_OPEN:
+                self._open[event.event_id] = _Best(event)
+        self.look(packet, wanted)
+
+    def updated(self, event: EventRow) -> None:
+        """Note that an open event concerns other objects now."""
+        if event.event_id in self._open:
+            self._open[event.event_id].event = event
+
+    def look(self, packet: Packet, events: Sequence[EventRow] | None = None) -> None:
+        """Keep this frame for the open events that it shows better than any before; None: for all of its source."""
+        image: NDArray[np.uint8] | None = None
+        source_id, now_ns = packet.frame.source_id, packet.frame.scene_ns
+        chosen = self._open.values() if events is None else [self._open.get(event.event_id) for event in events]
+        for best in list(chosen):
+            if (
+                best is None
+                or best.event.source_id != source_id
+                or (best.worth and now_ns - best.at_ns < LEAST_APART_NS)
+            ):
+                continue
+            worth = best.quality.of(packet, best.event)
+            if worth > BETTER * best.worth:
+                image = packet.frame.image.copy() if image is None else image
+                best.worth, best.at_ns, best.utc_ns = worth, now_ns, packet.scene_utc_ns
+                best.image, best.jpeg = image, b""
+        if image is not None:
+            self._limit_memory()
+
+    def ended(self, event: EventRow) -> int | None:
+        """Store the best image of an event that has ended; return when it was captured, None if there is none."""
+        best = self._open.pop(event.event_id, None)
+        if best is None or not best.worth:
+            return None
+        jpeg = best.jpeg if best.image is None else self._encoded(best.image)
+        self._store(replace(event, snapshot=best.event.snapshot), "best", jpeg, best.utc_ns)
+        return best.utc_ns
+
+    @property
+    def raw_bytes(self) -> int:
+        """Memory of the frames that wait as pixels."""
+        return sum(
+            {id(best.image): best.image.nbytes for best in self._open.values() if best.image is not None}.values()
+        )
+
+    def _encoded(self, image: NDArray[np.uint8]) -> bytes:
+        return encoded(image, self._options.max_side, self._options.quality)
+
+    def _limit_memory(self) -> None:
+        """Encode the frames that have waited longest while all together exceed the limit."""
+        if self.raw_bytes <= RAW_BYTES:
+            return
+        waiting = sorted((best for best in self._open.values() if best.image is not None), key=lambda best: best.at_ns)
+        for best in waiting:
+            if best.image is not None:
+                image, jpeg = best.image, self._encoded(best.image)
+                for other in waiting:
+                    if other.image is image:
+                        other.image, other.jpeg = None, jpeg
+                if self.raw_bytes <= RAW_BYTES:
+                    return

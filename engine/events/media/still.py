@@ -1,0 +1,107 @@
+"""One frame of a recording as JPEG, at the size of the recording. Imports no numpy."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.clock import NS_PER_S
+from engine.events.media.cut import PART
+from engine.events.media.names import with_facts
+from engine.events.media.timeline import Segment, SegmentReader, segments_between
+from engine.sinks.camera_video.segments import FILE_MODE
+from engine.video.explain import explain, video_errors
+
+SEARCH_NS = NS_PER_S  # the frame at that moment may be in the next recording
+QUANTIZER = "3"  # of FFmpeg's JPEG encoder, 2 is best
+
+
+@dataclass(frozen=True, slots=True)
+class StillWanted:
+    """Which frame to store.
+
+    Attributes:
+        folder: recordings of the source.
+        utc_ns: wall clock of the frame.
+        path: of the JPEG.
+        max_side: longer side in pixels; larger frames are scaled down.
+        facts: comment to store in it.
+    """
+
+    folder: Path
+    utc_ns: int
+    path: Path
+    max_side: int
+    facts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """What became of it: size of the file (0: there is none, see `reason`) and wall clock of the frame."""
+
+    bytes: int = 0
+    utc_ns: int = 0
+    reason: str = ""
+
+
+def still(wanted: StillWanted) -> Still:
+    """Write the frame that a recording shows at a moment; never raises for what is on disk."""
+    segments, _ = segments_between(wanted.folder, wanted.utc_ns, wanted.utc_ns + SEARCH_NS)
+    if not segments:
+        return Still(reason="there is no recording of this moment")
+    try:
+        frame, utc_ns = _frame_at(segments[0], wanted.utc_ns)
+        if frame is None or abs(utc_ns - wanted.utc_ns) > SEARCH_NS:
+            return Still(reason="there is no recording of this moment")
+        return Still(write_file(wanted.path, with_facts(_jpeg(frame, wanted.max_side), wanted.facts)), utc_ns)
+    except video_errors() as error:
+        return Still(reason=explain(error))
+
+
+def write_file(path: Path, data: bytes) -> int:
+    """Write a file that other users cannot read, whole or not at all, and return its size. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+    part = path.with_name(path.name + PART)
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(part, path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
+    return len(data)
+
+
+def _frame_at(segment: Segment, utc_ns: int) -> tuple[Any, int]:
+    """Return the decoded frame that is nearest to a moment, and its time."""
+    found: tuple[Any, int] = (None, 0)
+    with SegmentReader(segment) as reader:
+        context = reader.stream.codec_context
+        for packet, time_us in reader.packets_from(segment.keyframe_before(utc_ns)):
+            at_ns = segment.utc_ns(time_us)
+            packet.pts = at_ns // 1000  # the decoder passes it on, also where frames are reordered
+            for frame in context.decode(packet):
+                if found[0] is None or abs(frame.pts * 1000 - utc_ns) < abs(found[1] - utc_ns):
+                    found = (frame, frame.pts * 1000)
+                elif frame.pts * 1000 > utc_ns:
+                    return found
+    return found
+
+
+def _jpeg(frame: Any, max_side: int) -> bytes:
+    from av.codec import CodecContext
+
+    scale = min(1.0, max_side / max(frame.width, frame.height))
+    encoder: Any = CodecContext.create("mjpeg", "w")
+    encoder.width, encoder.height = (max(2, round(side * scale) // 2 * 2) for side in (frame.width, frame.height))
+    encoder.pix_fmt = "yuvj420p"
+    encoder.time_base = "1/25"
+    encoder.options = {"qscale": QUANTIZER, "qmin": QUANTIZER, "qmax": QUANTIZER}
+    picture = frame.reformat(encoder.width, encoder.height, "yuvj420p", dst_color_range="JPEG")
+    picture.pts = 0
+    return b"".join(bytes(packet) for packet in [*encoder.encode(picture), *encoder.encode(None)])

@@ -1,0 +1,98 @@
+"""Cleans up once a minute in a process of its own, and tells what a person should know. One thread uses it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
+from engine.events.media.jobs import MediaProcess
+from engine.events.media.retention import KeepOptions
+from engine.events.store.place import StorePlace
+
+logger = logging.getLogger(__name__)
+INTERVAL_NS = 60 * NS_PER_S
+SOON_NS = 5 * NS_PER_S
+LIMIT_S = 600.0
+
+
+class Upkeep:
+    """Starts a clean-up every minute.
+
+    Args:
+        place: of the store.
+        recordings: folders with one folder per recorded source.
+        keep: what to keep.
+        clock: time.
+
+    Attributes:
+        report: of the last clean-up, as `TidyReport`; empty before the first.
+        deleted: files and rows deleted so far, by kind and cause.
+    """
+
+    def __init__(
+        self, place: StorePlace, recordings: Sequence[Path], keep: KeepOptions, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._job = {
+            "folder": str(place.folder.resolve()),
+            "store": place.url,
+            "recordings": [str(path.resolve()) for path in recordings],
+            "keep": asdict(keep),
+            "engine_id": "",
+        }
+        self._is_shared = place.is_server
+        self._process = MediaProcess(LIMIT_S, clock)
+        self._clock = clock
+        self._due_ns = clock.monotonic_ns() + SOON_NS
+        self._told: set[str] = set()
+        self.report: Mapping[str, Any] = {}
+        self.deleted: Counter[str] = Counter()
+
+    def begin(self, engine_id: str) -> None:
+        """Begin a run of this engine."""
+        self._job["engine_id"] = engine_id if self._is_shared else ""
+        self._due_ns = self._clock.monotonic_ns() + SOON_NS
+
+    def hurry(self) -> None:
+        """Clean up soon: a disk is full."""
+        self._due_ns = min(self._due_ns, self._clock.monotonic_ns() + SOON_NS)
+
+    def work(self) -> None:
+        """Start a clean-up that is due, or take the result of the one that runs; never waits."""
+        if self._process.is_busy:
+            answer = self._process.poll()
+            if answer is not None:
+                self._take(answer.result, answer.error)
+        elif self._clock.monotonic_ns() >= self._due_ns:
+            self._due_ns = self._clock.monotonic_ns() + INTERVAL_NS
+            try:
+                self._process.begin("tidy", self._job)
+            except OSError as error:
+                self._tell(f"no process can be started for the clean-up ({error})")
+
+    def close(self) -> None:
+        """Stop; a clean-up that is interrupted is finished by the next one."""
+        self._process.close()
+
+    def _take(self, result: Mapping[str, Any], error: str) -> None:
+        if error:
+            self._tell(f"events and media could not be cleaned up: {error}")
+            return
+        self.report = result
+        self.deleted.update(result["deleted"])
+        if not result["asks"]:
+            self._told = {text for text in self._told if text in result["warnings"]}
+        for text in filter(None, [result["asks"], *result["warnings"]]):
+            self._tell(text)
+        if result["adopted"] or result["rebuilt"]:
+            logger.info("%d media files were adopted, %d events rebuilt", result["adopted"], result["rebuilt"])
+
+    def _tell(self, text: str) -> None:
+        key = text.split(":")[0] if "deletions (" not in text else "asks"
+        if key not in self._told:
+            self._told.add(key)
+            logger.warning("%s", text)
