@@ -100,7 +100,7 @@ class EventLog(SinkBase):
         self.place = place
         self._clip_severities = clip_severities
         self._keep_tracks = keep_tracks
-        self._followers = followers
+        self.followers = followers
         self._planner = planner
         self._on_open = on_open
         self._clock = clock
@@ -122,7 +122,7 @@ class EventLog(SinkBase):
         self._sources.clear()
         self._thread = StoreThread(self.place, run.engine_id, run.run_epoch, self._opened, self._clock)
         self._thread.start(OPEN_S)
-        for follower in self._followers:
+        for follower in self.followers:
             follower.open(run, self)
 
     def _opened(self, writer: StoreWriter, is_new: bool) -> None:
@@ -167,7 +167,7 @@ class EventLog(SinkBase):
         if not source.next_sample_ns - SAMPLE_NS <= frame.scene_ns < source.next_sample_ns:
             source.next_sample_ns = frame.scene_ns + SAMPLE_NS
         source.seen = replace(source.seen, seen_utc_ns=packet.scene_utc_ns, seen_scene_ns=frame.scene_ns)
-        for follower in self._followers:
+        for follower in self.followers:
             follower.follow(packet, changed)
 
     def status(self, status: SourceStatus) -> None:
@@ -184,7 +184,7 @@ class EventLog(SinkBase):
             source.gap = GapRow(seen.source_id, seen.seen_utc_ns, None, seen.engine_id, seen.run_epoch, status.state)
             source.counts.forget_previous()
             self.submit(Job(partial(_put, row=source.gap)))
-        for follower in self._followers:
+        for follower in self.followers:
             follower.ended(status.source_id, changed)
 
     def tick(self) -> None:
@@ -202,9 +202,9 @@ class EventLog(SinkBase):
         for source in self._sources.values():
             if not source.seen.reason:
                 changed = self._end(source, STOPPED)
-                for follower in self._followers:
+                for follower in self.followers:
                     follower.ended(source.seen.source_id, changed)
-        for follower in self._followers:
+        for follower in self.followers:
             follower.close()
         thread.close(CLOSE_S)
         self._is_closed = True

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
 from engine.optional import require
+from engine.sinks.camera_video.recordings import Recordings
+from pipelines.build.media import build_event_media
 from pipelines.config.models import Config
 
 if TYPE_CHECKING:
@@ -33,8 +35,12 @@ def events_place(config: Config) -> StorePlace:
     return place
 
 
-def build_event_log(config: Config) -> EventLog | None:
+def build_event_log(config: Config, recordings: Recordings | None = None) -> EventLog | None:
     """Return the sink that keeps events; None if `events.folder` is not set.
+
+    Args:
+        config: the configuration.
+        recordings: records the sources of clips; None: nothing is recorded.
 
     Raises:
         ConfigError: `events.store` is not the address of a server, or has no folder for its media.
@@ -43,7 +49,13 @@ def build_event_log(config: Config) -> EventLog | None:
         return None
     from engine.events.log import EventLog
 
-    return EventLog(events_place(config), keep_tracks=config.events.keep.tracks_d > 0)
+    place = events_place(config)
+    return EventLog(
+        place,
+        clip_severities=config.events.clips.severities,
+        keep_tracks=config.events.keep.tracks_d > 0,
+        followers=[build_event_media(config, place, recordings)],
+    )
 
 
 def event_log_of(pipeline: Pipeline) -> EventLog | None:
@@ -55,5 +67,10 @@ def event_log_of(pipeline: Pipeline) -> EventLog | None:
 
 def events_of(pipeline: Pipeline) -> dict[str, Any]:
     """Return `{"events": figures}` of a pipeline's event log, or an empty dict if it has none."""
+    from engine.events.media.event_media import EventMedia
+
     log = event_log_of(pipeline)
-    return {} if log is None else {"events": asdict(log.figures())}
+    if log is None:
+        return {}
+    media = [follower.figures() for follower in log.followers if isinstance(follower, EventMedia)]
+    return {"events": {**asdict(log.figures()), **(media[0] if media else {})}}

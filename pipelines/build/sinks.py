@@ -36,11 +36,12 @@ def build_sinks(
     """Return the configured outputs, using the publisher `bound` if it is given."""
     sinks: list[Sink] = []
     plans = build_recordings(config)
-    if plans or can_change(config):
-        sinks.append(Recordings(plans))
+    recordings = Recordings(plans) if plans or can_change(config) else None
+    if recordings is not None:
+        sinks.append(recordings)
     if config.publish.address != "none":
         sinks += _publishers(config.publish, bound or _publisher(config.publish))
-    log = build_event_log(config)
+    log = build_event_log(config, recordings)
     if log is not None:
         sinks.append(log)  # after the publisher: messages do not wait for it
     if config.output.jsonl is not None:

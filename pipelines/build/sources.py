@@ -130,6 +130,7 @@ def build_recordings(config: Config) -> dict[str, RecordPlan]:
                 record.folder,
                 options_from(_options(source)),
                 ring=RingOptions(record.before_s, record.after_s) if record.mode == "events" else None,
+                is_main=record.uri not in (None, source.uri) and (source.privacy or config.privacy).mode == "none",
                 container=record.container,
                 segment_s=record.segment_s,
                 max_bytes=None if record.max_mb is None else int(record.max_mb * BYTES_PER_MB),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def _jpeg(frame: Any, max_side: int) -> bytes:
     encoder: Any = CodecContext.create("mjpeg", "w")
     encoder.width, encoder.height = (max(2, round(side * scale) // 2 * 2) for side in (frame.width, frame.height))
     encoder.pix_fmt = "yuvj420p"
-    encoder.time_base = "1/25"
+    encoder.time_base = Fraction(1, 25)
     encoder.options = {"qscale": QUANTIZER, "qmin": QUANTIZER, "qmax": QUANTIZER}
     picture = frame.reformat(encoder.width, encoder.height, "yuvj420p", dst_color_range="JPEG")
     picture.pts = 0

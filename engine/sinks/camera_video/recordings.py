@@ -34,12 +34,17 @@ _COUNTERS = ("segments", "packets", "bytes", "deleted", "reconnects", "write_err
 
 @dataclass(frozen=True, slots=True)
 class RecordPlan:
-    """What to record, and where; with `ring`, only while somebody asks for it."""
+    """What to record, and where; with `ring`, only while somebody asks for it.
+
+    `is_main` says that events may show its images instead of those that detection ran on: it is the camera's main
+    stream, and nothing has to be hidden.
+    """
 
     target: VideoAddress
     shelf: SegmentFolder
     options: SourceOptions
     ring: RingOptions | None = None
+    is_main: bool = False
 
     @property
     def longest_silence_s(self) -> float:
@@ -62,6 +67,7 @@ def record_plan(
     options: SourceOptions,
     *,
     ring: RingOptions | None = None,
+    is_main: bool = False,
     **shelf: Any,
 ) -> RecordPlan:
     """Return the plan to record an address into its own folder below `folder`.
@@ -72,6 +78,7 @@ def record_plan(
         folder: parent folder of all recordings.
         options: how to connect.
         ring: keep the newest packets in memory and write them only on request; None: record all the time.
+        is_main: events may show its images: it is the camera's main stream, and nothing has to be hidden.
         shelf: `container`, `segment_s`, `max_bytes`, `keep_s` of `SegmentFolder`.
 
     Raises:
@@ -79,7 +86,7 @@ def record_plan(
         SourceError: the address is not valid.
     """
     files = SegmentFolder(str(recording_folder(folder, source_id)), **shelf)
-    return RecordPlan(record_address(uri, options), files, options, ring)
+    return RecordPlan(record_address(uri, options), files, options, ring, is_main)
 
 
 class Recordings(SinkBase):
@@ -102,6 +109,15 @@ class Recordings(SinkBase):
     def set_plans(self, plans: Mapping[str, RecordPlan]) -> None:
         """Replace the plans for sources that start from now on; callable from any thread."""
         self._plans = dict(plans)
+
+    def plan(self, source_id: str) -> RecordPlan | None:
+        """Return how a source is recorded, None if it is not; callable from any thread."""
+        return self._plans.get(source_id)
+
+    def is_running(self, source_id: str) -> bool:
+        """Return whether the packets of a source arrive at its recording; callable from any thread."""
+        recorder = self._recorders.get(source_id)
+        return recorder is not None and recorder.figures()["state"] in ("recording", "ready")
 
     def hold(self, source_id: str, seconds: float) -> None:
         """Write a source's ring to disk, and what follows for `seconds`; callable from any thread.

@@ -12,11 +12,9 @@ from engine.clock import NS_PER_S
 from engine.events.media.cut import Clip, Wanted, cut
 from engine.sinks.camera_video.keyframe_index import index_path
 from engine.sinks.camera_video.segments import Captured, SegmentFolder, SegmentWriter
-from engine.sources.synthetic import number_in_image
+from tests.events.media.recorded import FPS, UTC_NS, record, shown
 from tests.media import encode_clip, numbered_images
 
-UTC_NS = 1_700_000_000 * NS_PER_S
-FPS = 25
 COUNT = 200
 
 
@@ -34,32 +32,9 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def record(
-    clip: Path, folder: Path, *, after_s: float = 0.0, container: str = "mp4", segment: slice = slice(None)
-) -> None:
-    """Write a clip into a recording; its frame 0 was captured `after_s` after `UTC_NS`."""
-    writer = SegmentWriter(SegmentFolder(str(folder), segment_s=1000, container=container))
-    with av.open(str(clip)) as given:
-        stream = given.streams.video[0]
-        packets = [packet for packet in given.demux(stream) if packet.size][segment]
-        for packet in packets:
-            at_ns = UTC_NS + round((float(packet.pts * packet.time_base) + after_s) * NS_PER_S)
-            writer.write(packet, stream, Captured(at_ns, "rtcp"))
-        writer.close()
-
-
 def cut_of(folder: Path, begin_s: float, end_s: float) -> Clip:
     span = (UTC_NS + round(seconds * NS_PER_S) for seconds in (begin_s, end_s))
     return cut(Wanted(folder, *span, folder.parent / "clips" / "day" / "event"))
-
-
-def shown(path: Path) -> list[tuple[int | None, float]]:
-    """Return number and time of each frame that a player shows."""
-    with av.open(str(path)) as container:
-        return [
-            (number_in_image(frame.to_ndarray(format="bgr24")), float(frame.pts * frame.time_base))
-            for frame in container.decode(video=0)
-        ]
 
 
 @pytest.mark.parametrize("kind", ["plain", "b-frames"])
