@@ -26,8 +26,7 @@ MAX_FACTS = 60_000  # bytes of a JPEG comment
 _KEY = "framewire.event"
 _START, _COMMENT = b"\xff\xd8", b"\xff\xfe"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_IMAGE = re.compile(r"([^/]{1,200})\.(trigger|best)\.jpg")
-_CLIP = re.compile(r"([^/]{1,200}?)(?:_\d{1,3})?\.(?:mp4|mkv)")
+_CLIP_SUFFIXES = (".mp4", ".mkv")
 _KEPT = ("event_id", "engine_id", "run_epoch", "source_id", "rule", "severity", "place", "class_name", "phase")
 _TIMES = ("began_utc_ns", "ended_utc_ns", "began_scene_ns", "duration_s", "reason", "facts")
 
@@ -79,16 +78,17 @@ def parse_name(name: str) -> MediaName | None:
     (None, None)
     """
     parts = PurePosixPath(name).parts
-    if len(parts) != 4 or _DAY.fullmatch(parts[2]) is None:
+    if len(parts) != 4 or parts[1] == ".." or _DAY.fullmatch(parts[2]) is None:
         return None
-    pattern = {SNAPSHOTS: _IMAGE, CLIPS: _CLIP}.get(parts[0])
-    found = pattern.fullmatch(parts[3]) if pattern is not None else None
-    if found is None:
-        return None
-    source_id, event_id = unquote(parts[1]), unquote(found.group(1))
-    if parts[0] == CLIPS:
-        return MediaName("clip", source_id, event_id)
-    return MediaName("snapshot", source_id, event_id, found.group(2))
+    source_id = unquote(parts[1])
+    if parts[0] == CLIPS and parts[3].endswith(_CLIP_SUFFIXES):
+        stem, _, part = parts[3][:-4].rpartition("_")
+        is_part = bool(stem) and part.isdigit() and len(part) < 4
+        return MediaName("clip", source_id, unquote(stem if is_part else parts[3][:-4]))
+    stem, _, image = parts[3].removesuffix(".jpg").rpartition(".")
+    if parts[0] == SNAPSHOTS and stem and parts[3].endswith(".jpg") and image in ("trigger", "best"):
+        return MediaName("snapshot", source_id, unquote(stem), image)
+    return None
 
 
 def facts_text(event: EventRow) -> str:
