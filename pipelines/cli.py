@@ -17,6 +17,8 @@ from engine.redaction import hide_address
 from pipelines import console
 from pipelines.running.detect_and_publish import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
 from pipelines.terminal import drain, steady_stderr
+from pipelines.verbs.history.events import events
+from pipelines.verbs.history.rules import rules
 from pipelines.verbs.learning.classify import classify
 from pipelines.verbs.machine.discover import discover
 from pipelines.verbs.machine.doctor import doctor
@@ -76,6 +78,8 @@ for verb in VERBS:
     app.command()(verb)
 app.add_typer(evaluate)
 app.add_typer(service)
+app.add_typer(events)
+app.add_typer(rules)
 app.add_typer(models)
 app.add_typer(classify)
 

@@ -19,6 +19,7 @@ from engine.analytics.identity import Eligibility, ParkedSpots
 from engine.analytics.places import Line, Place, Size, Zone, check_seconds, check_unique
 from engine.analytics.rules import Rule, UserRule
 from engine.analytics.rules.base import is_about, rule_name, severities
+from engine.analytics.rules.numbers import Numbers
 from engine.analytics.rules.schedule import minute_of_day, time_zone
 from engine.analytics.scene import Scene
 from engine.analytics.telling import Teller
@@ -88,6 +89,7 @@ class Analytics:
         self._class_totals: dict[str, dict[str, dict[str, int]]] = {}
         self._open: tuple[Finding, ...] = ()
         self._severities: dict[str, Severity] = {}
+        self._numbers = Numbers()
         self._visits: dict[str, int] = {}
         self._now_ns: int | None = None
         self._has_ended = False
@@ -159,8 +161,10 @@ class Analytics:
         check_unique("line", (line.name for line in lines))
         check_unique("rule", (rule_name(rule) for rule in rules))
         fresh = [copy.deepcopy(rule) for rule in rules]
+        self._numbers.note(self._rules)
         for rule in fresh:
             if isinstance(rule, Rule):
+                rule.continue_after(self._numbers.last(rule.name))
                 rule.bind(zone_of, line_of, self._zone_info)
         kept = {rule_name(old): (given, old) for given, old in zip(self._given, self._rules, strict=True)}
         self._rules = tuple(
@@ -205,7 +209,7 @@ class Analytics:
         self._teller.check_class_names()
         findings: list[Finding] = []
         if self._now_ns is not None and captured_ns < self._now_ns:
-            findings += self._end_all("stream_restarted")
+            findings += self.reset("stream_restarted")
         self._begin_frame(captured_ns, size_wh, utc_ns)
         self._scene.end(ended)
         now_s = self._scene.seconds(captured_ns)
@@ -238,7 +242,13 @@ class Analytics:
 
     def reset(self, reason: str) -> tuple[Finding, ...]:
         """End all objects because the stream or the model changed; totals continue."""
-        return tuple(self._end_all(reason))
+        findings, now_ns = self._end_all(reason), self._now_ns or 0
+        left = {(finding.identity, finding.place): finding for finding in findings if finding.event == "zone_left"}
+        for rule in self._rules:
+            if isinstance(rule, Rule):
+                findings += rule.end_objects(left, now_ns, reason)
+        self._open = self.open
+        return tuple(findings)
 
     def finish(self, reason: str = "engine_stopped") -> tuple[Finding, ...]:
         """End all visits and episodes; the totals stay."""
@@ -248,6 +258,7 @@ class Analytics:
         for rule in self._rules:
             if isinstance(rule, Rule):
                 findings += rule.finish(now_ns, reason)
+        self._open = self.open
         return tuple(findings)
 
     def change(self, zones: Sequence[Zone], lines: Sequence[Line], rules: Sequence[AnyRule]) -> tuple[Finding, ...]:
@@ -273,6 +284,7 @@ class Analytics:
             if isinstance(rule, Rule) and (rule_name(rule) in gone or is_about(rule, changed)):
                 findings += rule.finish(now_ns, "rule_changed" if rule_name(rule) in gone else "places_changed")
         self._take_places(zones, lines, rules)
+        self._open = self.open
         names = dict.fromkeys(place.name for place in (*changed, *new))
         findings += [Finding("places_changed", now_ns, place=name, began_ns=now_ns) for name in names]
         return tuple(findings)
@@ -388,8 +400,8 @@ class Analytics:
         found = list(view.findings)
         for rule in self._rules:
             for finding in rule.update(view):
-                if not finding.rule:
-                    finding = replace(finding, rule=rule_name(rule))
+                if not finding.rule or not finding.number:
+                    finding = self._numbers.stamped(finding, rule_name(rule))
                 if finding.phase in ("begin", "point"):
                     self._counters.rules[finding.rule] += 1
                 found.append(finding)

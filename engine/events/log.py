@@ -153,7 +153,7 @@ class EventLog(SinkBase):
             source = self._begin(packet)
         source.moment, source.has_news = Moment.of(packet), True
         if source.gap is not None:
-            self._end_gap(source)
+            self._end_gap(source, packet.scene_utc_ns)
         changed: list[EventRow] = []
         view = packet.analytics
         if view is not None:
@@ -282,11 +282,10 @@ class EventLog(SinkBase):
         self.submit(Job(partial(_put_all, rows=[*source.counts.take(), source.seen])))
         return changed
 
-    def _end_gap(self, source: _Source) -> None:
+    def _end_gap(self, source: _Source, utc_ns: int) -> None:
         gap, source.gap = source.gap, None
         if gap is not None:
-            ended = replace(gap, to_utc_ns=source.moment.utc_offset_ns + source.seen.seen_scene_ns)
-            self.submit(Job(partial(_put, row=ended)))
+            self.submit(Job(partial(_put, row=replace(gap, to_utc_ns=utc_ns))))
 
 
 def _put(store: StoreWriter, row: Any) -> None:

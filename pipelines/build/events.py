@@ -23,11 +23,16 @@ def events_place(config: Config) -> StorePlace:
     Raises:
         ConfigError: it has none, or the address of its server cannot work.
     """
+    return place_of(config.events.folder, config.events.store)
+
+
+def place_of(folder: str | None, store: str | None) -> StorePlace:
+    """Return where a log is. Raises `ConfigError` if that cannot work."""
     from engine.events.store.database import StoreError
     from engine.events.store.place import store_place
 
     try:
-        place = store_place(config.events.folder, config.events.store)
+        place = store_place(folder, store)
     except StoreError as error:
         raise ConfigError(str(error)) from error
     if place.is_server:

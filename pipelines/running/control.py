@@ -33,6 +33,7 @@ from pipelines.running.control_client import ask as ask
 from pipelines.running.detect_and_publish import model_facts
 from pipelines.running.places import change_places, places_of
 from pipelines.running.reconfigure import Reconfigurer
+from pipelines.running.snoozing import snooze
 
 if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
@@ -87,6 +88,7 @@ class ControlServer:
             "remove": lambda r: _done(changes.remove(_given(r, "source_id", str))),
             "pause": lambda r: self._pause(r, paused=True),
             "resume": lambda r: self._pause(r, paused=False),
+            "snooze": self._snooze,
             "set": lambda r: _done(changes.set(_given(r, "key", str), r.get("value"))),
             "places": lambda r: places_of(pipeline, changes.config),
             "set_places": lambda r: _done(change_places(pipeline, changes, r)),
@@ -221,6 +223,12 @@ class ControlServer:
         source_id = _given(request, "source_id", str)
         self._pipeline.pause_source(source_id, paused=paused)
         return _done([f"{'paused' if paused else 'resumed'} {source_id}"])
+
+    def _snooze(self, request: dict[str, Any]) -> dict[str, Any]:
+        for_s = request.get("for_s")
+        if isinstance(for_s, bool) or not isinstance(for_s, int | float):
+            raise ConfigError(f"snooze: for_s is {for_s!r}: expected a number of seconds, 0 to end it")
+        return _done([snooze(self._pipeline, _given(request, "source_id", str), for_s)])
 
     def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
         self._pipeline.finish()

@@ -103,6 +103,28 @@ class Rule(ABC):
         for key in list(self._open):
             yield self._closed(key, captured_ns, captured_ns, reason)
 
+    @property
+    def number(self) -> int:
+        """Number of the last episode."""
+        return self._number
+
+    def continue_after(self, number: int) -> None:
+        """Number the next episode after this one, so that no `event_id` of a run repeats."""
+        self._number = max(self._number, number)
+
+    def end_objects(self, left: Mapping[tuple[Any, str], Finding], captured_ns: int, reason: str) -> Iterator[Finding]:
+        """End the open episodes about objects, because all objects have ended; those about the source continue.
+
+        Args:
+            left: the last visits, by identity and zone; an episode in a zone ends with the visit.
+            captured_ns: the last frame, which ends all others.
+            reason: why.
+        """
+        for key in [key for key in self._open if key != self.name]:
+            visit = left.get((key, self._open[key].place))
+            ended_ns = captured_ns if visit is None or visit.ended_ns is None else visit.ended_ns
+            yield self._closed(key, captured_ns, ended_ns, reason)
+
     def _may_begin(self, view: View) -> bool:
         if self.schedule is None:
             return True

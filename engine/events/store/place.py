@@ -78,7 +78,11 @@ class StorePlace:
             return self._open_server(engine_id)
         self._make_folder()
         self._keep_others_out()
-        return self._open_file()
+        try:
+            return self._open_file()
+        except BaseException:
+            self.release()
+            raise
 
     def open_to_edit(self) -> Database:
         """Open an existing store for a person's edit, also beside a running engine. Raises `StoreError`."""
@@ -138,6 +142,7 @@ class StorePlace:
 
     def _keep_others_out(self) -> None:
         """Hold a lock on the folder; where the file system has none, go on without."""
+        self.release()  # the folder may have been deleted with the lock
         try:
             lock = open(self.folder / LOCK, "a+b")  # noqa: SIM115  # held until `release`
         except OSError as error:

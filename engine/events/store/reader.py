@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 from engine.errors import ConfigError
 from engine.events.store.place import StorePlace
 from engine.events.store.rows import (
+    CountRow,
     EventRow,
     FactRow,
     GapRow,
     MediaRow,
+    OccupancyRow,
     OutboxRow,
     SnoozeRow,
     SourceRunRow,
@@ -236,6 +238,18 @@ class EventReader:
         given["began"] = from_utc_ns
         yield from self._rows(TrackRow, "track", conditions, given, "ORDER BY began_utc_ns, track_id")
 
+    def counts(self, source_id: str, from_utc_ns: int, to_utc_ns: int, place: str | None = None) -> list[CountRow]:
+        """Return crossings and visits per minute, in order; see `periods.periods` for hours and days."""
+        conditions, given = _minutes(source_id, from_utc_ns, to_utc_ns, place)
+        return self._rows(CountRow, "counted", conditions, given, "ORDER BY minute, place, name, class_name")
+
+    def occupancy(
+        self, source_id: str, from_utc_ns: int, to_utc_ns: int, place: str | None = None
+    ) -> list[OccupancyRow]:
+        """Return how full zones were per minute, in order."""
+        conditions, given = _minutes(source_id, from_utc_ns, to_utc_ns, place)
+        return self._rows(OccupancyRow, "occupancy", conditions, given, "ORDER BY minute, place")
+
     def sources(self) -> list[str]:
         """Return every source that was ever seen."""
         found = self.database.execute("SELECT DISTINCT source_id FROM source_run ORDER BY source_id")
@@ -280,6 +294,20 @@ def _span(source_id: str, from_utc_ns: int, to_utc_ns: int) -> tuple[list[str], 
     return conditions, {"source_id": source_id, "low": from_utc_ns, "high": to_utc_ns}
 
 
+def _minutes(source_id: str, from_utc_ns: int, to_utc_ns: int, place: str | None) -> tuple[list[str], dict[str, Any]]:
+    conditions = ["source_id = :source_id", "minute >= :low", "minute < :high"]
+    given: dict[str, Any] = {
+        "source_id": source_id,
+        "low": from_utc_ns // _MINUTE_NS,
+        "high": -(-to_utc_ns // _MINUTE_NS),
+    }
+    if place is not None:
+        conditions.append("place = :place")
+        given["place"] = place
+    return conditions, given
+
+
+_MINUTE_NS = 60 * 1_000_000_000
 _JSON, _FLAGS = ("facts",), ("kept", "is_last")
 
 

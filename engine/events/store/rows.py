@@ -262,7 +262,7 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True)
 class SnoozeRow:
-    """No actions for the events of a source (empty: of all) until a time; the events themselves go on."""
+    """No actions for the events of a source (empty: of all sources) until a time; the events themselves go on."""
 
     source_id: str
     until_utc_ns: int

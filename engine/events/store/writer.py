@@ -134,6 +134,13 @@ class StoreWriter:
         """Suppress actions until a time; a time in the past ends that."""
         self._run(statements.UPSERTS[SnoozeRow], _plain(row))
 
+    def snoozed_until(self, source_id: str) -> int:
+        """Return until when (UTC ns) the events of a source cause no actions; 0: they do."""
+        found = self.database.execute(
+            "SELECT MAX(until_utc_ns) FROM snooze WHERE source_id IN ('', :source_id)", {"source_id": source_id}
+        )
+        return int(found[0][0] or 0)
+
     # --- a run begins and ends ---
 
     def recover(self) -> int:

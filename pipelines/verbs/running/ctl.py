@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 
 def ctl(
-    command: Annotated[str, typer.Argument(help="status, add, remove, pause, resume, set or stop")],
+    command: Annotated[str, typer.Argument(help="status, add, remove, pause, resume, snooze, set or stop")],
     argument: Annotated[str | None, typer.Argument(help="add: [NAME=]URI; set: KEY; otherwise the NAME")] = None,
-    value: Annotated[str | None, typer.Argument(help="set: the value, as YAML")] = None,
+    value: Annotated[str | None, typer.Argument(help="set: the value, as YAML; snooze: 30m, 2h or off")] = None,
     address: Annotated[str | None, typer.Option(help="Control address; optional if only one run is active")] = None,
     server_key: Annotated[str | None, typer.Option(help="File NAME.key of a run that encrypts")] = None,
     keys: Annotated[str | None, typer.Option(help="Your file NAME.key_secret, whose public key the run lists")] = None,
 ) -> None:
     """Change a running engine (cameras, thresholds, classes, the model) or show its state."""
+    from pipelines.history.times import span_s
     from pipelines.running.control import ask
     from pipelines.running.control_access import find_run
 
@@ -32,6 +33,8 @@ def ctl(
         request["source"] = named_source(argument)
     elif command == "set" and argument is not None:
         request |= {"key": argument, "value": _value_from_yaml(argument, value or "null")}
+    elif command == "snooze" and argument is not None:
+        request |= {"source_id": argument, "for_s": 0 if value == "off" else span_s(value or "1h", "snooze")}
     elif argument is not None:
         request["source_id"] = argument
     console.result_json(ask(address or find_run().address, request, **client_keys(server_key, keys)))

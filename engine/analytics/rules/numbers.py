@@ -1,0 +1,48 @@
+"""Numbers of episodes, so that no `event_id` of a run repeats: also of changed rules, and of custom ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from engine.analytics.findings import Finding
+from engine.analytics.rules.base import Rule
+
+
+class Numbers:
+    """The last number of each rule, by name."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+        self._open: dict[tuple[str, int | None], int] = {}
+
+    def note(self, rules: Iterable[Any]) -> None:
+        """Record how far rules that are about to be replaced have come."""
+        for rule in rules:
+            if isinstance(rule, Rule):
+                self._last[rule.name] = max(self.last(rule.name), rule.number)
+
+    def last(self, name: str) -> int:
+        """Return the number of a rule's last episode."""
+        return self._last.get(name, 0)
+
+    def stamped(self, finding: Finding, name: str) -> Finding:
+        """Return a finding of a custom rule with the rule's name and a number.
+
+        An end or an update gets that of the last begin about the same identity.
+        """
+        name = finding.rule or name
+        key = name, finding.identity
+        if finding.number:
+            number = finding.number
+        elif finding.phase in ("update", "end") and key in self._open:
+            number = self._open[key]
+        else:
+            number = self.last(name) + 1
+        self._last[name] = max(self.last(name), number)
+        if finding.phase == "begin":
+            self._open[key] = number
+        elif finding.phase == "end":
+            self._open.pop(key, None)
+        return replace(finding, rule=name, number=number)

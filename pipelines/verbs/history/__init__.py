@@ -1,0 +1,1 @@
+"""Verbs about the event log and the rules that fill it."""

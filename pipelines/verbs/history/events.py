@@ -1,0 +1,220 @@
+"""`framewire events`: what a run kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.errors import ConfigError
+from pipelines import console
+
+if TYPE_CHECKING:
+    from engine.events.store.reader import EventFilter
+    from pipelines.history.opening import Log
+
+events = typer.Typer(
+    name="events", help="Read, export and delete what a run kept (events.folder).", no_args_is_help=True
+)
+
+ConfigOption = Annotated[str | None, typer.Option(help="Configuration of the run")]
+FolderOption = Annotated[str | None, typer.Option(help="Its events.folder, instead of --config")]
+StoreOption = Annotated[str | None, typer.Option(help="With --folder: its events.store (postgresql://…)")]
+LinesOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line")]
+Source = Annotated[str | None, typer.Option(help="Only this source")]
+Rule = Annotated[str | None, typer.Option(help="Only this rule")]
+Severity = Annotated[str | None, typer.Option(help="Only info, notice or alert")]
+Class = Annotated[str | None, typer.Option("--class", help="Only this class")]
+Place = Annotated[str | None, typer.Option(help="Only this zone or line")]
+From = Annotated[str | None, typer.Option("--from", help="That began then or later: 24h (ago), 2026-11-30T18:00")]
+To = Annotated[str | None, typer.Option("--to", help="That began before")]
+ID = Annotated[str, typer.Argument(help="event_id", metavar="ID")]
+
+
+@events.command(name="list")
+def list_events(
+    config: ConfigOption = None,
+    folder: FolderOption = None,
+    store: StoreOption = None,
+    source: Source = None,
+    rule: Rule = None,
+    severity: Severity = None,
+    class_name: Class = None,
+    place: Place = None,
+    begin: From = None,
+    end: To = None,
+    is_open: Annotated[
+        bool | None, typer.Option("--open/--ended", help="Only those that continue, or have ended")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0: all")] = 50,
+    as_json: LinesOption = False,
+) -> None:
+    """List events, newest first."""
+    from itertools import islice
+
+    from engine.events.store.reader import EventFilter
+    from pipelines.history.listing import as_cells
+    from pipelines.history.listing import as_json as plain
+
+    log = _open(config, folder, store)
+    wanted = EventFilter(source, rule, severity, class_name, place, *_span(log, begin, end), is_open=is_open)
+    _check(wanted)
+    with log.reader() as reader:
+        found = islice(reader.events(wanted), limit or None)
+        if as_json:
+            for event in found:
+                console.result_json(plain(event))
+            return
+        console.show_rows("Events", [as_cells(event, log.zone) for event in found])
+
+
+@events.command()
+def watch(
+    config: ConfigOption = None,
+    folder: FolderOption = None,
+    store: StoreOption = None,
+    source: Source = None,
+    severity: Severity = None,
+    as_json: LinesOption = False,
+) -> None:
+    """Print events as they begin, change and end, until Ctrl-C."""
+    from threading import Event
+
+    from pipelines.history.listing import as_json as plain
+    from pipelines.history.listing import as_line
+    from pipelines.history.listing import watch as changes
+
+    log = _open(config, folder, store)
+    with log.reader() as reader:
+        for event in changes(reader, Event()):
+            if source not in (None, event.source_id) or severity not in (None, event.severity):
+                continue
+            if as_json:
+                console.result_json(plain(event))
+            else:
+                console.result(as_line(event, log.zone))
+
+
+@events.command()
+def show(
+    event_id: ID,
+    config: ConfigOption = None,
+    folder: FolderOption = None,
+    store: StoreOption = None,
+    as_json: LinesOption = False,
+) -> None:
+    """Show one event with the facts that made it, its media and what was sent."""
+    from pipelines.history.listing import as_json as plain
+
+    log = _open(config, folder, store)
+    with log.reader() as reader:
+        event = reader.event(event_id)
+        if event is None:
+            raise ConfigError(f"there is no event {event_id}: framewire events list shows those that are kept")
+        sent = [
+            {"action": row.action, "phase": row.phase, "state": row.state, "tries": row.tries, "cause": row.cause}
+            for row in reader.actions(event_id)
+        ]
+    facts = {name: value for name, value in event.facts.items() if name not in ("why", "track_ids")}
+    console.show({**plain(event), **facts, "actions": sent}, as_json=as_json)
+
+
+@events.command()
+def keep(
+    event_id: ID,
+    config: ConfigOption = None,
+    folder: FolderOption = None,
+    store: StoreOption = None,
+    off: Annotated[bool, typer.Option("--off", help="Let it be deleted with age again")] = False,
+) -> None:
+    """Protect an event, its images and its clip from deletion with age."""
+    from engine.events.store.writer import StoreWriter
+
+    log = _open(config, folder, store)
+    with StoreWriter.edit(log.place) as writer:
+        if not writer.keep(event_id, kept=not off):
+            raise ConfigError(f"there is no event {event_id}: framewire events list shows those that are kept")
+    console.result(f"{event_id}: {'deleted with age again' if off else 'kept'}")
+
+
+@events.command()
+def export(
+    target: Annotated[str, typer.Argument(help="ZIP file to write")],
+    config: ConfigOption = None,
+    folder: FolderOption = None,
+    store: StoreOption = None,
+    source: Source = None,
+    severity: Severity = None,
+    begin: From = None,
+    end: To = None,
+    media: Annotated[bool, typer.Option(help="With images and clips")] = True,
+) -> None:
+    """Write events, counts, paths, images and clips of a span of time to a ZIP file."""
+    from engine.events.store.reader import EventFilter
+    from pipelines.history.exporting import export as write
+
+    log = _open(config, folder, store)
+    low, high = _span(log, begin, end)
+    wanted = EventFilter(source, severity=severity, from_utc_ns=low, to_utc_ns=high)
+    _check(wanted)
+    counts = write(log.place, wanted, Path(target), media=media)
+    console.result(f"{target}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+
+
+@events.command()
+def delete(
+    source: Annotated[str, typer.Option(help="The source")],
+    begin: Annotated[str, typer.Option("--from", help="24h (ago), 2026-11-30T18:00")],
+    end: Annotated[str, typer.Option("--to", help="End of the span")],
+    config: ConfigOption = None,
+    folder: FolderOption = None,
+    store: StoreOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    as_json: LinesOption = False,
+) -> None:
+    """Delete everything of a source in a span of time: events (kept ones too), tracks, images, clips, recordings."""
+    from pipelines.history.deleting import Span, planned
+    from pipelines.history.deleting import delete as remove
+
+    log = _open(config, folder, store)
+    low, high = _span(log, begin, end)
+    span = Span(source, low or 0, high or 0)
+    if not yes:
+        plan = planned(log.place, span)
+        console.say(f"this deletes {plan.events} events and {_files(plan.files)} of {source}, for ever")
+        if not (sys.stdin is not None and sys.stdin.isatty() and typer.confirm("delete them?")):
+            raise ConfigError("nothing was deleted: give --yes to delete")
+    gone = remove(log.place, span)
+    if as_json:
+        console.result_json(gone.as_dict())
+        return
+    rows = ", ".join(f"{n} {table}" for table, n in (gone.rows or {}).items() if n) or "no rows"
+    console.result(f"deleted {gone.events} events, {_files(gone.files)} ({gone.bytes} bytes), and of the rest {rows}")
+    for path in gone.failed or ():
+        console.fail(f"{path} could not be deleted")
+    if gone.failed:
+        raise typer.Exit(1)
+
+
+def _files(files: dict[str, int] | None) -> str:
+    return ", ".join(f"{n} {kind}s" for kind, n in (files or {}).items()) or "no files"
+
+
+def _open(config: str | None, folder: str | None, store: str | None) -> Log:
+    from pipelines.history.opening import open_log
+
+    return open_log(config, folder, store)
+
+
+def _span(log: Log, begin: str | None, end: str | None) -> tuple[int | None, int | None]:
+    low, high = log.utc_ns(begin, "from"), log.utc_ns(end, "to")
+    if low is not None and high is not None and low >= high:
+        raise ConfigError(f"--from {begin} is not before --to {end}")
+    return low, high
+
+
+def _check(wanted: EventFilter) -> None:
+    if wanted.severity not in (None, "info", "notice", "alert"):
+        raise ConfigError(f"--severity is {wanted.severity!r}; expected one of: info, notice, alert")
