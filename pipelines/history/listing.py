@@ -43,31 +43,16 @@ def as_json(event: EventRow) -> dict[str, Any]:
     }
 
 
-def as_cells(event: EventRow, zone: ZoneInfo) -> dict[str, str]:
-    """Return the cells of an event in a table."""
-    lasted = "continues" if event.ended_utc_ns is None else f"{event.duration_s or 0:.1f} s"
-    return {
-        "began": local_text(event.began_utc_ns, zone),
-        "lasted": "" if event.phase == "point" else lasted,
-        "source": event.source_id,
-        "rule": event.rule,
-        "severity": event.severity,
-        "place": event.place,
-        "class": event.class_name,
-        "ended by": event.reason,
-        "clip": event.clip_state,
-        "id": event.event_id,
-    }
-
-
 def as_line(event: EventRow, zone: ZoneInfo) -> str:
-    """Return an event in one line of text, for `watch`."""
-    when = local_text(event.began_utc_ns, zone)
-    what = {"begin": "began", "update": "continues", "end": "ended", "point": "happened"}[event.phase]
-    after = f" after {event.duration_s:.1f} s" if event.phase == "end" and event.duration_s is not None else ""
+    """Return an event in one line of text.
+
+    `2026-11-30 14:37:28    3.7 s  gate  alert  intruder: person at yard (engine_stopped)  gate-...-intruder-31`
+    """
+    lasts = f"{event.duration_s or 0:.1f} s" if event.phase == "end" else "" if event.phase == "point" else "open"
     about = " ".join(part for part in (event.class_name, f"at {event.place}" if event.place else "") if part)
     reason = f" ({event.reason})" if event.reason else ""
-    return f"{when} {event.source_id} {event.severity} {event.rule} {what}{after} {about}{reason} {event.event_id}"
+    head = f"{local_text(event.began_utc_ns, zone)} {lasts:>9}  {event.source_id}  {event.severity:6}"
+    return f"{head}  {event.rule}{': ' if about else ''}{about}{reason}  {event.event_id}"
 
 
 def watch(reader: EventReader, over: threading.Event, clock: Clock = SYSTEM_CLOCK) -> Iterator[EventRow]:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from engine.clock import NS_PER_S
 from engine.errors import ConfigError
 
-_SPAN = re.compile(r"(\d{1,9})([smhdw])")
+_SPAN = re.compile(r"([0-9]{1,9})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _EXPECTED = "expected a time as 2026-11-30, 2026-11-30T18:00, 2026-11-30T17:00Z, or how long ago: 90m, 24h, 7d"
 
@@ -50,7 +50,10 @@ def utc_ns_of(text: str, zone: ZoneInfo, now_utc_ns: int, name: str = "time") ->
     try:
         found = datetime.datetime.fromisoformat(text[:40].removesuffix("Z") + ("+00:00" if text.endswith("Z") else ""))
         found = found if found.tzinfo is not None else found.replace(tzinfo=zone)
-        return round(found.timestamp()) * NS_PER_S
+        utc_ns = round(found.timestamp()) * NS_PER_S
+        if not 0 <= utc_ns < 2**63:
+            raise ValueError("out of range")
+        return utc_ns
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"{name} is {text!r}: {_EXPECTED}") from error
 

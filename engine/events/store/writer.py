@@ -188,6 +188,8 @@ class StoreWriter:
     def delete_before(self, table: str, utc_ns: int, *, source_id: str | None = None, from_utc_ns: int = 0) -> int:
         """Delete the rows of `track`, `fact`, `counted`, `occupancy` or `gap` in a span of time; return how many.
 
+        A minute that is partly in the span goes as a whole.
+
         Args:
             table: name of the table.
             utc_ns: end of the span.
@@ -196,7 +198,7 @@ class StoreWriter:
         """
         column, unit = _TIMES[table]
         where = f"{column} >= :low AND {column} < :high" + ("" if source_id is None else " AND source_id = :source_id")
-        given = {"low": -(-from_utc_ns // unit), "high": utc_ns // unit, "source_id": source_id}
+        given = {"low": from_utc_ns // unit, "high": -(-utc_ns // unit), "source_id": source_id}
         given = {name: value for name, value in given.items() if value is not None}
         found = self.database.execute(f"SELECT COUNT(*) FROM {table} WHERE {where}", given)
         self._run(f"DELETE FROM {table} WHERE {where}", given)

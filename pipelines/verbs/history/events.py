@@ -55,19 +55,19 @@ def list_events(
     from itertools import islice
 
     from engine.events.store.reader import EventFilter
-    from pipelines.history.listing import as_cells
     from pipelines.history.listing import as_json as plain
+    from pipelines.history.listing import as_line
 
     log = _open(config, folder, store)
     wanted = EventFilter(source, rule, severity, class_name, place, *_span(log, begin, end), is_open=is_open)
     _check(wanted)
     with log.reader() as reader:
         found = islice(reader.events(wanted), limit or None)
-        if as_json:
-            for event in found:
+        for event in found:
+            if as_json:
                 console.result_json(plain(event))
-            return
-        console.show_rows("Events", [as_cells(event, log.zone) for event in found])
+            else:
+                console.result(as_line(event, log.zone))
 
 
 @events.command()

@@ -29,8 +29,8 @@ def try_rules(
     from engine.clock import NS_PER_S, SYSTEM_CLOCK
     from engine.events.store.reader import EventFilter
     from pipelines.build.scene import scenes_of
-    from pipelines.history.listing import as_cells
     from pipelines.history.listing import as_json as plain
+    from pipelines.history.listing import as_line
     from pipelines.history.opening import open_log
     from pipelines.history.replay import compared, replay
     from pipelines.history.times import span_s
@@ -56,5 +56,6 @@ def try_rules(
             console.result_json(plain(event))
         console.result_json({"rules": rules, "last": last})
         return
-    console.show_rows("Events that these rules would have raised", [as_cells(event, log.zone) for event in would])
+    for event in would:
+        console.result(as_line(event, log.zone))
     console.show_rows("By rule", [{"rule": name, **counts} for name, counts in rules.items()])
