@@ -14,14 +14,13 @@ import numpy as np
 
 from engine.analytics.counters import Counters, DailyReset
 from engine.analytics.findings import Finding, Severity
-from engine.analytics.heat import Heat
-from engine.analytics.identity import Eligibility, ParkedSpots
+from engine.analytics.identity import Eligibility
 from engine.analytics.places import Line, Place, Size, Zone, check_seconds, check_unique
 from engine.analytics.rules import Rule, UserRule
 from engine.analytics.rules.base import is_about, rule_name, severities
 from engine.analytics.rules.numbers import Numbers
 from engine.analytics.rules.schedule import minute_of_day, time_zone
-from engine.analytics.scene import Scene
+from engine.analytics.scene import Scene, checked_scene
 from engine.analytics.telling import Teller
 from engine.analytics.view import View
 from engine.data import Tracks
@@ -242,11 +241,9 @@ class Analytics:
 
     def reset(self, reason: str) -> tuple[Finding, ...]:
         """End all objects because the stream or the model changed; totals continue."""
-        findings, now_ns = self._end_all(reason), self._now_ns or 0
-        left = {(finding.identity, finding.place): finding for finding in findings if finding.event == "zone_left"}
-        for rule in self._rules:
-            if isinstance(rule, Rule):
-                findings += rule.end_objects(left, now_ns, reason)
+        findings = self._end_all(reason)
+        rules = [rule for rule in self._rules if isinstance(rule, Rule)]
+        findings += [end for rule in rules for end in rule.end_objects(tuple(findings), self._now_ns or 0, reason)]
         self._open = self.open
         return tuple(findings)
 
@@ -310,12 +307,7 @@ class Analytics:
         try:
             if state["version"] != STATE_VERSION:
                 raise ValueError(f"version {state['version']}, expected {STATE_VERSION}")
-            size = state["size_wh"]
-            size_wh = None if size is None else (int(size[0]), int(size[1]))
-            spots = ParkedSpots()
-            spots.restore(state["parked"], 0.0)
-            heat = Heat()
-            heat.restore(state["heat"])
+            size_wh = checked_scene(state)
             counters = Counters.read(state["counters"])
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise ConfigError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,18 @@ MOST_PX = 1e6
 PARKED_EVERY_S = 0.5
 ROUNDING_S = 1e-9
 Row = int
+
+
+def checked_scene(state: Mapping[str, Any]) -> Size | None:
+    """Return the frame size of a saved state whose heat and parked objects can be restored.
+
+    Raises:
+        KeyError, TypeError, ValueError, IndexError, AttributeError: they cannot.
+    """
+    ParkedSpots().restore(state["parked"], 0.0)
+    Heat().restore(state["heat"])
+    size = state["size_wh"]
+    return None if size is None else (int(size[0]), int(size[1]))
 
 
 @dataclass(slots=True)

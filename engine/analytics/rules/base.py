@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 from zoneinfo import ZoneInfo
 
 from engine.analytics.findings import EVENT_OF_PHASE, Finding, Phase, Severity, check_severity
@@ -112,16 +112,17 @@ class Rule(ABC):
         """Number the next episode after this one, so that no `event_id` of a run repeats."""
         self._number = max(self._number, number)
 
-    def end_objects(self, left: Mapping[tuple[Any, str], Finding], captured_ns: int, reason: str) -> Iterator[Finding]:
+    def end_objects(self, ends: Sequence[Finding], captured_ns: int, reason: str) -> Iterator[Finding]:
         """End the open episodes about objects, because all objects have ended; those about the source continue.
 
         Args:
-            left: the last visits, by identity and zone; an episode in a zone ends with the visit.
+            ends: of the last visits; an episode in a zone ends with the visit.
             captured_ns: the last frame, which ends all others.
             reason: why.
         """
+        left = {(end.identity, end.place): end for end in ends if end.event == "zone_left"}
         for key in [key for key in self._open if key != self.name]:
-            visit = left.get((key, self._open[key].place))
+            visit = left.get((cast("int", key), self._open[key].place))
             ended_ns = captured_ns if visit is None or visit.ended_ns is None else visit.ended_ns
             yield self._closed(key, captured_ns, ended_ns, reason)
 
