@@ -142,7 +142,7 @@ class Analytics:
     @property
     def open(self) -> tuple[Finding, ...]:
         """The `begin` findings of all open episodes."""
-        return tuple(begin for rule in self._rules if isinstance(rule, Rule) for begin in rule.open)
+        return tuple(begin for rule in self._built_in for begin in rule.open)
 
     def heat(self) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
         """Return (36, 64) grids of seconds by class name; empty if heat is off."""
@@ -170,6 +170,7 @@ class Analytics:
             kept[rule_name(rule)][1] if rule_name(rule) in kept and kept[rule_name(rule)][0] == given else rule
             for given, rule in zip(rules, fresh, strict=True)
         )
+        self._built_in = [rule for rule in self._rules if isinstance(rule, Rule)]
         self._given, self._severities = tuple(copy.deepcopy(rule) for rule in rules), severities(self._rules)
         self._zones, self._lines = tuple(zones), tuple(lines)
         self._zone_names, self._line_names = tuple(zone_of), tuple(line_of)
@@ -242,8 +243,8 @@ class Analytics:
     def reset(self, reason: str) -> tuple[Finding, ...]:
         """End all objects because the stream or the model changed; totals continue."""
         findings = self._end_all(reason)
-        rules = [rule for rule in self._rules if isinstance(rule, Rule)]
-        findings += [end for rule in rules for end in rule.end_objects(tuple(findings), self._now_ns or 0, reason)]
+        for rule in self._built_in:
+            findings += rule.end_objects(tuple(findings), self._now_ns or 0, reason)
         self._open = self.open
         return tuple(findings)
 
@@ -252,9 +253,8 @@ class Analytics:
         self._has_ended = True
         findings = self._end_all(reason)
         now_ns = self._now_ns or 0
-        for rule in self._rules:
-            if isinstance(rule, Rule):
-                findings += rule.finish(now_ns, reason)
+        for rule in self._built_in:
+            findings += rule.finish(now_ns, reason)
         self._open = self.open
         return tuple(findings)
 
@@ -277,8 +277,8 @@ class Analytics:
         for place in changed:
             findings += self._teller.drop_place(place, now_ns)
         gone = {rule_name(rule) for rule in self._given if rule not in rules}
-        for rule in self._rules:
-            if isinstance(rule, Rule) and (rule_name(rule) in gone or is_about(rule, changed)):
+        for rule in self._built_in:
+            if rule_name(rule) in gone or is_about(rule, changed):
                 findings += rule.finish(now_ns, "rule_changed" if rule_name(rule) in gone else "places_changed")
         self._take_places(zones, lines, rules)
         self._open = self.open
@@ -332,9 +332,7 @@ class Analytics:
         self._now_ns, self._has_ended = captured_ns, False
         now_s = self._scene.seconds(captured_ns)
         if self._restored is not None:
-            parked, parked_wh = self._restored
-            self._scene.fit(parked_wh or size_wh)
-            self._scene.spots.restore(parked, now_s)
+            self._scene.restore_spots(*self._restored, size_wh, now_s)
             self._restored = None
         self._scene.fit(size_wh)
         self.source_is(live=True, captured_ns=captured_ns)
