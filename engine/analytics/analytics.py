@@ -320,10 +320,7 @@ class Analytics:
         self._restored = state["parked"], size_wh
 
     def summary(self) -> dict[str, Any]:
-        """Return the totals of lines, zones and rules as printed in a run's summary.
-
-        A zone's dwell covers finished visits and the observed part of current ones.
-        """
+        """Return the totals as printed in a run's summary; dwell includes the observed part of current visits."""
         return self._teller.summary()
 
     # --- internals ---

@@ -77,16 +77,16 @@ class EventFilter:
         if "is_open" in given:
             found.append(f"ended_utc_ns IS {'' if given.pop('is_open') else 'NOT '}NULL")
         if "kept" in given:
-            given["kept"] = int(given["kept"])
+            found.append(f"kept = {int(given.pop('kept'))}")  # as text, so that it finds its index
         return found, given
 
 
 _CONDITIONS = {
     "from_utc_ns": "began_utc_ns >= :from_utc_ns",
     "to_utc_ns": "began_utc_ns < :to_utc_ns",
-    "kept": "kept = :kept",
     "reviewed_by": "event_id IN (SELECT event_id FROM review WHERE person = :reviewed_by)",
-    "not_reviewed_by": "event_id NOT IN (SELECT event_id FROM review WHERE person = :not_reviewed_by)",
+    "not_reviewed_by": "NOT EXISTS (SELECT 1 FROM review "
+    "WHERE review.event_id = event.event_id AND person = :not_reviewed_by)",
 }
 
 

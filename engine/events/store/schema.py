@@ -28,7 +28,8 @@ TABLES = (
     "CREATE INDEX event_place ON event (place, began_utc_ns, event_id)",
     "CREATE INDEX event_class ON event (class_name, began_utc_ns, event_id)",
     "CREATE INDEX event_changed ON event (changed_by, changed)",
-    "CREATE INDEX event_open ON event (engine_id) WHERE ended_utc_ns IS NULL",
+    "CREATE INDEX event_open ON event (began_utc_ns, event_id) WHERE ended_utc_ns IS NULL",
+    "CREATE INDEX event_kept ON event (began_utc_ns, event_id) WHERE kept = 1",
     "CREATE INDEX event_due ON event (ended_utc_ns) WHERE clip_state = 'due'",
     """CREATE TABLE review (
         event_id TEXT NOT NULL, person TEXT NOT NULL, at_utc_ns BIGINT NOT NULL, PRIMARY KEY (event_id, person))""",
