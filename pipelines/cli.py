@@ -20,10 +20,13 @@ from pipelines.terminal import drain, steady_stderr
 from pipelines.verbs.history.events import events
 from pipelines.verbs.history.rules import rules
 from pipelines.verbs.learning.classify import classify
+from pipelines.verbs.machine.config import config
 from pipelines.verbs.machine.discover import discover
 from pipelines.verbs.machine.doctor import doctor
 from pipelines.verbs.machine.health import health
+from pipelines.verbs.machine.init import init
 from pipelines.verbs.machine.service import service
+from pipelines.verbs.machine.support_bundle import support_bundle
 from pipelines.verbs.measuring.bench import bench
 from pipelines.verbs.models.build import build
 from pipelines.verbs.models.detect import detect
@@ -54,6 +57,7 @@ app = typer.Typer(
 )
 VERBS = (
     demo,
+    init,
     run,
     check,
     ctl,
@@ -70,6 +74,7 @@ VERBS = (
     count,
     doctor,
     health,
+    support_bundle,
     discover,
     inspect,
     build,
@@ -80,6 +85,7 @@ app.add_typer(evaluate)
 app.add_typer(service)
 app.add_typer(events)
 app.add_typer(rules)
+app.add_typer(config)
 app.add_typer(models)
 app.add_typer(classify)
 
@@ -94,11 +100,14 @@ def _print_version(wanted: bool) -> None:
 def _common(
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more: -v info, -vv debug")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors")] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", envvar="FRAMEWIRE_LOG_JSON", help="Write every line on stderr as JSON")
+    ] = False,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version")
     ] = False,
 ) -> None:
-    console.set_up_logging(verbose, quiet=quiet)
+    console.set_up_logging(verbose, quiet=quiet, as_json=log_json)
 
 
 def with_values(words: list[str]) -> list[str]:

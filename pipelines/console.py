@@ -25,6 +25,7 @@ from rich.text import Text
 from engine.errors import SinkError
 from engine.redaction import printable, redact, redact_tree
 from engine.stats import SourceSnapshot
+from pipelines.logs import JsonFormatter, RateLimit, SafeFormatter, json_line
 
 if TYPE_CHECKING:
     from engine.flow.pipeline import Pipeline
@@ -38,6 +39,7 @@ class _Aside(Console):
     """A console for progress and errors: a run continues after its reader has gone."""
 
     says_progress = True
+    is_json = False
 
     def on_broken_pipe(self) -> None:
         """Go on."""
@@ -57,21 +59,21 @@ def set_up_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def set_up_logging(verbosity: int, *, quiet: bool = False) -> None:
-    """Send log records to stderr: warnings by default, info with 1, debug with 2; only errors if `quiet`."""
+def set_up_logging(verbosity: int, *, quiet: bool = False, as_json: bool = False) -> None:
+    """Send log records to stderr: warnings by default, info with 1, debug with 2; only errors if `quiet`.
+
+    `as_json`: every line on stderr is one JSON object, also of progress and errors.
+    """
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     level = logging.ERROR if quiet else level
     stderr.says_progress = not quiet
-    handler = RichHandler(console=stderr, show_path=False, show_time=True, log_time_format="%H:%M:%S")
-    handler.setFormatter(_SafeFormatter("%(message)s"))
+    stderr.is_json = as_json
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if not as_json:
+        handler = RichHandler(console=stderr, show_path=False, show_time=True, log_time_format="%H:%M:%S")
+    handler.setFormatter(JsonFormatter() if as_json else SafeFormatter("%(message)s"))
+    handler.addFilter(RateLimit())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-
-
-class _SafeFormatter(logging.Formatter):
-    """Formats records, including tracebacks, without secrets and terminal control sequences."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return safe(super().format(record))
 
 
 def safe(text: str) -> str:
@@ -89,12 +91,19 @@ def say(text: str) -> None:
     if not stderr.says_progress:
         return
     with suppress(OSError, ValueError):
-        stderr.print(safe(text), markup=False, soft_wrap=True)
+        stderr.print(_aside("info", text), markup=False, soft_wrap=True)
+
+
+def _aside(level: str, text: str) -> str:
+    return json_line(level, text) if stderr.is_json else safe(text)
 
 
 def fail(text: str) -> None:
     """Print an error on stderr; do nothing if its reader has gone."""
     with suppress(OSError, ValueError):
+        if stderr.is_json:
+            stderr.print(json_line("error", text), markup=False, soft_wrap=True)
+            return
         stderr.print("error:", style="bold red", end=" ")
         stderr.print(safe(text), markup=False, soft_wrap=True)
 
@@ -148,7 +157,8 @@ class RunView:
     def __init__(self, pipeline: Pipeline, *, quiet: bool = False) -> None:
         self._pipeline = pipeline
         self._quiet = quiet or not stderr.says_progress
-        self._live = None if self._quiet or not stderr.is_terminal else Live(console=stderr, refresh_per_second=4)
+        is_table = stderr.is_terminal and not (self._quiet or stderr.is_json)
+        self._live = Live(console=stderr, refresh_per_second=4) if is_table else None
         self._before: dict[str, tuple[float, int]] = {}
         self._rates: dict[str, float] = {}
         self._next_line = time.monotonic() + PLAIN_EVERY_S

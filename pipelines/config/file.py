@@ -18,6 +18,7 @@ from engine.errors import ConfigError
 from engine.redaction import hide_setting, printable, redact
 from pipelines.config.hints import suggestion, why_no_configuration
 from pipelines.config.models import Config
+from pipelines.config.versions import upgraded
 from pipelines.config.yaml_text import parsed_yaml, read_bytes
 
 PRESETS = (Path(__file__).parents[1] / "presets", Path(__file__).parents[2] / "configs")
@@ -104,7 +105,7 @@ def _read(path: str) -> dict[str, Any]:
         raise ConfigError(
             f"configuration {path} holds a {type(tree).__name__}: expected keys such as sources, detector"
         )
-    return {key: value for key, value in tree.items() if not str(key).startswith(EXTENSION)}
+    return upgraded({key: value for key, value in tree.items() if not str(key).startswith(EXTENSION)}, path)
 
 
 def assign(tree: dict[str, Any], key: str, value: Any) -> None:

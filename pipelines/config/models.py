@@ -18,6 +18,7 @@ from pipelines.config.privacy import PrivacyConfig
 from pipelines.config.scene import AnalyticsConfig, RuleConfig, SiteConfig
 from pipelines.config.section import ClassName, FilePath, ModelName, Section, precision_name
 from pipelines.config.source import SourceConfig
+from pipelines.config.versions import CURRENT
 
 DEFAULT_PUBLISH = "tcp://127.0.0.1:5555"
 
@@ -246,6 +247,7 @@ class OutputConfig(Section):
 class Config(Section):
     """Everything that a run needs."""
 
+    version: int = Field(CURRENT, ge=1, le=CURRENT, description="Version of the format of this file")
     sources: list[SourceConfig] = Field(default_factory=list, description="Cameras, streams and files")
     detector: DetectorConfig = Field(
         default_factory=DetectorConfig, description="The model of all sources that name no other, and how it runs"

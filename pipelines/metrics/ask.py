@@ -1,4 +1,4 @@
-"""Asks the health of a running process."""
+"""Asks a running process for its health and metrics."""
 
 from __future__ import annotations
 
@@ -9,20 +9,32 @@ from pipelines.metrics.server import host_and_port
 MAX_BODY_BYTES = 64 * 1024
 
 
+def fetch(address: str, path: str, *, timeout_s: float, max_bytes: int = MAX_BODY_BYTES) -> tuple[int, str]:
+    """Return the status and the body of a page of the process at `HOST:PORT`.
+
+    Raises:
+        ConfigError: the address has another form.
+        OSError, http.client.HTTPException: it does not answer.
+    """
+    host, port = host_and_port(address, "the address")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        connection.request("GET", path)
+        reply = connection.getresponse()
+        return reply.status, reply.read(max_bytes).decode("utf-8", "replace")
+    finally:
+        connection.close()
+
+
 def ask_health(address: str, timeout_s: float, *, ready: bool) -> tuple[bool, str]:
     """Return whether the process at `HOST:PORT` is alive, or ready, and what it said.
 
     Raises:
         ConfigError: the address has another form.
     """
-    host, port = host_and_port(address, "the address")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
-        connection.request("GET", "/readyz" if ready else "/livez")
-        reply = connection.getresponse()
-        return reply.status == 200, reply.read(MAX_BODY_BYTES).decode("utf-8", "replace").strip()
+        status, text = fetch(address, "/readyz" if ready else "/livez", timeout_s=timeout_s)
     except (OSError, http.client.HTTPException) as error:
         return False, f"{address} does not answer ({error}): start the run with --metrics {address}"
-    finally:
-        connection.close()
+    return status == 200, text.strip()

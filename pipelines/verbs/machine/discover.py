@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import Annotated, Any
 
 import typer
 
 from pipelines import console
 from pipelines.verbs.options import Json
 
+PASSWORD_VARIABLE = "FRAMEWIRE_CAMERA_PASSWORD"
+
 
 def discover(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for answers")] = 3.0,
+    user: Annotated[str | None, typer.Option(help="Account of the cameras: also return their stream addresses")] = None,
     as_json: Json = False,
 ) -> None:
     """Find ONVIF cameras on the network."""
@@ -19,10 +23,26 @@ def discover(
 
     from engine.sources.discover import discover_cameras
 
-    cameras = [asdict(camera) for camera in discover_cameras(timeout)]
+    found = discover_cameras(timeout)
+    cameras: list[dict[str, Any]] = [asdict(camera) for camera in found]
+    if user is not None and found:
+        password = os.environ.get(PASSWORD_VARIABLE) or typer.prompt(f"Password of {user}", hide_input=True)
+        for camera in cameras:
+            camera["streams"] = _streams(camera["service"], user, password)
     if as_json:
         console.result_json(cameras)
     elif cameras:
         console.show_rows("Cameras", cameras)
     else:
         console.result("no ONVIF camera answered: are they on this network, and is ONVIF switched on in them?")
+
+
+def _streams(service: str, user: str, password: str) -> list[str] | str:
+    """Return the addresses of a camera's streams, largest first, or why there are none."""
+    from engine.errors import SourceError
+    from engine.sources.onvif import camera_streams
+
+    try:
+        return [stream.uri for stream in camera_streams(service, user, password)]
+    except SourceError as error:
+        return str(error)

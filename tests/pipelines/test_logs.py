@@ -1,0 +1,76 @@
+"""Logs: one line of JSON each on request, few of one cause, never a secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+
+from engine.redaction import hide
+from pipelines.logs import MAX_CAUSES, JsonFormatter, RateLimit, json_line
+
+
+class Now:
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+def record(template: str, *args: object, level: int = logging.WARNING) -> logging.LogRecord:
+    return logging.LogRecord("engine.x", level, "x.py", 1, template, args, None)
+
+
+def test_a_cause_that_repeats_is_shown_a_few_times_and_then_counted() -> None:
+    now = Now()
+    limit = RateLimit(3, 60.0, now)
+    shown = [limit.filter(record("%s is offline", "gate")) for _ in range(10)]
+    assert shown == [True] * 3 + [False] * 7
+    assert limit.filter(record("%s is offline", "yard"))
+    now.s = 61.0
+    later = record("%s is offline", "gate")
+    assert limit.filter(later)
+    assert json.loads(JsonFormatter().format(later))["message"] == "gate is offline (7 more like this were left out)"
+
+
+def test_debug_is_not_limited_and_causes_do_not_pile_up() -> None:
+    limit = RateLimit(1)
+    assert all(limit.filter(record("x", level=logging.DEBUG)) for _ in range(5))
+    for n in range(3 * MAX_CAUSES):
+        limit.filter(record(f"template {n}"))
+    assert len(limit._seen) == MAX_CAUSES
+
+
+def test_a_line_of_json_has_the_exception_and_no_secret() -> None:
+    hide("tulip-4711")
+    try:
+        raise ValueError("bouquet tulip-4711 refused")
+    except ValueError:
+        made = logging.LogRecord(
+            "engine.x", logging.ERROR, "x.py", 1, "camera\x1b[31m tulip-4711\nline", (), sys.exc_info()
+        )
+    line = JsonFormatter().format(made)
+    fields = json.loads(line)
+    assert "\n" not in line
+    assert "tulip-4711" not in line
+    assert "ValueError: bouquet *** refused" in fields["exception"]
+    assert (fields["level"], fields["logger"]) == ("error", "engine.x")
+    assert json.loads(json_line("info", "two\nlines"))["level"] == "info"
+
+
+def test_every_line_on_stderr_is_json_also_progress_and_errors() -> None:
+    words = ["run", "--source", "synthetic://?count=20", "--model", "motion", "--publish", "none", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", "--log-json", "-v", *words], capture_output=True, text=True, check=False
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert any("not publishing" in line["message"] for line in lines)
+    failed = subprocess.run(
+        [sys.executable, "-m", "pipelines", "--log-json", "run", "no.yaml"], capture_output=True, text=True, check=False
+    )
+    (line,) = failed.stderr.splitlines()
+    assert json.loads(line)["level"] == "error"
+    assert failed.returncode == 2

@@ -1,0 +1,148 @@
+"""ONVIF: a camera on loopback that checks the password as real ones do, and cameras that answer nonsense."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from engine.errors import SourceError
+from engine.sources.onvif import CameraStream, camera_streams
+
+SCHEMA = 'xmlns:tt="http://www.onvif.org/ver10/schema"'
+SECURITY = "{http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd}"
+UTILITY = "{http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-utility-1.0.xsd}"
+PASSWORD = "lilac-2&3"
+URIS = {
+    "main": "rtsp://10.9.9.9:554/main?a=1",  # its own idea of its address, behind NAT
+    "sub": "rtsp://127.0.0.1:8554/sub",
+    "evil": "file:///etc/passwd",
+}
+
+
+class Camera(ThreadingHTTPServer):
+    """A camera whose clock is a day behind."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.now = datetime.now(timezone.utc) - timedelta(days=1)
+        self.answer: bytes | None = None
+        self.requests: list[str] = []
+
+    @property
+    def service(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/onvif/device_service"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Camera
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        root = ElementTree.fromstring(body)
+        kind = root[1][0].tag.partition("}")[2]
+        self.server.requests.append(kind)
+        if self.server.answer is not None:
+            return self.reply(200, self.server.answer)
+        if kind != "GetSystemDateAndTime" and not self.is_known(root):
+            return self.reply(400, b"<s>ter:NotAuthorized</s>")
+        return self.reply(200, getattr(self, kind)(root).encode())
+
+    def reply(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def is_known(self, root: Any) -> bool:
+        token = root.find(f".//{SECURITY}UsernameToken")
+        nonce = base64.b64decode(token.findtext(f"{SECURITY}Nonce"))
+        created = token.findtext(f"{UTILITY}Created")
+        age = abs(datetime.fromisoformat(created.replace("Z", "+00:00")) - self.server.now)
+        digest = hashlib.sha1(nonce + created.encode() + PASSWORD.encode()).digest()
+        is_fresh = age < timedelta(minutes=5)
+        return is_fresh and token.findtext(f"{SECURITY}Password") == base64.b64encode(digest).decode()
+
+    def GetSystemDateAndTime(self, root: Any) -> str:
+        now = self.server.now
+        groups = {"Date": ("Year", "Month", "Day"), "Time": ("Hour", "Minute", "Second")}
+        text = ""
+        for group, parts in groups.items():
+            values = "".join(f"<tt:{part}>{getattr(now, part.lower())}</tt:{part}>" for part in parts)
+            text += f"<tt:{group}>{values}</tt:{group}>"
+        return f"<r {SCHEMA}><tt:UTCDateTime>{text}</tt:UTCDateTime></r>"
+
+    def GetCapabilities(self, root: Any) -> str:
+        return f"<r {SCHEMA}><tt:Media><tt:XAddr>http://10.9.9.9/onvif/media</tt:XAddr></tt:Media></r>"
+
+    def GetProfiles(self, root: Any) -> str:
+        sizes = {"main": (1920, 1080), "sub": (640, 360), "evil": (100000000, 1)}
+        found = "".join(
+            f'<m:Profiles token="{name}"><tt:Name>{name}</tt:Name><tt:VideoEncoderConfiguration><tt:Encoding>H264'
+            f"</tt:Encoding><tt:Resolution><tt:Width>{w}</tt:Width><tt:Height>{h}</tt:Height></tt:Resolution>"
+            "</tt:VideoEncoderConfiguration></m:Profiles>"
+            for name, (w, h) in sizes.items()
+        )
+        return f'<r {SCHEMA} xmlns:m="http://www.onvif.org/ver10/media/wsdl">{found}</r>'
+
+    def GetStreamUri(self, root: Any) -> str:
+        token = root.findtext(".//{http://www.onvif.org/ver10/media/wsdl}ProfileToken")
+        return f"<r {SCHEMA}><tt:Uri>{URIS[token]}</tt:Uri></r>"
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def camera() -> Iterator[Camera]:
+    with Camera() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_the_streams_of_a_camera_with_a_wrong_clock_are_found_on_its_own_host(camera: Camera) -> None:
+    assert camera_streams(camera.service, "admin", PASSWORD) == [
+        CameraStream("rtsp://127.0.0.1:554/main?a=1", "main", "H264", 1920, 1080),
+        CameraStream("rtsp://127.0.0.1:8554/sub", "sub", "H264", 640, 360),
+    ]
+
+
+def test_a_wrong_password_is_said_plainly(camera: Camera) -> None:
+    with pytest.raises(SourceError, match="refuses the user and password") as failure:
+        camera_streams(camera.service, "admin", "wrong-password")
+    assert "wrong-password" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"no xml", "not XML"),
+        (b'<!DOCTYPE x [<!ENTITY a "b">]><x>&a;</x>', "document type"),
+        (b"<x>" + b" " * 300_000 + b"</x>", "too long"),
+        (b"<x/>", None),
+    ],
+)
+def test_nonsense_is_refused_or_finds_nothing(camera: Camera, answer: bytes, message: str | None) -> None:
+    camera.answer = answer
+    if message is None:
+        assert camera_streams(camera.service, "admin", PASSWORD) == []
+        return
+    with pytest.raises(SourceError, match=message):
+        camera_streams(camera.service, "admin", PASSWORD)
+
+
+def test_nobody_there_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(SourceError, match="does not answer ONVIF"):
+        camera_streams("http://127.0.0.1:1/onvif", "admin", PASSWORD)
+    with pytest.raises(SourceError, match="expected http"):
+        camera_streams("ftp://127.0.0.1/", "admin", PASSWORD)
