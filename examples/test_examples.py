@@ -101,7 +101,7 @@ def check_two_models(printed: str, folder: Path) -> None:
     gate = [line for line in printed.splitlines() if line.startswith("gate ")]
     yard = [line for line in printed.splitlines() if line.startswith("yard ")]
     assert (len(gate), len(yard)) == (40, 40)
-    assert "yolov3-tiny.onnx: " in gate[-1]
+    assert "nanodet-g.onnx: " in gate[-1]
     assert "{'person'}" in gate[-1]
     assert "motion: " in yard[-1]
     assert "{'motion'}" in yard[-1]

@@ -77,7 +77,7 @@ class OpenVinoBackend:
     def _compile(self, openvino: Any) -> None:
         core = shared_core()
         with real_files(self._path) as path:
-            model = core.read_model(str(path))
+            model = _with_float_outputs(openvino, core.read_model(str(path)))
         specs = _specs(model.inputs, "input")
         outputs = _specs(model.outputs, "output")
         if not specs or not outputs:
@@ -226,6 +226,25 @@ def check_size(path: Path, change: SizeChange) -> None:
         resize(openvino, model, change)
     except BROKEN as error:
         raise FixedSizeError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from error
+
+
+def _with_float_outputs(openvino: Any, model: Any) -> Any:
+    """Return the model with the outputs that it rounds to bytes taken before their rounding."""
+    before = [_before_rounding(port) for port in model.outputs]
+    if all(source is None for source in before):
+        return model
+    rounded = [port.get_node().input_value(0) for port in model.outputs]
+    outputs = [source or as_is for source, as_is in zip(before, rounded, strict=True)]
+    return openvino.Model(outputs, model.get_parameters(), model.get_name())
+
+
+def _before_rounding(port: Any) -> Any:
+    """Return the float value behind an output of bytes (FakeQuantize, then Convert), or None for other outputs."""
+    convert = port.get_node().input_value(0).get_node()
+    if convert.get_type_name() != "Convert" or convert.get_output_element_type(0).is_real():
+        return None
+    quantize = convert.input_value(0).get_node()
+    return quantize.input_value(0) if quantize.get_type_name() == "FakeQuantize" else None
 
 
 def _fix_sizes(openvino: Any, model: Any, first: TensorSpec, options: BackendOptions) -> None:

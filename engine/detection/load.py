@@ -26,7 +26,6 @@ from engine.detection.sized import SizedModel
 from engine.detection.sizes import ByAspect, OneSize, Sizes, Waits, all_wait
 from engine.errors import ConfigError, MissingDependencyError
 
-DEFAULT_SCORE = 0.25
 DEMO = "demo"
 
 
@@ -34,7 +33,7 @@ def load_detector(
     path: str | Path,
     *,
     backend: str = "auto",
-    score_threshold: float = DEFAULT_SCORE,
+    score_threshold: float | None = None,
     iou_threshold: float | None = None,
     classes: Sequence[str | int] | None = None,
     performance: Performance = "throughput",
@@ -61,7 +60,7 @@ def load_detector(
     Args:
         path: `.onnx`, OpenVINO `.xml` or folder, `.tflite`, `.plan`, `.engine`; `demo` is the embedded model.
         backend: `auto`, `openvino`, `onnxruntime` or `tensorrt`.
-        score_threshold: a box needs a score above this.
+        score_threshold: a box needs a score above this; None is what the file recommends, else 0.25.
         iou_threshold: for NMS; None uses the default of the family's own code (0.7 Ultralytics, 0.45 YOLOX and
             Darknet).
         classes: names or ids to report; None for all.
@@ -119,7 +118,7 @@ def load_detector(
     return ModelDetector(
         facts,
         sizes=sizes_on(chosen),
-        score_threshold=score_threshold,
+        score_threshold=facts.usual_score if score_threshold is None else score_threshold,
         iou_threshold=facts.family.iou_threshold if iou_threshold is None else iou_threshold,
         classes=None if classes is None else class_ids(classes, facts.class_names),
         max_batch=max_batch,

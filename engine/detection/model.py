@@ -21,6 +21,7 @@ from engine.detection.letterbox import Anchor
 from engine.errors import ConfigError, ModelError
 
 DEFAULT_SIZE = 640
+DEFAULT_SCORE = 0.25
 CLASSIFIER_SIZE = 224
 CLASSIFY_TASKS = ("classify", "classification")
 
@@ -63,6 +64,12 @@ class ModelFacts:
     def head(self) -> Head:
         """Return a decoder of the model's outputs."""
         return self.family.build(self.layout)
+
+    @property
+    def usual_score(self) -> float:
+        """The score threshold that the file recommends (`score_threshold` in its metadata), else 0.25."""
+        value = self.metadata.get("score_threshold")
+        return float(value) if isinstance(value, (int, float)) and 0 <= value <= 1 else DEFAULT_SCORE
 
     @property
     def name(self) -> str:
@@ -231,6 +238,8 @@ def _names(given: tuple[str, ...] | None, family: Family, layout: Layout) -> tup
         if count is not None and len(given) != count:
             raise ModelError(f"{len(given)} class names for {count} classes: give one name per class")
         return given
+    if family.names:
+        return family.names
     if count is None or count == len(COCO_NAMES) or class_map(family, layout) is not None:
         return COCO_NAMES
     if not 1 <= count <= metadata.MAX_CLASSES:

@@ -16,7 +16,7 @@ USUAL_ASPECT = (1920, 1080)
 """Of cameras whose size is not known yet."""
 CONVOLUTIONAL = (
     "yolo", "end_to_end", "yolo_segment", "yolo_pose", "yolo_obb", "yolov5", "yolox", "yolox_decoded", "nanodet",
-    "darknet_yolov3",
+    "darknet_yolov3", "yunet", "centerface",
 )  # fmt: skip
 """Families whose outputs are grids of cells over the image, or chosen among them, in pixels."""
 DEFAULT_STRIDE = 32

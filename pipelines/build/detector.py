@@ -10,6 +10,7 @@ from engine.backends.files.base import find_model
 from engine.backends.select import select_backend
 from engine.data import DEFAULT_MODEL, SourceInfo
 from engine.detection.load import class_ids, load_detector
+from engine.detection.model import DEFAULT_SCORE
 from engine.errors import ConfigError
 from engine.protocols import Detector, TrackClassifier
 from engine.sources.images import is_of_images
@@ -123,7 +124,7 @@ def _frame_classifier(options: DetectorConfig) -> Detector:
     return FrameClassifier(
         classifier,
         Path(options.model).name,
-        score_threshold=options.score_threshold,
+        score_threshold=_usual(options),
         classes=None if options.classes is None else class_ids(options.classes, classifier.class_names),
     )
 
@@ -131,7 +132,16 @@ def _frame_classifier(options: DetectorConfig) -> Detector:
 def _classic(options: DetectorConfig) -> Detector:
     from engine.detection.classic import HogPeopleDetector, MotionDetector
 
-    return MotionDetector() if options.model == "motion" else HogPeopleDetector(score_threshold=options.score_threshold)
+    return MotionDetector() if options.model == "motion" else HogPeopleDetector(score_threshold=_usual(options))
+
+
+def least_score(options: DetectorConfig, detector: Detector) -> float:
+    """Return the lowest score that a configured detector reports."""
+    return getattr(detector, "score_threshold", DEFAULT_SCORE) if options.score_threshold is None else _usual(options)
+
+
+def _usual(options: DetectorConfig) -> float:
+    return DEFAULT_SCORE if options.score_threshold is None else options.score_threshold
 
 
 def tiled(config: Config, detector: Detector, model: str = DEFAULT_MODEL) -> Detector:

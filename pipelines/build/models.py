@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from engine.data import DEFAULT_MODEL, SourceInfo
+from engine.detection.detector import ModelDetector
 from engine.detection.load import known_class_ids
 from engine.errors import ConfigError
 from engine.flow.pool import DetectorPool
@@ -51,8 +52,22 @@ def build_pool(config: Config, sources: Sequence[Source], make: MakeDetector | N
         for name in models_in_use(config)
     }
     _check_second_stage(config, models)
+    _check_thresholds(config, models)
     default = DEFAULT_MODEL if DEFAULT_MODEL in models else None
     return DetectorPool(models, models_by_source(config), default)
+
+
+def _check_thresholds(config: Config, models: Mapping[str, Detector]) -> None:
+    """Raise `ConfigError` for a source whose threshold is below the one that its model's file recommends."""
+    for source_id, source in named_sources(config):
+        detector = models[model_of(source)]
+        if source.score_threshold is None or not isinstance(detector, ModelDetector):
+            continue
+        if source.score_threshold < detector.score_threshold:
+            raise ConfigError(
+                f"{source_id}: score_threshold {source.score_threshold} is below that of its model, "
+                f"{detector.score_threshold}, which drops detections first: set detector.score_threshold as low"
+            )
 
 
 def _check_second_stage(config: Config, models: Mapping[str, Detector]) -> None:

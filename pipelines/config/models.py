@@ -55,8 +55,11 @@ class DetectorConfig(Section):
         "detect", description="classify: the model classifies the whole frame; there is nothing to track then"
     )
     backend: str = Field("auto", description="auto, openvino, onnxruntime or tensorrt; auto logs why it chose")
-    score_threshold: float = Field(
-        0.25, ge=0, le=1, description="Minimum score of a detection; raise for fewer but surer ones"
+    score_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Minimum score of a detection; raise for fewer but surer ones; null: as the file says, else 0.25",
     )
     iou_threshold: float | None = Field(
         None,
@@ -289,9 +292,10 @@ class Config(Section):
                 known = did_you_mean(str(source.model), [DEFAULT_MODEL, *self.models])
                 raise ValueError(f"sources.{index}.model: there is no model {source.model}; {known}")
             model = self.models.get(source.model or DEFAULT_MODEL, self.detector)
-            if source.score_threshold is not None and source.score_threshold < model.score_threshold:
+            asked, lowest = source.score_threshold, model.score_threshold
+            if asked is not None and lowest is not None and asked < lowest:
                 raise ValueError(
-                    f"sources.{index}.score_threshold: {source.score_threshold} is below that of its model, "
-                    f"{model.score_threshold}, which drops detections first: lower both"
+                    f"sources.{index}.score_threshold: {asked} is below that of its model, "
+                    f"{lowest}, which drops detections first: lower both"
                 )
         return self

@@ -180,6 +180,7 @@ def with_options(config: Config, name: str, options: DetectorConfig) -> Config:
 def set_at_once(detector: ModelDetector, options: DetectorConfig) -> None:
     """Apply the thresholds and classes of a configuration to a detector; callable from any thread."""
     detector.choose_classes(None if options.classes is None else class_ids(options.classes, detector.class_names))
-    detector.score_threshold = options.score_threshold
+    usual = detector.facts.usual_score
+    detector.score_threshold = usual if options.score_threshold is None else options.score_threshold
     family = detector.facts.family.iou_threshold
     detector.iou_threshold = family if options.iou_threshold is None else options.iou_threshold

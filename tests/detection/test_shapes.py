@@ -240,7 +240,7 @@ def test_real_models_find_the_same_objects(data_dir: Path, photographs: list[Fra
     found: dict[str | None, list[Detections]] = {}
     sizes: dict[str | None, ModelDetector] = {}
     for size in (None, "auto"):
-        sizes[size] = load_detector(model, backend=backend, size=size)  # type: ignore[arg-type]
+        sizes[size] = load_detector(model, backend=backend, size=size, score_threshold=0.25)  # type: ignore[arg-type]
         with sizes[size] as detector:
             found[size] = detector.detect(photographs)
             if size == "auto":

@@ -13,18 +13,14 @@ from make_darknet_golden import (
     EVERY_SECTION,
     EVERY_SECTION_WEIGHT_COUNT,
     GOLDEN,
-    SCORE,
-    clip_input,
     made_up_input,
     made_up_numbers,
+    trained_cfg,
     weights_file,
 )
-from make_demo_assets import trained_cfg
 from numpy.typing import NDArray
 from onnx_from_darknet import main, onnx_from_darknet, read_weights, sections_from_cfg
 
-from engine.assets import demo_model
-from engine.boxes import iou_matrix, xyxy_from_cxcywh
 from engine.errors import ModelError
 
 NAMES = ("cat", "dog")
@@ -147,43 +143,6 @@ def test_metadata_says_how_to_decode():
     assert literal_eval(metadata["imgsz"]) == [36, 52]
     assert literal_eval(metadata["anchors"]) == [[[8, 9], [14, 11]], [[3, 5]]]
     assert (metadata["task"], metadata["head"], metadata["license"]) == ("detect", "darknet_yolov3", "ours")
-
-
-def test_demo_model_equals_what_opencv_computes():
-    golden = np.load(GOLDEN)
-    for index, output in enumerate(outputs_of(demo_model(), clip_input())):
-        expected = golden[f"demo_{index}"]
-        step = output.size // 2048
-        # The weights are stored as FP16: 11 bits, through 13 convolutions.
-        np.testing.assert_allclose(output.ravel()[::step], expected, atol=0.05)
-
-
-def decoded(outputs: list[Array], anchors: list[list[list[int]]], threshold: float) -> Array:
-    """YOLOv3, Redmon and Farhadi 2018, section 2.1: rows of cx, cy, w, h in input pixels, score, class."""
-    rows = []
-    for output, sizes in zip(outputs, anchors, strict=True):
-        maps = output[0].reshape(len(sizes), -1, *output.shape[2:])
-        for values, (anchor_w, anchor_h) in zip(maps, sizes, strict=True):
-            objectness = 1 / (1 + np.exp(-values[4]))
-            y, x = np.nonzero(objectness / (1 + np.exp(-values[5:].max(axis=0))) > threshold)
-            cell = values[:, y, x]
-            centre = (1 / (1 + np.exp(-cell[:2])) + np.stack((x, y))) * (416 // output.shape[2])
-            size = np.exp(cell[2:4]) * np.array([[anchor_w], [anchor_h]])
-            score = objectness[y, x] / (1 + np.exp(-cell[5:]))
-            rows.append(np.column_stack((centre.T, size.T, score.max(0), score.argmax(0))))
-    return np.concatenate(rows).astype(np.float32)
-
-
-def test_boxes_of_the_demo_model_equal_those_that_opencv_decodes():
-    expected = np.load(GOLDEN)["boxes"]
-    properties = {entry.key: entry.value for entry in onnx.load(demo_model()).metadata_props}
-    rows = decoded(outputs_of(demo_model(), clip_input()), literal_eval(properties["anchors"]), SCORE)
-    overlap = iou_matrix(xyxy_from_cxcywh(expected[:, :4]), xyxy_from_cxcywh(rows[:, :4]))
-    assert len(rows) == len(expected) >= 5
-    assert overlap.max(axis=1).min() > 0.98
-    nearest = rows[overlap.argmax(axis=1)]
-    np.testing.assert_allclose(nearest[:, 4], expected[:, 4], atol=0.01)
-    np.testing.assert_array_equal(nearest[:, 5], expected[:, 5])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from engine.errors import ModelError
 MAX_METADATA_BYTES = 1 << 18
 MAX_ARCHIVE_FILES = 64
 IDENTIFIER = b"TFL3"
-WHOLE_NUMBERS = ("int8", "uint8", "int16", "uint16")
+WHOLE_NUMBERS = ("int8", "int16", "uint16")
+"""Bytes (uint8) are fed as the pixels that they are, and outputs of bytes are read before their rounding."""
 
 
 def read_tflite(path: Path) -> ModelFile:
@@ -31,8 +32,8 @@ def read_tflite(path: Path) -> ModelFile:
     whole = [spec for spec in (*inputs, *outputs[:1]) if spec.dtype in WHOLE_NUMBERS]
     if whole:
         raise ModelError(
-            f"{path}: {whole[0]} is quantised: only models with floats at both ends can be fed; export it with float "
-            "input and output (weights and inner layers may be int8)"
+            f"{path}: {whole[0]} is quantised: floats or bytes at both ends can be fed; export it with "
+            "float input and output (weights and inner layers may be int8)"
         )
     metadata = read_metadata_yaml(path.parent / "metadata.yaml") | _archived(path)
     return ModelFile(path, "tflite", inputs, outputs, metadata, "unknown", path.stat().st_size)

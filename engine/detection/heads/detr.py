@@ -2,7 +2,8 @@
 
     rtdetr       Ultralytics 8.4: (b, queries, 6), cx, cy, w, h as fractions, score, class
     rtdetr_raw   earlier Ultralytics: (b, queries, 4 + classes), scores after the sigmoid
-    detr_logits  Hugging Face RT-DETR and D-FINE: `logits` (b, queries, classes), `pred_boxes` (b, queries, 4)
+    detr_logits  Hugging Face RT-DETR and D-FINE: `logits` (b, queries, classes), `pred_boxes` (b, queries, 4);
+                 LibreYOLO calls the first `pred_logits`
     detr_softmax Hugging Face DETR and YOLOS: the same, but softmax, last class "no object", ImageNet normalisation
     rfdetr       RF-DETR: `dets` (b, queries, 4), `labels` (b, queries, classes), ImageNet normalisation
 
@@ -116,21 +117,25 @@ def _pair_head(layout: Layout, boxes: str, logits: str) -> LogitsHead:
     return LogitsHead(layout.size_hw, layout.names.index(boxes), layout.names.index(logits))
 
 
+def _logits(layout: Layout) -> str:
+    return "pred_logits" if "pred_logits" in layout.names else "logits"
+
+
 def _is_detr(layout: Layout) -> bool:
-    return _pair_fits(layout, "pred_boxes", "logits")
+    return _pair_fits(layout, "pred_boxes", _logits(layout))
 
 
 def _is_coco_softmax(layout: Layout) -> bool:
     """Whether the classes are COCO's 91 ids and "no object"; a model with another class count must name the head."""
-    return _is_detr(layout) and _pair_classes(layout, "logits") == 92 and layout.class_count in (None, 91)
+    return _is_detr(layout) and _pair_classes(layout, _logits(layout)) == 92 and layout.class_count in (None, 91)
 
 
 def _softmax_head(layout: Layout) -> SoftmaxHead:
-    return SoftmaxHead(layout.size_hw, layout.names.index("pred_boxes"), layout.names.index("logits"))
+    return SoftmaxHead(layout.size_hw, layout.names.index("pred_boxes"), layout.names.index(_logits(layout)))
 
 
 def _softmax_classes(layout: Layout) -> int | None:
-    columns = _pair_classes(layout, "logits")
+    columns = _pair_classes(layout, _logits(layout))
     return None if columns is None else columns - 1
 
 
@@ -147,10 +152,10 @@ RTDETR_RAW = Family(
     _is_raw, lambda layout: RtDetrHead(layout.size_hw, scored=False), _raw_classes, anchor="stretch",
 )  # fmt: skip
 DETR_LOGITS = Family(
-    "detr_logits", "logits (b, queries, classes) and pred_boxes (b, queries, 4)",
+    "detr_logits", "logits or pred_logits (b, queries, classes) and pred_boxes (b, queries, 4)",
     _is_detr,
-    lambda layout: _pair_head(layout, "pred_boxes", "logits"),
-    lambda layout: _pair_classes(layout, "logits"), anchor="stretch",
+    lambda layout: _pair_head(layout, "pred_boxes", _logits(layout)),
+    lambda layout: _pair_classes(layout, _logits(layout)), anchor="stretch",
 )  # fmt: skip
 DETR_SOFTMAX = Family(
     "detr_softmax", "logits (b, queries, classes + 1), the last for no object, and pred_boxes (b, queries, 4)",

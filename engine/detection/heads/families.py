@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 from engine.detection.heads.darknet import DARKNET
 from engine.detection.heads.detr import DETR_LOGITS, DETR_SOFTMAX, RFDETR, RTDETR, RTDETR_RAW
+from engine.detection.heads.faces import CENTERFACE, YUNET
 from engine.detection.heads.family import Family, Layout
 from engine.detection.heads.listed import DETECTION_OUTPUT, LABELS_BOXES_SCORES, SSD, TF_DETECTION, TORCHVISION
+from engine.detection.heads.movenet import MOVENET
 from engine.detection.heads.nanodet import NANODET, NANODET_PLUS, PICODET
 from engine.detection.heads.objectness import YOLOV5
 from engine.detection.heads.tasks import OBB, POSE, SEGMENT
@@ -23,6 +25,9 @@ from engine.registry import Registry, is_reference
 
 FAMILIES: tuple[Family, ...] = (
     DARKNET,
+    YUNET,
+    CENTERFACE,
+    MOVENET,
     POSE,
     OBB,
     SEGMENT,
@@ -104,8 +109,8 @@ def _remedy(layout: Layout) -> str:
         return "the file leaves their sizes open: export it with simplify=True, or let onnxslim infer them"
     if _lists_parts(layout):
         return (
-            "separate boxes, scores or landmarks per anchor (BlazeFace, RetinaFace, UltraFace, SCRFD, YuNet,"
-            " YOLO-NAS) need code that the file does not contain: export the model with its decoding and NMS inside"
+            "separate boxes, scores or landmarks per anchor (BlazeFace, RetinaFace, UltraFace, SCRFD, YOLO-NAS)"
+            " need code that the file does not contain: export the model with its decoding and NMS inside"
         )
     known = "; ".join(f"{family.name} {family.layout}" for family in FAMILIES if layout.task in family.tasks)
     return f"name one of {known}" if known else "no head supports this task"

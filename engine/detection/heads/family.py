@@ -104,6 +104,7 @@ class Family:
         fits_named: whether ambiguous outputs are accepted once this family is named.
         is_single: whether the outputs do not separate the images of a batch, so that each image needs an inference.
         coco_91: whether unnamed classes use COCO's original ids, with gaps, up to 90.
+        names: class names where the file gives none.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Family:
     fits_named: Callable[[Layout], bool] = never
     is_single: bool = False
     coco_91: bool = False
+    names: tuple[str, ...] = ()
 
     def image_input(self, size_hw: tuple[int, int], layout: Literal["nchw", "nhwc"]) -> ImageInput:
         """Return the input format that this family expects."""

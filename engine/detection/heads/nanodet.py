@@ -1,7 +1,8 @@
 """NanoDet, NanoDet-Plus (RangiLyu 2020-2022) and PicoDet (PaddleDetection 2021): scores, and distances per side.
 
 There is either one output (b, anchors, classes + 4 x bins) or, in OpenCV's model collection, one output of scores
-(cells, classes) and one of distances (cells, 4 x bins) per stride, in any order and with or without a batch axis.
+(cells, classes) and one of distances (cells, 4 x bins) per stride, in any order and with or without a batch axis. There
+are 8 bins, and 11 in NanoDet-g.
 Scores are after the sigmoid. A side lies `stride x expectation of its bins` from the cell's centre (Generalized Focal
 Loss, Li et al. 2020). The authors' code and configurations differ: NanoDet measures from the middle of the cell and
 keeps the aspect of a frame; NanoDet-Plus (four strides) measures from the cell's corner and stretches the frame;
@@ -21,7 +22,7 @@ from engine.detection.heads.family import IMAGENET_MEAN, IMAGENET_STD, Family, L
 from engine.detection.heads.grid import STRIDES, STRIDES_P6, anchor_count, grid
 from engine.errors import ModelError
 
-BINS = 8
+REACHES = (4 * 8, 4 * 11)
 MEAN = (103.53, 116.28, 123.675)
 STD = (57.375, 57.12, 58.395)
 SIDES = np.array([-1, -1, 1, 1], np.float32)
@@ -87,12 +88,12 @@ def find_parts(shapes: Sequence[Sequence[int | None]], cells: Sequence[int]) -> 
     parts = []
     for count in cells:
         found = [index for index, shape in enumerate(shapes) if shape[-2] == count]
-        reach = [index for index in found if shapes[index][-1] == 4 * BINS]
+        reach = [index for index in found if shapes[index][-1] in REACHES]
         score = [index for index in found if index not in reach]
         if len(found) != 2 or len(reach) != 1:
             return None
         parts.append((score[0], reach[0]))
-    return parts
+    return parts if len({shapes[reach][-1] for _, reach in parts}) == 1 else None
 
 
 def _parts(layout: Layout) -> list[tuple[int, int]] | None:
@@ -106,7 +107,12 @@ def _is_listed(layout: Layout) -> bool:
     shape = layout.single(3)
     if shape is None or shape[1] not in layout.anchors() or shape[2] is None:
         return False
-    return shape[2] - 4 * BINS == (layout.class_count or 80) or layout.says("nanodet")
+    return _reach(layout, shape[2]) is not None or layout.says("nanodet")
+
+
+def _reach(layout: Layout, columns: int) -> int | None:
+    """Return how many columns of the only output hold distances, by the number of classes; None if it fits none."""
+    return next((reach for reach in REACHES if columns - reach == (layout.class_count or 80)), None)
 
 
 def _is_plus(layout: Layout) -> bool:
@@ -129,7 +135,7 @@ def _classes(layout: Layout) -> int | None:
     size = layout.shapes[parts[0][0] if parts else 0][-1]
     if size is None:
         return None
-    return size if parts else size - 4 * BINS
+    return size if parts else size - (_reach(layout, size) or REACHES[0])
 
 
 def _from_middle(layout: Layout) -> Head:
@@ -149,7 +155,7 @@ def _head(layout: Layout, *, from_middle: bool) -> Head:
 
 
 NANODET = Family(
-    "nanodet", "three strides, each scores (cells, classes) and distances (cells, 32), or (b, anchors, classes + 32)",
+    "nanodet", "three strides, each scores (cells, classes) and distances (cells, 32 or 44), or all in one",
     lambda layout: _is_listed(layout) and not _is_plus(layout), _from_middle, _classes,
     color="bgr", mean=MEAN, std=STD, iou_threshold=0.6,
 )  # fmt: skip

@@ -16,7 +16,10 @@ def detect(
     backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = "auto",
     save: Annotated[str | None, typer.Option(help="Folder for annotated images")] = None,
     jsonl: Annotated[str | None, typer.Option(help="File for one line of JSON per image; - is stdout")] = None,
-    score: Annotated[float, typer.Option(help="Drop detections below this score")] = 0.25,
+    score: Annotated[
+        float | None,
+        typer.Option(help="Drop detections below this score; by default as the model file says, else 0.25"),
+    ] = None,
     classes: Annotated[str | None, typer.Option(help="Keep these classes: person,car")] = None,
     privacy: Annotated[str, typer.Option(help="Hide people: none, blur, silhouette or no_images")] = "none",
     setting: Annotated[list[str] | None, typer.Option("--set", help="Any key of detector: iou_threshold=0.5")] = None,

@@ -34,8 +34,8 @@ Places = Mapping[str, Sequence[tuple[str, Sequence[tuple[float, float]]]]]
 
 DEMO = "demo"
 DEMO_WORTH = (
-    "no model was given: the embedded one (YOLOv3-tiny, 416 px) is for trying things out and misses small and distant "
-    'objects; make another with "yolo export model=yolo11n.pt format=onnx" and give it as --model yolo11n.onnx'
+    "no model was given: the embedded one (NanoDet-g, 416 px) is for trying things out and misses small and distant "
+    'objects; "framewire models get deimv2-femto" brings a better one for --model deimv2-femto'
 )
 
 

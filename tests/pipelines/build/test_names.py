@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from engine.errors import ConfigError
+from pipelines.build.models import build_pool
 from pipelines.build.names import check_names
 from pipelines.config.file import validated
 
@@ -61,4 +62,16 @@ def test_a_camera_that_may_still_come_is_a_warning(caplog: pytest.LogCaptureFixt
 
 def test_a_threshold_below_that_of_the_model_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"sources.0.score_threshold: 0.1 is below .*0.25.*lower both"):
-        checked(source={"score_threshold": 0.1})
+        checked(source={"score_threshold": 0.1}, detector={"score_threshold": 0.25})
+
+
+def test_a_threshold_below_the_one_that_the_file_recommends_is_refused() -> None:
+    config = validated({"sources": [{"uri": "synthetic://", "source_id": "gate", "score_threshold": 0.3}]}, "test")
+    with pytest.raises(
+        ConfigError, match=r"gate: score_threshold 0.3 is below .* 0.4, .* set detector.score_threshold"
+    ):
+        build_pool(config, [])
+    lower = validated(
+        {"sources": [{"uri": "synthetic://", "score_threshold": 0.3}], "detector": {"score_threshold": 0.2}}, ""
+    )
+    assert build_pool(lower, [])
