@@ -287,7 +287,8 @@ def show_figures(figures: Mapping[str, Any]) -> None:
     for key, value in figures.items():
         if key != "stage_ms":
             result(f"{key}: {value}")
-    show_table(stages)
+    if stages.row_count:
+        show_table(stages)
 
 
 def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -54,6 +54,10 @@ def build_sinks(
         first = named_sources(config)[0][0] if source_count == 1 else None  # keeps the configured name
         per_source = source_count > 1 or can_change(config)
         sinks.append(VideoWriter(config.output.save, per_source=per_source, first=first, draw=_overlay()))
+    if config.tracing.endpoint is not None:
+        from engine.sinks.traces import TraceSink
+
+        sinks.append(TraceSink(config.tracing.endpoint, config.tracing.every))
     if config.output.show:
         from engine.sinks.window import Window
 

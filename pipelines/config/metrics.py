@@ -7,6 +7,19 @@ from pydantic import Field
 from pipelines.config.section import Section
 
 
+class TracingConfig(Section):
+    """OpenTelemetry traces of some frames."""
+
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s]+$",
+        description="Collector for OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; null: no traces",
+    )
+    every: int = Field(
+        100, ge=1, description="Trace one frame in this many of each source, and every frame slower than its p99"
+    )
+
+
 class MetricsConfig(Section):
     """Prometheus metrics and health probes."""
 

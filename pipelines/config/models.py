@@ -13,7 +13,7 @@ from engine.data import DEFAULT_MODEL
 from engine.video.options import SourceOptions
 from pipelines.config.events import EventsConfig
 from pipelines.config.hints import did_you_mean
-from pipelines.config.metrics import MetricsConfig
+from pipelines.config.metrics import MetricsConfig, TracingConfig
 from pipelines.config.privacy import PrivacyConfig
 from pipelines.config.scene import AnalyticsConfig, RuleConfig, SiteConfig
 from pipelines.config.section import ClassName, FilePath, ModelName, Section, precision_name
@@ -279,6 +279,7 @@ class Config(Section):
     web: WebConfig = Field(default_factory=WebConfig, description="The page in the browser; see docs/web.md")
     output: OutputConfig = Field(default_factory=OutputConfig, description="Files and windows")
     metrics: MetricsConfig = Field(default_factory=MetricsConfig, description="Prometheus metrics and health probes")
+    tracing: TracingConfig = Field(default_factory=TracingConfig, description="OpenTelemetry traces of some frames")
 
     @model_validator(mode="after")
     def _models_exist(self) -> Config:

@@ -102,9 +102,9 @@ def _run(pipeline: Pipeline) -> float:
     pipeline.start()
     while not _published(pipeline) and not pipeline.wait(LOOK_S):
         pass
-    cpu_before, before = _cpu_s(), _published(pipeline)
+    cpu_before, before = used_cpu_s(), _published(pipeline)
     pipeline.wait()
-    return 1e3 * (_cpu_s() - cpu_before) / max(_published(pipeline) - before, 1)
+    return 1e3 * (used_cpu_s() - cpu_before) / max(_published(pipeline) - before, 1)
 
 
 def _looked_at(config: Config) -> list[SourceInfo]:
@@ -134,10 +134,10 @@ def raw_fps(backend: Backend, seconds: float) -> tuple[float, float]:
         feeds = {spec.name: _constant(backend, spec.shape, spec.dtype) for spec in backend.inputs}
         images = next(iter(feeds.values())).shape[0]
         _pump(backend, feeds, count=WARM_UP)
-        cpu_before, started = _cpu_s(), time.perf_counter()
+        cpu_before, started = used_cpu_s(), time.perf_counter()
         done = _pump(backend, feeds, until=started + seconds)
         elapsed = time.perf_counter() - started
-        return done * images / elapsed, 1e3 * (_cpu_s() - cpu_before) / (done * images)
+        return done * images / elapsed, 1e3 * (used_cpu_s() - cpu_before) / (done * images)
     finally:
         backend.close()
 
@@ -164,6 +164,7 @@ def _pump(backend: Backend, feeds: dict[str, Any], *, count: int = 0, until: flo
     return done
 
 
-def _cpu_s() -> float:
+def used_cpu_s() -> float:
+    """Return the CPU seconds of this process so far."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime

@@ -45,6 +45,7 @@ FIXED = (
     "web",
     "output",
     "metrics",
+    "tracing",
     "privacy",
 )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines import console
-from pipelines.verbs.options import Json, Settings, named_source
+from pipelines.verbs.options import Json, Settings, named_source, size_of
 
 if TYPE_CHECKING:
     pass
@@ -24,6 +24,11 @@ def bench(
     engine: Annotated[bool, typer.Option("--engine", help="Only the engine's cost, with still cameras")] = False,
     cameras: Annotated[int, typer.Option(min=1, max=1000, help="With --engine: number of cameras")] = 32,
     objects: Annotated[int, typer.Option(min=0, max=1000, help="With --engine: number of objects on each frame")] = 10,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Measure for a minute how many cameras this machine carries")
+    ] = False,
+    size: Annotated[str, typer.Option(help="With --plan: size of the cameras' video")] = "1280x720",
+    fps: Annotated[float, typer.Option(min=0.5, max=240, help="With --plan: frames per second of a camera")] = 10.0,
     faults: Annotated[bool, typer.Option("--faults", help="Play faults of cameras instead (source checkout)")] = False,
     only: Annotated[str, typer.Option(help="With --faults: those whose name contains this")] = "",
     setting: Settings = None,
@@ -51,7 +56,11 @@ def bench(
         else [{"uri": str(demo_clip())}],
     }
     loaded = load_config(config, {key: value for key, value in overrides.items() if value is not None}, setting or [])
-    if engine:
+    if plan:
+        from pipelines.measuring.plan import plan as plan_cameras
+
+        figures = plan_cameras(loaded, size_wh=size_of(size), fps=fps, progress=console.say)
+    elif engine:
         from pipelines.measuring.engine_cost import benchmark_engine
 
         figures = benchmark_engine(loaded, cameras=cameras, objects=objects, frames=max_frames or 300, rounds=rounds)
