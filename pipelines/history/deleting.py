@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.events.media.deletion import unlink_media
+from engine.events.media.inventory import reconcile, scan
 from engine.events.store.reader import EventFilter, EventReader
 from engine.events.store.rows import MediaRow
 from engine.events.store.writer import StoreWriter
@@ -48,26 +51,33 @@ class Span:
     to_utc_ns: int
 
 
-def planned(place: StorePlace, span: Span) -> Deleted:
+def planned(place: StorePlace, span: Span, recordings: Sequence[Path] = ()) -> Deleted:
     """Return what `delete` would remove."""
+    _learn(place, recordings)
     with EventReader(place) as reader:
         events = sum(1 for _ in reader.events(_filter(span)))
         media = _media(reader, span)
     return Deleted(events, {}, _kinds(media), sum(row.bytes for row in media), [])
 
 
-def delete(place: StorePlace, span: Span) -> Deleted:
+def delete(place: StorePlace, span: Span, recordings: Sequence[Path] = ()) -> Deleted:
     """Remove a span: first the files, then the rows, so that no file is forgotten if this is interrupted.
 
     An engine may go on meanwhile; what it adds to the span later stays.
 
+    Args:
+        place: the log.
+        span: what to remove.
+        recordings: folders whose newest recordings the log may not know yet.
+
     Raises:
         StoreError: the store cannot be read or written.
     """
+    _learn(place, recordings)
     with EventReader(place) as reader:
         ids = [event.event_id for event in reader.events(_filter(span))]
         media = _media(reader, span)
-    failed = [row.path for row in media if not _unlinked(place.folder / row.path)]
+    failed = [row.path for row in media if unlink_media(place.folder, row.path) is None]
     gone = [row for row in media if row.path not in failed]
     rows = {}
     with StoreWriter.edit(place) as store:
@@ -94,9 +104,12 @@ def _kinds(rows: list[MediaRow]) -> dict[str, int]:
     return {kind: sum(row.kind == kind for row in rows) for kind in sorted({row.kind for row in rows})}
 
 
-def _unlinked(path: Path) -> bool:
+def _learn(place: StorePlace, recordings: Sequence[Path]) -> None:
+    """Let the log know the files that it does not know yet."""
+    if not recordings:
+        return
+    database = place.open_to_edit()
     try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return False
-    return True
+        reconcile(StoreWriter(database), scan(place.folder, recordings), may_drop=False)
+    finally:
+        database.close()

@@ -106,6 +106,24 @@ def test_published_pictures_and_their_recording_do_not_show_it(clip: Path, tmp_p
     assert found["none"] > READABLE > found["blur"]
 
 
+def test_images_of_events_do_not_show_it(clip: Path, tmp_path: Path) -> None:
+    zone = {"points": [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]}
+    rule = {"name": "seen", "kind": "presence", "zone": "all", "for_s": 0.2, "severity": "alert"}
+    found = {}
+    for mode in ("none", *MODES):
+        folder = tmp_path / mode
+        config = configured(clip, **{"privacy.mode": mode, "events.folder": str(folder), "rules": [rule]})
+        source = load_config(None, {"sources": [{"uri": str(clip), "source_id": "gate", "zones": {"all": zone}}]})
+        config = config.model_copy(update={"sources": source.sources})
+        with build_pipeline(config, make_detector=lambda *_: FindsPeople()) as pipeline:
+            list(pipeline)
+        images = list(pictures_in(folder))
+        assert len(images) >= 2, "a trigger and a best image"
+        found[mode] = max(map(correlation, images))
+        assert mode == "none" or not any(holds_pixels(path) for path in folder.rglob("*") if path.is_file())
+    assert found.pop("none") > READABLE > max(found.values())
+
+
 def test_the_window_and_other_sinks_get_hidden_frames(clip: Path) -> None:
     sink = ListSink(blocking=False)
     config = configured(clip, **{"privacy.mode": "blur", "output.show": True})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,11 +12,55 @@ from numpy.typing import NDArray
 from engine.data import NO_DETECTION, Packet
 from engine.events.store.rows import EventRow
 
+if TYPE_CHECKING:
+    from engine.analytics.view import View
+
 GOOD_HEIGHT = 0.4  # of the frame: larger objects are not shown better
 CUT_OFF = 0.3  # worth of an object that the border cuts
 BORDER = 0.005
 LEAST_SHARP = 0.3
 SHARP_SIDE = 96
+
+
+class Observed:
+    """The objects of one frame, rated once for all events that look at it."""
+
+    def __init__(self, packet: Packet) -> None:
+        self.image = packet.frame.image
+        self._packet = packet
+        self._inside: dict[str, NDArray[np.bool_]] = {}
+
+    @cached_property
+    def worth(self) -> NDArray[np.float64]:
+        """(N,) float64, 0 to 1: score times visibility; 0 for objects that were not detected on this frame."""
+        tracks, frame = self._packet.tracks, self._packet.frame
+        seen = tracks.detection_index != NO_DETECTION
+        return np.asarray(visibility(tracks.xyxy, frame.width, frame.height) * tracks.score * seen)
+
+    @cached_property
+    def _row_of(self) -> dict[int, int]:
+        return {track_id: row for row, track_id in enumerate(self._packet.tracks.track_id.tolist())}
+
+    def rows_of(self, event: EventRow) -> list[int]:
+        """Return the rows of an event's objects that were detected on this frame, in the event's zone if it has one."""
+        rows = [self._row_of[track_id] for track_id in event.track_ids if track_id in self._row_of]
+        view = self._packet.analytics
+        if rows and view is not None and event.place in view.zones:
+            inside = self._in_zone(view, event.place)
+            rows = [row for row in rows if inside[row]]
+        return [row for row in rows if self.worth[row] > 0]
+
+    def _in_zone(self, view: View, place: str) -> NDArray[np.bool_]:
+        """Return (N,) bool, which rows are in a zone."""
+        if place not in self._inside:
+            at = view.object_of_row
+            told = view.objects.inside[:, view.zones.index(place)]
+            self._inside[place] = (at >= 0) & told[np.maximum(at, 0)] if len(told) else np.zeros(len(at), np.bool_)
+        return self._inside[place]
+
+    def box(self, row: int) -> NDArray[np.float32]:
+        """Return (4,) the box of a row in pixels."""
+        return np.asarray(self._packet.tracks.xyxy[row])
 
 
 class Quality:
@@ -24,43 +69,32 @@ class Quality:
     def __init__(self) -> None:
         self._sharpest = 0.0
 
-    def of(self, packet: Packet, event: EventRow) -> float:
+    def of(self, seen: Observed, event: EventRow, least: float = 0.0) -> float:
         """Return the quality of the best visible object, 0 to 1: score, height, completeness and sharpness.
 
-        Only objects that were detected on this frame count, and only those in the event's zone, if it has one.
+        Args:
+            seen: the frame.
+            event: whose objects count.
+            least: what is not better is not looked at closely, and 0.
         """
-        rows = rows_of(packet, event)
-        if not len(rows):
+        rows = seen.rows_of(event)
+        best = max(rows, key=seen.worth.__getitem__, default=None)
+        if best is None or seen.worth[best] <= least:
             return 0.0
-        worth = visibility(packet.tracks.xyxy, packet.frame.width, packet.frame.height)[rows]
-        worth = worth * packet.tracks.score[rows]
-        best = int(worth.argmax())
-        return float(worth[best]) * self._sharp(packet.frame.image, packet.tracks.xyxy[rows[best]])
+        return float(seen.worth[best]) * self._sharp(seen.image, seen.box(best))
 
     def _sharp(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> float:
         """Return the sharpness of a crop relative to the sharpest so far, `LEAST_SHARP` to 1."""
-        x1, y1, x2, y2 = (max(round(float(value)), 0) for value in box)
+        x1, y1, x2, y2 = (max(round(value), 0) for value in box.tolist())
         crop = image[y1:y2, x1:x2]
         if not crop.size:
             return LEAST_SHARP
         scale = SHARP_SIDE / max(crop.shape[:2])
         size = (max(round(crop.shape[1] * scale), 1), max(round(crop.shape[0] * scale), 1))
-        small = cv2.resize(crop[..., 1], size, interpolation=cv2.INTER_AREA)  # green carries most of the detail
+        small = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)[..., 1]  # green carries most of the detail
         found = float(cv2.meanStdDev(cv2.Laplacian(small, cv2.CV_16S))[1][0, 0]) ** 2
         self._sharpest = max(self._sharpest, found)
         return min(max(found / self._sharpest, LEAST_SHARP), 1.0) if self._sharpest else LEAST_SHARP
-
-
-def rows_of(packet: Packet, event: EventRow) -> NDArray[np.intp]:
-    """Return the rows of the packet's tracks that belong to an event, were detected, and are in its zone."""
-    tracks, wanted = packet.tracks, event.track_ids
-    if not wanted or not len(tracks):
-        return np.zeros(0, np.intp)
-    rows = np.flatnonzero(np.isin(tracks.track_id, wanted) & (tracks.detection_index != NO_DETECTION))
-    view = packet.analytics
-    if view is None or event.place not in view.zones:
-        return rows
-    return np.array([row for row in rows if event.place in view.zones_of(int(row))], np.intp)
 
 
 def visibility(boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
@@ -80,9 +114,3 @@ def covered(xyxy: NDArray[np.float64], size: NDArray[np.float64]) -> NDArray[np.
     common = np.maximum(high - low, 0.0).prod(axis=2)
     np.fill_diagonal(common, 0.0)
     return np.asarray(common.max(axis=1, initial=0.0) / size.prod(axis=1))
-
-
-def is_of_interest(packet: Packet, events: Collection[EventRow]) -> bool:
-    """Return whether the packet shows an object of one of the events."""
-    wanted = {track_id for event in events for track_id in event.track_ids}
-    return bool(wanted) and bool(np.isin(packet.tracks.track_id, list(wanted)).any())

@@ -39,7 +39,7 @@ def delete_files(writer: StoreWriter, folder: Path, names: Sequence[str]) -> int
             )
         gone = []
         for name in batch:
-            size = _unlink(folder / name) if is_ours(name) else 0
+            size = unlink_media(folder, name)
             if size is not None:
                 freed += size
                 gone.append(name)
@@ -63,9 +63,14 @@ def delete_events(writer: StoreWriter, folder: Path, event_ids: Sequence[str]) -
     return freed
 
 
-def _unlink(path: Path) -> int | None:
-    """Delete a file with its index; return its size, None if it is still there."""
-    size = 0
+def unlink_media(folder: Path, name: str) -> int | None:
+    """Delete a file that the store names, with its index; return the bytes freed, None if it is still there.
+
+    A name that is none of ours is left alone, and counts as gone.
+    """
+    if not is_ours(name):
+        return 0
+    path, size = folder / name, 0
     try:
         size = path.stat().st_size
         path.unlink()

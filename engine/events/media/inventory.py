@@ -119,13 +119,12 @@ def known(writer: StoreWriter) -> dict[str, tuple[int, str]]:
     return {row[0]: (int(row[1]), row[2]) for row in found}
 
 
-def reconcile(writer: StoreWriter, inventory: Inventory, now_s: float, *, may_drop: bool = True) -> None:
+def reconcile(writer: StoreWriter, inventory: Inventory, *, may_drop: bool = True) -> None:
     """Adopt files without a row, and drop rows without a file. Commits in batches.
 
     Args:
         writer: of the store.
         inventory: what is on disk; its counters are updated.
-        now_s: seconds since 1970.
         may_drop: rows without a file here are of nobody else (a store that several engines share).
     """
     rows = known(writer)

@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -93,8 +93,7 @@ def parse_name(name: str) -> MediaName | None:
 
 def facts_text(event: EventRow) -> str:
     """Return the facts of an event as text to store in its images and clips."""
-    row = asdict(event)
-    return json.dumps({_KEY: {name: row[name] for name in (*_KEPT, *_TIMES)}}, separators=(",", ":"))
+    return json.dumps({_KEY: {name: getattr(event, name) for name in (*_KEPT, *_TIMES)}}, separators=(",", ":"))
 
 
 def with_facts(jpeg: bytes, text: str) -> bytes:

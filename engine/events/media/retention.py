@@ -158,7 +158,7 @@ class _Tidier:
             self._reserve()
             self._finish(writer)
             self._inventory = scan(self._place.folder, self._recordings)
-            reconcile(writer, self._inventory, self._now_ns / NS_PER_S, may_drop=not self._place.is_server)
+            reconcile(writer, self._inventory, may_drop=not self._place.is_server)
             report.adopted, report.lost = self._inventory.adopted, self._inventory.lost
             report.rebuilt = self._inventory.events
             self._items = self._all_items(writer)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.clock import NS_PER_MS
 from engine.data import Packet
-from engine.events.media.best_frame import Quality
+from engine.events.media.best_frame import Observed, Quality
 from engine.events.media.drawing import drawn, encoded
 from engine.events.media.names import SnapshotKind
 from engine.events.store.rows import EventRow
@@ -53,6 +53,10 @@ class _Best:
     image: NDArray[np.uint8] | None = None
     jpeg: bytes = b""
 
+    def is_due(self, now_ns: int) -> bool:
+        """Return whether enough time has passed since the last choice."""
+        return not self.worth or now_ns - self.at_ns >= LEAST_APART_NS
+
 
 class Snapshots:
     """Chooses and encodes the images of events.
@@ -89,14 +93,11 @@ class Snapshots:
         image: NDArray[np.uint8] | None = None
         source_id, now_ns = packet.frame.source_id, packet.frame.scene_ns
         chosen = self._open.values() if events is None else [self._open.get(event.event_id) for event in events]
+        seen = Observed(packet)
         for best in list(chosen):
-            if (
-                best is None
-                or best.event.source_id != source_id
-                or (best.worth and now_ns - best.at_ns < LEAST_APART_NS)
-            ):
+            if best is None or best.event.source_id != source_id or not best.is_due(now_ns):
                 continue
-            worth = best.quality.of(packet, best.event)
+            worth = best.quality.of(seen, best.event, BETTER * best.worth)
             if worth > BETTER * best.worth:
                 image = packet.frame.image.copy() if image is None else image
                 best.worth, best.at_ns, best.utc_ns = worth, now_ns, packet.scene_utc_ns

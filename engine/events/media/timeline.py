@@ -74,6 +74,8 @@ def segments_between(folder: Path, start_ns: int, end_ns: int) -> Coverage:
     chosen = [name for utc_ns, name in names[first:] if utc_ns <= end_ns + NAME_ERROR_NS]
     found = [segment for name in chosen if (segment := _segment(folder / name)) is not None]
     found.sort(key=lambda segment: segment.began_ns)
+    if not found:
+        return Coverage([], False)
     followers: list[int | None] = [*(segment.began_ns for segment in found[1:]), None]
     segments = [
         segment

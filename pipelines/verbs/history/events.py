@@ -10,6 +10,8 @@ import typer
 
 from engine.errors import ConfigError
 from pipelines import console
+from pipelines.verbs.history.media import clip, tidy
+from pipelines.verbs.history.options import ID, ConfigOption, FolderOption, LinesOption, StoreOption
 
 if TYPE_CHECKING:
     from engine.events.store.reader import EventFilter
@@ -19,10 +21,8 @@ events = typer.Typer(
     name="events", help="Read, export and delete what a run kept (events.folder).", no_args_is_help=True
 )
 
-ConfigOption = Annotated[str | None, typer.Option(help="Configuration of the run")]
-FolderOption = Annotated[str | None, typer.Option(help="Its events.folder, instead of --config")]
-StoreOption = Annotated[str | None, typer.Option(help="With --folder: its events.store (postgresql://…)")]
-LinesOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line")]
+events.command()(clip)
+events.command()(tidy)
 Source = Annotated[str | None, typer.Option(help="Only this source")]
 Rule = Annotated[str | None, typer.Option(help="Only this rule")]
 Severity = Annotated[str | None, typer.Option(help="Only info, notice or alert")]
@@ -30,7 +30,6 @@ Class = Annotated[str | None, typer.Option("--class", help="Only this class")]
 Place = Annotated[str | None, typer.Option(help="Only this zone or line")]
 From = Annotated[str | None, typer.Option("--from", help="That began then or later: 24h (ago), 2026-11-30T18:00")]
 To = Annotated[str | None, typer.Option("--to", help="That began before")]
-ID = Annotated[str, typer.Argument(help="event_id", metavar="ID")]
 
 
 @events.command(name="list")
@@ -175,18 +174,20 @@ def delete(
     as_json: LinesOption = False,
 ) -> None:
     """Delete everything of a source in a span of time: events (kept ones too), tracks, images, clips, recordings."""
+    from pipelines.build.media import recording_folders
     from pipelines.history.deleting import Span, planned
     from pipelines.history.deleting import delete as remove
 
     log = _open(config, folder, store)
     low, high = _span(log, begin, end)
     span = Span(source, low or 0, high or 0)
+    folders = [] if log.config is None else recording_folders(log.config)
     if not yes:
-        plan = planned(log.place, span)
+        plan = planned(log.place, span, folders)
         console.say(f"this deletes {plan.events} events and {_files(plan.files)} of {source}, for ever")
         if not (sys.stdin is not None and sys.stdin.isatty() and typer.confirm("delete them?")):
             raise ConfigError("nothing was deleted: give --yes to delete")
-    gone = remove(log.place, span)
+    gone = remove(log.place, span, folders)
     if as_json:
         console.result_json(gone.as_dict())
         return

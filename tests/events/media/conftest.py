@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import encode_clip, numbered_images
+from tests.events.media.recorded import numbered_clip
 
 
 @pytest.fixture(scope="session")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten seconds of numbered frames with a keyframe every two seconds."""
-    path = tmp_path_factory.mktemp("numbered") / "numbered.mp4"
-    images = numbered_images(250, width=160, height=120)
-    return encode_clip(path, images, options={"g": "50", "sc_threshold": "0", "preset": "ultrafast", "bf": "0"})
+    """Ten seconds of numbered frames."""
+    return numbered_clip(tmp_path_factory.mktemp("numbered"))

@@ -9,6 +9,7 @@ import av
 from engine.clock import NS_PER_S
 from engine.sinks.camera_video.segments import Captured, SegmentFolder, SegmentWriter
 from engine.sources.synthetic import number_in_image
+from tests.media import encode_clip, numbered_images
 
 UTC_NS = 1_700_000_000 * NS_PER_S
 FPS = 25
@@ -35,3 +36,10 @@ def shown(path: Path) -> list[tuple[int | None, float]]:
             (number_in_image(frame.to_ndarray(format="bgr24")), float(frame.pts * frame.time_base))
             for frame in container.decode(video=0)
         ]
+
+
+def numbered_clip(folder: Path) -> Path:
+    """Encode ten seconds of numbered frames with a keyframe every two seconds."""
+    images = numbered_images(250, width=160, height=120)
+    options = {"g": "50", "sc_threshold": "0", "preset": "ultrafast", "bf": "0"}
+    return encode_clip(folder / "numbered.mp4", images, options=options)

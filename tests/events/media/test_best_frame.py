@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.data import Detections, Frame, Packet, Tracks
-from engine.events.media.best_frame import Quality, rows_of
+from engine.events.media.best_frame import Observed, Quality
 from engine.events.media.snapshots import RAW_BYTES, SnapshotOptions, Snapshots
 from engine.events.store.rows import EventRow
 from tests.events import scenes
@@ -56,16 +56,16 @@ GOOD = (150.0, 100.0, 230.0, 280.0)
 )
 def test_a_frame_that_shows_less_is_rated_lower(worse: Packet) -> None:
     quality = Quality()
-    best = quality.of(packet(GOOD), EVENT)
+    best = quality.of(Observed(packet(GOOD)), EVENT)
     assert 0.5 < best <= 1
-    assert quality.of(worse, EVENT) < best / 1.15
+    assert quality.of(Observed(worse), EVENT) < best / 1.15
 
 
 def test_only_the_objects_of_the_event_count_and_only_in_its_zone() -> None:
-    assert Quality().of(packet(GOOD), replace(EVENT, facts={"track_ids": [7]})) == 0
+    assert Quality().of(Observed(packet(GOOD)), replace(EVENT, facts={"track_ids": [7]})) == 0
     walked = list(scenes.walk(60))
     event = replace(EVENT, place="yard")
-    inside = [len(rows_of(each, event)) for each in walked]
+    inside = [len(Observed(each).rows_of(event)) for each in walked]
     assert inside[:25] == [0] * 25
     assert inside[45] == 1
 

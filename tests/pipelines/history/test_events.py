@@ -136,12 +136,19 @@ def a_log_with_media(folder: Path) -> StorePlace:
     keep(place, scenes.walk())
     event_id = f"gate-{scenes.UTC}-intruder-1"
     with StoreWriter.edit(place) as store:
-        for number, (name, kind) in enumerate((("snapshots/a.jpg", "snapshot"), ("clips/a.mp4", "clip"))):
-            (folder / name).parent.mkdir(exist_ok=True)
+        for number, (name, kind) in enumerate(
+            (("snapshots/gate/2026-09-21/a.trigger.jpg", "snapshot"), ("clips/gate/2026-09-21/a.mp4", "clip"))
+        ):
+            (folder / name).parent.mkdir(parents=True)
             (folder / name).write_bytes(b"x" * (number + 1))
             began = scenes.UTC + 3 * NS
             store.put(MediaRow(name, kind, "gate", event_id, began, began + NS, number + 1))  # type: ignore[arg-type]
-        store.set_media_of_event(event_id, snapshot="snapshots/a.jpg", clip="clips/a.mp4", clip_state="exact")
+        store.set_media_of_event(
+            event_id,
+            snapshot="snapshots/gate/2026-09-21/a.trigger.jpg",
+            clip="clips/gate/2026-09-21/a.mp4",
+            clip_state="exact",
+        )
     return place
 
 
@@ -151,8 +158,13 @@ def test_an_export_holds_events_paths_counts_and_media(tmp_path: Path) -> None:
     assert counts == {"files": 2, "events": 2, "facts": 2, "tracks": 1, "counts": 2}
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert set(archive.namelist()) == {
-            "events.jsonl", "facts.jsonl", "tracks.jsonl", "counts.csv", "snapshots/a.jpg", "clips/a.mp4"
-        }  # fmt: skip
+            "events.jsonl",
+            "facts.jsonl",
+            "tracks.jsonl",
+            "counts.csv",
+            "snapshots/gate/2026-09-21/a.trigger.jpg",
+            "clips/gate/2026-09-21/a.mp4",
+        }
         track = json.loads(archive.read("tracks.jsonl"))
         assert len(track["points"][0]) == 5
         assert archive.read("counts.csv").decode().count("\n") == 3
