@@ -125,6 +125,11 @@ class EventLog(SinkBase):
         for follower in self.followers:
             follower.open(run, self)
 
+    @property
+    def planner(self) -> Planner | None:
+        """What plans the actions of events."""
+        return self._planner
+
     def _opened(self, writer: StoreWriter, is_new: bool) -> None:
         if self._on_open is not None:
             self._on_open(writer, is_new)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import ConfigError
 from engine.optional import require
 from engine.sinks.camera_video.recordings import Recordings
+from pipelines.build.actions import actions_of_rules, build_actions
 from pipelines.build.media import build_event_media
 from pipelines.config.models import Config
 
 if TYPE_CHECKING:
-    from engine.events.log import EventLog
+    from engine.events.log import EventFollower, EventLog
     from engine.events.store.place import StorePlace
     from engine.flow.pipeline import Pipeline
 
@@ -48,18 +49,24 @@ def build_event_log(config: Config, recordings: Recordings | None = None) -> Eve
         recordings: records the sources of clips; None: nothing is recorded.
 
     Raises:
-        ConfigError: `events.store` is not the address of a server, or has no folder for its media.
+        ConfigError: `events.store` is not the address of a server, or has no folder for its media; or an action
+            cannot work.
     """
+    actions = build_actions(config, (lambda source_id, seconds: None) if recordings is None else recordings.hold)
     if config.events.folder is None and config.events.store is None:
         return None
     from engine.events.log import EventLog
 
     place = events_place(config)
+    media = build_event_media(config, place, recordings)
+    planner, outbox = actions or (None, None)
+    followers: list[EventFollower] = [media] if outbox is None else [media, outbox]
     return EventLog(
         place,
         clip_severities=config.events.clips.severities,
         keep_tracks=config.events.keep.tracks_d > 0,
-        followers=[build_event_media(config, place, recordings)],
+        followers=followers,
+        planner=planner,
     )
 
 
@@ -70,12 +77,24 @@ def event_log_of(pipeline: Pipeline) -> EventLog | None:
     return next((sink for sink in pipeline.sinks if isinstance(sink, EventLog)), None)
 
 
+def change_actions(pipeline: Pipeline, config: Config) -> None:
+    """Apply which rules have which actions in a new configuration."""
+    from engine.events.actions.restraint import Restraint
+
+    log = event_log_of(pipeline)
+    if log is not None and isinstance(log.planner, Restraint):
+        log.planner.change(actions_of_rules(config))
+
+
 def events_of(pipeline: Pipeline) -> dict[str, Any]:
-    """Return `{"events": figures}` of a pipeline's event log, or an empty dict if it has none."""
+    """Return `{"events": figures, "actions": {name: outcomes}}` of a pipeline's event log, as far as it has them."""
+    from engine.events.actions.outbox import Outbox
     from engine.events.media.event_media import EventMedia
 
     log = event_log_of(pipeline)
     if log is None:
         return {}
     media = [follower.figures() for follower in log.followers if isinstance(follower, EventMedia)]
-    return {"events": {**asdict(log.figures()), **(media[0] if media else {})}}
+    found: dict[str, Any] = {"events": {**asdict(log.figures()), **(media[0] if media else {})}}
+    outboxes = [follower for follower in log.followers if isinstance(follower, Outbox)]
+    return {**found, "actions": outboxes[0].summary()} if outboxes else found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +17,20 @@ from engine.errors import ConfigError
 from engine.flow.analyse import ALL_SOURCES
 from engine.registry import Registry
 from pipelines.build.sources import named_sources
+from pipelines.config.hints import at_key
 from pipelines.config.models import Config
 from pipelines.config.scene import GroundConfig, LineConfig, RuleConfig, ZoneConfig
 from pipelines.config.source import SourceConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
 
     from engine.flow.pipeline import Pipeline
     from engine.protocols import Analyser
 
 RULES = Registry("rule", {})
 MAX_STATE_BYTES = 64 * 1024 * 1024
-_COMMON = ("name", "kind", "sources", "severity", "schedule", "parameters")
+_COMMON = ("name", "kind", "sources", "severity", "schedule", "actions", "parameters")
 Places = tuple[tuple[Zone, ...], tuple[Line, ...]]
 
 
@@ -112,7 +112,7 @@ def scenes_of(config: Config) -> dict[str, Analytics]:
     rules = _rules(config, places)
     scenes = {}
     for name, (zones, lines) in places.items():
-        with _at("rules"):
+        with at_key("rules"):
             scene = Analytics(zones, lines, rules[name], **_settings(config))
         if not scene.is_empty:
             scenes[name] = scene
@@ -138,7 +138,7 @@ def without_places(source: SourceConfig) -> SourceConfig:
 def _settings(config: Config) -> dict[str, Any]:
     options = config.analytics
     eligibility = Eligibility(**options.model_dump(exclude={"reset_at", "heat", "state"}))
-    with _at("site.timezone", "analytics.reset_at"):
+    with at_key("site.timezone", "analytics.reset_at"):
         Analytics(timezone=config.site.timezone, reset_at=options.reset_at)
     return {
         "eligibility": eligibility,
@@ -148,22 +148,13 @@ def _settings(config: Config) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _at(*paths: str) -> Iterator[None]:
-    """Prefix an error with the path of its key."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{' or '.join(paths)}: {error}") from error
-
-
 def _places(index: int, source: SourceConfig) -> Places:
     zones, lines = [], []
     for name, zone in source.zones.items():
-        with _at(f"sources.{index}.zones.{name}"):
+        with at_key(f"sources.{index}.zones.{name}"):
             zones.append(_zone(name, zone, source))
     for name, line in source.lines.items():
-        with _at(f"sources.{index}.lines.{name}"):
+        with at_key(f"sources.{index}.lines.{name}"):
             lines.append(_line(name, line, source))
     return tuple(zones), tuple(lines)
 
@@ -200,7 +191,7 @@ def _rules(config: Config, places: dict[str, Places]) -> dict[str, list[AnyRule]
     """Return the rules of each source: those about its own places, or about no place."""
     rules: dict[str, list[AnyRule]] = {name: [] for name in places}
     for index, options in enumerate(config.rules):
-        with _at(f"rules.{index}"):
+        with at_key(f"rules.{index}"):
             for name in _sources_of(options, places):
                 rules[name].append(_rule(options))
     return rules

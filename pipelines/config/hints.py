@@ -6,10 +6,13 @@ import difflib
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 from pydantic import BaseModel
+
+from engine.errors import ConfigError
 
 LIKENESS = 0.6
 MAX_WORD_CHARS = 64
@@ -121,3 +124,12 @@ def _sections(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, lis
             here = f"{path}{name}" + (".0" if str(field.annotation).startswith("list") else "")
             yield here, list(inner.model_fields)
             yield from _sections(inner, f"{here}.")
+
+
+@contextmanager
+def at_key(*paths: str) -> Iterator[None]:
+    """Prefix an error with the path of its key."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{' or '.join(paths)}: {error}") from error

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from engine.data import DEFAULT_MODEL
 from engine.video.options import SourceOptions
+from pipelines.config.actions import ActionConfig
 from pipelines.config.events import EventsConfig
 from pipelines.config.hints import did_you_mean
 from pipelines.config.metrics import MetricsConfig, TracingConfig
@@ -269,6 +270,10 @@ class Config(Section):
         default_factory=AnalyticsConfig, description="Which objects count in zones, on lines and for rules"
     )
     rules: list[RuleConfig] = Field(default_factory=list, description="Rules that raise events; see docs/analytics.md")
+    actions: dict[ModelName, ActionConfig] = Field(
+        default_factory=dict,
+        description="Who is told of events, by name; rules name those that apply",
+    )
     privacy: PrivacyConfig = Field(
         default_factory=PrivacyConfig, description="What is hidden on frames before any output shows them"
     )

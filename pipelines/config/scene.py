@@ -102,6 +102,7 @@ class RuleConfig(Section):
     sources: list[str] | None = Field(None, description="Sources; null: all that have its zone and lines")
     severity: Literal["info", "notice", "alert"] = Field("info", description="How important it is")
     schedule: ScheduleConfig | None = Field(None, description="When it may begin; null: always")
+    actions: list[str] = Field(default_factory=list, description="Names of the actions that tell of its events")
     zone: str | None = Field(None, description="Name of a zone")
     line: str | None = Field(None, description="Name of a line")
     lines: list[str] | None = Field(None, description="Names of lines, or name:direction, in order")

@@ -19,7 +19,9 @@ from engine.flow.changes import LAST_FRAMES_S
 from engine.flow.pipeline import Pipeline
 from engine.latch import Latch
 from engine.sinks.camera_video.recordings import Recordings
+from pipelines.build.actions import check_actions
 from pipelines.build.detector import build_detector
+from pipelines.build.events import change_actions
 from pipelines.build.models import MakeDetector, model_of
 from pipelines.build.names import check_names
 from pipelines.build.parts import references
@@ -47,6 +49,7 @@ FIXED = (
     "metrics",
     "tracing",
     "privacy",
+    "actions",
 )
 
 
@@ -141,6 +144,7 @@ class Reconfigurer:
         check_names(new, class_names)
         check_classes(new, class_names)
         check_outputs(new)
+        check_actions(new)
         plans, rules, scenes = build_recordings(new), build_rules(new), scenes_of(new)
         had_scenes = scenes_of(self.config)
         kept = [source.info for source in self._pipeline.sources if source.info.source_id in same]
@@ -151,6 +155,7 @@ class Reconfigurer:
         self._take_sources(new, present)
         self._pipeline.set_rules(rules)
         change_privacy(self._pipeline, new)
+        change_actions(self._pipeline, new)
         if scenes_differ(had_scenes, scenes):
             change_scene(self._pipeline, scenes, had_scenes)
         for sink in self._pipeline.sinks:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from engine.transport.post import MAX_REDIRECTS
 from engine.wire import frame_message
-from pipelines.stream.bridges import webhook
 from pipelines.stream.bridges.base import RejectedError, TargetError
 from pipelines.stream.bridges.webhook import WebhookOutput
 from pipelines.stream.bridges.websocket import WebSocketBridge
@@ -135,7 +135,7 @@ def test_redirects_in_a_circle_end(servers: tuple[_Server, _Server]) -> None:
     first.target = "/redirect/307"
     with pytest.raises(RejectedError, match="more than"):
         WebhookOutput(f"{first.url}/redirect/307").send(FRAME)
-    assert len(first.seen) == webhook.MAX_REDIRECTS + 1
+    assert len(first.seen) == MAX_REDIRECTS + 1
 
 
 def test_see_other_is_not_taken_for_delivery(servers: tuple[_Server, _Server]) -> None:

@@ -205,11 +205,23 @@ class EventReader:
         given = {"engine_id": engine_id}
         return self._rows(EventRow, "event", conditions, given, f"ORDER BY ended_utc_ns LIMIT {limit}")
 
-    def due_actions(self, engine_id: str, now_utc_ns: int, limit: int = PAGE) -> list[OutboxRow]:
-        """Return messages to deliver now, oldest first."""
+    def due_actions(
+        self, engine_id: str, now_utc_ns: int, limit: int = PAGE, *, action: str | None = None
+    ) -> list[OutboxRow]:
+        """Return messages to deliver now, of one action or of all, oldest first."""
         conditions = ["state = 'due'", "engine_id = :engine_id", "due_utc_ns <= :now"]
-        given = {"engine_id": engine_id, "now": now_utc_ns}
+        given: dict[str, Any] = {"engine_id": engine_id, "now": now_utc_ns}
+        if action is not None:
+            conditions.append("action = :action")
+            given["action"] = action
         return self._rows(OutboxRow, "outbox", conditions, given, f"ORDER BY due_utc_ns LIMIT {limit}")
+
+    def next_action_ns(self, engine_id: str, action: str) -> int | None:
+        """Return when the next message of an action is due; None if there is none."""
+        where = "state = 'due' AND engine_id = :engine_id AND action = :action"
+        given = {"engine_id": engine_id, "action": action}
+        found = self.database.execute(f"SELECT MIN(due_utc_ns) FROM outbox WHERE {where}", given)
+        return None if not found or found[0][0] is None else int(found[0][0])
 
     def actions(self, event_id: str) -> list[OutboxRow]:
         """Return what was planned and done for an event."""

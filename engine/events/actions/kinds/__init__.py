@@ -1,0 +1,1 @@
+"""The kinds of actions: webhook, apprise, mqtt, record and command."""
