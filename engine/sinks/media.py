@@ -1,94 +1,46 @@
-"""Live pictures for viewers, on a socket of its own: what nobody subscribes to is never encoded."""
+"""Live pictures and video for viewers, on a socket of its own: what nobody subscribes to is neither made nor copied."""
 
 from __future__ import annotations
 
 import logging
-import re
 import socket
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import zmq
 
-from engine.clock import NS_PER_MS, NS_PER_S, SYSTEM_CLOCK, Clock
+from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Packet, Run
 from engine.errors import SinkError
 from engine.protocols import SinkBase
+from engine.sinks.media_demand import Demand, PictureRequest
+from engine.sinks.media_video import VideoCopy
 from engine.sinks.pictures import Pictures, Snapshot
 from engine.sinks.publisher_sockets import FanOut, SocketOptions
 from engine.transport.address import checked_address
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
 from engine.transport.keys import KeyPair
-from engine.wire import encode, topic_for
-from engine.wire.codec import source_in_topic
+from engine.video.coded.feed import VideoFeed
+from engine.wire import encode
 
 logger = logging.getLogger(__name__)
-SIDES = (320, 640, 960, 1280, 1920)
-RATES = (1, 2, 5, 10, 15, 30)
-QUEUED_PER_READER = 16
+QUEUED_PER_READER = 200
 SEND_BUFFER_BYTES = 256 * 1024
 LINGER_MS = 0
-MAX_REQUESTS = 1024
 WAKE_MS = 500
-_TOPIC = re.compile(rb"(v1/picture/[^/]{1,768}/)(\d{1,4})/(\d{1,2})/")
-
-
-@dataclass(frozen=True, slots=True)
-class PictureRequest:
-    """JPEGs of one source that somebody subscribes to.
-
-    Attributes:
-        topic: `v1/picture/<source>/<max_side>/<fps>/`.
-        source_id: the camera or file.
-        max_side: longer side in pixels, one of `SIDES`.
-        fps: at most this many per second, one of `RATES`.
-    """
-
-    topic: bytes
-    source_id: str
-    max_side: int
-    fps: int
-
-
-def picture_topic(source_id: str, max_side: int, fps: int) -> str:
-    """Return the topic of the JPEGs of a source.
-
-    >>> picture_topic("gate", 640, 10)
-    'v1/picture/gate/640/10/'
-    """
-    return f"{topic_for('picture', source_id)}{max_side}/{fps}/"
-
-
-def picture_request(topic: bytes) -> PictureRequest | None:
-    """Return what a subscription asks for; None if it is not one for pictures.
-
-    >>> picture_request(b"v1/picture/gate/640/10/").max_side
-    640
-    >>> picture_request(b"v1/picture/gate/641/10/") is None
-    True
-    """
-    match = _TOPIC.fullmatch(topic)
-    if match is None:
-        return None
-    max_side, fps = int(match[2]), int(match[3])
-    if max_side not in SIDES or fps not in RATES:
-        return None
-    try:
-        return PictureRequest(topic, source_in_topic(match[1].decode()), max_side, fps)
-    except ValueError:
-        return None
 
 
 class MediaPublisher(SinkBase):
-    """Publishes JPEGs of the frames that the pipeline publishes, as `[topic, image message, JPEG]`, to who subscribes.
+    """Publishes pictures and coded video of the sources to who subscribes.
 
-    The topic chooses the size and the rate: `v1/picture/<source>/<max_side>/<fps>/`. A thread of its own encodes the
-    newest frame of each source that is due, so that the publishing thread only hands over a reference.
+    JPEGs of the frames that the pipeline publishes are `[topic, image message, JPEG]`; the topic chooses the size and
+    the rate: `v1/picture/<source>/<max_side>/<fps>/`. A thread of its own encodes the newest frame of each source that
+    is due, so that the publishing thread only hands over a reference. The camera's own video is `[topic, video message,
+    fragment of MP4]` on `v1/video/<source>/`, copied from its reader process.
 
     Args:
         address: `ipc://path` or `tcp://host:port` to bind.
@@ -129,6 +81,21 @@ class MediaPublisher(SinkBase):
         self._bell: tuple[socket.socket, socket.socket] | None = None
         self._context: zmq.Context[Any] | None = None
         self._fan_out: FanOut | None = None
+        self._feeds: dict[str, VideoFeed] = {}
+        self._run = Run("", 0)
+
+    def offer_video(self, feeds: Mapping[str, VideoFeed]) -> None:
+        """Publish the coded video of these sources from now on, and of no others; callable from any thread."""
+        for feed in feeds.values():
+            feed.is_used = True
+        with self._lock:
+            self._feeds = dict(feeds)
+        self._ring()
+
+    @property
+    def with_video(self) -> frozenset[str]:
+        """Sources whose coded video is offered."""
+        return frozenset(self._feeds)
 
     def open(self, run: Run) -> None:
         """Bind the socket and start the encoding thread.
@@ -136,6 +103,7 @@ class MediaPublisher(SinkBase):
         Raises:
             SinkError: the address is in use.
         """
+        self._run = run
         self.bind()
         self._thread = threading.Thread(target=self._serve, name="media", daemon=True)
         self._thread.start()
@@ -200,25 +168,31 @@ class MediaPublisher(SinkBase):
                 self._bell[0].send(b"\0")
 
     def _serve(self) -> None:
-        """Serve subscriptions and encode what is due, until `close`."""
+        """Serve subscriptions, copy video and encode what is due, until `close`."""
         assert self._fan_out is not None
         assert self._bell is not None
-        poller, demand = zmq.Poller(), _Demand()
-        self._fan_out.register(poller)
-        poller.register(self._bell[1], zmq.POLLIN)
+        fan_out, bell, demand, video = self._fan_out, self._bell[1], Demand(), VideoCopy(self._fan_out, self._run)
         while not self._is_closing:
+            with self._lock:
+                feeds = self._feeds
+            poller = zmq.Poller()
+            fan_out.register(poller)
+            poller.register(bell, zmq.POLLIN)
+            video.register(poller, feeds, demand.films)
             poller.poll(WAKE_MS)
             with suppress(OSError):
-                self._bell[1].recv(4096)
+                bell.recv(4096)
             if self._curve is not None:
                 self._curve.service()
-            if demand.take(self._fan_out.subscriptions()):
+            if demand.take(fan_out.subscriptions()):
                 self._wanted = demand.by_source()
+            video.publish(self._clock.utc_ns)
             for packet in self._taken():
                 try:
-                    self._publish(packet, demand, self._fan_out)
+                    self._publish(packet, demand, fan_out)
                 except Exception:  # one bad frame must not end the pictures of all cameras
                     logger.exception("a picture of %s could not be sent", packet.frame.source_id)
+        video.close()
 
     def _taken(self) -> list[Packet]:
         with self._lock:
@@ -226,7 +200,7 @@ class MediaPublisher(SinkBase):
             self._newest.clear()
         return packets
 
-    def _publish(self, packet: Packet, demand: _Demand, fan_out: FanOut) -> None:
+    def _publish(self, packet: Packet, demand: Demand, fan_out: FanOut) -> None:
         """Send a packet's picture to every topic on which one is due; each size is encoded once."""
         source_id, now_ns = packet.frame.source_id, self._clock.monotonic_ns()
         made: dict[int, Snapshot | None] = {}
@@ -240,46 +214,3 @@ class MediaPublisher(SinkBase):
             if picture is not None:
                 message = picture.message(packet, demand.next_seq(request), self._clock.utc_ns())
                 fan_out.send("picture", request.topic, encode(message), picture.jpeg)
-
-
-class _Demand:
-    """The present subscriptions, and when the next picture of each is due."""
-
-    def __init__(self) -> None:
-        self._requests: dict[bytes, PictureRequest] = {}
-        self._due_ns: dict[bytes, int] = {}
-        self._seq: Counter[bytes] = Counter()
-
-    def take(self, notices: Iterable[bytes]) -> bool:
-        """Apply notices of an XPUB socket, and return whether anything changed."""
-        changed = False
-        for notice in notices:
-            is_wanted, topic = notice[:1] == b"\x01", notice[1:]
-            if not is_wanted:
-                changed |= self._requests.pop(topic, None) is not None
-                self._due_ns.pop(topic, None)
-            elif len(self._requests) < MAX_REQUESTS and (request := picture_request(topic)) is not None:
-                self._requests[topic], self._due_ns[topic], changed = request, 0, True
-        return changed
-
-    def by_source(self) -> dict[str, tuple[PictureRequest, ...]]:
-        """Return the requests of each source."""
-        found: dict[str, tuple[PictureRequest, ...]] = {}
-        for request in self._requests.values():
-            found[request.source_id] = (*found.get(request.source_id, ()), request)
-        return found
-
-    def is_due(self, request: PictureRequest, now_ns: int) -> bool:
-        """Return whether to send a picture now, and plan the next one; slightly early frames count as on time."""
-        interval_ns = NS_PER_S // request.fps
-        due_ns = self._due_ns.get(request.topic, 0)
-        early_ns = min(interval_ns // 4, 20 * NS_PER_MS)
-        if now_ns < due_ns - early_ns:
-            return False
-        self._due_ns[request.topic] = max(due_ns, now_ns - early_ns) + interval_ns
-        return True
-
-    def next_seq(self, request: PictureRequest) -> int:
-        """Return the `seq` of the next message of a topic."""
-        self._seq[request.topic] += 1
-        return self._seq[request.topic] - 1

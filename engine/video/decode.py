@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
@@ -36,6 +36,7 @@ DAMAGE_LIMIT_S = 2.0
 MIN_ASPECT = 0.1  # of a pixel: a value below this, or above its inverse, means a damaged header
 NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _PROOF_ITEMS = 50
+Tap = Callable[[Any, Any], None]
 
 
 def open_container(target: VideoAddress, **extra: Any) -> Any:
@@ -105,6 +106,11 @@ def out_of_time(target: VideoAddress) -> TimeoutError:
 class VideoReader:
     """One opened video; open, read and close it on one thread.
 
+    Attributes:
+        tap: called with each packet and its stream before it is decoded; None: nobody looks at packets.
+        packets: number of packets read.
+        failure: the error that ended it.
+
     Raises:
         av.error.FFmpegError, OSError: it cannot be opened; `explain` says why.
     """
@@ -137,6 +143,7 @@ class VideoReader:
         self._unit_ns = time.monotonic_ns()
         self.packets = 0
         self.failure: Exception | None = None
+        self.tap: Tap | None = None
 
     def _open(self, extra: dict[str, Any]) -> Any:
         """Open it; reopen it with FFmpeg's parser if the options disable the parser but the codec needs it."""
@@ -229,6 +236,8 @@ class VideoReader:
         for packet in self._packets():
             if self._is_hopeless():
                 return
+            if self.tap is not None and packet is not None:
+                self.tap(packet, self._stream)
             if self._is_clean or packet is None or packet.is_keyframe or self._cannot_wait(opened_ns):
                 self._is_clean, self._is_overloaded = True, False
                 try:

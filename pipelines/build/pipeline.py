@@ -17,6 +17,7 @@ from pipelines.build.scene import with_scene
 from pipelines.build.sinks import build_sinks
 from pipelines.build.sources import build_rules, build_sources
 from pipelines.build.tracker import build_tracker
+from pipelines.build.video import offer_video
 from pipelines.config.models import Config
 
 if TYPE_CHECKING:
@@ -49,11 +50,14 @@ def build_pipeline(
     class_names = {name: detector.class_names for name, detector in pool.models.items()}
     check_names(config, class_names)
     check_classes(config, class_names)
+    sinks = build_sinks(config, len(sources), on_quit, bound)
+    if config.publish.media is not None:
+        offer_video(config, sources, sinks)
     return Pipeline(
         sources,
         pool,
         build_tracker(config, sources),
-        *build_sinks(config, len(sources), on_quit, bound),
+        *sinks,
         options=PipelineOptions(**options, keep_running=_keeps_running(config, sources)),
         rules=build_rules(config),
         analysers=with_scene(build_analysers(config, [source.info.source_id for source in sources]), config),

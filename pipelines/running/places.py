@@ -8,7 +8,9 @@ from typing import Any
 
 from engine.errors import ConfigError
 from engine.flow.pipeline import Pipeline
+from engine.sinks.media import MediaPublisher
 from pipelines.build.sources import named_sources
+from pipelines.build.video import hidden_sources
 from pipelines.config.models import Config
 from pipelines.config.scene import LineConfig, ZoneConfig
 from pipelines.config.source import SourceConfig
@@ -22,7 +24,7 @@ Size = tuple[int, int] | None
 
 
 def places_of(pipeline: Pipeline, config: Config) -> dict[str, Any]:
-    """Return `{"places": {source_id: {version, zones, lines}}, "rules": [...], "site": {...}}`.
+    """Return `places` by source (version, zones, lines), `rules`, `site`, and `video`: why a source offers none.
 
     Points are fractions of the frame. Those given in pixels are left out until the size of the frames is known.
     """
@@ -32,6 +34,7 @@ def places_of(pipeline: Pipeline, config: Config) -> dict[str, Any]:
         "places": {name: _places(source, sizes.get(name)) for name, source in sources},
         "rules": [rule.model_dump(exclude_unset=True) for rule in config.rules],
         "site": config.site.model_dump(),
+        "video": _video(pipeline, config),
     }
 
 
@@ -56,6 +59,15 @@ def change_places(pipeline: Pipeline, changes: Reconfigurer, request: dict[str, 
     if request.get("version") not in (None, now["version"]):
         raise ConflictError(f"the zones and lines of {source_id} were changed meanwhile: read them again")
     return changes.set_places(source_id, zones, lines)
+
+
+def _video(pipeline: Pipeline, config: Config) -> dict[str, str]:
+    """Return by source an empty text if its coded video is offered, else `private` or `file`."""
+    media = next((sink for sink in pipeline.sinks if isinstance(sink, MediaPublisher)), None)
+    offered: frozenset[str] = frozenset() if media is None else media.with_video
+    hidden = hidden_sources(config)
+    reasons = {name: "private" if name in hidden else "file" for name, _ in named_sources(config)}
+    return {name: "" if name in offered else reason for name, reason in reasons.items()}
 
 
 def _places(source: SourceConfig, size: Size) -> dict[str, Any]:

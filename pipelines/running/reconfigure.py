@@ -28,6 +28,7 @@ from pipelines.build.parts import references
 from pipelines.build.privacy import change_privacy, check_classes, check_outputs
 from pipelines.build.scene import change_scene, scenes_differ, scenes_of, without_places
 from pipelines.build.sources import build_recordings, build_rules, build_source, named_sources
+from pipelines.build.video import offer_video
 from pipelines.config.file import assign, load_config, refuse_variables, validated
 from pipelines.config.models import Config
 from pipelines.config.source import SourceConfig
@@ -165,6 +166,7 @@ class Reconfigurer:
             done += add()
         self._move(moved, done, failed)
         deadline = time.monotonic() + LAST_FRAMES_S  # for all together
+        offer_video(new, [*self._pipeline.sources, *fresh.values()], self._pipeline.sinks)
         for name, source in fresh.items():
             try:
                 wait_s = max(deadline - time.monotonic(), 0.0)

@@ -11,7 +11,8 @@ import pytest
 import zmq
 
 from engine.data import Detections, Frame, Packet, Run, Tracks
-from engine.sinks.media import MediaPublisher, picture_request, picture_topic
+from engine.sinks.media import MediaPublisher
+from engine.sinks.media_demand import picture_request, picture_topic
 from engine.sinks.pictures import Pictures
 from engine.sources.synthetic import Scene, SyntheticSource
 from engine.video.read_image import decode_image

@@ -7,6 +7,7 @@ from dataclasses import replace
 from engine.sources.live.readers import ProcessReader, ThreadReader
 from engine.sources.live.source import LiveSource
 from engine.video.address import VideoAddress
+from engine.video.coded.feed import VideoFeed
 from engine.video.options import SourceOptions
 
 
@@ -17,7 +18,10 @@ def live_source(target: VideoAddress, source_id: str, options: SourceOptions) ->
         options = _without_reconnect(options)
     if options.reader == "thread":
         return LiveSource(target, lambda: ThreadReader(target), source_id, options)
-    return LiveSource(target, lambda: ProcessReader(target, options.slots, source_id), source_id, options)
+    feed = VideoFeed(source_id)
+    made = LiveSource(target, lambda: ProcessReader(target, options.slots, source_id, feed), source_id, options)
+    made.feed = feed
+    return made
 
 
 def _without_reconnect(options: SourceOptions) -> SourceOptions:

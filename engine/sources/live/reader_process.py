@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
+import socket
 import sys
 from contextlib import suppress
 from typing import Any
@@ -25,6 +26,8 @@ from engine.process_log import FAULTS, LogToEngine
 from engine.sources.live.confined import confine
 from engine.sources.live.ring import LIVE_SOURCES, Layout, Meta, Ring
 from engine.video.address import VideoAddress, knock, video_address_from_request
+from engine.video.coded.outlet import VideoOutlet
+from engine.video.decode import VideoReader
 from engine.video.explain import explain, is_hopeless, video_errors
 from engine.video.fallback import OpenVideo, open_video
 from engine.video.frames import DecodedFrame, MissingFrames
@@ -37,9 +40,10 @@ MAX_REASON = 1000
 
 
 def main() -> None:
-    """Serve until the engine hangs up. Arguments: the descriptors of connection and lifeline."""
-    connection_fd, lifeline_fd = (int(argument) for argument in sys.argv[1:3])
+    """Serve until the engine hangs up. Arguments: the descriptors of connection, lifeline and, if wanted, video."""
+    connection_fd, lifeline_fd, *video_fd = (int(argument) for argument in sys.argv[1:4])
     die_with(lifeline_fd)
+    video = VideoOutlet(socket.socket(fileno=video_fd[0])) if video_fd else None
     is_confined = False
     with Messages(connection_fd) as connection:
         try:
@@ -53,15 +57,15 @@ def main() -> None:
                 if not is_confined:
                     confine(target)
                     is_confined = True
-                serve(target, connection)
+                serve(target, connection, video)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
 
-def serve(target: VideoAddress, connection: Messages) -> None:
+def serve(target: VideoAddress, connection: Messages, video: VideoOutlet | None = None) -> None:
     """Run one connection to its end and report how it ended."""
     try:
-        finished = _stream(target, connection)
+        finished = _stream(target, connection, video)
     except video_errors() as error:
         if isinstance(error, BrokenPipeError | ConnectionResetError) and connection.poll(0):
             raise
@@ -99,9 +103,12 @@ def finish(reader: OpenVideo, target: VideoAddress) -> dict[str, Any]:
     return {"finished": "end of stream" if is_end else "the camera ended the stream", "is_end": is_end}
 
 
-def _stream(target: VideoAddress, connection: Messages) -> dict[str, Any]:
+def _stream(target: VideoAddress, connection: Messages, video: VideoOutlet | None) -> dict[str, Any]:
     knock(target)
     reader = open_video(target)
+    if video is not None and isinstance(reader, VideoReader):
+        video.begin()
+        reader.tap = video.take
     outlet = _Outlet(target, connection)
     try:
         connection.send_bytes(json.dumps({"opened": reader.facts}).encode())

@@ -24,6 +24,7 @@ from engine.sources.live.reader_messages import ReaderMessageError, Room, told_b
 from engine.sources.live.reader_process import FRAME, STOP, TAKEN, fault, finish
 from engine.sources.live.ring import LIVE_SOURCES, LOCK_S, Ring, RingError, TakenFrame, anonymous_file, layout_for
 from engine.video.address import VideoAddress, knock
+from engine.video.coded.feed import VideoFeed
 from engine.video.explain import explain, is_hopeless, video_errors
 from engine.video.fallback import open_video
 from engine.video.frames import MissingFrames
@@ -44,9 +45,11 @@ class ProcessReader:
         target: what to open.
         slots: frames that the shared memory holds.
         name: name of the source, for its log lines.
+        feed: takes the coded video of the process; None: nobody does.
     """
 
-    def __init__(self, target: VideoAddress, slots: int, name: str = "") -> None:
+    def __init__(self, target: VideoAddress, slots: int, name: str = "", feed: VideoFeed | None = None) -> None:
+        self._feed = feed
         self._target = target
         self._name = name
         self._slots = slots
@@ -63,12 +66,21 @@ class ProcessReader:
         """Begin to connect, starting the process if necessary; if that fails, `next` returns the failure."""
         try:
             if self._child is None:
-                self._child = Child("engine.sources.live.reader_process", name=self._name)
+                self._child = self._start()
         except OSError as error:  # out of memory, processes or descriptors: the next attempt may succeed
             self._events.append(Finished(f"cannot start a reader process ({error}): use reader=thread"))
             return
         self._is_open, self._logged = False, 0
         self._send(json.dumps({"open": asdict(self._target), "log_level": current_level()}).encode())
+
+    def _start(self) -> Child:
+        """Return the process, with a socket for its coded video if that is used. Raises `OSError`."""
+        module = "engine.sources.live.reader_process"
+        video = None if self._feed is None else self._feed.plug()
+        if video is None:
+            return Child(module, name=self._name)
+        with video:
+            return Child(module, video.fileno(), name=self._name)
 
     def next(self, timeout_s: float) -> Event | None:
         """Return the next event; None after the timeout or `wake`."""
@@ -109,6 +121,8 @@ class ProcessReader:
     def close(self) -> None:
         """End the process for good; harmless when repeated."""
         self.abandon()
+        if self._feed is not None:
+            self._feed.unplug()
         with self._lock:
             waker, self._waker = self._waker, None
         for fd in waker or ():

@@ -20,6 +20,7 @@ from engine.sources.base import SourceBase
 from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, FrameReader, Opened
 from engine.video.address import VideoAddress
 from engine.video.backoff import Backoff
+from engine.video.coded.feed import VideoFeed
 from engine.video.decode import KEYFRAME_WAIT_S
 from engine.video.frames import MissingFrames
 from engine.video.network import SEGMENTS_S
@@ -136,7 +137,12 @@ class LiveSource(SourceBase):
         options: reconnecting and time limits.
         clock: time, for tests.
         rng: jitter, for tests.
+
+    Attributes:
+        feed: its coded video; None if its reader offers none.
     """
+
+    feed: VideoFeed | None = None
 
     def __init__(
         self,

@@ -89,7 +89,7 @@ async def get_all_places(request: Request) -> Response:
     """Return the zones and lines of all sources, and the rules."""
     found = await control(request, {"command": "places"})
     places = {name: each for name, each in found["places"].items() if who(request).may_see(name)}
-    return reply({"places": places, "rules": found["rules"], "site": found["site"]})
+    return reply({"places": places, "rules": found["rules"], "site": found["site"], "video": found["video"]})
 
 
 async def put_places(request: Request) -> Response:

@@ -33,16 +33,19 @@ from engine.wire import (
     topic_for,
 )
 from engine.wire.codec import MAX_BODY_BYTES, source_in_topic
+from engine.wire.media import VideoMessage
 from pipelines.web.page.settings import Settings
 
 logger = logging.getLogger(__name__)
 ALWAYS = ("status", "stats", "event", "analytics", "heartbeat", "eos")
 STREAM_QUEUE = 2000
-MEDIA_QUEUE = 64
+MEDIA_QUEUE = 1000
 SNAPSHOT_RETRY_S = 1.0
 LOST_AFTER_S = 3.5
 MAX_SOURCES = 1000
 MAX_EVENTS = 500
+MAX_KEPT_BYTES = 8_000_000
+_VIDEO = msgspec.json.Decoder(VideoMessage)
 SIDES = (320, 640, 960, 1280, 1920)
 RATES = (1, 2, 5, 10, 15, 30)
 
@@ -65,6 +68,18 @@ class Picture(msgspec.Struct, frozen=True):
     jpeg: bytes
 
 
+class Film(msgspec.Struct, frozen=True):
+    """An init segment or a fragment of a camera's own video.
+
+    Attributes:
+        head: what it is.
+        data: of the MP4.
+    """
+
+    head: VideoMessage
+    data: bytes
+
+
 class Watcher(Protocol):
     """Somebody who is offered what arrives."""
 
@@ -76,6 +91,9 @@ class Watcher(Protocol):
 
     def take_picture(self, topic: str, picture: Picture) -> None:
         """Take a picture."""
+
+    def take_film(self, source_id: str, film: Film) -> None:
+        """Take a piece of video."""
 
 
 @dataclass
@@ -120,7 +138,7 @@ class Hub:
         self.sources: dict[str, SourceView] = {}
         self.events: deque[EventMessage] = deque(maxlen=MAX_EVENTS)
         self.heartbeat: HeartbeatMessage | None = None
-        self.heard_s = 0.0
+        self.heard_s = time.monotonic()
         self.malformed = 0
         self._watchers: set[Watcher] = set()
         self._wanted: Counter[str] = Counter()
@@ -128,6 +146,7 @@ class Hub:
         self._needs_snapshot = asyncio.Event()
         self._needs_snapshot.set()
         self._is_lost = False
+        self._films: dict[str, list[Film]] = {}
         self._stream: Any = None
         self._media: Any = None
         self._snapshots: Any = None
@@ -136,6 +155,11 @@ class Hub:
     def is_connected(self) -> bool:
         """Whether the engine has been heard lately."""
         return self.heartbeat is not None and time.monotonic() - self.heard_s < LOST_AFTER_S
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the engine has not been heard for several heartbeats."""
+        return time.monotonic() - self.heard_s >= LOST_AFTER_S
 
     async def open(self) -> None:
         """Connect and start reading."""
@@ -177,6 +201,11 @@ class Hub:
         """How many there are."""
         return len(self._watchers)
 
+    @property
+    def wanted(self) -> list[str]:
+        """Topics of frames, pictures and video that somebody watches now."""
+        return sorted(self._wanted)
+
     def demand_changed(self) -> None:
         """Subscribe to exactly what the watchers want: the engine makes nothing else."""
         wanted = Counter(topic for watcher in self._watchers for topic in set(watcher.topics()))
@@ -184,10 +213,16 @@ class Hub:
             self._set(zmq.SUBSCRIBE, topic)
         for topic in self._wanted.keys() - wanted.keys():
             self._set(zmq.UNSUBSCRIBE, topic)
+            self._films.pop(topic, None)
         self._wanted = wanted
 
+    def films(self, source_id: str) -> list[Film]:
+        """Return the video since the last keyframe, with its init segment first, for a watcher that joins."""
+        kept = self._films.get(topic_for("video", source_id))
+        return [] if kept is None else list(kept)
+
     def _set(self, option: int, topic: str) -> None:
-        socket = self._media if topic.startswith("v1/picture/") else self._stream
+        socket = self._media if topic.startswith(("v1/picture/", "v1/video/")) else self._stream
         if socket is not None:
             socket.setsockopt(option, topic.encode())
 
@@ -250,6 +285,9 @@ class Hub:
             if len(parts) != 3:
                 continue
             topic, body, jpeg = parts
+            if topic.startswith(b"v1/video/"):
+                self._take_film(topic.decode(), body, jpeg)
+                continue
             try:
                 message: Any = decode(body)
                 picture = Picture(
@@ -260,6 +298,22 @@ class Hub:
                 continue
             for watcher in self._watchers:
                 watcher.take_picture(topic.decode(), picture)
+
+    def _take_film(self, topic: str, body: bytes, data: bytes) -> None:
+        try:
+            film = Film(_VIDEO.decode(body), data)
+        except msgspec.MsgspecError:
+            self.malformed += 1
+            return
+        kept = self._films.setdefault(topic, [])
+        if film.head.init:
+            kept[:] = [film]
+        elif kept and sum(len(each.data) for each in kept) + len(data) <= MAX_KEPT_BYTES:
+            kept.append(film)
+        else:
+            kept.clear()
+        for watcher in self._watchers:
+            watcher.take_film(film.head.source_id, film)
 
     async def _read_snapshots(self) -> None:
         """Ask for the state of all sources when it may have been missed: at the start, and after a restart."""
@@ -294,7 +348,7 @@ class Hub:
         """Tell the watchers when the engine falls silent, and when it is back."""
         while True:
             await asyncio.sleep(0.5)
-            is_lost = not self.is_connected
+            is_lost = self.is_silent
             if is_lost != self._is_lost:
                 self._is_lost = is_lost
                 text = '{"schema":"engine","lost":%s}' % ("true" if is_lost else "false")

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from engine.wire import encode, topic_for
 from pipelines.web.access import Identity
 from pipelines.web.access.gate import IDENTITY
-from pipelines.web.page.hub import Hub, Picture, picture_topic
+from pipelines.web.page.hub import Film, Hub, Picture, picture_topic
 
 logger = logging.getLogger(__name__)
 MAX_WATCHED = 64
@@ -24,9 +24,14 @@ MAX_VIEWERS = 64
 MAX_WAITING_BYTES = 2_000_000
 SEND_TIMEOUT_S = 20.0
 TOO_MANY, BAD_MESSAGE = 1013, 1008
-JPEG = 1
+JPEG, INIT, FRAGMENT = 1, 2, 3
+KEY = 1
 HEADER = struct.Struct(">BBHIqq")
-"""Binary messages: kind, flags, index of the source, stream_epoch, frame_id, captured_utc_ns; then the payload."""
+"""Binary messages: kind, flags, index of the source, stream_epoch, frame_id, captured_utc_ns; then the payload.
+
+Of video, `pts_ns` stands in place of `frame_id`; an init segment begins with the codec's name and a zero, and has
+`t0_ns` there.
+"""
 
 
 class JpegWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,16 +52,18 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         boxes: its frame messages.
         jpeg: its pictures.
+        video: the camera's own video.
     """
 
     boxes: bool = False
     jpeg: JpegWish | None = None
+    video: bool = False
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A message of the page: everything that it watches from now on, by source."""
 
-    watch: dict[str, Wish]
+    watch: dict[Annotated[str, msgspec.Meta(min_length=1, max_length=256)], Wish]
 
 
 class Viewer:
@@ -82,6 +89,10 @@ class Viewer:
         self._texts: deque[str] = deque()
         self._text_bytes = 0
         self._pictures: dict[str, bytes] = {}
+        self._films: deque[tuple[str, bytes]] = deque()
+        self._film_bytes = 0
+        self._behind: set[str] = set()
+        self._last_init: dict[str, bytes] = {}
         self._ready = asyncio.Event()
 
     def topics(self) -> Iterable[str]:
@@ -114,6 +125,30 @@ class Viewer:
         self._pictures[picture.source_id] = head + picture.jpeg
         self._ready.set()
 
+    def take_film(self, source_id: str, film: Film) -> None:
+        """Queue a piece of video; a viewer that is too slow continues at the next keyframe."""
+        wish = self._wishes.get(source_id)
+        if wish is None or not wish.video:
+            return
+        head = film.head
+        if head.init:
+            if self._last_init.get(source_id) == film.data:
+                return
+            self._last_init[source_id] = film.data
+        elif self._film_bytes > MAX_WAITING_BYTES and source_id not in self._behind:
+            self._behind.add(source_id)
+        if source_id in self._behind and not head.init:
+            if not head.key or self._film_bytes > MAX_WAITING_BYTES // 2:
+                self.skipped += 1
+                return
+            self._behind.discard(source_id)
+        kind, at_ns = (INIT, head.t0_ns) if head.init else (FRAGMENT, head.pts_ns)
+        payload = head.codec.encode() + b"\0" + film.data if head.init else film.data
+        packed = HEADER.pack(kind, KEY * head.key, self._index[source_id], 0, at_ns, head.captured_utc_ns)
+        self._films.append((source_id, packed + payload))
+        self._film_bytes += len(packed) + len(payload)
+        self._ready.set()
+
     async def run(self) -> None:
         """Serve it until it leaves, stops reading or sends nonsense."""
         self._greet()
@@ -134,7 +169,7 @@ class Viewer:
 
     def _greet(self) -> None:
         """Queue the last state of every source."""
-        self._put('{"schema":"engine","lost":%s}' % ("false" if self._hub.is_connected else "true"))
+        self._put('{"schema":"engine","lost":%s}' % ("true" if self._hub.is_silent else "false"))
         for view in self._hub.sources.values():
             if not self._identity.may_see(view.source_id):
                 continue
@@ -154,11 +189,15 @@ class Viewer:
         while True:
             await self._ready.wait()
             self._ready.clear()
-            while self._texts or self._pictures:
+            while self._texts or self._pictures or self._films:
                 while self._texts:
                     text = self._texts.popleft()
                     self._text_bytes -= len(text)
                     await asyncio.wait_for(self._socket.send_text(text), SEND_TIMEOUT_S)
+                for _ in range(len(self._films)):
+                    _, data = self._films.popleft()
+                    self._film_bytes -= len(data)
+                    await asyncio.wait_for(self._socket.send_bytes(data), SEND_TIMEOUT_S)
                 if self._pictures:
                     source_id = next(iter(self._pictures))
                     await asyncio.wait_for(self._socket.send_bytes(self._pictures.pop(source_id)), SEND_TIMEOUT_S)
@@ -176,21 +215,31 @@ class Viewer:
             self._watch(request.watch)
 
     def _watch(self, wishes: dict[str, Wish]) -> None:
-        known = {
-            name: wish for name, wish in wishes.items() if name in self._hub.sources and self._identity.may_see(name)
-        }
+        known = {name: wish for name, wish in wishes.items() if self._identity.may_see(name)}
         for name in known:
             self._index.setdefault(name, len(self._index))
+        begun = [name for name, wish in known.items() if wish.video and not self._has_video(name)]
+        for name in [name for name in self._last_init if name not in known or not known[name].video]:
+            del self._last_init[name]
         self._wishes = known
         self._topics = {}
         for name, wish in known.items():
             if wish.boxes:
                 self._topics[topic_for("frame", name)] = name
+            if wish.video:
+                self._topics[topic_for("video", name)] = name
             if wish.jpeg is not None:
                 self._topics[picture_topic(name, wish.jpeg.w, wish.jpeg.fps)] = name
         names = msgspec.json.encode({"schema": "index", "sources": self._index}).decode()
         self._put(names)
+        for name in begun:
+            for film in self._hub.films(name):
+                self.take_film(name, film)
         self._hub.demand_changed()
+
+    def _has_video(self, name: str) -> bool:
+        wish = self._wishes.get(name)
+        return wish is not None and wish.video
 
 
 async def live(socket: WebSocket) -> None:
@@ -206,7 +255,7 @@ async def live(socket: WebSocket) -> None:
         return
     with suppress(asyncio.TimeoutError):
         await Viewer(socket, hub, identity).run()
-    with suppress(RuntimeError, OSError):
+    with suppress(RuntimeError, OSError, WebSocketDisconnect):
         await socket.close()
 
 
@@ -223,6 +272,9 @@ class OnePicture:
 
     def take_text(self, kind: str, source_id: str, text: str) -> None:
         """Ignore messages."""
+
+    def take_film(self, source_id: str, film: Film) -> None:
+        """Ignore video."""
 
     def take_picture(self, topic: str, picture: Picture) -> None:
         """Take the first one of the right size."""

@@ -121,6 +121,7 @@ class SystemInfo(msgspec.Struct):
     recordings: dict[str, Any]
     sources: int
     viewers: int
+    watched: list[str]
     web_pid: int
     web_max_rss_mb: float
 
@@ -138,6 +139,7 @@ class SystemInfo(msgspec.Struct):
             recordings=status.get("recordings", {}),
             sources=len(hub.sources),
             viewers=hub.watchers,
+            watched=hub.wanted,
             web_pid=os.getpid(),
             web_max_rss_mb=round(peak_memory_mb(), 1),
         )

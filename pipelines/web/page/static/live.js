@@ -5,7 +5,7 @@ import { api, html, icon, t, useEffect, useState } from "./lib.js";
 const RATES = [[1, 15], [4, 10], [9, 5], [Infinity, 2]];
 
 export function usePlaces() {
-  const [found, setFound] = useState({ places: {}, rules: [] });
+  const [found, setFound] = useState({ places: {}, rules: [], video: {} });
   useEffect(() => {
     let isOver = false;
     const load = () => api("places").then((value) => { if (!isOver) setFound(value); }, () => {});
@@ -17,7 +17,7 @@ export function usePlaces() {
 }
 
 export function Live({ stream, arg, version }) {
-  const { places } = usePlaces();
+  const { places, video } = usePlaces();
   const [boxes, setBoxes] = useState(true);
   const [showPlaces, setShowPlaces] = useState(true);
   const names = [...stream.sources.keys()].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
@@ -26,14 +26,14 @@ export function Live({ stream, arg, version }) {
     <label class="switch"><input type="checkbox" checked=${showPlaces} onChange=${(e) => setShowPlaces(e.target.checked)} /> ${t("live.places")}</label>`;
   if (arg && stream.sources.has(arg)) {
     return html`<header class="bar">${names.length > 1 && html`<a class="button" href="#/live">${icon("back")} ${t("live.back")}</a>`}<h1>${arg}</h1><span class="grow"></span>${switches}</header>
-      <${Tile} key=${arg} stream=${stream} name=${arg} places=${places[arg]} boxes=${boxes} showPlaces=${showPlaces} fps=${30} big />
+      <${Tile} key=${arg} stream=${stream} name=${arg} places=${places[arg]} offer=${video[arg]} boxes=${boxes} showPlaces=${showPlaces} fps=${30} big />
       <${Facts} source=${stream.source(arg)} version=${version} />`;
   }
   const fps = RATES.find(([most]) => names.length <= most)[1];
   return html`<header class="bar"><h1>${t("nav.live")}</h1><span class="grow"></span>${switches}
       <button class="button" onClick=${() => document.documentElement.requestFullscreen && document.documentElement.requestFullscreen()}>${icon("wall")}<span class="wide"> ${t("live.wall")}</span></button></header>
     <div class="grid" data-count=${Math.min(names.length, 17)}>
-      ${names.map((name) => html`<${Tile} key=${name} stream=${stream} name=${name} places=${places[name]} boxes=${boxes} showPlaces=${showPlaces} fps=${fps} onOpen=${() => { location.hash = `#/live/${encodeURIComponent(name)}`; }} />`)}
+      ${names.map((name) => html`<${Tile} key=${name} stream=${stream} name=${name} places=${places[name]} offer=${video[name]} boxes=${boxes} showPlaces=${showPlaces} fps=${fps} onOpen=${() => { location.hash = `#/live/${encodeURIComponent(name)}`; }} />`)}
     </div>`;
 }
 

@@ -3,7 +3,8 @@ const RETRY_MS = [300, 600, 1200, 2000];
 const HEADER_BYTES = 24;
 const KEPT_FRAMES = 400;
 const SILENT_MS = 8000;
-const JPEG = 1;
+const JPEG = 1, INIT = 2, FRAGMENT = 3;
+const SAME_NS = 600000; // half a millisecond, and what rounding adds
 
 class Source {
   constructor(name) {
@@ -14,11 +15,19 @@ class Source {
     this.ended = false;
   }
   addFrame(message) {
-    this.newest = message;
+    this.newest = message; this.newestAt = performance.now();
     this.frames.set(`${message.stream_epoch}:${message.frame_id}`, message);
     if (this.frames.size > KEPT_FRAMES) this.frames.delete(this.frames.keys().next().value);
   }
   frame(epoch, frameId) { return this.frames.get(`${epoch}:${frameId}`); }
+  // The message of the frame with this stream time.
+  frameAt(ptsNs) {
+    const all = [...this.frames.values()];
+    for (let i = all.length - 1; i >= 0 && i > all.length - 200; i -= 1) {
+      if (all[i].pts_ns !== null && Math.abs(all[i].pts_ns - ptsNs) <= SAME_NS) return all[i];
+    }
+    return undefined;
+  }
   get state() { return this.status ? this.status.state : "unknown"; }
 }
 
@@ -92,9 +101,17 @@ export class Stream extends EventTarget {
   }
   takeBinary(buffer) {
     const head = new DataView(buffer);
-    if (buffer.byteLength < HEADER_BYTES || head.getUint8(0) !== JPEG) return;
+    if (buffer.byteLength < HEADER_BYTES) return;
     const name = this.index[head.getUint16(2)];
     if (name === undefined) return;
+    const kind = head.getUint8(0);
+    if (kind === INIT || kind === FRAGMENT) {
+      let data = new Uint8Array(buffer, HEADER_BYTES), codec = "";
+      if (kind === INIT) { const at = data.indexOf(0); codec = new TextDecoder().decode(data.subarray(0, at)); data = data.subarray(at + 1); }
+      this.tell("film", { source_id: name, init: kind === INIT, codec, data, t0: Number(head.getBigInt64(8)), captured_utc_ns: Number(head.getBigInt64(16)), pts_ns: Number(head.getBigInt64(8)) });
+      return;
+    }
+    if (kind !== JPEG) return;
     this.tell("picture", {
       source_id: name, epoch: head.getUint32(4), frame_id: Number(head.getBigInt64(8)),
       captured_utc_ns: Number(head.getBigInt64(16)), jpeg: new Uint8Array(buffer, HEADER_BYTES),
@@ -110,10 +127,11 @@ export class Stream extends EventTarget {
   send() {
     if (!this.isOpen) return;
     const watch = {};
-    if (!document.hidden) for (const { source, boxes, jpeg } of this.wishes.values()) {
+    if (!document.hidden) for (const { source, boxes, jpeg, video } of this.wishes.values()) {
       if (!this.sources.has(source)) continue;
       const had = watch[source] || (watch[source] = {});
       if (boxes) had.boxes = true;
+      if (video) had.video = true;
       if (jpeg) had.jpeg = had.jpeg ? { fps: Math.max(had.jpeg.fps, jpeg.fps), w: Math.max(had.jpeg.w, jpeg.w) } : jpeg;
     }
     const text = JSON.stringify({ watch });

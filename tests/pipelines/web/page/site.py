@@ -43,6 +43,7 @@ class Site:
         self.runtime = tempfile.mkdtemp(prefix="fw")
         os.chmod(self.runtime, 0o700)
         command = [*COMMAND, "run", "--model", "tests.pipelines.web.page.truth:TruthDetector", "--publish", "none"]
+        command += ["--tracker", "tests.pipelines.web.page.truth:RowTracker"]
         command += ["--set", f"detector.parameters={{uri: '{SCENE}'}}", "--web", "127.0.0.1:0", "--json"]
         command += [word for name, uri in sources.items() for word in ("--source", f"{name}={uri}")]
         environment = {**os.environ, "XDG_RUNTIME_DIR": self.runtime, "PYTHONPATH": str(CHECKOUT)}

@@ -1,0 +1,44 @@
+"""The head of coded video on the media socket; it is no part of the stream, and no reader of the stream sees it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.wire.objects import Counter
+from engine.wire.version import schema_of
+
+
+class VideoMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """An init segment or a fragment of MP4, in a third part after the body.
+
+    Attributes:
+        schema: name and version of this message.
+        engine_id: the engine that sent it.
+        run_epoch: start of the run.
+        source_id: the camera.
+        seq: +1 per message of this topic: a gap is a loss, after which playing can begin at the next keyframe.
+        published_utc_ns: wall clock when it was sent.
+        codec: as browsers name it, for example `avc1.4D401F`.
+        init: whether it is an init segment; it is repeated before each keyframe.
+        key: whether playing can begin here.
+        pts_ns: stream time of the picture: that of its frame message.
+        t0_ns: stream time at which the time of the media is 0; another value means that the media starts over.
+        captured_utc_ns: wall clock when the picture arrived.
+        width: pixels of a picture.
+        height: rows of a picture.
+    """
+
+    schema: str = schema_of("video")
+    engine_id: str
+    run_epoch: int
+    source_id: str
+    seq: Counter
+    published_utc_ns: int
+    codec: str
+    init: bool
+    key: bool
+    pts_ns: int
+    t0_ns: int
+    captured_utc_ns: int
+    width: Counter
+    height: Counter

@@ -1,0 +1,155 @@
+"""The page in a real browser: what a person sees, and when."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.boxes import iou_matrix
+from engine.sources.synthetic import SyntheticSource, scene_from_uri
+from tests.pipelines.web.page.browsing import Page, chromium
+from tests.pipelines.web.page.site import SCENE, Site, wait_for
+
+pytestmark = pytest.mark.browser
+SAMPLES = 40
+SAME = 0.95
+SHOWN = ".tile[data-shown]"
+# In one animation frame: the number in the picture that is shown, the boxes over it, and where the picture lies.
+SAMPLE = """
+(name) => new Promise((done) => requestAnimationFrame(() => {
+  const tile = document.querySelector(`.tile[data-source="${name}"]`), overlay = tile.querySelector(".overlay");
+  const isVideo = Boolean(tile.dataset.video), shown = tile.querySelector(isVideo ? "video" : ".picture");
+  const wide = isVideo ? shown.videoWidth : shown.width, high = isVideo ? shown.videoHeight : shown.height;
+  const canvas = new OffscreenCanvas(wide, high), context = canvas.getContext("2d");
+  context.drawImage(shown, 0, 0);
+  const cell = (4 * wide) / 640, row = context.getImageData(0, Math.floor(cell / 2), Math.ceil(32 * cell), 1).data;
+  let number = 0;
+  for (let bit = 0; bit < 32; bit += 1) if (row[4 * Math.floor((bit + 0.5) * cell)] > 127) number += 2 ** bit;
+  const scale = Math.min(overlay.width / wide, overlay.height / high);
+  const x = (overlay.width - wide * scale) / 2, y = (overlay.height - high * scale) / 2, unit = (scale * wide) / 640;
+  const inFrame = ([a, b, w, h]) => [(a - x) / unit, (b - y) / unit, (a - x + w) / unit, (b - y + h) / unit];
+  const boxes = (overlay.drawn || []).map(inFrame);
+  done({ number, boxes, isVideo });
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as made:
+        yield made
+
+
+def share_on_the_right_frame(page: Any, name: str, uri: str, samples: int) -> tuple[float, list[Any]]:
+    """Return the share of samples in which every box of the frame on the screen is drawn where it is in the picture."""
+    truth = SyntheticSource(scene_from_uri(uri))
+    right, seen = 0, []
+    for _ in range(samples):
+        page.wait_for_timeout(60 + 37 * (len(seen) % 3))
+        found = page.evaluate(SAMPLE, name)
+        boxes = truth.truth(found["number"]).xyxy
+        drawn = np.array(found["boxes"], np.float32).reshape(-1, 4)
+        worst = float(iou_matrix(boxes, drawn).max(axis=1, initial=0.0).min())
+        right += worst >= SAME
+        seen.append((found["number"], found["isVideo"], round(worst, 2)))
+    return right / samples, seen
+
+
+def test_all_cameras_are_seen_at_once(site: Site, browser: Any) -> None:
+    """E1, without a limit of time: both pictures are there, with the reason why they are no video."""
+    with Page(browser, site.url) as page:
+        page.locator(SHOWN).nth(1).wait_for()
+        assert page.locator("figcaption").all_inner_texts()[0].startswith("cam")
+        page.locator("figcaption").first.get_by_text("not a camera stream").wait_for()
+
+
+def test_boxes_are_on_the_right_frame_of_pictures(site: Site, browser: Any) -> None:
+    """E2, with JPEGs."""
+    with Page(browser, site.url, "#/live/cam") as page:
+        page.wait_for_selector(SHOWN)
+        page.wait_for_selector(".overlay[data-frame]:not([data-frame=''])")
+        share, seen = share_on_the_right_frame(page, "cam", SCENE, SAMPLES)
+    assert share >= SAME, seen
+    assert len({number for number, *_ in seen}) > SAMPLES / 5, "the picture stands still"
+
+
+def test_the_page_recovers_without_a_click(site: Site, browser: Any) -> None:
+    """E5: the server is killed under the page, and the page is loaded again."""
+    with Page(browser, site.url) as page:
+        page.wait_for_selector(SHOWN)
+        pid = site.get("system")[1]["web_pid"]
+        os.kill(pid, signal.SIGKILL)
+        page.wait_for_selector(".notice")
+        page.wait_for_selector(".notice", state="detached")
+        before = page.evaluate(SAMPLE, "cam")["number"]
+        wait_for(lambda: page.evaluate(SAMPLE, "cam")["number"] > before, "the next picture")
+        page.reload()
+        page.locator(SHOWN).nth(1).wait_for()
+
+
+def test_what_is_not_seen_is_not_encoded(site: Site, browser: Any) -> None:
+    with Page(browser, site.url, "#/live/cam") as page:
+        page.wait_for_selector(SHOWN)
+        wait_for(lambda: site.get("system")[1]["watched"] == ["v1/frame/cam/", "v1/picture/cam/1280/30/"], "the demand")
+        page.goto(site.url + "#/live")
+        wait_for(lambda: len(site.get("system")[1]["watched"]) == 4, "the demand of both")
+    wait_for(lambda: site.get("system")[1]["watched"] == [], "the end of the demand")
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_a_phone_needs_no_sideways_scrolling(site: Site, browser: Any, scheme: str) -> None:
+    """E12, in part."""
+    options = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme, "has_touch": True}
+    with Page(browser, site.url, **options) as page:
+        page.wait_for_selector(SHOWN)
+        for link in page.locator("nav a").evaluate_all("links => links.map((link) => link.hash)"):
+            page.goto(site.url + link)
+            page.wait_for_selector("main h1")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), link
+
+
+def test_the_page_speaks_german(site: Site, browser: Any) -> None:
+    with Page(browser, site.url, locale="de-AT") as page:
+        page.wait_for_selector(SHOWN)
+        assert page.get_by_text("Zonen und Linien").count() == 1
+        page.select_option("nav select", "en")
+        page.wait_for_selector("text=Zones and lines")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip of frames that show their number, as a camera sends it."""
+    av = pytest.importorskip("av")
+    path = tmp_path_factory.mktemp("clip") / "numbered.mp4"
+    source = SyntheticSource(scene_from_uri(SCENE))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "18", "g": "20"})
+        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
+        for number in range(600):
+            frame = av.VideoFrame.from_ndarray(np.asarray(source.image(number)), format="bgr24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.rtsp
+def test_boxes_are_on_the_right_frame_of_the_cameras_own_video(
+    serve: Callable[..., Any], clip: Path, browser: Any
+) -> None:
+    """E2, with the camera's H.264, and nothing is encoded for it once it plays."""
+    camera = serve(codec="h264", file=clip, gop=20, kbps=4000)
+    with Site(sources={"gate": camera.url}) as site, Page(browser, site.url, "#/live/gate") as page:
+        page.wait_for_selector(".tile[data-video]")
+        page.wait_for_selector(".overlay[data-frame]:not([data-frame=''])")
+        page.wait_for_timeout(1500)
+        assert site.get("system")[1]["watched"] == ["v1/frame/gate/", "v1/video/gate/"]
+        share, seen = share_on_the_right_frame(page, "gate", SCENE, SAMPLES)
+        assert share >= SAME, seen
+        assert all(is_video for _, is_video, _ in seen)
+        assert len({number for number, *_ in seen}) > SAMPLES / 5, "the picture stands still"
