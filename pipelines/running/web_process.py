@@ -61,6 +61,9 @@ def web_settings(config: Config, publish: str, endpoints: Mapping[str, str], con
         "media": endpoints.get("media"),
         "control": control,
         "server_key": str(key_path) if (key_path := config.publish.keys) else None,
+        "events": config.events.folder,
+        "store": config.events.store,
+        "timezone": config.site.timezone,
         **config.web.model_dump(),
     }
 

@@ -13,10 +13,12 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
+from engine.analytics.rules.schedule import time_zone
 from pipelines.web.access import Accounts, Exposure, Gate, GateRules, Listen, TlsFiles, check_exposure
 from pipelines.web.access.listen import networks_of
 from pipelines.web.page.answers import reply
 from pipelines.web.page.api import ROUTES
+from pipelines.web.page.history import HISTORY_ROUTES
 from pipelines.web.page.hub import Hub
 from pipelines.web.page.live import live
 from pipelines.web.page.login import Guesses
@@ -55,6 +57,7 @@ def build_app(settings: Settings, accounts: Accounts | None = None) -> Starlette
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.zone = time_zone(settings.timezone)
         app.state.hub, app.state.accounts, app.state.guesses = Hub(settings), accounts, Guesses()
         await app.state.hub.open()
         try:
@@ -67,7 +70,7 @@ def build_app(settings: Settings, accounts: Accounts | None = None) -> Starlette
             Route("/", page),
             Route("/static/{path:path}", static_file),
             WebSocketRoute("/api/v1/live", live),
-            Mount("/api/v1", routes=ROUTES),
+            Mount("/api/v1", routes=[*ROUTES, *HISTORY_ROUTES]),
         ],
         exception_handlers={HTTPException: _refused, Exception: _failed},
         lifespan=lifespan,

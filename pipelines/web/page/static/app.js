@@ -1,9 +1,16 @@
 // The shell: navigation, theme, language, and the page that the address names.
-import { currentLanguage, html, icon, languages, loadLanguage, render, stored, t, useEffect, useState } from "./lib.js";
+import { api, currentLanguage, html, icon, languages, loadLanguage, render, setTimeZone, stored, t, useEffect, useState } from "./lib.js";
 import { Stream } from "./stream.js";
 import { Live } from "./live.js";
 
-const PAGES = { live: Live };
+const PAGES = { // each is loaded when it is first opened
+  live: async () => Live,
+  events: async () => (await import("./events.js")).Events,
+  counts: async () => (await import("./counts.js")).Counts,
+  places: async () => (await import("./places.js")).Places,
+  cameras: async () => (await import("./cameras.js")).Cameras,
+  system: async () => (await import("./system.js")).System,
+};
 
 function route() {
   const [, name = "live", arg = ""] = location.hash.split("/");
@@ -14,7 +21,7 @@ function theme() {
   return stored("theme") || (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
 }
 
-function App({ stream }) {
+function App({ stream, me }) {
   const [at, setAt] = useState(route());
   const [look, setLook] = useState(theme());
   const [version, setVersion] = useState(0);
@@ -26,13 +33,21 @@ function App({ stream }) {
     return () => removeEventListener("hashchange", moved);
   }, []);
   useEffect(() => { document.documentElement.dataset.theme = look; }, [look]);
-  const Page = PAGES[at.name];
+  const [loaded, setLoaded] = useState({ live: Live }), [failure, setFailure] = useState("");
+  useEffect(() => {
+    let isOver = false;
+    setFailure("");
+    PAGES[at.name]().then((found) => { if (!isOver) setLoaded((had) => ({ ...had, [at.name]: found })); }, (error) => { if (!isOver) setFailure(error.message); });
+    return () => { isOver = true; };
+  }, [at.name]);
+  const Page = loaded[at.name];
   const other = look === "dark" ? "light" : "dark";
   return html`<a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.getElementById("main").focus(); }}>${t("nav.skip")}</a>
     <nav aria-label=${t("nav.label")}>
       <a class="brand" href="#/live"><img src="static/icon.svg" alt="" width="26" height="26" /><span>Framewire</span></a>
       ${Object.keys(PAGES).map((name) => html`<a key=${name} href=${`#/${name}`} aria-current=${at.name === name ? "page" : undefined}>${icon(name)}<span>${t(`nav.${name}`)}</span></a>`)}
       <span class="grow"></span>
+      ${me.by_cookie && html`<button class="plain" aria-label=${t("login.out")} title=${`${me.name}: ${t("login.out")}`} onClick=${() => api("logout", { method: "POST" }).then(() => location.reload())}>${icon("leave")}</button>`}
       <select class="wide" aria-label=${t("language")} value=${currentLanguage()} onChange=${(e) => { stored("language", e.target.value); location.reload(); }}>
         ${Object.entries(languages).map(([code, name]) => html`<option key=${code} value=${code}>${name}</option>`)}
       </select>
@@ -41,12 +56,23 @@ function App({ stream }) {
     <main id="main" tabindex="-1">
       ${!stream.isOpen && html`<p class="notice" role="status">${t("connection.lost")}</p>`}
       ${stream.isOpen && stream.engineLost && html`<p class="notice" role="status">${t("connection.engine")}</p>`}
-      <${Page} key=${at.name} stream=${stream} arg=${at.arg} version=${version} />
+      ${failure && html`<p class="notice bad" role="alert">${t("error.page", { error: failure })} <button onClick=${() => location.reload()}>${t("retry")}</button></p>`}
+      ${Page && html`<${Page} key=${at.name} stream=${stream} arg=${at.arg} version=${version} />`}
     </main>`;
 }
 
 await loadLanguage();
-const address = new URL("api/v1/live", location.href);
-address.protocol = address.protocol.replace("http", "ws");
-address.hash = "";
-render(html`<${App} stream=${new Stream(address.href)} />`, document.getElementById("app"));
+const root = document.getElementById("app");
+document.documentElement.dataset.theme = theme();
+
+async function start() {
+  let me;
+  try { me = await api("me"); } catch { setTimeout(start, 2000); return; }
+  if (me.login) { const { Login } = await import("./login.js"); render(html`<${Login} done=${start} />`, root); return; }
+  const address = new URL("api/v1/live", location.href);
+  address.protocol = address.protocol.replace("http", "ws");
+  address.hash = "";
+  api("places").then((found) => setTimeZone(found.site.timezone), () => {});
+  render(html`<${App} stream=${new Stream(address.href)} me=${me} />`, root);
+}
+start();

@@ -81,7 +81,7 @@ export function bytes(value) {
   return `${number(value, value < 10 && index ? 1 : 0)} ${units[index]}`;
 }
 let zone;
-export const setTimeZone = (name) => { zone = name; };
+export const setTimeZone = (name) => { zone = name === "UTC" ? undefined : name; }; // no zone is set: the viewer's own
 export function moment(utcNs, { date = false, seconds = true } = {}) {
   if (!utcNs) return "–";
   const options = { hour: "2-digit", minute: "2-digit", timeZone: zone };

@@ -158,7 +158,7 @@ class Screen {
   }
 }
 
-export function Tile({ stream, name, places, offer, fps = 10, big = false, boxes = true, showPlaces = true, wantsVideo = true, onOpen }) {
+export function Tile({ stream, name, places, offer, fps = 10, big = false, boxes = true, showPlaces = true, wantsVideo = true, onOpen, children }) {
   const box = useRef(), canvas = useRef(), overlay = useRef(), video = useRef(), screen = useRef();
   const [age, setAge] = useState(null);
   const [, setVersion] = useState(0);
@@ -193,9 +193,10 @@ export function Tile({ stream, name, places, offer, fps = 10, big = false, boxes
       <span class=${`dot ${state}`}></span><b>${name}</b>
       ${state !== "live" && html`<span class="chip warn">${t(`state.${state}`)}</span>`}
       ${isOld && html`<span class="chip warn">${t("live.age", { s: duration(age) })}</span>`}
-      ${age !== null && !isPlaying && how && html`<span class="how">${t("live.jpeg", { reason: t(`live.reason.${how}`, { codec: (screen.current.codec || status.codec || "").toUpperCase() }) })}</span>`}
+      ${wantsVideo && age !== null && !isPlaying && how && html`<span class="how">${t("live.jpeg", { reason: t(`live.reason.${how}`, { codec: (screen.current.codec || status.codec || "").toUpperCase() }) })}</span>`}
     </figcaption>
     ${state !== "live" && status.reason && html`<p class="reason">${status.reason}</p>`}
+    ${children}
     ${onOpen && html`<button class="cover" onClick=${onOpen} aria-label=${t("live.open", { name })}></button>`}
   </figure>`;
 }

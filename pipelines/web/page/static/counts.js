@@ -1,0 +1,53 @@
+// Counts: totals now, and by minute, hour or day from the store, as a chart and as CSV.
+import { Chart } from "./chart.js";
+import { api, duration, html, moment, number, t, useEffect, useState } from "./lib.js";
+
+const SPANS = { "1h": ["1m", 3600], "24h": ["1h", 86400], "7d": ["1h", 604800], "30d": ["1d", 2592000] };
+const sum = (counts) => Object.values(counts || {}).reduce((a, b) => a + b, 0);
+
+export function Counts({ stream, arg }) {
+  const names = [...stream.sources.keys()].sort();
+  const name = names.includes(arg) ? arg : names.find((each) => stream.source(each).analytics) || names[0];
+  const scene = name && stream.source(name).analytics;
+  if (!name) return html`<div class="empty"><h1>${t("live.none")}</h1></div>`;
+  return html`<header class="bar"><h1>${t("nav.counts")}</h1>
+      <select aria-label=${t("source")} value=${name} onChange=${(e) => { location.hash = `#/counts/${encodeURIComponent(e.target.value)}`; }}>${names.map((each) => html`<option key=${each}>${each}</option>`)}</select></header>
+    ${!scene ? html`<div class="empty"><p>${t("counts.none")}</p><a class="button" href=${`#/places/${encodeURIComponent(name)}`}>${t("nav.places")}</a></div>` : html`
+    <p class="dim">${t("counts.since", { time: moment(scene.since_utc_ns, { date: true }) })}${scene.blind_s >= 1 ? ` · ${t("counts.blind")} ${duration(scene.blind_s)}` : ""}</p>
+    <div class="cards">
+      ${Object.entries(scene.lines).map(([line, directions]) => html`<section class="panel" key=${line}><h2>${line}</h2><div class="facts left">
+        ${Object.entries(directions).map(([direction, by]) => html`<div class="fact" key=${direction}><b>${number(sum(by))}</b><span>${direction.replace(/_/g, " ")}</span><small class="dim">${Object.entries(by).map(([kind, n]) => `${kind} ${number(n)}`).join(", ")}</small></div>`)}</div></section>`)}
+      ${Object.entries(scene.zones).map(([zone, by]) => html`<section class="panel" key=${zone}><h2>${zone}</h2><div class="facts left">
+        <div class="fact"><b>${number(sum(by))}</b><span>${t("counts.inside")}</span><small class="dim">${Object.entries(by).filter(([, n]) => n).map(([kind, n]) => `${kind} ${n}`).join(", ")}</small></div>
+        <div class="fact"><b>${number(scene.visits[zone] || 0)}</b><span>${t("counts.visits")}</span></div></div></section>`)}
+    </div>
+    <${Past} key=${name} name=${name} lines=${Object.keys(scene.lines)} zones=${Object.keys(scene.zones)} />`}`;
+}
+
+function Past({ name, lines, zones }) {
+  const places = [...lines, ...zones];
+  const [place, setPlace] = useState(places[0] || ""), [span, setSpan] = useState("24h");
+  const [periods, setPeriods] = useState(null), [error, setError] = useState("");
+  const [bucket, seconds] = SPANS[span];
+  const path = (format) => `counts?${new URLSearchParams({ source: name, place, bucket, from: Math.floor(Date.now() / 1000 - seconds) * 1e9, format })}`;
+  useEffect(() => {
+    if (!place) return undefined;
+    const load = () => api(path("json")).then((found) => { setPeriods(found); setError(""); }, (e) => setError(e.message));
+    load();
+    const timer = setInterval(load, 10000);
+    return () => clearInterval(timer);
+  }, [name, place, span]);
+  if (!place) return null;
+  const isZone = zones.includes(place);
+  const directions = periods ? [...new Set(periods.flatMap((p) => Object.keys(p.counts)))].sort() : [];
+  const series = periods && [...directions.map((d) => ({ label: d === "visit" ? t("counts.visits") : d.replace(/_/g, " "), values: periods.map((p) => sum(p.counts[d])) })),
+    ...(isZone ? [{ label: t("counts.most"), values: periods.map((p) => p.most) }] : [])];
+  return html`<section class="panel past"><header class="bar"><h2>${t("counts.past")}</h2>
+      <select aria-label=${t("events.place")} value=${place} onChange=${(e) => setPlace(e.target.value)}>${places.map((each) => html`<option key=${each}>${each}</option>`)}</select>
+      <select aria-label=${t("counts.span")} value=${span} onChange=${(e) => setSpan(e.target.value)}>${Object.keys(SPANS).map((each) => html`<option key=${each}>${each}</option>`)}</select>
+      <span class="grow"></span>${periods && html`<a class="button" href=${`api/v1/${path("csv")}`} download=${`${name}-${place}.csv`}>CSV</a>`}</header>
+    ${error && html`<p class="dim">${error}</p>`}
+    ${series && (series.length ? html`<${Chart} key=${place + span} times=${periods.map((p) => p.begin_utc_ns / 1e9)} lines=${series} bars height=${240} />` : html`<p class="dim">${t("counts.empty")}</p>`)}
+    ${periods && periods.some((p) => p.blind_s > 0) && html`<p class="dim">${t("counts.blindsum", { time: duration(periods.reduce((a, p) => a + p.blind_s, 0)) })}</p>`}
+  </section>`;
+}
