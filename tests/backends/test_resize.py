@@ -70,7 +70,9 @@ def boxes_per_cell(size_hw: tuple[int, int]) -> np.ndarray:
 
 @pytest.mark.parametrize("change", [WIDE, TALL], ids=["wide", "tall"])
 @pytest.mark.parametrize(
-    "make", [anchors, strides, boxes_per_cell, lambda hw: anchors(hw).transpose(0, 2, 1).copy()], ids=str
+    "make",
+    [anchors, strides, boxes_per_cell, lambda hw: anchors(hw).transpose(0, 2, 1).copy()],
+    ids=["anchors", "strides", "boxes per cell", "anchors last"],
 )
 def test_constants_of_a_grid_are_those_of_the_new_size(make: object, change: SizeChange) -> None:
     changed = grid_constant(make(change.old_hw), change)  # type: ignore[operator]

@@ -18,7 +18,7 @@ from engine.detection.load import load_detector
 from engine.errors import ConfigError, ModelError, SinkError
 from pipelines.models import detect_images
 from pipelines.models.detect_images import expand_images
-from pipelines.scoring.detect import _detect_all, evaluate_detect, score
+from pipelines.scoring.detect import detect_all, evaluate_detect, score
 from pipelines.scoring.labels import Truth
 from tests.patience import AT_ONCE_S
 
@@ -165,7 +165,7 @@ class MaskDetector(MotionDetector):
 def test_scoring_keeps_boxes_and_lets_masks_go(tmp_path: Path) -> None:
     one = truth((1, 2, 30, 40, 0))
     labels = [replace(one, image=gray(tmp_path / name)) for name in ("a.jpg", "b.jpg")]
-    found, sizes, _ = _detect_all(MaskDetector(), labels, None)
+    found, sizes, _ = detect_all(MaskDetector(), labels, None)
     assert [(len(each), each.extra) for each in found] == [(1, {})] * 2
     assert sizes == [(60, 40)] * 2
 
