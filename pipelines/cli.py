@@ -20,6 +20,7 @@ from pipelines.terminal import drain, steady_stderr
 from pipelines.verbs.history.events import events
 from pipelines.verbs.history.rules import rules
 from pipelines.verbs.learning.classify import classify
+from pipelines.verbs.learning.dataset import dataset
 from pipelines.verbs.machine.config import config
 from pipelines.verbs.machine.discover import discover
 from pipelines.verbs.machine.doctor import doctor
@@ -87,6 +88,7 @@ app.add_typer(events)
 app.add_typer(rules)
 app.add_typer(config)
 app.add_typer(models)
+app.add_typer(dataset)
 app.add_typer(classify)
 
 

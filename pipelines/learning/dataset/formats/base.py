@@ -1,0 +1,136 @@
+"""What all formats share: labelled pictures, places that stay inside a folder, and files within limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from engine.errors import ConfigError
+from engine.video.read_image import IMAGE_SUFFIXES
+from pipelines.learning.dataset.boxes import Box, NamedBox
+
+MAX_FILE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A picture with its objects, or without any.
+
+    Attributes:
+        image: the file.
+        boxes: the objects.
+        is_labelled: whether somebody has looked at it; a picture without objects can be labelled.
+        fields: what it can be grouped by.
+        part: the split that its data set has it in, or empty.
+        left_out: shapes that are no boxes (lines, points, turned boxes).
+    """
+
+    image: Path
+    boxes: Sequence[NamedBox] = ()
+    is_labelled: bool = True
+    fields: Mapping[str, str] = field(default_factory=dict)
+    part: str = ""
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A picture to write.
+
+    Attributes:
+        image: the file.
+        name: unique among all, as `train/gate_1.jpg`.
+        size_wh: of the picture.
+        boxes: its objects, by class id.
+    """
+
+    image: Path
+    name: str
+    size_wh: tuple[int, int]
+    boxes: Sequence[Box]
+
+    def pixels(self, box: Box) -> tuple[float, float, float, float]:
+        """Return the corners of a box in pixels."""
+        width, height = self.size_wh
+        x1, y1, x2, y2 = box.xyxy
+        return x1 * width, y1 * height, x2 * width, y2 * height
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a label file. Raises `ConfigError` if it is too large or not UTF-8."""
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES >> 30} GiB: split it")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def json_of(path: Path) -> Any:
+    """Return the content of a JSON file. Raises `ConfigError`."""
+    try:
+        return json.loads(text_of(path))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from error
+
+
+def xml_of(path: Path) -> ElementTree.Element:
+    """Return the root of an XML file; one that declares entities is refused. Raises `ConfigError`."""
+    text = text_of(path)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ConfigError(f"{path}: declares a document type or entities, which no label file needs: remove that")
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ConfigError(f"{path}: not XML: {error}") from error
+
+
+class Images:
+    """Finds the pictures that label files name, inside their folder only.
+
+    Args:
+        folders: where to look, in this order.
+        labels: the file that names them, for messages.
+    """
+
+    def __init__(self, folders: Sequence[Path], labels: Path) -> None:
+        self._folders, self._labels = [folder for folder in folders if folder.is_dir()], labels
+        self._by_name: dict[str, list[Path]] | None = None
+
+    def find(self, name: str) -> Path:
+        """Return the picture of a name, by its path or else by its last part. Raises `ConfigError`."""
+        for folder in self._folders:
+            place = folder / name
+            if _is_inside(place, folder) and place.is_file() and place.suffix.lower() in IMAGE_SUFFIXES:
+                return place
+        found = self._named(Path(name).name)
+        if len(found) != 1:
+            what = "no picture" if not found else f"{len(found)} pictures"
+            places = ", ".join(map(str, self._folders)) or self._labels.parent
+            raise ConfigError(f"{self._labels}: {what} {name[:100]!r} in {places}: give the folder with --images")
+        return found[0]
+
+    def _named(self, name: str) -> list[Path]:
+        if self._by_name is None:
+            self._by_name = {}
+            for folder in self._folders:
+                for path in folder.rglob("*"):
+                    if path.suffix.lower() in IMAGE_SUFFIXES and path not in self._by_name.setdefault(path.name, []):
+                        self._by_name[path.name].append(path)
+        return self._by_name.get(name, [])
+
+
+def _is_inside(place: Path, folder: Path) -> bool:
+    try:
+        return place.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def pictures_of(folder: Path) -> Iterator[Path]:
+    """Yield the pictures of a folder and those in it, by name."""
+    yield from sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())

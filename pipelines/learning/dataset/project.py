@@ -1,0 +1,269 @@
+"""`NAME.fwm`, the folder of a model: its pictures, labels, splits.
+
+    project.yaml              the classes
+    data.yaml                 the same for other tools
+    inbox/                    pictures that nobody has labelled; suggestions/ holds what a model thinks of them
+    images/{train,val,test}/  labelled pictures, labels/ the same with one text per picture; held/ see `split`
+    items.jsonl               where each picture comes from: camera, day, clip, perceptual hash
+    splits.json               which group belongs to which split, and the hash that locks the test split
+
+A picture in `images` is labelled, also without objects: training reads that folder and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from engine.errors import ConfigError, EngineError
+from engine.video.read_image import IMAGE_SUFFIXES, read_image
+from pipelines.learning.dataset.boxes import MAX_LABEL_BYTES, Box, boxes_from_text, text_from_boxes
+from pipelines.learning.dataset.likeness import fingerprint
+
+INBOX = "inbox"
+PARTS = ("train", "val", "test", "held")
+MAX_CLASSES = 2000
+MAX_TABLE_BYTES = 1 << 30
+_STEM = re.compile(r"[^\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a picture comes from.
+
+    Attributes:
+        fields: what it can be grouped by: `camera`, `day`, `clip`, `folder`.
+        likeness: perceptual hash.
+        frame: its number in the clip, None if it is from none.
+    """
+
+    fields: Mapping[str, str] = field(default_factory=dict)
+    likeness: int = 0
+    frame: int | None = None
+
+
+class Project:
+    """A project folder. Several processes may add pictures at once; labels are written whole or not at all.
+
+    Args:
+        folder: an existing project.
+
+    Raises:
+        ConfigError: the folder is none, or its project.yaml is broken.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.classes = _read_classes(self.folder)
+
+    @classmethod
+    def create(cls, folder: str | Path, classes: Sequence[str]) -> Project:
+        """Make a new project with these classes. Raises `ConfigError` if there is one already."""
+        place = Path(folder)
+        if (place / "project.yaml").exists():
+            raise ConfigError(f"{place}: is a project already: leave out the classes, or take another folder")
+        _check_classes(classes, place)
+        place.mkdir(parents=True, exist_ok=True)
+        write_whole(place / "project.yaml", yaml.safe_dump({"classes": list(classes)}, allow_unicode=True))
+        project = cls(place)
+        project._write_data_yaml()
+        return project
+
+    def add_classes(self, names: Iterable[str]) -> None:
+        """Append classes; the numbers of the existing ones stay."""
+        new = [name for name in dict.fromkeys(names) if name not in self.classes]
+        if not new:
+            return
+        classes = [*self.classes, *new]
+        _check_classes(classes, self.folder)
+        write_whole(self.folder / "project.yaml", yaml.safe_dump({"classes": classes}, allow_unicode=True))
+        self.classes = tuple(classes)
+        self._write_data_yaml()
+
+    def _write_data_yaml(self) -> None:
+        content = {"path": ".", "train": "images/train", "val": "images/val", "test": "images/test"}
+        write_whole(
+            self.folder / "data.yaml", yaml.safe_dump({**content, "names": list(self.classes)}, sort_keys=False)
+        )
+
+    def images(self, part: str) -> list[Path]:
+        """Return the pictures of the inbox or a split, by name."""
+        place = self.place_of(part)
+        return sorted(path for path in place.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+    def place_of(self, part: str) -> Path:
+        """Return the folder of the inbox or of a split."""
+        return self.folder / INBOX if part == INBOX else self.folder / "images" / part
+
+    def labelled(self) -> list[tuple[str, Path]]:
+        """Return split and path of every labelled picture."""
+        return [(part, image) for part in PARTS for image in self.images(part)]
+
+    def find(self, name: str) -> Path:
+        """Return the picture of a name. Raises `ConfigError`; a name with a path in it is never looked up."""
+        for part in (INBOX, *PARTS) if name == Path(name).name else ():
+            place = self.place_of(part) / name
+            if place.suffix.lower() in IMAGE_SUFFIXES and place.is_file():
+                return place
+        raise ConfigError(f"{name[:80]}: no such picture in {self.folder}")
+
+    def label_of(self, image: Path) -> Path:
+        """Return the label file of a picture in a split."""
+        return self.folder / "labels" / image.parent.name / f"{image.stem}.txt"
+
+    def boxes(self, image: Path) -> list[Box]:
+        """Return the labels of a picture; none if it lies in the inbox. Raises `ConfigError`."""
+        place = self.label_of(image)
+        if image.parent.name == INBOX or not place.is_file():
+            return []
+        if place.stat().st_size > MAX_LABEL_BYTES:
+            raise ConfigError(f"{place}: larger than {MAX_LABEL_BYTES >> 20} MiB: expected a line per object")
+        return boxes_from_text(place.read_text(encoding="utf-8", errors="replace"), str(place))
+
+    def save_boxes(self, image: Path, boxes: Sequence[Box], part: str = "train") -> Path:
+        """Write the labels of a picture, which leaves the inbox for a split by that; return where it is now."""
+        place = image
+        if image.parent.name == INBOX:
+            place = self.place_of(part) / image.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+        label = self.label_of(place)
+        label.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(label, text_from_boxes(boxes))
+        if place != image:
+            os.replace(image, place)  # after its labels: a picture in a split always has them
+        return place
+
+    def to_inbox(self, image: Path) -> Path:
+        """Take the labels off a picture and move it back to the inbox."""
+        place = self.place_of(INBOX) / image.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(image, place)
+        self.label_of(image).unlink(missing_ok=True)
+        return place
+
+    def suggestions(self, image: Path) -> list[dict[str, Any]]:
+        """Return what a model suggests for a picture: `class_name`, `score`, `xyxy` as fractions."""
+        place = self.folder / "suggestions" / f"{image.name}.json"
+        try:
+            values = json.loads(place.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
+
+    def suggest(self, name: str, objects: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what a model suggests. It is never a label."""
+        place = self.folder / "suggestions" / f"{name}.json"
+        place.parent.mkdir(exist_ok=True)
+        write_whole(place, json.dumps(list(objects)))
+
+    def add(
+        self,
+        content: bytes,
+        name: str,
+        image: NDArray[np.uint8],
+        fields: Mapping[str, str],
+        *,
+        frame: int | None = None,
+    ) -> Path:
+        """Put a picture into the inbox and return its path.
+
+        Args:
+            content: of the file.
+            name: wished for; made unique, and safe as a file name.
+            image: the decoded picture.
+            fields: what it can be grouped by.
+            frame: its number in a clip.
+        """
+        place = self.place_of(INBOX)
+        place.mkdir(parents=True, exist_ok=True)
+        stem, suffix = _STEM.sub("_", Path(name).stem)[:120].strip(".") or "picture", Path(name).suffix.lower()
+        taken = {path.stem for part in (INBOX, *PARTS) for path in self.place_of(part).glob(f"{_globbed(stem)}*")}
+        unique = next(text for text in _names_from(stem) if text not in taken)
+        target = place / f"{unique}{suffix}"
+        write_whole(target, content)
+        row = {"name": target.name, "fields": dict(fields), "likeness": f"{fingerprint(image):016x}", "frame": frame}
+        with (self.folder / "items.jsonl").open("a", encoding="utf-8") as table:
+            table.write(json.dumps(row) + "\n")
+        return target
+
+    def origins(self) -> dict[str, Origin]:
+        """Return where each picture comes from, by name. A damaged line is left out."""
+        table = self.folder / "items.jsonl"
+        if not table.is_file():
+            return {}
+        if table.stat().st_size > MAX_TABLE_BYTES:
+            raise ConfigError(f"{table}: larger than {MAX_TABLE_BYTES >> 30} GiB")
+        found = {}
+        for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+                fields = {str(key): str(value) for key, value in row["fields"].items()}
+                found[str(row["name"])] = Origin(fields, int(row["likeness"], 16), row.get("frame"))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return found
+
+
+def open_or_create(folder: str | Path, classes: Sequence[str]) -> Project:
+    """Return a project, made with these classes if it does not exist."""
+    if (Path(folder) / "project.yaml").is_file():
+        return Project(folder)
+    return Project.create(folder, classes)
+
+
+def read_picture(path: Path) -> tuple[bytes, NDArray[np.uint8]]:
+    """Return the content of a picture file and the picture. Raises `ConfigError` if it cannot be read."""
+    try:
+        return path.read_bytes(), read_image(path)
+    except (OSError, ValueError, EngineError) as error:
+        raise ConfigError(f"{path}: cannot be read as a picture: {error}") from error
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that others see all of it or what was there before."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(part, path)
+
+
+def _names_from(stem: str) -> Iterable[str]:
+    yield stem
+    yield from (f"{stem}_{number}" for number in range(1, 1 << 30))
+
+
+def _globbed(stem: str) -> str:
+    return stem.replace("[", "[[]")
+
+
+def _check_classes(classes: Sequence[str], place: Path) -> None:
+    sound = all(isinstance(name, str) and name.strip() == name and 0 < len(name) <= 200 for name in classes)
+    if not classes or not sound or len(set(classes)) < len(classes) or len(classes) > MAX_CLASSES:
+        raise ConfigError(
+            f"{place}: classes {list(classes)[:5]}: expected different names, at least one: --classes person,car"
+        )
+
+
+def _read_classes(folder: Path) -> tuple[str, ...]:
+    path = folder / "project.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no project (no project.yaml): make one with framewire dataset import or collect")
+    if path.stat().st_size > 1 << 20:
+        raise ConfigError(f"{path}: larger than 1 MiB: expected a list of classes")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    classes = values.get("classes") if isinstance(values, dict) else None
+    if not isinstance(classes, list):
+        raise ConfigError(f"{path}: classes: expected a list of names")
+    _check_classes(classes, path)
+    return tuple(classes)

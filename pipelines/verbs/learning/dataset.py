@@ -1,0 +1,184 @@
+"""`framewire dataset`: the pictures that a model is trained and tested on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import ConfigError
+from pipelines import console
+from pipelines.verbs.options import Json
+
+dataset = typer.Typer(
+    name="dataset", help="Collect, import, split, check and export pictures with labels.", no_args_is_help=True
+)
+Folder = Annotated[str, typer.Argument(help="Project folder, for example gate.fwm")]
+Classes = Annotated[str | None, typer.Option(help="Class names, separated by commas")]
+
+
+def names_of(text: str | None) -> list[str]:
+    """Return the names in a text.
+
+    >>> names_of("person, car")
+    ['person', 'car']
+    """
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+@dataset.command(name="collect")
+def collect_pictures(
+    address: Annotated[str, typer.Argument(help="Address of a running engine's publisher: tcp://127.0.0.1:5555")],
+    folder: Folder,
+    when: Annotated[
+        str, typer.Option(help="uncertain, new, empty, all, class:NAME or rule:NAME, joined by or")
+    ] = "uncertain or new",
+    per_hour: Annotated[float, typer.Option(help="Pictures per camera and hour at most; 0: any number")] = 20,
+    doubt: Annotated[str, typer.Option(help="Scores between which a detection is uncertain: LOW:HIGH")] = "0.25:0.5",
+    seconds: Annotated[float | None, typer.Option(help="Stop after this time; Ctrl-C stops too")] = None,
+    pictures: Annotated[int | None, typer.Option(help="Stop after this many pictures")] = None,
+    classes: Classes = None,
+    server_key: Annotated[str | None, typer.Option(help="File NAME.key of an engine that encrypts")] = None,
+    keys: Annotated[str | None, typer.Option(help="Your file NAME.key_secret")] = None,
+    as_json: Json = False,
+) -> None:
+    """Collect pictures of a running engine that are worth labelling, without near-duplicates.
+
+    The engine must publish pictures: --set publish.pictures.images_per_s=1. What it blurs stays blurred.
+    """
+    from pipelines.learning.dataset.choose import Chooser, parse_when
+    from pipelines.learning.dataset.collect import Collector, collect
+    from pipelines.learning.dataset.project import open_or_create
+    from pipelines.verbs.options import client_keys
+
+    low, _, high = doubt.partition(":")
+    try:
+        conditions = parse_when(when, (float(low), float(high)))
+    except ValueError as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"--doubt {doubt}: expected LOW:HIGH") from error
+    if not (Path(folder) / "project.yaml").is_file() and not classes:
+        raise ConfigError(f"{folder}: a new project: give the classes that you will label: --classes person,car")
+    project = open_or_create(folder, names_of(classes))
+    chooser = Chooser(conditions, per_hour, [origin.likeness for origin in project.origins().values()])
+    collector = Collector(project, chooser)
+    try:
+        collect(
+            address,
+            collector,
+            seconds=seconds,
+            pictures=pictures,
+            told=lambda done: console.say(f"{done.pictures} pictures of {done.seen} looked at"),
+            **client_keys(server_key, keys),
+        )
+    except KeyboardInterrupt:
+        console.say("stopped")
+    done = collector.collected
+    facts = {"pictures": done.pictures, "seen": done.seen, "by_source": done.by_source}
+    console.show({**facts, "why": dict(chooser.reasons), "refused": dict(chooser.refused)}, as_json=as_json)
+
+
+@dataset.command(name="import")
+def import_pictures(
+    given: Annotated[
+        str, typer.Argument(help="COCO or Label Studio JSON, CVAT XML, a YOLO or VOC folder, pictures, or a clip")
+    ],
+    folder: Folder,
+    classes: Classes = None,
+    names: Annotated[
+        str | None, typer.Option(help="Names of the label numbers, where no data.yaml says them; coco: the usual 80")
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="Folder of the pictures, if not beside the labels")] = None,
+    camera: Annotated[str | None, typer.Option(help="Camera of all pictures, for split --by camera")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Of a clip, take each n-th frame")] = 30,
+    as_json: Json = False,
+) -> None:
+    """Import labelled or unlabelled pictures into a project, which is made if it does not exist."""
+    from engine.detection.coco import COCO_NAMES
+    from pipelines.learning.dataset.bring import bring
+
+    numbered = list(COCO_NAMES) if names == "coco" else names_of(names)
+    with console.progress_bar("pictures") as progress:
+        done = bring(
+            given,
+            folder,
+            classes=names_of(classes),
+            images=images,
+            names=numbered,
+            camera=camera,
+            every=every,
+            progress=progress,
+        )
+    console.show(done.as_dict(), as_json=as_json)
+
+
+@dataset.command(name="split")
+def split_pictures(
+    folder: Folder,
+    train: Annotated[float, typer.Option(help="Share of the pictures")] = 0.7,
+    val: Annotated[float, typer.Option(help="Share to choose by while training")] = 0.15,
+    test: Annotated[float, typer.Option(help="Share to judge by; locked")] = 0.15,
+    by: Annotated[str | None, typer.Option(help="What stays together: camera, day, clip, folder")] = None,
+    seed: Annotated[int, typer.Option(help="Of the deal")] = 0,
+    again: Annotated[bool, typer.Option("--again", help="Deal out everything anew, the locked test split too")] = False,
+    as_json: Json = False,
+) -> None:
+    """Deal the labelled pictures out to train, val and test: groups stay together, the test split is locked."""
+    from pipelines.learning.dataset.project import Project
+    from pipelines.learning.dataset.split import split
+
+    shares = {"train": train, "val": val, "test": test}
+    console.show(split(Project(folder), shares, names_of(by), seed, again=again), as_json=as_json)
+
+
+@dataset.command(name="stats")
+def show_stats(folder: Folder, as_json: Json = False) -> None:
+    """Count pictures, objects per class and split, and sizes."""
+    from pipelines.learning.dataset.look import stats
+    from pipelines.learning.dataset.project import Project
+
+    found = stats(Project(folder))
+    if as_json:
+        console.result_json(found)
+        return
+    rows = [{"class": name, **counts} for name, counts in found.pop("classes").items()]
+    console.show_rows("Objects", rows)
+    console.show(found, as_json=False)
+
+
+@dataset.command(name="check")
+def check_pictures(
+    folder: Folder,
+    fast: Annotated[bool, typer.Option("--fast", help="Do not read the pictures whole")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find broken labels and pictures, objects labelled twice, near-duplicates across splits, a changed test split."""
+    from pipelines.learning.dataset.look import check
+    from pipelines.learning.dataset.project import Project
+
+    found = check(Project(folder), decode=not fast)
+    if as_json:
+        console.result_json(found)
+    for row in found if not as_json else ():
+        console.result(f"{row['kind']}: {row['place']}: {row['what']}")
+    if found:
+        console.say(f"{len(found)} findings")
+        raise typer.Exit(1)
+    console.say("nothing found")
+
+
+@dataset.command(name="export")
+def export_pictures(
+    folder: Folder,
+    form: Annotated[str, typer.Option("--as", help="coco, yolo, voc, cvat or label_studio")],
+    out: Annotated[str | None, typer.Option(help="New folder; PROJECT-FORMAT by default")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the labelled pictures in the format of another program."""
+    from pipelines.learning.dataset.export import export
+    from pipelines.learning.dataset.project import Project
+
+    project = Project(folder)
+    place = Path(out) if out else project.folder.with_name(f"{project.folder.stem}-{form}")
+    with console.progress_bar("pictures") as progress:
+        console.show(export(project, form, place, progress), as_json=as_json)
