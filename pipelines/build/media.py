@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from engine.events.store.place import StorePlace
 
 GB = 1_000_000_000
+ROOM_S = 2.0  # between the begin of an event and the moment when it is known
+logger = logging.getLogger(__name__)
 
 
 def build_event_media(config: Config, place: StorePlace, recordings: Recordings | None) -> EventMedia:
@@ -27,6 +30,7 @@ def build_event_media(config: Config, place: StorePlace, recordings: Recordings 
     from engine.events.media.upkeep import Upkeep
 
     events, clips = config.events, config.events.clips
+    _warn_of_short_rings(config)
     images = SnapshotOptions(tuple(events.snapshots.severities), events.snapshots.max_side, events.snapshots.quality)
     return EventMedia(
         place.folder.resolve(),
@@ -35,7 +39,7 @@ def build_event_media(config: Config, place: StorePlace, recordings: Recordings 
         _recorded_by(recordings),
         recordings,
         stills=events.snapshots.from_recording,
-        upkeep=Upkeep(place, recording_folders(config), keep_options(events.keep)),
+        upkeep=Upkeep(place, recording_folders(config), keep_options(events.keep), _written_by(recordings)),
     )
 
 
@@ -56,6 +60,31 @@ def keep_options(keep: KeepConfig) -> KeepOptions:
         max_bytes=None if keep.max_gb is None else int(keep.max_gb * GB),
         min_free_bytes=int(keep.min_free_gb * GB),
     )
+
+
+def _warn_of_short_rings(config: Config) -> None:
+    """Tell which recordings hold less before an event than its clip shall show."""
+    for index, source in enumerate(config.sources):
+        record, before_s = source.record, config.events.clips.before_s
+        if record is not None and record.mode == "events" and record.before_s < before_s + ROOM_S:
+            logger.warning(
+                "sources.%d.record.before_s is %g, and clips begin %g s before an event, which rules notice later: "
+                "give at least %g, more for rules with for_s",
+                index,
+                record.before_s,
+                before_s,
+                before_s + ROOM_S,
+            )
+
+
+def _written_by(recordings: Recordings | None) -> Callable[[], int]:
+    """Return a function that returns the bytes that recordings have written."""
+
+    def written() -> int:
+        found = {} if recordings is None else recordings.summary()
+        return sum(int(figures["bytes"]) for figures in found.values())
+
+    return written
 
 
 def _recorded_by(recordings: Recordings | None) -> Callable[[str], Recorded | None]:

@@ -68,13 +68,15 @@ def _cut_now(
 ) -> FoundClip:
     from engine.events.media.clips import wanted_span
     from engine.events.media.cut import Wanted, cut
+    from engine.events.media.event_media import told_of
     from engine.events.media.names import clip_name, facts_text
 
     if event.ended_utc_ns is None:
         raise ConfigError(f"{event.event_id} continues: its clip is cut when it has ended")
     options = _options(log, before_s, after_s)
-    told = event.facts.get("captured_utc_ns")
-    start_ns, end_ns, limited = wanted_span(event, options, told if isinstance(told, int) else None)
+    with log.reader() as reader:
+        told_ns = told_of(reader, event)
+    start_ns, end_ns, limited = wanted_span(event, options, told_ns)
     base = log.place.folder / clip_name(event) if own is None else own.with_suffix("")
     made = cut(Wanted(_recordings_of(log, event.source_id), start_ns, end_ns, base, facts_text(event)))
     if limited and made.state == "exact":

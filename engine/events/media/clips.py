@@ -141,10 +141,14 @@ class ClipQueue:
     def __len__(self) -> int:
         return len(self._waiting) + (self._running is not None)
 
-    def add(self, event: EventRow) -> None:
-        """Cut the clip of an event that has ended, when its recording is there."""
-        captured = event.facts.get("captured_utc_ns")
-        start_ns, end_ns, reason = wanted_span(event, self._options, captured if isinstance(captured, int) else None)
+    def add(self, event: EventRow, told_ns: int | None = None) -> None:
+        """Cut the clip of an event that has ended, when its recording is there.
+
+        Args:
+            event: the event.
+            told_ns: wall clock of the frame that fulfilled the rule; None: unknown.
+        """
+        start_ns, end_ns, reason = wanted_span(event, self._options, told_ns)
         due = _Due(event, "clip", start_ns, end_ns, reason)
         if self._recorded(event.source_id) is None:
             self._finish(due, Made(event, "none", NOT_RECORDED))

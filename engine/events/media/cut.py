@@ -7,6 +7,7 @@ edit lists begin at the keyframe.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from engine.clock import NS_PER_S
 from engine.events.media.edit_list import show_only
 from engine.events.media.timeline import Segment, SegmentReader, segments_between
 from engine.sinks.camera_video.keyframe_index import Sync
-from engine.sinks.camera_video.segments import FILE_MODE
+from engine.sinks.camera_video.segments import FILE_MODE, FOLDER_MODE
 from engine.video.explain import explain, video_errors
 
 CutState = Literal["exact", "keyframe", "partial", "none"]
@@ -28,6 +29,7 @@ TIME_BASE = Fraction(1, 90_000)
 MIN_GAP_NS = NS_PER_S  # a camera at 1 fps has no gaps
 GAP_FRAMES = 4
 PART = ".part"
+LEAST_FREE_BYTES = 2_000_000
 MP4_OPTIONS = {
     "movflags": "faststart",
     "use_editlist": "1",
@@ -242,6 +244,13 @@ class _Cutter:
             self._clip.sizes.append(path.stat().st_size)
 
 
+def check_room(folder: Path) -> None:
+    """Raise `OSError` if a disk has no room for media; what is left then is for events, which are small."""
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _clock_text(utc_ns: int) -> str:
     return time.strftime("%H:%M:%S", time.gmtime(utc_ns // NS_PER_S)) + f".{utc_ns % NS_PER_S // 10**8}"
 
@@ -261,7 +270,8 @@ class _Output:
 
     def _opened(self, base: Path, stream: Any) -> tuple[bool, Any, Any, Path]:
         """Open an MP4, or a Matroska file for codecs that MP4 cannot hold."""
-        base.parent.mkdir(parents=True, exist_ok=True)
+        base.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+        check_room(base.parent)
         try:
             return True, *_open_file(base.with_name(base.name + ".mp4"), "mp4", MP4_OPTIONS, stream)
         except ValueError:

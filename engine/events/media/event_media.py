@@ -97,6 +97,7 @@ class EventMedia:
         self._look_due_ns: dict[str, int] = {}
         self._hold_due_ns: dict[str, int] = {}
         self._full = ""
+        self._told_ns: dict[str, int] = {}  # by open event: when its rule was fulfilled
         self.skipped: Counter[str] = Counter()
 
     # --- on the publishing thread ---
@@ -196,11 +197,12 @@ class EventMedia:
         try:
             with EventReader(self._log.place) as reader:
                 left = reader.due_clips(engine_id, limit=1000)
+                told_ns = [told_of(reader, event) for event in left]
         except StoreError as error:
             logger.warning("clips of earlier runs wait: %s", error)
             return
-        for event in left:
-            self.clips.add(event)
+        for event, at_ns in zip(left, told_ns, strict=True):
+            self.clips.add(event, at_ns)
 
     def _next(self, wait_s: float) -> tuple[list[_Raised], list[Packet], bool]:
         with self._changed:
@@ -217,16 +219,18 @@ class EventMedia:
             self._snapshots.raised(item.packet, began)
         elif began:
             self.skipped["busy"] += len(began)
+        for event in began:
+            self._told_ns[event.event_id] = event.facts.get("captured_utc_ns") or event.began_utc_ns
         for event in item.events:
             if event.phase == "update":
                 self._snapshots.updated(event)
             if event.phase not in ("end", "point"):
                 continue
-            best_ns = self._snapshots.ended(event)
+            best_ns, told_ns = self._snapshots.ended(event), self._told_ns.pop(event.event_id, None)
             if self._stills and best_ns is not None:
                 self.clips.add_still(event, best_ns)
             if event.clip_state == "due":
-                self.clips.add(event)
+                self.clips.add(event, told_ns)
 
     def _store_image(self, event: EventRow, kind: SnapshotKind, jpeg: bytes, utc_ns: int) -> None:
         name = snapshot_name(event, kind)
@@ -271,6 +275,12 @@ class EventMedia:
                 "deleted": dict(self._upkeep.deleted),
             }
         return figures
+
+
+def told_of(reader: EventReader, event: EventRow) -> int | None:
+    """Return when the rule of an event was fulfilled: its trigger image shows that moment; None if it has none."""
+    rows = reader.media("snapshot", event_id=event.event_id)
+    return next((row.began_utc_ns for row in rows if row.path == event.snapshot), None)
 
 
 def _image_row(event: EventRow, name: str, size: int, utc_ns: int) -> MediaRow:

@@ -3,7 +3,8 @@
 Order: what is too old for its severity; then, while there is too much, the oldest first of recordings that no event
 needs, paths of tracks, events of severity `info`, recordings of events, `notice`, `alert`. What is younger than an hour
 goes only if everything older has gone. Kept events and whatever is still being written never go. A clean-up of more
-than a third at once does nothing and asks: a clock that jumped or an edited number must not cost the evidence.
+than a third at once does nothing and asks: a clock that jumped or an edited number must not cost the evidence. What
+exceeds limits that have not changed has come since, and makes room without a question.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ NS_PER_HOUR = 3600 * NS_PER_S
 GB = 1_000_000_000
 MUCH = 1 / 3
 FEW_BYTES, FEW_EVENTS = 16_000_000, 100  # less than this is never much
+_LIMITS = "keep"
 RESERVE, RESERVE_BYTES = "events.reserve", 1_000_000
 TARGET = 0.98  # of the limit, so that the next minute has room
 
@@ -164,9 +166,11 @@ class _Tidier:
             self._items = self._all_items(writer)
             old = self._too_old()
             excess = self._too_much({item.event_id or item.files[0].name for item in old})
-            report.asks = "" if yes else self._question([*old, *excess], len(old))
+            is_growth = self._limits() == _known_limits(writer)
+            report.asks = "" if yes else self._question(old if is_growth else [*old, *excess], len(old))
             if not report.asks:
                 self._delete(writer, old, excess)
+                _remember_limits(writer, self._limits())
             report.bytes = self._inventory.bytes_by_kind() | {"database": self._database_bytes()}
             report.free = self._free()
         finally:
@@ -266,6 +270,10 @@ class _Tidier:
             )
         return ""
 
+    def _limits(self) -> str:
+        """Return the limits of space as text. While they are the same, whatever exceeds them is new."""
+        return f"{self._keep.max_bytes} {self._keep.min_free_bytes}"
+
     # --- how it goes ---
 
     def _delete(self, writer: StoreWriter, old: Sequence[_Item], excess: Sequence[_Item]) -> None:
@@ -315,6 +323,22 @@ class _Tidier:
             elif free > 4 * RESERVE_BYTES and not path.exists():
                 with open(path, "wb") as file:
                     os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+
+
+def _known_limits(writer: StoreWriter) -> str:
+    """Return the limits of the last clean-up."""
+    found = writer.database.execute("SELECT value FROM meta WHERE name = :name", {"name": _LIMITS})
+    return str(found[0][0]) if found else ""
+
+
+def _remember_limits(writer: StoreWriter, limits: str) -> None:
+    if limits != _known_limits(writer):
+        with writer.transaction():
+            writer.database.execute(
+                "INSERT INTO meta (name, value) VALUES (:name, :value) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                {"name": _LIMITS, "value": limits},
+            )
 
 
 def _size(path: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 INTERVAL_NS = 60 * NS_PER_S
 SOON_NS = 5 * NS_PER_S
 LIMIT_S = 600.0
+SHARE = 20  # a clean-up takes at most a twentieth of the time of its process
 
 
 class Upkeep:
@@ -27,6 +28,7 @@ class Upkeep:
         place: of the store.
         recordings: folders with one folder per recorded source.
         keep: what to keep.
+        written: returns the bytes that recordings have written so far: a clean-up comes earlier if they fill the room.
         clock: time.
 
     Attributes:
@@ -35,7 +37,12 @@ class Upkeep:
     """
 
     def __init__(
-        self, place: StorePlace, recordings: Sequence[Path], keep: KeepOptions, clock: Clock = SYSTEM_CLOCK
+        self,
+        place: StorePlace,
+        recordings: Sequence[Path],
+        keep: KeepOptions,
+        written: Callable[[], int] = lambda: 0,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._job = {
             "folder": str(place.folder.resolve()),
@@ -47,6 +54,10 @@ class Upkeep:
         self._is_shared = place.is_server
         self._process = MediaProcess(LIMIT_S, clock)
         self._clock = clock
+        self._keep = keep
+        self._written = written
+        self._written_before = 0
+        self._began_ns = self._lasted_ns = 0
         self._due_ns = clock.monotonic_ns() + SOON_NS
         self._told: set[str] = set()
         self.report: Mapping[str, Any] = {}
@@ -67,32 +78,43 @@ class Upkeep:
             answer = self._process.poll()
             if answer is not None:
                 self._take(answer.result, answer.error)
-        elif self._clock.monotonic_ns() >= self._due_ns:
-            self._due_ns = self._clock.monotonic_ns() + INTERVAL_NS
+        elif self._clock.monotonic_ns() >= self._due_ns or self._is_urgent():
+            self._began_ns, self._written_before = self._clock.monotonic_ns(), self._written()
+            self._due_ns = self._began_ns + INTERVAL_NS
             try:
                 self._process.begin("tidy", self._job)
             except OSError as error:
                 self._tell(f"no process can be started for the clean-up ({error})")
+
+    def _is_urgent(self) -> bool:
+        """Return whether what was recorded since the last clean-up exceeds the limits."""
+        waited_ns = self._clock.monotonic_ns() - self._began_ns
+        if not self.report or waited_ns < max(SOON_NS, SHARE * self._lasted_ns):
+            return False
+        fresh, limit = self._written() - self._written_before, self._keep.max_bytes
+        is_over = limit is not None and sum(self.report["bytes"].values()) + fresh > limit
+        return is_over or (fresh > 0 and self.report["free"] - fresh < self._keep.min_free_bytes)
 
     def close(self) -> None:
         """Stop; a clean-up that is interrupted is finished by the next one."""
         self._process.close()
 
     def _take(self, result: Mapping[str, Any], error: str) -> None:
+        self._lasted_ns = self._clock.monotonic_ns() - self._began_ns
         if error:
             self._tell(f"events and media could not be cleaned up: {error}")
             return
         self.report = result
         self.deleted.update(result["deleted"])
-        if not result["asks"]:
-            self._told = {text for text in self._told if text in result["warnings"]}
+        if not result["asks"] and not result["warnings"]:
+            self._told.clear()
         for text in filter(None, [result["asks"], *result["warnings"]]):
             self._tell(text)
         if result["adopted"] or result["rebuilt"]:
             logger.info("%d media files were adopted, %d events rebuilt", result["adopted"], result["rebuilt"])
 
     def _tell(self, text: str) -> None:
-        key = text.split(":")[0] if "deletions (" not in text else "asks"
+        key = "".join(character for character in text if not character.isdigit())
         if key not in self._told:
             self._told.add(key)
             logger.warning("%s", text)

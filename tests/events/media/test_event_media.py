@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -17,11 +18,14 @@ from engine.events.log import EventLog
 from engine.events.media.clips import NOT_RECORDED, ClipOptions, ClipQueue, Made, Recorded, wanted_span
 from engine.events.media.event_media import EventMedia
 from engine.events.media.jobs import MediaProcess
+from engine.events.media.retention import RESERVE, KeepOptions
 from engine.events.media.snapshots import SnapshotOptions
+from engine.events.media.upkeep import Upkeep
 from engine.events.store.place import StorePlace
 from engine.events.store.reader import EventReader
 from engine.events.store.rows import EventRow
 from tests.events import scenes
+from tests.events.media.disks import small_disk
 from tests.events.media.recorded import record, shown
 
 OPTIONS = ClipOptions(before_s=1.0, after_s=1.0)
@@ -41,13 +45,21 @@ class Ring:
 class Site:
     """An event log with media, and the recording of its camera."""
 
-    def __init__(self, folder: Path, *, is_recorded: bool = True, is_main: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, is_recorded: bool = True, is_main: bool = False, events: Path | None = None
+    ) -> None:
         self.folder = folder
-        self.place = StorePlace(folder / "events")
+        self.place = StorePlace(events or folder / "events")
         self.ring = Ring()
         there = Recorded(folder / "recordings" / "gate", is_main, False) if is_recorded else None
         self.media = EventMedia(
-            folder / "events", SnapshotOptions(), OPTIONS, lambda source: there, self.ring, stills=is_main
+            self.place.folder,
+            SnapshotOptions(),
+            OPTIONS,
+            lambda source: there,
+            self.ring,
+            stills=is_main,
+            upkeep=Upkeep(self.place, [], KeepOptions(36500, 36500, 36500, 36500, None, 0)),
         )
         self.log = EventLog(self.place, clip_severities=["alert"], followers=[self.media])
 
@@ -218,3 +230,41 @@ def test_no_thread_or_process_is_left(tmp_path: Path) -> None:
     before = threading.active_count()
     Site(tmp_path).run(is_done)
     assert threading.active_count() == before
+
+
+def test_a_full_disk_keeps_events_and_drops_images_and_clips(
+    tmp_path: Path, numbered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.events.media.upkeep.SOON_NS", NS_PER_S // 5)
+    record(numbered, tmp_path / "recordings" / "gate", after_s=AFTER_S)
+    with small_disk(tmp_path / "disk", 16) as disk:
+        site = Site(tmp_path, events=disk / "events")
+        site.log.open(scenes.run())
+        deadline = time.monotonic() + 30
+        while not (site.place.folder / RESERVE).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        for packet in scenes.walk():
+            site.log.write(packet)
+            time.sleep(0.005)
+        events = site.wait(lambda events: len(events) == 2 and events[-1].clip_state == "none")
+        assert all(event.ended_utc_ns is not None for event in events)
+        assert [event.snapshot for event in events] == ["", ""]
+        assert "No space left" in events[-1].clip_reason
+        assert site.media.skipped["disk"] >= 2
+        (disk / "filler").unlink()
+        site.log.close()
+        assert list(disk.rglob("*.part")) == []
+        again = Site(tmp_path, events=disk / "events")
+        again.log.open(scenes.run(scenes.UTC + 1))
+        for packet in scenes.walk(of=scenes.run(scenes.UTC + 1)):
+            again.log.write(packet)
+            time.sleep(0.002)
+        found = again.wait(
+            lambda events: len(events) == 4 and all(e.snapshot for e in events if e.run_epoch > scenes.UTC)
+        )
+        assert len(found) == 4
+        again.log.close()

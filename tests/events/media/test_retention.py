@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from engine.events.store.reader import EventReader
 from engine.events.store.rows import EventRow, MediaRow
 from engine.events.store.writer import StoreWriter
 from engine.sinks.camera_video.keyframe_index import IndexWriter, Keyframe
+from tests.events.media.disks import small_disk
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 HOUR_NS, DAY_NS = 3600 * NS_PER_S, 86_400 * NS_PER_S
@@ -124,7 +122,7 @@ def test_space_is_made_in_order_oldest_first(archive: Archive) -> None:
     while True:
         before_files, before_ids = archive.files(), archive.ids()
         total = sum(archive.tidy().bytes.values())
-        archive.tidy(replace(NO_LIMIT, max_bytes=total - 1), yes=True)
+        archive.tidy(replace(NO_LIMIT, max_bytes=total - 200_000), yes=True)
         gone = [path for path in before_files - archive.files() if path.suffix == ".mp4" and "recordings" in path.parts]
         gone_ids = [names[event_id] for event_id in before_ids - archive.ids()]
         if not gone and not gone_ids:
@@ -160,6 +158,16 @@ def test_more_than_a_third_at_once_asks_first(archive: Archive) -> None:
     assert "framewire events tidy --yes" in report.asks
     assert (report.deleted, len(archive.files())) == ({}, 80)
     assert archive.tidy(half, yes=True).deleted["recording/space"] >= 20
+
+
+def test_what_exceeds_a_limit_that_has_not_changed_makes_room_without_a_question(archive: Archive) -> None:
+    keep = replace(NO_LIMIT, max_bytes=30_000_000)
+    archive.tidy(keep)
+    for hours in range(2, 62):
+        archive.recording(hours * HOUR_NS, 1_000_000)
+    report = archive.tidy(keep)
+    assert (report.asks, report.deleted["recording/space"]) == ("", pytest.approx(31, abs=1))
+    assert "tidy --yes" in archive.tidy(replace(keep, max_bytes=5_000_000)).asks, "an edited limit asks"
 
 
 def test_a_clock_that_jumps_a_year_ahead_deletes_nothing(archive: Archive) -> None:
@@ -256,22 +264,6 @@ def test_a_part_of_the_disk_is_kept_for_events(archive: Archive, monkeypatch: py
     monkeypatch.setattr(os, "statvfs", lambda path: full)
     archive.tidy()
     assert not reserve.exists()
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """Mount a disk of this size; skip where that is not allowed."""
-    folder.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_half_an_hour_on_a_small_disk(tmp_path: Path) -> None:
