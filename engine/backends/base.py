@@ -101,6 +101,7 @@ class BackendOptions:
         max_batch: maximum number of images per submission; 1 lets the backend fix the shape.
         precision: arithmetic, for example `f32`, `bf16`; None: the backend's default.
         threads: maximum number of CPU threads; None: all.
+        device: `cpu`, `gpu`, `gpu.1`, `npu`, `auto`, `cuda:0`; None: the backend decides.
         cache_dir: folder for compiled models, which makes the next start fast; None: the user's cache folder for
             OpenVINO, the model's own folder for TensorRT.
         build_plans: let TensorRT build a missing plan, which can take minutes; if false, a missing plan is an error.
@@ -115,6 +116,7 @@ class BackendOptions:
     max_batch: int = 1
     precision: str | None = None
     threads: int | None = None
+    device: str | None = None
     cache_dir: Path | None = None
     build_plans: bool = True
     exported_hw: tuple[int, int] | None = None

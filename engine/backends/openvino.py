@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec, check_feeds, image_spec
+from engine.backends.choose_device import check_openvino_device
 from engine.backends.compiled_models import compiled_models
 from engine.backends.linked import real_files
 from engine.backends.openvino_resize import resize
@@ -50,7 +51,7 @@ def shared_core() -> Any:
 
 
 class OpenVinoBackend:
-    """Runs a model with OpenVINO's CPU plugin."""
+    """Runs a model with OpenVINO, on the CPU unless another device is chosen."""
 
     name = "openvino"
 
@@ -63,6 +64,7 @@ class OpenVinoBackend:
         self.outputs: tuple[TensorSpec, ...] = ()
         self.depth = self._options.depth or 1
         self.precision = "unknown until open"
+        self.device = "cpu"
 
     def open(self) -> None:
         """Load and compile the model. Raises `ModelError`."""
@@ -71,6 +73,8 @@ class OpenVinoBackend:
         openvino = require("openvino", hint=INSTALL_HINT)
         try:
             self._compile(openvino)
+        except ConfigError:  # also a ValueError; its message says enough
+            raise
         except BROKEN as error:
             raise ModelError(f"{self._path}: OpenVINO cannot load it: {_reason(error)}") from error
 
@@ -90,19 +94,22 @@ class OpenVinoBackend:
         if self._options.class_scores is not None:
             model = _with_best_class(openvino, model, self._options.class_scores)
             outputs = _specs(model.outputs, "output")
-        compiled = core.compile_model(model, "CPU", self._settings())
+        device = check_openvino_device(self._options.device or "CPU", core.available_devices)
+        compiled = core.compile_model(model, device, self._settings(device))
         self.inputs, self.outputs = specs, outputs
-        self.precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if device != "CPU":
+            self.device = ", ".join(compiled.get_property("EXECUTION_DEVICES")).lower()
+        self.precision = _precision(compiled)
         self.depth = self._options.depth or _default_depth(compiled, self._options)
         self._slots = Slots([_Request(openvino, compiled, outputs) for _ in range(self.depth)])
         self._compiled = compiled
 
-    def _settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": self._options.performance.upper(),
-            "INFERENCE_PRECISION_HINT": self._options.precision or "f32",
-        }
-        if self._options.threads:
+    def _settings(self, device: str) -> dict[str, Any]:
+        """Return the settings: a GPU or NPU computes in its own precision unless one is asked for."""
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": self._options.performance.upper()}
+        if self._options.precision or device == "CPU":
+            settings["INFERENCE_PRECISION_HINT"] = self._options.precision or "f32"
+        if self._options.threads and device == "CPU":
             settings["INFERENCE_NUM_THREADS"] = self._options.threads
         if cache := self._options.cache_dir or compiled_models():
             settings["CACHE_DIR"] = str(cache)
@@ -128,6 +135,13 @@ class OpenVinoBackend:
         """Free the model after the requests in flight have ended."""
         self._slots = None
         self._compiled = None
+
+
+def _precision(compiled: Any) -> str:
+    try:
+        return str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+    except RuntimeError:  # not a property of this device
+        return "as the device computes"
 
 
 class _Request:

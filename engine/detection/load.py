@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from engine.assets import demo_model
 from engine.backends.base import BackendOptions, Performance
+from engine.backends.choose_device import backend_of_device
 from engine.backends.files.plan import PlanFile
 from engine.backends.select import can_resize, create_backend, select_backend
 from engine.backends.trial import Trial
@@ -51,6 +52,7 @@ def load_detector(
     depth: int | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    device: str | None = None,
     cache_dir: str | Path | None = None,
     build_plans: bool = True,
     try_first: bool = False,
@@ -83,6 +85,7 @@ def load_detector(
         depth: inferences in flight; None leaves it to the backend.
         precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
         threads: maximum number of CPU threads.
+        device: `cpu`, `gpu`, `gpu.1`, `npu` or `auto` of OpenVINO, `cuda:0` of TensorRT; None: the backend decides.
         cache_dir: folder for compiled models; None: the user's cache folder, or the model's folder for TensorRT.
         build_plans: let TensorRT build a missing plan when the detector opens; otherwise a missing plan is an error.
         try_first: load the file in a separate process first, once per machine and content: a damaged one can crash the
@@ -96,7 +99,8 @@ def load_detector(
     told: dict[str, Any] = {"names": names, "head": head, "color": color, "mean": mean, "std": std}
     told |= {"size": None if size == "auto" else size, "letterbox": letterbox}
     facts = inspect_model(demo_model() if str(path) == DEMO and not Path(path).exists() else path, **told)
-    chosen, reason = select_backend(facts.path, backend)
+    wanted, without = backend_of_device(device, backend)
+    chosen, reason = select_backend(facts.path, wanted, without=without)
     options = BackendOptions(
         image=facts.image,
         exported_hw=None if is_size_open(facts) else facts.size_hw,
@@ -105,6 +109,7 @@ def load_detector(
         max_batch=facts.batch or max_batch,
         precision=precision,
         threads=threads,
+        device=device,
         cache_dir=Path(cache_dir) if cache_dir else None,
         build_plans=build_plans,
     )
@@ -123,7 +128,7 @@ def load_detector(
         classes=None if classes is None else class_ids(classes, facts.class_names),
         max_batch=max_batch,
         backend_reason=reason,
-        fallback=_Fallback(facts.path, sizes_on) if backend == "auto" else None,
+        fallback=_Fallback(facts.path, sizes_on) if wanted == "auto" else None,
         try_first=partial(_trial, facts, options) if try_first else None,
         check=partial(_check_plan, facts.path, {**told, "classes": classes}) if chosen == "tensorrt" else None,
     )

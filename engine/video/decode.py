@@ -82,20 +82,23 @@ def _lenient_metadata() -> dict[str, Any]:
     return {"metadata_errors": "replace"} if hasattr(Container, "metadata_errors") else {}
 
 
-def packets_in_time(container: Any, stream: Any, target: VideoAddress) -> Iterator[Any]:
-    """Yield the packets of a stream, then an empty one.
+def packets_in_time(container: Any, stream: Any, target: VideoAddress, beside: Any = None) -> Iterator[Any]:
+    """Yield the packets of a stream, and of one `beside` it, then an empty one.
+
+    Packets of the stream beside it are no sign of life: a camera whose picture is frozen may go on sending sound.
 
     Raises:
         av.error.FFmpegError, OSError: it cannot be read, or a live stream sent nothing within its limit.
     """
     limit_ns = target.read_limit_ns
     asked_ns = time.monotonic_ns()
-    for packet in container.demux(stream):
+    for packet in container.demux(stream if beside is None else (stream, beside)):
         if target.live and time.monotonic_ns() - asked_ns >= limit_ns:
             # after a timeout, FFmpeg returns the beginning of a frame and would wait again
             raise out_of_time(target)
         yield packet
-        asked_ns = time.monotonic_ns()
+        if packet.stream is not beside:
+            asked_ns = time.monotonic_ns()
 
 
 def out_of_time(target: VideoAddress) -> TimeoutError:

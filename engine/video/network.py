@@ -136,8 +136,13 @@ def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str,
     return chosen
 
 
-def record_address(uri: str, options: SourceOptions) -> VideoAddress:
+def record_address(uri: str, options: SourceOptions, *, sound: bool = True) -> VideoAddress:
     """Return what to open for a recording: without fast-start options, so that FFmpeg finds what a file header needs.
+
+    Args:
+        uri: network address of the stream.
+        options: how to connect.
+        sound: ask an RTSP camera for its sound as well.
 
     Raises:
         ConfigError: it is not a network address.
@@ -150,6 +155,8 @@ def record_address(uri: str, options: SourceOptions) -> VideoAddress:
         )
     target = video_address_from_uri(uri, options)
     patient = {name: value for name, value in ffmpeg_options(uri, options, live=True).items() if name not in _HURRY}
+    if sound and "allowed_media_types" in patient:
+        patient["allowed_media_types"] = "video+audio"
     return replace(target, ffmpeg={**patient, **options.ffmpeg}, live=True)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from engine.backends.choose_device import backend_of_device
 from engine.backends.files.base import find_model
 from engine.backends.select import select_backend
 from engine.data import DEFAULT_MODEL, SourceInfo
@@ -101,7 +102,8 @@ def _max_batch(options: DetectorConfig, source_count: int) -> int:
     """Return the frames per inference: one per source or tile; on a CPU larger batches are slower."""
     limit = options.max_batch
     if limit is None:
-        backend, _ = select_backend(find_model(model_path(options.model)), options.backend)
+        wanted, without = backend_of_device(options.device, options.backend)
+        backend, _ = select_backend(find_model(model_path(options.model)), wanted, without=without)
         limit = GPU_BATCH if backend == "tensorrt" else 1
     return limit if options.tile else min(limit, max(source_count, 1))
 
@@ -113,6 +115,8 @@ def _frame_classifier(options: DetectorConfig) -> Detector:
     for key in NOT_OF_CLASSIFIERS:
         if getattr(options, key) is not None:
             raise ConfigError(f"detector.{key}: a classifier takes whole frames, cut at the centre: leave it out")
+    if options.device is not None:
+        raise ConfigError("detector.device: a classifier of whole frames runs on the default device: leave it out")
     if options.size == "auto":
         raise ConfigError("detector.size: a classifier has one size: give rows and columns, or leave it out")
     classifier = load_image_classifier(

@@ -135,6 +135,7 @@ def build_recordings(config: Config) -> dict[str, RecordPlan]:
                 segment_s=record.segment_s,
                 max_bytes=None if record.max_mb is None else int(record.max_mb * BYTES_PER_MB),
                 keep_s=None if record.keep_h is None else record.keep_h * S_PER_H,
+                sound=record.sound,
             )
     return plans
 

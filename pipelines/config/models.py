@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from engine.backends.choose_device import PATTERN
 from engine.data import DEFAULT_MODEL
 from engine.video.options import SourceOptions
 from pipelines.config.actions import ActionConfig
@@ -87,6 +88,11 @@ class DetectorConfig(Section):
     depth: int | None = Field(None, ge=1, le=64, description="Inferences in flight; null: the backend decides")
     precision: Annotated[str | None, BeforeValidator(precision_name)] = Field(
         None, description="Arithmetic of the backend: f32, bf16, f16; null: its default"
+    )
+    device: str | None = Field(
+        None,
+        pattern=PATTERN,
+        description="cpu, gpu, gpu.1, npu or auto of OpenVINO, cuda:0 of TensorRT; null: the backend decides",
     )
     threads: int | None = Field(None, ge=1, le=1024, description="Maximum number of CPU threads; null: all cores")
     cache_dir: FilePath | None = Field(None, description="Folder for compiled models; null: the user's cache")

@@ -42,6 +42,9 @@ class RecordConfig(Section):
     )
     after_s: float = Field(5.0, ge=0, le=600, description="mode events: seconds written after the last event has ended")
     container: Literal["mp4", "mkv"] = Field("mp4", description="File format; both remain playable after a crash")
+    sound: bool = Field(
+        True, description="Copy the camera's sound too, if it is AAC or Opus, not G.711; mode events: from the event on"
+    )
     segment_s: float = Field(
         60.0, ge=1, le=86400, description="Length of a file; a new one begins at the next keyframe"
     )

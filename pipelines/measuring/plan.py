@@ -124,7 +124,7 @@ def plan(
             }
             for trial in trials
         ],
-        "estimates": estimates(parts, fps),
+        "estimates": estimates(parts, fps, min(fastest.fps * fastest.cpu_ms / 1e3, usable_cores())),
     }
 
 
@@ -261,9 +261,9 @@ def _limit(parts: dict[str, float], infer_fps: float, fastest_fps: float) -> str
     return f"the processor, most of all {name}: {remedies[name]}"
 
 
-def estimates(parts: dict[str, float], fps: float) -> list[dict[str, Any]]:
-    """Return how many cameras other settings would carry, computed from the cost of a frame."""
-    budget_ms = 1e3 * usable_cores() * HEADROOM
+def estimates(parts: dict[str, float], fps: float, cores: float) -> list[dict[str, Any]]:
+    """Return how many cameras other settings would carry, computed from the cost of a frame and the cores it got."""
+    budget_ms = 1e3 * cores * HEADROOM
     found = []
     for hz in (5.0, 2.0):
         if hz < fps:

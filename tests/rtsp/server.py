@@ -1,7 +1,7 @@
 """An RTSP server for tests, on loopback; runs under the system's Python (`gi`), controlled by its standard input.
 
 usage: server.py [--port P] [--codec h264|h265|vp8|jpeg] [--size 320x240] [--fps 25] [--gop 25] [--clock] [--user U:P]
-                 [--file CLIP] [--pattern ball] [--loss 0.3] [--pixel-clock] [--mounts 1]
+                 [--file CLIP] [--pattern ball] [--loss 0.3] [--pixel-clock] [--mounts 1] [--sound aac]
 Prints `ready PORT` when it serves /stream (/stream1, /stream2, ... are further mounts). Lines on standard input: `drop`
 closes every session, `quit` ends.
 """
@@ -29,6 +29,12 @@ ENCODERS = {
 }
 
 
+SOUNDS = {
+    "aac": "avenc_aac ! rtpmp4gpay name=pay1 pt=97",
+    "alaw": "audio/x-raw,rate=8000 ! alawenc ! rtppcmapay name=pay1 pt=8",
+}
+
+
 def launch_line(args: argparse.Namespace) -> str:
     """Return the pipeline that generates and encodes the frames."""
     width, height = args.size.split("x")
@@ -41,9 +47,10 @@ def launch_line(args: argparse.Namespace) -> str:
         caps = f"video/x-raw,format=I420,width={width},height={height},framerate={args.fps}/1"
         return f"( appsrc name=clock is-live=true format=time do-timestamp=true caps={caps} ! {encode} )"
     clock = "! timeoverlay" if args.clock else ""
+    tone = f" audiotestsrc is-live=true ! audioconvert ! audioresample ! {SOUNDS[args.sound]}" if args.sound else ""
     return (
         f"( videotestsrc is-live=true pattern={args.pattern} {clock} ! "
-        f"video/x-raw,format=I420,width={width},height={height},framerate={args.fps}/1 ! {encode} )"
+        f"video/x-raw,format=I420,width={width},height={height},framerate={args.fps}/1 ! {encode}{tone} )"
     )
 
 
@@ -121,6 +128,7 @@ def main() -> None:
     parser.add_argument("--loss", type=float, default=0.0, help="part of the RTP packets that get lost")
     parser.add_argument("--user")
     parser.add_argument("--file")
+    parser.add_argument("--sound", choices=sorted(SOUNDS), help="also send a tone")
     args = parser.parse_args()
 
     glib, gst, rtsp = load()

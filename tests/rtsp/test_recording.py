@@ -76,7 +76,7 @@ def child() -> psutil.Process:
 def played(folder: Path) -> list[list[float]]:
     """Return the times of the frames of each file, decoding all; a damaged frame raises."""
     found = []
-    for path in sorted(folder.glob("*.m*")):
+    for path in sorted(folder.glob("*.m??")):
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stream.codec_context.options = {"err_detect": "explode"}
@@ -89,7 +89,7 @@ def played(folder: Path) -> list[list[float]]:
 def packets_in(folder: Path) -> int:
     """Return the frames in all files, whole or not: the last one before a connection breaks is cut off."""
     count = 0
-    for path in folder.glob("*.m*"):
+    for path in folder.glob("*.m??"):
         with av.open(str(path)) as container:
             count += sum(packet.size > 0 for packet in container.demux(video=0))
     return count
@@ -130,6 +130,26 @@ def test_any_codec_goes_into_any_file(
     wait_for(recordings, lambda r: r["segments"] >= 2)
     recordings.close()
     assert sum(map(len, played(tmp_path / "cam"))) == recordings.summary()["cam"]["packets"]
+
+
+@pytest.mark.parametrize(
+    ("sound", "container", "is_kept"), [("aac", "mp4", True), ("aac", "mkv", True), ("alaw", "mp4", False)]
+)
+def test_the_sound_of_a_camera_is_recorded_where_files_can_hold_it(
+    serve: Serve, begin: Callable[..., Recordings], tmp_path: Path, sound: str, container: str, is_kept: bool
+) -> None:
+    recordings = begin(serve(sound=sound).url, tmp_path, container=container)
+    wait_for(recordings, lambda r: r["segments"] >= 3)
+    recordings.close()
+    assert sum(map(len, played(tmp_path / "cam"))) == recordings.summary()["cam"]["packets"]
+    for path in sorted((tmp_path / "cam").glob(f"*.{container}"))[1:2]:
+        with av.open(str(path)) as file:
+            assert bool(file.streams.audio) is is_kept
+            if is_kept:
+                times = [float(p.pts * p.time_base) for p in file.demux(audio=0) if p.pts is not None]
+                assert times == sorted(times)
+                assert times[0] < 0.5
+                assert len(times) > 10
 
 
 def test_a_camera_that_comes_back_is_recorded_again(

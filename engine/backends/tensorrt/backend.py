@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.base import BackendOptions, ImageInput, TensorSpec, check_feeds, image_spec
+from engine.backends.choose_device import cuda_index
 from engine.backends.cuda.candidates import KERNEL_NAME as CANDIDATES
 from engine.backends.cuda.compile import compile_kernels
 from engine.backends.cuda.driver import INSTALL as CUDA_INSTALL
@@ -106,7 +107,8 @@ class TensorRtBackend:
 
     def _open(self, file: PlanFile) -> None:
         warn_of_distrust(file.path)
-        self._cuda = self._parts.open_cuda()
+        index = cuda_index(self._options.device)
+        self._cuda = open_cuda(index) if index else self._parts.open_cuda()
         try:
             with self._cuda.current():
                 self._load(self._cuda, file)

@@ -11,6 +11,7 @@ writes them, and what follows, only while it is asked to hold. Nothing here impo
 from __future__ import annotations
 
 import json
+import logging
 import random
 import sys
 import time
@@ -22,7 +23,13 @@ from typing import Any
 from engine.process import Messages, die_with
 from engine.process_log import LogToEngine
 from engine.sinks.camera_video.packet_ring import Held, PacketRing, detached
-from engine.sinks.camera_video.segments import FORMATS, Captured, SegmentError, SegmentFolder, SegmentWriter
+from engine.sinks.camera_video.segments import (
+    FORMATS,
+    Captured,
+    SegmentError,
+    SegmentFolder,
+    SegmentWriter,
+)
 from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.backoff import Backoff
 from engine.video.decode import open_container, packets_in_time
@@ -31,6 +38,7 @@ from engine.video.options import SourceOptions
 from engine.video.timing.access_units import CODECS
 from engine.video.timing.arrivals import Arrivals
 
+logger = logging.getLogger(__name__)
 REPORT_S = 1.0
 STOP = b"stop"
 DISK_WAIT_S = 5.0
@@ -101,6 +109,7 @@ class Recorder:
         self._connection = connection
         self._writer = SegmentWriter(shelf)
         self._container = shelf.container
+        self._copies_sound = shelf.sound
         self._backoff = Backoff(options, random.Random())
         self._figures: dict[str, Any] = {"state": "connecting", "reason": "", "reconnects": 0, "write_errors": 0}
         self._reported = time.monotonic()
@@ -154,7 +163,8 @@ class Recorder:
             stream = container.streams.video[0]
             template = stream if self._ring is None else detached(stream, FORMATS[self._container])
             times = PacketTimes(stream, self._target)
-            packets = packets_in_time(container, stream, self._target)
+            sound = self._sound_of(container)
+            packets = packets_in_time(container, stream, self._target, sound)
             while True:
                 try:
                     packet = next(packets, None)
@@ -162,11 +172,26 @@ class Recorder:
                     return "offline", explain(error)
                 if packet is None:
                     return "offline", "the camera ended the stream"
-                if packet.size:
+                if sound is not None and packet.stream is sound:
+                    self._writer.write_sound(packet)
+                elif packet.size:
                     self._take(Held(packet, template, times.of(packet), time.monotonic_ns()))
                     self._note_taken()
                 if self._is_stopped(0):
                     return "ended", ""
+
+    def _sound_of(self, container: Any) -> Any:
+        """Return the audio stream to copy, and prepare files for it; None if there is none, or files cannot hold it."""
+        self._writer.sound = None
+        if not (self._copies_sound and container.streams.audio):
+            return None
+        sound = container.streams.audio[0]
+        try:
+            self._writer.sound = detached(sound, FORMATS[self._container])
+        except video_errors() as error:
+            logger.warning("the sound is not recorded (%s): set the camera to AAC, or record.sound: false", error)
+            return None
+        return sound
 
     def _take(self, held: Held) -> None:
         """Write a packet, or keep it in the ring if nobody has asked to record. Raises `SegmentError`."""

@@ -79,14 +79,14 @@ def record_plan(
         options: how to connect.
         ring: keep the newest packets in memory and write them only on request; None: record all the time.
         is_main: events may show its images: it is the camera's main stream, and nothing has to be hidden.
-        shelf: `container`, `segment_s`, `max_bytes`, `keep_s` of `SegmentFolder`.
+        shelf: `container`, `segment_s`, `max_bytes`, `keep_s`, `sound` of `SegmentFolder`.
 
     Raises:
         ConfigError: the address is not a network stream.
         SourceError: the address is not valid.
     """
     files = SegmentFolder(str(recording_folder(folder, source_id)), **shelf)
-    return RecordPlan(record_address(uri, options), files, options, ring, is_main)
+    return RecordPlan(record_address(uri, options, sound=files.sound), files, options, ring, is_main)
 
 
 class Recordings(SinkBase):

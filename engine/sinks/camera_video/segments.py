@@ -39,13 +39,16 @@ GRACE_S = 600.0
 MAX_OWN_FILES = 100_000
 TIDY_S = 60.0  # interval between searches for files that are too old
 LARGEST_SHARE = 4  # a file takes at most this fraction of the total limit, so that deleting whole files is enough
+_INTERLEAVE = {"max_interleave_delta": SECOND_US}
+"""With sound, video waits this long at most for the sound that belongs before it: a camera may send none."""
 _OPTIONS = {
     "mp4": {
         "movflags": "hybrid_fragmented+frag_keyframe+empty_moov+default_base_moof",
         "frag_duration": SECOND_US,
         "flush_packets": "1",
+        **_INTERLEAVE,
     },
-    "mkv": {"flush_packets": "1"},
+    "mkv": {"flush_packets": "1", **_INTERLEAVE},
 }
 FORMATS = {"mp4": "mp4", "mkv": "matroska"}
 _REMEDIES = {
@@ -69,6 +72,7 @@ class SegmentFolder:
         segment_s: a file ends at the first keyframe after this time.
         max_bytes: delete the oldest files when all together exceed this; None: no limit.
         keep_s: delete files older than this; None: never.
+        sound: copy the camera's sound as well.
     """
 
     folder: str
@@ -76,6 +80,7 @@ class SegmentFolder:
     segment_s: float = 60.0
     max_bytes: int | None = None
     keep_s: float | None = None
+    sound: bool = True
 
     def new_path(self, utc_ns: int | None = None) -> Path:
         """Return a new, empty file named after the time (UTC), creating the folder; other users can read neither.
@@ -175,6 +180,7 @@ class Timeline:
 
     def __init__(self, time_base: Any) -> None:
         self._max_jump = int(MAX_JUMP_S / time_base)
+        self._time_base = time_base
         self._offset: int | None = None
         self._last: int | None = None
         self._step = 1
@@ -194,6 +200,39 @@ class Timeline:
             self._step = time - self._last
         packet.dts, packet.pts, self._last = time, time + delay, time
 
+    @property
+    def origin_s(self) -> float | None:
+        """The stream's time, in seconds, at which the file is at 0; None before a packet with a time."""
+        return None if self._offset is None else float(self._offset * self._time_base)
+
+    @property
+    def reached_s(self) -> float:
+        """Seconds of the file that are written."""
+        return 0.0 if self._last is None else float(self._last * self._time_base)
+
+
+class SoundLine:
+    """Timestamps of the sound in one file: on the time of its video, increasing."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+
+    def place(self, packet: Any, video: Timeline) -> bool:
+        """Set `dts` and `pts` of a packet; return whether it belongs into the file.
+
+        It does not before the first frame, without a time, or if its clock is more than `MAX_JUMP_S` from the video's.
+        """
+        time, origin_s = packet.pts if packet.pts is not None else packet.dts, video.origin_s
+        if time is None or origin_s is None or not packet.size:
+            return False
+        at_s = float(time * packet.time_base) - origin_s
+        if at_s < 0 or abs(at_s - video.reached_s) > MAX_JUMP_S:
+            return False
+        ticks = round(at_s / packet.time_base)
+        self._last = ticks if self._last is None else max(ticks, self._last + 1)
+        packet.pts = packet.dts = self._last
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Captured:
@@ -211,6 +250,7 @@ class SegmentWriter:
         packets: frames written.
         bytes: bytes written.
         deleted: files deleted to keep the limits.
+        sound: template of the audio stream that files get from now on; None: none.
     """
 
     def __init__(self, shelf: SegmentFolder) -> None:
@@ -218,6 +258,9 @@ class SegmentWriter:
         self._output: Any = None
         self._timeline = Timeline(1)
         self._track: Any = None
+        self.sound: Any = None
+        self._sound_track: Any = None
+        self._sound_line = SoundLine()
         self._path: Path | None = None
         self._index: IndexWriter | None = None
         self._first_us: int | None = None
@@ -232,6 +275,21 @@ class SegmentWriter:
     def is_open(self) -> bool:
         """Whether a file is being written."""
         return self._output is not None
+
+    def write_sound(self, packet: Any) -> None:
+        """Write one packet of `sound` at its time beside the video; nothing while no file is open.
+
+        Raises:
+            SegmentError: the disk is full, or the folder is not writable.
+        """
+        if self._output is None or self._sound_track is None or not self._sound_line.place(packet, self._timeline):
+            return
+        size, packet.stream = packet.size, self._sound_track
+        try:
+            self._output.mux(packet)
+        except video_errors() as error:
+            raise self._failed(error) from error
+        self.bytes, self._size = self.bytes + size, self._size + size
 
     @property
     def _is_early(self) -> bool:
@@ -316,10 +374,11 @@ class SegmentWriter:
             self._made.append(self._path.name)
             self._output = av.open(str(self._path), "w", format=FORMATS[container], options=_OPTIONS[container])
             self._track = self._output.add_stream_from_template(stream)
+            self._sound_track = None if self.sound is None else self._output.add_stream_from_template(self.sound)
         except video_errors() as error:
             self._output = None
             raise self._failed(error) from error
-        self._timeline = Timeline(packet.time_base)
+        self._timeline, self._sound_line = Timeline(packet.time_base), SoundLine()
         self._index, self._first_us, self._end = IndexWriter(self._path), None, None
         self.segments += 1
 

@@ -64,9 +64,9 @@ def test_a_plan_names_the_limit_and_the_cost_of_each_part() -> None:
 
 def test_fewer_detections_per_second_carry_more_cameras() -> None:
     parts = {"decoding": 2.0, "inference": 20.0, "rest": 1.0}
-    five, two = estimates(parts, 10.0)
+    five, two = estimates(parts, 10.0, 2.0)
     assert two["cameras"] >= five["cameras"] > 0
-    assert estimates(parts, 1.0) == []
+    assert estimates(parts, 1.0, 2.0) == []
 
 
 def test_a_detector_without_a_backend_is_refused() -> None:
