@@ -61,13 +61,27 @@ class _Source:
     counts: MinuteCounts
     paths: TrackCollector
     is_live: bool
-    seen: SourceRunRow
+    run_row: SourceRunRow
     moment: Moment
+    seen_utc_ns: int = 0
+    seen_scene_ns: int = 0
     next_sample_ns: int = 0
     occupancy: Any = None
     open: dict[str, EventRow] = field(default_factory=dict)
     gap: GapRow | None = None
     has_news: bool = True
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its end is already known."""
+        return bool(self.run_row.reason)
+
+    def seen(self, reason: str = "") -> SourceRunRow:
+        """Return the row that says how long it was watched."""
+        self.run_row = replace(
+            self.run_row, seen_utc_ns=self.seen_utc_ns, seen_scene_ns=self.seen_scene_ns, reason=reason
+        )
+        return self.run_row
 
 
 class EventLog(SinkBase):
@@ -154,24 +168,25 @@ class EventLog(SinkBase):
         """Keep the findings of a packet, and where its tracks are; never waits."""
         frame = packet.frame
         source = self._sources.get(frame.source_id)
-        if source is None or source.seen.reason:
+        if source is None or source.has_ended:
             source = self._begin(packet)
-        source.moment, source.has_news = Moment.of(packet), True
+        utc_ns, scene_ns, view = packet.scene_utc_ns, frame.scene_ns, packet.analytics
+        source.seen_utc_ns, source.seen_scene_ns, source.has_news = utc_ns, scene_ns, True
         if source.gap is not None:
-            self._end_gap(source, packet.scene_utc_ns)
+            self._end_gap(source, utc_ns)
+        is_due = not source.next_sample_ns - SAMPLE_NS <= scene_ns < source.next_sample_ns
+        if is_due:
+            source.next_sample_ns = scene_ns + SAMPLE_NS
         changed: list[EventRow] = []
-        view = packet.analytics
         if view is not None:
-            changed = self._keep(source, view.findings)
-            if view.occupancy != source.occupancy or frame.scene_ns >= source.next_sample_ns:
+            source.moment = Moment(frame.source_id, frame.stream_epoch, utc_ns - scene_ns, frame.frame_id)
+            changed = self._keep(source, view.findings) if view.findings else []
+            if is_due or view.occupancy != source.occupancy:
                 source.occupancy = view.occupancy
-                source.counts.fill(frame.scene_ns, packet.scene_utc_ns, view.occupancy)
-        if self._keep_tracks and (packet.events or frame.scene_ns >= source.next_sample_ns):
+                source.counts.fill(scene_ns, utc_ns, view.occupancy)
+        if self._keep_tracks and (is_due or packet.events):
             for job in source.paths.add(packet):
                 self.submit(job)
-        if not source.next_sample_ns - SAMPLE_NS <= frame.scene_ns < source.next_sample_ns:
-            source.next_sample_ns = frame.scene_ns + SAMPLE_NS
-        source.seen = replace(source.seen, seen_utc_ns=packet.scene_utc_ns, seen_scene_ns=frame.scene_ns)
         for follower in self.followers:
             follower.follow(packet, changed)
 
@@ -185,8 +200,8 @@ class EventLog(SinkBase):
         if status.state == "ended":
             changed += self._end(source, STOPPED)
         elif status.state in _UNSEEING and status.info.is_live and source.gap is None:
-            seen = source.seen
-            source.gap = GapRow(seen.source_id, seen.seen_utc_ns, None, seen.engine_id, seen.run_epoch, status.state)
+            row = source.seen()
+            source.gap = GapRow(row.source_id, row.seen_utc_ns, None, row.engine_id, row.run_epoch, status.state)
             source.counts.forget_previous()
             self.submit(Job(partial(_put, row=source.gap)))
         for follower in self.followers:
@@ -195,9 +210,9 @@ class EventLog(SinkBase):
     def tick(self) -> None:
         """Keep the counts, and when each source was last seen."""
         for source in self._sources.values():
-            if source.has_news and not source.seen.reason:
+            if source.has_news and not source.has_ended:
                 source.has_news = False
-                self.submit(Job(partial(_put_all, rows=[*source.counts.take(), source.seen])))
+                self.submit(Job(partial(_put_all, rows=[*source.counts.take(), source.seen()])))
 
     def close(self) -> None:
         """End what is open, write everything, and close the store; a store that does not answer is not waited for."""
@@ -205,10 +220,10 @@ class EventLog(SinkBase):
         if thread is None or self._is_closed:
             return
         for source in self._sources.values():
-            if not source.seen.reason:
+            if not source.has_ended:
                 changed = self._end(source, STOPPED)
                 for follower in self.followers:
-                    follower.ended(source.seen.source_id, changed)
+                    follower.ended(source.run_row.source_id, changed)
         for follower in self.followers:
             follower.close()
         thread.close(CLOSE_S)
@@ -220,7 +235,7 @@ class EventLog(SinkBase):
         """Begin to follow a source, or follow it again after its end."""
         frame, run = packet.frame, self._run
         name, utc_ns = frame.source_id, packet.scene_utc_ns
-        seen = SourceRunRow(run.engine_id, run.run_epoch, name, utc_ns, utc_ns, frame.scene_ns)
+        row = SourceRunRow(run.engine_id, run.run_epoch, name, utc_ns, utc_ns, frame.scene_ns)
         is_live = frame.captured_source != "file" and self._is_live.get(name, True)
         before = self._sources.get(name)
         source = _Source(
@@ -228,11 +243,11 @@ class EventLog(SinkBase):
             counts=MinuteCounts(name, run.run_epoch) if before is None else before.counts,
             paths=TrackCollector(run, name),
             is_live=is_live,
-            seen=seen,
+            run_row=row,
             moment=Moment.of(packet),
         )
         self._sources[name] = source
-        self.submit(Job(lambda store: store.begin_source(seen, is_live=is_live)))
+        self.submit(Job(lambda store: store.begin_source(row, is_live=is_live)))
         return source
 
     def _keep(self, source: _Source, findings: Sequence[Finding]) -> list[EventRow]:
@@ -271,7 +286,7 @@ class EventLog(SinkBase):
         """End the episodes that nobody else ended at the last frame, and what is known of the source."""
         changed = []
         for row in list(source.open.values()):
-            lasts_ns = max(source.seen.seen_scene_ns - row.began_scene_ns, 0)
+            lasts_ns = max(source.seen_scene_ns - row.began_scene_ns, 0)
             ended = replace(
                 row,
                 phase="end",
@@ -283,8 +298,7 @@ class EventLog(SinkBase):
             self._keep_event(source, ended)
         for job in source.paths.finish():
             self.submit(job)
-        source.seen = replace(source.seen, reason=reason)
-        self.submit(Job(partial(_put_all, rows=[*source.counts.take(), source.seen])))
+        self.submit(Job(partial(_put_all, rows=[*source.counts.take(), source.seen(reason)])))
         return changed
 
     def _end_gap(self, source: _Source, utc_ns: int) -> None:

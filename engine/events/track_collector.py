@@ -7,23 +7,30 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.data import Packet, Run, TrackEvent
+from engine.data import Packet, Run, TrackEvent, Tracks
 from engine.events.store.rows import TrackRow
 from engine.events.store.writer import StoreWriter
-from engine.events.track_paths import LivePath, pack
+from engine.events.track_paths import Floats, LivePath, pack
 from engine.events.writing import Job
 
 FORGET_NS = 60 * 1_000_000_000
-"""A track not seen for so long has ended, also if the tracker does not say so."""
+"""A track not seen for so long has ended, even if the tracker does not say so."""
+BUNDLE = 50
+"""Samples that are sorted by track at once, which is cheaper than one by one."""
 
 
 @dataclass(slots=True)
 class _Track:
-    class_id: int
-    score: float
-    hits: int = 0
+    class_id: int = 0
+    score_sum: float = 0.0
     path: LivePath = field(default_factory=LivePath)
+    hits: int = 0
+
+    @property
+    def score(self) -> float:
+        return self.score_sum / max(self.hits, 1)
 
 
 class TrackCollector:
@@ -38,6 +45,7 @@ class TrackCollector:
         self._run = run
         self._source_id = source_id
         self._tracks: dict[int, _Track] = {}
+        self._samples: list[tuple[int, Tracks]] = []
         self._knows_detections = False
         self._offset_ns = 0
         self._size_wh = (1, 1)
@@ -49,42 +57,56 @@ class TrackCollector:
         self._offset_ns = packet.scene_utc_ns - frame.scene_ns
         self._class_names = packet.run.class_names
         if self._size_wh != (frame.width, frame.height):
-            if self._size_wh != (1, 1):
-                yield from self._pieces(frame.scene_ns)
+            self._sort_in()
             self._size_wh = frame.width, frame.height
-        if packet.is_detected or packet.is_held:
-            self._sample(packet)
-        for event in packet.events:
-            if event.kind == "ended":
+        if len(packet.tracks) and (packet.is_detected or packet.is_held):
+            tracks = packet.tracks if packet.is_held else self._observed(packet.tracks)
+            if len(tracks) and (not self._samples or frame.scene_ns > self._samples[-1][0]):
+                self._samples.append((frame.scene_ns, tracks))
+        ended = [event for event in packet.events if event.kind == "ended"]
+        if ended or len(self._samples) >= BUNDLE:
+            self._sort_in()
+            for event in ended:
                 yield from self._end(event.track_id, event)
-        yield from self._pieces(frame.scene_ns)
+            yield from self._pieces(frame.scene_ns)
 
-    def _sample(self, packet: Packet) -> None:
-        tracks, scene_ns = packet.tracks, packet.frame.scene_ns
-        if not len(tracks):
-            return
+    def _observed(self, tracks: Tracks) -> Tracks:
+        """Return the rows that were detected; all, if the tracker never says which were."""
         observed = tracks.detection_index >= 0
-        self._knows_detections = self._knows_detections or bool(observed.any())
-        if not self._knows_detections or packet.is_held:
-            observed = np.ones(len(tracks), np.bool_)
-        width, height = self._size_wh
-        x1, y1, x2, y2 = (tracks.xyxy[observed] / np.array([width, height, width, height], np.float32)).T
-        boxes = np.stack([(x1 + x2) / 2, y2, x2 - x1, y2 - y1], axis=1).tolist()
-        ids, classes = tracks.track_id[observed].tolist(), tracks.class_id[observed].tolist()
-        for track_id, class_id, score, box in zip(ids, classes, tracks.score[observed].tolist(), boxes, strict=True):
-            track = self._tracks.get(track_id)
-            if track is None:
-                track = self._tracks[track_id] = _Track(class_id, 0.0)
-            track.hits += 1
-            track.class_id = class_id
-            track.score += (score - track.score) / track.hits
-            if box[3] > 0 and (not track.path.times or scene_ns > track.path.times[-1]):
-                track.path.add(scene_ns, tuple(box))
+        count = int(np.count_nonzero(observed))
+        self._knows_detections = self._knows_detections or count > 0
+        return tracks if count == len(tracks) or not self._knows_detections else tracks[observed]
+
+    def _sort_in(self) -> None:
+        """Add the samples to the paths of their tracks."""
+        samples, self._samples = self._samples, []
+        if not samples:
+            return
+        ids = np.concatenate([tracks.track_id for _, tracks in samples])
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        times = np.repeat([at for at, _ in samples], [len(tracks) for _, tracks in samples])[order]
+        boxes = self._shares(np.concatenate([tracks.xyxy for _, tracks in samples]))[order]
+        scores = np.concatenate([tracks.score for _, tracks in samples])[order].astype(np.float64)
+        classes = np.concatenate([tracks.class_id for _, tracks in samples])[order]
+        begins = np.append(0, np.diff(ids).nonzero()[0] + 1)
+        sums, ends = np.add.reduceat(scores, begins).tolist(), np.append(begins[1:], len(ids)).tolist()
+        for begin, end, score in zip(begins.tolist(), ends, sums, strict=True):
+            track = self._tracks.setdefault(int(ids[begin]), _Track())
+            track.class_id = int(classes[end - 1])
+            track.score_sum += score
+            track.hits += end - begin
+            track.path.add(times[begin:end], boxes[begin:end])
+
+    def _shares(self, xyxy: NDArray[np.float32]) -> Floats:
+        """Return x and y of the middle of the lower edge, width and height in shares of the frame."""
+        x1, y1, x2, y2 = (xyxy.astype(np.float64) / (*self._size_wh, *self._size_wh)).T
+        return np.stack(((x1 + x2) / 2, y2, x2 - x1, np.maximum(y2 - y1, 0.0)), axis=1)
 
     def _pieces(self, scene_ns: int) -> Iterator[Job]:
         """Yield jobs for long pieces, and for tracks that are gone."""
         for track_id, track in list(self._tracks.items()):
-            if track.path.times and scene_ns - track.path.times[-1] > FORGET_NS:
+            if scene_ns - track.path.last_ns > FORGET_NS:
                 yield from self._end(track_id)
             elif track.path.is_full:
                 yield self._job(track_id, track, is_last=False)
@@ -92,29 +114,23 @@ class TrackCollector:
 
     def _end(self, track_id: int, event: TrackEvent | None = None) -> Iterator[Job]:
         track = self._tracks.pop(track_id, None)
-        if track is None or not track.path.times:
+        if track is None:
             return
         if event is not None:
-            track.score, track.class_id = event.mean_score, event.class_id
-            self._add_last(track, event)
+            track.score_sum, track.hits, track.class_id = event.mean_score, 1, event.class_id
+            if event.last_seen_ns > track.path.last_ns:  # samples missed the last detection
+                last = self._shares(np.array([event.xyxy], np.float32))
+                track.path.add(np.array([event.last_seen_ns], np.int64), last)
         yield self._job(track_id, track, is_last=True)
-
-    def _add_last(self, track: _Track, event: TrackEvent) -> None:
-        """Add the last detection, which samples may have missed."""
-        width, height = self._size_wh
-        x1, y1, x2, y2 = event.xyxy
-        if event.last_seen_ns > track.path.times[-1] and y2 > y1:
-            box = ((x1 + x2) / 2 / width, y2 / height, (x2 - x1) / width, (y2 - y1) / height)
-            track.path.add(event.last_seen_ns, box)
 
     def finish(self) -> Iterator[Job]:
         """Yield jobs for all tracks: the source has ended."""
+        self._sort_in()
         for track_id in list(self._tracks):
             yield from self._end(track_id)
 
     def _job(self, track_id: int, track: _Track, *, is_last: bool) -> Job:
-        path = track.path
-        names = self._class_names
+        path, names = track.path, self._class_names
         row = TrackRow(
             engine_id=self._run.engine_id,
             run_epoch=self._run.run_epoch,
@@ -122,9 +138,9 @@ class TrackCollector:
             track_id=track_id,
             piece=path.piece,
             class_name=names[track.class_id] if 0 <= track.class_id < len(names) else str(track.class_id),
-            began_utc_ns=path.times[0] + self._offset_ns,
-            ended_utc_ns=path.times[-1] + self._offset_ns,
-            began_scene_ns=path.times[0],
+            began_utc_ns=path.first_ns + self._offset_ns,
+            ended_utc_ns=path.last_ns + self._offset_ns,
+            began_scene_ns=path.first_ns,
             score=round(track.score, 4),
             width=self._size_wh[0],
             height=self._size_wh[1],

@@ -7,7 +7,6 @@ of height 0 says that the object was not seen from there to the next one.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,53 +24,76 @@ _POINT = np.dtype([("ms", "<u2"), ("x", "<u2"), ("y", "<u2"), ("w", "<u2"), ("h"
 _FULL = 65535
 _FULL_MS = 65535
 Floats = NDArray[np.float64]
+Times = NDArray[np.int64]
 
 
 @dataclass(slots=True)
 class LivePath:
-    """The part of a track's path that is not stored yet: times in ns and (x, y, width, height) in shares of the frame.
+    """The part of a track's path that is not stored yet.
 
-    A None in `boxes` means that it was not seen from that time on.
+    Attributes:
+        piece: its number among the pieces of the track, from 0.
+        times: (N,) ns, in parts.
+        boxes: (N, 4) x, y, width and height in shares of the frame, in parts.
+        count: number of points.
     """
 
     piece: int = 0
-    times: list[int] = field(default_factory=list)
-    boxes: list[tuple[float, float, float, float] | None] = field(default_factory=list)
+    times: list[Times] = field(default_factory=list)
+    boxes: list[Floats] = field(default_factory=list)
+    count: int = 0
 
-    def add(self, scene_ns: int, box: tuple[float, float, float, float]) -> None:
-        """Add where it was at a time."""
-        if self.times and scene_ns - self.times[-1] > BREAK_NS and self.boxes[-1] is not None:
-            self.times.append(self.times[-1] + NS_PER_MS)
-            self.boxes.append(None)
-        self.times.append(scene_ns)
-        self.boxes.append(box)
+    def add(self, times: Times, boxes: Floats) -> None:
+        """Add where it was; times rise, also from one call to the next."""
+        self.times.append(times)
+        self.boxes.append(boxes)
+        self.count += len(times)
+
+    @property
+    def first_ns(self) -> int:
+        """Time of the first point."""
+        return int(self.times[0][0])
+
+    @property
+    def last_ns(self) -> int:
+        """Time of the last point."""
+        return int(self.times[-1][-1])
 
     @property
     def is_full(self) -> bool:
         """Whether it is time to store this piece."""
-        return len(self.times) >= MAX_POINTS or (len(self.times) > 1 and self.times[-1] - self.times[0] >= MAX_PIECE_NS)
+        return self.count >= MAX_POINTS or (self.count > 1 and self.last_ns - self.first_ns >= MAX_PIECE_NS)
 
     def next_piece(self) -> LivePath:
         """Return the path that continues this one; it begins with this one's last point."""
-        return LivePath(self.piece + 1, self.times[-1:], self.boxes[-1:])
+        return LivePath(self.piece + 1, [self.times[-1][-1:]], [self.boxes[-1][-1:]], 1)
 
 
 def pack(path: LivePath, aspect: float = 1.0) -> bytes:
     """Return the bytes of a path, thinned; `aspect` is the width of the frame by its height."""
-    times = np.array(path.times, np.int64)
-    boxes = np.array([box or (0.0, 0.0, 0.0, 0.0) for box in path.boxes], np.float64).reshape(-1, 4)
+    times, boxes = _with_breaks(np.concatenate(path.times), np.concatenate(path.boxes))
     keep = _thinned((times - times[0]) / NS_PER_S, boxes * (aspect, 1.0, aspect, 1.0))
     ms = np.rint((times[keep] - times[0]) / NS_PER_MS).astype(np.int64)
     steps = np.diff(ms, prepend=0)
     points = np.zeros(len(keep), _POINT)
     points["ms"] = np.minimum(steps, _FULL_MS)
-    whole = np.clip(np.rint(boxes[keep] * _FULL), 0, _FULL)
-    whole[boxes[keep][:, 3] > 0, 3] = np.maximum(whole[boxes[keep][:, 3] > 0, 3], 1)
-    points["x"], points["y"], points["w"], points["h"] = whole.T
+    kept = boxes[keep]
+    whole = np.clip(np.rint(kept * _FULL), 0, _FULL)
+    whole[:, 3] = np.where(kept[:, 3] > 0, np.maximum(whole[:, 3], 1), 0)
+    for column, name in enumerate(("x", "y", "w", "h")):
+        points[name] = whole[:, column]
     return _with_pauses(points, steps).tobytes()
 
 
-def _with_pauses(points: NDArray[np.void], steps: NDArray[np.int64]) -> NDArray[np.void]:
+def _with_breaks(times: Times, boxes: Floats) -> tuple[Times, Floats]:
+    """Insert a point of height 0 where the object was not seen for a while."""
+    gone = (np.diff(times) > BREAK_NS).nonzero()[0]
+    if not len(gone):
+        return times, boxes
+    return np.insert(times, gone + 1, times[gone] + NS_PER_MS), np.insert(boxes, gone + 1, 0.0, axis=0)
+
+
+def _with_pauses(points: NDArray[np.void], steps: Times) -> NDArray[np.void]:
     """Repeat points before steps that do not fit into 16 bits; an object unseen for so long is at a break anyway."""
     if not len(steps) or steps.max() <= _FULL_MS:
         return points
@@ -88,26 +110,29 @@ def _with_pauses(points: NDArray[np.void], steps: NDArray[np.int64]) -> NDArray[
     return np.array(parts, _POINT)
 
 
-def _thinned(seconds: Floats, boxes: Floats) -> list[int]:
-    """Return the points to keep: from each one, go as far as the points in between lie on the way (Douglas-Peucker)."""
+def _thinned(seconds: Floats, boxes: Floats) -> Times:
+    """Return the points to keep (Douglas-Peucker, all spans at once): the rest lies on the way between two of them."""
+    count = len(seconds)
     seen = boxes[:, 3] > 0
-    edges = np.flatnonzero(~seen | np.append(True, ~seen[:-1]) | np.append(~seen[1:], True)).tolist()
-    keep = set(edges)
-    stack = list(itertools.pairwise(edges))
-    while stack:
-        first, last = stack.pop()
-        if last - first < 2 or not seen[first]:
-            continue
-        inner = slice(first + 1, last)
-        share = (seconds[inner] - seconds[first]) / max(seconds[last] - seconds[first], 1e-9)
-        on_the_way = boxes[first] + share[:, None] * (boxes[last] - boxes[first])
-        off = np.abs(boxes[inner] - on_the_way).max(axis=1) / np.maximum(boxes[inner, 3], 1e-9)
-        worst = int(off.argmax())
-        if off[worst] > TOLERANCE:
-            middle = first + 1 + worst
-            keep.add(middle)
-            stack += [(first, middle), (middle, last)]
-    return sorted(keep)
+    is_edge = ~seen
+    is_edge[1:] |= ~seen[:-1]
+    is_edge[:-1] |= ~seen[1:]
+    is_edge[[0, -1]] = True
+    per_height = np.where(seen, 1 / np.maximum(boxes[:, 3], 1e-9), 0.0)
+    kept: Times = is_edge.nonzero()[0]
+    while len(kept) < count:
+        span = np.repeat(np.arange(len(kept)), np.diff(kept, append=count))
+        first, last = kept[span], kept[np.minimum(span + 1, len(kept) - 1)]
+        share = (seconds - seconds[first]) / np.maximum(seconds[last] - seconds[first], 1e-9)
+        away = np.abs(boxes - boxes[first] - share[:, None] * (boxes[last] - boxes[first])).max(axis=1) * per_height
+        away[kept] = 0.0
+        worst = np.maximum.reduceat(away, kept)
+        candidates = ((away == worst[span]) & (away > TOLERANCE)).nonzero()[0]
+        if not len(candidates):
+            break
+        one_each = np.unique(span[candidates], return_index=True)[1]
+        kept = np.sort(np.concatenate((kept, candidates[one_each])))
+    return kept
 
 
 def unpack(path: bytes) -> tuple[Floats, Floats]:

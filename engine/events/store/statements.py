@@ -38,6 +38,14 @@ _FIXED: dict[type, tuple[str, ...]] = {
 """Columns that writing a row again leaves alone: its begin, and what others recorded meanwhile."""
 
 
+_COLUMNS = {kind: [field.name for field in fields(kind)] for kind in _TABLES}
+
+
+def columns(kind: type[Any]) -> list[str]:
+    """Return the columns of a row in the order of its fields."""
+    return _COLUMNS[kind]
+
+
 def upsert(kind: type, *, replace: bool = True) -> str:
     """Return the statement that inserts a row, and updates it, or leaves it, if its key exists."""
     table, key = _TABLES[kind]
@@ -46,11 +54,6 @@ def upsert(kind: type, *, replace: bool = True) -> str:
     fresh = [name for name in names if name not in key and name not in _FIXED.get(kind, ())]
     changes = ", ".join(f"{name} = excluded.{name}" for name in fresh)
     return f"{text} ON CONFLICT ({', '.join(key)}) " + (f"DO UPDATE SET {changes}" if replace else "DO NOTHING")
-
-
-def columns(kind: type[Any]) -> list[str]:
-    """Return the columns of a row in the order of its fields."""
-    return [field.name for field in fields(kind)]
 
 
 UPSERTS = {kind: upsert(kind) for kind in _TABLES}

@@ -68,10 +68,11 @@ class StoreWriter:
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
         """Commit everything inside at once, or nothing."""
         with self.database.transaction(durable=durable):
-            if not self.engine_id:  # several people may edit at once
-                self._run(statements.LOCK_WRITER, {"engine_id": ""})
-            found = self.database.execute(statements.READ_WRITER, {"engine_id": self.engine_id})
-            self._changed = before = int(found[0][0]) if found else 0
+            if not self.engine_id or not self._changed:  # several people may edit at once; an engine is alone
+                self._run(statements.LOCK_WRITER, {"engine_id": self.engine_id})
+                found = self.database.execute(statements.READ_WRITER, {"engine_id": self.engine_id})
+                self._changed = int(found[0][0]) if found else 0
+            before = self._changed
             yield
             if self._changed != before:
                 self._run(statements.COUNT_CHANGES, {"engine_id": self.engine_id, "changed": self._changed})
@@ -237,6 +238,6 @@ def _plain(row: Any) -> dict[str, Any]:
         elif isinstance(value, dict):
             value = json.dumps(value, separators=(",", ":"))
         elif isinstance(value, str):
-            value = utf8_text(value).replace("\0", "")
+            value = value if value.isascii() and "\0" not in value else utf8_text(value).replace("\0", "")
         values[name] = value
     return values
