@@ -72,28 +72,33 @@ def build_event_log(config: Config, recordings: Recordings | None = None) -> Eve
 
 def event_log_of(pipeline: Pipeline) -> EventLog | None:
     """Return the event log of a pipeline; None if it has none."""
+    named = [sink for sink in pipeline.sinks if sink.name == "events"]
+    if not named:
+        return None  # without importing a database
     from engine.events.log import EventLog
 
-    return next((sink for sink in pipeline.sinks if isinstance(sink, EventLog)), None)
+    return next((sink for sink in named if isinstance(sink, EventLog)), None)
 
 
 def change_actions(pipeline: Pipeline, config: Config) -> None:
     """Apply which rules have which actions in a new configuration."""
+    log = event_log_of(pipeline)
+    if log is None:
+        return
     from engine.events.actions.restraint import Restraint
 
-    log = event_log_of(pipeline)
-    if log is not None and isinstance(log.planner, Restraint):
+    if isinstance(log.planner, Restraint):
         log.planner.change(actions_of_rules(config))
 
 
 def events_of(pipeline: Pipeline) -> dict[str, Any]:
     """Return `{"events": figures, "actions": {name: outcomes}}` of a pipeline's event log, as far as it has them."""
-    from engine.events.actions.outbox import Outbox
-    from engine.events.media.event_media import EventMedia
-
     log = event_log_of(pipeline)
     if log is None:
         return {}
+    from engine.events.actions.outbox import Outbox
+    from engine.events.media.event_media import EventMedia
+
     media = [follower.figures() for follower in log.followers if isinstance(follower, EventMedia)]
     found: dict[str, Any] = {"events": {**asdict(log.figures()), **(media[0] if media else {})}}
     outboxes = [follower for follower in log.followers if isinstance(follower, Outbox)]

@@ -27,7 +27,7 @@ _REASONS = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):(\d{1,5})")
+_ADDRESS = re.compile(r"\A(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):(\d{1,5})")
 _REQUEST = re.compile(rb"(GET|HEAD) (/[!-~]{0,1024}) HTTP/1\.[01]\r?\n")
 
 

@@ -110,11 +110,12 @@ def test_a_connection_that_breaks_is_made_again(make_place: MakePlace) -> None:
 
 def test_a_server_that_is_away_at_the_start_delays_only_the_store(tmp_path: object) -> None:
     pytest.importorskip("psycopg", reason="needs pip install 'framewire[postgres]'")
-    place = StorePlace(str(tmp_path), "postgresql://me@/nobody?host=/nowhere")
+    place = StorePlace(str(tmp_path), "postgresql://me:hunter2secret@/nobody?host=/nowhere")
     thread = StoreThread(place, "engine", scenes.UTC)
     thread.start(PATIENCE_S)
     thread.submit(Job(lambda store: store.put(event(1)), events=1))
     assert "check the server" in thread.figures().error
+    assert "hunter2secret" not in thread.figures().error + str(place)
     assert not thread.close(0.1)
     assert thread.figures().lost == {"stopped": 1}
 
@@ -193,14 +194,16 @@ def test_a_row_that_no_database_takes_harms_no_other(place: StorePlace, caplog: 
         assert len(reader.page().events) == 2
 
 
-def test_a_deleted_file_is_made_again(tmp_path: object) -> None:
+def test_a_deleted_file_is_made_again_and_readers_follow(tmp_path: object) -> None:
     place = StorePlace(str(tmp_path))
     thread = StoreThread(place, "engine", scenes.UTC)
     thread.start(PATIENCE_S)
+    reader = EventReader(place)
+    assert reader.page().events == []
     for file in place.folder.glob("events.sqlite*"):
         file.unlink()
     thread.submit(Job(lambda store: store.put(event(1)), events=1))
     wait_for(lambda: thread.figures().stored == 1)
+    assert len(reader.page().events) == 1
+    reader.close()
     assert thread.close(PATIENCE_S)
-    with EventReader(place) as reader:
-        assert len(reader.page().events) == 1

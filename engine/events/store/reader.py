@@ -295,6 +295,9 @@ class EventReader:
     def _rows(
         self, kind: type[T], table: str, conditions: list[str], given: Mapping[str, Any], order: str = ""
     ) -> list[T]:
+        if not self.database.is_there():  # the engine set a damaged file aside
+            self.close()
+            self.database = self.place.open_to_read()
         names = columns(kind)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         found = self.database.execute(f"SELECT {', '.join(names)} FROM {table}{where} {order}", given)

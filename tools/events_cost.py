@@ -1,0 +1,111 @@
+"""Measure what the event log costs: CPU per frame of a clip with four rules, and bytes per track.
+
+usage: python tools/events_cost.py CLIP [--model MODEL] [--repeat 9]
+
+The clip is detected and tracked once. Then its packets go through analytics, without and with a log that keeps events,
+counts and paths, in turns; CPU of all threads counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from engine import ByteTrack, Line, Pipeline, Zone, load_detector, open_source
+from engine.analytics.analyser import SceneAnalyser
+from engine.analytics.analytics import Analytics
+from engine.analytics.rules import Count, Crossed, Loiter, Presence
+from engine.data import Frame, Packet
+from engine.events.log import EventLog
+from engine.events.store.place import StorePlace
+from engine.events.store.reader import EventReader
+
+BLANK = np.zeros((576, 768, 3), np.uint8)
+
+
+def main() -> int:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clip")
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--repeat", type=int, default=9)
+    given = parser.parse_args()
+    packets = tracked(given.clip, given.model)
+    without, with_log = [], []
+    for _ in range(given.repeat):
+        without.append(cpu_ms(packets, None))
+        with tempfile.TemporaryDirectory() as folder:
+            with_log.append(cpu_ms(packets, StorePlace(folder)))
+            figures = kept(StorePlace(folder))
+    cost = statistics.median(a - b for a, b in zip(with_log, without, strict=True))
+    print(f"{len(packets)} frames, {figures}")
+    print(f"analytics with four rules: {statistics.median(without):.4f} ms of CPU per frame")
+    print(f"event log:                 {cost:.4f} ms of CPU per frame (bound 0.1)")
+    return 0 if cost <= 0.1 else 1
+
+
+def tracked(clip: str, model: str) -> list[Packet]:
+    """Return the packets of a clip, with blank images."""
+    found = []
+    with Pipeline(open_source(clip), load_detector(model), ByteTrack()) as pipeline:
+        for packet in pipeline:
+            frame = packet.frame
+            blank = np.broadcast_to(np.uint8(0), frame.image.shape)
+            small = dataclasses.replace(frame, image=blank)
+            assert isinstance(small, Frame)
+            found.append(dataclasses.replace(packet, frame=small))
+    return found
+
+
+def scene() -> SceneAnalyser:
+    """Return a zone and a line with four rules."""
+    zone = Zone("yard", [(0.3, 0.3), (0.7, 0.3), (0.7, 1), (0.3, 1)], classes={"person"})
+    line = Line("right", [(0.9, 1), (0.9, 0.43)], classes={"person"})
+    rules = [
+        Presence("intruder", zone="yard", for_s=2, severity="alert"),
+        Loiter("loiter", zone="yard", for_s=8, severity="notice"),
+        Crossed("entrance", line="right"),
+        Count("crowd", zone="yard", at_least=4, for_s=1, severity="alert"),
+    ]
+    return SceneAnalyser(Analytics([zone], [line], rules))
+
+
+def cpu_ms(packets: list[Packet], place: StorePlace | None) -> float:
+    """Return the CPU of this process per frame."""
+    analyser, log = scene(), None if place is None else EventLog(place)
+    if log is not None:
+        log.open(packets[0].run)
+    gc.collect()
+    begin, due = time.process_time(), 0
+    for packet in packets:
+        analysed = analyser.analyse([packet])[0]
+        if log is not None:
+            log.write(analysed)
+            if packet.frame.scene_ns >= due:  # as the pipeline does, once a second
+                log.tick()
+                due = packet.frame.scene_ns + 1_000_000_000
+    if log is not None:
+        log.close()
+    return (time.process_time() - begin) * 1000 / len(packets)
+
+
+def kept(place: StorePlace) -> str:
+    """Return what a log holds, in words."""
+    with EventReader(place) as reader:
+        events = sum(reader.totals().values())
+        tracks = [row for source in reader.sources() for row in reader.tracks(source, 0, 2**62)]
+    size = sum(len(row.path) for row in tracks) / max(len(tracks), 1)
+    total = sum(path.stat().st_size for path in Path(place.folder).iterdir())
+    return f"{events} events, {len(tracks)} tracks of {size:.0f} bytes, {total / 1000:.0f} kB on disk"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
