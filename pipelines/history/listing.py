@@ -55,9 +55,10 @@ def as_line(event: EventRow, zone: ZoneInfo) -> str:
     return f"{head}  {event.rule}{': ' if about else ''}{about}{reason}  {event.event_id}"
 
 
-def watch(reader: EventReader, over: threading.Event, clock: Clock = SYSTEM_CLOCK) -> Iterator[EventRow]:
-    """Yield events as they begin, change and end, until `over` is set."""
-    since = reader.now()
+def watch(
+    reader: EventReader, since: dict[str, int], over: threading.Event, clock: Clock = SYSTEM_CLOCK
+) -> Iterator[EventRow]:
+    """Yield events as they begin, change and end after `since` (`reader.now()`), until `over` is set."""
     while not over.is_set():
         for event in reader.changes(since):
             since[event.changed_by] = max(since.get(event.changed_by, 0), event.changed)

@@ -14,7 +14,7 @@ from engine.clock import NS_PER_S
 from engine.data import Run, Tracks
 from engine.events.row_maker import RowMaker
 from engine.events.store.reader import EventReader
-from engine.events.store.rows import EventRow, TrackRow
+from engine.events.store.rows import EventRow, GapRow, TrackRow
 from engine.events.track_paths import box_at, unpack
 from engine.wire.findings import Moment
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STEP_NS = NS_PER_S // 10
+UNSEEING = ("stalled", "offline", "connecting")
+SIZE_WH = (1920, 1080)
+"""Of a run in which nothing was seen."""
 Progress = Callable[[int, int], None]
 
 
@@ -66,36 +69,66 @@ def replay(
     for row in reader.tracks(source_id, from_utc_ns, to_utc_ns):
         by_run.setdefault(row.run_epoch, []).append(row)
     names = sorted({row.class_name for rows in by_run.values() for row in rows})
+    gaps = reader.gaps(source_id, from_utc_ns, to_utc_ns)
     found: list[EventRow] = []
-    for run_epoch, rows in sorted(by_run.items()):
+    for watched in reader.source_runs(source_id):
+        if watched.seen_utc_ns <= from_utc_ns or watched.began_utc_ns >= to_utc_ns:
+            continue
         scene = analytics.clone()
         scene.class_names = names
-        run = Run(rows[0].engine_id, run_epoch, class_names=tuple(names))
-        found += _events(_findings(scene, rows, names, progress), source_id, run)
+        own = [gap for gap in gaps if gap.run_epoch == watched.run_epoch and gap.cause in UNSEEING]
+        past = _Past(by_run.get(watched.run_epoch, []), own, names)
+        span = max(watched.began_utc_ns, from_utc_ns), min(watched.seen_utc_ns, to_utc_ns)
+        run = Run(watched.engine_id, watched.run_epoch, class_names=tuple(names))
+        found += _events(past.findings(scene, *span, progress), source_id, run)
     return [event for event in found if from_utc_ns <= event.began_utc_ns < to_utc_ns]
 
 
-def _findings(scene: Analytics, rows: list[TrackRow], names: list[str], progress: Progress) -> Iterator[Finding]:
-    """Yield the findings over the paths of one run, in the wall clock of the paths."""
-    waiting = sorted((_Path(row, *unpack(row.path)) for row in rows), key=lambda path: -path.row.began_utc_ns)
-    now_ns, end_ns = waiting[-1].row.began_utc_ns, max(row.ended_utc_ns for row in rows)
-    first_ns = now_ns
-    size_wh = rows[0].width, rows[0].height
-    alive: list[_Path] = []
-    while now_ns <= end_ns + STEP_NS:
-        while waiting and waiting[-1].row.began_utc_ns <= now_ns:
-            alive.append(waiting.pop())
-        gone = [path for path in alive if path.row.ended_utc_ns < now_ns]
-        alive = [path for path in alive if path.row.ended_utc_ns >= now_ns]
-        if alive:
-            size_wh = alive[-1].row.width, alive[-1].row.height
+class _Past:
+    """What was seen in one run: paths, and times in which nothing was seen.
+
+    Args:
+        rows: pieces of paths.
+        gaps: times in which the camera was not seen.
+        names: of all classes.
+    """
+
+    def __init__(self, rows: list[TrackRow], gaps: list[GapRow], names: list[str]) -> None:
+        self._waiting = sorted((_Path(row, *unpack(row.path)) for row in rows), key=lambda path: -path.row.began_utc_ns)
+        self._gaps = sorted(gaps, key=lambda gap: -gap.from_utc_ns)
+        self._names = names
+        self._size_wh = (rows[0].width, rows[0].height) if rows else SIZE_WH
+        self._alive: list[_Path] = []
+
+    def findings(self, scene: Analytics, now_ns: int, end_ns: int, progress: Progress) -> Iterator[Finding]:
+        """Yield the findings from one time to another, in the wall clock of the paths."""
+        first_ns = now_ns
+        while now_ns <= end_ns:
+            if self._gaps and self._gaps[-1].from_utc_ns < now_ns:
+                gap = self._gaps.pop()
+                scene.source_is(live=False, captured_ns=gap.from_utc_ns)
+                now_ns = max(now_ns, min(gap.to_utc_ns or end_ns, end_ns))
+                view = scene.tick(now_ns, now_ns)
+                yield from view.findings if view is not None else ()
+            yield from self._step(scene, now_ns)
+            progress((now_ns - first_ns) // NS_PER_S, max((end_ns - first_ns) // NS_PER_S, 1))
+            next_ns = now_ns + STEP_NS
+            if not self._alive:  # nothing moves: a second at a time, up to the next object
+                begin_ns = self._waiting[-1].row.began_utc_ns if self._waiting else end_ns + 1
+                next_ns = max(next_ns, min(begin_ns, now_ns + NS_PER_S))
+            now_ns = next_ns
+        yield from scene.finish()
+
+    def _step(self, scene: Analytics, now_ns: int) -> Iterator[Finding]:
+        while self._waiting and self._waiting[-1].row.began_utc_ns <= now_ns:
+            self._alive.append(self._waiting.pop())
+        gone = [path for path in self._alive if path.row.ended_utc_ns < now_ns]
+        self._alive = [path for path in self._alive if path.row.ended_utc_ns >= now_ns]
+        if self._alive:
+            self._size_wh = self._alive[-1].row.width, self._alive[-1].row.height
         ended = [path.row.track_id for path in gone if path.row.is_last]
-        yield from scene.update(_tracks(alive, names, now_ns), now_ns, size_wh, utc_ns=now_ns, ended=ended).findings
-        progress((now_ns - first_ns) // NS_PER_S, max((end_ns - first_ns) // NS_PER_S, 1))
-        now_ns += STEP_NS
-        if not alive and waiting:  # nothing moves: go on a second before the next object
-            now_ns = max(now_ns, min(waiting[-1].row.began_utc_ns, now_ns + NS_PER_S))
-    yield from scene.finish()
+        tracks = _tracks(self._alive, self._names, now_ns)
+        yield from scene.update(tracks, now_ns, self._size_wh, utc_ns=now_ns, ended=ended).findings
 
 
 def _tracks(alive: list[_Path], names: list[str], utc_ns: int) -> Tracks:

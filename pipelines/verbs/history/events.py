@@ -87,7 +87,9 @@ def watch(
 
     log = _open(config, folder, store)
     with log.reader() as reader:
-        for event in changes(reader, Event()):
+        since = reader.now()
+        console.say(f"watching {log.place}; Ctrl-C ends this")
+        for event in changes(reader, since, Event()):
             if source not in (None, event.source_id) or severity not in (None, event.severity):
                 continue
             if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import zipfile
@@ -14,14 +15,19 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
+from engine.analytics.analytics import Analytics
+from engine.analytics.places import Zone
+from engine.analytics.rules import Blind, Count
 from engine.clock import SYSTEM_CLOCK
 from engine.errors import ConfigError, SinkError
+from engine.events.log import EventLog
 from engine.events.store.place import StorePlace
 from engine.events.store.reader import EventFilter, EventReader
 from engine.events.store.rows import MediaRow
 from engine.events.store.writer import StoreWriter
 from pipelines.history.deleting import Span, delete, planned
 from pipelines.history.exporting import export
+from pipelines.history.replay import replay
 from pipelines.history.times import span_s, utc_ns_of
 from tests.events import scenes
 from tests.events.scenes import NS
@@ -131,6 +137,26 @@ def test_the_rules_of_a_configuration_are_asked_about_the_past(folder: Path, tmp
     assert (nobody.returncode, "expected one of: gate" in nobody.stderr) == (2, True)
 
 
+def test_rules_about_absence_and_blindness_are_asked_too(tmp_path: Path) -> None:
+    place, scene = StorePlace(tmp_path), scenes.watch()
+    log = EventLog(place)
+    log.open(scenes.run())
+    for n in range(50):
+        log.write(scene.analyse([scenes.packet(n, [scenes.walker(4.0)])])[0])
+    for n in range(50, 200):
+        log.write(scene.analyse([scenes.packet(n)])[0])
+    log.status(scenes.state("offline"))
+    for n in range(600, 700):
+        log.write(scene.analyse([scenes.packet(n)])[0])
+    log.close()
+    zone = Zone("yard", [(0.3, 0), (0.7, 0), (0.7, 1), (0.3, 1)])
+    rules = [Count("deserted", zone="yard", at_most=0, for_s=8, clear_s=1), Blind("dark", for_s=30)]
+    with EventReader(place) as reader:
+        found = replay(reader, "gate", Analytics([zone], [], rules), 0, 2**62)
+    told = [(row.rule, round((row.began_utc_ns - scenes.UTC) / NS), row.reason) for row in found]
+    assert sorted(told) == [("dark", 20, ""), ("deserted", 7, "engine_stopped")]  # a lost object is gone after 1.5 s
+
+
 def a_log_with_media(folder: Path) -> StorePlace:
     place = StorePlace(folder)
     keep(place, scenes.walk())
@@ -186,6 +212,30 @@ def test_delete_removes_rows_and_files_and_says_what_went(tmp_path: Path) -> Non
         assert reader.page().events == []
         assert reader.media() == []
         assert list(reader.tracks("gate", 0, 2**62)) == []
+
+
+def test_watch_prints_what_begins_and_ends(tmp_path: Path) -> None:
+    place = StorePlace(tmp_path)
+    log, packets = EventLog(place), list(scenes.walk())
+    log.open(scenes.run())
+    command = [sys.executable, "-m", "pipelines", "events", "watch", "--folder", str(tmp_path), "--severity", "alert"]
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stdout is not None
+            assert "watching" in process.stderr.readline()
+            for packet in packets:
+                log.write(packet)
+            log.close()
+            told = json.loads(process.stdout.readline())
+            if told["phase"] != "end":  # began and ended within one look
+                assert told["phase"] == "begin"
+                told = json.loads(process.stdout.readline())
+            assert (told["rule"], told["phase"]) == ("intruder", "end")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(
