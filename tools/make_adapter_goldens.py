@@ -13,10 +13,13 @@ sys.path.insert(0, str(CHECKOUT))
 
 import msgspec  # noqa: E402
 
-from engine.wire import EosMessage, FrameMessage  # noqa: E402
+from engine.wire import EosMessage, EventMessage, FrameMessage  # noqa: E402
 from pipelines.stream.adapters.deepstream import deepstream_minimal  # noqa: E402
+from pipelines.stream.adapters.deepstream_event import deepstream_event  # noqa: E402
 from pipelines.stream.adapters.frigate import frigate_events  # noqa: E402
+from pipelines.stream.adapters.frigate_review import frigate_reviews  # noqa: E402
 from pipelines.stream.adapters.onvif import onvif_metadata  # noqa: E402
+from pipelines.stream.adapters.onvif_events import onvif_counts, onvif_event  # noqa: E402
 from pipelines.stream.adapters.savant import savant_end, savant_frame  # noqa: E402
 from tests.wire.samples import SAMPLES  # noqa: E402
 
@@ -50,8 +53,41 @@ def goldens() -> dict[str, str]:
         "savant_end.json": savant_end(end),
         "frigate_events.json": frigate_story(frame),
     }
+    made |= event_goldens()
     texts = {name: json.dumps(value, indent=2) + "\n" for name, value in made.items()}
-    return {**texts, "onvif_metadata.xml": onvif_metadata(frame) + "\n"}
+    notices = {
+        "onvif_metadata.xml": onvif_metadata(frame),
+        "onvif_event.xml": onvif_event(episode("begin")),
+        "onvif_crossed.xml": onvif_event(crossing()),
+        "onvif_counts.xml": onvif_counts(SAMPLES["analytics"]),  # type: ignore[arg-type]
+    }
+    return {**texts, **{name: f"{text}\n" for name, text in notices.items()}}
+
+
+def episode(phase: str) -> EventMessage:
+    """Return a message of an episode of a rule."""
+    ended = {} if phase == "end" else {"ended_utc_ns": None, "duration_s": None, "reason": msgspec.UNSET}
+    changes: dict[str, Any] = {"event": "rule_began", "phase": phase, "at": msgspec.UNSET, **ended}
+    return msgspec.structs.replace(SAMPLES["event"], **changes)  # type: ignore[return-value]
+
+
+def crossing() -> EventMessage:
+    """Return the crossing of a line."""
+    changes: dict[str, Any] = {"event": "line_crossed", "phase": "point", "place": "door", "rule": msgspec.UNSET}
+    return msgspec.structs.replace(SAMPLES["event"], **changes)  # type: ignore[return-value]
+
+
+def event_goldens() -> dict[str, Any]:
+    """Return what other systems learn of an episode from its begin to its end, and of a crossing."""
+    reviews: list[dict[str, Any]] = []
+    known: Any = {}
+    for phase in ("begin", "update", "end"):
+        found, known = frigate_reviews(known, episode(phase))
+        reviews += found
+    return {
+        "frigate_reviews.json": reviews,
+        "deepstream_event.json": [deepstream_event(episode("begin")), deepstream_event(crossing())],
+    }
 
 
 def main() -> None:

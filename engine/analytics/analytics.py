@@ -380,6 +380,7 @@ class Analytics:
             was_blind=self._was_blind,
             is_observed=is_observed,
             findings=tuple(findings),
+            heat=None if self._scene.heat is None else self._scene.heat.total(now_ns),
         )
 
     def _with_rules(self, view: View) -> View:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.analytics.geometry import Floats
+from engine.clock import NS_PER_S
 
 COLUMNS, ROWS = 64, 36
 MOST_CLASSES = 32
@@ -26,6 +27,8 @@ class Heat:
         self._grids: dict[int, NDArray[np.float64]] = {}
         self._waiting: list[tuple[Floats, Floats, Floats]] = []
         self._size_wh = (1, 1)
+        self._total: NDArray[np.float64] | None = None
+        self._total_ns = 0
 
     def add(self, class_id: Floats, anchor: Floats, seconds: Floats, size_wh: tuple[int, int]) -> None:
         """Add N observations: (N,) classes, (2, N) anchors in pixels, and (N,) seconds since the previous one."""
@@ -54,6 +57,14 @@ class Heat:
             self._grids.setdefault(class_id, np.zeros(ROWS * COLUMNS))
         return self._grids[class_id]
 
+    def total(self, now_ns: int) -> NDArray[np.float64]:
+        """Return the (36, 64) grid of seconds of all classes, at most a second old at this time; do not change it."""
+        if self._total is None or not 0 <= now_ns - self._total_ns < NS_PER_S:
+            self._flush()
+            self._total = np.sum([*self._grids.values(), np.zeros(ROWS * COLUMNS)], axis=0).reshape(ROWS, COLUMNS)
+            self._total_ns = now_ns
+        return self._total
+
     def grids(self) -> dict[int, NDArray[np.float64]]:
         """Return a copy of the (36, 64) grids of seconds by class id; -1 holds the classes beyond the 32nd."""
         self._flush()
@@ -63,6 +74,7 @@ class Heat:
         """Reset all grids to zero."""
         self._waiting.clear()
         self._grids.clear()
+        self._total = None
 
     def state(self) -> dict[str, list[list[float]]]:
         """Return [cell, seconds] pairs by class id as JSON-ready data."""

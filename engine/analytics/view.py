@@ -199,6 +199,7 @@ class View:
         was_blind: begin and end of the blind time that ended with this frame; None on all other frames.
         is_observed: the detector ran or nothing moved, so an absent object is gone or hidden, not merely unobserved.
         findings: findings of this frame.
+        heat: (36, 64) seconds that objects spent in each cell, at most a second old; None if heat is off.
     """
 
     captured_ns: int
@@ -224,6 +225,7 @@ class View:
     was_blind: tuple[int, int] | None = None
     is_observed: bool = True
     findings: tuple[Finding, ...] = ()
+    heat: NDArray[np.float64] | None = None
     _related: list[Relations] = field(default_factory=list, repr=False)
 
     @property

@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from engine.data import NO_DETECTION, Packet
 from engine.errors import ConfigError
+from engine.imaging.caption import draw_caption
+from engine.imaging.heat import draw_heat
 from engine.imaging.scene import draw_scene
 from engine.optional import require
 
 if TYPE_CHECKING:
+    import datetime
+
     from engine.analytics.view import View
 
 TRACE_FRAMES = 40
@@ -53,7 +57,11 @@ class Overlay:
         labels: write id, class and score above the boxes.
         trace: draw the path of each track over the last `TRACE_FRAMES` frames.
         color_by: one colour per `track` or per `class`.
-        places: draw zones and lines with their counts, and write how long objects have been inside.
+        places: draw zones and lines with their counts.
+        dwell: write how long objects have been inside a zone.
+        caption: write the name of the source and the time.
+        heat: draw where objects have spent their time.
+        zone: time zone of the caption; None: UTC.
     """
 
     def __init__(
@@ -63,12 +71,20 @@ class Overlay:
         trace: bool = True,
         color_by: Literal["track", "class"] = "track",
         places: bool = True,
+        dwell: bool = True,
+        caption: bool = False,
+        heat: bool = False,
+        zone: datetime.tzinfo | None = None,
     ) -> None:
         if color_by not in ("track", "class"):
             raise ConfigError(f"color_by is {color_by!r}: choose track or class")
         self._labels = labels
         self._trace = trace
         self._places = places
+        self._dwell = dwell
+        self._caption = caption
+        self._heat = heat
+        self._zone = zone
         self._color_by = color_by
         self._painters: dict[tuple[str, int, int], _Painter] = {}
 
@@ -84,10 +100,18 @@ class Overlay:
         if painter is None:
             self._forget(frame.source_id)
             style = _Style.for_size(frame.width, frame.height)
-            painter = self._painters[key] = _Painter(style, self._labels, self._trace, self._color_by)
-        image = painter.draw(packet)
-        if self._places and packet.analytics is not None:
-            draw_scene(image, packet.analytics)
+            painter = self._painters[key] = _Painter(
+                style, self._labels, self._trace, self._color_by, dwell=self._dwell
+            )
+        view = packet.analytics
+        image: NDArray[np.uint8] = packet.frame.image.copy()
+        if self._heat and view is not None and view.heat is not None:
+            draw_heat(image, view.heat)
+        image = painter.draw(packet, image)
+        if self._places and view is not None:
+            draw_scene(image, view)
+        if self._caption:
+            draw_caption(image, frame, self._zone)
         return image
 
     def _forget(self, source_id: str) -> None:
@@ -99,7 +123,8 @@ class Overlay:
 class _Painter:
     """The annotators of one source."""
 
-    def __init__(self, style: _Style, labels: bool, trace: bool, color_by: str) -> None:
+    def __init__(self, style: _Style, labels: bool, trace: bool, color_by: str, *, dwell: bool) -> None:
+        self._dwell = dwell
         sv = require("supervision")
         lookup = sv.ColorLookup.TRACK if color_by == "track" else sv.ColorLookup.CLASS
         self._boxes = sv.BoxAnnotator(thickness=style.thickness, color_lookup=lookup)
@@ -126,8 +151,7 @@ class _Painter:
         self._joints = sv.VertexAnnotator(color=sv.Color.GREEN, radius=style.thickness + 1)
         self._keypoints = sv.KeyPoints
 
-    def draw(self, packet: Packet) -> NDArray[np.uint8]:
-        image: NDArray[np.uint8] = packet.frame.image.copy()
+    def draw(self, packet: Packet, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         found = packet.tracks.to_supervision()
         untracked = bool((packet.tracks.track_id < 0).any())
         if untracked:  # no identity to colour by, and no way to trace
@@ -138,7 +162,7 @@ class _Painter:
             return image
         image = self._draw_shapes(image, packet, found)
         if self._texts is not None:
-            image = self._texts.annotate(image, found, labels=_texts_of(packet))
+            image = self._texts.annotate(image, found, labels=_texts_of(packet, dwell=self._dwell))
         return image
 
     def _draw_shapes(self, image: NDArray[np.uint8], packet: Packet, found: Any) -> NDArray[np.uint8]:
@@ -170,7 +194,7 @@ class _Painter:
         return drawn
 
 
-def _texts_of(packet: Packet) -> list[str]:
+def _texts_of(packet: Packet, *, dwell: bool = True) -> list[str]:
     """Return a label per track, such as `#12 person 0.87`; `~` marks a box that is only predicted."""
     tracks, run = packet.tracks, packet.run
     columns = zip(
@@ -184,7 +208,7 @@ def _texts_of(packet: Packet) -> list[str]:
         f"{f'#{track_id} ' if track_id >= 0 else ''}{run.class_name(class_id)} {'~' if predicted else ''}{score:.2f}"
         for track_id, class_id, score, predicted in columns
     ]
-    return texts if packet.analytics is None else _with_dwell(texts, packet.analytics)
+    return texts if packet.analytics is None or not dwell else _with_dwell(texts, packet.analytics)
 
 
 def _with_dwell(texts: list[str], view: View) -> list[str]:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data import Packet, Run
+from engine.data import Packet, Run, SourceStatus
 from engine.errors import SinkError
+from engine.imaging.grid import Grid
 from engine.optional import require
 from engine.protocols import SinkBase
 
@@ -30,6 +31,7 @@ class Window(SinkBase):
         draw: draws the image to show from a packet (the overlay); None: the frame itself.
         on_quit: called once when the user asks to end.
         title: first part of the windows' titles.
+        grid: shows all sources in one window; None: each in its own.
     """
 
     name = "window"
@@ -41,7 +43,9 @@ class Window(SinkBase):
         *,
         on_quit: Callable[[], None] | None = None,
         title: str = "framewire",
+        grid: Grid | None = None,
     ) -> None:
+        self._grid = grid
         self._draw = draw
         self._on_quit = on_quit
         self._title = title
@@ -72,19 +76,27 @@ class Window(SinkBase):
         """
         if self._quit:
             return
-        cv2, title = self._cv2, f"{self._title} {packet.frame.source_id}"
+        cv2, title = self._cv2, self._title if self._grid is not None else f"{self._title} {packet.frame.source_id}"
         image = packet.frame.image if self._draw is None else self._draw(packet)
+        if self._grid is not None:
+            self._grid.put(packet.frame.source_id, image)
+            image = self._grid.picture()
         try:
             if title in self._shown and cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
                 self._ask_to_quit()
                 return
             if title not in self._shown:
-                self._open_window(title, packet.frame.width, packet.frame.height)
+                self._open_window(title, image.shape[1], image.shape[0])
             cv2.imshow(title, image)
             if cv2.waitKey(1) & 0xFF in QUIT_KEYS:
                 self._ask_to_quit()
         except cv2.error as error:
             raise SinkError(f"cannot show a window: {error}: save a video with --save OUT.mp4 instead") from error
+
+    def status(self, status: SourceStatus) -> None:
+        """Write on the picture of a source in a grid that it is gone."""
+        if self._grid is not None and status.state not in ("live", "ended"):
+            self._grid.note(status.source_id, status.state)
 
     def close(self) -> None:
         """Close the windows."""

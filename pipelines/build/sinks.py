@@ -49,20 +49,27 @@ def build_sinks(
 
         sinks.append(JsonlWriter(config.output.jsonl))
     if config.output.save is not None:
-        from engine.sinks.video import VideoWriter
-
-        first = named_sources(config)[0][0] if source_count == 1 else None  # keeps the configured name
-        per_source = source_count > 1 or can_change(config)
-        sinks.append(VideoWriter(config.output.save, per_source=per_source, first=first, draw=_overlay()))
-    if config.tracing.endpoint is not None:
-        from engine.sinks.traces import TraceSink
-
-        sinks.append(TraceSink(config.tracing.endpoint, config.tracing.every))
+        sinks.append(_video(config, config.output.save, source_count))
     if config.output.show:
+        from engine.imaging.grid import Grid
         from engine.sinks.window import Window
 
-        sinks.append(Window(draw=_overlay(), on_quit=on_quit))
+        grid = Grid([source_id for source_id, _ in named_sources(config)]) if config.output.grid else None
+        sinks.append(Window(draw=_overlay(config), on_quit=on_quit, grid=grid))
     return [*sinks, *own_sinks(config)]
+
+
+def _video(config: Config, path: str, source_count: int) -> Sink:
+    """Return what writes the annotated video: a grid, or a file per source."""
+    names = [source_id for source_id, _ in named_sources(config)]
+    if config.output.grid:
+        from engine.sinks.grid_video import GridVideo
+
+        return GridVideo(path, _overlay(config), names)
+    from engine.sinks.video import VideoWriter
+
+    first = names[0] if source_count == 1 else None  # keeps the configured name
+    return VideoWriter(path, per_source=source_count > 1 or can_change(config), first=first, draw=_overlay(config))
 
 
 def _publishers(config: PublishConfig, publisher: ZmqPublisher) -> list[Sink]:
@@ -129,7 +136,11 @@ def _media(config: PublishConfig, address: str) -> MediaPublisher:
     )
 
 
-def _overlay() -> Callable[[Packet], NDArray[np.uint8]]:
+def _overlay(config: Config) -> Callable[[Packet], NDArray[np.uint8]]:
+    from zoneinfo import ZoneInfo
+
     from engine.imaging.overlay import Overlay
 
-    return Overlay().draw
+    options = config.output.overlay
+    caption = options.caption or (config.output.grid and "caption" not in options.model_fields_set)
+    return Overlay(**{**options.model_dump(), "caption": caption}, zone=ZoneInfo(config.site.timezone)).draw

@@ -243,6 +243,17 @@ class WebConfig(Section):
     hosts: list[str] = Field(default_factory=list, description="Further host names by which browsers address the page")
 
 
+class OverlayConfig(Section):
+    """What is drawn on saved and shown pictures."""
+
+    labels: bool = Field(True, description="Id, class and score above the boxes")
+    trace: bool = Field(True, description="The path of each track")
+    places: bool = Field(True, description="Zones and lines with their counts")
+    dwell: bool = Field(True, description="How long objects have been inside a zone")
+    caption: bool = Field(False, description="Name of the source, and the time")
+    heat: bool = Field(False, description="Where objects have spent their time (needs zones, lines or rules)")
+
+
 class OutputConfig(Section):
     """Files and windows."""
 
@@ -251,6 +262,8 @@ class OutputConfig(Section):
     )
     jsonl: FilePath | None = Field(None, description="The published messages, one per line; - is stdout")
     show: bool = Field(False, description="Show a window; q closes it and ends the run")
+    grid: bool = Field(False, description="Save and show all sources side by side in one picture, with captions")
+    overlay: OverlayConfig = Field(default_factory=OverlayConfig, description="What is drawn on them")
     sinks: list[PartConfig] = Field(default_factory=list, description="Custom outputs")
 
 

@@ -8,10 +8,13 @@ from typing import Any
 import msgspec
 
 from engine.errors import ConfigError
-from engine.wire import EosMessage, FrameMessage, Message, encode
+from engine.wire import AnalyticsMessage, EosMessage, EventMessage, FrameMessage, Message, encode
 from pipelines.stream.adapters.deepstream import deepstream_minimal
+from pipelines.stream.adapters.deepstream_event import deepstream_event
 from pipelines.stream.adapters.frigate import Tracks, frigate_events
+from pipelines.stream.adapters.frigate_review import Reviews, frigate_reviews
 from pipelines.stream.adapters.onvif import onvif_metadata
+from pipelines.stream.adapters.onvif_events import onvif_counts, onvif_event
 from pipelines.stream.adapters.savant import savant_end, savant_frame
 
 Form = Callable[[Message], list[bytes]]
@@ -27,10 +30,10 @@ def form_by_name(name: str) -> Form:
     """
     forms: dict[str, Callable[[], Form]] = {
         NATIVE: lambda: native,
-        "deepstream": lambda: _of_frames(lambda frame: _json(deepstream_minimal(frame))),
+        "deepstream": lambda: _deepstream,
         "savant": lambda: _savant,
         "frigate": _Frigate,
-        "onvif": lambda: _of_frames(lambda frame: onvif_metadata(frame).encode()),
+        "onvif": lambda: _onvif,
     }
     if name not in forms:
         raise ConfigError(f"unknown format {name!r}: expected one of {', '.join(forms)}")
@@ -60,8 +63,22 @@ def native(message: Message) -> list[bytes]:
     return [encode(message)]
 
 
-def _of_frames(convert: Callable[[FrameMessage], bytes]) -> Form:
-    return lambda message: [convert(message)] if isinstance(message, FrameMessage) else []
+def _deepstream(message: Message) -> list[bytes]:
+    if isinstance(message, FrameMessage):
+        return [_json(deepstream_minimal(message))]
+    event = deepstream_event(message) if isinstance(message, EventMessage) else None
+    return [] if event is None else [_json(event)]
+
+
+def _onvif(message: Message) -> list[bytes]:
+    text = None
+    if isinstance(message, FrameMessage):
+        text = onvif_metadata(message)
+    elif isinstance(message, EventMessage):
+        text = onvif_event(message)
+    elif isinstance(message, AnalyticsMessage):
+        text = onvif_counts(message)
+    return [] if text is None else [text.encode()]
 
 
 def _savant(message: Message) -> list[bytes]:
@@ -71,12 +88,15 @@ def _savant(message: Message) -> list[bytes]:
 
 
 class _Frigate:
-    """Follows the tracks of each source in each run, because Frigate's events report their starts, changes and ends."""
+    """Follows tracks and episodes of each source and run, because Frigate reports their starts, changes and ends."""
 
     def __init__(self) -> None:
         self._tracks: dict[tuple[str, str], tuple[int, Tracks]] = {}
+        self._reviews: dict[tuple[str, str], tuple[int, Reviews]] = {}
 
     def __call__(self, message: Message) -> list[bytes]:
+        if isinstance(message, EventMessage):
+            return self._of_event(message)
         if not isinstance(message, FrameMessage):
             return []
         key = message.engine_id, message.source_id
@@ -84,6 +104,13 @@ class _Frigate:
         events, following = frigate_events(tracks if run_epoch == message.run_epoch else {}, message)
         self._tracks[key] = message.run_epoch, following
         return [_json(event) for event in events]
+
+    def _of_event(self, message: EventMessage) -> list[bytes]:
+        key = message.engine_id, message.source_id
+        run_epoch, known = self._reviews.get(key, (message.run_epoch, {}))
+        made, following = frigate_reviews(known if run_epoch == message.run_epoch else {}, message)
+        self._reviews[key] = message.run_epoch, following
+        return [_json(review) for review in made]
 
 
 def _json(value: Any) -> bytes:

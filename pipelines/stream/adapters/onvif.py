@@ -22,7 +22,7 @@ def onvif_metadata(message: FrameMessage) -> str:
     stream = ElementTree.Element(_tag("MetadataStream"))
     analytics = ElementTree.SubElement(stream, _tag("VideoAnalytics"))
     utc = iso_utc(message.captured_utc_ns)
-    frame = ElementTree.SubElement(analytics, _tag("Frame"), UtcTime=utc, Source=_clean(message.source_id))
+    frame = ElementTree.SubElement(analytics, _tag("Frame"), UtcTime=utc, Source=clean(message.source_id))
     transformation = ElementTree.SubElement(frame, _tag("Transformation"))
     ElementTree.SubElement(transformation, _tag("Translate"), x="-1", y="1")
     scale = {"x": f"{2 / max(message.width, 1):.8g}", "y": f"{-2 / max(message.height, 1):.8g}"}
@@ -47,13 +47,13 @@ def _add(frame: ElementTree.Element, number: int, found: TrackedObject) -> None:
             ElementTree.SubElement(polygon, _tag("Point"), x=f"{x:g}", y=f"{y:g}")
     kind = ElementTree.SubElement(ElementTree.SubElement(appearance, _tag("Class")), _tag("Type"))
     kind.set("Likelihood", f"{found.score:g}")
-    kind.text = _clean(found.class_name)
+    kind.text = clean(found.class_name)
 
 
 def _tag(name: str) -> str:
     return f"{{{NAMESPACE}}}{name}"
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Return a text without the characters that XML does not allow."""
     return text.translate(_CONTROL)

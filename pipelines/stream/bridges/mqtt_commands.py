@@ -1,8 +1,8 @@
 """Commands over MQTT: pause, resume and snooze the cameras of a list. Off unless cameras are listed.
 
-A command is the payload of `<prefix>/<source>/command`: `pause`, `resume`, or `snooze 30m` (`s`, `m`, `h`; 0 ends it).
-The outcome follows on `<prefix>/<source>/command/result`. Retained commands are ignored, because a broker would
-repeat them at each connection.
+A command is the payload of `<prefix>/<source>/command`: `pause`, `resume`, or `snooze 30m` (`off` ends it). The outcome
+follows on `<prefix>/<source>/command/result`. Retained commands are ignored, because a broker would repeat them at
+each connection.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import msgspec
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.errors import ConfigError, EngineError
 from engine.redaction import printable
-from pipelines.config.durations import seconds_of
+from pipelines.history.times import span_s
 from pipelines.stream.bridges.home_assistant import DISCOVERY_ROOT, device, level, node_id
 
 MAX_PAYLOAD_BYTES = 64
-MAX_SNOOZE_S = 30 * 86400.0
+ENDS = ("off", "0")
 LEAST_GAP_S = 0.5
 MAX_ERROR_CHARS = 500
 Act = Callable[[dict[str, Any]], dict[str, Any]]
@@ -113,7 +113,7 @@ def request_of(source_id: str, payload: bytes) -> dict[str, Any]:
         ConfigError: it is none of the commands.
 
     >>> request_of("gate", b"snooze 30m")
-    {'command': 'snooze', 'source_id': 'gate', 'for_s': 1800.0}
+    {'command': 'snooze', 'source_id': 'gate', 'for_s': 1800}
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ConfigError(f"a command has at most {MAX_PAYLOAD_BYTES} bytes: found {len(payload)}")
@@ -121,6 +121,7 @@ def request_of(source_id: str, payload: bytes) -> dict[str, Any]:
     if words in (["pause"], ["resume"]):
         return {"command": words[0], "source_id": source_id}
     if len(words) == 2 and words[0] == "snooze":
-        return {"command": "snooze", "source_id": source_id, "for_s": seconds_of(words[1], most_s=MAX_SNOOZE_S)}
+        for_s = 0 if words[1] in ENDS else span_s(words[1], "snooze")
+        return {"command": "snooze", "source_id": source_id, "for_s": for_s}
     found = printable(" ".join(words), MAX_PAYLOAD_BYTES)
     raise ConfigError(f"unknown command {found!r}; expected one of: pause, resume, snooze 30m")

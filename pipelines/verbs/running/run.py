@@ -23,6 +23,9 @@ def run(
     save: Annotated[str | None, typer.Option(help="Write an annotated video")] = None,
     jsonl: Annotated[str | None, typer.Option(help="Write the messages, one per line; - is stdout")] = None,
     show: Annotated[bool | None, typer.Option("--show", help="Show a window")] = None,
+    grid: Annotated[
+        bool | None, typer.Option("--grid", help="Save and show all sources side by side in one picture")
+    ] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames of each source")] = None,
     overflow: Annotated[
         str | None, typer.Option(help="block or drop_oldest, for the first queue of each source")
@@ -51,6 +54,7 @@ def run(
         "output.save": save,
         "output.jsonl": jsonl,
         "output.show": show,
+        "output.grid": grid,
         "pipeline.max_frames": max_frames,
         "pipeline.overflow": overflow,
         "control.address": control,

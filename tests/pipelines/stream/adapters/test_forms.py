@@ -6,11 +6,13 @@ import io
 import json
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
 from engine.errors import ConfigError
 from engine.wire import encode, frame_message
 from pipelines.stream.adapters.forms import form_by_name
+from pipelines.stream.adapters.onvif import NAMESPACE
 from pipelines.stream.bridges.lines import NdjsonOutput
 from pipelines.verbs.stream.bridge import output_for
 from tests.wire.samples import SAMPLES, packet
@@ -57,3 +59,34 @@ def test_formats_that_cannot_be_are_refused() -> None:
         output_for("-", "deepsteam")
     with pytest.raises(ConfigError, match=r"does not go to .*csv"):
         output_for("x.csv", "frigate")
+
+
+CARRIED = {"framewire": 1, "deepstream": 1, "frigate": 2, "onvif": 1, "savant": 0}
+
+
+@pytest.mark.parametrize(("name", "count"), CARRIED.items())
+def test_an_event_of_a_rule_is_carried_where_the_format_has_a_word(name: str, count: int) -> None:
+    assert len(form_by_name(name)(SAMPLES["event"])) == count
+
+
+def test_counts_are_onvif_notifications() -> None:
+    (body,) = form_by_name("onvif")(SAMPLES["analytics"])
+    items = ElementTree.fromstring(body).iter(f"{{{NAMESPACE}}}SimpleItem")
+    values = [(item.get("Name"), item.get("Value")) for item in items]
+    assert [value for name, value in values if name == "Count"] == ["8", "0", "3", "0"]
+
+
+def test_a_review_has_one_begin_and_one_end_and_none_of_a_run_before() -> None:
+    form = form_by_name("frigate")
+    types = []
+    for phase in ("begin", "update", "update", "end"):
+        message = msgspec.structs.replace(SAMPLES["event"], phase=phase)  # type: ignore[type-var]
+        types += [json.loads(body)["type"] for body in form(message)]
+    assert types == ["new", "update", "update", "end"]
+    point = msgspec.structs.replace(SAMPLES["event"], phase="point", event_id="other")  # type: ignore[type-var]
+    assert [json.loads(body)["type"] for body in form(point)] == ["new", "end"]
+
+
+def test_an_event_of_a_track_is_no_review() -> None:
+    message = msgspec.structs.replace(SAMPLES["event"], rule=msgspec.UNSET)  # type: ignore[type-var]
+    assert form_by_name("frigate")(message) == []

@@ -170,8 +170,8 @@ def test_a_crop_is_not_the_picture_of_a_camera() -> None:
     [
         (b"pause", {"command": "pause", "source_id": "gate"}),
         (b" resume ", {"command": "resume", "source_id": "gate"}),
-        (b"snooze 90", {"command": "snooze", "source_id": "gate", "for_s": 90.0}),
-        (b"snooze 0", {"command": "snooze", "source_id": "gate", "for_s": 0.0}),
+        (b"snooze 90s", {"command": "snooze", "source_id": "gate", "for_s": 90}),
+        (b"snooze off", {"command": "snooze", "source_id": "gate", "for_s": 0}),
     ],
 )
 def test_the_commands(payload: bytes, request_: dict[str, Any]) -> None:
@@ -180,7 +180,7 @@ def test_the_commands(payload: bytes, request_: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"stop", b"pause yard", b"snooze", b"snooze forever", b"snooze 99d", b"\xff\xfe", b"x" * 5000, b'{"a": 1}'],
+    [b"", b"stop", b"pause yard", b"snooze", b"snooze forever", b"snooze -5m", b"\xff\xfe", b"x" * 5000, b'{"a": 1}'],
 )
 def test_everything_else_is_refused(payload: bytes) -> None:
     with pytest.raises(ConfigError):
