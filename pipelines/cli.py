@@ -21,6 +21,7 @@ from pipelines.verbs.history.events import events
 from pipelines.verbs.history.rules import rules
 from pipelines.verbs.learning.classify import classify
 from pipelines.verbs.learning.dataset import dataset
+from pipelines.verbs.learning.label import label
 from pipelines.verbs.machine.config import config
 from pipelines.verbs.machine.discover import discover
 from pipelines.verbs.machine.doctor import doctor
@@ -77,6 +78,7 @@ VERBS = (
     health,
     support_bundle,
     discover,
+    label,
     inspect,
     build,
 )
