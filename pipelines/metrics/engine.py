@@ -15,6 +15,8 @@ from engine.analytics.counters import DWELL_EDGES_S
 from engine.clock import NS_PER_S
 from engine.data import SourceState
 from engine.events.log import EventLog
+from engine.events.media.event_media import EventMedia
+from engine.events.media.names import CLIPS, SNAPSHOTS
 from engine.flow.defaults import describe
 from engine.sinks.camera_video.recordings import Recordings
 from engine.sinks.zmq import ZmqPublisher
@@ -35,7 +37,8 @@ DELAY_EDGES_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 BATCH_EDGES = (1, 2, 4, 8, 16, 32)
 USUAL_CAUSES = ("overflow", "age", "detector")
 """Causes that are present from the start, so that their first loss counts as an increase."""
-RECORDING_STATES = ("connecting", "recording", "offline", "failed", "ended")
+RECORDING_STATES = ("connecting", "ready", "recording", "offline", "failed", "ended")
+EVENT_FOLDERS = {"snapshot": SNAPSHOTS, "clip": CLIPS}
 
 
 class EngineMetrics:
@@ -198,6 +201,25 @@ class EngineMetrics:
                 waiting.add(figures.waiting)
                 for cause, count in figures.lost.items():
                     unstored.add(count, cause)
+                for follower in sink.followers:
+                    if isinstance(follower, EventMedia):
+                        self._add_media(page, follower)
+
+    def _add_media(self, page: Page, media: EventMedia) -> None:
+        clips = page.counter("framewire_clips_total", "Clips of events by how they turned out.", "source", "result")
+        for (source_id, state), count in list(media.clips.results.items()):
+            clips.add(count, source_id, state)
+        skipped = page.counter("framewire_images_skipped_total", "Images of events that were left out.", "cause")
+        for cause, count in list(media.skipped.items()):
+            skipped.add(count, cause)
+        if media.upkeep is None:
+            return
+        limit = page.gauge("framewire_storage_limit_bytes", "Limit of all kinds of files together.")
+        if media.upkeep.report.get("limit") is not None:
+            limit.add(media.upkeep.report["limit"])
+        deleted = page.counter("framewire_storage_deleted_files_total", "Files and events deleted.", "kind", "cause")
+        for name, count in list(media.upkeep.deleted.items()):
+            deleted.add(count, *name.split("/"))
 
     def _add_outputs(self, page: Page, stats: StatsSnapshot) -> None:
         missed = page.counter("framewire_output_dropped_total", "Packets that an output missed.", "output", "cause")
@@ -230,7 +252,11 @@ class EngineMetrics:
 
     def _folders(self) -> dict[str, list[str]]:
         folders = [facts["folder"] for _, facts in self._recordings()]
-        return {"recording": folders} if folders else {}
+        kinds = {"recording": folders} if folders else {}
+        for sink in self._pipeline.sinks:
+            if isinstance(sink, EventLog):
+                kinds |= {kind: [str(sink.place.folder / name)] for kind, name in EVENT_FOLDERS.items()}
+        return kinds
 
 
 def chosen(sources: Iterable[SourceSnapshot]) -> list[SourceSnapshot]:

@@ -113,7 +113,7 @@ class ClipQueue:
         clock: time.
 
     Attributes:
-        results: finished clips by state.
+        results: finished clips by source and state.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class ClipQueue:
         self._waiting: list[tuple[int, int, _Due]] = []
         self._order = count()
         self._running: _Due | None = None
-        self.results: Counter[str] = Counter()
+        self.results: Counter[tuple[str, str]] = Counter()
 
     def __len__(self) -> int:
         return len(self._waiting) + (self._running is not None)
@@ -245,5 +245,5 @@ class ClipQueue:
             self._finish(due, Made(due.event, "none", reason))
 
     def _finish(self, due: _Due, made: Made) -> None:
-        self.results[made.state] += 1
+        self.results[made.event.source_id, made.state] += 1
         self._made(made)

@@ -64,6 +64,7 @@ class EventMedia:
 
     Attributes:
         skipped: images that were left out, by cause.
+        upkeep: as given.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class EventMedia:
         self._recorded = recorded
         self._holds = holds
         self._stills = stills
-        self._upkeep = upkeep
+        self.upkeep = upkeep
         self._clock = clock
         self._snapshots = Snapshots(snapshots, self._store_image)
         self.clips = ClipQueue(folder, clips, recorded, self._store_clip, self._store_still, clock=clock)
@@ -169,8 +170,8 @@ class EventMedia:
     def _run(self, engine_id: str) -> None:
         try:
             self._resume(engine_id)
-            if self._upkeep is not None:
-                self._upkeep.begin(engine_id)
+            if self.upkeep is not None:
+                self.upkeep.begin(engine_id)
             wait_s = 0.0
             while True:
                 raised, looks, is_over = self._next(wait_s)
@@ -181,14 +182,14 @@ class EventMedia:
                 if is_over and not raised:
                     break
                 wait_s = self.clips.work()
-                if self._upkeep is not None:
-                    self._upkeep.work()
+                if self.upkeep is not None:
+                    self.upkeep.work()
         except Exception:
             logger.exception("images and clips of events failed; events are stored without them")
         finally:
             self.clips.close()
-            if self._upkeep is not None:
-                self._upkeep.close()
+            if self.upkeep is not None:
+                self.upkeep.close()
 
     def _resume(self, engine_id: str) -> None:
         """Cut the clips that an earlier run left due."""
@@ -258,21 +259,24 @@ class EventMedia:
 
     def _tell(self, error: OSError) -> None:
         reason = error.strerror or str(error)
-        if self._upkeep is not None:
-            self._upkeep.hurry()
+        if self.upkeep is not None:
+            self.upkeep.hurry()
         if self._full != reason:
             logger.error("%s: images of events cannot be written: %s; events go on", self._folder, reason)
         self._full = reason
 
     def figures(self) -> dict[str, Any]:
         """Return finished clips by state, waiting ones, skipped images, and restarts. May be called on any thread."""
-        figures: dict[str, Any] = {"clips": dict(self.clips.results), "clips_waiting": len(self.clips)}
+        clips: Counter[str] = Counter()
+        for (_, state), count in list(self.clips.results.items()):
+            clips[state] += count
+        figures: dict[str, Any] = {"clips": dict(clips), "clips_waiting": len(self.clips)}
         figures |= {"images_skipped": dict(self.skipped), "media_restarts": self.clips.process.restarts}
-        if self._upkeep is not None and self._upkeep.report:
-            report = self._upkeep.report
+        if self.upkeep is not None and self.upkeep.report:
+            report = self.upkeep.report
             figures["storage"] = {
                 **{name: report[name] for name in ("bytes", "free", "limit", "asks")},
-                "deleted": dict(self._upkeep.deleted),
+                "deleted": dict(self.upkeep.deleted),
             }
         return figures
 
