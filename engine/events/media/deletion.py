@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
@@ -20,8 +22,23 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _FOREVER = 2**63
 
 
-def delete_files(writer: StoreWriter, folder: Path, names: Sequence[str]) -> int:
-    """Delete files that the store knows, with their rows; return the bytes freed.
+@dataclass(slots=True)
+class Freed:
+    """Files deleted and bytes freed, by kind."""
+
+    files: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, name: str, size: int) -> None:
+        """Count a file by its name in the store."""
+        said = parse_name(name)
+        kind = "recording" if said is None else said.kind
+        self.files[kind] += 1
+        self.bytes[kind] += size
+
+
+def delete_files(writer: StoreWriter, folder: Path, names: Sequence[str], freed: Freed | None = None) -> Freed:
+    """Delete files that the store knows, with their rows; return what was freed.
 
     A row is marked first and removed last, so that a crash in between leaves no file without a row.
 
@@ -29,8 +46,9 @@ def delete_files(writer: StoreWriter, folder: Path, names: Sequence[str]) -> int
         writer: of the store, outside of a transaction.
         folder: of events, to which names are relative.
         names: as in the rows; absolute ones are recordings.
+        freed: to add to.
     """
-    freed = 0
+    freed = freed or Freed()
     for start in range(0, len(names), BATCH):
         batch = names[start : start + BATCH]
         with writer.transaction():
@@ -41,23 +59,23 @@ def delete_files(writer: StoreWriter, folder: Path, names: Sequence[str]) -> int
         for name in batch:
             size = unlink_media(folder, name)
             if size is not None:
-                freed += size
+                freed.add(name, size)
                 gone.append(name)
         with writer.transaction():
             writer.delete_media(gone)
     return freed
 
 
-def delete_events(writer: StoreWriter, folder: Path, event_ids: Sequence[str]) -> int:
-    """Delete events with their images and clips; return the bytes freed. Recordings stay."""
-    freed = 0
+def delete_events(writer: StoreWriter, folder: Path, event_ids: Sequence[str], freed: Freed | None = None) -> Freed:
+    """Delete events with their images and clips, in the same way; return what was freed. Recordings stay."""
+    freed = freed or Freed()
     for start in range(0, len(event_ids), BATCH):
         batch = event_ids[start : start + BATCH]
         names = []
         for event_id in batch:
             found = writer.database.execute("SELECT path FROM media WHERE event_id = :event_id", {"event_id": event_id})
             names += [row[0] for row in found]
-        freed += delete_files(writer, folder, names)
+        delete_files(writer, folder, names, freed)
         with writer.transaction():
             writer.delete_events(batch)
     return freed
@@ -103,14 +121,16 @@ def is_ours(name: str) -> bool:
 
 
 class NeededSpans:
-    """Which recordings events need, by the times of the events that want a clip."""
+    """Which recordings events need, by the times of the events that want a clip and ended after `since_ns`."""
 
-    def __init__(self, writer: StoreWriter) -> None:
+    def __init__(self, writer: StoreWriter, since_ns: int = 0) -> None:
         self._any: dict[str, tuple[list[int], list[int]]] = {}
         self._kept: dict[str, tuple[list[int], list[int]]] = {}
         spans: dict[tuple[str, bool], list[tuple[int, int]]] = {}
         for source_id, began_ns, ended_ns, kept in writer.database.execute(
-            "SELECT source_id, began_utc_ns, ended_utc_ns, kept FROM event WHERE clip_state <> '' ORDER BY began_utc_ns"
+            "SELECT source_id, began_utc_ns, ended_utc_ns, kept FROM event WHERE clip_state <> '' "
+            "AND (ended_utc_ns IS NULL OR ended_utc_ns > :since) ORDER BY began_utc_ns",
+            {"since": since_ns - MARGIN_NS},
         ):
             for is_kept in {False, bool(kept)}:
                 spans.setdefault((source_id, is_kept), []).append((began_ns, ended_ns or _FOREVER))

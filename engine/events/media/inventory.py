@@ -41,13 +41,18 @@ ADOPTED = "adopted"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One file: where it is, its size with its index, and when it was written last."""
+    """One file: its name in the store, its size with its index, and when it was written last."""
 
+    folder: Path
     name: str
-    path: Path
     kind: str
     bytes: int
     mtime: float
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.folder / self.name
 
 
 @dataclass(slots=True)
@@ -87,14 +92,14 @@ def scan(folder: Path, recordings: Sequence[Path]) -> Inventory:
             name = str(path.relative_to(folder))
             said = parse_name(name)
             if said is not None:
-                inventory.files[name] = Found(name, path, said.kind, facts.st_size, facts.st_mtime)
+                inventory.files[name] = Found(folder, name, said.kind, facts.st_size, facts.st_mtime)
     for root in dict.fromkeys(path.resolve() for path in recordings):
         for path, facts in _files(root, depth=1):
             if path.parent != root and is_recording_name(path.name):
                 size = facts.st_size
                 with suppress(OSError):
                     size += index_path(path).stat().st_size
-                inventory.files[str(path)] = Found(str(path), path, "recording", size, facts.st_mtime)
+                inventory.files[str(path)] = Found(folder, str(path), "recording", size, facts.st_mtime)
     return inventory
 
 

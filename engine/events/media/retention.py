@@ -15,22 +15,25 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from engine.clock import NS_PER_S
-from engine.events.media.deletion import NeededSpans, delete_events, delete_files
-from engine.events.media.inventory import GROWING_S, Found, Inventory, reconcile, scan
+from engine.events.media.candidates import NS_PER_HOUR, ORDER, Candidate, Candidates
+from engine.events.media.deletion import Freed, delete_events, delete_files
+from engine.events.media.inventory import Inventory, reconcile, scan
 from engine.events.store.place import StorePlace
 from engine.events.store.writer import StoreWriter
 
 NS_PER_DAY = 86_400 * NS_PER_S
-NS_PER_HOUR = 3600 * NS_PER_S
 GB = 1_000_000_000
 MUCH = 1 / 3
 FEW_BYTES, FEW_EVENTS = 16_000_000, 100  # less than this is never much
 _LIMITS = "keep"
 RESERVE, RESERVE_BYTES = "events.reserve", 1_000_000
+SEVERITIES = ("info", "notice", "alert")
+MOST_AT_ONCE = 20_000  # the rest follows a minute later
 TARGET = 0.98  # of the limit, so that the next minute has room
 
 
@@ -84,25 +87,6 @@ class TidyReport:
     warnings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """Something to delete as a whole: an event with its files, or one recording."""
-
-    rank: int
-    at_ns: int
-    files: tuple[Found, ...]
-    event_id: str = ""
-    cause: str = "space"
-
-    @property
-    def bytes(self) -> int:
-        """Size of its files."""
-        return sum(found.bytes for found in self.files)
-
-
-_RANKS = {"loose": 0, "tracks": 1, "info": 2, "needed": 3, "notice": 4, "alert": 5}
-
-
 def tidy(
     place: StorePlace,
     recordings: Sequence[Path],
@@ -150,7 +134,7 @@ class _Tidier:
         self._now_ns = now_ns
         self._report = TidyReport(limit=keep.max_bytes)
         self._inventory = Inventory()
-        self._items: list[_Item] = []
+        self._freed = Freed()
 
     def run(self, *, yes: bool) -> TidyReport:
         database = self._place.open_to_edit()
@@ -163,90 +147,53 @@ class _Tidier:
             reconcile(writer, self._inventory, may_drop=not self._place.is_server)
             report.adopted, report.lost = self._inventory.adopted, self._inventory.lost
             report.rebuilt = self._inventory.events
-            self._items = self._all_items(writer)
-            old = self._too_old()
-            excess = self._too_much({item.event_id or item.files[0].name for item in old})
+            candidates = Candidates(writer, self._inventory, self._engine_id, self._now_ns)
+            old = self._too_old(candidates)
+            excess = self._too_much(candidates, old)
             is_growth = self._limits() == _known_limits(writer)
-            report.asks = "" if yes else self._question(old if is_growth else [*old, *excess], len(old))
+            report.asks = "" if yes else self._question(candidates, old, [] if is_growth else excess)
             if not report.asks:
                 self._delete(writer, old, excess)
                 _remember_limits(writer, self._limits())
-            report.bytes = self._inventory.bytes_by_kind() | {"database": self._database_bytes()}
+            report.freed = self._freed.bytes.total()
+            left = self._inventory.bytes_by_kind()
+            report.bytes = {kind: size - self._freed.bytes[kind] for kind, size in left.items()}
+            report.bytes["database"] = self._database_bytes()
             report.free = self._free()
         finally:
             database.close()
         return report
-
-    # --- what there is ---
 
     def _finish(self, writer: StoreWriter) -> None:
         """Finish deletions that a crash interrupted."""
         found = writer.database.execute("SELECT path FROM media WHERE state = 'deleting'")
         delete_files(writer, self._place.folder, [row[0] for row in found])
 
-    def _all_items(self, writer: StoreWriter) -> list[_Item]:
-        """Return everything that may ever be deleted, in the order in which it would be."""
-        by_event: dict[str, list[Found]] = {}
-        recordings: list[tuple[int, int, str, Found]] = []
-        newest: dict[Path, float] = {}
-        for row in writer.database.execute(
-            "SELECT path, kind, event_id, source_id, began_utc_ns, ended_utc_ns FROM media WHERE state = ''"
-        ):
-            found = self._inventory.files.get(row[0])
-            if found is None:
-                continue
-            if row[1] == "recording":
-                recordings.append((row[4], row[5], row[3], found))
-                newest[found.path.parent] = max(newest.get(found.path.parent, 0.0), found.mtime)
-            else:
-                by_event.setdefault(row[2], []).append(found)
-        items = self._event_items(writer, by_event)
-        needed = NeededSpans(writer)
-        for began_ns, ended_ns, source_id, found in recordings:
-            is_newest = found.mtime >= newest[found.path.parent]
-            if is_newest and self._now_ns / NS_PER_S - found.mtime < GROWING_S:
-                continue  # it is still being written
-            kind = needed.kind(source_id, began_ns, ended_ns)
-            if kind != "kept":
-                items.append(_Item(_RANKS[kind], began_ns, (found,)))
-        return sorted(items, key=lambda item: (item.rank, item.at_ns))
-
-    def _event_items(self, writer: StoreWriter, by_event: Mapping[str, Sequence[Found]]) -> list[_Item]:
-        """Return the events that have ended and are not kept, with their files."""
-        where = " AND engine_id = :engine_id" if self._engine_id else ""
-        rows = writer.database.execute(
-            f"SELECT event_id, severity, began_utc_ns FROM event WHERE kept = 0 AND ended_utc_ns IS NOT NULL{where}",
-            {"engine_id": self._engine_id} if self._engine_id else None,
-        )
-        return [
-            _Item(_RANKS[severity], began_ns, tuple(by_event.get(event_id, ())), event_id)
-            for event_id, severity, began_ns in rows
-        ]
-
     # --- what must go ---
 
-    def _too_old(self) -> list[_Item]:
-        days = {_RANKS[name]: getattr(self._keep, f"{name}_d") for name in ("info", "notice", "alert")}
-        return [
-            item for item in self._items if item.event_id and self._now_ns - item.at_ns > days[item.rank] * NS_PER_DAY
-        ]
+    def _oldest_ns(self, severity: str) -> int:
+        """Return the wall clock before which events of a severity are too old."""
+        return self._now_ns - int(getattr(self._keep, f"{severity}_d") * NS_PER_DAY)
 
-    def _too_much(self, gone: set[str]) -> list[_Item]:
-        """Return what must go for space: older than an hour first, then anything."""
-        need = self._need() - sum(i.bytes for i in self._items if (i.event_id or i.files[0].name) in gone)
-        chosen: list[_Item] = []
-        left = [item for item in self._items if item.bytes and (item.event_id or item.files[0].name) not in gone]
-        for is_young in (False, True):
-            for item in left:
-                if need <= 0:
+    def _too_old(self, candidates: Candidates) -> list[Candidate]:
+        found = [candidates.events(severity, 0, self._oldest_ns(severity)) for severity in SEVERITIES]
+        return list(islice(chain(*found), MOST_AT_ONCE))
+
+    def _too_much(self, candidates: Candidates, old: Sequence[Candidate]) -> list[Candidate]:
+        """Return what must go for space, beside what is too old."""
+        need = self._need() - sum(each.bytes for each in old)
+        if need <= 0:
+            return []
+        gone, chosen = {each.name for each in old}, []
+        for each in candidates.in_order():
+            if each.name not in gone:
+                chosen.append(each)
+                need -= each.bytes
+                if need <= 0 or len(chosen) >= MOST_AT_ONCE:
                     return chosen
-                if (self._now_ns - item.at_ns < NS_PER_HOUR) == is_young:
-                    chosen.append(item)
-                    need -= item.bytes
-        if need > 0:
-            self._report.warnings.append(
-                f"{need / 1e6:.0f} MB too much is left: kept events and what is being written exceed the limits"
-            )
+        self._report.warnings.append(
+            f"{need / 1e6:.0f} MB too much is left: kept events and what is being written exceed the limits"
+        )
         return chosen
 
     def _need(self) -> int:
@@ -257,15 +204,20 @@ class _Tidier:
             over = total - int(TARGET * limit)
         return max(over, self._keep.min_free_bytes - self._free(), 0)
 
-    def _question(self, items: Sequence[_Item], old: int) -> str:
+    def _question(self, candidates: Candidates, old: Sequence[Candidate], excess: Sequence[Candidate]) -> str:
         """Return why a person has to confirm this clean-up; empty if it may go on."""
+        if not old and not excess:
+            return ""
         total = sum(self._inventory.bytes_by_kind().values())
-        size, events = sum(item.bytes for item in items), sum(bool(item.event_id) for item in items)
-        all_events = sum(bool(item.event_id) for item in self._items)
-        if (size > FEW_BYTES and size > MUCH * total) or (events > FEW_EVENTS and events > MUCH * all_events):
+        size = sum(each.bytes for each in (*old, *excess))
+        events = sum(candidates.count_events(severity, self._oldest_ns(severity)) for severity in SEVERITIES)
+        events += sum(each.is_event for each in excess)
+        is_much = events > FEW_EVENTS and events > MUCH * candidates.count_events()
+        if (size > FEW_BYTES and size > MUCH * total) or is_much:
+            recordings = sum(not each.is_event for each in excess)
             return (
-                f"{len(items)} deletions ({events} events, {size / 1e6:.0f} of {total / 1e6:.0f} MB; {old} for their "
-                "age) are more than a third of everything: check the clock and events.keep, then run "
+                f"{events} events and {recordings} recordings to delete ({size / 1e6:.0f} of {total / 1e6:.0f} MB) are "
+                "more than a third of everything: check the clock and events.keep, then run "
                 "framewire events tidy --yes"
             )
         return ""
@@ -276,24 +228,22 @@ class _Tidier:
 
     # --- how it goes ---
 
-    def _delete(self, writer: StoreWriter, old: Sequence[_Item], excess: Sequence[_Item]) -> None:
+    def _delete(self, writer: StoreWriter, old: Sequence[Candidate], excess: Sequence[Candidate]) -> None:
         folder, counts = self._place.folder, Counter[str]()
-        is_short = bool(excess)
-        for cause, items in (("age", old), ("space", excess)):
-            events = [item.event_id for item in items if item.event_id]
-            names = [found.name for item in items if not item.event_id for found in item.files]
-            self._report.freed += delete_events(writer, folder, events) + delete_files(writer, folder, names)
-            for item in items:
-                counts[f"event/{cause}"] += bool(item.event_id)
-                for found in item.files:
-                    if not found.path.exists():
-                        counts[f"{found.kind}/{cause}"] += 1
-                        self._inventory.files.pop(found.name, None)
+        for cause, chosen in (("age", old), ("space", excess)):
+            freed = Freed()
+            events = [each.name for each in chosen if each.is_event]
+            delete_events(writer, folder, events, freed)
+            delete_files(writer, folder, [each.name for each in chosen if not each.is_event], freed)
+            counts[f"event/{cause}"] += len(events)
+            for kind, count in freed.files.items():
+                counts[f"{kind}/{cause}"] += count
+            self._freed.bytes.update(freed.bytes)
         counts["track/age"] += self._delete_tracks(writer, self._keep.tracks_d)
-        if is_short and any(item.rank > _RANKS["tracks"] for item in excess):
+        if any(ORDER.index(each.kind) > ORDER.index("tracks") for each in excess):
             counts["track/space"] += self._delete_tracks(writer, 1.0)
         self._report.deleted = {name: count for name, count in counts.items() if count}
-        young = sum(self._now_ns - item.at_ns < NS_PER_HOUR for item in excess)
+        young = sum(self._now_ns - each.at_ns < NS_PER_HOUR for each in excess)
         if young:
             self._report.warnings.append(f"{young} files and events of the last hour had to go: the limit is too small")
 
