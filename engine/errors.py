@@ -4,6 +4,7 @@
     ├── ConfigError(ValueError)             a value, key or argument that cannot work
     ├── SourceError(OSError)                a camera, stream or file that cannot be opened or read
     ├── ModelError                          a model file that is broken or not supported
+    │   └── LostInferenceError              one inference has no result, and the next one may
     ├── MissingDependencyError(ImportError) an optional package that is not installed
     ├── SinkError(OSError)                  an output that cannot be opened or written
     ├── StageError                          a stage failed and stopped the pipeline; the cause is attached
@@ -29,6 +30,18 @@ class SourceError(EngineError, OSError):
 
 class ModelError(EngineError):
     """A model file that is broken or not supported."""
+
+
+class LostInferenceError(ModelError):
+    """One inference has no result; the model is sound, and the next inference may succeed.
+
+    Attributes:
+        cause: under which its frames are counted as dropped.
+    """
+
+    def __init__(self, reason: str, cause: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 class MissingDependencyError(EngineError, ImportError):

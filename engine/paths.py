@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 FILE_SCHEME = "file:"
+REMOTE_MODEL = "kserve+"
 _HERE = ("", "localhost")
 
 
@@ -46,6 +47,18 @@ def user_cache() -> Path:
     """
     named = os.environ.get("XDG_CACHE_HOME", "")
     return Path(named if os.path.isabs(named) else Path.home() / ".cache") / "framewire"
+
+
+def is_remote_model(text: str | Path) -> bool:
+    """Return whether a text, or the path made from it, is the address of a model on an inference server.
+
+    >>> is_remote_model("kserve+http://host/yolo"), is_remote_model(Path("kserve+http://host/yolo"))
+    (True, True)
+    >>> is_remote_model("kserve+yolo.onnx"), is_remote_model("yolo.onnx")
+    (False, False)
+    """
+    plain = os.fspath(text)
+    return plain.startswith(REMOTE_MODEL) and ":/" in plain
 
 
 def utf8_text(text: str) -> str:

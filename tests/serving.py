@@ -11,12 +11,17 @@ from typing import Any
 import cv2
 import numpy as np
 
+from engine.backends.base import BackendOptions
+from engine.backends.files.base import read_model_file
+from engine.backends.select import create_backend
 from engine.protocols import Detector
 from pipelines.serving.app import OPEN_PATHS, create_app
-from pipelines.serving.models import ServedModel, load_models
+from pipelines.serving.models import MAX_BATCH, ServedModel, load_models
+from pipelines.serving.raw import RawModel
 from pipelines.serving.requests import AppLimits, Server
 from pipelines.serving.worker import ModelWorker
 from pipelines.web.access import Exposure, Gate, GateRules, Listen, ServerLimits
+from tests.fakes import PixelDetector
 from tests.web_server import PATIENCE_S, running
 
 PLACES = 4
@@ -45,6 +50,13 @@ def model_of(detector: Detector, name: str = "model", **options: Any) -> ServedM
     return ServedModel(name, "detect", worker_of(detector, name, **options), None, None, 0.25)
 
 
+def tensor_model(path: Path, name: str) -> ServedModel:
+    """Return a model file of any kind, of which only the tensors are served."""
+    backend = create_backend("onnxruntime", path, BackendOptions(max_batch=MAX_BATCH))
+    worker = worker_of(PixelDetector(), name)
+    return ServedModel(name, "detect", worker, read_model_file(path), RawModel(backend, name, 16), 0.25)
+
+
 def models_of_files(*models: str | Path, backend: str = "onnxruntime", **options: Any) -> dict[str, ServedModel]:
     """Return model files, given as `[NAME=]PATH`, as models of a server."""
     given = {"score": None, "settings": [], "places": PLACES, "max_wait_ms": 30_000.0, **options}
@@ -53,7 +65,11 @@ def models_of_files(*models: str | Path, backend: str = "onnxruntime", **options
 
 @contextmanager
 def serving(
-    models: Mapping[str, ServedModel], *, limits: AppLimits | None = None, server_limits: ServerLimits | None = None
+    models: Mapping[str, ServedModel],
+    *,
+    limits: AppLimits | None = None,
+    server_limits: ServerLimits | None = None,
+    port: int = 0,
 ) -> Iterator[Serving]:
     """Serve models on loopback; they are loaded once this yields, and closed at the end."""
     server = Server(models, limits or AppLimits())
@@ -65,8 +81,8 @@ def serving(
             model.worker.start()
         for model in models.values():
             model.worker.opened.result(PATIENCE_S)
-        with running(Gate(create_app(server), rules), limits=server_limits) as port:
-            yield Serving(port, server)
+        with running(Gate(create_app(server), rules), limits=server_limits, port=port) as bound:
+            yield Serving(bound, server)
     finally:
         for model in models.values():
             model.close()

@@ -38,9 +38,11 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def running(app: Any, *, tls: TlsFiles | None = None, limits: ServerLimits | None = None) -> Iterator[int]:
+def running(
+    app: Any, *, tls: TlsFiles | None = None, limits: ServerLimits | None = None, port: int = 0
+) -> Iterator[int]:
     """Serve an application in a thread; yield its port."""
-    listening = bind(Listen("127.0.0.1", 0))
+    listening = bind(Listen("127.0.0.1", port))
     port = listening.getsockname()[1]
     end = threading.Event()
     failures: list[BaseException] = []

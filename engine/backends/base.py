@@ -107,6 +107,7 @@ class BackendOptions:
         build_plans: let TensorRT build a missing plan, which can take minutes; if false, a missing plan is an error.
         exported_hw: rows and columns that the file fixes; if `image` has others, the graph is changed to take them.
             None: the file leaves them open.
+        deadline_ms: for a model on a server, after which an answer is not waited for; None: the backend chooses.
     """
 
     image: ImageInput | None = None
@@ -120,6 +121,7 @@ class BackendOptions:
     cache_dir: Path | None = None
     build_plans: bool = True
     exported_hw: tuple[int, int] | None = None
+    deadline_ms: float | None = None
 
     @property
     def is_resized(self) -> bool:

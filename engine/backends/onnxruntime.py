@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.base import BackendOptions, TensorSpec, check_feeds, image_spec
 from engine.backends.onnx_resize import resized_onnx
-from engine.backends.pixels import Normaliser
+from engine.backends.pixels import HostImages
 from engine.backends.resize import SizeChange
 from engine.backends.slots import Slots
 from engine.errors import ConfigError, EngineError, ModelError
@@ -42,7 +42,7 @@ class OnnxRuntimeBackend:
         self._path = Path(path)
         self._options = options or BackendOptions()
         self._session: Any = None
-        self._slots: Slots[_Slot] | None = None
+        self._slots: Slots[HostImages] | None = None
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         self.depth = self._options.depth or 2
@@ -83,7 +83,7 @@ class OnnxRuntimeBackend:
         image = self._options.image
         first = model_inputs[0]
         self.inputs = (image_spec(first.name, image, first.shape[0]), *model_inputs[1:]) if image else model_inputs
-        self._slots = Slots([_Slot(first, self._options) for _ in range(self.depth)])
+        self._slots = Slots([HostImages(first, self._options.image) for _ in range(self.depth)])
         self._session = session
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
@@ -107,7 +107,7 @@ class OnnxRuntimeBackend:
         except Exception as error:  # the runtime raises a dozen classes of its own
             raise ModelError(f"{self._path}: inference failed: {_first_line(error)}") from error
 
-    def give_back(self, slot: _Slot) -> None:
+    def give_back(self, slot: HostImages) -> None:
         """Make a slot free again."""
         if self._slots is not None:
             self._slots.give(slot)
@@ -118,35 +118,12 @@ class OnnxRuntimeBackend:
         self._slots = None
 
 
-class _Slot:
-    """The normalised batch of one submission, reused."""
-
-    def __init__(self, first: TensorSpec, options: BackendOptions) -> None:
-        self._spec = first
-        self._image = options.image
-        self._normaliser = Normaliser(options.image) if options.image else None
-        self._batch: NDArray[Any] | None = None
-
-    def model_feeds(self, feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        """Return `feeds` with the images converted to the model's numbers."""
-        if self._normaliser is None or self._image is None:
-            return feeds
-        images = feeds[self._spec.name]
-        if self._batch is None or len(self._batch) != len(images):
-            rows, columns = self._image.size_hw
-            planar = self._image.layout == "nchw"
-            shape = (len(images), 3, rows, columns) if planar else (len(images), rows, columns, 3)
-            self._batch = np.empty(shape, self._spec.dtype)
-        self._normaliser.write(images, self._batch)
-        return {**feeds, self._spec.name: self._batch}
-
-
 class OnnxRuntimePending:
     """An inference that runs when `result` is called."""
 
-    def __init__(self, backend: OnnxRuntimeBackend, slot: _Slot, feeds: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, backend: OnnxRuntimeBackend, slot: HostImages, feeds: Mapping[str, NDArray[Any]]) -> None:
         self._backend = backend
-        self._slot: _Slot | None = slot
+        self._slot: HostImages | None = slot
         self._feeds = feeds
         self._outputs: tuple[NDArray[Any], ...] | None = None
 

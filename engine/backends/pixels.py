@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.base import ImageInput
+from engine.backends.base import ImageInput, TensorSpec
 
 
 class Normaliser:
@@ -41,3 +42,30 @@ class Normaliser:
             return
         np.subtract(plane, self._mean[channel], out=target, casting="same_kind")
         np.multiply(target, self._factor[channel], out=target, casting="same_kind")
+
+
+class HostImages:
+    """The batch of one submission in the model's numbers, reused.
+
+    Args:
+        first: the model's own first input.
+        image: how it takes images; None: it gets its tensors as they are.
+    """
+
+    def __init__(self, first: TensorSpec, image: ImageInput | None) -> None:
+        self._spec, self._image = first, image
+        self._normaliser = Normaliser(image) if image else None
+        self._batch: NDArray[Any] | None = None
+
+    def model_feeds(self, feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """Return `feeds` with the images converted to the model's numbers."""
+        if self._normaliser is None or self._image is None:
+            return feeds
+        images = feeds[self._spec.name]
+        if self._batch is None or len(self._batch) != len(images):
+            rows, columns = self._image.size_hw
+            planar = self._image.layout == "nchw"
+            shape = (len(images), 3, rows, columns) if planar else (len(images), rows, columns, 3)
+            self._batch = np.empty(shape, self._spec.dtype)
+        self._normaliser.write(images, self._batch)
+        return {**feeds, self._spec.name: self._batch}

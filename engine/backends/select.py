@@ -17,6 +17,7 @@ from engine.backends.files.onnx import read_onnx
 from engine.backends.resize import FixedSizeError, SizeChange
 from engine.errors import ConfigError, MissingDependencyError, ModelError
 from engine.optional import install, require
+from engine.paths import is_remote_model
 from engine.registry import Registry, is_reference
 
 
@@ -44,6 +45,7 @@ class BackendEntry:
     resize: str | None = None
 
 
+REMOTE = "kserve"
 BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
     {  # in the order in which `auto` tries them
         "tensorrt": BackendEntry(
@@ -69,6 +71,13 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
             install="pip install onnxruntime",
             reason="runs ONNX on every CPU",
             resize="engine.backends.onnx_resize:resized_onnx",
+        ),
+        REMOTE: BackendEntry(
+            target="engine.backends.remote.backend:KServeBackend",
+            packages=("http",),
+            suffixes=(),
+            install="part of Python",
+            reason="the model is on a server",
         ),
     }
 )
@@ -98,6 +107,8 @@ def select_backend(path: Path, name: str = "auto", *, without: Collection[str] =
     Raises:
         ConfigError: the name is unknown, the backend does not run such files, or no backend can run the file here.
     """
+    if is_remote_model(path):
+        return _select_remote(path, name, without)
     suffix = path.suffix.lower()
     if name != "auto":
         entry = _entry(name)
@@ -124,6 +135,14 @@ def select_backend(path: Path, name: str = "auto", *, without: Collection[str] =
         known = sorted({known for row in all_backends().values() for known in row.suffixes})
         raise ConfigError(f"{path}: no backend runs {suffix or 'such'} files: expected one of {', '.join(known)}")
     raise ConfigError(f"{path}: {'; '.join(obstacles)}")
+
+
+def _select_remote(path: Path, name: str, without: Collection[str]) -> tuple[str, str]:
+    if name not in ("auto", REMOTE):
+        raise ConfigError(f"backend {name} does not run {path}: a model on a server needs {REMOTE}, or auto")
+    if REMOTE in without:
+        raise ConfigError(f"{path}: only {REMOTE} runs a model on a server")
+    return REMOTE, BACKENDS[REMOTE].reason
 
 
 def create_backend(name: str, path: Path, options: BackendOptions) -> Backend:

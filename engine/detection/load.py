@@ -13,7 +13,7 @@ from engine.assets import demo_model
 from engine.backends.base import BackendOptions, Performance
 from engine.backends.choose_device import backend_of_device
 from engine.backends.files.plan import PlanFile
-from engine.backends.select import can_resize, create_backend, select_backend
+from engine.backends.select import REMOTE, can_resize, create_backend, select_backend
 from engine.backends.trial import Trial
 from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector
@@ -56,12 +56,14 @@ def load_detector(
     cache_dir: str | Path | None = None,
     build_plans: bool = True,
     try_first: bool = False,
+    deadline_ms: float | None = None,
 ) -> ModelDetector:
     """Return a detector for a model file or folder; its `open` loads the model.
 
     Args:
-        path: `.onnx`, OpenVINO `.xml` or folder, `.tflite`, `.plan`, `.engine`; `demo` is the embedded model.
-        backend: `auto`, `openvino`, `onnxruntime` or `tensorrt`.
+        path: `.onnx`, OpenVINO `.xml` or folder, `.tflite`, `.plan`, `.engine`; `demo` is the embedded model;
+            `kserve+http://HOST:8000/NAME` is a model on an inference server.
+        backend: `auto`, `openvino`, `onnxruntime`, `tensorrt`; `kserve` for a server.
         score_threshold: a box needs a score above this; None is what the file recommends, else 0.25.
         iou_threshold: for NMS; None uses the default of the family's own code (0.7 Ultralytics, 0.45 YOLOX and
             Darknet).
@@ -91,6 +93,8 @@ def load_detector(
         try_first: load the file in a separate process first, once per machine and content: a damaged one can crash the
             library that loads it, and the program with it. The command line does.
 
+        deadline_ms: for a model on a server: how long an answer is waited for; None is 30 s.
+
     Raises:
         ModelError: the file is missing, broken, or not a detector of a known kind.
         ConfigError: an argument cannot work; the message says what would.
@@ -112,6 +116,7 @@ def load_detector(
         device=device,
         cache_dir=Path(cache_dir) if cache_dir else None,
         build_plans=build_plans,
+        deadline_ms=deadline_ms,
     )
 
     def sizes_on(name: str) -> Sizes:
@@ -129,7 +134,7 @@ def load_detector(
         max_batch=max_batch,
         backend_reason=reason,
         fallback=_Fallback(facts.path, sizes_on) if wanted == "auto" else None,
-        try_first=partial(_trial, facts, options) if try_first else None,
+        try_first=partial(_trial, facts, options) if try_first and chosen != REMOTE else None,
         check=partial(_check_plan, facts.path, {**told, "classes": classes}) if chosen == "tensorrt" else None,
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from engine.clock import NS_PER_MS
 from engine.data import DEFAULT_MODEL, Detections, Frame, Run, SourceStatus
-from engine.errors import EngineError, ModelError
+from engine.errors import EngineError, LostInferenceError, ModelError
 from engine.flow.batcher import Batch
 from engine.flow.channel import Channel, ChannelClosedError
 from engine.flow.defaults import is_prepared
@@ -301,13 +301,15 @@ class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
             return
         try:
             self._outbox.put(self._detected(item))
+        except LostInferenceError as error:
+            self._lose(item, error.cause)
+            self._give_back_slot()
         except ModelError as error:
             goes_on = self._lane.recovery.note(error)
             self._lose(item, CAUSE if goes_on else "shutdown")
             if not goes_on:
                 raise
-            with suppress(ChannelClosedError):
-                self._lane.slots.put(None)
+            self._give_back_slot()
             self._lane.batcher.nudge()
         except BaseException:
             self._lose(item, "shutdown")
@@ -330,9 +332,12 @@ class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
             return [None] * len(item.frames)
         found = item.pending.result()
         self._context.stats.model(item.run.model_id).add_inference(len(item.frames))
+        self._give_back_slot()
+        return found
+
+    def _give_back_slot(self) -> None:
         with suppress(ChannelClosedError):
             self._lane.slots.put(None)
-        return found
 
     def close(self) -> None:
         """Notify the submitting stage that collection has stopped, and the pipeline that this lane has ended."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from engine.backends.choose_device import backend_of_device
 from engine.backends.files.base import find_model
-from engine.backends.select import select_backend
+from engine.backends.select import REMOTE, select_backend
 from engine.data import DEFAULT_MODEL, SourceInfo
 from engine.detection.load import class_ids, load_detector
 from engine.detection.model import DEFAULT_SCORE
@@ -70,6 +70,7 @@ def build_detector(
         **options.model_dump(exclude={*NOT_OF_MODELS, "performance", "max_batch", "size"}),
         build_plans=options.rebuild != "never",
         try_first=True,
+        deadline_ms=config.pipeline.max_age_ms if any(info.is_live for info in sources) else None,
     )
     watch_for_privacy(detector, config, model)
     return detector
@@ -99,12 +100,12 @@ def _size(
 
 
 def _max_batch(options: DetectorConfig, source_count: int) -> int:
-    """Return the frames per inference: one per source or tile; on a CPU larger batches are slower."""
+    """Return the frames per inference: one per source or tile; on the CPU of this machine larger batches are slower."""
     limit = options.max_batch
     if limit is None:
         wanted, without = backend_of_device(options.device, options.backend)
         backend, _ = select_backend(find_model(model_path(options.model)), wanted, without=without)
-        limit = GPU_BATCH if backend == "tensorrt" else 1
+        limit = GPU_BATCH if backend in ("tensorrt", REMOTE) else 1
     return limit if options.tile else min(limit, max(source_count, 1))
 
 

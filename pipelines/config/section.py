@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from engine.paths import path_from_text, utf8_text
+from engine.paths import is_remote_model, path_from_text, utf8_text
 from pipelines.config.hints import section_of
 
 
@@ -48,7 +48,7 @@ class Section(BaseModel):
 
 
 def _plain_path(value: str) -> str:
-    return os.fspath(path_from_text(value)) if value else value
+    return value if not value or is_remote_model(value) else os.fspath(path_from_text(value))
 
 
 FilePath = Annotated[str, AfterValidator(_plain_path)]

@@ -17,6 +17,7 @@ from engine.backends.files.base import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
 from engine.errors import ConfigError
 from engine.protocols import Detector
+from engine.registry import is_reference
 from pipelines.build.detector import CLASSIC, DEMO, build_detector, least_score, tiled
 from pipelines.config.file import load_config
 from pipelines.config.models import Config
@@ -29,8 +30,7 @@ from pipelines.serving.worker import ModelWorker
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 CLASSIFY = "classify"
-SHOWN_METADATA = ("names", "task", "stride", "imgsz")
-MAX_METADATA_CHARS = 100_000
+MAX_METADATA_CHARS, MAX_METADATA_KEYS = 100_000, 64
 PLANS = (".plan", ".engine")
 MAX_BATCH = 32
 """Largest first size of a tensor whose model leaves it open."""
@@ -99,9 +99,9 @@ class ServedModel:
 
 
 def _shown(model: ServedModel) -> dict[str, str]:
-    """Return what a remote detector needs beside the tensors, as JSON texts."""
+    """Return what a remote detector needs beside the tensors: the file's metadata as texts, and the class names."""
     metadata = {} if model.file is None else model.file.metadata
-    shown = {key: str(metadata[key]) for key in SHOWN_METADATA if key in metadata}
+    shown = {str(key): str(value) for key, value in list(metadata.items())[:MAX_METADATA_KEYS]}
     shown["class_names"] = json.dumps(list(model.worker.detector.class_names))
     return {key: text for key, text in shown.items() if len(text) <= MAX_METADATA_CHARS}
 
@@ -172,7 +172,7 @@ def _detector(config: Config, places: int) -> Detector:
 
 def _task(path: str) -> tuple[ModelFile | None, str]:
     """Return what the file says, None for a detector without one, and its task."""
-    if path in CLASSIC or ":" in path:
+    if path in CLASSIC or is_reference(path):
         return None, "detect"
     file = read_model_file(demo_model() if path == DEMO else path)
     task = str(file.metadata.get("task", "") or "")

@@ -13,25 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import TensorSpec
+from engine.backends.remote.datatypes import DATATYPE_BY_DTYPE, DTYPE_BY_DATATYPE
 from pipelines.serving.answers import InferAnswer, InferRequest, InputTensor, OutputTensor, TensorMetadata
 from pipelines.serving.refusals import RefusedError
 
 HEADER_LENGTH = "inference-header-content-length"
-DATATYPE_BY_DTYPE: Mapping[str, str] = {
-    "bool": "BOOL",
-    "uint8": "UINT8",
-    "uint16": "UINT16",
-    "uint32": "UINT32",
-    "uint64": "UINT64",
-    "int8": "INT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "float16": "FP16",
-    "float32": "FP32",
-    "float64": "FP64",
-}
-DTYPE_BY_DATATYPE = {datatype: dtype for dtype, datatype in DATATYPE_BY_DTYPE.items()}
 OPEN = -1
 _read = msgspec.json.Decoder(InferRequest)
 

@@ -40,10 +40,25 @@ def expected_input(batch: NDArray[np.generic], image: ImageInput) -> NDArray[np.
     return np.float32((channels - np.array(image.mean)) / np.array(image.std)).transpose(0, 3, 1, 2)
 
 
-@pytest.fixture(params=["fake", "onnxruntime", "openvino"])
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same model on a server: this project's own."""
+    for package in ("starlette", "uvicorn", "httptools"):
+        pytest.importorskip(package, reason='needs the extra "web": pip install "framewire[web]"')
+    from tests.serving import serving, tensor_model
+
+    path = save_pixel_model(tmp_path_factory.mktemp("served") / "pixels.onnx", side=SIDE)
+    with serving({"pixels": tensor_model(path, "pixels")}) as here:
+        yield f"kserve+http://127.0.0.1:{here.port}/pixels"
+
+
+@pytest.fixture(params=["fake", "onnxruntime", "openvino", "kserve"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     if request.param == "fake":
         return fake_backend
+    if request.param == "kserve":
+        place = Path(request.getfixturevalue("address"))
+        return lambda options: create_backend("kserve", place, options)
     obstacle = why_not(request.param)
     if obstacle:
         pytest.skip(f"backend {request.param}: {obstacle}")

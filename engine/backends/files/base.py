@@ -17,8 +17,9 @@ from engine.backends.base import TensorSpec
 from engine.catalogue import find_named, why_missing
 from engine.errors import ModelError
 from engine.optional import require
-from engine.paths import path_from_text
+from engine.paths import is_remote_model, path_from_text
 
+REMOTE_READER = "engine.backends.remote.describe:read_remote"
 WHERE_FROM = 'make one with "yolo export model=yolo11n.pt format=onnx" (pip install ultralytics), or use --model demo'
 """Where a model comes from."""
 
@@ -29,7 +30,7 @@ class ModelFile:
 
     Attributes:
         path: the file that a backend loads (for a folder, the file in it).
-        format: `onnx`, `openvino`, `tflite`, `plan`.
+        format: `onnx`, `openvino`, `tflite`, `plan`, `kserve`.
         inputs: tensors that the model takes.
         outputs: tensors that it returns, in order.
         metadata: what the exporter stored with the graph; values are text or plain Python values.
@@ -64,11 +65,15 @@ READERS: Mapping[str, str] = MappingProxyType(
 def find_model(path: str | Path) -> Path:
     """Return the file to load for `path`: a file, an exported folder, or the name of a model that was downloaded.
 
+    The address of a model on a server is returned as a path.
+
     A file or folder of that name takes precedence.
 
     Raises:
         ModelError: nothing is there, the file is empty, or its name is not that of a model.
     """
+    if is_remote_model(path):
+        return Path(path)
     place = path_from_text(os.fspath(path))
     if not place.exists():
         place = _named(os.fspath(path), place)
@@ -99,9 +104,10 @@ def _in_folder(folder: Path) -> Path:
 
 
 def read_model_file(path: str | Path) -> ModelFile:
-    """Read what `path`, a model file or folder, says about itself. Raises `ModelError`."""
+    """Read what `path`, a model file, a folder, or a model on a server, says about itself. Raises `ModelError`."""
     place = find_model(path)
-    module, _, function = READERS[place.suffix.lower()].partition(":")
+    target = REMOTE_READER if is_remote_model(place) else READERS[place.suffix.lower()]
+    module, _, function = target.partition(":")
     reader = cast(Callable[[Path], ModelFile], getattr(require(module), function))
     try:
         return reader(place)

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.backends.base import TensorSpec
+from engine.backends.remote.datatypes import DTYPE_BY_DATATYPE
 from pipelines.serving.refusals import RefusedError
-from pipelines.serving.tensors import DTYPE_BY_DATATYPE, answer, parse_inference, plain_body, tensor_metadata
+from pipelines.serving.tensors import answer, parse_inference, plain_body, tensor_metadata
 
 INPUTS = (TensorSpec("images", (None, 2, 3), "float32"),)
 OUTPUTS = (TensorSpec("a", (None, 2), "float32"), TensorSpec("b", (None,), "int64"))

@@ -1,0 +1,57 @@
+"""What a connection to an inference server does, whatever it speaks, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from engine.backends.base import TensorSpec
+
+MAX_TENSORS = 64
+MAX_DIMENSIONS = 8
+MAX_OUTPUT_BYTES = 512 * 1024 * 1024
+
+
+class UnreachableError(Exception):
+    """No server answers there, or it broke off: another one may."""
+
+
+class BusyServerError(Exception):
+    """The server is alive, but accepts no more now.
+
+    Attributes:
+        retry_after_s: when it wants to be asked again.
+    """
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class Endpoint(Protocol):
+    """One connection to one server. Used by one thread at a time."""
+
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the model's metadata: `inputs`, `outputs`, and `parameters` where the server has them.
+
+        Raises:
+            UnreachableError: no answer.
+            ModelError: the server has no such model, or its answer makes no sense.
+        """
+
+    def infer(
+        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[TensorSpec], timeout_s: float
+    ) -> list[NDArray[Any]]:
+        """Return the outputs of one inference, in the order of `outputs`.
+
+        Raises:
+            TimeoutError: the answer did not come in time; it will never be taken.
+            UnreachableError: no connection, or the server broke off or failed.
+            BusyServerError: it accepts no more now.
+            ModelError: the server refuses the request, or its answer does not fit the model.
+        """
+
+    def close(self) -> None:
+        """End the connection; the next call makes a new one."""

@@ -1,0 +1,278 @@
+"""The Open Inference Protocol over HTTP, with tensors as bytes after the JSON, which are copied neither way."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends.base import TensorSpec
+from engine.backends.remote.address import Host, RemoteModel
+from engine.backends.remote.datatypes import DATATYPE_BY_DTYPE
+from engine.backends.remote.endpoint import MAX_OUTPUT_BYTES, BusyServerError, UnreachableError
+from engine.errors import ModelError
+from engine.redaction import hide, printable
+
+TOKEN_VARIABLE = "FRAMEWIRE_KSERVE_TOKEN"
+HEADER_LENGTH = "Inference-Header-Content-Length"
+METADATA_S = 5.0
+CONNECT_S = 2.0
+MAX_JSON_BYTES = 1024 * 1024
+MAX_REASON_CHARS = 300
+PIECE = 256 * 1024
+BUSY = (429, 503)
+MAX_RETRY_S = 5.0
+
+
+class HttpEndpoint:
+    """A connection that is kept, and made again when the server closed it.
+
+    Args:
+        model: what to ask for.
+        host: which of its servers.
+    """
+
+    def __init__(self, model: RemoteModel, host: Host) -> None:
+        self._host, self._is_secure = host, model.protocol == "https"
+        version = f"/versions/{model.version}" if model.version else ""
+        self._path = f"/v2/models/{quote(model.name)}{version}"
+        self._connection: HTTPConnection | None = None
+        self._headers = {"Host": str(host), "User-Agent": "framewire"}
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        if token:
+            hide(token)
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the model's metadata; see `Endpoint`."""
+        found = self._json("")
+        if "parameters" in found:
+            return found
+        try:  # Triton keeps them in its configuration; others have neither
+            parameters = self._json("/config").get("parameters")
+        except ModelError:
+            parameters = None
+        rows = parameters.items() if isinstance(parameters, dict) else ()
+        return {**found, "parameters": {key: row.get("string_value") for key, row in rows if isinstance(row, dict)}}
+
+    def infer(
+        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[TensorSpec], timeout_s: float
+    ) -> list[NDArray[Any]]:
+        """Return the outputs of one inference; see `Endpoint`."""
+        head, pieces = _request(feeds, outputs)
+        length = len(head) + sum(len(piece) for piece in pieces)
+        headers = {
+            "Content-Type": "application/octet-stream",
+            HEADER_LENGTH: str(len(head)),
+            "Content-Length": str(length),
+        }
+        with self._answer("POST", f"{self._path}/infer", headers, [head, *pieces], timeout_s) as (answer, until):
+            return self._outputs(answer, outputs, until)
+
+    def close(self) -> None:
+        """End the connection."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if connection.sock is not None:
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for an answer
+        connection.close()
+
+    def _json(self, path: str) -> dict[str, Any]:
+        try:
+            with self._answer("GET", self._path + path, {}, [], METADATA_S) as (answer, until):
+                found = json.loads(self._read(answer, until, MAX_JSON_BYTES))
+        except TimeoutError as error:
+            raise UnreachableError(f"{self._host} does not answer") from error
+        except (ValueError, RecursionError) as error:
+            raise ModelError(
+                f"{self._host}{self._path}{path}: the answer is no JSON: is it an inference server?"
+            ) from error
+        if not isinstance(found, dict):
+            raise ModelError(f"{self._host}{self._path}{path}: expected a JSON object")
+        return found
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, headers: Mapping[str, str], pieces: Sequence[Any], timeout_s: float
+    ) -> Iterator[tuple[HTTPResponse, float]]:
+        """Yield the answer to a request, and the time until which it must be read; a failure ends the connection."""
+        until = time.monotonic() + timeout_s
+        try:
+            answer = self._exchange(method, path, headers, pieces, until)
+            if answer.status != 200:
+                self._refused(answer, path, until)
+            yield answer, until
+            answer.close()
+        except TimeoutError:
+            self.close()
+            raise
+        except (OSError, HTTPException) as error:
+            self.close()
+            raise UnreachableError(
+                f"{self._host}: {getattr(error, 'strerror', None) or error or 'broke off'}"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _exchange(
+        self, method: str, path: str, headers: Mapping[str, str], pieces: Sequence[Any], until: float
+    ) -> HTTPResponse:
+        """Send a request, once more on a new connection if the server had closed the kept one."""
+        is_kept = self._connection is not None
+        try:
+            return self._send(method, path, headers, pieces, until)
+        except TimeoutError:
+            raise
+        except (OSError, HTTPException):
+            self.close()
+            if not is_kept:
+                raise
+            return self._send(method, path, headers, pieces, until)
+
+    def _send(
+        self, method: str, path: str, headers: Mapping[str, str], pieces: Sequence[Any], until: float
+    ) -> HTTPResponse:
+        connection = self._connection or self._connect(until)
+        self._wait_at_most(until)
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in {**self._headers, **headers}.items():
+            connection.putheader(name, value)
+        connection.endheaders(pieces[0] if pieces else None)
+        for piece in pieces[1:]:
+            self._wait_at_most(until)
+            connection.send(piece)
+        self._wait_at_most(until)
+        return connection.getresponse()
+
+    def _connect(self, until: float) -> HTTPConnection:
+        timeout_s = min(_left(until), CONNECT_S)
+        if self._is_secure:
+            context = ssl.create_default_context()
+            connection: HTTPConnection = HTTPSConnection(
+                self._host.name, self._host.port, timeout=timeout_s, context=context
+            )
+        else:
+            connection = HTTPConnection(self._host.name, self._host.port, timeout=timeout_s)
+        try:
+            connection.connect()
+        except TimeoutError as error:  # another server may do: this is no late answer
+            raise ConnectionError("does not accept connections") from error
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection = connection
+        return connection
+
+    def _wait_at_most(self, until: float) -> None:
+        if self._connection is not None and self._connection.sock is not None:
+            self._connection.sock.settimeout(_left(until))
+
+    def _read(self, answer: HTTPResponse, until: float, most: int) -> bytes:
+        found = bytearray()
+        while piece := answer.read1(PIECE):
+            found += piece
+            if len(found) > most:
+                raise ModelError(f"{self._host}: the answer has more than {most} bytes")
+            self._wait_at_most(until)
+        return bytes(found)
+
+    def _refused(self, answer: HTTPResponse, path: str, until: float) -> None:
+        """Raise what an answer other than 200 means."""
+        text = self._read(answer, until, MAX_JSON_BYTES).decode("utf-8", "replace")
+        with suppress(ValueError, AttributeError, RecursionError):
+            text = str(json.loads(text).get("error", text))
+        reason = f"{self._host}{path}: {answer.status} {printable(text, MAX_REASON_CHARS)}"
+        if answer.status in BUSY:
+            wait = answer.getheader("Retry-After") or ""
+            raise BusyServerError(reason, min(float(wait), MAX_RETRY_S) if wait.isascii() and wait.isdigit() else 0.1)
+        if answer.status >= 500:
+            raise UnreachableError(reason)
+        raise ModelError(reason)
+
+    def _outputs(self, answer: HTTPResponse, outputs: Sequence[TensorSpec], until: float) -> list[NDArray[Any]]:
+        size = answer.getheader(HEADER_LENGTH) or ""
+        if not (size.isascii() and size.isdigit()) or int(size) > MAX_JSON_BYTES:
+            raise ModelError(f"{self._host}: the answer has no tensors as bytes: the server lacks the binary extension")
+        try:
+            rows = {row["name"]: row for row in json.loads(self._exactly(answer, int(size), until))["outputs"]}
+            order = list(rows)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ModelError(
+                f"{self._host}: the answer is not one of the Open Inference Protocol: {error!r}"
+            ) from error
+        by_name = {spec.name: spec for spec in outputs}
+        found = {name: self._tensor(answer, by_name.get(name), rows[name], until) for name in order}
+        if set(found) != set(by_name):
+            raise ModelError(f"{self._host}: the answer has {sorted(found)}: expected {sorted(by_name)}")
+        return [found[spec.name] for spec in outputs]
+
+    def _tensor(self, answer: HTTPResponse, spec: TensorSpec | None, row: Any, until: float) -> NDArray[Any]:
+        if spec is None or not fits(spec, row.get("shape"), row.get("datatype")):
+            raise ModelError(f"{self._host}: the answer has {printable(str(row), MAX_REASON_CHARS)}: expected {spec}")
+        array = np.empty(row["shape"], spec.dtype)
+        parameters = row.get("parameters")
+        if not isinstance(parameters, dict) or parameters.get("binary_data_size") != array.nbytes:
+            raise ModelError(f"{self._host}: {spec.name} has another number of bytes than its shape")
+        self._fill(answer, _bytes_of(array), until)
+        return array
+
+    def _exactly(self, answer: HTTPResponse, count: int, until: float) -> bytes:
+        data = bytearray(count)
+        self._fill(answer, memoryview(data), until)
+        return bytes(data)
+
+    def _fill(self, answer: HTTPResponse, view: memoryview, until: float) -> None:
+        while len(view):
+            self._wait_at_most(until)
+            count = answer.readinto(view[:PIECE])
+            if not count:
+                raise HTTPException("the answer is cut off")
+            view = view[count:]
+
+
+def fits(spec: TensorSpec, shape: Any, datatype: Any) -> bool:
+    """Return whether a tensor of an answer is what the model's metadata announce, and not too large."""
+    if datatype != DATATYPE_BY_DTYPE.get(spec.dtype) or not isinstance(shape, list) or len(shape) != len(spec.shape):
+        return False
+    if not all(type(size) is int and size >= 0 for size in shape):
+        return False
+    is_same = all(want is None or want == got for want, got in zip(spec.shape, shape, strict=True))
+    return is_same and math.prod(shape) * np.dtype(spec.dtype).itemsize <= MAX_OUTPUT_BYTES
+
+
+def _request(feeds: Mapping[str, NDArray[Any]], outputs: Sequence[TensorSpec]) -> tuple[bytes, list[memoryview]]:
+    """Return the JSON of a request, and the bytes of its tensors without copying them."""
+    inputs, pieces = [], []
+    for name, array in feeds.items():
+        data = _bytes_of(np.ascontiguousarray(array))
+        parameters = {"binary_data_size": len(data)}
+        datatype = DATATYPE_BY_DTYPE[array.dtype.name]
+        inputs.append({"name": name, "shape": list(array.shape), "datatype": datatype, "parameters": parameters})
+        pieces.append(data)
+    wanted = [{"name": spec.name, "parameters": {"binary_data": True}} for spec in outputs]
+    return json.dumps({"inputs": inputs, "outputs": wanted}).encode(), pieces
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    """Return the bytes of a contiguous array, which changes with them."""
+    plain: Any = array.reshape(-1).view(np.uint8)
+    return memoryview(plain)
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
