@@ -22,6 +22,7 @@ from engine.backends.pixels import HostImages
 from engine.backends.remote.address import RemoteModel
 from engine.backends.remote.describe import connect, read_remote
 from engine.backends.remote.endpoint import BusyServerError, Endpoint, UnreachableError
+from engine.backends.remote.window import Window
 from engine.backends.slots import Slots
 from engine.errors import ConfigError, LostInferenceError
 
@@ -55,6 +56,7 @@ class KServeBackend:
         self._pool: ThreadPoolExecutor | None = None
         self._closing = threading.Event()
         self._servers = _Servers(self._model)
+        self._window = Window(self._options.depth or DEPTH)
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         self.depth = self._options.depth or DEPTH
@@ -87,13 +89,16 @@ class KServeBackend:
         return np.empty(tuple(shape), dtype)
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> KServePending:
-        """Send the feeds, on another thread."""
+        """Send the feeds, on another thread; wait while as many are under way as the server answers in time."""
         if self._slots is None or self._pool is None:
             raise ConfigError("the backend is closed: call open() first")
         check_feeds(self.inputs, feeds)
         slot = self._slots.take()
+        self._window.enter((self._options.deadline_ms or DEADLINE_MS) / 1000)
         until = time.monotonic() + (self._options.deadline_ms or DEADLINE_MS) / 1000
-        return KServePending(self._slots, slot, self._pool.submit(self._ask, slot, feeds, until))
+        future = self._pool.submit(self._ask, slot, feeds, until)
+        future.add_done_callback(lambda _: self._window.leave())
+        return KServePending(self._slots, slot, future)
 
     def close(self) -> None:
         """End the requests in flight and the connections; harmless when repeated."""
@@ -115,6 +120,7 @@ class KServeBackend:
                 outputs = tuple(slot.endpoints[number].infer(tensors, self.outputs, left))
             except TimeoutError as error:
                 self._servers.failed(number, error)
+                self._window.late()
                 cause = LATE
             except UnreachableError as error:
                 self._servers.failed(number, error)
@@ -125,6 +131,7 @@ class KServeBackend:
                 self._closing.wait(min(error.retry_after_s, left))
             else:
                 self._servers.answered()
+                self._window.in_time()
                 return outputs
         raise LostInferenceError(f"{self._model}: {self._servers.why}", cause)
 
@@ -150,10 +157,11 @@ class KServePending:
         slot, self._slot = self._slot, None
         if slot is None:
             return
-        if not self._future.done() and not self._future.cancel():
+        if not self._future.done():
             slot.abandoned.set()
-            slot.close()
-            wait([self._future], SETTLE_S)
+            if not self._future.cancel():
+                slot.close()
+                wait([self._future], SETTLE_S)
             slot.abandoned.clear()
         self._slots.give(slot)
 

@@ -32,6 +32,7 @@ MAX_JSON_BYTES = 1024 * 1024
 MAX_REASON_CHARS = 300
 PIECE = 256 * 1024
 BUSY = (429, 503)
+LOADING = ("unknown model", "no available versions", "not ready", "unavailable")
 MAX_RETRY_S = 5.0
 
 
@@ -197,8 +198,9 @@ class HttpEndpoint:
         if answer.status in BUSY:
             wait = answer.getheader("Retry-After") or ""
             raise BusyServerError(reason, min(float(wait), MAX_RETRY_S) if wait.isascii() and wait.isdigit() else 0.1)
-        if answer.status >= 500:
-            raise UnreachableError(reason)
+        is_loading = answer.status == 400 and any(words in text for words in LOADING)
+        if answer.status >= 500 or is_loading or (answer.status == 404 and path.endswith("/infer")):
+            raise UnreachableError(reason)  # a server that starts again says that it does not know the model yet
         raise ModelError(reason)
 
     def _outputs(self, answer: HTTPResponse, outputs: Sequence[TensorSpec], until: float) -> list[NDArray[Any]]:

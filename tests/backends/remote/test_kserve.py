@@ -19,6 +19,7 @@ from engine.backends.base import BackendOptions
 from engine.backends.files.base import read_model_file
 from engine.backends.remote.address import RemoteModel
 from engine.backends.remote.backend import AWAY, LATE, KServeBackend
+from engine.backends.remote.window import Window
 from engine.backends.select import select_backend
 from engine.errors import ConfigError, LostInferenceError, ModelError
 from tests.patience import AT_ONCE_S
@@ -219,9 +220,8 @@ def test_a_server_that_is_not_there_is_named() -> None:
         tensors([row()], bytes(24), **{"Inference-Header-Content-Length": "-1"}),
         lambda _: (200, {}, b'{"outputs": []}'),
         lambda _: (400, {}, b'{"error": "wrong \\u001b[2J"}'),
-        lambda _: (404, {}, b"not here"),
     ],
-    ids=range(15),
+    ids=range(14),
 )
 def test_an_answer_that_does_not_fit_fails_and_the_next_one_counts(answer: Answer) -> None:
     with running(answer, GOOD) as server, opened(server) as backend:
@@ -265,6 +265,72 @@ def test_an_answer_that_is_late_is_lost_and_never_taken_later() -> None:
             with suppress(LostInferenceError):
                 assert np.array_equal(ask(backend), DATA)
                 break
+
+
+def test_fewer_requests_are_under_way_when_answers_are_late() -> None:
+    window = Window(4)
+    for _ in range(4):
+        window.enter(0.0)
+    window.late()
+    window.late()
+    assert window.size == 1
+    window.late()
+    assert window.size == 1
+    for _ in range(4):
+        window.leave()
+    window.enter(AT_ONCE_S)
+    entered = threading.Event()
+    waiting = threading.Thread(target=lambda: (window.enter(AT_ONCE_S), entered.set()))
+    waiting.start()
+    assert not entered.wait(0.05)
+    window.leave()
+    assert entered.wait(AT_ONCE_S)
+    waiting.join()
+    for _ in range(20):
+        window.in_time()
+    assert window.size == 4
+
+
+def test_a_server_that_can_do_one_thing_at_a_time_gets_one_at_a_time() -> None:
+    turn = threading.Lock()
+
+    def alone(server: Server) -> Any:
+        if not turn.acquire(blocking=False):
+            server.over.wait(AT_ONCE_S * 4)
+            return None
+        try:
+            server.over.wait(0.02)
+            return GOOD(server)
+        finally:
+            turn.release()
+
+    with running(alone) as server, opened(server, deadline_ms=500, depth=4) as backend:
+        in_flight = [backend.submit(FEEDS) for _ in range(4)]
+        in_a_row = most = 0
+        for _ in range(60):
+            pending = in_flight.pop(0)
+            try:
+                pending.result()
+                in_a_row += 1
+            except LostInferenceError:
+                in_a_row = 0
+            most = max(most, in_a_row)
+            pending.release()
+            if most >= 3:
+                break
+            in_flight.append(backend.submit(FEEDS))
+        for pending in in_flight:
+            pending.release()
+    assert most >= 3
+
+
+@pytest.mark.parametrize("status", [404, 400])
+def test_a_server_that_starts_again_and_does_not_know_the_model_yet_is_asked_again(status: int) -> None:
+    def starting(server: Server) -> Any:
+        return status, {}, b'{"error": "Request for unknown model: m is not found"}'
+
+    with running(starting, starting, GOOD) as server, opened(server) as backend:
+        assert np.array_equal(ask(backend), DATA)
 
 
 def test_a_server_that_went_away_is_a_loss_with_its_own_cause() -> None:
