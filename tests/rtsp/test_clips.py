@@ -24,6 +24,7 @@ from tests.rtsp_server import RtspServer
 pytestmark = pytest.mark.rtsp
 FPS = 25
 FRAME_NS = NS_PER_S // FPS
+TOLERANCE_NS = 2 * FRAME_NS  # one frame, and as much for a busy machine that paints late
 BEFORE_NS = 5 * NS_PER_S
 KINDS = ("continuous", "events")
 
@@ -114,8 +115,8 @@ def test_a_clip_begins_and_ends_on_the_wanted_frame(site: Site) -> None:
         clip = site.clip_of(name, began_ns, ended_ns)
         assert (clip.state, clip.reason, clip.sync) == ("exact", "", "rtcp"), name
         shown = painted(clip.paths[0])
-        assert abs(shown[0] - (began_ns - BEFORE_NS)) <= 1.5 * FRAME_NS, name
-        assert abs(shown[-1] - ended_ns) <= 1.5 * FRAME_NS, name
+        assert abs(shown[0] - (began_ns - BEFORE_NS)) <= TOLERANCE_NS, name
+        assert abs(shown[-1] - ended_ns) <= TOLERANCE_NS, name
         assert len(shown) == pytest.approx(6 * FPS, abs=3), name
     site.wait_for("events", lambda figures: figures["state"] == "ready")
     assert sum(path.stat().st_size for path in (site.folder / "events").glob("*.mp4")) < 2_000_000
@@ -152,6 +153,6 @@ def test_an_event_after_the_camera_has_died_still_has_what_came_before(site: Sit
     site.wait_for("events", lambda figures: figures["packets"] != before)
     clip = cut(Wanted(site.folder / "events", died_ns - 4 * NS_PER_S, died_ns, site.folder / "clips" / "last"))
     shown = painted(clip.paths[0])
-    assert abs(shown[0] - (died_ns - 4 * NS_PER_S)) <= 1.5 * FRAME_NS
+    assert abs(shown[0] - (died_ns - 4 * NS_PER_S)) <= TOLERANCE_NS
     assert died_ns - shown[-1] < NS_PER_S
     site.server.start()

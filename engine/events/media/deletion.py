@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
@@ -12,13 +11,12 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
 from engine.clock import NS_PER_S
-from engine.events.media.names import parse_name
+from engine.events.media.names import is_day, parse_name
 from engine.events.store.writer import StoreWriter
 from engine.sinks.camera_video.keyframe_index import index_path, is_recording_name
 
 BATCH = 200
 MARGIN_NS = 60 * NS_PER_S  # around an event, a recording belongs to it
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _FOREVER = 2**63
 
 
@@ -100,7 +98,7 @@ def unlink_media(folder: Path, name: str) -> int | None:
         index = index_path(path)
         size += index.stat().st_size
         index.unlink()
-    if _DAY.fullmatch(path.parent.name):
+    if is_day(path.parent.name):
         with suppress(OSError):
             path.parent.rmdir()  # if it is empty now
     return size

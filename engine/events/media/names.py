@@ -42,6 +42,11 @@ def safe_name(text: str) -> str:
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 17]}~{sha256(text.encode()).hexdigest()[:16]}"
 
 
+def is_day(name: str) -> bool:
+    """Return whether a folder's name is a day."""
+    return _DAY.fullmatch(name) is not None
+
+
 def day_of(utc_ns: int) -> str:
     """Return the UTC day of a time."""
     return time.strftime("%Y-%m-%d", time.gmtime(utc_ns // NS_PER_S))
@@ -78,7 +83,7 @@ def parse_name(name: str) -> MediaName | None:
     (None, None)
     """
     parts = PurePosixPath(name).parts
-    if len(parts) != 4 or parts[1] == ".." or _DAY.fullmatch(parts[2]) is None:
+    if len(parts) != 4 or parts[1] == ".." or not is_day(parts[2]):
         return None
     source_id = unquote(parts[1])
     if parts[0] == CLIPS and parts[3].endswith(_CLIP_SUFFIXES):

