@@ -96,10 +96,18 @@ def events_of(pipeline: Pipeline) -> dict[str, Any]:
     log = event_log_of(pipeline)
     if log is None:
         return {}
-    from engine.events.actions.outbox import Outbox
     from engine.events.media.event_media import EventMedia
 
     media = [follower.figures() for follower in log.followers if isinstance(follower, EventMedia)]
     found: dict[str, Any] = {"events": {**asdict(log.figures()), **(media[0] if media else {})}}
-    outboxes = [follower for follower in log.followers if isinstance(follower, Outbox)]
-    return {**found, "actions": outboxes[0].summary()} if outboxes else found
+    return {**found, **({"actions": actions} if (actions := actions_of(log)) else {})}
+
+
+def actions_of(log: EventLog) -> dict[str, dict[str, Any]]:
+    """Return what became of the messages of each action: `sent`, `retried`, `failed`, and `held_back` by cause."""
+    from engine.events.actions.outbox import Outbox
+    from engine.events.actions.restraint import Restraint
+
+    outcomes = next((each.summary() for each in log.followers if isinstance(each, Outbox)), {})
+    held_back = log.planner.held_back() if isinstance(log.planner, Restraint) else {}
+    return {name: {**outcome, "held_back": held_back.get(name, {})} for name, outcome in outcomes.items()}

@@ -21,6 +21,7 @@ from engine.flow.defaults import describe
 from engine.sinks.camera_video.recordings import Recordings
 from engine.sinks.zmq import ZmqPublisher
 from engine.stats import SourceSnapshot, StatsSnapshot
+from pipelines.build.events import actions_of
 from pipelines.build.scene import scene_of
 from pipelines.metrics.children import DiskWatch, GpuWatch, add_children
 from pipelines.metrics.exposition import Bounded, Page, Series
@@ -204,6 +205,7 @@ class EngineMetrics:
                 for follower in sink.followers:
                     if isinstance(follower, EventMedia):
                         self._add_media(page, follower)
+                self._add_actions(page, sink)
 
     def _add_media(self, page: Page, media: EventMedia) -> None:
         clips = page.counter("framewire_clips_total", "Clips of events by how they turned out.", "source", "result")
@@ -220,6 +222,18 @@ class EngineMetrics:
         deleted = page.counter("framewire_storage_deleted_files_total", "Files and events deleted.", "kind", "cause")
         for name, count in list(media.upkeep.deleted.items()):
             deleted.add(count, *name.split("/"))
+
+    @staticmethod
+    def _add_actions(page: Page, log: EventLog) -> None:
+        if not (actions := actions_of(log)):
+            return
+        sent = page.counter("framewire_actions_total", "Attempts to deliver messages about events.", "action", "result")
+        held = page.counter(
+            "framewire_actions_suppressed_total", "Messages suppressed, or collected for a digest.", "action", "cause"
+        )
+        for name, outcome in actions.items():
+            _add_counts(sent, {result: n for result, n in outcome.items() if isinstance(n, int)}, name)
+            _add_counts(held, outcome["held_back"], name)
 
     def _add_outputs(self, page: Page, stats: StatsSnapshot) -> None:
         missed = page.counter("framewire_output_dropped_total", "Packets that an output missed.", "output", "cause")

@@ -17,6 +17,7 @@ import pytest
 
 from engine.analytics.rules.schedule import Schedule
 from engine.clock import NS_PER_S, FakeClock
+from engine.events.actions import restraint
 from engine.events.actions.base import ActionRules, DeliveryError, Notice
 from engine.events.actions.kinds.webhook import WebhookAction
 from engine.events.actions.outbox import RETRY_S, Courier
@@ -385,3 +386,24 @@ def test_what_a_receiver_refuses_is_given_up_at_once(make_place: MakePlace, stat
     assert row.state == "failed"
     assert len(server.requests) == 1
     assert isinstance(server, Hook)
+
+
+def test_planning_costs_the_same_however_many_events_were_held_back(place: StorePlace) -> None:
+    database = place.open(ENGINE)
+    try:
+        if not place.is_server:  # PostgreSQL chooses by the size of a table
+            given = {"action": "a", "engine_id": "e", "rule": "r", "source_id": "s", "low": 0}
+            for statement in (restraint._LAST, restraint._SPENT):
+                steps = [str(row[3]) for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", given)]
+                assert any("outbox_planned" in step for step in steps)
+                assert not any(step.startswith("SCAN") for step in steps)
+    finally:
+        database.close()
+        place.release()
+
+
+def test_what_is_held_back_is_counted_by_cause(make_place: MakePlace) -> None:
+    with engine(make_place, ActionRules(cooldown_s=30)) as made:
+        for number in range(5):
+            made.tell(event(number, made.clock.utc_ns()))
+        assert made.restraint.held_back() == {"phone": {"cooldown": 4}}

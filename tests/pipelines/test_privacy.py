@@ -233,3 +233,21 @@ def test_the_summary_and_the_command_line_tell_it(clip: Path) -> None:
     [figures] = json.loads(result.stdout.splitlines()[-1])["privacy"].values()
     assert figures["hidden"] > 0  # the motion detector needs a few frames to begin
     assert figures["withheld"] == 0
+
+
+def test_a_grid_and_its_heat_do_not_show_it(clip: Path, tmp_path: Path) -> None:
+    both = [{"uri": str(clip), "source_id": name} for name in ("gate", "yard")]
+    save = {
+        "pipeline.max_frames": 6,
+        "output.save": str(tmp_path / "grid.mp4"),
+        "output.grid": True,
+        "output.overlay": {"heat": True},
+    }
+    best = {}
+    for mode in ("none", "blur"):
+        config = configured(clip, sources=both, **{**save, "privacy.mode": mode})
+        build_pipeline(config, make_detector=lambda *_: FindsPeople()).run()
+        places = (slice(181, 898), slice(2, 958)), (slice(181, 898), slice(962, 1918))
+        halves = [picture[place] for picture in pictures_in(tmp_path) for place in places]
+        best[mode] = max(correlation(cv2.resize(half, (320, 240), interpolation=cv2.INTER_AREA)) for half in halves)
+    assert best["none"] > READABLE > best["blur"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -75,6 +76,7 @@ class Restraint:
         self._of_rules = {rule: tuple(names) for rule, names in of_rules.items()}
         self._wake = wake
         self._clock = clock
+        self._held_back: Counter[tuple[str, str]] = Counter()
 
     def change(self, of_rules: Mapping[str, Sequence[str]]) -> None:
         """Replace the actions of rules; callable from any thread."""
@@ -97,7 +99,19 @@ class Restraint:
         for row in rows:
             if row.state == "due":
                 self._wake(row.action)
+            else:
+                self._held_back[row.action, row.cause] += 1
         return rows
+
+    def held_back(self) -> dict[str, dict[str, int]]:
+        """Return how many messages were suppressed or collected, by action and cause; any thread.
+
+        A transaction that had to be repeated is counted again.
+        """
+        found: dict[str, dict[str, int]] = {name: {} for name in self._actions}
+        for (action, cause), count in list(self._held_back.items()):
+            found[action][cause] = count
+        return found
 
     def _begin(self, name: str, rules: ActionRules, event: EventRow, writer: StoreWriter) -> list[OutboxRow]:
         now_ns = self._clock.utc_ns()

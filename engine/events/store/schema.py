@@ -74,6 +74,8 @@ TABLES = (
         PRIMARY KEY (event_id, phase, action))""",
     "CREATE INDEX outbox_due ON outbox (engine_id, due_utc_ns) WHERE state = 'due'",
     "CREATE INDEX outbox_created ON outbox (created_utc_ns)",
+    """CREATE INDEX outbox_planned ON outbox (action, engine_id, created_utc_ns)
+        WHERE state IN ('due', 'sent', 'failed')""",
     """CREATE TABLE snooze (source_id TEXT PRIMARY KEY, until_utc_ns BIGINT NOT NULL)""",
 )
 
