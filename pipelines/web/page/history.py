@@ -118,7 +118,7 @@ async def editing(request: Request, work: Callable[[StoreWriter], T]) -> T:
         raise HTTPException(404, "this run keeps no events: set events.folder")
 
     def run() -> T:
-        with StoreWriter.edit(place) as writer, writer.transaction(durable=True):
+        with StoreWriter.edit(place) as writer:
             return work(writer)
 
     return await _tried(run)

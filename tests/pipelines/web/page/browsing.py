@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+import subprocess
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+AXE = "4.14.1"
 HELP = 'apt-get install -y chromium && pip install playwright (or pip install "framewire[browser]")'
 # Records the rectangles on each overlay since it was last cleared, in pixels of the canvas.
 SPY = """
@@ -36,8 +42,9 @@ def chromium() -> Iterator[Any]:
 class Page:
     """A page that fails the test if it logs an error, throws, violates its policy or leaves its origin."""
 
-    def __init__(self, browser: Any, url: str, path: str = "", **options: Any) -> None:
+    def __init__(self, browser: Any, url: str, path: str = "", *, expected: str = "\0", **options: Any) -> None:
         self.url = url
+        self._expected = expected
         self.problems: list[str] = []
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         self.context.add_init_script(SPY)
@@ -58,4 +65,20 @@ class Page:
     def __exit__(self, kind: Any, *_: object) -> None:
         self.context.close()
         if kind is None:
-            assert self.problems == []
+            assert [problem for problem in self.problems if self._expected not in problem] == []
+
+
+@functools.cache
+def axe() -> str:
+    """Return the source of axe-core, fetched by npm into a temporary folder; skip the test if that is impossible."""
+    if shutil.which("npm") is None:
+        pytest.skip("no npm to fetch axe-core: apt-get install -y npm")
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["npm", "pack", "--silent", f"axe-core@{AXE}", "--pack-destination", folder]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"axe-core cannot be fetched from npm: {done.stderr[-200:]}")
+        with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
+            file = archive.extractfile("package/axe.min.js")
+            assert file is not None
+            return file.read().decode()

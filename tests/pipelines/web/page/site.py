@@ -36,9 +36,13 @@ def wait_for(look: Callable[[], T], what: str) -> T:
 
 
 class Site:
-    """`framewire run … --web 127.0.0.1:0`; further arguments are appended to the command."""
+    """`framewire run … --web 127.0.0.1:0`; further arguments are appended to the command.
 
-    def __init__(self, *arguments: str, sources: dict[str, str] | None = None) -> None:
+    `token` is sent with every request, for sites with users.
+    """
+
+    def __init__(self, *arguments: str, sources: dict[str, str] | None = None, token: str = "") -> None:
+        self.token = token
         sources = {"cam": SCENE, "yard": SCENE} if sources is None else sources
         self.runtime = tempfile.mkdtemp(prefix="fw")
         os.chmod(self.runtime, 0o700)
@@ -98,7 +102,8 @@ class Site:
         client = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-            client.request(method, path, data, headers or {})
+            known = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+            client.request(method, path, data, {**known, **(headers or {})})
             answer = client.getresponse()
             raw = answer.read()
         finally:

@@ -1,0 +1,140 @@
+"""What a person does in the browser: draws zones, reviews events, logs in; and what everybody must be able to use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipelines.web.access import Accounts
+from tests.pipelines.web.page.browsing import Page, axe, chromium
+from tests.pipelines.web.page.site import Site, wait_for
+from tests.pipelines.web.page.test_history import RULES
+
+pytestmark = pytest.mark.browser
+PASSWORD = "correct horse battery"
+PAGES = ("live", "events", "counts", "places", "cameras", "system")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """An engine that keeps its events, with users."""
+    folder = tmp_path_factory.mktemp("site")
+    accounts = Accounts(folder / "users.sqlite")
+    accounts.add_user("anna", PASSWORD, "operator")
+    accounts.add_user("vera", PASSWORD, "viewer", ["yard"])
+    token = accounts.add_token("test", "admin")
+    accounts.close()
+    places = ["--line", "cam.middle=0.5,0.0,0.5,1.0", "--zone", "cam.all=0.02,0.02,0.98,0.02,0.98,0.98,0.02,0.98"]
+    settings = [f"web.users={folder / 'users.sqlite'}", f"events.folder={folder / 'log'}", f"rules={RULES}"]
+    with Site(*places, *(word for each in settings for word in ("--set", each)), token=token) as made:
+        yield made
+
+
+def log_in(page: Any, name: str, password: str = PASSWORD) -> None:
+    page.fill("input[name=name]", name)
+    page.fill("input[name=password]", password)
+    page.click("button.primary")
+
+
+def test_a_zone_and_a_line_are_drawn_by_mouse_and_keys_and_count_at_once(site: Site, browser: Any) -> None:
+    """E6."""
+    try:
+        with Page(browser, site.url, "#/places/yard") as page:
+            page.get_by_role("button", name="+ Zone").click()
+            corner = page.get_by_role("button", name="zone1, point 1").bounding_box()
+            page.mouse.move(corner["x"] + corner["width"] / 2, corner["y"] + corner["height"] / 2)
+            page.mouse.down()
+            page.mouse.move(corner["x"] - 100, corner["y"] - 60, steps=4)
+            page.mouse.up()
+            page.get_by_role("button", name="+ Line").click()
+            page.get_by_role("button", name="line1, point 2").focus()
+            for _ in range(5):
+                page.keyboard.press("Shift+ArrowUp")
+            page.get_by_role("button", name="Save").click()
+            page.get_by_text("Saved. It counts from now on.").wait_for()
+            wait_for(lambda: "zone1" in site.get("sources/yard")[1]["zones"], "counting")
+            saved = site.get("sources/yard/places")[1]
+            page.reload()
+            page.get_by_role("button", name="zone1, point 1").wait_for()
+        (x, y), line = saved["zones"]["zone1"]["points"][0], saved["lines"]["line1"]["points"]
+        assert 0 < x < 0.28
+        assert 0 < y < 0.38
+        assert line[1] == [0.5, pytest.approx(0.3)]
+    finally:
+        site.ask("PUT", "/api/v1/sources/yard/places", {"zones": {}, "lines": {}})
+
+
+def test_users_log_in_and_see_and_change_only_what_they_may(kept: Site, browser: Any) -> None:
+    """E11, in part: the rest of it is in test_api.py and tests/pipelines/web/access."""
+    with Page(browser, kept.url, expected="Failed to load resource") as page:
+        log_in(page, "vera")
+        page.locator(".tile[data-source=yard][data-shown]").wait_for()
+        assert page.locator(".tile").count() == 1
+        refused = page.evaluate(
+            "fetch('api/v1/sources/yard/places', {method: 'PUT', body: '{}'}).then((answer) => answer.status)"
+        )
+        hidden = page.evaluate("fetch('api/v1/sources/cam/still.jpg').then((answer) => answer.status)")
+        assert (refused, hidden) == (403, 404)
+        cookies = page.context.cookies()
+        assert [(c["httpOnly"], c["sameSite"]) for c in cookies] == [(True, "Strict")]
+        page.get_by_role("button", name="Log out").click()
+        page.locator("input[name=password]").wait_for()
+
+
+def test_wrong_passwords_are_slowed_down(kept: Site) -> None:
+    statuses = [
+        kept.ask("POST", "/api/v1/login", {"name": "anna", "password": "wrong"}, {"Authorization": ""})[0]
+        for _ in range(6)
+    ]
+    assert statuses == [401] * 5 + [429]
+
+
+def test_an_event_appears_and_is_reviewed_by_keyboard(kept: Site, browser: Any) -> None:
+    """E8, without the clip."""
+    with Page(browser, kept.url, "#/events", extra_http_headers={"Authorization": f"Bearer {kept.token}"}) as page:
+        page.locator(".row").first.wait_for()
+        before = page.locator(".row").count()
+        if before < 50:
+            wait_for(lambda: page.locator(".row").count() > before, "the next event")
+        first = page.locator(".row[aria-current]")
+        chosen = first.inner_text()
+        page.keyboard.press("j")
+        wait_for(lambda: page.locator(".row[aria-current]").inner_text() != chosen, "the next row")
+        page.keyboard.press("r")
+        page.locator(".row.seen").first.wait_for()
+        reviewed = kept.get("events?reviewed=true")[1]["events"]
+        assert len(reviewed) == 1
+        assert kept.get("events?reviewed=false")[1]["events"]
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_nothing_serious_keeps_people_from_using_it(kept: Site, browser: Any, scheme: str) -> None:
+    """E13."""
+    code = axe()
+    options = {
+        "color_scheme": scheme,
+        "bypass_csp": True,
+        "extra_http_headers": {"Authorization": f"Bearer {kept.token}"},
+    }
+    found = []
+    with Page(browser, kept.url, **options) as page:
+        for name in PAGES:
+            page.goto(f"{kept.url}#/{name}")
+            page.wait_for_selector("main h1")
+            page.wait_for_timeout(700)
+            page.evaluate(code)
+            result = page.evaluate("axe.run({resultTypes: ['violations']})")
+            found += [
+                (name, violation["id"], violation["nodes"][0]["html"][:120])
+                for violation in result["violations"]
+                if violation["impact"] in ("serious", "critical")
+            ]
+    assert found == []
