@@ -48,6 +48,7 @@ from pipelines.verbs.stream.proxy import proxy
 from pipelines.verbs.stream.record import record
 from pipelines.verbs.stream.replay import replay
 from pipelines.verbs.stream.subscribe import subscribe
+from pipelines.verbs.web.web import app as web
 
 app = typer.Typer(
     name="framewire",
@@ -92,6 +93,7 @@ app.add_typer(config)
 app.add_typer(models)
 app.add_typer(dataset)
 app.add_typer(classify)
+app.add_typer(web)
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -11,6 +11,8 @@ from starlette.responses import Response
 
 from pipelines.web.access import Identity, Role
 from pipelines.web.access.gate import IDENTITY
+
+T = TypeVar("T")
 
 
 def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -32,6 +34,14 @@ def need(request: Request, role: Role) -> Identity:
     if not identity.may(role):
         raise HTTPException(403, f"this needs the role {role}; {identity.name} is {identity.role}")
     return identity
+
+
+def query_of(request: Request, kind: type[T]) -> T:
+    """Return the query of a request. Raises 422."""
+    try:
+        return msgspec.convert(dict(request.query_params), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise HTTPException(422, str(error)[:300]) from error
 
 
 async def body_of(request: Request, kind: type[Any]) -> Any:

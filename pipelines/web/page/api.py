@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from email.utils import formatdate
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -16,14 +16,13 @@ from starlette.routing import Route
 from engine.errors import ConfigError
 from engine.wire import StatusMessage
 from pipelines.running.control_client import ConflictError, ask
-from pipelines.web.page.answers import body_of, need, reply, who
+from pipelines.web.page.answers import body_of, need, query_of, reply, who
 from pipelines.web.page.hub import Hub, SourceView
 from pipelines.web.page.live import still
 from pipelines.web.page.login import LOGIN_ROUTES
-from pipelines.web.page.types import PlacesEdit, SourceInfo, SystemInfo, source_info
+from pipelines.web.page.types import PlacesEdit, SourceInfo, StillQuery, SystemInfo, source_info
 
 CONTROL_TIMEOUT_S = 5.0
-Side = Annotated[int, msgspec.Meta(ge=16, le=8192)]
 
 
 def source_of(request: Request) -> SourceView:
@@ -65,11 +64,7 @@ async def get_source(request: Request) -> Response:
 async def get_still(request: Request) -> Response:
     """Return the next picture of a source as a JPEG, at most `w` pixels wide or high."""
     view = source_of(request)
-    try:
-        side = msgspec.convert(request.query_params.get("w", "1280"), Side, strict=False)
-    except msgspec.ValidationError as error:
-        raise HTTPException(422, f"w: {error}") from error
-    picture = await still(request.app.state.hub, view.source_id, side)
+    picture = await still(request.app.state.hub, view.source_id, query_of(request, StillQuery).w)
     if picture is None:
         raise HTTPException(503, "no picture arrived: is the camera live?")
     when = formatdate(picture.captured_utc_ns / 1e9, usegmt=True)

@@ -22,6 +22,7 @@ from pipelines.web.page.history import HISTORY_ROUTES
 from pipelines.web.page.hub import Hub
 from pipelines.web.page.live import live
 from pipelines.web.page.login import Guesses
+from pipelines.web.page.openapi import document
 from pipelines.web.page.settings import Settings
 from pipelines.web.page.static_files import page, static_file
 
@@ -52,6 +53,14 @@ def exposure_of(settings: Settings) -> Exposure:
     return Exposure(Listen.parse(settings.address), tls, settings.users is not None, proxies, "users (web.users)")
 
 
+async def get_openapi(request: Request) -> Response:
+    """Return this document."""
+    return reply(document(API_ROUTES))
+
+
+API_ROUTES = [*ROUTES, *HISTORY_ROUTES, Route("/openapi.json", get_openapi)]
+
+
 def build_app(settings: Settings, accounts: Accounts | None = None) -> Starlette:
     """Return the application for one engine."""
 
@@ -70,7 +79,7 @@ def build_app(settings: Settings, accounts: Accounts | None = None) -> Starlette
             Route("/", page),
             Route("/static/{path:path}", static_file),
             WebSocketRoute("/api/v1/live", live),
-            Mount("/api/v1", routes=[*ROUTES, *HISTORY_ROUTES]),
+            Mount("/api/v1", routes=API_ROUTES),
         ],
         exception_handlers={HTTPException: _refused, Exception: _failed},
         lifespan=lifespan,

@@ -30,7 +30,7 @@ from engine.events.store.writer import StoreWriter
 from engine.wire import EventMessage
 from pipelines.history.listing import as_json
 from pipelines.history.replay import replay
-from pipelines.web.page.answers import body_of, need, reply, who
+from pipelines.web.page.answers import body_of, need, query_of, reply, who
 from pipelines.web.page.hub import Hub
 from pipelines.web.page.types import LineEdit, ZoneEdit
 
@@ -76,6 +76,40 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
     zone: ZoneEdit | None = None
 
 
+class EventInfo(msgspec.Struct):
+    """An event. `snapshot`, `best` and `clip` say whether there is one; `reviewed` is by whoever asks."""
+
+    event_id: str
+    source_id: str
+    rule: str
+    severity: str
+    place: str
+    phase: str
+    began_utc_ns: int | None
+    ended_utc_ns: int | None
+    duration_s: float | None
+    reason: str
+    class_name: str
+    track_ids: list[int]
+    why: list[str]
+    score: float | None
+    snapshot: bool
+    best: bool
+    clip: bool
+    clip_state: str
+    clip_reason: str
+    kept: bool
+    reviewed: bool
+
+
+class EventPage(msgspec.Struct):
+    """Some events, newest first; `cursor` continues after the last one. `stored`: whether the run keeps events."""
+
+    events: list[EventInfo]
+    cursor: str | None
+    stored: bool
+
+
 class Crossing(msgspec.Struct):
     """A crossing of a line in its direction, or a visit of a zone (`visit`)."""
 
@@ -84,12 +118,11 @@ class Crossing(msgspec.Struct):
     direction: str
 
 
-def query_of(request: Request, kind: type[T]) -> T:
-    """Return the query of a request. Raises 422."""
-    try:
-        return msgspec.convert(dict(request.query_params), kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise HTTPException(422, str(error)[:300]) from error
+class Answer(msgspec.Struct):
+    """What a line or zone would have counted: totals by direction (or `visit`), and when."""
+
+    totals: dict[str, int]
+    events: list[Crossing]
 
 
 def place_of(request: Request) -> StorePlace | None:
@@ -139,7 +172,7 @@ async def get_events(request: Request) -> Response:
     if query.source is not None and not me.may_see(query.source):
         raise HTTPException(404, "there is no such source")
     if place_of(request) is None:
-        return reply({"events": _heard(request.app.state.hub, query, me.may_see), "cursor": None, "stored": False})
+        return reply(EventPage(_heard(request.app.state.hub, query, me.may_see), None, False))
     wanted = EventFilter(
         source_id=query.source,
         rule=query.rule,
@@ -152,35 +185,37 @@ async def get_events(request: Request) -> Response:
         not_reviewed_by=me.name if query.reviewed is False else None,
     )
 
-    def work(reader: EventReader) -> dict[str, Any]:
+    def work(reader: EventReader) -> EventPage:
         page = reader.page(wanted, query.cursor)
         seen = reader.reviewed(me.name, [event.event_id for event in page.events])
         events = [_event(event, event.event_id in seen) for event in page.events if me.may_see(event.source_id)]
-        return {"events": events, "cursor": page.cursor, "stored": True}
+        return EventPage(events, page.cursor, True)
 
     return reply(await reading(request, work))
 
 
-def _event(event: EventRow, reviewed: bool) -> dict[str, Any]:
+def _event(event: EventRow, reviewed: bool) -> EventInfo:
     plain = {**as_json(event), "score": event.facts.get("score"), "reviewed": reviewed}
-    return {**plain, **{name: bool(plain[name]) for name in ("snapshot", "best", "clip")}}
+    return EventInfo(**{**plain, **{name: bool(plain[name]) for name in ("snapshot", "best", "clip")}})
 
 
-def _heard(hub: Hub, query: EventQuery, may_see: Callable[[str], bool]) -> list[dict[str, Any]]:
+def _heard(hub: Hub, query: EventQuery, may_see: Callable[[str], bool]) -> list[EventInfo]:
     """Return the last message of each event that came over the stream, newest first, in the form of stored ones."""
     by_id = {message.event_id: message for message in hub.events if may_see(message.source_id)}
     found = [_from_message(message) for message in reversed(by_id.values())]
     wanted = {"source_id": query.source, "rule": query.rule, "severity": query.severity, "place": query.place}
-    return [event for event in found if all(value is None or event[key] == value for key, value in wanted.items())]
+    return [
+        event for event in found if all(value is None or getattr(event, key) == value for key, value in wanted.items())
+    ]
 
 
-def _from_message(message: EventMessage) -> dict[str, Any]:
+def _from_message(message: EventMessage) -> EventInfo:
     def of(name: str, other: Any = None) -> Any:
         value = getattr(message, name)
         return other if value is msgspec.UNSET or value is None else value
 
     names = ("place", "severity", "reason", "class_name")
-    return {
+    fields = {
         "event_id": message.event_id,
         "source_id": message.source_id,
         "rule": of("rule", "") or message.event,
@@ -196,6 +231,7 @@ def _from_message(message: EventMessage) -> dict[str, Any]:
         "clip_state": "",
         "clip_reason": "",
     }
+    return EventInfo(**fields)
 
 
 async def _row(request: Request) -> EventRow:
@@ -299,7 +335,7 @@ async def ask_past(request: Request) -> Response:
     totals: dict[str, int] = {} if question.line is None else dict.fromkeys(_directions(question.line), 0)
     for each in at:
         totals[each.direction] = totals.get(each.direction, 0) + 1
-    return reply({"totals": totals, "events": at})
+    return reply(Answer(totals, at))
 
 
 def _scene(question: Question) -> Analytics:

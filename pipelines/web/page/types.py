@@ -59,6 +59,30 @@ class PlacesEdit(msgspec.Struct, forbid_unknown_fields=True):
     lines: Annotated[dict[Name, LineEdit], msgspec.Meta(max_length=MAX_PLACES)] = {}
 
 
+class StillQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """How large a still may be: its longer side in pixels."""
+
+    w: Annotated[int, msgspec.Meta(ge=16, le=8192)] = 1280
+
+
+class Places(msgspec.Struct):
+    """Zones and lines of a source, in fractions of its frame; `done` says what an edit has changed."""
+
+    version: str
+    zones: dict[str, ZoneEdit]
+    lines: dict[str, LineEdit]
+    done: list[str] = []
+
+
+class AllPlaces(msgspec.Struct):
+    """Zones and lines of all sources, the rules, the site, and why a source offers no video (empty: it does)."""
+
+    places: dict[str, Places]
+    rules: list[dict[str, Any]]
+    site: dict[str, Any]
+    video: dict[str, str]
+
+
 class SourceInfo(msgspec.Struct):
     """A source and its newest figures; null: not known yet."""
 

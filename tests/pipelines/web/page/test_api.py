@@ -158,6 +158,19 @@ def test_the_web_process_loads_no_video_and_no_model() -> None:
     assert not {"av", "cv2", "onnxruntime", "openvino", "supervision", "scipy"} & set(done.stdout.split())
 
 
+def test_the_api_describes_itself(site: Site) -> None:
+    found = site.get("openapi.json")[1]
+    assert found["openapi"] == "3.1.0"
+    assert {"/api/v1/sources", "/api/v1/events", "/api/v1/query/crossings"} <= found["paths"].keys()
+    named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(found)))
+    assert named
+    assert named <= found["components"]["schemas"].keys()
+    operations = [each for path in found["paths"].values() for each in path.values()]
+    assert all(each["summary"].startswith(("Return", "Replace", "Begin", "End", "Mark")) for each in operations)
+    words = {each["name"] for operation in operations for each in operation["parameters"]}
+    assert not words & {"path", "url", "uri", "command", "ffmpeg", "file", "model"}
+
+
 def test_the_system_is_described(site: Site) -> None:
     system = site.get("system")[1]
     assert system["is_connected"]

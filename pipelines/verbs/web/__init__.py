@@ -1,0 +1,1 @@
+"""Verbs about the page in the browser."""
