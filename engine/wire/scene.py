@@ -28,7 +28,7 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True):
         event: what happened, for example `track_ended` or `line_crossed`.
         event_id: unique per engine and run; the begin and the end of one episode share it.
         frame_id: the frame on which it happened, null if there is none.
-        captured_utc_ns: wall clock of that frame.
+        captured_utc_ns: wall clock of that frame; for a file, here and below, the run's start plus stream time.
         track_id: id of the track, null if it does not belong to one.
         class_id: class of the track.
         class_name: its name.
