@@ -22,6 +22,9 @@ from pipelines.verbs.history.rules import rules
 from pipelines.verbs.learning.classify import classify
 from pipelines.verbs.learning.dataset import dataset
 from pipelines.verbs.learning.label import label
+from pipelines.verbs.learning.monitor import monitor
+from pipelines.verbs.learning.release import deploy, release
+from pipelines.verbs.learning.train import train
 from pipelines.verbs.machine.config import config
 from pipelines.verbs.machine.discover import discover
 from pipelines.verbs.machine.doctor import doctor
@@ -82,6 +85,10 @@ VERBS = (
     label,
     inspect,
     build,
+    train,
+    release,
+    deploy,
+    monitor,
 )
 for verb in VERBS:
     app.command()(verb)

@@ -20,6 +20,8 @@ from engine.process import MAX_MESSAGE_BYTES, Child, Messages, die_with
 
 TASKS: Mapping[str, str] = {
     "attack": "pipelines.learning.testing.attack:attack_here",
+    "efficientnet": "pipelines.learning.train.pretrained:export_here",
+    "train": "pipelines.learning.train.work:train_here",
 }
 """Function by task; each takes the request and a function that reports progress, and returns the result."""
 END_S = 5.0

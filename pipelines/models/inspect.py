@@ -18,6 +18,8 @@ from engine.errors import ModelError
 from engine.paths import path_from_text
 from pipelines.build.detector import NOT_OF_CLASSIFIERS, model_path
 
+MADE = "framewire_"
+
 
 def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return tensors, head, classes, precision and usable backends of a model file.
@@ -51,6 +53,7 @@ def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
         "stride": facts.stride,
         "classes": len(facts.class_names),
         "class_names": list(facts.class_names),
+        **_made(file.metadata),
         "backends": {name: reason or _usable(name, file.path) for name, reason in reasons.items()},
         "rectangle": _rectangle(facts, [name for name, reason in reasons.items() if reason is None]),
     }
@@ -101,7 +104,14 @@ def _classifier(model: str, given: Mapping[str, Any], refusal: ModelError) -> di
         "outputs": [str(spec) for spec in file.outputs],
         "classes": len(facts.class_names),
         "class_names": list(facts.class_names),
+        **_made(file.metadata),
     }
+
+
+def _made(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what training and release stored in the file, under `made`; nothing for other files."""
+    made = {key.removeprefix(MADE): str(value) for key, value in metadata.items() if key.startswith(MADE)}
+    return {"made": made} if made else {}
 
 
 def _words(path: Path) -> dict[str, Any]:

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector
 from engine.detection.load import load_detector
-from engine.errors import ConfigError
 from engine.optional import require
 from engine.protocols import Detector
-from engine.video.read_image import read_image
 from pipelines.scoring.labels import Truth, read_truth
+from pipelines.scoring.pictures import read_picture
 
 EVAL_SCORE = 0.01
 """Low, because average precision is an area under a curve that includes boxes of low score."""
@@ -133,10 +132,7 @@ def detect_all(
     """
     found, sizes, spent_ms = [], [], []
     for index, one in enumerate(truth):
-        try:
-            image = read_image(one.image)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{one.image}: not readable as an image: remove or replace it: {error}") from error
+        image = read_picture(one.image)
         frame = Frame(image if change is None else change(image, one.image.name), one.image.stem, index, 0, 0)
         started = time.perf_counter()
         [seen] = detector.detect([frame])

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError
 from engine.sources.preparation import Preparation
-from engine.video.read_image import IMAGE_SUFFIXES, read_image
+from engine.video.read_image import IMAGE_SUFFIXES
+from pipelines.scoring.pictures import read_picture
 
 MIN_PER_CLASS = 10
 Image = NDArray[np.uint8]
@@ -54,17 +55,28 @@ def read_crops(folder: Path, *, holdout: float, seed: int, preparation: Preparat
     Raises:
         ConfigError: fewer than two classes, fewer than 10 pictures in one, or a file that is not an image.
     """
+    names, paths, class_id, is_test = read_listing(folder, holdout=holdout, seed=seed)
+    images = [_read(path, preparation) for path in paths]
+    return Crops(names, images, class_id, is_test, _hash(paths, class_id))
+
+
+def read_listing(
+    folder: Path, *, holdout: float, seed: int
+) -> tuple[tuple[str, ...], list[Path], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return class names, pictures, their classes, and which are held back, without reading the pictures.
+
+    Raises:
+        ConfigError: fewer than two classes, or fewer than 10 pictures in one.
+    """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder: expected one folder of pictures per class in it")
     if not 0.05 <= holdout <= 0.9:
         raise ConfigError(f"holdout {holdout}: expected a share between 0.05 and 0.9")
     names, files, class_id = _listed(folder)
-    paths = [path for path, _ in files]
     given = np.array([is_test for _, is_test in files], bool)
     is_test = given if given.any() else _held_back(class_id, holdout, np.random.default_rng(seed))
     _check_counts(folder, names, class_id[~is_test], class_id[is_test])
-    images = [_read(path, preparation) for path in paths]
-    return Crops(names, images, class_id, is_test, _hash(paths, class_id))
+    return names, [path for path, _ in files], class_id, is_test
 
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, bool]], NDArray[np.int64]]:
@@ -111,10 +123,7 @@ def _check_counts(folder: Path, names: Sequence[str], learnt: NDArray[np.int64],
 
 
 def _read(path: Path, preparation: Preparation | None) -> Image:
-    try:
-        image: Image = read_image(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not readable as an image: remove or replace it: {error}") from error
+    image = read_picture(path)
     return image if preparation is None else preparation.apply(image)
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from engine.detection.classify import ImageClassifier, load_image_classifier
 from engine.errors import ConfigError
 from engine.sources.preparation import Preparation
-from engine.video.read_image import read_image
 from pipelines.learning.classic.crops import pictures_of
 from pipelines.learning.testing.certify import certify
 from pipelines.learning.testing.compare import compare_answers
@@ -21,6 +20,7 @@ from pipelines.learning.testing.corruptions import CORRUPTIONS, corrupt
 from pipelines.learning.testing.pictures import bars, confusion_matrix, curves
 from pipelines.learning.testing.report import Report
 from pipelines.scoring.detect import Progress
+from pipelines.scoring.pictures import read_picture
 
 BATCH = 64
 TOP = 5
@@ -157,10 +157,7 @@ def _pictures(folder: Path, names: Sequence[str]) -> tuple[list[Path], NDArray[n
 
 
 def _read(path: Path, preparation: Preparation | None) -> Image:
-    try:
-        image: Image = read_image(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not readable as an image: remove or replace it: {error}") from error
+    image = read_picture(path)
     return image if preparation is None else preparation.apply(image)
 
 

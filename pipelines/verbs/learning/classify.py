@@ -26,9 +26,15 @@ def _classify() -> None:
 @classify.command(name="train")
 def classify_train(
     folder: Annotated[str, typer.Argument(help="Folder with one folder of pictures per class, or train/ and test/")],
-    method: Annotated[str, typer.Option("--with", help="hog-svm, sift-words, features or resnet50")] = "hog-svm",
+    method: Annotated[str, typer.Option("--with", help="hog-svm, sift-words, features, resnet50 or cnn")] = "hog-svm",
     out: Annotated[str | None, typer.Option(help="File to write; .npz for sift-words, .onnx for the others")] = None,
-    base: Annotated[str | None, typer.Option(help="features: a pretrained classifier in ONNX")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", "--weights", help="features: a classifier in ONNX, or efficientnet-lite0; resnet50: a .pth file"
+        ),
+    ] = None,
+    budget: Annotated[str, typer.Option(help="resnet50, cnn: time or epochs: 10m, 30e")] = "10m",
     size: Annotated[int | None, typer.Option(help="hog-svm: side of the picture in pixels, a multiple of 8")] = None,
     words: Annotated[int, typer.Option(help="sift-words: size of the vocabulary")] = 64,
     frames: Annotated[bool, typer.Option("--frames", help="Whole frames, cut at the centre; otherwise crops")] = False,
@@ -47,11 +53,14 @@ def classify_train(
     from pipelines.learning.classic.train import ClassicOptions, train_classic
 
     suffix = SUFFIX if method == "sift-words" else ".onnx"
+    if method in ("resnet50", "cnn"):
+        _show_run(_trained(folder, method, out, base, budget, seed), as_json=as_json)
+        return
     options = ClassicOptions(
         method,
         size=size,
         words=words,
-        base=None if base is None else Path(base),
+        base=None if base is None else _base(base),
         whole_frames=frames,
         holdout=holdout,
         seed=seed,
@@ -62,6 +71,38 @@ def classify_train(
         console.result_json(result)
         return
     show_classes(result)
+
+
+def _base(base: str) -> Path:
+    """Return the file of a base; EfficientNet-Lite0 is made from its packages."""
+    from pipelines.learning.train.pretrained import NAME, efficientnet_lite0
+
+    return efficientnet_lite0() if base == NAME else Path(base)
+
+
+def _trained(folder: str, arch: str, out: str | None, base: str | None, budget: str, seed: int) -> dict[str, Any]:
+    """Train by deep learning in a temporary run and return its summary; the model is moved to `out`."""
+    import shutil
+    import tempfile
+
+    from pipelines.learning.train.options import parse_budget
+    from pipelines.learning.train.run import TrainRequest, default_options, train
+
+    target = Path(out or "classifier.onnx")
+    options = default_options(arch, base=base, seed=seed, **parse_budget(budget))
+    with tempfile.TemporaryDirectory(dir=target.parent) as runs:
+        result = train(TrainRequest(Path(folder), Path(runs), options))
+        shutil.move(result["model"], target)
+    del result["run"]
+    return {**result, "model": str(target)}
+
+
+def _show_run(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        console.result_json(result)
+        return
+    val = result.pop("val")
+    console.show({**result, "accuracy": val["accuracy"], "balanced": val["balanced"]}, as_json=False)
 
 
 def show_classes(result: dict[str, Any]) -> None:

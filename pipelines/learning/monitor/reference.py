@@ -1,0 +1,27 @@
+"""The reference of a released model, from its test pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.data import Frame
+from engine.detection.load import DEFAULT_SCORE, load_detector
+from pipelines.learning.monitor.drift import Reference, frame_facts, make_reference
+from pipelines.scoring.labels import find_images
+from pipelines.scoring.pictures import read_picture
+
+
+def reference_of(model: Path, images: Path) -> Reference:
+    """Return what a detector sees and says on the pictures of a folder.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        ConfigError: a picture cannot be read, or there are too few.
+    """
+    frames = []
+    with load_detector(model, score_threshold=DEFAULT_SCORE, try_first=True) as detector:
+        for path in find_images(images):
+            image = read_picture(path)
+            [found] = detector.detect([Frame(image)])
+            frames.append(frame_facts(found, (image.shape[1], image.shape[0]), image))
+        return make_reference(frames, len(detector.class_names))

@@ -1,0 +1,1 @@
+"""Releases a model that passed its gate, and deploys it to a running engine."""

@@ -1,0 +1,116 @@
+"""Random changes of training pictures with their boxes, by torchvision.transforms.v2, and mosaics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from engine.optional import require
+from pipelines.learning.train.options import Augment
+from pipelines.learning.train.vision_ops import torchvision
+from pipelines.scoring.pictures import read_picture
+
+MIN_SIDE = 2.0
+Sample = tuple[Any, Any]
+"""A picture (3, s, s) float from 0 to 1 in RGB, and rows of class, cx, cy, w, h as shares."""
+
+
+def read_square(path: str | Path, size: int) -> Any:
+    """Return a picture stretched to (3, size, size) uint8 RGB. Raises `ConfigError`."""
+    image = read_picture(Path(path))
+    small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_LINEAR)
+    return np.ascontiguousarray(small[..., ::-1].transpose(2, 0, 1))
+
+
+class Samples:
+    """Pictures with boxes, changed at random each time that they are asked for.
+
+    Args:
+        torch: the module.
+        entries: of a listing.
+        size: rows and columns.
+        augment: the changes; None: none.
+        rng: of the choices that numpy makes.
+    """
+
+    def __init__(
+        self, torch: Any, entries: Sequence[dict[str, Any]], size: int, augment: Augment | None, rng: Any
+    ) -> None:
+        self._torch, self._size, self._augment, self._rng = torch, size, augment, rng
+        self._images = [torch.from_numpy(read_square(entry["image"], size)) for entry in entries]
+        self._boxes = [torch.tensor(entry["boxes"], dtype=torch.float32).reshape(-1, 5) for entry in entries]
+        self._change = None if augment is None else _transforms(torch, augment, size)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def plain(self, row: int) -> Sample:
+        """Return a picture as it is."""
+        return self._images[row].float() / 255, self._boxes[row]
+
+    def __getitem__(self, row: int) -> Sample:
+        """Return a picture, changed."""
+        if self._augment is None or self._change is None:
+            return self.plain(row)
+        image, boxes = self._images[row], self._pixels(self._boxes[row])
+        if self._rng.random() < self._augment.mosaic:
+            image, boxes = self._mosaic(row)
+        image, boxes = self._change(image, boxes)
+        return image.float() / 255, self._shares(boxes)
+
+    def _pixels(self, boxes: Any) -> Any:
+        """Return rows of class and corners in pixels."""
+        centre, half = boxes[:, 1:3] * self._size, boxes[:, 3:] * self._size / 2
+        return self._torch.cat((boxes[:, :1], centre - half, centre + half), dim=1)
+
+    def _shares(self, boxes: Any) -> Any:
+        corners = boxes[:, 1:] / self._size
+        size = corners[:, 2:] - corners[:, :2]
+        return self._torch.cat((boxes[:, :1], corners[:, :2] + size / 2, size), dim=1)
+
+    def _mosaic(self, row: int) -> Sample:
+        """Return four pictures in one, each at half its size."""
+        half = self._size // 2
+        canvas, parts = self._torch.zeros_like(self._images[row]), []
+        rows = [row, *self._rng.integers(0, len(self), 3).tolist()]
+        for place, index in enumerate(rows):
+            x, y = (place % 2) * half, (place // 2) * half
+            canvas[:, y : y + half, x : x + half] = self._images[index][:, ::2, ::2][:, :half, :half]
+            boxes = self._pixels(self._boxes[index])
+            boxes[:, 1:] = boxes[:, 1:] / 2 + self._torch.tensor([x, y, x, y])
+            parts.append(boxes)
+        return canvas, self._torch.cat(parts)
+
+
+def _transforms(torch: Any, augment: Augment, size: int) -> Callable[[Any, Any], Sample]:
+    """Return a function of a uint8 picture and rows of class and corners."""
+    torchvision(torch)
+    v2 = require("torchvision.transforms.v2", extra="train")
+    boxes_of = require("torchvision.tv_tensors", extra="train").BoundingBoxes
+    steps = []
+    if augment.crop:
+        steps.append(v2.RandomApply([v2.RandomIoUCrop(min_scale=0.5), v2.Resize((size, size))], augment.crop))
+    if augment.scale != (1.0, 1.0) or augment.translate:
+        shift = (augment.translate, augment.translate) if augment.translate else None
+        steps.append(v2.RandomAffine(0, translate=shift, scale=augment.scale, fill=114))
+    if augment.distort:
+        steps.append(v2.RandomApply([v2.ElasticTransform(alpha=20.0, sigma=5.0)], augment.distort))
+    if augment.colour:
+        amount = augment.colour
+        steps.append(v2.ColorJitter(amount, amount, amount, amount / 10))
+    steps.append(v2.RandomHorizontalFlip(augment.flip))
+    chain = v2.Compose([*steps, v2.ClampBoundingBoxes()])
+
+    def change(image: Any, rows: Any) -> Sample:
+        boxes = boxes_of(rows[:, 1:].clone(), format="XYXY", canvas_size=(size, size))
+        image, boxes = chain(image, boxes)
+        before = (rows[:, 3:] - rows[:, 1:3]).prod(dim=1).clamp(min=1e-6)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        kept = (sides >= MIN_SIDE).all(dim=1) & (sides.prod(dim=1) > 0.1 * before * augment.scale[0] ** 2)
+        return image, torch.cat((rows[kept, :1], boxes[kept].as_subclass(torch.Tensor)), dim=1)
+
+    return change

@@ -1,0 +1,133 @@
+"""The pictures of a training run: listed and hashed by the parent, read by the child. The test part is never listed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from engine.errors import ConfigError
+from pipelines.learning.classic.crops import MIN_PER_CLASS, read_listing
+from pipelines.scoring.labels import Truth, find_images, read_truth
+
+MAX_YAML_BYTES = 1 << 20
+VAL_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The pictures to train on and to choose by.
+
+    Attributes:
+        class_names: by class id.
+        train: entries of `image`, and `boxes` (class, cx, cy, w, h as shares) or `class_id`.
+        val: the same, of pictures that are not trained on.
+        sha256: of all pictures and labels.
+    """
+
+    class_names: tuple[str, ...]
+    train: list[dict[str, Any]]
+    val: list[dict[str, Any]]
+    sha256: str
+
+    def write(self, path: Path) -> None:
+        """Write it for the child."""
+        values = {"class_names": self.class_names, "train": self.train, "val": self.val}
+        path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def list_objects(folder: Path, classes: Sequence[str] | None, seed: int) -> Listing:
+    """List a detection data set: `images/` and `labels/`, with `train` and `val` in each or not, names in `data.yaml`.
+
+    Raises:
+        ConfigError: it has no class names, no images or no objects, or a class without objects.
+    """
+    names = tuple(classes or _names(folder))
+    if (folder / "images" / "train").is_dir():
+        train = _objects(folder / "images" / "train", folder / "labels" / "train", names)
+        place = folder / "images" / "val"
+        val = _objects(place, folder / "labels" / "val", names) if place.is_dir() else []
+    else:
+        train, val = _objects(folder, None, names), []
+    if not val:
+        train, val = _split(train, seed)
+    counts = np.bincount([int(row[0]) for one in train for row in one["boxes"]], minlength=len(names))
+    for name, count in zip(names, counts.tolist(), strict=True):
+        if count < MIN_PER_CLASS:
+            raise ConfigError(
+                f"{folder}: class {name!r} has {count} objects to learn from: expected at least {MIN_PER_CLASS}; label "
+                "more, or leave the class out"
+            )
+    return Listing(names, train, val, _hash([*train, *val]))
+
+
+def list_pictures(folder: Path, holdout: float, seed: int) -> Listing:
+    """List a classification data set: one folder of pictures per class. Raises `ConfigError`."""
+    names, paths, class_id, is_val = read_listing(folder, holdout=holdout, seed=seed)
+    entries = [{"image": str(path), "class_id": number} for path, number in zip(paths, class_id.tolist(), strict=True)]
+    parts = [[entry for entry, held in zip(entries, is_val, strict=True) if held == part] for part in (False, True)]
+    return Listing(names, parts[0], parts[1], _hash(entries))
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the class names of `data.yaml` or `project.yaml`."""
+    for name, key in (("data.yaml", "names"), ("project.yaml", "classes")):
+        path = folder / name
+        if path.is_file():
+            if path.stat().st_size > MAX_YAML_BYTES:
+                raise ConfigError(f"{path}: larger than {MAX_YAML_BYTES} bytes: expected a few class names")
+            try:
+                values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                raise ConfigError(f"{path}: cannot be read: {error}") from error
+            names = values.get(key) if isinstance(values, dict) else None
+            names = [names[number] for number in sorted(names)] if isinstance(names, dict) else names
+            if isinstance(names, list) and names and all(isinstance(entry, str) for entry in names):
+                return names
+            raise ConfigError(f"{path}: {key}: expected a list of class names")
+    raise ConfigError(f"{folder}: no data.yaml with names: give --classes NAME,NAME in the order of the labels")
+
+
+def _objects(images: Path, labels: Path | None, names: Sequence[str]) -> list[dict[str, Any]]:
+    truth = read_truth(images, labels if labels is None or labels.is_dir() else None, names)
+    find_images(images)
+    return [{"image": str(one.image), "boxes": _shares(one)} for one in truth]
+
+
+def _shares(truth: Truth) -> list[list[float]]:
+    """Return rows of class, centre and size as shares of the picture; crowd regions are left out."""
+    import cv2
+
+    xyxy = truth.xyxy
+    if not truth.normalised:
+        image = cv2.imread(str(truth.image))
+        if image is None:
+            raise ConfigError(f"{truth.image}: not readable as an image: remove or replace it")
+        xyxy = (xyxy / np.array([image.shape[1], image.shape[0]] * 2)).astype(np.float32)
+    xyxy = np.clip(xyxy, 0, 1)
+    centre, size = (xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]
+    rows = np.concatenate((truth.class_id[:, None], centre, size), axis=1)
+    kept = rows[~truth.crowd & (size > 1e-4).all(axis=1)]
+    return [[float(value) for value in row] for row in kept]
+
+
+def _split(entries: list[dict[str, Any]], seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    if len(entries) < 5:
+        raise ConfigError(f"{len(entries)} pictures: expected at least 5, or a part images/val of your own")
+    order = np.random.default_rng(seed).permutation(len(entries)).tolist()
+    held = set(order[: max(1, round(VAL_SHARE * len(entries)))])
+    return [e for n, e in enumerate(entries) if n not in held], [e for n, e in enumerate(entries) if n in held]
+
+
+def _hash(entries: Sequence[dict[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for entry in entries:
+        labels = json.dumps(entry.get("boxes", entry.get("class_id")))
+        digest.update(hashlib.sha256(Path(entry["image"]).read_bytes()).digest() + labels.encode())
+    return digest.hexdigest()

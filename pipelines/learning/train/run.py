@@ -1,0 +1,242 @@
+"""One training run from the parent's side: its folder, manifest, curves and scores."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.boxes import xyxy_from_cxcywh
+from engine.detection.classify import load_image_classifier
+from engine.detection.load import load_detector
+from engine.errors import ConfigError
+from pipelines.learning.child import Tell, run_in_child
+from pipelines.learning.json_files import read_json, write_json
+from pipelines.learning.lock import check_lock
+from pipelines.learning.model_facts import sha256_of, stamp
+from pipelines.learning.testing.pictures import curves
+from pipelines.learning.train.data import Listing, list_objects, list_pictures
+from pipelines.learning.train.models import refuse
+from pipelines.learning.train.options import CLASSIFIERS, TrainOptions, options_from
+from pipelines.scoring.detect import EVAL_IOU, EVAL_SCORE, score_detector
+from pipelines.scoring.labels import Truth
+
+logger = logging.getLogger(__name__)
+PACKAGES = ("framewire", "torch", "torchvision", "libreyolo", "numpy", "opencv-python", "onnx")
+SCRATCH_PICTURES = 1000
+HOLDOUT = 0.2
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """A run to make.
+
+    Attributes:
+        data: data set.
+        runs: folder of the runs; the new one is numbered.
+        options: how.
+        classes: names, if the data set does not say them.
+        trials: of a search before; 0: none.
+        resume: folder of an earlier run to go on with, instead of the others.
+    """
+
+    data: Path
+    runs: Path
+    options: TrainOptions | None
+    classes: Sequence[str] | None = None
+    trials: int = 0
+    resume: Path | None = None
+
+
+def train(request: TrainRequest, tell: Tell | None = None) -> dict[str, Any]:
+    """Train, export, score the exported file with the engine, and return the summary.
+
+    Raises:
+        ConfigError: the data, the base or an option cannot work.
+        ModelError: the base does not fit the architecture.
+        MissingDependencyError: torch or another package is missing.
+        LearningError: the training failed.
+    """
+    if request.resume is not None:
+        folder, options, listing = _earlier(request.resume)
+    elif request.options is not None:
+        options = request.options
+        _check_base(options)
+        check_lock(request.data)
+        listing = _list(request.data, options, request.classes)
+        folder = _new_folder(request.runs)
+        _warn_from_scratch(options, len(listing.train))
+        _write_manifest(folder, request, options, listing)
+    else:
+        raise ConfigError("neither options nor a run to resume")
+    listing.write(folder / "listing.json")
+    asked = {"folder": str(folder), "listing": str(folder / "listing.json"), "options": options.as_dict()}
+    result = run_in_child("train", {**asked, "trials": request.trials, "resume": request.resume is not None}, tell)
+    return _finish(folder, options_from(result["options"]), listing, result)
+
+
+def _check_base(options: TrainOptions) -> None:
+    refuse(options)
+    if options.base is not None and not Path(options.base).is_file():
+        raise ConfigError(f"{options.base}: no such base: give an ONNX file or a checkpoint, or --base none")
+
+
+def _list(data: Path, options: TrainOptions, classes: Sequence[str] | None) -> Listing:
+    return (
+        list_objects(data, classes, options.seed) if options.is_detector else list_pictures(data, HOLDOUT, options.seed)
+    )
+
+
+def _warn_from_scratch(options: TrainOptions, count: int) -> None:
+    if options.base is None and options.arch != "cnn" and count < SCRATCH_PICTURES:
+        logger.warning(
+            "%s trains from scratch on %d pictures: expect a small share of what a pretrained base (--base, --weights) "
+            "reaches in the same time; from scratch it takes thousands of pictures and hours",
+            options.arch,
+            count,
+        )
+
+
+def _new_folder(runs: Path) -> Path:
+    """Make the next numbered folder. Raises `ConfigError` if that fails."""
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        number = max((int(path.name) for path in runs.iterdir() if path.name.isdecimal()), default=0) + 1
+        folder = runs / f"{number:04d}"
+        folder.mkdir()
+    except OSError as error:
+        raise ConfigError(f"{runs}: no run can be stored there ({error.strerror or error})") from error
+    return folder
+
+
+def _write_manifest(folder: Path, request: TrainRequest, options: TrainOptions, listing: Listing) -> None:
+    """Write what it takes to make this run again."""
+    manifest = {
+        "format": "framewire-run-1",
+        "data": str(request.data),
+        "data_sha256": listing.sha256,
+        "pictures": {"train": len(listing.train), "val": len(listing.val)},
+        "class_names": list(listing.class_names),
+        "options": options.as_dict(),
+        "trials": request.trials,
+        "base_sha256": None if options.base is None else sha256_of(Path(options.base)),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _earlier(folder: Path) -> tuple[Path, TrainOptions, Listing]:
+    """Return what an interrupted run was about. Raises `ConfigError` if its data have changed."""
+    manifest = read_json(folder / MANIFEST)
+    options = options_from(manifest["options"])
+    if not (folder / "last.pt").is_file() and options.is_detector:
+        raise ConfigError(f"{folder}: there is no last.pt to resume from: begin a new run")
+    names = manifest["class_names"] if options.is_detector else None
+    listing = _list(Path(manifest["data"]), options, names)
+    if listing.sha256 != manifest["data_sha256"]:
+        raise ConfigError(f"{folder}: its pictures or labels have changed since it began: begin a new run")
+    return folder, options, listing
+
+
+def _finish(folder: Path, options: TrainOptions, listing: Listing, result: dict[str, Any]) -> dict[str, Any]:
+    """Stamp the model, score it with the engine, draw the curves, and return the summary."""
+    model = folder / "model.onnx"
+    manifest = read_json(folder / MANIFEST)
+    facts = {"arch": options.arch, "data_sha256": listing.sha256, "run": folder.name, "steps": str(result["steps"])}
+    if not options.is_detector:
+        facts_of_task = {"task": "classify", "imgsz": str([result["size"]] * 2)}
+        _set_properties(model, facts_of_task)
+    stamp(model, facts, listing.class_names)
+    scores = score_detector_run(model, listing) if options.is_detector else score_classifier_run(model, listing)
+    write_json(folder / "scores.json", scores)
+    _draw_curves(folder)
+    write_json(
+        folder / MANIFEST, {**manifest, "options": options.as_dict(), "model_sha256": sha256_of(model), **_done(result)}
+    )
+    return {"run": str(folder), "model": str(model), "arch": options.arch, **_done(result), "val": scores}
+
+
+def _set_properties(path: Path, values: dict[str, str]) -> None:
+    from engine.optional import require
+
+    onnx = require("onnx", extra="train")
+    model = onnx.load(str(path))
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    del model.metadata_props[:]
+    require("onnx.helper", extra="train").set_model_props(model, known | values)
+    onnx.save(model, str(path))
+
+
+def _done(result: dict[str, Any]) -> dict[str, Any]:
+    return {"steps": result["steps"], "seconds": result["seconds"]}
+
+
+def score_detector_run(model: Path, listing: Listing) -> dict[str, Any]:
+    """Return the scores of an exported detector on the validation part, run by the engine."""
+    truth = [_truth(entry) for entry in listing.val]
+    with load_detector(model, score_threshold=EVAL_SCORE, iou_threshold=EVAL_IOU, try_first=True) as detector:
+        return score_detector(detector, truth).as_dict()
+
+
+def _truth(entry: dict[str, Any]) -> Truth:
+    rows = np.array(entry["boxes"], np.float32).reshape(-1, 5)
+    classes, xyxy = rows[:, 0].astype(np.int32), xyxy_from_cxcywh(rows[:, 1:])
+    return Truth(Path(entry["image"]), xyxy, classes, np.zeros(len(rows), bool), normalised=True)
+
+
+def score_classifier_run(model: Path, listing: Listing) -> dict[str, Any]:
+    """Return the accuracy of an exported classifier on the validation part, run by the engine."""
+    from pipelines.learning.testing.classifiers import scores_of
+    from pipelines.scoring.pictures import read_picture
+
+    images = [read_picture(Path(entry["image"])) for entry in listing.val]
+    classifier = load_image_classifier(model)
+    try:
+        probability = classifier.probabilities(images, crop=False)
+    finally:
+        classifier.close()
+    return scores_of(probability, np.array([entry["class_id"] for entry in listing.val]), listing.class_names)
+
+
+def _draw_curves(folder: Path) -> None:
+    """Draw loss (as a share of its largest value) and scores by the share of the run."""
+    path = folder / "curves.csv"
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in ("loss", "map50", "map50_95", "accuracy") if name in rows[0]]
+    last = max(float(rows[-1]["step"]), 1.0)
+    series = {}
+    for name in names:
+        values = np.nan_to_num([float(row[name]) for row in rows])
+        top = max(float(values.max()), 1e-9) if name == "loss" else 1.0
+        label = f"loss / {top:.3g}" if name == "loss" else name
+        series[label] = ([float(row["step"]) / last for row in rows], (values / top).tolist())
+    (folder / "curves.svg").write_text(curves(series, f"share of {last:.0f} steps", "score"), encoding="utf-8")
+
+
+def default_options(arch: str, **values: Any) -> TrainOptions:
+    """Return options with what suits the architecture where nothing is given: larger batches for classifiers."""
+    known = {key: value for key, value in values.items() if value is not None}
+    options = TrainOptions(arch, **known)
+    return replace(options, batch=32) if arch in CLASSIFIERS and "batch" not in known else options

@@ -1,0 +1,72 @@
+"""`framewire release` and `framewire deploy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines import console
+from pipelines.verbs.options import Json, client_keys
+
+EXIT_REFUSED = 1
+
+
+def release(
+    model: Annotated[str, typer.Argument(help="ONNX file, or the folder of a run")],
+    data: Annotated[str, typer.Argument(help="Data set whose test part is locked by hash")],
+    licence: Annotated[str, typer.Option(help="Of the model: Apache-2.0; a base and the pictures have theirs")],
+    out: Annotated[str, typer.Option(help="Folder of the numbered releases")] = "releases",
+    gate: Annotated[str | None, typer.Option(help="YAML of conditions; otherwise no worse than the last")] = None,
+    strengths: Annotated[str, typer.Option(help="Of corruptions, if the gate has conditions on them")] = "3",
+    as_json: Json = False,
+) -> None:
+    """Test a model on the locked test set and release it with a model card, unless a condition fails."""
+    from pipelines.learning.release.release import ReleaseRequest
+    from pipelines.learning.release.release import release as release_model
+    from pipelines.learning.testing.corruptions import parse_strengths
+
+    steps = tuple(parse_strengths(strengths))
+    place = None if gate is None else Path(gate)
+    request = ReleaseRequest(Path(model), Path(data), Path(out), licence, place, steps)
+    with console.progress_bar("images") as progress:
+        result = release_model(request, progress)
+    if as_json:
+        console.result_json(result)
+    else:
+        console.show({key: result[key] for key in ("model", "released", "folder") if key in result}, as_json=False)
+        console.show_rows("Gate", result["checks"])
+    if not result["released"]:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def deploy(
+    model: Annotated[str, typer.Argument(help="Model file, readable by the engine under the same path")],
+    stream: Annotated[str, typer.Option(help="Where the engine publishes")] = "tcp://127.0.0.1:5555",
+    to: Annotated[str | None, typer.Option(help="Its control address; optional if only one run is active")] = None,
+    canary: Annotated[list[str] | None, typer.Option(help="Source that changes first; repeat; the first one")] = None,
+    watch: Annotated[float, typer.Option(help="Seconds for which the canary is watched")] = 60.0,
+    baseline: Annotated[int, typer.Option(help="Frames of the old model to compare with")] = 60,
+    max_drift: Annotated[float, typer.Option(help="Largest drift (PSI) of classes and numbers of objects")] = 0.25,
+    shadow: Annotated[bool, typer.Option("--shadow", help="Only try: the old model comes back in any case")] = False,
+    server_key: Annotated[str | None, typer.Option(help="File NAME.key of a run that encrypts its control")] = None,
+    keys: Annotated[str | None, typer.Option(help="Your file NAME.key_secret, whose public key the run lists")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring a model into a running engine: to some sources first, watched, and back by itself if it is worse."""
+    from pipelines.learning.release.deploy import DeployRequest
+    from pipelines.learning.release.deploy import deploy as deploy_model
+    from pipelines.running.control import ask
+    from pipelines.running.control_access import find_run
+
+    address, curve = to or find_run().address, client_keys(server_key, keys)
+
+    def request(values: dict[str, Any]) -> dict[str, Any]:
+        return ask(address, values, 30.0, **curve)
+
+    wanted = DeployRequest(Path(model), stream, tuple(canary or ()), watch, baseline, max_drift, shadow)
+    result = deploy_model(wanted, request, console.say)
+    console.show(result, as_json=as_json)
+    if not result["passed"]:
+        raise typer.Exit(EXIT_REFUSED)

@@ -1,0 +1,122 @@
+"""Drift: an alarm soon after a change, and none before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from engine.data import Detections
+from engine.errors import ConfigError
+from pipelines.cli import app
+from pipelines.learning.monitor.drift import DriftMonitor, FrameFacts, frame_facts, make_reference, psi, reference_from
+from pipelines.learning.monitor.watch import WatchRequest, watch
+
+
+def scene(rng: np.random.Generator, *, light: float = 0.6, classes: tuple[float, ...] = (0.7, 0.2, 0.1)) -> FrameFacts:
+    """Objects and light of a frame, each frame like the one before in nothing but its distribution."""
+    count = int(rng.poisson(4))
+    size = np.sqrt(rng.uniform(0.01, 0.1, count))
+    class_id = rng.choice(3, count, p=classes).astype(float)
+    return FrameFacts(rng.beta(5, 2, count), class_id, size, float(np.clip(rng.normal(light, 0.05), 0, 1)))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_dark_after_bright_raises_an_alarm_within_thirty_frames_and_none_before(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    monitor = DriftMonitor(make_reference([scene(rng) for _ in range(100)], 4))
+    before = [monitor.update(scene(rng)) for _ in range(200)]
+    after = [monitor.update(scene(rng, light=0.2)) for _ in range(200)]
+    assert not any(before)
+    assert "light" in {name for fresh in after[:30] for name in fresh}
+    assert {name for fresh in after for name in fresh} == {"light"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_other_classes_and_lower_scores_raise_theirs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    monitor = DriftMonitor(make_reference([scene(rng) for _ in range(100)], 4))
+    for _ in range(60):
+        monitor.update(scene(rng, classes=(0.1, 0.2, 0.7)))
+    assert monitor.raised == {"classes"}
+
+
+def test_the_index_is_that_of_its_definition_and_a_reference_survives_json() -> None:
+    assert psi([70, 30], [40, 60]) == pytest.approx((0.4 - 0.7) * np.log(0.4 / 0.7) + (0.6 - 0.3) * np.log(2))
+    rng = np.random.default_rng(0)
+    reference = make_reference([scene(rng) for _ in range(50)], 3)
+    assert reference_from(json.loads(json.dumps(reference.as_dict()))).as_dict() == reference.as_dict()
+    for wrong in ({}, {"edges": {"light": [1]}, "counts": {"light": [1]}, "frames": 1}, [1], {"edges": 1, "counts": 2}):
+        with pytest.raises(ConfigError, match="not a reference"):
+            reference_from(wrong)
+    with pytest.raises(ConfigError, match="at least 10"):
+        make_reference([], 3)
+
+
+def test_sizes_and_light_are_shares() -> None:
+    facts = frame_facts(Detections([[0, 0, 50, 50]], [0.5], [1]), (100, 100), np.full((100, 100, 3), 51, np.uint8))
+    assert facts.sizes.tolist() == [0.5]
+    assert facts.light == pytest.approx(0.2)
+
+
+def test_a_clip_that_turns_dark_is_noticed_on_the_command_line(tmp_path: Path) -> None:
+    """Detecting here shows the light; the figures go to Prometheus, too."""
+    from tests.learning.test_release import boxes_model
+
+    rng, folder = np.random.default_rng(0), tmp_path / "frames"
+    folder.mkdir()
+    for number in range(120):
+        level = 160 if number < 80 else 40
+        picture = np.clip(rng.normal(level + rng.normal(0, 4), 10, (64, 64, 3)), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{number:03d}.png"), picture)
+    model = boxes_model(tmp_path / "m.onnx", ("a", "b"), [[4, 4, 30, 30, 0.9, 0]], side=64)
+    words = ["monitor", str(folder), "--model", str(model), "--learn", "40", "--json"]
+    done = CliRunner().invoke(app, [*words, "--prometheus", str(tmp_path / "drift.prom")])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.output.splitlines()[-1])
+    assert result["frames"] == 80
+    [alarm] = result["alarms"]
+    assert set(alarm) == {"frame", "light"}
+    assert 40 < alarm["frame"] <= 70
+    assert 'framewire_drift_psi{quantity="light"}' in (tmp_path / "drift.prom").read_text()
+
+
+def test_the_stream_of_a_run_is_watched_from_its_file(tmp_path: Path) -> None:
+    line = {
+        "schema": "framewire.frame/1.1",
+        "engine_id": "e",
+        "run_epoch": 1,
+        "source_id": "gate",
+        "stream_epoch": 0,
+        "captured_utc_ns": 0,
+        "captured_source": "file",
+        "captured_error_ns": None,
+        "pts_ns": None,
+        "published_utc_ns": 0,
+        "latency_ms": 1.0,
+        "stage_ms": {},
+        "width": 100,
+        "height": 100,
+        "dropped": {},
+        "model": "m",
+    }
+    rng, lines = np.random.default_rng(0), []
+    for number in range(200):
+        name = "person" if rng.random() < (0.9 if number < 120 else 0.1) else "dog"
+        box = {"track_id": 1, "class_id": 0, "class_name": name, "score": 0.9, "xyxy": [0, 0, 30, 30]}
+        lines.append(json.dumps({**line, "seq": number, "frame_id": number, "objects": [box]}))
+    file = tmp_path / "stream.jsonl"
+    file.write_text("\n".join(lines))
+    alarms: list[int] = []
+    request = WatchRequest(str(file), learn=60)
+    result = watch(request, lambda number, fresh: alarms.append(number), lambda monitor: None)
+    assert result["in_alarm"] == ["classes"]
+    assert 60 < alarms[0] <= 90
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("no JSON")
+    with pytest.raises(ConfigError, match="JSON lines"):
+        watch(WatchRequest(str(broken)), lambda *_: None, lambda _: None)

