@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.data import Frame
-from engine.detection.load import DEFAULT_SCORE, load_detector
+from engine.detection.load import load_detector
 from pipelines.learning.monitor.drift import Reference, frame_facts, make_reference
 from pipelines.scoring.labels import find_images
 from pipelines.scoring.pictures import read_picture
@@ -19,7 +19,7 @@ def reference_of(model: Path, images: Path) -> Reference:
         ConfigError: a picture cannot be read, or there are too few.
     """
     frames = []
-    with load_detector(model, score_threshold=DEFAULT_SCORE, try_first=True) as detector:
+    with load_detector(model, try_first=True) as detector:
         for path in find_images(images):
             image = read_picture(path)
             [found] = detector.detect([Frame(image)])
