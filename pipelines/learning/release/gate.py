@@ -9,15 +9,10 @@ from typing import Any
 
 from engine.errors import ConfigError
 
-NUMBER = r"(?P<{}>[0-9]{{0,6}}\.?[0-9]{{1,6}})"
 CONDITION = re.compile(
-    r"(?P<sign>>=|<=) ?(?:"
-    + NUMBER.format("factor")
-    + r" ?\* ?(?P<scaled>released|clean)|(?P<moved>released|clean)(?: ?(?P<direction>[+-]) ?"
-    + NUMBER.format("step")
-    + r")?|"
-    + NUMBER.format("value")
-    + ")"
+    r"(?P<sign>>=|<=) ?(?:(?P<factor>[0-9]{0,6}\.?[0-9]{1,6}) ?\* ?(?P<scaled>released|clean)"
+    r"|(?P<moved>released|clean)(?: ?(?P<direction>[+-]) ?(?P<step>[0-9]{0,6}\.?[0-9]{1,6}))?"
+    r"|(?P<value>[0-9]{0,6}\.?[0-9]{1,6}))"
 )
 MAX_CONDITIONS = 100
 SLACK = 1e-9
