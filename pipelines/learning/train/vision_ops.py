@@ -45,7 +45,8 @@ def torchvision(torch: Any) -> Any:
         raise MissingDependencyError(f"torchvision is not installed: {install('train')}")
     if not _libraries and not _has_compiled(torch, Path(spec.origin).parent / "_C.so"):
         _define(torch)
-        require("torchvision.extension", extra="train")._has_ops = lambda: True
+        for module in ("torchvision.extension", "torchvision.ops.roi_align"):
+            require(module, extra="train")._has_ops = _has_ops
     return require("torchvision", extra="train")
 
 
@@ -54,6 +55,10 @@ def _has_compiled(torch: Any, path: Path) -> bool:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError):
         return False
+    return True
+
+
+def _has_ops() -> bool:
     return True
 
 

@@ -1,0 +1,158 @@
+"""Closes the loop on one camera: collect, label, train, test, deploy to a running engine.
+
+On the first half of a clip frames are chosen by the model in use (where it is least sure), a stronger model plays the
+person who labels, and a detector is trained on them. The second half, labelled in the same way, is the test. The new
+model is then deployed to an engine that runs on the second half, by a canary.
+
+    python tools/learning_loop.py --clip vtest.avi --teacher yolo11n_int8_openvino_model \
+        --base deimv2_hgnetv2_femto_coco.onnx --budget 10m
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from engine.data import Frame
+from engine.detection.load import load_detector
+from engine.errors import ConfigError
+from engine.sources.open import open_source
+from pipelines.learning.release.deploy import DeployRequest, deploy
+from pipelines.learning.train.options import Augment, TrainOptions, parse_budget
+from pipelines.learning.train.run import TrainRequest, train
+from pipelines.running.control import ask
+from pipelines.scoring.detect import evaluate_detect
+
+PERSON = "person"
+TEACHER_SCORE = 0.4
+LEAST_SPACING = 3
+TEST_EVERY = 8
+
+
+def unsure(scores: np.ndarray) -> float:
+    """Return how unsure a model is about a frame: the sum of how near its scores are to its threshold."""
+    return float((1 - np.abs(np.clip(scores, 0, 1) - 0.35) / 0.65).clip(0).sum())
+
+
+def chosen(frames: list[Frame], model: str, count: int) -> list[Frame]:
+    """Return the frames of which the model is least sure, none next to another."""
+    with load_detector(model, score_threshold=0.1, classes=[PERSON]) as detector:
+        doubt = [unsure(detector.detect([frame])[0].score) for frame in frames[::2]]
+    taken: list[int] = []
+    for index in np.argsort(-np.array(doubt)).tolist():
+        if all(abs(index - other) * 2 >= LEAST_SPACING for other in taken):
+            taken.append(index)
+        if len(taken) == count:
+            break
+    return [frames[index * 2] for index in sorted(taken)]
+
+
+def write(frames: list[Frame], teacher: str, folder: Path, part: str) -> int:
+    """Write frames and the people that the teacher sees on them; return how many."""
+    for kind in ("images", "labels"):
+        (folder / kind / part).mkdir(parents=True, exist_ok=True)
+    people = 0
+    with load_detector(teacher, score_threshold=TEACHER_SCORE, classes=[PERSON]) as detector:
+        for frame in frames:
+            [found] = detector.detect([frame])
+            name = f"{frame.frame_id:05d}"
+            cv2.imwrite(str(folder / "images" / part / f"{name}.jpg"), frame.image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            scale = np.array([frame.width, frame.height] * 2)
+            box = found.xyxy / scale
+            rows = np.concatenate(((box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]), axis=1)
+            text = "\n".join("0 " + " ".join(f"{value:.6f}" for value in row) for row in rows.tolist())
+            (folder / "labels" / part / f"{name}.txt").write_text(text)
+            people += len(rows)
+    return people
+
+
+def person_ap50(model: str, folder: Path, **options: Any) -> float:
+    """Return the AP50 of people on the test part."""
+    images, labels = folder / "images" / "test", folder / "labels" / "test"
+    scores = evaluate_detect(model, images, labels, **options).per_class
+    return round(scores[PERSON].ap50, 4)
+
+
+def canary(old: str, new: Path, clip: Path, folder: Path, watch_s: float) -> dict[str, Any]:
+    """Deploy to an engine that plays the clip on two cameras; return the outcome and the accounting of its frames."""
+    control, stream = f"ipc://{folder}/control.sock", f"ipc://{folder}/stream.sock"
+    words = [sys.executable, "-m", "pipelines", "run", "--model", old, "--control", control, "--json"]
+    words += ["--set", f"publish.address={stream}", "--set", "detector.classes=[person]"]
+    for number, name in enumerate(("gate", "door")):
+        words += ["--source", f"{name}={clip}", "--set", f"sources.{number}.realtime=true"]
+        words += ["--set", f"sources.{number}.loop=true"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
+        try:
+            wait_for(control)
+            request = DeployRequest(new, stream, ("door",), watch_s=watch_s, baseline=40, max_drift=10.0)
+            outcome = deploy(request, lambda values: ask(control, values, 60.0), print)
+            time.sleep(3)
+        finally:
+            run.send_signal(signal.SIGINT)
+            text = run.communicate(timeout=120)[0]
+    sources = json.loads(text.splitlines()[-1])["sources"]
+    lost = {name: s["captured"] - s["published"] - sum(s["dropped"].values()) for name, s in sources.items()}
+    return {"deployed": outcome["deployed"], "reason": outcome["reason"], "unaccounted": lost}
+
+
+def wait_for(control: str) -> None:
+    """Wait until the engine publishes frames of all sources."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            states = ask(control, {"command": "status"}, 2.0)["sources"].values()
+        except ConfigError:
+            states = []
+        if states and all(state["published"] for state in states):
+            return
+        time.sleep(0.5)
+    raise ConfigError("the engine does not start")
+
+
+def main() -> None:
+    """Run the loop and print its figures as JSON."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--clip", required=True, type=Path)
+    options.add_argument("--teacher", required=True)
+    options.add_argument("--base", required=True)
+    options.add_argument("--model", default="demo", help="in use now")
+    options.add_argument("--frames", type=int, default=80)
+    options.add_argument("--budget", default="10m")
+    options.add_argument("--size", type=int, default=416)
+    options.add_argument("--watch", type=float, default=15.0)
+    options.add_argument("--out", type=Path, default=None)
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.out or Path(scratch)
+        frames = list(open_source(str(given.clip)))
+        first, second = frames[: len(frames) // 2], frames[len(frames) // 2 :]
+        data = folder / "data"
+        learnt = chosen(first, given.model, given.frames)
+        people = write(learnt, given.teacher, data, "train")
+        tested = second[::TEST_EVERY]
+        others = write(tested, given.teacher, data, "test")
+        (data / "data.yaml").write_text(f"names: [{PERSON}]\n")
+        before = person_ap50(given.model, data)
+        print(f"{len(learnt)} frames with {people} people to learn from, {len(tested)} with {others} to test: {before}")
+        augment = Augment(scale=(0.8, 1.25), translate=0.1)
+        wanted = TrainOptions(
+            "deimv2-femto", base=given.base, size=given.size, augment=augment, **parse_budget(given.budget)
+        )
+        result = train(TrainRequest(data, folder / "runs", wanted), lambda fields: print(fields, flush=True))
+        after = person_ap50(result["model"], data)
+        outcome = canary(given.model, Path(result["model"]), given.clip, folder, given.watch)
+    print(json.dumps({"person_ap50": {"before": before, "after": after}, "steps": result["steps"], **outcome}))
+
+
+if __name__ == "__main__":
+    main()
