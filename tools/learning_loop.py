@@ -28,8 +28,8 @@ from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.sources.open import open_source
 from pipelines.learning.release.deploy import DeployRequest, deploy
-from pipelines.learning.train.options import Augment, TrainOptions, parse_budget
-from pipelines.learning.train.run import TrainRequest, train
+from pipelines.learning.train.options import Augment, parse_budget
+from pipelines.learning.train.run import TrainRequest, default_options, train
 from pipelines.running.control import ask
 from pipelines.scoring.detect import evaluate_detect
 
@@ -145,7 +145,7 @@ def main() -> None:
         before = person_ap50(given.model, data)
         print(f"{len(learnt)} frames with {people} people to learn from, {len(tested)} with {others} to test: {before}")
         augment = Augment(scale=(0.8, 1.25), translate=0.1)
-        wanted = TrainOptions(
+        wanted = default_options(
             "deimv2-femto", base=given.base, size=given.size, augment=augment, **parse_budget(given.budget)
         )
         result = train(TrainRequest(data, folder / "runs", wanted), lambda fields: print(fields, flush=True))
