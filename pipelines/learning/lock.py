@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.errors import ConfigError
 from engine.video.read_image import IMAGE_SUFFIXES
+from pipelines.learning.dataset.split import check_test, hash_of_test, read_splits
 from pipelines.learning.json_files import read_json, write_json
 from pipelines.learning.model_facts import sha256_of
 
@@ -45,6 +46,9 @@ def lock_test(data: Path) -> str:
     Raises:
         ConfigError: it has changed since it was locked.
     """
+    if read_splits(data):
+        check_test(data)
+        return hash_of_test(data)
     path, found = data / LOCK, test_hash(data)
     if not path.is_file():
         write_json(path, {"sha256": found})
@@ -55,6 +59,7 @@ def lock_test(data: Path) -> str:
 
 def check_lock(data: Path, found: str | None = None) -> None:
     """Raise `ConfigError` if the data set has a lock and its test part has changed."""
+    check_test(data)
     path = data / LOCK
     if not path.is_file():
         return
