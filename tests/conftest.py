@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,20 +35,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(autouse=True)
-def _alone_or_beside_others(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the timeout: a test that waits has not begun
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """With several workers (`pytest -n 3`), run a test marked `alone` while no other test runs.
 
     Every test holds a shared lock, one marked `alone` an exclusive one. All pass through a turnstile first, where the
     latter waits, so that tests which start later cannot keep it waiting.
     """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        yield
-        return
-    folder = tmp_path_factory.getbasetemp().parent
-    kind = fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return (yield)
+    folder = Path(tempfile.gettempdir()) / f"framewire-tests-{run}"
+    folder.mkdir(exist_ok=True)
+    kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
     with (folder / "running.lock").open("w") as running:
         with (folder / "turnstile.lock").open("w") as turnstile:
             fcntl.flock(turnstile, fcntl.LOCK_EX)
             fcntl.flock(running, kind)
-        yield
+        return (yield)

@@ -390,10 +390,10 @@ def test_a_reader_process_that_cannot_be_started_is_tried_again(
 ) -> None:
     real, failures = getattr(reader_module, part), [OSError(errno.EAGAIN, "no process left")] * 2
 
-    def short_of(*args: object) -> object:
+    def short_of(*args: object, **options: object) -> object:
         if failures:
             raise failures.pop()
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(reader_module, part, short_of)
     with mjpeg_camera(numbered_images(5)) as camera:
