@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from engine.errors import ConfigError
 from engine.optional import require
 from engine.process import Child
 from pipelines.config.models import Config
@@ -36,6 +37,11 @@ def with_web(config: Config) -> Config:
         return config
     for package in ("uvicorn", "starlette", "websockets"):
         require(package, extra=EXTRA)
+    if config.publish.allowed_keys is not None:
+        raise ConfigError(
+            "web: publish.allowed_keys lists who may read, and the page has no key: start this run without web, and "
+            "framewire web --keys with a key that is listed"
+        )
     folder, publish = f"ipc://{runtime_folder()}", {}
     if config.publish.address == "none":
         publish["address"] = f"{folder}/stream-{os.getpid()}.sock"

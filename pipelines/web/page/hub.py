@@ -147,6 +147,7 @@ class Hub:
         self._needs_snapshot.set()
         self._is_lost = False
         self._films: dict[str, list[Film]] = {}
+        self._film_seq: dict[str, int] = {}
         self._stream: Any = None
         self._media: Any = None
         self._snapshots: Any = None
@@ -305,13 +306,16 @@ class Hub:
         except msgspec.MsgspecError:
             self.malformed += 1
             return
-        kept = self._films.setdefault(topic, [])
+        kept, seq = self._films.setdefault(topic, []), film.head.seq
+        is_next = seq == self._film_seq.get(topic, seq - 1) + 1
+        self._film_seq[topic] = seq
         if film.head.init:
             kept[:] = [film]
-        elif kept and sum(len(each.data) for each in kept) + len(data) <= MAX_KEPT_BYTES:
-            kept.append(film)
-        else:
+        elif not (is_next and kept):  # a picture was lost: those up to the next keyframe cannot be decoded
             kept.clear()
+            return
+        elif sum(len(each.data) for each in kept) + len(data) <= MAX_KEPT_BYTES:
+            kept.append(film)
         for watcher in self._watchers:
             watcher.take_film(film.head.source_id, film)
 
