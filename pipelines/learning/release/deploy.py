@@ -1,7 +1,8 @@
 """Brings a model into a running engine: first to some of its sources, watched, and back by itself if it is worse.
 
 The engine loads the model beside the old one, so no frame is lost while it does. A source that changes over keeps its
-stream. The new model is judged by what the same source said before: classes and numbers of objects, and its rate.
+stream. The new model is judged by what the same source said before: classes and numbers of objects, and its rate. Where
+the other sources have become slower as well, the machine is busy, and the canary may be as much slower as they.
 """
 
 from __future__ import annotations
@@ -65,6 +66,20 @@ class _Watched:
     rate_before: float = 0.0
 
 
+@dataclass
+class _Others:
+    """Frames per second of the sources that keep the old model, before and during the watch."""
+
+    count: int = 0
+    rate_before: float = 0.0
+
+    def slowdown(self, seconds: float) -> float:
+        """Return their rate as a share of the one before, at most 1; 1 if there are none."""
+        if self.rate_before <= 0:
+            return 1.0
+        return min(1.0, self.count / max(seconds, 1e-3) / self.rate_before)
+
+
 def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> dict[str, Any]:
     """Deploy and return `deployed`, the reason, and what was measured per canary source.
 
@@ -85,17 +100,17 @@ def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> 
     unknown = [name for name in canary if name not in sources]
     if unknown:
         raise ConfigError(f"the engine has no source {unknown[0]}: it has {', '.join(sources) or 'none'}")
-    watched = {name: _Watched(list(names)) for name in canary}
+    watched, others = {name: _Watched(list(names)) for name in canary}, _Others()
     with Subscriber(request.stream, topics=["v1/frame/"], timeout_s=LOAD_S) as messages:
         tell(f"measuring {request.baseline} frames of the old model on {', '.join(canary)}")
-        _measure_before(messages, watched, request.baseline)
+        _measure_before(messages, watched, others, request.baseline)
         before = {name: ask({"command": "status"})["sources"][name]["model"] for name in canary}
         ask({"command": "set", "key": f"models.{CANARY}", "value": {"model": str(request.model.resolve())}})
         try:
             _move(ask, sources, dict.fromkeys(canary, CANARY))
             _wait_until_moved(ask, canary)
             tell(f"{', '.join(canary)} use the new model; watching for {request.watch_s:g} s")
-            reason = _watch(messages, watched, request, ask)
+            reason = _watch(messages, watched, others, request)
         except BaseException:
             _move(ask, sources, before)
             raise
@@ -138,11 +153,13 @@ def _wait_until_moved(ask: Ask, canary: Sequence[str]) -> None:
     raise ConfigError(f"the engine did not load the new model within {LOAD_S:g} s: nothing has changed")
 
 
-def _measure_before(messages: Subscriber, watched: dict[str, _Watched], count: int) -> None:
+def _measure_before(messages: Subscriber, watched: dict[str, _Watched], others: _Others, count: int) -> None:
     started: dict[str, float] = {}
+    began, seen = time.monotonic(), 0
     while any(len(one.before) < count for one in watched.values()):
         message = messages.receive()
         one = watched.get(message.source_id) if isinstance(message, FrameMessage) else None
+        seen += isinstance(message, FrameMessage) and one is None
         if one is None or not isinstance(message, FrameMessage) or len(one.before) >= count:
             continue
         started.setdefault(message.source_id, time.monotonic())
@@ -151,17 +168,19 @@ def _measure_before(messages: Subscriber, watched: dict[str, _Watched], count: i
         one.before.append(facts_of_message(message, one.names))
         spent = time.monotonic() - started[message.source_id]
         one.rate_before = len(one.before) / spent if spent > 0 else 0.0
+    others.rate_before = seen / max(time.monotonic() - began, 1e-3)
     for one in watched.values():
         one.monitor = DriftMonitor(make_reference(one.before, len(one.names) + 1), ALL_FRAMES)
 
 
-def _watch(messages: Subscriber, watched: dict[str, _Watched], request: DeployRequest, ask: Ask) -> str | None:
+def _watch(messages: Subscriber, watched: dict[str, _Watched], others: _Others, request: DeployRequest) -> str | None:
     """Return why the new model must go, None if it may stay."""
     began = time.monotonic()
     file = request.model.name
     while (left := began + request.watch_s - time.monotonic()) > 0:
         message = _next(messages, left)
         one = watched.get(message.source_id) if message is not None else None
+        others.count += message is not None and one is None
         if message is None or one is None or message.model != file or one.monitor is None:
             continue
         one.frames += 1
@@ -170,14 +189,15 @@ def _watch(messages: Subscriber, watched: dict[str, _Watched], request: DeployRe
         for name in JUDGED:
             if name in one.monitor.raised and indexes.get(name, 0) > request.max_drift:
                 return f"{message.source_id}: {name} drifted by {indexes[name]:.2f} (allowed: {request.max_drift:g})"
-    return next((why for name, one in watched.items() if (why := _too_slow(name, one, request.watch_s))), None)
+    share = LEAST_RATE * others.slowdown(request.watch_s)
+    return next((why for name, one in watched.items() if (why := _too_slow(name, one, request.watch_s, share))), None)
 
 
-def _too_slow(name: str, one: _Watched, seconds: float) -> str | None:
+def _too_slow(name: str, one: _Watched, seconds: float, share: float) -> str | None:
     if one.frames == 0:
         return f"{name}: no frame of the new model arrived within the watch"
     rate = one.frames / seconds
-    if rate < LEAST_RATE * one.rate_before:
+    if rate < share * one.rate_before:
         return f"{name}: {rate:.1f} frames per second, {one.rate_before:.1f} before"
     return None
 
