@@ -7,6 +7,7 @@ from engine.stats.counters import ModelStats, PipelineStats, SourceStats
 from engine.stats.histogram import Histogram, HistogramSnapshot
 from engine.stats.snapshot import (
     NO_FIGURES,
+    NO_STATS,
     ModelSnapshot,
     SourceSnapshot,
     StatsSnapshot,
@@ -16,6 +17,7 @@ from engine.stats.snapshot import (
 
 __all__ = [
     "NO_FIGURES",
+    "NO_STATS",
     "Histogram",
     "HistogramSnapshot",
     "ModelSnapshot",

@@ -149,6 +149,9 @@ class StatsSnapshot:
         return {source.source_id: source.facts() for source in self.sources}
 
 
+NO_STATS = StatsSnapshot((), {}, NO_VALUES, NO_VALUES, {})
+
+
 def latency_summary(latency: HistogramSnapshot) -> dict[str, float]:
     """Return the percentiles of a latency that people see, and its maximum, in milliseconds."""
     return {**latency.summary(0.5, 0.9, 0.99), "max": round(latency.max, 3)}

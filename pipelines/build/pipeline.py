@@ -45,7 +45,7 @@ def build_pipeline(
         ModelError: a model file cannot be used.
     """
     sources = build_sources(config)
-    options = config.pipeline.model_dump(exclude={"engine_id"})
+    options = config.pipeline.model_dump(exclude={"engine_id", "workers"})
     pool = build_pool(config, sources, make_detector)
     class_names = {name: detector.class_names for name, detector in pool.models.items()}
     check_names(config, class_names)

@@ -166,6 +166,9 @@ class PipelineConfig(Section):
     on_inference_error: Literal["stop", "restart"] = Field(
         "stop", description="stop: end the run; restart: load the model again, then go on with another backend"
     )
+    workers: int = Field(
+        1, ge=1, le=64, description="Engine processes that share the sources, behind one address and one control socket"
+    )
     engine_id: str | None = Field(
         None, pattern=r"^[^/\s]+$", description="Name of this engine on the wire; null: the host name and a few digits"
     )

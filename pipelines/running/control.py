@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,17 +48,15 @@ THRESHOLDS = {"score_threshold", "iou_threshold", "classes"}
 Command = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class ControlServer:
-    """Answers requests about one run.
+class ControlSocket:
+    """Answers the requests of clients that may control a run.
 
     Args:
         address: where to bind; `auto` means a socket file in the runtime directory, and an address that other machines
             can reach requires both kinds of keys.
-        pipeline: the run.
-        changes: applies changes to it.
+        commands: from the command of a request to its reply.
         keys: keys of this run; they encrypt with CURVE.
         allowed_keys: public keys of the clients that may control the run.
-        more_status: returns further facts for `status`.
 
     Raises:
         ConfigError: other machines could control the run without a listed key.
@@ -68,32 +66,17 @@ class ControlServer:
     def __init__(
         self,
         address: str,
-        pipeline: Pipeline,
-        changes: Reconfigurer,
+        commands: Mapping[str, Command],
         *,
         keys: KeyPair | None = None,
         allowed_keys: Collection[str] | None = None,
-        more_status: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         address = automatic_address() if address == AUTO else checked_address(address, "control address")
         has_lists = keys is not None and allowed_keys is not None
         check_reach(address, has_keys=has_lists)
         if (keys is None) != (allowed_keys is None):
             raise ConfigError("control.keys and control.allowed_keys go together: give both, or neither here")
-        self._more_status = more_status
-        self._pipeline, self._changes = pipeline, changes
-        self._commands: dict[str, Command] = {
-            "status": self._status,
-            "add": lambda r: _done(changes.add(_given(r, "source", dict))),
-            "remove": lambda r: _done(changes.remove(_given(r, "source_id", str))),
-            "pause": lambda r: self._pause(r, paused=True),
-            "resume": lambda r: self._pause(r, paused=False),
-            "snooze": self._snooze,
-            "set": lambda r: _done(changes.set(_given(r, "key", str), r.get("value"))),
-            "places": lambda r: places_of(pipeline, changes.config),
-            "set_places": lambda r: _done(change_places(pipeline, changes, r)),
-            "stop": self._stop,
-        }
+        self._commands = commands
         self._context = zmq.Context()
         token = "" if has_lists or address.startswith("ipc://") else new_token()
         self._access = _access(keys, allowed_keys, token)
@@ -181,6 +164,49 @@ class ControlServer:
         if self._card is not None:
             self._card.unlink(missing_ok=True)
 
+
+class ControlServer(ControlSocket):
+    """Answers requests about one run.
+
+    Args:
+        address: as for `ControlSocket`.
+        pipeline: the run.
+        changes: applies changes to it.
+        keys: as for `ControlSocket`.
+        allowed_keys: likewise.
+        more_status: returns further facts for `status`.
+
+    Raises:
+        ConfigError: other machines could control the run without a listed key.
+        SinkError: the socket cannot be bound.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        pipeline: Pipeline,
+        changes: Reconfigurer,
+        *,
+        keys: KeyPair | None = None,
+        allowed_keys: Collection[str] | None = None,
+        more_status: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        self._more_status = more_status
+        self._pipeline, self._changes = pipeline, changes
+        commands: dict[str, Command] = {
+            "status": self._status,
+            "add": lambda r: done_with(changes.add(given(r, "source", dict))),
+            "remove": lambda r: done_with(changes.remove(given(r, "source_id", str))),
+            "pause": lambda r: self._pause(r, paused=True),
+            "resume": lambda r: self._pause(r, paused=False),
+            "snooze": self._snooze,
+            "set": lambda r: done_with(changes.set(given(r, "key", str), r.get("value"))),
+            "places": lambda r: places_of(pipeline, changes.config),
+            "set_places": lambda r: done_with(change_places(pipeline, changes, r)),
+            "stop": self._stop,
+        }
+        super().__init__(address, commands, keys=keys, allowed_keys=allowed_keys)
+
     def _status(self, request: dict[str, Any]) -> dict[str, Any]:
         paused = self._pipeline.paused_sources
         sources = {
@@ -220,19 +246,19 @@ class ControlServer:
         return [s for s in known if s.source_id not in old]
 
     def _pause(self, request: dict[str, Any], *, paused: bool) -> dict[str, Any]:
-        source_id = _given(request, "source_id", str)
+        source_id = given(request, "source_id", str)
         self._pipeline.pause_source(source_id, paused=paused)
-        return _done([f"{'paused' if paused else 'resumed'} {source_id}"])
+        return done_with([f"{'paused' if paused else 'resumed'} {source_id}"])
 
     def _snooze(self, request: dict[str, Any]) -> dict[str, Any]:
         for_s = request.get("for_s")
         if isinstance(for_s, bool) or not isinstance(for_s, int | float):
             raise ConfigError(f"snooze: for_s is {for_s!r}: expected a number of seconds, 0 to end it")
-        return _done([snooze(self._pipeline, _given(request, "source_id", str), for_s)])
+        return done_with([snooze(self._pipeline, given(request, "source_id", str), for_s)])
 
     def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
         self._pipeline.finish()
-        return _done(["stopping"])
+        return done_with(["stopping"])
 
 
 def check_reach(address: str, *, has_keys: bool = False) -> None:
@@ -258,12 +284,14 @@ def shown(text: str) -> str:
     return printable(redact(text), MAX_ERROR_CHARS)
 
 
-def _given(request: dict[str, Any], key: str, kind: type) -> Any:
+def given(request: dict[str, Any], key: str, kind: type) -> Any:
+    """Return a field of a request. Raises `ConfigError` if it is missing or of another kind."""
     value = request.get(key)
     if not isinstance(value, kind):
         raise ConfigError(f"{request.get('command')} needs {key}, a {kind.__name__}: found {value!r}")
     return value
 
 
-def _done(lines: list[str]) -> dict[str, Any]:
+def done_with(lines: list[str]) -> dict[str, Any]:
+    """Return the reply that tells what was done."""
     return {"done": lines}

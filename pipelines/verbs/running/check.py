@@ -21,8 +21,10 @@ def check(
     """Validate a configuration, its model file and its file sources, without running it."""
     from pipelines.build.pipeline import build_pipeline
     from pipelines.config.file import load_config
+    from pipelines.workers.split import check_workers
 
     loaded = load_config(config, {}, setting or [])
+    check_workers(loaded)
     pipeline = build_pipeline(loaded)
     sources = ", ".join(f"{source.info.source_id} ({source.info.uri})" for source in pipeline.sources)
     console.result(f"{config} is valid: {sources}; {opening_line(loaded.publish.address, pipeline)}")

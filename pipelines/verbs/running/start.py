@@ -64,6 +64,8 @@ def start_run(
         from pipelines.running.web_process import with_web
 
         config = with_web(with_places(load_config(config_path, overrides, settings), places or {}))
+        if config.pipeline.workers > 1:
+            _run_workers(config, interrupt, as_json=as_json)
         _check_web(config)
         if config.control.watch and not (config_path and Path(config_path).is_file()):
             raise ConfigError("control.watch: there is no file to watch: give a configuration file, or leave it out")
@@ -111,6 +113,22 @@ def start_run(
         if not outcome.clean:
             os._exit(outcome.exit_code)
     sys.exit(outcome.exit_code)
+
+
+def _run_workers(config: Config, interrupt: Interrupt, *, as_json: bool) -> NoReturn:
+    """Run several engine processes as one, print their summary, and exit with its code."""
+    from pipelines.workers.run import run_workers
+
+    facts, exit_code = run_workers(config, interrupt)
+    with steady_stdout(SUMMARY_INTERRUPTED_S if interrupt.requested else SUMMARY_S):
+        if as_json:
+            console.result_json(facts)
+        else:
+            console.show_summary(facts)
+    if "error" in facts:
+        console.fail(facts["error"])
+    drain()
+    sys.exit(exit_code)
 
 
 @contextmanager

@@ -1,0 +1,82 @@
+"""Which worker gets which sources, and what a run with several workers cannot do."""
+
+from __future__ import annotations
+
+from engine.errors import ConfigError
+from engine.identity import default_engine_id
+from pipelines.build.sources import named_sources
+from pipelines.config.models import Config
+
+ONLY_ONE = {
+    "web.address": "the page reads one engine",
+    "metrics.address": "metrics are those of one engine",
+    "publish.events": "further addresses belong to one engine",
+    "publish.latest": "further addresses belong to one engine",
+    "publish.snapshot": "further addresses belong to one engine",
+    "publish.media": "further addresses belong to one engine",
+    "output.save": "a file has one writer",
+    "output.jsonl": "a file has one writer",
+    "output.show": "a window belongs to one engine",
+    "output.sinks": "a custom output belongs to one engine",
+    "events.folder": "the event log has one writer",
+    "analytics.state": "a file has one writer",
+    "control.watch": "changes of the file are not shared out yet",
+}
+"""Keys that need a run with one worker, and why."""
+
+
+def check_workers(config: Config) -> None:
+    """Raise `ConfigError` if a run has several workers and something that only one can do."""
+    if config.pipeline.workers == 1:
+        return
+    if not config.sources:
+        raise ConfigError("pipeline.workers: there is no source to share out: name the sources, or leave workers out")
+    for key, why in ONLY_ONE.items():
+        section, _, name = key.partition(".")
+        value = getattr(getattr(config, section), name)
+        if value not in (None, "none", False) and value != []:
+            raise ConfigError(f"{key} does not work with pipeline.workers: {config.pipeline.workers}: {why}")
+
+
+def worker_configs(config: Config, folder: str) -> list[Config]:
+    """Return one configuration per worker: its share of the sources, and sockets of its own in a private folder.
+
+    There are never more workers than sources. Sources are dealt out in turn, so that those that a person lists
+    together, which are often alike, end up in different processes.
+    """
+    sources = [source.model_copy(update={"source_id": name}) for name, source in named_sources(config)]
+    count = min(config.pipeline.workers, len(sources))
+    name = config.pipeline.engine_id or default_engine_id([config.publish.address])
+    return [
+        config.model_copy(
+            update={
+                "sources": sources[number::count],
+                "pipeline": config.pipeline.model_copy(update={"workers": 1, "engine_id": f"{name}.{number + 1}"}),
+                "publish": config.publish.model_copy(
+                    update={
+                        "address": "none" if config.publish.address == "none" else stream_address(folder, number),
+                        "keys": None,
+                        "allowed_keys": None,
+                    }
+                ),
+                "control": config.control.model_copy(
+                    update={
+                        "address": "none" if config.control.address == "none" else control_address(folder, number),
+                        "keys": None,
+                        "allowed_keys": None,
+                    }
+                ),
+            }
+        )
+        for number in range(count)
+    ]
+
+
+def stream_address(folder: str, number: int) -> str:
+    """Return where a worker publishes."""
+    return f"ipc://{folder}/stream-{number}"
+
+
+def control_address(folder: str, number: int) -> str:
+    """Return where a worker is controlled."""
+    return f"ipc://{folder}/control-{number}"

@@ -1,0 +1,193 @@
+"""Several engine processes that look like one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import ConfigError
+from engine.stats import HistogramSnapshot, StatsSnapshot
+from engine.stats.counters import PipelineStats
+from engine.subscriber import Subscriber
+from engine.wire import EosMessage, FrameMessage
+from pipelines.config.file import load_config
+from pipelines.config.models import Config
+from pipelines.running.control_client import ask
+from pipelines.workers.report import WorkerReport, decoded, encoded, merged_stats, merged_summary
+from pipelines.workers.split import ONLY_ONE, check_workers, worker_configs
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+PATIENCE_S = 60.0
+
+
+def _config(count: int = 4, workers: int = 2, **more: Any) -> Config:
+    sources = [{"uri": "synthetic://?count=20", "source_id": f"c{n}"} for n in range(1, count + 1)]
+    return load_config(None, {"sources": sources, "pipeline.workers": workers, **more})
+
+
+def _run(*words: str, runtime: Path, sources: int = 4, scene: str = "count=20") -> subprocess.Popen[str]:
+    given = [word for n in range(1, sources + 1) for word in ("--source", f"c{n}=synthetic://?{scene}")]
+    command = [sys.executable, "-m", "pipelines", "run", *given, "--model", "motion", "--json", *words]
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    return subprocess.Popen(
+        [*command, "--set", "pipeline.workers=2"],
+        cwd=CHECKOUT,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(runtime)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_sources_are_dealt_out_and_each_worker_has_its_own_sockets() -> None:
+    configs = worker_configs(
+        _config(5, 2, **{"publish.address": "tcp://127.0.0.1:5599", "control.address": "auto"}), "/x"
+    )
+    assert [[source.source_id for source in each.sources] for each in configs] == [["c1", "c3", "c5"], ["c2", "c4"]]
+    assert len({each.publish.address for each in configs} | {each.control.address for each in configs}) == 4
+    assert [each.pipeline.workers for each in configs] == [1, 1]
+    assert configs[0].pipeline.engine_id != configs[1].pipeline.engine_id
+    assert len(worker_configs(_config(2, 8), "/x")) == 2
+
+
+@pytest.mark.parametrize("key", sorted(ONLY_ONE))
+def test_what_only_one_process_can_do_is_refused(key: str, tmp_path: Path) -> None:
+    value: Any = {"output.show": True, "control.watch": True, "output.sinks": [{"type": "a.b:C"}]}.get(key)
+    value = value or ("127.0.0.1:8080" if key.endswith(".address") else str(tmp_path / "x"))
+    with pytest.raises(ConfigError, match=f"{key} does not work with pipeline.workers"):
+        check_workers(_config(**{key: value}))
+    check_workers(_config(workers=1, **{key: value}))
+
+
+def test_workers_need_sources() -> None:
+    with pytest.raises(ConfigError, match="no source"):
+        check_workers(_config(0))
+
+
+def _stats(name: str, values: range) -> StatsSnapshot:
+    stats = PipelineStats()
+    source = stats.source(name)
+    for ms in values:
+        source.add_captured()
+        source.add_published(ms, 1, ms * 10**9)
+        stats.model("detector").add({"infer": ms}, is_detected=True)
+    source.add_dropped("age", 2)
+    return stats.snapshot()
+
+
+def test_figures_of_workers_are_those_of_one_engine() -> None:
+    one, other, both = _stats("a", range(1, 51)), _stats("b", range(51, 101)), PipelineStats()
+    for ms in range(1, 101):
+        both.source("x").add_published(ms, 1, ms * 10**9)
+    whole = merged_stats([one, other])
+    assert whole.latency == HistogramSnapshot.merged([one.latency, other.latency])
+    assert whole.latency.percentile(0.5) == both.latency.percentile(0.5)
+    assert whole.models["detector"].detected == 100
+    assert whole.fps == 1.0
+    facts = {"backend": "opencv", "device": "cpu", "model": "m", "cpu_s": 1.0, "max_rss_mb": 10.0, "interrupted": False}
+    facts["models"] = {"detector": {"model": "m", "backend": "opencv"}}
+    reports = [decoded(encoded(WorkerReport(each, dict(facts), 0))) for each in (one, other)]
+    summary = merged_summary(reports, ["b", "a"], 3.0, 0.5)
+    assert list(summary["sources"]) == ["b", "a"]
+    assert summary["sources"]["a"] == {
+        "captured": 50,
+        "published": 50,
+        "detected": 50,
+        "dropped": {"age": 2},
+        "reconnects": 0,
+    }
+    assert (summary["cpu_s"], summary["max_rss_mb"], summary["workers"]) == (2.5, 20.0, 2)
+    assert summary["models"]["detector"]["detected"] == 100
+
+
+def test_a_run_with_workers_prints_one_summary_and_publishes_at_one_address(tmp_path: Path, free_port: int) -> None:
+    address = f"tcp://127.0.0.1:{free_port}"
+    seen: dict[str, int] = {}
+    ended: set[str] = set()
+
+    def read() -> None:
+        with Subscriber(address, ["v1/frame/", "v1/eos/"]) as subscriber:
+            while len(ended) < 4:
+                message = subscriber.receive(PATIENCE_S)
+                if isinstance(message, FrameMessage):
+                    seen[message.source_id] = seen.get(message.source_id, 0) + 1
+                elif isinstance(message, EosMessage):
+                    ended.add(message.source_id)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    with _run("--publish", address, runtime=tmp_path / "run", scene="count=60&fps=20&realtime=1") as run:
+        out, err = run.communicate(timeout=2 * PATIENCE_S)
+    reader.join(PATIENCE_S)
+    assert run.returncode == 0, err
+    summary = json.loads(out.splitlines()[-1])
+    assert list(summary["sources"]) == ["c1", "c2", "c3", "c4"]
+    assert {row["captured"] for row in summary["sources"].values()} == {60}
+    assert all(
+        row["captured"] == row["published"] + sum(row["dropped"].values()) for row in summary["sources"].values()
+    )
+    assert summary["workers"] == 2
+    assert ended == {"c1", "c2", "c3", "c4"}
+    assert set(seen) == ended
+    assert list((tmp_path / "run").rglob("workers-*")) == []
+
+
+def test_one_control_socket_reaches_all_workers_and_ctrl_c_ends_them(tmp_path: Path) -> None:
+    control = f"ipc://{tmp_path}/control"
+    scene = "fps=10&realtime=1"
+    with _run("--publish", "none", "--control", control, runtime=tmp_path / "run", scene=scene) as run:
+        try:
+            status = _status(control)
+            assert set(status["sources"]) == {"c1", "c2", "c3", "c4"}
+            assert status["workers"] == 2
+            ask(control, {"command": "pause", "source_id": "c2"}, PATIENCE_S)
+            ask(control, {"command": "add", "source": {"uri": f"synthetic://?{scene}", "source_id": "c5"}}, PATIENCE_S)
+            ask(control, {"command": "remove", "source_id": "c1"}, PATIENCE_S)
+            with pytest.raises(ConfigError, match="no source is called nobody"):
+                ask(control, {"command": "remove", "source_id": "nobody"}, PATIENCE_S)
+            with pytest.raises(ConfigError, match="already a source c3"):
+                ask(control, {"command": "add", "source": {"uri": "synthetic://", "source_id": "c3"}}, PATIENCE_S)
+            status = _status(control)
+            assert status["sources"]["c2"]["paused"]
+            assert "c5" in status["sources"]
+        finally:
+            run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=2 * PATIENCE_S)
+    assert run.returncode == 130, err
+    summary = json.loads(out.splitlines()[-1])
+    assert summary["interrupted"]
+    assert set(summary["sources"]) == {"c1", "c2", "c3", "c4", "c5"}
+
+
+def test_a_worker_that_dies_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    control = f"ipc://{tmp_path}/control"
+    words = ("--publish", "none", "--control", control)
+    with _run(*words, runtime=tmp_path / "run", sources=2, scene="fps=10&realtime=1") as run:
+        _status(control)
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        out, err = run.communicate(timeout=2 * PATIENCE_S)
+    assert run.returncode == 1
+    assert "worker 1 ended by signal 9" in err
+    assert set(json.loads(out.splitlines()[-1])["sources"]) == {"c2"}
+
+
+def _status(control: str) -> dict[str, Any]:
+    """Return the status once both workers run."""
+    for _ in range(int(PATIENCE_S)):
+        try:
+            status = ask(control, {"command": "status"}, PATIENCE_S)
+        except ConfigError:
+            status = {}
+        if status.get("workers") == 2:
+            return status
+        threading.Event().wait(0.5)
+    pytest.fail("the workers did not start")
