@@ -251,3 +251,16 @@ def test_a_grid_and_its_heat_do_not_show_it(clip: Path, tmp_path: Path) -> None:
         halves = [picture[place] for picture in pictures_in(tmp_path) for place in places]
         best[mode] = max(correlation(cv2.resize(half, (320, 240), interpolation=cv2.INTER_AREA)) for half in halves)
     assert best["none"] > READABLE > best["blur"]
+
+
+def test_a_run_that_is_stopped_accounts_for_every_frame(clip: Path) -> None:
+    sources = [{"uri": str(clip), "source_id": "gate", "realtime": True, "loop": True}]
+    config = configured(clip, sources=sources, **{"privacy.mode": "blur", "privacy.delay_s": 0.8})
+    pipeline = build_pipeline(config, make_detector=lambda *_: FindsPeople())
+    with pipeline:
+        for packet in pipeline:
+            assert packet.hidden is not None
+            if packet.frame.frame_id >= 4:
+                break
+    stats = pipeline.stats.source("gate")
+    assert stats.captured == stats.published + sum(stats.dropped.values())
