@@ -184,10 +184,15 @@ def events() -> list[dict[str, Any]]:
     """Return what the rules found, and whether it is kept."""
     found = f"sum by (rule, severity) (increase(framewire_events_total{{{OF_SOURCE}}}[1h]))"
     delay = quantile(0.95, "framewire_event_delay_seconds_bucket", OF)
+    clips = f"sum by (result) (increase(framewire_clips_total{{{OF}}}[1h]))"
+    skipped = f"sum by (cause) (increase(framewire_images_skipped_total{{{OF}}}[1h]))"
+    actions = f"sum by (action, result) (increase(framewire_actions_total{{{OF}}}[1h]))"
     lost = f"sum by (cause) (increase(framewire_events_unstored_total{{{OF}}}[1h]))"
     return [
         panel("Events per hour", "timeseries", [(found, "{{rule}} ({{severity}})")]),
         panel("Open episodes", "timeseries", [(f"sum by (rule) (framewire_events_open{{{OF}}})", "{{rule}}")]),
+        panel("Clips per hour", "timeseries", [(clips, "{{result}}"), (skipped, "image: {{cause}}")]),
+        panel("Messages of actions per hour", "timeseries", [(actions, "{{action}} {{result}}")]),
         panel("From capture to event, p95", "timeseries", [(delay, "")], unit="s"),
         panel(
             "Event log",
@@ -201,6 +206,8 @@ def events() -> list[dict[str, Any]]:
 def storage() -> list[dict[str, Any]]:
     """Return recordings, disks, and how long these will last."""
     free = f"framewire_storage_free_bytes{{{OF}}}"
+    limit = f"sum(framewire_storage_limit_bytes{{{OF}}})"
+    deleted = f"sum by (kind, cause) (increase(framewire_storage_deleted_files_total{{{OF}}}[1h]))"
     left = f"{free} / clamp_min(-deriv({free}[6h]), 1) / 86400"
     errors = f"sum by (source) (increase(framewire_recording_write_errors_total{{{OF_SOURCE}}}[1h]))"
     rate = f"rate(framewire_recording_bytes_total{{{OF_SOURCE}}}{RATE})"
@@ -209,7 +216,10 @@ def storage() -> list[dict[str, Any]]:
         panel("Recording", "state-timeline", [(state, "{{source}} {{state}}")]),
         panel("Written", "timeseries", [(rate, "{{source}}")], unit="Bps"),
         panel("Write errors per hour", "timeseries", [(errors, "{{source}}")]),
-        panel("Stored", "timeseries", [(f"framewire_storage_bytes{{{OF}}}", "{{kind}}")], unit="bytes"),
+        panel(
+            "Stored", "timeseries", [(f"framewire_storage_bytes{{{OF}}}", "{{kind}}"), (limit, "limit")], unit="bytes"
+        ),
+        panel("Deleted per hour", "timeseries", [(deleted, "{{kind}}: {{cause}}")]),
         panel("Free", "timeseries", [(free, "{{kind}}")], unit="bytes"),
         panel("Days until the disk is full", "stat", [(left, "{{kind}}")], unit="d"),
     ]

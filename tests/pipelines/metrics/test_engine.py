@@ -11,6 +11,9 @@ import pytest
 
 from engine.flow.options import PipelineOptions
 from engine.flow.pipeline import Pipeline
+from pipelines.build.events import events_of
+from pipelines.build.pipeline import build_pipeline
+from pipelines.config.file import load_config
 from pipelines.metrics.engine import MAX_SOURCES, EngineMetrics, chosen
 from pipelines.metrics.exposition import Bounded, Page, quoted, with_client
 from tests.fakes import CountingSource, ListSink, OneTracker, PixelDetector
@@ -67,6 +70,21 @@ def test_many_cameras_with_many_places_stay_below_30_000_series_and_3_megabytes(
     assert found['framewire_zone_dwell_seconds_count{source="camera 0",zone="zone0"}'] == 3
     assert len(found) < 30_000
     assert len(text) < 3_000_000
+
+
+def test_the_event_log_and_its_storage_are_on_the_page(tmp_path: Path) -> None:
+    overrides = {
+        "sources": [{"uri": "synthetic://?count=60&objects=3", "source_id": "gate"}],
+        "detector.model": "motion",
+        "publish.address": "none",
+        "events.folder": str(tmp_path / "events"),
+    }
+    pipeline = build_pipeline(load_config(None, overrides))
+    pipeline.run()
+    found = samples(EngineMetrics(pipeline).page())
+    facts = events_of(pipeline)["events"]
+    assert found["framewire_events_stored_total"] == facts["stored"]
+    assert found["framewire_events_waiting"] == facts["waiting"] == 0
 
 
 def test_classes_beyond_the_bound_are_other_and_nothing_is_lost() -> None:
