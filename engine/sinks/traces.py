@@ -6,7 +6,6 @@ this sink builds spans for one frame in N, and for every frame that is slower th
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from engine.clock import NS_PER_MS
@@ -14,6 +13,7 @@ from engine.data import Packet, Run
 from engine.optional import require
 from engine.protocols import SinkBase
 from engine.stats import PipelineStats
+from engine.wire.trace_context import trace_ids
 
 MIN_FRAMES = 100
 """Frames of a source before its 99th percentile counts."""
@@ -101,23 +101,6 @@ class TraceSink(SinkBase):
             span.end(end_time=until_ns)
             at_ns = until_ns
         root.end(end_time=end_ns)
-
-
-def trace_ids(run: Run, source_id: str, seq: int) -> tuple[int, int]:
-    """Return the trace id and the id of the span that stands for the camera: the same in every process."""
-    seed = f"{run.engine_id}/{run.run_epoch}/{source_id}/{seq}".encode()
-    digest = hashlib.blake2b(seed, digest_size=24).digest()
-    return int.from_bytes(digest[:16], "big") or 1, int.from_bytes(digest[16:], "big") or 1
-
-
-def traceparent(run: Run, source_id: str, seq: int) -> str:
-    """Return the W3C `traceparent` of a frame, for programs that continue its trace.
-
-    >>> traceparent(Run("engine", 1), "gate", 7)[:3]
-    '00-'
-    """
-    trace_id, span_id = trace_ids(run, source_id, seq)
-    return f"00-{trace_id:032x}-{span_id:016x}-01"
 
 
 def remote_parent(trace: Any, run: Run, packet: Packet) -> Any:

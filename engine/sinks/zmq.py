@@ -70,6 +70,7 @@ class ZmqPublisher(SinkBase):
         high_water_mark: messages queued for one slow reader before it loses some.
         encoding: `json` or `msgpack`.
         pictures: the JPEGs to send with the messages; None: none.
+        trace_every: add the trace context to one frame in this many of each source; None: to none.
         keys: CURVE keys of this publisher: all sockets are encrypted; None: plain.
         allowed_keys: public keys of the clients that may read; None admits every client that knows our public key.
         send_buffer_bytes: kernel buffer per reader.
@@ -100,6 +101,7 @@ class ZmqPublisher(SinkBase):
         high_water_mark: int = HIGH_WATER_MARK,
         encoding: str = "json",
         pictures: Pictures | None = None,
+        trace_every: int | None = None,
         keys: KeyPair | None = None,
         allowed_keys: Collection[str] | None = None,
         send_buffer_bytes: int = SEND_BUFFER_BYTES,
@@ -117,7 +119,7 @@ class ZmqPublisher(SinkBase):
         self._wanted = {name: checked_address(each, f"publish {name}") for name, each in wanted if each is not None}
         self.endpoints: dict[str, str] = {}
         self.published = 0
-        self._pictures = pictures
+        self._pictures, self._trace_every = pictures, trace_every
         self.curve = None if keys is None else CurveServer(keys, allowed_keys)
         self._encoding: Encoding = check_encoding(encoding)
         self._options = SocketOptions(high_water_mark, send_buffer_bytes, linger_ms, self.curve)
@@ -189,7 +191,8 @@ class ZmqPublisher(SinkBase):
     def write(self, packet: Packet) -> None:
         """Publish one packet; never waits."""
         started_ns = self._clock.monotonic_ns()
-        message = frame_message(packet)
+        is_traced = self._trace_every is not None and packet.seq % self._trace_every == 0
+        message = frame_message(packet, is_traced=is_traced)
         body = encode(message, self._encoding)
         traffic = self._traffic_of(message.source_id)
         traffic.add(packet, body)

@@ -15,6 +15,7 @@ from engine.redaction import public_address, redact_published
 from engine.wire.messages import EosMessage, FrameMessage, StatusMessage
 from engine.wire.objects import ClassScore, Rle, TrackedObject
 from engine.wire.scene import EventMessage
+from engine.wire.trace_context import traceparent
 
 PIXEL_DECIMALS = 2
 SCORE_DECIMALS = 4
@@ -24,8 +25,13 @@ FIRST_SCENE_COLUMN = TrackedObject.__struct_fields__.index("zones")
 MAX_MASK_PIXELS = 1 << 26
 
 
-def frame_message(packet: Packet) -> FrameMessage:
-    """Return the wire message of a packet; the times and `seq` are those set by publishing."""
+def frame_message(packet: Packet, *, is_traced: bool = False) -> FrameMessage:
+    """Return the wire message of a packet; the times and `seq` are those set by publishing.
+
+    Args:
+        packet: to convert.
+        is_traced: add the trace context of the frame.
+    """
     frame, run = packet.frame, packet.run
     return FrameMessage(
         engine_id=run.engine_id,
@@ -47,6 +53,7 @@ def frame_message(packet: Packet) -> FrameMessage:
         model=run.model,
         objects=_objects(packet),
         pixel_aspect=UNSET if frame.pixel_aspect == 1.0 else round(frame.pixel_aspect, ASPECT_DECIMALS),
+        traceparent=traceparent(run, frame.source_id, packet.seq) if is_traced else UNSET,
     )
 
 

@@ -44,6 +44,7 @@ class FrameMessage(msgspec.Struct, frozen=True, kw_only=True):
         dropped: captured frames lost since the previous message of this source, by cause.
         model: name of the model file.
         objects: ordered by `track_id`.
+        traceparent: W3C trace context of a traced frame (`tracing.every`); omitted for all others.
         pixel_aspect: width by height of a pixel; omitted if pixels are square.
     """
 
@@ -67,6 +68,7 @@ class FrameMessage(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     objects: list[TrackedObject]
     pixel_aspect: float | msgspec.UnsetType = msgspec.UNSET
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class StatusMessage(msgspec.Struct, frozen=True, kw_only=True):

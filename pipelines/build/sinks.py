@@ -17,6 +17,7 @@ from engine.sinks.camera_video.recordings import Recordings
 from pipelines.build.events import build_event_log
 from pipelines.build.parts import own_sinks
 from pipelines.build.sources import build_recordings, can_change, named_sources
+from pipelines.config.metrics import TracingConfig
 from pipelines.config.models import Config, PublishConfig
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def build_sinks(
     if recordings is not None:
         sinks.append(recordings)
     if config.publish.address != "none":
-        sinks += _publishers(config.publish, bound or _publisher(config.publish))
+        sinks += _publishers(config.publish, bound or _publisher(config.publish, config.tracing))
     log = build_event_log(config, recordings)
     if log is not None:
         sinks.append(log)  # after the publisher: messages do not wait for it
@@ -96,7 +97,7 @@ def bound_publisher(config: Config) -> ZmqPublisher | None:
     host, _, port = config.publish.address.rpartition(":")
     addresses = [config.publish.address] if given else [f"{host}:{int(port) + n}" for n in range(PORTS_TRIED)]
     for address in addresses:
-        publisher = _publisher(config.publish.model_copy(update={"address": address}))
+        publisher = _publisher(config.publish.model_copy(update={"address": address}), config.tracing)
         try:
             publisher.bind()
         except SinkError as error:
@@ -109,7 +110,7 @@ def bound_publisher(config: Config) -> ZmqPublisher | None:
     return None
 
 
-def _publisher(config: PublishConfig) -> ZmqPublisher:
+def _publisher(config: PublishConfig, tracing: TracingConfig) -> ZmqPublisher:
     from engine.sinks.pictures import Pictures
     from engine.sinks.zmq import ZmqPublisher
     from engine.transport.keys import load_key_pair, load_public_keys
@@ -118,6 +119,7 @@ def _publisher(config: PublishConfig) -> ZmqPublisher:
         config.address,
         keys=load_key_pair(config.keys) if config.keys else None,
         allowed_keys=load_public_keys(config.allowed_keys) if config.allowed_keys is not None else None,
+        trace_every=None if tracing.endpoint is None else tracing.every,
         pictures=Pictures(**config.pictures.model_dump()) if config.pictures is not None else None,
         **config.model_dump(exclude={"address", "keys", "allowed_keys", "pictures", "media"}),
     )

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from engine.data import Run
-from engine.sinks.traces import MIN_FRAMES, TraceSink, trace_ids, traceparent
+from engine.sinks.traces import MIN_FRAMES, TraceSink
 from engine.stats import PipelineStats
+from engine.wire.trace_context import trace_ids, traceparent
 from tests.pipelines.metrics.scenes import packet_of
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason='pip install "framewire[otel]"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -146,3 +147,10 @@ def test_the_shape_of_pixels_is_on_the_wire_where_they_are_not_square() -> None:
     assert b"pixel_aspect" not in encode(frame_message(wide))
     wide = dataclasses.replace(wide, frame=dataclasses.replace(wide.frame, pixel_aspect=64 / 45))
     assert b'"pixel_aspect":1.422222' in encode(frame_message(wide))
+
+
+def test_only_a_traced_frame_carries_its_trace_context() -> None:
+    assert b"traceparent" not in encode(frame_message(packet(1)))
+    body = encode(frame_message(packet(1), is_traced=True))
+    assert re.search(rb'"traceparent":"00-[0-9a-f]{32}-[0-9a-f]{16}-01"', body)
+    assert decode(body) == frame_message(packet(1), is_traced=True)
