@@ -187,12 +187,17 @@ def events() -> list[dict[str, Any]]:
     clips = f"sum by (result) (increase(framewire_clips_total{{{OF}}}[1h]))"
     skipped = f"sum by (cause) (increase(framewire_images_skipped_total{{{OF}}}[1h]))"
     actions = f"sum by (action, result) (increase(framewire_actions_total{{{OF}}}[1h]))"
+    held = f"sum by (action, cause) (increase(framewire_actions_suppressed_total{{{OF}}}[1h]))"
     lost = f"sum by (cause) (increase(framewire_events_unstored_total{{{OF}}}[1h]))"
     return [
         panel("Events per hour", "timeseries", [(found, "{{rule}} ({{severity}})")]),
         panel("Open episodes", "timeseries", [(f"sum by (rule) (framewire_events_open{{{OF}}})", "{{rule}}")]),
         panel("Clips per hour", "timeseries", [(clips, "{{result}}"), (skipped, "image: {{cause}}")]),
-        panel("Messages of actions per hour", "timeseries", [(actions, "{{action}} {{result}}")]),
+        panel(
+            "Messages of actions per hour",
+            "timeseries",
+            [(actions, "{{action}} {{result}}"), (held, "{{action}} held: {{cause}}")],
+        ),
         panel("From capture to event, p95", "timeseries", [(delay, "")], unit="s"),
         panel(
             "Event log",
