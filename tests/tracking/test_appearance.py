@@ -92,7 +92,7 @@ def test_a_model_with_channels_last_takes_the_pixels_as_they_are(data_dir: Path,
     embedder = Embedder(data_dir / "models" / "more" / "person-reidentification-retail-0288.onnx")
     box = np.array([[100.0, 200, 200, 440]])
     same = embedder.embed(picture(people[0], 100), box)[0]
-    moved = embedder.embed(picture(people[0], 400), box + [300, 0, 300, 0])[0]
+    moved = embedder.embed(picture(people[0], 400), box + np.array([300, 0, 300, 0]))[0]
     other = embedder.embed(picture(people[1], 100), box)[0]
     assert (embedder.length, np.linalg.norm(same)) == (256, pytest.approx(1, abs=1e-5))
     assert same @ moved > 0.99 > same @ other

@@ -182,3 +182,25 @@ def export_pictures(
     place = Path(out) if out else project.folder.with_name(f"{project.folder.stem}-{form}")
     with console.progress_bar("pictures") as progress:
         console.show(export(project, form, place, progress), as_json=as_json)
+
+
+@dataset.command(name="augment")
+def preview_augmented(
+    folder: Folder,
+    preview: Annotated[int, typer.Option(help="Number of pictures")] = 12,
+    augment: Annotated[
+        list[str] | None, typer.Option(help="As for train: flip=0.5 colour scale translate crop distort mosaic")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="File to write; augmented.png in the project by default")] = None,
+    size: Annotated[int, typer.Option(min=32, max=2048, help="Rows and columns of each picture")] = 320,
+    seed: Annotated[int, typer.Option(help="Of the choice and the changes")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw training pictures with their boxes, changed at random as the training will see them."""
+    from pipelines.learning.dataset.project import Project
+    from pipelines.learning.train.preview import preview as draw
+    from pipelines.verbs.learning.train import augment_of
+
+    project = Project(folder)
+    place = Path(out) if out else project.folder / "augmented.png"
+    console.show(draw(project, augment_of(augment or []), place, count=preview, size=size, seed=seed), as_json=as_json)

@@ -59,7 +59,7 @@ def train(
         robust=robust,
         epsilon=parse_share(epsilon),
         seed=seed,
-        augment=_augment(augment or []),
+        augment=augment_of(augment or []),
         **parse_budget(budget),
     )
     names = [name.strip() for name in classes.split(",")] if classes else None
@@ -95,7 +95,8 @@ def _base_path(base: str | None) -> str | None:
     return str(model_path(base))
 
 
-def _augment(settings: list[str]) -> Any:
+def augment_of(settings: list[str]) -> Any:
+    """Return the changes of training pictures in `KEY=NUMBER` settings. Raises `ConfigError`."""
     from engine.errors import ConfigError
     from pipelines.learning.train.options import Augment
 
