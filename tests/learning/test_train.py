@@ -195,7 +195,7 @@ def _digits_attacked(digits: Path, out: Path, robust: str, epochs: float) -> dic
 def test_adversarial_training_withstands_an_attack_better(digits: Path, tmp_path: Path) -> None:
     plain, robust = (_digits_attacked(digits, tmp_path, kind, 8) for kind in ("none", "adversarial"))
     assert robust["attacked"] >= plain["attacked"] + 0.15
-    assert robust["accuracy"] >= plain["accuracy"] - 0.05
+    assert robust["accuracy"] >= plain["accuracy"] - 0.03
 
 
 @needs_torch
