@@ -58,7 +58,7 @@ def test_the_demo_model_becomes_a_plan_that_describes_itself(tmp_path: Path, pre
     assert [str(spec) for spec in found.inputs] == ["images (?, 3, 416, 416) float32"]
     assert [spec.name for spec in found.outputs] == ["yolo_0", "yolo_1"]
     assert found.outputs[0].shape == (None, 255, 13, 13)
-    assert found.metadata["head"] == "darknet_yolov3"
+    assert found.metadata["head"] == "nanodet"
 
 
 def test_a_fixed_batch_needs_no_profile(tmp_path: Path, data_dir: Path):
