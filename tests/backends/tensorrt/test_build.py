@@ -56,8 +56,9 @@ def test_the_demo_model_becomes_a_plan_that_describes_itself(tmp_path: Path, pre
     assert built.plan()[:4] == b"vtrt"
     found = read_model_file(output)
     assert [str(spec) for spec in found.inputs] == ["images (?, 3, 416, 416) float32"]
-    assert [spec.name for spec in found.outputs] == ["yolo_0", "yolo_1"]
-    assert found.outputs[0].shape == (None, 255, 13, 13)
+    names = [f"{kind}_{step}" for kind in ("scores", "distances") for step in (8, 16, 32)]
+    assert [spec.name for spec in found.outputs] == names
+    assert found.outputs[0].shape == (None, 2704, 80)
     assert found.metadata["head"] == "nanodet"
 
 
