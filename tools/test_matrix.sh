@@ -17,7 +17,7 @@ SUITE=${SUITE-"tests/contract tests/wire tests/subscriber tests/tracking tests/i
   tests/detection/test_letterbox.py tests/sinks/test_video.py tests/sinks/test_zmq.py tests/sources/test_file.py
   tests/pipelines/config tests/pipelines/build"}
 # The tests' own tools, without those that raise the minimum of a dependency (trackers and scipy need numpy 2).
-TOOLS="pytest pytest-timeout hypothesis jsonschema onnx psutil"
+TOOLS="pytest pytest-timeout pytest-xdist hypothesis jsonschema onnx psutil"
 WORK=${WORK:-.venv-matrix}
 export UV_LINK_MODE=copy
 

@@ -18,7 +18,7 @@ from engine.backends.base import BackendOptions, ClassScores, ImageInput, Tensor
 from engine.backends.choose_device import check_openvino_device
 from engine.backends.compiled_models import compiled_models
 from engine.backends.linked import real_files
-from engine.backends.openvino_resize import resize
+from engine.backends.openvino_resize import operator_set, resize
 from engine.backends.resize import FixedSizeError, SizeChange
 from engine.backends.slots import Slots
 from engine.errors import ConfigError, ModelError
@@ -300,8 +300,7 @@ def _with_image_input(openvino: Any, model: Any, image: ImageInput) -> Any:
 
 def _with_best_class(openvino: Any, model: Any, scores: ClassScores) -> Any:
     """Return the model with its class scores reduced to two rows; unchanged if its first output has another form."""
-    from openvino import opset13 as ops
-
+    ops = operator_set()
     first = model.outputs[0]
     shape = _shape(first)
     rows = shape[1] if len(shape) == 3 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -109,21 +110,25 @@ def _values(operator: Any, at: int) -> list[int] | None:
     return [int(value) for value in operator.input_value(at).get_node().data.ravel()]
 
 
+def operator_set() -> Any:
+    """Return OpenVINO's module of graph operators, which moved in release 2025."""
+    try:
+        return import_module("openvino.opset13")
+    except ModuleNotFoundError:
+        return import_module("openvino.runtime.opset13")
+
+
 def _is_constant(operator: Any, at: int) -> bool:
     return bool(operator.input_value(at).get_node().get_type_name() == "Constant")
 
 
 def _feed(openvino: Any, operator: Any, at: int, values: list[int]) -> None:
-    from openvino import opset13 as ops
-
-    operator.input(at).replace_source_output(ops.constant(np.array(values, np.int64)).output(0))
+    operator.input(at).replace_source_output(operator_set().constant(np.array(values, np.int64)).output(0))
 
 
 def _replace(openvino: Any, port: Any, values: NDArray[Any] | None) -> None:
-    from openvino import opset13 as ops
-
     if values is not None:
-        port.replace(ops.constant(np.ascontiguousarray(values), port.get_element_type()).output(0))
+        port.replace(operator_set().constant(np.ascontiguousarray(values), port.get_element_type()).output(0))
 
 
 def _shape(port: Any) -> Shape:

@@ -78,7 +78,8 @@ def with_fake_gpu(config: Config, sources: Sequence[SourceInfo], model: str = DE
         build_plans=options.rebuild != "never",
     )
     backend = TensorRtBackend(facts.path, backend_options, parts=gpu_parts(file))
-    return ModelDetector(facts, backend, score_threshold=options.score_threshold, max_batch=4)
+    score = facts.usual_score if options.score_threshold is None else options.score_threshold
+    return ModelDetector(facts, backend, score_threshold=score, max_batch=4)
 
 
 @pytest.fixture
