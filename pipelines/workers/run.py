@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -38,6 +39,8 @@ MODULE = "pipelines.workers.worker_process"
 TURN_S = 0.1
 SHOW_EVERY_S = 5.0
 SETTLE_S, SETTLE_MOST_S = 0.25, 3.0
+MAX_PARENT_BYTES = 75
+"""The system limits the path of a socket to 107 bytes, of which a worker's own name takes 28."""
 STOP_S = 30.0
 """How long workers may finish their files before they are killed."""
 
@@ -172,7 +175,10 @@ def _start(number: int, config: Config) -> Worker:
 @contextmanager
 def _private_folder() -> Iterator[str]:
     """Yield a folder that only this user can enter, for the sockets of the workers."""
-    folder = tempfile.mkdtemp(prefix="workers-", dir=runtime_folder())
+    parent: Path | None = runtime_folder()
+    if len(os.fsencode(str(parent))) > MAX_PARENT_BYTES:
+        parent = None  # the system's folder of temporary files; this one has mode 0700 as well
+    folder = tempfile.mkdtemp(prefix="workers-", dir=parent)
     try:
         yield folder
     finally:

@@ -11,8 +11,6 @@ import pytest
 
 from tests.rtsp_server import missing_server
 
-pytestmark = pytest.mark.alone
-
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "open_close.py"
 COUNT = 25
 ALLOWED_KB = 150.0  # a frame of this camera is 230 kB: keeping one per cycle would show

@@ -16,7 +16,7 @@ from tests.faults import catalogue
 from tests.faults.lab import Outcome
 from tests.rtsp_server import missing_server
 
-pytestmark = [pytest.mark.rtsp, pytest.mark.alone]
+pytestmark = pytest.mark.rtsp
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -20,8 +20,6 @@ from pipelines.running.control import ask
 from tests.media import encode_clip, mjpeg_camera, numbered_images
 from tests.patience import AT_ONCE_S
 
-pytestmark = pytest.mark.alone
-
 PATIENCE_S = 40.0
 
 

@@ -252,7 +252,7 @@ def test_inspect_names_tensors_head_and_classes() -> None:
     assert facts["classes"] == 80
     assert facts["class_names"][0] == "person"
     assert "416" in facts["image_size"]
-    assert len(facts["outputs"]) == 2
+    assert len(facts["outputs"]) == 6, "scores and distances of three strides"
 
 
 def test_doctor_has_a_remedy_for_everything_that_is_missing() -> None:

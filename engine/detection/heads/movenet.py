@@ -28,7 +28,7 @@ class MoveNetHead(NmsFreeHead):
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the person of one image, the keypoints as the column `rest`."""
-        points = outputs[0][row, 0].astype(np.float32)[:, (1, 0, 2)] * self._scale
+        points = outputs[0][row].astype(np.float32).reshape(KEYPOINTS, 3)[:, (1, 0, 2)] * self._scale
         score = points[:, 2].mean(keepdims=True)
         sure = points[points[:, 2] >= points[:, 2].max() / 2, :2]
         low, high = (sure.min(axis=0), sure.max(axis=0)) if len(sure) else (np.zeros(2), np.zeros(2))
