@@ -29,7 +29,7 @@ MANY = 1136
 TOPICS = 25_000
 PEAK_MB = 100.0
 SILENCE_MS = 1500
-SHARE_BESIDE_A_FLOOD = 0.75  # the attacker runs on the same cores
+SHARE_BESIDE_A_FLOOD = 0.5  # on two cores, the attacker takes one and libzmq, which answers it, most of the other
 
 
 def _port(address: str) -> int:
