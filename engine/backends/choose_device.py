@@ -19,7 +19,7 @@ def backend_of_device(device: str | None, backend: str) -> tuple[str, tuple[str,
         backend: `auto`, or the name of one.
 
     Raises:
-        ConfigError: there is no such device, or the backend cannot use it.
+        ConfigError: the device does not exist, or the backend cannot use it.
 
     >>> backend_of_device("GPU", "auto"), backend_of_device("cpu", "auto")
     (('openvino', ()), ('auto', ('tensorrt',)))
