@@ -97,8 +97,6 @@ class Analytics:
         self._restored: tuple[list[list[float]], Size | None] | None = None
         self._take_places(zones, lines, rules)
 
-    # --- contents ---
-
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name by class id; assign another tuple when the model changes, after `reset`."""
