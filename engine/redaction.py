@@ -5,6 +5,9 @@ Code that parses a secret (an address, a key file, a header) registers its value
 them. Addresses that were never registered are also cleaned, by their structure. Everything takes time linear in the
 length of the text.
 
+A password may equal the name of a camera or a folder: `http://server/stream?src=gate` for the camera `gate`, the user
+`admin` of `/home/admin`. Such names are registered as well and stay readable, so that answers and paths remain right.
+
 The set of secrets belongs to the process, as its output does. Any thread may call any function.
 """
 
@@ -14,7 +17,7 @@ import base64
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -45,21 +48,40 @@ _TRAILING = ":,;.)]}'\""  # punctuation of the sentence around an address
 
 
 class _Values:
-    """The registered values, longest first, so that no part of a longer one remains."""
+    """The registered values, longest first, so that no part of a longer one remains, and the names to leave."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, None] = {}
+        self._names: dict[str, None] = {}
         self.longest_first: tuple[str, ...] = ()
+        self.names: re.Pattern[str] | None = None  # of names that contain a value, as whole words
 
-    def add(self, values: list[str]) -> None:
+    def copy(self) -> _Values:
+        """Return the same values, to which others can be added."""
+        other = _Values()
         with self._lock:
-            fresh = [value for value in values if value not in self._known]
-            room = MAX_VALUES - len(self._known)  # when full, the first ones stay: a flood cannot displace them
-            if not fresh[:room]:
+            known, names = list(self._known), list(self._names)
+        other.add(known, names)
+        return other
+
+    def add(self, values: list[str], names: Iterable[str] = ()) -> None:
+        with self._lock:
+            fresh = _add_up_to_limit(self._known, values)
+            if not (_add_up_to_limit(self._names, names) or fresh):
                 return
-            self._known.update(dict.fromkeys(fresh[:room]))
             self.longest_first = tuple(sorted(self._known, key=len, reverse=True))
+            exposing = [name for name in self._names if any(value in name for value in self.longest_first)]
+            exposing.sort(key=len, reverse=True)
+            words = "|".join(map(re.escape, exposing))
+            self.names = re.compile(rf"(?<!\w)({words})(?!\w)") if words else None
+
+
+def _add_up_to_limit(known: dict[str, None], values: Iterable[str]) -> bool:
+    """Add what is new, and return whether anything was: when full, the first ones stay, and no flood displaces them."""
+    fresh = [value for value in values if value not in known][: MAX_VALUES - len(known)]
+    known.update(dict.fromkeys(fresh))
+    return bool(fresh)
 
 
 _values = _Values()
@@ -71,6 +93,16 @@ def hide(*secrets: str) -> None:
     for secret in secrets:
         found += [form for form in _forms(secret) if MIN_CHARS <= len(form) <= MAX_CHARS]
     _values.add(found)
+
+
+def keep_readable(*names: str) -> None:
+    """Register names of cameras, places and folders: where one of them stands as a whole word, `redact` leaves it.
+
+    >>> hide("gate7"); keep_readable("gate7")
+    >>> redact("gate7: gate7x refused")
+    'gate7: ***x refused'
+    """
+    _values.add([], [name for name in names if MIN_CHARS <= len(name) <= MAX_CHARS])
 
 
 def hide_address(address: str) -> None:
@@ -282,6 +314,14 @@ def _pieces(text: str, marks: str) -> list[str]:
 
 
 def _without_values(text: str) -> str:
+    names = _values.names
+    if names is None:
+        return _hidden_in(text)
+    pieces = names.split(text)  # every second one is a name
+    return "".join(piece if n % 2 else _hidden_in(piece) for n, piece in enumerate(pieces))
+
+
+def _hidden_in(text: str) -> str:
     for value in _values.longest_first:
         if value in text:
             text = text.replace(value, HIDDEN)

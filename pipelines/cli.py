@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError, SourceError
-from engine.redaction import hide_address
+from engine.redaction import hide_address, keep_readable
 from pipelines import console
 from pipelines.running.detect_and_publish import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
 from pipelines.terminal import drain, steady_stderr
@@ -141,6 +142,7 @@ def main() -> NoReturn:
 
 
 def _run(words: list[str]) -> NoReturn:
+    keep_readable(os.getcwd(), str(Path.home()))
     for word in words:
         hide_address(word)  # before any message can quote it
     try:

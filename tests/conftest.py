@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from engine import redaction
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts background jobs (`&`); children inherit it
@@ -33,6 +35,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def secrets_of_the_test() -> Iterator[None]:
+    """Forget the secrets that a test registers: they would be hidden in the output of the next one."""
+    before = redaction._values
+    redaction._values = before.copy()
+    yield
+    redaction._values = before
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the timeout: a test that waits has not begun

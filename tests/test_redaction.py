@@ -13,7 +13,16 @@ import pytest
 from engine import redaction
 from engine.data import Run, SourceInfo, SourceStatus
 from engine.errors import SourceError
-from engine.redaction import hide, hide_address, hide_setting, printable, public_address, redact, redact_tree
+from engine.redaction import (
+    hide,
+    hide_address,
+    hide_setting,
+    keep_readable,
+    printable,
+    public_address,
+    redact,
+    redact_tree,
+)
 from engine.sources.open import open_source
 from engine.video.network import video_address_from_uri
 from engine.video.options import SourceOptions
@@ -171,3 +180,20 @@ def test_the_secret_of_a_camera_is_not_in_the_log(caplog: pytest.LogCaptureFixtu
     assert SECRET not in caplog.text
     assert SECRET not in str(failed.value)
     assert SECRET not in source.info.uri
+
+
+def test_names_stay_readable_where_a_secret_is_the_same_word() -> None:
+    hide_address("http://127.0.0.1:1984/api/stream.mp4?src=gate")  # as go2rtc names its streams
+    hide_address("rtsp://admin:admin@127.0.0.1/1")
+    assert redact("gate: live") == "***: live"
+    keep_readable("gate", "/home/admin/log")
+    assert redact("/home/admin/log/clips/gate/2026/gate-1.mp4") == "/home/admin/log/clips/gate/2026/gate-1.mp4"
+    assert redact_tree({"sources": {"gate": {"uri": "rtsp://admin:admin@127.0.0.1/1"}}}) == {
+        "sources": {"gate": {"uri": "rtsp://***:***@127.0.0.1/1"}}
+    }
+    assert redact("refused: admin; gateway") == "refused: ***; ***way"
+
+
+def test_a_source_named_like_a_part_of_its_address_keeps_its_name() -> None:
+    open_source("rtsp://admin:gate-7@127.0.0.1/1", source_id="gate-7")
+    assert redact("gate-7: rtsp://admin:gate-7@127.0.0.1/1") == "gate-7: rtsp://admin:***@127.0.0.1/1"

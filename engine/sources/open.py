@@ -10,7 +10,7 @@ from typing import Any
 from engine.errors import SourceError
 from engine.paths import path_from_text
 from engine.protocols import Source
-from engine.redaction import hide_address, redact
+from engine.redaction import hide_address, keep_readable, redact
 from engine.registry import Registry
 from engine.sources.applicable import check_applicable, check_playable
 from engine.video.options import SourceOptions, options_from
@@ -39,6 +39,7 @@ def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = No
     hide_address(text)
     chosen = options_from(options)
     name = source_id or name_from_uri(text)
+    keep_readable(name)
     kind = kind_of(text)
     check_applicable(kind, text, chosen)
     first = _OPENERS[kind](text, name, chosen)

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.errors import ConfigError
-from engine.redaction import hide_setting, printable, redact
+from engine.redaction import hide_setting, keep_readable, printable, redact
 from pipelines.config.hints import suggestion, why_no_configuration
 from pipelines.config.models import Config
 from pipelines.config.versions import upgraded
@@ -25,6 +25,7 @@ PRESETS = (Path(__file__).parents[1] / "presets", Path(__file__).parents[2] / "c
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 EXTENSION = "x-"
 MAX_TEXT_CHARS = 8192
+READABLE = frozenset(("source_id", "name", "folder", "model"))  # never secret, even if a password is the same word
 MAX_SHOWN_CHARS = 200
 MAX_PROBLEMS = 20
 
@@ -158,6 +159,7 @@ def _take_in(name: str, value: Any) -> None:
     """Check the texts of a tree and register its secrets, before any message can show them. Raises `ConfigError`."""
     if isinstance(value, dict):
         for key, item in value.items():
+            keep_readable(str(key))
             _take_in(str(key), item)
     elif isinstance(value, list):
         for item in value:
@@ -166,6 +168,8 @@ def _take_in(name: str, value: Any) -> None:
         if len(value) > MAX_TEXT_CHARS or "\0" in value or (not value.isprintable() and _is_unwritable(name, value)):
             found = printable(value, 80)
             raise ConfigError(f"{printable(name, 80)}: {found!r} is too long, or holds a character that no text has")
+        if name in READABLE and "://" not in value:
+            keep_readable(value)
         hide_setting(name, value)
 
 

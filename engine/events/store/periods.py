@@ -50,7 +50,7 @@ class Period:
 def edges(bucket: Bucket, zone: ZoneInfo, from_utc_ns: int, to_utc_ns: int) -> list[int]:
     """Return the UTC ns at which the periods begin, and the end of the last one.
 
-    >>> day = edges("1d", ZoneInfo("Europe/Vienna"), 1774652400 * 10**9, 1774738800 * 10**9)
+    >>> day = edges("1d", ZoneInfo("Europe/Vienna"), 1774652400 * 10**9, 1774738801 * 10**9)
     >>> [(after - before) // 3_600_000_000_000 for before, after in zip(day, day[1:])]
     [24, 23]
 
