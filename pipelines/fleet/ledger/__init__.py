@@ -1,0 +1,1 @@
+"""The ledger: which engine owns which camera, changed by compare-and-set only."""

@@ -1,0 +1,85 @@
+"""What a ledger holds, and the Protocol that every ledger follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from engine.errors import ConfigError
+
+NOBODY = ""
+MAX_NAME_CHARS = 200
+MAX_NOTE_CHARS = 1 << 20
+MAX_EPOCH = 1 << 53  # beyond it, JSON readers lose digits
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Who owns a camera.
+
+    Attributes:
+        source_id: the camera.
+        engine_id: the engine that may publish it; empty: nobody.
+        epoch: rises with every owner; a reader drops messages of lower epochs.
+    """
+
+    source_id: str
+    engine_id: str
+    epoch: int
+
+
+class Change(NamedTuple):
+    """One compare-and-set: `after` is written if the ledger still holds `before`; None: it must hold nothing."""
+
+    before: Assignment | None
+    after: Assignment
+
+
+class Ledger(Protocol):
+    """Assignments and a few notes. Several controllers may open one ledger: only one of them wins a change."""
+
+    def read(self) -> dict[str, Assignment]:
+        """Return all assignments by source_id. Raises `ConfigError` if the ledger cannot be read."""
+
+    def change(self, changes: Sequence[Change]) -> list[bool]:
+        """Apply each change that still fits, durably, and return which did.
+
+        Raises:
+            ConfigError: a change would let an epoch fall, or give a camera away without raising it.
+        """
+
+    def note(self, name: str) -> str | None:
+        """Return a text kept under this name, None if there is none."""
+
+    def set_note(self, name: str, before: str | None, after: str | None) -> bool:
+        """Replace the text `before` by `after` (None: no text) and return whether `before` was still there."""
+
+    def close(self) -> None:
+        """Close it; safe to call again."""
+
+
+def checked(changes: Sequence[Change]) -> Sequence[Change]:
+    """Return the changes if each may be made at all. Raises `ConfigError` otherwise."""
+    for before, after in changes:
+        if not 0 < len(after.source_id) <= MAX_NAME_CHARS or len(after.engine_id) > MAX_NAME_CHARS:
+            raise ConfigError(f"ledger: names have 1 to {MAX_NAME_CHARS} characters: found {after!r}")
+        if not 0 < after.epoch < MAX_EPOCH:
+            raise ConfigError(f"ledger: {after.source_id}: epoch {after.epoch}: expected 1 to {MAX_EPOCH - 1}")
+        if before is None:
+            continue
+        if before.source_id != after.source_id:
+            raise ConfigError(f"ledger: a change of {before.source_id} cannot write {after.source_id}")
+        is_given = after.engine_id not in (NOBODY, before.engine_id)
+        if after.epoch < before.epoch + is_given:
+            raise ConfigError(
+                f"ledger: {after.source_id}: epoch {after.epoch} after {before.epoch}: it rises with every owner"
+            )
+    return changes
+
+
+def checked_note(after: str | None) -> str | None:
+    """Return the text of a note. Raises `ConfigError` if it is too long."""
+    if after is not None and len(after) > MAX_NOTE_CHARS:
+        raise ConfigError(f"ledger: a note of {len(after)} characters: expected at most {MAX_NOTE_CHARS}")
+    return after
