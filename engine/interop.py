@@ -18,6 +18,10 @@ class _Nothing(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         raise KeyError(key)
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the default; every packet without analysers is asked, and a raised `KeyError` is slow."""
+        return default
+
     def __iter__(self) -> Iterator[str]:
         return iter(())
 

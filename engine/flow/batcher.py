@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from engine.clock import NS_PER_MS, SYSTEM_CLOCK, Clock
 from engine.data import Frame
 from engine.errors import ConfigError
-from engine.flow.channel import Channel, ChannelClosedError
+from engine.flow.channel import Arrivals, Channel, ChannelClosedError
 
 RUN_DRY_S = 5.0
 LIVE_IN_A_ROW = 9  # live frames served before a waiting file: files get at least one frame in ten
@@ -77,9 +76,9 @@ class Batcher:
         keep_older: bool = False,
         on_old: Callable[[Frame, str], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        condition: threading.Condition | None = None,
+        condition: Arrivals | None = None,
     ) -> None:
-        self.condition = condition or threading.Condition()
+        self.condition = condition or Arrivals()
         self._max_batch = max_batch
         self._wait_s = wait_s
         self._keep_older = keep_older

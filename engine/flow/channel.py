@@ -1,7 +1,7 @@
 """A bounded hand-off between two threads, with an overflow policy and counted losses.
 
-There is no polling: every change wakes the waiting threads. A thread can wait for several channels that share a
-`Condition`, as `Batcher` does.
+There is no polling: every change wakes the threads that wait for it. A thread can wait for several channels that share
+`Arrivals`, as `Batcher` does.
 """
 
 from __future__ import annotations
@@ -27,6 +27,19 @@ class ChannelTimeoutError(EngineError):
     """No item arrived in the given time."""
 
 
+class Arrivals(threading.Condition):
+    """Notified when something arrives in, or happens to, any of the channels that share it.
+
+    Attributes:
+        lock: of the condition and those channels. Producers wait for room under it with a condition of each channel's
+            own: an item wakes the consumer, and not the producers of all other channels.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        super().__init__(self.lock)
+
+
 class Channel(Generic[T]):
     """A queue of at most `capacity` items between threads.
 
@@ -35,7 +48,7 @@ class Channel(Generic[T]):
         overflow: what `put` does when full: wait until half of them are taken, drop the oldest item, or drop the new
             one. Half, so that the threads at both ends do not take turns for each item.
         on_drop: called with each lost item and the cause (`overflow` or `shutdown`), outside the lock.
-        condition: a condition shared with other channels, to wait for several at once.
+        condition: shared with other channels, to wait for several at once.
 
     >>> channel = Channel(1, "drop_oldest")
     >>> channel.put("old"); channel.put("new")
@@ -49,7 +62,7 @@ class Channel(Generic[T]):
         overflow: Overflow = "block",
         *,
         on_drop: Callable[[T, str], None] | None = None,
-        condition: threading.Condition | None = None,
+        condition: Arrivals | None = None,
     ) -> None:
         if capacity < 1:
             raise ConfigError(f"channel capacity is {capacity}: expected 1 or more")
@@ -62,7 +75,8 @@ class Channel(Generic[T]):
         self._items: deque[T] = deque()
         self._closed = False
         self._is_draining = False
-        self._changed = condition or threading.Condition()
+        self._arrived = condition or Arrivals()
+        self._has_room = threading.Condition(self._arrived.lock)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -79,9 +93,9 @@ class Channel(Generic[T]):
             ChannelClosedError: the channel is closed, or was closed while waiting; the item was not taken.
         """
         lost: T | None = None
-        with self._changed:
+        with self._arrived:
             while self.overflow == "block" and self._has_no_place() and not self._closed:
-                self._changed.wait()
+                self._has_room.wait()
             if self._closed:
                 raise ChannelClosedError("the channel is closed")
             full = len(self._items) >= self.capacity
@@ -90,7 +104,7 @@ class Channel(Generic[T]):
                 lost = item if self.overflow == "drop_newest" else self._items.popleft()
             if not (full and self.overflow == "drop_newest"):
                 self._items.append(item)
-                self._changed.notify_all()
+                self._arrived.notify_all()
         if full and self._on_drop is not None:
             self._on_drop(lost, "overflow")  # type: ignore[arg-type]
 
@@ -110,42 +124,46 @@ class Channel(Generic[T]):
             ChannelTimeoutError: no item arrived within `timeout_s`.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._changed:
+        with self._arrived:
             while not self._items:
                 if self._closed:
                     raise ChannelClosedError("the channel is closed and empty")
                 remaining = None if deadline is None else deadline - time.monotonic()
                 if remaining is not None and remaining <= 0:
                     raise ChannelTimeoutError(f"nothing came within {timeout_s} s")
-                self._changed.wait(remaining)
+                self._arrived.wait(remaining)
             item = self._items.popleft()
             if len(self._items) == self.capacity // 2:
-                self._changed.notify_all()
+                self._has_room.notify_all()
             return item
 
     def drop_oldest(self) -> None:
         """Switch to this policy and release waiting producers."""
-        with self._changed:
+        with self._arrived:
             self.overflow = "drop_oldest"
-            self._changed.notify_all()
+            self._has_room.notify_all()
 
     def close(self) -> None:
         """Refuse further items; queued items can still be taken."""
-        with self._changed:
+        with self._arrived:
             self._closed = True
-            self._changed.notify_all()
+            self._wake_all()
 
     def abort(self, cause: str = "shutdown") -> None:
         """Refuse further items and drop the queued ones."""
-        with self._changed:
+        with self._arrived:
             self._closed = True
             lost = list(self._items)
             self._items.clear()
             self.dropped[cause] += len(lost)
-            self._changed.notify_all()
+            self._wake_all()
         if self._on_drop is not None:
             for item in lost:
                 self._on_drop(item, cause)
+
+    def _wake_all(self) -> None:
+        self._arrived.notify_all()
+        self._has_room.notify_all()
 
     def __iter__(self) -> Iterator[T]:
         """Yield items until the channel is closed and empty."""

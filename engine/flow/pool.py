@@ -10,7 +10,7 @@ from functools import partial
 from engine.data import DEFAULT_MODEL, Run, SourceStatus
 from engine.errors import ConfigError, EngineError
 from engine.flow.batcher import Batcher, Inlet
-from engine.flow.channel import Channel
+from engine.flow.channel import Arrivals, Channel
 from engine.flow.detect import CollectStage, DetectorSwap, SubmitStage
 from engine.flow.items import Detected
 from engine.flow.lane import MAX_DEPTH, FlowContext, Lane, Start
@@ -72,7 +72,7 @@ class Lanes:
         ending: Callable[[str], SourceStatus],
         start: Start,
     ) -> None:
-        self.condition = threading.Condition()
+        self.condition = Arrivals()
         self.default = pool.default
         self._run, self._context, self._outbox = run, context, outbox
         self._ending, self._start = ending, start

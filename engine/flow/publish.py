@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Protocol, TypeVar
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from engine.clock import NS_PER_MS, NS_PER_S, Clock
 from engine.data import Packet, Run, SourceStatus
@@ -18,9 +19,20 @@ from engine.protocols import Sink
 from engine.stats import PipelineStats
 
 T = TypeVar("T")
+_FIELDS = [field.name for field in fields(Packet)]
+_STAMP_AT = [_FIELDS.index(name) for name in ("seq", "published_utc_ns", "latency_ms", "dropped")]
+_values_of = attrgetter(*_FIELDS)
 TICK_S = 1.0
 STATUS_CAPACITY = 256
 SINK_CAPACITY = 8
+
+
+@runtime_checkable
+class Announced(Protocol):
+    """A quick sink that learns which packets it will be given next, so that it can convert them together."""
+
+    def announce(self, packets: Sequence[Packet]) -> None:
+        """Take the packets of one inference, without `seq` and times, which follow with each `write`."""
 
 
 class PublishStage(Stage["list[Packet] | SourceStatus"]):
@@ -41,6 +53,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
         self._run_facts = run
         self._inbox = inbox
         self._sinks = sinks
+        self._announce = [sink.announce for sink in sinks if isinstance(sink, Announced)]
         self._outlets = outlets
         self._status_outlets = status_outlets
         self._stats = stats
@@ -64,6 +77,8 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
             return
         done = 0
         try:
+            for announce in self._announce:
+                announce(item)
             for packet in item:
                 published = self._publish(packet)
                 done += 1
@@ -85,13 +100,8 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
     def _publish(self, item: Packet) -> Packet:
         stats = self._stats.source(item.frame.source_id)
         started_ns = self._clock.monotonic_ns()
-        packet = replace(
-            item,
-            seq=stats.published,
-            published_utc_ns=self._clock.utc_ns(),
-            latency_ms=(started_ns - item.frame.captured_ns) / NS_PER_MS,
-            dropped=stats.take_dropped(),
-        )
+        latency_ms = (started_ns - item.frame.captured_ns) / NS_PER_MS
+        packet = _stamped(item, stats.published, self._clock.utc_ns(), latency_ms, stats.take_dropped())
         for sink in self._sinks:
             sink.write(packet)
         self._stats.add_packet(packet, started_ns=started_ns, now_ns=self._clock.monotonic_ns())
@@ -311,6 +321,14 @@ def output_stages(
         *stages,
         PublishStage(run, inbox, quick, [*outlets, *consumers], of_status, stats=context.stats, clock=context.clock),
     ]
+
+
+def _stamped(packet: Packet, *stamp: Any) -> Packet:
+    """Return the packet with values for `_STAMP`; `dataclasses.replace` takes three times as long."""
+    values = list(_values_of(packet))
+    for at, value in zip(_STAMP_AT, stamp, strict=True):
+        values[at] = value
+    return Packet(*values)
 
 
 def hand_on(item: Packet | SourceStatus, outlets: Sequence[Channel[Packet | SourceStatus]]) -> None:

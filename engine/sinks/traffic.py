@@ -42,7 +42,7 @@ class SourceTraffic:
     """What was sent last for a source, and the figures at its last `stats` message.
 
     Args:
-        topic: of its frame messages.
+        topic: of its frame messages; `prefix` has its bytes.
         figures: the current figures of the source.
         now_ns: monotonic clock.
 
@@ -54,7 +54,7 @@ class SourceTraffic:
     """
 
     def __init__(self, topic: str, figures: SourceSnapshot, now_ns: int) -> None:
-        self.topic = topic
+        self.topic, self.prefix = topic, topic.encode()
         self.frame_body = b""
         self.status_body = b""
         self.last_seq: int | None = None

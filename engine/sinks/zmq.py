@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +11,7 @@ import msgspec
 import zmq
 
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
-from engine.data import Packet, Run, SourceStatus
+from engine.data import Frame, Packet, Run, SourceStatus
 from engine.errors import ConfigError, SinkError
 from engine.protocols import SinkBase
 from engine.sinks.publisher_sockets import FanOut, LatestOnly, SnapshotServer, SocketOptions
@@ -42,6 +42,7 @@ from engine.wire import (
     topic_for,
     topic_of,
 )
+from engine.wire.columns import Columns, track_columns
 from engine.wire.findings import finding_id
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class ZmqPublisher(SinkBase):
         self._figures = Figures(clock)
         self._scenes: dict[str, SceneTraffic] = {}
         self._snapshot_seq = 0
+        self._columns: dict[Frame, Columns] = {}
         self._opened_ns = 0
         self._due_ns = 0
 
@@ -188,16 +190,20 @@ class ZmqPublisher(SinkBase):
             self.close()
             raise
 
+    def announce(self, packets: Sequence[Packet]) -> None:
+        """Convert the tracks of the packets of the next calls of `write` together."""
+        self._columns = dict(zip((packet.frame for packet in packets), track_columns(packets), strict=True))
+
     def write(self, packet: Packet) -> None:
         """Publish one packet; never waits."""
         started_ns = self._clock.monotonic_ns()
         is_traced = self._trace_every is not None and packet.seq % self._trace_every == 0
-        message = frame_message(packet, is_traced=is_traced)
+        message = frame_message(packet, is_traced=is_traced, columns=self._columns.pop(packet.frame, None))
         body = encode(message, self._encoding)
         traffic = self._traffic_of(message.source_id)
         traffic.add(packet, body)
         self._next_seq[traffic.topic] = packet.seq + 1
-        self._send("frame", traffic.topic.encode(), body)
+        self._send("frame", traffic.prefix, body)
         for event in packet.events:
             self.send(event_message(event, packet, seq=self.next_seq("event", message.source_id)))
         if packet.analytics is not None:
@@ -222,10 +228,8 @@ class ZmqPublisher(SinkBase):
         traffic.status_body = encode(message, self._encoding)
         self.send(message)
         if status.source_id in self._scenes:
-            scene = self._scenes[status.source_id]
-            self._publish_findings(
-                status.source_id, scene, status.analyses.get("analytics", ()), message.published_utc_ns
-            )
+            scene, findings = self._scenes[status.source_id], status.analyses.get("analytics", ())
+            self._publish_findings(status.source_id, scene, findings, message.published_utc_ns)
         if status.state == "ended":
             self._end(status.source_id, status.reason)
 
@@ -309,9 +313,8 @@ class ZmqPublisher(SinkBase):
         for finding in findings:
             offset_ns = scene.times.offset_ns(finding, finding_id(finding, source_id, self._run), moment)
             seq = self.next_seq("event", source_id)
-            self.send(
-                finding_message(finding, moment, self._run, seq=seq, published_utc_ns=utc_ns, offset_ns=offset_ns)
-            )
+            told = finding_message(finding, moment, self._run, seq=seq, published_utc_ns=utc_ns, offset_ns=offset_ns)
+            self.send(told)
 
     def _publish_pictures(self, pictures: Pictures, packet: Packet) -> None:
         for picture in pictures.of(packet, self._clock.monotonic_ns()):
@@ -357,9 +360,8 @@ class ZmqPublisher(SinkBase):
         if traffic is None:
             self._forget_ended()
             topic = topic_for("frame", source_id)
-            traffic = self._traffic[source_id] = SourceTraffic(
-                topic, self._figures.of(source_id), self._clock.monotonic_ns()
-            )
+            figures, now_ns = self._figures.of(source_id), self._clock.monotonic_ns()
+            traffic = self._traffic[source_id] = SourceTraffic(topic, figures, now_ns)
         return traffic
 
     def _forget_ended(self) -> None:

@@ -82,6 +82,7 @@ class SourceStats:
     _blind_ns: int = 0
     _blind_since_ns: int | None = None
     _reported: Counter[str] = field(default_factory=Counter)
+    _has_lost: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self) -> None:
@@ -100,6 +101,7 @@ class SourceStats:
         """Count frames lost to `cause`."""
         with self._lock:
             self.dropped[cause] += count
+            self._has_lost = True
 
     def set_state(self, state: SourceState, reason: str, stream_epoch: int) -> None:
         """Store the state of the source; each stream epoch after the first is a reconnect."""
@@ -162,10 +164,14 @@ class SourceStats:
             inside = self.captured - self.published - sum(self.dropped.values())
             if inside > 0:
                 self.dropped[cause] += inside
+                self._has_lost = True
 
     def take_dropped(self) -> dict[str, int]:
         """Return the losses by cause since the last call."""
+        if not self._has_lost:
+            return {}
         with self._lock:
+            self._has_lost = False
             news = self.dropped - self._reported
             self._reported = Counter(self.dropped)
         return dict(news)

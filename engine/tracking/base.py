@@ -34,6 +34,8 @@ _SLOW_STREAM = 3
 """Times the last interval between detections: a longer pause is a gap in the stream."""
 
 
+_KINDS: dict[Hashable, object] = {}
+
 DEFAULT_INTERVAL_NS = NS_PER_S // 25
 """Between two frames, where time does not rise and no interval is known yet."""
 
@@ -101,8 +103,8 @@ class BaseTracker(ABC):
 
     @cached_property
     def kind(self) -> Hashable:
-        """The class and parameters that trackers must share to be updated together."""
-        return type(self), *self.parameters.values()
+        """What trackers of equal class and parameters share: they can be updated together."""
+        return _KINDS.setdefault((type(self), *self.parameters.values()), object())
 
     @property
     def size(self) -> int:

@@ -8,6 +8,7 @@ tracks, ties between matches, limits, events) is done per camera.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,9 @@ class JointTrackers:
             if key is None or len(places) == 1:
                 tracks = [one.update(*more) for one, *more in zip(own, seen, times, strict=True)]
             else:
-                joint = self._joints.setdefault(key, own[0].clone())
-                tracks = update_together(joint, own, seen, times)
+                if key not in self._joints:
+                    self._joints[key] = own[0].clone()
+                tracks = update_together(self._joints[key], own, seen, times)
             found.update(zip(places, tracks, strict=True))
         return [found[at] for at in range(len(trackers))]
 
@@ -52,9 +54,18 @@ def _groups(trackers: Sequence[Any], detections: Sequence[Detections | None]) ->
     """Return the indices of trackers grouped by what lets them be updated together; None for the others."""
     groups: dict[Hashable, list[int]] = {}
     for at, (tracker, found) in enumerate(zip(trackers, detections, strict=True)):
-        key = (tracker.kind, found is None) if isinstance(tracker, BaseTracker) and not tracker.wants_frames else None
-        groups.setdefault(key, []).append(at)
+        own_class: Any = type(tracker)
+        key = (tracker.kind, found is None) if _is_ours(own_class) and not tracker.wants_frames else None
+        if key in groups:
+            groups[key].append(at)
+        else:
+            groups[key] = [at]
     return groups
+
+
+@cache
+def _is_ours(kind: type) -> bool:
+    return issubclass(kind, BaseTracker)
 
 
 def update_together(
@@ -114,14 +125,11 @@ def _gather(joint: BaseTracker, trackers: Sequence[BaseTracker], captured_ns: Se
 
 
 def _joined(tables: Sequence[Rows]) -> Rows:
-    """Return one table with the rows of each; all have one dtype, whose columns `concatenate` would compare."""
-    counts = [len(rows) for rows in tables]
-    table = np.empty(sum(counts), tables[0].dtype)
-    end = 0
-    for rows, count in zip(tables, counts, strict=True):
-        start, end = end, end + count
-        table[start:end] = rows
-    table["camera"] = np.arange(len(tables)).repeat(counts)
+    """Return one table with the rows of each; all have one dtype, whose columns numpy would copy one by one."""
+    dtype = tables[0].dtype
+    whole_row = np.dtype((np.void, dtype.itemsize))
+    table = np.concatenate([rows.view(whole_row) for rows in tables]).view(dtype)
+    table["camera"] = np.arange(len(tables)).repeat([len(rows) for rows in tables])
     return table
 
 

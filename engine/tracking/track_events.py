@@ -27,6 +27,8 @@ class EventLog:
 
     def drain(self) -> list[TrackEvent]:
         """Return the events since the last call, in order, and clear them."""
+        if not self._entries:
+            return []
         events = [event for entry in self._entries for event in _events_of(*entry)]
         self._entries.clear()
         self._count = 0

@@ -12,25 +12,25 @@ from engine.clock import NS_PER_MS
 from engine.data import NO_DETECTION, Packet, Run, SourceStatus, TrackEvent, Tracks
 from engine.errors import WireError
 from engine.redaction import public_address, redact_published
+from engine.wire.columns import PIXEL_DECIMALS, SCORE_DECIMALS, Columns, rounded, track_columns
 from engine.wire.messages import EosMessage, FrameMessage, StatusMessage
 from engine.wire.objects import ClassScore, Rle, TrackedObject
 from engine.wire.scene import EventMessage
 from engine.wire.trace_context import traceparent
 
-PIXEL_DECIMALS = 2
-SCORE_DECIMALS = 4
 MS_DECIMALS = 3
 ASPECT_DECIMALS = 6
 FIRST_SCENE_COLUMN = TrackedObject.__struct_fields__.index("zones")
 MAX_MASK_PIXELS = 1 << 26
 
 
-def frame_message(packet: Packet, *, is_traced: bool = False) -> FrameMessage:
+def frame_message(packet: Packet, *, is_traced: bool = False, columns: Columns | None = None) -> FrameMessage:
     """Return the wire message of a packet; the times and `seq` are those set by publishing.
 
     Args:
         packet: to convert.
         is_traced: add the trace context of the frame.
+        columns: its `track_columns`, if they have been made already.
     """
     frame, run = packet.frame, packet.run
     return FrameMessage(
@@ -51,7 +51,7 @@ def frame_message(packet: Packet, *, is_traced: bool = False) -> FrameMessage:
         height=frame.height,
         dropped=dict(packet.dropped),
         model=run.model,
-        objects=_objects(packet),
+        objects=_objects(packet, track_columns((packet,))[0] if columns is None else columns),
         pixel_aspect=UNSET if frame.pixel_aspect == 1.0 else round(frame.pixel_aspect, ASPECT_DECIMALS),
         traceparent=traceparent(run, frame.source_id, packet.seq) if is_traced else UNSET,
     )
@@ -170,25 +170,13 @@ def mask_from_rle(rle: Rle) -> NDArray[np.bool_]:
     return np.repeat(values, rle.counts).reshape((height, width), order="F")
 
 
-def _objects(packet: Packet) -> list[TrackedObject]:
-    tracks, names = packet.tracks, packet.run.class_names
-    class_id = tracks.class_id.tolist()
-    known = len(names)
-    columns: list[list[Any]] = [
-        tracks.track_id.tolist(),
-        class_id,
-        [names[c] if 0 <= c < known else str(c) for c in class_id],
-        _rounded(tracks.score, SCORE_DECIMALS),
-        _rounded(tracks.xyxy, PIXEL_DECIMALS),
-        tracks.age.tolist(),
-        (tracks.detection_index == NO_DETECTION).tolist(),
-    ]
+def _objects(packet: Packet, columns: Columns) -> list[TrackedObject]:
     if packet.detections.extra or packet.track_classes is not None:
-        columns += _extra_columns(packet)
+        columns = [*columns, *_extra_columns(packet)]
     if packet.analytics is None:
         return list(map(TrackedObject, *columns))
-    columns += [[None] * len(tracks)] * (FIRST_SCENE_COLUMN - len(columns))
-    return list(map(TrackedObject, *columns, *packet.analytics.columns()))
+    empty = [[None] * len(packet.tracks)] * (FIRST_SCENE_COLUMN - len(columns))
+    return list(map(TrackedObject, *columns, *empty, *packet.analytics.columns()))
 
 
 def _run_edges(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -211,11 +199,6 @@ def _run_edges(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     return found
 
 
-def _rounded(values: NDArray[Any], decimals: int) -> list[Any]:
-    rounded: list[Any] = np.round(values.astype(np.float64), decimals).tolist()
-    return rounded
-
-
 def _extra_columns(packet: Packet) -> list[list[Any]]:
     """Return the columns `mask`, `keypoints`, `xyxyxyxy`, `classes` by track, from those by detection.
 
@@ -230,10 +213,10 @@ def _extra_columns(packet: Packet) -> list[list[Any]]:
         return [None if rows is None or i == NO_DETECTION else convert(rows[i]) for i in index]
 
     def points(row: NDArray[Any]) -> list[Any]:
-        return _rounded(np.asarray(row), SCORE_DECIMALS)
+        return rounded(np.asarray(row), SCORE_DECIMALS)
 
     def corners(row: NDArray[Any]) -> list[Any]:
-        return _rounded(np.asarray(row).reshape(4, 2), PIXEL_DECIMALS)
+        return rounded(np.asarray(row).reshape(4, 2), PIXEL_DECIMALS)
 
     def classes(row: NDArray[Any]) -> list[ClassScore] | None:
         if np.isnan(row).any():  # the second stage did not run

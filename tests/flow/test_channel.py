@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from engine.errors import ConfigError
-from engine.flow.channel import Channel, ChannelClosedError, ChannelTimeoutError
+from engine.flow.channel import Arrivals, Channel, ChannelClosedError, ChannelTimeoutError
 
 WAIT_S = 5.0
 
@@ -185,3 +185,17 @@ def test_every_item_put_is_taken_or_counted_under_contention(overflow: str) -> N
     assert len(taken) + channel.dropped["overflow"] == writers * each
     if overflow == "block":
         assert channel.dropped["overflow"] == 0
+
+
+def test_an_item_wakes_the_consumer_and_not_the_producers_of_other_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    notified: list[threading.Condition] = []
+    notify_all = threading.Condition.notify_all
+    monkeypatch.setattr(threading.Condition, "notify_all", lambda self: notified.append(self) or notify_all(self))
+    arrivals = Arrivals()
+    first, second = Channel[int](1, condition=arrivals), Channel[int](1, condition=arrivals)
+    first.put(0)
+    assert notified == [arrivals]
+    first.get()
+    assert notified == [arrivals, first._has_room]
+    second.close()
+    assert notified[2:] == [arrivals, second._has_room]

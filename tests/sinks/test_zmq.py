@@ -232,3 +232,14 @@ def test_a_publisher_may_be_opened_again(readers: Readers) -> None:
     publisher.open(dataclasses.replace(RUN, run_epoch=5))
     readers.add(publisher)
     publisher.close()
+
+
+def test_packets_that_were_announced_are_published_as_others_are(readers: Readers, publisher: ZmqPublisher) -> None:
+    socket = readers.add(publisher)
+    packets = [packet(count, source_id=f"camera{count}") for count in (4, 0, 2)]
+    publisher.announce(packets)
+    for each in [*packets, *packets]:  # the second time without an announcement
+        publisher.write(dataclasses.replace(each, published_utc_ns=each.published_utc_ns + 1))
+    found = [message for message in messages(socket) if isinstance(message, FrameMessage)]
+    assert [len(message.objects) for message in found] == [4, 0, 2, 4, 0, 2]
+    assert found[:3] == found[3:]

@@ -22,6 +22,7 @@ from engine.wire import (
     status_message,
     tracks_from_message,
 )
+from engine.wire.columns import track_columns
 from tests.wire.samples import RUN, UTC_NS, packet, status
 
 
@@ -154,3 +155,13 @@ def test_only_a_traced_frame_carries_its_trace_context() -> None:
     body = encode(frame_message(packet(1), is_traced=True))
     assert re.search(rb'"traceparent":"00-[0-9a-f]{32}-[0-9a-f]{16}-01"', body)
     assert decode(body) == frame_message(packet(1), is_traced=True)
+
+
+def test_packets_converted_together_give_the_messages_of_each_alone() -> None:
+    names = dataclasses.replace(RUN, class_names=())
+    packets = [packet(count, source_id=f"camera{count}") for count in (3, 0, 10, 1)]
+    packets[2] = dataclasses.replace(packets[2], run=names)
+    together = [
+        frame_message(each, columns=columns) for each, columns in zip(packets, track_columns(packets), strict=True)
+    ]
+    assert [encode(message) for message in together] == [encode(frame_message(each)) for each in packets]
