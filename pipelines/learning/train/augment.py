@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from engine.detection.letterbox import PAD_VALUE, Anchor, fit
 from engine.optional import require
 from pipelines.learning.train.options import Augment
 from pipelines.learning.train.vision_ops import torchvision
@@ -19,11 +20,23 @@ Sample = tuple[Any, Any]
 """A picture (3, s, s) float from 0 to 1 in RGB, and rows of class, cx, cy, w, h as shares."""
 
 
-def read_square(path: str | Path, size: int) -> Any:
-    """Return a picture stretched to (3, size, size) uint8 RGB. Raises `ConfigError`."""
+def read_square(path: str | Path, size: int, anchor: Anchor = "stretch") -> tuple[Any, tuple[float, float]]:
+    """Return a picture as (3, size, size) uint8 RGB, and the shares of width and height that it fills.
+
+    Args:
+        path: of the picture.
+        size: rows and columns.
+        anchor: `stretch`, or `top_left` on grey, as the engine will give it to the model.
+
+    Raises:
+        ConfigError: the picture cannot be read.
+    """
     image = read_picture(Path(path))
-    small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_LINEAR)
-    return np.ascontiguousarray(small[..., ::-1].transpose(2, 0, 1))
+    width, height = fit((image.shape[1], image.shape[0]), (size, size), anchor).inner_wh
+    how = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
+    square = np.full((size, size, 3), PAD_VALUE, np.uint8)
+    square[:height, :width] = cv2.resize(image, (width, height), interpolation=how)
+    return np.ascontiguousarray(square[..., ::-1].transpose(2, 0, 1)), (width / size, height / size)
 
 
 class Samples:
@@ -35,14 +48,25 @@ class Samples:
         size: rows and columns.
         augment: the changes; None: none.
         rng: of the choices that numpy makes.
+        anchor: how a picture becomes a square: `stretch` or `top_left`.
     """
 
     def __init__(
-        self, torch: Any, entries: Sequence[dict[str, Any]], size: int, augment: Augment | None, rng: Any
+        self,
+        torch: Any,
+        entries: Sequence[dict[str, Any]],
+        size: int,
+        augment: Augment | None,
+        rng: Any,
+        anchor: Anchor = "stretch",
     ) -> None:
         self._torch, self._size, self._augment, self._rng = torch, size, augment, rng
-        self._images = [torch.from_numpy(read_square(entry["image"], size)) for entry in entries]
-        self._boxes = [torch.tensor(entry["boxes"], dtype=torch.float32).reshape(-1, 5) for entry in entries]
+        self._images, self._boxes = [], []
+        for entry in entries:
+            square, (width, height) = read_square(entry["image"], size, anchor)
+            rows = torch.tensor(entry["boxes"], dtype=torch.float32).reshape(-1, 5)
+            self._images.append(torch.from_numpy(square))
+            self._boxes.append(rows * torch.tensor([1, width, height, width, height]))
         self._change = None if augment is None else _transforms(torch, augment, size)
 
     def __len__(self) -> int:
@@ -96,7 +120,7 @@ def _transforms(torch: Any, augment: Augment, size: int) -> Callable[[Any, Any],
         steps.append(v2.RandomApply([v2.RandomIoUCrop(min_scale=0.5), v2.Resize((size, size))], augment.crop))
     if augment.scale != (1.0, 1.0) or augment.translate:
         shift = (augment.translate, augment.translate) if augment.translate else None
-        steps.append(v2.RandomAffine(0, translate=shift, scale=augment.scale, fill=114))
+        steps.append(v2.RandomAffine(0, translate=shift, scale=augment.scale, fill=PAD_VALUE))
     if augment.distort:
         steps.append(v2.RandomApply([v2.ElasticTransform(alpha=20.0, sigma=5.0)], augment.distort))
     if augment.colour:

@@ -69,7 +69,7 @@ def train_classifier(request: Fields, listing: Fields, options: TrainOptions, te
 
 
 def _pictures(torch: Any, entries: list[dict[str, Any]], size: int) -> tuple[Any, Any]:
-    images = np.stack([read_square(entry["image"], size) for entry in entries])
+    images = np.stack([read_square(entry["image"], size)[0] for entry in entries])
     return torch.from_numpy(images), torch.tensor([entry["class_id"] for entry in entries])
 
 

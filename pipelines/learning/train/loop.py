@@ -72,8 +72,8 @@ def train_detector(request: Fields, listing: Fields, options: TrainOptions, tell
     torch.manual_seed(options.seed)
     rng, folder = np.random.default_rng(options.seed), Path(request["folder"])
     arch = make_detector(torch, options, listing["class_names"])
-    train = Samples(torch, listing["train"], arch.size, options.augment, rng)
-    val = Samples(torch, listing["val"][:VAL_PICTURES], arch.size, None, rng)
+    train = Samples(torch, listing["train"], arch.size, options.augment, rng, arch.anchor)
+    val = Samples(torch, listing["val"][:VAL_PICTURES], arch.size, None, rng, arch.anchor)
     if options.base is not None and not request.get("resume"):
         rows = rng.permutation(len(train))[:PROBES].tolist()
         tell({"note": arch.load_base(Path(options.base), [train.plain(row) for row in rows])})

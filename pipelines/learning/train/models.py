@@ -1,4 +1,4 @@
-"""The architectures that can be trained: LibreYOLO's DEIMv2, torchvision's Faster R-CNN and ResNet-50, a small CNN.
+"""What can be trained: LibreYOLO's DEIMv2 and YOLOX, torchvision's Faster R-CNN and ResNet-50, a small CNN.
 
 Each has the same five functions. It is imported by the child only.
 """
@@ -17,43 +17,19 @@ import numpy as np
 from engine.errors import ConfigError, ModelError
 from engine.optional import require
 from pipelines.learning.train.options import TrainOptions
-from pipelines.learning.train.restore import export, restore
+from pipelines.learning.train.restore import Restored, export, restore
 from pipelines.learning.train.vision_ops import torchvision
+from pipelines.learning.train.weights import fill, fill_from, load_state, own_rows
+from pipelines.learning.train.yolox import SIZES as YOLOX
+from pipelines.learning.train.yolox import Yolox
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-def load_state(torch: Any, path: Path) -> dict[str, Any]:
-    """Return the weights of a checkpoint, without running anything in it.
-
-    Raises:
-        ModelError: it is damaged, or holds more than weights.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds
-        raise ModelError(f"{path}: not a checkpoint of weights ({type(error).__name__}): give a state dict") from error
-    for key in ("model", "state_dict"):
-        state = state.get(key, state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
-        raise ModelError(f"{path}: not a checkpoint of weights: expected tensors by name")
-    return state
-
-
-def _fill(torch: Any, model: Any, state: dict[str, Any], path: Path) -> int:
-    """Load the weights whose name and shape fit; return how many values do."""
-    own = model.state_dict()
-    fits = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    share = sum(v.numel() for v in fits.values()) / max(sum(v.numel() for v in own.values()), 1)
-    if share < 0.5:
-        raise ModelError(f"{path}: {share:.0%} of the weights fit this architecture: it is a checkpoint of another one")
-    model.load_state_dict({**own, **fits})
-    return sum(value.numel() for value in fits.values())
 
 
 class Deimv2:
     """DEIMv2 (Huang et al. 2025) with HGNetv2 backbones, from LibreYOLO (MIT); pictures are RGB from 0 to 1."""
 
+    anchor = "stretch"
     outputs = ("logits", "pred_boxes")
 
     def __init__(self, torch: Any, options: TrainOptions, class_names: Sequence[str]) -> None:
@@ -97,20 +73,24 @@ class Deimv2:
             state = load_state(self._torch, path)
             rows = next((value.shape[0] for key, value in state.items() if "dec_score_head.0.bias" in key), 0)
             base = self._make(self._name, rows)
-            _fill(self._torch, base, state, path)
+            fill(self._torch, base, state, path)
         else:
             base, size = self._make(self._name, 80), self._nn.SIZE_CONFIGS[self._name]["input_size"]
-            restore(self._torch, base, self._nn.DEIMv2ExportWrapper, path, size)
-        classes = self.model.decoder.num_classes
-        rows = self._nearest(base, probe, classes)
-        own = self.model.state_dict()
-        for key, value in base.state_dict().items():
-            if key in own and own[key].shape == value.shape:
-                own[key] = value
-            elif "score_head" in key:
-                own[key] = value[rows].clone()
-        self.model.load_state_dict(own)
+            restore(self._torch, base, Restored(self._nn.DEIMv2ExportWrapper, self._away, self.outputs), path, size)
+        rows = self._nearest(base, probe, self.model.decoder.num_classes)
+        fill_from(self.model, base, lambda key: "score_head" in key, rows)
         return f"rows of classes {rows} of the base"
+
+    def _away(self, base: Any, image: Any, outputs: Sequence[Any]) -> float:
+        """Return how far the best 20 scores of a base are from those of its file."""
+        scores = next(array for array in outputs if array.dtype == np.float32 and array.shape[-1] != 4)
+        with self._torch.no_grad():
+            logits = base(self._torch.from_numpy(image))["pred_logits"][0]
+        ours = np.sort(logits.sigmoid().flatten().numpy())[::-1][:20]
+        theirs = np.sort(np.asarray(scores, np.float32).flatten())[::-1]
+        if theirs.max() > 1 or theirs.min() < 0:
+            theirs = (1 / (1 + np.exp(-theirs))).astype(np.float32)
+        return float(np.abs(ours - theirs[:20]).max())
 
     def _nearest(self, base: Any, probe: Sequence[tuple[Any, Any]], classes: int) -> list[int]:
         """Return for each class the base's class that scores best where its objects are, each once."""
@@ -125,12 +105,7 @@ class Deimv2:
                 near = torch.cdist(boxes[:, 1:], found["pred_boxes"][0], p=1).topk(3, largest=False).indices
                 for row, places in zip(boxes[:, 0].long().tolist(), near, strict=True):
                     total[row] += found["pred_logits"][0][places].sigmoid().max(dim=0).values
-        rows = [-1] * classes
-        for flat in total.flatten().argsort(descending=True).tolist():
-            row, column = divmod(flat, total.shape[1])
-            if rows[row] < 0 and column not in rows:
-                rows[row] = column
-        return [max(row, 0) for row in rows]
+        return own_rows(total)
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
         """Return the parameters with their learning rates."""
@@ -171,6 +146,7 @@ class Deimv2:
 class FasterRcnn:
     """Faster R-CNN with ResNet-50 and a feature pyramid (Ren et al. 2015), from torchvision (BSD)."""
 
+    anchor = "top_left"
     outputs = ("boxes", "labels", "scores")
 
     def __init__(self, torch: Any, options: TrainOptions, class_names: Sequence[str]) -> None:
@@ -197,8 +173,8 @@ class FasterRcnn:
         state = load_state(self._torch, path)
         if "layer4.2.conv3.weight" in state:
             state = {f"backbone.body.{key}": value for key, value in state.items()}
-            return f"{_fill(self._torch, self.model.backbone, _under('backbone.', state), path)} values of the backbone"
-        return f"{_fill(self._torch, self.model, state, path)} values"
+            return f"{fill(self._torch, self.model.backbone, _under('backbone.', state), path)} values of the backbone"
+        return f"{fill(self._torch, self.model, state, path)} values"
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
         """Return the parameters with their learning rates."""
@@ -232,7 +208,7 @@ def _corners_of(torch: Any, boxes: Any) -> Any:
 
 def make_detector(torch: Any, options: TrainOptions, class_names: Sequence[str]) -> Any:
     """Return the architecture with fresh weights."""
-    kind = FasterRcnn if options.arch.startswith("fasterrcnn") else Deimv2
+    kind = FasterRcnn if options.arch.startswith("fasterrcnn") else Yolox if options.arch in YOLOX else Deimv2
     return kind(torch, options, class_names)
 
 
@@ -251,7 +227,7 @@ def make_classifier(torch: Any, options: TrainOptions, classes: int) -> tuple[An
             raise ModelError(
                 f"{path}: ResNet-50 starts from torchvision's checkpoint (.pth); for ONNX: --with features"
             )
-        _fill(torch, model, load_state(torch, path), path)
+        fill(torch, model, load_state(torch, path), path)
     model.fc = torch.nn.Linear(model.fc.in_features, classes)
     return torch.nn.Sequential(_Normalise(torch), model), options.size or 224
 

@@ -7,10 +7,14 @@ from typing import Any
 
 from engine.errors import ConfigError
 
-DETECTORS = ("deimv2-femto", "deimv2-atto", "fasterrcnn-r50")
+ULTRALYTICS = ("yolo11n", "yolo11s", "yolo26n", "yolov8n")
+"""Trained by Ultralytics (AGPL-3.0), from its checkpoints or from scratch."""
+OWN_DETECTORS = ("deimv2-femto", "deimv2-atto", "yolox-nano", "yolox-tiny", "yolox-s", "fasterrcnn-r50")
+DETECTORS = (*OWN_DETECTORS, *ULTRALYTICS)
 CLASSIFIERS = ("resnet50", "cnn")
 ROBUST = ("none", "noise", "adversarial")
 S_PER_MIN = 60.0
+MIN_PER_H = 60.0
 DEIMV2_SIDE = 224
 
 
@@ -118,7 +122,7 @@ def parse_budget(text: str) -> dict[str, float]:
     >>> parse_budget("90s"), parse_budget("30e")
     ({'minutes': 1.5}, {'epochs': 30.0})
     """
-    units = {"s": ("minutes", 1 / S_PER_MIN), "m": ("minutes", 1.0), "h": ("minutes", 60.0), "e": ("epochs", 1.0)}
+    units = {"s": ("minutes", 1 / S_PER_MIN), "m": ("minutes", 1.0), "h": ("minutes", MIN_PER_H), "e": ("epochs", 1.0)}
     try:
         key, factor = units[text[-1:]]
         amount = float(text[:-1]) * factor

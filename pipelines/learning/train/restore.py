@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import difflib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,34 @@ LEAST_SHARE = 0.98
 """Of the parameters, by number of values, that must be found."""
 TOLERANCE = 0.02
 OPSET = 16
-OUTPUTS = ("logits", "pred_boxes")
 Array = NDArray[np.float32]
 Step = tuple[str, list[Array]]
 
 
-def restore(torch: Any, model: Any, wrap: Any, path: Path, size: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What differs between architectures.
+
+    Attributes:
+        wrap: makes the module to export from a model.
+        away: how far the outputs of the restored model are from those of the file, given a picture (1, 3, s, s).
+        outputs: names of the outputs of that module.
+        pixels: largest value of a pixel that the model takes.
+    """
+
+    wrap: Callable[[Any], Any]
+    away: Callable[[Any, Any, Sequence[Any]], float]
+    outputs: Sequence[str]
+    pixels: float = 1.0
+
+
+def restore(torch: Any, model: Any, kind: Restored, path: Path, size: int) -> dict[str, Any]:
     """Return the state of `model`, a fresh one with the classes of the file, with the weights of an ONNX file.
 
     Args:
         torch: the module.
         model: the architecture; its parameters are overwritten.
-        wrap: makes the module to export from it.
+        kind: of the architecture.
         path: the public file.
         size: rows and columns of its input.
 
@@ -47,7 +64,7 @@ def restore(torch: Any, model: Any, wrap: Any, path: Path, size: int) -> dict[st
     marked = copy.deepcopy(model.state_dict())
     with tempfile.TemporaryDirectory() as folder:
         mine = Path(folder) / "marked.onnx"
-        export(torch, wrap(copy.deepcopy(model)).eval(), mine, size, open_batch=True)
+        export(torch, kind.wrap(copy.deepcopy(model)).eval(), mine, size, kind.outputs, open_batch=True)
         pairs = _pairs(_steps(_folded(mine)), _steps(require("onnx", extra="train").load(str(path)).graph))
     state, missing = _filled(torch, marked, pairs)
     total = sum(value.numel() for value in marked.values() if value.is_floating_point())
@@ -55,13 +72,11 @@ def restore(torch: Any, model: Any, wrap: Any, path: Path, size: int) -> dict[st
         raise ModelError(f"{path}: {missing} of {total} weights have no place in this architecture: name its own base")
     model.load_state_dict(state)
     model.eval()
-    _check(torch, model, path, size)
+    _check(model, kind, path, size)
     return state
 
 
-def export(
-    torch: Any, module: Any, path: Path, size: int, outputs: Sequence[str] = OUTPUTS, *, open_batch: bool = False
-) -> None:
+def export(torch: Any, module: Any, path: Path, size: int, outputs: Sequence[str], *, open_batch: bool = False) -> None:
     """Write an ONNX file of a module that takes (1, 3, size, size)."""
     import warnings
 
@@ -188,22 +203,14 @@ def _find(value: Array, pairs: list[tuple[Array, Array]]) -> Array | None:
     return None
 
 
-def _check(torch: Any, model: Any, path: Path, size: int) -> None:
-    """Raise `ModelError` unless the restored model scores as the file does."""
+def _check(model: Any, kind: Restored, path: Path, size: int) -> None:
+    """Raise `ModelError` unless the restored model says what the file says."""
     runtime = require("onnxruntime")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    image = np.random.default_rng(0).random((1, 3, size, size), np.float32)
+    image = np.random.default_rng(0).random((1, 3, size, size), np.float32) * np.float32(kind.pixels)
     given = {session.get_inputs()[0].name: image}
     if len(session.get_inputs()) > 1:
         given[session.get_inputs()[1].name] = np.array([[size, size]], np.int64)
-    outputs = session.run(None, given)
-    scores = next(array for array in outputs if array.dtype == np.float32 and array.shape[-1] != 4)
-    with torch.no_grad():
-        logits = model(torch.from_numpy(image))["pred_logits"][0]
-    ours = np.sort(logits.sigmoid().flatten().numpy())[::-1][:20]
-    theirs = np.sort(np.asarray(scores, np.float32).flatten())[::-1]
-    if theirs.max() > 1 or theirs.min() < 0:
-        theirs = (1 / (1 + np.exp(-theirs))).astype(np.float32)
-    away = float(np.abs(ours - theirs[:20]).max())
+    away = kind.away(model, image, session.run(None, given))
     if away > TOLERANCE:
         raise ModelError(f"{path}: restored, it scores {away:.3f} away from the file: it is of another architecture")

@@ -12,7 +12,8 @@ from engine.optional import require
 from pipelines.learning.child import Fields, Tell
 from pipelines.learning.train.classifiers import train_classifier
 from pipelines.learning.train.loop import train_detector
-from pipelines.learning.train.options import TrainOptions, options_from
+from pipelines.learning.train.options import ULTRALYTICS, TrainOptions, options_from
+from pipelines.learning.train.ultralytics import train_ultralytics
 
 SEARCH_SHARE = 0.5
 """Of the budget that a search may use, all its trials together."""
@@ -30,6 +31,8 @@ def train_here(request: Fields, tell: Tell) -> Fields:
 
 
 def _train(request: Fields, listing: Fields, options: TrainOptions, tell: Tell) -> Fields:
+    if options.arch in ULTRALYTICS:
+        return train_ultralytics(request, listing, options, tell)
     return (train_detector if options.is_detector else train_classifier)(request, listing, options, tell)
 
 
