@@ -53,6 +53,9 @@ def run_in_child(task: str, request: Mapping[str, Any], tell: Tell | None = None
     try:
         child.say(json.dumps({"task": task, "request": dict(request)}).encode())
         result = _listen(child.connection, tell)
+    except EngineError:  # it has answered, and ends by itself
+        child.end(END_S)
+        raise
     except BaseException:
         child.end(0.0)
         raise

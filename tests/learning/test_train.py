@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from engine.catalogue import CATALOGUE
 from engine.detection.classify import load_classifier
 from engine.detection.load import load_detector
 from engine.errors import ConfigError, ModelError
@@ -15,6 +17,7 @@ from pipelines.learning.child import LearningError, run_in_child
 from pipelines.learning.classic.crops import read_crops
 from pipelines.learning.model_facts import facts_of, sha256_of
 from pipelines.learning.testing.attack import attack
+from pipelines.learning.train.bases import arch_of, base_file
 from pipelines.learning.train.data import list_objects
 from pipelines.learning.train.options import Augment, TrainOptions, options_from, parse_budget
 from pipelines.learning.train.run import TrainRequest, default_options, train
@@ -84,14 +87,57 @@ def test_a_data_set_is_listed_without_its_test_part(shapes: Path, tmp_path: Path
         list_objects(tmp_path, None, 0)
 
 
-@pytest.mark.parametrize(("base", "message"), [("model.plan", "cannot be trained"), ("none.onnx", "no such base")])
+@pytest.mark.parametrize(
+    ("arch", "base", "message"),
+    [
+        ("deimv2-femto", "model.plan", "a TensorRT plan cannot be trained"),
+        ("yolox-nano", "model.xml", "an OpenVINO model cannot be trained"),
+        ("deimv2-femto", "model.zip", "expected an ONNX file or a checkpoint"),
+        ("fasterrcnn-r50", "model.onnx", "give torchvision's checkpoint"),
+        ("yolo11n", "model.onnx", "give Ultralytics' checkpoint"),
+        ("yolo11n", "model.pth", "begins with Ultralytics' checkpoint"),
+        ("cnn", "model.onnx", "has no pretrained base"),
+        ("deimv2-femto", "none.onnx", "no such base"),
+    ],
+)
 def test_a_base_that_cannot_be_trained_is_refused_at_once(
-    shapes: Path, tmp_path: Path, base: str, message: str
+    shapes: Path, tmp_path: Path, arch: str, base: str, message: str
 ) -> None:
-    options = TrainOptions("deimv2-femto", base=base, minutes=1)
+    options = TrainOptions(arch, base=base, minutes=1)
     with pytest.raises(ConfigError, match=message):
         train(TrainRequest(shapes, tmp_path / "runs", options))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_base_by_name_is_found_or_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FRAMEWIRE_MODELS", str(tmp_path))
+    for name, message in (
+        ("demo", "none of --arch is its architecture: expected one of deimv2-femto"),
+        ("yunet", "none of --arch"),
+        ("yolo11n", "--base yolo11n.pt"),
+        ("yolox-nano", "framewire models get yolox-nano"),
+        ("yolox-nan", "did you mean yolox-nano"),
+        ("nothing", "no model of that name"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            base_file(name)
+    place = CATALOGUE["yolox-nano"].path()
+    assert place is not None
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"of this name")
+    assert base_file("yolox-nano") == str(place)
+    assert (arch_of(None, "yolox-nano"), arch_of(None, "a.onnx"), arch_of("cnn", "yolox-nano")) == (
+        "yolox-nano",
+        "deimv2-femto",
+        "cnn",
+    )
+
+
+def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
+    for text in ("{}", '{"options": {"augment": 5}}', "[]", "{"):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(ConfigError, match="manifest"):
+            train(TrainRequest(tmp_path, tmp_path, None, resume=tmp_path))
 
 
 @needs_torch
@@ -126,6 +172,51 @@ def test_a_detector_begins_with_a_public_file_and_goes_on_after_an_interruption(
     (shapes / "labels" / "val" / "000.txt").write_text("0 0.5 0.5 0.1 0.1")
     with pytest.raises(ConfigError, match="have changed"):
         train(TrainRequest(shapes, tmp_path, None, resume=folder))
+
+
+@needs_torch
+def test_yolox_begins_with_the_public_file(shapes: Path, data_dir: Path, tmp_path: Path) -> None:
+    """The classes of the base that lie nearest are a start: after a few steps it finds shapes."""
+    base = data_dir / "models" / "more" / "yolox_nano_kazuhito.onnx"
+    options = TrainOptions("yolox-nano", base=str(base), size=224, epochs=1, augment=Augment(mosaic=0.3))
+    result = train(TrainRequest(shapes, tmp_path, options))
+    with load_detector(result["model"]) as detector:
+        assert detector.class_names == NAMES
+    assert result["steps"] == 10
+    assert result["val"]["map50"] > 0.2
+
+
+@needs_torch
+def test_ultralytics_trains_in_the_child_and_from_its_own_checkpoint(shapes: Path, tmp_path: Path) -> None:
+    for name in ("ultralytics", "polars"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f'{name} is missing: pip install "framewire[export]"')
+    first = train(TrainRequest(shapes, tmp_path, TrainOptions("yolo11n", size=64, epochs=1, batch=16)))
+    weights = Path(first["run"]) / "weights.pt"
+    again = TrainOptions("yolo11n", base=str(weights), size=64, epochs=1, batch=16, freeze="backbone")
+    second = train(TrainRequest(shapes, tmp_path, again))
+    assert first["steps"] == second["steps"] == 3
+    assert facts_of(Path(second["model"]))["licence"] == "AGPL-3.0"
+    with load_detector(second["model"]) as detector:
+        assert detector.class_names == NAMES
+    assert "ultralytics" not in sys.modules
+
+
+@needs_torch
+def test_a_run_is_made_again_from_its_manifest_and_goes_on_after_an_interruption(digits: Path, tmp_path: Path) -> None:
+    options = default_options("cnn", epochs=1.0)
+    first = train(TrainRequest(digits, tmp_path, options))
+    again = train(TrainRequest(Path("elsewhere"), tmp_path, None, repeat=Path(first["run"])))
+    assert again["run"] != first["run"]
+    assert sha256_of(Path(again["run"]) / "weights.pt") == sha256_of(Path(first["run"]) / "weights.pt")
+    place = Path(first["run"]) / "manifest.json"
+    manifest = json.loads(place.read_text())
+    manifest["options"]["epochs"] = 2.0
+    place.write_text(json.dumps(manifest))
+    longer = train(TrainRequest(Path("elsewhere"), tmp_path, None, resume=Path(first["run"])))
+    assert longer["steps"] > first["steps"]
+    rows = (Path(first["run"]) / "curves.csv").read_text().splitlines()
+    assert len({row.split(",")[0] for row in rows}) == len(rows)  # it went on, and did not begin again
 
 
 @needs_torch

@@ -12,7 +12,8 @@ import numpy as np
 from pipelines.learning.child import Fields, Tell, torch_on_one_thread
 from pipelines.learning.testing.attack import pgd
 from pipelines.learning.train.augment import read_square
-from pipelines.learning.train.loop import EVALUATIONS, LEAST_RATE, TELL_EVERY_S, WARM_STEPS, Progress, add_row
+from pipelines.learning.train.checkpoint import LAST, Checkpoint, Progress
+from pipelines.learning.train.loop import EVALUATIONS, LEAST_RATE, TELL_EVERY_S, WARM_STEPS, add_row
 from pipelines.learning.train.models import make_classifier
 from pipelines.learning.train.options import TrainOptions
 from pipelines.learning.train.restore import export
@@ -34,38 +35,73 @@ def train_classifier(request: Fields, listing: Fields, options: TrainOptions, te
     rng, folder = np.random.default_rng(options.seed), Path(request["folder"])
     model, size = make_classifier(torch, options, len(listing["class_names"]))
     parts = [_pictures(torch, listing[part], size) for part in ("train", "val")]
-    progress = Progress(options, len(parts[0][1]) / options.batch)
-    optimizer = torch.optim.AdamW(_groups(model, options), weight_decay=1e-4)
-    rates = [group["lr"] for group in optimizer.param_groups]
-    best, losses, evaluated, told, share = {"accuracy": -1.0}, [], 0, 0.0, 0.0
-    progress.pause()
-    while share < 1:
-        rows = torch.from_numpy(rng.choice(len(parts[0][1]), min(options.batch, len(parts[0][1])), replace=False))
-        rate = min(1.0, (progress.step + 1) / WARM_STEPS) * max(LEAST_RATE, 1 - share)
-        for group, base in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = base * rate
-        losses.append(
-            _step(torch, model, optimizer, _changed(torch, parts[0][0][rows], options), parts[0][1][rows], options)
-        )
-        progress.step += 1
-        share = progress.share()
-        news: dict[str, Any] = {}
-        if share >= 1 or math.floor(share * EVALUATIONS) > evaluated:
-            evaluated = math.floor(share * EVALUATIONS)
-            news = {"accuracy": _accuracy(torch, model, *parts[1])}
-            if news["accuracy"] >= best["accuracy"]:
-                best = dict(news)
-                torch.save(model.state_dict(), folder / "weights.pt")
-            add_row(folder, progress, {"loss": round(float(np.mean(losses)), 4), **news})
-            losses = []
-            progress.pause()
-        if news or time.monotonic() - told > TELL_EVERY_S:
-            told = time.monotonic()
-            tell({"done": min(share, 1.0), "step": progress.step, **news})
+    run = _Run(torch, model, options, parts, rng, folder)
+    if request.get("resume") and (folder / LAST).is_file():
+        run.resume()
+    run.go(tell)
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     wrapped = torch.nn.Sequential(model, torch.nn.Softmax(dim=1)).eval()
     export(torch, wrapped, folder / "model.onnx", size, ("probabilities",), open_batch=True)
-    return {"steps": progress.step, "seconds": round(progress.spent_s, 1), "size": size, "val": best}
+    return {"steps": run.progress.step, "seconds": round(run.progress.spent_s, 1), "size": size, "val": run.best}
+
+
+class _Run:
+    """One training run: its state is all that `last.pt` holds."""
+
+    def __init__(
+        self, torch: Any, model: Any, options: TrainOptions, parts: list[tuple[Any, Any]], rng: Any, folder: Path
+    ) -> None:
+        self._torch, self._model, self._options, self._parts = torch, model, options, parts
+        self._rng, self._folder = rng, folder
+        self.progress = Progress(options, len(parts[0][1]) / options.batch)
+        self.best: dict[str, float] = {"accuracy": -1.0}
+        self._optimizer = torch.optim.AdamW(_groups(model, options), weight_decay=1e-4)
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._checkpoint = Checkpoint(torch, folder, model, self._optimizer, self.progress, rng)
+        self._losses: list[float] = []
+
+    def resume(self) -> None:
+        """Go on from `last.pt`. Raises `ConfigError` if it does not fit."""
+        self.best, _ = self._checkpoint.load()
+
+    def go(self, tell: Tell) -> None:
+        """Train until the budget is used."""
+        self.progress.pause()
+        share = self.progress.share()
+        evaluated, told = math.floor(share * EVALUATIONS), 0.0
+        while share < 1:
+            self._step(share)
+            share = self.progress.share()
+            news: dict[str, Any] = {}
+            if share >= 1 or math.floor(share * EVALUATIONS) > evaluated:
+                evaluated = math.floor(share * EVALUATIONS)
+                news = self._evaluate()
+            if news or time.monotonic() - told > TELL_EVERY_S:
+                told = time.monotonic()
+                tell({"done": min(share, 1.0), "step": self.progress.step, **news})
+
+    def _step(self, share: float) -> None:
+        images, truth = self._parts[0]
+        count = min(self._options.batch, len(truth))
+        rows = self._torch.from_numpy(self._rng.choice(len(truth), count, replace=False))
+        rate = min(1.0, (self.progress.step + 1) / WARM_STEPS) * max(LEAST_RATE, 1 - share)
+        for group, base in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = base * rate
+        pixels = _changed(self._torch, images[rows], self._options)
+        self._losses.append(_step(self._torch, self._model, self._optimizer, pixels, truth[rows], self._options))
+        self.progress.step += 1
+
+    def _evaluate(self) -> dict[str, float]:
+        """Score the validation part, keep the best weights, save the state, and add a row to the curves."""
+        scores = {"accuracy": _accuracy(self._torch, self._model, *self._parts[1])}
+        if scores["accuracy"] >= self.best["accuracy"]:
+            self.best = dict(scores)
+            self._torch.save(self._model.state_dict(), self._folder / "weights.pt")
+        self._checkpoint.save(self.best, [])
+        add_row(self._folder, self.progress, {"loss": round(float(np.mean(self._losses)), 4), **scores})
+        self._losses = []
+        self.progress.pause()
+        return scores
 
 
 def _pictures(torch: Any, entries: list[dict[str, Any]], size: int) -> tuple[Any, Any]:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from engine.data import Detections
-from engine.errors import ConfigError
 from pipelines.learning.child import Fields, Tell, torch_on_one_thread
 from pipelines.learning.testing.matching import Objects, match, mean_average_precision
 from pipelines.learning.train.augment import Samples
+from pipelines.learning.train.checkpoint import LAST, Checkpoint, Progress
 from pipelines.learning.train.models import make_detector
-from pipelines.learning.train.options import S_PER_MIN, TrainOptions
+from pipelines.learning.train.options import TrainOptions
 
 WARM_STEPS = 10
 LEAST_RATE = 0.05
@@ -25,37 +25,6 @@ EVALUATIONS = 6
 VAL_PICTURES = 64
 PROBES = 24
 TELL_EVERY_S = 2.0
-
-
-class Progress:
-    """How much of the budget is used; a resumed run goes on where it was.
-
-    Args:
-        options: with the budget.
-        steps_per_epoch: pictures by batch.
-    """
-
-    def __init__(self, options: TrainOptions, steps_per_epoch: float) -> None:
-        self._options, self._per_epoch = options, steps_per_epoch
-        self.step, self.spent_s = 0, 0.0
-        self._last = time.monotonic()
-
-    def share(self) -> float:
-        """Return the used share of the budget, counting the time since the last call."""
-        now = time.monotonic()
-        self.spent_s, self._last = self.spent_s + now - self._last, now
-        if self._options.minutes is not None:
-            return self.spent_s / (self._options.minutes * S_PER_MIN)
-        return self.step / max(1.0, (self._options.epochs or 1.0) * self._per_epoch)
-
-    def pause(self) -> None:
-        """Leave the time since the last call out: of an evaluation, or before the start."""
-        self._last = time.monotonic()
-
-    @property
-    def epoch(self) -> float:
-        """Epochs done."""
-        return self.step / self._per_epoch
 
 
 def train_detector(request: Fields, listing: Fields, options: TrainOptions, tell: Tell) -> Fields:
@@ -74,11 +43,12 @@ def train_detector(request: Fields, listing: Fields, options: TrainOptions, tell
     arch = make_detector(torch, options, listing["class_names"])
     train = Samples(torch, listing["train"], arch.size, options.augment, rng, arch.anchor)
     val = Samples(torch, listing["val"][:VAL_PICTURES], arch.size, None, rng, arch.anchor)
-    if options.base is not None and not request.get("resume"):
+    resumes = bool(request.get("resume")) and (folder / LAST).is_file()
+    if options.base is not None and not resumes:
         rows = rng.permutation(len(train))[:PROBES].tolist()
         tell({"note": arch.load_base(Path(options.base), [train.plain(row) for row in rows])})
     run = _Run(torch, arch, options, train, val, rng, folder)
-    if request.get("resume"):
+    if resumes:
         run.resume()
     run.go(tell)
     arch.model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
@@ -99,22 +69,13 @@ class _Run:
         self.best: dict[str, float] = {"map50": -1.0, "map50_95": -1.0}
         self._optimizer = torch.optim.AdamW(arch.groups(options.lr), weight_decay=1e-4)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._checkpoint = Checkpoint(torch, folder, arch.model, self._optimizer, self.progress, rng)
         self._order: list[int] = []
         self._losses: list[float] = []
 
     def resume(self) -> None:
         """Go on from `last.pt`. Raises `ConfigError` if it does not fit."""
-        path = self._folder / "last.pt"
-        try:
-            state = self._torch.load(path, weights_only=True)
-            self._arch.model.load_state_dict(state["model"])
-            self._optimizer.load_state_dict(state["optimizer"])
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise ConfigError(f"{path}: the run cannot be resumed: {error}") from error
-        self.progress.step, self.progress.spent_s = int(state["step"]), float(state["spent_s"])
-        self.best = dict(state["best"])
-        self._rng.bit_generator.state = state["rng"]
-        self._torch.set_rng_state(state["torch_rng"])
+        self.best, self._order = self._checkpoint.load()
 
     def go(self, tell: Tell) -> None:
         """Train until the budget is used."""
@@ -181,26 +142,12 @@ class _Run:
         if scores["map50_95"] >= self.best["map50_95"]:
             self.best = scores
             torch.save(model.state_dict(), self._folder / "weights.pt")
-        self._save()
+        self._checkpoint.save(self.best, self._order)
         loss = float(np.mean(self._losses)) if self._losses else float("nan")
         self._losses = []
         add_row(self._folder, self.progress, {"loss": round(loss, 4), **scores})
         self.progress.pause()
         return scores
-
-    def _save(self) -> None:
-        state = {
-            "model": self._arch.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "step": self.progress.step,
-            "spent_s": self.progress.spent_s,
-            "best": self.best,
-            "rng": self._rng.bit_generator.state,
-            "torch_rng": self._torch.get_rng_state(),
-        }
-        part = self._folder / "last.pt.part"
-        self._torch.save(state, part)
-        part.replace(self._folder / "last.pt")
 
 
 def add_row(folder: Path, progress: Progress, values: dict[str, float]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import ConfigError, ModelError
+from engine.errors import ModelError
 from engine.optional import require
 from pipelines.learning.train.options import TrainOptions
 from pipelines.learning.train.restore import Restored, export, restore
@@ -257,12 +257,3 @@ def _small(torch: Any, classes: int) -> Any:
         nn.ReLU(),
         nn.Linear(64, classes),
     )
-
-
-def refuse(options: TrainOptions) -> None:
-    """Raise `ConfigError` where a base cannot be trained, before anything is loaded."""
-    if options.base is None:
-        return
-    suffix = Path(options.base).suffix.lower()
-    if suffix in (".plan", ".engine", ".xml", ".tflite"):
-        raise ConfigError(f"{options.base}: compiled or quantised models cannot be trained: give an ONNX file or .pth")

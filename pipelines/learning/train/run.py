@@ -23,9 +23,9 @@ from pipelines.learning.json_files import read_json, write_json
 from pipelines.learning.lock import check_lock
 from pipelines.learning.model_facts import sha256_of, stamp
 from pipelines.learning.testing.pictures import curves
+from pipelines.learning.train.bases import refuse
 from pipelines.learning.train.data import Listing, list_objects, list_pictures
-from pipelines.learning.train.models import refuse
-from pipelines.learning.train.options import CLASSIFIERS, TrainOptions, options_from
+from pipelines.learning.train.options import CLASSIFIERS, ULTRALYTICS, TrainOptions, options_from
 from pipelines.scoring.detect import EVAL_IOU, EVAL_SCORE, score_detector
 from pipelines.scoring.labels import Truth
 
@@ -46,7 +46,9 @@ class TrainRequest:
         options: how.
         classes: names, if the data set does not say them.
         trials: of a search before; 0: none.
-        resume: folder of an earlier run to go on with, instead of the others.
+        resume: folder of an interrupted run to go on with, instead of the others.
+        repeat: folder of an earlier run to make again from its manifest, instead of data, options and classes.
+        expected_sha256: of the pictures and labels; None: any.
     """
 
     data: Path
@@ -55,6 +57,19 @@ class TrainRequest:
     classes: Sequence[str] | None = None
     trials: int = 0
     resume: Path | None = None
+    repeat: Path | None = None
+    expected_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run that is about to start."""
+
+    folder: Path
+    options: TrainOptions
+    listing: Listing
+    trials: int
+    resumes: bool
 
 
 def train(request: TrainRequest, tell: Tell | None = None) -> dict[str, Any]:
@@ -66,26 +81,54 @@ def train(request: TrainRequest, tell: Tell | None = None) -> dict[str, Any]:
         MissingDependencyError: torch or another package is missing.
         LearningError: the training failed.
     """
-    if request.resume is not None:
-        folder, options, listing = _earlier(request.resume)
-    elif request.options is not None:
-        options = request.options
-        _check_base(options)
-        check_lock(request.data)
-        listing = _list(request.data, options, request.classes)
-        folder = _new_folder(request.runs)
-        _warn_from_scratch(options, len(listing.train))
-        _write_manifest(folder, request, options, listing)
-    else:
-        raise ConfigError("neither options nor a run to resume")
-    listing.write(folder / "listing.json")
-    asked = {"folder": str(folder), "listing": str(folder / "listing.json"), "options": options.as_dict()}
-    result = run_in_child("train", {**asked, "trials": request.trials, "resume": request.resume is not None}, tell)
-    return _finish(folder, options_from(result["options"]), listing, result)
+    run = _resumed(request.resume) if request.resume is not None else _begun(request)
+    listing = run.folder / "listing.json"
+    run.listing.write(listing)
+    asked = {"folder": str(run.folder), "listing": str(listing), "options": run.options.as_dict()}
+    result = run_in_child("train", {**asked, "trials": run.trials, "resume": run.resumes}, tell)
+    return _finish(run.folder, options_from(result["options"]), run.listing, result)
+
+
+def _begun(request: TrainRequest) -> _Run:
+    """Check what is asked for, and make the folder of a new run with its manifest."""
+    if request.repeat is not None:
+        request = _repeated(request.repeat, request.runs)
+    options = request.options
+    if options is None:
+        raise ConfigError("neither options nor a run to resume or repeat")
+    _check_base(options)
+    check_lock(request.data)
+    listing = _list(request.data, options, request.classes)
+    if request.expected_sha256 not in (None, listing.sha256):
+        raise ConfigError(f"{request.data}: its pictures or labels have changed since that run: begin a new one")
+    folder = _new_folder(request.runs)
+    _warn_from_scratch(options, len(listing.train))
+    _write_manifest(folder, request, options, listing)
+    return _Run(folder, options, listing, request.trials, resumes=False)
+
+
+def _repeated(folder: Path, runs: Path) -> TrainRequest:
+    """Return what an earlier run was asked for. Raises `ConfigError` if its base has changed."""
+    path = folder / MANIFEST
+    manifest = read_json(path)
+    try:
+        options = options_from(manifest["options"])
+        names = [str(name) for name in manifest["class_names"]] if options.is_detector else None
+        data, expected, base = Path(manifest["data"]), str(manifest["data_sha256"]), manifest["base_sha256"]
+        trials = 0 if "model_sha256" in manifest else int(manifest["trials"])  # a finished search left what it chose
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: not the manifest of a run ({type(error).__name__}: {error})") from error
+    if options.base is not None and base != _hash_of(Path(options.base)):
+        raise ConfigError(f"{options.base}: not the file that {folder} began with, whose SHA-256 is {base}")
+    return TrainRequest(data, runs, options, names, trials, expected_sha256=expected)
+
+
+def _hash_of(path: Path) -> str | None:
+    return sha256_of(path) if path.is_file() else None
 
 
 def _check_base(options: TrainOptions) -> None:
-    refuse(options)
+    refuse(options.arch, options.base)
     if options.base is not None and not Path(options.base).is_file():
         raise ConfigError(f"{options.base}: no such base: give an ONNX file or a checkpoint, or --base none")
 
@@ -122,7 +165,7 @@ def _write_manifest(folder: Path, request: TrainRequest, options: TrainOptions, 
     """Write what it takes to make this run again."""
     manifest = {
         "format": "framewire-run-1",
-        "data": str(request.data),
+        "data": str(request.data.resolve()),
         "data_sha256": listing.sha256,
         "pictures": {"train": len(listing.train), "val": len(listing.val)},
         "class_names": list(listing.class_names),
@@ -144,24 +187,30 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _earlier(folder: Path) -> tuple[Path, TrainOptions, Listing]:
-    """Return what an interrupted run was about. Raises `ConfigError` if its data have changed."""
-    manifest = read_json(folder / MANIFEST)
-    options = options_from(manifest["options"])
-    if not (folder / "last.pt").is_file() and options.is_detector:
-        raise ConfigError(f"{folder}: there is no last.pt to resume from: begin a new run")
-    names = manifest["class_names"] if options.is_detector else None
-    listing = _list(Path(manifest["data"]), options, names)
-    if listing.sha256 != manifest["data_sha256"]:
+def _resumed(folder: Path) -> _Run:
+    """Return an interrupted run. Raises `ConfigError` if its data have changed."""
+    asked = _repeated(folder, folder.parent)
+    if asked.options is None:
+        raise ConfigError(f"{folder}: its manifest has no options")
+    check_lock(asked.data)
+    listing = _list(asked.data, asked.options, asked.classes)
+    if listing.sha256 != asked.expected_sha256:
         raise ConfigError(f"{folder}: its pictures or labels have changed since it began: begin a new run")
-    return folder, options, listing
+    return _Run(folder, asked.options, listing, asked.trials, resumes=True)
 
 
 def _finish(folder: Path, options: TrainOptions, listing: Listing, result: dict[str, Any]) -> dict[str, Any]:
     """Stamp the model, score it with the engine, draw the curves, and return the summary."""
     model = folder / "model.onnx"
     manifest = read_json(folder / MANIFEST)
-    facts = {"arch": options.arch, "data_sha256": listing.sha256, "run": folder.name, "steps": str(result["steps"])}
+    licence = {"licence": "AGPL-3.0"} if options.arch in ULTRALYTICS else {}
+    facts = {
+        **licence,
+        "arch": options.arch,
+        "data_sha256": listing.sha256,
+        "run": folder.name,
+        "steps": str(result["steps"]),
+    }
     if not options.is_detector:
         facts_of_task = {"task": "classify", "imgsz": str([result["size"]] * 2)}
         _set_properties(model, facts_of_task)

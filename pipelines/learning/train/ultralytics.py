@@ -18,7 +18,8 @@ from engine.errors import ModelError
 from engine.optional import require
 from pipelines.learning.child import Fields, Tell, torch_on_one_thread
 from pipelines.learning.json_files import write_json
-from pipelines.learning.train.loop import TELL_EVERY_S, Progress, add_row
+from pipelines.learning.train.checkpoint import Progress
+from pipelines.learning.train.loop import TELL_EVERY_S, add_row
 from pipelines.learning.train.options import MIN_PER_H, TrainOptions
 from pipelines.learning.train.vision_ops import torchvision
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,33 +12,44 @@ from pipelines import console
 from pipelines.verbs.options import Json
 
 SHARES = 1000
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        help="deimv2-femto (usual), deimv2-atto, yolox-nano, yolox-tiny, yolox-s, fasterrcnn-r50; of Ultralytics "
+        "(AGPL-3.0): yolo11n, yolo11s, yolo26n, yolov8n; classifiers: resnet50, cnn"
+    ),
+]
+Base = Annotated[
+    str | None, typer.Option("--base", "--weights", help="Pretrained model by name, ONNX file or checkpoint")
+]
+Classes = Annotated[str | None, typer.Option(help="Names in the order of the labels, where no file says them")]
+Change = Annotated[
+    list[str] | None, typer.Option(help="Strength of a change: flip=0.5 colour scale translate crop distort mosaic")
+]
+Trials = Annotated[int, typer.Option(min=0, help="Trials of a search for learning rate and more; half of the budget")]
+Repeat = Annotated[str | None, typer.Option(help="Folder of a run to make again from its manifest")]
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="Data set: images/ and labels/ with data.yaml, or folders of classes")],
-    arch: Annotated[
-        str, typer.Option(help="deimv2-femto, deimv2-atto, fasterrcnn-r50; classifiers: resnet50, cnn")
-    ] = "deimv2-femto",
-    base: Annotated[
-        str | None, typer.Option("--base", "--weights", help="Pretrained model by name, ONNX file or checkpoint")
+    data: Annotated[
+        str | None, typer.Argument(help="Data set: images/ and labels/ with data.yaml, or folders of classes")
     ] = None,
+    arch: Arch = None,
+    base: Base = None,
     budget: Annotated[str, typer.Option(help="Time or epochs: 10m, 90s, 30e")] = "10m",
     out: Annotated[str, typer.Option(help="Folder of the numbered runs")] = "runs",
-    classes: Annotated[
-        str | None, typer.Option(help="Names in the order of the labels, where no file says them")
-    ] = None,
+    classes: Classes = None,
     size: Annotated[int | None, typer.Option(help="Rows and columns of the input, a multiple of 32")] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures per step")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of the pretrained part")] = None,
     freeze: Annotated[str, typer.Option(help="none, or backbone: keep the pretrained features")] = "none",
-    augment: Annotated[
-        list[str] | None, typer.Option(help="Strength of a change: flip=0.5 colour scale translate crop distort mosaic")
-    ] = None,
-    search: Annotated[int, typer.Option(help="Trials of a search for learning rate and more; half of the budget")] = 0,
+    augment: Change = None,
+    search: Trials = 0,
     robust: Annotated[str, typer.Option(help="Classifiers: none, noise or adversarial")] = "none",
     epsilon: Annotated[str, typer.Option(help="For --robust: largest change of a pixel: 8/255")] = "8/255",
     seed: Annotated[int, typer.Option(help="Of every random choice")] = 0,
     resume: Annotated[str | None, typer.Option(help="Folder of an interrupted run to go on with")] = None,
+    repeat: Repeat = None,
     as_json: Json = False,
 ) -> None:
     """Train a model on your pictures and write an ONNX file that the engine runs.
@@ -45,54 +57,61 @@ def train(
     The test part of a data set is never read. Each run has a folder of its own with the model, checkpoints, curves,
     scores and a manifest.
     """
-    from pipelines.learning.testing.attack import parse_share
-    from pipelines.learning.train.options import parse_budget
-    from pipelines.learning.train.run import TrainRequest, default_options, train
+    from pipelines.learning.train.run import TrainRequest, train
 
-    options = default_options(
-        arch,
-        base=_base_path(base),
-        size=size,
-        batch=batch,
-        lr=lr,
-        freeze=freeze,
-        robust=robust,
-        epsilon=parse_share(epsilon),
-        seed=seed,
-        augment=augment_of(augment or []),
-        **parse_budget(budget),
+    given = {"size": size, "batch": batch, "lr": lr, "freeze": freeze, "robust": robust, "seed": seed}
+    if (data or resume or repeat) is None or (resume and repeat):
+        raise typer.BadParameter("expected a data set, or --resume RUN, or --repeat RUN")
+    request = TrainRequest(
+        Path(data or ""),
+        Path(out),
+        None if resume or repeat else _options(arch, base, budget, epsilon, augment or [], given),
+        [name.strip() for name in classes.split(",")] if classes else None,
+        search,
+        _folder(resume),
+        _folder(repeat),
     )
-    names = [name.strip() for name in classes.split(",")] if classes else None
-    request = TrainRequest(Path(data), Path(out), options, names, search, None if resume is None else Path(resume))
     with console.progress_bar("training") as progress:
+        result = train(request, lambda fields: _report(fields, progress))
+    _show(result, as_json)
 
-        def tell(fields: dict[str, Any]) -> None:
-            if "note" in fields:
-                console.say(fields["note"])
-            if "done" in fields:
-                progress(round(fields["done"] * SHARES), SHARES)
-            scores = {key: fields[key] for key in ("map50", "map50_95", "accuracy") if key in fields}
-            if scores:
-                console.say(
-                    f"step {fields['step']}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores.items())
-                )
 
-        result = train(request, tell)
+def _options(
+    arch: str | None, base: str | None, budget: str, epsilon: str, augment: list[str], given: dict[str, Any]
+) -> Any:
+    """Return the options to train with. Raises `ConfigError`."""
+    from pipelines.learning.testing.attack import parse_share
+    from pipelines.learning.train.bases import arch_of, base_file
+    from pipelines.learning.train.options import parse_budget
+    from pipelines.learning.train.run import default_options
+
+    changes = augment_of(augment)
+    known = {**given, "epsilon": parse_share(epsilon), "augment": changes, **parse_budget(budget)}
+    return default_options(arch_of(arch, base), base=base_file(base), **known)
+
+
+def _folder(path: str | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _report(fields: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+    """Show one message of progress."""
+    if "note" in fields:
+        console.say(fields["note"])
+    if "done" in fields:
+        progress(round(fields["done"] * SHARES), SHARES)
+    scores = {key: fields[key] for key in ("map50", "map50_95", "accuracy") if key in fields}
+    if scores:
+        console.say(f"step {fields['step']}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores.items()))
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         console.result_json(result)
         return
     val = result.pop("val")
     kept = ("map50", "map50_95", "accuracy", "balanced", "images")
     console.show({**result, **{f"val {key}": val[key] for key in kept if key in val}}, as_json=False)
-
-
-def _base_path(base: str | None) -> str | None:
-    """Return the file of a base: by name where that is known, or the file itself."""
-    if base is None or base == "none":
-        return None
-    from pipelines.build.detector import model_path
-
-    return str(model_path(base))
 
 
 def augment_of(settings: list[str]) -> Any:

@@ -1,0 +1,85 @@
+"""Which pretrained models training can begin with; what cannot be trained is refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from engine.catalogue import CATALOGUE, find_named, why_missing
+from engine.errors import ConfigError
+from pipelines.learning.train.options import OWN_DETECTORS, ULTRALYTICS
+
+DEFAULT_ARCH = "deimv2-femto"
+COMPILED: Mapping[str, str] = {
+    ".plan": "a TensorRT plan",
+    ".engine": "a TensorRT plan",
+    ".xml": "an OpenVINO model",
+    ".bin": "an OpenVINO model",
+    ".tflite": "a TFLite model",
+    ".hef": "a model compiled for Hailo",
+    ".npz": "words of SIFT",
+}
+"""What a file that cannot be trained is, by its ending."""
+ONNX, CHECKPOINTS = ".onnx", (".pt", ".pth")
+
+
+def arch_of(arch: str | None, base: str | None) -> str:
+    """Return the architecture to train: as given, that of a base by name, or the usual one."""
+    if arch is not None:
+        return arch
+    return base if base in OWN_DETECTORS else DEFAULT_ARCH
+
+
+def base_file(base: str | None) -> str | None:
+    """Return the file of a base that is given by name or as a file; None for None or `none`.
+
+    Raises:
+        ConfigError: the model of that name cannot be trained, or is not on this machine yet.
+    """
+    if base is None or base == "none":
+        return None
+    if Path(base).exists() or Path(base).suffix:
+        return base
+    if base in ULTRALYTICS:
+        raise ConfigError(f"--base {base}: give Ultralytics' checkpoint: --arch {base} --base {base}.pt")
+    if base in CATALOGUE and base not in OWN_DETECTORS:
+        known = ", ".join(name for name in OWN_DETECTORS if name in CATALOGUE)
+        raise ConfigError(
+            f"--base {base}: it cannot be trained, because none of --arch is its architecture: "
+            f"expected one of {known}, or a file"
+        )
+    found = find_named(base)
+    if found is None:
+        raise ConfigError(f"--base {base}: {why_missing(base) or 'no such file, and no model of that name'}")
+    return str(found)
+
+
+def refuse(arch: str, base: str | None) -> None:
+    """Raise `ConfigError` where a base cannot be trained, before anything is loaded.
+
+    Args:
+        arch: the architecture.
+        base: path of the file; None: from scratch.
+    """
+    if base is None:
+        return
+    suffix = Path(base).suffix.lower()
+    if suffix in COMPILED or Path(base).is_dir():
+        kind = COMPILED.get(suffix, "a folder")
+        raise ConfigError(f"{base}: {kind} cannot be trained: give the ONNX file or checkpoint that it was made from")
+    if suffix not in (ONNX, *CHECKPOINTS):
+        raise ConfigError(f"{base}: cannot be trained: expected an ONNX file or a checkpoint (.pt, .pth)")
+    if suffix == ONNX and (reason := _against_onnx(arch)):
+        raise ConfigError(f"{base}: an ONNX file cannot be trained as {arch}: {reason}")
+    if arch in ULTRALYTICS and suffix != ".pt":
+        raise ConfigError(f"{base}: {arch} begins with Ultralytics' checkpoint (.pt)")
+
+
+def _against_onnx(arch: str) -> str | None:
+    if arch in ULTRALYTICS:
+        return "give Ultralytics' checkpoint (.pt)"
+    if arch == "resnet50":
+        return "give torchvision's checkpoint (.pth), or use framewire classify train --with features"
+    if arch == "cnn":
+        return "the small network has no pretrained base"
+    return "give torchvision's checkpoint (.pth)" if arch.startswith("fasterrcnn") else None
