@@ -57,6 +57,7 @@ def dashboard() -> dict[str, Any]:
                 ("Scene", scene()),
                 ("Events", events()),
                 ("Recordings and storage", storage()),
+                ("The page", web()),
                 ("Processes", processes()),
             ]
         ),
@@ -227,6 +228,20 @@ def storage() -> list[dict[str, Any]]:
         panel("Deleted per hour", "timeseries", [(deleted, "{{kind}}: {{cause}}")]),
         panel("Free", "timeseries", [(free, "{{kind}}")], unit="bytes"),
         panel("Days until the disk is full", "stat", [(left, "{{kind}}")], unit="d"),
+    ]
+
+
+def web() -> list[dict[str, Any]]:
+    """Return who watches the page, what it costs, and how it answers; its process is an instance of its own."""
+    video = f"sum by (source) (rate(framewire_web_video_bytes_total{RATE}))"
+    pictures = f"sum by (source) (rate(framewire_web_picture_bytes_total{RATE}))"
+    skips = "sum by (source) (increase(framewire_web_video_skips_total[1h]))"
+    answers = f"sum by (status) (rate(framewire_web_requests_total{RATE}))"
+    return [
+        panel("Viewers", "timeseries", [("sum by (kind) (framewire_web_viewers)", "{{kind}}")], width=6),
+        panel("Sent", "timeseries", [(video, "{{source}}"), (pictures, "{{source}} JPEG")], unit="Bps", width=6),
+        panel("Skipped for slow viewers per hour", "timeseries", [(skips, "{{source}}")], width=6),
+        panel("Requests by status", "timeseries", [(answers, "{{status}}")], unit="reqps", width=6),
     ]
 
 

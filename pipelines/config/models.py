@@ -244,6 +244,10 @@ class WebConfig(Section):
         default_factory=list, description="Addresses or networks of the reverse proxies in front, which do TLS"
     )
     hosts: list[str] = Field(default_factory=list, description="Further host names by which browsers address the page")
+    embed: list[str] = Field(
+        default_factory=list, description="Origins of pages that may show this one in a frame, such as Home Assistant's"
+    )
+    metrics: str = Field("none", description="Where the web process serves its metrics and health, HOST:PORT, or none")
 
 
 class OverlayConfig(Section):

@@ -11,7 +11,7 @@ from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.redaction import printable, redact
 
 if TYPE_CHECKING:
-    from pipelines.metrics.health import EngineHealth
+    from pipelines.metrics.engine_health import EngineHealth
 
 PING_S = 1.0
 MAX_STATUS_CHARS = 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -44,6 +45,7 @@ class RawModel:
         self._lock = threading.Lock()
         self._is_closed = False
         self.done = 0
+        self.batches: Counter[int] = Counter()
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> Future[Outputs]:
         """Take a request; never waits. The future has copies of the outputs by name, or `ModelError`.
@@ -105,6 +107,7 @@ class RawModel:
                 _fail(future, error)
             else:
                 self.done += 1
+                self.batches[1] += 1
                 with suppress(InvalidStateError):
                     future.set_result(outputs)
             finally:

@@ -8,10 +8,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines import console
+from pipelines.metrics.answering import serve_loop
 from pipelines.serving.app import OPEN_PATHS, create_app
+from pipelines.serving.figures import ServeFigures
 from pipelines.serving.models import ServedModel
 from pipelines.serving.requests import AppLimits, Server
-from pipelines.web.access import Exposure, Gate, GateRules, Listen, RateLimiter, ServerLimits, TokenFile, bind
+from pipelines.web.access import (
+    Exposure,
+    Gate,
+    GateRules,
+    Listen,
+    RateLimiter,
+    RequestCounts,
+    ServerLimits,
+    TokenFile,
+    bind,
+    route_names,
+)
 from pipelines.web.access import serve as serve_app
 from pipelines.web.access.exposure import check_exposure
 from pipelines.web.access.listen import networks_of
@@ -35,6 +49,7 @@ class ServeOptions:
         origins: pages of other sites that may use it.
         rate_per_s: requests per second and client; None: 50 where other machines can connect, else no limit.
         limits: of requests.
+        metrics: HOST:PORT of metrics and health; None: none.
     """
 
     listen: Listen
@@ -45,6 +60,7 @@ class ServeOptions:
     origins: tuple[str, ...] = ()
     rate_per_s: float | None = None
     limits: AppLimits = field(default_factory=AppLimits)
+    metrics: str | None = None
 
 
 def gate_rules(options: ServeOptions) -> GateRules:
@@ -95,7 +111,8 @@ def serve_models(
         MissingDependencyError: the extra `web` is not installed.
     """
     server = Server(models, options.limits)
-    gate = Gate(create_app(server), gate_rules(options))
+    app = create_app(server)
+    requests = RequestCounts(Gate(app, gate_rules(options)), route_names(app.routes))
     if options.tls is not None:
         options.tls.context()
     bound = bind(options.listen)
@@ -103,12 +120,16 @@ def serve_models(
     loading = _Loading(models, ready)
     for model in models.values():
         model.worker.start()
+    figures = ServeFigures(server, requests)
     try:
-        asyncio.run(
-            serve_app(
-                gate, bound, tls=options.tls, limits=ServerLimits(), stopping=lambda: stopping() or loading.has_failed()
-            )
-        )
+        with serve_loop(
+            options.metrics, figures.add_to, say=console.say, facts=figures.facts, waits_for=figures.not_loaded
+        ) as beat:
+
+            def is_over() -> bool:
+                return beat() or stopping() or loading.has_failed()
+
+            asyncio.run(serve_app(requests, bound, tls=options.tls, limits=ServerLimits(), stopping=is_over))
     finally:
         for model in models.values():
             model.close()

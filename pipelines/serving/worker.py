@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,6 +51,7 @@ class ModelWorker:
     Every request has one of `places` while it waits or runs; without a free one it is refused at once, which is what
     keeps the answers of the others fast. A place is a source of the batcher that also batches cameras, so a batch is
     filled from whoever waits, and a request that waited longer than `max_wait_ms` is refused instead of run.
+    `batches` counts inferences by their number of images.
 
     Args:
         detector: opened and closed here.
@@ -66,6 +67,7 @@ class ModelWorker:
         self.detector, self.name = detector, name
         self.opened: Future[None] = Future()
         self.done = self.refused = self.failed = 0
+        self.batches: Counter[int] = Counter()
         self._places, self._max_wait_ms = places, max_wait_ms
         self._batcher = Batcher(detector.max_batch, batch_wait_s, on_old=self._too_old)
         self._channels: dict[str, Channel[Frame]] = {}
@@ -90,6 +92,11 @@ class ModelWorker:
         return (
             self.opened.done() and not self.opened.cancelled() and not self.opened.exception() and not self._is_closed
         )
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait or run."""
+        return len(self._waiting)
 
     def start(self) -> None:
         """Load the model, on another thread; `opened` tells when it is done, or why not."""
@@ -180,6 +187,7 @@ class ModelWorker:
 
     def _tell(self, frames: list[Frame], found: list[Detections], began_ns: int) -> None:
         infer_ms = (time.monotonic_ns() - began_ns) * MS_PER_NS
+        self.batches[len(frames)] += 1
         self._ms_per_image += SMOOTHING * (infer_ms / len(frames) - self._ms_per_image)
         for frame, detections in zip(frames, found, strict=True):
             waited_ms = (began_ns - frame.captured_ns) * MS_PER_NS

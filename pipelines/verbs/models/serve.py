@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipelines import console
-from pipelines.verbs.options import Json
+from pipelines.verbs.options import Json, Metrics
 
 MB = 1024 * 1024
 
@@ -28,6 +28,7 @@ def serve(
     allow_host: Annotated[list[str] | None, typer.Option(help="Name by which clients address this server")] = None,
     allow_origin: Annotated[list[str] | None, typer.Option(help="Page of another site that may use it")] = None,
     rate: Annotated[float | None, typer.Option(min=0, help="Requests per second and client; 0: no limit")] = None,
+    metrics: Metrics = None,
     as_json: Json = False,
 ) -> None:
     """Find objects on images that programs send over HTTP, by a JSON API or the Open Inference Protocol (KServe v2)."""
@@ -48,6 +49,7 @@ def serve(
         tuple(allow_origin or ()),
         rate,
         limits,
+        metrics,
     )
     gate_rules(options)  # refuses before models are read
     models = load_models(

@@ -56,8 +56,9 @@ def start_run(
         from pipelines.build.scene import scene_of
         from pipelines.build.sinks import bound_publisher
         from pipelines.config.file import load_config
-        from pipelines.metrics.health import EngineHealth
-        from pipelines.metrics.serve import METRICS_VARIABLE, bound_server, serve_run
+        from pipelines.metrics.answering import METRICS_VARIABLE, bound_server
+        from pipelines.metrics.engine_health import EngineHealth
+        from pipelines.metrics.serve import serve_run
         from pipelines.metrics.watchdog import Watchdog
         from pipelines.running.plan_rebuild import PlanRebuild
         from pipelines.running.scene_state import SceneState
@@ -186,12 +187,16 @@ def _check_web(config: Config) -> None:
     """Raise `ConfigError` if others could reach the page without TLS and a login, before anything is opened."""
     if config.web.address == "none":
         return
+    from pipelines.metrics.answering import bound_server
     from pipelines.running.web_process import web_settings
     from pipelines.web.access import check_exposure
     from pipelines.web.page.app import exposure_of
     from pipelines.web.page.settings import Settings
 
     check_exposure(exposure_of(Settings(**web_settings(config, "", {}, ""))))
+    server = bound_server(config.web.metrics)  # the web process binds it later, where an error would be less clear
+    if server is not None:
+        server.close()
 
 
 def _web(pipeline: Pipeline, config: Config, control: str) -> WebProcess:

@@ -49,7 +49,7 @@ def bridge(
 ) -> None:
     """Forward a stream to MQTT (Home Assistant discovers it), Redis, a webhook, browsers, CSV, Parquet or lines (-)."""
     from engine.subscriber import Subscriber
-    from pipelines.metrics.serve import serve_loop
+    from pipelines.metrics.answering import serve_loop
     from pipelines.running.detect_and_publish import Interrupt
     from pipelines.stream.bridges.base import Forwarder, Watcher, run_bridge
     from pipelines.stream.figures import add_bridge
@@ -66,7 +66,7 @@ def bridge(
     ends_a_wait = getattr(target, "interrupt", lambda: None)
     forwarder = Forwarder(target)
     with (
-        serve_loop(metrics, lambda page: add_bridge(page, forwarder)) as beat,
+        serve_loop(metrics, lambda page: add_bridge(page, forwarder), say=console.say) as beat,
         Interrupt(ends_a_wait) as interrupt,
         Subscriber(address, wanted, **curve) as subscriber,
     ):

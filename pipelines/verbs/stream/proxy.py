@@ -25,7 +25,7 @@ def proxy(
 ) -> None:
     """Serve the streams of many engines at one address."""
     from engine.transport.keys import load_key_pair, load_public_key, load_public_keys
-    from pipelines.metrics.serve import serve_loop
+    from pipelines.metrics.answering import serve_loop
     from pipelines.running.detect_and_publish import Interrupt
     from pipelines.stream.figures import add_proxy
     from pipelines.stream.proxy import Proxy
@@ -37,7 +37,10 @@ def proxy(
         allowed_keys=load_public_keys(allowed_key) if allowed_key else None,
         engine_key=load_public_key(engine_key) if engine_key else None,
     )
-    with serve_loop(metrics, lambda page: add_proxy(page, middle.summary)) as beat, Interrupt(middle.stop):
+    with (
+        serve_loop(metrics, lambda page: add_proxy(page, middle.summary), say=console.say) as beat,
+        Interrupt(middle.stop),
+    ):
         middle.on_turn = beat
         try:
             middle.open()

@@ -27,14 +27,14 @@ def record(
     as_json: Json = False,
 ) -> None:
     """Record a stream to a file that survives a kill at any byte."""
-    from pipelines.metrics.serve import serve_loop
+    from pipelines.metrics.answering import serve_loop
     from pipelines.running.detect_and_publish import Interrupt
     from pipelines.stream.figures import add_record
     from pipelines.stream.record import RecordSummary
     from pipelines.stream.record import record as record_stream
 
     summary = RecordSummary()
-    with serve_loop(metrics, lambda page: add_record(page, summary)) as beat, Interrupt() as interrupt:
+    with serve_loop(metrics, lambda page: add_record(page, summary), say=console.say) as beat, Interrupt() as interrupt:
         done = record_stream(
             address,
             out,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines import console
+from pipelines.verbs.options import Metrics
 
 app = typer.Typer(
     name="web",
@@ -40,6 +41,8 @@ def web(
     key: Annotated[str | None, typer.Option(help="Its private key")] = None,
     behind_proxy: Annotated[list[str] | None, typer.Option(help="Address of the proxy in front")] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="Name by which browsers address the page")] = None,
+    embed: Annotated[list[str] | None, typer.Option(help="Origin of a page that may show this one in a frame")] = None,
+    metrics: Metrics = None,
     events: Annotated[str | None, typer.Option(help="Folder of the event log (events.folder)")] = None,
 ) -> None:
     """Serve the page of a running engine; `run --web` does it for its own run."""
@@ -66,8 +69,12 @@ def web(
         "key": key,
         "behind_proxy": tuple(behind_proxy or ()),
         "hosts": tuple(allow_host or ()),
+        "embed": tuple(embed or ()),
+        "metrics": metrics or "none",
         "events": events,
     }
+    if metrics is not None:
+        require("prometheus_client", extra="metrics")
     check_exposure(exposure_of(Settings(**fields)))
     Listen.parse(http, "--http")
     sys.stdout.flush()

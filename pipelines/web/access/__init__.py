@@ -5,6 +5,7 @@ runs it with `serve`. Who somebody is comes from an `Authority`: `TokenFile`, or
 """
 
 from pipelines.web.access.accounts import Accounts
+from pipelines.web.access.counting import RequestCounts, route_names
 from pipelines.web.access.exposure import Exposure, check_exposure
 from pipelines.web.access.gate import Gate, GateRules
 from pipelines.web.access.identity import ANYBODY, Authority, Identity, Role
@@ -25,6 +26,7 @@ __all__ = [
     "Identity",
     "Listen",
     "RateLimiter",
+    "RequestCounts",
     "Role",
     "ServerLimits",
     "TlsFiles",
@@ -34,5 +36,6 @@ __all__ = [
     "check_exposure",
     "make_certificate",
     "new_token",
+    "route_names",
     "serve",
 ]

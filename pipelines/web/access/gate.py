@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from engine.redaction import printable
 from pipelines.web.access.exposure import Exposure
+from pipelines.web.access.forwarded import forwarded_of
 from pipelines.web.access.headers import ALWAYS, CSP, headers_of, is_host_allowed, is_origin_allowed
 from pipelines.web.access.identity import ANYBODY, Authority, Identity
 from pipelines.web.access.limits import FailureLimiter, RateLimiter, retry_after
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
-IDENTITY, CLIENT = "framewire.identity", "framewire.client"
-"""Keys of an ASGI scope: the `Identity` (None where a login is missing and not required), and the client's address."""
+IDENTITY, CLIENT, PREFIX = "framewire.identity", "framewire.client", "framewire.prefix"
+"""Keys of an ASGI scope: the `Identity` (None where a login is missing and not required), the client's address, and the
+path below which a named proxy shows the server."""
 POLICY_VIOLATION = 1008
 MAX_SHOWN_CHARS = 100
 
@@ -101,7 +103,14 @@ class Gate:
         headers = headers_of(scope["headers"])
         peer = (scope.get("client") or ("", 0))[0]
         client = client_of(peer, headers.get("x-forwarded-for"), self._rules.exposure.proxies)
-        scope[CLIENT] = client
+        forwarded = forwarded_of(peer, headers, self._rules.exposure.proxies)
+        scope[CLIENT], scope[PREFIX] = client, forwarded.prefix
+        if forwarded.is_https:
+            scope["scheme"] = "wss" if scope["type"] == "websocket" else "https"
+        if forwarded.host is not None:
+            headers["x-forwarded-host"] = forwarded.host
+        else:
+            headers.pop("x-forwarded-host", None)
         refusal = self._refusal(scope, headers, peer, client)
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send, refusal)
@@ -133,11 +142,14 @@ class Gate:
         method = "WEBSOCKET" if scope["type"] == "websocket" else scope["method"]
         if not self._is_expected(peer):
             return Refusal(403, "only the reverse proxy may connect here: use its address")
-        if not is_host_allowed(headers.get("host", ""), rules.exposure.listen, self._hosts):
-            shown = printable(headers.get("host", ""), MAX_SHOWN_CHARS)
-            logger.warning("refused a request for host %r: allow it by name if it is yours", shown)
-            return Refusal(421, "this server is not known by that Host: allow the name where the server is started")
-        if not is_origin_allowed(method, headers, rules.origins):
+        host = headers.get("host", "")
+        behind = headers.get("x-forwarded-host", host)  # only of a named proxy
+        for name in (host, behind):
+            if not is_host_allowed(name, rules.exposure.listen, self._hosts):
+                shown = printable(name, MAX_SHOWN_CHARS)
+                logger.warning("refused a request for host %r: allow it by name if it is yours", shown)
+                return Refusal(421, "this server is not known by that Host: allow the name where the server is started")
+        if not is_origin_allowed(method, {**headers, "host": behind}, rules.origins):
             shown = printable(headers.get("origin", "another site"), MAX_SHOWN_CHARS)
             logger.warning("refused a request from a page of %s", shown)
             return Refusal(403, "a page of another site may not use this server")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from engine.errors import ConfigError
 from pipelines.web.access.listen import LOOPBACK_NAMES, Listen, address_of
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -13,11 +15,28 @@ CSP = (
     "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; object-src 'none'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]{2,45}\]|[a-z0-9.-]{1,253})(:\d{1,5})?")
 ALWAYS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+
+
+def embeddable_csp(origins: Sequence[str]) -> str:
+    """Return the policy of a page that pages of these origins may show in a frame.
+
+    Raises:
+        ConfigError: one is no origin.
+
+    >>> embeddable_csp(["https://ha.example:8123"]).partition("frame-ancestors ")[2].partition(";")[0]
+    "'self' https://ha.example:8123"
+    """
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin.lower()):
+            raise ConfigError(f"web.embed {origin[:100]!r}: expected an origin, as https://homeassistant.local:8123")
+    sources = " ".join(["'self'", *origins])
+    return CSP.replace("frame-ancestors 'none'", f"frame-ancestors {sources}")
 
 
 def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -14,10 +14,23 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from engine.analytics.rules.schedule import time_zone
-from pipelines.web.access import Accounts, Exposure, Gate, GateRules, Listen, TlsFiles, check_exposure
+from engine.errors import ConfigError
+from pipelines.web.access import (
+    Accounts,
+    Exposure,
+    Gate,
+    GateRules,
+    Listen,
+    RequestCounts,
+    TlsFiles,
+    check_exposure,
+    route_names,
+)
+from pipelines.web.access.headers import CSP, embeddable_csp
 from pipelines.web.access.listen import networks_of
 from pipelines.web.page.answers import reply
 from pipelines.web.page.api import ROUTES
+from pipelines.web.page.figures import WebFigures
 from pipelines.web.page.history import HISTORY_ROUTES
 from pipelines.web.page.hub import Hub
 from pipelines.web.page.live import live
@@ -33,8 +46,8 @@ OPEN = ("/", "/static/", "/api/v1/login", "/api/v1/me")
 """Paths that need no login."""
 
 
-def guarded_app(settings: Settings) -> ASGIApp:
-    """Return the application behind the access rules.
+def guarded_app(settings: Settings) -> tuple[ASGIApp, WebFigures]:
+    """Return the application behind the access rules, and its figures.
 
     Raises:
         ConfigError: others could reach it without TLS and a login.
@@ -43,11 +56,24 @@ def guarded_app(settings: Settings) -> ASGIApp:
     check_exposure(exposure)
     accounts = Accounts(settings.users) if settings.users is not None else None
     app = build_app(settings, accounts)
-    return Gate(app, GateRules(exposure, accounts, OPEN, settings.hosts))
+    csp = embeddable_csp(settings.embed) if settings.embed else CSP
+    gate = Gate(app, GateRules(exposure, accounts, OPEN, settings.hosts, csp=csp))
+    requests = RequestCounts(gate, route_names(app.routes))
+    return requests, WebFigures(app.state.hub, requests)
 
 
 def exposure_of(settings: Settings) -> Exposure:
-    """Return who can reach the page, and what protects it."""
+    """Return who can reach the page, and what protects it.
+
+    Raises:
+        ConfigError: an address, a network or an origin of `embed` has another form, or `embed` needs TLS.
+    """
+    embeddable_csp(settings.embed)
+    if settings.embed and settings.users and not settings.certificate and not settings.behind_proxy:
+        raise ConfigError(
+            "web.embed: browsers send the login of an embedded page over TLS only: give web.certificate, or name the "
+            "proxy that does TLS in web.behind_proxy"
+        )
     tls = None if settings.certificate is None else TlsFiles.parse(f"{settings.certificate},{settings.key or ''}")
     proxies = networks_of(settings.behind_proxy, "web.behind_proxy")
     return Exposure(Listen.parse(settings.address), tls, settings.users is not None, proxies, "users (web.users)")
@@ -64,17 +90,19 @@ API_ROUTES = [*ROUTES, *HISTORY_ROUTES, Route("/openapi.json", get_openapi)]
 def build_app(settings: Settings, accounts: Accounts | None = None) -> Starlette:
     """Return the application for one engine."""
 
+    hub = Hub(settings)
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.zone = time_zone(settings.timezone)
-        app.state.hub, app.state.accounts, app.state.guesses = Hub(settings), accounts, Guesses()
-        await app.state.hub.open()
+        app.state.accounts, app.state.guesses = accounts, Guesses()
+        await hub.open()
         try:
             yield
         finally:
-            await app.state.hub.close()
+            await hub.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", page),
             Route("/static/{path:path}", static_file),
@@ -84,6 +112,8 @@ def build_app(settings: Settings, accounts: Accounts | None = None) -> Starlette
         exception_handlers={HTTPException: _refused, Exception: _failed},
         lifespan=lifespan,
     )
+    app.state.hub = hub
+    return app
 
 
 async def _refused(request: Request, error: Exception) -> Response:

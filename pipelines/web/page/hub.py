@@ -83,6 +83,9 @@ class Film(msgspec.Struct, frozen=True):
 class Watcher(Protocol):
     """Somebody who is offered what arrives."""
 
+    kind: str
+    """How it watches, as `live`."""
+
     def topics(self) -> Iterable[str]:
         """Return the topics of frames and pictures that it wants now."""
 
@@ -131,6 +134,8 @@ class Hub:
         sources: by name.
         events: the newest events about zones, lines and rules, oldest first.
         heartbeat: the newest one, and `heard_s`, when it arrived by the monotonic clock.
+        video_bytes: bytes of video that were sent to viewers, by source; `picture_bytes` likewise.
+        skipped: pictures and pieces of video that viewers were too slow for, by source.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -140,6 +145,9 @@ class Hub:
         self.heartbeat: HeartbeatMessage | None = None
         self.heard_s = time.monotonic()
         self.malformed = 0
+        self.video_bytes: Counter[str] = Counter()
+        self.picture_bytes: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
         self._watchers: set[Watcher] = set()
         self._wanted: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
@@ -201,6 +209,10 @@ class Hub:
     def watchers(self) -> int:
         """How many there are."""
         return len(self._watchers)
+
+    def viewers(self) -> Counter[str]:
+        """Return how many watch in each way. May be called from any thread."""
+        return Counter(watcher.kind for watcher in self._watchers.copy())
 
     @property
     def wanted(self) -> list[str]:

@@ -78,6 +78,8 @@ class Viewer:
         skipped: pictures that it was too slow for.
     """
 
+    kind = "live"
+
     def __init__(self, socket: WebSocket, hub: Hub, identity: Identity) -> None:
         self.skipped = 0
         self._identity = identity
@@ -113,7 +115,8 @@ class Viewer:
         """Queue a picture, in place of an older one of the same source that still waits."""
         if topic not in self._topics or picture.source_id not in self._index:
             return
-        self.skipped += picture.source_id in self._pictures
+        if picture.source_id in self._pictures:
+            self._skip(picture.source_id)
         head = HEADER.pack(
             JPEG,
             0,
@@ -139,7 +142,7 @@ class Viewer:
             self._behind.add(source_id)
         if source_id in self._behind and not head.init:
             if not head.key or self._film_bytes > MAX_WAITING_BYTES // 2:
-                self.skipped += 1
+                self._skip(source_id)
                 return
             self._behind.discard(source_id)
         kind, at_ns = (INIT, head.t0_ns) if head.init else (FRAGMENT, head.pts_ns)
@@ -177,6 +180,10 @@ class Viewer:
                 if message is not None:
                     self._put(encode(message).decode())
 
+    def _skip(self, source_id: str) -> None:
+        self.skipped += 1
+        self._hub.skipped[source_id] += 1
+
     def _put(self, text: str) -> None:
         self._texts.append(text)
         self._text_bytes += len(text)
@@ -195,12 +202,15 @@ class Viewer:
                     self._text_bytes -= len(text)
                     await asyncio.wait_for(self._socket.send_text(text), SEND_TIMEOUT_S)
                 for _ in range(len(self._films)):
-                    _, data = self._films.popleft()
+                    source_id, data = self._films.popleft()
                     self._film_bytes -= len(data)
+                    self._hub.video_bytes[source_id] += len(data)
                     await asyncio.wait_for(self._socket.send_bytes(data), SEND_TIMEOUT_S)
                 if self._pictures:
                     source_id = next(iter(self._pictures))
-                    await asyncio.wait_for(self._socket.send_bytes(self._pictures.pop(source_id)), SEND_TIMEOUT_S)
+                    data = self._pictures.pop(source_id)
+                    self._hub.picture_bytes[source_id] += len(data)
+                    await asyncio.wait_for(self._socket.send_bytes(data), SEND_TIMEOUT_S)
 
     async def _receive(self) -> None:
         while True:
@@ -261,6 +271,8 @@ async def live(socket: WebSocket) -> None:
 
 class OnePicture:
     """A watcher that waits for a single picture, for stills."""
+
+    kind = "still"
 
     def __init__(self, source_id: str, side: int) -> None:
         self._topic = picture_topic(source_id, side, 30)

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from pipelines.web.access import Accounts, FailureLimiter, Identity
 from pipelines.web.access.accounts import session_cookie, session_of
-from pipelines.web.access.gate import CLIENT, IDENTITY
+from pipelines.web.access.gate import CLIENT, IDENTITY, PREFIX
 from pipelines.web.access.limits import GUESSES_PER_HOUR, HOUR_S, retry_after
 from pipelines.web.access.listen import site_of
 from pipelines.web.page.answers import body_of, reply
@@ -102,8 +102,9 @@ async def logout(request: Request) -> Response:
 
 
 def _cookie(request: Request, secret: str) -> str:
-    secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
-    return session_cookie(secret, secure=secure, path=request.scope.get("root_path", "") + "/")
+    secure = request.url.scheme == "https"
+    is_embedded = bool(request.app.state.hub.settings.embed)
+    return session_cookie(secret, secure=secure, path=request.scope[PREFIX] + "/", cross_site=secure and is_embedded)
 
 
 LOGIN_ROUTES = [

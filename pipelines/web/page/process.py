@@ -13,6 +13,7 @@ from functools import partial
 import msgspec
 
 from engine.process import Messages, die_with
+from pipelines.metrics.answering import serve_loop
 from pipelines.web.access import ServerLimits, serve
 from pipelines.web.page.app import exposure_of, guarded_app
 from pipelines.web.page.settings import Settings
@@ -39,4 +40,10 @@ def set_up_logging() -> None:
 async def serve_page(settings: Settings, listener: socket.socket, stopping: Callable[[], bool]) -> None:
     """Serve the page on a listening socket until it is cancelled, or `stopping` returns true."""
     tls = exposure_of(settings).tls
-    await serve(guarded_app(settings), listener, tls=tls, limits=LIMITS, websockets=True, stopping=stopping)
+    app, figures = guarded_app(settings)
+    with serve_loop(settings.metrics, figures.add_to, say=_say, facts=figures.facts) as beat:
+        await serve(app, listener, tls=tls, limits=LIMITS, websockets=True, stopping=lambda: beat() or stopping())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201

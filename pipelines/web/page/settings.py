@@ -21,6 +21,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         key: file of its private key; None: in the same file.
         behind_proxy: networks of the reverse proxies in front.
         hosts: further names by which browsers address the page.
+        embed: origins of pages that may show this one in a frame.
+        metrics: HOST:PORT of metrics and health of the web process, or `none`.
         events: folder of the event log; None: there is none.
         store: address of its database server; None: a file in the folder.
         timezone: of the site.
@@ -38,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     behind_proxy: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    embed: tuple[str, ...] = ()
+    metrics: str = "none"
     events: str | None = None
     store: str | None = None
     timezone: str = "UTC"

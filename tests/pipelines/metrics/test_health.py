@@ -13,7 +13,8 @@ import pytest
 from engine.clock import FakeClock
 from engine.data import Run
 from engine.stats import PipelineStats
-from pipelines.metrics.health import EngineHealth, LoopHealth, health_routes
+from pipelines.metrics.engine_health import EngineHealth
+from pipelines.metrics.health import LoopHealth, health_routes
 from pipelines.metrics.watchdog import Watchdog, notify
 
 

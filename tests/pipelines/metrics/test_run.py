@@ -16,7 +16,7 @@ from typing import IO
 
 import pytest
 
-from tests.pipelines.metrics.scenes import samples
+from tests.pipelines.metrics.scenes import check_metrics, samples
 
 pytest.importorskip("prometheus_client", reason='pip install "framewire[metrics]"')
 PATIENCE_S = 60.0  # a hang would last for ever
@@ -108,6 +108,12 @@ def test_a_stopped_engine_does_not_answer_and_is_well_again_when_it_goes_on(
     until(address, "/readyz", 200)
 
 
+def test_promtool_accepts_the_page_of_a_run(run: tuple[subprocess.Popen[str], str]) -> None:
+    _, address = run
+    until(address, "/readyz", 200)
+    check_metrics(status(address, "/metrics")[1])
+
+
 def test_the_summary_at_the_end_has_at_least_what_was_scraped(run: tuple[subprocess.Popen[str], str]) -> None:
     process, address = run
     until(address, "/readyz", 200)
@@ -118,6 +124,19 @@ def test_the_summary_at_the_end_has_at_least_what_was_scraped(run: tuple[subproc
     assert facts["sources"]["gate"]["captured"] >= scraped['framewire_frames_captured_total{source="gate"}'] > 0
 
 
+@pytest.mark.parametrize("words", [["record", "--out", "{}/a.fwr"], ["bridge", "{}/a.csv"]])
+def test_processes_that_pass_a_stream_on_are_alive_without_one(words: list[str], tmp_path: Path) -> None:
+    verb, *options = (word.format(tmp_path) for word in words)
+    process, address = started(verb, "tcp://127.0.0.1:1", *options, "--metrics", "127.0.0.1:0")
+    try:
+        until(address, "/readyz", 200)
+        assert status(address, "/livez") == (200, "ok\n")
+        check_metrics(status(address, "/metrics")[1])
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE_S)
+
+
 def test_a_proxy_serves_what_it_forwarded() -> None:
     words = "proxy", "tcp://127.0.0.1:1", "--publish", "tcp://127.0.0.1:*", "--metrics", "127.0.0.1:0"
     process, address = started(*words)
@@ -125,6 +144,7 @@ def test_a_proxy_serves_what_it_forwarded() -> None:
         until(address, "/readyz", 200)
         found = samples(status(address, "/metrics")[1])
         assert found["framewire_proxy_bytes_total"] == 0
+        check_metrics(status(address, "/metrics")[1])
         assert status(address, "/livez") == (200, "ok\n")
     finally:
         process.terminate()
