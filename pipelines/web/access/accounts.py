@@ -207,9 +207,8 @@ def session_cookie(secret: str, *, secure: bool, path: str = "/", cross_site: bo
     same_site = "None" if cross_site else "Strict"
     age = LONGEST_S if secret else 0
     end = "; Secure" if secure or cross_site else ""
-    end += (
-        "; Partitioned" if cross_site else ""
-    )  # browsers that block cookies of third parties keep it per embedding site
+    if cross_site:
+        end += "; Partitioned"  # browsers that block cookies of third parties keep it for each embedding site
     return f"{COOKIE}={secret}; Path={path}; Max-Age={age}; HttpOnly; SameSite={same_site}{end}"
 
 
