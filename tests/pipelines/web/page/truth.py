@@ -61,3 +61,16 @@ class RestlessTracker(RowTracker):
 
     def events(self) -> list[TrackEvent]:
         return self._ended
+
+
+class BlindDetector(DetectorBase):
+    """Finds nothing, so that a measurement is about everything else."""
+
+    name = "blind"
+    class_names = ("nothing",)
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        return [Detections.empty() for _ in frames]
