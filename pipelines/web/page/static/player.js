@@ -1,5 +1,6 @@
 // Plays a camera's own video with Media Source Extensions, close to live, and tells which frame is on the screen.
-const KEEP_S = 10, JUMP_S = 2.5, FAST_S = 0.3, SLOW_S = 0.03, MARGIN_S = 0.06, MOST_WAIT_S = 1.0, STUCK_MS = 3000;
+const KEEP_S = 10, JUMP_S = 2.5, FAST_S = 0.15, SLOW_S = 0.03, MARGIN_S = 0.06, MOST_WAIT_S = 1.0, STUCK_MS = 3000;
+const LATE_S = 0.8, LATE_MS = 4000; // so long behind by so much although it plays faster: the device cannot, so it jumps
 const MediaSourceClass = window.ManagedMediaSource || window.MediaSource;
 
 export const canPlay = (codec) => Boolean(MediaSourceClass && MediaSourceClass.isTypeSupported(`video/mp4; codecs="${codec}"`));
@@ -7,7 +8,7 @@ export const canPlay = (codec) => Boolean(MediaSourceClass && MediaSourceClass.i
 // onFrame(pts_ns) for each frame that is shown; onFail(reason, mayRetry).
 export class Player {
   constructor(video, { onFrame, onFail, newestPts }) {
-    Object.assign(this, { video, onFrame, onFail, newestPts, queue: [], codec: "", t0: null, jumps: 0, isClosed: false });
+    Object.assign(this, { video, onFrame, onFail, newestPts, queue: [], codec: "", t0: null, jumps: 0, lateAt: 0, isClosed: false });
     video.muted = true; video.playsInline = true; video.disableRemotePlayback = true;
     this.timer = setInterval(() => this.steer(), 200);
     this.watchFrames();
@@ -70,10 +71,13 @@ export class Player {
     const known = this.newestPts();
     const wanted = known === null ? end : Math.max(Math.min((known - this.t0) / 1e9, end), end - MOST_WAIT_S);
     const behind = wanted - MARGIN_S - now;
-    if (behind > JUMP_S) { video.currentTime = end - 0.15; this.jumps += 1; }
-    video.playbackRate = behind > FAST_S ? 1.1 : behind < -SLOW_S ? 0.9 : 1;
+    if (behind <= LATE_S) this.lateAt = 0;
+    else if (!this.lateAt) this.lateAt = performance.now();
+    if (behind > JUMP_S || (this.lateAt && performance.now() - this.lateAt > LATE_MS)) { video.currentTime = end - 0.15; this.jumps += 1; this.lateAt = 0; }
+    video.playbackRate = behind > FAST_S ? 1 + Math.min(Math.max(behind / 3, 0.05), 0.5) : behind < -SLOW_S ? 0.9 : 1;
     if (video.paused) video.play().catch(() => {});
-    if (now !== this.lastTime) { this.lastTime = now; this.progressAt = performance.now(); }
+    const isSilent = known === null && end - now < FAST_S; // the camera sends nothing: pictures would not come either
+    if (now !== this.lastTime || isSilent) { this.lastTime = now; this.progressAt = performance.now(); }
     else if (performance.now() - this.progressAt > STUCK_MS && !document.hidden) this.fail("stuck", true);
   }
   watchFrames() {
