@@ -42,6 +42,11 @@ class SystemClock:
         return event.wait(max(timeout_s, 0.0))
 
 
+def boot_ns() -> int:
+    """Return nanoseconds that never decrease and, on Linux, go on while the machine is suspended."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def pause(seconds: float) -> None:
     """Do nothing for a moment: for what the kernel gives no event of, such as a lock of another process."""
     time.sleep(seconds)

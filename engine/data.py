@@ -248,6 +248,7 @@ class Run:
         class_names: name by `class_id`.
         second_class_names: name by class id of the second stage, if there is one.
         model_id: name of the model in the configuration, for runs with several.
+        owner_epoch: the epoch under which this engine owns the source of a packet; None outside a fleet.
     """
 
     engine_id: str
@@ -256,6 +257,7 @@ class Run:
     class_names: tuple[str, ...] = ()
     second_class_names: tuple[str, ...] = ()
     model_id: str = DEFAULT_MODEL
+    owner_epoch: int | None = None
 
     def class_name(self, class_id: int) -> str:
         """Return the name of a class, or its number as text if the model does not name it."""

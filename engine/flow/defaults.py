@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.data import Detections, Frame, TrackEvent, Tracks
+from engine.leases import Leases
 from engine.protocols import (
     CompleteClassifier,
     CompleteDetector,
@@ -130,6 +131,13 @@ def show_stats(sink: Sink, stats: PipelineStats) -> None:
     use = getattr(sink, "use_stats", None)
     if use is not None:
         use(stats)
+
+
+def show_leases(sink: Sink, leases: Leases) -> None:
+    """Let a sink know which sources may be published, if it sends messages about them."""
+    use = getattr(sink, "use_leases", None)
+    if use is not None:
+        use(leases)
 
 
 def takes_packets(sink: Sink) -> bool:

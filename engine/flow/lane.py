@@ -14,6 +14,7 @@ from engine.flow.gate import FrameGate
 from engine.flow.items import Detected, HandOver, InFlight, frames_of
 from engine.flow.options import PipelineOptions
 from engine.flow.recovery import Recovery
+from engine.leases import Leases
 from engine.protocols import Detector
 from engine.stats import PipelineStats
 
@@ -29,12 +30,14 @@ class FlowContext:
         rules: gate by source; changes while running.
         stats: counters.
         clock: time.
+        leases: which sources may be published, and under which epoch.
     """
 
     options: PipelineOptions
     rules: Mapping[str, FrameGate]
     stats: PipelineStats
     clock: Clock
+    leases: Leases = field(default_factory=Leases)
 
     def lose(self, frame: Frame, cause: str) -> None:
         """Count a lost frame."""

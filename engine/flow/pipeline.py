@@ -24,6 +24,7 @@ from engine.flow.stage import RunningStages, Stage
 from engine.flow.track import TrackStage
 from engine.identity import default_engine_id
 from engine.latch import Latch
+from engine.leases import Leases
 from engine.protocols import Analyser, Detector, Sink, Source, TrackClassifier, Tracker
 from engine.stats import PipelineStats
 
@@ -121,6 +122,11 @@ class Pipeline:
             self.wait()
         finally:
             self.stop()
+
+    @property
+    def leases(self) -> Leases:
+        """Which sources may be published, for engines of a fleet."""
+        return self._context.leases
 
     @property
     def sources(self) -> list[Source]:
@@ -231,13 +237,13 @@ class Pipeline:
         self._check_running(f"source {source.info.source_id} cannot be added")
         self._sources.add(self._stages, source, model, wait_s, is_over or Latch())
 
-    def remove_source(self, source_id: str) -> None:
+    def remove_source(self, source_id: str, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End one source while running: its waiting frames are dropped as `removed`; `ended` follows its last frame.
 
         Raises:
-            ConfigError: there is no such source, or it hangs in a native call (it is abandoned).
+            ConfigError: there is no such source, or it is still in a native call after `timeout_s` (it is abandoned).
         """
-        self._sources.remove(self._stages, source_id, STOP_TIMEOUT_S)
+        self._sources.remove(self._stages, source_id, timeout_s)
 
     def pause_source(self, source_id: str, *, paused: bool = True) -> None:
         """Drop all frames of a source from now on (counted as `paused`), or take them again.

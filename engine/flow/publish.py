@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from engine.clock import NS_PER_MS, NS_PER_S, Clock
 from engine.data import Packet, Run, SourceStatus
 from engine.flow.channel import Channel, ChannelClosedError, ChannelTimeoutError
-from engine.flow.defaults import show_stats, takes_packets
+from engine.flow.defaults import show_leases, show_stats, takes_packets
 from engine.flow.lane import FlowContext
 from engine.flow.options import FILE_CAPACITY
 from engine.flow.stage import Stage
 from engine.protocols import Sink
-from engine.stats import PipelineStats
 
 T = TypeVar("T")
 _FIELDS = [field.name for field in fields(Packet)]
-_STAMP_AT = [_FIELDS.index(name) for name in ("seq", "published_utc_ns", "latency_ms", "dropped")]
+_STAMP_AT = [_FIELDS.index(name) for name in ("run", "seq", "published_utc_ns", "latency_ms", "dropped")]
 _values_of = attrgetter(*_FIELDS)
 TICK_S = 1.0
 STATUS_CAPACITY = 256
@@ -46,8 +45,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
         outlets: Sequence[Channel[Packet | SourceStatus]],
         status_outlets: Sequence[Channel[Packet | SourceStatus]] = (),
         *,
-        stats: PipelineStats,
-        clock: Clock,
+        context: FlowContext,
     ) -> None:
         super().__init__("publish")
         self._run_facts = run
@@ -56,8 +54,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
         self._announce = [sink.announce for sink in sinks if isinstance(sink, Announced)]
         self._outlets = outlets
         self._status_outlets = status_outlets
-        self._stats = stats
-        self._clock = clock
+        self._stats, self._clock, self._leases = context.stats, context.clock, context.leases
         self._opened: list[Sink] = []
 
     def open(self) -> None:
@@ -82,7 +79,8 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
             for packet in item:
                 published = self._publish(packet)
                 done += 1
-                hand_on(published, self._outlets)
+                if published is not None:
+                    hand_on(published, self._outlets)
         except BaseException:
             for packet in item[done:]:
                 self._stats.source(packet.frame.source_id).add_dropped("shutdown")
@@ -97,11 +95,17 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
             for outlet in (*self._outlets, *self._status_outlets):
                 outlet.close()
 
-    def _publish(self, item: Packet) -> Packet:
-        stats = self._stats.source(item.frame.source_id)
+    def _publish(self, item: Packet) -> Packet | None:
+        """Publish a packet, or drop it because the lease on its source has run out."""
+        source_id = item.frame.source_id
+        stats, epoch = self._stats.source(source_id), self._leases.epoch_of(source_id)
+        if not self._leases.may_publish(source_id):
+            stats.add_dropped("lease")
+            return None
         started_ns = self._clock.monotonic_ns()
         latency_ms = (started_ns - item.frame.captured_ns) / NS_PER_MS
-        packet = _stamped(item, stats.published, self._clock.utc_ns(), latency_ms, stats.take_dropped())
+        run = item.run if epoch is None else replace(item.run, owner_epoch=epoch)
+        packet = _stamped(item, run, stats.published, self._clock.utc_ns(), latency_ms, stats.take_dropped())
         for sink in self._sinks:
             sink.write(packet)
         self._stats.add_packet(packet, started_ns=started_ns, now_ns=self._clock.monotonic_ns())
@@ -309,6 +313,7 @@ def output_stages(
     """
     for sink in sinks:
         show_stats(sink, context.stats)
+        show_leases(sink, context.leases)
     quick = [sink for sink in sinks if not sink.blocking]
     slow = sorted((sink for sink in sinks if sink.blocking), key=takes_packets, reverse=True)
     outlets = [make_outlet(sink.name) for sink in slow if takes_packets(sink)]
@@ -319,12 +324,12 @@ def output_stages(
     stages = [SinkStage(sink, run, outlet, clock=context.clock) for sink, outlet in feeds]
     return [
         *stages,
-        PublishStage(run, inbox, quick, [*outlets, *consumers], of_status, stats=context.stats, clock=context.clock),
+        PublishStage(run, inbox, quick, [*outlets, *consumers], of_status, context=context),
     ]
 
 
 def _stamped(packet: Packet, *stamp: Any) -> Packet:
-    """Return the packet with values for `_STAMP`; `dataclasses.replace` takes three times as long."""
+    """Return the packet with the values of one publication; `dataclasses.replace` takes three times as long."""
     values = list(_values_of(packet))
     for at, value in zip(_STAMP_AT, stamp, strict=True):
         values[at] = value

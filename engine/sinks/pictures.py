@@ -17,6 +17,7 @@ from engine.data import NO_DETECTION, Packet
 from engine.errors import ConfigError
 from engine.imaging.mosaic import mosaic, with_margin
 from engine.wire import CropMessage, ImageMessage, schema_of
+from engine.wire.convert import owner_of
 
 logger = logging.getLogger(__name__)
 MAX_SIDE = 640
@@ -58,6 +59,7 @@ class Snapshot:
             "schema": schema_of(self.kind),
             "engine_id": packet.run.engine_id,
             "run_epoch": packet.run.run_epoch,
+            "owner_epoch": owner_of(packet.run),
             "source_id": packet.frame.source_id,
             "stream_epoch": packet.frame.stream_epoch,
             "seq": seq,

@@ -14,16 +14,20 @@ import errno
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from engine.errors import SinkError
 from engine.transport.address import binding
+from engine.transport.connect import PING_MS, PING_TIMEOUT_MS, RECONNECT_MAX_MS, RECONNECT_MS, curve_options
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
 from engine.transport.ipv6 import prepare
 from engine.transport.zap import refuse_old_protocols
+
+if TYPE_CHECKING:
+    from engine.transport.keys import KeyPair
 
 MAX_INPUT_BYTES = 1024
 MAX_REQUESTS_PER_TURN = 16
@@ -93,6 +97,39 @@ def bound_socket(
     return socket, socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
+def connected_socket(
+    context: zmq.Context[Any],
+    addresses: Sequence[str],
+    options: SocketOptions,
+    server_key: str | None,
+    keys: KeyPair | None,
+) -> zmq.Socket[Any]:
+    """Return an XPUB socket that connects to collectors; while one is away, its messages are dropped, not kept.
+
+    Raises:
+        SinkError: an address has the wrong form.
+    """
+    socket: zmq.Socket[Any] = context.socket(zmq.XPUB)
+    socket.setsockopt(zmq.SNDHWM, options.high_water_mark)
+    socket.setsockopt(zmq.SNDBUF, options.send_buffer_bytes)
+    socket.setsockopt(zmq.LINGER, options.linger_ms)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_INPUT_BYTES)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
+    try:
+        for option, value in (curve_options(server_key, keys) if server_key is not None else {}).items():
+            socket.setsockopt(option, value)
+        for address in addresses:
+            socket.connect(prepare(socket, address))
+    except zmq.ZMQError as error:
+        socket.close(linger=0)
+        raise SinkError(f"cannot publish to {', '.join(addresses)}: {error}: give tcp://host:port") from error
+    return socket
+
+
 class FanOut:
     """An XPUB socket: sends `[topic, body]` to every reader of the topic, without waiting for any.
 
@@ -102,8 +139,28 @@ class FanOut:
     """
 
     def __init__(self, context: zmq.Context[Any], address: str, options: SocketOptions) -> None:
-        self._guard = options.guard
-        self._socket, self.address = bound_socket(context, zmq.XPUB, address, options)
+        self._take(*bound_socket(context, zmq.XPUB, address, options), options.guard)
+
+    @classmethod
+    def connected(
+        cls,
+        context: zmq.Context[Any],
+        addresses: Sequence[str],
+        options: SocketOptions,
+        server_key: str | None,
+        keys: KeyPair | None,
+    ) -> FanOut:
+        """Return one that connects to collectors instead of being bound.
+
+        Raises:
+            SinkError: an address has the wrong form.
+        """
+        fan = cls.__new__(cls)
+        fan._take(connected_socket(context, addresses, options, server_key, keys), ", ".join(addresses), None)
+        return fan
+
+    def _take(self, socket: zmq.Socket[Any], address: str, guard: SocketGuard | None) -> None:
+        self._guard, self._socket, self.address = guard, socket, address
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
         self.overflows: Counter[str] = Counter()
 

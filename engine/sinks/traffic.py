@@ -6,6 +6,7 @@ from engine.clock import NS_PER_S, Clock
 from engine.data import Packet, Run
 from engine.stats import PipelineStats, SourceSnapshot
 from engine.wire import StatsMessage
+from engine.wire.convert import owner_of
 
 
 class Figures:
@@ -80,6 +81,7 @@ class SourceTraffic:
         message = StatsMessage(
             engine_id=run.engine_id,
             run_epoch=run.run_epoch,
+            owner_epoch=owner_of(run),
             source_id=figures.source_id,
             seq=seq,
             published_utc_ns=utc_ns,

@@ -8,17 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-import zmq
 
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame, Packet, Run, SourceStatus
-from engine.errors import ConfigError, SinkError
+from engine.errors import ConfigError
+from engine.leases import Leases
 from engine.protocols import SinkBase
-from engine.sinks.publisher_sockets import FanOut, LatestOnly, SnapshotServer, SocketOptions
+from engine.sinks.publisher_outputs import UNBOUND, Outputs, Upstream
+from engine.sinks.publisher_sockets import SocketOptions
 from engine.sinks.scene import SceneTraffic
 from engine.sinks.traffic import Figures, SourceTraffic
 from engine.stats import PipelineStats
-from engine.transport.address import checked_address, is_loopback
+from engine.transport.address import is_loopback
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
 from engine.transport.keys import KeyPair
@@ -55,7 +56,6 @@ SEND_BUFFER_BYTES = 256 * 1024
 LINGER_MS = 250
 HEARTBEAT_S = 1.0
 MAX_ENDED = 100
-NOT_ON_EVENTS = frozenset(("frame", "stats", "image", "crop"))
 
 
 class ZmqPublisher(SinkBase):
@@ -64,7 +64,8 @@ class ZmqPublisher(SinkBase):
     All calls come from one thread; the attributes may be read from any.
 
     Args:
-        address: `tcp://host:port` or `ipc://path` to bind; `*` as port finds a free one, `*` as host is every network.
+        address: `tcp://host:port` or `ipc://path` to bind; `*` as port finds a free one, `*` as host is every network;
+            `none` binds nothing, for a publisher that only connects.
         events: a second address for all kinds but `frame` and `stats`, so that frames can never crowd them out.
         latest: an address that sends one snapshot per frame as a single part, and only the newest.
         snapshot: an address (ROUTER) that answers any request with the snapshot; served at each packet and tick.
@@ -74,16 +75,15 @@ class ZmqPublisher(SinkBase):
         trace_every: add the trace context to one frame in this many of each source; None: to none.
         keys: CURVE keys of this publisher: all sockets are encrypted; None: plain.
         allowed_keys: public keys of the clients that may read; None admits every client that knows our public key.
+        connect: addresses of collectors (`framewire proxy --collect`) to which everything is sent as well.
+        connect_key: their public key; `keys` then also identify this publisher there. None: they do not encrypt.
         send_buffer_bytes: kernel buffer per reader.
         linger_ms: how long closing waits for readers to take messages that were sent.
         clock: for tests.
 
     Attributes:
-        address: the bound endpoint, once open.
-        endpoints: the further bound endpoints by name.
-        guard: closes connections that take more than a reader needs; counts them.
         published: messages sent.
-        overflows: number of times that a message met a reader's full queue, by kind.
+        withheld: messages about sources whose lease had run out.
 
     Raises:
         ConfigError: an address or the encoding is not valid.
@@ -105,6 +105,8 @@ class ZmqPublisher(SinkBase):
         trace_every: int | None = None,
         keys: KeyPair | None = None,
         allowed_keys: Collection[str] | None = None,
+        connect: Sequence[str] = (),
+        connect_key: str | None = None,
         send_buffer_bytes: int = SEND_BUFFER_BYTES,
         linger_ms: int = LINGER_MS,
         clock: Clock = SYSTEM_CLOCK,
@@ -115,22 +117,19 @@ class ZmqPublisher(SinkBase):
             )
         if allowed_keys is not None and keys is None:
             raise ConfigError("allowed_keys without keys would admit everybody: give the publisher its own keys")
-        self.address = checked_address(address, "publish address")
-        wanted = (("events", events), ("latest", latest), ("snapshot", snapshot))
-        self._wanted = {name: checked_address(each, f"publish {name}") for name, each in wanted if each is not None}
-        self.endpoints: dict[str, str] = {}
-        self.published = 0
+        others = {"events": events, "latest": latest, "snapshot": snapshot}
+        self.curve = None if keys is None or address == UNBOUND else CurveServer(keys, allowed_keys)
+        self._outputs = Outputs(
+            address,
+            {name: each for name, each in others.items() if each is not None},
+            Upstream.of(connect, connect_key, keys),
+            SocketOptions(high_water_mark, send_buffer_bytes, linger_ms, self.curve),
+        )
+        self.published = self.withheld = 0
         self._pictures, self._trace_every = pictures, trace_every
-        self.curve = None if keys is None else CurveServer(keys, allowed_keys)
         self._encoding: Encoding = check_encoding(encoding)
-        self._options = SocketOptions(high_water_mark, send_buffer_bytes, linger_ms, self.curve)
-        self.guard = SocketGuard()
         self._clock = clock
-        self._context: zmq.Context[Any] | None = None
-        self._main: FanOut | None = None
-        self._events: FanOut | None = None
-        self._latest: LatestOnly | None = None
-        self._snapshots: SnapshotServer | None = None
+        self._leases = Leases()
         self._run = Run("", 0)
         self._next_seq: dict[str, int] = {}
         self._traffic: dict[str, SourceTraffic] = {}
@@ -142,12 +141,28 @@ class ZmqPublisher(SinkBase):
         self._due_ns = 0
 
     @property
+    def address(self) -> str:
+        """The endpoint of the main socket, the bound one once open; `none` if it only connects."""
+        return self._outputs.address
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """The further bound endpoints by name."""
+        return self._outputs.endpoints
+
+    @property
+    def guard(self) -> SocketGuard:
+        """Closes connections that take more than a reader needs; counts them."""
+        return self._outputs.guard
+
+    @property
     def overflows(self) -> dict[str, int]:
-        """Number of times that a message met a reader's full queue, by kind; those of `events` are marked."""
-        found = dict(self._main.overflows) if self._main else {}
-        if self._events is not None:
-            found.update({f"events:{kind}": count for kind, count in self._events.overflows.items()})
-        return found
+        """Number of times that a message met a reader's full queue, by kind; those of further sockets are marked."""
+        return self._outputs.overflows
+
+    def use_leases(self, leases: Leases) -> None:
+        """Publish a source that a fleet assigned only while its lease lasts, and state its epoch."""
+        self._leases = leases
 
     def use_stats(self, stats: PipelineStats) -> None:
         """Report the figures of this run; without a run, the publisher counts what is written to it."""
@@ -165,7 +180,8 @@ class ZmqPublisher(SinkBase):
         self._traffic.clear()
         self._scenes.clear()
         self.bind()
-        for address in (self.address, *self.endpoints.values()):
+        bound = [] if self.address == UNBOUND else [self.address]
+        for address in (*bound, *self.endpoints.values()):
             if self.curve is None and not is_loopback(address):
                 logger.warning("anybody on the network can read %s: give keys (framewire keys)", address)
         self._opened_ns = self._due_ns = self._clock.monotonic_ns()
@@ -176,19 +192,7 @@ class ZmqPublisher(SinkBase):
         Raises:
             SinkError: a port is in use, or this machine does not have the address.
         """
-        if self._context is not None:
-            return
-        self._context = zmq.Context()
-        self.guard = SocketGuard()
-        if self.curve is not None:
-            self.curve.guard = self.guard
-            self.curve.open(self._context)
-        try:
-            self._bind(self._context)
-            self.guard.start()
-        except SinkError:
-            self.close()
-            raise
+        self._outputs.bind()
 
     def announce(self, packets: Sequence[Packet]) -> None:
         """Convert the tracks of the packets of the next calls of `write` together."""
@@ -203,16 +207,16 @@ class ZmqPublisher(SinkBase):
         traffic = self._traffic_of(message.source_id)
         traffic.add(packet, body)
         self._next_seq[traffic.topic] = packet.seq + 1
-        self._send("frame", traffic.prefix, body)
+        self._send("frame", message.source_id, traffic.prefix, body)
         for event in packet.events:
             self.send(event_message(event, packet, seq=self.next_seq("event", message.source_id)))
         if packet.analytics is not None:
             self._publish_scene(packet)
-        if self._latest is not None:
-            self._latest.send(self._snapshot())
+        if self._outputs.has_latest:
+            self._outputs.send_latest(self._snapshot())
         if self._pictures is not None:
             self._publish_pictures(self._pictures, packet)
-        self._service()
+        self._outputs.service(self._snapshot)
         if self._figures.count(packet, started_ns) and self._clock.monotonic_ns() >= self._due_ns:
             self.tick()
 
@@ -224,7 +228,7 @@ class ZmqPublisher(SinkBase):
         if traffic.ended:
             traffic.resume(self._figures.of(status.source_id), self._clock.monotonic_ns())
         seq = self.next_seq("status", status.source_id)
-        message = status_message(status, self._run, seq=seq, published_utc_ns=self._clock.utc_ns())
+        message = status_message(status, self._run_of(status.source_id), seq=seq, published_utc_ns=self._clock.utc_ns())
         traffic.status_body = encode(message, self._encoding)
         self.send(message)
         if status.source_id in self._scenes:
@@ -235,7 +239,8 @@ class ZmqPublisher(SinkBase):
 
     def send(self, message: Message) -> None:
         """Publish a message made elsewhere (an event, for example) unchanged; call it on the publishing thread."""
-        self._send(kind_of(message), topic_of(message).encode(), encode(message, self._encoding))
+        source_id = getattr(message, "source_id", None)
+        self._send(kind_of(message), source_id, topic_of(message).encode(), encode(message, self._encoding))
 
     def next_seq(self, kind: str, source_id: str) -> int:
         """Return the `seq` for the next message of a topic, and count it."""
@@ -247,52 +252,27 @@ class ZmqPublisher(SinkBase):
     def tick(self) -> None:
         """Serve the side sockets, and send the statistics per source and the heartbeat that are due each second."""
         now_ns = self._clock.monotonic_ns()
-        if self._main is None:
+        if not self._outputs.is_open:
             return
-        self._service()
+        self._outputs.service(self._snapshot)
         if now_ns < self._due_ns:
             return
         self._due_ns = now_ns + int(HEARTBEAT_S * NS_PER_S)
-        for fan_out in (self._main, self._events):
-            if fan_out is not None:
-                fan_out.service()
+        self._outputs.service_readers()
         for source_id, traffic in self._traffic.items():
             if not traffic.ended:
                 seq = self.next_seq("stats", source_id)
                 figures, utc_ns = self._figures.of(source_id), self._clock.utc_ns()
-                self.send(traffic.message(figures, self._run, seq=seq, now_ns=now_ns, utc_ns=utc_ns))
+                self.send(traffic.message(figures, self._run_of(source_id), seq=seq, now_ns=now_ns, utc_ns=utc_ns))
         self._publish_heartbeat(now_ns)
 
     def close(self) -> None:
         """End every stream that has not ended, flush, and close the sockets."""
-        if self._main is not None:
+        if self._outputs.is_open:
             for source_id, traffic in self._traffic.items():
                 if not traffic.ended:
                     self._end(source_id, "shutdown")
-        self.guard.close()
-        for socket in (self._main, self._events, self._latest, self._snapshots):
-            if socket is not None:
-                socket.close()
-        self._main = self._events = self._latest = self._snapshots = None
-        if self.curve is not None:
-            self.curve.close()
-        if self._context is not None:
-            self._context.term()
-            self._context = None
-
-    def _bind(self, context: zmq.Context[Any]) -> None:
-        wanted, options = self._wanted, replace(self._options, guard=self.guard)
-        self._main = FanOut(context, self.address, options)
-        self.address = self._main.address
-        if "events" in wanted:
-            self._events = FanOut(context, wanted["events"], options)
-            self.endpoints["events"] = self._events.address
-        if "latest" in wanted:
-            self._latest = LatestOnly(context, wanted["latest"], options)
-            self.endpoints["latest"] = self._latest.address
-        if "snapshot" in wanted:
-            self._snapshots = SnapshotServer(context, wanted["snapshot"], options)
-            self.endpoints["snapshot"] = self._snapshots.address
+        self._outputs.close()
 
     def _publish_scene(self, packet: Packet) -> None:
         """Send the findings on a frame, and the totals if they are due."""
@@ -302,46 +282,50 @@ class ZmqPublisher(SinkBase):
         self._publish_findings(source_id, scene, packet.findings, utc_ns)
         if is_due and scene.moment is not None:
             seq = self.next_seq("analytics", source_id)
-            totals = analytics_message(packet.analytics, scene.moment, self._run, seq=seq, published_utc_ns=utc_ns)
+            run = self._run_of(source_id)
+            totals = analytics_message(packet.analytics, scene.moment, run, seq=seq, published_utc_ns=utc_ns)
             scene.body = encode(totals, self._encoding)
-            self._send("analytics", topic_of(totals).encode(), scene.body)
+            self._send("analytics", source_id, topic_of(totals).encode(), scene.body)
 
     def _publish_findings(self, source_id: str, scene: SceneTraffic, findings: Iterable[Any], utc_ns: int) -> None:
         moment = scene.moment
         if moment is None:
             return
+        run = self._run_of(source_id)
         for finding in findings:
-            offset_ns = scene.times.offset_ns(finding, finding_id(finding, source_id, self._run), moment)
+            offset_ns = scene.times.offset_ns(finding, finding_id(finding, source_id, run), moment)
             seq = self.next_seq("event", source_id)
-            told = finding_message(finding, moment, self._run, seq=seq, published_utc_ns=utc_ns, offset_ns=offset_ns)
+            told = finding_message(finding, moment, run, seq=seq, published_utc_ns=utc_ns, offset_ns=offset_ns)
             self.send(told)
 
     def _publish_pictures(self, pictures: Pictures, packet: Packet) -> None:
         for picture in pictures.of(packet, self._clock.monotonic_ns()):
             message = picture.message(packet, self.next_seq(picture.kind, packet.frame.source_id), self._clock.utc_ns())
-            self._send(picture.kind, topic_of(message).encode(), encode(message, self._encoding), picture.jpeg)
+            body = encode(message, self._encoding)
+            self._send(picture.kind, message.source_id, topic_of(message).encode(), body, picture.jpeg)
 
-    def _send(self, kind: str, *parts: bytes) -> None:
-        if self._main is None:
-            raise SinkError(f"{self.address} is not open: call open() before publishing")
+    def _send(self, kind: str, source_id: str | None, *parts: bytes) -> None:
+        """Send a message about a source, unless its lease has run out by now; None: about the engine."""
+        if source_id is None or self._leases.lease_of(source_id) is None:
+            self._outputs.send(kind, *parts)
+        else:
+            with self._leases.publishing(source_id) as may_leave:
+                if not may_leave:
+                    self.withheld += 1
+                    return
+                self._outputs.send(kind, *parts)
         self.published += 1
-        self._main.send(kind, *parts)
-        if self._events is not None and kind not in NOT_ON_EVENTS:
-            self._events.send(kind, *parts)
 
-    def _service(self) -> None:
-        if self.curve is not None:
-            self.curve.service()
-        if self._snapshots is not None:
-            self._snapshots.service(self._snapshot)
+    def _run_of(self, source_id: str) -> Run:
+        epoch = self._leases.epoch_of(source_id)
+        return self._run if epoch is None else replace(self._run, owner_epoch=epoch)
 
     def _snapshot(self) -> bytes:
         """Return the body of a snapshot, assembled from the bodies that were sent."""
-        frames = [msgspec.Raw(t.frame_body) for t in self._traffic.values() if t.frame_body]
-        statuses = [msgspec.Raw(t.status_body) for t in self._traffic.values() if t.status_body]
-        totals = [
-            msgspec.Raw(scene.body) for name, scene in self._scenes.items() if scene.body and name in self._traffic
-        ]
+        ours = {name: t for name, t in self._traffic.items() if self._leases.may_publish(name)}
+        frames = [msgspec.Raw(t.frame_body) for t in ours.values() if t.frame_body]
+        statuses = [msgspec.Raw(t.status_body) for t in ours.values() if t.status_body]
+        totals = [msgspec.Raw(scene.body) for name, scene in self._scenes.items() if scene.body and name in ours]
         self._snapshot_seq += 1
         message = SnapshotMessage(
             engine_id=self._run.engine_id,
@@ -391,7 +375,7 @@ class ZmqPublisher(SinkBase):
         self.send(
             eos_message(
                 source_id,
-                self._run,
+                self._run_of(source_id),
                 seq=self.next_seq("eos", source_id),
                 published_utc_ns=self._clock.utc_ns(),
                 last_seq=traffic.last_seq,

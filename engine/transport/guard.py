@@ -83,15 +83,22 @@ class SocketGuard:
     Use it on the thread that creates the sockets: `watch` each before it is bound, then call `start`; call `close`
     before closing the sockets. `explain` may be called on their thread for every complete message.
 
+    Args:
+        clock: for tests.
+        most_unexplained: bytes that all connections together may send beyond their messages and pings.
+
     Attributes:
         cut: connections shut down because of a limit.
         failed: handshakes that broke off, as those of plain clients on an encrypted socket do.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, most_unexplained: int = ALL_UNEXPLAINED_BYTES
+    ) -> None:
         self.cut = 0
         self.failed = 0
         self._clock = clock
+        self._most_unexplained = most_unexplained
         self._watched: list[_Watched] = []
         self._sockets: list[zmq.Socket[Any]] = []
         self._thread: threading.Thread | None = None
@@ -213,7 +220,7 @@ class SocketGuard:
                     self._cut(watched, peer, "more bytes than its messages have")
                 elif worst is None or excess > worst[0]:
                     worst = excess, watched, peer
-        if worst is not None and total > ALL_UNEXPLAINED_BYTES:
+        if worst is not None and total > self._most_unexplained:
             self._cut(worst[1], worst[2], "many bytes that belong to no message")
 
     def _cut(self, watched: _Watched, peer: _Peer, why: str) -> None:

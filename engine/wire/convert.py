@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from engine.clock import NS_PER_MS
@@ -36,6 +36,7 @@ def frame_message(packet: Packet, *, is_traced: bool = False, columns: Columns |
     return FrameMessage(
         engine_id=run.engine_id,
         run_epoch=run.run_epoch,
+        owner_epoch=owner_of(run),
         source_id=frame.source_id,
         stream_epoch=frame.stream_epoch,
         seq=packet.seq,
@@ -67,6 +68,7 @@ def event_message(event: TrackEvent, packet: Packet, *, seq: int) -> EventMessag
     return EventMessage(
         engine_id=run.engine_id,
         run_epoch=run.run_epoch,
+        owner_epoch=owner_of(run),
         source_id=frame.source_id,
         stream_epoch=frame.stream_epoch,
         seq=seq,
@@ -95,6 +97,7 @@ def status_message(status: SourceStatus, run: Run, *, seq: int, published_utc_ns
     return StatusMessage(
         engine_id=run.engine_id,
         run_epoch=run.run_epoch,
+        owner_epoch=owner_of(run),
         source_id=info.source_id,
         stream_epoch=status.stream_epoch,
         seq=seq,
@@ -119,6 +122,7 @@ def eos_message(
     return EosMessage(
         engine_id=run.engine_id,
         run_epoch=run.run_epoch,
+        owner_epoch=owner_of(run),
         source_id=source_id,
         seq=seq,
         published_utc_ns=published_utc_ns,
@@ -140,6 +144,11 @@ def tracks_from_message(message: FrameMessage) -> Tracks:
         [o.age for o in objects],
         np.where(predicted, NO_DETECTION, rows),
     )
+
+
+def owner_of(run: Run) -> int | UnsetType:
+    """Return the `owner_epoch` of messages of a run; unset outside a fleet."""
+    return UNSET if run.owner_epoch is None else run.owner_epoch
 
 
 def rle_from_mask(mask: NDArray[Any]) -> Rle:

@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from engine.analytics.findings import Finding
 from engine.analytics.view import View
 from engine.data import Packet, Run
+from engine.wire.convert import owner_of
 from engine.wire.scene import AnalyticsMessage, EventMessage, RuleState, Scalar
 
 PIXEL_DECIMALS = 2
@@ -89,6 +90,7 @@ def finding_message(
     return EventMessage(
         engine_id=run.engine_id,
         run_epoch=run.run_epoch,
+        owner_epoch=owner_of(run),
         source_id=moment.source_id,
         stream_epoch=moment.stream_epoch,
         seq=seq,
@@ -130,6 +132,7 @@ def analytics_message(view: View, moment: Moment, run: Run, *, seq: int, publish
     return AnalyticsMessage(
         engine_id=run.engine_id,
         run_epoch=run.run_epoch,
+        owner_epoch=owner_of(run),
         source_id=moment.source_id,
         seq=seq,
         published_utc_ns=published_utc_ns,

@@ -46,6 +46,7 @@ class FrameMessage(msgspec.Struct, frozen=True, kw_only=True):
         objects: ordered by `track_id`.
         traceparent: W3C trace context of a traced frame (`tracing.every`); omitted for all others.
         pixel_aspect: width by height of a pixel; omitted if pixels are square.
+        owner_epoch: rises each time that a fleet hands the source to another engine; omitted outside a fleet.
     """
 
     schema: str = schema_of("frame")
@@ -69,6 +70,7 @@ class FrameMessage(msgspec.Struct, frozen=True, kw_only=True):
     objects: list[TrackedObject]
     pixel_aspect: float | msgspec.UnsetType = msgspec.UNSET
     traceparent: str | msgspec.UnsetType = msgspec.UNSET
+    owner_epoch: Counter | msgspec.UnsetType = msgspec.UNSET
 
 
 class StatusMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +94,7 @@ class StatusMessage(msgspec.Struct, frozen=True, kw_only=True):
         frame_count: nominal length of a file.
         codec: FFmpeg's name for the codec.
         decoder: the decoder in use.
+        owner_epoch: rises each time that a fleet hands the source to another engine; omitted outside a fleet.
     """
 
     schema: str = schema_of("status")
@@ -111,6 +114,7 @@ class StatusMessage(msgspec.Struct, frozen=True, kw_only=True):
     frame_count: int | None = None
     codec: str | None = None
     decoder: str | None = None
+    owner_epoch: Counter | msgspec.UnsetType = msgspec.UNSET
 
 
 class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +133,7 @@ class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
         fps: frames published per second.
         latency_ms: `p50`, `p99` and `max` from capture to hand-over; empty if nothing was published.
         stage_ms: mean milliseconds per stage.
+        owner_epoch: rises each time that a fleet hands the source to another engine; omitted outside a fleet.
     """
 
     schema: str = schema_of("stats")
@@ -143,6 +148,7 @@ class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
     fps: float
     latency_ms: dict[str, float]
     stage_ms: dict[str, float]
+    owner_epoch: Counter | msgspec.UnsetType = msgspec.UNSET
 
 
 class HeartbeatMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +193,7 @@ class EosMessage(msgspec.Struct, frozen=True, kw_only=True):
         published_utc_ns: wall clock when it was sent.
         last_seq: `seq` of the source's last frame message, null if it had none.
         reason: an explanation for humans; may be empty.
+        owner_epoch: rises each time that a fleet hands the source to another engine; omitted outside a fleet.
     """
 
     schema: str = schema_of("eos")
@@ -197,6 +204,7 @@ class EosMessage(msgspec.Struct, frozen=True, kw_only=True):
     published_utc_ns: int
     last_seq: int | None = None
     reason: str = ""
+    owner_epoch: Counter | msgspec.UnsetType = msgspec.UNSET
 
 
 class ImageMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -217,6 +225,7 @@ class ImageMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         region: [x1, y1, x2, y2] of the source frame that is shown.
         blurred: classes that are blurred in the JPEG.
         jpeg: the third part, set by readers; never in the body.
+        owner_epoch: rises each time that a fleet hands the source to another engine; omitted outside a fleet.
     """
 
     schema: str
@@ -233,6 +242,7 @@ class ImageMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     region: Four
     blurred: list[str] = []
     jpeg: bytes = b""
+    owner_epoch: Counter | msgspec.UnsetType = msgspec.UNSET
 
 
 class CropMessage(ImageMessage, frozen=True, kw_only=True, omit_defaults=True):

@@ -48,6 +48,7 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True):
         why: the facts that caused it, in words.
         snapshot: name of the image that belongs to it.
         clip: name of the clip that belongs to it.
+        owner_epoch: rises each time that a fleet hands the source to another engine; omitted outside a fleet.
 
     The fields from `phase` on are omitted if they do not apply.
     """
@@ -82,6 +83,7 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True):
     why: list[str] | msgspec.UnsetType = msgspec.UNSET
     snapshot: str | msgspec.UnsetType = msgspec.UNSET
     clip: str | msgspec.UnsetType = msgspec.UNSET
+    owner_epoch: Counter | msgspec.UnsetType = msgspec.UNSET
 
 
 class RuleState(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +116,7 @@ class AnalyticsMessage(msgspec.Struct, frozen=True, kw_only=True):
         blind_s: seconds without live frames since then.
         open: `event_id` of the episodes in progress.
         rules: the rules of the source by name; omitted if there are none.
+        owner_epoch: rises each time that a fleet hands the source to another engine; omitted outside a fleet.
     """
 
     schema: str = schema_of("analytics")
@@ -130,3 +133,4 @@ class AnalyticsMessage(msgspec.Struct, frozen=True, kw_only=True):
     blind_s: float
     open: list[str]
     rules: dict[str, RuleState] | msgspec.UnsetType = msgspec.UNSET
+    owner_epoch: Counter | msgspec.UnsetType = msgspec.UNSET

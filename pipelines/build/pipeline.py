@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from engine.flow.options import PipelineOptions
 from engine.flow.pipeline import Pipeline
+from engine.identity import default_engine_id
 from engine.protocols import Source
 from pipelines.build.detector import build_second_stage
 from pipelines.build.models import MakeDetector, build_pool
@@ -22,6 +23,8 @@ from pipelines.config.models import Config
 
 if TYPE_CHECKING:
     from engine.sinks.zmq import ZmqPublisher
+
+ANY_PORT = "tcp://*:*"
 
 
 def build_pipeline(
@@ -63,8 +66,13 @@ def build_pipeline(
         analysers=with_scene(build_analysers(config, [source.info.source_id for source in sources]), config),
         second_stage=build_second_stage(config),
         privacy=build_privacy(config),
-        engine_id=config.pipeline.engine_id,
+        engine_id=config.pipeline.engine_id or _engine_id(config),
     )
+
+
+def _engine_id(config: Config) -> str | None:
+    """Return a name for an engine that only connects, which no address of its own tells apart from others."""
+    return default_engine_id([ANY_PORT]) if config.publish.connect and config.publish.bound == "none" else None
 
 
 def _keeps_running(config: Config, sources: Sequence[Source]) -> bool:

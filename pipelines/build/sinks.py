@@ -40,7 +40,7 @@ def build_sinks(
     recordings = Recordings(plans) if plans or can_change(config) else None
     if recordings is not None:
         sinks.append(recordings)
-    if config.publish.address != "none":
+    if config.publish.has_stream:
         sinks += _publishers(config.publish, bound or _publisher(config.publish, config.tracing))
     log = build_event_log(config, recordings)
     if log is not None:
@@ -91,11 +91,11 @@ def bound_publisher(config: Config) -> ZmqPublisher | None:
     Raises:
         SinkError: a configured port is in use.
     """
-    if config.publish.address == "none":
+    if not config.publish.has_stream:
         return None
-    given = "address" in config.publish.model_fields_set
+    given = "address" in config.publish.model_fields_set or config.publish.bound == "none"
     host, _, port = config.publish.address.rpartition(":")
-    addresses = [config.publish.address] if given else [f"{host}:{int(port) + n}" for n in range(PORTS_TRIED)]
+    addresses = [config.publish.bound] if given else [f"{host}:{int(port) + n}" for n in range(PORTS_TRIED)]
     for address in addresses:
         publisher = _publisher(config.publish.model_copy(update={"address": address}), config.tracing)
         try:
@@ -113,15 +113,16 @@ def bound_publisher(config: Config) -> ZmqPublisher | None:
 def _publisher(config: PublishConfig, tracing: TracingConfig) -> ZmqPublisher:
     from engine.sinks.pictures import Pictures
     from engine.sinks.zmq import ZmqPublisher
-    from engine.transport.keys import load_key_pair, load_public_keys
+    from engine.transport.keys import load_key_pair, load_public_key, load_public_keys
 
     return ZmqPublisher(
-        config.address,
+        config.bound,
         keys=load_key_pair(config.keys) if config.keys else None,
         allowed_keys=load_public_keys(config.allowed_keys) if config.allowed_keys is not None else None,
         trace_every=None if tracing.endpoint is None else tracing.every,
         pictures=Pictures(**config.pictures.model_dump()) if config.pictures is not None else None,
-        **config.model_dump(exclude={"address", "keys", "allowed_keys", "pictures", "media"}),
+        connect_key=load_public_key(config.connect_key) if config.connect_key else None,
+        **config.model_dump(exclude={"address", "keys", "allowed_keys", "connect_key", "pictures", "media"}),
     )
 
 

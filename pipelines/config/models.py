@@ -193,6 +193,14 @@ class PublishConfig(Section):
     """The ZeroMQ stream."""
 
     address: str = Field(DEFAULT_PUBLISH, description="Address to bind, or none")
+    connect: list[str] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Addresses of framewire proxy --collect to connect to; without address, nothing is bound then",
+    )
+    connect_key: FilePath | None = Field(
+        None, description="File NAME.key of these proxies, which know this engine by keys; null: they do not encrypt"
+    )
     encoding: Literal["json", "msgpack"] = Field("json", description="Encoding of the message bodies")
     high_water_mark: int = Field(
         1000, ge=1, le=1_000_000, description="Messages queued per subscriber before any are dropped"
@@ -212,6 +220,16 @@ class PublishConfig(Section):
     allowed_keys: list[FilePath] | None = Field(
         None, description="Files NAME.key of the clients that may read; null: everyone who knows our public key"
     )
+
+    @property
+    def bound(self) -> str:
+        """Where to bind: `none` for a publisher that only connects."""
+        return "none" if self.connect and "address" not in self.model_fields_set else self.address
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether anything is published."""
+        return bool(self.connect) or self.address != "none"
 
 
 class ControlConfig(Section):

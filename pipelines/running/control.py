@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from engine.clock import NS_PER_MS, SYSTEM_CLOCK
 from engine.errors import ConfigError, EngineError, SinkError
 from engine.flow.pipeline import Pipeline
 from engine.redaction import printable, redact, redact_tree
@@ -27,6 +28,7 @@ from engine.transport.address import binding, checked_address, is_loopback
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
 from engine.transport.zap import TokenServer, refuse_old_protocols
+from pipelines.running.assignments import Assignments
 from pipelines.running.control_access import AUTO, automatic_address, leave_card, new_token
 from pipelines.running.control_client import ConflictError
 from pipelines.running.control_client import ask as ask
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_WAITING = 100
+BUSY_NS = 150 * NS_PER_MS
+NEXT_MS = 10
 MAX_ERROR_CHARS = 4000
 MAX_CLIENTS = 64
 MAX_ENDED = 100
@@ -110,9 +114,10 @@ class ControlSocket:
         return str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def poll(self) -> None:
-        """Answer waiting requests; never blocks."""
+        """Answer waiting requests; never blocks for long."""
         if self._access is not None:
             self._access.service()
+        until_ns = SYSTEM_CLOCK.monotonic_ns() + BUSY_NS
         for _ in range(MAX_WAITING):
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -121,6 +126,9 @@ class ControlSocket:
             self._guard.explain(frames[-1], sum(len(frame) for frame in frames[1:]), parts=len(frames))
             client, *parts = (frame.bytes for frame in frames)
             self._reply(client, json.dumps(self._answer_parts(parts)).encode())
+            if SYSTEM_CLOCK.monotonic_ns() >= until_ns:
+                return
+            self._socket.poll(NEXT_MS)  # whoever asked once often asks again: a controller that assigns many cameras
 
     def _answer_parts(self, parts: list[bytes]) -> dict[str, Any]:
         """Answer a request in REQ framing: an empty delimiter, then one part."""
@@ -193,10 +201,11 @@ class ControlServer(ControlSocket):
     ) -> None:
         self._more_status = more_status
         self._pipeline, self._changes = pipeline, changes
+        self._assignments = Assignments(pipeline, changes)
         commands: dict[str, Command] = {
             "status": self._status,
-            "add": lambda r: done_with(changes.add(given(r, "source", dict))),
-            "remove": lambda r: done_with(changes.remove(given(r, "source_id", str))),
+            "add": self._add,
+            "remove": self._remove,
             "pause": lambda r: self._pause(r, paused=True),
             "resume": lambda r: self._pause(r, paused=False),
             "snooze": self._snooze,
@@ -204,8 +213,25 @@ class ControlServer(ControlSocket):
             "places": lambda r: places_of(pipeline, changes.config),
             "set_places": lambda r: done_with(change_places(pipeline, changes, r)),
             "stop": self._stop,
+            **self._assignments.commands,
         }
         super().__init__(address, commands, keys=keys, allowed_keys=allowed_keys)
+
+    def poll(self) -> None:
+        """Stop sources whose lease has run out, then answer waiting requests."""
+        self._assignments.poll()
+        super().poll()
+
+    def _add(self, request: dict[str, Any]) -> dict[str, Any]:
+        source = given(request, "source", dict)
+        done = self._changes.add(source)
+        self._pipeline.leases.disown(str(source.get("source_id")))
+        return done_with(done)
+
+    def _remove(self, request: dict[str, Any]) -> dict[str, Any]:
+        source_id = given(request, "source_id", str)
+        self._assignments.check_free(source_id)
+        return done_with(self._changes.remove(source_id))
 
     def _status(self, request: dict[str, Any]) -> dict[str, Any]:
         paused = self._pipeline.paused_sources
@@ -221,6 +247,7 @@ class ControlServer(ControlSocket):
                 "reconnects": s.reconnects,
                 "fps": s.fps,
                 "latency_ms": dict(s.latency_ms),
+                **self._assignments.facts_of(s.source_id),
             }
             for s in self._present()
         }
@@ -234,6 +261,7 @@ class ControlServer(ControlSocket):
             "model": facts["model"],
             "models": facts["models"],
             "wall_s": round(self._pipeline.wall_s, 1),
+            **self._assignments.facts(),
             **self._more_status(),
         }
 

@@ -86,23 +86,46 @@ class Reconfigurer:
         self._config = self._models.settle(self._config)
         return self._config
 
+    @property
+    def source_ids(self) -> list[str]:
+        """Names of the configured sources."""
+        return [name for name, _ in named_sources(self.config)]
+
     def add(self, source: dict[str, Any]) -> list[str]:
         """Add a source given as plain values."""
+        return self._with_sources(source, lambda sources: [*sources, source])
+
+    def put(self, source: dict[str, Any]) -> list[str]:
+        """Add a source given as plain values, in place of one of its name."""
+        name = source.get("source_id")
+        return self._with_sources(
+            source, lambda sources: [*(each for each in sources if each["source_id"] != name), source]
+        )
+
+    def _with_sources(self, source: dict[str, Any], sources: Callable[[list[Any]], list[Any]]) -> list[str]:
         refuse_variables(source)
         tree = self._tree()
-        tree["sources"].append(source)
+        tree["sources"] = sources(tree["sources"])
         self._refuse_new_code(tree)
         self._refuse_other_privacy(tree)
         return self.change_to(validated(tree, "add", environment=False))
 
-    def remove(self, source_id: str) -> list[str]:
-        """Remove a source by name."""
-        names = [name for name, _ in named_sources(self.config)]
-        if source_id not in names:
-            raise ConfigError(f"there is no source {source_id}; expected one of: {', '.join(names) or 'none'}")
+    def remove(self, *source_ids: str) -> list[str]:
+        """Remove sources by name."""
+        names = self.source_ids
+        for source_id in source_ids:
+            if source_id not in names:
+                raise ConfigError(f"there is no source {source_id}; expected one of: {', '.join(names) or 'none'}")
         tree = self._tree()
-        del tree["sources"][names.index(source_id)]
+        tree["sources"] = [each for each in tree["sources"] if each["source_id"] not in source_ids]
         return self.change_to(validated(tree, "remove", environment=False))
+
+    def with_assigned(self, new: Config) -> Config:
+        """Return a configuration with the sources that a fleet has assigned, which no file lists."""
+        held = set(self._pipeline.leases.held())
+        return new.model_copy(
+            update={"sources": [*new.sources, *(s for s in self.config.sources if s.source_id in held)]}
+        )
 
     def set(self, key: str, value: Any) -> list[str]:
         """Set one dotted key."""
@@ -278,7 +301,7 @@ class ConfigWatch:
         self._stamp = stamp
         try:
             new = self._completed(load_config(self._path, self._overrides, self._settings, may_be_empty=False))
-            done = self._changes.change_to(new)
+            done = self._changes.change_to(self._changes.with_assigned(new))
         except PartlyChangedError as error:
             logger.error("the edit of %s is not applied as a whole, save it again for the rest: %s", self._path, error)
             return

@@ -43,7 +43,7 @@ def with_web(config: Config) -> Config:
             "framewire web --keys with a key that is listed"
         )
     folder, publish = f"ipc://{runtime_folder()}", {}
-    if config.publish.address == "none":
+    if config.publish.bound == "none":
         publish["address"] = f"{folder}/stream-{os.getpid()}.sock"
     if config.publish.media is None:
         publish["media"] = f"{folder}/media-{os.getpid()}.sock"

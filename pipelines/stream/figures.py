@@ -19,6 +19,11 @@ def add_proxy(page: Page, summary: ProxySummary) -> None:
     page.counter("framewire_proxy_bytes_total", "Bytes of their bodies.").add(summary.bytes)
     text = "Messages that met the full queue of a subscriber."
     _by_kind(page, "framewire_subscriber_overflows_total", text, summary.overflows)
+    text = "Messages of a former owner of their source, which were dropped."
+    _by_kind(page, "framewire_proxy_fenced_total", text, summary.fenced)
+    refused = page.counter("framewire_proxy_refused_total", "Collected messages that were refused.", "cause")
+    for cause, count in dict(summary.refused).items():
+        refused.add(count, cause)
     page.gauge("framewire_proxy_topics", "Topics that subscribers want now.").add(len(summary.wanted))
 
 

@@ -23,6 +23,7 @@ from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
 from engine.transport.ipv6 import prepare
 from engine.wire import MAX_BODY_BYTES, StatsMessage, encode, topic_of
+from pipelines.stream.collector import Collector
 
 if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
@@ -49,16 +50,20 @@ class ProxySummary:
         bytes: size of their bodies.
         overflows: number of times that a message met a reader's full queue, by kind.
         wanted: topics that readers subscribe to now.
+        fenced: collected messages of a former owner of their source, which were dropped, by kind.
+        refused: collected messages that were dropped because they are no messages or of too many sources, by cause.
     """
 
     messages: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
     overflows: Counter[str] = field(default_factory=Counter)
     wanted: set[str] = field(default_factory=set)
+    fenced: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 class Proxy:
-    """Connects to engines and binds one address; publishes its own `stats` as source `name`.
+    """Connects to engines, or lets them connect, and binds one address; publishes its own `stats` as source `name`.
 
     Args:
         engines: addresses of the publishers.
@@ -66,10 +71,13 @@ class Proxy:
         name: engine_id and source_id of its statistics.
         keys: CURVE keys of the proxy: readers must encrypt, and engines that encrypt identify it by them.
         allowed_keys: public keys of the readers that may connect.
-        engine_key: public key of the engines, if they encrypt.
+        engine_key: public key of the engines to connect to, if they encrypt.
+        collect: a second endpoint to bind, to which engines connect; of each source, only its newest owner passes.
+        allowed_engines: public keys of the engines that may connect there.
 
     Attributes:
         address: the bound endpoint, once `open` has returned.
+        collect_address: likewise for `collect`; None without it.
         summary: what it has forwarded so far.
         on_turn: called about ten times a second or more; must be quick.
 
@@ -86,9 +94,13 @@ class Proxy:
         keys: KeyPair | None = None,
         allowed_keys: Collection[str] | None = None,
         engine_key: str | None = None,
+        collect: str | None = None,
+        allowed_engines: Collection[str] | None = None,
     ) -> None:
-        if not engines:
-            raise ConfigError("a proxy needs the address of at least one engine")
+        if not engines and collect is None:
+            raise ConfigError("a proxy needs the address of at least one engine, or one where engines connect")
+        if allowed_engines is not None and collect is None:
+            raise ConfigError("allowed_engines without collect: they are the engines that may connect there")
         if engine_key is not None and keys is None:
             raise ConfigError("engine_key without keys: the engines identify their readers by their keys")
         self.address = checked_address(address, "proxy address")
@@ -106,6 +118,12 @@ class Proxy:
         self._before = 0
         self._out: FanOut | None = None
         self._in: zmq.Socket[Any] | None = None
+        self._collector = None if collect is None else Collector(collect, keys, allowed_engines)
+
+    @property
+    def collect_address(self) -> str | None:
+        """Where engines connect, once `open` has returned; None without `collect`."""
+        return None if self._collector is None else self._collector.address
 
     def open(self) -> None:
         """Bind and connect.
@@ -123,6 +141,8 @@ class Proxy:
         if self._curve is None and not is_loopback(self.address):
             logger.warning("anybody on the network can read %s: give keys (framewire keys)", self.address)
         self._in = self._connected()
+        if self._collector is not None:
+            self._collector.open()
 
     def run(self) -> ProxySummary:
         """Forward messages until `stop`; return the summary."""
@@ -133,6 +153,8 @@ class Proxy:
             return self.summary
         poller = zmq.Poller()
         poller.register(source, zmq.POLLIN)
+        if self._collector is not None:
+            poller.register(self._collector.socket, zmq.POLLIN)
         out.register(poller)
         due_ns = SYSTEM_CLOCK.monotonic_ns() + int(STATS_S * NS_PER_S)
         while not self._stop.is_set():
@@ -140,6 +162,8 @@ class Proxy:
             self.on_turn()
             self._pass_subscriptions(source, out)
             self._pass_messages(source, out)
+            if self._collector is not None:
+                self._collect(self._collector, out)
             if self._curve is not None:
                 self._curve.service()
             if SYSTEM_CLOCK.monotonic_ns() >= due_ns:
@@ -160,6 +184,8 @@ class Proxy:
             self._out.close()
         if self._curve is not None:
             self._curve.close()
+        if self._collector is not None:
+            self._collector.close()
         self._in = self._out = None
         self._context.term()
 
@@ -184,6 +210,8 @@ class Proxy:
     def _pass_subscriptions(self, source: zmq.Socket[Any], out: FanOut) -> None:
         for notice in out.subscriptions():
             source.send(notice, zmq.NOBLOCK)
+            if self._collector is not None:
+                self._collector.socket.send(notice, zmq.NOBLOCK)
             topic = notice[1:].decode(errors="replace")
             if notice[:1] == b"\x01":
                 self.summary.wanted.add(topic)
@@ -198,11 +226,35 @@ class Proxy:
                 break
             if not 2 <= len(parts) <= MAX_PARTS:
                 continue
-            kind = parts[0].split(b"/", 2)[1].decode(errors="replace") if parts[0].count(b"/") > 1 else "other"
-            self.summary.messages[kind] += 1
-            self.summary.bytes += len(parts[1])
-            out.send(kind, *parts)
+            self._pass_on(parts, out)
         self.summary.overflows = out.overflows
+
+    def _pass_on(self, parts: list[bytes], out: FanOut) -> None:
+        kind = _kind_of(parts[0])
+        self.summary.messages[kind] += 1
+        self.summary.bytes += len(parts[1])
+        out.send(kind, *parts)
+
+    def _collect(self, collector: Collector, out: FanOut) -> None:
+        """Pass on what engines sent that connected, if they own its source."""
+        collector.service()
+        for _ in range(BATCH):
+            try:
+                parts = collector.receive()
+            except zmq.Again:
+                break
+            verdict = collector.fence.look_at(*parts[:2]) if 2 <= len(parts) <= MAX_PARTS else "malformed"
+            if verdict == "passed":
+                self._pass_on(parts, out)
+            elif verdict == "fenced":
+                self.summary.fenced[_kind_of(parts[0])] += 1
+            else:
+                self.summary.refused[verdict] += 1
+        self.summary.overflows = out.overflows
+
+    def _dropped(self) -> dict[str, int]:
+        fenced = self.summary.fenced.total()
+        return {**self.summary.overflows, **({"fenced": fenced} if fenced else {})}
 
     def _publish_stats(self, out: FanOut) -> None:
         total = sum(self.summary.messages.values())
@@ -214,10 +266,14 @@ class Proxy:
             published_utc_ns=SYSTEM_CLOCK.utc_ns(),
             interval_s=STATS_S,
             published=total,
-            dropped=dict(self.summary.overflows),
+            dropped=self._dropped(),
             fps=round((total - self._before) / STATS_S, 2),
             latency_ms={},
             stage_ms={},
         )
         self._stats_seq, self._before = self._stats_seq + 1, total
         out.send("stats", topic_of(message).encode(), encode(message))
+
+
+def _kind_of(topic: bytes) -> str:
+    return topic.split(b"/", 2)[1].decode(errors="replace") if topic.count(b"/") > 1 else "other"

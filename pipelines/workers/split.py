@@ -10,6 +10,7 @@ from pipelines.config.models import Config
 ONLY_ONE = {
     "web.address": "the page reads one engine",
     "metrics.address": "metrics are those of one engine",
+    "publish.connect": "a fleet assigns sources to engines with one process",
     "publish.events": "further addresses belong to one engine",
     "publish.latest": "further addresses belong to one engine",
     "publish.snapshot": "further addresses belong to one engine",

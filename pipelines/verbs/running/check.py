@@ -27,4 +27,6 @@ def check(
     check_workers(loaded)
     pipeline = build_pipeline(loaded)
     sources = ", ".join(f"{source.info.source_id} ({source.info.uri})" for source in pipeline.sources)
-    console.result(f"{config} is valid: {sources}; {opening_line(loaded.publish.address, pipeline)}")
+    console.result(
+        f"{config} is valid: {sources}; {opening_line(loaded.publish.bound, pipeline, loaded.publish.connect)}"
+    )

@@ -83,7 +83,8 @@ def start_run(
             )
             finish.append(pipeline.finish)
             until_built.pop_all()  # from here on the pipeline closes it
-            console.say(opening_line(publisher.address if publisher is not None else "none", pipeline))
+            bound = publisher.address if publisher is not None else "none"
+            console.say(opening_line(bound, pipeline, config.publish.connect))
             if hint is None and config.detector.model == DEMO and not overrides.get("detector.model"):
                 console.say(DEMO_WORTH)
             origin = config_path, overrides, settings, places or {}
@@ -213,9 +214,10 @@ def _web(pipeline: Pipeline, config: Config, control: str) -> WebProcess:
     return WebProcess(listener, web_settings(config, publisher.address, publisher.endpoints, control))
 
 
-def opening_line(address: str, pipeline: Pipeline) -> str:
-    """Return the first line of a run: its sources, models, backends and address."""
-    where = f"publishing at {address}" if address != "none" else "not publishing"
+def opening_line(address: str, pipeline: Pipeline, collectors: Sequence[str] = ()) -> str:
+    """Return the first line of a run: its sources, models, backends and addresses."""
+    places = [f"at {address}"] * (address != "none") + [f"to {collector}" for collector in collectors]
+    where = f"publishing {' and '.join(places)}" if places else "not publishing"
     return f"{_sources_and_models(pipeline)}, {where}"
 
 

@@ -15,11 +15,17 @@ from pipelines.verbs.stream.options import plain
 
 
 def proxy(
-    engines: Annotated[list[str], typer.Argument(help="Addresses of publishers")],
+    engines: Annotated[list[str] | None, typer.Argument(help="Addresses of publishers to connect to")] = None,
     publish: Annotated[str, typer.Option(help="Address to bind for readers")] = "tcp://127.0.0.1:5550",
     keys: Annotated[str | None, typer.Option(help="File NAME.key_secret of the proxy: encrypt")] = None,
     allowed_key: Annotated[list[str] | None, typer.Option(help="File NAME.key of a reader that may connect")] = None,
     engine_key: Annotated[str | None, typer.Option(help="File NAME.key of engines that encrypt")] = None,
+    collect: Annotated[
+        str | None, typer.Option(help="Address to bind for engines with publish.connect; the newest owner passes")
+    ] = None,
+    allowed_engine: Annotated[
+        list[str] | None, typer.Option(help="File NAME.key of an engine that may connect there")
+    ] = None,
     metrics: Metrics = None,
     as_json: Json = False,
 ) -> None:
@@ -31,11 +37,13 @@ def proxy(
     from pipelines.stream.proxy import Proxy
 
     middle = Proxy(
-        engines,
+        engines or [],
         publish,
         keys=load_key_pair(keys) if keys else None,
         allowed_keys=load_public_keys(allowed_key) if allowed_key else None,
         engine_key=load_public_key(engine_key) if engine_key else None,
+        collect=collect,
+        allowed_engines=load_public_keys(allowed_engine) if allowed_engine else None,
     )
     with (
         serve_loop(metrics, lambda page: add_proxy(page, middle.summary), say=console.say) as beat,
@@ -44,7 +52,8 @@ def proxy(
         middle.on_turn = beat
         try:
             middle.open()
-            console.say(f"proxy at {middle.address} for {', '.join(engines)} (Ctrl-C ends)")
+            whom = [*(engines or []), *([f"engines at {middle.collect_address}"] if collect else [])]
+            console.say(f"proxy at {middle.address} for {', '.join(whom)} (Ctrl-C ends)")
             done = middle.run()
         finally:
             middle.close()
