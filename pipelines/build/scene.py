@@ -110,12 +110,11 @@ def scenes_of(config: Config) -> dict[str, Analytics]:
     """Return the analytics of each source that has a zone, a line or a rule."""
     places = {name: _places(index, source) for index, (name, source) in enumerate(named_sources(config))}
     rules = _rules(config, places)
-    scenes = {}
+    settings, scenes = _settings(config), {}
     for name, (zones, lines) in places.items():
-        with at_key("rules"):
-            scene = Analytics(zones, lines, rules[name], **_settings(config))
-        if not scene.is_empty:
-            scenes[name] = scene
+        if zones or lines or rules[name]:
+            with at_key("rules"):
+                scenes[name] = Analytics(zones, lines, rules[name], **settings)
     if scenes and config.tracker.type == "none":
         raise ConfigError("tracker.type: zones, lines and rules need tracks: choose a tracker, such as steady")
     return scenes
