@@ -2,8 +2,8 @@
 """Measure how old the video on the page is, in Debian's Chromium: acceptance E3.
 
 usage: python tools/live_lag.py [--seconds 120] [--freeze 5] [--fps 10]
-A camera paints the time into each picture. Printed are the age of the picture on the screen, how much of it is video that
-had arrived and waited in the player, and how long the page took to come below a second after the camera had frozen.
+A camera paints the time into each picture. Printed are the age of the picture on the screen, how much of it is video
+that had arrived and waited in the player, and how long the page took to come below a second after it had frozen.
 """
 
 from __future__ import annotations
