@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from engine.clock import pause
 from engine.errors import SinkError
 from engine.redaction import redact
 
@@ -122,7 +123,7 @@ class SteadyStream(io.TextIOBase):
                 data = data[os.write(self._descriptor, data[:PIECE_BYTES]) :]
                 self._progress_s = time.monotonic()
             except BlockingIOError:
-                time.sleep(POLL_S)  # another program made the descriptor non-blocking
+                pause(POLL_S)  # another program made the descriptor non-blocking
             except OSError as error:
                 self.failure = error
                 return

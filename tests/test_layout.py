@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 RUN: dict[str, Any] = {"cwd": CHECKOUT, "capture_output": True, "text": True, "check": True}
 MAX_FILES = 18
 MAX_LINES = 400
+MAX_FUNCTION = 60
 PACKAGES = sorted(
     folder for package in ("engine", "pipelines") for folder in [CHECKOUT / package, *(CHECKOUT / package).rglob("*/")]
 )
@@ -31,6 +33,28 @@ def test_a_folder_holds_few_modules_and_says_what_they_are(folder: Path) -> None
     assert len(_modules(folder)) <= MAX_FILES
     assert (folder / "__init__.py").read_text().startswith('"""')
     assert [path.name for path in _modules(folder) if len(path.read_text().splitlines()) > MAX_LINES] == []
+
+
+@pytest.mark.parametrize("folder", ["engine", "pipelines", "tools"])
+def test_functions_are_short(folder: str) -> None:
+    """Without docstrings: at most 60 lines, half of them at most 7, nine of ten at most 20."""
+    lengths = {}
+    for path in sorted((CHECKOUT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lengths[f"{path.relative_to(CHECKOUT)}:{node.lineno} {node.name}"] = _lines(node)
+    assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION} == {}
+    in_order = sorted(lengths.values())
+    assert in_order[len(in_order) // 2] <= 7
+    assert in_order[int(0.9 * len(in_order))] <= 20
+
+
+def _lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of a function without its docstring."""
+    first = node.body[0]
+    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and type(first.value.value) is str
+    without = (first.end_lineno or 0) - first.lineno + 1 if is_text else 0
+    return (node.end_lineno or 0) - node.lineno + 1 - without
 
 
 def test_every_test_file_is_collected_and_every_module_is_linted() -> None:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
 
+from pipelines.web.access.limits import ServerLimits
 from pipelines.web.access.listen import Listen
-from pipelines.web.access.server import ServerLimits, bind, serve
+from pipelines.web.access.server import bind, serve
 from pipelines.web.access.tls import TlsFiles
 
 PATIENCE_S = 30.0

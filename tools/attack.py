@@ -25,6 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engine.clock import pause
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
@@ -254,7 +256,7 @@ def on_engine(surface: str, seconds: float, seed: int) -> Result:
 
 
 def _nothing(engine: Any, rng: random.Random, snapshot: str) -> int:
-    time.sleep(0.2)
+    pause(0.2)
     return 0
 
 
@@ -339,7 +341,7 @@ def _streams(rng: random.Random, tries: list[int]) -> Callable[[Any], None]:
                 image = mutated(rng, rng.choice(goods)) if rng.random() < 0.7 else rng.choice(goods)
                 head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n".encode()
                 handler.wfile.write((mutated(rng, head) if rng.random() < 0.1 else head) + image + b"\r\n")
-                time.sleep(0.01)
+                pause(0.01)
 
     return answer
 

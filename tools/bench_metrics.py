@@ -22,7 +22,7 @@ while True:
         urllib.request.urlopen(f"http://{sys.argv[1]}/metrics", timeout=5).read()
     except OSError:
         pass
-    time.sleep(1)
+    pause(1)
 """
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.clock import pause
 from engine.detection.load import load_detector
 from engine.video.read_image import decode_image
 
@@ -156,7 +157,7 @@ def _wait_until_ready(port: int) -> None:
         client.request("GET", "/v2/health/ready")
         if client.getresponse().status == 200:
             return
-        time.sleep(0.1)
+        pause(0.1)
     sys.exit("the server did not become ready")
 
 

@@ -26,6 +26,7 @@ from engine import ByteTrack, Line, Pipeline, Zone, load_detector, open_source
 from engine.analytics.analyser import SceneAnalyser
 from engine.analytics.analytics import Analytics
 from engine.analytics.rules import Count, Crossed, Loiter, Presence
+from engine.clock import pause
 from engine.data import Frame, Packet
 from engine.events.log import EventLog
 from engine.events.store.place import StorePlace
@@ -116,7 +117,7 @@ def images_cpu_ms(packets: list[Packet], clip: str, folder: Path) -> tuple[float
     for packet, frame in zip(packets, open_source(clip), strict=False):
         shown = dataclasses.replace(packet, frame=dataclasses.replace(packet.frame, image=frame.image))
         log.write(analyser.analyse([shown])[0])
-        time.sleep(0.002)  # the thread takes part, as it does while frames are detected
+        pause(0.002)  # the thread takes part, as it does while frames are detected
     [thread] = [thread for thread in threading.enumerate() if thread.name == "event media"]
     ticks = Path(f"/proc/self/task/{thread.native_id}/stat").read_text().rpartition(")")[2].split()
     log.close()

@@ -23,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from engine.clock import pause
 from engine.data import Frame
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
@@ -96,7 +97,7 @@ def canary(old: str, new: Path, clip: Path, folder: Path, watch_s: float) -> dic
             wait_for(control)
             request = DeployRequest(new, stream, ("door",), watch_s=watch_s, baseline=40, max_drift=10.0)
             outcome = deploy(request, lambda values: ask(control, values, 60.0), print)
-            time.sleep(3)
+            pause(3)
         finally:
             run.send_signal(signal.SIGINT)
             text = run.communicate(timeout=120)[0]
@@ -115,7 +116,7 @@ def wait_for(control: str) -> None:
             states = []
         if states and all(state["published"] for state in states):
             return
-        time.sleep(0.5)
+        pause(0.5)
     raise ConfigError("the engine does not start")
 
 

@@ -92,7 +92,6 @@ def load_detector(
         build_plans: let TensorRT build a missing plan when the detector opens; otherwise a missing plan is an error.
         try_first: load the file in a separate process first, once per machine and content: a damaged one can crash the
             library that loads it, and the program with it. The command line does.
-
         deadline_ms: for a model on a server: how long an answer is waited for; None is 30 s.
 
     Raises:
@@ -119,12 +118,7 @@ def load_detector(
         deadline_ms=deadline_ms,
     )
 
-    def sizes_on(name: str) -> Sizes:
-        make_sized = partial(_sized, name, options, letterbox_on)
-        if size == "auto" and can_resize(name):
-            return ByAspect(facts, make_sized, expected_wh, waits)
-        return OneSize(make_sized(facts, None))
-
+    sizes_on = partial(_sizes_on, facts, options, letterbox_on, (expected_wh, waits) if size == "auto" else None)
     return ModelDetector(
         facts,
         sizes=sizes_on(chosen),
@@ -137,6 +131,20 @@ def load_detector(
         try_first=partial(_trial, facts, options) if try_first and chosen != REMOTE else None,
         check=partial(_check_plan, facts.path, {**told, "classes": classes}) if chosen == "tensorrt" else None,
     )
+
+
+def _sizes_on(
+    facts: ModelFacts,
+    options: BackendOptions,
+    letterbox_on: LetterboxOn,
+    when_auto: tuple[Sequence[tuple[int, int]], Waits] | None,
+    backend: str,
+) -> Sizes:
+    """Return the input sizes of a model on a backend: one, or, with `when_auto`, one per aspect of the frames."""
+    make_sized = partial(_sized, backend, options, letterbox_on)
+    if when_auto is not None and can_resize(backend):
+        return ByAspect(facts, make_sized, *when_auto)
+    return OneSize(make_sized(facts, None))
 
 
 def _sized(

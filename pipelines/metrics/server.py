@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from engine.clock import pause
 from engine.errors import ConfigError, SinkError
 from engine.transport.address import is_loopback
 
@@ -124,7 +125,7 @@ class MetricsServer:
                 self._slots.release()
                 if self._socket.fileno() < 0:
                     return
-                time.sleep(0.1)  # out of descriptors, or a peer that has gone
+                pause(0.1)  # out of descriptors, or a peer that has gone
                 continue
             try:
                 threading.Thread(target=self._serve, args=(connection,), name="metrics peer", daemon=True).start()

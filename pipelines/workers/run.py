@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from engine.clock import pause
 from engine.errors import ConfigError, StageError
 from engine.process import Child
 from engine.stats import NO_STATS
@@ -218,7 +219,7 @@ def _settle(middle: Proxy) -> None:
     until, passed = time.monotonic() + SETTLE_MOST_S, -1
     while time.monotonic() < until and passed != (now := middle.summary.messages.total()):
         passed = now
-        time.sleep(SETTLE_S)
+        pause(SETTLE_S)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.clock import pause
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.subscriber import NoMessageError, Subscriber
@@ -149,7 +150,7 @@ def _wait_until_moved(ask: Ask, canary: Sequence[str]) -> None:
             return
         if CANARY not in status.get("models", {}):
             raise ConfigError("the engine could not load the new model: its log says why; nothing has changed")
-        time.sleep(POLL_S)
+        pause(POLL_S)
     raise ConfigError(f"the engine did not load the new model within {LOAD_S:g} s: nothing has changed")
 
 

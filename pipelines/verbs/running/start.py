@@ -13,13 +13,15 @@ from engine.errors import ConfigError
 from engine.flow.defaults import describe
 from pipelines import console
 from pipelines.build.events import events_of
-from pipelines.running.detect_and_publish import Interrupt, recordings_of, run_to_the_end, summary
+from pipelines.running.detect_and_publish import Interrupt, Outcome, recordings_of, run_to_the_end, summary
 from pipelines.terminal import drain, steady_stdout
 
 if TYPE_CHECKING:
     from engine.flow.pipeline import Pipeline
     from engine.latch import Latch
+    from engine.sinks.zmq import ZmqPublisher
     from pipelines.config.models import Config
+    from pipelines.metrics.server import MetricsServer
     from pipelines.running.control import ControlServer
     from pipelines.running.plan_rebuild import PlanRebuild
     from pipelines.running.reconfigure import Reconfigurer
@@ -30,7 +32,7 @@ SUMMARY_INTERRUPTED_S = 0.5
 
 
 Places = Mapping[str, Sequence[tuple[str, Sequence[tuple[float, float]]]]]
-
+Origin = tuple[str | None, dict[str, Any], list[str], Places]
 
 DEMO = "demo"
 DEMO_WORTH = (
@@ -50,63 +52,23 @@ def start_run(
 ) -> NoReturn:
     """Run a configuration to its end, print the summary and a hint, and exit with its code."""
     with Interrupt() as interrupt:
-        from engine.sinks.jsonl import STDOUT
-        from pipelines.build.pipeline import build_pipeline
-        from pipelines.build.places import with_places
-        from pipelines.build.scene import scene_of
-        from pipelines.build.sinks import bound_publisher
-        from pipelines.config.file import load_config
-        from pipelines.metrics.answering import METRICS_VARIABLE, bound_server
-        from pipelines.metrics.engine_health import EngineHealth
-        from pipelines.metrics.serve import serve_run
-        from pipelines.metrics.watchdog import Watchdog
-        from pipelines.running.plan_rebuild import PlanRebuild
-        from pipelines.running.scene_state import SceneState
-        from pipelines.running.web_process import with_web
-
-        config = with_web(with_places(load_config(config_path, overrides, settings), places or {}))
+        origin = config_path, overrides, settings, places or {}
+        config = _configured(origin)
         if config.pipeline.workers > 1:
             _run_workers(config, interrupt, as_json=as_json)
-        _check_web(config)
-        if config.control.watch and not (config_path and Path(config_path).is_file()):
-            raise ConfigError("control.watch: there is no file to watch: give a configuration file, or leave it out")
-        finish: list[Callable[[], None]] = []
-        with closing(PlanRebuild()) as plans, ExitStack() as until_built:
-            publisher = bound_publisher(config)
-            if publisher is not None:
-                until_built.callback(publisher.close)
-            server = bound_server(config.metrics.address, at_will=os.environ.get(METRICS_VARIABLE))
-            if server is not None:
-                until_built.callback(server.close)
-            pipeline = build_pipeline(
-                config, on_quit=lambda: finish[0](), make_detector=plans.detector, bound=publisher
-            )
-            finish.append(pipeline.finish)
-            until_built.pop_all()  # from here on the pipeline closes it
+        _check(config, config_path)
+        from pipelines.running.plan_rebuild import PlanRebuild
+
+        with closing(PlanRebuild()) as plans:
+            publisher, server, pipeline = _built(config, plans)
             bound = publisher.address if publisher is not None else "none"
             console.say(opening_line(bound, pipeline, config.publish.connect))
             if hint is None and config.detector.model == DEMO and not overrides.get("detector.model"):
                 console.say(DEMO_WORTH)
-            origin = config_path, overrides, settings, places or {}
-            health = EngineHealth(pipeline)
-            watchdog = Watchdog(health)
-            with (
-                serve_run(server, pipeline, health),
-                _changes(pipeline, config, origin, plans, interrupt.over) as each_tick,
-            ):
-                ticks: list[Callable[[], object]] = [health.beat, watchdog.tick, *each_tick]
-                outcome = run_to_the_end(pipeline, interrupt, each_tick=ticks)
-                watchdog.stopping()
-        scene = scene_of(pipeline)
-        if config.analytics.state is not None and scene is not None:
-            SceneState(config.analytics.state, scene).write()
+            outcome = _run(pipeline, config, origin, plans, server, interrupt)
+        _leave_scene(pipeline, config)
         error = {"error": str(outcome.error)} if outcome.error else {}
-        facts = summary(pipeline, plans.status() | error)
-        with steady_stdout(SUMMARY_INTERRUPTED_S if interrupt.requested else SUMMARY_S):
-            if as_json:
-                console.result_json(facts)
-            else:
-                console.show_summary(facts, aside=config.output.jsonl == STDOUT)
+        _show_result(summary(pipeline, plans.status() | error), config, interrupt, as_json=as_json)
         if outcome.error is not None:
             console.fail(str(outcome.error))
         elif hint is not None:
@@ -117,16 +79,95 @@ def start_run(
     sys.exit(outcome.exit_code)
 
 
+def _configured(origin: Origin) -> Config:
+    """Return the configuration of a run: its file, changed by options, `--set`, and regions and lines given by name."""
+    from pipelines.build.places import with_places
+    from pipelines.config.file import load_config
+    from pipelines.running.web_process import with_web
+
+    config_path, overrides, settings, places = origin
+    return with_web(with_places(load_config(config_path, overrides, settings), places))
+
+
+def _check(config: Config, config_path: str | None) -> None:
+    """Refuse what cannot work before anything is opened."""
+    _check_web(config)
+    if config.control.watch and not (config_path and Path(config_path).is_file()):
+        raise ConfigError("control.watch: there is no file to watch: give a configuration file, or leave it out")
+
+
+def _built(config: Config, plans: PlanRebuild) -> tuple[ZmqPublisher | None, MetricsServer | None, Pipeline]:
+    """Bind the sockets first, so that a run whose address is taken loads no model, then build the pipeline."""
+    from pipelines.build.pipeline import build_pipeline
+    from pipelines.build.sinks import bound_publisher
+    from pipelines.metrics.answering import METRICS_VARIABLE, bound_server
+
+    finish: list[Callable[[], None]] = []
+    with ExitStack() as until_built:
+        publisher = bound_publisher(config)
+        if publisher is not None:
+            until_built.callback(publisher.close)
+        server = bound_server(config.metrics.address, at_will=os.environ.get(METRICS_VARIABLE))
+        if server is not None:
+            until_built.callback(server.close)
+        pipeline = build_pipeline(config, on_quit=lambda: finish[0](), make_detector=plans.detector, bound=publisher)
+        finish.append(pipeline.finish)
+        until_built.pop_all()
+    return publisher, server, pipeline
+
+
+def _run(
+    pipeline: Pipeline,
+    config: Config,
+    origin: Origin,
+    plans: PlanRebuild,
+    server: MetricsServer | None,
+    interrupt: Interrupt,
+) -> Outcome:
+    """Run a pipeline to its end, beside its metrics, its watchdog and what may change it."""
+    from pipelines.metrics.engine_health import EngineHealth
+    from pipelines.metrics.serve import serve_run
+    from pipelines.metrics.watchdog import Watchdog
+
+    health = EngineHealth(pipeline)
+    watchdog = Watchdog(health)
+    with (
+        serve_run(server, pipeline, health),
+        _changes(pipeline, config, origin, plans, interrupt.over) as each_tick,
+    ):
+        ticks: list[Callable[[], object]] = [health.beat, watchdog.tick, *each_tick]
+        outcome = run_to_the_end(pipeline, interrupt, each_tick=ticks)
+        watchdog.stopping()
+    return outcome
+
+
+def _leave_scene(pipeline: Pipeline, config: Config) -> None:
+    """Write what the next run needs to go on counting where this one ended, if `analytics.state` asks for it."""
+    from pipelines.build.scene import scene_of
+    from pipelines.running.scene_state import SceneState
+
+    scene = scene_of(pipeline)
+    if config.analytics.state is not None and scene is not None:
+        SceneState(config.analytics.state, scene).write()
+
+
+def _show_result(facts: dict[str, Any], config: Config, interrupt: Interrupt, *, as_json: bool) -> None:
+    """Print the summary, within a time that a closed terminal or pipe cannot stretch."""
+    from engine.sinks.jsonl import STDOUT
+
+    with steady_stdout(SUMMARY_INTERRUPTED_S if interrupt.requested else SUMMARY_S):
+        if as_json:
+            console.result_json(facts)
+        else:
+            console.show_summary(facts, aside=config.output.jsonl == STDOUT)
+
+
 def _run_workers(config: Config, interrupt: Interrupt, *, as_json: bool) -> NoReturn:
     """Run several engine processes as one, print their summary, and exit with its code."""
     from pipelines.workers.run import run_workers
 
     facts, exit_code = run_workers(config, interrupt)
-    with steady_stdout(SUMMARY_INTERRUPTED_S if interrupt.requested else SUMMARY_S):
-        if as_json:
-            console.result_json(facts)
-        else:
-            console.show_summary(facts)
+    _show_result(facts, config, interrupt, as_json=as_json)
     if "error" in facts:
         console.fail(facts["error"])
     drain()
@@ -137,7 +178,7 @@ def _run_workers(config: Config, interrupt: Interrupt, *, as_json: bool) -> NoRe
 def _changes(
     pipeline: Pipeline,
     config: Config,
-    origin: tuple[str | None, dict[str, Any], list[str], Places],
+    origin: Origin,
     plans: PlanRebuild,
     is_over: Latch,
 ) -> Iterator[list[Callable[[], None]]]:

@@ -9,9 +9,9 @@ from pipelines.web.access.counting import RequestCounts, route_names
 from pipelines.web.access.exposure import Exposure, check_exposure
 from pipelines.web.access.gate import Gate, GateRules
 from pipelines.web.access.identity import ANYBODY, Authority, Identity, Role
-from pipelines.web.access.limits import FailureLimiter, RateLimiter
+from pipelines.web.access.limits import FailureLimiter, RateLimiter, ServerLimits
 from pipelines.web.access.listen import Listen
-from pipelines.web.access.server import ServerLimits, bind, serve
+from pipelines.web.access.server import bind, serve
 from pipelines.web.access.tls import TlsFiles, make_certificate
 from pipelines.web.access.tokens import TokenFile, bearer_token, new_token
 

@@ -1,9 +1,10 @@
-"""Limits per client: how often somebody may ask, and how often they may guess."""
+"""Limits of servers, and limits per client: how often somebody may ask, and how often they may guess."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
+from dataclasses import dataclass
 
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 
@@ -12,6 +13,31 @@ MAX_CLIENTS = 10_000
 GUESSES_PER_MINUTE = 5
 GUESSES_PER_HOUR = 20
 MINUTE_S, HOUR_S = 60.0, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What a server grants its clients.
+
+    Attributes:
+        connections: open at the same time.
+        per_client: of one client.
+        head_s: how long the head of a request may take to arrive, so that slow clients hold no connection.
+        head_bytes: its largest size.
+        rest_bytes: what a client may go on sending of a body that was already answered; more closes the connection.
+        idle_s: how long a connection may wait for its next request.
+        stop_s: how long requests may go on once the server ends.
+        message_bytes: of one WebSocket message from a client.
+    """
+
+    connections: int = 512
+    per_client: int = 128
+    head_s: float = 10.0
+    head_bytes: int = 64 * 1024
+    rest_bytes: int = 64 * 1024 * 1024
+    idle_s: float = 30.0
+    stop_s: float = 5.0
+    message_bytes: int = 64 * 1024
 
 
 class RateLimiter:
