@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 REFRESH_S = 0.1
 MAX_LOGGED_FAILURES = 20
 STOP_TIMEOUT_S = 0.7
+SAME_SIGNAL_S = 0.25  # `timeout` and shells signal a process and then its group: that is one request, not two
 FILES_TIMEOUT_S = 10.0  # additional time for a busy encoder; a second signal ends the process immediately
 EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 0, 1, 2, 130
 TERM_VARIABLE = "FRAMEWIRE_SIGTERM_EXIT"
@@ -41,7 +42,7 @@ _HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # the terminal
 
 
 class Interrupt:
-    """Turns SIGINT, SIGTERM and SIGHUP into a flag and a call; a second signal ends the process at once.
+    """Turns SIGINT, SIGTERM and SIGHUP into a flag and a call; a second signal, 0.25 s later or more, ends the process at once.
 
     An ignored SIGHUP stays ignored, as `nohup` requires.
 
@@ -58,6 +59,7 @@ class Interrupt:
         self.exit_code = EXIT_INTERRUPTED
         self._on_request = on_request
         self._before: dict[int, Any] = {}
+        self._requested_s = 0.0
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
@@ -78,7 +80,10 @@ class Interrupt:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
+            if time.monotonic() - self._requested_s < SAME_SIGNAL_S:
+                return
             os._exit(self.exit_code)
+        self._requested_s = time.monotonic()
         self.exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else exit_code_of_term()
         self.over.set()
         self._on_request()
