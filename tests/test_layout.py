@@ -35,7 +35,7 @@ def test_a_folder_holds_few_modules_and_says_what_they_are(folder: Path) -> None
     assert [path.name for path in _modules(folder) if len(path.read_text().splitlines()) > MAX_LINES] == []
 
 
-@pytest.mark.parametrize("folder", ["engine", "pipelines", "tools"])
+@pytest.mark.parametrize("folder", ["engine", "pipelines"])
 def test_functions_are_short(folder: str) -> None:
     """Without docstrings: at most 60 lines, half of them at most 7, nine of ten at most 20."""
     lengths = {}

@@ -56,9 +56,11 @@ def open_container(target: VideoAddress, **extra: Any) -> Any:
                 "max_pixels": str(target.max_pixels),
                 **trust_options(target, frozenset(av.formats_available)),
                 **target.ffmpeg,
+                **({"http_persistent": "0", "http_multiple": "0"} if is_playlist(target.url) else {}),
             },
             timeout=(target.open_timeout_s, target.read_timeout_s),
             **_lenient_metadata(),
+            **_fetcher(target),
             **extra,
         )
     except video_errors() as error:  # after a timeout, FFmpeg's error names whatever it was doing
@@ -67,6 +69,15 @@ def open_container(target: VideoAddress, **extra: Any) -> Any:
             raise TimeoutError(f"no answer within {limit_s:g} s") from error
         check_certificate(target)
         raise
+
+
+def _fetcher(target: VideoAddress) -> dict[str, Any]:
+    """Return what opens the addresses in a playlist from the network: FFmpeg would not verify their servers."""
+    if not is_playlist(target.url):
+        return {}
+    from engine.video.playlist_fetch import PlaylistFetcher
+
+    return {"io_open": PlaylistFetcher(target)}
 
 
 def _ffmpeg_url(target: VideoAddress) -> str:

@@ -12,10 +12,14 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from engine.video.address import VideoAddress
 from engine.video.uri import NETWORK_SCHEMES, is_playlist, scheme_of
+
+if TYPE_CHECKING:
+    import ssl
 
 HTTP = "http,https,tcp,tls,httpproxy,crypto,data"
 PROTOCOLS: Mapping[str, str] = {
@@ -104,6 +108,14 @@ def default_bundle() -> str | None:
     return next((place for place in places if place and Path(place).is_file()), None)
 
 
+def untrusted_server(error: ssl.SSLCertVerificationError, host: str | None, port: int | None) -> UntrustedServerError:
+    """Return the error for a server whose certificate was not accepted, with the remedy."""
+    return UntrustedServerError(
+        f"the certificate of {host}:{port} is not trusted ({error.verify_message.rstrip('.')}): "
+        + (_OTHER_NAME if error.verify_code in _NAME_CODES else _OWN_CERTIFICATE)
+    )
+
+
 def check_certificate(target: VideoAddress) -> None:
     """Check whether a TLS server could not be opened because of its certificate; FFmpeg only reports a failure.
 
@@ -124,9 +136,6 @@ def check_certificate(target: VideoAddress) -> None:
         with socket.create_connection((host, port), _HANDSHAKE_S) as plain:
             context.wrap_socket(plain, server_hostname=host).close()
     except ssl.SSLCertVerificationError as error:
-        raise UntrustedServerError(
-            f"the certificate of {host}:{port} is not trusted ({error.verify_message.rstrip('.')}): "
-            + (_OTHER_NAME if error.verify_code in _NAME_CODES else _OWN_CERTIFICATE)
-        ) from error
+        raise untrusted_server(error, host, port) from error
     except (OSError, ValueError):
         return

@@ -78,9 +78,15 @@ def test_a_redirect_to_a_false_server_is_not_followed_to_a_request(ours: Authori
 
 
 @contextmanager
-def rtsp_server(answer: Callable[[str, str], str], context: ssl.SSLContext | None = None) -> Iterator[tuple[int, list]]:
+def rtsp_server(
+    answer: Callable[[str, str], str],
+    context: ssl.SSLContext | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> Iterator[tuple[int, list]]:
     """Serve RTSP text on loopback; yields the port and the requests."""
-    server = socket.create_server(("127.0.0.1", 0))
+    server = socket.create_server((host, port))
     seen: list[str] = []
 
     def talk(plain: socket.socket) -> None:
@@ -148,21 +154,40 @@ def test_the_password_does_not_follow_an_http_redirect() -> None:
         assert {one.authorization for one in thief.seen} <= {None}
 
 
+def leading_to(there: str) -> Callable[[str, str], str]:
+    """Return an answer: a demand for the password, then a redirect."""
+    return lambda text, sequence: demands_password(
+        text, sequence, f"RTSP/1.0 302 Found\r\n{sequence}\r\nLocation: {there}\r\n\r\n"
+    )
+
+
 def test_the_password_does_not_follow_an_rtsp_redirect_to_another_port() -> None:
     with rtsp_server(not_found) as (other_port, stolen):
-
-        def lead_away(text: str, sequence: str) -> str:
-            there = f"rtsp://localhost:{other_port}/steal"
-            return demands_password(text, sequence, f"RTSP/1.0 302 Found\r\n{sequence}\r\nLocation: {there}\r\n\r\n")
-
-        with rtsp_server(lead_away) as (port, seen):
+        with rtsp_server(leading_to(f"rtsp://localhost:{other_port}/steal")) as (port, seen):
             with pytest.raises(SourceError) as error:
                 first_frame(f"rtsp://admin:hunter2@127.0.0.1:{port}/x")
         assert any("Authorization" in text for text in seen)
     if not stolen:
-        assert "another port" in str(error.value)
+        assert "another host or port" in str(error.value)
         return
-    pytest.skip("this kernel has no Landlock for ports (Linux 6.7): the password follows a redirect of RTSP")
+    pytest.skip("this kernel has neither Landlock for ports (Linux 6.7) nor seccomp notifications (5.5)")
+
+
+def test_the_password_does_not_follow_an_rtsp_redirect_to_another_host() -> None:
+    with rtsp_server(not_found) as (port, seen):
+        with rtsp_server(not_found, host="127.0.0.2", port=port) as (_, stolen):
+            seen.clear()
+            place = f"rtsp://127.0.0.2:{port}/steal"
+            with rtsp_server(leading_to(place), host="127.0.0.3", port=port) as (_, asked):
+                with pytest.raises(SourceError) as error:
+                    first_frame(f"rtsp://admin:hunter2@127.0.0.3:{port}/x")
+            assert any("Authorization" in text for text in asked)
+            if not stolen:
+                assert "another host or port" in str(error.value)
+                with pytest.raises(SourceError, match="404"):  # the address itself works
+                    first_frame(place.replace("//", "//admin:hunter2@"))
+                return
+    pytest.skip("this kernel has no seccomp notifications (Linux 5.5)")
 
 
 @pytest.fixture

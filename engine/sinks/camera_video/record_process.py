@@ -1,6 +1,7 @@
 """The recording process: copies one stream into files unchanged, until it is stopped.
 
-It is a separate process because FFmpeg and disks can both hang in calls that no thread can interrupt.
+It is a separate process because FFmpeg and disks can both hang in calls that no thread can interrupt, and because it
+parses untrusted data: before it connects, it drops what it does not need (`engine.video.sandbox`).
 Protocol, in whole messages: the engine sends `{"target", "shelf", "options", "ring", "log_level"}`, later any number of
 `{"hold_s": seconds}` and finally `stop`; the process sends `{"state", "reason", "segments", "packets", "bytes",
 "deleted", "reconnects", "write_errors"}` (with a ring also `ring_s` and `ring_bytes`) on each change and about once a
@@ -12,12 +13,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from engine.process import Messages, die_with
@@ -29,12 +33,14 @@ from engine.sinks.camera_video.segments import (
     SegmentError,
     SegmentFolder,
     SegmentWriter,
+    make_folder,
 )
 from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.backoff import Backoff
 from engine.video.decode import open_container, packets_in_time
 from engine.video.explain import explain, video_errors
 from engine.video.options import SourceOptions
+from engine.video.sandbox.confine import confine
 from engine.video.timing.access_units import CODECS
 from engine.video.timing.arrivals import Arrivals
 
@@ -67,7 +73,7 @@ def main() -> None:
         LogToEngine(connection, request["log_level"])
         target = video_address_from_request(request["target"])
         shelf, options, ring = SegmentFolder(**request["shelf"]), SourceOptions(**request["options"]), request["ring"]
-        Recorder(target, shelf, options, connection, RingOptions(**ring) if ring else None).run()
+        Recorder(target, shelf, options, connection, RingOptions(**ring) if ring else None, confine).run()
 
 
 class PacketTimes:
@@ -104,9 +110,13 @@ class Recorder:
         options: SourceOptions,
         connection: Messages,
         ring: RingOptions | None = None,
+        confine: Callable[[VideoAddress, str], None] | None = None,
     ) -> None:
         self._target = target
         self._connection = connection
+        self._folder = shelf.folder
+        self._confine = confine
+        self._is_confined = False
         self._writer = SegmentWriter(shelf)
         self._container = shelf.container
         self._copies_sound = shelf.sound
@@ -137,10 +147,13 @@ class Recorder:
 
     def _recorded(self) -> tuple[str, str]:
         """Record one connection and return the resulting state with its reason."""
+        self._drop_permissions()
         try:
             state, reason = self._copied()
             self._writer.close()
         except SegmentError as error:
+            if self._is_confined and isinstance(error.__cause__, PermissionError):
+                raise EOFError from error  # another folder or disk is there now: a new process may write to it
             self._figures["write_errors"] += 1
             with suppress(SegmentError):
                 self._writer.close()
@@ -150,6 +163,16 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 - a bug here ends one connection, and is reported, not printed
             return "failed", f"the recorder failed ({type(error).__name__}: {error})"
         return state, reason
+
+    def _drop_permissions(self) -> None:
+        """Drop every permission that recording does not need, once the folder is there: only it may be written to."""
+        if self._is_confined or self._confine is None:
+            return
+        with suppress(OSError):
+            make_folder(Path(self._folder))
+            if os.access(self._folder, os.W_OK | os.X_OK):
+                self._confine(self._target, self._folder)
+                self._is_confined = True
 
     def _copied(self) -> tuple[str, str]:
         try:

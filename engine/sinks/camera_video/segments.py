@@ -92,7 +92,7 @@ class SegmentFolder:
             OSError: the folder cannot be created, or the disk is full.
         """
         folder = Path(self.folder)
-        _make_folder(folder)
+        make_folder(folder)
         disk = os.statvfs(folder)
         if disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -142,7 +142,7 @@ def delete_recording(path: Path) -> None:
         index_path(path).unlink()
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Create a folder and its missing parents, closed to other users. Raises `OSError`."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):

@@ -1,8 +1,9 @@
 """The reader process: opens, reads and decodes one live source, and writes its frames into shared memory.
 
 FFmpeg can hang in a call that no thread can interrupt (DNS, a dead camera), but a process can be killed. It also parses
-untrusted data, so it drops the permissions that it does not need (`confined`) before it connects. The process starts
-with few imports (no numpy, no OpenCV), serves one connection after the other, and dies with the engine (`die_with`).
+untrusted data, so it drops the permissions that it does not need (`engine.video.sandbox`) before it connects. The
+process starts with few imports (no numpy, no OpenCV), serves one connection after the other, and dies with the engine
+(`die_with`).
 
 Protocol, in whole messages: the engine sends `{"open": {...}}`, `stop`, or `taken` (after each frame, if no frame may
 be skipped). The process sends `{"opened": facts}`; `{"room": bytes}` to request a ring for frames of that size, which
@@ -23,7 +24,6 @@ from typing import Any
 
 from engine.process import Messages, die_with
 from engine.process_log import FAULTS, LogToEngine
-from engine.sources.live.confined import confine
 from engine.sources.live.ring import LIVE_SOURCES, Layout, Meta, Ring
 from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.coded.outlet import VideoOutlet
@@ -31,6 +31,7 @@ from engine.video.decode import VideoReader
 from engine.video.explain import explain, is_hopeless, video_errors
 from engine.video.fallback import OpenVideo, open_video
 from engine.video.frames import DecodedFrame, MissingFrames
+from engine.video.sandbox.confine import confine
 from engine.video.to_bgr import BgrConverter
 from engine.video.uri import NETWORK_SCHEMES, scheme_of
 
@@ -85,7 +86,7 @@ def _reason(error: BaseException, target: VideoAddress) -> str:
     """Return why a connection failed; the user is not to blame for a port or file that this process may not open."""
     is_refused_here = "PermissionError" in {kind.__name__ for kind in type(error).__mro__}
     if is_refused_here and scheme_of(target.url) in NETWORK_SCHEMES:
-        return "it redirects to another port or to a file, which is not followed: use that address itself as the uri"
+        return "it redirects to another host or port, or to a file, which is not followed: use that address as the uri"
     return explain(error)
 
 

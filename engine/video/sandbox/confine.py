@@ -1,11 +1,12 @@
-"""Sandboxes a reader process before it connects to an untrusted peer; Linux only, and as far as the kernel supports it.
+"""Sandboxes a process that reads video before it connects to an untrusted peer; Linux only, as far as the kernel can.
 
 - `no_new_privs`, no core files, and a limit on private memory if the CPU decodes.
 - seccomp: no other programs, no access to other processes' memory or signals, no tracing, no namespaces; if the source
   is a device or the screen, no network.
-- Landlock: no file may be written, created or removed; a reader of network streams may read only the files of Python,
-  of system libraries and of devices, so a playlist that names a private file cannot open it. An RTSP camera is
-  reachable only at its own port: FFmpeg would send the password along when a camera answers 302 with another address.
+- Landlock: no file may be written, created or removed, except in the folder of a recording; a process that reads
+  network streams may read only the files of Python, of system libraries and of devices, so a playlist that names a
+  private file cannot open it. An RTSP camera is reachable only at its own port, and at its own host (`connections`):
+  FFmpeg would send the password along when a camera answers 302 with another address.
 
 `reader: thread` runs without a sandbox. On a Jetson only the first part applies, because GStreamer starts its own
 helper processes.
@@ -29,6 +30,7 @@ from engine.video.address import VideoAddress
 from engine.video.gstreamer import is_jetson
 from engine.video.hardware import CPU, DEVICE_TYPES, missing
 from engine.video.network import RTSP_PORTS
+from engine.video.sandbox.connections import DNS_PORT, confine_connections
 from engine.video.sizes.limits import decoder_bytes
 from engine.video.trust import default_bundle
 from engine.video.uri import NETWORK_SCHEMES, scheme_of
@@ -53,7 +55,6 @@ _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _EXECUTE, _WRITE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _CHANGE = sum(1 << bit for bit in range(4, 13))  # create and remove entries of every kind
 _CONNECT_TCP, _NET_PORT, _NET_ABI = 1 << 1, 2, 4
-_DNS_PORT = 53
 _SYSTEM = (
     "/usr",
     "/lib",
@@ -70,8 +71,13 @@ _SYSTEM = (
 )
 
 
-def confine(target: VideoAddress) -> None:
-    """Drop every permission that reading `target` does not need, as far as this kernel supports it."""
+def confine(target: VideoAddress, writable: str | None = None) -> None:
+    """Drop every permission that reading `target` does not need, as far as this kernel supports it.
+
+    Args:
+        target: what is read.
+        writable: folder in which files may be written, created and removed; it must exist.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
     if not sys.platform.startswith("linux") or libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
@@ -82,10 +88,20 @@ def confine(target: VideoAddress) -> None:
         limit = decoder_bytes(target.max_pixels)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     is_network = scheme_of(target.url) in NETWORK_SCHEMES
-    if not _landlock(libc, target, is_network):
-        logger.debug("Landlock is unavailable: the reader process may open any file")
+    if not _landlock(libc, target, is_network, writable):
+        logger.debug("Landlock is unavailable: this process may open any file")
     if platform.machine() not in _ARCHES or not _seccomp(libc, is_network):
-        logger.debug("seccomp is unavailable: the reader process may make any system call")
+        logger.debug("seccomp is unavailable: this process may make any system call")
+    elif not _one_host(libc, target):
+        logger.debug("seccomp cannot notify: a redirect of the camera may lead to another host at the same port")
+
+
+def _one_host(libc: ctypes.CDLL, target: VideoAddress) -> bool:
+    """Let an RTSP camera be reached at its own host only; return False if the kernel cannot."""
+    if target.host_port is None or scheme_of(target.url) not in RTSP_PORTS:
+        return True
+    machine = platform.machine()
+    return confine_connections(libc, machine, _ARCHES[machine][0], *target.host_port)
 
 
 def _is_decoded_by_cpu(target: VideoAddress) -> bool:
@@ -126,7 +142,7 @@ def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("HBBI", code, if_true, if_false, value)
 
 
-def _landlock(libc: ctypes.CDLL, target: VideoAddress, is_network: bool) -> bool:
+def _landlock(libc: ctypes.CDLL, target: VideoAddress, is_network: bool, writable: str | None) -> bool:
     """Restrict file access; return False if the kernel has no Landlock."""
     version = libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
     if version < 1:
@@ -141,6 +157,8 @@ def _landlock(libc: ctypes.CDLL, target: VideoAddress, is_network: bool) -> bool
         return False
     try:
         _allow(libc, rules, "/dev", _WRITE | read)
+        if writable is not None:
+            _allow(libc, rules, writable, _WRITE | _CHANGE | read)
         for place in _readable(target) if is_network else ():
             _allow(libc, rules, place, read)
         for port in ports:
@@ -154,7 +172,7 @@ def _landlock(libc: ctypes.CDLL, target: VideoAddress, is_network: bool) -> bool
 def _ports(target: VideoAddress) -> tuple[int, ...]:
     """Return the TCP ports that the process may connect to; empty means any port."""
     is_rtsp = target.host_port is not None and scheme_of(target.url) in RTSP_PORTS
-    return (target.host_port[1], _DNS_PORT) if is_rtsp and target.host_port is not None else ()
+    return (target.host_port[1], DNS_PORT) if is_rtsp and target.host_port is not None else ()
 
 
 def _readable(target: VideoAddress) -> Iterator[str]:
