@@ -1,11 +1,12 @@
 """Reads image files as BGR arrays and writes them: the only place that does either, so that one rule holds for all.
 
-Files are read and written as bytes, whatever their names; the content decides how they are decoded. A truncated image
-is an error, never a frame whose missing part is grey.
+Files are read and written as bytes, whatever their names; the content decides how they are decoded. A truncated or
+damaged image is an error, never a frame whose missing part is grey.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 BYTES_PER_PIXEL = 16
 """Largest file size per pixel allowed: a file with more than four 32-bit channels per pixel is not an image."""
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_END_OF_IMAGE = b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""A marker that has a length, or ends the image: neither stuffing nor a restart within the coded pixels."""
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -63,8 +66,9 @@ def decode_image(encoded: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> ND
     check_image(encoded.data, max_pixels)
     if claims_more(encoded.data):
         raise ValueError("a part of the PNG claims more bytes than the file holds: copy it again")
-    if is_cut_jpeg(encoded.tobytes()):
-        raise ValueError("the JPEG is truncated: copy it again")
+    damage = damage_of_jpeg(encoded.tobytes())
+    if damage is not None:
+        raise ValueError(f"the JPEG is {damage}: copy it again")
     try:
         image: NDArray[np.uint8] | None = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -76,15 +80,44 @@ def decode_image(encoded: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> ND
     return image
 
 
-def is_cut_jpeg(data: bytes) -> bool:
-    r"""Return whether the data are a JPEG without its end.
+def damage_of_jpeg(data: bytes) -> str | None:
+    r"""Return what is wrong with a JPEG, None if nothing is, or if the data are something else.
 
-    Old versions of OpenCV decode such a file anyway and fill the missing part with grey.
+    OpenCV fills a missing part with grey, and draws a damaged one as noise, without a word. FFmpeg notices damage of a
+    few hundred bytes and more; what it cannot decode at all is left to OpenCV.
 
-    >>> is_cut_jpeg(b"\xff\xd8 \xff\xda"), is_cut_jpeg(b"\xff\xd8 \xff\xda \xff\xd9"), is_cut_jpeg(b"BM")
-    (True, False, False)
+    >>> damage_of_jpeg(b"\xff\xd8 \xff\xda"), damage_of_jpeg(b"BM")
+    ('truncated', None)
     """
-    return data.startswith(b"\xff\xd8") and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN)
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    end = _end_of_jpeg(data)
+    if end is None:
+        return "truncated"
+    return "damaged" if not _decodes(data[:end], strict=True) and _decodes(data[:end], strict=False) else None
+
+
+def _end_of_jpeg(data: bytes) -> int | None:
+    """Return the length of the first image in the data, None if its end is missing; other images may follow it."""
+    at = 2
+    while (marker := _MARKER.search(data, at)) is not None:
+        at = marker.end()
+        if marker.group() == _END_OF_IMAGE:
+            return at
+        at += max(int.from_bytes(data[at : at + 2], "big"), 2)
+    return None
+
+
+def _decodes(data: bytes, *, strict: bool) -> bool:
+    import av
+
+    decoder: Any = av.codec.CodecContext.create("mjpeg", "r")
+    decoder.thread_count = 1
+    decoder.options = {"err_detect": "explode"} if strict else {}
+    try:
+        return bool([*decoder.decode(av.Packet(data)), *decoder.decode(None)])
+    except (av.error.FFmpegError, ValueError):
+        return False
 
 
 def _decode_heif(encoded: NDArray[np.uint8]) -> NDArray[np.uint8]:

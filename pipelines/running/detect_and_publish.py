@@ -42,7 +42,7 @@ _HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # the terminal
 
 
 class Interrupt:
-    """Turns SIGINT, SIGTERM and SIGHUP into a flag and a call; a second signal, 0.25 s later or more, ends the process at once.
+    """Turns SIGINT, SIGTERM and SIGHUP into a flag and a call; a later second signal ends the process at once.
 
     An ignored SIGHUP stays ignored, as `nohup` requires.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -60,6 +61,42 @@ def test_a_jpeg_whose_last_bytes_are_missing_is_an_error_and_one_with_padding_is
     assert is_like(decode_image(np.concatenate((encoded, np.zeros(300, np.uint8)))), corners())
 
 
+def damaged(jpeg: bytes, seed: int = 0) -> bytes:
+    """Return a JPEG with 600 bytes in its middle replaced, its beginning and its end as they were."""
+    noise = np.random.default_rng(seed).integers(0, 255, 600, np.uint8).tobytes().replace(b"\xff", b"\xfe")
+    middle = len(jpeg) // 2
+    return jpeg[:middle] + noise + jpeg[middle + len(noise) :]
+
+
+def busy() -> bytes:
+    """Return a JPEG of some ten thousand bytes."""
+    return cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_jpeg_that_is_damaged_in_its_middle_is_an_error(seed: int) -> None:
+    with pytest.raises(ValueError, match="the JPEG is damaged"):
+        decode_image(np.frombuffer(damaged(busy(), seed), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+        [cv2.IMWRITE_JPEG_RST_INTERVAL, 3],
+        [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411],
+        [cv2.IMWRITE_JPEG_QUALITY, 1],
+    ],
+)
+@pytest.mark.parametrize(
+    "after", [b"", b"\0" * 99, busy(), damaged(busy()), b"\0\0\0\x18ftypmp42" + b"\xff\xd8\xff\xda" * 9]
+)
+def test_a_whole_jpeg_is_read_whatever_follows_it(options: list[int], after: bytes) -> None:
+    """Phones append a preview, a depth map or a short film to a photo."""
+    encoded = cv2.imencode(".jpg", corners(), options)[1].tobytes()
+    assert is_like(decode_image(np.frombuffer(encoded + after, np.uint8)), corners())
+
+
 def test_the_content_decides_and_not_the_suffix(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", corners())
     (tmp_path / "a.png").rename(tmp_path / "a.jfif")
@@ -109,16 +146,20 @@ def test_a_folder_counts_what_is_damaged(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         write_image(tmp_path / name, corners())
     (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-200])
+    (tmp_path / "d.jpg").write_bytes(damaged(busy()))
     source, recorder = open_source(tmp_path), Recorder()
     source.attach(recorder)
     assert [frame.frame_id for frame in source] == [0, 2]
-    assert recorder.losses == {"corrupt": 1}
+    assert recorder.losses == {"corrupt": 2}
 
 
-def test_motion_jpeg_frames_that_are_cut_short_are_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("harm", [lambda jpeg: jpeg[: len(jpeg) // 2], damaged])
+def test_motion_jpeg_frames_that_are_cut_short_or_damaged_are_counted(
+    tmp_path: Path, harm: Callable[[bytes], bytes]
+) -> None:
     encoded = [cv2.imencode(".jpg", image)[1].tobytes() for image in numbered_images(6)]
     film = tmp_path / "a.mjpeg"
-    film.write_bytes(b"".join(data[: len(data) // 2] if number % 2 else data for number, data in enumerate(encoded)))
+    film.write_bytes(b"".join(harm(data) if number % 2 else data for number, data in enumerate(encoded)))
     source, recorder = open_source(film), Recorder()
     source.attach(recorder)
     assert len(list(source)) == 3

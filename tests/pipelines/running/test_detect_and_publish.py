@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 
 import pytest
 
@@ -43,3 +45,20 @@ def test_pipeline_is_stopped_even_if_the_loop_is_left_by_an_exception() -> None:
     with Interrupt() as interrupt, pytest.raises(Stop):
         run_to_the_end(pipeline, interrupt, each_tick=[leave], quiet=True)
     assert pipeline.stopped
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_process_and_its_group_is_one_request(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`timeout -s INT` and Ctrl-C in some shells send two; the summary must come all the same."""
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    clock = [100.0]
+    monkeypatch.setattr("pipelines.running.detect_and_publish.time.monotonic", lambda: clock[0])
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        assert interrupt.requested
+        assert exits == []
+        clock[0] += 0.5
+        os.kill(os.getpid(), number)
+    assert exits == [interrupt.exit_code]
