@@ -3,7 +3,11 @@
 
 usage: python tools/live_lag.py [--seconds 120] [--freeze 5] [--fps 10]
 A camera paints the time into each picture. Printed are the age of the picture on the screen, how much of it is video
+<<<<<<< HEAD
 that had arrived and waited in the player, and how long the page took to come below a second after it had frozen.
+=======
+that had arrived and waited in the player, and how long the page took to come below a second after the camera froze.
+>>>>>>> 2db7abd (Keep two lines of a tool within their width)
 """
 
 from __future__ import annotations
