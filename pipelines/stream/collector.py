@@ -56,12 +56,20 @@ class Collector:
         self.fence = EpochFence()
         self.guard = SocketGuard(most_unexplained=ALL_BYTES)
         self._curve = None if keys is None or allowed is None else CurveServer(keys, allowed)
-        self._context: zmq.Context[Any] = zmq.Context()
-        self.socket: zmq.Socket[Any] = self._context.socket(zmq.XSUB)
+        self._context: zmq.Context[Any] | None = None
+        self._socket: zmq.Socket[Any] | None = None
+
+    @property
+    def socket(self) -> zmq.Socket[Any]:
+        """The bound socket. Raises `SinkError` before `open`."""
+        if self._socket is None:
+            raise SinkError(f"{self.address} is not open: call open() first")
+        return self._socket
 
     def open(self) -> None:
         """Bind. Raises `SinkError` if the port is in use."""
-        socket = self.socket
+        context = self._context = zmq.Context()
+        socket = self._socket = context.socket(zmq.XSUB)
         socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_BODY_BYTES)
         socket.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
@@ -70,9 +78,9 @@ class Collector:
             refuse_old_protocols(socket)
         else:
             self._curve.guard = self.guard
-            self._curve.open(self._context)
+            self._curve.open(context)
             self._curve.secure(socket)
-        self.guard.watch(self._context, socket, "collect", limit=MAX_ENGINES, allowance=ALLOWANCE_BYTES)
+        self.guard.watch(context, socket, "collect", limit=MAX_ENGINES, allowance=ALLOWANCE_BYTES)
         try:
             with binding(self.address):
                 socket.bind(prepare(socket, self.address))
@@ -95,7 +103,10 @@ class Collector:
     def close(self) -> None:
         """Disconnect; harmless when repeated."""
         self.guard.close()
-        self.socket.close(linger=0)
+        if self._socket is not None:
+            self._socket.close(linger=0)
         if self._curve is not None:
             self._curve.close()
-        self._context.term()
+        if self._context is not None:
+            self._context.term()
+        self._socket = self._context = None

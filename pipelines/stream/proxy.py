@@ -104,6 +104,7 @@ class Proxy:
         if engine_key is not None and keys is None:
             raise ConfigError("engine_key without keys: the engines identify their readers by their keys")
         self.address = checked_address(address, "proxy address")
+        self._collector = None if collect is None else Collector(collect, keys, allowed_engines)
         self.summary = ProxySummary()
         self._engines = tuple(engines)
         self._name = name
@@ -118,7 +119,6 @@ class Proxy:
         self._before = 0
         self._out: FanOut | None = None
         self._in: zmq.Socket[Any] | None = None
-        self._collector = None if collect is None else Collector(collect, keys, allowed_engines)
 
     @property
     def collect_address(self) -> str | None:
