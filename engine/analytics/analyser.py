@@ -24,7 +24,7 @@ _UNSEEING = ("stalled", "offline", "connecting")
 class SceneAnalyser(AnalyserBase):
     """Runs the analytics of one or more sources; each source has its own scene and totals.
 
-    `change` and `summary` may be called from any thread; call everything else from the tracking thread.
+    `change`, `add_counts` and `summary` may be called from any thread; call everything else from the tracking thread.
 
     Args:
         analytics: by source; or a single one, which is cloned for every source.
@@ -39,6 +39,7 @@ class SceneAnalyser(AnalyserBase):
         self._clock = clock
         self._lock = threading.Lock()
         self._wanted: dict[str, tuple[Sequence[Zone], Sequence[Line], Sequence[AnyRule]]] = {}
+        self._added: dict[str, list[tuple[Mapping[tuple[str, str, str], int], int | None]]] = {}
         self._waiting: dict[str, list[Finding]] = {}
         self._summaries: dict[str, dict[str, Any]] = {name: scene.summary() for name, scene in self._scenes.items()}
         self._states: dict[str, dict[str, Any]] = {}
@@ -66,6 +67,8 @@ class SceneAnalyser(AnalyserBase):
             is_held=packet.is_held,
             ended=[event.track_id for event in packet.events if event.kind == "ended"],
         )
+        if frame.source_id in self._added:
+            self._add_counts(frame.source_id, scene)
         waiting = self._waiting.pop(frame.source_id, None)
         if waiting:
             view = replace(view, findings=(*waiting, *view.findings))
@@ -121,6 +124,17 @@ class SceneAnalyser(AnalyserBase):
         """Replace a source's places and rules from its next frame on; unchanged ones keep their state."""
         with self._lock:
             self._wanted[source_id] = zones, lines, rules
+
+    def add_counts(self, source_id: str, counts: Mapping[tuple[str, str, str], int], since_utc_ns: int | None) -> None:
+        """Add to a source's totals, after its next frame, what was counted elsewhere; see `Counters.add`."""
+        with self._lock:
+            self._added.setdefault(source_id, []).append((counts, since_utc_ns))
+
+    def _add_counts(self, source_id: str, scene: Analytics) -> None:
+        with self._lock:
+            added = self._added.pop(source_id, [])
+        for counts, since_utc_ns in added:
+            scene.counters.add(counts, since_utc_ns)
 
     def _take_over(self) -> None:
         with self._lock:

@@ -351,7 +351,7 @@ class Analytics:
         now_ns, blind_ns = self._now_ns or 0, self._counters.blind_ns
         objects = self._scene.objects()
         inside = np.count_nonzero(objects.inside, axis=0).tolist() if len(objects) else [0] * len(self._zones)
-        if findings or self._totals is None:
+        if findings or self._totals is None or self._counters.take_news():
             self._totals, self._class_totals = self._counters.totals(), self._counters.by_class()
             self._visits = {zone: counts.total() for zone, counts in self._counters.visits.items()}
         return View(

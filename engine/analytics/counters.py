@@ -15,6 +15,7 @@ DWELL_EDGES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 """Upper edges of the fixed buckets in which dwell is also counted."""
 _BINS_PER_E = 200
 VERSION = 1
+VISIT = "visit"
 
 
 class Dwell:
@@ -94,6 +95,7 @@ class Counters:
         self.visits: dict[str, Counter[str]] = {}
         self.dwell: dict[str, Dwell] = {}
         self.rules: Counter[str] = Counter()
+        self.has_news = False
 
     def expect(self, zones: Iterable[str], lines: Mapping[str, tuple[str, str]], rules: Iterable[str]) -> None:
         """Add a zero entry for each new place and rule, and forget those not listed."""
@@ -123,6 +125,22 @@ class Counters:
         self.__dict__.update(Counters().__dict__)
         self.since_utc_ns = utc_ns
         self.expect(zones, names, rules)
+
+    def add(self, counts: Mapping[tuple[str, str, str], int], since_utc_ns: int | None) -> None:
+        """Add crossings (line, direction, class) and visits (zone, `visit`, class) that were counted elsewhere."""
+        for (place, name, class_name), n in counts.items():
+            if place in self.visits and name == VISIT:
+                self.visits[place][class_name] += n
+            elif name in self.crossings.get(place, ()):
+                self.crossings[place][name][class_name] += n
+        known = [ns for ns in (self.since_utc_ns, since_utc_ns) if ns is not None]
+        self.since_utc_ns = min(known, default=None)
+        self.has_news = True
+
+    def take_news(self) -> bool:
+        """Return whether counts were added since the last call."""
+        had, self.has_news = self.has_news, False
+        return had
 
     def totals(self) -> dict[str, dict[str, int]]:
         """Return crossings by line and direction."""

@@ -37,14 +37,15 @@ class Assignments:
     Args:
         pipeline: the run.
         changes: adds and removes sources.
+        on_start: called with the name of each source that is started.
 
     Attributes:
         incarnation: tells this process from an earlier one of the same name.
     """
 
-    def __init__(self, pipeline: Pipeline, changes: Reconfigurer) -> None:
+    def __init__(self, pipeline: Pipeline, changes: Reconfigurer, on_start: Callable[[str], object] = str) -> None:
         self.incarnation = secrets.token_hex(8)
-        self._pipeline, self._changes = pipeline, changes
+        self._pipeline, self._changes, self._on_start = pipeline, changes, on_start
         self._leases = pipeline.leases
         self._given: dict[str, dict[str, Any]] = {}
         self._stopping: dict[str, int] = {}
@@ -119,6 +120,7 @@ class Assignments:
                 self._given.pop(name, None)
             raise
         self._given[name] = source
+        self._on_start(name)
         return done
 
     def _renew(self, request: Request) -> Reply:

@@ -35,6 +35,7 @@ from pipelines.running.control_client import ask as ask
 from pipelines.running.detect_and_publish import model_facts
 from pipelines.running.places import change_places, places_of
 from pipelines.running.reconfigure import Reconfigurer
+from pipelines.running.shared_totals import shared_totals
 from pipelines.running.snoozing import snooze
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ class ControlServer(ControlSocket):
     ) -> None:
         self._more_status = more_status
         self._pipeline, self._changes = pipeline, changes
-        self._assignments = Assignments(pipeline, changes)
+        totals = shared_totals(pipeline, changes.config)
+        self._assignments = Assignments(pipeline, changes, str if totals is None else totals.begin)
         commands: dict[str, Command] = {
             "status": self._status,
             "add": self._add,

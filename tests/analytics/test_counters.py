@@ -112,3 +112,19 @@ def test_heat_is_in_seconds_at_any_frame_rate() -> None:
         assert heat.shape == (36, 64)
         assert heat[18, 32] == pytest.approx(10, rel=0.01)
         assert heat.sum() == heat[18, 32]
+
+
+def test_counts_from_elsewhere_are_added_and_shown_on_the_next_frame() -> None:
+    analytics = _walked()
+    counts = {
+        ("door", "left_to_right", "person"): 3,
+        ("door", "upwards", "person"): 9,  # no direction of this line
+        ("all", "visit", "person"): 4,
+        ("gone", "visit", "person"): 5,  # a place that is no longer there
+    }
+    visits = analytics.counters.visits["all"].total()
+    analytics.counters.add(counts, 7)
+    view = analytics.update(tracks_of({}), at(100, 10), SIZE)
+    assert view.totals == {"door": {"left_to_right": 4, "right_to_left": 0}}
+    assert view.visits == {"all": visits + 4}
+    assert view.since_utc_ns == 7

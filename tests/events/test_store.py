@@ -289,3 +289,13 @@ def test_a_network_file_system_is_recognised(tmp_path: Path, caplog: pytest.LogC
 def test_importing_the_engine_does_not_import_a_database() -> None:
     code = "import sys, engine, engine.events.store.database; sys.exit('psycopg' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_counts_of_other_runs_are_summed(make_place: MakePlace) -> None:
+    minute = UTC // (60 * NS)
+    rows = [CountRow("gate", "door", "in", "person", minute + n, UTC + run, 2) for n in range(3) for run in range(2)]
+    written(make_place(), *rows, CountRow("yard", "door", "in", "person", minute, UTC, 100))
+    with EventReader(make_place()) as reader:
+        assert reader.summed_counts("gate", 0, UTC + 600 * NS, UTC) == {("door", "in", "person"): 6}
+        assert reader.summed_counts("gate", UTC + 60 * NS, UTC + 600 * NS, 0) == {("door", "in", "person"): 8}
+        assert reader.summed_counts("hall", 0, UTC + 600 * NS, 0) == {}

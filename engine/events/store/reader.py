@@ -255,6 +255,18 @@ class EventReader:
         conditions, given = _minutes(source_id, from_utc_ns, to_utc_ns, place)
         return self._rows(CountRow, "counted", conditions, given, "ORDER BY minute, place, name, class_name")
 
+    def summed_counts(
+        self, source_id: str, from_utc_ns: int, to_utc_ns: int, but_run_epoch: int
+    ) -> dict[tuple[str, str, str], int]:
+        """Return crossings and visits by place, name and class, of all runs but one."""
+        conditions, given = _minutes(source_id, from_utc_ns, to_utc_ns, None)
+        found = self.database.execute(
+            f"SELECT place, name, class_name, SUM(n) FROM counted WHERE {' AND '.join(conditions)} "
+            "AND run_epoch <> :epoch GROUP BY place, name, class_name",
+            {**given, "epoch": but_run_epoch},
+        )
+        return {(row[0], row[1], row[2]): int(row[3]) for row in found}
+
     def occupancy(
         self, source_id: str, from_utc_ns: int, to_utc_ns: int, place: str | None = None
     ) -> list[OccupancyRow]:
