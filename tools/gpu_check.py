@@ -30,6 +30,7 @@ from functools import partial
 from pathlib import Path
 
 import gpu_experiments as experiments
+import gpu_kernels as kernels
 import gpu_sections as sections
 from gpu_sections import CHECKOUT, Facts
 
@@ -116,7 +117,7 @@ def plan_of_sections(chosen: argparse.Namespace) -> list[Section]:
     planned = [
         Section("machine", sections.machine, 60, needs_tensorrt=False),
         Section("kernels, graphs, memory", sections.cuda_contract, 120, needs_tensorrt=False),
-        Section("letterbox kernel", sections.letterbox_exactness, 120, needs_tensorrt=False),
+        Section("letterbox kernel", kernels.letterbox_exactness, 120, needs_tensorrt=False),
         Section("compute-sanitizer", experiments.sanitizer, 180, needs_tensorrt=False),
         Section("a waiting thread", experiments.waiting, 60, needs_tensorrt=False),
         Section(ANSWER, partial(sections.answer, cache), 180, needs_tensorrt=False),

@@ -20,15 +20,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.assets import demo_clip
 from engine.backends.base import BackendOptions, ImageInput
 from engine.backends.cuda.compile import compile_kernels
 from engine.backends.cuda.driver import CudaApi, available_packages, open_cuda
-from engine.backends.cuda.letterbox import BLOCK, KERNEL_NAME, grid, parameters
 from engine.backends.cuda.probe import probe_cuda
-from engine.backends.pixels import Normaliser
 from engine.backends.tensorrt.api import installed_libraries, load_tensorrt
 from engine.backends.tensorrt.backend import TensorRtBackend, load_plan
 from engine.backends.tensorrt.build_plan import BuildOptions
@@ -39,7 +36,6 @@ from engine.boxes import iou_matrix
 from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector
 from engine.detection.feeding import LetterboxOn
-from engine.detection.letterbox import draw, fit
 from engine.detection.load import load_detector
 from engine.detection.model import inspect_model
 from engine.errors import ModelError
@@ -53,7 +49,6 @@ MORE_LATENCY_MS = 2.0
 CONFIDENT = 0.4
 """Boxes of the reference above this score must be found; those closer to the threshold may fall on either side."""
 
-SIZES = ((1920, 1080), (1280, 720), (768, 576), (640, 640), (1000, 333), (3840, 2160))
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
@@ -79,56 +74,6 @@ def cuda_contract() -> Facts:
     for package in available_packages():
         check(open_package(names[package]), image)
     return {"held by": [names[package] for package in available_packages()], "kernel bytes": len(image)}
-
-
-def letterbox_exactness(open_api: Callable[[], CudaApi] = open_cuda) -> Facts:
-    """Compare the letterbox kernel with the CPU's letterbox, and time it."""
-    api = open_api()
-    image = ImageInput((640, 640))
-    rows: list[Facts] = []
-    with api.current():
-        kernel = api.load_kernel(compile_kernels(api.gpu.compute_capability), KERNEL_NAME)
-        for width, height in SIZES:
-            picture = full_hd(1, (width, height))[0].image
-            found, spent_ms = _letterboxed(api, kernel, image, picture)
-            difference = np.abs(found - _expected(image, picture)) * 255
-            row = {"picture": f"{width}x{height}", "largest difference, levels": float(difference.max().round(4))}
-            rows.append(row | {"share": float((difference > 0.01).mean()), "kernel ms": round(spent_ms, 4)})
-    api.close()
-    reduced = [row for row, size in zip(rows, SIZES, strict=True) if max(size) >= 640]
-    return {"table": rows, "failed": any(row["largest difference, levels"] > 0.01 for row in reduced)}
-
-
-def _letterboxed(
-    api: CudaApi, kernel: int, image: ImageInput, picture: NDArray[np.uint8], repeats: int = 50
-) -> tuple[NDArray[np.float32], float]:
-    found = np.empty((3, *image.size_hw), np.float32)
-    stream = api.create_stream()
-    source, target = api.allocate(picture.nbytes), api.allocate(found.nbytes)
-    box = fit((picture.shape[1], picture.shape[0]), image.size_hw[::-1])
-    values = parameters(image, box, source, target)
-    api.copy_to_gpu(source, picture, stream)
-    api.synchronize(stream)
-    started = time.perf_counter()
-    for _ in range(repeats):
-        api.launch(kernel, grid(image, 1), BLOCK, values, stream)
-    api.synchronize(stream)
-    spent = time.perf_counter() - started
-    api.copy_to_host(found, target, stream)
-    api.synchronize(stream)
-    for address in (source, target):
-        api.free(address)
-    api.free_stream(stream)
-    return found, spent / repeats * 1000
-
-
-def _expected(image: ImageInput, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    canvas = np.empty((1, *image.size_hw, 3), np.uint8)
-    draw(picture, fit((picture.shape[1], picture.shape[0]), image.size_hw[::-1]), canvas[0])
-    out = np.empty((1, 3, *image.size_hw), np.float32)
-    Normaliser(image).write(canvas, out)
-    expected: NDArray[np.float32] = out[0]
-    return expected
 
 
 def answer(folder: Path) -> Facts:

@@ -18,8 +18,11 @@ Kernel = Callable[[View, int, bytes], None]
 def letterbox_images(view: View, images: int, values: bytes) -> None:
     """Do what the letterbox kernel does, with numpy, on memory found by `view(address, size)`."""
     source, target, source_step, target_step, scale_x, scale_y, *rest = cuda_letterbox.PARAMETERS.unpack(values)
-    source_w, source_h, target_w, target_h, inner_w, inner_h, pad_x, pad_y, pad_value, is_rgb, is_planar = rest[:11]
-    mean, factor = np.asarray(rest[11:14], np.float32), np.asarray(rest[14:17], np.float32)
+    source_w, source_h, target_w, target_h, inner_w, inner_h, pad_x, pad_y, pad_value, *flags = rest[:12]
+    is_rgb, is_planar, is_half = flags
+    mean, factor = np.asarray(rest[12:15], np.float32), np.asarray(rest[15:18], np.float32)
+    dtype = np.dtype(np.float16 if is_half else np.float32)
+    size = dtype.itemsize
     for index in range(images):
         image = view(source + index * source_step, source_w * source_h * 3).reshape(source_h, source_w, 3)
         canvas = np.full((target_h, target_w, 3), pad_value, np.int32)
@@ -27,8 +30,9 @@ def letterbox_images(view: View, images: int, values: bytes) -> None:
         canvas[pad_y : pad_y + inner_h, pad_x : pad_x + inner_w] = inner
         values_hwc = (canvas[..., ::-1] if is_rgb else canvas).astype(np.float32)
         numbers = (values_hwc - mean) * factor
-        row = view(target + 4 * index * target_step, 4 * target_w * target_h * 3).view(np.float32)
-        row[:] = (numbers.transpose(2, 0, 1) if is_planar else numbers).reshape(-1)
+        row = view(target + size * index * target_step, size * target_w * target_h * 3).view(dtype)
+        with np.errstate(over="ignore"):  # a half that is too large is infinite
+            row[:] = (numbers.transpose(2, 0, 1) if is_planar else numbers).reshape(-1)
 
 
 def scaled(image: Bytes, inner_wh: tuple[int, int], scale_xy: tuple[float, float]) -> NDArray[np.int32]:

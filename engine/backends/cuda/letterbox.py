@@ -1,7 +1,7 @@
 """Parameters of the letterbox kernel.
 
-One launch turns uint8 BGR images into the model's float tensor. A batch that the host has letterboxed already has a
-scale of 1 and no border.
+One launch turns uint8 BGR images into the model's tensor, of floats or halves. A batch that the host has letterboxed
+already has a scale of 1 and no border.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from engine.backends.device import Placement
 KERNEL_NAME = "letterbox"
 BLOCK = (32, 8, 1)
 PAD_VALUE = 114
-PARAMETERS = struct.Struct("PPqqdd11i3f3f4x")
-"""`struct Letterbox` of letterbox.cu. Two addresses come first, which aligns it; padded to 8 bytes."""
+PARAMETERS = struct.Struct("PPqqdd12i3f3f")
+"""`struct Letterbox` of letterbox.cu. Two addresses come first, which aligns it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,15 @@ class WholeFrame:
         return 0, 0
 
 
-def parameters(image: ImageInput, placement: Placement, source: int, target: int) -> bytes:
+def parameters(image: ImageInput, placement: Placement, source: int, target: int, dtype: str = "float32") -> bytes:
     """Return the kernel's parameter.
 
     Args:
         image: what the model wants.
         placement: where the image goes.
         source: address of the first uint8 BGR image on the GPU.
-        target: address of the first float row that is written.
+        target: address of the first row that is written.
+        dtype: of the target, `float32` or `float16`.
     """
     rows, columns = image.size_hw
     (source_w, source_h), (inner_w, inner_h) = placement.source_wh, placement.inner_wh
@@ -52,7 +53,7 @@ def parameters(image: ImageInput, placement: Placement, source: int, target: int
         *(source_w * source_h * 3, rows * columns * 3),
         *(source_w / inner_w, source_h / inner_h),
         *(source_w, source_h, columns, rows, inner_w, inner_h, *placement.pad_xy),
-        *(PAD_VALUE, int(image.color == "rgb"), int(image.layout == "nchw")),
+        *(PAD_VALUE, int(image.color == "rgb"), int(image.layout == "nchw"), int(dtype == "float16")),
         *image.mean,
         *(1.0 / std for std in image.std),
     )

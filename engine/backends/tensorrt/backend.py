@@ -322,8 +322,8 @@ def why_not(path: Path | None = None) -> str | None:
 
 
 def _check_image_input(path: Path, first: TensorSpec, image: ImageInput) -> None:
-    if first.dtype != "float32":
-        raise ModelError(f"{path}: input {first}: images go into float32 inputs; build it from ONNX with FP32 inputs")
+    if first.dtype not in ("float32", "float16"):
+        raise ModelError(f"{path}: input {first}: expected float32 or float16: build it from ONNX with FP32 inputs")
     rows, columns = image.size_hw
     wanted = (3, rows, columns) if image.layout == "nchw" else (rows, columns, 3)
     if any(size is not None and size != want for size, want in zip(first.shape[1:], wanted, strict=True)):

@@ -151,8 +151,9 @@ class GpuSlot:
         if self._image is None:
             raise ModelError("this slot takes no images")
         rows, columns = self._image.size_hw
-        target = self._tensors[self._plan.inputs[0].name] + row * rows * columns * 3 * 4
-        values = parameters(self._image, placement, source, target)
+        first = self._plan.inputs[0]
+        target = self._tensors[first.name] + row * rows * columns * 3 * np.dtype(first.dtype).itemsize
+        values = parameters(self._image, placement, source, target, first.dtype)
         self._cuda.launch(self._kernels[LETTERBOX], grid(self._image, count), BLOCK, values, self._stream)
 
     def _image_shape(self, batch: int) -> tuple[int, ...]:

@@ -23,7 +23,17 @@ PROLOGUE = """
 #define __device__
 #define __global__
 struct Index { int x, y, z; };
+#ifdef SHARES_TAPS
+#include <pthread.h>
+#include <vector>
+#define __shared__ static
+static thread_local Index threadIdx;
+static Index blockIdx, blockDim;
+static pthread_barrier_t barrier;
+static void __syncthreads() { pthread_barrier_wait(&barrier); }
+#else
 static Index blockIdx, blockDim, threadIdx;
+#endif
 static int atomicAdd(int *place, int more) { int before = *place; *place += more; return before; }
 """
 EPILOGUE = """
@@ -38,7 +48,34 @@ extern "C" void run_##name( \\
                 for (threadIdx.y = 0; threadIdx.y < threads_y; ++threadIdx.y) \\
                     for (threadIdx.x = threads_x - 1; threadIdx.x >= 0; --threadIdx.x) name(*given); \\
 }
+#ifdef SHARES_TAPS
+// The threads of a block are threads indeed, so that what they share is written before it is read.
+struct Job { const Letterbox *box; int x, y; };
+static void *work(void *given) {
+    Job *job = (Job *)given;
+    threadIdx.x = job->x; threadIdx.y = job->y;
+    letterbox(*job->box);
+    return 0;
+}
+extern "C" void run_letterbox(
+    const Letterbox *given, int images, int blocks_x, int blocks_y, int threads_x, int threads_y)
+{
+    blockDim.x = threads_x; blockDim.y = threads_y;
+    pthread_barrier_init(&barrier, 0, threads_x * threads_y);
+    for (blockIdx.z = 0; blockIdx.z < images; ++blockIdx.z)
+        for (blockIdx.y = 0; blockIdx.y < blocks_y; ++blockIdx.y)
+            for (blockIdx.x = 0; blockIdx.x < blocks_x; ++blockIdx.x) {
+                std::vector<Job> jobs;
+                for (int y = 0; y < threads_y; ++y) for (int x = 0; x < threads_x; ++x) jobs.push_back({given, x, y});
+                std::vector<pthread_t> threads(jobs.size());
+                for (size_t i = 0; i < jobs.size(); ++i) pthread_create(&threads[i], 0, work, &jobs[i]);
+                for (pthread_t thread : threads) pthread_join(thread, 0);
+            }
+    pthread_barrier_destroy(&barrier);
+}
+#else
 RUN(letterbox, Letterbox)
+#endif
 RUN(candidates, Candidates)
 """
 FLAGS = ("-ffp-contract=off", "-shared", "-fPIC")
@@ -57,20 +94,21 @@ def processor_source() -> str:
     return PROLOGUE + kernel_source() + EPILOGUE
 
 
-@lru_cache(maxsize=1)
-def compiled_kernels() -> ctypes.CDLL:
+@lru_cache
+def compiled_kernels(*options: str) -> ctypes.CDLL:
     """Return the compiled library."""
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
         source.write_text(processor_source())
-        subprocess.run([compiler(), "-O2", "-Wall", "-Werror", *FLAGS, "-o", library, source], check=True)
+        subprocess.run([compiler(), "-O2", "-Wall", "-Werror", *FLAGS, *options, "-o", library, source], check=True)
         return ctypes.CDLL(str(library))
 
 
 def run_letterbox(view: View, images: int, values: bytes) -> None:
     """Run the compiled letterbox kernel on memory found by `view`."""
     source, target, source_step, target_step, *rest = cuda_letterbox.PARAMETERS.unpack(values)
-    addresses = address(view(source, images * source_step)), address(view(target, 4 * images * target_step))
+    size = 2 if rest[11] else 4
+    addresses = address(view(source, images * source_step)), address(view(target, size * images * target_step))
     given = cuda_letterbox.PARAMETERS.pack(*addresses, source_step, target_step, *rest)
     block, (width, height) = cuda_letterbox.BLOCK, rest[4:6]
     compiled_kernels().run_letterbox(given, images, -(-width // block[0]), -(-height // block[1]), *block[:2])

@@ -14,7 +14,7 @@ from engine.backends.base import ImageInput
 from engine.backends.cuda import compile as cuda_compile
 from engine.backends.cuda import letterbox as cuda_letterbox
 from engine.backends.cuda.compile import compile_kernels
-from engine.backends.cuda.letterbox import WholeFrame, grid, parameters
+from engine.backends.cuda.letterbox import BLOCK, WholeFrame, grid, parameters
 from engine.backends.pixels import Normaliser
 from engine.detection.letterbox import Letterbox, draw, fit
 from engine.errors import MissingDependencyError, ModelError
@@ -28,7 +28,12 @@ Run = Callable[[int, bytes], None]
 def launch(request: pytest.FixtureRequest) -> Callable[[ImageInput, int, bytes], None]:
     if request.param == "numpy":
         return lambda image, count, values: letterbox_images(memory_at, count, values)
-    library = compiled_kernels()
+    return on_processor()
+
+
+def on_processor(*options: str) -> Callable[[ImageInput, int, bytes], None]:
+    """Return what launches the real source, compiled for the processor."""
+    library = compiled_kernels(*options)
 
     def run(image: ImageInput, count: int, values: bytes) -> None:
         blocks_x, blocks_y, images = grid(image, count)
@@ -105,6 +110,29 @@ def test_a_batch_that_was_letterboxed_before_is_one_launch(launch):
     wanted = np.empty_like(found)
     Normaliser(image).write(batch, wanted)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(200, 100), (31, 97), (40, 24), (1, 1)])
+def test_taps_that_a_block_shares_are_those_of_each_pixel(size: tuple[int, int]):
+    image = ImageInput((33, 70), "rgb", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    source, box = picture(*size), fit(size, (70, 33))
+    alone, shared = np.full((2, 3, 33, 70), np.nan, np.float32)
+    on_processor()(image, 1, parameters(image, box, source.ctypes.data, alone.ctypes.data))
+    on_processor("-DSHARES_TAPS", "-pthread")(image, 1, parameters(image, box, source.ctypes.data, shared.ctypes.data))
+    np.testing.assert_array_equal(shared, alone)
+    assert BLOCK == (32, 8, 1), "letterbox.cu has room for the taps of such a block"
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 255.0), (123.7, 58.4), (0.0, 1e-3), (100.0, 1e6), (0.0, 2e9)], ids=str)
+def test_a_model_may_want_halves(launch, mean: float, std: float):
+    """Large ones become infinite and small ones subnormal, as everywhere."""
+    image = ImageInput((24, 40), "rgb", (mean,) * 3, (std,) * 3)
+    batch = np.stack([picture(40, 24, seed) for seed in range(3)])
+    floats, halves = np.full((3, 3, 24, 40), np.nan, np.float32), np.full((3, 3, 24, 40), np.nan, np.float16)
+    launch(image, 3, parameters(image, WholeFrame((40, 24)), batch.ctypes.data, floats.ctypes.data))
+    launch(image, 3, parameters(image, WholeFrame((40, 24)), batch.ctypes.data, halves.ctypes.data, "float16"))
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(halves, floats.astype(np.float16))
 
 
 def test_the_grid_covers_every_pixel():

@@ -541,3 +541,32 @@ def test_a_jetson_reads_large_heads_from_its_own_memory_and_small_outputs_from_t
         assert [tensor.is_mapped for tensor in results._tensors] == [False, True]
         results.keep_candidates(ClassScores(4, 80), 1, (1, 84, 8400))
         assert not results.filter._words.is_mapped
+
+
+@pytest.mark.parametrize("is_integrated", [False, True])
+def test_a_plan_may_have_inputs_and_outputs_of_halves(tmp_path: Path, is_integrated: bool):
+    """As Ultralytics exports them with `half=True`. The candidates kernel reads floats, so the head comes whole."""
+    seen = []
+
+    def respond(feeds):
+        seen.append(feeds["images"].copy())
+        return [np.full((len(feeds["images"]), 7, 21), feeds["images"].mean(), np.float16)]
+
+    inputs = (TensorSpec("images", (None, 3, SIDE, SIDE), "float16"),)
+    outputs = (TensorSpec("output0", (None, 7, 21), "float16"),)
+    path = tmp_path / "half.plan"
+    write_plan_file(path, PLAN, plan_facts(inputs=inputs, outputs=outputs), {})
+    cuda = FakeCuda(replace(FAKE_GPU, is_integrated=is_integrated))
+    plan = FakePlan(cuda, inputs, outputs, respond)  # type: ignore[arg-type]
+    parts = Parts(lambda: cuda, lambda cuda, file: plan, lambda capability: b"", lambda: None)
+    backend = TensorRtBackend(path, BackendOptions(OPTIONS.image, ClassScores(4, 3), depth=1, max_batch=4), parts=parts)
+    backend.open()
+    batch = np.concatenate([batch_of(value) for value in (51, 102, 255)])
+    pending = backend.submit({"images": batch})
+    head = pending.result()[0]
+    assert head.shape == (3, 7, 21)
+    assert head.dtype == np.float16
+    pending.release()
+    backend.close()
+    assert seen[-1].dtype == np.float16
+    np.testing.assert_allclose(seen[-1][:, 0, 0, 0], np.float16([0.2, 0.4, 1.0]), rtol=1e-3)
