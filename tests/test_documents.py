@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import shlex
@@ -59,9 +60,15 @@ def value_of(words: list[str], option: str) -> list[str]:
     return [value for name, value in pairwise(words) if name == option]
 
 
+@functools.cache
+def root_command() -> Any:
+    """Return the whole command line, which takes a moment to build."""
+    return typer.main.get_command(app)
+
+
 def verb_of(words: list[str]) -> tuple[Any, list[str]]:
     """Return the command that the words name, and the words after it."""
-    command: Any = typer.main.get_command(app)
+    command: Any = root_command()
     while words and words[0] in getattr(command, "commands", {}):
         command, words = command.commands[words[0]], words[1:]
     return command, words

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 
 from engine.sources.open import open_source
+from tests.processes import running_children
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,6 @@ def open_and_close(uri: str, reader: str, count: int, say: Callable[[str], None]
         (round(rss / 1e3, 1), round(rss_end / 1e3, 1)),
         (threads, threads_end),
         (descriptors, descriptors_end),
-        sum("reader_process" in " ".join(child.cmdline()) for child in me.children()),
+        len(running_children("reader_process")),
         (time.monotonic() - begun) / count,
     )

@@ -28,6 +28,7 @@ from engine.video.options import SourceOptions
 from pipelines.running.control import ask
 from tests.fakes import OneTracker, PixelDetector
 from tests.patience import AT_ONCE_S
+from tests.processes import running_children
 from tests.rtsp_server import RtspServer
 
 pytestmark = pytest.mark.rtsp
@@ -70,7 +71,7 @@ def wait_for(
 
 
 def child() -> psutil.Process:
-    (found,) = [c for c in psutil.Process().children() if "record_process" in " ".join(c.cmdline())]
+    (found,) = running_children("record_process")
     return found
 
 

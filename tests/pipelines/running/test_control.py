@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from engine.transport.zap import token_options
 from pipelines.cli import app
 from pipelines.running.control import ask, check_reach
 from pipelines.running.control_access import find_run
+from tests.freshness.engine_process import free_port as unused_port
 
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 CAMERA = "synthetic://?width=64&height=48&fps=5&count=1000000&objects=1&seed=1&realtime=1"
@@ -65,14 +67,29 @@ class Engine:
         return summary
 
 
-@pytest.fixture
-def engine(free_port: int) -> Iterator[Engine]:
-    engine = Engine("--source", f"steady={CAMERA}", control=f"tcp://127.0.0.1:{free_port}")
+@contextmanager
+def running_engine() -> Iterator[Engine]:
+    engine = Engine("--source", f"steady={CAMERA}", control=f"tcp://127.0.0.1:{unused_port()}")
     try:
         yield engine
     finally:
         engine.process.kill()
         engine.process.communicate()
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with running_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def unchanged() -> Iterator[Engine]:
+    """One engine for all tests whose requests change nothing."""
+    with running_engine() as engine:
+        engine.wait_until_live("steady")
+        yield engine
+        assert engine.end()["sources"]["steady"]["published"] > 3
 
 
 def test_cameras_thresholds_and_model_change_without_a_restart(engine: Engine, data_dir: Path) -> None:
@@ -113,19 +130,17 @@ def test_cameras_thresholds_and_model_change_without_a_restart(engine: Engine, d
     ],
 )
 def test_impossible_changes_are_refused_and_change_nothing(
-    engine: Engine, request_: dict[str, Any], message: str
+    unchanged: Engine, request_: dict[str, Any], message: str
 ) -> None:
-    engine.wait_until_live("steady")
     with pytest.raises(ConfigError, match=message):
-        ask(engine.control, request_, timeout_s=PATIENCE_S)
-    assert engine.process.poll() is None
+        ask(unchanged.control, request_, timeout_s=PATIENCE_S)
+    assert unchanged.process.poll() is None
 
 
-def test_garbage_on_the_control_socket_is_answered_with_an_error(engine: Engine) -> None:
-    engine.wait_until_live("steady")
+def test_garbage_on_the_control_socket_is_answered_with_an_error(unchanged: Engine) -> None:
     rng = random.Random(7)
     with zmq.Context() as context, context.socket(zmq.REQ) as socket:
-        engine.connect(socket)
+        unchanged.connect(socket)
         for body in [
             b"",
             b"[]",
@@ -136,7 +151,7 @@ def test_garbage_on_the_control_socket_is_answered_with_an_error(engine: Engine)
         ]:
             socket.send(body)
             assert json.loads(socket.recv())["ok"] is False
-    assert set(engine.ask("status")["sources"]) == {"steady"}
+    assert set(unchanged.ask("status")["sources"]) == {"steady"}
 
 
 @pytest.mark.parametrize(
@@ -148,14 +163,12 @@ def test_garbage_on_the_control_socket_is_answered_with_an_error(engine: Engine)
         pytest.param(zmq.DEALER, [b""], id="delimiter alone"),
     ],
 )
-def test_malformed_messages_are_refused_and_the_run_goes_on(engine: Engine, kind: int, parts: list[bytes]) -> None:
-    engine.wait_until_live("steady")
+def test_malformed_messages_are_refused_and_the_run_goes_on(unchanged: Engine, kind: int, parts: list[bytes]) -> None:
     with zmq.Context() as context, context.socket(kind) as socket:
-        engine.connect(socket)
+        unchanged.connect(socket)
         socket.send_multipart(parts)
         assert "one part" in json.loads(socket.recv_multipart()[-1])["error"]
-    assert engine.ask("status")["ok"]
-    assert engine.end()["sources"]["steady"]["published"] > 3
+    assert unchanged.ask("status")["ok"]
 
 
 def test_client_that_never_reads_does_not_stop_the_run(engine: Engine) -> None:

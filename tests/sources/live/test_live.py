@@ -34,6 +34,7 @@ from engine.video.network import SEGMENTS_S, video_address_from_uri
 from engine.video.options import SourceOptions
 from engine.video.timing.arrivals import Stamp
 from tests.media import Recorder, encode_clip, file_server, mjpeg_camera, numbered_images, rotate_mp4
+from tests.processes import running_children
 
 
 @dataclass(frozen=True)
@@ -310,7 +311,7 @@ def silent_port() -> Iterator[int]:
 
 
 def readers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "reader_process" in " ".join(child.cmdline())]
+    return running_children("reader_process")
 
 
 class Running:
