@@ -3,11 +3,7 @@
 
 usage: python tools/live_lag.py [--seconds 120] [--freeze 5] [--fps 10]
 A camera paints the time into each picture. Printed are the age of the picture on the screen, how much of it is video
-<<<<<<< HEAD
-that had arrived and waited in the player, and how long the page took to come below a second after it had frozen.
-=======
-that had arrived and waited in the player, and how long the page took to come below a second after the camera froze.
->>>>>>> 2db7abd (Keep two lines of a tool within their width)
+that had arrived and waited in the player, and how long the page took to come below a second after a freeze.
 """
 
 from __future__ import annotations
@@ -56,8 +52,10 @@ def recovered_s(page: Any, below_s: float) -> float:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the median, the 95th percentile and the largest value."""
+    """Return the median, the 95th percentile and the largest value; nothing if there are no values."""
     ordered = sorted(values)
+    if not ordered:
+        return {}
     return {
         "p50": round(statistics.median(ordered), 3),
         "p95": round(ordered[int(0.95 * (len(ordered) - 1))], 3),

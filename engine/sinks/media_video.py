@@ -30,6 +30,8 @@ class VideoCopy:
         self._wanted: set[str] = set()
         self._inits: dict[str, VideoPiece] = {}
         self._seq: Counter[str] = Counter()
+        self._starts: Counter[str] = Counter()
+        self._shown_ns: dict[str, int] = {}
 
     def register(self, poller: zmq.Poller, feeds: Mapping[str, VideoFeed], wanted: set[str]) -> None:
         """Tell the readers what is wanted, and let a poller wake for what they send."""
@@ -51,8 +53,10 @@ class VideoCopy:
         for name, feed in self._feeds.items():
             for piece in feed.read():
                 if piece.is_init:
+                    self._starts[name] += piece.pts_ns <= self._shown_ns.get(name, -1)
                     self._inits[name] = piece
                     continue
+                self._shown_ns[name] = piece.pts_ns
                 init = self._inits.get(name)
                 if name not in self._wanted or init is None:
                     continue
@@ -72,6 +76,7 @@ class VideoCopy:
             key=piece.is_key,
             pts_ns=piece.pts_ns,
             t0_ns=init.t0_ns,
+            start=self._starts[name],
             captured_utc_ns=piece.captured_utc_ns,
             width=init.size_wh[0],
             height=init.size_wh[1],

@@ -23,6 +23,7 @@ class VideoMessage(msgspec.Struct, frozen=True, kw_only=True):
         key: whether playing can begin here.
         pts_ns: stream time of the picture: that of its frame message.
         t0_ns: stream time at which the time of the media is 0; another value means that the media starts over.
+        start: which start of the media this belongs to: it counts up when the media's time starts over.
         captured_utc_ns: wall clock when the picture arrived.
         width: pixels of a picture.
         height: rows of a picture.
@@ -39,6 +40,7 @@ class VideoMessage(msgspec.Struct, frozen=True, kw_only=True):
     key: bool
     pts_ns: int
     t0_ns: int
+    start: Counter = 0
     captured_utc_ns: int
     width: Counter
     height: Counter

@@ -22,6 +22,8 @@ SEND_BUFFER_BYTES = 4 * 1024 * 1024
 FIRST_DURATION_US = 100_000  # until two pictures have arrived; a gap would stop players, an overlap does not
 MAX_DURATION_US = 1_000_000
 NS_PER_US = 1000
+MAX_HELD = 50
+"""Packets that wait for the size of the pictures."""
 
 
 class VideoOutlet:
@@ -75,8 +77,8 @@ class _Film:
     """One connection's video from a keyframe on."""
 
     def __init__(self, stream: Any) -> None:
-        context = stream.codec_context
-        self._size_wh = (int(context.width), int(context.height))
+        context = self._context = stream.codec_context
+        self._held: list[Any] = []
         self._time_base = Fraction(stream.time_base)
         self._sets = sets_in_header(context.name, bytes(context.extradata or b""))
         self._t0_ns: int | None = None
@@ -90,7 +92,22 @@ class _Film:
         self._is_clean = False
 
     def pieces(self, packet: Any) -> list[VideoPiece]:
-        """Return what to send for a packet: a fragment, after an init segment if that is new."""
+        """Return what to send for a packet: a fragment, after an init segment if that is new.
+
+        Many cameras do not tell their size before the first picture was decoded, which is after it came by here: until
+        then, packets are held.
+        """
+        if not self._held and not self._is_clean and not packet.is_keyframe:
+            return []
+        self._held.append(packet)
+        if min(self._context.width, self._context.height) < 1:
+            if len(self._held) > MAX_HELD:
+                self._held.clear()
+            return []
+        held, self._held = self._held, []
+        return [piece for each in held for piece in self._pieces(each)]
+
+    def _pieces(self, packet: Any) -> list[VideoPiece]:
         shown_ns = pts_ns(packet.pts, self._time_base)
         if not packet.size or packet.size > MAX_BYTES // 2 or shown_ns is None or packet.is_corrupt:
             self._is_clean = False
@@ -115,9 +132,10 @@ class _Film:
         return found
 
     def _init(self, sets: ParameterSets, shown_ns: int) -> VideoPiece:
-        data = init_segment(sets, *self._size_wh)
+        size_wh = int(self._context.width), int(self._context.height)
+        data = init_segment(sets, *size_wh)
         t0_ns = self._t0_ns or 0
-        return VideoPiece(data, True, False, shown_ns, time.time_ns(), sets.name, t0_ns, self._size_wh)
+        return VideoPiece(data, True, False, shown_ns, time.time_ns(), sets.name, t0_ns, size_wh)
 
     def _fragment(self, units: list[bytes], decoded_ns: int, shown_ns: int, *, is_key: bool) -> VideoPiece:
         at_us = max((decoded_ns - (self._t0_ns or 0)) // NS_PER_US, 0)

@@ -29,8 +29,8 @@ KEY = 1
 HEADER = struct.Struct(">BBHIqq")
 """Binary messages: kind, flags, index of the source, stream_epoch, frame_id, captured_utc_ns; then the payload.
 
-Of video, `pts_ns` stands in place of `frame_id`; an init segment begins with the codec's name and a zero, and has
-`t0_ns` there.
+Of video, the number of the media's start stands in place of `stream_epoch`, and `pts_ns` in place of `frame_id`; an
+init segment begins with the codec's name and a zero, and has `t0_ns` there.
 """
 
 
@@ -94,7 +94,7 @@ class Viewer:
         self._films: deque[tuple[str, bytes]] = deque()
         self._film_bytes = 0
         self._behind: set[str] = set()
-        self._last_init: dict[str, bytes] = {}
+        self._last_init: dict[str, tuple[int, bytes]] = {}
         self._ready = asyncio.Event()
 
     def topics(self) -> Iterable[str]:
@@ -135,9 +135,10 @@ class Viewer:
             return
         head = film.head
         if head.init:
-            if self._last_init.get(source_id) == film.data:
+            init = head.start, film.data  # the same bytes at another start: the camera was connected again
+            if self._last_init.get(source_id) == init:
                 return
-            self._last_init[source_id] = film.data
+            self._last_init[source_id] = init
         elif self._film_bytes > MAX_WAITING_BYTES and source_id not in self._behind:
             self._behind.add(source_id)
         if source_id in self._behind and not head.init:
@@ -147,7 +148,9 @@ class Viewer:
             self._behind.discard(source_id)
         kind, at_ns = (INIT, head.t0_ns) if head.init else (FRAGMENT, head.pts_ns)
         payload = head.codec.encode() + b"\0" + film.data if head.init else film.data
-        packed = HEADER.pack(kind, KEY * head.key, self._index[source_id], 0, at_ns, head.captured_utc_ns)
+        packed = HEADER.pack(
+            kind, KEY * head.key, self._index[source_id], head.start & 0xFFFFFFFF, at_ns, head.captured_utc_ns
+        )
         self._films.append((source_id, packed + payload))
         self._film_bytes += len(packed) + len(payload)
         self._ready.set()

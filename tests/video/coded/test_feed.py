@@ -76,6 +76,22 @@ def test_video_flows_from_a_keyframe_while_it_is_wanted(feed: VideoFeed) -> None
     assert list(feed.read()) == []
 
 
+def test_video_waits_for_the_size_of_a_camera_that_tells_it_only_once_a_picture_is_decoded(feed: VideoFeed) -> None:
+    context, packets = encoded("libx264", {"tune": "zerolatency", "g": "10"})
+    feed.want(True)
+    outlet, stream = plugged(feed), Stream(context)
+    stream.codec_context.width = stream.codec_context.height = 0
+    for packet in packets[:2]:
+        outlet.take(packet, stream)
+    assert list(feed.read()) == []
+    stream.codec_context.width, stream.codec_context.height = 320, 240
+    for packet in packets[2:5]:
+        outlet.take(packet, stream)
+    pieces = read(feed, 6)
+    assert (pieces[0].is_init, pieces[0].size_wh) == (True, (320, 240))
+    assert [number for number, _ in played(b"".join(piece.data for piece in pieces))] == [0, 1, 2, 3, 4]
+
+
 def test_an_engine_that_does_not_read_costs_pictures_and_no_time(feed: VideoFeed) -> None:
     context, packets = encoded("libx264", {"tune": "zerolatency", "g": "5", "crf": "1"})
     outlet, stream = plugged(feed), Stream(context)

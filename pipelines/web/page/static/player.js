@@ -17,14 +17,14 @@ export class Player {
     if (this.isClosed) return;
     if (film.init) {
       if (!canPlay(film.codec)) { this.fail("codec", false, film.codec); return; }
-      if (film.codec !== this.codec || film.t0 !== this.t0) this.restart(film);
+      if (film.codec !== this.codec || film.t0 !== this.t0 || film.start !== this.start) this.restart(film);
       this.queue.push(film.data);
     } else if (this.t0 !== null) this.queue.push(film.data);
     this.feed();
   }
   restart(film) {
     this.release();
-    Object.assign(this, { codec: film.codec, t0: film.t0, queue: [], isStarted: false, progressAt: performance.now(), lastTime: -1 });
+    Object.assign(this, { codec: film.codec, t0: film.t0, start: film.start, queue: [], isStarted: false, progressAt: performance.now(), lastTime: -1 });
     const media = new MediaSourceClass();
     this.media = media;
     this.url = URL.createObjectURL(media);

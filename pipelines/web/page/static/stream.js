@@ -15,6 +15,7 @@ class Source {
     this.ended = false;
   }
   addFrame(message) {
+    if (this.newest && this.newest.stream_epoch !== message.stream_epoch) this.frames.clear(); // stream time starts over
     this.newest = message; this.newestAt = performance.now();
     this.frames.set(`${message.stream_epoch}:${message.frame_id}`, message);
     if (this.frames.size > KEPT_FRAMES) this.frames.delete(this.frames.keys().next().value);
@@ -108,7 +109,7 @@ export class Stream extends EventTarget {
     if (kind === INIT || kind === FRAGMENT) {
       let data = new Uint8Array(buffer, HEADER_BYTES), codec = "";
       if (kind === INIT) { const at = data.indexOf(0); codec = new TextDecoder().decode(data.subarray(0, at)); data = data.subarray(at + 1); }
-      this.tell("film", { source_id: name, init: kind === INIT, codec, data, t0: Number(head.getBigInt64(8)), captured_utc_ns: Number(head.getBigInt64(16)), pts_ns: Number(head.getBigInt64(8)) });
+      this.tell("film", { source_id: name, init: kind === INIT, codec, data, t0: Number(head.getBigInt64(8)), start: head.getUint32(4), captured_utc_ns: Number(head.getBigInt64(16)), pts_ns: Number(head.getBigInt64(8)) });
       return;
     }
     if (kind !== JPEG) return;
