@@ -54,7 +54,9 @@ def tensor_model(path: Path, name: str) -> ServedModel:
     """Return a model file of any kind, of which only the tensors are served."""
     backend = create_backend("onnxruntime", path, BackendOptions(max_batch=MAX_BATCH))
     worker = worker_of(PixelDetector(), name)
-    return ServedModel(name, "detect", worker, read_model_file(path), RawModel(backend, name, 16), 0.25)
+    return ServedModel(
+        name, "detect", worker, read_model_file(path), RawModel(backend, name, 16, max_batch=MAX_BATCH), 0.25
+    )
 
 
 def models_of_files(*models: str | Path, backend: str = "onnxruntime", **options: Any) -> dict[str, ServedModel]:

@@ -161,7 +161,7 @@ def load_models(
             overrides["detector.score_threshold"] = least
         config = load_config(None, overrides, [f"detector.{each}" for each in settings])
         worker = ModelWorker(_detector(config, places), name, places=places, max_wait_ms=max_wait_ms)
-        raw = None if file is None else RawModel(_tensor_backend(file, config), name, places)
+        raw = None if file is None else _raw(file, config, name, places, max_wait_ms)
         found[name] = ServedModel(name, task, worker, file, raw, least_score(config.detector, worker.detector))
     return found
 
@@ -182,10 +182,20 @@ def _task(path: str) -> tuple[ModelFile | None, str]:
     return file, task or "detect"
 
 
+def _raw(file: ModelFile, config: Config, name: str, places: int, max_wait_ms: float) -> RawModel:
+    """Return what answers requests for tensors."""
+    most = 1 if _is_plan(file) else MAX_BATCH
+    return RawModel(_tensor_backend(file, config), name, places, max_batch=most, max_wait_ms=max_wait_ms)
+
+
+def _is_plan(file: ModelFile) -> bool:
+    return file.path.suffix.lower() in PLANS
+
+
 def _tensor_backend(file: ModelFile, config: Config) -> Backend:
     """Return what runs the model's own tensors, in the arithmetic of its file: never a plan that `auto` would build."""
     options: Mapping[str, Any] = config.detector.model_dump(include={"depth", "precision", "threads", "cache_dir"})
     wanted = config.detector.backend
-    only_plan = file.path.suffix.lower() in PLANS
+    only_plan = _is_plan(file)
     name, _ = select_backend(file.path, wanted, without=() if only_plan or wanted != "auto" else ("tensorrt",))
     return create_backend(name, file.path, BackendOptions(max_batch=1 if only_plan else MAX_BATCH, **options))

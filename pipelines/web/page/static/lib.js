@@ -82,6 +82,8 @@ export function bytes(value) {
 }
 let zone;
 export const setTimeZone = (name) => { zone = name === "UTC" ? undefined : name; }; // no zone is set: the viewer's own
+// A moment for uPlot's axes, with the clock of the site.
+export const siteTime = (UPlot, seconds) => (zone ? UPlot.tzDate(new Date(seconds * 1e3), zone) : new Date(seconds * 1e3));
 export function moment(utcNs, { date = false, seconds = true } = {}) {
   if (!utcNs) return "–";
   const options = { hour: "2-digit", minute: "2-digit", timeZone: zone };
