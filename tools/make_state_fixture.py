@@ -41,7 +41,8 @@ tracker: {{type: "tests.pipelines.web.page.truth:RestlessTracker"}}
 rules:
   - {{name: passing, kind: line, line: middle, severity: alert}}
   - {{name: busy, kind: presence, zone: all, for_s: 0.5}}
-publish: {{address: none, engine_id: site}}
+publish: {{address: none}}
+pipeline: {{engine_id: site}}
 analytics: {{state: totals.json}}
 events: {{folder: events}}
 """

@@ -5,6 +5,6 @@ CREATE TABLE session (digest text primary key, user text not null references use
 CREATE TABLE token (name text primary key, digest text unique not null, role text not null, sources text,
     made_s integer not null);
 CREATE TABLE user (name text primary key, password text not null, role text not null, sources text);
-INSERT INTO "user" VALUES('anna','scrypt$S52HP1TSoVcz1cbfy0M8ptEUyRLoSSOFpfuSIZB4R5c=$GurTrky5Wf+mfVr8hUDmWuCG9WottHDLwT1io0XoJPU=','operator','["cam"]');
+INSERT INTO "user" VALUES('anna','scrypt$k+L88TceJJ6VYtDf4WhTTkJrhRmHrJ+YdbpG3PF1FKw=$eQwlwwBamDT8rUf2I7jVLWbBZ2IknW4ORmlSI+Iy6Yg=','operator','["cam"]');
 CREATE INDEX session_user on session(user);
 COMMIT;
