@@ -7,36 +7,79 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from websockets.asyncio.client import connect
+from websockets.sync.client import connect as connect_at_once
 
 FRAGMENT = 3
+HEADER = struct.Struct(">BBHIqq")
 
 
-async def watch(port: int, sources: list[str], seen: Counter[str]) -> None:
-    """Watch sources, video and boxes, until cancelled."""
+def wish(sources: list[str]) -> str:
+    """Return the message that asks for video and boxes."""
+    return json.dumps({"watch": {name: {"boxes": True, "video": True} for name in sources}})
+
+
+async def watch(port: int, sources: list[str], seen: Counter[str], pictures: list[tuple[int, int]]) -> None:
+    """Watch sources until cancelled; add source and stream time of each piece of video."""
     address = f"ws://127.0.0.1:{port}/api/v1/live"
     async with connect(address, max_size=None, compression=None) as viewer:
-        await viewer.send(json.dumps({"watch": {name: {"boxes": True, "video": True} for name in sources}}))
+        await viewer.send(wish(sources))
         async for message in viewer:
             seen["bytes"] += len(message)
-            seen["fragments"] += isinstance(message, bytes) and message[0] == FRAGMENT
+            if isinstance(message, bytes) and message[0] == FRAGMENT:
+                seen["fragments"] += 1
+                _, _, source, _, pts_ns, _ = HEADER.unpack_from(message)
+                pictures.append((source, pts_ns))
+
+
+@contextmanager
+def lazy_viewer(port: int, sources: list[str]) -> Iterator[None]:
+    """Ask for video and never read any."""
+    address = f"ws://127.0.0.1:{port}/api/v1/live"
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.connect(("127.0.0.1", port))
+    with connect_at_once(address, sock=plain, compression=None, max_queue=1, close_timeout=0.1) as viewer:
+        viewer.send(wish(sources))
+        yield
+
+
+def missed(all_pictures: list[list[tuple[int, int]]]) -> int:
+    """Return how many pictures viewers missed that others got while they watched."""
+    known = set().union(*all_pictures)
+    count = 0
+    for pictures in filter(None, all_pictures):
+        spans: dict[int, list[int]] = {}
+        for source, pts_ns in pictures:
+            spans.setdefault(source, []).append(pts_ns)
+        had = set(pictures)
+        count += sum(
+            source in spans and min(spans[source]) <= pts_ns <= max(spans[source]) and (source, pts_ns) not in had
+            for source, pts_ns in known
+        )
+    return count
 
 
 async def main() -> None:
     """Watch until the input ends."""
     port, count, *sources = sys.argv[1:]
     seen: Counter[str] = Counter()
-    viewers = [asyncio.create_task(watch(int(port), sources, seen)) for _ in range(int(count))]
+    pictures: list[list[tuple[int, int]]] = [[] for _ in range(int(count))]
+    viewers = [asyncio.create_task(watch(int(port), sources, seen, each)) for each in pictures]
     await asyncio.to_thread(sys.stdin.read)
     failed = [task.exception() for task in viewers if task.done()]
     for task in viewers:
         task.cancel()
-    print(json.dumps({**seen, "failed": len(failed)}))
+    print(json.dumps({**seen, "failed": len(failed), "missed": missed(pictures)}))
 
 
 class Viewers:
@@ -53,7 +96,7 @@ class Viewers:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def end(self) -> dict[str, Any]:
-        """End them, and return the bytes and fragments that came, and how many viewers failed."""
+        """End them, and return bytes and fragments that came, pictures missed, and how many viewers failed."""
         out, _ = self._process.communicate()
         found: dict[str, Any] = json.loads(out)
         return found
