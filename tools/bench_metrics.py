@@ -1,8 +1,8 @@
 """Measure what metrics and traces cost a run: the same frames with and without, at the same time, as a ratio.
 
 usage: python tools/bench_metrics.py [--rounds 7] [--frames 2000] [--tracing]
-Both runs of a round begin together, so that what else the machine does weighs on both. A scraper in a process of its own
-asks /metrics each second. Compared is the CPU time per frame, without that of the start.
+Both runs of a round begin together, so that what else the machine does weighs on both. A scraper in a process of its
+own asks /metrics each second. Compared is the CPU time per frame, without that of the start.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psutil
@@ -41,11 +42,9 @@ def main() -> int:
     cpu: list[float] = []
     for number in range(given.rounds):
         with ThreadPoolExecutor(2) as pool:
-            on_and_off = [True, False] if number % 2 else [False, True]
-            runs = {
-                is_on: pool.submit(measured, given.frames, is_on=is_on, tracing=given.tracing) for is_on in on_and_off
-            }
-            pair = {is_on: run.result() for is_on, run in runs.items()}
+            run = partial(measured, given.frames, tracing=given.tracing)
+            runs = {is_on: pool.submit(run, is_on=is_on) for is_on in sorted((True, False), reverse=number % 2 == 0)}
+            pair = {is_on: each.result() for is_on, each in runs.items()}
         cpu.append(pair[False] / pair[True])
         sys.stderr.write(f"round {number + 1}: {1e3 * pair[True]:.3f} and {1e3 * pair[False]:.3f} ms, {cpu[-1]:.3f}\n")
     result = {"rounds": given.rounds, "cpu_ratio": median(cpu), "of_rounds": [round(each, 3) for each in cpu]}
