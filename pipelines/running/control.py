@@ -184,6 +184,7 @@ class ControlServer(ControlSocket):
         keys: as for `ControlSocket`.
         allowed_keys: likewise.
         more_status: returns further facts for `status`.
+        more_commands: further commands and their replies.
 
     Raises:
         ConfigError: other machines could control the run without a listed key.
@@ -199,6 +200,7 @@ class ControlServer(ControlSocket):
         keys: KeyPair | None = None,
         allowed_keys: Collection[str] | None = None,
         more_status: Callable[[], dict[str, Any]] = dict,
+        more_commands: Mapping[str, Command] | None = None,
     ) -> None:
         self._more_status = more_status
         self._pipeline, self._changes = pipeline, changes
@@ -216,6 +218,7 @@ class ControlServer(ControlSocket):
             "set_places": lambda r: done_with(change_places(pipeline, changes, r)),
             "stop": self._stop,
             **self._assignments.commands,
+            **(more_commands or {}),
         }
         super().__init__(address, commands, keys=keys, allowed_keys=allowed_keys)
 

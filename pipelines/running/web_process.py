@@ -42,6 +42,8 @@ def with_web(config: Config) -> Config:
             "web: publish.allowed_keys lists who may read, and the page has no key: start this run without web, and "
             "framewire web --keys with a key that is listed"
         )
+    if config.pipeline.workers > 1:
+        return config  # the page reads the sockets of the workers
     folder, publish = f"ipc://{runtime_folder()}", {}
     if config.publish.bound == "none":
         publish["address"] = f"{folder}/stream-{os.getpid()}.sock"

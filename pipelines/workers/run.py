@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -27,13 +27,16 @@ from engine.stats import NO_STATS
 from pipelines import console
 from pipelines.build.sources import named_sources
 from pipelines.config.models import Config
-from pipelines.running.control_access import runtime_folder
+from pipelines.metrics.answering import METRICS_VARIABLE, bound_server
+from pipelines.metrics.server import MetricsServer
+from pipelines.running.control_access import AUTO, runtime_folder
 from pipelines.running.detect_and_publish import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, Interrupt
 from pipelines.stream.proxy import Proxy
 from pipelines.workers.control import WorkersControl
 from pipelines.workers.report import WorkerReport, decoded, merged_summary
+from pipelines.workers.serving import served_metrics, served_page
 from pipelines.workers.split import check_workers, control_address, stream_address, worker_configs
-from pipelines.workers.worker_process import LOG_LEVEL_VARIABLE
+from pipelines.workers.worker_process import ADDRESS_VARIABLE, LOG_LEVEL_VARIABLE
 
 logger = logging.getLogger(__name__)
 MODULE = "pipelines.workers.worker_process"
@@ -109,12 +112,15 @@ def run_workers(config: Config, interrupt: Interrupt) -> tuple[dict[str, Any], i
     """
     check_workers(config)
     began = time.monotonic()
-    with _private_folder() as folder:
+    with _private_folder() as folder, ExitStack() as until_over:
+        server = bound_server(config.metrics.address, at_will=os.environ.get(METRICS_VARIABLE))
+        if server is not None:
+            until_over.callback(server.close)
         configs = worker_configs(config, folder)
         with _proxied(config, folder, len(configs)) as address:
-            workers = [_start(number, each) for number, each in enumerate(configs)]
+            workers = [_start(number, each, folder) for number, each in enumerate(configs)]
             try:
-                _supervise(config, folder, workers, interrupt, address)
+                _supervise(config, folder, workers, interrupt, address, server)
             finally:
                 for worker in workers:
                     worker.kill()
@@ -129,14 +135,31 @@ def run_workers(config: Config, interrupt: Interrupt) -> tuple[dict[str, Any], i
     return summary, EXIT_FAILED if failed else interrupt.exit_code if interrupt.requested else EXIT_DONE
 
 
-def _supervise(config: Config, folder: str, workers: Sequence[Worker], interrupt: Interrupt, address: str) -> None:
+def _supervise(
+    config: Config,
+    folder: str,
+    workers: Sequence[Worker],
+    interrupt: Interrupt,
+    address: str,
+    server: MetricsServer | None,
+) -> None:
     """Wait until all workers have ended; end all when one fails or the user asks for it."""
     stopping = threading.Event()
-    with _controlled(config, folder, workers, stopping.set) as poll_control:
+
+    def running() -> list[str]:
+        return [control_address(folder, each.number) for each in workers if each.report is None and each.running]
+
+    with (
+        _controlled(config, running, stopping.set) as (control, poll_control),
+        served_metrics(server, running, len(workers)) as beat,
+        served_page(config, folder, len(workers), control) as poll_page,
+    ):
         is_told, asked_at, show_at = False, 0.0, time.monotonic() + SHOW_EVERY_S
         while any(worker.report is None for worker in workers):
             _wait(workers)
             poll_control()
+            beat()
+            poll_page()
             for worker in workers:
                 if worker.report is None:
                     worker.poll()
@@ -161,11 +184,12 @@ def _wait(workers: Sequence[Worker]) -> None:
     wait([worker.child.connection.fileno() for worker in workers if worker.report is None], TURN_S)
 
 
-def _start(number: int, config: Config) -> Worker:
+def _start(number: int, config: Config, folder: str) -> Worker:
     config_fd = os.memfd_create(f"worker-{number}-config")
     report_fd = os.memfd_create(f"worker-{number}-report")
     os.write(config_fd, config.model_dump_json(exclude_unset=True).encode())
     os.lseek(config_fd, 0, os.SEEK_SET)
+    os.environ[ADDRESS_VARIABLE] = control_address(folder, number)
     os.environ[LOG_LEVEL_VARIABLE] = str(logging.getLogger().getEffectiveLevel())
     try:
         return Worker(number, Child(MODULE, config_fd, report_fd, name=f"worker {number + 1}"), report_fd)
@@ -224,29 +248,24 @@ def _settle(middle: Proxy) -> None:
 
 @contextmanager
 def _controlled(
-    config: Config, folder: str, workers: Sequence[Worker], stop: Callable[[], None]
-) -> Iterator[Callable[[], None]]:
-    """Answer `framewire ctl` while in the context; yield the function that must be called for it."""
-    if config.control.address == "none":
-        yield lambda: None
+    config: Config, running: Callable[[], Sequence[str]], stop: Callable[[], None]
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Answer `framewire ctl` while in the context; yield the address, and the function that must be called for it."""
+    if config.control.address == config.web.address == "none":
+        yield "none", lambda: None
         return
     from engine.transport.keys import load_key_pair, load_public_keys
 
-    def running() -> list[str]:
-        return [
-            control_address(folder, worker.number) for worker in workers if worker.report is None and worker.running
-        ]
-
     control, allowed = config.control, config.control.allowed_keys
     server = WorkersControl(
-        control.address,
+        AUTO if control.address == "none" else control.address,
         running,
         stop,
         keys=load_key_pair(control.keys) if control.keys else None,
         allowed_keys=load_public_keys(allowed) if allowed is not None else None,
     )
     try:
-        yield server.poll
+        yield server.address, server.poll
     finally:
         server.close()
 

@@ -8,8 +8,6 @@ from pipelines.build.sources import named_sources
 from pipelines.config.models import Config
 
 ONLY_ONE = {
-    "web.address": "the page reads one engine",
-    "metrics.address": "metrics are those of one engine",
     "publish.connect": "a fleet assigns sources to engines with one process",
     "publish.events": "further addresses belong to one engine",
     "publish.latest": "further addresses belong to one engine",
@@ -46,7 +44,9 @@ def worker_configs(config: Config, folder: str) -> list[Config]:
     together, which are often alike, end up in different processes.
     """
     sources = [source.model_copy(update={"source_id": name}) for name, source in named_sources(config)]
-    count = min(config.pipeline.workers, len(sources))
+    count = worker_count(config)
+    has_page = config.web.address != "none"
+    has_stream = has_page or config.publish.address != "none"
     name = config.pipeline.engine_id or default_engine_id([config.publish.address])
     return [
         config.model_copy(
@@ -55,7 +55,9 @@ def worker_configs(config: Config, folder: str) -> list[Config]:
                 "pipeline": config.pipeline.model_copy(update={"workers": 1, "engine_id": f"{name}.{number + 1}"}),
                 "publish": config.publish.model_copy(
                     update={
-                        "address": "none" if config.publish.address == "none" else stream_address(folder, number),
+                        "address": stream_address(folder, number) if has_stream else "none",
+                        "media": media_address(folder, number) if has_page else None,
+                        "snapshot": snapshot_address(folder, number) if has_page else None,
                         "keys": None,
                         "allowed_keys": None,
                     }
@@ -67,6 +69,8 @@ def worker_configs(config: Config, folder: str) -> list[Config]:
                         "allowed_keys": None,
                     }
                 ),
+                "web": config.web.model_copy(update={"address": "none", "metrics": "none"}),
+                "metrics": config.metrics.model_copy(update={"address": "none"}),
             }
         )
         for number in range(count)
@@ -81,3 +85,18 @@ def stream_address(folder: str, number: int) -> str:
 def control_address(folder: str, number: int) -> str:
     """Return where a worker is controlled."""
     return f"ipc://{folder}/control-{number}"
+
+
+def media_address(folder: str, number: int) -> str:
+    """Return where a worker offers live pictures to the page."""
+    return f"ipc://{folder}/media-{number}"
+
+
+def snapshot_address(folder: str, number: int) -> str:
+    """Return where a worker answers the page with its current state."""
+    return f"ipc://{folder}/snapshot-{number}"
+
+
+def worker_count(config: Config) -> int:
+    """Return how many workers run: never more than there are sources."""
+    return min(config.pipeline.workers, len(config.sources))

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.clock import NS_PER_S, SYSTEM_CLOCK
 from engine.errors import EngineError
@@ -24,14 +24,20 @@ from pipelines.build.pipeline import build_pipeline
 from pipelines.build.sinks import bound_publisher
 from pipelines.config.file import validated
 from pipelines.config.models import Config
-from pipelines.running.control import ControlServer
+from pipelines.metrics.engine_health import EngineHealth
+from pipelines.running.control import Command, ControlServer
 from pipelines.running.detect_and_publish import EXIT_CONFIG, Interrupt, recordings_of, run_to_the_end, summary
 from pipelines.running.plan_rebuild import PlanRebuild
 from pipelines.running.reconfigure import Reconfigurer
 from pipelines.workers.report import WorkerReport, encoded
 
+if TYPE_CHECKING:
+    from pipelines.metrics.engine import EngineMetrics
+
 MAX_MESSAGE_BYTES = 60_000
 LOG_LEVEL_VARIABLE = "FRAMEWIRE_WORKER_LOG"
+ADDRESS_VARIABLE = "FRAMEWIRE_WORKER_ADDRESS"
+"""Where the engine that started the worker reaches it, whether or not people may."""
 
 
 def main() -> None:
@@ -45,7 +51,9 @@ def main() -> None:
         with open(config_fd, "rb") as file:
             tree = json.loads(file.read())
         try:
-            report = _run(validated(tree, "worker", environment=False), connection, interrupt)
+            report = _run(
+                validated(tree, "worker", environment=False), connection, interrupt, os.environ[ADDRESS_VARIABLE]
+            )
         except EngineError as error:
             report = WorkerReport(NO_STATS, {}, EXIT_CONFIG, str(error))
         with open(report_fd, "wb") as file:
@@ -54,24 +62,49 @@ def main() -> None:
     os._exit(report.exit_code)
 
 
-def _run(config: Config, connection: Messages, interrupt: Interrupt) -> WorkerReport:
+def _run(config: Config, connection: Messages, interrupt: Interrupt, address: str) -> WorkerReport:
     with closing(PlanRebuild()) as plans:
         publisher = bound_publisher(config)
         pipeline = build_pipeline(config, make_detector=plans.detector, bound=publisher)
         changes = Reconfigurer(pipeline, config, plans.detector, interrupt.over)
-        ticks = [lambda: plans.poll(pipeline, changes.config), _news(connection, pipeline)]
+        health = EngineHealth(pipeline)
+        ticks = [lambda: plans.poll(pipeline, changes.config), health.beat, _news(connection, pipeline)]
         with ExitStack() as until_over:
-            if config.control.address != "none":
-                status = lambda: plans.status() | recordings_of(pipeline)  # noqa: E731
-                control = ControlServer(config.control.address, pipeline, changes, more_status=status)
-                until_over.callback(control.close)
-                ticks.append(control.poll)
+            control = ControlServer(
+                address,
+                pipeline,
+                changes,
+                more_status=lambda: plans.status() | recordings_of(pipeline),
+                more_commands=_of_this_process(pipeline, health, until_over),
+            )
+            until_over.callback(control.close)
+            ticks.append(control.poll)
             _tell(connection, {"running": _what_runs(pipeline)})
             outcome = run_to_the_end(pipeline, interrupt, each_tick=ticks, quiet=True)
         facts = summary(pipeline, plans.status())
         return WorkerReport(
             pipeline.stats.snapshot(), facts, outcome.exit_code, str(outcome.error) if outcome.error else ""
         )
+
+
+def _of_this_process(pipeline: Pipeline, health: EngineHealth, until_over: ExitStack) -> dict[str, Command]:
+    """Return the answers to what the engine asks for its metrics and probes."""
+    metrics: list[EngineMetrics] = []
+
+    def page(request: dict[str, Any]) -> dict[str, Any]:
+        if not metrics:  # somebody wants them
+            from pipelines.metrics.engine import EngineMetrics
+
+            metrics.append(EngineMetrics(pipeline))
+            metrics[0].start()
+            until_over.callback(metrics[0].close)
+        return {"page": metrics[0].page()}
+
+    def probes(request: dict[str, Any]) -> dict[str, Any]:
+        reasons = {"against_live": health.against_live(), "against_ready": health.against_ready()}
+        return {**reasons, "report": health.report()}
+
+    return {"metrics": page, "health": probes}
 
 
 def _what_runs(pipeline: Pipeline) -> dict[str, Any]:

@@ -54,9 +54,9 @@ def start_run(
     with Interrupt() as interrupt:
         origin = config_path, overrides, settings, places or {}
         config = _configured(origin)
+        _check(config, config_path)
         if config.pipeline.workers > 1:
             _run_workers(config, interrupt, as_json=as_json)
-        _check(config, config_path)
         from pipelines.running.plan_rebuild import PlanRebuild
 
         with closing(PlanRebuild()) as plans:

@@ -151,14 +151,13 @@ class Hub:
         self._watchers: set[Watcher] = set()
         self._wanted: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
-        self._needs_snapshot = asyncio.Event()
-        self._needs_snapshot.set()
+        self._needs_snapshot: list[asyncio.Event] = []
+        self._runs: dict[str, int] = {}
         self._is_lost = False
         self._films: dict[str, list[Film]] = {}
         self._film_seq: dict[str, int] = {}
         self._stream: Any = None
         self._media: Any = None
-        self._snapshots: Any = None
 
     @property
     def is_connected(self) -> bool:
@@ -178,15 +177,19 @@ class Hub:
         context = zmq.asyncio.Context()
         topics = [f"v1/{kind}/" for kind in ALWAYS]
         self._connection = Connection(STREAM_QUEUE, MAX_BODY_BYTES, server_key, keys, context)
-        (self._stream,) = self._connection.subscribe((settings.publish,), topics)
+        (self._stream,) = self._connection.subscribe(_each(settings.publish), topics)
         self._tasks = [asyncio.create_task(self._read_stream()), asyncio.create_task(self._watch_engine())]
         if settings.media is not None:
             media = Connection(MEDIA_QUEUE, MAX_BODY_BYTES, server_key, keys, context)
-            (self._media,) = media.subscribe((settings.media,), ())
+            (self._media,) = media.subscribe(_each(settings.media), ())
             self._tasks.append(asyncio.create_task(self._read_media()))
         if settings.snapshot is not None:
-            self._snapshots = self._connection.dealer(settings.snapshot)
-            self._tasks.append(asyncio.create_task(self._read_snapshots()))
+            for address in _each(settings.snapshot):
+                needed = asyncio.Event()
+                self._needs_snapshot.append(needed)
+                self._ask_for_snapshots()
+                reading = self._read_snapshots(self._connection.dealer(address), needed)
+                self._tasks.append(asyncio.create_task(reading))
 
     async def close(self) -> None:
         """Disconnect."""
@@ -265,8 +268,10 @@ class Hub:
 
     def _apply(self, message: Message) -> None:
         if isinstance(message, HeartbeatMessage):
-            if self.heartbeat is None or self.heartbeat.run_epoch != message.run_epoch or not self.is_connected:
-                self._needs_snapshot.set()
+            if self._runs.get(message.engine_id) != message.run_epoch or not self.is_connected:
+                self._ask_for_snapshots()
+            if len(self._runs) < MAX_SOURCES or message.engine_id in self._runs:
+                self._runs[message.engine_id] = message.run_epoch
             self.heartbeat, self.heard_s = message, time.monotonic()
             return
         if isinstance(message, EventMessage):
@@ -331,19 +336,23 @@ class Hub:
         for watcher in self._watchers:
             watcher.take_film(film.head.source_id, film)
 
-    async def _read_snapshots(self) -> None:
+    def _ask_for_snapshots(self) -> None:
+        for needed in self._needs_snapshot:
+            needed.set()
+
+    async def _read_snapshots(self, socket: Any, needed: asyncio.Event) -> None:
         """Ask for the state of all sources when it may have been missed: at the start, and after a restart."""
         while True:
-            await self._needs_snapshot.wait()
+            await needed.wait()
             with suppress(zmq.Again):
-                await self._snapshots.send(b"", zmq.NOBLOCK)
+                await socket.send(b"", zmq.NOBLOCK)
             try:
-                parts = await asyncio.wait_for(self._snapshots.recv_multipart(), SNAPSHOT_RETRY_S)
+                parts = await asyncio.wait_for(socket.recv_multipart(), SNAPSHOT_RETRY_S)
                 snapshot = decode(parts[-1])
             except (asyncio.TimeoutError, WireError):
                 continue
             if isinstance(snapshot, SnapshotMessage):
-                self._needs_snapshot.clear()
+                needed.clear()
                 self._restore(snapshot)
 
     def _restore(self, snapshot: SnapshotMessage) -> None:
@@ -370,3 +379,7 @@ class Hub:
                 text = '{"schema":"engine","lost":%s}' % ("true" if is_lost else "false")
                 for watcher in self._watchers:
                     watcher.take_text("engine", "", text)
+
+
+def _each(addresses: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (addresses,) if isinstance(addresses, str) else addresses

@@ -9,7 +9,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses of one engine, and of the page.
 
     Attributes:
-        publish: address of the engine's stream.
+        publish: address of the engine's stream; here and below several if it has several processes.
         snapshot: address that answers with the current state; None: states are shown as they change.
         media: address of live pictures; None: tiles show boxes only.
         control: address of the control socket; None: nothing can be edited.
@@ -28,9 +28,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timezone: of the site.
     """
 
-    publish: str
-    snapshot: str | None = None
-    media: str | None = None
+    publish: str | tuple[str, ...]
+    snapshot: str | tuple[str, ...] | None = None
+    media: str | tuple[str, ...] | None = None
     control: str | None = None
     server_key: str | None = None
     keys: str | None = None
