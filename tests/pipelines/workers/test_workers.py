@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -20,6 +26,7 @@ from engine.subscriber import Subscriber
 from engine.wire import EosMessage, FrameMessage
 from pipelines.config.file import load_config
 from pipelines.config.models import Config
+from pipelines.metrics.merging import merged_pages
 from pipelines.running.control_client import ask
 from pipelines.workers.report import WorkerReport, decoded, encoded, merged_stats, merged_summary
 from pipelines.workers.split import ONLY_ONE, check_workers, worker_configs
@@ -61,6 +68,7 @@ def test_sources_are_dealt_out_and_each_worker_has_its_own_sockets() -> None:
 @pytest.mark.parametrize("key", sorted(ONLY_ONE))
 def test_what_only_one_process_can_do_is_refused(key: str, tmp_path: Path) -> None:
     value: Any = {"output.show": True, "control.watch": True, "output.sinks": [{"type": "a.b:C"}]}.get(key)
+    value = ["tcp://127.0.0.1:5551"] if key == "publish.connect" else value
     value = value or ("127.0.0.1:8080" if key.endswith(".address") else str(tmp_path / "x"))
     with pytest.raises(ConfigError, match=f"{key} does not work with pipeline.workers"):
         check_workers(_config(**{key: value}))
@@ -191,3 +199,84 @@ def _status(control: str) -> dict[str, Any]:
             return status
         threading.Event().wait(0.5)
     pytest.fail("the workers did not start")
+
+
+def test_figures_on_one_page_are_sums_and_facts_are_kept_once() -> None:
+    head = "# HELP framewire_{0} Text.\n# TYPE framewire_{0} {1}\n"
+    first = head.format("frames_total", "counter") + 'framewire_frames_total{source="a"} 3\n'
+    first += head.format("model_info", "gauge") + 'framewire_model_info{model="m"} 1\n'
+    first += head.format("model_loaded", "gauge") + 'framewire_model_loaded{model="m"} 1\n'
+    first += head.format("age_seconds", "histogram") + 'framewire_age_seconds_bucket{le="0.1"} 2\n'
+    first += "framewire_age_seconds_sum 0.25\nframewire_age_seconds_count 4\n"
+    other = first.replace('source="a"', 'source="b c"').replace('loaded{model="m"} 1', 'loaded{model="m"} 0')
+    merged = merged_pages([first, other])
+    assert merged.splitlines() == [
+        *head.format("frames_total", "counter").splitlines(),
+        'framewire_frames_total{source="a"} 3',
+        'framewire_frames_total{source="b c"} 3',
+        *head.format("model_info", "gauge").splitlines(),
+        'framewire_model_info{model="m"} 1',
+        *head.format("model_loaded", "gauge").splitlines(),
+        'framewire_model_loaded{model="m"} 0',
+        *head.format("age_seconds", "histogram").splitlines(),
+        'framewire_age_seconds_bucket{le="0.1"} 4',
+        "framewire_age_seconds_sum 0.5",
+        "framewire_age_seconds_count 8",
+    ]
+    assert merged_pages([]) == ""
+
+
+def _get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as reply:
+            return reply.status, reply.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def test_metrics_and_page_show_one_engine(tmp_path: Path) -> None:
+    sockets = pytest.importorskip("websockets.sync.client", reason="pip install 'framewire[web]'")
+    pytest.importorskip("prometheus_client", reason="pip install 'framewire[metrics]'")
+    scene = "count=100000&realtime=1&width=64&height=48&fps=10"
+    words = ("--publish", "none", "--metrics", "127.0.0.1:0", "--web", "127.0.0.1:0")
+    run = _run(*words, runtime=tmp_path / "run", sources=2, scene=scene)
+    try:
+        ports: dict[str, int] = {}
+        assert run.stderr is not None
+        while len(ports) < 2:
+            line = run.stderr.readline()
+            assert line, "the run ended"
+            found = re.match(r"(metrics|page) at http://127\.0\.0\.1:(\d+)", line)
+            ports |= {found[1]: int(found[2])} if found else {}
+        _until(lambda: _get(ports["metrics"], "/readyz")[0] == 200)
+        assert json.loads(_get(ports["metrics"], "/healthz")[1])["sources"].keys() == {"c1", "c2"}
+        page = _get(ports["metrics"], "/metrics")[1]
+        assert len(re.findall(r"^framewire_frames_published_total\{source=\"c[12]\"\} [1-9]", page, re.M)) == 2
+        assert page.count("framewire_build_info{") == 1
+        _until(
+            lambda: (
+                {each["source_id"] for each in json.loads(_get(ports["page"], "/api/v1/sources")[1] or "[]")}
+                == {"c1", "c2"}
+            )
+        )
+        wishes = {name: {"jpeg": {"fps": 10, "w": 320}} for name in ("c1", "c2")}
+        pictures = Counter[bytes]()
+        with sockets.connect(f"ws://127.0.0.1:{ports['page']}/api/v1/live", compression=None) as viewer:
+            viewer.send(json.dumps({"watch": wishes}))
+            while len(pictures) < 2:
+                data = viewer.recv(timeout=PATIENCE_S)
+                if isinstance(data, bytes):
+                    pictures.update(name for name in (b"c1", b"c2") if name in data[:64])
+    finally:
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=PATIENCE_S)
+    assert json.loads(out.splitlines()[-1])["workers"] == 2
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.1)
