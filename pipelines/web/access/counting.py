@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.stats.histogram import Histogram
@@ -66,6 +66,8 @@ class RequestCounts:
 
     def _count(self, scope: Scope, status: int) -> str:
         endpoint = scope.get("endpoint")
+        if not isinstance(endpoint, Hashable):  # the router itself, which answers 404
+            endpoint = None
         route = self._names.get(endpoint, OTHER) if endpoint is not None or status == 404 else REFUSED
         self._answers[route, status] += 1
         return route
