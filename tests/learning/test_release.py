@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from engine.errors import ConfigError
@@ -21,8 +20,8 @@ from pipelines.learning.release.gate import check_gate, flat
 from pipelines.learning.release.release import ReleaseRequest, release
 from pipelines.models.inspect import describe
 from pipelines.running.control import ask
+from tests.learning.models import boxes_model
 from tests.learning.shapes import NAMES, write_shapes
-from tests.onnx_models import save_constant_model
 
 SCORES = {"map50_95": 0.5, "ms_per_image": 10.0, "per_class": {"person": {"ap50": 0.6}, "a.b": {"ap50": 0.1}}}
 
@@ -57,14 +56,6 @@ def test_scores_of_classes_are_found_by_their_name_and_nonsense_is_refused() -> 
     ):
         with pytest.raises(ConfigError, match="gate: "):
             check_gate({name: condition}, SCORES, None)
-
-
-def boxes_model(path: Path, names: tuple[str, ...], rows: list[list[float]], side: int = 320) -> Path:
-    """A model that finds the same boxes on every picture: x1, y1, x2, y2, score, class."""
-    table = np.zeros((20, 6), np.float32)
-    table[: len(rows)] = rows
-    metadata = {"names": str(dict(enumerate(names))), "task": "detect", "imgsz": str([side, side]), "stride": "32"}
-    return save_constant_model(path, [table], side, metadata)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,29 +45,48 @@ def release(
 def deploy(
     model: Annotated[str, typer.Argument(help="Model file, readable by the engine under the same path")],
     stream: Annotated[str, typer.Option(help="Where the engine publishes")] = "tcp://127.0.0.1:5555",
-    to: Annotated[str | None, typer.Option(help="Its control address; optional if only one run is active")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Control address of the engine, optional if only one run is active; docker: a folder for an image "
+            "that serves the model; triton: a model repository"
+        ),
+    ] = None,
     canary: Annotated[list[str] | None, typer.Option(help="Source that changes first; repeat; the first one")] = None,
     watch: Annotated[float, typer.Option(help="Seconds for which the canary is watched")] = 60.0,
     baseline: Annotated[int, typer.Option(help="Frames of the old model to compare with")] = 60,
     max_drift: Annotated[float, typer.Option(help="Largest drift (PSI) of classes and numbers of objects")] = 0.25,
     shadow: Annotated[bool, typer.Option("--shadow", help="Only try: the old model comes back in any case")] = False,
+    out: Annotated[str | None, typer.Option(help="docker, triton: folder to write; default: their name")] = None,
+    name: Annotated[str | None, typer.Option(help="docker, triton: name of the model; default: of its file")] = None,
     server_key: Annotated[str | None, typer.Option(help="File NAME.key of a run that encrypts its control")] = None,
     keys: Annotated[str | None, typer.Option(help="Your file NAME.key_secret, whose public key the run lists")] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a model into a running engine: to some sources first, watched, and back by itself if it is worse."""
+    """Bring a model into a running engine: to some sources first, watched, and back by itself if it is worse.
+
+    Or write what other programs run: --to docker, --to triton.
+    """
     from pipelines.learning.release.deploy import DeployRequest
     from pipelines.learning.release.deploy import deploy as deploy_model
+    from pipelines.learning.release.package import TARGETS, package
+
+    if to in TARGETS:
+        console.show(package(Path(model), to, Path(out or to), name), as_json=as_json)
+        return
+    if out is not None or name is not None:
+        raise typer.BadParameter("--out and --name go with --to docker and --to triton")
+    wanted = DeployRequest(Path(model), stream, tuple(canary or ()), watch, baseline, max_drift, shadow)
+    result = deploy_model(wanted, _asking(to, server_key, keys), console.say)
+    console.show(result, as_json=as_json)
+    if not result["passed"]:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def _asking(to: str | None, server_key: str | None, keys: str | None) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a function that sends one request to the control socket. Raises `ConfigError` if there is none."""
     from pipelines.running.control import ask
     from pipelines.running.control_access import find_run
 
     address, curve = to or find_run().address, client_keys(server_key, keys)
-
-    def request(values: dict[str, Any]) -> dict[str, Any]:
-        return ask(address, values, 30.0, **curve)
-
-    wanted = DeployRequest(Path(model), stream, tuple(canary or ()), watch, baseline, max_drift, shadow)
-    result = deploy_model(wanted, request, console.say)
-    console.show(result, as_json=as_json)
-    if not result["passed"]:
-        raise typer.Exit(EXIT_REFUSED)
+    return lambda values: ask(address, values, 30.0, **curve)
