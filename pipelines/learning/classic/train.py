@@ -104,7 +104,7 @@ def train_classic(folder: Path, out: Path, options: ClassicOptions) -> ClassicRe
     facts = {"method": options.method, "data_sha256": crops.sha256, "learnt": str(len(images))}
     pools = require("threadpoolctl", extra="classic")
     with pools.threadpool_limits(1):  # more wait for each other on small tables, and for minutes on a busy machine
-        _TRAINERS[options.method](images, class_id, crops.class_names, out, options, facts)
+        _TRAINERS[options.method](_Lesson(images, class_id, crops.class_names, out, options, facts))
     return score_crops(out, crops, options)
 
 
@@ -155,70 +155,62 @@ def _metadata(names: Sequence[str], size_hw: tuple[int, int], facts: dict[str, s
     return {"task": "classify", "names": str(dict(enumerate(names))), "imgsz": str(list(size_hw)), **own}
 
 
-def _train_hog(
-    images: list[Image],
-    class_id: NDArray[np.int64],
-    names: Sequence[str],
-    out: Path,
-    options: ClassicOptions,
-    facts: dict[str, str],
-) -> None:
-    size = options.size or HOG_SIZE
+@dataclass(frozen=True)
+class _Lesson:
+    """What a classifier learns from and where it goes; trainers add to `facts`."""
+
+    images: list[Image]
+    class_id: NDArray[np.int64]
+    names: Sequence[str]
+    out: Path
+    options: ClassicOptions
+    facts: dict[str, str]
+
+
+def _train_hog(lesson: _Lesson) -> None:
+    size = lesson.options.size or HOG_SIZE
     graph = GraphBuilder()
     output = hog(graph, "images", size)
-    features = run_graph(graph, output, (size, size), images, options)
-    machine = fit_machine(features, class_id, options.seed)
+    features = run_graph(graph, output, (size, size), lesson.images, lesson.options)
+    machine = fit_machine(features, lesson.class_id, lesson.options.seed)
     scores = support_vectors(graph, output, machine.arrays())
-    facts["chosen"] = str(machine.chosen)
-    graph.save(out, (size, size), scores, len(names), _metadata(names, (size, size), facts))
+    lesson.facts["chosen"] = str(machine.chosen)
+    graph.save(lesson.out, (size, size), scores, len(lesson.names), _metadata(lesson.names, (size, size), lesson.facts))
 
 
-def _train_words(
-    images: list[Image],
-    class_id: NDArray[np.int64],
-    names: Sequence[str],
-    out: Path,
-    options: ClassicOptions,
-    facts: dict[str, str],
-) -> None:
+def _train_words(lesson: _Lesson) -> None:
     cluster = require("sklearn.cluster", extra="classic")
-    found = [descriptors(image, WORDS_SIDE) for image in images]
+    found = [descriptors(image, WORDS_SIDE) for image in lesson.images]
     every = np.concatenate(found)
-    if len(every) < options.words:
+    if len(every) < lesson.options.words:
         raise ConfigError(
-            f"{len(every)} SIFT keypoints in all pictures: too few for {options.words} words: the pictures are too "
-            "plain or too small; use hog-svm"
+            f"{len(every)} SIFT keypoints in all pictures: too few for {lesson.options.words} words: the pictures are "
+            "too plain or too small; use hog-svm"
         )
-    every = np.random.default_rng(options.seed).permutation(every)[: options.words * SAMPLES_PER_WORD]
-    means = cluster.MiniBatchKMeans(options.words, random_state=options.seed, n_init=3)
+    every = np.random.default_rng(lesson.options.seed).permutation(every)[: lesson.options.words * SAMPLES_PER_WORD]
+    means = cluster.MiniBatchKMeans(lesson.options.words, random_state=lesson.options.seed, n_init=3)
     words = means.fit(every).cluster_centers_.astype(np.float32)
     histograms = np.stack([histogram(one, words) for one in found])
-    machine = fit_machine(histograms, class_id, options.seed)
+    machine = fit_machine(histograms, lesson.class_id, lesson.options.seed)
     values = (machine.support, machine.weights, machine.bias, machine.gamma, machine.scale)
-    write_words(out, WordsModel(tuple(names), words, *values, WORDS_SIDE, facts | {"chosen": str(machine.chosen)}))
+    lesson.facts["chosen"] = str(machine.chosen)
+    write_words(lesson.out, WordsModel(tuple(lesson.names), words, *values, WORDS_SIDE, lesson.facts))
 
 
-def _train_features(
-    images: list[Image],
-    class_id: NDArray[np.int64],
-    names: Sequence[str],
-    out: Path,
-    options: ClassicOptions,
-    facts: dict[str, str],
-) -> None:
-    if options.base is None:
+def _train_features(lesson: _Lesson) -> None:
+    if lesson.options.base is None:
         raise ConfigError("features need a base")
-    backbone = Backbone(options.base)
+    backbone = Backbone(lesson.options.base)
     size_hw = backbone.facts.image.size_hw
     graph, output = backbone.add_to()
-    features = run_graph(graph, output, size_hw, images, options)
-    weights, bias, chosen = fit_linear(features, class_id, options.seed)
+    features = run_graph(graph, output, size_hw, lesson.images, lesson.options)
+    weights, bias, chosen = fit_linear(features, lesson.class_id, lesson.options.seed)
     scores = linear(graph, output, weights, bias)
-    facts |= {"chosen": str(chosen), "base": options.base.name}
-    graph.save(out, size_hw, scores, len(names), _metadata(names, size_hw, facts))
+    lesson.facts.update(chosen=str(chosen), base=lesson.options.base.name)
+    graph.save(lesson.out, size_hw, scores, len(lesson.names), _metadata(lesson.names, size_hw, lesson.facts))
 
 
-_TRAINERS: dict[str, Callable[..., None]] = {
+_TRAINERS: dict[str, Callable[[_Lesson], None]] = {
     "hog-svm": _train_hog,
     "sift-words": _train_words,
     "features": _train_features,
