@@ -37,6 +37,7 @@ class Finding:
         captured_ns: capture time of the frame that revealed it.
         phase: episodes have a `begin`, optional `update`s and an `end`; everything else is a `point`.
         rule: name of the rule; empty for a fact about a place.
+        kind: of the rule, such as `loiter`; empty for a fact about a place.
         severity: of the rule.
         place: name of the zone or line.
         began_ns: when it actually began or happened: the first observation inside, or the moment the line was cut.
@@ -75,6 +76,7 @@ class Finding:
     direction: str = ""
     why: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = ""
 
     @property
     def duration_s(self) -> float | None:

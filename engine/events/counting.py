@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 
 from engine.clock import NS_PER_S
 from engine.events.store.rows import CountRow, OccupancyRow
@@ -13,6 +13,18 @@ KEPT_MINUTES = 180
 """A clock that is set back by an hour finds the minutes that it counts again."""
 MAX_STEP_S = 2.0
 VISIT = "visit"
+OCCUPANCY_EVERY = 5
+"""How full zones were is handed out at every so manieth call of `take`."""
+
+
+@dataclass(slots=True)
+class _Filling:
+    """How full a zone was in a minute so far; see `OccupancyRow`."""
+
+    seen_s: float = 0.0
+    object_s: float = 0.0
+    busy_s: float = 0.0
+    most: int = 0
 
 
 class MinuteCounts:
@@ -27,9 +39,10 @@ class MinuteCounts:
         self._source_id = source_id
         self._run_epoch = run_epoch
         self._counts: dict[tuple[int, str, str, str], int] = {}
-        self._occupancy: dict[tuple[int, str], OccupancyRow] = {}
+        self._occupancy: dict[tuple[int, str], _Filling] = {}
         self._changed: set[tuple[int, str, str, str]] = set()
         self._filled: set[tuple[int, str]] = set()
+        self._takes = 0
         self._before: tuple[int, Mapping[str, int]] | None = None
 
     def add(self, utc_ns: int, place: str, name: str, class_name: str) -> None:
@@ -51,29 +64,37 @@ class MinuteCounts:
             key = minute, place
             row = self._occupancy.get(key)
             if row is None:
-                row = OccupancyRow(self._source_id, place, minute, self._run_epoch, 0.0, 0.0, 0.0, 0)
+                row = self._occupancy[key] = _Filling()
             self._filled.add(key)
-            self._occupancy[key] = replace(
-                row,
-                seen_s=row.seen_s + lasted_s,
-                object_s=row.object_s + lasted_s * n,
-                busy_s=row.busy_s + (lasted_s if n else 0.0),
-                most=max(row.most, n),
-            )
+            row.seen_s += lasted_s
+            row.object_s += lasted_s * n
+            row.busy_s += lasted_s if n else 0.0
+            row.most = max(row.most, n)
 
     def forget_previous(self) -> None:
         """Do not count the time until the next `fill`: the source was not seen."""
         self._before = None
 
-    def take(self) -> Iterator[CountRow | OccupancyRow]:
-        """Yield the rows that changed since the last call, and forget old minutes."""
+    def take(self, *, everything: bool = False) -> Iterator[CountRow | OccupancyRow]:
+        """Yield the rows that changed, those of occupancy at every fifth call only, and forget old minutes.
+
+        Args:
+            everything: those of occupancy too.
+        """
         for minute, place, name, class_name in self._changed:
             n = self._counts[minute, place, name, class_name]
             yield CountRow(self._source_id, place, name, class_name, minute, self._run_epoch, n)
-        for key in self._filled:
-            yield self._occupancy[key]
+        self._takes += 1
+        if self._takes % OCCUPANCY_EVERY and not everything:
+            self._changed.clear()
+            return
+        for minute, place in self._filled:
+            row = self._occupancy[minute, place]
+            figures = row.seen_s, row.object_s, row.busy_s, row.most
+            yield OccupancyRow(self._source_id, place, minute, self._run_epoch, *figures)
         newest = max([key[0] for key in self._changed] + [key[0] for key in self._filled], default=None)
-        self._changed, self._filled = set(), set()
+        self._changed.clear()
+        self._filled.clear()
         if newest is not None:
             self._counts = {key: n for key, n in self._counts.items() if abs(newest - key[0]) <= KEPT_MINUTES}
             self._occupancy = {k: row for k, row in self._occupancy.items() if abs(newest - k[0]) <= KEPT_MINUTES}

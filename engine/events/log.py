@@ -95,6 +95,9 @@ class EventLog(SinkBase):
         planner: plans actions.
         on_open: called on the writing thread with a newly opened store, and whether it is empty, to adopt media files.
         clock: time.
+
+    Attributes:
+        keep_tracks: as given; may be changed on any thread.
     """
 
     name = "events"
@@ -113,7 +116,7 @@ class EventLog(SinkBase):
     ) -> None:
         self.place = place
         self._clip_severities = clip_severities
-        self._keep_tracks = keep_tracks
+        self.keep_tracks = keep_tracks
         self.followers = followers
         self._planner = planner
         self._on_open = on_open
@@ -184,7 +187,7 @@ class EventLog(SinkBase):
             if is_due or view.occupancy != source.occupancy:
                 source.occupancy = view.occupancy
                 source.counts.fill(scene_ns, utc_ns, view.occupancy)
-        if self._keep_tracks and (is_due or packet.events):
+        if self.keep_tracks and (is_due or packet.events):
             for job in source.paths.add(packet):
                 self.submit(job)
         for follower in self.followers:
@@ -298,7 +301,7 @@ class EventLog(SinkBase):
             self._keep_event(source, ended)
         for job in source.paths.finish():
             self.submit(job)
-        self.submit(Job(partial(_put_all, rows=[*source.counts.take(), source.seen(reason)])))
+        self.submit(Job(partial(_put_all, rows=[*source.counts.take(everything=True), source.seen(reason)])))
         return changed
 
     def _end_gap(self, source: _Source, utc_ns: int) -> None:
@@ -312,5 +315,4 @@ def _put(store: StoreWriter, row: Any) -> None:
 
 
 def _put_all(store: StoreWriter, rows: Sequence[Any]) -> None:
-    for row in rows:
-        store.put(row)
+    store.put_all(rows)

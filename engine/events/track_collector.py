@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from engine.data import Packet, Run, TrackEvent, Tracks
 from engine.events.store.rows import TrackRow
 from engine.events.store.writer import StoreWriter
-from engine.events.track_paths import Floats, LivePath, pack
+from engine.events.track_paths import Floats, LivePath, pack_all
 from engine.events.writing import Job
 
 FORGET_NS = 60 * 1_000_000_000
 """A track not seen for so long has ended, even if the tracker does not say so."""
 BUNDLE = 50
-"""Samples that are sorted by track at once, which is cheaper than one by one."""
+"""Samples that are sorted by track, and paths that are packed, at once, which is cheaper than one by one."""
+ENDED_NS = 5 * 1_000_000_000
+"""How long the path of a track that has ended may wait for others."""
+Piece = tuple[TrackRow, LivePath]
 
 
 @dataclass(slots=True)
@@ -34,7 +37,7 @@ class _Track:
 
 
 class TrackCollector:
-    """Samples boxes; hands out a job for each piece of a path.
+    """Samples boxes; hands out jobs that store pieces of paths.
 
     Args:
         run: the engine and run.
@@ -46,6 +49,8 @@ class TrackCollector:
         self._source_id = source_id
         self._tracks: dict[int, _Track] = {}
         self._samples: list[tuple[int, Tracks]] = []
+        self._ended: list[TrackEvent] = []
+        self._due_ns = 0  # of those that have ended
         self._knows_detections = False
         self._offset_ns = 0
         self._size_wh = (1, 1)
@@ -57,18 +62,29 @@ class TrackCollector:
         self._offset_ns = packet.scene_utc_ns - frame.scene_ns
         self._class_names = packet.run.class_names
         if self._size_wh != (frame.width, frame.height):
-            self._sort_in()
+            yield from self._finished(frame.scene_ns)
             self._size_wh = frame.width, frame.height
         if len(packet.tracks) and (packet.is_detected or packet.is_held):
             tracks = packet.tracks if packet.is_held else self._observed(packet.tracks)
             if len(tracks) and (not self._samples or frame.scene_ns > self._samples[-1][0]):
                 self._samples.append((frame.scene_ns, tracks))
-        ended = [event for event in packet.events if event.kind == "ended"]
-        if ended or len(self._samples) >= BUNDLE:
-            self._sort_in()
-            for event in ended:
-                yield from self._end(event.track_id, event)
-            yield from self._pieces(frame.scene_ns)
+        if packet.events:
+            self._note(packet.events, frame.scene_ns)
+        if self._is_due(frame.scene_ns):
+            yield from self._finished(frame.scene_ns)
+
+    def _note(self, events: Sequence[TrackEvent], scene_ns: int) -> None:
+        """Remember the tracks that ended."""
+        ended = [event for event in events if event.kind == "ended"]
+        if ended and not self._ended:
+            self._due_ns = scene_ns + ENDED_NS
+        self._ended += ended
+
+    def _is_due(self, scene_ns: int) -> bool:
+        """Return whether it is time to sort and store what has been collected."""
+        if len(self._samples) >= BUNDLE or len(self._ended) >= BUNDLE:
+            return True
+        return bool(self._ended) and not self._due_ns - ENDED_NS <= scene_ns < self._due_ns
 
     def _observed(self, tracks: Tracks) -> Tracks:
         """Return the rows that were detected; all, if the tracker never says which were."""
@@ -103,33 +119,40 @@ class TrackCollector:
         x1, y1, x2, y2 = (xyxy.astype(np.float64) / (*self._size_wh, *self._size_wh)).T
         return np.stack(((x1 + x2) / 2, y2, x2 - x1, np.maximum(y2 - y1, 0.0)), axis=1)
 
-    def _pieces(self, scene_ns: int) -> Iterator[Job]:
-        """Yield jobs for long pieces, and for tracks that are gone."""
+    def _finished(self, scene_ns: int) -> Iterator[Job]:
+        """Yield a job for the tracks that have ended, or are gone, and for long pieces."""
+        self._sort_in()
+        ended, self._ended = self._ended, []
+        pieces = [piece for event in ended for piece in self._end(event.track_id, event)]
         for track_id, track in list(self._tracks.items()):
             if scene_ns - track.path.last_ns > FORGET_NS:
-                yield from self._end(track_id)
+                pieces += self._end(track_id)
             elif track.path.is_full:
-                yield self._job(track_id, track, is_last=False)
+                pieces.append(self._piece(track_id, track, is_last=False))
                 track.path = track.path.next_piece()
+        if pieces:
+            yield Job(partial(_store, pieces=pieces), is_droppable=True)
 
-    def _end(self, track_id: int, event: TrackEvent | None = None) -> Iterator[Job]:
+    def _end(self, track_id: int, event: TrackEvent | None = None) -> list[Piece]:
+        """Return the last piece of a track; none if nothing is known of it."""
         track = self._tracks.pop(track_id, None)
         if track is None:
-            return
+            return []
         if event is not None:
             track.score_sum, track.hits, track.class_id = event.mean_score, 1, event.class_id
             if event.last_seen_ns > track.path.last_ns:  # samples missed the last detection
                 last = self._shares(np.array([event.xyxy], np.float32))
                 track.path.add(np.array([event.last_seen_ns], np.int64), last)
-        yield self._job(track_id, track, is_last=True)
+        return [self._piece(track_id, track, is_last=True)]
 
     def finish(self) -> Iterator[Job]:
         """Yield jobs for all tracks: the source has ended."""
-        self._sort_in()
-        for track_id in list(self._tracks):
-            yield from self._end(track_id)
+        yield from self._finished(0)
+        pieces = [piece for track_id in list(self._tracks) for piece in self._end(track_id)]
+        if pieces:
+            yield Job(partial(_store, pieces=pieces), is_droppable=True)
 
-    def _job(self, track_id: int, track: _Track, *, is_last: bool) -> Job:
+    def _piece(self, track_id: int, track: _Track, *, is_last: bool) -> Piece:
         path, names = track.path, self._class_names
         row = TrackRow(
             engine_id=self._run.engine_id,
@@ -147,9 +170,10 @@ class TrackCollector:
             path=b"",
             is_last=is_last,
         )
-        return Job(partial(_store, row=row, path=path), is_droppable=True)
+        return row, path
 
 
-def _store(store: StoreWriter, row: TrackRow, path: LivePath) -> None:
-    """Pack a path and write it, on the writing thread."""
-    store.put(replace(row, path=pack(path, row.width / row.height)))
+def _store(store: StoreWriter, pieces: Sequence[Piece]) -> None:
+    """Pack paths and write them, on the writing thread."""
+    packed = pack_all([path for _, path in pieces], [row.width / row.height for row, _ in pieces])
+    store.put_all([replace(row, path=data) for (row, _), data in zip(pieces, packed, strict=True)])

@@ -24,6 +24,8 @@ CAPACITY = 50_000
 BATCH = 500
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 LATE_NS = 2 * NS_PER_S
+BUNDLE_S = 0.25
+"""How long jobs that need not be durable wait for others, because each transaction costs as much as several rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class StoreThread:
         self._jobs: deque[tuple[int, Job]] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
+        self._is_urgent = False
         self._gives_up = threading.Event()
         self._ready = threading.Event()
         self._refusal: StoreError | None = None
@@ -125,7 +128,9 @@ class StoreThread:
                 self._make_room()
             self._jobs.append((self._clock.monotonic_ns(), job))
             self._waiting += job.events
-            self._changed.notify()
+            self._is_urgent = self._is_urgent or job.is_durable or len(self._jobs) >= BATCH
+            if self._is_urgent or len(self._jobs) == 1:
+                self._changed.notify()
 
     def _make_room(self) -> None:
         """Drop what matters least, a tenth at once so that it costs little."""
@@ -198,6 +203,8 @@ class StoreThread:
         with self._changed:
             while not self._jobs and not self._is_closing:
                 self._changed.wait()
+            self._changed.wait_for(lambda: self._is_urgent or self._is_closing, BUNDLE_S)
+            self._is_urgent = len(self._jobs) > BATCH
             batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH))]
             self._oldest_ns = batch[0][0] if batch else None
             return batch

@@ -22,6 +22,7 @@ from engine.clock import NS_PER_MS, NS_PER_S
 from engine.data import NO_DETECTION, Detections, Packet
 from engine.errors import ConfigError
 from engine.imaging.background import GREY, Background
+from engine.imaging.faces import FACE, Faces
 from engine.imaging.mosaic import Image, mosaic
 from engine.imaging.people import Places, Recent, as_detections, places_of, seen_later
 
@@ -40,7 +41,8 @@ class PrivacyRules:
     Attributes:
         mode: `blur` puts objects of `classes` in coarse blocks, `silhouette` draws flat shapes on a background that
             holds no object, `no_images` gives a grey picture, `none` changes nothing.
-        classes: names or ids; a source whose model lacks one of them shows nothing.
+        classes: names or ids; a source whose model lacks one of them shows nothing. `face` needs no model that knows
+            it if `Privacy` has a detector of faces.
         regions: polygons, in fractions of the frame, that are painted black.
         score_floor: lowest score of an object that is hidden; trackers and rules still see only those above the
             threshold of the detector.
@@ -88,6 +90,7 @@ class _Waiting:
     packet: Packet
     now: Places
     missing: Places
+    spent_ns: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -109,10 +112,14 @@ class Privacy:
     Args:
         rules: of sources without their own.
         sources: rules by source.
+        faces: finds faces on every frame of sources that hide the class `face` without a model that knows it.
     """
 
-    def __init__(self, rules: PrivacyRules, sources: Mapping[str, PrivacyRules] | None = None) -> None:
+    def __init__(
+        self, rules: PrivacyRules, sources: Mapping[str, PrivacyRules] | None = None, faces: Faces | None = None
+    ) -> None:
         self._rules = rules
+        self._faces = faces
         self._of: dict[str, PrivacyRules] = dict(sources or {})
         self._sources: dict[str, _Source] = {}
         self._logged: set[tuple[str, str]] = set()
@@ -131,7 +138,7 @@ class Privacy:
         if rules.mode == "none":
             return packet
         self._source(packet.frame.source_id, rules).recent = Recent(rules.hold_s)
-        return self._finished(rules, self._begun(rules, packet), ())
+        return self._finished(rules, self._begun(rules, packet, follow=False), ())
 
     def take(self, packet: Packet) -> list[Packet]:
         """Take the next packet of a source and return the hidden ones that are ready."""
@@ -193,19 +200,33 @@ class Privacy:
             found = self._sources[source_id] = _Source(Recent(rules.hold_s), Background(MARGIN))
         return found
 
-    def _begun(self, rules: PrivacyRules, packet: Packet) -> _Waiting:
+    def _begun(self, rules: PrivacyRules, packet: Packet, *, follow: bool = True) -> _Waiting:
         """Return a packet with the places of people; without its frame if they cannot be known."""
-        source = self._source(packet.frame.source_id, rules)
+        source, started_ns = self._source(packet.frame.source_id, rules), time.monotonic_ns()
         try:
-            places = places_of(packet, _class_ids(rules, packet))
+            places = self._places(rules, packet, follow=follow)
             now, missing = source.recent.add(places, packet.frame.scene_ns, is_held=packet.is_held)
             if rules.mode == "silhouette":
                 everything = np.concatenate((places_of(packet, None).xyxy, missing.at(packet.frame.scene_ns)))
                 source.background.add(packet.frame.image, everything, packet.frame.scene_ns)
-            return _Waiting(packet, now, missing)
+            return _Waiting(packet, now, missing, time.monotonic_ns() - started_ns)
         except Exception as error:  # noqa: BLE001 - whatever fails, the frame must not pass
             nothing = places_of(_without_rows(packet), None)
             return _Waiting(self._withheld(packet, error), nothing, nothing)
+
+    def _places(self, rules: PrivacyRules, packet: Packet, *, follow: bool) -> Places:
+        """Return what is to be hidden on a packet's frame."""
+        if not rules.shows_frames:
+            return places_of(packet, None)
+        names = [name.lower() for name in packet.run.class_names]
+        wanted = [str(entry).strip().lower() if isinstance(entry, str) else entry for entry in rules.classes]
+        looks_for_faces = self._faces is not None and FACE in wanted and FACE not in names
+        if looks_for_faces:
+            wanted = [entry for entry in wanted if entry != FACE]
+        places = places_of(packet, _class_ids(wanted, names))
+        if self._faces is not None and looks_for_faces:
+            places = places + self._faces.find(packet, rules.score_floor, follow=follow)
+        return places
 
     def _release(self, rules: PrivacyRules, waiting: deque[_Waiting], count: int) -> list[Packet]:
         """Return the first packets that wait, hidden with what the later ones show."""
@@ -228,7 +249,7 @@ class Privacy:
             source.hidden += 1 if len(hidden) or rules.regions or not rules.shows_frames else 0
         except Exception as error:  # noqa: BLE001 - whatever fails, the frame must not pass
             return self._withheld(packet, error)
-        spent_ms = (time.monotonic_ns() - started_ns) / NS_PER_MS
+        spent_ms = (one.spent_ns + time.monotonic_ns() - started_ns) / NS_PER_MS
         stage_ms = {**packet.stage_ms, "privacy": spent_ms}
         return replace(packet, frame=replace(packet.frame, image=image), hidden=hidden, stage_ms=stage_ms)
 
@@ -256,12 +277,8 @@ def _without_rows(packet: Packet) -> Packet:
     return replace(packet, detections=Detections.empty(), tracks=packet.tracks[:0])
 
 
-def _class_ids(rules: PrivacyRules, packet: Packet) -> NDArray[np.int32] | None:
-    """Return the ids of the classes to hide, None for all. Raises `ConfigError` if the model lacks one."""
-    if not rules.shows_frames:
-        return None
-    names = [name.lower() for name in packet.run.class_names]
-    wanted = [str(entry).strip().lower() if isinstance(entry, str) else entry for entry in rules.classes]
+def _class_ids(wanted: Sequence[str | int], names: Sequence[str]) -> NDArray[np.int32]:
+    """Return the ids of the classes to hide. Raises `ConfigError` if the model lacks one."""
     lacking = [entry for entry in wanted if isinstance(entry, str) and entry not in names]
     if lacking:
         raise ConfigError(f"the model has no class {lacking[0]!r}")
@@ -269,7 +286,8 @@ def _class_ids(rules: PrivacyRules, packet: Packet) -> NDArray[np.int32] | None:
 
 
 def _hidden(rules: PrivacyRules, one: _Waiting, later: Sequence[Places]) -> Detections:
-    """Return the boxes that are hidden on a frame, with their classes; those of later frames have class -1."""
+    """Return the boxes that are hidden on a frame, with their classes; those of later frames have class -1,
+    and faces that a detector of their own found `FACE_ID`."""
     now_ns = one.packet.frame.scene_ns
     ahead = seen_later(one.now, one.missing, later, now_ns) if rules.delay_s else np.zeros((0, 4), np.float32)
     xyxy = np.concatenate((one.now.xyxy, one.missing.at(now_ns), ahead))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engine.clock import NS_PER_S
 from engine.data import NO_DETECTION, Packet
 from engine.errors import ConfigError
+from engine.imaging.faces import FACE, FACE_ID
 from engine.imaging.mosaic import mosaic, with_margin
 from engine.wire import CropMessage, ImageMessage, schema_of
 from engine.wire.convert import owner_of
@@ -254,7 +255,11 @@ def _hidden_before(packet: Packet) -> list[tuple[str, NDArray[np.float32]]]:
     if packet.hidden is None:
         return []
     rows = zip(packet.hidden.class_id.tolist(), packet.hidden.xyxy, strict=True)
-    return [(packet.run.class_name(class_id), xyxy) for class_id, xyxy in rows if class_id >= 0]
+    return [
+        (FACE if class_id == FACE_ID else packet.run.class_name(class_id), xyxy)
+        for class_id, xyxy in rows
+        if class_id >= 0 or class_id == FACE_ID
+    ]
 
 
 def jpeg_of(image: NDArray[np.uint8], max_side: int, quality: int) -> tuple[bytes, tuple[int, int]]:

@@ -86,7 +86,7 @@ class VideoFile:
         """Encode one image at its stream time."""
         if stream_epoch != self._stream_epoch:
             self._stream_epoch, self._first_pts_ns = stream_epoch, None
-        planes = self._cv2.cvtColor(self._fitted(image), self._cv2.COLOR_BGR2YUV_I420)
+        planes = self._cv2.cvtColor(fitted(image, self._size_wh), self._cv2.COLOR_BGR2YUV_I420)
         frame = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.pts = self._time_of(pts_ns)
         frame.time_base = TIME_BASE
@@ -124,17 +124,18 @@ class VideoFile:
         self._last = time
         return time
 
-    def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the image in the size of the file, contiguous."""
-        width, height = self._size_wh
-        if image.shape[:2] == (height, width):
-            return np.ascontiguousarray(image)
-        if image.shape[1] > width or image.shape[0] > height or width - image.shape[1] > 1:
-            image = _resized(image, self._size_wh)
-        canvas = np.full((height, width, 3), GREY, np.uint8)
-        top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
-        canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
-        return canvas
+
+def fitted(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return an image (H, W, 3) uint8 in another size, contiguous; its aspect stays, and the rest is grey."""
+    width, height = size_wh
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    if image.shape[1] > width or image.shape[0] > height or width - image.shape[1] > 1:
+        image = _resized(image, size_wh)
+    canvas = np.full((height, width, 3), GREY, np.uint8)
+    top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
+    canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return canvas
 
 
 def url_of_path(path: Path) -> str:

@@ -107,6 +107,7 @@ def finding_message(
         data=data,
         phase=finding.phase,
         rule=finding.rule or UNSET,
+        rule_kind=finding.kind or UNSET,
         severity=finding.severity if finding.rule else UNSET,
         place=finding.place or UNSET,
         began_utc_ns=utc(finding.began_ns),

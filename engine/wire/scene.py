@@ -48,6 +48,7 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True):
         why: the facts that caused it, in words.
         snapshot: name of the image that belongs to it.
         clip: name of the clip that belongs to it.
+        rule_kind: kind of the rule, such as `loiter`.
         owner_epoch: rises each time that a fleet hands the source to another engine; omitted outside a fleet.
 
     The fields from `phase` on are omitted if they do not apply.
@@ -84,6 +85,7 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: str | msgspec.UnsetType = msgspec.UNSET
     clip: str | msgspec.UnsetType = msgspec.UNSET
     owner_epoch: Counter | msgspec.UnsetType = msgspec.UNSET
+    rule_kind: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class RuleState(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from engine.errors import ConfigError
 from engine.optional import require
 from engine.sinks.camera_video.recordings import Recordings
 from pipelines.build.actions import actions_of_rules, build_actions
-from pipelines.build.media import build_event_media
+from pipelines.build.media import build_event_media, keep_options
 from pipelines.config.models import Config
 
 if TYPE_CHECKING:
@@ -89,6 +89,19 @@ def change_actions(pipeline: Pipeline, config: Config) -> None:
 
     if isinstance(log.planner, Restraint):
         log.planner.change(actions_of_rules(config))
+
+
+def change_keep(pipeline: Pipeline, config: Config) -> None:
+    """Apply what a new configuration keeps, and for how long."""
+    log = event_log_of(pipeline)
+    if log is None:
+        return
+    from engine.events.media.event_media import EventMedia
+
+    log.keep_tracks = config.events.keep.tracks_d > 0
+    for follower in log.followers:
+        if isinstance(follower, EventMedia) and follower.upkeep is not None:
+            follower.upkeep.change(keep_options(config.events.keep))
 
 
 def events_of(pipeline: Pipeline) -> dict[str, Any]:

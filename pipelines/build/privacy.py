@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from engine.assets import face_model
 from engine.data import DEFAULT_MODEL
 from engine.detection.detector import ModelDetector
-from engine.detection.load import class_ids, known_class_ids
+from engine.detection.load import class_ids, known_class_ids, load_detector
 from engine.detection.tiles import untiled
 from engine.errors import ConfigError
 from engine.flow.pipeline import Pipeline
+from engine.imaging.faces import FACE, Faces
 from engine.imaging.privacy import Privacy, PrivacyRules
 from engine.protocols import Detector
 from pipelines.build.sources import can_change, named_sources
 from pipelines.config.models import Config
 from pipelines.config.privacy import PrivacyConfig
 from pipelines.config.source import SourceConfig
+
+FACE_FLOOR = 0.05
+"""Faces of lower scores are not hidden, whatever `score_floor` says."""
 
 
 def build_privacy(config: Config) -> Privacy | None:
@@ -28,7 +33,31 @@ def build_privacy(config: Config) -> Privacy | None:
     rules = _rules(config.privacy, "privacy")
     sources = _of_sources(config)
     is_used = any(each.mode != "none" for each in (rules, *sources.values()))
-    return Privacy(rules, sources) if is_used or can_change(config) else None
+    return Privacy(rules, sources, build_faces(config)) if is_used or can_change(config) else None
+
+
+def build_faces(config: Config) -> Faces:
+    """Return what finds faces with the embedded model, which is read now if a source needs it, else when one does."""
+    from engine.tracking.registry import tracker_by_name
+
+    def make() -> Detector:
+        return load_detector(
+            face_model(),
+            score_threshold=FACE_FLOOR,
+            performance="latency",
+            size="auto",
+            threads=config.detector.threads,
+            cache_dir=config.detector.cache_dir,
+        )
+
+    faces = Faces(make, tracker_by_name("steady"))
+    if any(own.mode == "blur" and any(map(_is_face, own.classes)) for own in _every(config)):
+        faces.prepare()
+    return faces
+
+
+def _every(config: Config) -> list[PrivacyConfig]:
+    return [config.privacy, *(source.privacy for source in config.sources if source.privacy is not None)]
 
 
 def privacy_of(config: Config, source: SourceConfig) -> PrivacyConfig:
@@ -68,9 +97,14 @@ def check_hidden_classes(config: PrivacyConfig, class_names: Sequence[str], key:
     """Raise `ConfigError` unless a model has every class that is to be blurred."""
     try:
         if config.mode == "blur":
-            class_ids(config.classes, class_names)
+            class_ids([name for name in config.classes if not _is_face(name)], class_names)
     except ConfigError as error:
         raise ConfigError(f"{key}.classes: {error}") from error
+
+
+def _is_face(name: str | int) -> bool:
+    """Return whether a class is that of faces, which every source can hide."""
+    return isinstance(name, str) and name.strip().lower() == FACE
 
 
 def watch_for_privacy(detector: Detector, config: Config, model: str) -> None:

@@ -16,6 +16,7 @@ from engine.protocols import Sink
 from engine.sinks.camera_video.recordings import Recordings
 from pipelines.build.events import build_event_log
 from pipelines.build.parts import own_sinks
+from pipelines.build.push import check_push, push_addresses
 from pipelines.build.sources import build_recordings, can_change, named_sources
 from pipelines.config.metrics import TracingConfig
 from pipelines.config.models import Config, PublishConfig
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 PORTS_TRIED = 100
+NOT_OF_STREAM = ("address", "keys", "allowed_keys", "connect_key", "pictures", "media", "rtsp", "rtmp", "tls")
 
 
 def build_sinks(
@@ -57,6 +59,8 @@ def build_sinks(
 
         grid = Grid([source_id for source_id, _ in named_sources(config)]) if config.output.grid else None
         sinks.append(Window(draw=_overlay(config), on_quit=on_quit, grid=grid))
+    if config.publish.rtsp is not None or config.publish.rtmp is not None:
+        sinks.append(_push(config))
     return [*sinks, *own_sinks(config)]
 
 
@@ -71,6 +75,17 @@ def _video(config: Config, path: str, source_count: int) -> Sink:
 
     first = names[0] if source_count == 1 else None  # keeps the configured name
     return VideoWriter(path, per_source=source_count > 1 or can_change(config), first=first, draw=_overlay(config))
+
+
+def _push(config: Config) -> Sink:
+    """Return what pushes the annotated video."""
+    from engine.imaging.grid import Grid
+    from engine.sinks.video_push.push import VideoPush
+
+    names = [source_id for source_id, _ in named_sources(config)]
+    grid = Grid(names) if config.output.grid else None
+    check_push(config)
+    return VideoPush(lambda source_id: push_addresses(config.publish, source_id), _overlay(config), grid)
 
 
 def _publishers(config: PublishConfig, publisher: ZmqPublisher) -> list[Sink]:
@@ -122,7 +137,7 @@ def _publisher(config: PublishConfig, tracing: TracingConfig) -> ZmqPublisher:
         trace_every=None if tracing.endpoint is None else tracing.every,
         pictures=Pictures(**config.pictures.model_dump()) if config.pictures is not None else None,
         connect_key=load_public_key(config.connect_key) if config.connect_key else None,
-        **config.model_dump(exclude={"address", "keys", "allowed_keys", "connect_key", "pictures", "media"}),
+        **config.model_dump(exclude=set(NOT_OF_STREAM)),
     )
 
 

@@ -19,7 +19,7 @@ from pipelines.config.metrics import MetricsConfig, TracingConfig
 from pipelines.config.privacy import PrivacyConfig
 from pipelines.config.scene import AnalyticsConfig, RuleConfig, SiteConfig
 from pipelines.config.section import ClassName, FilePath, ModelName, Section, precision_name
-from pipelines.config.source import SourceConfig
+from pipelines.config.source import SourceConfig, TlsConfig
 from pipelines.config.versions import CURRENT
 
 DEFAULT_PUBLISH = "tcp://127.0.0.1:5555"
@@ -214,6 +214,16 @@ class PublishConfig(Section):
     )
     media: str | None = Field(
         None, description="Address of live pictures, made only while somebody subscribes; null: none without web"
+    )
+    rtsp: str | None = Field(
+        None,
+        description="Push the annotated video to a media server: rtsp://HOST:8554/NAME; {source_id}: its name",
+    )
+    rtmp: str | None = Field(
+        None, description="Push the annotated video to a media server, rtmp://HOST/APP/KEY; {source_id} as above"
+    )
+    tls: Literal["verify", "insecure"] | TlsConfig = Field(
+        "verify", description="Certificate of the media server of rtsps:// and rtmps:// addresses"
     )
     pictures: PicturesConfig | None = Field(None, description="JPEGs of frames and tracks; null: none")
     keys: FilePath | None = Field(None, description="File NAME.key_secret of framewire keys: encrypt with CURVE")

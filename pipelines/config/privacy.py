@@ -19,7 +19,8 @@ class PrivacyConfig(Section):
         "no_images: grey pictures",
     )
     classes: list[ClassName] = Field(
-        default_factory=lambda: list[str | int](["person"]), description="Classes that blur hides"
+        default_factory=lambda: list[str | int](["person"]),
+        description="Classes that blur hides; face needs no model that knows it",
     )
     regions: list[list[Point]] = Field(
         default_factory=list, description="Polygons in fractions of the frame that are painted black"

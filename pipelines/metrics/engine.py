@@ -14,6 +14,7 @@ import numpy as np
 from engine.analytics.counters import DWELL_EDGES_S
 from engine.clock import NS_PER_S
 from engine.data import SourceState
+from engine.events.actions.outbox import Outbox
 from engine.events.log import EventLog
 from engine.events.media.event_media import EventMedia
 from engine.events.media.names import CLIPS, SNAPSHOTS
@@ -234,6 +235,14 @@ class EngineMetrics:
         for name, outcome in actions.items():
             _add_counts(sent, {result: n for result, n in outcome.items() if isinstance(n, int)}, name)
             _add_counts(held, outcome["held_back"], name)
+        pending = page.gauge("framewire_outbox_pending", "Messages that are not delivered yet.", "action")
+        took = page.histogram(
+            "framewire_action_duration_seconds", "Duration of attempts to deliver a message.", "action"
+        )
+        for follower in log.followers:
+            for name, (count, durations) in follower.figures().items() if isinstance(follower, Outbox) else ():
+                pending.add(count, name)
+                took.add_latency(STAGE_EDGES_S, durations, name)
 
     def _add_outputs(self, page: Page, stats: StatsSnapshot) -> None:
         missed = page.counter("framewire_output_dropped_total", "Packets that an output missed.", "output", "cause")

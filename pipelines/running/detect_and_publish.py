@@ -190,6 +190,7 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         "sink_dropped": sink_dropped,
         **recordings_of(pipeline),
         **outputs_of(pipeline),
+        **push_of(pipeline),
         **analytics_of(pipeline),
         **privacy_of(pipeline),
         **events_of(pipeline),
@@ -231,6 +232,15 @@ def outputs_of(pipeline: Pipeline) -> dict[str, Any]:
     """Return `{"outputs": [{path, frames, complete}, ...]}` of written files, or an empty dict if there are none."""
     found = [asdict(file) for file in _outputs(pipeline)]
     return {"outputs": found} if found else {}
+
+
+def push_of(pipeline: Pipeline) -> dict[str, Any]:
+    """Return `{"push": {source_id: figures}}` of pushed video, or an empty dict if there is none."""
+    if not any(sink.name == "push" for sink in pipeline.sinks):
+        return {}  # without importing an encoder
+    from engine.sinks.video_push.push import summary_of
+
+    return dict(summary_of(pipeline.sinks))
 
 
 def analytics_of(pipeline: Pipeline) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from engine.latch import Latch
 from engine.sinks.camera_video.recordings import Recordings
 from pipelines.build.actions import check_actions
 from pipelines.build.detector import build_detector
-from pipelines.build.events import change_actions
+from pipelines.build.events import change_actions, change_keep
 from pipelines.build.models import MakeDetector, model_of
 from pipelines.build.names import check_names
 from pipelines.build.parts import references
@@ -175,6 +175,7 @@ class Reconfigurer:
         add_models, change_models = self._models.plan(new, [*kept, *(source.info for source in fresh.values())])
         done, failed = [f"removed {name}" for name in gone], self._remove(gone)
         done += [f"changed zones, lines and rules of {name}" for name in scenes_differ(had_scenes, scenes)]
+        done += self._change_keep(new)  # compares with what runs now
         present = set(same)
         self._take_sources(new, present)
         self._pipeline.set_rules(rules)
@@ -207,6 +208,12 @@ class Reconfigurer:
         if failed:
             raise PartlyChangedError(f"changed in part ({', '.join(done) or 'nothing'}): {'; '.join(failed)}")
         return done
+
+    def _change_keep(self, new: Config) -> list[str]:
+        if new.events == self.config.events:
+            return []
+        change_keep(self._pipeline, new)
+        return ["changed what events.keep keeps"]
 
     def _move(self, moved: Mapping[str, str], done: list[str], failed: list[str]) -> None:
         """Move sources to other models; one that has ended keeps its entry in the configuration."""
@@ -270,8 +277,14 @@ class Reconfigurer:
 
     def _check_fixed(self, new: Config) -> None:
         for section in FIXED:
-            if getattr(new, section) != getattr(self.config, section):
+            if _fixed(new, section) != _fixed(self.config, section):
                 raise ConfigError(f"{section} cannot change while running: end the run and start it again")
+
+
+def _fixed(config: Config, section: str) -> Any:
+    """Return the part of a section that cannot change while running."""
+    found = getattr(config, section)
+    return found.model_dump(exclude={"keep"}) if section == "events" else found
 
 
 class ConfigWatch:

@@ -160,6 +160,7 @@ def test_retries_come_after_2_5_15_60_and_300_s_until_it_expires(make_place: Mak
         [row] = made.rows()
         assert (row.state, row.tries, row.cause) == ("failed", 8, "expired; away")
         assert made.courier.results == {"retried": 8, "failed": 1}
+        assert made.courier.durations.count == 8
         assert RETRY_S == (2, 5, 15, 60, 300)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -76,6 +77,9 @@ class Keeper:
     def put(self, row: TrackRow) -> None:
         self.rows.append(row)
 
+    def put_all(self, rows: Sequence[TrackRow]) -> None:
+        self.rows += rows
+
 
 def test_a_long_track_is_kept_in_pieces_that_join() -> None:
     collector, keeper = TrackCollector(scenes.run(), "gate"), Keeper()
@@ -105,7 +109,8 @@ def test_a_track_that_nobody_ends_is_stored_after_a_minute(monkeypatch: pytest.M
     assert [(row.track_id, row.is_last) for row in keeper.rows] == [(7, True)]
 
 
-def test_the_last_detection_is_part_of_the_path() -> None:
+def test_the_last_detection_is_part_of_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(track_collector, "ENDED_NS", 0)
     collector, keeper = TrackCollector(scenes.run(), "gate"), Keeper()
     list(collector.add(scenes.packet(0, [(5, 40, 15, 80)])))
     event = TrackEvent("ended", 1, 9 * NS // 10, 1, 0, 3 * NS // 10, 0.625, 4, (105, 40, 115, 80))

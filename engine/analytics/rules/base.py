@@ -174,7 +174,9 @@ class Rule(ABC):
 
     def _stamped(self, made: Finding, phase: Phase, number: int) -> Finding:
         event = EVENT_OF_PHASE[phase]
-        return replace(made, event=event, phase=phase, rule=self.name, severity=self.severity, number=number)
+        return replace(
+            made, event=event, phase=phase, rule=self.name, kind=self.kind, severity=self.severity, number=number
+        )
 
 
 def about(

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
+from engine.clock import NS_PER_MS, NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Packet, Run
 from engine.events.actions.base import Action, ActionRules, DeliveryError, DeliveryRefusedError, Notice
 from engine.events.actions.restraint import DIGESTS, is_sealed, sealed
@@ -28,6 +28,7 @@ from engine.events.store.rows import EventRow, OutboxRow
 from engine.events.store.writer import StoreWriter
 from engine.events.writing import Job
 from engine.redaction import redact
+from engine.stats.histogram import Histogram, HistogramSnapshot
 
 if TYPE_CHECKING:
     from engine.events.log import EventLog
@@ -59,6 +60,8 @@ class Courier:
 
     Attributes:
         results: messages by outcome: `sent`, `retried`, `failed`.
+        pending: messages that are not delivered yet.
+        durations: of the attempts.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class Courier:
     ) -> None:
         self.name = name
         self.results: Counter[str] = Counter()
+        self.pending = 0
+        self.durations = Histogram()
         self._action, self._rules, self._place, self._engine_id = action, rules, place, engine_id
         self._submit, self._clock = submit, clock
         self._reader: EventReader | None = None
@@ -84,6 +89,7 @@ class Courier:
         try:
             reader = self._opened()
             now_ns = self._clock.utc_ns()
+            self.pending = reader.count_actions(self._engine_id, self.name)
             due = reader.due_actions(self._engine_id, now_ns, action=self.name)
             self._forget_done(due)
             waits = [self._handle(row, reader, now_ns) for row in due if not self._is_written(row)]
@@ -142,8 +148,12 @@ class Courier:
         return IDLE_S
 
     def _deliver(self, row: OutboxRow, notice: Notice) -> None:
+        began_ns = self._clock.monotonic_ns()
         try:
-            self._action.send(notice)
+            try:
+                self._action.send(notice)
+            finally:
+                self.durations.add((self._clock.monotonic_ns() - began_ns) / NS_PER_MS)
         except DeliveryRefusedError as error:
             self._failed(row, error)
         except DeliveryError as error:
@@ -250,6 +260,10 @@ class Outbox:
     def summary(self) -> dict[str, dict[str, int]]:
         """Return the number of messages by outcome and action."""
         return {name: dict(courier.results) for name, courier in self._couriers.items()}
+
+    def figures(self) -> dict[str, tuple[int, HistogramSnapshot]]:
+        """Return by action the messages that wait, and how long attempts took; callable from any thread."""
+        return {name: (each.pending, each.durations.snapshot()) for name, each in list(self._couriers.items())}
 
     def _work(self, courier: Courier) -> None:
         wake = self._wakes[courier.name]

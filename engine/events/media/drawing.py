@@ -18,9 +18,17 @@ OTHERS: Color = (170, 170, 170)
 MAX_TEXTS = 8
 
 
-def drawn(packet: Packet, events: Sequence[EventRow]) -> NDArray[np.uint8]:
-    """Return a copy of the frame, (H, W, 3) uint8 BGR, with its places and boxes, those of the events emphasized."""
-    image: NDArray[np.uint8] = packet.frame.image.copy()
+def drawn(packet: Packet, events: Sequence[EventRow], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw a frame's places and boxes, those of the events emphasized.
+
+    Args:
+        packet: the frame and what is on it.
+        events: to emphasize.
+        image: (H, W, 3) uint8 BGR, a copy of the frame to draw on.
+
+    Returns:
+        `image`.
+    """
     if packet.analytics is not None:
         draw_scene(image, packet.analytics)
     scale = max(min(image.shape[:2]) / REFERENCE_HEIGHT, 0.4)

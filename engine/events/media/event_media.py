@@ -25,7 +25,7 @@ from engine.events.store.writer import StoreWriter
 from engine.events.writing import Job
 
 logger = logging.getLogger(__name__)
-LOOK_NS = 200 * NS_PER_MS
+LOOK_NS = 300 * NS_PER_MS
 HOLD_AGAIN_NS = NS_PER_S
 HOLD_S = 3.0  # longer than the time between two requests
 MAX_RAISED = 8  # frames with new events that may wait to be encoded

@@ -19,6 +19,7 @@ from engine.events.media.names import SnapshotKind
 from engine.events.store.rows import EventRow
 
 BETTER = 1.15  # times the best: a new image must be worth its effort
+SPARE = 4
 LEAST_APART_NS = 500 * NS_PER_MS
 RAW_BYTES = 64_000_000
 MAX_OPEN = 2000
@@ -70,13 +71,16 @@ class Snapshots:
         self._options = options
         self._store = store
         self._open: dict[str, _Best] = {}
+        self._buffers = _Buffers()
 
     def raised(self, packet: Packet, events: Sequence[EventRow]) -> None:
         """Store the image of events that began, or happened, on this packet's frame."""
         wanted = [event for event in events if event.severity in self._options.severities]
         if not wanted:
             return
-        jpeg = self._encoded(drawn(packet, wanted))
+        image = self._buffers.copy(packet.frame.image)
+        jpeg = self._encoded(drawn(packet, wanted, image))
+        self._buffers.give_back(image)
         for event in wanted:
             self._store(event, "trigger", jpeg, packet.scene_utc_ns)
             if event.phase != "point" and len(self._open) < MAX_OPEN:
@@ -99,9 +103,9 @@ class Snapshots:
                 continue
             worth = best.quality.of(seen, best.event, BETTER * best.worth)
             if worth > BETTER * best.worth:
-                image = packet.frame.image.copy() if image is None else image
+                image = self._buffers.copy(packet.frame.image) if image is None else image
                 best.worth, best.at_ns, best.utc_ns = worth, now_ns, packet.scene_utc_ns
-                best.image, best.jpeg = image, b""
+                self._replace(best, image)
         if image is not None:
             self._limit_memory()
 
@@ -111,6 +115,7 @@ class Snapshots:
         if best is None or not best.worth:
             return None
         jpeg = best.jpeg if best.image is None else self._encoded(best.image)
+        self._replace(best, None)
         self._store(replace(event, snapshot=best.event.snapshot), "best", jpeg, best.utc_ns)
         return best.utc_ns
 
@@ -123,6 +128,12 @@ class Snapshots:
 
     def _encoded(self, image: NDArray[np.uint8]) -> bytes:
         return encoded(image, self._options.max_side, self._options.quality)
+
+    def _replace(self, best: _Best, image: NDArray[np.uint8] | None) -> None:
+        """Keep another frame for an event; the memory of one that no event needs is used again."""
+        before, best.image, best.jpeg = best.image, image, b""
+        if before is not None and all(other.image is not before for other in self._open.values()):
+            self._buffers.give_back(before)
 
     def _limit_memory(self) -> None:
         """Encode the frames that have waited longest while all together exceed the limit."""
@@ -137,3 +148,24 @@ class Snapshots:
                         other.image, other.jpeg = None, jpeg
                 if self.raw_bytes <= RAW_BYTES:
                     return
+
+
+class _Buffers:
+    """Memory for copies of frames, used again and again: fresh memory costs more than the copy."""
+
+    def __init__(self) -> None:
+        self._spare: list[NDArray[np.uint8]] = []
+
+    def copy(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a writeable copy of an image (H, W, 3) uint8."""
+        if not self._spare or self._spare[-1].shape != image.shape:
+            return image.copy()
+        into = self._spare.pop()
+        np.copyto(into, image)
+        return into
+
+    def give_back(self, image: NDArray[np.uint8]) -> None:
+        """Take back a copy that nobody uses any more."""
+        if len(self._spare) >= SPARE:
+            self._spare.pop(0)
+        self._spare.append(image)

@@ -44,7 +44,7 @@ class Upkeep:
         written: Callable[[], int] = lambda: 0,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._job = {
+        self._job: dict[str, Any] = {
             "folder": str(place.folder.resolve()),
             "store": place.url,
             "recordings": [str(path.resolve()) for path in recordings],
@@ -67,6 +67,12 @@ class Upkeep:
         """Begin a run of this engine."""
         self._job["engine_id"] = engine_id if self._is_shared else ""
         self._due_ns = self._clock.monotonic_ns() + SOON_NS
+
+    def change(self, keep: KeepOptions) -> None:
+        """Keep something else from the next clean-up on, which comes soon. May be called on any thread."""
+        self._keep = keep
+        self._job = {**self._job, "keep": asdict(keep)}
+        self.hurry()
 
     def hurry(self) -> None:
         """Clean up soon: a disk is full."""

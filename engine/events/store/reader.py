@@ -216,6 +216,12 @@ class EventReader:
             given["action"] = action
         return self._rows(OutboxRow, "outbox", conditions, given, f"ORDER BY due_utc_ns LIMIT {limit}")
 
+    def count_actions(self, engine_id: str, action: str) -> int:
+        """Return how many messages of an action are not delivered yet."""
+        where = "state = 'due' AND engine_id = :engine_id AND action = :action"
+        given = {"engine_id": engine_id, "action": action}
+        return int(self.database.execute(f"SELECT COUNT(*) FROM outbox WHERE {where}", given)[0][0])
+
     def next_action_ns(self, engine_id: str, action: str) -> int | None:
         """Return when the next message of an action is due; None if there is none."""
         where = "state = 'due' AND engine_id = :engine_id AND action = :action"

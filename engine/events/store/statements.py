@@ -39,11 +39,18 @@ _FIXED: dict[type, tuple[str, ...]] = {
 
 
 _COLUMNS = {kind: [field.name for field in fields(kind)] for kind in _TABLES}
+_AS_THEY_ARE = ("int", "int | None", "float", "float | None", "bytes")
+_CONVERTED = {kind: [field.name for field in fields(kind) if field.type not in _AS_THEY_ARE] for kind in _TABLES}
 
 
 def columns(kind: type[Any]) -> list[str]:
     """Return the columns of a row in the order of its fields."""
     return _COLUMNS[kind]
+
+
+def converted(kind: type[Any]) -> list[str]:
+    """Return the columns whose values databases do not take as they are: text, truth values and objects."""
+    return _CONVERTED[kind]
 
 
 def upsert(kind: type, *, replace: bool = True) -> str:

@@ -6,7 +6,8 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from engine.clock import NS_PER_S
@@ -43,7 +44,9 @@ class StoreWriter:
     """
 
     def __init__(self, database: Database, engine_id: str = "", run_epoch: int = 0) -> None:
-        self.database = database
+        self._database = database
+        self._rows: list[tuple[str, dict[str, Any]]] = []  # of this transaction, not written yet
+        self._is_bundling = False
         self.engine_id = engine_id
         self.run_epoch = run_epoch
         self._changed = 0
@@ -67,15 +70,33 @@ class StoreWriter:
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
         """Commit everything inside at once, or nothing."""
-        with self.database.transaction(durable=durable):
+        with self._database.transaction(durable=durable):
             if not self.engine_id or not self._changed:  # several people may edit at once; an engine is alone
                 self._run(statements.LOCK_WRITER, {"engine_id": self.engine_id})
-                found = self.database.execute(statements.READ_WRITER, {"engine_id": self.engine_id})
+                found = self._database.execute(statements.READ_WRITER, {"engine_id": self.engine_id})
                 self._changed = int(found[0][0]) if found else 0
             before = self._changed
-            yield
+            self._is_bundling = True
+            try:
+                yield
+                self._write_rows()
+            finally:
+                self._is_bundling = False
+                self._rows.clear()
             if self._changed != before:
                 self._run(statements.COUNT_CHANGES, {"engine_id": self.engine_id, "changed": self._changed})
+
+    @property
+    def database(self) -> Database:
+        """The connection; everything that was put is written."""
+        self._write_rows()
+        return self._database
+
+    def _write_rows(self) -> None:
+        """Write the rows that were put, those of one kind that follow each other with one statement."""
+        rows, self._rows = self._rows, []
+        for statement, some in groupby(rows, itemgetter(0)):
+            self._database.execute_many(statement, [values for _, values in some])
 
     def _run(self, statement: str, parameters: Parameters) -> None:
         self.database.execute(statement, parameters)
@@ -87,9 +108,17 @@ class StoreWriter:
 
     def put(self, row: Rows) -> None:
         """Write a row: insert it, or update what may change of it if its key exists."""
+        values = _plain(row)
         if isinstance(row, EventRow):
-            row = replace(row, **self._change())
-        self._run(statements.UPSERTS[type(row)], _plain(row))
+            values.update(self._change())
+        self._rows.append((statements.UPSERTS[type(row)], values))
+        if not self._is_bundling:
+            self._write_rows()
+
+    def put_all(self, rows: Iterable[Rows]) -> None:
+        """Write several rows."""
+        for row in rows:
+            self.put(row)
 
     def add_actions(self, rows: Iterable[OutboxRow]) -> None:
         """Add messages to the outbox; those that are there already stay as they are."""
@@ -230,14 +259,14 @@ def _killed(row: Sequence[Any]) -> dict[str, Any]:
 
 def _plain(row: Any) -> dict[str, Any]:
     """Return a row's values as the databases take them: numbers, text in UTF-8, bytes."""
-    values = {}
-    for name in statements.columns(type(row)):
-        value = getattr(row, name)
-        if isinstance(value, bool):
-            value = int(value)
+    kind = type(row)
+    values = {name: getattr(row, name) for name in statements.columns(kind)}
+    for name in statements.converted(kind):
+        value = values[name]
+        if isinstance(value, str):
+            values[name] = value if value.isascii() and "\0" not in value else utf8_text(value).replace("\0", "")
+        elif isinstance(value, bool):
+            values[name] = int(value)
         elif isinstance(value, dict):
-            value = json.dumps(value, separators=(",", ":"))
-        elif isinstance(value, str):
-            value = value if value.isascii() and "\0" not in value else utf8_text(value).replace("\0", "")
-        values[name] = value
+            values[name] = json.dumps(value, separators=(",", ":"))
     return values

@@ -17,11 +17,13 @@ from typer.testing import CliRunner
 
 from engine.data import Frame
 from engine.errors import ConfigError, ModelError
+from engine.events.media.event_media import EventMedia
 from engine.flow.changes import LAST_FRAMES_S
 from engine.flow.pipeline import Pipeline
 from engine.latch import Latch
 from engine.protocols import Detector
 from pipelines.build.detector import build_detector
+from pipelines.build.events import event_log_of
 from pipelines.build.pipeline import build_pipeline
 from pipelines.cli import app
 from pipelines.config.file import load_config, validated
@@ -326,3 +328,24 @@ def test_file_that_is_being_written_is_read_once_it_is_whole(tmp_path: Path, cap
         watch.poll()
         watch.poll()
         assert pipeline.running_sources == []
+
+
+def test_what_events_are_kept_for_changes_while_it_runs_and_nothing_else_of_events(tmp_path: Path) -> None:
+    events = {"folder": str(tmp_path / "events"), "keep": {"alert_d": 60, "max_gb": 100, "min_free_gb": 0}}
+    with running("gate", events=events) as (pipeline, changes):
+        wait_for(lambda: published(pipeline, "gate"))
+        log = event_log_of(pipeline)
+        assert log is not None
+        [media] = [follower for follower in log.followers if isinstance(follower, EventMedia)]
+        assert media.upkeep is not None
+        keep = {"alert_d": 7, "tracks_d": 0, "max_gb": 0.5, "min_free_gb": 0}
+        tree = changes.config.model_dump()
+        assert changes.change_to(validated({**tree, "events": {**tree["events"], "keep": keep}}, "edit")) == [
+            "changed what events.keep keeps"
+        ]
+        assert not log.keep_tracks
+        assert changes.config.events.keep.alert_d == 7
+        wait_for(lambda: media.upkeep is not None and media.upkeep.report.get("limit") == 500_000_000)
+        tree = changes.config.model_dump()
+        with pytest.raises(ConfigError, match="events cannot change while running"):
+            changes.change_to(validated({**tree, "events": {**tree["events"], "folder": "other"}}, "edit"))

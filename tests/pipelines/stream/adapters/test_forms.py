@@ -76,6 +76,17 @@ def test_counts_are_onvif_notifications() -> None:
     assert [value for name, value in values if name == "Count"] == ["8", "0", "3", "0"]
 
 
+@pytest.mark.parametrize(("phase", "operation"), [("begin", "Initialized"), ("update", "Changed"), ("end", "Deleted")])
+def test_loitering_has_a_topic_of_its_own_in_onvif(phase: str, operation: str) -> None:
+    changes = {"event": "rule_began", "phase": phase, "at": msgspec.UNSET, "rule_kind": "loiter"}
+    (body,) = form_by_name("onvif")(msgspec.structs.replace(SAMPLES["event"], **changes))  # type: ignore[type-var]
+    assert b"tns1:RuleEngine/LoiteringDetector/ObjectIsLoitering" in body
+    (message,) = ElementTree.fromstring(body).iter(f"{{{NAMESPACE}}}Message")
+    assert message.get("PropertyOperation") == operation
+    items = {item.get("Name"): item.get("Value") for item in message.iter(f"{{{NAMESPACE}}}SimpleItem")}
+    assert str(items["Since"]) <= str(message.get("UtcTime"))
+
+
 def test_a_review_has_one_begin_and_one_end_and_none_of_a_run_before() -> None:
     form = form_by_name("frigate")
     types = []

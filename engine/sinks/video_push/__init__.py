@@ -1,0 +1,1 @@
+"""Annotated video for other programs: encoded once, and pushed to media servers."""
