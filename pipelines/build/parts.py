@@ -15,7 +15,7 @@ DETECTORS = Registry("detector", {})
 SINKS = Registry("sink", {})
 ANALYSERS = Registry("analyser", {})
 OF_OWN_DETECTORS = ("model", "parameters", "tile")
-REFERENCES = ("type", "model", "backend", "head")
+REFERENCES = ("type", "model", "backend", "head", "kind")
 """Keys whose value may name code."""
 
 

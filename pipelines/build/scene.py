@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 RULES = Registry("rule", {})
 MAX_STATE_BYTES = 64 * 1024 * 1024
-_COMMON = ("name", "kind", "sources", "severity", "schedule", "actions", "parameters")
+COMMON = ("name", "kind", "sources", "enabled", "severity", "schedule", "actions", "parameters")
 Places = tuple[tuple[Zone, ...], tuple[Line, ...]]
 
 
@@ -192,7 +192,9 @@ def _rules(config: Config, places: dict[str, Places]) -> dict[str, list[AnyRule]
     for index, options in enumerate(config.rules):
         with at_key(f"rules.{index}"):
             for name in _sources_of(options, places):
-                rules[name].append(_rule(options))
+                rule = _rule(options)
+                if options.enabled:
+                    rules[name].append(rule)
     return rules
 
 
@@ -223,9 +225,9 @@ def _names(places: Sequence[Zone | Line]) -> set[str]:
 def _rule(options: RuleConfig) -> AnyRule:
     if options.kind not in KINDS:
         return _own_rule(options)
-    given = options.model_dump(exclude_unset=True, exclude=set(_COMMON))
+    given = options.model_dump(exclude_unset=True, exclude=set(COMMON))
     kind = KINDS[options.kind]
-    allowed = [name for name, field in kind.__dataclass_fields__.items() if field.init and name not in _COMMON]
+    allowed = [name for name, field in kind.__dataclass_fields__.items() if field.init and name not in COMMON]
     foreign = [name for name in given if name not in allowed]
     if foreign or options.parameters:
         key = foreign[0] if foreign else "parameters"

@@ -254,6 +254,11 @@ class ControlConfig(Section):
     allowed_keys: list[FilePath] | None = Field(
         None, description="Files NAME.key of the clients that may control the run"
     )
+    edits: FilePath | None = Field(
+        None,
+        description="File that keeps what is edited on the page; null: NAME.edits.json beside the configuration, "
+        "else page.edits.json in events.folder",
+    )
     watch: bool = Field(
         False, description="Apply edits of the configuration file until the run is stopped; a bad edit changes nothing"
     )

@@ -100,6 +100,7 @@ class RuleConfig(Section):
         "removed, or a custom rule: module:attribute"
     )
     sources: list[str] | None = Field(None, description="Sources; null: all that have its zone and lines")
+    enabled: bool = Field(True, description="false: it raises nothing")
     severity: Literal["info", "notice", "alert"] = Field("info", description="How important it is")
     schedule: ScheduleConfig | None = Field(None, description="When it may begin; null: always")
     actions: list[str] = Field(default_factory=list, description="Names of the actions that tell of its events")

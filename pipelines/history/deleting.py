@@ -90,6 +90,25 @@ def delete(place: StorePlace, span: Span, recordings: Sequence[Path] = ()) -> De
     return Deleted(len(ids), rows, _kinds(gone), sum(row.bytes for row in gone), failed)
 
 
+def planned_event(place: StorePlace, event_id: str) -> Deleted:
+    """Return what `delete_event` would remove."""
+    with EventReader(place) as reader:
+        media = reader.media(event_id=event_id)
+    return Deleted(1, {}, _kinds(media), sum(row.bytes for row in media), [])
+
+
+def delete_event(place: StorePlace, event_id: str) -> Deleted:
+    """Remove one event: first its images and its clip, then its rows. Raises `StoreError`."""
+    with EventReader(place) as reader:
+        media = reader.media(event_id=event_id)
+    failed = [row.path for row in media if unlink_media(place.folder, row.path) is None]
+    gone = [row for row in media if row.path not in failed]
+    with StoreWriter.edit(place) as store:
+        store.delete_media([row.path for row in gone])
+        store.delete_events([event_id])
+    return Deleted(1, {}, _kinds(gone), sum(row.bytes for row in gone), failed)
+
+
 def _filter(span: Span) -> EventFilter:
     return EventFilter(source_id=span.source_id, from_utc_ns=span.from_utc_ns, to_utc_ns=span.to_utc_ns)
 

@@ -48,6 +48,7 @@ def open_log(config: str | None, folder: str | None, store: str | None = None) -
         ConfigError: neither is given, or the configuration has no log.
     """
     from engine.analytics.rules.schedule import time_zone
+    from pipelines.build.edits import with_edits
     from pipelines.build.events import events_place, place_of
     from pipelines.config.file import load_config
 
@@ -56,4 +57,5 @@ def open_log(config: str | None, folder: str | None, store: str | None = None) -
     if config is None:
         return Log(place_of(folder, store), None, time_zone("UTC"))
     loaded = load_config(config, {} if folder is None else {"events.folder": folder})
+    loaded = with_edits(loaded, config)
     return Log(events_place(loaded), loaded, time_zone(loaded.site.timezone))

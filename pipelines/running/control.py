@@ -28,13 +28,15 @@ from engine.transport.address import binding, checked_address, is_loopback
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
 from engine.transport.zap import TokenServer, refuse_old_protocols
+from pipelines.build.edits import EditsFile
 from pipelines.running.assignments import Assignments
 from pipelines.running.control_access import AUTO, automatic_address, leave_card, new_token
-from pipelines.running.control_client import ConflictError
+from pipelines.running.control_client import MAX_REQUEST_BYTES, ConflictError
 from pipelines.running.control_client import ask as ask
-from pipelines.running.detect_and_publish import model_facts
+from pipelines.running.detect_and_publish import model_facts, recording_folders
 from pipelines.running.places import change_places, places_of
 from pipelines.running.reconfigure import Reconfigurer
+from pipelines.running.rules import change_rules, rules_of
 from pipelines.running.shared_totals import shared_totals
 from pipelines.running.snoozing import snooze
 
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
 
 logger = logging.getLogger(__name__)
-MAX_REQUEST_BYTES = 64 * 1024
 MAX_WAITING = 100
 BUSY_NS = 150 * NS_PER_MS
 NEXT_MS = 10
@@ -185,6 +186,7 @@ class ControlServer(ControlSocket):
         allowed_keys: likewise.
         more_status: returns further facts for `status`.
         more_commands: further commands and their replies.
+        edits: keeps changed zones, lines and rules; None: they end with the run.
 
     Raises:
         ConfigError: other machines could control the run without a listed key.
@@ -201,6 +203,7 @@ class ControlServer(ControlSocket):
         allowed_keys: Collection[str] | None = None,
         more_status: Callable[[], dict[str, Any]] = dict,
         more_commands: Mapping[str, Command] | None = None,
+        edits: EditsFile | None = None,
     ) -> None:
         self._more_status = more_status
         self._pipeline, self._changes = pipeline, changes
@@ -214,8 +217,11 @@ class ControlServer(ControlSocket):
             "resume": lambda r: self._pause(r, paused=False),
             "snooze": self._snooze,
             "set": lambda r: done_with(changes.set(given(r, "key", str), r.get("value"))),
-            "places": lambda r: places_of(pipeline, changes.config),
-            "set_places": lambda r: done_with(change_places(pipeline, changes, r)),
+            "places": lambda r: places_of(pipeline, changes.config, edits),
+            "set_places": lambda r: change_places(pipeline, changes, r, edits),
+            "rules": lambda r: rules_of(pipeline, changes.config, edits),
+            "set_rules": lambda r: change_rules(changes, r, edits),
+            "recordings": lambda r: {"folders": recording_folders(pipeline)},
             "stop": self._stop,
             **self._assignments.commands,
             **(more_commands or {}),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
 
 CARD_WAIT_S = 0.05
+MAX_REQUEST_BYTES = 256 * 1024
 
 
 class ConflictError(ConfigError):

@@ -228,6 +228,17 @@ def recordings_of(pipeline: Pipeline) -> dict[str, Any]:
     return {"recordings": found} if found else {}
 
 
+def recording_folders(pipeline: Pipeline) -> dict[str, str]:
+    """Return the folder of each recorded source of a pipeline."""
+    return {
+        source.info.source_id: plan.shelf.folder
+        for sink in pipeline.sinks
+        if isinstance(sink, Recordings)
+        for source in pipeline.sources
+        if (plan := sink.plan(source.info.source_id)) is not None
+    }
+
+
 def outputs_of(pipeline: Pipeline) -> dict[str, Any]:
     """Return `{"outputs": [{path, frames, complete}, ...]}` of written files, or an empty dict if there are none."""
     found = [asdict(file) for file in _outputs(pipeline)]

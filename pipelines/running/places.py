@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from engine.errors import ConfigError
 from engine.flow.pipeline import Pipeline
 from engine.sinks.media import MediaPublisher
+from pipelines.build.edits import EditsFile, digest
 from pipelines.build.sources import named_sources
 from pipelines.build.video import hidden_sources
 from pipelines.config.models import Config
@@ -18,15 +17,15 @@ from pipelines.running.control_client import ConflictError
 from pipelines.running.reconfigure import Reconfigurer
 
 DECIMALS = 5
-VERSION_CHARS = 16
 Points = list[tuple[float, float]]
 Size = tuple[int, int] | None
 
 
-def places_of(pipeline: Pipeline, config: Config) -> dict[str, Any]:
-    """Return `places` by source (version, zones, lines), `rules`, `site`, and `video`: why a source offers none.
+def places_of(pipeline: Pipeline, config: Config, edits: EditsFile | None = None) -> dict[str, Any]:
+    """Return `places` by source (version, zones, lines), `rules`, `site`, `video` and `kept`.
 
-    Points are fractions of the frame. Those given in pixels are left out until the size of the frames is known.
+    `video` says why a source offers none; see `kept_facts` for `kept`. Points are fractions of the frame. Those given
+    in pixels are left out until the size of the frames is known.
     """
     sizes = {info.source_id: _size(info.width, info.height) for info in (s.info for s in pipeline.sources)}
     sources = named_sources(config)
@@ -35,16 +34,21 @@ def places_of(pipeline: Pipeline, config: Config) -> dict[str, Any]:
         "rules": [rule.model_dump(exclude_unset=True) for rule in config.rules],
         "site": config.site.model_dump(),
         "video": _video(pipeline, config),
+        "kept": kept_facts(edits),
     }
 
 
-def change_places(pipeline: Pipeline, changes: Reconfigurer, request: dict[str, Any]) -> list[str]:
-    """Replace the zones and lines of `source_id`, and return one line per change.
+def change_places(
+    pipeline: Pipeline, changes: Reconfigurer, request: dict[str, Any], edits: EditsFile | None = None
+) -> dict[str, Any]:
+    """Replace the zones and lines of `source_id`; return `done`, one line per change, and `kept`, see `kept_facts`.
 
     Args:
         pipeline: the run.
         changes: applies them.
-        request: `source_id`, `zones` and `lines` by name, and the `version` that they are based on, if it matters.
+        request: `source_id`, `zones` and `lines` by name, the `version` that they are based on, if it matters, and `by`
+            whom they are.
+        edits: keeps them; None: they end with the run.
 
     Raises:
         ConfigError: there is no such source, or a place cannot work; the message names its key.
@@ -58,7 +62,19 @@ def change_places(pipeline: Pipeline, changes: Reconfigurer, request: dict[str, 
         raise ConfigError(f"there is no source {source_id}")
     if request.get("version") not in (None, now["version"]):
         raise ConflictError(f"the zones and lines of {source_id} were changed meanwhile: read them again")
-    return changes.set_places(source_id, zones, lines)
+    done = changes.set_places(source_id, zones, lines)
+    problem = "" if edits is None else edits.keep_places(source_id, zones, lines, person(request))
+    return {"done": done, "kept": kept_facts(edits, problem)}
+
+
+def kept_facts(edits: EditsFile | None, problem: str = "") -> dict[str, str]:
+    """Return `file`, the name of the file that keeps edits (empty: none), and `problem`: why the last is not kept."""
+    return {"file": "" if edits is None else edits.path.name, "problem": problem}
+
+
+def person(request: dict[str, Any]) -> str:
+    """Return who asked for a change."""
+    return str(request.get("by") or "framewire ctl")[:64]
 
 
 def _video(pipeline: Pipeline, config: Config) -> dict[str, str]:
@@ -77,8 +93,7 @@ def _places(source: SourceConfig, size: Size) -> dict[str, Any]:
         "zones": {name: zone for name, zone in zones.items() if zone is not None},
         "lines": {name: line for name, line in lines.items() if line is not None},
     }
-    text = json.dumps(found, sort_keys=True).encode()
-    return {"version": hashlib.sha256(text).hexdigest()[:VERSION_CHARS], **found}
+    return {"version": digest(found), **found}
 
 
 def _zone(zone: ZoneConfig, source: SourceConfig, size: Size) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.analytics.rules import KINDS
 from engine.data import DEFAULT_MODEL
 from engine.errors import ConfigError, EngineError
 from engine.flow.changes import LAST_FRAMES_S
@@ -146,6 +147,20 @@ class Reconfigurer:
         source |= {"zones": zones, "lines": lines, "picture": None}
         return self.change_to(validated(tree, "places", environment=False))
 
+    def set_rules(self, rules: list[dict[str, Any]]) -> list[str]:
+        """Replace all rules; a custom one must be there already, with the same arguments."""
+        refuse_variables(rules)
+        known = [_own_code(rule) for rule in self._tree()["rules"]]
+        for rule in rules:
+            if rule.get("kind") not in KINDS and _own_code(rule) not in known:
+                raise ConfigError(
+                    f"rules: {rule.get('name')!r} of kind {rule.get('kind')!r}: custom rules and their parameters can "
+                    "be changed only in the configuration file"
+                )
+        tree = self._tree()
+        tree["rules"] = rules
+        return self.change_to(validated(tree, "rules", environment=False))
+
     def change_to(self, new: Config) -> list[str]:
         """Change the run to `new` and return one line per change made.
 
@@ -258,7 +273,9 @@ class Reconfigurer:
 
     def _tree(self) -> dict[str, Any]:
         """Return the configuration as plain values; every source is named, so that list positions may change."""
-        return _with_names(self.config).model_dump()
+        config = _with_names(self.config)
+        rules = [rule.model_dump(exclude_unset=True) for rule in config.rules]  # a key that is given must apply
+        return {**config.model_dump(), "rules": rules}
 
     def _refuse_new_code(self, tree: dict[str, Any]) -> None:
         """Raise `ConfigError` for code that a request names: changing a run must not permit running code in it."""
@@ -337,6 +354,10 @@ class ConfigWatch:
 def _file_of(config: Config, model: str) -> str | None:
     options = config.detector if model == DEFAULT_MODEL else config.models.get(model)
     return None if options is None else options.model
+
+
+def _own_code(rule: Mapping[str, Any]) -> tuple[Any, ...]:
+    return rule.get("name"), rule.get("kind"), rule.get("parameters", {})
 
 
 def _with_names(config: Config) -> Config:

@@ -72,8 +72,16 @@ def web_settings(config: Config, publish: str, endpoints: Mapping[str, str], con
         "events": config.events.folder,
         "store": config.events.store,
         "timezone": config.site.timezone,
+        "audit": audit_path(config.web.users, config.events.folder),
         **config.web.model_dump(),
     }
+
+
+def audit_path(users: str | None, events: str | None) -> str | None:
+    """Return the file of who did what: beside that of the users, else in the folder of events; None: there is none."""
+    if users is not None:
+        return f"{users}.audit.jsonl"
+    return None if events is None else os.path.join(events, "audit.jsonl")
 
 
 class WebProcess:

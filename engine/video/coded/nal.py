@@ -12,15 +12,19 @@ _KINDS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 _NOT_SHOWN = {"h264": frozenset((7, 8, 9)), "hevc": frozenset((32, 33, 34, 35))}  # sets and delimiters
 
 
-def units_of(data: bytes) -> list[bytes]:
+def units_of(data: bytes, *, is_sized: bool = False) -> list[bytes]:
     """Return the units of a coded picture, which start codes or four-byte lengths separate.
+
+    Args:
+        data: the picture.
+        is_sized: there are lengths, as in a file; a length of 256 to 511 would pass for a start code.
 
     >>> units_of(bytes.fromhex("00000001 6742 000001 68ce"))
     [b'gB', b'h\\xce']
     >>> units_of(bytes.fromhex("00000002 6742 00000002 68ce"))
     [b'gB', b'h\\xce']
     """
-    if data.startswith((b"\x00\x00\x00\x01", START)):
+    if not is_sized and data.startswith((b"\x00\x00\x00\x01", START)):
         found = [unit.rstrip(b"\x00") for unit in data.split(START)[1:]]
         return [unit for unit in found if unit]
     units, at = [], 0

@@ -19,11 +19,16 @@ def check(
     setting: Settings = None,
 ) -> None:
     """Validate a configuration, its model file and its file sources, without running it."""
+    from pipelines.build.edits import edits_file
     from pipelines.build.pipeline import build_pipeline
     from pipelines.config.file import load_config
     from pipelines.workers.split import check_workers
 
     loaded = load_config(config, {}, setting or [])
+    kept = edits_file(config, loaded)
+    loaded, notes = (loaded, []) if kept is None else kept.applied_to(loaded)
+    for note in notes:
+        console.say(note)
     check_workers(loaded)
     pipeline = build_pipeline(loaded)
     sources = ", ".join(f"{source.info.source_id} ({source.info.uri})" for source in pipeline.sources)

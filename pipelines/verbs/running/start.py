@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engine.flow.pipeline import Pipeline
     from engine.latch import Latch
     from engine.sinks.zmq import ZmqPublisher
+    from pipelines.build.edits import EditsFile
     from pipelines.config.models import Config
     from pipelines.metrics.server import MetricsServer
     from pipelines.running.control import ControlServer
@@ -53,7 +54,7 @@ def start_run(
     """Run a configuration to its end, print the summary and a hint, and exit with its code."""
     with Interrupt() as interrupt:
         origin = config_path, overrides, settings, places or {}
-        config = _configured(origin)
+        config, edits = _configured(origin)
         _check(config, config_path)
         if config.pipeline.workers > 1:
             _run_workers(config, interrupt, as_json=as_json)
@@ -65,7 +66,7 @@ def start_run(
             console.say(opening_line(bound, pipeline, config.publish.connect))
             if hint is None and config.detector.model == DEMO and not overrides.get("detector.model"):
                 console.say(DEMO_WORTH)
-            outcome = _run(pipeline, config, origin, plans, server, interrupt)
+            outcome = _run(pipeline, config, origin, plans, server, interrupt, edits)
         _leave_scene(pipeline, config)
         error = {"error": str(outcome.error)} if outcome.error else {}
         _show_result(summary(pipeline, plans.status() | error), config, interrupt, as_json=as_json)
@@ -79,14 +80,20 @@ def start_run(
     sys.exit(outcome.exit_code)
 
 
-def _configured(origin: Origin) -> Config:
-    """Return the configuration of a run: its file, changed by options, `--set`, and regions and lines given by name."""
+def _configured(origin: Origin) -> tuple[Config, EditsFile | None]:
+    """Return the configuration of a run, and the file of what is edited on the page.
+
+    It is that of the file, changed by options, `--set`, regions and lines given by name, and the edits.
+    """
+    from pipelines.build.edits import edits_file
     from pipelines.build.places import with_places
     from pipelines.config.file import load_config
     from pipelines.running.web_process import with_web
 
     config_path, overrides, settings, places = origin
-    return with_web(with_places(load_config(config_path, overrides, settings), places))
+    config = with_web(with_places(load_config(config_path, overrides, settings), places))
+    edits = edits_file(config_path, config)
+    return _edited(config, edits), edits
 
 
 def _check(config: Config, config_path: str | None) -> None:
@@ -123,6 +130,7 @@ def _run(
     plans: PlanRebuild,
     server: MetricsServer | None,
     interrupt: Interrupt,
+    edits: EditsFile | None,
 ) -> Outcome:
     """Run a pipeline to its end, beside its metrics, its watchdog and what may change it."""
     from pipelines.metrics.engine_health import EngineHealth
@@ -133,7 +141,7 @@ def _run(
     watchdog = Watchdog(health)
     with (
         serve_run(server, pipeline, health),
-        _changes(pipeline, config, origin, plans, interrupt.over) as each_tick,
+        _changes(pipeline, config, origin, plans, interrupt.over, edits) as each_tick,
     ):
         ticks: list[Callable[[], object]] = [health.beat, watchdog.tick, *each_tick]
         outcome = run_to_the_end(pipeline, interrupt, each_tick=ticks)
@@ -181,6 +189,7 @@ def _changes(
     origin: Origin,
     plans: PlanRebuild,
     is_over: Latch,
+    edits: EditsFile | None,
 ) -> Iterator[list[Callable[[], None]]]:
     """Yield the functions to call during the run, which apply changes from the socket and the file."""
     from pipelines.build.places import with_places
@@ -195,10 +204,11 @@ def _changes(
     if config.analytics.state is not None and scene is not None:
         each_tick.append(SceneState(config.analytics.state, scene).poll)
     if config.control.watch and path is not None:
-        each_tick.append(ConfigWatch(path, overrides, settings, changes, lambda new: with_places(new, places)).poll)
+        completed = lambda new: _edited(with_places(new, places), edits)  # noqa: E731
+        each_tick.append(ConfigWatch(path, overrides, settings, changes, completed).poll)
     with ExitStack() as until_over:
         if config.control.address != "none" or config.web.address != "none":
-            server = _control(pipeline, config, changes, plans)
+            server = _control(pipeline, config, changes, plans, edits)
             until_over.callback(server.close)
             each_tick.append(server.poll)
             if config.web.address != "none":
@@ -208,7 +218,19 @@ def _changes(
         yield each_tick
 
 
-def _control(pipeline: Pipeline, config: Config, changes: Reconfigurer, plans: PlanRebuild) -> ControlServer:
+def _edited(config: Config, edits: EditsFile | None) -> Config:
+    """Return a configuration with what was edited on the page, and say so."""
+    if edits is None:
+        return config
+    config, notes = edits.applied_to(config)
+    for note in notes:
+        console.say(note)
+    return config
+
+
+def _control(
+    pipeline: Pipeline, config: Config, changes: Reconfigurer, plans: PlanRebuild, edits: EditsFile | None
+) -> ControlServer:
     """Return the control socket; a run that only serves a page has one for itself."""
     from engine.transport.keys import load_key_pair, load_public_keys
     from pipelines.running.control import ControlServer
@@ -222,6 +244,7 @@ def _control(pipeline: Pipeline, config: Config, changes: Reconfigurer, plans: P
         keys=load_key_pair(control.keys) if control.keys else None,
         allowed_keys=load_public_keys(control.allowed_keys) if control.allowed_keys is not None else None,
         more_status=lambda: plans.status() | recordings_of(pipeline) | events_of(pipeline),
+        edits=edits,
     )
 
 

@@ -5,6 +5,7 @@ runs it with `serve`. Who somebody is comes from an `Authority`: `TokenFile`, or
 """
 
 from pipelines.web.access.accounts import Accounts
+from pipelines.web.access.audit import Audit, AuditEntry
 from pipelines.web.access.counting import RequestCounts, route_names
 from pipelines.web.access.exposure import Exposure, check_exposure
 from pipelines.web.access.gate import Gate, GateRules
@@ -18,6 +19,8 @@ from pipelines.web.access.tokens import TokenFile, bearer_token, new_token
 __all__ = [
     "ANYBODY",
     "Accounts",
+    "Audit",
+    "AuditEntry",
     "Authority",
     "Exposure",
     "FailureLimiter",

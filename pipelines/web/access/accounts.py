@@ -93,9 +93,25 @@ class Accounts:
         self._change_one("update user set password = ? where name = ?", (hash_password(password), name), name)
         self.end_sessions(name)
 
-    def remove_user(self, name: str) -> None:
-        """Remove a user and end their sessions. Raises `ConfigError` for an unknown one."""
+    def change_user(self, name: str, role: Role, sources: Collection[str] | None = None) -> None:
+        """Replace what a user may do and see. Raises `ConfigError` for an unknown one, and for the last admin."""
+        if _checked(role) != "admin":
+            self._check_not_last_admin(name)
+        self._change_one("update user set role = ?, sources = ? where name = ?", (role, _text(sources), name), name)
+
+    def remove_user(self, name: str, *, keep_an_admin: bool = False) -> None:
+        """Remove a user and end their sessions.
+
+        Raises:
+            ConfigError: for an unknown user, and with `keep_an_admin` for the only one that may manage users.
+        """
+        if keep_an_admin:
+            self._check_not_last_admin(name)
         self._change_one("delete from user where name = ?", (name,), name)
+
+    def _check_not_last_admin(self, name: str) -> None:
+        if [row[0] for row in self._all("select name from user where role = 'admin'")] == [name]:
+            raise ConfigError(f"{name} is the last admin: make another user admin first")
 
     def users(self) -> list[Identity]:
         """Return all users, by name."""

@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pipelines.web.access import Identity, Role
-from pipelines.web.access.gate import IDENTITY
+from pipelines.web.access import Audit, Identity, Role
+from pipelines.web.access.gate import CLIENT, IDENTITY
 
 T = TypeVar("T")
 
@@ -34,6 +34,14 @@ def need(request: Request, role: Role) -> Identity:
     if not identity.may(role):
         raise HTTPException(403, f"this needs the role {role}; {identity.name} is {identity.role}")
     return identity
+
+
+def record(request: Request, action: str, what: str = "", detail: Any = None, *, name: str | None = None) -> None:
+    """Note in the audit who did what; `name` if nobody is logged in."""
+    identity: Identity | None = request.scope.get(IDENTITY)
+    audit: Audit = request.app.state.audit
+    known = (name, "") if identity is None or name is not None else (identity.name, str(identity.role))
+    audit.write(known[0] or "?", known[1], str(request.scope.get(CLIENT) or ""), action, what, detail)
 
 
 def query_of(request: Request, kind: type[T]) -> T:

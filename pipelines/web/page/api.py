@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from engine.errors import ConfigError
 from engine.wire import StatusMessage
-from pipelines.running.control_client import ConflictError, ask
-from pipelines.web.page.answers import body_of, need, query_of, reply, who
+from pipelines.running.control_client import MAX_REQUEST_BYTES, ConflictError, ask
+from pipelines.web.page.answers import body_of, need, query_of, record, reply, who
 from pipelines.web.page.hub import Hub, SourceView
 from pipelines.web.page.live import still
 from pipelines.web.page.login import LOGIN_ROUTES
@@ -39,6 +39,8 @@ async def control(request: Request, command: dict[str, Any]) -> dict[str, Any]:
     address = request.app.state.hub.settings.control
     if address is None:
         raise HTTPException(503, "this page has no control socket: start framewire web with --control")
+    if len(msgspec.json.encode(command)) > MAX_REQUEST_BYTES:
+        raise HTTPException(413, f"the request has more than {MAX_REQUEST_BYTES} bytes: send fewer")
     try:
         return await run_in_threadpool(ask, address, command, CONTROL_TIMEOUT_S)
     except ConflictError as error:
@@ -74,29 +76,38 @@ async def get_still(request: Request) -> Response:
 async def get_places(request: Request) -> Response:
     """Return the zones and lines of one source; its version is in `ETag`."""
     view = source_of(request)
-    found = (await control(request, {"command": "places"}))["places"].get(view.source_id)
+    answer = await control(request, {"command": "places"})
+    found = answer["places"].get(view.source_id)
     if found is None:
         raise HTTPException(404, "this source takes no zones or lines")
-    return reply(found, headers={"ETag": f'"{found["version"]}"'})
+    return reply({**found, "kept": answer["kept"]}, headers={"ETag": f'"{found["version"]}"'})
 
 
 async def get_all_places(request: Request) -> Response:
     """Return the zones and lines of all sources, and the rules."""
     found = await control(request, {"command": "places"})
     places = {name: each for name, each in found["places"].items() if who(request).may_see(name)}
-    return reply({"places": places, "rules": found["rules"], "site": found["site"], "video": found["video"]})
+    return reply(
+        {
+            "places": places,
+            "rules": found["rules"],
+            "site": found["site"],
+            **{key: found[key] for key in ("video", "kept")},
+        }
+    )
 
 
 async def put_places(request: Request) -> Response:
-    """Replace the zones and lines of one source; they count within a second."""
-    view = source_of(request)
-    need(request, "operator")
+    """Replace the zones and lines of one source; they count within a second. `kept` says what survives the run."""
+    view, me = source_of(request), need(request, "operator")
     edit: PlacesEdit = await body_of(request, PlacesEdit)
     version = request.headers.get("If-Match", "").strip('"') or None
-    command = {"command": "set_places", "source_id": view.source_id, "version": version, **msgspec.to_builtins(edit)}
+    places = msgspec.to_builtins(edit)
+    command = {"command": "set_places", "source_id": view.source_id, "version": version, "by": me.name, **places}
     done = await control(request, command)
+    record(request, "places", view.source_id, {"done": done["done"], **places})
     found = (await control(request, {"command": "places"}))["places"][view.source_id]
-    return reply({**found, "done": done["done"]}, headers={"ETag": f'"{found["version"]}"'})
+    return reply({**found, "done": done["done"], "kept": done["kept"]}, headers={"ETag": f'"{found["version"]}"'})
 
 
 async def get_system(request: Request) -> Response:

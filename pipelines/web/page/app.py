@@ -17,6 +17,7 @@ from engine.analytics.rules.schedule import time_zone
 from engine.errors import ConfigError
 from pipelines.web.access import (
     Accounts,
+    Audit,
     Exposure,
     Gate,
     GateRules,
@@ -28,6 +29,7 @@ from pipelines.web.access import (
 )
 from pipelines.web.access.headers import CSP, embeddable_csp
 from pipelines.web.access.listen import networks_of
+from pipelines.web.children import Jobs
 from pipelines.web.page.answers import reply
 from pipelines.web.page.api import ROUTES
 from pipelines.web.page.figures import WebFigures
@@ -36,8 +38,12 @@ from pipelines.web.page.hub import Hub
 from pipelines.web.page.live import live
 from pipelines.web.page.login import Guesses
 from pipelines.web.page.openapi import document
+from pipelines.web.page.past import PAST_ROUTES, Confirmations
+from pipelines.web.page.rules import RULES_ROUTES
 from pipelines.web.page.settings import Settings
 from pipelines.web.page.static_files import page, static_file
+from pipelines.web.page.streams import STREAM_ROUTES
+from pipelines.web.page.users import USERS_ROUTES
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +90,15 @@ async def get_openapi(request: Request) -> Response:
     return reply(document(API_ROUTES))
 
 
-API_ROUTES = [*ROUTES, *HISTORY_ROUTES, Route("/openapi.json", get_openapi)]
+API_ROUTES = [
+    *ROUTES,
+    *STREAM_ROUTES,
+    *HISTORY_ROUTES,
+    *PAST_ROUTES,
+    *RULES_ROUTES,
+    *USERS_ROUTES,
+    Route("/openapi.json", get_openapi),
+]
 
 
 def build_app(settings: Settings, accounts: Accounts | None = None) -> Starlette:
@@ -96,6 +110,8 @@ def build_app(settings: Settings, accounts: Accounts | None = None) -> Starlette
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.zone = time_zone(settings.timezone)
         app.state.accounts, app.state.guesses = accounts, Guesses()
+        app.state.audit, app.state.jobs = Audit(settings.audit), Jobs()
+        app.state.confirmations, app.state.open = Confirmations(), {}
         await hub.open()
         try:
             yield

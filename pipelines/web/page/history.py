@@ -53,6 +53,7 @@ class EventQuery(msgspec.Struct, forbid_unknown_fields=True):
     end: Time | None = msgspec.field(default=None, name="to")
     reviewed: bool | None = None
     cursor: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
 
 
 class CountQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -186,7 +187,7 @@ async def get_events(request: Request) -> Response:
     )
 
     def work(reader: EventReader) -> EventPage:
-        page = reader.page(wanted, query.cursor)
+        page = reader.page(wanted, query.cursor, query.limit)
         seen = reader.reviewed(me.name, [event.event_id for event in page.events])
         events = [_event(event, event.event_id in seen) for event in page.events if me.may_see(event.source_id)]
         return EventPage(events, page.cursor, True)
@@ -234,7 +235,7 @@ def _from_message(message: EventMessage) -> EventInfo:
     return EventInfo(**fields)
 
 
-async def _row(request: Request) -> EventRow:
+async def find_event(request: Request) -> EventRow:
     """Return the event that the path names. Raises 404."""
     event_id = request.path_params["event_id"]
     found = await reading(request, lambda reader: reader.event(event_id))
@@ -245,14 +246,14 @@ async def _row(request: Request) -> EventRow:
 
 async def get_event(request: Request) -> Response:
     """Return one event."""
-    event, name = await _row(request), who(request).name
+    event, name = await find_event(request), who(request).name
     seen = await reading(request, lambda reader: reader.reviewed(name, [event.event_id]))
     return reply(_event(event, bool(seen)))
 
 
 async def get_media(request: Request) -> Response:
     """Return an image or the clip of an event; clips with ranges."""
-    event, name = await _row(request), request.path_params["name"]
+    event, name = await find_event(request), request.path_params["name"]
     file = {"trigger.jpg": event.snapshot, "best.jpg": event.best, "clip.mp4": event.clip}.get(name)
     place = place_of(request)
     if not file or place is None:
@@ -274,7 +275,7 @@ def inside(folder: Path, name: str) -> Path | None:
 async def change_event(request: Request) -> Response:
     """Mark an event as reviewed or kept by whoever asks, or take that back."""
     action, me = request.path_params["action"], need(request, "operator")
-    event = await _row(request)
+    event = await find_event(request)
     now = SYSTEM_CLOCK.utc_ns()
     work: dict[str, Callable[[StoreWriter], Any]] = {
         "review": lambda store: store.review(event.event_id, me.name, now),
@@ -358,7 +359,7 @@ def _direction(event: EventRow) -> str:
 
 HISTORY_ROUTES = [
     Route("/events", get_events),
-    Route("/events/{event_id}", get_event),
+    Route("/events/{event_id}", get_event, methods=["GET"]),
     Route("/events/{event_id}/{name}", get_media, methods=["GET"]),
     Route("/events/{event_id}/{action}", change_event, methods=["POST"]),
     Route("/counts", get_counts),

@@ -16,7 +16,7 @@ from pipelines.web.access.accounts import session_cookie, session_of
 from pipelines.web.access.gate import CLIENT, IDENTITY, PREFIX
 from pipelines.web.access.limits import GUESSES_PER_HOUR, HOUR_S, retry_after
 from pipelines.web.access.listen import site_of
-from pipelines.web.page.answers import body_of, reply
+from pipelines.web.page.answers import body_of, record, reply
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
@@ -86,8 +86,10 @@ async def login(request: Request) -> Response:
     identity = await run_in_threadpool(accounts.check, given.name, given.password)
     if identity is None:
         guesses.failed(*keys)
+        record(request, "login refused", name=given.name[:64])
         raise HTTPException(401, "the name or the password is wrong")
     guesses.succeeded(*keys)
+    record(request, "login", name=identity.name)
     me = Me(login=False, name=identity.name, role=identity.role, by_cookie=True)
     return reply(me, headers={"Set-Cookie": _cookie(request, accounts.begin_session(identity.name))})
 
@@ -98,6 +100,7 @@ async def logout(request: Request) -> Response:
     secret = session_of(request.headers)
     if accounts is not None and secret is not None:
         accounts.end_session(secret)
+        record(request, "logout")
     return reply({}, headers={"Set-Cookie": _cookie(request, "")})
 
 

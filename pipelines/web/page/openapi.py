@@ -12,6 +12,7 @@ import msgspec
 from starlette.routing import Route
 
 from engine.events.store.periods import Period
+from pipelines.web.page import past, rules, streams, users
 from pipelines.web.page import types as page_types
 from pipelines.web.page.history import Answer, CountQuery, EventInfo, EventPage, EventQuery, Question
 from pipelines.web.page.login import Login, Me
@@ -26,7 +27,7 @@ REASONS = {
     413: "the body is too large",
     421: "the Host is not one of this server's",
     422: "a value cannot work; the message says which",
-    429: "too many wrong passwords; `Retry-After` says when to try again",
+    429: "too many wrong passwords, or too much at once; `Retry-After` says when to try again",
     503: "the engine or the store does not answer",
 }
 _WORD = re.compile(r"\{(\w+)\}")
@@ -58,6 +59,27 @@ OPERATIONS = {
     "GET /counts": Operation(list[Period], CountQuery),
     "POST /query/crossings": Operation(Answer, body=Question),
     "POST /query/visits": Operation(Answer, body=Question),
+    "GET /rules": Operation(rules.RulesInfo),
+    "PUT /rules": Operation(rules.RulesInfo, body=rules.RulesEdit),
+    "POST /rules/test": Operation(rules.RulesAnswer, body=rules.RulesQuestion),
+    "POST /snooze": Operation(list[rules.Snooze], body=rules.SnoozeWish),
+    "GET /users": Operation(users.Everybody),
+    "POST /users": Operation(users.Everybody, body=users.NewUser),
+    "PUT /users/{name}": Operation(users.Everybody, body=users.UserChange),
+    "DELETE /users/{name}": Operation(users.Everybody),
+    "POST /tokens": Operation(users.MadeToken, body=users.NewToken),
+    "DELETE /tokens/{name}": Operation(users.Everybody),
+    "GET /audit": Operation(users.AuditPage, users.AuditQuery),
+    "GET /tracks": Operation(past.TracksPage, past.SpanQuery),
+    "GET /occupancy": Operation(list[past.Occupancy], past.PlaceQuery),
+    "GET /dwell": Operation(past.Dwell, past.PlaceQuery),
+    "GET /heat": Operation(past.HeatMap, past.HeatQuery),
+    "POST /delete": Operation(past.Deletion, body=past.DeleteWish),
+    "DELETE /events/{event_id}": Operation(past.Deletion, past.TokenQuery),
+    "GET /recordings/{source_id}": Operation(streams.Recorded, streams.RecordedQuery),
+    "GET /recordings/{source_id}/play": Operation("video/mp4", streams.RecordedQuery),
+    "GET /sources/{source_id}/mjpeg": Operation("multipart/x-mixed-replace", streams.MjpegQuery),
+    "GET /events/stream": Operation("text/event-stream"),
     "GET /openapi.json": Operation(),
 }
 

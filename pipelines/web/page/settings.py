@@ -26,6 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         events: folder of the event log; None: there is none.
         store: address of its database server; None: a file in the folder.
         timezone: of the site.
+        audit: file of who did what; None: it is kept in memory.
     """
 
     publish: str | tuple[str, ...]
@@ -45,3 +46,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     events: str | None = None
     store: str | None = None
     timezone: str = "UTC"
+    audit: str | None = None

@@ -65,6 +65,13 @@ class StillQuery(msgspec.Struct, forbid_unknown_fields=True):
     w: Annotated[int, msgspec.Meta(ge=16, le=8192)] = 1280
 
 
+class Kept(msgspec.Struct):
+    """Where edits survive the end of the run: the name of a file, empty for nowhere; and why the last one does not."""
+
+    file: str = ""
+    problem: str = ""
+
+
 class Places(msgspec.Struct):
     """Zones and lines of a source, in fractions of its frame; `done` says what an edit has changed."""
 
@@ -72,6 +79,7 @@ class Places(msgspec.Struct):
     zones: dict[str, ZoneEdit]
     lines: dict[str, LineEdit]
     done: list[str] = []
+    kept: Kept = msgspec.field(default_factory=Kept)
 
 
 class AllPlaces(msgspec.Struct):
@@ -81,6 +89,7 @@ class AllPlaces(msgspec.Struct):
     rules: list[dict[str, Any]]
     site: dict[str, Any]
     video: dict[str, str]
+    kept: Kept = msgspec.field(default_factory=Kept)
 
 
 class SourceInfo(msgspec.Struct):

@@ -7,9 +7,12 @@ const PAGES = { // each is loaded when it is first opened
   live: async () => Live,
   events: async () => (await import("./events.js")).Events,
   counts: async () => (await import("./counts.js")).Counts,
+  timeline: async () => (await import("./timeline.js")).Timeline,
   places: async () => (await import("./places.js")).Places,
+  rules: async () => (await import("./rules.js")).Rules,
   cameras: async () => (await import("./cameras.js")).Cameras,
   system: async () => (await import("./system.js")).System,
+  users: async () => (await import("./users.js")).Users,
 };
 
 function route() {
@@ -45,7 +48,7 @@ function App({ stream, me }) {
   return html`<a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.getElementById("main").focus(); }}>${t("nav.skip")}</a>
     <nav aria-label=${t("nav.label")}>
       <a class="brand" href="#/live"><img src="static/icon.svg" alt="" width="26" height="26" /><span>Framewire</span></a>
-      ${Object.keys(PAGES).map((name) => html`<a key=${name} href=${`#/${name}`} aria-current=${at.name === name ? "page" : undefined}>${icon(name)}<span>${t(`nav.${name}`)}</span></a>`)}
+      ${Object.keys(PAGES).filter((name) => name !== "users" || me.role === "admin").map((name) => html`<a key=${name} href=${`#/${name}`} aria-current=${at.name === name ? "page" : undefined}>${icon(name)}<span>${t(`nav.${name}`)}</span></a>`)}
       <span class="grow"></span>
       ${me.by_cookie && html`<button class="plain" aria-label=${t("login.out")} title=${`${me.name}: ${t("login.out")}`} onClick=${() => api("logout", { method: "POST" }).then(() => location.reload())}>${icon("leave")}</button>`}
       <select class="wide" aria-label=${t("language")} value=${currentLanguage()} onChange=${(e) => { stored("language", e.target.value); location.reload(); }}>
@@ -57,7 +60,7 @@ function App({ stream, me }) {
       ${!stream.isOpen && html`<p class="notice" role="status">${t("connection.lost")}</p>`}
       ${stream.isOpen && stream.engineLost && html`<p class="notice" role="status">${t("connection.engine")}</p>`}
       ${failure && html`<p class="notice bad" role="alert">${t("error.page", { error: failure })} <button onClick=${() => location.reload()}>${t("retry")}</button></p>`}
-      ${Page && html`<${Page} key=${at.name} stream=${stream} arg=${at.arg} version=${version} />`}
+      ${Page && html`<${Page} key=${at.name} me=${me} stream=${stream} arg=${at.arg} version=${version} />`}
     </main>`;
 }
 

@@ -1,6 +1,6 @@
 // Counts: totals now, and by minute, hour or day from the store, as a chart and as CSV.
 import { Chart } from "./chart.js";
-import { api, duration, html, moment, number, t, useEffect, useState } from "./lib.js";
+import { api, duration, html, moment, number, t, useEffect, useMemo, useState } from "./lib.js";
 
 const SPANS = { "1h": ["1m", 3600], "24h": ["1h", 86400], "7d": ["1h", 604800], "30d": ["1d", 2592000] };
 const sum = (counts) => Object.values(counts || {}).reduce((a, b) => a + b, 0);
@@ -21,7 +21,34 @@ export function Counts({ stream, arg }) {
         <div class="fact"><b>${number(sum(by))}</b><span>${t("counts.inside")}</span><small class="dim">${Object.entries(by).filter(([, n]) => n).map(([kind, n]) => `${kind} ${n}`).join(", ")}</small></div>
         <div class="fact"><b>${number(scene.visits[zone] || 0)}</b><span>${t("counts.visits")}</span></div></div></section>`)}
     </div>
-    <${Past} key=${name} name=${name} lines=${Object.keys(scene.lines)} zones=${Object.keys(scene.zones)} />`}`;
+    <${Past} key=${name} name=${name} lines=${Object.keys(scene.lines)} zones=${Object.keys(scene.zones)} />
+    <${Heat} key=${`heat-${name}`} name=${name} stream=${stream} />`}`;
+}
+
+const spanned = (path, span, more) => `api/v1/${path}?${new URLSearchParams({ ...more, from: Math.floor(Date.now() / 1000 - SPANS[span][1]) * 1e9, to: Math.floor(Date.now() / 1000) * 1e9 })}`;
+
+function Heat({ name, stream }) {
+  const [span, setSpan] = useState("24h"), [kind, setKind] = useState(""), [state, setState] = useState("");
+  const { width = 16, height = 9 } = stream.source(name).status || {};
+  const scene = stream.source(name).analytics || { lines: {}, zones: {} };
+  const classes = [...new Set([...Object.values(scene.zones).flatMap(Object.keys), ...Object.values(scene.lines).flatMap((by) => Object.values(by).flatMap(Object.keys))])].sort();
+  const address = useMemo(() => spanned("heat", span, { source: name, format: "png", ...(kind ? { class: kind } : {}) }), [name, span, kind]);
+  const still = useMemo(() => `api/v1/sources/${encodeURIComponent(name)}/still.jpg?w=1280`, [name]);
+  if (state === "none") return null;
+  return html`<section class="panel past"><header class="bar"><h2>${t("heat.title")}</h2>
+      <select aria-label=${t("places.classes")} value=${kind} onChange=${(e) => setKind(e.target.value)}><option value="">${t("all")}</option>${classes.map((each) => html`<option key=${each}>${each}</option>`)}</select>
+      <select aria-label=${t("counts.span")} value=${span} onChange=${(e) => setSpan(e.target.value)}>${Object.keys(SPANS).map((each) => html`<option key=${each}>${each}</option>`)}</select></header>
+    <div class="heat" style=${`aspect-ratio: ${width} / ${height}`}><img src=${still} alt="" onError=${(e) => { e.target.hidden = true; }} /><img class="cells" src=${address} alt=${t("heat.alt", { name })} onError=${() => setState("none")} /></div></section>`;
+}
+
+function Dwell({ name, place, span }) {
+  const [found, setFound] = useState(null);
+  useEffect(() => { setFound(null); api(spanned("dwell", span, { source: name, place }).slice(7)).then(setFound, () => {}); }, [name, place, span]);
+  if (!found || !found.histogram.some(([, n]) => n)) return null;
+  const most = Math.max(...found.histogram.map(([, n]) => n)), facts = { mean: found.mean_s, median: found.median_s, most: found.p90_s, longest: found.longest_s };
+  return html`<header class="bar"><h3>${t("dwell.title")}</h3><span class="grow"></span><a class="button" href=${spanned("dwell", span, { source: name, place, format: "csv" })} download=${`${name}-${place}-visits.csv`}>CSV</a></header>
+    <div class="facts left">${Object.entries(facts).map(([key, value]) => html`<div class="fact" key=${key}><b>${duration(value)}</b><span>${t(`dwell.${key}`)}</span></div>`)}</div>
+    <dl class="bars">${found.histogram.map(([bound, n]) => html`<dt key=${`t${bound}`}>${bound === null ? t("dwell.longer") : `≤ ${duration(bound)}`}</dt><dd key=${`d${bound}`}><meter min="0" max=${most} value=${n}></meter> ${number(n)}</dd>`)}</dl>`;
 }
 
 function Past({ name, lines, zones }) {
@@ -48,6 +75,7 @@ function Past({ name, lines, zones }) {
       <span class="grow"></span>${periods && html`<a class="button" href=${`api/v1/${path("csv")}`} download=${`${name}-${place}.csv`}>CSV</a>`}</header>
     ${error && html`<p class="dim">${error}</p>`}
     ${series && (series.length ? html`<${Chart} key=${place + span} times=${periods.map((p) => p.begin_utc_ns / 1e9)} lines=${series} bars height=${240} />` : html`<p class="dim">${t("counts.empty")}</p>`)}
+    ${isZone && html`<${Dwell} key=${place} name=${name} place=${place} span=${span} />`}
     ${periods && periods.some((p) => p.blind_s > 0) && html`<p class="dim">${t("counts.blindsum", { time: duration(periods.reduce((a, p) => a + p.blind_s, 0)) })}</p>`}
   </section>`;
 }

@@ -1,24 +1,23 @@
 // What every module of the page uses: rendering, texts, requests and small formats.
 import { h, render } from "./vendor/preact.js";
 import htm from "./vendor/htm.js";
-import english from "./text/en.js";
 
 export { render };
 export { useEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
 export const html = htm.bind(h);
 
 const LANGUAGES = { en: "English", de: "Deutsch" };
-let texts = english;
+let texts = {};
 let language = "en";
 
 export async function loadLanguage() {
   const wanted = stored("language") || (navigator.languages || ["en"]).map((l) => l.slice(0, 2)).find((l) => LANGUAGES[l]);
-  if (wanted && wanted !== "en" && LANGUAGES[wanted]) {
-    texts = { ...english, ...(await import(`./text/${wanted}.js`)).default };
-    language = wanted;
-  }
+  language = LANGUAGES[wanted] ? wanted : "en";
+  texts = (await import(`./text/${language}.js`)).default;
   document.documentElement.lang = language;
 }
+// Texts of one page, which only it loads.
+export async function moreTexts(page) { texts = { ...texts, ...(await import(`./text/${page}.${language}.js`)).default }; }
 export const languages = LANGUAGES;
 export const currentLanguage = () => language;
 
@@ -27,6 +26,9 @@ export function t(key, values = {}) {
   const text = texts[key] === undefined ? key : texts[key];
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
+
+// The text for a key, or another one where no language has it.
+export const orText = (key, other) => (texts[key] === undefined ? other : t(key));
 
 export function stored(key, value) {
   try {
@@ -80,6 +82,8 @@ export function bytes(value) {
   while (value >= 1000 && index < units.length - 1) { value /= 1000; index += 1; }
   return `${number(value, value < 10 && index ? 1 : 0)} ${units[index]}`;
 }
+// Where edits are kept, below what can be edited.
+export const keptHint = (kept) => kept && html`<p class=${kept.problem ? "notice" : "hint"}>${kept.problem ? t("kept.problem", { problem: kept.problem }) : kept.file ? t("kept.file", { file: kept.file }) : t("kept.nowhere")}</p>`;
 let zone;
 export const setTimeZone = (name) => { zone = name === "UTC" ? undefined : name; }; // no zone is set: the viewer's own
 // A moment for uPlot's axes, with the clock of the site.

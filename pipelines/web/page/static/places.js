@@ -1,5 +1,6 @@
 // The editor of zones and lines on a picture of the camera: mouse, touch and keyboard.
-import { api, html, icon, t, useEffect, useRef, useState } from "./lib.js";
+import { api, html, icon, keptHint, t, useEffect, useRef, useState } from "./lib.js";
+import { Ground } from "./ground.js";
 import { Tile } from "./tile.js";
 
 const NEAR = 0.02, STEP = 0.002, BIG_STEP = 0.02;
@@ -21,12 +22,12 @@ export function Places({ stream, arg }) {
 function Editor({ stream, name, names }) {
   const [places, setPlaces] = useState(null);
   const [saved, setSaved] = useState("");
-  const [version, setVersion] = useState("");
+  const [version, setVersion] = useState(""), [kept, setKept] = useState(null);
   const [chosen, setChosen] = useState(null); // {kind, name, point}
   const [message, setMessage] = useState(null);
   const take = (found) => {
     const plain = { zones: found.zones, lines: found.lines };
-    setPlaces(plain); setSaved(JSON.stringify(plain)); setVersion(found.version);
+    setPlaces(plain); setSaved(JSON.stringify(plain)); setVersion(found.version); setKept(found.kept);
   };
   const load = () => api(`sources/${encodeURIComponent(name)}/places`).then((found) => { take(found); setMessage(null); }, (error) => setMessage({ bad: true, text: error.message }));
   useEffect(() => { load(); }, [name]);
@@ -78,17 +79,17 @@ function Editor({ stream, name, names }) {
     <div class="split">
       <div class="stage"><${Tile} stream=${stream} name=${name} boxes=${true} showPlaces=${false} wantsVideo=${false} fps=${10} big>
         ${places && html`<${Drawing} stream=${stream} name=${name} places=${places} chosen=${chosen} choose=${setChosen} change=${change} />`}<//>
-        <p class="hint">${t("places.hint")}</p></div>
+        <p class="hint">${t("places.hint")}</p>${keptHint(kept)}</div>
       <aside class="panel">
         ${places && !Object.keys(places.zones).length && !Object.keys(places.lines).length && html`<p class="dim">${t("places.none")}</p>`}
         ${places && ["zones", "lines"].map((kind) => Object.entries(places[kind]).map(([which, place]) => html`<${Entry} key=${kind + which} kind=${kind} name=${which} place=${place}
-          isChosen=${chosen && chosen.kind === kind && chosen.name === which} choose=${() => setChosen({ kind, name: which, point: 0 })}
+          isChosen=${chosen && chosen.kind === kind && chosen.name === which} choose=${() => setChosen({ kind, name: which, point: 0 })} size=${[(stream.source(name).status || {}).width || 16, (stream.source(name).status || {}).height || 9]}
           change=${(values) => change(kind, which, values)} remove=${() => remove(kind, which)} rename=${(to) => rename(kind, which, to)} ask=${() => ask(kind, which)} />`))}
       </aside>
     </div>`;
 }
 
-function Entry({ kind, name, place, isChosen, choose, change, remove, rename, ask }) {
+function Entry({ kind, name, place, size, isChosen, choose, change, remove, rename, ask }) {
   const field = (label, input) => html`<label class="field"><span>${label}</span>${input}</label>`;
   const seconds = (key, fallback) => html`<input type="number" min="0" max="86400" step="0.1" value=${place[key] ?? fallback} onChange=${(e) => { const v = Number(e.target.value); if (v >= 0) change({ [key]: v }); }} />`;
   return html`<section class=${`entry ${isChosen ? "chosen" : ""}`}>
@@ -96,7 +97,7 @@ function Entry({ kind, name, place, isChosen, choose, change, remove, rename, as
     ${isChosen && html`<div class="fields">
       ${field(t("places.name"), html`<input value=${name} maxlength="64" onChange=${(e) => rename(e.target.value.trim())} />`)}
       ${field(t("places.classes"), html`<input value=${(place.classes || []).join(", ")} placeholder=${t("places.all")} onChange=${(e) => { const list = e.target.value.split(",").map((v) => v.trim()).filter(Boolean); change({ classes: list.length ? list : null }); }} />`)}
-      ${kind === "zones" ? html`${field(t("places.enter"), seconds("enter_s", 0.3))}${field(t("places.leave"), seconds("leave_s", 1))}` : html`
+      ${kind === "zones" ? html`${field(t("places.enter"), seconds("enter_s", 0.3))}${field(t("places.leave"), seconds("leave_s", 1))}<${Ground} zone=${place} size=${size} change=${change} />` : html`
         ${field(t("places.right"), html`<input value=${place.left_to_right || "left_to_right"} maxlength="64" onChange=${(e) => change({ left_to_right: e.target.value.trim() || "left_to_right" })} />`)}
         ${field(t("places.left"), html`<input value=${place.right_to_left || "right_to_left"} maxlength="64" onChange=${(e) => change({ right_to_left: e.target.value.trim() || "right_to_left" })} />`)}
         <button onClick=${() => change({ points: [...place.points].reverse() })}>${t("places.turn")}</button>`}
@@ -116,12 +117,17 @@ function Drawing({ stream, name, places, chosen, choose, change }) {
     const y = (event.clientY - rect.top - (rect.height - high * scale) / 2) / (high * scale);
     return [clamp(x), clamp(y)];
   };
-  const move = (kind, which, index, point) => change(kind, which, { points: places[kind][which].points.map((p, i) => (i === index ? point : p)) });
+  const ground = chosen && chosen.kind !== "lines" && places.zones[chosen.name] && places.zones[chosen.name].ground;
+  const pointsOf = (kind, which) => (kind === "ground" ? places.zones[which].ground.points : places[kind][which].points);
+  const move = (kind, which, index, point) => {
+    const points = pointsOf(kind, which).map((p, i) => (i === index ? point : p));
+    if (kind === "ground") change("zones", which, { ground: { ...places.zones[which].ground, points } }); else change(kind, which, { points });
+  };
   const begin = (event, kind, which, index) => {
     event.preventDefault(); event.stopPropagation();
     svg.current.setPointerCapture(event.pointerId);
-    choose({ kind, name: which, point: index });
-    drag.current = { kind, which, index, from: at(event), points: places[kind][which].points };
+    if (kind !== "ground") choose({ kind, name: which, point: index });
+    drag.current = { kind, which, index, from: at(event), points: pointsOf(kind, which) };
   };
   const moved = (event) => {
     const d = drag.current;
@@ -145,9 +151,10 @@ function Drawing({ stream, name, places, chosen, choose, change }) {
     choose({ kind, name: which, point: best + 1 });
   };
   const key = (event, kind, which, index) => {
-    const step = event.shiftKey ? BIG_STEP : STEP, points = places[kind][which].points;
+    const step = event.shiftKey ? BIG_STEP : STEP, points = pointsOf(kind, which);
     const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
     if (by) { event.preventDefault(); move(kind, which, index, [clamp(points[index][0] + by[0]), clamp(points[index][1] + by[1])]); }
+    if (kind === "ground") return;
     if ((event.key === "Delete" || event.key === "Backspace") && points.length > (kind === "zones" ? 3 : 2)) {
       event.preventDefault(); change(kind, which, { points: points.filter((_, i) => i !== index) });
     }
@@ -176,5 +183,8 @@ function Drawing({ stream, name, places, chosen, choose, change }) {
           onFocus=${() => choose({ kind, name: which, point: index })} onPointerDown=${(e) => { e.currentTarget.focus(); begin(e, kind, which, index); }} onKeyDown=${(e) => key(e, kind, which, index)} />`)}
       </g>`;
     }))}
+    ${ground && html`<g class="place ground chosen"><polygon class="shape" points=${scaled(ground.points)} />
+      ${ground.points.map(([x, y], index) => html`<g key=${index}><circle class="point" cx=${x * wide} cy=${y * high} r=${unit * 1.5} tabindex="0" role="button" aria-label=${t("places.point", { name: t("ground.add"), number: index + 1, x: Math.round(x * 100), y: Math.round(y * 100) })}
+        onPointerDown=${(e) => { e.currentTarget.focus(); begin(e, "ground", chosen.name, index); }} onKeyDown=${(e) => key(e, "ground", chosen.name, index)} /><text x=${x * wide + unit * 2} y=${y * high - unit} font-size=${unit * 3}>${index + 1}</text></g>`)}</g>`}
   </svg>`;
 }

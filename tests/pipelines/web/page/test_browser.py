@@ -122,28 +122,12 @@ def test_the_page_speaks_german(site: Site, browser: Any) -> None:
         page.wait_for_selector("text=Zones and lines")
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip of frames that show their number, as a camera sends it."""
-    av = pytest.importorskip("av")
-    path = tmp_path_factory.mktemp("clip") / "numbered.mp4"
-    source = SyntheticSource(scene_from_uri(SCENE))
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10, options={"crf": "18", "g": "20"})
-        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
-        for number in range(600):
-            frame = av.VideoFrame.from_ndarray(np.asarray(source.image(number)), format="bgr24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
 @pytest.mark.rtsp
 def test_boxes_are_on_the_right_frame_of_the_cameras_own_video(
-    serve: Callable[..., Any], clip: Path, browser: Any
+    serve: Callable[..., Any], numbered_camera_clip: Path, browser: Any
 ) -> None:
     """E2, with the camera's H.264, and nothing is encoded for it once it plays."""
-    camera = serve(codec="h264", file=clip, gop=20, kbps=4000)
+    camera = serve(codec="h264", file=numbered_camera_clip, gop=20, kbps=4000)
     with Site(sources={"gate": camera.url}) as site, Page(browser, site.url, "#/live/gate") as page:
         page.wait_for_selector(".tile[data-video]")
         page.wait_for_selector(".overlay[data-frame]:not([data-frame=''])")

@@ -14,7 +14,7 @@ from tests.pipelines.web.page.test_history import RULES
 
 pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"
-PAGES = ("live", "events", "counts", "places", "cameras", "system")
+PAGES = ("live", "events", "counts", "timeline", "places", "rules", "cameras", "system", "users")
 
 
 @pytest.fixture(scope="module")
