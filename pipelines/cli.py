@@ -18,6 +18,7 @@ from engine.redaction import hide_address, keep_readable
 from pipelines import console
 from pipelines.running.detect_and_publish import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
 from pipelines.terminal import drain, steady_stderr
+from pipelines.verbs.fleet.fleet import fleet
 from pipelines.verbs.history.events import events
 from pipelines.verbs.history.rules import rules
 from pipelines.verbs.learning.classify import classify
@@ -102,6 +103,7 @@ app.add_typer(models)
 app.add_typer(dataset)
 app.add_typer(classify)
 app.add_typer(web)
+app.add_typer(fleet)
 
 
 def _print_version(wanted: bool) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from engine.errors import ConfigError
 from engine.redaction import hide_setting, keep_readable, printable, redact
@@ -75,6 +75,29 @@ def validated(tree: dict[str, Any], origin: str, *, environment: bool = True) ->
         return Config.model_validate(plain)
     except ValidationError as error:
         raise ConfigError(_explain(error, origin)) from error
+
+
+def plain_tree(path: str) -> dict[str, Any]:
+    """Return the plain values of another YAML file of ours, with `${NAME}` replaced and its secrets registered.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or holds a text that no configuration has.
+    """
+    try:
+        text = read_bytes(Path(path))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"configuration {path} cannot be read ({error}): give a YAML file") from error
+    tree = parsed_yaml(text, f"configuration {path}")
+    if not isinstance(tree, dict):
+        raise ConfigError(f"configuration {path} holds a {type(tree).__name__}: expected keys with values")
+    plain = _expand({key: value for key, value in tree.items() if not str(key).startswith(EXTENSION)})
+    _take_in("", plain)
+    return dict(plain)
+
+
+def explained(error: ValidationError, origin: str, root: type[BaseModel]) -> str:
+    """Return one line per problem of a section that is not part of `Config`."""
+    return _explain(error, origin, root)
 
 
 def preset_names() -> list[str]:
@@ -193,14 +216,14 @@ def _variable(match: re.Match[str]) -> str:
     return os.environ[name]
 
 
-def _explain(error: ValidationError, origin: str) -> str:
+def _explain(error: ValidationError, origin: str, root: type[BaseModel] = Config) -> str:
     """Return one line per problem: its place, its cause and the nearest known key."""
     lines = []
     problems = error.errors(include_url=False)
     for problem in problems[:MAX_PROBLEMS]:
         where = printable(".".join(str(part) for part in problem["loc"]), MAX_SHOWN_CHARS)
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key{suggestion(Config, problem['loc'])}")
+            lines.append(f"{where}: unknown key{suggestion(root, problem['loc'])}")
         else:
             found = "" if problem["type"] == "missing" or not where else f" (found {_shown(problem['input'])})"
             message = problem["msg"].removeprefix("Value error, ") if not where else problem["msg"]

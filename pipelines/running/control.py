@@ -268,6 +268,7 @@ class ControlServer(ControlSocket):
                 model |= config.models[name].model_dump(include=THRESHOLDS)
         return {
             "sources": sources,
+            "configured": [str(source.source_id) for source in config.sources],
             "detector": config.detector.model_dump(include={"model", *THRESHOLDS}),
             "model": facts["model"],
             "models": facts["models"],

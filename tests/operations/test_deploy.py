@@ -73,3 +73,16 @@ def test_docker_accepts_the_compose_file(monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.skip("docker has no compose: install the plugin")
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_examples_for_ray_and_keda_hold_valid_pods_and_say_that_they_are_not_verified() -> None:
+    validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    texts = [(DEPLOY / name).read_text() for name in ("kuberay.yaml", "keda.yaml")]
+    assert all(text.startswith("# Not verified on a cluster.") for text in texts)
+    cluster, scaled = (yaml.safe_load(text) for text in texts)
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    for number, group in enumerate(groups):  # the schemas of Kubernetes know pods, and not the resources around them
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod{number}"}, **group["template"]}
+        validate.validate(pod, "1.33", strict=True)
+    assert scaled["spec"]["minReplicaCount"] >= 1
+    assert min(group["minReplicas"] for group in cluster["spec"]["workerGroupSpecs"]) >= 1

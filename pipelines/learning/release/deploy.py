@@ -138,7 +138,8 @@ def _class_names(model: Path) -> Sequence[str]:
 def _move(ask: Ask, sources: Sequence[str], models: dict[str, str]) -> None:
     for name, model in models.items():
         value = None if model == "detector" else model
-        ask({"command": "set", "key": f"sources.{list(sources).index(name)}.model", "value": value})
+        order = ask({"command": "status"}).get("configured", sources)  # cameras come and go
+        ask({"command": "set", "key": f"sources.{list(order).index(name)}.model", "value": value})
 
 
 def _wait_until_moved(ask: Ask, canary: Sequence[str]) -> None:

@@ -1,0 +1,241 @@
+"""The controller's book: cameras and engines, the ledger behind them, and the requests that change them.
+
+Two rules make an owner the only one. An epoch is written to the ledger before any engine hears of it. And
+`is_free` says when the last owner has stopped for certain: it said so, its process has ended, or every lease that any
+request may have given it has run out. A lease counts from the engine's own clock as of an earlier answer, so a request
+that was long on its way gives no more time than one that was not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from engine.clock import Clock
+from pipelines.fleet.control.facts import Camera, CameraSpec, ControllerOptions, Engine
+from pipelines.fleet.control.links import Links
+from pipelines.fleet.ledger.records import NOBODY, Assignment, Change, Ledger
+from pipelines.fleet.placement.facts import Machine, Need
+
+logger = logging.getLogger(__name__)
+MAX_LEASES = 250
+"""Cameras in one renewal, so that a request stays far below the 64 KiB that an engine reads."""
+OnChange = Callable[[Assignment, str], object]
+
+
+class Book:
+    """Cameras and engines as the controller knows them; used by one thread.
+
+    Args:
+        ledger: who owns what.
+        links: to the engines.
+        clock: for leases and pauses.
+        options: times and limits.
+        on_change: called with every assignment that was written, and why.
+    """
+
+    def __init__(
+        self, ledger: Ledger, links: Links, clock: Clock, options: ControllerOptions, on_change: OnChange
+    ) -> None:
+        self.ledger, self.links, self.clock, self.options = ledger, links, clock, options
+        self._on_change = on_change
+        self.began_ns = clock.monotonic_ns()
+        self.cameras: dict[str, Camera] = {}
+        self.engines: dict[str, Engine] = {}
+        self.owned: dict[str, set[str]] = defaultdict(set)
+        self.open: set[str] = set()
+        """Cameras that are not simply running: every turn looks at them, and at no others."""
+        self._freed: dict[str, tuple[Assignment, str]] = {}
+        for held in ledger.read().values():
+            # an earlier controller's request may still be on its way to the owner, or the owner be another process now
+            self.cameras[held.source_id] = Camera(None, free_ns=self.first_bound_ns + options.ns(options.margin_s))
+            self._take(held.source_id, held)
+
+    @property
+    def now_ns(self) -> int:
+        """The time, by the controller's clock."""
+        return self.clock.monotonic_ns()
+
+    def configure(self, specs: Iterable[CameraSpec]) -> None:
+        """Take over the configured cameras; those that are missing are stopped."""
+        wanted = {spec.source_id: spec for spec in specs}
+        for source_id, spec in wanted.items():
+            camera = self.cameras.setdefault(source_id, Camera(None))
+            if camera.spec is not None and camera.spec.source != spec.source and camera.owner:
+                camera.target = camera.target or camera.owner  # stopped, and started again with its new keys
+            if camera.spec != spec:
+                self.open.add(source_id)
+            camera.set_spec(spec)
+        for source_id, camera in self.cameras.items():
+            if source_id not in wanted and (camera.spec is not None or camera.owner):
+                camera.spec = None
+                self.open.add(source_id)
+
+    def join(self, machine: Machine) -> None:
+        """Take in an engine that the launcher starts or has found, or what is now known of its machine."""
+        engine = self.engines.get(machine.engine_id)
+        if engine is None:
+            self.engines[machine.engine_id] = Engine(machine, self.now_ns, bound_ns=self.first_bound_ns)
+            return
+        engine.machine, engine.is_expected = machine, True
+        if engine.has_ended:
+            engine.has_ended, engine.joined_ns = False, self.now_ns
+
+    @property
+    def first_bound_ns(self) -> int:
+        """When every lease that an earlier controller gave has run out."""
+        return self.began_ns + self.options.ns(self.options.lease_s)
+
+    def end(self, engine_id: str) -> None:
+        """Note that the process of an engine has ended for certain: its cameras are free at once."""
+        engine = self.engines.get(engine_id)
+        if engine is None:
+            return
+        engine.has_ended, engine.incarnation, engine.is_asked = True, "", False
+        engine.bound_ns, engine.running = min(engine.bound_ns, self.now_ns), {}
+        for source_id in self.owned[engine_id]:
+            self.cameras[source_id].free_ns = self.cameras[source_id].unsure_ns = 0
+            self.free(source_id, "lost")
+
+    def forget(self, engine_id: str) -> None:
+        """Note that the launcher no longer keeps this engine; it goes once it owns nothing."""
+        if (engine := self.engines.get(engine_id)) is not None:
+            engine.is_expected = False
+
+    def is_live(self, engine: Engine) -> bool:
+        """Return whether an engine answers."""
+        silent_ns = self.now_ns - engine.heard_ns
+        return bool(engine.incarnation) and silent_ns <= self.options.ns(self.options.silent_s)
+
+    def is_gone(self, engine_id: str) -> bool:
+        """Return whether an engine publishes nothing for certain: it has ended, or all its leases have run out."""
+        engine = self.engines.get(engine_id)
+        if engine is not None and engine.has_ended:
+            return True
+        bound_ns = self.first_bound_ns if engine is None else engine.bound_ns
+        return self.now_ns > bound_ns + self.options.ns(self.options.margin_s)
+
+    def usable(self) -> list[Machine]:
+        """Return the machines that may get cameras now, with the number that each is starting."""
+        return [
+            replace(engine.machine, starts=sum(not self.cameras[name].is_running for name in self.owned[engine_id]))
+            for engine_id, engine in self.engines.items()
+            if self.is_live(engine) and not engine.is_draining and engine.is_expected
+        ]
+
+    def settled(self, without: Collection[str] = ()) -> list[tuple[Need, str]]:
+        """Return what each camera needs and its engine, or where it is moving, except for some."""
+        return [
+            (camera.need(source_id), camera.target or camera.owner)
+            for source_id, camera in self.cameras.items()
+            if camera.owner and source_id not in without
+        ]
+
+    def write(self, wanted: Sequence[tuple[str, str, str]]) -> list[str]:
+        """Give cameras to engines in the ledger, each with the next epoch, and return which were written.
+
+        Args:
+            wanted: source_id, engine_id and why, each for a camera whose owner has stopped.
+        """
+        changes = []
+        for source_id, engine_id, _ in wanted:
+            camera = self.cameras[source_id]
+            epoch = camera.epoch + (engine_id != NOBODY) if camera.held else 1
+            changes.append(Change(camera.held, Assignment(source_id, engine_id, epoch)))
+        return self.put(changes, [why for _, _, why in wanted])
+
+    def free(self, source_id: str, why: str) -> None:
+        """Take a camera, at the next `settle_free`, from an owner that has stopped it for certain."""
+        camera = self.cameras[source_id]
+        if camera.held is not None and camera.owner:
+            self._freed[source_id] = camera.held, why
+
+    def settle_free(self) -> None:
+        """Write all that is free to the ledger, in one transaction."""
+        freed, self._freed = self._freed, {}
+        changes = [
+            Change(held, Assignment(source_id, NOBODY, held.epoch))
+            for source_id, (held, _) in freed.items()
+            if self.cameras[source_id].held == held
+        ]
+        self.put(changes, [freed[change.after.source_id][1] for change in changes])
+
+    def put(self, changes: Sequence[Change], why: Sequence[str]) -> list[str]:
+        """Write changes to the ledger and return the cameras of those that were made."""
+        if not changes:
+            return []
+        done, lost = [], 0
+        for change, is_made, reason in zip(changes, self.ledger.change(changes), why, strict=True):
+            if is_made:
+                self._take(change.after.source_id, change.after)
+                self._on_change(change.after, reason)
+                done.append(change.after.source_id)
+            lost += not is_made
+        if lost:
+            logger.error("%d changes of the ledger were not ours to make: does a second controller run?", lost)
+            self._read_again()
+        return done
+
+    def _read_again(self) -> None:
+        for source_id, held in self.ledger.read().items():
+            if self.cameras.setdefault(source_id, Camera(None)).held != held:
+                self._take(source_id, held)
+
+    def _take(self, source_id: str, held: Assignment) -> None:
+        camera = self.cameras[source_id]
+        self.owned[camera.owner].discard(source_id)
+        camera.held, camera.is_running, camera.released_ns, camera.pending = held, False, 0, 0
+        if held.engine_id:
+            self.owned[held.engine_id].add(source_id)
+        self.open.add(source_id)
+
+    def assign(self, source_id: str) -> None:
+        """Tell the owner of a camera to run it."""
+        camera = self.cameras[source_id]
+        engine = self.engines[camera.owner]
+        if camera.spec is None or not engine.incarnation:
+            return
+        camera.since_ns, camera.target, camera.why = self.now_ns, NOBODY, ""
+        camera.pending += 1
+        source = {**camera.spec.source, "source_id": source_id}
+        self._send(camera.owner, engine, {"command": "assign", "epoch": camera.epoch, "source": source})
+
+    def release(self, source_id: str) -> None:
+        """Tell the owner of a camera to stop it; its lease is not renewed any more."""
+        camera = self.cameras[source_id]
+        camera.released_ns = self.now_ns
+        self.stop(camera.owner, source_id, camera.epoch)
+
+    def stop(self, engine_id: str, source_id: str, epoch: int) -> None:
+        """Tell an engine to stop a camera in this epoch."""
+        request = {"command": "release", "source_id": source_id, "epoch": epoch}
+        self.links.send(engine_id, {**request, "incarnation": self.engines[engine_id].incarnation})
+
+    def renew(self, engine_id: str) -> None:
+        """Renew all leases of an engine, which also asks what it runs."""
+        engine = self.engines[engine_id]
+        engine.renewed_ns, engine.is_asked = self.now_ns, True
+        names = [name for name in self.owned[engine_id] if not self.cameras[name].released_ns]
+        leases = [[name, self.cameras[name].epoch] for name in names] if engine.incarnation else []
+        if not leases:
+            self.links.send(engine_id, {"command": "renew", "leases": []})
+            return
+        for first in range(0, len(leases), MAX_LEASES):
+            self._send(engine_id, engine, {"command": "renew", "leases": leases[first : first + MAX_LEASES]})
+
+    def _send(self, engine_id: str, engine: Engine, request: dict[str, Any]) -> None:
+        """Send a request that gives a lease, and note how long it may last.
+
+        The engine's clock stood at `clock_ns` before we heard of it, at `heard_ns`: the lease ends before `bound_ns`.
+        """
+        options = self.options
+        engine.bound_ns = max(engine.bound_ns, engine.heard_ns + options.ns(options.lease_s))
+        lease = {
+            "incarnation": engine.incarnation,
+            "as_of_ns": engine.clock_ns,
+            "lease_s": options.engine_lease_s,
+        }
+        self.links.send(engine_id, request | lease)

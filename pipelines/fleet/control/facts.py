@@ -1,0 +1,167 @@
+"""What the controller knows of cameras and engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.clock import NS_PER_S
+from pipelines.fleet.ledger.records import NOBODY, Assignment
+from pipelines.fleet.placement.costs import Cost, estimated
+from pipelines.fleet.placement.facts import Limits, Machine, Need
+
+FAR = 1 << 62
+"""A time that never comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerOptions:
+    """Times and limits of a controller.
+
+    Attributes:
+        lease_s: how long an engine may go on without news of the controller.
+        margin_s: how much later the controller takes a lease to have run out: clocks differ, and a stop takes a moment.
+        renew_s: time between two renewals of an engine.
+        keeps: an engine whose controller is silent goes on for an hour; only the collector's fence then keeps a frozen
+            engine that thaws from being heard.
+        silent_s: an engine without an answer for so long gets no further cameras.
+        join_s: new cameras wait so long for engines that are starting.
+        relieve_s: time between two looks at the load of machines.
+        rest_s: a camera that has moved stays for so long.
+        moves_per_minute: most moves that drain or relieve machines.
+        limits: shares of a machine.
+    """
+
+    lease_s: float = 6.0
+    margin_s: float = 0.5
+    renew_s: float = 1.0
+    keeps: bool = False
+    silent_s: float = 3.0
+    join_s: float = 20.0
+    relieve_s: float = 10.0
+    rest_s: float = 600.0
+    moves_per_minute: float = 30.0
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def engine_lease_s(self) -> float:
+        """The lease that engines are given."""
+        return 3600.0 if self.keeps else self.lease_s
+
+    def ns(self, seconds: float) -> int:
+        """Return nanoseconds."""
+        return int(seconds * NS_PER_S)
+
+
+@dataclass(frozen=True, slots=True)
+class CameraSpec:
+    """A camera as configured.
+
+    Attributes:
+        source_id: its name.
+        source: the keys of a source, for the engine.
+        site: where it must run; empty: anywhere.
+        labels: labels that its machine must have.
+        pack: affinity.
+        spread: anti-affinity.
+    """
+
+    source_id: str
+    source: dict[str, Any]
+    site: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    pack: str = ""
+    spread: str = ""
+
+
+@dataclass(slots=True)
+class Camera:
+    """A camera and where it stands.
+
+    Attributes:
+        spec: as configured; None: it was taken out of the configuration, and is being stopped.
+        held: the assignment as in the ledger; None: it never had one.
+        cost: what it takes.
+        target: where it is moving; empty: nowhere.
+        is_running: its owner has said that it runs it, in this epoch.
+        since_ns: when the owner was last told to run it.
+        pending: requests to run it in this epoch whose answers are due: a refusal of one says nothing of the next.
+        released_ns: when the owner was last told to stop it; 0: it was not.
+        free_ns: until then a process before its owner's present one may still run it.
+        unsure_ns: until then a request to run it, which got no answer, may still be obeyed.
+        moved_ns: when it was last moved by choice.
+        retry_ns: it is not assigned before, because its last assignment was refused.
+        failures: refusals in a row.
+        why: why it does not run; empty: it does, or is about to.
+    """
+
+    spec: CameraSpec | None
+    held: Assignment | None = None
+    cost: Cost = field(default_factory=estimated)
+    target: str = NOBODY
+    is_running: bool = False
+    since_ns: int = 0
+    pending: int = 0
+    released_ns: int = 0
+    free_ns: int = 0
+    unsure_ns: int = 0
+    moved_ns: int = -FAR
+    retry_ns: int = 0
+    failures: int = 0
+    why: str = ""
+    _need: Need | None = None
+
+    @property
+    def owner(self) -> str:
+        """Its engine according to the ledger; empty: nobody."""
+        return NOBODY if self.held is None else self.held.engine_id
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch; 0: it never had one."""
+        return 0 if self.held is None else self.held.epoch
+
+    def set_spec(self, spec: CameraSpec | None) -> None:
+        """Replace the configuration."""
+        self.spec, self._need = spec, None
+
+    def need(self, source_id: str) -> Need:
+        """Return what placement must know."""
+        spec, cost, made = self.spec or CameraSpec(source_id, {}), self.cost, self._need
+        if made is None or (made.cpu, made.gpu) != (cost.cpu, cost.gpu):
+            made = Need(source_id, cost.cpu, cost.gpu, spec.site, spec.labels, spec.pack, spec.spread)
+            self._need = made
+        return made
+
+
+@dataclass(slots=True)
+class Engine:
+    """An engine and what it last said.
+
+    Attributes:
+        machine: what it has.
+        joined_ns: when it was announced.
+        is_expected: the launcher keeps it running; False: it is only known from the ledger.
+        has_ended: its process has ended for certain.
+        incarnation: of its process; empty: it has not answered yet.
+        clock_ns: its clock when it last answered: leases are given from there on.
+        heard_ns: when that answer came, by our clock.
+        bound_ns: by our clock, when the last lease that any request may have given it runs out.
+        renewed_ns: when it was last asked to renew.
+        is_asked: an answer to that is due.
+        is_draining: it gets no cameras, and loses those it has.
+        running: reports by source_id, as it last gave them.
+    """
+
+    machine: Machine
+    joined_ns: int
+    is_expected: bool = True
+    has_ended: bool = False
+    incarnation: str = ""
+    clock_ns: int = 0
+    heard_ns: int = -FAR
+    bound_ns: int = 0
+    renewed_ns: int = -FAR
+    is_asked: bool = False
+    is_draining: bool = False
+    running: dict[str, dict[str, Any]] = field(default_factory=dict)

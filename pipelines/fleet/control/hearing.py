@@ -1,0 +1,166 @@
+"""What the controller learns from answers: who lives, what runs where, and what has stopped."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pipelines.fleet.control.book import Book
+from pipelines.fleet.control.facts import Camera, Engine
+from pipelines.fleet.control.links import Answer
+from pipelines.fleet.ledger.records import MAX_EPOCH, Assignment, Change
+from pipelines.fleet.placement.costs import updated
+
+logger = logging.getLogger(__name__)
+FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
+MAX_WHY_CHARS = 300
+
+
+def hear(book: Book, answer: Answer) -> None:
+    """Take in one answer."""
+    engine = book.engines.get(answer.engine_id)
+    command = answer.request.get("command")
+    if engine is None:
+        return
+    if command == "renew":
+        engine.is_asked = False
+    if command == "assign":
+        _hear_of_assign(book, answer, engine)
+    if answer.reply is None or engine.has_ended:
+        return
+    if _hear_engine(book, answer.engine_id, engine, answer.reply):
+        if command == "renew":
+            _hear_running(book, answer.engine_id, engine, answer)
+        elif command == "release" and answer.reply.get("ok") and answer.reply.get("stopped") is True:
+            _hear_stopped(book, answer.engine_id, answer.request)
+        elif command == "assign":
+            _hear_started(book, answer.engine_id, answer.request)
+    elif command == "assign" and not answer.reply.get("ok"):
+        _hear_refusal(book, answer.engine_id, answer.request, answer.reply)
+
+
+def _hear_of_assign(book: Book, answer: Answer, engine: Engine) -> None:
+    """Count the answer. Without a reply, the request may still be on its way, and obeyed until its lease is over."""
+    camera = book.cameras.get(str(answer.request["source"]["source_id"]))
+    if camera is None or (camera.owner, camera.epoch) != (answer.engine_id, answer.request["epoch"]):
+        return
+    camera.pending = max(camera.pending - 1, 0)
+    if answer.reply is None and not engine.has_ended:
+        camera.unsure_ns = engine.bound_ns + book.options.ns(book.options.margin_s)
+
+
+def _hear_engine(book: Book, engine_id: str, engine: Engine, reply: dict[str, Any]) -> bool:
+    """Note that an engine answered, with its clock; return whether it did what it was asked."""
+    incarnation, clock_ns = reply.get("incarnation"), reply.get("engine_ns")
+    if reply.get("ok") is not True:
+        if reply.get("conflict") and "incarnation" in str(reply.get("error")):
+            engine.incarnation = ""  # another process answers there: get to know it first
+        return False
+    if not isinstance(incarnation, str) or not isinstance(clock_ns, int) or not incarnation:
+        logger.error("engine %s is not one of a fleet: its answer has no incarnation and clock", engine_id)
+        return False
+    if incarnation != engine.incarnation:
+        _hear_new_process(book, engine_id, engine)
+    engine.incarnation, engine.clock_ns, engine.heard_ns = incarnation, clock_ns, book.now_ns
+    return True
+
+
+def _hear_new_process(book: Book, engine_id: str, engine: Engine) -> None:
+    """Nothing proves that the process before has ended: its cameras are free once its leases have run out."""
+    engine.running = {}
+    free_ns = engine.bound_ns + book.options.ns(book.options.margin_s)
+    for source_id in book.owned[engine_id]:
+        camera = book.cameras[source_id]
+        camera.is_running, camera.free_ns = False, max(camera.free_ns, free_ns)
+        book.open.add(source_id)
+
+
+def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) -> None:
+    """Compare what an engine runs with the ledger."""
+    reply, asked_ns = answer.reply or {}, engine.renewed_ns
+    found = reply.get("owned")
+    before, engine.running = engine.running, _reports(found) if isinstance(found, dict) else {}
+    for source_id, report in engine.running.items():
+        camera = book.cameras.setdefault(source_id, Camera(None))
+        if before.get(source_id) is report and camera.is_running:
+            continue  # only in a simulation is it the same object
+        if (engine_id, report["epoch"]) == (camera.owner, camera.epoch):
+            if not camera.is_running and report.get("state") != "stopping":
+                _run(book, source_id, camera)
+            camera.cost = updated(camera.cost, report)
+        elif report["epoch"] > camera.epoch:
+            _adopt(book, engine_id, source_id, camera, report["epoch"])
+        elif report.get("state") != "stopping":
+            logger.warning("%s still runs %s of epoch %d: told to stop", engine_id, source_id, report["epoch"])
+            book.stop(engine_id, source_id, report["epoch"])
+    for source_id in [name for name in book.owned[engine_id] if name not in engine.running]:
+        camera = book.cameras[source_id]
+        if camera.since_ns < asked_ns and _is_sure(book, camera):
+            _hear_absent(book, source_id, camera)
+
+
+def _run(book: Book, source_id: str, camera: Camera) -> None:
+    camera.is_running, camera.failures, camera.why, camera.free_ns = True, 0, "", 0
+    camera.unsure_ns = 0
+    if not camera.target and camera.spec is not None:
+        book.open.discard(source_id)
+
+
+def _adopt(book: Book, engine_id: str, source_id: str, camera: Camera, epoch: int) -> None:
+    """Correct a ledger that is behind, as after a backup was restored: the engine was given that epoch by it."""
+    logger.warning("the ledger is behind: %s runs %s of epoch %d; taken over", engine_id, source_id, epoch)
+    done = book.put([Change(camera.held, Assignment(source_id, engine_id, epoch))], ["adopted"])
+    if done and camera.spec is not None:
+        _run(book, source_id, camera)
+
+
+def _hear_absent(book: Book, source_id: str, camera: Camera) -> None:
+    """Its owner does not run it: it never got the request, has lost the lease, or has stopped it when told to."""
+    if camera.is_running and not camera.released_ns:
+        camera.why = "its engine stopped it"
+    camera.is_running = False
+    book.free(source_id, "stopped")
+
+
+def _hear_stopped(book: Book, engine_id: str, request: dict[str, Any]) -> None:
+    camera = book.cameras.get(str(request.get("source_id")))
+    if camera is None or (camera.owner, camera.epoch) != (engine_id, request.get("epoch")):
+        return  # it was stopped in an epoch that is over
+    if book.now_ns > camera.free_ns:
+        book.free(str(request["source_id"]), "stopped")
+
+
+def _hear_started(book: Book, engine_id: str, request: dict[str, Any]) -> None:
+    source_id = str(request["source"]["source_id"])
+    camera = book.cameras.get(source_id)
+    if camera is not None and (camera.owner, camera.epoch) == (engine_id, request["epoch"]):
+        _run(book, source_id, camera)
+
+
+def _hear_refusal(book: Book, engine_id: str, request: dict[str, Any], reply: dict[str, Any]) -> None:
+    """An engine that refuses a camera does not run it; another epoch or another engine may do."""
+    source_id = str(request["source"]["source_id"])
+    camera = book.cameras.get(source_id)
+    if camera is None or (camera.owner, camera.epoch) != (engine_id, request["epoch"]):
+        return
+    camera.failures += 1
+    wait_s = 0.0 if reply.get("conflict") else min(FIRST_RETRY_S * 2.0 ** (camera.failures - 1), LAST_RETRY_S)
+    camera.retry_ns = book.now_ns + book.options.ns(wait_s)
+    camera.why = f"{engine_id} refused it: {str(reply.get('error'))[:MAX_WHY_CHARS]}"
+    logger.warning("%s: %s", source_id, camera.why)
+    if not camera.pending and _is_sure(book, camera) and source_id not in book.engines[engine_id].running:
+        book.free(source_id, "refused")
+
+
+def _is_sure(book: Book, camera: Camera) -> bool:
+    """Return whether what its engine says of a camera cannot change by a request that is still on its way."""
+    return book.now_ns > max(camera.free_ns, camera.unsure_ns)
+
+
+def _reports(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the reports that have an epoch."""
+    return {
+        name: report
+        for name, report in found.items()
+        if isinstance(report, dict) and isinstance(report.get("epoch"), int) and 0 < report["epoch"] < MAX_EPOCH
+    }

@@ -1,0 +1,1 @@
+"""Who starts engines, and starts them again: this machine's launcher, or Ray."""

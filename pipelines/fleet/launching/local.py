@@ -1,0 +1,147 @@
+"""Engines as processes of this machine: no Ray, and what tests use most. They outlive the controller."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from engine.clock import Clock
+from engine.errors import ConfigError
+from pipelines.fleet.config import FleetConfig, NodeConfig
+from pipelines.fleet.launching.engine_tree import engine_tree
+from pipelines.fleet.launching.launcher import Ended, Joined
+from pipelines.fleet.launching.process import KeptProcess
+from pipelines.fleet.placement.facts import Machine
+from pipelines.running.control_access import runtime_folder
+
+logger = logging.getLogger(__name__)
+END_S = 5.0
+MAX_SOCKET_BYTES = 100
+
+
+class LocalLauncher:
+    """Keeps one engine running for each node, and the collector beside them.
+
+    Args:
+        config: the fleet.
+        clock: for the pauses between starts.
+
+    Raises:
+        ConfigError: the state folder cannot be used.
+    """
+
+    def __init__(self, config: FleetConfig, clock: Clock) -> None:
+        self._config = config
+        self._model: str | None = None
+        self._folder = state_folder(config) / "processes"
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._sockets = _socket_folder(self._folder)
+        self._nodes = {node.name: node for node in config.nodes}
+        self._engines = {name: KeptProcess(name, self._folder, clock) for name in self._nodes}
+        self._known: dict[str, str] = {}
+        has_collector = config.collector.collect != "none"
+        self.collector = KeptProcess("collector", self._folder, clock) if has_collector else None
+        for stale in sorted(self._folder.glob("*.json")):  # of nodes that were taken out of the configuration
+            if stale.stem not in (*self._nodes, "collector", *(f"{name}.engine" for name in self._nodes)):
+                KeptProcess(stale.stem, self._folder, clock).end(END_S)
+
+    def poll(self) -> list[Joined | Ended]:
+        """Start what is due and return what has happened since the last call."""
+        news: list[Joined | Ended] = []
+        self._keep_collector()
+        for name, process in self._engines.items():
+            if process.is_running():
+                if self._known.get(name) != process.process:
+                    self._known[name] = process.process
+                    news.append(self._joined(name, process))
+                continue
+            if self._known.pop(name, None) is not None:
+                process.note_end()
+                why = process.last_words()
+                logger.error("engine %s has ended: %s", name, why or f"see {process.log}")
+                news.append(Ended(name, True, why))
+            if process.is_due():
+                self._start(name, process)
+        return news
+
+    def _keep_collector(self) -> None:
+        if self.collector is None or self.collector.is_running():
+            return
+        if self.collector.pid:
+            logger.error("the collector has ended: %s", self.collector.last_words())
+            self.collector.note_end()
+        if self.collector.is_due():
+            places = self._config.collector
+            self.collector.start(["proxy", "--collect", places.collect, "--publish", places.publish], {})
+
+    def _joined(self, name: str, process: KeptProcess) -> Joined:
+        return Joined(machine_of(self._nodes[name], len(self._nodes)), self._address(name), process.process)
+
+    def _start(self, name: str, process: KeptProcess) -> None:
+        file = self._folder / f"{name}.engine.json"
+        tree = engine_tree(self._config, name, self._address(name), self._model)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            json.dump(tree, out)
+        process.start(["run", str(file)], {"model": self._model})
+
+    def _address(self, name: str) -> str:
+        return f"ipc://{self._sockets}/{name}.sock"
+
+    def set_model(self, model: str | None) -> None:
+        """Start engines with this model from now on."""
+        self._model = model
+
+    def want(self, machines: int) -> str:
+        """Say that somebody must add or remove nodes."""
+        present = len(self._nodes)
+        return "" if machines == present else f"nodes in the configuration: {present}, desired: {machines}"
+
+    def pid_of(self, engine_id: str) -> int:
+        """Return the process number of an engine, 0 if it does not run."""
+        return self._engines[engine_id].pid
+
+    def close(self, *, leave: bool) -> None:
+        """End all engines and the collector, or leave them running."""
+        if leave:
+            return
+        processes = [*self._engines.values(), *([self.collector] if self.collector else [])]
+        for process in processes:
+            process.signal(15)
+        for process in processes:
+            process.end(END_S)
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+
+def state_folder(config: FleetConfig) -> Path:
+    """Return the folder of the fleet's state, made if it is missing. Raises `ConfigError`."""
+    folder = Path(config.state).absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"state: {folder} cannot be made: {error.strerror}: give a folder of this user") from error
+    return folder
+
+
+def _socket_folder(folder: Path) -> str:
+    """Return a short folder for sockets that is the same after a restart: their paths are limited."""
+    name = f"fleet-{hashlib.sha256(str(folder).encode()).hexdigest()[:10]}"
+    for parent in (runtime_folder(), Path(tempfile.gettempdir())):
+        place = parent / name
+        if len(os.fsencode(str(place))) + 70 <= MAX_SOCKET_BYTES + 30:
+            place.mkdir(mode=0o700, exist_ok=True)
+            if place.stat().st_uid != os.getuid():
+                raise ConfigError(f"{place} belongs to another user: remove it, or set XDG_RUNTIME_DIR")
+            return str(place)
+    raise ConfigError("the path of the runtime folder is too long for sockets: set XDG_RUNTIME_DIR to a shorter one")
+
+
+def machine_of(node: NodeConfig, share: int) -> Machine:
+    """Return what a node has: what is configured, or its share of this machine."""
+    cores = node.cores if node.cores is not None else len(os.sched_getaffinity(0)) / share
+    return Machine(node.name, cores, node.gpus or 0.0, node.site, dict(node.labels))

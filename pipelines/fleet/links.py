@@ -1,0 +1,136 @@
+"""Links to real engines: one ZeroMQ socket for each, and nothing waits for an answer."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from engine.clock import NS_PER_S, Clock
+from engine.transport.connect import curve_options
+from engine.transport.ipv6 import prepare
+from pipelines.fleet.control.links import Answer
+
+if TYPE_CHECKING:
+    from engine.transport.keys import KeyPair
+
+MAX_REPLY_BYTES = 4 << 20
+MAX_QUEUED = 5000
+
+
+@dataclass(slots=True)
+class _Link:
+    """One engine: where it is, its socket, and the requests whose answers are due, the oldest first."""
+
+    address: str
+    socket: zmq.Socket[Any] | None = None
+    due: deque[tuple[int, dict[str, Any]]] = field(default_factory=deque)
+
+
+class ZmqLinks:
+    """Carries requests to control sockets. An engine answers the requests of one socket in their order.
+
+    After a missing answer the socket is replaced, so that a late one cannot be taken for another's.
+
+    Args:
+        clock: for time limits.
+        answer_s: how long an answer may take.
+        server_key: public key of the engines, where they encrypt.
+        keys: of the controller, likewise.
+    """
+
+    def __init__(
+        self, clock: Clock, answer_s: float = 2.0, *, server_key: str | None = None, keys: KeyPair | None = None
+    ) -> None:
+        self._clock, self._answer_ns = clock, int(answer_s * NS_PER_S)
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._links: dict[str, _Link] = {}
+        self._answers: list[Answer] = []
+        self.keys: dict[str, Any] = {"server_key": server_key, "keys": keys}
+        self._options = curve_options(server_key, keys) if server_key else {}
+
+    def connect(self, engine_id: str, address: str) -> None:
+        """Set where an engine is; what was sent elsewhere counts as not answered."""
+        self.disconnect(engine_id)
+        self._links[engine_id] = _Link(address)
+
+    def disconnect(self, engine_id: str) -> None:
+        """Forget an engine."""
+        link = self._links.pop(engine_id, None)
+        if link is not None:
+            self._give_up(engine_id, link)
+
+    def send(self, engine_id: str, request: dict[str, Any]) -> None:
+        """Send a request. Exactly one `Answer` follows, possibly without a reply."""
+        link = self._links.get(engine_id)
+        if link is None or len(link.due) >= MAX_QUEUED:
+            self._answers.append(Answer(engine_id, request, None))
+            return
+        if link.socket is None:
+            link.socket = self._opened(link.address)
+        link.due.append((self._clock.monotonic_ns(), request))
+        with suppress(zmq.Again):  # it counts as not answered, after its time
+            link.socket.send_multipart([b"", json.dumps(request).encode()], zmq.NOBLOCK)
+
+    def receive(self) -> list[Answer]:
+        """Return the answers since the last call, in order for each engine."""
+        for engine_id, link in self._links.items():
+            self._read(engine_id, link)
+            if link.due and self._clock.monotonic_ns() - link.due[0][0] > self._answer_ns:
+                self._give_up(engine_id, link)
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _read(self, engine_id: str, link: _Link) -> None:
+        while link.socket is not None and link.due:
+            try:
+                parts = link.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            _, request = link.due.popleft()
+            self._answers.append(Answer(engine_id, request, _reply(parts[-1])))
+
+    def _give_up(self, engine_id: str, link: _Link) -> None:
+        if link.socket is not None:
+            link.socket.close(linger=0)
+            link.socket = None
+        self._answers += [Answer(engine_id, request, None) for _, request in link.due]
+        link.due.clear()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for an answer, at most so long."""
+        poller = zmq.Poller()
+        for link in self._links.values():
+            if link.socket is not None:
+                poller.register(link.socket, zmq.POLLIN)
+        poller.poll(int(1000 * seconds))
+
+    def close(self) -> None:
+        """Hang up; safe to call again."""
+        for engine_id in list(self._links):
+            self.disconnect(engine_id)
+        self._context.term()
+
+    def _opened(self, address: str) -> zmq.Socket[Any]:
+        socket: zmq.Socket[Any] = self._context.socket(zmq.DEALER)
+        for option, value in self._options.items():
+            socket.setsockopt(option, value)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        socket.setsockopt(zmq.SNDHWM, MAX_QUEUED)
+        socket.connect(prepare(socket, address))
+        return socket
+
+
+def _reply(data: bytes) -> dict[str, Any]:
+    try:
+        reply = json.loads(data)
+    except ValueError:
+        reply = None
+    return reply if isinstance(reply, dict) else {"ok": False, "error": "the answer is not a JSON object"}

@@ -1,0 +1,207 @@
+"""Brings a model to all engines, as `roll_plan` says, with `deploy` of the learning tools on each of them.
+
+The work is done on threads of its own, each with its own connections; the controller's thread keeps the state.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ConfigError, EngineError
+from pipelines.fleet.ledger.records import Ledger
+from pipelines.fleet.running.roll_plan import Outcome, RollState, Step, after, next_step, settled, stopped
+from pipelines.learning.release.deploy import CANARY, Ask, DeployRequest, deploy
+
+logger = logging.getLogger(__name__)
+NOTE, MODEL = "roll", "model"
+MAX_AT_ONCE = 16
+AskOf = Callable[[str], Ask]
+MAX_WATCH_S, MAX_BASELINE = 86_400.0, 100_000
+
+
+class Roll:
+    """One rolling change at a time; used by the controller's thread.
+
+    Args:
+        ledger: keeps the state, and the name of the fleet's model.
+        ask_of: returns the function that asks one engine; called on other threads.
+        stream: where readers of the fleet subscribe; None: there is no collector, so nothing can be compared.
+        set_model: told the model that engines start with from now on.
+    """
+
+    def __init__(
+        self, ledger: Ledger, ask_of: AskOf, stream: str | None, set_model: Callable[[str | None], object]
+    ) -> None:
+        self._ledger, self._ask_of, self._stream, self._set_model = ledger, ask_of, stream, set_model
+        self._note = ledger.note(NOTE)
+        self.state = None if self._note is None else RollState.from_dict(json.loads(self._note))
+        self._step: Step | None = None
+        self._work: dict[str, Future[Outcome]] = {}
+        self._pool = ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix="roll")
+        self._is_resumed = self.is_active
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a roll is in progress."""
+        return self.state is not None and not self.state.is_over
+
+    def begin(self, request: Mapping[str, Any], owners: Mapping[str, str], before: Callable[[str], str]) -> None:
+        """Begin a roll.
+
+        Args:
+            request: `model` and, optionally, `canary`, `watch_s`, `baseline` and `max_drift`.
+            owners: the engine of each camera that runs.
+            before: returns the model file that an engine uses now.
+
+        Raises:
+            ConfigError: one is in progress, or the model, a camera or a number cannot work.
+        """
+        if self.state is not None and self.is_active:
+            raise ConfigError(f"{self.state.model} is being rolled out: wait, or end that with fleet roll --stop")
+        if self._stream is None:
+            raise ConfigError("a roll compares what readers see: it needs a collector (collector.collect)")
+        model = Path(_text(request, "model")).absolute()
+        if not model.is_file():
+            raise ConfigError(f"{model}: no such model file on the controller's machine")
+        canary = _canary(request, owners)
+        engine = owners[canary[0]]
+        apart = [name for name in canary if owners[name] != engine]
+        if apart:
+            raise ConfigError(f"canary cameras must be on one engine: {canary[0]} is on {engine}, {apart[0]} is not")
+        limits = {
+            "watch_s": _number(request, "watch_s", 60.0, MAX_WATCH_S),
+            "baseline": int(_number(request, "baseline", 60, MAX_BASELINE)),
+            "max_drift": _number(request, "max_drift", 0.25, 100.0),
+        }
+        facts = {"model": str(model), "before": before(engine), "canary": canary, "engine": engine}
+        self._keep(RollState.from_dict(facts | limits))
+
+    def stop(self) -> None:
+        """Return to the old model, once the step in progress has ended. Raises `ConfigError` if no roll is active."""
+        if self.state is None or not self.is_active:
+            raise ConfigError("no roll is in progress")
+        self._keep(stopped(self.state, "ended by hand"))
+
+    def turn(self, engines: Mapping[str, str]) -> None:
+        """Take in what has ended and begin what is due; does not wait.
+
+        Args:
+            engines: the live engines with the incarnations of their processes.
+        """
+        if self.state is None or not self.is_active:
+            return
+        if self._step is not None:
+            if any(not work.done() for work in self._work.values()):
+                return
+            outcomes = {name: work.result() for name, work in self._work.items()}
+            step, self._step, self._work = self._step, None, {}
+            was_stopped = self.state.stage == "returning" and step.kind != "restore"
+            if was_stopped:  # by hand, while the step may have given them the new model
+                touched = {**self.state.changed, **{name: outcome.incarnation for name, outcome in outcomes.items()}}
+                self._keep(replace(self.state, changed=touched))
+            else:
+                self._keep(after(self.state, step, outcomes))
+        self._keep(settled(self.state, engines))
+        step_now = next_step(self.state, engines) if self.is_active else None
+        if step_now is None:
+            return
+        self._step, state = step_now, self.state
+        clean, self._is_resumed = self._is_resumed, False
+        self._work = {
+            name: self._pool.submit(self._do, step_now.kind, state, name, engines[name], clean)
+            for name in step_now.engines
+        }
+
+    def _keep(self, state: RollState) -> None:
+        """Write the state to the ledger, and at the end the model that the fleet has from now on."""
+        if state == self.state:
+            return
+        is_new_stage = self.state is None or state.stage != self.state.stage
+        note = json.dumps(state.as_dict())
+        if not self._ledger.set_note(NOTE, self._note, note):
+            raise ConfigError("another controller has changed the roll: end one of them")
+        self.state, self._note = state, note
+        if is_new_stage:
+            logger.warning("roll of %s: %s %s", Path(state.model).name, state.stage, state.reason)
+        if state.stage == "done":
+            self._ledger.set_note(MODEL, self._ledger.note(MODEL), state.model)
+            self._set_model(state.model)
+
+    def _do(self, kind: str, state: RollState, engine_id: str, incarnation: str, clean: bool) -> Outcome:
+        """Do a step on one engine; on a thread of the pool."""
+        ask = self._ask_of(engine_id)
+        try:
+            if clean or kind == "restore":
+                restore(ask, state.before)
+            if kind == "restore":
+                return Outcome(True, "", incarnation)
+            names = list(ask({"command": "status"})["sources"])
+            canary = tuple(name for name in state.canary if name in names)
+            if not names:
+                ask({"command": "set", "key": "detector.model", "value": state.model})
+                return Outcome(True, "", incarnation)
+            request = DeployRequest(
+                Path(state.model),
+                self._stream or "",
+                canary,
+                state.watch_s,
+                state.baseline,
+                state.max_drift,
+                shadow=kind == "try",
+            )
+            done = deploy(request, ask, lambda text: logger.info("roll on %s: %s", engine_id, text))
+            return Outcome(bool(done["passed"]), str(done["reason"]), incarnation)
+        except (EngineError, KeyError, ValueError) as error:
+            return Outcome(False, str(error), incarnation)
+        except Exception as error:  # a bug must not end the fleet
+            logger.exception("the roll failed on %s", engine_id)
+            return Outcome(False, f"{type(error).__name__}: {error}", incarnation)
+
+    def status(self) -> dict[str, Any]:
+        """Return how far the roll is; empty if there was none."""
+        return {} if self.state is None else self.state.as_dict()
+
+    def close(self) -> None:
+        """Begin nothing more; what is in progress goes on until it notices."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def restore(ask: Ask, model: str) -> None:
+    """Give all cameras of an engine the old model back."""
+    status = ask({"command": "status"})
+    names = status.get("configured") or list(status["sources"])
+    for index, name in enumerate(names):
+        if status["sources"].get(name, {}).get("model") == CANARY:
+            ask({"command": "set", "key": f"sources.{index}.model", "value": None})
+    if status["detector"]["model"] != model:
+        ask({"command": "set", "key": "detector.model", "value": model})
+
+
+def _canary(request: Mapping[str, Any], owners: Mapping[str, str]) -> list[str]:
+    asked = request.get("canary") or sorted(owners)[:1]
+    if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked) or not asked:
+        raise ConfigError("canary: expected a list of names of cameras that run" if owners else "no camera runs now")
+    unknown = [name for name in asked if name not in owners]
+    if unknown:
+        raise ConfigError(f"canary: {unknown[0]} does not run; expected one of: {', '.join(sorted(owners)[:10])}")
+    return asked
+
+
+def _text(request: Mapping[str, Any], key: str) -> str:
+    value = request.get(key)
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"roll: {key} is {value!r}: expected the path of a model")
+    return value
+
+
+def _number(request: Mapping[str, Any], key: str, default: float, most: float) -> float:
+    value = request.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        raise ConfigError(f"roll: {key} is {value!r}: expected a number above 0, at most {most:g}")
+    return value

@@ -1,0 +1,209 @@
+"""Runs a fleet: one loop around the controller, which also answers `framewire fleet status`, `move` and the others."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
+from engine.errors import ConfigError
+from pipelines.fleet.config import FleetConfig
+from pipelines.fleet.control.controller import Controller
+from pipelines.fleet.launching.launcher import Joined, Launcher
+from pipelines.fleet.launching.local import LocalLauncher, state_folder
+from pipelines.fleet.ledger.records import Assignment, Ledger
+from pipelines.fleet.ledger.sqlite import SqliteLedger
+from pipelines.fleet.links import ZmqLinks
+from pipelines.fleet.running.roll import MODEL, Roll
+from pipelines.running.control import ControlSocket, given
+from pipelines.running.control_access import runtime_folder
+from pipelines.running.control_client import ask
+
+logger = logging.getLogger(__name__)
+TURN_S = 0.05
+POLL_S = 0.2
+WANT_S = 30.0
+ASK_S = 30.0
+
+
+class FleetService:
+    """A fleet that runs.
+
+    Args:
+        config: the fleet.
+        clock: for everything.
+
+    Raises:
+        ConfigError: another controller has the state folder, or something in the configuration cannot work.
+    """
+
+    def __init__(self, config: FleetConfig, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.config, self._clock = config, clock
+        with ExitStack() as opened:
+            self._lock = opened.enter_context(_locked(state_folder(config)))
+            self.ledger = open_ledger(config)
+            opened.callback(self.ledger.close)
+            self.launcher, self.links = open_launcher(config, clock)
+            opened.callback(self.links.close)
+            self.controller = Controller(self.ledger, self.links, clock, config.options(), _tell)
+            self.controller.configure(config.specs())
+            self.launcher.set_model(self.ledger.note(MODEL))
+            self.addresses: dict[str, str] = {}
+            stream = (
+                None if config.collector.collect == "none" else config.collector.publish.replace("//*:", "//127.0.0.1:")
+            )
+            self.roll = Roll(self.ledger, self._ask_of, stream, self.launcher.set_model)
+            opened.callback(self.roll.close)
+            self._polled_ns = self._wanted_ns = 0
+            self._said = ""
+            commands: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+                "status": lambda request: self.controller.status() | self.more_status(),
+                "plan": lambda request: self.plan(),
+                "drain": self._drain,
+                "move": self._move,
+                "roll": self._roll,
+            }
+            self.control = ControlSocket(control_address(config), commands)
+            opened.callback(self.control.close)
+            self._opened = opened.pop_all()
+
+    def turn(self) -> None:
+        """Do what is due, and wait a moment for answers."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._polled_ns >= POLL_S * NS_PER_S:
+            self._polled_ns = now_ns
+            self._poll_launcher()
+        if now_ns - self._wanted_ns >= WANT_S * NS_PER_S:
+            self._wanted_ns = now_ns
+            self._want()
+        self.controller.is_calm = self.roll.is_active
+        self.controller.turn()
+        self.roll.turn(self.controller.live())
+        self.control.poll()
+        self.links.wait(TURN_S)
+
+    def _poll_launcher(self) -> None:
+        for news in self.launcher.poll():
+            if isinstance(news, Joined):
+                self.addresses[news.machine.engine_id] = news.address
+                self.links.connect(news.machine.engine_id, news.address)
+                self.controller.join(news.machine)
+            elif news.is_certain:
+                self.links.disconnect(news.engine_id)
+                self.controller.end(news.engine_id)
+
+    def _want(self) -> None:
+        wanted = self.controller.desired()
+        if wanted.machines != wanted.present and wanted.present:
+            said = self.launcher.want(wanted.machines)
+            if said and said != self._said:
+                logger.warning("%s: %s", said, wanted.why)
+            self._said = said
+
+    def more_status(self) -> dict[str, Any]:
+        """Return further facts for `status`."""
+        return {"name": self.config.name, "model": self.ledger.note(MODEL), "addresses": self.addresses}
+
+    def plan(self) -> dict[str, Any]:
+        """Return how many machines the fleet should have, and why."""
+        found = self.controller.desired()
+        cameras = self.controller.cameras()
+        return {
+            "machines": found.machines,
+            "present": found.present,
+            "load": round(found.load, 3),
+            "why": found.why,
+            "cores": round(sum(camera["cpu"] for camera in cameras.values()), 2),
+            "gpus": round(sum(camera["gpu"] for camera in cameras.values()), 2),
+            "unplaced": {name: camera["why"] for name, camera in cameras.items() if camera["state"] == "unplaced"},
+        }
+
+    def _drain(self, request: dict[str, Any]) -> dict[str, Any]:
+        name, undo = given(request, "engine_id", str), request.get("undo") is True
+        count = self.controller.drain(name, undo=undo)
+        return {"done": [f"{name} takes cameras again" if undo else f"{name} is draining: {count} cameras will move"]}
+
+    def _move(self, request: dict[str, Any]) -> dict[str, Any]:
+        source_id, engine_id = given(request, "source_id", str), given(request, "engine_id", str)
+        self.controller.move(source_id, engine_id)
+        return {"done": [f"{source_id} moves to {engine_id}"]}
+
+    def _roll(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("stop") is True:
+            self.roll.stop()
+        elif "model" in request:
+            owners = {name: camera["engine"] for name, camera in self.controller.cameras().items() if camera["engine"]}
+            self.roll.begin(request, owners, lambda engine_id: self._model_of(engine_id))
+        return {"roll": self.roll.status()}
+
+    def _model_of(self, engine_id: str) -> str:
+        return str(self._ask_of(engine_id)({"command": "status"})["detector"]["model"])
+
+    def _ask_of(self, engine_id: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """Return the function that asks one engine and waits; for other threads than that of the controller."""
+        return lambda request: ask(self.addresses[engine_id], request, ASK_S, **self.links.keys)
+
+    def close(self, *, leave: bool = False) -> None:
+        """End the fleet, or only this controller and leave the engines running."""
+        self.launcher.close(leave=leave)
+        self._opened.close()
+
+
+def open_ledger(config: FleetConfig) -> Ledger:
+    """Return the ledger of a fleet."""
+    if config.ledger == "sqlite":
+        return SqliteLedger(state_folder(config) / "ledger.db")
+    from pipelines.fleet.ledger.nats import NatsLedger
+
+    place = urlsplit(config.ledger)
+    return NatsLedger(f"{place.scheme}://{place.netloc}", place.path.strip("/"))
+
+
+def open_launcher(config: FleetConfig, clock: Clock) -> tuple[Launcher, ZmqLinks]:
+    """Return the launcher of a fleet, and links that can reach its engines."""
+    if config.launcher == "local":
+        return LocalLauncher(config, clock), ZmqLinks(clock)
+    from engine.transport.keys import load_key_pair
+    from pipelines.fleet.launching.ray import RayLauncher
+
+    if config.ray.keys is None or config.ray.engine_keys is None:
+        raise ConfigError("ray.keys and ray.engine_keys are missing: make both with framewire keys")
+    server = load_key_pair(config.ray.engine_keys)
+    return RayLauncher(config, clock), ZmqLinks(clock, server_key=server.public, keys=load_key_pair(config.ray.keys))
+
+
+def control_address(config: FleetConfig) -> str:
+    """Return where the controller answers."""
+    return address_of(config.name) if config.control == "auto" else config.control
+
+
+def address_of(name: str) -> str:
+    """Return where the controller of a fleet of this user and machine answers."""
+    return f"ipc://{runtime_folder()}/fleet-{name}.sock"
+
+
+def _tell(assignment: Assignment, why: str) -> None:
+    if assignment.engine_id:
+        logger.info("%s is on %s, epoch %d (%s)", assignment.source_id, assignment.engine_id, assignment.epoch, why)
+
+
+def _locked(folder: Path) -> IO[str]:
+    """Return the lock of a state folder. Raises `ConfigError` if another controller has it."""
+    file = (folder / "controller.lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read(20).strip()
+        file.close()
+        raise ConfigError(f"{folder} belongs to a controller that runs (process {holder}): stop it first") from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file

@@ -1,0 +1,46 @@
+"""Real engines under a real controller: killed, frozen, and without a head. Times are in `tools/fleet_check.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.pipelines.fleet.lab import FleetLab, fleet_lab, freeze_a_node, kill_a_node, kill_the_head
+
+pytestmark = [pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[FleetLab]:
+    with fleet_lab(4) as started:
+        yield started
+
+
+def test_cameras_are_shared_out_and_carry_their_owners_epoch(lab: FleetLab) -> None:
+    assert sorted(lab.owners().values()) == ["n1", "n1", "n2", "n2"]
+    seen = {name: lab.reader.last(name) for name in lab.cameras}
+    assert {name: each.engine_id for name, each in seen.items()} == lab.owners()
+    assert all(each.epoch >= 1 for each in seen.values())
+
+
+def test_a_killed_node_loses_its_cameras_to_the_other_one(lab: FleetLab) -> None:
+    found = kill_a_node(lab)
+    assert found["lost"] == found["others"] == 2
+    assert found["disorder"] == []
+    assert set(lab.owners().values()) == {"n2"}
+
+
+def test_a_frozen_node_is_not_heard_when_it_thaws(lab: FleetLab) -> None:
+    found = freeze_a_node(lab, watch_s=2.0)
+    assert found["lost"]
+    assert found["messages_of_old_epochs_after_the_thaw"] == 0
+    assert found["disorder"] == []
+
+
+def test_nothing_stops_while_the_controller_is_away(lab: FleetLab) -> None:
+    lab.set_lease(120.0)  # starting Python again takes long where many tests run
+    found = kill_the_head(lab, away_s=1.0)
+    assert found["moved"] == 0
+    assert found["ledger_equals_engines"]
+    assert found["disorder"] == []

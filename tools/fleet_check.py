@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Kill, freeze and behead a real fleet on this machine, roll models through it, and print the figures.
+
+usage: tools/fleet_check.py [kill] [freeze] [head] [roll] [sim] [--cameras 20] [--fps 10] [--lease 2]
+Two local engines. Exit code 1 if an epoch fell at the reader, a message of a former owner was heard, cameras were not
+back, the ledger was wrong after a restart, or a bad model stayed. Times are printed, and judged by people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.pipelines.fleet.lab import (
+    boxes_model,
+    fleet_lab,
+    freeze_a_node,
+    kill_a_node,
+    kill_the_head,
+    roll_a_model,
+)
+
+CHECKS = ("kill", "freeze", "head", "roll", "sim")
+
+
+def check_kill(options: argparse.Namespace) -> dict[str, Any]:
+    """Kill one of two nodes."""
+    with fleet_lab(options.cameras, options.fps, lease_s=options.lease) as lab:
+        found = kill_a_node(lab)
+    return found | {"ok": not found["disorder"]}
+
+
+def check_freeze(options: argparse.Namespace) -> dict[str, Any]:
+    """Freeze one of two nodes, and let it go on."""
+    with fleet_lab(options.cameras, options.fps, lease_s=options.lease) as lab:
+        found = freeze_a_node(lab, watch_s=10.0)
+    return found | {"ok": not found["disorder"] and not found["messages_of_old_epochs_after_the_thaw"]}
+
+
+def check_head(options: argparse.Namespace) -> dict[str, Any]:
+    """Kill the controller, and start it again within the lease."""
+    with fleet_lab(options.cameras, options.fps, lease_s=max(options.lease, 30.0)) as lab:
+        found = kill_the_head(lab, away_s=5.0)
+    return found | {"ok": not found["disorder"] and found["ledger_equals_engines"] and not found["moved"]}
+
+
+def check_roll(options: argparse.Namespace) -> dict[str, Any]:
+    """Roll a good model out with a restart of the controller in the middle, and then one with swapped classes."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        old, good = (boxes_model(folder / f"{text}.onnx", ("person", "dog")) for text in ("old", "good"))
+        bad = boxes_model(folder / "bad.onnx", ("dog", "person"))
+        engine = {"detector": {"model": str(old)}}
+        with fleet_lab(options.cameras, min(options.fps, 5.0), lease_s=30.0, engine=engine) as lab:
+            rolled = roll_a_model(lab, good, watch_s=10.0, baseline=20, restart=True)
+            returned = roll_a_model(lab, bad, watch_s=30.0, baseline=20)
+    is_ok = rolled["stage"] == "done" and returned["stage"] == "returned"
+    is_ok = is_ok and not rolled["disorder"] and not returned["cameras_with_the_new_model_now"]
+    return {"good": rolled, "bad": returned, "ok": is_ok}
+
+
+def check_sim(options: argparse.Namespace) -> dict[str, Any]:
+    """Place 10,000 cameras, and simulate a day of them."""
+    from pipelines.fleet.simulation.day import DayOptions, simulate_day
+
+    found = simulate_day(DayOptions(cameras=options.sim_cameras, hours=options.hours))
+    return found.as_dict() | {"ok": found.is_good}
+
+
+def main() -> int:
+    """Run the checks that were asked for and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"of {', '.join(CHECKS)}; otherwise all")
+    parser.add_argument("--cameras", type=int, default=20)
+    parser.add_argument("--fps", type=float, default=10.0)
+    parser.add_argument("--lease", type=float, default=2.0, help="seconds")
+    parser.add_argument("--sim-cameras", type=int, default=10_000)
+    parser.add_argument("--hours", type=float, default=24.0)
+    options = parser.parse_args()
+    unknown = set(options.checks) - set(CHECKS)
+    if unknown:
+        parser.error(f"there is no check {min(unknown)}: expected {', '.join(CHECKS)}")
+    worst = 0
+    for name in options.checks or CHECKS:
+        found = globals()[f"check_{name}"](options)
+        print(json.dumps({"check": name, **found}), flush=True)
+        worst |= not found["ok"]
+    return int(worst)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
