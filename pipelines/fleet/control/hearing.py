@@ -59,6 +59,9 @@ def _hear_engine(book: Book, engine_id: str, engine: Engine, reply: dict[str, An
     if not isinstance(incarnation, str) or not isinstance(clock_ns, int) or not incarnation:
         logger.error("engine %s is not one of a fleet: its answer has no incarnation and clock", engine_id)
         return False
+    if reply.get("engine_id", engine_id) != engine_id:
+        logger.error("the engine at the address of %s is %s: not used", engine_id, str(reply["engine_id"])[:100])
+        return False
     if incarnation != engine.incarnation:
         _hear_new_process(book, engine_id, engine)
     engine.incarnation, engine.clock_ns, engine.heard_ns = incarnation, clock_ns, book.now_ns

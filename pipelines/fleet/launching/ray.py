@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from typing import Any
+from zlib import crc32
 
 from engine.clock import SYSTEM_CLOCK, Clock
 from engine.errors import ConfigError
@@ -29,6 +30,7 @@ SCOPE = "framewire_engine"
 CALL_S = 10.0
 END_S = 5.0
 LABEL = "framewire"
+PORTS = 400
 
 
 class EngineKeeper:
@@ -69,7 +71,8 @@ class EngineKeeper:
         }
 
     def _start(self) -> None:
-        self._port = _free_port(self._host, self._first)
+        offset = crc32(self._name.encode()) % (PORTS // 2)  # two on one machine do not look for the same one
+        self._port = _free_port(self._host, self._first + offset)
         control = {**self._tree["control"], "address": f"tcp://{self._host}:{self._port}"}
         tree = {**self._tree, "control": control}
         if self._model is not None:
@@ -226,11 +229,11 @@ def _public(keys: str | None) -> str:
 
 
 def _free_port(host: str, first: int) -> int:
-    for port in range(first, first + 500):
+    for port in range(first, first + PORTS // 2):
         with socket.socket() as probe:
             try:
                 probe.bind((host, port))
             except OSError:
                 continue
             return port
-    raise ConfigError(f"no port from {first} to {first + 499} is free on {host}")
+    raise ConfigError(f"no port from {first} to {first + PORTS // 2 - 1} is free on {host}")

@@ -20,9 +20,9 @@ from pipelines.fleet.launching.local import LocalLauncher, state_folder
 from pipelines.fleet.ledger.records import Assignment, Ledger
 from pipelines.fleet.ledger.sqlite import SqliteLedger
 from pipelines.fleet.links import ZmqLinks
+from pipelines.fleet.running.address import address_of
 from pipelines.fleet.running.roll import MODEL, Roll
 from pipelines.running.control import ControlSocket, given
-from pipelines.running.control_access import runtime_folder
 from pipelines.running.control_client import ask
 
 logger = logging.getLogger(__name__)
@@ -181,11 +181,6 @@ def open_launcher(config: FleetConfig, clock: Clock) -> tuple[Launcher, ZmqLinks
 def control_address(config: FleetConfig) -> str:
     """Return where the controller answers."""
     return address_of(config.name) if config.control == "auto" else config.control
-
-
-def address_of(name: str) -> str:
-    """Return where the controller of a fleet of this user and machine answers."""
-    return f"ipc://{runtime_folder()}/fleet-{name}.sock"
 
 
 def _tell(assignment: Assignment, why: str) -> None:

@@ -18,10 +18,16 @@ ASK_S = 10.0
 
 
 def _ask(name: str, to: str | None, request: dict[str, Any]) -> dict[str, Any]:
-    from pipelines.fleet.running.service import address_of
+    import os
+
+    from engine.errors import ConfigError
+    from pipelines.fleet.running.address import address_of
     from pipelines.running.control_client import ask
 
-    return ask(to or address_of(name), request, ASK_S)
+    address = to or address_of(name)
+    if address.startswith("ipc://") and not os.path.exists(address.removeprefix("ipc://")):
+        raise ConfigError(f"no fleet {name} runs here: start it with framewire fleet up, or give --name or --to")
+    return ask(address, request, ASK_S)
 
 
 @fleet.command()

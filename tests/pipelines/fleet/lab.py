@@ -164,7 +164,7 @@ class FleetLab:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Ask the controller, as `framewire fleet` does."""
-        from pipelines.fleet.running.service import address_of
+        from pipelines.fleet.running.address import address_of
 
         return ask(address_of(self.name), request, 10.0)
 
