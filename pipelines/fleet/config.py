@@ -55,6 +55,9 @@ class PlacementConfig(Section):
         "first_fit", description="first_fit fills one machine after another; least_loaded uses all of them evenly"
     )
     moves_per_minute: float = Field(30.0, gt=0, le=6000, description="Most moves that drain or relieve machines")
+    join_s: float = Field(
+        20.0, ge=0, le=3600, description="New cameras wait so long for engines that are starting, then use the others"
+    )
     rest_s: float = Field(600.0, ge=0, le=86_400, description="A camera that has moved stays for so long")
 
     @model_validator(mode="after")
@@ -156,6 +159,7 @@ class FleetConfig(Section):
             renew_s=lease.renew_s,
             keeps=lease.on_silence == "keep",
             silent_s=max(2.5 * lease.renew_s, 2.0),
+            join_s=place.join_s,
             rest_s=place.rest_s,
             moves_per_minute=place.moves_per_minute,
             limits=Limits(place.target, place.high, place.low, place.rule),

@@ -126,7 +126,7 @@ class FleetLab:
             "engine": engine or {"detector": {"model": "motion"}},
             "collector": {"collect": f"ipc://{self.folder}/in", "publish": self.stream},
             "lease": {"seconds": lease_s, "renew_s": min(1.0, lease_s / 4)},
-            "placement": {"rule": "least_loaded", "rest_s": 0, "moves_per_minute": 6000},
+            "placement": {"rule": "least_loaded", "rest_s": 0, "moves_per_minute": 6000, "join_s": 120},
             "nodes": [{"name": name, "cores": 64} for name in self.nodes],
             "cameras": [{"source_id": name, "uri": f"{uri}&seed={n}"} for n, name in enumerate(self.cameras)],
             **(changes or {}),
