@@ -24,15 +24,18 @@ class JsonlWriter(SinkBase):
     Args:
         path: the file, replaced if it exists; `-` is stdout.
         frames_only: leave out the lines for states and ends of streams, so that one line is one frame.
+        append: add to the file instead of replacing it; several processes may do so at the same time.
         clock: for tests.
     """
 
     name = "jsonl"
     blocking = True
 
-    def __init__(self, path: str | Path, *, frames_only: bool = True, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, path: str | Path, *, frames_only: bool = True, append: bool = False, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self.path = Path(path)
-        self._frames_only = frames_only
+        self._frames_only, self._mode = frames_only, "ab" if append else "wb"
         self._clock = clock
         self._file: IO[bytes] | None = None
         self._lines = bytearray()
@@ -51,7 +54,7 @@ class JsonlWriter(SinkBase):
         self._run, self._frames, self._is_complete = run, 0, False
         try:
             is_file = str(self.path) != STDOUT
-            self._file = open(self.path if is_file else 1, "wb", buffering=0, closefd=is_file)  # noqa: SIM115
+            self._file = open(self.path if is_file else 1, self._mode, buffering=0, closefd=is_file)  # noqa: SIM115
         except OSError as error:
             raise SinkError(
                 f"cannot write {self.path}: {error.strerror}: choose a folder that exists, with write access"

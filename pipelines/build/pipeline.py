@@ -33,6 +33,7 @@ def build_pipeline(
     on_quit: Callable[[], None] | None = None,
     make_detector: MakeDetector | None = None,
     bound: ZmqPublisher | None = None,
+    shares_files: bool = False,
 ) -> Pipeline:
     """Return the pipeline that `config` describes, not yet started.
 
@@ -41,6 +42,7 @@ def build_pipeline(
         on_quit: called when the user closes the window.
         make_detector: replaces `build_detector`.
         bound: the publisher of `bound_publisher`; None: a publisher that binds when the run starts.
+        shares_files: see `build_sinks`.
 
     Raises:
         ConfigError: there is no source, a name is unknown, or values conflict.
@@ -53,7 +55,7 @@ def build_pipeline(
     class_names = {name: detector.class_names for name, detector in pool.models.items()}
     check_names(config, class_names)
     check_classes(config, class_names)
-    sinks = build_sinks(config, len(sources), on_quit, bound)
+    sinks = build_sinks(config, len(sources), on_quit, bound, shares_files=shares_files)
     if config.publish.media is not None:
         offer_video(config, sources, sinks)
     return Pipeline(

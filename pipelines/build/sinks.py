@@ -35,8 +35,18 @@ def build_sinks(
     source_count: int,
     on_quit: Callable[[], None] | None,
     bound: ZmqPublisher | None = None,
+    *,
+    shares_files: bool = False,
 ) -> list[Sink]:
-    """Return the configured outputs, using the publisher `bound` if it is given."""
+    """Return the configured outputs.
+
+    Args:
+        config: of the run.
+        source_count: how many sources there are.
+        on_quit: called when the user closes the window.
+        bound: the publisher to use; None: a new one.
+        shares_files: other processes of the same run write the results of their sources beside.
+    """
     sinks: list[Sink] = []
     plans = build_recordings(config)
     recordings = Recordings(plans) if plans or can_change(config) else None
@@ -50,9 +60,9 @@ def build_sinks(
     if config.output.jsonl is not None:
         from engine.sinks.jsonl import JsonlWriter
 
-        sinks.append(JsonlWriter(config.output.jsonl))
+        sinks.append(JsonlWriter(config.output.jsonl, append=shares_files))
     if config.output.save is not None:
-        sinks.append(_video(config, config.output.save, source_count))
+        sinks.append(_video(config, config.output.save, 2 if shares_files else source_count))
     if config.output.show:
         from engine.imaging.grid import Grid
         from engine.sinks.window import Window

@@ -13,7 +13,6 @@ from engine.stats import ModelSnapshot, StatsSnapshot, latency_summary, stage_su
 from engine.stats.histogram import HistogramSnapshot
 
 BY_SOURCE = ("recordings", "analytics", "privacy")
-LISTS = ("outputs",)
 
 
 class WorkerReport(msgspec.Struct):
@@ -87,6 +86,8 @@ def merged_summary(
     for key in BY_SOURCE:
         found = {name: value for each in summaries for name, value in each.get(key, {}).items()}
         whole |= {key: found} if found else {}
+    outputs = _outputs(each.get("outputs", []) for each in summaries)
+    whole |= {"outputs": outputs} if outputs else {}
     errors = list(dict.fromkeys(report.error for report in reports if report.error))
     return whole | ({"error": "; ".join(errors)} if errors else {})
 
@@ -101,6 +102,16 @@ def _models(summaries: Sequence[Mapping[str, Any]], stats: StatsSnapshot) -> dic
         facts["detected"] = figures.detected if figures is not None else 0
         facts["stage_ms"] = stage_summary(figures.stages) if figures is not None else {}
     return found
+
+
+def _outputs(lists: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the files of all workers; of one that they share, the frames of all."""
+    files: dict[str, dict[str, Any]] = {}
+    for each in (file for files_of_one in lists for file in files_of_one):
+        mine = files.setdefault(each["path"], {"path": each["path"], "frames": 0, "complete": True})
+        mine["frames"] += each["frames"]
+        mine["complete"] &= each["complete"]
+    return list(files.values())
 
 
 def _model(parts: Sequence[ModelSnapshot]) -> ModelSnapshot:

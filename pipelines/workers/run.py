@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from engine.clock import pause
-from engine.errors import ConfigError, StageError
+from engine.errors import ConfigError, SinkError, StageError
 from engine.process import Child
 from engine.stats import NO_STATS
 from pipelines import console
@@ -36,7 +36,7 @@ from pipelines.workers.control import WorkersControl
 from pipelines.workers.report import WorkerReport, decoded, merged_summary
 from pipelines.workers.serving import served_metrics, served_page
 from pipelines.workers.split import check_workers, control_address, stream_address, worker_configs
-from pipelines.workers.worker_process import ADDRESS_VARIABLE, LOG_LEVEL_VARIABLE
+from pipelines.workers.worker_process import ADDRESS_VARIABLE, COUNT_VARIABLE, LOG_LEVEL_VARIABLE
 
 logger = logging.getLogger(__name__)
 MODULE = "pipelines.workers.worker_process"
@@ -117,8 +117,10 @@ def run_workers(config: Config, interrupt: Interrupt) -> tuple[dict[str, Any], i
         if server is not None:
             until_over.callback(server.close)
         configs = worker_configs(config, folder)
+        if config.output.jsonl is not None and len(configs) > 1:
+            _empty(config.output.jsonl)
         with _proxied(config, folder, len(configs)) as address:
-            workers = [_start(number, each, folder) for number, each in enumerate(configs)]
+            workers = [_start(number, len(configs), each, folder) for number, each in enumerate(configs)]
             try:
                 _supervise(config, folder, workers, interrupt, address, server)
             finally:
@@ -184,17 +186,28 @@ def _wait(workers: Sequence[Worker]) -> None:
     wait([worker.child.connection.fileno() for worker in workers if worker.report is None], TURN_S)
 
 
-def _start(number: int, config: Config, folder: str) -> Worker:
+def _start(number: int, count: int, config: Config, folder: str) -> Worker:
     config_fd = os.memfd_create(f"worker-{number}-config")
     report_fd = os.memfd_create(f"worker-{number}-report")
     os.write(config_fd, config.model_dump_json(exclude_unset=True).encode())
     os.lseek(config_fd, 0, os.SEEK_SET)
+    os.environ[COUNT_VARIABLE] = str(count)
     os.environ[ADDRESS_VARIABLE] = control_address(folder, number)
     os.environ[LOG_LEVEL_VARIABLE] = str(logging.getLogger().getEffectiveLevel())
     try:
         return Worker(number, Child(MODULE, config_fd, report_fd, name=f"worker {number + 1}"), report_fd)
     finally:
         os.close(config_fd)
+
+
+def _empty(path: str) -> None:
+    """Begin a file to which all workers add lines. Raises `SinkError` where it cannot be written."""
+    try:
+        Path(path).write_bytes(b"")
+    except OSError as error:
+        raise SinkError(
+            f"cannot write {path}: {error.strerror}: choose a folder that exists, with write access"
+        ) from error
 
 
 @contextmanager

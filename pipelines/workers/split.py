@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from engine.errors import ConfigError
 from engine.identity import default_engine_id
+from engine.sinks.jsonl import STDOUT
+from engine.sinks.video import VideoWriter
 from pipelines.build.sources import named_sources
 from pipelines.config.models import Config
 
@@ -13,8 +15,7 @@ ONLY_ONE = {
     "publish.latest": "further addresses belong to one engine",
     "publish.snapshot": "further addresses belong to one engine",
     "publish.media": "further addresses belong to one engine",
-    "output.save": "a file has one writer",
-    "output.jsonl": "a file has one writer",
+    "output.grid": "one process sees only its own sources",
     "output.show": "a window belongs to one engine",
     "output.sinks": "a custom output belongs to one engine",
     "events.folder": "the event log has one writer",
@@ -35,6 +36,14 @@ def check_workers(config: Config) -> None:
         value = getattr(getattr(config, section), name)
         if value not in (None, "none", False) and value != []:
             raise ConfigError(f"{key} does not work with pipeline.workers: {config.pipeline.workers}: {why}")
+    if config.output.jsonl == STDOUT:
+        raise ConfigError(
+            "output.jsonl: lines of several processes would mix on stdout: give a file, or leave workers out"
+        )
+    if config.output.save is not None:
+        names = [VideoWriter(config.output.save, per_source=True).path_for(name) for name, _ in named_sources(config)]
+        if len(set(names)) < len(names):
+            raise ConfigError("output.save: two sources would share a file: rename one, or leave workers out")
 
 
 def worker_configs(config: Config, folder: str) -> list[Config]:

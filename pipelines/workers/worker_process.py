@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE_BYTES = 60_000
 LOG_LEVEL_VARIABLE = "FRAMEWIRE_WORKER_LOG"
+COUNT_VARIABLE = "FRAMEWIRE_WORKER_COUNT"
 ADDRESS_VARIABLE = "FRAMEWIRE_WORKER_ADDRESS"
 """Where the engine that started the worker reaches it, whether or not people may."""
 
@@ -65,7 +66,7 @@ def main() -> None:
 def _run(config: Config, connection: Messages, interrupt: Interrupt, address: str) -> WorkerReport:
     with closing(PlanRebuild()) as plans:
         publisher = bound_publisher(config)
-        pipeline = build_pipeline(config, make_detector=plans.detector, bound=publisher)
+        pipeline = build_pipeline(config, make_detector=plans.detector, bound=publisher, shares_files=_has_others())
         changes = Reconfigurer(pipeline, config, plans.detector, interrupt.over)
         health = EngineHealth(pipeline)
         ticks = [lambda: plans.poll(pipeline, changes.config), health.beat, _news(connection, pipeline)]
@@ -85,6 +86,10 @@ def _run(config: Config, connection: Messages, interrupt: Interrupt, address: st
         return WorkerReport(
             pipeline.stats.snapshot(), facts, outcome.exit_code, str(outcome.error) if outcome.error else ""
         )
+
+
+def _has_others() -> bool:
+    return int(os.environ[COUNT_VARIABLE]) > 1
 
 
 def _of_this_process(pipeline: Pipeline, health: EngineHealth, until_over: ExitStack) -> dict[str, Command]:

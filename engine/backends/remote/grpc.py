@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from engine.backends.base import TensorSpec
 from engine.backends.remote.address import Host, RemoteModel
 from engine.backends.remote.datatypes import DATATYPE_BY_DTYPE
-from engine.backends.remote.endpoint import BusyServerError, UnreachableError
-from engine.backends.remote.http import METADATA_S, TOKEN_VARIABLE, fits
+from engine.backends.remote.endpoint import MAX_OUTPUT_BYTES, BusyServerError, UnreachableError
+from engine.backends.remote.http import LOADING, METADATA_S, TOKEN_VARIABLE, fits
 from engine.errors import ModelError
 from engine.optional import require
 from engine.redaction import hide
@@ -21,6 +21,13 @@ from engine.redaction import hide
 LATE = ("StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
 AWAY = ("StatusCode.UNAVAILABLE", "StatusCode.INTERNAL", "StatusCode.UNKNOWN")
 BUSY = ("StatusCode.RESOURCE_EXHAUSTED",)
+CHANNEL = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", MAX_OUTPUT_BYTES),
+    ("grpc.use_local_subchannel_pool", 1),  # or a new channel would inherit how long the old one had to wait
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
 
 
 class GrpcEndpoint:
@@ -49,7 +56,16 @@ class GrpcEndpoint:
         """Return the model's metadata; see `Endpoint`."""
         found = self._call("get_model_metadata", self._model.name, self._model.version, METADATA_S, as_json=True)
         rows = {key: [_plain(row) for row in found.get(key, ())] for key in ("inputs", "outputs")}
-        return {"parameters": {}, **found, **rows}
+        return {**found, **rows, "parameters": self._parameters()}
+
+    def _parameters(self) -> dict[str, Any]:
+        """Return the parameters of the model's configuration, where Triton has them; the protocol has none."""
+        try:
+            found = self._call("get_model_config", self._model.name, self._model.version, METADATA_S, as_json=True)
+        except ModelError:  # another server than Triton
+            return {}
+        rows = found.get("config", {}).get("parameters", {})
+        return {key: row.get("string_value") for key, row in rows.items()}
 
     def infer(
         self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[TensorSpec], timeout_s: float
@@ -77,13 +93,18 @@ class GrpcEndpoint:
 
     def _call(self, name: str, *words: Any, **options: Any) -> Any:
         *words_before, timeout_s = words
-        if self._client is None:
-            self._client = self._client_module.InferenceServerClient(str(self._host))
-        key = {"infer": "model_version", "get_model_metadata": "model_version"}[name]
+        client = self._client
+        if client is None:
+            client = self._client_module.InferenceServerClient(str(self._host), channel_args=list(CHANNEL))
+            self._client = client
         version = words_before.pop()
         try:
-            call = getattr(self._client, name)
-            return call(*words_before, **{key: version}, client_timeout=timeout_s, headers=self._headers, **options)
+            call = getattr(client, name)
+            return call(
+                *words_before, model_version=version, client_timeout=timeout_s, headers=self._headers, **options
+            )
+        except ValueError as error:  # another thread closed the channel
+            raise UnreachableError(f"{self._host}: {error}") from error
         except self._failure as error:
             self._explain(error)
 
@@ -93,7 +114,7 @@ class GrpcEndpoint:
             raise TimeoutError(reason) from error
         if status in BUSY:
             raise BusyServerError(reason, 0.1) from error
-        if status in AWAY:
+        if status in AWAY or any(text in reason for text in LOADING):
             self.close()
             raise UnreachableError(reason) from error
         raise ModelError(reason) from error

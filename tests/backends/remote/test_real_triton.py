@@ -92,14 +92,19 @@ def _three_free_ports() -> int:
     pytest.skip("no three free ports in a row")
 
 
-def test_boxes_are_those_of_the_local_model_also_after_it_was_killed(data_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("protocol", "offset"), [("http", 0), ("grpc", 1)])
+def test_boxes_are_those_of_the_local_model_also_after_it_was_killed(
+    protocol: str, offset: int, data_dir: Path, tmp_path: Path
+) -> None:
+    if protocol == "grpc":
+        pytest.importorskip("tritonclient.grpc", reason='pip install "tritonclient[grpc]"')
     model = data_dir / "models/yolov8n_fp32_dequantised.onnx"
     frame, port = Frame(read_image(data_dir / "images/assets/bus.jpg")), _three_free_ports()
     with load_detector(model, backend="onnxruntime") as local:
         [expected] = local.detect([frame])
     assert len(expected) > 3
     with _triton(model, port, tmp_path / "first.log"):
-        remote = load_detector(f"kserve+http://127.0.0.1:{port}/yolo", deadline_ms=20_000)
+        remote = load_detector(f"kserve+{protocol}://127.0.0.1:{port + offset}/yolo", deadline_ms=20_000)
         remote.open()
         [found] = remote.detect([frame])
     np.testing.assert_allclose(found.xyxy, expected.xyxy, atol=1e-3)

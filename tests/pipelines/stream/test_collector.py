@@ -17,6 +17,8 @@ from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import NoMessageError, Subscriber
 from engine.transport.keys import KeyPair, load_key_pair, make_keys
 from engine.wire import FrameMessage
+from pipelines.build.sinks import bound_publisher
+from pipelines.config.file import load_config
 from pipelines.metrics.exposition import Page
 from pipelines.stream.figures import add_proxy
 from pipelines.stream.proxy import Proxy
@@ -117,6 +119,24 @@ def test_only_listed_engines_may_connect(tmp_path: Path) -> None:
             while isinstance(message := reader.receive(30), FrameMessage) and message.seq != 5000:
                 assert message.engine_id == "listed"
         assert not proxy.summary.fenced
+
+
+def test_a_configured_engine_connects_with_its_keys_and_binds_nothing(tmp_path: Path) -> None:
+    files = {name: make_keys(tmp_path, name) for name in ("proxy", "engine")}
+    middle, engine_keys = (load_key_pair(files[name][1]) for name in ("proxy", "engine"))
+    with running(Proxy([], ANY, collect=ANY, keys=middle, allowed_engines=[engine_keys.public])) as proxy:
+        keys = {"connect_key": str(files["proxy"][0]), "keys": str(files["engine"][1])}
+        given = {"connect": [proxy.collect_address], **keys}
+        config = load_config(None, {f"publish.{key}": value for key, value in given.items()})
+        publisher = bound_publisher(config)
+        assert publisher is not None
+        assert (publisher.address, publisher.endpoints) == ("none", {})
+        publisher.open(dataclasses.replace(RUN, engine_id="a"))
+        try:
+            with Subscriber(proxy.address, "v1/frame/", server_key=middle.public) as reader:
+                _until_heard(reader, publisher, "a", 1)
+        finally:
+            publisher.close()
 
 
 def test_what_is_no_message_is_dropped_and_the_next_good_one_passes() -> None:

@@ -67,7 +67,12 @@ def test_sources_are_dealt_out_and_each_worker_has_its_own_sockets() -> None:
 
 @pytest.mark.parametrize("key", sorted(ONLY_ONE))
 def test_what_only_one_process_can_do_is_refused(key: str, tmp_path: Path) -> None:
-    value: Any = {"output.show": True, "control.watch": True, "output.sinks": [{"type": "a.b:C"}]}.get(key)
+    value: Any = {
+        "output.show": True,
+        "output.grid": True,
+        "control.watch": True,
+        "output.sinks": [{"type": "a.b:C"}],
+    }.get(key)
     value = ["tcp://127.0.0.1:5551"] if key == "publish.connect" else value
     value = value or ("127.0.0.1:8080" if key.endswith(".address") else str(tmp_path / "x"))
     with pytest.raises(ConfigError, match=f"{key} does not work with pipeline.workers"):
@@ -280,3 +285,27 @@ def _until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         threading.Event().wait(0.1)
+
+
+def test_workers_write_the_files_of_one_engine(tmp_path: Path) -> None:
+    lines, video = tmp_path / "out.jsonl", tmp_path / "out.mp4"
+    run = _run("--publish", "none", "--jsonl", str(lines), "--save", str(video), runtime=tmp_path / "run", sources=2)
+    out, err = run.communicate(timeout=2 * PATIENCE_S)
+    assert run.returncode == 0, err
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert sorted((row["source_id"], row["seq"]) for row in rows) == [(c, n) for c in ("c1", "c2") for n in range(20)]
+    files = [tmp_path / "out_c1.mp4", tmp_path / "out_c2.mp4"]
+    assert all(file.stat().st_size > 500 for file in files)
+    outputs = {
+        Path(each["path"]): (each["frames"], each["complete"]) for each in json.loads(out.splitlines()[-1])["outputs"]
+    }
+    assert outputs == {lines: (40, True), files[0]: (20, True), files[1]: (20, True)}
+
+
+def test_files_that_workers_cannot_share_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="mix on stdout"):
+        check_workers(_config(**{"output.jsonl": "-"}))
+    sources = [{"uri": "synthetic://", "source_id": name} for name in ("a;b", "a:b")]
+    config = load_config(None, {"sources": sources, "pipeline.workers": 2, "output.save": str(tmp_path / "x.mp4")})
+    with pytest.raises(ConfigError, match="share a file"):
+        check_workers(config)
