@@ -17,6 +17,7 @@ import numpy as np
 from engine.clock import NS_PER_MS
 from engine.data import DEFAULT_MODEL, Detections, Frame, Run, SourceStatus
 from engine.errors import EngineError, LostInferenceError, ModelError
+from engine.flow.attention.pace import EVERY_FRAME_HZ
 from engine.flow.batcher import Batch
 from engine.flow.channel import Channel, ChannelClosedError
 from engine.flow.defaults import is_prepared
@@ -159,6 +160,8 @@ class SubmitStage(Stage[InFlight]):
     def _is_due(self, frame: Frame) -> bool:
         """Return whether the detector may run on a frame: the first, then at the source's rate or every n-th."""
         detect_hz = self._rules.get(frame.source_id, NO_RULES).detect_hz
+        if detect_hz == "auto":
+            detect_hz = self._context.pace.hz(frame.source_id, scene_ns(frame)) or EVERY_FRAME_HZ
         if detect_hz is not None:
             return self._rates.setdefault(frame.source_id, RateLimit()).admits(scene_ns(frame), detect_hz)
         waited = self._waited.get(frame.source_id, self._detect_every - 1) + 1

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -35,8 +36,8 @@ class FrameGate:
         score_threshold: drop detections with a lower score.
         min_area: drop boxes with a smaller area, in square pixels.
         max_fps: maximum frames per second; excess frames are dropped before detection, under the cause `max_fps`.
-        detect_hz: maximum detections per second; tracks are predicted on the frames in between. None: the
-            pipeline's `detect_every` applies.
+        detect_hz: maximum detections per second; tracks are predicted on the frames in between. `auto`: as many as
+            the tracks need (`engine.flow.attention.pace`). None: the pipeline's `detect_every` applies.
     """
 
     regions: Sequence[Polygon] = ()
@@ -46,7 +47,7 @@ class FrameGate:
     score_threshold: float = 0.0
     min_area: float = 0.0
     max_fps: float | None = None
-    detect_hz: float | None = None
+    detect_hz: float | Literal["auto"] | None = None
 
     def __post_init__(self) -> None:
         for polygon in (*self.regions, *self.ignore):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from engine.clock import Clock
 from engine.data import Frame, Packet, Run, SourceStatus
+from engine.flow.attention.pace import Pace
 from engine.flow.batcher import Batcher
 from engine.flow.channel import Channel
 from engine.flow.gate import FrameGate
@@ -31,6 +32,7 @@ class FlowContext:
         stats: counters.
         clock: time.
         leases: which sources may be published, and under which epoch.
+        pace: how often sources with `detect_hz: auto` must be detected on.
     """
 
     options: PipelineOptions
@@ -38,6 +40,7 @@ class FlowContext:
     stats: PipelineStats
     clock: Clock
     leases: Leases = field(default_factory=Leases)
+    pace: Pace = field(default_factory=Pace)
 
     def lose(self, frame: Frame, cause: str) -> None:
         """Count a lost frame."""

@@ -78,6 +78,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
     def _end(self, source_id: str) -> None:
         """Forget the tracks of an ended source; if it returns, its ids continue, because ids are never reused."""
         self._found.pop(source_id, None)
+        self._context.pace.forget(source_id)
         if source_id in self._trackers:
             self._trackers[source_id].reset()
 
@@ -99,7 +100,16 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         spent_ms = (self._clock.monotonic_ns() - started_ns) / NS_PER_MS / len(items)
         for item in items:
             item.stage_ms["track"] = spent_ms
+        self._note_pace(items, found, tracks)
         return list(map(self._packet, items, found, tracks, events))
+
+    def _note_pace(self, items: list[Detected], found: list[Detections | None], tracks: list[Tracks]) -> None:
+        """Tell the submitting stage how the tracks move, of sources whose rate depends on it."""
+        rules = self._context.rules
+        for item, seen, followed in zip(items, found, tracks, strict=True):
+            source_id = item.frame.source_id
+            if seen is not None and not item.is_held and rules.get(source_id, NO_RULES).detect_hz == "auto":
+                self._context.pace.note(source_id, followed, seen, scene_ns(item.frame))
 
     def _tracker(self, item: Detected) -> CompleteTracker:
         """Return the tracker of a frame's source, after it has looked at the frame if it wants frames."""

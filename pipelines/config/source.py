@@ -195,11 +195,10 @@ class SourceConfig(Section):
     max_fps: float | None = Field(
         None, gt=0, le=1000, description="Frames above this rate are dropped before detection; null: no limit"
     )
-    detect_hz: float | None = Field(
+    detect_hz: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] | None = Field(
         None,
-        gt=0,
-        le=1000,
-        description="Detections per second; tracks are predicted in between; null: as set by pipeline.detect_every",
+        description="Detections per second, tracks are predicted in between; auto: 7.5 to 12.5, or each frame, "
+        "by how the tracks move; null: as set by pipeline.detect_every",
     )
     motion_gate: MotionGateConfig | None = Field(
         None, description="Skip the detector while nothing moves; null: never skip"

@@ -1,0 +1,1 @@
+"""When, and where on a frame, the detector looks."""
