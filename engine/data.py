@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.boxes import checked_column
 from engine.errors import ConfigError
 from engine.interop import columns_from_supervision, png_of, to_supervision
+from engine.lazy_image import LazyImage, MayBeLazy
 from engine.source_state import NO_ANALYSES
 from engine.source_state import SourceInfo as SourceInfo
 from engine.source_state import SourceState as SourceState
@@ -30,12 +31,13 @@ UNTIMED_INTERVAL_NS = 40_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Frame:
+class Frame(MayBeLazy):
     """One decoded image and its capture time; `Frame(image)` is enough for a single image.
 
     Attributes:
         image: (H, W, 3) uint8 BGR; a read-only view, shared by every consumer and never copied. Do not change the
-            array that it was made from while the frame is in use.
+            array that it was made from while the frame is in use. Sources may give a `LazyImage` instead: it is
+            converted when `image` is first read.
         source_id: the camera or file as configured.
         frame_id: counter per source from 0, +1 per captured frame: a gap downstream is a drop.
         captured_ns: monotonic clock, right after the blocking read returned.
@@ -60,6 +62,12 @@ class Frame:
     pixel_aspect: float = 1.0
 
     def __post_init__(self) -> None:
+        given: Any = self.image
+        is_lazy = isinstance(given, LazyImage)
+        object.__setattr__(self, "_lazy", given if is_lazy else None)
+        if is_lazy:
+            object.__delattr__(self, "image")
+            return
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
             raise ConfigError(
                 f"frame image is {self.image.dtype} {self.image.shape}: expected uint8 (H, W, 3) in BGR order"
@@ -67,6 +75,26 @@ class Frame:
         if self.image.flags.writeable:
             object.__setattr__(self, "image", self.image.view())
             self.image.flags.writeable = False
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Convert the picture when `image` is first read; called for attributes that are not set only."""
+            if name == "_lazy":  # of an unpickled frame
+                return None
+            lazy = self._lazy if name == "image" else None
+            if lazy is None:
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+            image = lazy.image()
+            object.__setattr__(self, "image", image)
+            object.__setattr__(self, "_lazy", None)
+            return image
+
+    @property
+    def luma(self) -> NDArray[np.uint8] | None:
+        """The (H, W) uint8 brightness as it was decoded, read-only; None once it is converted, or if it never was."""
+        lazy = self._lazy
+        return None if lazy is None else lazy.luma()
 
     @property
     def scene_ns(self) -> int:
@@ -82,12 +110,14 @@ class Frame:
     @property
     def width(self) -> int:
         """Pixels per row."""
-        return int(self.image.shape[1])
+        lazy = self._lazy
+        return int(self.image.shape[1]) if lazy is None else lazy.width
 
     @property
     def height(self) -> int:
         """Rows."""
-        return int(self.image.shape[0])
+        lazy = self._lazy
+        return int(self.image.shape[0]) if lazy is None else lazy.height
 
 
 class Detections:

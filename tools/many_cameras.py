@@ -2,8 +2,14 @@
 """Run many cameras on a detector that is too slow for all of them, and print each one's share and what grew.
 
 usage: tools/many_cameras.py [--cameras 16] [--minutes 5] [--kind synthetic|rtsp] [--model demo] [--csv FILE] [--json]
+       tools/many_cameras.py --carry CLIP [--model M] [--set KEY=VALUE ...] [--minutes 0.5] [--json]
 The engine is `framewire run` in its own process, watched from outside. Exit code 1 if one camera got less than 0.9 of
 another's share, frames went missing, processes were left behind, or memory, threads or descriptors grew.
+
+`--carry` finds the largest number of cameras that this machine carries: each plays the clip in a loop at its own
+rate, and a number is carried if the p99 age at publishing stays below 1 s and less than 1 % of the frames are dropped.
+Settings for all of them: `--set each.motion_gate={}`, `--set each.detect_hz=auto`; other keys are those of
+`framewire run --set`.
 """
 
 from __future__ import annotations
@@ -11,7 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -23,6 +30,7 @@ from tests.rtsp_server import RtspServer, missing_server
 
 SIZE, FPS = (320, 240), 10
 MIN_FAIRNESS = 0.9
+MAX_AGE_MS, MAX_DROPPED = 1000.0, 0.01
 
 
 @contextmanager
@@ -36,6 +44,57 @@ def uris(kind: str, count: int, fps: int) -> Iterator[dict[str, str]]:
         sys.exit(missing_server())
     with closing(RtspServer(size=f"{SIZE[0]}x{SIZE[1]}", fps=fps, gop=fps, kbps=300, mounts=count)) as server:
         yield {f"cam{number}": f"{server.url}{number or ''}" for number in range(count)}
+
+
+def camera_settings(settings: Sequence[str], count: int) -> list[str]:
+    """Return the settings of a run, with those of `each` camera written out.
+
+    >>> camera_settings(["each.loop=true", "detector.size=640"], 2)
+    ['sources.0.loop=true', 'sources.1.loop=true', 'detector.size=640']
+    """
+    found: list[str] = []
+    for setting in settings:
+        name, _, key = setting.partition(".")
+        found += [f"sources.{number}.{key}" for number in range(count)] if name == "each" else [setting]
+    return found
+
+
+def is_carried(report: ManyCameras) -> bool:
+    """Return whether the results are young and complete enough: p99 below 1 s, less than 1 % of the frames dropped."""
+    captured = sum(facts["captured"] for facts in report.sources.values())
+    causes = sum((Counter(facts["dropped"]) for facts in report.sources.values()), Counter[str]())
+    dropped = causes.total() - causes["shutdown"]  # those were on their way when the trial ended
+    return max((part.p99 for part in report.ages), default=MAX_AGE_MS) < MAX_AGE_MS and (
+        dropped < MAX_DROPPED * captured
+    )
+
+
+def largest(is_good: Callable[[int], bool], most: int) -> int:
+    """Return the largest number up to `most` that is good, given that all smaller ones are; 0 if none is.
+
+    >>> largest(lambda count: count <= 11, 64)
+    11
+    """
+    good, bad, count = 0, most + 1, 1
+    while bad - good > 1:
+        good, bad = (count, bad) if is_good(count) else (good, count)
+        count = min(2 * good, most) if bad > most else (good + bad) // 2
+    return good
+
+
+def carry(clip: str, seconds: float, model: str, settings: Sequence[str], most: int) -> int:
+    """Return how many cameras that show this clip are carried, and print each trial."""
+
+    def is_good(count: int) -> bool:
+        addresses = {f"cam{number}": clip for number in range(count)}
+        chosen = camera_settings(["each.realtime=true", "each.loop=true", *settings], count)
+        report = many_cameras(addresses, seconds, *chosen, model=model, part_s=seconds)
+        is_ok = is_carried(report)
+        print(f"{count} cameras: {report.fps:.1f} of {report.captured_fps:.1f} fps, ", end="", file=sys.stderr)
+        print(f"age {report.ages[-1] if report.ages else '-'}: {'carried' if is_ok else 'too many'}", file=sys.stderr)
+        return is_ok
+
+    return largest(is_good, most)
 
 
 def show(report: ManyCameras) -> bool:
@@ -54,7 +113,9 @@ def show(report: ManyCameras) -> bool:
 def main() -> int:
     """Run, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cameras", type=int, default=16)
+    parser.add_argument("--carry", metavar="CLIP", help="find how many cameras with this clip are carried")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with --carry: of the run")
+    parser.add_argument("--cameras", type=int, default=16, help="with --carry: at most")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--kind", choices=("synthetic", "rtsp"), default="synthetic")
     parser.add_argument("--fps", type=int, default=FPS, help="of each camera")
@@ -62,6 +123,10 @@ def main() -> int:
     parser.add_argument("--csv", type=Path, help="write the samples of memory, threads and descriptors")
     parser.add_argument("--json", action="store_true", help="print one JSON line at the end")
     args = parser.parse_args()
+    if args.carry:
+        carried = carry(args.carry, 60 * args.minutes, args.model, args.set, args.cameras)
+        print(json.dumps({"clip": args.carry, "carried": carried, "settings": args.set}))
+        return 0
     with uris(args.kind, args.cameras, args.fps) as addresses:
         report = many_cameras(addresses, 60 * args.minutes, model=args.model, csv=args.csv, say=print)
     is_good = show(report)

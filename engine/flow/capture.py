@@ -104,7 +104,8 @@ class CaptureStage(Stage[Frame]):
         if not self._first_id:
             return frame
         epoch = self._first_epoch + frame.stream_epoch
-        return replace(frame, frame_id=self._first_id + frame.frame_id, stream_epoch=epoch)
+        numbered: Frame = frame.restamped(frame_id=self._first_id + frame.frame_id, stream_epoch=epoch)
+        return numbered
 
     def work(self, item: Frame) -> None:
         """Put the frame into the channel under its overflow policy."""

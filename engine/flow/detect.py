@@ -155,7 +155,10 @@ class SubmitStage(Stage[InFlight]):
     def _is_still(self, frame: Frame) -> bool:
         """Return whether the source's motion gate saw no motion; otherwise the detector must run on the frame."""
         gate = self._rules.get(frame.source_id, NO_RULES).motion_gate
-        return gate is not None and not gate.is_due(frame.image, scene_ns(frame))
+        if gate is None:
+            return False
+        luma = frame.luma
+        return not gate.is_due(frame.image if luma is None else luma, scene_ns(frame))
 
     def _is_due(self, frame: Frame) -> bool:
         """Return whether the detector may run on a frame: the first, then at the source's rate or every n-th."""

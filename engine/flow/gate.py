@@ -142,11 +142,17 @@ def _inside_any(points: NDArray[np.float32], polygons: Sequence[Polygon]) -> NDA
     return inside
 
 
+_VIDEO_RANGE = 219 / 255
+_ROWS_PER_CELL = 2
+"""Rows that are averaged per row of the small copy: reading all of them takes five times as long at 1080p."""
+
+
 @dataclass(slots=True)
 class MotionGate:
-    """Detects whether a frame differs from the last one that the detector ran on; about 0.1 ms per frame.
+    """Detects whether a frame differs from the last one that the detector ran on; 0.1 to 0.4 ms per frame.
 
-    It compares a small grey copy with that frame, so that slow changes add up and are noticed.
+    It compares a small grey copy with that frame, so that slow changes add up and are noticed. The copy is made of the
+    brightness of decoded video where a frame has it, and of a part of the rows.
 
     Attributes:
         min_share: share of the frame that must change; raise it to ignore more.
@@ -168,12 +174,18 @@ class MotionGate:
             raise ConfigError("motion gate: min_share must be in (0, 1], min_difference in 1..255, max_hold_s above 0")
 
     def is_due(self, image: NDArray[np.uint8], captured_ns: int) -> bool:
-        """Return whether the detector must run on this (H, W, 3) frame; if so, it becomes the new reference."""
+        """Return whether the detector must run on this frame; if so, it becomes the new reference.
+
+        Args:
+            image: (H, W, 3) BGR, or (H, W) brightness of video, whose 219 levels count as 255.
+            captured_ns: time of the frame.
+        """
         small = self._small(image)
         before = self._reference
         held_s = (captured_ns - self._detected_ns) / NS_PER_S
         if before is not None and self._shape == image.shape and 0 <= held_s < self.max_hold_s:
-            changed = cv2.compare(cv2.absdiff(small, before), self.min_difference, cv2.CMP_GE)
+            least = self.min_difference if image.ndim == 3 else round(self.min_difference * _VIDEO_RANGE)
+            changed = cv2.compare(cv2.absdiff(small, before), max(least, 1), cv2.CMP_GE)
             if cv2.countNonZero(changed) < self.min_share * changed.size:
                 return False
         self._reference, self._detected_ns, self._shape = small, captured_ns, image.shape
@@ -187,7 +199,9 @@ class MotionGate:
         height, width = image.shape[:2]
         scale = min(1.0, self.SIDE / max(height, width))
         size_wh = max(round(width * scale), 1), max(round(height * scale), 1)
-        small = cv2.cvtColor(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
+        rows = image[:: max(1, int(1 / scale) // _ROWS_PER_CELL)]
+        small = cv2.resize(rows, size_wh, interpolation=cv2.INTER_AREA)
+        small = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else small
         blurred: NDArray[np.uint8] = cv2.blur(small, (3, 3))
         return blurred
 

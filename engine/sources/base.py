@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Frame, SourceInfo, SourceState, SourceStatus
+from engine.lazy_image import LazyImage
 from engine.protocols import SourceListener
 from engine.video.timing.arrivals import Stamp
 
@@ -106,11 +107,11 @@ class SourceBase:
             self._next_id += count
             self._listener.lost(count, cause)
 
-    def _frame(self, image: NDArray[np.uint8], stamp: Stamp, *, is_turned: bool = False) -> Frame:
+    def _frame(self, image: NDArray[np.uint8] | LazyImage, stamp: Stamp, *, is_turned: bool = False) -> Frame:
         """Return the next frame; the first one makes the source `live`."""
         aspect = self._info.pixel_aspect or 1.0
         frame = Frame(
-            image=image,
+            image=image,  # type: ignore[arg-type]  # converted when it is first read
             source_id=self._info.source_id,
             frame_id=self._next_id,
             captured_ns=stamp.captured_ns,

@@ -110,8 +110,7 @@ class PacedSource(SourceBase):
         return not self._clock.wait(self._interrupted, (due_ns - now_ns) / NS_PER_S)
 
     def _at(self, frame: Frame, pts_ns: int) -> Frame:
-        frame = replace(
-            frame,
+        frame = frame.restamped(
             frame_id=self._next_id,
             captured_ns=self._clock.monotonic_ns() if self._realtime else frame.captured_ns,
             captured_utc_ns=self._clock.utc_ns() if self._realtime else frame.captured_utc_ns,

@@ -1,4 +1,4 @@
-"""Converts BGR frames of FFmpeg to arrays."""
+"""Converts frames of FFmpeg to arrays, at once or when they are wanted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.lazy_image import LazyImage
 from engine.video.orientation import FLIP_COLUMNS, FLIP_ROWS, TRANSPOSE, UPRIGHT
 from engine.video.to_bgr import BgrConverter
+
+LUMA_FORMATS = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"))
+"""Pixel formats whose first plane is the brightness in bytes."""
+
+
+class DecodedImage(LazyImage):
+    """A decoded `av.VideoFrame`, which is kept until its image is wanted.
+
+    Args:
+        frame: of any format, upright.
+        convert: of its stream.
+    """
+
+    __slots__ = ("_convert", "_frame", "_image", "height", "width")
+
+    def __init__(self, frame: Any, convert: BgrConverter) -> None:
+        self.width, self.height = frame.width, frame.height
+        self._frame, self._convert = frame, convert
+        self._image: NDArray[np.uint8] | None = None
+
+    def image(self) -> NDArray[np.uint8]:
+        """Return the BGR image; the decoded frame is released once it is made."""
+        with self._convert.lock:  # one scaler for all frames of the stream, and one image for all threads
+            if self._image is None:
+                self._image = image_from_packed(self._convert.packed(self._frame))
+                self._image.flags.writeable = False
+                self._frame = None
+            return self._image
+
+    def luma(self) -> NDArray[np.uint8] | None:
+        """Return a view of the first plane, or None."""
+        frame = self._frame
+        if frame is None or frame.format.name not in LUMA_FORMATS:
+            return None
+        plane = frame.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+        rows.flags.writeable = False
+        return rows
+
+
+def picture_from_frame(frame: Any, convert: BgrConverter) -> NDArray[np.uint8] | DecodedImage:
+    """Return an `av.VideoFrame` unconverted if it is upright, else as a new BGR array made upright."""
+    return DecodedImage(frame, convert) if not convert.orientation(frame) else image_from_frame(frame, convert)
 
 
 def image_from_frame(frame: Any, convert: BgrConverter) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.lazy_image import LazyImage
 from engine.video.frames import MissingFrames
 from engine.video.timing.arrivals import Stamp
 
@@ -24,7 +25,7 @@ class Opened:
 class ArrivedFrame:
     """A frame; `is_turned` if making it upright swapped its rows and columns."""
 
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8] | LazyImage
     stamp: Stamp
     is_turned: bool = False
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from engine.process import Child
 from engine.process_log import LogLine, current_level
-from engine.sources.live.pixels import image_from_frame, upright
+from engine.sources.live.pixels import picture_from_frame, upright
 from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, Opened
 from engine.sources.live.reader_messages import ReaderMessageError, Room, told_by_reader
 from engine.sources.live.reader_process import FRAME, STOP, TAKEN, fault, finish
@@ -294,7 +294,7 @@ class ThreadReader:
                     yield item
                     continue
                 is_turned = bool(convert.orientation(item.frame) & TRANSPOSE)
-                yield ArrivedFrame(image_from_frame(item.frame, convert), item.stamp, is_turned)
+                yield ArrivedFrame(picture_from_frame(item.frame, convert), item.stamp, is_turned)
             yield Finished(**_renamed(finish(reader, self._target)))
         finally:
             reader.close()
