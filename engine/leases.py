@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_EPOCH = 2**53 - 1
 """JavaScript and other readers of doubles hold it exactly."""
-MAX_LEASE_S = 3600.0
+MAX_LEASE_S = 86_400.0
 MAX_REMEMBERED = 10_000
 Refusal = Literal["unknown", "epoch", "expired", "late", "future"]
 
