@@ -35,7 +35,7 @@ _KEYS = (
     "size proto protocol unicast rate bitrate timeout count objects seed realtime video audio id ch trackid"
 )
 _WORDS = "live stream main sub cam camera channel ch preview test publish video app mystream true false none null"
-NAMES_OF_FILES = frozenset(("keys", "allowed_keys", "server_key", "keyframes_only"))
+NAMES_OF_FILES = frozenset(("keys", "allowed_keys", "connect_key", "server_key", "keyframes_only"))
 HARMLESS_KEYS = frozenset(_KEYS.split())
 HARMLESS_WORDS = frozenset(_WORDS.split())
 _SCHEME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-")
