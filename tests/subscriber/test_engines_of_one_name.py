@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from engine.subscriber.reader import Gap, MessageReader
-from engine.wire import Message, encode, topic_of
+from engine.wire import FrameMessage, Message, encode, topic_of
 from tests.wire.samples import SAMPLES
 
 
@@ -47,3 +47,19 @@ def test_what_a_restarted_engine_sent_before_it_was_heard_is_a_gap() -> None:
     reader.read(parts("status", 0, 100, source_id="gate"))
     reader.read(parts("status", 2, 20_000, source_id="gate"))
     assert gaps == [Gap("v1/status/gate/", 0, 1, 20_000, "restart")]
+
+
+def test_a_camera_that_moves_to_another_engine_and_back_is_neither_lost_nor_restarted() -> None:
+    gaps: list[Gap] = []
+    reader = MessageReader(on_gap=gaps.append)
+    moves = [("one", 100, range(3), 1), ("two", 200, range(3), 2), ("one", 100, range(3, 6), 3)]
+    for engine_id, run_epoch, numbers, owner_epoch in moves:
+        for seq in numbers:
+            message = reader.read(parts("frame", seq, run_epoch, engine_id=engine_id, owner_epoch=owner_epoch))
+            assert isinstance(message, FrameMessage)
+            assert message.owner_epoch == owner_epoch
+        reader.read(
+            parts("heartbeat", owner_epoch // 2, run_epoch, engine_id=engine_id, frame_seq={"gate": numbers[-1]})
+        )
+    assert gaps == []
+    assert reader.restarts == 0
