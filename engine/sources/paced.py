@@ -12,6 +12,7 @@ from engine.sources.base import SourceBase
 
 DEFAULT_FPS = 25.0
 MAX_JUMP_S = 10.0
+MAX_LATE_S = 1.0
 
 
 class Timeline:
@@ -43,7 +44,8 @@ class PacedSource(SourceBase):
     """Plays a recorded source at its own rate and, like any live source, does not wait for its reader.
 
     Frames that are late when the reader returns are skipped and reported as lost with cause `stale`, like those of a
-    camera. Stream time continues across repetitions, and across restarts and jumps within the recording.
+    camera. If it falls behind by `MAX_LATE_S`, because the recording cannot be read at its rate, it goes on more slowly
+    from the next frame. Stream time continues across repetitions, and across restarts and jumps within the recording.
 
     Args:
         make: returns a new recorded source for each repetition.
@@ -60,6 +62,7 @@ class PacedSource(SourceBase):
         super().__init__(replace(self._inner.info, is_live=realtime), clock)
         self._realtime = realtime
         self._loop = loop
+        self._started_ns = 0
 
     def status(self, status: SourceStatus) -> None:
         """Take over the facts of the recorded source and the reason why it ended."""
@@ -81,12 +84,12 @@ class PacedSource(SourceBase):
         self._inner.interrupt()
 
     def _frames(self) -> Iterator[Frame]:
-        timeline, started_ns = Timeline(), self._clock.monotonic_ns()
+        timeline, self._started_ns = Timeline(), self._clock.monotonic_ns()
         while not self._interrupted.is_set():
             self._inner.attach(self)
             for number, frame in enumerate(self._inner):
                 pts_ns = timeline.place(self._pts_ns(frame, number), self._interval_ns())
-                if self._is_due(frame, started_ns + pts_ns - (timeline.first_ns or 0)):
+                if self._is_due(pts_ns - (timeline.first_ns or 0)):
                     yield self._at(frame, pts_ns)
             if not self._loop or timeline.first_ns is None:
                 return
@@ -99,11 +102,14 @@ class PacedSource(SourceBase):
     def _pts_ns(self, frame: Frame, number: int) -> int:
         return number * self._interval_ns() if frame.pts_ns is None else frame.pts_ns
 
-    def _is_due(self, frame: Frame, due_ns: int) -> bool:
-        """Wait until the frame is due; return False if it is so late that the next one is already due."""
+    def _is_due(self, played_ns: int) -> bool:
+        """Wait until a frame is due that much after the start; return False if so late that the next one is due."""
         if not self._realtime:
             return not self._interrupted.is_set()
         now_ns = self._clock.monotonic_ns()
+        if now_ns - self._started_ns - played_ns > MAX_LATE_S * NS_PER_S:
+            self._started_ns = now_ns - played_ns
+        due_ns = self._started_ns + played_ns
         if now_ns - due_ns > self._interval_ns() and self._next_id > 0:
             self._lose(1, "stale")
             return False

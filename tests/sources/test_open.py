@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from engine.clock import FakeClock
+from engine.data import Frame, SourceInfo
 from engine.errors import ConfigError, SourceError
+from engine.sources.base import SourceBase
 from engine.sources.camera import camera_address, camera_devices
 from engine.sources.images import ImagesSource
 from engine.sources.open import open_source
@@ -293,3 +296,23 @@ def test_frames_of_a_video_are_told_from_unrelated_photos(
 def test_a_path_that_no_file_system_holds_is_a_source_error(uri: str) -> None:
     with pytest.raises(SourceError):
         open_source(uri)
+
+
+def test_a_recording_that_cannot_be_read_at_its_rate_goes_on_more_slowly(tmp_path: Path) -> None:
+    """Every frame takes longer than its interval; none but the first would ever be in time."""
+    clip, clock = encode_clip(tmp_path / "slow.mp4", numbered_images(40), rate=25), FakeClock()
+
+    class Slow(SourceBase):
+        def __init__(self) -> None:
+            super().__init__(SourceInfo("slow", "slow", is_live=False, fps=25.0))
+
+        def _frames(self) -> Iterator[Frame]:
+            for frame in open_source(clip):
+                clock.advance(0.4)
+                yield frame
+
+    recorder, source = Recorder(), PacedSource(Slow, clock=clock)
+    source.attach(recorder)
+    delivered = len(list(source))
+    assert 12 <= delivered <= 20, "about one in three"
+    assert delivered + recorder.losses["stale"] == 40
