@@ -149,7 +149,11 @@ class FleetLab:
         self.config.write_text(json.dumps(tree | {"lease": {"seconds": seconds, "renew_s": 1.0}}))
         self.kill_controller()
         self.start_controller()
-        self.wait(lambda: min(self.leases()) > seconds / 2, "the new leases")
+        self.wait(lambda: self._is_leased(seconds / 2), "the new leases")
+
+    def _is_leased(self, seconds: float) -> bool:
+        left = self.leases()
+        return len(left) == len(self.cameras) and min(left) > seconds
 
     def leases(self) -> list[float]:
         """Return how many seconds each camera's lease has left."""
