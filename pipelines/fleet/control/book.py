@@ -15,12 +15,14 @@ from dataclasses import replace
 from typing import Any
 
 from engine.clock import Clock
+from engine.errors import ConfigError
 from pipelines.fleet.control.facts import Camera, CameraSpec, ControllerOptions, Engine
 from pipelines.fleet.control.links import Links
 from pipelines.fleet.ledger.records import NOBODY, Assignment, Change, Ledger
 from pipelines.fleet.placement.facts import Machine, Need
 
 logger = logging.getLogger(__name__)
+LEASE = "lease_s"
 MAX_LEASES = 250
 """Cameras in one renewal, so that a request stays far below the 64 KiB that an engine reads."""
 OnChange = Callable[[Assignment, str], object]
@@ -43,6 +45,7 @@ class Book:
         self.ledger, self.links, self.clock, self.options = ledger, links, clock, options
         self._on_change = on_change
         self.began_ns = clock.monotonic_ns()
+        self._lease_before_s = self._exchange_lease()
         self.cameras: dict[str, Camera] = {}
         self.engines: dict[str, Engine] = {}
         self.owned: dict[str, set[str]] = defaultdict(set)
@@ -87,7 +90,14 @@ class Book:
     @property
     def first_bound_ns(self) -> int:
         """When every lease that an earlier controller gave has run out."""
-        return self.began_ns + self.options.ns(self.options.lease_s)
+        return self.began_ns + self.options.ns(self._lease_before_s)
+
+    def _exchange_lease(self) -> float:
+        """Note the lease that we give, and return the one that an earlier controller may have given."""
+        before, mine = self.ledger.note(LEASE), f"{self.options.lease_s:g}"
+        if before != mine and not self.ledger.set_note(LEASE, before, mine):
+            raise ConfigError("another controller has just begun with this ledger: end one of them")
+        return self.options.lease_s if before is None else float(before)
 
     def end(self, engine_id: str) -> None:
         """Note that the process of an engine has ended for certain: its cameras are free at once."""
