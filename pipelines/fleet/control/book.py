@@ -93,11 +93,20 @@ class Book:
         return self.began_ns + self.options.ns(self._lease_before_s)
 
     def _exchange_lease(self) -> float:
-        """Note the lease that we give, and return the one that an earlier controller may have given."""
-        before, mine = self.ledger.note(LEASE), f"{self.options.lease_s:g}"
-        if before != mine and not self.ledger.set_note(LEASE, before, mine):
+        """Note the longest lease that may be out, and return the one that an earlier controller may have given."""
+        before, mine = self.ledger.note(LEASE), self.options.lease_s
+        self._set_lease(before, max(float(before or 0.0), mine))
+        return mine if before is None else float(before)
+
+    def _set_lease(self, before: str | None, seconds: float) -> None:
+        self._lease_note = f"{seconds:g}"
+        if before != self._lease_note and not self.ledger.set_note(LEASE, before, self._lease_note):
             raise ConfigError("another controller has just begun with this ledger: end one of them")
-        return self.options.lease_s if before is None else float(before)
+
+    def forget_old_leases(self) -> None:
+        """Note our own lease once those of an earlier controller, if they were longer, have run out."""
+        if self._lease_note != f"{self.options.lease_s:g}" and self.now_ns > self.first_bound_ns:
+            self._set_lease(self._lease_note, self.options.lease_s)
 
     def end(self, engine_id: str) -> None:
         """Note that the process of an engine has ended for certain: its cameras are free at once."""

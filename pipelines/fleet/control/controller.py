@@ -85,6 +85,7 @@ class Controller:
                 book.open |= book.owned[engine_id]
             if not engine.is_expected and not book.owned[engine_id] and book.is_gone(engine_id):
                 del book.engines[engine_id]
+        book.forget_old_leases()
         settle(book)
         if self.is_calm:
             return
