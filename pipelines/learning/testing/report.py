@@ -82,7 +82,7 @@ class Report:
 
 def _cell(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = "–" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         kind = {"better": "good", "worse": "bad"}.get(text, "")
         return f'<td class="{kind}">{escape(text)}</td>'
     return f'<td class="n">{value:.4g}</td>' if isinstance(value, float) else f'<td class="n">{value}</td>'

@@ -19,6 +19,12 @@ function say(text, bad = false) {
   $("said").classList.toggle("bad", bad);
 }
 
+// What is left to decide about on this picture.
+function waiting() {
+  const count = shown.suggestions.length;
+  return count ? `${count} suggestion${count === 1 ? "" : "s"}: A accepts` : "";
+}
+
 async function ask(path, options = {}) {
   const answer = await fetch(path, options);
   const value = await answer.json().catch(() => ({ error: `${answer.status} ${answer.statusText}` }));
@@ -138,7 +144,7 @@ async function open(name) {
   fit();
   listItems();
   draw();
-  say(item.suggestions.length ? `${item.suggestions.length} suggestions: A accepts` : "");
+  say(waiting());
 }
 
 function fit() {
@@ -294,6 +300,7 @@ function accept() {
     shown.boxes.push(...boxes.filter((box) => box.class_id >= 0 && is_large(box.xyxy)));
     shown.chosen = one >= 0 ? shown.boxes.length - 1 : -1;
   });
+  say(waiting());
 }
 
 function remove() {
@@ -304,6 +311,7 @@ function remove() {
     else shown.boxes.splice(shown.chosen, 1);
     shown.chosen = Math.min(shown.chosen, all().length - 1);
   });
+  if (one >= 0) say(waiting());
 }
 
 async function suggest(kind) {
@@ -314,7 +322,7 @@ async function suggest(kind) {
   future = [];
   shown.suggestions = answer.suggestions.filter((one) => !shown.boxes.some((box) => is_same(box, one)));
   shown.chosen = -1;
-  say(shown.suggestions.length ? `${shown.suggestions.length} suggestions: A accepts` : "no suggestions");
+  say(waiting() || "no suggestions");
   draw();
 }
 

@@ -104,6 +104,7 @@ def test_a_suggestion_is_no_label_until_a_key_accepts_it(page: Any, project: Pro
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("a")  # the second one only
+    shows(page, "1 suggestion: A accepts")
     page.keyboard.press("Enter")
     page.wait_for_selector("#items li[data-name='1.png'][aria-current=true]")
     [(class_id, xyxy)] = pixels(project, "0.png")
