@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from pipelines.build.events import actions_of
 from pipelines.build.scene import scene_of
 from pipelines.metrics.children import DiskWatch, GpuWatch, add_children
 from pipelines.metrics.exposition import Bounded, Page, Series
+from pipelines.metrics.source_cost import CostMeter
 
 if TYPE_CHECKING:
     from engine.analytics.view import View
@@ -55,6 +57,8 @@ class EngineMetrics:
         self._classes = Bounded(MAX_CLASSES)
         self._disk = DiskWatch(self._folders)
         self._gpu = GpuWatch()
+        self._costs = CostMeter(pipeline)
+        self._measuring = threading.Lock()
 
     def start(self) -> None:
         """Begin to measure the disks."""
@@ -70,6 +74,7 @@ class EngineMetrics:
         sources = chosen(stats.sources)
         self._add_build(page)
         self._add_sources(page, sources)
+        self._add_owners(page)
         self._add_ages(page, stats, sources)
         self._add_tracks(page, sources)
         self._add_places(page, sources)
@@ -119,6 +124,22 @@ class EngineMetrics:
             blind.add(round(source.blind_s, 3), name)
             if source.last_frame_utc_ns:
                 last.add(round(source.last_frame_utc_ns / NS_PER_S, 3), name)
+
+    def _add_owners(self, page: Page) -> None:
+        """Add what each source costs and, in a fleet, how long this engine may publish it."""
+        cores = page.gauge("framewire_cost_cores", "Cores that each source takes, averaged over 10 s.", "source")
+        epoch = page.gauge("framewire_owner_epoch", "Epoch of each source that a fleet assigned.", "source")
+        left = page.gauge("framewire_lease_left_seconds", "Time until each lease runs out.", "source")
+        leases = self._pipeline.leases
+        with self._measuring:  # scrapes may overlap
+            self._costs.poll()
+            for name in self._pipeline.running_sources[:MAX_SOURCES]:
+                cost = self._costs.of(name)
+                if cost.cpu_ms is not None and cost.fps is not None:
+                    cores.add(round(cost.cpu_ms * cost.fps / 1000, 4), name)
+        for name in leases.held()[:MAX_SOURCES]:
+            epoch.add(leases.epoch_of(name) or 0, name)
+            left.add(round(leases.left_s(name), 3), name)
 
     def _add_ages(self, page: Page, stats: StatsSnapshot, sources: Iterable[SourceSnapshot]) -> None:
         age = page.histogram("framewire_frame_age_seconds", "Age of frames when they are published.", "source")

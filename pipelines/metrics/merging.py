@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 _BY_LARGEST = ("_info", "_free_bytes", "_limit_bytes", "_timestamp_seconds")
-_OF_MACHINE = "framewire_gpu_"
+_OF_MACHINE = ("framewire_gpu_utilization_ratio", "framewire_gpu_memory_used_bytes")
 _BY_SMALLEST = ("framewire_model_loaded",)
 
 
@@ -50,7 +50,7 @@ def _take(families: dict[str, _Family], line: str) -> None:
 
 
 def _how(metric: str) -> Callable[[float, float], float]:
-    if metric.endswith(_BY_LARGEST) or metric.startswith(_OF_MACHINE):
+    if metric.endswith(_BY_LARGEST) or metric in _OF_MACHINE:
         return max
     return min if metric in _BY_SMALLEST else float.__add__
 

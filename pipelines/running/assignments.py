@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from engine.clock import NS_PER_S
 from engine.errors import ConfigError, EngineError
 from engine.leases import Lease, LeaseError, check_epoch
+from pipelines.metrics.source_cost import CostMeter, capacity
 from pipelines.running.control_client import ConflictError
-from pipelines.running.source_cost import CostMeter, capacity
 
 if TYPE_CHECKING:
     from engine.flow.pipeline import Pipeline

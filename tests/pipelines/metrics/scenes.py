@@ -17,6 +17,7 @@ from engine.analytics.analytics import Analytics
 from engine.analytics.places import Line, Zone
 from engine.clock import SYSTEM_CLOCK
 from engine.data import Detections, Frame, Packet, Run, Tracks
+from engine.leases import Leases
 from engine.stats import PipelineStats
 
 CLASSES = ("person", "car", "bicycle", "dog")
@@ -75,7 +76,15 @@ def big_run(sources: int = 64, zones: int = 10, lines: int = 10) -> Any:
         stats.add_packet(packet, started_ns=0, now_ns=packet.frame.captured_ns + 30_000_000)
     stats.model("detector").add_inference(1)
     return SimpleNamespace(
-        stats=stats, all_analysers=[analyser], sinks=(), models={}, running_sources=list(scenes), run_facts=RUN
+        leases=Leases(),
+        sources=[],
+        model_of=lambda source_id: "detector",
+        stats=stats,
+        all_analysers=[analyser],
+        sinks=(),
+        models={},
+        running_sources=list(scenes),
+        run_facts=RUN,
     )
 
 

@@ -19,8 +19,8 @@ import pytest
 from engine.errors import ConfigError
 from engine.subscriber import Subscriber
 from engine.wire import EosMessage, FrameMessage, Message, StatusMessage
+from pipelines.metrics.source_cost import cpu_seconds, usable_cores
 from pipelines.running.control_client import ConflictError, ask
-from pipelines.running.source_cost import cpu_seconds, usable_cores
 
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 CAMERA = "synthetic://?width=64&height=48&fps=10&count=1000000&objects=1&seed=1&realtime=1"
