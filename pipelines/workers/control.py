@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import ConfigError
 from pipelines.running.control import Command, ControlSocket, done_with, given
 from pipelines.running.control_client import ask
+from pipelines.running.places import kept_facts, person
 
 if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
+    from pipelines.build.edits import EditsFile
 
 ASK_S = 30.0
 Request = dict[str, Any]
@@ -25,6 +27,7 @@ class WorkersControl(ControlSocket):
         stop: ends the run.
         keys: as for `ControlSocket`.
         allowed_keys: likewise.
+        edits: keeps changed zones and lines; None: they end with the run.
     """
 
     def __init__(
@@ -35,15 +38,20 @@ class WorkersControl(ControlSocket):
         *,
         keys: KeyPair | None = None,
         allowed_keys: Collection[str] | None = None,
+        edits: EditsFile | None = None,
     ) -> None:
-        self._workers, self._stop_all = workers, stop
+        self._workers, self._stop_all, self._edits = workers, stop, edits
         commands: dict[str, Command] = {
             "status": self._status,
             "add": self._add,
             "set": self._set,
             "places": self._places,
+            "set_places": self._set_places,
+            "rules": self._rules,
+            "set_rules": self._set_rules,
+            "recordings": self._recordings,
             "stop": self._stop,
-            **dict.fromkeys(("remove", "pause", "resume", "snooze", "set_places"), self._of_source),
+            **dict.fromkeys(("remove", "pause", "resume", "snooze"), self._of_source),
         }
         super().__init__(address, commands, keys=keys, allowed_keys=allowed_keys)
 
@@ -92,13 +100,34 @@ class WorkersControl(ControlSocket):
         replies = self._all(request)
         return done_with(list(dict.fromkeys(line for reply in replies for line in reply.get("done", []))))
 
+    def _set_places(self, request: Request) -> dict[str, Any]:
+        """Change the places of a source, and keep them for the next run of all workers."""
+        done = self._of_source(request)
+        problem = ""
+        if self._edits is not None:
+            zones, lines = given(request, "zones", dict), given(request, "lines", dict)
+            problem = self._edits.keep_places(request["source_id"], zones, lines, person(request))
+        return {**done, "kept": kept_facts(self._edits, problem)}
+
+    def _rules(self, request: Request) -> dict[str, Any]:
+        """Return the rules, which all workers share."""
+        replies = self._all(request)
+        classes = sorted({name for reply in replies for name in reply["classes"]})
+        return {**(replies[0] if replies else {}), "classes": classes, "kept": kept_facts(self._edits)}
+
+    def _set_rules(self, request: Request) -> dict[str, Any]:
+        raise ConfigError("rules cannot change while several workers run (pipeline.workers): edit the configuration")
+
+    def _recordings(self, request: Request) -> dict[str, Any]:
+        return {"folders": {name: folder for reply in self._all(request) for name, folder in reply["folders"].items()}}
+
     def _places(self, request: Request) -> dict[str, Any]:
         whole: dict[str, Any] = {}
         for reply in self._all(request):
             for key, value in reply.items():
                 mine = whole.get(key)
                 whole[key] = {**mine, **value} if isinstance(mine, dict) and isinstance(value, dict) else value
-        return whole
+        return {**whole, "kept": kept_facts(self._edits)}
 
     def _stop(self, request: Request) -> dict[str, Any]:
         self._stop_all()

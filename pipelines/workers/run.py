@@ -25,6 +25,7 @@ from engine.errors import ConfigError, SinkError, StageError
 from engine.process import Child
 from engine.stats import NO_STATS
 from pipelines import console
+from pipelines.build.edits import EditsFile
 from pipelines.build.sources import named_sources
 from pipelines.config.models import Config
 from pipelines.metrics.answering import METRICS_VARIABLE, bound_server
@@ -101,10 +102,15 @@ class Worker:
             self.report = WorkerReport(NO_STATS, {}, EXIT_FAILED, f"worker {self.number + 1} {how} without a report")
 
 
-def run_workers(config: Config, interrupt: Interrupt) -> tuple[dict[str, Any], int]:
+def run_workers(config: Config, interrupt: Interrupt, edits: EditsFile | None = None) -> tuple[dict[str, Any], int]:
     """Run a configuration with several workers to its end; return the summary and the exit code.
 
     If a worker fails, all end, as a run with one process would.
+
+    Args:
+        config: of the run.
+        interrupt: reports signals.
+        edits: keeps what is edited on the page; None: it ends with the run.
 
     Raises:
         ConfigError: the run has something that only one worker can do, or a worker refuses its configuration.
@@ -122,7 +128,7 @@ def run_workers(config: Config, interrupt: Interrupt) -> tuple[dict[str, Any], i
         with _proxied(config, folder, len(configs)) as address:
             workers = [_start(number, len(configs), each, folder) for number, each in enumerate(configs)]
             try:
-                _supervise(config, folder, workers, interrupt, address, server)
+                _supervise(config, folder, workers, interrupt, address, server, edits)
             finally:
                 for worker in workers:
                     worker.kill()
@@ -144,6 +150,7 @@ def _supervise(
     interrupt: Interrupt,
     address: str,
     server: MetricsServer | None,
+    edits: EditsFile | None,
 ) -> None:
     """Wait until all workers have ended; end all when one fails or the user asks for it."""
     stopping = threading.Event()
@@ -152,7 +159,7 @@ def _supervise(
         return [control_address(folder, each.number) for each in workers if each.report is None and each.running]
 
     with (
-        _controlled(config, running, stopping.set) as (control, poll_control),
+        _controlled(config, running, stopping.set, edits) as (control, poll_control),
         served_metrics(server, running, len(workers)) as beat,
         served_page(config, folder, len(workers), control) as poll_page,
     ):
@@ -261,7 +268,7 @@ def _settle(middle: Proxy) -> None:
 
 @contextmanager
 def _controlled(
-    config: Config, running: Callable[[], Sequence[str]], stop: Callable[[], None]
+    config: Config, running: Callable[[], Sequence[str]], stop: Callable[[], None], edits: EditsFile | None
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Answer `framewire ctl` while in the context; yield the address, and the function that must be called for it."""
     if config.control.address == config.web.address == "none":
@@ -276,6 +283,7 @@ def _controlled(
         stop,
         keys=load_key_pair(control.keys) if control.keys else None,
         allowed_keys=load_public_keys(allowed) if allowed is not None else None,
+        edits=edits,
     )
     try:
         yield server.address, server.poll

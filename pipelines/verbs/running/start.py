@@ -57,7 +57,7 @@ def start_run(
         config, edits = _configured(origin)
         _check(config, config_path)
         if config.pipeline.workers > 1:
-            _run_workers(config, interrupt, as_json=as_json)
+            _run_workers(config, interrupt, edits, as_json=as_json)
         from pipelines.running.plan_rebuild import PlanRebuild
 
         with closing(PlanRebuild()) as plans:
@@ -170,11 +170,11 @@ def _show_result(facts: dict[str, Any], config: Config, interrupt: Interrupt, *,
             console.show_summary(facts, aside=config.output.jsonl == STDOUT)
 
 
-def _run_workers(config: Config, interrupt: Interrupt, *, as_json: bool) -> NoReturn:
+def _run_workers(config: Config, interrupt: Interrupt, edits: EditsFile | None, *, as_json: bool) -> NoReturn:
     """Run several engine processes as one, print their summary, and exit with its code."""
     from pipelines.workers.run import run_workers
 
-    facts, exit_code = run_workers(config, interrupt)
+    facts, exit_code = run_workers(config, interrupt, edits)
     _show_result(facts, config, interrupt, as_json=as_json)
     if "error" in facts:
         console.fail(facts["error"])

@@ -1,5 +1,5 @@
 // The ground plane of a zone: four points of the picture, their distances in metres, and how sure that is.
-import { html, number, t, useState } from "./lib.js";
+import { html, Input, number, t, useState } from "./lib.js";
 
 const SIDES = [[0, 1], [1, 2], [2, 3], [3, 0], [0, 2]], CHECK = [1, 3];
 const length = ([ax, ay], [bx, by]) => Math.hypot(bx - ax, by - ay);
@@ -59,7 +59,7 @@ export function Ground({ zone, size, change }) {
     if (made) change({ ground: { ...ground, metres: made } });
   };
   const isBad = known && !corners(lengths), made = known ? plane(ground.points, ground.metres) : null, share = made && doubt(ground.points, ground.metres, size);
-  const field = (label, value, on) => html`<label class="field"><span>${label}</span><input type="number" min="0.01" max="9999" step="any" value=${value} onChange=${(e) => on(e.target.value)} /></label>`;
+  const field = (label, value, on) => html`<label class="field"><span>${label}</span><${Input} type="number" min="0.01" max="9999" step="any" value=${value} onChange=${(e) => on(e.target.value)} /></label>`;
   const percent = (value) => number(100 * value, value < 0.1 ? 1 : 0), other = known ? length(ground.metres[1], ground.metres[3]) : 0;
   return html`<fieldset class="choices"><legend>${t("ground.add")}</legend>${known ? html`<p class="hint">${t("ground.help")}</p>
       <div class="two">${SIDES.map(([a, b], i) => html`<div key=${i}>${field(t("ground.length", { a: a + 1, b: b + 1 }), lengths[i], (text) => set(i, text))}</div>`)}

@@ -1,5 +1,6 @@
 // What every module of the page uses: rendering, texts, requests and small formats.
 import { h, render } from "./vendor/preact.js";
+import { useState } from "./vendor/hooks.js";
 import htm from "./vendor/htm.js";
 
 export { render };
@@ -60,6 +61,12 @@ export async function api(path, { method = "GET", body, headers = {} } = {}) {
   try { value = text ? JSON.parse(text) : null; } catch { value = { error: text }; }
   if (!answer.ok) throw new RequestError(answer.status, (value && value.error) || t("error.status", { status: answer.status }));
   return value;
+}
+
+// An input whose text stays while somebody types, also when the page is drawn again; onChange gets it at the end.
+export function Input({ value, onChange, ...rest }) {
+  const [draft, setDraft] = useState(null);
+  return html`<input ...${rest} value=${draft === null ? value : draft} onInput=${(e) => setDraft(e.target.value)} onChange=${(e) => { onChange(e); setDraft(null); }} onBlur=${() => setDraft(null)} />`;
 }
 
 export const icon = (name) => html`<svg class="icon" aria-hidden="true"><use href=${`static/vendor/icons.svg#${name}`} /></svg>`;

@@ -1,5 +1,5 @@
 // The editor of zones and lines on a picture of the camera: mouse, touch and keyboard.
-import { api, html, icon, keptHint, t, useEffect, useRef, useState } from "./lib.js";
+import { api, html, icon, Input, keptHint, t, useEffect, useRef, useState } from "./lib.js";
 import { Ground } from "./ground.js";
 import { Tile } from "./tile.js";
 
@@ -91,15 +91,15 @@ function Editor({ stream, name, names }) {
 
 function Entry({ kind, name, place, size, isChosen, choose, change, remove, rename, ask }) {
   const field = (label, input) => html`<label class="field"><span>${label}</span>${input}</label>`;
-  const seconds = (key, fallback) => html`<input type="number" min="0" max="86400" step="0.1" value=${place[key] ?? fallback} onChange=${(e) => { const v = Number(e.target.value); if (v >= 0) change({ [key]: v }); }} />`;
+  const seconds = (key, fallback) => html`<${Input} type="number" min="0" max="86400" step="0.1" value=${place[key] ?? fallback} onChange=${(e) => { const v = Number(e.target.value); if (v >= 0) change({ [key]: v }); }} />`;
   return html`<section class=${`entry ${isChosen ? "chosen" : ""}`}>
     <button class="plain head" aria-expanded=${Boolean(isChosen)} onClick=${choose}><span class=${`swatch ${kind}`}></span><b>${name}</b><span class="dim">${t(kind === "zones" ? "places.zone" : "places.line")}</span></button>
     ${isChosen && html`<div class="fields">
-      ${field(t("places.name"), html`<input value=${name} maxlength="64" onChange=${(e) => rename(e.target.value.trim())} />`)}
-      ${field(t("places.classes"), html`<input value=${(place.classes || []).join(", ")} placeholder=${t("places.all")} onChange=${(e) => { const list = e.target.value.split(",").map((v) => v.trim()).filter(Boolean); change({ classes: list.length ? list : null }); }} />`)}
+      ${field(t("places.name"), html`<${Input} value=${name} maxlength="64" onChange=${(e) => rename(e.target.value.trim())} />`)}
+      ${field(t("places.classes"), html`<${Input} value=${(place.classes || []).join(", ")} placeholder=${t("places.all")} onChange=${(e) => { const list = e.target.value.split(",").map((v) => v.trim()).filter(Boolean); change({ classes: list.length ? list : null }); }} />`)}
       ${kind === "zones" ? html`${field(t("places.enter"), seconds("enter_s", 0.3))}${field(t("places.leave"), seconds("leave_s", 1))}<${Ground} zone=${place} size=${size} change=${change} />` : html`
-        ${field(t("places.right"), html`<input value=${place.left_to_right || "left_to_right"} maxlength="64" onChange=${(e) => change({ left_to_right: e.target.value.trim() || "left_to_right" })} />`)}
-        ${field(t("places.left"), html`<input value=${place.right_to_left || "right_to_left"} maxlength="64" onChange=${(e) => change({ right_to_left: e.target.value.trim() || "right_to_left" })} />`)}
+        ${field(t("places.right"), html`<${Input} value=${place.left_to_right || "left_to_right"} maxlength="64" onChange=${(e) => change({ left_to_right: e.target.value.trim() || "left_to_right" })} />`)}
+        ${field(t("places.left"), html`<${Input} value=${place.right_to_left || "right_to_left"} maxlength="64" onChange=${(e) => change({ right_to_left: e.target.value.trim() || "right_to_left" })} />`)}
         <button onClick=${() => change({ points: [...place.points].reverse() })}>${t("places.turn")}</button>`}
       <button onClick=${ask}>${icon("timeline")} ${t("places.ask")}</button>
       <button class="danger" onClick=${remove}>${icon("delete")} ${t("places.delete")}</button></div>`}

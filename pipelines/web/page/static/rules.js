@@ -1,5 +1,5 @@
 // Rules: a form made from the configuration's schema, a test on the stored past, and what is held back.
-import { api, duration, html, icon, keptHint, moment, moreTexts, orText, t, useEffect, useState } from "./lib.js";
+import { api, duration, html, icon, Input, keptHint, moment, moreTexts, orText, t, useEffect, useState } from "./lib.js";
 
 await moreTexts("rules");
 const SPANS = { "1h": 3600, "24h": 86400, "7d": 604800 };
@@ -90,9 +90,9 @@ function Form({ rule, info, places, sources, change, remove, test, mayEdit }) {
     if (key === "zone") return pick(key, zones, needed);
     if (key === "line") return pick(key, lines, needed);
     if (key === "direction") return pick(key, ways, needed);
-    if (schema.type === "array") return html`<input value=${(rule[key] || []).join(", ")} list=${key === "lines" ? "lines" : "classes"} placeholder=${key === "lines" ? lines.join(", ") : (schema.default || [t("places.all")]).join(", ")} onChange=${(e) => set(key, list(e.target.value))} />`;
-    if (schema.type === "string") return html`<input value=${rule[key] || ""} maxlength="200" onChange=${(e) => set(key, e.target.value.trim())} />`;
-    return html`<input type="number" min=${schema.minimum ?? schema.exclusiveMinimum} max=${schema.maximum} step=${schema.type === "integer" ? 1 : "any"} placeholder=${schema.default ?? ""} value=${rule[key] ?? ""}
+    if (schema.type === "array") return html`<${Input} value=${(rule[key] || []).join(", ")} list=${key === "lines" ? "lines" : "classes"} placeholder=${key === "lines" ? lines.join(", ") : (schema.default || [t("places.all")]).join(", ")} onChange=${(e) => set(key, list(e.target.value))} />`;
+    if (schema.type === "string") return html`<${Input} value=${rule[key] || ""} maxlength="200" onChange=${(e) => set(key, e.target.value.trim())} />`;
+    return html`<${Input} type="number" min=${schema.minimum ?? schema.exclusiveMinimum} max=${schema.maximum} step=${schema.type === "integer" ? 1 : "any"} placeholder=${schema.default ?? ""} value=${rule[key] ?? ""}
       onChange=${(e) => { if (e.target.validity.valid) set(key, e.target.value === "" ? null : Number(e.target.value)); else e.target.reportValidity(); }} />`;
   };
   const plan = rule.schedule || {};
@@ -100,7 +100,7 @@ function Form({ rule, info, places, sources, change, remove, test, mayEdit }) {
   const choices = (key, names) => html`<fieldset class="choices"><legend>${t(`rules.${key}`)}</legend>${names.map((name) => html`<label class="switch" key=${name}><input type="checkbox" checked=${(rule[key] || []).includes(name)}
     onChange=${(e) => set(key, e.target.checked ? [...(rule[key] || []), name] : (rule[key] || []).filter((each) => each !== name))} /> ${name}</label>`)}</fieldset>`;
   return html`<fieldset class="fields bare" disabled=${!mayEdit}>
-    ${field(t("places.name"), html`<input value=${rule.name} maxlength="64" onChange=${(e) => { if (e.target.value.trim()) change({ ...rule, name: e.target.value.trim() }); }} />`)}
+    ${field(t("places.name"), html`<${Input} value=${rule.name} maxlength="64" onChange=${(e) => { if (e.target.value.trim()) change({ ...rule, name: e.target.value.trim() }); }} />`)}
     ${form ? field(t("rules.kind"), html`<select value=${rule.kind} onChange=${(e) => retype(e.target.value)}>${Object.keys(info.kinds).map((kind) => html`<option key=${kind} value=${kind}>${orText(`kind.${kind}`, kind)}</option>`)}</select>`, orText(`about.${rule.kind}`, form.title))
       : html`<p class="dim">${t("rules.custom", { kind: rule.kind })}</p>`}
     ${form && Object.entries(form.properties).map(([key, schema]) => { const needed = form.required.includes(key); return html`<div key=${key}>${field(`${orText(`key.${key}`, schema.description)}${needed ? " *" : ""}`, input(key, schema, needed))}</div>`; })}
@@ -110,7 +110,7 @@ function Form({ rule, info, places, sources, change, remove, test, mayEdit }) {
     ${info.actions.length > 0 && choices("actions", info.actions)}
     <fieldset class="choices"><legend>${t("rules.schedule")}</legend>
       ${DAYS.map((day, i) => html`<label class="switch" key=${day}><input type="checkbox" checked=${(plan.days || DAYS).includes(day)} onChange=${(e) => { const days = DAYS.filter((each) => (each === day ? e.target.checked : (plan.days || DAYS).includes(each))); if (days.length) when({ days }); }} /> ${t("days").split(" ")[i]}</label>`)}
-      <span class="field inline"><input type="time" aria-label=${t("rules.from")} value=${plan.from || "00:00"} onChange=${(e) => when({ from: e.target.value || "00:00" })} /> – <input type="time" aria-label=${t("rules.to")} value=${!plan.to || plan.to === "24:00" ? "00:00" : plan.to} onChange=${(e) => when({ to: !e.target.value || e.target.value === "00:00" ? "24:00" : e.target.value })} /></span>
+      <span class="field inline"><${Input} type="time" aria-label=${t("rules.from")} value=${plan.from || "00:00"} onChange=${(e) => when({ from: e.target.value || "00:00" })} /> – <${Input} type="time" aria-label=${t("rules.to")} value=${!plan.to || plan.to === "24:00" ? "00:00" : plan.to} onChange=${(e) => when({ to: !e.target.value || e.target.value === "00:00" ? "24:00" : e.target.value })} /></span>
       ${rule.schedule && html`<button onClick=${() => set("schedule", null)}>${t("rules.always")}</button>`}</fieldset>
     ${info.stored && html`<span class="bar"><button onClick=${() => test(span)}>${icon("timeline")} ${t("rules.test")}</button><select aria-label=${t("counts.span")} value=${span} onChange=${(e) => setSpan(e.target.value)}>${Object.keys(SPANS).map((each) => html`<option key=${each}>${each}</option>`)}</select></span>`}
     <button class="danger" onClick=${remove}>${icon("delete")} ${t("places.delete")}</button></fieldset>`;

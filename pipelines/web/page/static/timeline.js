@@ -77,9 +77,9 @@ function Page({ stream, name, names }) {
     <div class="stage"><div class="tile big film"><video ref=${video} muted playsinline></video><canvas ref=${overlay}></canvas>
       ${state === "idle" && html`<p class="waiting">${t("timeline.choose")}</p>`}${state === "loading" && html`<p class="waiting">${t("live.waiting")}</p>`}${state === "ended" && html`<p class="waiting">${t("timeline.ended")}</p>`}
       ${head && html`<figcaption><time>${moment(head, { date: true })}</time></figcaption>`}</div></div>
-    <div class="bar playing"><button onClick=${() => head && play(head - 10 * S)} disabled=${!head} aria-label=${t("timeline.back")}>−10 s</button>
+    <div class="bar playing"><button onClick=${() => head && play(head - 10 * S)} disabled=${!head} title=${t("timeline.back")}>−10 s</button>
       <button class="primary" onClick=${toggle}>${t(state === "playing" || state === "loading" ? "timeline.pause" : "timeline.play")}</button>
-      <button onClick=${() => head && play(head + 10 * S)} disabled=${!head} aria-label=${t("timeline.forward")}>+10 s</button>
+      <button onClick=${() => head && play(head + 10 * S)} disabled=${!head} title=${t("timeline.forward")}>+10 s</button>
       <select aria-label=${t("timeline.speed")} value=${rate} onChange=${(e) => { const value = Number(e.target.value); setRate(value); player.current.setRate(value); }}>${[0.5, 1, 2, 4, 8].map((each) => html`<option key=${each} value=${each}>${each}×</option>`)}</select></div>
     <div class="strip" tabindex="0" role="slider" aria-label=${t("timeline.strip")} aria-valuemin=${Math.round(begin / S)} aria-valuemax=${Math.round(end / S)} aria-valuenow=${Math.round((head || end) / S)} aria-valuetext=${moment(head || end, { date: true })} onKeyDown=${keyed}
       onWheel=${(e) => { if (e.ctrlKey || e.shiftKey) { e.preventDefault(); next(Math.sign(e.deltaY || e.deltaX)); } }}>

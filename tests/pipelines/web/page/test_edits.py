@@ -137,3 +137,17 @@ def test_the_form_of_each_kind_comes_from_the_configuration(site: Site) -> None:
     text = json.dumps(kinds)
     assert "null" not in {each["type"] for kind in kinds.values() for each in kind["properties"].values()}
     assert len(text) < 20_000
+
+
+def test_places_of_a_run_with_workers_are_kept_too(tmp_path: Path) -> None:
+    config = tmp_path / "gate.yaml"
+    sources = [{"uri": SCENE, "source_id": name} for name in ("cam", "yard")]
+    config.write_text(yaml.safe_dump({"sources": sources, "pipeline": {"workers": 2}}))
+    with Site(str(config), sources={}) as site:
+        status, _, body = site.ask("PUT", "/api/v1/sources/yard/places", {"zones": {"middle": ZONE}})
+        assert (status, body["kept"]) == (200, {"file": "gate.edits.json", "problem": ""})
+        assert site.get("rules")[1]["rules"] == []
+        status, _, body = site.ask("PUT", "/api/v1/rules", {"rules": [RULE]})
+        assert (status, "pipeline.workers" in body["error"]) == (422, True)
+        assert not site.get("recordings/cam?from=0&to=1")[1]["is_recorded"]
+    assert "zones and lines of yard as edited on the page by local" in check(config)
