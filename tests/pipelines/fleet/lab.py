@@ -29,7 +29,7 @@ from pipelines.fleet.launching.process import KeptProcess
 from pipelines.running.control_client import ask
 from tests.onnx_models import save_constant_model
 
-PATIENCE_S = 90.0
+PATIENCE_S = 200.0
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.pipelines.fleet.lab import FleetLab, fleet_lab, freeze_a_node, kill_a_node, kill_the_head
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
