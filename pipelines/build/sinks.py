@@ -165,10 +165,13 @@ def _media(config: PublishConfig, address: str) -> MediaPublisher:
 
 
 def _overlay(config: Config) -> Callable[[Packet], NDArray[np.uint8]]:
+    """Return what draws on frames, loaded now: it takes a second of the processor, which live frames do not have."""
     from zoneinfo import ZoneInfo
 
     from engine.imaging.overlay import Overlay
+    from engine.optional import require
 
+    require("supervision")
     options = config.output.overlay
     caption = options.caption or (config.output.grid and "caption" not in options.model_fields_set)
     return Overlay(**{**options.model_dump(), "caption": caption}, zone=ZoneInfo(config.site.timezone)).draw
