@@ -28,6 +28,7 @@ IMAGE_SUFFIXES = frozenset(
 BYTES_PER_PIXEL = 16
 """Largest file size per pixel allowed: a file with more than four 32-bit channels per pixel is not an image."""
 _END_OF_IMAGE = b"\xff\xd9"
+_HUFFMAN_FRAMES = (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2")
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 """A marker that has a length, or ends the image: neither stuffing nor a restart within the coded pixels."""
 
@@ -84,36 +85,40 @@ def damage_of_jpeg(data: bytes) -> str | None:
     r"""Return what is wrong with a JPEG, None if nothing is, or if the data are something else.
 
     OpenCV fills a missing part with grey, and draws a damaged one as noise, without a word. FFmpeg notices damage of a
-    few hundred bytes and more; what it cannot decode at all is left to OpenCV.
+    few hundred bytes and more; kinds that it does not decode (arithmetic coding, 12 bits) are left to OpenCV.
 
     >>> damage_of_jpeg(b"\xff\xd8 \xff\xda"), damage_of_jpeg(b"BM")
     ('truncated', None)
     """
     if not data.startswith(b"\xff\xd8"):
         return None
-    end = _end_of_jpeg(data)
+    end, is_common = _first_image(data)
     if end is None:
         return "truncated"
-    return "damaged" if not _decodes(data[:end], strict=True) and _decodes(data[:end], strict=False) else None
+    return "damaged" if is_common and not _decodes(data[:end]) else None
 
 
-def _end_of_jpeg(data: bytes) -> int | None:
-    """Return the length of the first image in the data, None if its end is missing; other images may follow it."""
-    at = 2
+def _first_image(data: bytes) -> tuple[int | None, bool]:
+    """Return the length of the first image, None if its end is missing, and whether it is Huffman-coded in 8 bits.
+
+    Other images may follow it, and its own preview lies within a segment, which is passed over.
+    """
+    at, is_common = 2, False
     while (marker := _MARKER.search(data, at)) is not None:
         at = marker.end()
         if marker.group() == _END_OF_IMAGE:
-            return at
+            return at, is_common
+        is_common |= marker.group() in _HUFFMAN_FRAMES and data[at + 2 : at + 3] == b"\x08"
         at += max(int.from_bytes(data[at : at + 2], "big"), 2)
-    return None
+    return None, is_common
 
 
-def _decodes(data: bytes, *, strict: bool) -> bool:
+def _decodes(data: bytes) -> bool:
     import av
 
     decoder: Any = av.codec.CodecContext.create("mjpeg", "r")
     decoder.thread_count = 1
-    decoder.options = {"err_detect": "explode"} if strict else {}
+    decoder.options = {"err_detect": "explode"}
     try:
         return bool([*decoder.decode(av.Packet(data)), *decoder.decode(None)])
     except (av.error.FFmpegError, ValueError):

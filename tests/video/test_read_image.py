@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from engine.sources.open import open_source
-from engine.video.read_image import IMAGE_SUFFIXES, can_write, decode_image, read_image, write_image
+from engine.video.read_image import IMAGE_SUFFIXES, can_write, damage_of_jpeg, decode_image, read_image, write_image
 from pipelines.models.detect_images import expand_images
 from pipelines.scoring.labels import find_images
 from tests.media import Recorder, encode_clip, numbered_images
@@ -95,6 +96,19 @@ def busy() -> bytes:
 def test_a_jpeg_that_is_damaged_in_its_middle_is_an_error(seed: int) -> None:
     with pytest.raises(ValueError, match="the JPEG is damaged"):
         decode_image(np.frombuffer(damaged(busy(), seed), np.uint8))
+
+
+def test_a_jpeg_with_the_header_of_a_larger_one_is_an_error() -> None:
+    forged = bytearray(busy())
+    at = forged.find(b"\xff\xc0")
+    forged[at + 5 : at + 9] = struct.pack(">HH", 960, 1280)
+    with pytest.raises(ValueError, match="the JPEG is damaged"):
+        decode_image(np.frombuffer(forged, np.uint8))
+
+
+def test_what_ffmpeg_does_not_decode_is_left_to_opencv() -> None:
+    arithmetic = busy().replace(b"\xff\xc0", b"\xff\xc9", 1)
+    assert damage_of_jpeg(arithmetic) is None
 
 
 @pytest.mark.parametrize(
