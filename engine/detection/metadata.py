@@ -18,7 +18,9 @@ MAX_DEPTH = 8
 MAX_CLASSES = 20_000
 MAX_NAME = 200
 MAX_BITS = 63
-_STRING = re.compile(r"'(?:[^'\\\n]|\\.)*'?|\"(?:[^\"\\\n]|\\.)*\"?")  # without its end too: never looks twice
+_STRING = re.compile(
+    r"'(?:[^'\\\n]|\\.)*'?|\"(?:[^\"\\\n]|\\.)*\"?"
+)  # also without its closing quote, so that no text is read twice
 _OPERATOR_RUN = re.compile(r"[-+~]\s*[-+~]\s*[-+~]|[*/%@<>=!|^&]|\b(?:not|lambda|if|for|await|yield)\b")
 
 

@@ -33,7 +33,7 @@ Counts = dict[tuple[str, str, str], int]
 
 @dataclass(slots=True)
 class _Added:
-    """What was added to a source's totals already, since a reset."""
+    """What has been added to a source's totals since the last reset."""
 
     since_ns: int
     counts: Counts = field(default_factory=dict)

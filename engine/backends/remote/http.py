@@ -268,7 +268,7 @@ def _request(feeds: Mapping[str, NDArray[Any]], outputs: Sequence[TensorSpec]) -
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
-    """Return the bytes of a contiguous array, which changes with them."""
+    """Return the bytes of a contiguous array, without a copy."""
     plain: Any = array.reshape(-1).view(np.uint8)
     return memoryview(plain)
 

@@ -15,7 +15,7 @@ from engine.events.store.rows import EventRow
 if TYPE_CHECKING:
     from engine.analytics.view import View
 
-GOOD_HEIGHT = 0.4  # of the frame: larger objects are not shown better
+GOOD_HEIGHT = 0.4  # share of the frame's height from which on larger objects gain nothing
 CUT_OFF = 0.3  # worth of an object that the border cuts
 BORDER = 0.005
 LEAST_SHARP = 0.3
