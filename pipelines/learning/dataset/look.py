@@ -51,9 +51,9 @@ def _name(project: Project, box: Box) -> str:
 def check(project: Project, *, decode: bool = True) -> list[dict[str, str]]:
     """Return what is wrong: `kind`, `place`, `what`; empty if nothing is.
 
-    Kinds: `label` (a line that is not a label, a box without area or outside), `twice` (one object labelled twice), `tiny`,
-    `picture` (cannot be read), `orphan` (a label without its picture), `leak` (near-duplicates in different splits),
-    `lock` (the test split has changed).
+    Kinds: `label` (a line that is not a label, a box without area or outside), `twice` (one object labelled twice),
+    `tiny`, `picture` (cannot be read), `orphan` (a label without its picture), `leak` (near-duplicates in different
+    splits), `lock` (the test split has changed).
 
     Args:
         project: the project.
