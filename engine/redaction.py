@@ -106,8 +106,15 @@ def keep_readable(*names: str) -> None:
 
 
 def hide_address(address: str) -> None:
-    """Register the secrets of an address: its user info, query values and keys inside its path."""
+    """Register the secrets of an address: its user info, query values and keys inside its path.
+
+    >>> hide_address("me:hunter2@10.0.0.7:80"); hide_address("host=db password=hunter3")
+    >>> redact("no hunter2, no hunter3")
+    'no ***, no ***'
+    """
     scheme, sign, rest = address.partition("://")
+    if not sign:
+        _hide_without_scheme(address)
     if not sign or scheme.lower() in LOCAL_SCHEMES:
         return
     end = _end_of_authority(rest)
@@ -117,6 +124,17 @@ def hide_address(address: str) -> None:
         path, query = _split_query(tail)
         hide(*_secrets_of_userinfo(userinfo), *_secrets_of_path(scheme.lower(), path))
         hide(*(value for key, value in _pairs(query) if not _is_harmless(key, value)))
+
+
+def _hide_without_scheme(text: str) -> None:
+    """Register the secrets of `user:password@host`, and of `name=value` pairs as database drivers take them."""
+    for word in text.split():
+        name, sign, value = word.rpartition("=")
+        if sign and is_secret_name(name.rpartition("=")[2]):
+            hide(value.strip("'\""))
+        userinfo, at, _ = (value or word).rpartition("@")
+        if at and ":" in userinfo:
+            hide(userinfo.partition(":")[2])
 
 
 def hide_setting(name: str, value: object) -> None:

@@ -64,6 +64,20 @@ def test_no_form_of_an_address_shows_its_secret(address: str) -> None:
         assert SECRET not in redact(text), text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(f"admin:{SECRET}@10.0.0.7:9464", id="HOST:PORT with a login"),
+        pytest.param(f"host=db port=9 password={SECRET} user=u", id="PostgreSQL's other form"),
+        pytest.param(f"events.store=host=db password='{SECRET}'", id="as a setting"),
+        pytest.param(f"gate=admin:{SECRET}@10.0.0.7", id="a named source without a scheme"),
+    ],
+)
+def test_no_form_without_a_scheme_shows_its_secret(text: str) -> None:
+    hide_address(text)
+    assert SECRET not in redact(f"{text!r}: expected HOST:PORT")
+
+
 @pytest.mark.parametrize("address", FORMS)
 def test_what_is_published_has_neither_user_nor_query(address: str) -> None:
     shown = public_address(address)

@@ -64,7 +64,7 @@ class RemoteModel:
         text = os.fspath(address)
         found = _FORM.fullmatch(text)
         if found is None:
-            raise ConfigError(f"{text!r} is no address of a model on a server: expected {EXPECTED}")
+            raise ConfigError(f"{text!r} is not the address of a model on a server: expected {EXPECTED}")
         protocol, hosts, name, version = found.groups()
         return cls(
             protocol, tuple(_host(each, PORTS[protocol], text) for each in hosts.split(",")), name, version or ""
