@@ -31,9 +31,11 @@ class MediaProcess:
     Args:
         limit_s: after this time without an answer, the process counts as hanging and is killed.
         clock: time.
+        network: its jobs need the network, for a database server.
     """
 
-    def __init__(self, limit_s: float = LIMIT_S, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, limit_s: float = LIMIT_S, clock: Clock = SYSTEM_CLOCK, *, network: bool = False) -> None:
+        self._network = network
         self._limit_ns = int(limit_s * NS_PER_S)
         self._clock = clock
         self._child: Child | None = None
@@ -59,7 +61,8 @@ class MediaProcess:
         """
         if self._child is None:
             self._child = Child(MODULE)
-            self._child.connection.send_bytes(json.dumps({"log_level": current_level()}).encode())
+            first = {"log_level": current_level(), "network": self._network}
+            self._child.connection.send_bytes(json.dumps(first).encode())
         try:
             self._child.connection.send_bytes(json.dumps({kind: job}).encode())
         except OSError:

@@ -52,7 +52,7 @@ class Upkeep:
             "engine_id": "",
         }
         self._is_shared = place.is_server
-        self._process = MediaProcess(LIMIT_S, clock)
+        self._process = MediaProcess(LIMIT_S, clock, network=place.is_server)
         self._clock = clock
         self._keep = keep
         self._written = written

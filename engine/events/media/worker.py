@@ -1,8 +1,8 @@
 """The process that reads and writes media files: FFmpeg and disks can hang in calls that no thread can interrupt.
 
-Protocol, in whole messages: the engine sends `{"log_level": n}` first, then one job at a time: `{"clip": {...}}`,
-`{"still": {...}}` or `{"tidy": {...}}`, and waits for its answer, an object under the same key. The process runs at
-low priority and dies with the engine. Nothing here imports numpy.
+Protocol, in whole messages: the engine sends `{"log_level": n, "network": bool}` first, then one job at a time:
+`{"clip": {...}}`, `{"still": {...}}` or `{"tidy": {...}}`, and waits for its answer, an object under the same key. The
+process runs at low priority, in a sandbox, and dies with the engine. Nothing here imports numpy.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from engine.events.media.cut import Clip, Wanted, cut
 from engine.events.media.still import StillWanted, still
 from engine.process import Messages, die_with
 from engine.process_log import LogToEngine
+from engine.video.sandbox.confine import confine_files
 
 logger = logging.getLogger(__name__)
 NICE = 10
@@ -31,7 +32,9 @@ def main() -> None:
     die_with(lifeline_fd)
     os.nice(NICE)
     with Messages(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        LogToEngine(connection, json.loads(connection.recv_bytes())["log_level"])
+        first = json.loads(connection.recv_bytes())
+        LogToEngine(connection, first["log_level"])
+        confine_files(has_network=first["network"])  # recordings hold what a camera sent
         while True:
             job = json.loads(connection.recv_bytes())
             connection.send_bytes(json.dumps(answer(job)).encode())

@@ -8,8 +8,9 @@
   private file cannot open it. An RTSP camera is reachable only at its own port, and at its own host (`connections`):
   FFmpeg would send the password along when a camera answers 302 with another address.
 
-`reader: thread` runs without a sandbox. On a Jetson only the first part applies, because GStreamer starts its own
-helper processes.
+The process that cuts clips and images from recordings gets the first two, without a network; it writes files in several
+folders. `reader: thread` runs without a sandbox. On a Jetson only the first part applies, because GStreamer starts its
+own helper processes.
 Numbers and layouts: linux/seccomp.h, linux/filter.h, linux/landlock.h. Imports no numpy.
 """
 
@@ -31,7 +32,7 @@ from engine.video.gstreamer import is_jetson
 from engine.video.hardware import CPU, DEVICE_TYPES, missing
 from engine.video.network import RTSP_PORTS
 from engine.video.sandbox.connections import DNS_PORT, confine_connections
-from engine.video.sizes.limits import decoder_bytes
+from engine.video.sizes.limits import MAX_PIXELS, decoder_bytes
 from engine.video.trust import default_bundle
 from engine.video.uri import NETWORK_SCHEMES, scheme_of
 
@@ -102,6 +103,22 @@ def _one_host(libc: ctypes.CDLL, target: VideoAddress) -> bool:
         return True
     machine = platform.machine()
     return confine_connections(libc, machine, _ARCHES[machine][0], *target.host_port)
+
+
+def confine_files(*, has_network: bool) -> None:
+    """Drop what a process does not need that reads and writes media files, as far as this kernel supports it.
+
+    Args:
+        has_network: it also talks to a database server.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not sys.platform.startswith("linux") or libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        return
+    limit = decoder_bytes(MAX_PIXELS)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    if platform.machine() not in _ARCHES or not _seccomp(libc, has_network):
+        logger.debug("seccomp is unavailable: this process may make any system call")
 
 
 def _is_decoded_by_cpu(target: VideoAddress) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -268,3 +269,27 @@ def test_a_full_disk_keeps_events_and_drops_images_and_clips(
         )
         assert len(found) == 4
         again.log.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: sandboxes are its own")
+@pytest.mark.parametrize("network", [False, True])
+def test_the_process_that_reads_recordings_may_not_do_much_else(tmp_path: Path, network: bool) -> None:
+    process = MediaProcess(network=network)
+    try:
+        process.begin("still", {"folder": str(tmp_path), "utc_ns": 1, "path": "x.jpg", "max_side": 100, "facts": ""})
+        answer = None
+        while answer is None:
+            answer = process.poll(1.0)
+        assert answer.result["reason"] == "there is no recording of this moment"
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
+        limits = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
+        [memory] = [line for line in limits if line.startswith("Max data size")]
+        assert "unlimited" not in memory
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+    finally:
+        process.close()
