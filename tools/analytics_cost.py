@@ -86,7 +86,7 @@ def scene(zones: int, lines: int) -> Analytics:
 
 
 def crowd() -> Frames:
-    """Return frames on which 50 people walk to and fro."""
+    """Return frames on which 50 people walk back and forth."""
     rng = np.random.default_rng(0)
     start, speed = rng.uniform((0, 200), (1280, 700), (CROWD, 2)), rng.uniform(-120, 120, (CROWD, 2)) * (1, 0.2)
     return [_frame(start, speed, number * NS_PER_S // 25) for number in range(CROWD_FRAMES)]
