@@ -8,6 +8,8 @@ import pytest
 
 from tests.rtsp_server import RtspServer, missing_server
 
+collect_ignore = ["record_server.py"]  # imports `gi`, which only the system's Python has
+
 
 @pytest.fixture(scope="session")
 def rtsp_available() -> None:

@@ -205,6 +205,7 @@ def test_a_recording_may_write_to_its_folder_alone(
     gone = tmp_path / "gone"
     (tmp_path / "cam").rename(gone)
     wait_for(recordings, lambda r: r["restarts"] == 1 and r["state"] == "recording", 60.0)
+    recordings.close()  # writes what the file still lacks
     assert played(tmp_path / "cam"), "a folder that was put in its place is written to by a new process"
 
 
