@@ -9,6 +9,7 @@ from pipelines.metrics.exposition import Page
 
 if TYPE_CHECKING:
     from pipelines.stream.bridges.base import Forwarder
+    from pipelines.stream.bridges.websocket import WebSocketBridge
     from pipelines.stream.proxy import ProxySummary
     from pipelines.stream.record import RecordSummary
 
@@ -37,6 +38,13 @@ def add_bridge(page: Page, forwarder: Forwarder) -> None:
     page.counter("framewire_bridge_reconnects_total", "Lost connections.").add(summary.reconnects)
     page.gauge("framewire_bridge_pending", "Messages that wait.").add(forwarder.pending)
     page.gauge("framewire_bridge_connected", "Whether the other side is connected.").add(int(forwarder.is_connected))
+
+
+def add_browsers(page: Page, bridge: WebSocketBridge) -> None:
+    """Add what a bridge to browsers took from the publisher, and what slow browsers missed."""
+    _by_kind(page, "framewire_bridge_sent_total", "Messages of the publisher that were offered.", bridge.taken)
+    page.counter("framewire_bridge_missed_total", "Messages that slow browsers missed.").add(bridge.dropped)
+    page.gauge("framewire_bridge_browsers", "Browsers that are connected.").add(bridge.browsers)
 
 
 def add_record(page: Page, summary: RecordSummary) -> None:

@@ -84,6 +84,11 @@ class WebSocketBridge:
         self._server_key, self._keys = server_key, keys
         self._browsers: set[_Browser] = set()
 
+    @property
+    def browsers(self) -> int:
+        """How many are connected."""
+        return len(self._browsers)
+
     async def run(self) -> None:
         """Serve until cancelled, or until `count` messages have arrived.
 

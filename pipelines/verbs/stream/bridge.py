@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,9 +57,8 @@ def bridge(
     curve, topics = client_keys(server_key, keys), topic or ["v1/"]
     if to.startswith("ws://"):
         _refuse_format(format_, to)
-        if metrics is not None:
-            raise ConfigError("--metrics does not go with ws://: expected mqtt, redis, http, a file or -")
-        console.show(_serve_browsers(address, to, topics, count, {**curve, "origins": origin}), as_json=as_json)
+        served = _serve_browsers(address, to, topics, count, {**curve, "origins": origin}, metrics)
+        console.show(served, as_json=as_json)
         return
     target = output_for(to, format_, commands=command or (), control=control)
     wanted = [*topics, *(target.watched_topics if isinstance(target, Watcher) else ())]
@@ -185,20 +184,23 @@ def _address(to: str) -> SplitResult:
 
 
 def _serve_browsers(
-    address: str, to: str, topics: list[str], count: int | None, curve: dict[str, Any]
+    address: str, to: str, topics: list[str], count: int | None, curve: dict[str, Any], metrics: str | None
 ) -> dict[str, Any]:
     """Serve until a signal or enough messages have arrived; return the figures."""
     import asyncio
 
+    from pipelines.metrics.answering import serve_loop
     from pipelines.running.detect_and_publish import Interrupt
     from pipelines.stream.bridges.websocket import WebSocketBridge
+    from pipelines.stream.figures import add_browsers
 
     url = _address(to)
     host, port = url.hostname or "127.0.0.1", url.port if url.port is not None else 8765
     served = WebSocketBridge(address, host=host, port=port, topics=topics, count=count, **curve)
 
-    async def serve() -> None:
+    async def serve(beat: Callable[[], bool]) -> None:
         serving = asyncio.ensure_future(served.run())
+        beating = asyncio.ensure_future(_beat(beat))
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
@@ -214,6 +216,18 @@ def _serve_browsers(
                 await serving
             except asyncio.CancelledError:
                 return
+            finally:
+                beating.cancel()
 
-    asyncio.run(serve())
+    with serve_loop(metrics, lambda page: add_browsers(page, served), say=console.say) as beat:
+        asyncio.run(serve(beat))
     return {"sent": dict(served.taken), "dropped": served.dropped}
+
+
+async def _beat(beat: Callable[[], bool]) -> None:
+    """Note every second that the loop turns."""
+    import asyncio
+
+    while True:
+        beat()
+        await asyncio.sleep(1.0)

@@ -124,7 +124,9 @@ def test_the_summary_at_the_end_has_at_least_what_was_scraped(run: tuple[subproc
     assert facts["sources"]["gate"]["captured"] >= scraped['framewire_frames_captured_total{source="gate"}'] > 0
 
 
-@pytest.mark.parametrize("words", [["record", "--out", "{}/a.fwr"], ["bridge", "{}/a.csv"]])
+@pytest.mark.parametrize(
+    "words", [["record", "--out", "{}/a.fwr"], ["bridge", "{}/a.csv"], ["bridge", "ws://127.0.0.1:0"]]
+)
 def test_processes_that_pass_a_stream_on_are_alive_without_one(words: list[str], tmp_path: Path) -> None:
     verb, *options = (word.format(tmp_path) for word in words)
     process, address = started(verb, "tcp://127.0.0.1:1", *options, "--metrics", "127.0.0.1:0")
