@@ -2,7 +2,7 @@
 
 usage: python tools/bench_metrics.py [--rounds 7] [--frames 2000] [--tracing]
 Both runs of a round begin together, so that what else the machine does weighs on both. A scraper in a process of its
-own asks /metrics each second. Compared is the CPU time per frame, without that of the start.
+own asks /metrics each second. Compared is the CPU time per frame after the first seconds.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def median(values: list[float]) -> float:
 
 
 def measured(frames: int, *, is_on: bool, tracing: bool) -> float:
-    """Return the CPU seconds per frame of a run, from its first frames to its end."""
+    """Return the CPU seconds per frame of a run, from its first report to its end."""
     words = [sys.executable, "-m", "pipelines", "run", "--source", "synthetic://?width=320&height=240&objects=8"]
     words += ["--model", "motion", "--publish", "tcp://127.0.0.1:*", "--max-frames", str(frames), "--json"]
     if is_on:
@@ -67,20 +67,21 @@ def measured(frames: int, *, is_on: bool, tracing: bool) -> float:
         words += ["--set", "tracing.endpoint=http://127.0.0.1:1/v1/traces"]
     run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     scraper = None
-    started_s = 0.0
+    started_s, done = 0.0, 0
     assert run.stderr is not None
     for line in run.stderr:
         match = re.search(r"metrics at http://(\S+)/metrics", line)
         if match and scraper is None:
             scraper = subprocess.Popen([sys.executable, "-c", SCRAPER, match[1]], stderr=subprocess.DEVNULL)
-        if "not publishing" in line or "publishing at" in line:
-            started_s = used_s(run.pid)
+        shown = re.search(r": live, (\d+) frames", line)
+        if shown and not done:  # every five seconds
+            started_s, done = used_s(run.pid), int(shown[1])
     out, _ = run.communicate()
     if scraper is not None:
         scraper.kill()
         scraper.wait()
     facts: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return float(facts["cpu_s"] - started_s) / frames
+    return float(facts["cpu_s"] - started_s) / (frames - done)
 
 
 def used_s(pid: int) -> float:
