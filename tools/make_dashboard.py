@@ -58,6 +58,7 @@ def dashboard() -> dict[str, Any]:
                 ("Events", events()),
                 ("Recordings and storage", storage()),
                 ("The page", web()),
+                ("Delivery and fleet", delivery_and_fleet()),
                 ("Processes", processes()),
             ]
         ),
@@ -245,6 +246,19 @@ def web() -> list[dict[str, Any]]:
     ]
 
 
+def delivery_and_fleet() -> list[dict[str, Any]]:
+    """Return what actions still have to deliver, and what a fleet knows of each source."""
+    pending = f"framewire_outbox_pending{{{OF}}}"
+    took = quantile(0.95, "framewire_action_duration_seconds_bucket", OF, "action")
+    left, epoch = f"framewire_lease_left_seconds{{{OF_SOURCE}}}", f"framewire_owner_epoch{{{OF_SOURCE}}}"
+    return [
+        panel("Messages not delivered yet", "timeseries", [(pending, "{{action}}")], width=6),
+        panel("Time to deliver, p95", "timeseries", [(took, "{{action}}")], unit="s", width=6),
+        panel("Cores per source", "timeseries", [(f"framewire_cost_cores{{{OF_SOURCE}}}", "{{source}}")], width=6),
+        panel("Lease left, and epoch", "timeseries", [(left, "{{source}}"), (epoch, "{{source}} epoch")], width=6),
+    ]
+
+
 def processes() -> list[dict[str, Any]]:
     """Return the engine, its children and GPUs."""
     cpu = f"rate(process_cpu_seconds_total{{{OF}}}{RATE})"
@@ -269,9 +283,9 @@ def processes() -> list[dict[str, Any]]:
     ]
 
 
-def quantile(q: float, metric: str, of: str) -> str:
-    """Return the query of a percentile."""
-    return f"histogram_quantile({q}, sum by (le) (rate({metric}{{{of}}}{RATE})))"
+def quantile(q: float, metric: str, of: str, *by: str) -> str:
+    """Return the query of a percentile, for each value of the labels `by`."""
+    return f"histogram_quantile({q}, sum by ({', '.join(('le', *by))}) (rate({metric}{{{of}}}{RATE})))"
 
 
 def panel(
