@@ -112,10 +112,15 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
         return packet
 
     def _publish_status(self, status: SourceStatus) -> None:
-        if status.state == "ended":
-            self._stats.source(status.source_id).set_state("ended", status.reason, status.stream_epoch)
-        for sink in self._sinks:
-            sink.status(status)
+        stats, has_ended = self._stats.source(status.source_id), status.state == "ended"
+        if has_ended:
+            stats.set_state("ended", status.reason, status.stream_epoch)
+        try:
+            for sink in self._sinks:
+                sink.status(status)
+        finally:
+            if has_ended:
+                stats.has_ended.set()  # only now: a release that waits for it ends the lease
         hand_on(status, (*self._outlets, *self._status_outlets))
 
     def _tick(self) -> None:

@@ -108,8 +108,6 @@ class SourceStats:
         with self._lock:
             self._enter(state, reason)
             self.reconnects = max(self.reconnects, stream_epoch)
-        if state == "ended":
-            self.has_ended.set()
 
     def _enter(self, state: SourceState, reason: str) -> None:
         self._blind_ns, self._blind_since_ns = self._blind(), None
