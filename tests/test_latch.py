@@ -64,11 +64,18 @@ def test_a_signal_handler_wakes_the_thread_that_it_interrupts() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+def test_a_source_has_not_ended_before_its_end_is_published() -> None:
+    stats = SourceStats("gate")
+    stats.begin()
+    stats.set_state("ended", "", 0)
+    assert not stats.has_ended.is_set()
+
+
 @pytest.mark.parametrize("ending", ["end", "over"])
 def test_a_source_is_awaited_until_its_end_or_that_of_the_run(ending: str) -> None:
     stats, over = SourceStats("gate"), Latch()
     stats.begin()
-    act = (lambda: stats.set_state("ended", "", 0)) if ending == "end" else over.set
+    act = stats.has_ended.set if ending == "end" else over.set
     threading.Timer(0.05, act).start()
     began = time.monotonic()
     stats.wait_for_end(PATIENCE_S, over)
