@@ -32,7 +32,7 @@ serve: ## serve the documentation on http://127.0.0.1:8000 and rebuild it on cha
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 reference: ## regenerate configs/reference.yaml and docs/schema from the code
-	$(BIN)/python tools/make_reference_config.py && $(BIN)/python tools/make_wire_schema.py
+	$(BIN)/python tools/make/make_reference_config.py && $(BIN)/python tools/make/make_wire_schema.py
 
 ci: ## run everything that CI runs, in a fresh environment
 	bash .ci/run

@@ -26,7 +26,7 @@ DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")),
     *sorted(ROOT.glob("docs/**/*.md")),
 ]
-MADE_BY_MKDOCS = {  # tools/docs_pages.py; `mkdocs build --strict` checks the links to them
+MADE_BY_MKDOCS = {  # tools/docs/docs_pages.py; `mkdocs build --strict` checks the links to them
     "docs/reference/configuration.md",
     "docs/reference/cli.md",
     "docs/reference/messages.md",

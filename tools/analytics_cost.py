@@ -33,14 +33,19 @@ TRACKS_PER_MINUTE = 200
 Frames = Sequence[tuple[Tracks, Detections, int]]
 
 
-def main() -> int:
-    """Print the figures; return 1 if analytics costs more than it may."""
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--hours", type=float, default=0.0)
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Print the figures; return 1 if analytics costs more than it may."""
+    given = _options()
     clip, size_wh = [], (0, 0)
     with Pipeline(open_source(given.clip), load_detector(given.model), ByteTrack()) as pipeline:
         for packet in pipeline:

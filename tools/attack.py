@@ -350,15 +350,20 @@ LIVE = ("control", "snapshot", "publish", "streams")
 SURFACES = (*READ, *LIVE)
 
 
-def main() -> int:
-    """Attack, print the table, and return 1 if anything ended, froze or leaked."""
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0, help="time for all surfaces together")
     parser.add_argument("--only", nargs="*", choices=SURFACES, default=SURFACES, help="surfaces to attack")
     parser.add_argument("--seed", type=int, default=1, help="of the damages")
     parser.add_argument("--json", action="store_true", help="print one JSON line instead of the table")
     parser.add_argument("--worker", choices=tuple(READ), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Attack, print the table, and return 1 if anything ended, froze or leaked."""
+    args = _options()
     if args.worker:
         print(json.dumps(dataclasses.asdict(work(args.worker, args.minutes * 60, args.seed))))
         return 0

@@ -40,14 +40,19 @@ def last_json(command: list[str]) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
-    """Run the rounds and print the figures."""
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--peer-python", required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the rounds and print the figures."""
+    args = _options()
     rounds = []
     for _ in range(args.rounds):
         ours = last_json([sys.executable, "-c", OURS, "bench", "--source", args.clip, "--model", args.model, "--json"])

@@ -57,14 +57,19 @@ def run(clip: Path, model: str, count: int, fps: float, seconds: float) -> Trial
     return Trial(count, count * fps, published / seconds, lost, age_ms, 1e3 * facts["cpu_s"] / published, seconds)
 
 
-def main() -> int:
-    """Plan, run, and report."""
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--size", default="640x360")
     parser.add_argument("--fps", type=float, default=5.0)
     parser.add_argument("--seconds", type=float, default=30.0)
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Plan, run, and report."""
+    given = _options()
     plan = planned(given.model, given.size, given.fps)
     promised = int(plan["cameras"])
     print(f"promised: {promised} cameras; limit: {plan['limit']}")

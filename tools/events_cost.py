@@ -39,13 +39,18 @@ EVERY = 10
 """Every so manieth frame is encoded for comparison."""
 
 
-def main() -> int:
-    """Print the figures."""
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clip")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--repeat", type=int, default=9)
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Print the figures."""
+    given = _options()
     packets = tracked(given.clip, given.model)
     without, with_log = [], []
     for _ in range(given.repeat):

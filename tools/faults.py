@@ -69,13 +69,18 @@ def write(rows: dict[str, str]) -> None:
     page.write_text(head + "\n".join(lines) + "\n\n## Reading it" + notes, encoding="utf-8")
 
 
-def main() -> int:
-    """Run the faults, print the table, and write it if requested."""
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="run faults whose name contains this")
     parser.add_argument("--write", action="store_true", help="write docs/faults.md")
     parser.add_argument("--json", action="store_true", help="print one JSON line instead of the table")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the faults, print the table, and write it if requested."""
+    args = _options()
     if missing_server():
         sys.exit(missing_server())
     chosen = {name: fault for name, fault in FAULTS.items() if args.only in name}

@@ -29,15 +29,16 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-import gpu_experiments as experiments
-import gpu_kernels as kernels
-import gpu_sections as sections
-from gpu_sections import CHECKOUT, Facts
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.backends.cuda.probe import probe_cuda
 from engine.backends.tensorrt.backend import why_not
 from engine.backends.tensorrt.precision import Precision
 from engine.errors import EngineError
+from tools.gpu import gpu_experiments as experiments
+from tools.gpu import gpu_kernels as kernels
+from tools.gpu import gpu_sections as sections
+from tools.gpu.gpu_sections import CHECKOUT, Facts
 
 BATCHES = (1, 8, 32)
 ANSWER = "TensorRT's answer"

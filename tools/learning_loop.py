@@ -169,8 +169,8 @@ def learn(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {**kept, "before": before, "after": after, "model": result["model"], "clip": clip}
 
 
-def main() -> None:
-    """Run the loop and print its figures as JSON."""
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--clip", required=True, type=Path)
     options.add_argument("--teacher", required=True)
@@ -184,7 +184,12 @@ def main() -> None:
     options.add_argument("--spoil", default=None, help="KIND:STRENGTH, such as dark:5")
     options.add_argument("--watch", type=float, default=15.0)
     options.add_argument("--out", type=Path, default=None)
-    given = options.parse_args()
+    return options.parse_args()
+
+
+def main() -> None:
+    """Run the loop and print its figures as JSON."""
+    given = _options()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.out or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)

@@ -110,8 +110,8 @@ def show(report: ManyCameras) -> bool:
     return report.fairness >= MIN_FAIRNESS and report.is_accounted and not report.left_behind and flat
 
 
-def main() -> int:
-    """Run, and report."""
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--carry", metavar="CLIP", help="find how many cameras with this clip are carried")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with --carry: of the run")
@@ -122,7 +122,12 @@ def main() -> int:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--csv", type=Path, help="write the samples of memory, threads and descriptors")
     parser.add_argument("--json", action="store_true", help="print one JSON line at the end")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run, and report."""
+    args = _options()
     if args.carry:
         carried = carry(args.carry, 60 * args.minutes, args.model, args.set, args.cameras)
         print(json.dumps({"clip": args.carry, "carried": carried, "settings": args.set}))

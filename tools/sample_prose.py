@@ -64,14 +64,19 @@ def all_prose(folders: list[str]) -> list[Prose]:
     return [one for one in found if len(one.text.split()) >= LEAST_WORDS]
 
 
-def main() -> None:
-    """Print the sample, or the lines that match a pattern."""
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="*", default=list(FOLDERS))
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--patterns", action="store_true")
-    chosen = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the sample, or the lines that match a pattern."""
+    chosen = _options()
     found = all_prose(chosen.folders)
     if chosen.patterns:
         found = [one for one in found if PATTERNS.search(one.text)]

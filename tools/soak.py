@@ -33,8 +33,8 @@ def show(report: Report) -> bool:
     return flat and report.is_accounted and not report.left_behind
 
 
-def main() -> int:
-    """Run the soak test and report."""
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--cameras", type=int, default=4)
@@ -42,7 +42,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--csv", type=Path, help="write the samples of memory, threads and descriptors")
     parser.add_argument("--json", action="store_true", help="print one JSON line at the end")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the soak test and report."""
+    args = _options()
     if missing_server():
         sys.exit(missing_server())
     report = soak(

@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 renice -n 15 $$ >/dev/null
 
 ALL="3.10:oldest 3.10:newest 3.12:oldest 3.12:newest 3.13:oldest 3.13:newest 3.14:oldest 3.14:newest"
-SUITE=${SUITE-"tests/contract tests/wire tests/subscriber tests/tracking tests/imaging tests/detection/test_heads.py
+SUITE=${SUITE-"tests/contract tests/wire tests/subscriber tests/tracking tests/imaging tests/detection/heads/test_heads.py
   tests/detection/test_letterbox.py tests/sinks/test_video.py tests/sinks/test_zmq.py tests/sources/test_file.py
   tests/pipelines/config tests/pipelines/build"}
 # The tests' own tools, without those that raise the minimum of a dependency (trackers and scipy need numpy 2).

@@ -46,5 +46,5 @@ def asset(name: str) -> Path:
     """Return the path of an embedded file. Raises `ConfigError` if it is missing from this installation."""
     path = Path(str(files(__name__) / name))
     if not path.is_file():
-        raise ConfigError(f"demo asset {path} is missing: reinstall framewire, or run tools/make_demo_assets.py")
+        raise ConfigError(f"demo asset {path} is missing: reinstall framewire, or run tools/make/make_demo_assets.py")
     return path

@@ -16,7 +16,7 @@ class Normaliser:
     """Writes `(pixel - mean) / std` of a uint8 NHWC BGR batch into a float batch of the model's layout.
 
     It splits the channels into reused byte planes, then scales each plane straight into its place. This takes a third
-    of the time of a lookup table and a tenth of the naive form (`tools/bench_preprocess.py`).
+    of the time of a lookup table and a tenth of the naive form (`tools/measure/bench_preprocess.py`).
     """
 
     def __init__(self, image: ImageInput) -> None:

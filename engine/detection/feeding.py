@@ -1,8 +1,8 @@
 """How frames reach a backend: letterboxed here into a reused batch, or unchanged, for a GPU that letterboxes.
 
 Which is faster depends on the bytes moved: passing a frame on copies all of it, while letterboxing touches little more
-than the model's frame. Measured on a CPU (`tools/bench_preprocess.py`), into 640 x 640: 1080p 0.35 ms against 0.75,
-1440p 0.85 against 0.92, 2160p 2.8 against 0.9.
+than the model's frame. Measured on a CPU (`tools/measure/bench_preprocess.py`), into 640 x 640: 1080p 0.35 ms against
+0.75, 1440p 0.85 against 0.92, 2160p 2.8 against 0.9.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from engine.detection.letterbox import fit
 from engine.detection.load import load_detector
 from engine.detection.model import inspect_model
 from engine.errors import ModelError
-from tests.detection.reference import greedy_nms
-from tests.detection.test_heads import assert_rows
+from tests.detection.heads.reference import greedy_nms
+from tests.detection.heads.test_heads import assert_rows
 
 pytest.importorskip("openvino", reason="OpenVINO reads and runs TensorFlow Lite files: pip install openvino")
 

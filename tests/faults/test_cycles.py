@@ -1,4 +1,4 @@
-"""A camera is opened and closed without a trace; `tools/open_close.py` does it 1,000 times."""
+"""A camera is opened and closed without a trace; `tools/measure/open_close.py` does it 1,000 times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.rtsp_server import missing_server
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "open_close.py"
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "measure" / "open_close.py"
 COUNT = 25
 ALLOWED_KB = 150.0  # a frame of this camera is 230 kB: keeping one per cycle would show
 

@@ -1,7 +1,7 @@
 """With a detector three times too slow, results stay as old as they are at the start.
 
-`tools/overload.py` compares their age with the promised one. A few seconds on a busy machine cannot, because one late
-frame is their p99. A real fault still shows, because a queue without a limit is seconds old by the end.
+`tools/measure/overload.py` compares their age with the promised one. A few seconds on a busy machine cannot, because
+one late frame is their p99. A real fault still shows, because a queue without a limit is seconds old by the end.
 """
 
 from __future__ import annotations

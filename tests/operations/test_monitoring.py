@@ -48,7 +48,7 @@ def alert_queries() -> list[str]:
 
 
 def test_the_dashboard_is_what_its_script_writes() -> None:
-    subprocess.run([sys.executable, "tools/make_dashboard.py", "--check"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "tools/make/make_dashboard.py", "--check"], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("queries", [dashboard_queries, alert_queries])

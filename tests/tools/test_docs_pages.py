@@ -15,9 +15,7 @@ from pipelines.config.models import Config
 from pipelines.config.source import MotionGateConfig, RecordConfig
 
 pytest.importorskip("mkdocs", reason='mkdocs is not installed: pip install -e ".[docs]"')
-import docs_docstrings
-import docs_messages
-import docs_pages
+from tools.docs import docs_docstrings, docs_messages, docs_pages
 
 
 @pytest.fixture(scope="module")

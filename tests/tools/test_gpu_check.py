@@ -12,22 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import gpu_check
-import gpu_experiments as experiments
 import numpy as np
 import pytest
-from gpu_check import Finding, Report, Section, main, run_apart, run_here
-from gpu_sections import (
-    batch_exactness,
-    frames,
-    full_hd,
-    overlap,
-    same_boxes,
-    same_either_way,
-    some_frames,
-    speed,
-    steady_memory,
-)
 
 from engine.assets import demo_model
 from engine.backends.base import BackendOptions, ImageInput
@@ -42,6 +28,20 @@ from tests.backends.cuda.test_api import driver  # noqa: F401 a fixture
 from tests.backends.tensorrt.fake_gpu import FakeMachine
 from tests.backends.tensorrt.gpu_detector import gpu_detector
 from tests.onnx_models import save_constant_model
+from tools import gpu_check
+from tools.gpu import gpu_experiments as experiments
+from tools.gpu.gpu_sections import (
+    batch_exactness,
+    frames,
+    full_hd,
+    overlap,
+    same_boxes,
+    same_either_way,
+    some_frames,
+    speed,
+    steady_memory,
+)
+from tools.gpu_check import Finding, Report, Section, main, run_apart, run_here
 
 CHECKOUT = Path(gpu_check.__file__).resolve().parents[1]
 without_gpu = pytest.mark.skipif(probe_cuda().reason is None, reason="there is a GPU here")

@@ -9,7 +9,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from make_darknet_golden import (
+from numpy.typing import NDArray
+
+from engine.errors import ModelError
+from tools.make.make_darknet_golden import (
     EVERY_SECTION,
     EVERY_SECTION_WEIGHT_COUNT,
     GOLDEN,
@@ -18,10 +21,7 @@ from make_darknet_golden import (
     trained_cfg,
     weights_file,
 )
-from numpy.typing import NDArray
-from onnx_from_darknet import main, onnx_from_darknet, read_weights, sections_from_cfg
-
-from engine.errors import ModelError
+from tools.onnx_from_darknet import main, onnx_from_darknet, read_weights, sections_from_cfg
 
 NAMES = ("cat", "dog")
 Array = NDArray[np.float32]

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx_from_tfjs import main, onnx_from_tfjs, read_weights
 
 from engine.errors import ModelError
+from tools.make.onnx_from_tfjs import main, onnx_from_tfjs, read_weights
 
 RNG = np.random.default_rng(3)
 

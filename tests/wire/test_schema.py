@@ -20,11 +20,11 @@ KINDS = sorted(MESSAGE_TYPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_schema_files_are_up_to_date(kind: str) -> None:
     written = json.loads((FOLDER / f"{kind}.schema.json").read_text())
-    assert written == json_schemas()[kind], "run tools/make_wire_schema.py and review the diff"
+    assert written == json_schemas()[kind], "run tools/make/make_wire_schema.py and review the diff"
 
 
 def test_the_asyncapi_file_is_up_to_date() -> None:
-    assert yaml.safe_load((FOLDER / "asyncapi.yaml").read_text()) == asyncapi(), "run tools/make_wire_schema.py"
+    assert yaml.safe_load((FOLDER / "asyncapi.yaml").read_text()) == asyncapi(), "run tools/make/make_wire_schema.py"
 
 
 def test_every_field_is_described() -> None:

@@ -35,9 +35,11 @@ def test_every_configuration_in_the_folder_is_valid(name: str, monkeypatch: pyte
 def test_reference_lists_every_key_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMERA_PASSWORD", "secret")
     done = subprocess.run(
-        [sys.executable, "tools/make_reference_config.py", "--check"], cwd=CHECKOUT, env={"PYTHONPATH": str(CHECKOUT)}
+        [sys.executable, "tools/make/make_reference_config.py", "--check"],
+        cwd=CHECKOUT,
+        env={"PYTHONPATH": str(CHECKOUT)},
     )
-    assert done.returncode == 0, "configs/reference.yaml is behind: run python tools/make_reference_config.py"
+    assert done.returncode == 0, "configs/reference.yaml is behind: run python tools/make/make_reference_config.py"
     reference = load_config("reference", {})
     defaults = Config(sources=[SourceConfig(uri=reference.sources[0].uri, source_id="gate")])
     assert reference == defaults

@@ -20,7 +20,7 @@ from pipelines.stream.adapters.savant import savant_frame
 from tests.wire.samples import SAMPLES, packet
 
 GOLDEN = Path(__file__).parent / "golden"
-TOOL = Path(__file__).resolve().parents[4] / "tools" / "make_adapter_goldens.py"
+TOOL = Path(__file__).resolve().parents[4] / "tools" / "make" / "make_adapter_goldens.py"
 FRAME: FrameMessage = SAMPLES["frame"]  # type: ignore[assignment]
 TT = {"tt": NAMESPACE}
 

@@ -22,7 +22,7 @@ SKIPS = 'framewire_web_video_skips_total{source="gate"}'
 
 @pytest.mark.rtsp
 def test_a_viewer_that_never_reads_skips_and_the_others_miss_nothing(serve: Callable[..., Any]) -> None:
-    """E14 in a short form: `tools/live_view.py --cameras 1 --viewers 50` measures what it costs the engine."""
+    """E14 in a short form: `tools/measure/live_view.py --cameras 1 --viewers 50` measures what it costs the engine."""
     pytest.importorskip("prometheus_client", reason='pip install "framewire[metrics]"')
     camera = serve(codec="h264", size="640x360", fps=10, gop=10, kbps=6000, pattern="snow")
     with Site("--set", "web.metrics=127.0.0.1:0", sources={"gate": camera.url}) as site, ExitStack() as lazy:

@@ -1,0 +1,370 @@
+#!/usr/bin/env python3
+"""Compare our boxes, masks, keypoints and corners with the exporter's own postprocessing, family by family.
+
+Builds each architecture from Ultralytics' own yaml files with random weights (no download), exports it to ONNX, runs
+the file through our detector and through ONNX Runtime plus Ultralytics' NMS and scaling, and prints the largest
+differences. `--torchvision` does the same for TorchVision's Faster R-CNN.
+
+    pip install "framewire[export]" torchvision
+    python tools/compare/compare_with_exporter.py --image bus.jpg --out docs/exporters.md --golden tests/golden/heads
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+import torch
+from scipy.optimize import linear_sum_assignment
+from ultralytics import RTDETR, YOLO
+from ultralytics.data.augment import LetterBox
+from ultralytics.utils import nms as their_nms
+from ultralytics.utils import ops
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from engine.data import Detections, Frame
+from engine.detection.classify import load_classifier
+from engine.detection.load import load_detector
+from engine.video.read_image import read_image
+
+ARCHITECTURES = (
+    "yolov3-tiny", "yolov5n", "yolov6n", "yolov8n", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n",
+    "yolov8n-seg", "yolo11n-seg", "yolo26n-seg", "yolov8n-pose", "yolo11n-pose", "yolo26n-pose",
+    "yolov8n-obb", "yolo11n-obb", "yolo26n-obb", "rtdetr-l",
+)  # fmt: skip
+CLASSIFIERS = ("yolov8n-cls", "yolo11n-cls", "yolo26n-cls", "resnet50", "efficientnet_b0")
+IOU = 0.7
+
+
+@dataclass
+class Reference:
+    """The result of the exporter's own postprocessing, in pixels of the image."""
+
+    xyxy: np.ndarray
+    score: np.ndarray
+    class_id: np.ndarray
+    extra: dict[str, np.ndarray]
+
+
+def random_model(name: str, batch: np.ndarray, seed: int = 0) -> Any:
+    """Return a model with random weights that vary enough to give different scores everywhere."""
+    torch.manual_seed(seed)
+    model = RTDETR(f"{name}.yaml") if name.startswith("rtdetr") else YOLO(f"{name}.yaml")
+    normalisations = [module for module in model.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for module in normalisations:
+        module.momentum = 1.0  # one pass takes the input's statistics: signals neither fade nor explode
+        module.train()
+    with torch.no_grad():
+        model.model(torch.from_numpy(batch))
+    for module in model.model.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.out_channels == 80 and module.bias is not None:
+            torch.nn.init.normal_(module.bias, -2.0, 0.3)  # scores: away from their initialisation near zero
+            torch.nn.init.normal_(module.weight, 0, 0.5 / module.in_channels**0.5)
+    model.model.eval()
+    return model
+
+
+def noisy(image: np.ndarray) -> np.ndarray:
+    """Return the image at 500 x 375 with strong noise: plain areas would give anchors with equal scores."""
+    small = cv2.resize(image, (500, 375)).astype(np.float32)
+    loud = small + np.random.default_rng(0).normal(0, 60, small.shape)
+    return np.asarray(loud.clip(0, 255), np.uint8)
+
+
+def their_input(image: np.ndarray, size: int, stretch: bool) -> np.ndarray:
+    """Return (1, 3, size, size) float32, prepared as by Ultralytics."""
+    boxed = LetterBox((size, size), auto=False, scale_fill=stretch)(image=image)
+    return np.ascontiguousarray(boxed[None, ..., ::-1].transpose(0, 3, 1, 2)).astype(np.float32) / 255
+
+
+def best_scores(output: np.ndarray, classes: int, end_to_end: bool) -> np.ndarray:
+    """Return the best score of each row."""
+    return output[0, :, 4] if end_to_end else output[0, 4 : 4 + classes].max(axis=0)
+
+
+def threshold_between(scores: np.ndarray, candidates: int) -> float:
+    """Return a threshold that about this many rows pass, in the middle of a gap, so that rounding decides nothing."""
+    ordered = np.unique(scores)[::-1][: candidates + 1].astype(np.float64)
+    gaps = ordered[:-1] - ordered[1:]
+    place = int(np.argmax(gaps[len(gaps) // 2 :])) + len(gaps) // 2
+    return float((ordered[place] + ordered[place + 1]) / 2)
+
+
+def reference(
+    task: str, outputs: list[np.ndarray], model: Any, image: np.ndarray, size: int, score: float
+) -> Reference:
+    """Return the result of Ultralytics' NMS and scaling."""
+    classes = len(model.names)
+    raw = torch.from_numpy(outputs[0].copy())
+    end_to_end = raw.shape[2] < 100
+    # in double precision: they separate classes by adding 7680 pixels each, where single precision rounds IoUs
+    [rows] = their_nms.non_max_suppression(
+        raw.double(), score, IOU, nc=classes, rotated=task == "obb", end2end=end_to_end, max_det=300
+    )
+    rows = rows.float()
+    extra: dict[str, np.ndarray] = {}
+    boxes = rows[:, :4].clone()
+    shape = image.shape
+    if task == "obb":
+        oriented = torch.cat([rows[:, :4], rows[:, -1:]], dim=-1)
+        oriented[:, :4] = ops.scale_boxes((size, size), oriented[:, :4], shape, xywh=True)
+        corners = ops.xywhr2xyxyxyxy(oriented).numpy()
+        extra["xyxyxyxy"] = corners
+        xyxy = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
+        xyxy = np.clip(xyxy, 0, [shape[1], shape[0], shape[1], shape[0]])
+        return Reference(xyxy, rows[:, 4].numpy(), rows[:, 5].numpy().astype(int), extra)
+    if task == "pose":
+        points = rows[:, 6:].reshape(len(rows), *model.model.kpt_shape).clone()
+        extra["keypoints"] = ops.scale_coords((size, size), points, shape).numpy()
+    xyxy = ops.scale_boxes((size, size), boxes, shape)
+    if task == "segment":
+        extra["mask"] = ops.process_mask_native(torch.from_numpy(outputs[1][0]), rows[:, 6:], xyxy, shape[:2]).numpy()
+    return Reference(xyxy.numpy(), rows[:, 4].numpy(), rows[:, 5].numpy().astype(int), extra)
+
+
+def rtdetr_reference(output: np.ndarray, image: np.ndarray, score: float) -> Reference:
+    """Return RT-DETR's rows as its predictor scales them."""
+    rows = torch.from_numpy(output[0].copy())
+    height, width = image.shape[:2]
+    if rows.shape[1] > 6:
+        best, label = rows[:, 4:].max(dim=1)
+        rows = torch.cat((rows[:, :4], best[:, None], label[:, None].float()), dim=1)
+    rows = rows[rows[:, 4] > score]
+    xyxy = ops.xywh2xyxy(rows[:, :4]) * torch.tensor([width, height, width, height])
+    xyxy = xyxy.numpy().clip(0, [width, height, width, height])
+    return Reference(xyxy, rows[:, 4].numpy(), rows[:, 5].numpy().astype(int), {})
+
+
+def match(ours: Detections, theirs: Reference) -> np.ndarray:
+    """For each of their rows, return our closest row of the same class, using each at most once."""
+    far = np.abs(theirs.xyxy[:, None] - ours.xyxy[None]).max(axis=2) + 1000 * np.abs(
+        theirs.score[:, None] - ours.score[None]
+    )
+    far[theirs.class_id[:, None] != ours.class_id[None]] = 1e6
+    return np.asarray(linear_sum_assignment(far)[1])
+
+
+def compare(ours: Detections, theirs: Reference) -> dict[str, Any]:
+    """Return the largest differences."""
+    row: dict[str, Any] = {"boxes": f"{len(ours)} / {len(theirs.score)}"}
+    if len(ours) != len(theirs.score):
+        return row
+    left, right = match(ours, theirs), slice(None)
+    row["classes differ"] = int((ours.class_id[left] != theirs.class_id).sum())
+    row["score"] = float(np.abs(ours.score[left] - theirs.score[right]).max(initial=0))
+    row["box, pixels"] = float(np.abs(ours.xyxy[left] - theirs.xyxy[right]).max(initial=0))
+    for name, column in theirs.extra.items():
+        if name == "mask":
+            row["mask IoU"] = mask_iou(ours.extra[name][left], column[right].astype(bool))
+        else:
+            values = ours.extra[name][left][..., : column.shape[-1]]
+            row["points, pixels"] = float(np.abs(values - column[right]).max(initial=0))
+    return row
+
+
+def mask_iou(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the IoU over the pixels of all masks together."""
+    return float((ours & theirs).sum() / max((ours | theirs).sum(), 1))
+
+
+def check(
+    name: str, folder: Path, image: np.ndarray, size: int, candidates: int, golden: Path | None, **export: Any
+) -> dict[str, Any]:
+    """Return the differences of one architecture."""
+    stretch = name.startswith("rtdetr")
+    model = random_model(name, their_input(image, size, stretch))
+    path = Path(model.export(format="onnx", imgsz=size, verbose=False, **export))
+    path = path.rename(folder / f"{name}{'-nmsfree' if export else ''}.onnx")
+    session = onnxruntime.InferenceSession(str(path))
+    outputs = session.run(None, {session.get_inputs()[0].name: their_input(image, size, stretch)})
+    end_to_end = outputs[0].shape[2] < 100
+    scored = outputs[0].shape[2] == 6 or not stretch
+    scores = best_scores(outputs[0], len(model.names), end_to_end) if scored else outputs[0][0, :, 4:].max(axis=1)
+    score = threshold_between(scores, candidates)
+    theirs = (
+        rtdetr_reference(outputs[0], image, score)
+        if stretch
+        else reference(model.task, outputs, model, image, size, score)
+    )
+    with load_detector(path, backend="onnxruntime", score_threshold=score, iou_threshold=IOU) as detector:
+        [ours] = detector.detect([Frame(image, "image", 0, 0, 0)])
+        family = detector.facts.family.name
+    if golden is not None:
+        save_golden(golden / f"{path.stem}.npz", outputs, theirs, score, size, image.shape, detector.facts)
+    shapes = ", ".join(str(tuple(output.shape)) for output in outputs)
+    return {"model": path.stem, "output": shapes, "head": family, "threshold": score, **compare(ours, theirs)}
+
+
+def save_golden(
+    path: Path, outputs: list[np.ndarray], theirs: Reference, score: float, size: int, shape: Any, facts: Any
+) -> None:
+    """Write the output rows that matter and the exporter's result for them; the other rows are dropped to save space.
+
+    Masks are left out, because their prototypes alone are larger than everything else.
+    """
+    raw = outputs[0][0]
+    classes = len(facts.class_names)
+    end_to_end = raw.shape[1] < 100
+    if end_to_end:
+        rows = np.arange(len(raw))
+        kept = raw
+    else:
+        rows = np.argsort(-raw[4 : 4 + classes].max(axis=0))[: 2 * len(theirs.score) + 50]
+        kept = raw[:, rows]
+    extra: dict[str, Any] = {f"extra_{name}": column for name, column in theirs.extra.items() if name != "mask"}
+    np.savez_compressed(
+        path,
+        kept=kept.astype(np.float32), rows=rows.astype(np.int32), shape=np.array(raw.shape), score_threshold=score,
+        size=size, image_hw=np.array(shape[:2]), classes=classes, family=facts.family.name,
+        xyxy=theirs.xyxy.astype(np.float32), score=theirs.score, class_id=theirs.class_id.astype(np.int32), **extra,
+    )  # fmt: skip
+
+
+def torchvision_row(folder: Path, image: np.ndarray, candidates: int) -> dict[str, Any]:
+    """Return the differences for TorchVision's Faster R-CNN with random weights, whose graph ends in boxes."""
+    import torchvision
+
+    torch.manual_seed(0)
+    size = 320
+    model = torchvision.models.detection.fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=91, box_score_thresh=0.0, min_size=size, max_size=size
+    ).eval()
+    boxed = np.full((size, size, 3), 114, np.uint8)
+    scale = size / max(image.shape[:2])
+    small = cv2.resize(image, (round(image.shape[1] * scale), round(image.shape[0] * scale)))
+    boxed[: small.shape[0], : small.shape[1]] = small
+    tensor = torch.from_numpy(np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1))).float()[None] / 255
+    path = folder / "fasterrcnn_resnet50_fpn.onnx"
+    names = ["boxes", "labels", "scores"]
+    torch.onnx.export(
+        model, (tensor,), str(path), input_names=["images"], output_names=names, dynamo=False, opset_version=17
+    )
+    with torch.no_grad():
+        [found] = model(tensor)
+    score = threshold_between(found["scores"].numpy(), candidates)
+    passed = found["scores"] > score
+    xyxy = found["boxes"][passed].numpy() / np.array(
+        [small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]] * 2
+    )
+    xyxy = xyxy.clip(0, [image.shape[1], image.shape[0]] * 2)
+    labels = found["labels"][passed].numpy()
+    classes = [f"class {label}" for label in range(1, 91)]
+    with load_detector(path, backend="onnxruntime", score_threshold=score, names=classes) as detector:
+        [ours] = detector.detect([Frame(image, "image", 0, 0, 0)])
+    theirs = Reference(xyxy, found["scores"][passed].numpy(), labels - 1, {})
+    return {
+        "model": path.stem,
+        "output": "boxes, labels, scores",
+        "head": "torchvision",
+        "threshold": score,
+        **compare(ours, theirs),
+    }
+
+
+def classifier_row(name: str, folder: Path, image: np.ndarray) -> dict[str, Any]:
+    """Return the difference in probability of a classifier, on an image that needs no crop."""
+    size = 224
+    square = cv2.resize(image, (size, size))
+    pixels = torch.from_numpy(np.ascontiguousarray(square[None, ..., ::-1].transpose(0, 3, 1, 2))).float() / 255
+    path = folder / f"{name}.onnx"
+    if name.startswith("yolo"):
+        model = random_model(name, pixels.numpy())
+        path = Path(model.export(format="onnx", imgsz=size, verbose=False)).rename(path)
+        with torch.no_grad():
+            output = model.model(pixels)
+        theirs = (output[0] if isinstance(output, (tuple, list)) else output)[0].numpy()
+    else:
+        theirs = export_torchvision(name, pixels, path)
+    with load_classifier(path, backend="onnxruntime") as classifier:
+        [ours] = classifier.probabilities([square])
+    same = np.argsort(-ours)[:5].tolist() == np.argsort(-theirs)[:5].tolist()
+    return {
+        "model": name,
+        "output": f"(1, {len(ours)})",
+        "head": "classify",
+        "boxes": f"top 5 {'same' if same else 'differ'}",
+        "score": float(np.abs(ours - theirs).max()),
+    }
+
+
+def export_torchvision(name: str, pixels: torch.Tensor, path: Path) -> np.ndarray:
+    """Export a TorchVision classifier with random weights and return its probabilities for `pixels`."""
+    import torchvision
+
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    tensor = (pixels - mean[:, None, None]) / std[:, None, None]
+    torch.onnx.export(model, (tensor,), str(path), input_names=["images"], dynamo=False, opset_version=17)
+    with torch.no_grad():
+        return np.asarray(model(tensor).softmax(dim=1)[0].numpy())
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a Markdown table."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows:
+        cells = [row.get(key, "") for key in columns]
+        texts = [
+            f"{cell:.2g}"
+            if isinstance(cell, float) and cell < 0.9
+            else f"{cell:.5g}"
+            if isinstance(cell, float)
+            else str(cell)
+            for cell in cells
+        ]
+        lines.append("| " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--image", required=True, type=Path)
+    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--out", type=Path, help="Markdown file for the table")
+    parser.add_argument("--golden", type=Path, help="folder for small golden tensors")
+    parser.add_argument("--candidates", type=int, default=400, help="rows above the threshold")
+    parser.add_argument("--torchvision", action="store_true")
+    parser.add_argument("names", nargs="*", default=ARCHITECTURES)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Parse the arguments and compare."""
+    arguments = _options()
+    image = noisy(read_image(arguments.image))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.names:
+            exports: list[dict[str, Any]] = [{}]
+            if name.startswith(("yolov10", "yolo26")):
+                exports.append({"nms": False})  # the NMS-free branch
+            for export in exports:
+                rows.append(
+                    check(name, Path(folder), image, arguments.size, arguments.candidates, arguments.golden, **export)
+                )
+                print(rows[-1], flush=True)
+        if arguments.torchvision:
+            for name in CLASSIFIERS:
+                rows.append(classifier_row(name, Path(folder), image))
+                print(rows[-1], flush=True)
+            rows.append(torchvision_row(Path(folder), image, arguments.candidates))
+            print(rows[-1], flush=True)
+    text = table(rows)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

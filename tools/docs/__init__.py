@@ -1,0 +1,1 @@
+"""What builds generated pages of the documentation site."""

@@ -1,0 +1,99 @@
+"""Measure what metrics and traces cost a run: the same frames with and without, at the same time, as a ratio.
+
+usage: python tools/measure/bench_metrics.py [--rounds 7] [--frames 2000] [--tracing]
+Both runs of a round begin together, so that what else the machine does weighs on both. A scraper in a process of its
+own asks /metrics each second. Compared is the CPU time per frame after the first seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import psutil
+
+SCRAPER = """
+import sys, time, urllib.request
+while True:
+    try:
+        urllib.request.urlopen(f"http://{sys.argv[1]}/metrics", timeout=5).read()
+    except OSError:
+        pass
+    pause(1)
+"""
+
+
+def _options() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--frames", type=int, default=2000)
+    parser.add_argument(
+        "--tracing", action="store_true", help="also trace one frame in 100, to a collector that is away"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Print the ratios as JSON."""
+    given = _options()
+    cpu: list[float] = []
+    for number in range(given.rounds):
+        with ThreadPoolExecutor(2) as pool:
+            run = partial(measured, given.frames, tracing=given.tracing)
+            runs = {is_on: pool.submit(run, is_on=is_on) for is_on in sorted((True, False), reverse=number % 2 == 0)}
+            pair = {is_on: each.result() for is_on, each in runs.items()}
+        cpu.append(pair[False] / pair[True])
+        sys.stderr.write(f"round {number + 1}: {1e3 * pair[True]:.3f} and {1e3 * pair[False]:.3f} ms, {cpu[-1]:.3f}\n")
+    result = {"rounds": given.rounds, "cpu_ratio": median(cpu), "of_rounds": [round(each, 3) for each in cpu]}
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 0
+
+
+def median(values: list[float]) -> float:
+    """Return the median, rounded."""
+    return round(statistics.median(values), 4)
+
+
+def measured(frames: int, *, is_on: bool, tracing: bool) -> float:
+    """Return the CPU seconds per frame of a run, from its first report to its end."""
+    words = [sys.executable, "-m", "pipelines", "run", "--source", "synthetic://?width=320&height=240&objects=8"]
+    words += ["--model", "motion", "--publish", "tcp://127.0.0.1:*", "--max-frames", str(frames), "--json"]
+    if is_on:
+        words += ["--metrics", "127.0.0.1:0"]
+    if is_on and tracing:
+        words += ["--set", "tracing.endpoint=http://127.0.0.1:1/v1/traces"]
+    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    scraper = None
+    started_s, done = 0.0, 0
+    assert run.stderr is not None
+    for line in run.stderr:
+        match = re.search(r"metrics at http://(\S+)/metrics", line)
+        if match and scraper is None:
+            scraper = subprocess.Popen([sys.executable, "-c", SCRAPER, match[1]], stderr=subprocess.DEVNULL)
+        shown = re.search(r": live, (\d+) frames", line)
+        if shown and not done:  # every five seconds
+            started_s, done = used_s(run.pid), int(shown[1])
+    out, _ = run.communicate()
+    if scraper is not None:
+        scraper.kill()
+        scraper.wait()
+    facts: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return float(facts["cpu_s"] - started_s) / (frames - done)
+
+
+def used_s(pid: int) -> float:
+    """Return the CPU seconds that a process has used."""
+    used = psutil.Process(pid).cpu_times()
+    return float(used.user + used.system)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
