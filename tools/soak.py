@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Run an engine on faulty RTSP cameras for a while, and print what grew.
 
-usage: tools/soak.py [--minutes 30] [--cameras 4] [--fault-every 60] [--csv FILE] [--json]
+usage: tools/soak.py [--minutes 30] [--cameras 4] [--fault-every 60] [--everything] [--csv FILE] [--json]
 The engine is `framewire run` in its own process, watched from outside. Exit code 1 if frames went missing, something
-was left behind, or memory, threads or descriptors grew.
+was left behind, or memory, threads or descriptors grew. With --everything, rules, events, clips, recordings, an action,
+the page with a viewer, metrics with a scrape a second and traces are on, and the memory of every child is fitted too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,6 +29,8 @@ def show(report: Report) -> bool:
     print(f"age at publishing: {report.ages_start} at the start, {report.ages_end} at the end")
     for source_id, facts in report.sources.items():
         print(f"{source_id}: {facts}")
+    for kind, facts in report.used.items():
+        print(f"{kind}: {facts}")
     print(f"faults {report.faults}, accounted {report.is_accounted}, stopped in {report.stop_s:.2f} s, ", end="")
     print(f"processes left behind {report.left_behind}")
     flat = all(slope.is_flat for slope in report.slopes)
@@ -42,6 +46,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--csv", type=Path, help="write the samples of memory, threads and descriptors")
     parser.add_argument("--json", action="store_true", help="print one JSON line at the end")
+    parser.add_argument("--everything", action="store_true", help="all that a run can do beside detecting")
     return parser.parse_args()
 
 
@@ -50,14 +55,16 @@ def main() -> int:
     args = _options()
     if missing_server():
         sys.exit(missing_server())
-    report = soak(
-        args.minutes * 60,
-        cameras=args.cameras,
-        fault_every_s=args.fault_every,
-        seed=args.seed,
-        csv=args.csv,
-        say=lambda text: print(text, flush=True),
-    )
+    with tempfile.TemporaryDirectory(prefix="framewire-soak-") as folder:
+        report = soak(
+            args.minutes * 60,
+            cameras=args.cameras,
+            fault_every_s=args.fault_every,
+            seed=args.seed,
+            csv=args.csv,
+            everything=Path(folder) if args.everything else None,
+            say=lambda text: print(text, flush=True),
+        )
     is_good = show(report)
     if args.json:
         print(json.dumps(plain(report)))

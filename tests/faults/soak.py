@@ -9,10 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.faults.everything import Everything
 from tests.faults.lab import is_accounted
 from tests.faults.proxy import FaultProxy
 from tests.freshness.ages import Ages, Part
@@ -37,6 +38,7 @@ class Report:
         is_accounted: captured = published + dropped, for each camera.
         stop_s: seconds from SIGINT to the end of the engine.
         left_behind: processes that outlived the engine.
+        used: with everything on: what the viewer got, and the answers of the page by kind and status.
     """
 
     slopes: tuple[Slope, ...]
@@ -47,6 +49,7 @@ class Report:
     is_accounted: bool
     stop_s: float
     left_behind: int
+    used: dict[str, Any] = field(default_factory=dict)
 
 
 class Camera:
@@ -118,25 +121,35 @@ def soak(
     fault_every_s: float = 60.0,
     seed: int = 0,
     csv: Path | None = None,
+    everything: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Run an engine on faulty cameras and return what grew."""
+    """Run an engine on faulty cameras and return what grew.
+
+    With a folder as `everything`, rules, events, clips, recordings, the page with a viewer, metrics and traces are on,
+    and files go there.
+    """
     ages = Ages()
     with ExitStack() as stack:
         held = [stack.enter_context(closing(Camera(number))) for number in range(cameras)]
         mishaps = Mishaps(held, fault_every_s, seconds - 0.7 * fault_every_s, seed)
-        engine = stack.enter_context(EngineProcess({f"cam{n}": camera.url for n, camera in enumerate(held)}))
+        urls = {f"cam{n}": camera.url for n, camera in enumerate(held)}
+        more = Everything(list(urls), everything) if everything else None
+        engine = stack.enter_context(EngineProcess(urls, *(more.settings if more else ())))
         subscriber = stack.enter_context(engine.subscriber())
+        if more:
+            more.start()
         growth = Growth(engine.pid)
         for now, rss_mb in watch(subscriber, growth, ages, seconds):
             if name := mishaps.play(now):
                 say(f"{now:6.0f} s  {name}  engine {rss_mb:.1f} MB")
         mishaps.end()
+        used = more.end() if more else {}
         sources = engine.end()["sources"]
     if csv is not None:
         growth.save(csv)
     return Report(
-        growth.slopes(),
+        (*growth.slopes(), *(more.slopes() if more else ())),
         ages.share(0.0, WARM_UP),
         ages.share(LAST_QUARTER, 1.0),
         mishaps.played,
@@ -144,4 +157,5 @@ def soak(
         is_accounted(sources),
         engine.stop_s,
         engine.left_behind,
+        used,
     )

@@ -79,9 +79,10 @@ class EngineProcess:
         subscriber = Subscriber(self.address, topics)
         try:
             subscriber.receive(START_S)
-        except NoMessageError:
+        except NoMessageError as error:
             subscriber.close()
-            raise
+            self._errors.seek(0)
+            raise NoMessageError(f"{error}; the engine said: {self._errors.read()[-2000:]}") from error
         return subscriber
 
     def end(self) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Growth:
         table = np.array(self.samples)
         table = table[table[:, 0] >= WARM_UP * table[-1, 0]]
         known = [number for number in range(1, len(COLUMNS) + 1) if np.isfinite(table[:, number]).sum() > 2]
-        return tuple(_slope(COLUMNS[number - 1], table[:, (0, number)]) for number in known)
+        return tuple(slope_of(COLUMNS[number - 1], table[:, (0, number)]) for number in known)
 
     def save(self, path: Path) -> None:
         """Write the samples as CSV."""
@@ -101,7 +101,8 @@ def _reader_mb(reader: psutil.Process) -> float:
         return 0.0
 
 
-def _slope(name: str, table: NDArray[np.float64]) -> Slope:
+def slope_of(name: str, table: NDArray[np.float64]) -> Slope:
+    """Return the growth of a figure from rows of seconds and value."""
     kept = table[np.isfinite(table[:, 1])]
     first, second = np.array_split(kept, 2)
     slopes = (_per_hour(kept), _per_hour(first), _per_hour(second))

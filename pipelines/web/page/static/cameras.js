@@ -16,7 +16,7 @@ export function Cameras({ stream, arg }) {
   return html`<header class="bar"><h1>${t("nav.cameras")}</h1></header>
     ${error && html`<p class="notice bad">${error}</p>`}
     ${sources && !sources.length && html`<div class="empty"><p>${t("live.none")}</p></div>`}
-    ${sources && sources.length > 0 && html`<div class="scroll"><table>
+    ${sources && sources.length > 0 && html`<div class="scroll" role="region" tabindex="0" aria-label=${t("nav.cameras")}><table>
       <thead><tr><th>${t("source")}</th><th>${t("cameras.state")}</th><th class="num">fps</th><th class="num">p50</th><th class="num">p99</th><th class="num">${t("cameras.published")}</th><th>${t("cameras.dropped")}</th><th>${t("cameras.format")}</th></tr></thead>
       <tbody>${sources.sort((a, b) => a.source_id.localeCompare(b.source_id, undefined, { numeric: true })).map((s) => html`<tr key=${s.source_id}>
         <td><a href=${`#/cameras/${encodeURIComponent(s.source_id)}`}>${s.source_id}</a></td>

@@ -121,7 +121,7 @@ function Tested({ found }) {
   if (found.error) return html`<p class="notice bad" role="alert">${found.error}</p>`;
   return html`<section class="panel past" role="status"><h2>${t("rules.tested", { span: found.span })}</h2>
     ${Object.entries(found.rules).map(([name, n]) => html`<p key=${name}><b>${t("rules.would", { n: n.would })}</b> <span class="dim">${t("rules.did", { n: n.did })}</span></p>`)}
-    ${found.events.length > 0 && html`<div class="scroll"><table><tbody>${found.events.slice(0, 50).map((event) => html`<tr key=${event.event_id}><td><time>${moment(event.began_utc_ns, { date: true })}</time></td><td>${event.source_id}</td><td>${event.class_name}</td><td class="num">${event.duration_s ? duration(event.duration_s) : ""}</td><td class="dim">${event.why.join("; ")}</td></tr>`)}</tbody></table></div>`}
+    ${found.events.length > 0 && html`<div class="scroll" role="region" tabindex="0" aria-label=${t("nav.events")}><table><tbody>${found.events.slice(0, 50).map((event) => html`<tr key=${event.event_id}><td><time>${moment(event.began_utc_ns, { date: true })}</time></td><td>${event.source_id}</td><td>${event.class_name}</td><td class="num">${event.duration_s ? duration(event.duration_s) : ""}</td><td class="dim">${event.why.join("; ")}</td></tr>`)}</tbody></table></div>`}
     ${found.total > 50 && html`<p class="dim">${t("rules.more", { n: found.total - 50 })}</p>`}</section>`;
 }
 

@@ -55,8 +55,13 @@ export class Painter {
     this.draw();
     if (this.onShown) this.onShown();
   }
-  // A frame of the video is on the screen.
+  // A frame of the video has come. It is painted together with its boxes: the browser shows a <video> on its own, up to
+  // two screen refreshes before anything can be drawn over it.
   showVideo(video, ptsNs) {
+    const { canvas, overlay } = this, most = overlay.width || canvas.clientWidth;
+    const width = Math.min(video.videoWidth, most), height = Math.round((video.videoHeight * width) / video.videoWidth);
+    if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
+    canvas.getContext("2d").drawImage(video, 0, 0, width, height);
     this.shown = { pts_ns: ptsNs, at: performance.now(), width: video.videoWidth, height: video.videoHeight };
     this.draw();
     if (this.onShown) this.onShown();
@@ -185,8 +190,8 @@ export function Tile({ stream, name, places, offer, fps = 10, big = false, boxes
   const isOld = age !== null && age > OLD_S && state !== "ended";
   const how = screen.current && screen.current.how, isPlaying = screen.current && screen.current.isPlaying;
   return html`<figure class=${`tile ${big ? "big" : ""}`} ref=${box} style=${{ "--ratio": ratio }} data-source=${name}>
-    <canvas class="picture" ref=${canvas} aria-hidden="true"></canvas>
     <video ref=${video} class=${isPlaying ? "" : "off"} muted playsinline tabindex="-1" aria-hidden="true"></video>
+    <canvas class="picture" ref=${canvas} aria-hidden="true"></canvas>
     <canvas class="overlay" ref=${overlay} aria-hidden="true"></canvas>
     ${age === null && html`<p class="waiting">${state === "live" || state === "unknown" ? t("live.waiting") : t(`state.${state}`)}</p>`}
     <figcaption>

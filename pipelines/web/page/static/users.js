@@ -27,11 +27,11 @@ export function Users({ stream }) {
     ${token && html`<p class="notice good" role="status">${t("users.token", { name: token.name })} <code class="break">${token.token}</code> <button onClick=${() => navigator.clipboard && navigator.clipboard.writeText(token.token)}>${t("users.copy")}</button></p>`}
     ${all && !all.login && html`<p class="notice">${t("users.none")}</p>`}
     ${all && all.login && ["users", "tokens"].map((kind) => html`<section class="past" key=${kind}><h2>${t(kind === "users" ? "users.people" : "users.machines")}</h2>
-      ${all[kind].length > 0 && html`<div class="scroll"><table><thead><tr><th>${t("login.name")}</th><th>${t("users.role")}</th><th>${t("users.sources")}</th><td></td></tr></thead><tbody>${all[kind].map((account) => row(kind, account))}</tbody></table></div>`}
+      ${all[kind].length > 0 && html`<div class="scroll" role="region" tabindex="0" aria-label=${t(kind === "users" ? "users.people" : "users.machines")}><table><thead><tr><th>${t("login.name")}</th><th>${t("users.role")}</th><th>${t("users.sources")}</th><td></td></tr></thead><tbody>${all[kind].map((account) => row(kind, account))}</tbody></table></div>`}
       <${Add} kind=${kind} sources=${sources} add=${(body) => act(kind, "POST", body, kind === "users" ? t("users.added", { name: body.name }) : "")} /></section>`)}
     <section class="past"><h2>${t("users.audit")}</h2>${audit && !audit.stored && html`<p class="hint">${t("users.unstored")}</p>`}
       ${audit && !audit.entries.length && html`<p class="dim">${t("users.nothing")}</p>`}
-      ${audit && audit.entries.length > 0 && html`<div class="scroll"><table><thead><tr><th>${t("users.when")}</th><th>${t("login.name")}</th><th>${t("users.did")}</th><th>${t("users.values")}</th></tr></thead>
+      ${audit && audit.entries.length > 0 && html`<div class="scroll" role="region" tabindex="0" aria-label=${t("users.audit")}><table><thead><tr><th>${t("users.when")}</th><th>${t("login.name")}</th><th>${t("users.did")}</th><th>${t("users.values")}</th></tr></thead>
         <tbody>${audit.entries.map((entry) => html`<tr key=${entry.utc_ns}><td><time>${moment(entry.utc_ns, { date: true })}</time></td><td>${entry.name}<br /><small class="dim">${entry.client}</small></td><td>${entry.action} ${entry.what}</td><td>${entry.detail && html`<details><summary>${t("users.show")}</summary><pre>${JSON.stringify(entry.detail, null, 1)}</pre></details>`}</td></tr>`)}</tbody></table></div>
         ${audit.entries.length % 100 === 0 && html`<p><button onClick=${more}>${t("events.more")}</button></p>`}`}</section>`;
 }

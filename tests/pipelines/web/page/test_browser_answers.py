@@ -67,7 +67,7 @@ def test_a_day_of_25_hours_counts_whole_for_a_viewer_in_another_zone(vienna: Sit
         page.wait_for_selector(".tile[data-shown]")
         page.clock.set_fixed_time("2026-10-27T12:00:00Z")
         page.goto(f"{vienna.url}#/counts/cam")
-        page.get_by_label("Span").select_option("30d")
+        page.locator("header").filter(has_text="Over time").get_by_label("Span").select_option("30d")
         page.locator(".u-over").hover()
         page.wait_for_function("document.querySelector('.u-legend .u-value')?.textContent.includes(':')")
         assert page.locator(".u-legend .u-value").first.inner_text().endswith("12:00am"), "days begin at another hour"
