@@ -63,6 +63,10 @@ def build_sinks(
         sinks.append(JsonlWriter(config.output.jsonl, append=shares_files))
     if config.output.save is not None:
         sinks.append(_video(config, config.output.save, 2 if shares_files else source_count))
+    if config.tracing.endpoint is not None:
+        from engine.sinks.traces import TraceSink
+
+        sinks.append(TraceSink(config.tracing.endpoint, config.tracing.every))
     if config.output.show:
         from engine.imaging.grid import Grid
         from engine.sinks.window import Window

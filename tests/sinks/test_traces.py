@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +18,7 @@ from engine.sinks.traces import MIN_FRAMES, TraceSink
 from engine.stats import PipelineStats
 from engine.wire.trace_context import trace_ids, traceparent
 from tests.pipelines.metrics.scenes import packet_of
+from tests.test_layout import CHECKOUT
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason='pip install "framewire[otel]"')
 
@@ -115,3 +118,25 @@ def test_a_collector_that_is_away_harms_nothing() -> None:
         sink.write(packet)
     sink.close()
     sink.close()
+
+
+def test_a_run_sends_its_traces(collector: Collector) -> None:
+    words = [
+        "run",
+        "--source",
+        "synthetic://?width=64&height=48",
+        "--model",
+        "motion",
+        "--publish",
+        "tcp://127.0.0.1:*",
+    ]
+    words += ["--max-frames", "25", "--set", "tracing.every=10"]
+    command = [sys.executable, "-m", "pipelines", *words, "--set", f"tracing.endpoint={collector.endpoint}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=False)
+    assert done.returncode == 0, done.stderr
+    roots = [span for span in collector.spans if span.name == "frame"]
+    seqs = {
+        attribute.value.int_value for span in roots for attribute in span.attributes if attribute.key == "framewire.seq"
+    }
+    assert seqs >= {0, 10, 20}
+    assert all(span.parent_span_id for span in roots)

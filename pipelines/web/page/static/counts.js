@@ -59,6 +59,7 @@ function Past({ name, lines, zones }) {
   const path = (format) => `counts?${new URLSearchParams({ source: name, place, bucket, from: Math.floor(Date.now() / 1000 - seconds) * 1e9, format })}`;
   useEffect(() => {
     if (!place) return undefined;
+    setPeriods(null);
     const load = () => api(path("json")).then((found) => { setPeriods(found); setError(""); }, (e) => setError(e.message));
     load();
     const timer = setInterval(load, 10000);
