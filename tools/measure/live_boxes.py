@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure how often the boxes on the page belong to the frame that is on the screen: acceptance E2.
 
-usage: python tools/live_boxes.py [--samples 100] [--fps 10]
+usage: python tools/measure/live_boxes.py [--samples 100] [--fps 10]
 A camera whose frames show their number, once as its own H.264 and once as JPEGs, looked at in Debian's Chromium at
 moments that have nothing to do with its frames. A sample is right if every box of the frame overlaps by 95 %.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import av
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine.sources.synthetic import SyntheticSource, scene_from_uri
 from tests.pipelines.web.page.boxes import Sample, samples, share_right
