@@ -22,8 +22,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine.sources.synthetic import SyntheticSource, scene_from_uri
-from tests.pipelines.web.page.boxes import Sample, samples, share_right
 from tests.pipelines.web.page.browsing import SPY, chromium
+from tests.pipelines.web.page.screen import Sample, samples, share_right
 from tests.pipelines.web.page.site import SCENE, Site
 from tests.rtsp_server import RtspServer, missing_server
 

@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.pipelines.web.page.browsing import chromium
-from tests.pipelines.web.page.lag import Lag, lag_of
+from tests.pipelines.web.page.screen import Lag, lag_of
 from tests.pipelines.web.page.site import Site
 from tests.rtsp_server import RtspServer, missing_server
 

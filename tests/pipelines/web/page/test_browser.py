@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.pipelines.web.page.boxes import SAME, SAMPLE, Sample, samples, share_right
 from tests.pipelines.web.page.browsing import Page, chromium
+from tests.pipelines.web.page.screen import SAME, SAMPLE, Sample, samples, share_right
 from tests.pipelines.web.page.site import SCENE, Site, wait_for
 
 pytestmark = pytest.mark.browser

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.pipelines.web.page.browsing import Page, chromium
-from tests.pipelines.web.page.lag import Lag, lag_of
+from tests.pipelines.web.page.screen import Lag, lag_of
 from tests.pipelines.web.page.site import Site, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.rtsp]

@@ -1,7 +1,12 @@
-"""Whether the boxes on the screen belong to the frame on the screen, by the number that the frame shows."""
+"""What the page shows: whether boxes belong to the frame under them, and how old the video is.
+
+Frames of a synthetic camera show their number; a camera with a pixel clock paints the time into its pictures.
+"""
 
 from __future__ import annotations
 
+import base64
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +14,7 @@ import numpy as np
 
 from engine.boxes import iou_matrix
 from engine.sources.synthetic import SyntheticSource, scene_from_uri
+from tests.freshness.pixel_clock import moment_us
 
 SAME = 0.95
 # In one animation frame: the number in the picture that is shown, the boxes over it, and where the picture lies.
@@ -27,6 +33,19 @@ SAMPLE = """
   const boxes = (overlay.drawn || []).map(inFrame);
   done({ number, boxes, isVideo: Boolean(tile.dataset.video), isDashed: overlay.dataset.frame === "" });
 }))
+"""
+WIDE, HIGH = 320, 180
+LOOK = f"""
+() => {{
+  const video = document.querySelector(".tile video"), canvas = new OffscreenCanvas({WIDE}, {HIGH});
+  const context = canvas.getContext("2d"), ranges = video.buffered;
+  const ahead = ranges.length ? ranges.end(ranges.length - 1) - video.currentTime : 0;
+  context.drawImage(video, 0, 0, {WIDE}, {HIGH});
+  const at = Date.now();
+  let text = "";
+  for (const byte of context.getImageData(0, 0, {WIDE}, {HIGH}).data) text += String.fromCharCode(byte);
+  return [at, ahead, video.playbackRate, btoa(text)];
+}}
 """
 
 
@@ -78,3 +97,28 @@ def _judged(truth: SyntheticSource, found: dict[str, Any]) -> Sample:
 
     near = max(range(max(number - 5, 0), number + 6), key=overlap)
     return Sample(number, found["isVideo"], found["isDashed"], overlap(number), near)
+
+
+@dataclass(frozen=True)
+class Lag:
+    """What the screen showed at one moment.
+
+    Attributes:
+        age_s: of the picture.
+        ahead_s: video that had arrived and was not shown yet: the part of the age that is the player's.
+        rate: how fast it was played.
+    """
+
+    age_s: float
+    ahead_s: float
+    rate: float
+
+
+def lag_of(page: Any) -> Lag | None:
+    """Return the age of the picture on the screen; None if its clock is not readable."""
+    at_ms, ahead_s, rate, pixels = page.evaluate(LOOK)
+    shown = moment_us(np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(HIGH, WIDE, 4)[:, :, :3])
+    if shown is None:
+        return None
+    at_s = at_ms / 1000 - (time.time() - time.monotonic())
+    return Lag(at_s - shown / 1e6, ahead_s, rate)
