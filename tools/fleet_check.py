@@ -59,10 +59,11 @@ def check_roll(options: argparse.Namespace) -> dict[str, Any]:
         bad = boxes_model(folder / "bad.onnx", ("dog", "person"))
         engine = {"detector": {"model": str(old)}}
         with fleet_lab(options.cameras, min(options.fps, 5.0), lease_s=30.0, engine=engine) as lab:
-            rolled = roll_a_model(lab, good, watch_s=10.0, baseline=20, restart=True)
-            returned = roll_a_model(lab, bad, watch_s=30.0, baseline=20)
+            rolled = roll_a_model(lab, good, watch_s=10.0, baseline=60, restart=True)
+            returned = roll_a_model(lab, bad, watch_s=30.0, baseline=60)
     is_ok = rolled["stage"] == "done" and returned["stage"] == "returned"
     is_ok = is_ok and not rolled["disorder"] and not returned["cameras_with_the_new_model_now"]
+    is_ok = is_ok and not rolled["frames_unaccounted"] and not returned["frames_unaccounted"]
     return {"good": rolled, "bad": returned, "ok": is_ok}
 
 

@@ -52,6 +52,8 @@ class Book:
         self.open: set[str] = set()
         """Cameras that are not simply running: every turn looks at them, and at no others."""
         self._freed: dict[str, tuple[Assignment, str]] = {}
+        self._leases: dict[str, list[list[Any]]] = {}
+        """What is renewed at each engine, until something about its cameras changes."""
         for held in ledger.read().values():
             # an earlier controller's request may still be on its way to the owner, or the owner be another process now
             self.cameras[held.source_id] = Camera(None, free_ns=self.first_bound_ns + options.ns(options.margin_s))
@@ -114,7 +116,7 @@ class Book:
         if engine is None:
             return
         engine.has_ended, engine.incarnation, engine.is_asked = True, "", False
-        engine.bound_ns, engine.running = min(engine.bound_ns, self.now_ns), {}
+        engine.bound_ns, engine.running, engine.settled = min(engine.bound_ns, self.now_ns), {}, None
         for source_id in self.owned[engine_id]:
             self.cameras[source_id].free_ns = self.cameras[source_id].unsure_ns = 0
             self.free(source_id, "lost")
@@ -205,6 +207,8 @@ class Book:
 
     def _take(self, source_id: str, held: Assignment) -> None:
         camera = self.cameras[source_id]
+        self.touch(camera.owner)
+        self.touch(held.engine_id)
         self.owned[camera.owner].discard(source_id)
         camera.held, camera.is_running, camera.released_ns, camera.pending = held, False, 0, 0
         if held.engine_id:
@@ -226,6 +230,7 @@ class Book:
         """Tell the owner of a camera to stop it; its lease is not renewed any more."""
         camera = self.cameras[source_id]
         camera.released_ns = self.now_ns
+        self.touch(camera.owner)
         self.stop(camera.owner, source_id, camera.epoch)
 
     def stop(self, engine_id: str, source_id: str, epoch: int) -> None:
@@ -237,13 +242,29 @@ class Book:
         """Renew all leases of an engine, which also asks what it runs."""
         engine = self.engines[engine_id]
         engine.renewed_ns, engine.is_asked = self.now_ns, True
-        names = [name for name in self.owned[engine_id] if not self.cameras[name].released_ns]
-        leases = [[name, self.cameras[name].epoch] for name in names] if engine.incarnation else []
+        leases = self._leases_of(engine_id) if engine.incarnation else []
         if not leases:
             self.links.send(engine_id, {"command": "renew", "leases": []})
             return
+        if len(leases) <= MAX_LEASES:
+            self._send(engine_id, engine, {"command": "renew", "leases": leases})
+            return
         for first in range(0, len(leases), MAX_LEASES):
             self._send(engine_id, engine, {"command": "renew", "leases": leases[first : first + MAX_LEASES]})
+
+    def _leases_of(self, engine_id: str) -> list[list[Any]]:
+        """Return name and epoch of each camera whose lease is renewed there; not to be changed."""
+        known = self._leases.get(engine_id)
+        if known is None:
+            names = [name for name in self.owned[engine_id] if not self.cameras[name].released_ns]
+            known = self._leases[engine_id] = [[name, self.cameras[name].epoch] for name in names]
+        return known
+
+    def touch(self, engine_id: str) -> None:
+        """Note that something about the cameras of an engine has changed: what it says next is looked at in full."""
+        self._leases.pop(engine_id, None)
+        if (engine := self.engines.get(engine_id)) is not None:
+            engine.settled = None
 
     def _send(self, engine_id: str, engine: Engine, request: dict[str, Any]) -> None:
         """Send a request that gives a lease, and note how long it may last.

@@ -16,7 +16,7 @@ from pipelines.fleet.control.book import Book, OnChange
 from pipelines.fleet.control.facts import FAR, CameraSpec, ControllerOptions
 from pipelines.fleet.control.hearing import hear
 from pipelines.fleet.control.links import Links
-from pipelines.fleet.control.planning import Allowance, drain, move, relieve_machines, settle
+from pipelines.fleet.control.planning import Allowance, drain, is_gathering, move, relieve_machines, settle
 from pipelines.fleet.ledger.records import Ledger
 from pipelines.fleet.placement.facts import Machine
 from pipelines.fleet.placement.place import load_of
@@ -132,6 +132,14 @@ class Controller:
         if engine_id not in self.book.engines:
             raise ConfigError(f"there is no engine {engine_id}; {_some(self.book.engines)}")
         return engine_id
+
+    def is_gathering(self) -> bool:
+        """Return whether engines that should answer have not done so yet, as right after a start."""
+        return is_gathering(self.book)
+
+    def owners(self) -> dict[str, str]:
+        """Return the engine of each camera that has one."""
+        return {name: camera.owner for name, camera in self.book.cameras.items() if camera.owner}
 
     def live(self) -> dict[str, str]:
         """Return the engines that answer, with the incarnations of their processes."""

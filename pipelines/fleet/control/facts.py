@@ -151,6 +151,7 @@ class Engine:
         is_asked: an answer to that is due.
         is_draining: it gets no cameras, and loses those it has.
         running: reports by source_id, as it last gave them.
+        settled: all that it said of its cameras, when that agreed with the ledger; None: look at what it says next.
     """
 
     machine: Machine
@@ -165,3 +166,4 @@ class Engine:
     is_asked: bool = False
     is_draining: bool = False
     running: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settled: Any = None

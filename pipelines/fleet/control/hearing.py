@@ -70,7 +70,7 @@ def _hear_engine(book: Book, engine_id: str, engine: Engine, reply: dict[str, An
 
 def _hear_new_process(book: Book, engine_id: str, engine: Engine) -> None:
     """Nothing proves that the process before has ended: its cameras are free once its leases have run out."""
-    engine.running = {}
+    engine.running, engine.settled = {}, None
     free_ns = engine.bound_ns + book.options.ns(book.options.margin_s)
     for source_id in book.owned[engine_id]:
         camera = book.cameras[source_id]
@@ -82,11 +82,11 @@ def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) ->
     """Compare what an engine runs with the ledger."""
     reply, asked_ns = answer.reply or {}, engine.renewed_ns
     found = reply.get("owned")
-    before, engine.running = engine.running, _reports(found) if isinstance(found, dict) else {}
+    if engine.settled is not None and found == engine.settled:
+        return
+    engine.running = _reports(found) if isinstance(found, dict) else {}
     for source_id, report in engine.running.items():
         camera = book.cameras.setdefault(source_id, Camera(None))
-        if before.get(source_id) is report and camera.is_running:
-            continue  # only in a simulation is it the same object
         if (engine_id, report["epoch"]) == (camera.owner, camera.epoch):
             if not camera.is_running and report.get("state") != "stopping":
                 _run(book, source_id, camera)
@@ -100,6 +100,9 @@ def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) ->
         camera = book.cameras[source_id]
         if camera.since_ns < asked_ns and _is_sure(book, camera):
             _hear_absent(book, source_id, camera)
+    mine = book.owned[engine_id]
+    agrees = engine.running.keys() == mine and all(book.cameras[name].is_running for name in mine)
+    engine.settled = found if agrees else None
 
 
 def _run(book: Book, source_id: str, camera: Camera) -> None:

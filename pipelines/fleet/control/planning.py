@@ -82,13 +82,15 @@ def _press(book: Book, source_id: str, camera: Camera) -> None:
 
 def _give(book: Book, names: list[str]) -> None:
     """Find an owner for each of these cameras, and start it there."""
+    if not names:
+        return
     machines = book.usable()
     chosen = {name: book.cameras[name].target for name in names}
     there = {machine.engine_id for machine in machines}
     wanted = [(name, to, "moved") for name, to in chosen.items() if to in there]
     left = [name for name in names if chosen[name] not in there]
     lost = [name for name in left if book.cameras[name].epoch]
-    fresh = [name for name in left if not book.cameras[name].epoch] if not _is_gathering(book) else []
+    fresh = [name for name in left if not book.cameras[name].epoch] if not is_gathering(book) else []
     if lost or fresh:
         settled = [*book.settled(), *((book.cameras[name].need(name), to) for name, to, _ in wanted)]
         done = place_lost(_needs(book, lost), machines, settled, book.options.limits) if lost else Placement()
@@ -111,7 +113,7 @@ def _needs(book: Book, names: list[str]) -> list[Need]:
     return [book.cameras[name].need(name) for name in names]
 
 
-def _is_gathering(book: Book) -> bool:
+def is_gathering(book: Book) -> bool:
     """Return whether engines are still starting: the first one to answer would get all new cameras."""
     late_ns = book.now_ns - book.options.ns(book.options.join_s)
     return any(

@@ -15,7 +15,16 @@ from typing import Any
 
 from engine.errors import ConfigError, EngineError
 from pipelines.fleet.ledger.records import Ledger
-from pipelines.fleet.running.roll_plan import Outcome, RollState, Step, after, next_step, settled, stopped
+from pipelines.fleet.running.roll_plan import (
+    Outcome,
+    RollState,
+    Step,
+    after,
+    next_step,
+    rehomed,
+    settled,
+    stopped,
+)
 from pipelines.learning.release.deploy import CANARY, Ask, DeployRequest, deploy
 
 logger = logging.getLogger(__name__)
@@ -88,35 +97,50 @@ class Roll:
             raise ConfigError("no roll is in progress")
         self._keep(stopped(self.state, "ended by hand"))
 
-    def turn(self, engines: Mapping[str, str]) -> None:
+    def turn(self, engines: Mapping[str, str], owners: Callable[[], Mapping[str, str]]) -> None:
         """Take in what has ended and begin what is due; does not wait.
 
         Args:
             engines: the live engines with the incarnations of their processes.
+            owners: returns the engine of each camera that runs.
         """
-        if self.state is None or not self.is_active:
+        if self.state is None or any(not work.done() for work in self._work.values()):
             return
         if self._step is not None:
-            if any(not work.done() for work in self._work.values()):
-                return
-            outcomes = {name: work.result() for name, work in self._work.items()}
-            step, self._step, self._work = self._step, None, {}
-            was_stopped = self.state.stage == "returning" and step.kind != "restore"
-            if was_stopped:  # by hand, while the step may have given them the new model
-                touched = {**self.state.changed, **{name: outcome.incarnation for name, outcome in outcomes.items()}}
-                self._keep(replace(self.state, changed=touched))
-            else:
-                self._keep(after(self.state, step, outcomes))
-        self._keep(settled(self.state, engines))
-        step_now = next_step(self.state, engines) if self.is_active else None
-        if step_now is None:
+            self._take_in(self.state, self._step, engines)
+        state = self.state
+        if state.stage in ("shadow", "canary") and state.engine not in engines:
+            state = rehomed(state, engines, owners())
+        state = settled(state, engines)
+        self._keep(state)
+        step = next_step(state, engines)
+        if step is None:
             return
-        self._step, state = step_now, self.state
+        self._step = step
         clean, self._is_resumed = self._is_resumed, False
         self._work = {
-            name: self._pool.submit(self._do, step_now.kind, state, name, engines[name], clean)
-            for name in step_now.engines
+            name: self._pool.submit(self._do, step.kind, state, name, engines[name], clean) for name in step.engines
         }
+
+    def _take_in(self, state: RollState, step: Step, engines: Mapping[str, str]) -> None:
+        """Keep what came of a step."""
+        outcomes = {name: work.result() for name, work in self._work.items()}
+        self._step, self._work = None, {}
+        if state.stage == "returning" and step.kind != "restore":  # stopped by hand, maybe after the model had changed
+            touched = {**state.changed, **{name: outcome.incarnation for name, outcome in outcomes.items()}}
+            self._keep(replace(state, changed=touched))
+            return
+        if (step.kind == "align") != (state.stage == "done"):
+            return  # another roll has begun meanwhile
+        for name, outcome in outcomes.items():
+            if not outcome.passed:
+                logger.warning("roll on %s: %s", name, outcome.reason)
+        alive = {
+            name: outcome
+            for name, outcome in outcomes.items()
+            if outcome.passed or engines.get(name) == outcome.incarnation
+        }
+        self._keep(after(state, step, alive))
 
     def _keep(self, state: RollState) -> None:
         """Write the state to the ledger, and at the end the model that the fleet has from now on."""
@@ -137,6 +161,8 @@ class Roll:
         """Do a step on one engine; on a thread of the pool."""
         ask = self._ask_of(engine_id)
         try:
+            if kind == "align":
+                return _aligned(ask, state.model, incarnation)
             if clean or kind == "restore":
                 restore(ask, state.before)
             if kind == "restore":
@@ -158,10 +184,10 @@ class Roll:
             done = deploy(request, ask, lambda text: logger.info("roll on %s: %s", engine_id, text))
             return Outcome(bool(done["passed"]), str(done["reason"]), incarnation)
         except (EngineError, KeyError, ValueError) as error:
-            return Outcome(False, str(error), incarnation)
+            return Outcome(False, str(error), incarnation, is_verdict=False)
         except Exception as error:  # a bug must not end the fleet
             logger.exception("the roll failed on %s", engine_id)
-            return Outcome(False, f"{type(error).__name__}: {error}", incarnation)
+            return Outcome(False, f"{type(error).__name__}: {error}", incarnation, is_verdict=False)
 
     def status(self) -> dict[str, Any]:
         """Return how far the roll is; empty if there was none."""
@@ -170,6 +196,13 @@ class Roll:
     def close(self) -> None:
         """Begin nothing more; what is in progress goes on until it notices."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _aligned(ask: Ask, model: str, incarnation: str) -> Outcome:
+    """Give an engine that was away the model of the fleet."""
+    if ask({"command": "status"})["detector"]["model"] != model:
+        ask({"command": "set", "key": "detector.model", "value": model})
+    return Outcome(True, "", incarnation)
 
 
 def restore(ask: Ask, model: str) -> None:

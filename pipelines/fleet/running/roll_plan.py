@@ -3,7 +3,9 @@
     shadow → canary → waves → done
        └────────┴───────┴──→ returning → returned
 
-The state is one note in the ledger. After a restart of the controller the step in progress is begun again.
+The state is one note in the ledger. After a restart of the controller the step in progress is begun again. Only a
+verdict on the model returns it: an engine that died or did not answer is tried again, or later. Once a roll is done,
+engines that were away meanwhile are aligned with the others.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ Stage = Literal["shadow", "canary", "waves", "returning", "done", "returned"]
 ENDS = ("done", "returned")
 WAVE_SHARE = 0.05
 RETURN_TRIES = 20
+STEP_TRIES = 5
+MAX_ALIGNED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class RollState:
         stage: what is being done.
         changed: engines that have the new model, with the incarnation of their process.
         reason: why it returned.
-        tries: attempts to give the old model back.
+        tries: attempts at the step in progress that came to no verdict, or to give the old model back.
     """
 
     model: str
@@ -70,11 +74,11 @@ class Step:
     """What is to be done now, on each of these engines at the same time.
 
     Attributes:
-        kind: `try` (shadow), `deploy` or `restore`.
+        kind: `try` (shadow), `deploy`, `restore`, or `align` (give it the model that all others have).
         engines: where.
     """
 
-    kind: Literal["try", "deploy", "restore"]
+    kind: Literal["try", "deploy", "restore", "align"]
     engines: tuple[str, ...]
 
 
@@ -86,11 +90,13 @@ class Outcome:
         passed: whether it has what the step was for.
         reason: why not.
         incarnation: of the engine's process.
+        is_verdict: False: the engine could not be asked, which says nothing of the model.
     """
 
     passed: bool
     reason: str = ""
     incarnation: str = ""
+    is_verdict: bool = True
 
 
 def next_step(state: RollState, engines: Mapping[str, str]) -> Step | None:
@@ -100,14 +106,14 @@ def next_step(state: RollState, engines: Mapping[str, str]) -> Step | None:
         state: how far it is.
         engines: the live engines with the incarnations of their processes.
     """
-    if state.is_over:
-        return None
+    if state.stage == "done":
+        late = tuple(missing(state, engines)[:MAX_ALIGNED])
+        return Step("align", late) if late else None
     if state.stage in ("shadow", "canary"):
-        return (
-            Step("try" if state.stage == "shadow" else "deploy", (state.engine,)) if state.engine in engines else None
-        )
-    if state.stage == "returning":
-        back = tuple(name for name in state.changed if name in engines)
+        kind: Literal["try", "deploy"] = "try" if state.stage == "shadow" else "deploy"
+        return Step(kind, (state.engine,)) if state.engine in engines else None
+    if state.stage in ("returning", "returned"):  # also engines that were away when the others returned
+        back = tuple(name for name in state.changed if name in engines) if state.tries < RETURN_TRIES else ()
         return Step("restore", back) if back else None
     left = missing(state, engines)
     wave = max(1, math.ceil(WAVE_SHARE * len(engines)))
@@ -120,25 +126,48 @@ def missing(state: RollState, engines: Mapping[str, str]) -> Sequence[str]:
 
 
 def after(state: RollState, step: Step, outcomes: Mapping[str, Outcome]) -> RollState:
-    """Return the state after a step."""
-    if step.kind == "restore":
-        left = {name: i for name, i in state.changed.items() if name not in outcomes or not outcomes[name].passed}
-        return settled(replace(state, changed=left, tries=state.tries + 1), {})
+    """Return the state after a step. Engines without an outcome died meanwhile, and count as not tried."""
     failed = {name: outcome for name, outcome in outcomes.items() if not outcome.passed}
     done = {name: outcome.incarnation for name, outcome in outcomes.items() if outcome.passed}
+    if step.kind == "align":
+        return replace(state, changed={**state.changed, **done})
+    if step.kind == "restore":
+        left = {name: i for name, i in state.changed.items() if name not in done}
+        return replace(state, changed=left, tries=state.tries + bool(failed))
+    changed = {**state.changed, **done} if step.kind == "deploy" else state.changed
+    if failed and not any(outcome.is_verdict for outcome in failed.values()) and state.tries < STEP_TRIES:
+        return replace(state, changed=changed, tries=state.tries + 1)
     if failed:
-        name, outcome = next(iter(failed.items()))
+        name, outcome = max(failed.items(), key=lambda item: item[1].is_verdict)
         # a step that failed has returned by itself as far as it could: what it left behind is cleaned with the rest
-        touched = dict(state.changed) | done | dict.fromkeys(failed, outcome.incarnation)
-        return replace(state, stage="returning", changed=touched, reason=f"{name}: {outcome.reason}")
-    if step.kind == "try":
-        return replace(state, stage="canary")
-    return replace(state, stage="waves", changed=dict(state.changed) | done)
+        touched = {**changed, **{name: outcome.incarnation for name, outcome in failed.items()}}
+        return replace(state, stage="returning", changed=touched, reason=f"{name}: {outcome.reason}", tries=0)
+    if not done:
+        return state
+    return replace(state, stage="canary" if step.kind == "try" else "waves", changed=changed, tries=0)
+
+
+def rehomed(state: RollState, engines: Mapping[str, str], owners: Mapping[str, str]) -> RollState:
+    """Return the state with the engine that has the canary cameras now, if the one before is away.
+
+    Args:
+        state: how far it is.
+        engines: the live engines.
+        owners: the engine of each camera.
+    """
+    if state.stage not in ("shadow", "canary") or state.engine in engines:
+        return state
+    there = [owners[name] for name in state.canary if owners.get(name) in engines]
+    if not there:
+        return state
+    together = tuple(name for name in state.canary if owners.get(name) == there[0])
+    return replace(state, engine=there[0], canary=together, changed={**state.changed, state.engine: ""})
 
 
 def settled(state: RollState, engines: Mapping[str, str]) -> RollState:
     """Return the state, ended if nothing is left: every live engine has the model, or none has it any more."""
-    if state.stage == "returning" and (not state.changed or state.tries >= RETURN_TRIES):
+    is_clean = engines and not any(name in engines for name in state.changed)
+    if state.stage == "returning" and (is_clean or state.tries >= RETURN_TRIES):
         return replace(state, stage="returned")
     if state.stage == "waves" and engines and not missing(state, engines):
         return replace(state, stage="done")
@@ -148,4 +177,4 @@ def settled(state: RollState, engines: Mapping[str, str]) -> RollState:
 def stopped(state: RollState, reason: str) -> RollState:
     """Return the state of a roll that a person ends: the engines that may have the new model get the old one."""
     touched = {state.engine: "", **state.changed}
-    return state if state.is_over else replace(state, stage="returning", changed=touched, reason=reason)
+    return state if state.is_over else replace(state, stage="returning", changed=touched, reason=reason, tries=0)

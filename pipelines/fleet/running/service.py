@@ -30,6 +30,8 @@ TURN_S = 0.05
 POLL_S = 0.2
 WANT_S = 30.0
 ASK_S = 30.0
+SOON_S = 2.0
+"""For the controller's own thread, which also renews leases."""
 
 
 class FleetService:
@@ -84,7 +86,8 @@ class FleetService:
             self._want()
         self.controller.is_calm = self.roll.is_active
         self.controller.turn()
-        self.roll.turn(self.controller.live())
+        if not self.controller.is_gathering():
+            self.roll.turn(self.controller.live(), self.controller.owners)
         self.control.poll()
         self.links.wait(TURN_S)
 
@@ -138,12 +141,14 @@ class FleetService:
         if request.get("stop") is True:
             self.roll.stop()
         elif "model" in request:
-            owners = {name: camera["engine"] for name, camera in self.controller.cameras().items() if camera["engine"]}
-            self.roll.begin(request, owners, lambda engine_id: self._model_of(engine_id))
+            self.roll.begin(request, self.controller.owners(), self._model_of)
         return {"roll": self.roll.status()}
 
     def _model_of(self, engine_id: str) -> str:
-        return str(self._ask_of(engine_id)({"command": "status"})["detector"]["model"])
+        if engine_id not in self.addresses:
+            raise ConfigError(f"{engine_id} has not been heard yet: wait a moment")
+        status = ask(self.addresses[engine_id], {"command": "status"}, SOON_S, **self.links.keys)
+        return str(status["detector"]["model"])
 
     def _ask_of(self, engine_id: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """Return the function that asks one engine and waits; for other threads than that of the controller."""

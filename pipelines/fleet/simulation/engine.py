@@ -51,16 +51,24 @@ class SimulatedEngine:
         self._costs = costs or {}
         self._runs: dict[str, _Run] = {}
         self._highest: dict[str, int] = {}
+        self._offset_ns = CLOCK_OFFSET_NS + crc32(incarnation.encode())
+        self._owned: dict[str, dict[str, Any]] | None = None
+        self._all: Any = None
+        self._all_until_ns = self._soonest_ns = 0
 
     @property
     def now_ns(self) -> int:
         """Its own clock."""
-        return self._clock.monotonic_ns() + CLOCK_OFFSET_NS + crc32(self.incarnation.encode())
+        return self._clock.monotonic_ns() + self._offset_ns
 
     def publishing(self) -> dict[str, int]:
         """Return the epoch of each camera that it may publish now."""
         now_ns = self.now_ns
-        return {name: run.epoch for name, run in self._runs.items() if run.until_ns > now_ns}
+        return {name: run.epoch for name, run in self._runs.items() if self._until(run) > now_ns}
+
+    def _until(self, run: _Run) -> int:
+        """Return when a lease runs out: `_all_until_ns` is what all of them have at least."""
+        return max(run.until_ns, self._all_until_ns)
 
     def ready(self, source_id: str) -> int | None:
         """Return when the first frame of a camera is published, by the clock of the simulation; None: not held."""
@@ -69,8 +77,7 @@ class SimulatedEngine:
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the reply to a request of the controller."""
-        for name in [name for name, run in self._runs.items() if run.until_ns <= self.now_ns]:
-            del self._runs[name]  # a lease that has run out is not revived
+        self._drop_expired()
         known = request.get("incarnation")
         if known is not None and known != self.incarnation:
             return {"ok": False, "conflict": True, "error": "another incarnation"}
@@ -81,24 +88,50 @@ class SimulatedEngine:
         facts = {"engine_id": self.engine_id, "incarnation": self.incarnation, "engine_ns": self.now_ns}
         return {"ok": True, **facts, **done}
 
+    def _drop_expired(self) -> None:
+        """Drop what has no lease any more: one that has run out is not revived."""
+        now_ns = self.now_ns
+        if now_ns < max(self._soonest_ns, self._all_until_ns):
+            return
+        for name in [name for name, run in self._runs.items() if self._until(run) <= now_ns]:
+            del self._runs[name]
+            self._changed()
+        self._soonest_ns = min((self._until(run) for run in self._runs.values()), default=0)
+
+    def _changed(self) -> None:
+        """Forget what was worked out for all cameras together."""
+        for run in self._runs.values():
+            run.until_ns = self._until(run)
+        self._owned, self._all, self._all_until_ns, self._soonest_ns = None, None, 0, 0
+
     def _until_ns(self, request: dict[str, Any]) -> int:
         as_of_ns = int(request["as_of_ns"])
         return 0 if as_of_ns > self.now_ns else as_of_ns + int(request["lease_s"] * NS_PER_S)
 
     def _renew(self, request: dict[str, Any]) -> dict[str, Any]:
-        if request["leases"]:
-            until_ns = self._until_ns(request)
-            for name, epoch in request["leases"]:
-                run = self._runs.get(name)
-                if run is not None and run.epoch == epoch:
-                    run.until_ns = max(run.until_ns, until_ns)
-        return {"owned": {name: run.report for name, run in self._runs.items()}}
+        leases = request["leases"]
+        if leases and leases is self._all:
+            self._all_until_ns = max(self._all_until_ns, self._until_ns(request))
+        elif leases:
+            self._renew_each(leases, self._until_ns(request))
+        if self._owned is None:
+            self._owned = {name: run.report for name, run in self._runs.items()}
+        return {"owned": self._owned}
+
+    def _renew_each(self, leases: list[list[Any]], until_ns: int) -> None:
+        """Renew these leases; if they are all that it has, the next request for the same ones takes no time."""
+        found = [run for name, epoch in leases if (run := self._runs.get(name)) is not None and run.epoch == epoch]
+        for run in found:
+            run.until_ns = max(run.until_ns, until_ns)
+        if len(found) == len(self._runs) == len(leases):
+            self._all = leases
 
     def _assign(self, request: dict[str, Any]) -> dict[str, Any]:
         name, epoch, until_ns = request["source"]["source_id"], request["epoch"], self._until_ns(request)
         if until_ns <= self.now_ns:
             return {"conflict": True, "error": "this request comes late"}
         run = self._runs.get(name)
+        self._changed()
         if run is not None and run.epoch == epoch:
             run.until_ns = max(run.until_ns, until_ns)
             return {}
@@ -122,13 +155,14 @@ class SimulatedEngine:
         run = self._runs.get(name)
         if run is not None and run.epoch > epoch:
             return {"conflict": True, "error": f"{name} has epoch {run.epoch}"}
+        self._changed()
         self._runs.pop(name, None)
         self._highest[name] = max(self._highest.get(name, 0), epoch)
         return {"stopped": True}
 
     def set_costs(self, costs: dict[str, tuple[float, float]]) -> None:
         """Change what its reports say from now on."""
-        self._costs = costs
+        self._costs, self._owned = costs, None
         for name, run in self._runs.items():
             cpu_ms, fps = costs[name]
             run.report = {**run.report, "cpu_ms": cpu_ms, "fps": fps}

@@ -28,29 +28,24 @@ class SimulatedNetwork:
         self.engines: dict[str, SimulatedEngine] = {}
         self.cut: set[str] = set()
         self.frozen: set[str] = set()
-        self._due: list[tuple[int, int, str, str, dict[str, Any], Any]] = []
-        self._buffers: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._due: list[tuple[int, int, str, str, int, Any]] = []
+        self._buffers: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
         self._last_ns: dict[tuple[str, str], int] = {}
         self._answers: list[Answer] = []
-        self._given_up: set[int] = set()
-        self._first = 0
+        self._unanswered: dict[int, tuple[int, str, dict[str, Any]]] = {}
 
     def send(self, engine_id: str, request: dict[str, Any]) -> None:
         """Send a request on its way, and a time after which nobody waits for its answer."""
-        request = {**request, "#": next(self._order)}
-        if engine_id in self.cut or engine_id not in self.engines:
-            self._put("silence", engine_id, request, None, ANSWER_S)
-            return
-        self._put("request", engine_id, request, self.engines[engine_id], self._delay_s())
-        self._put("silence", engine_id, request, None, ANSWER_S)
+        number, now_ns = next(self._order), self._clock.monotonic_ns()
+        self._unanswered[number] = now_ns + int(ANSWER_S * NS_PER_S), engine_id, request
+        if engine_id not in self.cut and engine_id in self.engines:
+            self._put("request", engine_id, number, (request, self.engines[engine_id]), now_ns)
 
-    def _put(
-        self, kind: str, engine_id: str, request: dict[str, Any], payload: Any, delay_s: float, sent_ns: int = 0
-    ) -> None:
-        at_ns = (sent_ns or self._clock.monotonic_ns()) + int(delay_s * NS_PER_S)
-        if kind != "silence":  # one link keeps the order
-            at_ns = self._last_ns[kind, engine_id] = max(at_ns, self._last_ns.get((kind, engine_id), 0))
-        heapq.heappush(self._due, (at_ns, next(self._order), kind, engine_id, request, payload))
+    def _put(self, kind: str, engine_id: str, number: int, payload: Any, sent_ns: int) -> None:
+        at_ns = sent_ns + int(self._delay_s() * NS_PER_S)
+        key = kind, engine_id  # one link keeps the order
+        at_ns = self._last_ns[key] = max(at_ns, self._last_ns.get(key, 0))
+        heapq.heappush(self._due, (at_ns, next(self._order), kind, engine_id, number, payload))
 
     def receive(self) -> list[Answer]:
         """Return the answers that have come, and those that nobody waits for any more."""
@@ -59,33 +54,41 @@ class SimulatedNetwork:
         return answers
 
     def deliver(self) -> None:
-        """Deliver what is due."""
-        while self._due and self._due[0][0] <= self._clock.monotonic_ns():
-            at_ns, _, kind, engine_id, request, payload = heapq.heappop(self._due)
+        """Deliver what is due, and give up what has waited too long: requests in the order in which they were sent."""
+        now_ns = self._clock.monotonic_ns()
+        while self._due and self._due[0][0] <= now_ns:
+            at_ns, _, kind, engine_id, number, payload = heapq.heappop(self._due)
+            self._give_up(at_ns)
             if kind == "request":
                 if engine_id in self.frozen:
-                    self._buffers[engine_id].append(request)
-                elif self.engines.get(engine_id) is payload:
-                    self._handle(engine_id, request, at_ns)
-            elif request["#"] not in self._given_up:
-                if kind == "silence" or engine_id not in self.cut:
-                    self._given_up.add(request["#"])
-                    self._answers.append(Answer(engine_id, request, payload))
-            elif kind == "silence":
-                self._given_up.discard(request["#"])
+                    self._buffers[engine_id].append((number, payload[0]))
+                elif self.engines.get(engine_id) is payload[1]:
+                    self._handle(engine_id, number, payload[0], at_ns)
+            elif number in self._unanswered and engine_id not in self.cut:
+                self._answers.append(Answer(engine_id, self._unanswered.pop(number)[2], payload))
+        self._give_up(now_ns)
+
+    def _give_up(self, now_ns: int) -> None:
+        while self._unanswered:
+            number = next(iter(self._unanswered))
+            until_ns, engine_id, request = self._unanswered[number]
+            if until_ns > now_ns:
+                return
+            del self._unanswered[number]
+            self._answers.append(Answer(engine_id, request, None))
 
     def reconnect(self) -> None:
         """Let another controller take over: what the one before sent still arrives, and nobody reads the answers."""
-        self._first = next(self._order)
         self._answers.clear()
+        self._unanswered.clear()
         self._due = [each for each in self._due if each[2] == "request"]
         heapq.heapify(self._due)
 
-    def _handle(self, engine_id: str, request: dict[str, Any], at_ns: int) -> None:
+    def _handle(self, engine_id: str, number: int, request: dict[str, Any], at_ns: int) -> None:
         """Handle a request; its answer is under way from then on, also where the clock has made a longer step."""
         reply = self.engines[engine_id].handle(request)
-        if engine_id not in self.cut and request["#"] >= self._first:
-            self._put("answer", engine_id, request, reply, self._delay_s(), at_ns)
+        if engine_id not in self.cut and number in self._unanswered:
+            self._put("answer", engine_id, number, reply, at_ns)
 
     def freeze(self, engine_id: str) -> None:
         """Stop an engine in its tracks."""
@@ -94,8 +97,8 @@ class SimulatedNetwork:
     def thaw(self, engine_id: str) -> None:
         """Let it go on: first it reads what has come meanwhile."""
         self.frozen.discard(engine_id)
-        for request in self._buffers.pop(engine_id, []):
-            self._handle(engine_id, request, self._clock.monotonic_ns())
+        for number, request in self._buffers.pop(engine_id, []):
+            self._handle(engine_id, number, request, self._clock.monotonic_ns())
 
     def kill(self, engine_id: str) -> None:
         """End an engine with all that waits for it."""

@@ -110,6 +110,9 @@ def make_reference(frames: Sequence[FrameFacts], class_count: int) -> Reference:
 
 def _quantiles(values: Floats) -> Floats:
     inner: Floats = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
+    least = values.min()
+    if inner[0] == least and least > 0:  # many are equal to the least: what is below it has a bin of its own
+        inner = np.concatenate([[np.nextafter(least, -np.inf)], inner])
     return inner
 
 
@@ -141,9 +144,7 @@ class DriftMonitor:
 
     def update(self, frame: FrameFacts) -> dict[str, float]:
         """Take a frame; return the index of each quantity that rises into alarm with it."""
-        self._frames.append(frame)
-        if len(self._frames) > self.window:
-            self._frames.popleft()
+        self.add(frame)
         fresh = {}
         for name in self.reference.edges:
             index, is_alarm = self._judge(name)
@@ -151,6 +152,17 @@ class DriftMonitor:
                 fresh[name] = round(index, 4)
             (self.raised.add if is_alarm else self.raised.discard)(name)
         return fresh
+
+    def add(self, frame: FrameFacts) -> None:
+        """Take a frame and judge nothing."""
+        self._frames.append(frame)
+        if len(self._frames) > self.window:
+            self._frames.popleft()
+
+    def alarms(self) -> dict[str, float]:
+        """Return the index of each quantity that is in alarm, by all frames of the window."""
+        found = {name: self._judge(name) for name in self.reference.edges}
+        return {name: round(index, 4) for name, (index, is_alarm) in found.items() if is_alarm}
 
     def indexes(self) -> dict[str, float]:
         """Return the index of each quantity over the window."""

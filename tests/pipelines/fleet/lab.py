@@ -30,6 +30,7 @@ from pipelines.running.control_client import ask
 from tests.onnx_models import save_constant_model
 
 PATIENCE_S = 200.0
+MOST_ON_THEIR_WAY = 8
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 
 
@@ -311,6 +312,19 @@ def boxes_model(path: Path, names: tuple[str, ...], score: float = 0.9, side: in
     return save_constant_model(path, [table], side, metadata)
 
 
+def unaccounted(lab: FleetLab) -> int:
+    """Return how many frames the engines have read, and neither published nor counted as dropped, besides the newest.
+
+    Each source may have a few frames on their way when the status is taken.
+    """
+    missing = 0
+    for address in lab.ask(command="status")["addresses"].values():
+        for facts in ask(address, {"command": "status"}, 10.0)["sources"].values():
+            left = facts["captured"] - facts["published"] - sum(facts["dropped"].values())
+            missing += max(left - MOST_ON_THEIR_WAY, 0) + max(-left, 0)
+    return missing
+
+
 def roll_a_model(lab: FleetLab, model: Path, watch_s: float, baseline: int, restart: bool = False) -> dict[str, Any]:
     """Roll a model out, with a restart of the controller in the middle if asked, and return how it went."""
     at_s = time.monotonic()
@@ -331,6 +345,7 @@ def roll_a_model(lab: FleetLab, model: Path, watch_s: float, baseline: int, rest
         "reason": state["reason"],
         "took_s": round(took_s, 1),
         "longest_gap_s": round(max(gaps.values()), 2),
+        "frames_unaccounted": unaccounted(lab),
         "cameras_with_the_new_model_for_a_while": len(reached),
         "cameras_with_the_new_model_now": sum(lab.reader.last(name).model == model.name for name in lab.cameras),
         "disorder": lab.reader.disorder(),

@@ -1,0 +1,162 @@
+"""Watches sources that change over to another model: classes and numbers of objects, and the rate, against before.
+
+Rates are taken from the times at which the engine sent the messages, so a reader that lags behind changes nothing.
+Where the other sources have become slower as well, the machine is busy, and the canary may be as much slower as they.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.clock import NS_PER_S
+from engine.subscriber import NoMessageError, Subscriber
+from engine.wire import FrameMessage
+from pipelines.learning.monitor.drift import DriftMonitor, FrameFacts, make_reference
+from pipelines.learning.monitor.stream_facts import facts_of_message
+
+JUDGED = ("classes", "objects")
+ALL_FRAMES = 10_000
+"""Window of the watch: a canary is judged by all that it said, because that needs the smallest difference."""
+LEAST_RATE = 0.7
+LEAST_FRAMES = 2
+JUDGE_S, POLL_S, SILENT_S = 0.5, 0.2, 5.0
+
+
+@dataclass(slots=True)
+class Rate:
+    """Messages per second, by the sender's clock.
+
+    >>> rate = Rate()
+    >>> for second in range(5):
+    ...     rate.add(second * NS_PER_S)
+    >>> rate.per_s(), rate.per_s(8 * NS_PER_S)
+    (1.0, 0.5)
+    """
+
+    count: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+
+    def add(self, sent_ns: int) -> None:
+        """Count a message."""
+        self.first_ns = sent_ns if not self.count else min(self.first_ns, sent_ns)
+        self.last_ns = max(self.last_ns, sent_ns)
+        self.count += 1
+
+    def per_s(self, until_ns: int = 0) -> float:
+        """Return the rate from the first message to the last one, or to a later time; 0 of fewer than two."""
+        spent_ns = max(until_ns, self.last_ns) - self.first_ns
+        return (self.count - 1) * NS_PER_S / spent_ns if self.count > 1 and spent_ns > 0 else 0.0
+
+
+@dataclass
+class _Watched:
+    """What a canary source said before and since."""
+
+    names: list[str]
+    before: list[FrameFacts] = field(default_factory=list)
+    monitor: DriftMonitor | None = None
+    rate_before: Rate = field(default_factory=Rate)
+    rate: Rate = field(default_factory=Rate)
+    heard_s: float = 0.0
+
+
+class Watch:
+    """What the sources of a stream say before and after some of them have changed over.
+
+    Args:
+        canary: the sources that change over.
+        class_names: of the new model.
+        file: name of the new model's file, as messages state it.
+    """
+
+    def __init__(self, canary: Sequence[str], class_names: Sequence[str], file: str) -> None:
+        self._watched = {name: _Watched(list(class_names)) for name in canary}
+        self._file = file
+        self._others_before, self._others = Rate(), Rate()
+        self._newest_ns = 0
+
+    def measure_before(self, messages: Subscriber, frames: int) -> None:
+        """Read so many frames of the old model from each canary source. Raises `NoMessageError` if one is silent."""
+        while any(len(one.before) < frames for one in self._watched.values()):
+            message = messages.receive()
+            if not isinstance(message, FrameMessage):
+                continue
+            one = self._watched.get(message.source_id)
+            if one is None:
+                self._others_before.add(message.published_utc_ns)
+            elif len(one.before) < frames:
+                one.names = list(dict.fromkeys([*one.names, *(o.class_name for o in message.objects)]))
+                one.before.append(facts_of_message(message, one.names))
+                one.rate_before.add(message.published_utc_ns)
+        for one in self._watched.values():
+            one.monitor = DriftMonitor(make_reference(one.before, len(one.names) + 1), ALL_FRAMES)
+
+    def judge(self, messages: Subscriber, seconds: float, max_drift: float) -> str | None:
+        """Watch for so long and return why the new model must go, None if it may stay."""
+        began = judged = time.monotonic()
+        while (left := began + seconds - time.monotonic()) > 0:
+            message = _next(messages, left)
+            if message is not None:
+                self._take(message)
+            if time.monotonic() - judged >= JUDGE_S:
+                judged = time.monotonic()
+                if (why := self._drifted(max_drift)) is not None:
+                    return why
+        return self._drifted(max_drift) or self._slowed()
+
+    def _take(self, message: FrameMessage) -> None:
+        self._newest_ns = max(self._newest_ns, message.published_utc_ns)
+        one = self._watched.get(message.source_id)
+        if one is None:
+            self._others.add(message.published_utc_ns)
+        elif message.model == self._file and one.monitor is not None:
+            one.rate.add(message.published_utc_ns)
+            one.heard_s = time.monotonic()
+            one.monitor.add(facts_of_message(message, one.names))
+
+    def _drifted(self, max_drift: float) -> str | None:
+        for name, one in self._watched.items():
+            found = {} if one.monitor is None else one.monitor.alarms()
+            for quantity in JUDGED:
+                if found.get(quantity, 0.0) > max_drift:
+                    return f"{name}: {quantity} drifted by {found[quantity]:.2f} (allowed: {max_drift:g})"
+        return None
+
+    def _slowed(self) -> str | None:
+        before = self._others_before.per_s()
+        share = LEAST_RATE * (min(1.0, self._others.per_s(self._newest_ns) / before) if before > 0 else 1.0)
+        return next((why for name, one in self._watched.items() if (why := self._slow(name, one, share))), None)
+
+    def _slow(self, name: str, one: _Watched, share: float) -> str | None:
+        """Return how a source has become too slow since its first frame of the new model; None: it has not."""
+        before = one.rate_before.per_s()
+        if one.rate.count < LEAST_FRAMES:
+            return f"{name}: {one.rate.count} frames of the new model arrived within the watch"
+        silent_s = time.monotonic() - one.heard_s
+        if silent_s > max(SILENT_S, 20 / before if before else 0.0):
+            return f"{name}: no frame of the new model for {silent_s:.1f} s"
+        rate = one.rate.per_s(self._newest_ns)
+        return f"{name}: {rate:.1f} frames per second, {before:.1f} before" if rate < share * before else None
+
+    def measured(self) -> dict[str, Any]:
+        """Return what was measured of each canary source, as plain values."""
+        return {
+            name: {
+                "frames_before": len(one.before),
+                "frames": one.rate.count,
+                "drift": {} if one.monitor is None else {k: v for k, v in one.monitor.indexes().items() if k in JUDGED},
+            }
+            for name, one in self._watched.items()
+        }
+
+
+def _next(messages: Subscriber, left_s: float) -> FrameMessage | None:
+    try:
+        message = messages.receive(min(left_s, POLL_S))
+    except NoMessageError:
+        return None
+    return message if isinstance(message, FrameMessage) else None

@@ -1,0 +1,110 @@
+"""What makes a watched model return, and what does not: readers that lag, late first frames, busy machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from engine.subscriber import NoMessageError
+from engine.wire import FrameMessage
+from pipelines.learning.release import watch
+from pipelines.learning.release.watch import Watch
+from tests.wire.samples import SAMPLES
+
+SAMPLE: Any = SAMPLES["frame"]
+S = 1_000_000_000
+
+
+class Clock:
+    """The reader's clock: it stands while messages are read, unless a message takes long."""
+
+    now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+class Stream:
+    """Messages that come one after another, each with the time that the reader needs for it."""
+
+    def __init__(self, clock: Clock, messages: Sequence[tuple[FrameMessage, float]]) -> None:
+        self._clock, self._messages = clock, iter(messages)
+
+    def receive(self, timeout_s: float | None = None) -> FrameMessage:
+        found = next(self._messages, None)
+        if found is None:
+            self._clock.now_s += timeout_s or 1.0
+            raise NoMessageError("silent")
+        self._clock.now_s += found[1]
+        return found[0]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(watch.time, "monotonic", made.monotonic)
+    return made
+
+
+def frame(at_s: float, model: str = "old.onnx", classes: Sequence[str] = ("person",) * 3, camera: str = "c1") -> Any:
+    one = SAMPLE.objects[0]
+    objects = [msgspec.structs.replace(one, class_name=name) for name in classes]
+    sent_ns = int(at_s * S)
+    return msgspec.structs.replace(SAMPLE, source_id=camera, published_utc_ns=sent_ns, model=model, objects=objects)
+
+
+def frames(begin_s: float, count: int, fps: float = 5.0, **facts: Any) -> Iterator[FrameMessage]:
+    return (frame(begin_s + number / fps, **facts) for number in range(count))
+
+
+def judged(clock: Clock, before: Sequence[FrameMessage], since: Sequence[FrameMessage], seconds: float) -> str | None:
+    """Watch with a reader that gets the old frames in one burst, and the new ones as they come."""
+    one = Watch(("c1",), ["person", "dog"], "new.onnx")
+    one.measure_before(Stream(clock, [(each, 0.0) for each in before]), 20)  # type: ignore[arg-type]
+    return one.judge(Stream(clock, [(each, 0.2) for each in since]), seconds, 0.25)  # type: ignore[arg-type]
+
+
+def test_a_model_that_says_the_same_stays_also_where_the_reader_lags_behind(clock: Clock) -> None:
+    """After a restart of the controller its first frames are read late and all at once."""
+    new = list(frames(10, 50, model="new.onnx"))
+    assert judged(clock, list(frames(0, 20)), new, 10.0) is None
+
+
+def test_a_late_first_frame_is_not_a_low_rate(clock: Clock) -> None:
+    since = [*frames(10, 25), *frames(15, 25, model="new.onnx")]  # half of the watch is over
+    assert judged(clock, list(frames(0, 20)), since, 10.0) is None
+
+
+def test_a_model_that_halves_the_rate_returns(clock: Clock) -> None:
+    new = list(frames(10, 25, fps=2.5, model="new.onnx"))
+    assert "2.5 frames per second, 5.0 before" in str(judged(clock, list(frames(0, 20)), new, 5.0))
+
+
+def test_a_busy_machine_is_not_the_models_fault(clock: Clock) -> None:
+    def both(begin_s: float, count: int, fps: float, model: str) -> list[FrameMessage]:
+        pairs = zip(
+            frames(begin_s, count, fps, model=model), frames(begin_s, count, fps, camera="c2", model="old.onnx"),
+            strict=True,
+        )  # fmt: skip
+        return [each for pair in pairs for each in pair]
+
+    assert judged(clock, both(0, 20, 5.0, "old.onnx"), both(10, 20, 2.0, "new.onnx"), 8.0) is None
+
+
+def test_a_model_that_hangs_returns(clock: Clock) -> None:
+    new = list(frames(10, 10, model="new.onnx"))
+    assert "no frame of the new model for" in str(judged(clock, list(frames(0, 20)), new, 30.0))
+    assert "0 frames of the new model" in str(judged(clock, list(frames(0, 20)), [], 5.0))
+
+
+@pytest.mark.parametrize(("classes", "what"), [((), "objects"), (("dog",) * 3, "classes"), (("dog",) * 9, "objects")])
+def test_a_model_that_says_something_else_returns(clock: Clock, classes: tuple[str, ...], what: str) -> None:
+    """Also where the old one said the same number of objects on every frame."""
+    new = list(frames(10, 100, model="new.onnx", classes=classes))
+    why = judged(clock, list(frames(0, 20)), new, 20.0)
+    assert why is not None
+    assert "drifted" in why
+    assert what in why or "classes" in why
