@@ -24,6 +24,7 @@ from engine.transport.connect import PING_MS, PING_TIMEOUT_MS, RECONNECT_MAX_MS,
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
 from engine.transport.ipv6 import prepare
+from engine.transport.requests import RequestQueue
 from engine.transport.zap import refuse_old_protocols
 
 if TYPE_CHECKING:
@@ -226,34 +227,37 @@ class SnapshotServer:
     Attributes:
         address: the bound endpoint.
         answered: requests answered.
-        refused: requests dropped.
     """
 
     def __init__(self, context: zmq.Context[Any], address: str, options: SocketOptions) -> None:
-        self._guard = options.guard
         self._socket, self.address = bound_socket(context, zmq.ROUTER, address, options)
+        self._requests = RequestQueue(self._socket, options.guard, f"snapshot {self.address}")
         self.answered = 0
-        self.refused = 0
+        self._refused = 0
+
+    @property
+    def refused(self) -> int:
+        """Number of requests dropped."""
+        return self._refused + self._requests.dropped
 
     def service(self, snapshot: Callable[[], bytes]) -> None:
         """Answer pending requests, at most `MAX_REQUESTS_PER_TURN`, all with the same snapshot."""
         body: bytes | None = None
+        self._requests.take()
         for _ in range(MAX_REQUESTS_PER_TURN):
-            if not self._socket.poll(0):
+            request = self._requests.next()
+            if request is None:
                 return
-            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            if self._guard is not None:
-                self._guard.explain(frames[-1], sum(len(frame) for frame in frames[1:]), parts=len(frames))
-            *envelope, _request = (frame.bytes for frame in frames)
+            *envelope, _body = request
             if not 1 <= len(envelope) <= MAX_ENVELOPE_PARTS or any(envelope[1:]):
-                self.refused += 1
+                self._refused += 1
                 continue
             body = snapshot() if body is None else body
             try:
                 self._socket.send_multipart([*envelope, body], zmq.NOBLOCK)
                 self.answered += 1
             except zmq.ZMQError:
-                self.refused += 1
+                self._refused += 1
 
     def close(self) -> None:
         """Close the socket."""

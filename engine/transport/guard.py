@@ -190,6 +190,7 @@ class SocketGuard:
                 self._take_in(watched, value)
             elif kind & _LOST:
                 watched.peers.pop(value, None)
+                self._release_soon()  # it may have left much in the queues
             else:
                 self.failed += 1
         return True
@@ -223,12 +224,16 @@ class SocketGuard:
         if worst is not None and total > self._most_unexplained:
             self._cut(worst[1], worst[2], "many bytes that belong to no message")
 
+    def _release_soon(self) -> None:
+        if self._release_at == math.inf:
+            self._release_at = self._clock() + RELEASE_AFTER_S
+
     def _cut(self, watched: _Watched, peer: _Peer, why: str) -> None:
         watched.peers.pop(peer.fd, None)
         self.cut += 1
         _shut_down(peer)
         if peer.received > UNEXPLAINED_BYTES // 2:
-            self._release_at = self._clock() + RELEASE_AFTER_S
+            self._release_soon()
         if self._clock() - self._last_logged > 60.0:
             self._last_logged = self._clock()
             logger.warning("%s: connections are closed (%s); %d so far", watched.name, why, self.cut)

@@ -27,6 +27,7 @@ from engine.stats import SourceSnapshot
 from engine.transport.address import binding, checked_address, is_loopback
 from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
+from engine.transport.requests import RequestQueue
 from engine.transport.zap import TokenServer, refuse_old_protocols
 from pipelines.build.edits import EditsFile
 from pipelines.running.assignments import Assignments
@@ -89,6 +90,7 @@ class ControlSocket:
         self._guard = SocketGuard()
         self._card: Path | None = None
         self._socket = self._context.socket(zmq.ROUTER)
+        self._requests = RequestQueue(self._socket, self._guard, "control")
         try:
             self.address = self._bind(address)
             self._card = leave_card(self.address, token)
@@ -121,16 +123,16 @@ class ControlSocket:
             self._access.service()
         until_ns = SYSTEM_CLOCK.monotonic_ns() + BUSY_NS
         for _ in range(MAX_WAITING):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            self._requests.take()
+            request = self._requests.next()
+            if request is None:
                 return
-            self._guard.explain(frames[-1], sum(len(frame) for frame in frames[1:]), parts=len(frames))
-            client, *parts = (frame.bytes for frame in frames)
+            client, *parts = request
             self._reply(client, json.dumps(self._answer_parts(parts)).encode())
             if SYSTEM_CLOCK.monotonic_ns() >= until_ns:
                 return
-            self._socket.poll(NEXT_MS)  # whoever asked once often asks again: a controller that assigns many cameras
+            if not self._requests:  # whoever asked once often asks again: a controller that assigns many cameras
+                self._socket.poll(NEXT_MS)
 
     def _answer_parts(self, parts: list[bytes]) -> dict[str, Any]:
         """Answer a request in REQ framing: an empty delimiter, then one part."""
