@@ -33,7 +33,7 @@ HEALTHY_FPS = 10
 HEALTHY_URI = f"synthetic://?realtime=1&fps={HEALTHY_FPS}&width=160&height=120"
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()", "run", "--json"]
-START_S = 60.0
+START_S = 120.0
 WATCH_S = 3.0
 SETTLE_S = 20.0
 END_S = 30.0

@@ -21,7 +21,8 @@ from engine.errors import ConfigError
 from pipelines.running.control import ask
 from pipelines.running.control_access import find_run
 from tests.freshness.engine_process import free_port
-from tests.hostile.lab import Engine, Lab
+from tests.hostile.lab import Engine, Lab, wait_until
+from tests.hostile.processes import usage
 from tests.hostile.raw import RawPeer, zmtp_1_frame, zmtp_frame
 
 ATTACK_S = 4.0
@@ -29,6 +30,7 @@ MANY = 1136
 TOPICS = 25_000
 PEAK_MB = 100.0
 SILENCE_MS = 1500
+GROWTH_MB = 1.5  # between two equal rounds; one that kept what its clients left would grow by 5 MB
 SHARE_BESIDE_A_FLOOD = 0.5  # on two cores, the attacker takes one and libzmq, which answers it, most of the other
 
 
@@ -108,6 +110,40 @@ def test_idle_connections_leave_room_for_readers_and_control(target: str) -> Non
         verdict = lab.play(crowd)
     assert verdict.faults() == {}, str(verdict)
     assert verdict.notes == {"control": True, "reader": True}
+
+
+def _ask_and_leave(address: str) -> None:
+    """Send many requests, some of them garbage, without reading a reply, and leave."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as client:
+        client.setsockopt(zmq.LINGER, 200)
+        client.setsockopt(zmq.SNDTIMEO, 1000)
+        client.connect(address)
+        with suppress(zmq.Again):
+            for number in range(50):
+                client.send_multipart([b"", b'{"command": "status"}'] if number % 2 else [os.urandom(40)] * 3)
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("target", ["control", "snapshot"])
+def test_clients_that_ask_much_and_leave_keep_no_memory(target: str, tmp_path: Path) -> None:
+    snapshot = f"tcp://127.0.0.1:{free_port()}"
+
+    def rounds(engine: Engine) -> list[float]:
+        held = []
+        for _ in range(3):
+            for _ in range(200):
+                _ask_and_leave(engine.control if target == "control" else snapshot)
+            wait_until(lambda: engine.ask({"command": "status"})["ok"], 60.0)
+            time.sleep(4.0)
+            held.append(usage(engine.pid).memory_mb)
+        return held
+
+    with Lab(None, f"publish.snapshot={snapshot}") as lab:
+        verdict = lab.play(rounds)
+    assert verdict.faults(share=SHARE_BESIDE_A_FLOOD) == {}, str(verdict)
+    _, second, third = verdict.notes
+    assert third - second < GROWTH_MB, verdict.notes
 
 
 def _hears(address: str) -> bool:
