@@ -78,12 +78,24 @@ class RequestQueue:
         return request
 
     def _keep(self, request: list[bytes]) -> None:
-        waiting = self._waiting.get(request[0])
-        if self._count >= MOST or (waiting is not None and len(waiting) >= PER_CLIENT):
+        waiting = self._waiting.setdefault(request[0], deque())
+        if len(waiting) >= PER_CLIENT:
             self._drop()
             return
-        self._waiting.setdefault(request[0], deque()).append(request)
+        waiting.append(request)
         self._count += 1
+        if self._count > MOST:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop the newest request of the client with most, or that of the client which has waited longest."""
+        client = max(self._waiting, key=lambda each: len(self._waiting[each]))  # the first of equals
+        requests = self._waiting[client]
+        requests.pop()
+        if not requests:
+            del self._waiting[client]
+        self._count -= 1
+        self._drop()
 
     def _drop(self) -> None:
         self.dropped += 1

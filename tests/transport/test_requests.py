@@ -79,5 +79,12 @@ def test_many_clients_together_keep_a_bounded_number(context: zmq.Context[zmq.So
                 client.send(b"x")
         _taken(queue, socket, len(clients) * PER_CLIENT)
         assert len(queue) == MOST
+        modest = _client(context, address, b"modest")
+        clients.append(modest)
+        modest.send(b"y")
+        while not queue.dropped > (len(clients) - 1) * PER_CLIENT - MOST:
+            assert socket.poll(10_000)
+            queue.take()
+        assert [b"modest", b"y"] in [queue.next() for _ in range(len(clients))]
         for client in clients:
             client.close()
