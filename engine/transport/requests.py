@@ -1,9 +1,9 @@
 """Requests that wait at a ROUTER socket, taken fairly from its clients, with a limit for each.
 
-libzmq keeps the memory of a connection (20 to 30 kB) until the last of its messages has been read, even after its client
-has gone. A client that sends a thousand requests and leaves would so hold its memory until all of them are answered.
-Therefore all messages are read at once, a few of each client are kept, and the others are dropped: a client that waits
-for its replies, as REQ sockets do, has one at a time.
+libzmq keeps the memory of a connection (20 to 30 kB) until the last of its messages has been read, even after the
+client has gone. If they were read only as they are answered, clients that send a thousand requests and leave would hold
+memory for minutes. So all messages are read at once, a few of each client are kept, and the others are dropped. A
+client that waits for its replies, as REQ sockets do, has one at a time.
 """
 
 from __future__ import annotations

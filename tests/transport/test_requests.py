@@ -9,21 +9,24 @@ import zmq
 
 from engine.transport.requests import MOST, PER_CLIENT, RequestQueue
 
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
+
 
 @pytest.fixture
-def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+def context() -> Iterator[Context]:
     with zmq.Context() as made:
         yield made
 
 
-def _bound(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], str]:
+def _bound(context: Context) -> tuple[Socket, str]:
     socket = context.socket(zmq.ROUTER)
     socket.linger = 0
     port = socket.bind_to_random_port("tcp://127.0.0.1")
     return socket, f"tcp://127.0.0.1:{port}"
 
 
-def _client(context: zmq.Context[zmq.Socket[bytes]], address: str, name: bytes) -> zmq.Socket[bytes]:
+def _client(context: Context, address: str, name: bytes) -> Socket:
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
     socket.routing_id = name
@@ -31,14 +34,14 @@ def _client(context: zmq.Context[zmq.Socket[bytes]], address: str, name: bytes) 
     return socket
 
 
-def _taken(queue: RequestQueue, socket: zmq.Socket[bytes], count: int) -> None:
+def _taken(queue: RequestQueue, socket: Socket, count: int) -> None:
     """Take requests until this many have arrived."""
     while len(queue) + queue.dropped < count:
         assert socket.poll(10_000)
         queue.take()
 
 
-def test_each_client_has_its_turn(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def test_each_client_has_its_turn(context: Context) -> None:
     socket, address = _bound(context)
     queue = RequestQueue(socket, None, "test")
     with socket, _client(context, address, b"greedy") as greedy, _client(context, address, b"modest") as modest:
@@ -54,7 +57,7 @@ def test_each_client_has_its_turn(context: zmq.Context[zmq.Socket[bytes]]) -> No
     assert [body for name, body in order if name == b"greedy"] == [b"%d" % number for number in range(10)]
 
 
-def test_a_flood_keeps_a_few_requests(context: zmq.Context[zmq.Socket[bytes]], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flood_keeps_a_few_requests(context: Context, caplog: pytest.LogCaptureFixture) -> None:
     socket, address = _bound(context)
     queue = RequestQueue(socket, None, "test")
     with socket, _client(context, address, b"greedy") as greedy, _client(context, address, b"modest") as modest:
@@ -69,7 +72,7 @@ def test_a_flood_keeps_a_few_requests(context: zmq.Context[zmq.Socket[bytes]], c
     assert len([record for record in caplog.records if "dropped" in record.message]) == 1
 
 
-def test_many_clients_together_keep_a_bounded_number(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def test_many_clients_together_keep_a_bounded_number(context: Context) -> None:
     socket, address = _bound(context)
     queue = RequestQueue(socket, None, "test")
     clients = [_client(context, address, b"client %d" % number) for number in range(MOST // PER_CLIENT + 4)]
