@@ -51,8 +51,9 @@ if TYPE_CHECKING:
         StageError,
         WireError,
     )
+    from engine.flow.attention.gate import FrameGate, MotionGate, SourceRules
+    from engine.flow.attention.planner import RegionWindows
     from engine.flow.channel import Channel
-    from engine.flow.gate import FrameGate, MotionGate, SourceRules
     from engine.flow.options import PipelineOptions
     from engine.flow.pipeline import Pipeline
     from engine.flow.pool import DetectorPool
@@ -99,7 +100,7 @@ _HOMES = {
     "FakeClock": "engine.clock",
     "Finding": "engine.analytics.findings",
     "Frame": "engine.data",
-    "FrameGate": "engine.flow.gate",
+    "FrameGate": "engine.flow.attention.gate",
     "Ground": "engine.analytics.places",
     "JsonlWriter": "engine.sinks.jsonl",
     "LeftBehind": "engine.analytics.rules",
@@ -107,7 +108,8 @@ _HOMES = {
     "Loiter": "engine.analytics.rules",
     "MissingDependencyError": "engine.errors",
     "ModelError": "engine.errors",
-    "MotionGate": "engine.flow.gate",
+    "MotionGate": "engine.flow.attention.gate",
+    "RegionWindows": "engine.flow.attention.planner",
     "Overlay": "engine.imaging.overlay",
     "Packet": "engine.data",
     "Pipeline": "engine.flow.pipeline",
@@ -123,7 +125,7 @@ _HOMES = {
     "Source": "engine.protocols",
     "SourceError": "engine.errors",
     "SourceInfo": "engine.data",
-    "SourceRules": "engine.flow.gate",
+    "SourceRules": "engine.flow.attention.gate",
     "SourceStatus": "engine.data",
     "Speed": "engine.analytics.rules",
     "StageError": "engine.errors",
@@ -182,6 +184,7 @@ __all__ = [
     "Pipeline",
     "PipelineOptions",
     "Presence",
+    "RegionWindows",
     "Removed",
     "Run",
     "Schedule",

@@ -19,10 +19,14 @@ from engine.backends.base import Backend
 from engine.backends.trial import Trial
 from engine.data import Detections, Frame
 from engine.detection.feeding import Fed, LetterboxOn
+from engine.detection.letterbox import fit
 from engine.detection.model import ModelFacts
 from engine.detection.sized import MS_PER_NS, Sensitive, SizedModel, Wanted
 from engine.detection.sizes import OneSize, Sizes
+from engine.detection.windows import PendingFound, WithWindows, look
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError
+from engine.flow.attention.cover import Grid
+from engine.flow.attention.geometry import Placement, Window
 from engine.protocols import DetectorFacts
 
 logger = logging.getLogger(__name__)
@@ -232,8 +236,7 @@ class ModelDetector:
         for frame in frames:
             if not isinstance(frame, Frame):
                 raise ConfigError(f"{type(frame).__name__} submitted: expected frames, make one with Frame(image)")
-        started_ns = time.monotonic_ns()
-        wanted = Wanted(self.score_threshold, self.iou_threshold, self._wanted, self._sensitive)
+        started_ns, wanted = time.monotonic_ns(), self._wanted_now
         self._sizes.begin_batch()
         by_size: dict[SizedModel, list[int]] = {}
         for position, frame in enumerate(frames):
@@ -247,6 +250,40 @@ class ModelDetector:
             raise
         pending.stage_ms["preprocess"] = (pending.submitted_ns - started_ns) * MS_PER_NS
         return pending
+
+    @property
+    def _wanted_now(self) -> Wanted:
+        return Wanted(self.score_threshold, self.iou_threshold, self._wanted, self._sensitive)
+
+    def window_grid(self, frame: Frame, *, wait: bool) -> tuple[Placement, Grid] | None:
+        """Return where a frame lies in the model's frame, and the windows that can be cut from it.
+
+        The sizes of windows are loaded when this is first called, in the background unless `wait` is set. None: they
+        are not loaded yet, or the model cannot run at other sizes, as a warning says once.
+        """
+        if not self._is_open or not isinstance(self._sizes, WithWindows):
+            return None
+        self._sizes.begin_batch()
+        facts = self._sizes.of(frame).facts
+        grid = self._sizes.windows.grid(facts.size_hw, self.depth, wait=wait)
+        placement = fit((frame.width, frame.height), facts.size_hw[::-1], facts.family.anchor)
+        return None if grid is None else (placement, grid)
+
+    def submit_windows(self, frame: Frame, windows: Sequence[Window] | None) -> PendingFound:
+        """Start the detection on windows of a frame; None: on the whole of it. It counts as one submission.
+
+        Call `window_grid` with the same frame first.
+
+        Args:
+            frame: of any size.
+            windows: in pixels of the model's frame, at the sizes of the grid, `cover.MAX_WINDOWS` at most.
+
+        Raises:
+            ConfigError: not open, no window of this size, or `depth` submissions are in flight.
+        """
+        if not self._is_open or not isinstance(self._sizes, WithWindows):
+            raise ConfigError("the detector has no windows: call open(), then window_grid() first")
+        return look(self._sizes, frame, windows, self._wanted_now, time.monotonic_ns())
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """Detect on any number of frames and wait; opens the detector if necessary."""

@@ -25,6 +25,7 @@ from engine.detection.plan_check import check_plan
 from engine.detection.shapes import is_size_open
 from engine.detection.sized import SizedModel
 from engine.detection.sizes import ByAspect, OneSize, Sizes, Waits, all_wait
+from engine.detection.windows import WindowModels, WithWindows
 from engine.errors import ConfigError, MissingDependencyError
 
 DEMO = "demo"
@@ -140,11 +141,16 @@ def _sizes_on(
     when_auto: tuple[Sequence[tuple[int, int]], Waits] | None,
     backend: str,
 ) -> Sizes:
-    """Return the input sizes of a model on a backend: one, or, with `when_auto`, one per aspect of the frames."""
+    """Return the input sizes of a model on a backend: one, or, with `when_auto`, one per aspect of the frames.
+
+    Where the backend can change the size, windows can be cut from the frames.
+    """
     make_sized = partial(_sized, backend, options, letterbox_on)
-    if when_auto is not None and can_resize(backend):
-        return ByAspect(facts, make_sized, *when_auto)
-    return OneSize(make_sized(facts, None))
+    if not can_resize(backend):
+        return OneSize(make_sized(facts, None))
+    whole = ByAspect(facts, make_sized, *when_auto) if when_auto is not None else OneSize(make_sized(facts, None))
+    of_windows = partial(_sized, backend, replace(options, depth=None), letterbox_on)
+    return WithWindows(whole, WindowModels(facts, of_windows))
 
 
 def _sized(

@@ -9,8 +9,8 @@ from itertools import islice
 
 from engine.clock import NS_PER_MS
 from engine.data import Frame, SourceStatus
+from engine.flow.attention.gate import NO_RULES, FrameGate, RateLimit
 from engine.flow.channel import Channel, ChannelClosedError
-from engine.flow.gate import NO_RULES, FrameGate, RateLimit
 from engine.flow.lane import FlowContext, Start
 from engine.flow.stage import Stage
 from engine.protocols import Source

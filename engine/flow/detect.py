@@ -17,12 +17,14 @@ import numpy as np
 from engine.clock import NS_PER_MS
 from engine.data import DEFAULT_MODEL, Detections, Frame, Run, SourceStatus
 from engine.errors import EngineError, LostInferenceError, ModelError
-from engine.flow.attention.pace import EVERY_FRAME_HZ
+from engine.flow.attention.attention import Attention, DetectsInWindows
+from engine.flow.attention.gate import NO_RULES
+from engine.flow.attention.known import Found
+from engine.flow.attention.planner import Plan
 from engine.flow.batcher import Batch
 from engine.flow.channel import Channel, ChannelClosedError
 from engine.flow.defaults import is_prepared
-from engine.flow.gate import NO_RULES, RateLimit
-from engine.flow.items import Detected, HandOver, InFlight, scene_ns
+from engine.flow.items import Detected, HandOver, InFlight
 from engine.flow.lane import FlowContext, Lane
 from engine.flow.recovery import CAUSE, FallsBack, Step
 from engine.flow.stage import Stage
@@ -79,16 +81,13 @@ class SubmitStage(Stage[InFlight]):
         self._lane = lane
         self._context = context
         self._clock = context.clock
-        self._rules = context.rules
         self._next: DetectorSwap | None = None
         self._ending = ending
         self._wait_for_collector = wait_for_collector
         self._loaded = loaded
         self._failed = failed
         every = context.options.detect_every
-        self._detect_every = 1 if every == "auto" else every
-        self._rates: dict[str, RateLimit] = {}
-        self._waited: dict[str, int] = {}
+        self._attention = Attention(context.rules, context.pace, context.watches, 1 if every == "auto" else every)
         self._last_wh: tuple[int, int] | None = None
 
     def exchange(self, exchange: DetectorSwap) -> None:
@@ -124,19 +123,7 @@ class SubmitStage(Stage[InFlight]):
             batch = self._lane.batcher.get()
             if self._lane.recovery.error is not None:
                 self._recover_with(batch)
-            due: list[Frame] = []
-            held: list[Frame] = []
-            only_tracked = list(batch.older)
-            for frame in batch.frames:
-                (only_tracked if not self._is_due(frame) else held if self._is_still(frame) else due).append(frame)
-            for frames, is_held in ((only_tracked, False), (held, True)):
-                if frames:
-                    yield InFlight(frames, None, self._clock.monotonic_ns(), self._lane.run, is_held)
-            if due:
-                self._waited.update({frame.source_id: 0 for frame in due})
-                yield from self._submit(due)
-            else:
-                self._lane.slots.put(None)
+            yield from self._look(batch)
             self._pass_on_news(batch)
         while True:  # the model could not be loaded: only the ends of its sources remain to be sent
             batch = self._lane.batcher.get()
@@ -146,38 +133,41 @@ class SubmitStage(Stage[InFlight]):
     def _pass_on_news(self, batch: Batch) -> None:
         """Send each source's end, or its move to another model, after its last frame."""
         for source_id in batch.ended:
-            self._forget(source_id)
+            self._attention.forget(source_id)
             self._lane.in_flight.put(self._ending(source_id))
         for inlet, arrive in batch.released:
-            self._forget(inlet.source_id)
+            self._attention.forget(inlet.source_id)
             self._lane.in_flight.put(HandOver(partial(arrive, inlet)))
 
-    def _is_still(self, frame: Frame) -> bool:
-        """Return whether the source's motion gate saw no motion; otherwise the detector must run on the frame."""
-        gate = self._rules.get(frame.source_id, NO_RULES).motion_gate
-        if gate is None:
-            return False
-        luma = frame.luma
-        return not gate.is_due(frame.image if luma is None else luma, scene_ns(frame))
+    def _look(self, batch: Batch) -> Iterator[InFlight]:
+        """Yield the frames of a batch as their plans say; its slot is used or given back."""
+        due, held, only_tracked = list[Frame](), list[Frame](), list(batch.older)
+        watched: list[tuple[list[Frame], Plan | None]] = []
+        for frame in batch.frames:
+            plan, is_watched = self._attention.plan(frame, self._lane.detector)
+            if is_watched and plan.action in ("whole", "windows"):
+                watched.append(([frame], plan))
+            else:
+                {"whole": due, "held": held}.get(plan.action, only_tracked).append(frame)
+        looks = [*watched, (due, None)] if due else watched
+        self._attention.looked(frame for frames, _ in looks for frame in frames)
+        for frames, is_held in ((only_tracked, False), (held, True)):
+            if frames:
+                yield InFlight(frames, None, self._clock.monotonic_ns(), self._lane.run, is_held)
+        if not looks:
+            self._lane.slots.put(None)
+        for number, (frames, look) in enumerate(looks):
+            if number:
+                self._take_slot([frame for frames, _ in looks[number:] for frame in frames])
+            yield from self._submit(frames, look)
 
-    def _is_due(self, frame: Frame) -> bool:
-        """Return whether the detector may run on a frame: the first, then at the source's rate or every n-th."""
-        detect_hz = self._rules.get(frame.source_id, NO_RULES).detect_hz
-        if detect_hz == "auto":
-            detect_hz = self._context.pace.hz(frame.source_id, scene_ns(frame)) or EVERY_FRAME_HZ
-        if detect_hz is not None:
-            return self._rates.setdefault(frame.source_id, RateLimit()).admits(scene_ns(frame), detect_hz)
-        waited = self._waited.get(frame.source_id, self._detect_every - 1) + 1
-        self._waited[frame.source_id] = waited
-        return waited >= self._detect_every
-
-    def _forget(self, source_id: str) -> None:
-        """Run the detector on the source's next frame, even if nothing moves."""
-        self._waited.pop(source_id, None)
-        self._rates.pop(source_id, None)
-        gate = self._rules.get(source_id, NO_RULES).motion_gate
-        if gate is not None:
-            gate.reset()
+    def _take_slot(self, waiting: Sequence[Frame]) -> None:
+        """Wait for another slot for the frames of a batch that are still to be submitted."""
+        try:
+            self._lane.slots.get()
+        except BaseException:
+            self._lose(waiting)
+            raise
 
     def work(self, item: InFlight) -> None:
         """Pass the submission on to the collecting thread."""
@@ -193,12 +183,21 @@ class SubmitStage(Stage[InFlight]):
         self._wait_for_collector()
         self._lane.detector.close()
 
-    def _submit(self, frames: Sequence[Frame]) -> Iterator[InFlight]:
-        """Yield the submission, or nothing if it failed and the run continues."""
-        submitted_ns = self._clock.monotonic_ns()
+    def _submit(self, frames: Sequence[Frame], look: Plan | None) -> Iterator[InFlight]:
+        """Yield the submission, or nothing if it failed and the run continues.
+
+        Args:
+            frames: one if there is a `look`.
+            look: where to look on it; None: on the whole of all.
+        """
+        item = InFlight(frames, None, self._clock.monotonic_ns(), self._lane.run)
         self._last_wh = frames[0].width, frames[0].height
+        detector = self._lane.detector
         try:
-            pending = self._lane.detector.submit(frames)
+            if look is not None and isinstance(detector, DetectsInWindows):
+                item.looks = detector.submit_windows(frames[0], look.windows or None)
+            else:
+                item.pending = detector.submit(frames)
         except ModelError as error:
             goes_on = self._lane.recovery.note(error)
             self._lose(frames, CAUSE if goes_on else "shutdown")
@@ -209,7 +208,7 @@ class SubmitStage(Stage[InFlight]):
         except BaseException:
             self._lose(frames)
             raise
-        yield InFlight(frames, pending, submitted_ns, self._lane.run)
+        yield item
 
     def _recover_with(self, batch: Batch) -> None:
         """Recover while frames wait to be submitted, with their slot taken."""
@@ -261,8 +260,7 @@ class SubmitStage(Stage[InFlight]):
             raise
         lane.detector.close()
         lane.detector, lane.run = detector, exchange.run
-        for source_id in (*self._waited, *self._rules):
-            self._forget(source_id)
+        self._attention.forget_all()
         lane.batcher.change(max_batch=detector.max_batch)
         self._offer_slots()
         exchange.done()
@@ -327,19 +325,29 @@ class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
 
     def _detected(self, item: InFlight) -> list[Detected]:
         results = self._results(item)
-        spent = {} if item.pending is None else item.pending.stage_ms
+        looks = item.looks or item.pending
+        spent = {} if looks is None else looks.stage_ms
         return [
             Detected(frame, found, item.run, {"queue": _queue_ms(item, frame), **spent}, item.is_held)
             for frame, found in zip(item.frames, results, strict=True)
         ]
 
     def _results(self, item: InFlight) -> Sequence[Detections | None]:
-        if item.pending is None:
+        found: Sequence[Detections | None]
+        if item.looks is not None:
+            found = [self._merged(item.frames[0], item.looks.result(), item.run.class_names)]
+        elif item.pending is not None:
+            found = item.pending.result()
+        else:
             return [None] * len(item.frames)
-        found = item.pending.result()
         self._context.stats.model(item.run.model_id).add_inference(len(item.frames))
         self._give_back_slot()
         return found
+
+    def _merged(self, frame: Frame, looks: Sequence[Found], class_names: Sequence[str]) -> Detections:
+        """Return all boxes of a source that is looked at in windows."""
+        rule = self._context.rules.get(frame.source_id, NO_RULES)
+        return self._context.watches.merge(frame, looks, lambda found: rule.keep(found, class_names))
 
     def _give_back_slot(self) -> None:
         with suppress(ChannelClosedError):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine.data import Detections, Frame, Packet, Run, SourceStatus
+from engine.flow.attention.watch import PendingFound
 from engine.protocols import PendingDetections
 
 
@@ -13,7 +14,8 @@ from engine.protocols import PendingDetections
 class InFlight:
     """Frames whose detection has started, or, if `pending` is None, frames to track only.
 
-    `is_held`: the motion gate saw no motion in them.
+    `is_held`: nothing has changed on them. `looks`: of a frame whose source is looked at in windows, instead of
+    `pending`.
     """
 
     frames: Sequence[Frame]
@@ -21,6 +23,7 @@ class InFlight:
     submitted_ns: int
     run: Run
     is_held: bool = False
+    looks: PendingFound | None = None
 
 
 @dataclass(slots=True)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from engine.clock import Clock
 from engine.data import Frame, Packet, Run, SourceStatus
+from engine.flow.attention.gate import FrameGate
 from engine.flow.attention.pace import Pace
+from engine.flow.attention.watch import Watches
 from engine.flow.batcher import Batcher
 from engine.flow.channel import Channel
-from engine.flow.gate import FrameGate
 from engine.flow.items import Detected, HandOver, InFlight, frames_of
 from engine.flow.options import PipelineOptions
 from engine.flow.recovery import Recovery
@@ -33,6 +34,7 @@ class FlowContext:
         clock: time.
         leases: which sources may be published, and under which epoch.
         pace: how often sources with `detect_hz: auto` must be detected on.
+        watches: where sources with `windows` must be detected on.
     """
 
     options: PipelineOptions
@@ -41,9 +43,11 @@ class FlowContext:
     clock: Clock
     leases: Leases = field(default_factory=Leases)
     pace: Pace = field(default_factory=Pace)
+    watches: Watches = field(default_factory=Watches)
 
     def lose(self, frame: Frame, cause: str) -> None:
         """Count a lost frame."""
+        self.watches.lost(frame)
         self.stats.source(frame.source_id).add_dropped(cause)
 
     def drop(

@@ -10,11 +10,11 @@ from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Packet, Run, SourceStatus
 from engine.errors import ConfigError, EngineError, SinkError
 from engine.flow.analyse import AnalyseStep, with_analytics
+from engine.flow.attention.gate import FrameGate
 from engine.flow.capture import CaptureStage
 from engine.flow.changes import LAST_FRAMES_S, RunningSources, add_model, exchange_model
 from engine.flow.channel import Channel, ChannelClosedError
 from engine.flow.exit import stop_at_exit
-from engine.flow.gate import FrameGate
 from engine.flow.items import Detected
 from engine.flow.lane import FlowContext, Lane, Start
 from engine.flow.options import FILE_CAPACITY, PipelineOptions, check_names, check_parts
@@ -127,6 +127,11 @@ class Pipeline:
     def leases(self) -> Leases:
         """Which sources may be published, for engines of a fleet."""
         return self._context.leases
+
+    @property
+    def looks(self) -> Mapping[str, Mapping[str, int]]:
+        """By source with windows, how many frames were `windows`, `held`, `predicted`, or `whole_` for each reason."""
+        return self._context.watches.counts()
 
     @property
     def sources(self) -> list[Source]:

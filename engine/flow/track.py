@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from engine.clock import NS_PER_MS
 from engine.data import NO_IDENTITY, Detections, Frame, Packet, SourceStatus, TrackEvent, Tracks
 from engine.flow.analyse import AnalyseStep
+from engine.flow.attention.gate import NO_RULES
 from engine.flow.channel import Channel
 from engine.flow.defaults import complete_classifier, complete_tracker, joint_of
-from engine.flow.gate import NO_RULES
 from engine.flow.items import Detected, scene_ns
 from engine.flow.lane import FlowContext
 from engine.flow.stage import Stage
@@ -104,10 +104,11 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         return list(map(self._packet, items, found, tracks, events))
 
     def _note_pace(self, items: list[Detected], found: list[Detections | None], tracks: list[Tracks]) -> None:
-        """Tell the submitting stage how the tracks move, of sources whose rate depends on it."""
+        """Tell the submitting stage where the tracks are, and how they move, of sources whose looks depend on it."""
         rules = self._context.rules
         for item, seen, followed in zip(items, found, tracks, strict=True):
             source_id = item.frame.source_id
+            self._context.watches.note(item.frame, seen, followed)
             if seen is not None and not item.is_held and rules.get(source_id, NO_RULES).detect_hz == "auto":
                 self._context.pace.note(source_id, followed, seen, scene_ns(item.frame))
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from engine.data import SourceInfo
 from engine.errors import ConfigError
-from engine.flow.gate import FrameGate, MotionGate
+from engine.flow.attention.gate import FrameGate, MotionGate
+from engine.flow.attention.planner import RegionWindows
 from engine.protocols import Source
 from engine.sinks.camera_video.record_process import RingOptions
 from engine.sinks.camera_video.recordings import RecordPlan, record_plan
@@ -21,7 +22,7 @@ from pipelines.config.models import Config
 from pipelines.config.source import PrepareConfig, SourceConfig
 
 PLACES = ("picture", "zones", "lines")
-GATE = ("regions", "ignore", "motion_gate", "classes", "score_threshold", "min_area", "max_fps", "detect_hz")
+GATE = ("regions", "ignore", "motion_gate", "classes", "score_threshold", "min_area", "max_fps", "detect_hz", "windows")
 NOT_OPTIONS = ("uri", "source_id", "model", "type", "parameters", "record", "privacy", "prepare", *GATE, *PLACES)
 BYTES_PER_MB = 1_000_000
 S_PER_H = 3600.0
@@ -154,5 +155,6 @@ def build_rules(config: Config) -> dict[str, FrameGate]:
             min_area=source.min_area,
             max_fps=source.max_fps,
             detect_hz=source.detect_hz,
+            windows=None if source.windows is None else RegionWindows(**source.windows.model_dump()),
         )
     return rules

@@ -26,6 +26,27 @@ class MotionGateConfig(Section):
     max_hold_s: float = Field(2.0, gt=0, le=3600, description="Detect at least this often, even without motion")
 
 
+class WindowsConfig(Section):
+    """When the detector may look at parts of the frames only; for cameras where little happens at a time."""
+
+    whole_s: float = Field(5.0, gt=0, le=3600, description="Look at the whole frame at least this often")
+    whole_quiet_s: float = Field(10.0, gt=0, le=3600, description="The same while no object is known")
+    min_difference: float = Field(
+        10.0, ge=1, le=255, description="Grey levels that count as change; raise for noisy cameras"
+    )
+    margin: float = Field(24.0, ge=0, le=320, description="Pixels of the model's frame around a change or an object")
+    max_hz: float | None = Field(
+        7.5,
+        gt=0,
+        le=1000,
+        description="Whole frames per second while windows do not pay, tracks are predicted in between; "
+        "null: every frame",
+    )
+    ignore: list[list[tuple[float, float]]] = Field(
+        default_factory=list, description="Polygons in pixels where changes do not count: trees, a clock in the picture"
+    )
+
+
 class RecordConfig(Section):
     """Record a camera without decoding: usually its main stream, while detection runs on the sub-stream."""
 
@@ -202,6 +223,9 @@ class SourceConfig(Section):
     )
     motion_gate: MotionGateConfig | None = Field(
         None, description="Skip the detector while nothing moves; null: never skip"
+    )
+    windows: WindowsConfig | None = Field(
+        None, description="Look at parts of the frames where little happens, instead of motion_gate; null: at the whole"
     )
     prepare: PrepareConfig | None = Field(
         None, description="Lens, region, noise and light, corrected before anything looks at a frame; null: nothing"

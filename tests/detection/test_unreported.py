@@ -12,7 +12,7 @@ from engine.detection.detector import ModelDetector
 from engine.detection.load import load_detector
 from engine.detection.tiles import TiledDetector
 from engine.errors import ConfigError
-from engine.flow.gate import FrameGate
+from engine.flow.attention.gate import FrameGate
 from engine.flow.pipeline import Pipeline
 from engine.imaging.privacy import Privacy, PrivacyRules
 from engine.tracking.bytetrack import ByteTrack

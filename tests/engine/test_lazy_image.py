@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.clock import SYSTEM_CLOCK
 from engine.data import Frame, SourceInfo
-from engine.flow.gate import FrameGate, MotionGate
+from engine.flow.attention.gate import FrameGate, MotionGate
 from engine.flow.pipeline import Pipeline
 from engine.lazy_image import LazyImage
 from engine.sources.base import SourceBase

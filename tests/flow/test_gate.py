@@ -8,7 +8,7 @@ import pytest
 
 from engine.data import Detections
 from engine.errors import ConfigError
-from engine.flow.gate import FrameGate, MotionGate
+from engine.flow.attention.gate import FrameGate, MotionGate
 from engine.flow.options import PipelineOptions
 from engine.flow.pipeline import Pipeline
 from engine.tracking.bytetrack import ByteTrack

@@ -9,7 +9,7 @@ import pytest
 
 from engine.data import Detections
 from engine.errors import ConfigError
-from engine.flow.gate import FrameGate, RateLimit
+from engine.flow.attention.gate import FrameGate, RateLimit
 from engine.flow.options import PipelineOptions
 from engine.flow.pipeline import Pipeline
 from engine.sources.open import open_source

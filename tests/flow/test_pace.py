@@ -9,8 +9,8 @@ import pytest
 
 from engine.clock import NS_PER_S
 from engine.data import Detections, Frame, Tracks
+from engine.flow.attention.gate import FrameGate
 from engine.flow.attention.pace import MOVING_HZ, MOVING_NS, STILL_HZ, Pace
-from engine.flow.gate import FrameGate
 from engine.flow.pipeline import Pipeline
 from engine.protocols import DetectorBase
 from engine.tracking.steady import SteadyTrack

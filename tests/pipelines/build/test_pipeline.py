@@ -163,4 +163,4 @@ def test_the_rectangles_of_files_are_those_loaded_at_first(tmp_path: Path) -> No
     detector = build_pool(config, build_sources(config)).models["detector"]
     assert isinstance(detector, ModelDetector)
     with detector:
-        assert list(detector._sizes._loaded) == [(32, 64), (64, 32)]  # type: ignore[attr-defined]
+        assert list(detector._sizes.whole._loaded) == [(32, 64), (64, 32)]  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.clock import NS_PER_S
 from engine.data import Detections
 from engine.errors import ConfigError
+from engine.flow.attention.planner import RegionWindows
 
 logger = logging.getLogger(__name__)
 Polygon = Sequence[tuple[float, float]]
@@ -38,6 +39,7 @@ class FrameGate:
         max_fps: maximum frames per second; excess frames are dropped before detection, under the cause `max_fps`.
         detect_hz: maximum detections per second; tracks are predicted on the frames in between. `auto`: as many as
             the tracks need (`engine.flow.attention.pace`). None: the pipeline's `detect_every` applies.
+        windows: look at parts of the frames where little happens, instead of the motion gate; None: at whole frames.
     """
 
     regions: Sequence[Polygon] = ()
@@ -48,8 +50,11 @@ class FrameGate:
     min_area: float = 0.0
     max_fps: float | None = None
     detect_hz: float | Literal["auto"] | None = None
+    windows: RegionWindows | None = None
 
     def __post_init__(self) -> None:
+        if self.windows is not None and self.motion_gate is not None:
+            raise ConfigError("windows already skip frames without motion: leave out motion_gate")
         for polygon in (*self.regions, *self.ignore):
             if len(polygon) < 3 or not np.isfinite(np.asarray(polygon, float)).all():
                 raise ConfigError(f"polygon {polygon} encloses no area: give 3 or more points as [x, y] in pixels")
