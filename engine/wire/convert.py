@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 from numpy.typing import NDArray
 
 from engine.clock import NS_PER_MS
@@ -180,6 +180,17 @@ def mask_from_rle(rle: Rle) -> NDArray[np.bool_]:
 
 
 def _objects(packet: Packet, columns: Columns) -> list[TrackedObject]:
+    objects, held = _all_objects(packet, columns), packet.detections.extra.get("held")
+    if held is None or not held.any():
+        return objects
+    index = packet.tracks.detection_index.tolist()
+    return [
+        structs.replace(one, held=True) if row != NO_DETECTION and held[row] else one
+        for one, row in zip(objects, index, strict=True)
+    ]
+
+
+def _all_objects(packet: Packet, columns: Columns) -> list[TrackedObject]:
     if packet.detections.extra or packet.track_classes is not None:
         columns = [*columns, *_extra_columns(packet)]
     if packet.analytics is None:

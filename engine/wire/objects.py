@@ -52,6 +52,8 @@ class TrackedObject(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         kmh: its speed on the ground, for zones that measure it.
         identity: number that survives changes of `track_id`, if zones, lines or rules are configured.
         parked: whether it appeared where an object had been parked, and has not moved since.
+        held: whether its box is that of an earlier frame: nothing has changed at its place since the detector looked
+            there (`windows` of a source).
 
     The fields from `predicted` on are omitted if they have their default.
     """
@@ -71,3 +73,4 @@ class TrackedObject(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     kmh: float | None = None
     identity: int | None = None
     parked: bool = False
+    held: bool = False

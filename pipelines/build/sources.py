@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from engine.data import SourceInfo
+from engine.data import DEFAULT_MODEL, SourceInfo
 from engine.errors import ConfigError
 from engine.flow.attention.gate import FrameGate, MotionGate
 from engine.flow.attention.planner import RegionWindows
@@ -141,11 +141,25 @@ def build_recordings(config: Config) -> dict[str, RecordPlan]:
     return plans
 
 
+def _check_windows(config: Config, source_id: str, source: SourceConfig) -> None:
+    """Raise ConfigError if a source cannot be looked at in windows."""
+    if source.motion_gate is not None:
+        raise ConfigError(
+            f"sources: {source_id} has windows and motion_gate: leave out motion_gate, windows include it"
+        )
+    model = source.model or DEFAULT_MODEL
+    options = config.models.get(model, config.detector)
+    if options.tile is not None:
+        raise ConfigError(f"sources: {source_id} has windows, and model {model} has tile: leave out one of them")
+
+
 def build_rules(config: Config) -> dict[str, FrameGate]:
     """Return the rules of every source by name."""
     rules = {}
     for source_id, source in named_sources(config):
         gate = source.motion_gate
+        if source.windows is not None:
+            _check_windows(config, source_id, source)
         rules[source_id] = FrameGate(
             source.regions,
             source.ignore,

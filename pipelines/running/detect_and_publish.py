@@ -178,7 +178,7 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
     mine, readers = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     sink_dropped = {name: dict(causes) for name, causes in stats.sink_dropped.items() if sum(causes.values())}
     return {
-        "sources": stats.by_source(),
+        "sources": with_looks(stats.by_source(), pipeline),
         "fps": stats.fps,
         "latency_ms": latency_summary(stats.latency),
         "stage_ms": stage_summary(stats.stages),
@@ -196,6 +196,12 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
         **events_of(pipeline),
         **(facts or {}),
     }
+
+
+def with_looks(sources: dict[str, dict[str, object]], pipeline: Pipeline) -> dict[str, dict[str, object]]:
+    """Return the figures of the sources, with those of the windows of each source that has any."""
+    looks = pipeline.looks
+    return {name: {**figures, "looks": looks[name]} if name in looks else figures for name, figures in sources.items()}
 
 
 def model_facts(pipeline: Pipeline, stats: StatsSnapshot) -> dict[str, Any]:

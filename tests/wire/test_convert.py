@@ -165,3 +165,15 @@ def test_packets_converted_together_give_the_messages_of_each_alone() -> None:
         frame_message(each, columns=columns) for each, columns in zip(packets, track_columns(packets), strict=True)
     ]
     assert [encode(message) for message in together] == [encode(frame_message(each)) for each in packets]
+
+
+def test_objects_whose_place_was_not_looked_at_are_held() -> None:
+    given = packet(3)
+    held = {"held": np.array([True, False, True])}
+    detections = Detections(given.detections.xyxy, given.detections.score, given.detections.class_id, held)
+    index = given.tracks.detection_index.copy()
+    index[2] = -1  # predicted, and so not held
+    tracks = Tracks(*(getattr(given.tracks, name) for name in ("xyxy", "score", "class_id", "track_id", "age")), index)
+    message = frame_message(dataclasses.replace(given, detections=detections, tracks=tracks))
+    assert [(one.held, one.predicted) for one in message.objects] == [(True, False), (False, False), (False, True)]
+    assert decode(encode(message)) == message

@@ -40,7 +40,7 @@ class Watches:
 
     def __init__(self) -> None:
         self._planners: dict[str, Planner] = {}
-        self._under_way: dict[str, Frame] = {}
+        self._under_way: dict[str, tuple[Frame, Planner]] = {}
         self._former: dict[str, dict[str, int]] = {}
         self._changed = threading.Condition()
 
@@ -49,12 +49,12 @@ class Watches:
         source_id = frame.source_id
         with self._changed:
             if not self._changed.wait_for(lambda: source_id not in self._under_way, MAX_WAIT_S):
-                self._planners[source_id].forget()
+                self._planners.pop(source_id, None)
             planner = self._planners.get(source_id)
             if planner is None or (planner.placement, planner.grid, planner.options) != (placement, grid, options):
                 self._keep_counts(source_id)
                 planner = self._planners[source_id] = Planner(placement, grid, options)
-            self._under_way[source_id] = frame
+            self._under_way[source_id] = frame, planner
         luma = frame.luma
         return planner.plan(frame.image if luma is None else luma, frame.scene_ns / NS_PER_S)
 
@@ -62,7 +62,9 @@ class Watches:
         """Return all boxes of a source after a look; `keep` chooses those of interest."""
         planner = self._planner_of(frame)
         kept = [Found(part.window, _kept(part.detections, keep), part.weak) for part in parts]
-        return Detections.empty() if planner is None else planner.merge(kept)
+        if planner is None:  # it was given up: what was found is true, but not all there is
+            return Detections.joined(*(part.detections for part in kept)) or Detections.empty()
+        return planner.merge(kept)
 
     def note(self, frame: Frame, detections: Detections | None, tracks: Tracks) -> None:
         """Read the tracks of a frame; the source's next frame may then be planned."""
@@ -79,12 +81,10 @@ class Watches:
             self._done(frame)
 
     def forget(self, source_id: str) -> None:
-        """Begin again with a whole frame: the source or its model is another one."""
+        """Begin again with a whole frame: the source or its model is another one. A frame under way is finished."""
         with self._changed:
             self._keep_counts(source_id)
             self._planners.pop(source_id, None)
-            self._under_way.pop(source_id, None)
-            self._changed.notify_all()
 
     def counts(self) -> Mapping[str, Mapping[str, int]]:
         """Return by source how many frames were `windows`, `held`, `predicted`, and `whole_` for each reason."""
@@ -106,12 +106,12 @@ class Watches:
     def _planner_of(self, frame: Frame) -> Planner | None:
         """Return the planner that waits for the results of a frame."""
         with self._changed:
-            is_awaited = self._under_way.get(frame.source_id) is frame
-            return self._planners.get(frame.source_id) if is_awaited else None
+            awaited, planner = self._under_way.get(frame.source_id, (None, None))
+            return planner if awaited is frame else None
 
     def _done(self, frame: Frame) -> None:
         with self._changed:
-            if self._under_way.get(frame.source_id) is frame:
+            if self._under_way.get(frame.source_id, (None, None))[0] is frame:
                 del self._under_way[frame.source_id]
             self._changed.notify_all()
 

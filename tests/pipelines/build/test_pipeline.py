@@ -13,10 +13,12 @@ import pytest
 from engine.data import Frame, SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.errors import ConfigError
+from engine.flow.attention.planner import RegionWindows
 from engine.protocols import Detector
 from pipelines.build.detector import build_detector, waits_for_size
 from pipelines.build.models import build_pool
-from pipelines.build.sources import build_sources
+from pipelines.build.sources import build_rules, build_sources
+from pipelines.config.file import load_config
 from pipelines.config.models import Config, PipelineConfig, TileConfig
 from pipelines.config.source import SourceConfig
 from pipelines.measuring.stages import benchmark_stages
@@ -164,3 +166,27 @@ def test_the_rectangles_of_files_are_those_loaded_at_first(tmp_path: Path) -> No
     assert isinstance(detector, ModelDetector)
     with detector:
         assert list(detector._sizes.whole._loaded) == [(32, 64), (64, 32)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("source", "detector", "message"),
+    [
+        ("motion_gate: true", "{}", "gate has windows and motion_gate: leave out motion_gate"),
+        ("score_threshold: 0.3", "{tile: true}", "gate has windows, and model detector has tile"),
+    ],
+)
+def test_windows_exclude_what_looks_at_parts_or_skips_frames_by_itself(
+    tmp_path: Path, source: str, detector: str, message: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        f"sources: [{{uri: 'synthetic://', source_id: gate, windows: true, {source}}}]\ndetector: {detector}\n"
+    )
+    with pytest.raises(ConfigError, match=message):
+        build_rules(load_config(str(path), {}))
+
+
+def test_windows_of_the_configuration_are_those_of_the_engine(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("sources: [{uri: 'synthetic://', source_id: gate, windows: true}]\n")
+    assert build_rules(load_config(str(path), {}))["gate"].windows == RegionWindows(ignore=[])
