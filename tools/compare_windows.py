@@ -104,7 +104,7 @@ def measure(clip: str, setting: str, args: argparse.Namespace) -> dict[str, Any]
         "times": times,
         "crossings": {f"{line} {way}": n for line, ways in scene.summary()["lines"].items() for way, n in ways.items()},
         "ms": 1e3 * spent_s / max(len(times) - WARM_UP, 1),
-        "looks": dict(pipeline.looks.get("clip", {})),
+        "looks": dict(pipeline.looks().get("clip", {})),
     }
 
 

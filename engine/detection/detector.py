@@ -19,11 +19,11 @@ from engine.backends.base import Backend
 from engine.backends.trial import Trial
 from engine.data import Detections, Frame
 from engine.detection.feeding import Fed, LetterboxOn
+from engine.detection.input_size.sized import MS_PER_NS, Sensitive, SizedModel, Wanted
+from engine.detection.input_size.sizes import OneSize, Sizes
+from engine.detection.input_size.windows import PendingFound, WithWindows, look
 from engine.detection.letterbox import fit
 from engine.detection.model import ModelFacts
-from engine.detection.sized import MS_PER_NS, Sensitive, SizedModel, Wanted
-from engine.detection.sizes import OneSize, Sizes
-from engine.detection.windows import PendingFound, WithWindows, look
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError
 from engine.flow.attention.cover import Grid
 from engine.flow.attention.geometry import Placement, Window

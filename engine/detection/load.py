@@ -19,13 +19,13 @@ from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector
 from engine.detection.feeding import LetterboxOn
 from engine.detection.heads.family import Color
+from engine.detection.input_size.shapes import is_size_open
+from engine.detection.input_size.sized import SizedModel
+from engine.detection.input_size.sizes import ByAspect, OneSize, Sizes, Waits, all_wait
+from engine.detection.input_size.windows import WindowModels, WithWindows
 from engine.detection.letterbox import Anchor
 from engine.detection.model import ModelFacts, inspect_model
 from engine.detection.plan_check import check_plan
-from engine.detection.shapes import is_size_open
-from engine.detection.sized import SizedModel
-from engine.detection.sizes import ByAspect, OneSize, Sizes, Waits, all_wait
-from engine.detection.windows import WindowModels, WithWindows
 from engine.errors import ConfigError, MissingDependencyError
 
 DEMO = "demo"

@@ -82,6 +82,7 @@ class Pipeline:
         self.stopped = False
         self._rules: dict[str, FrameGate] = dict(rules or {})
         self._context = context = FlowContext(self.options, self._rules, self.stats, clock)
+        self.looks = context.watches.counts
         self._second_stage = second_stage
         self._analyse = AnalyseStep(with_analytics(analysers or {}, analytics, clock), clock)
         self._detected: Channel[list[Detected] | SourceStatus] = Channel(FILE_CAPACITY, on_drop=context.drop)
@@ -127,11 +128,6 @@ class Pipeline:
     def leases(self) -> Leases:
         """Which sources may be published, for engines of a fleet."""
         return self._context.leases
-
-    @property
-    def looks(self) -> Mapping[str, Mapping[str, int]]:
-        """By source with windows, how many frames were `windows`, `held`, `predicted`, or `whole_` for each reason."""
-        return self._context.watches.counts()
 
     @property
     def sources(self) -> list[Source]:

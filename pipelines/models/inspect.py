@@ -11,8 +11,8 @@ from engine.backends.resize import SizeChange
 from engine.backends.select import BACKENDS, why_not, why_not_size, why_slow
 from engine.backends.trial import why_not_tried
 from engine.detection.classify import inspect_classifier
+from engine.detection.input_size.shapes import USUAL_ASPECT, is_size_open, rectangle, why_not_rectangular
 from engine.detection.model import ModelFacts, inspect_model
-from engine.detection.shapes import USUAL_ASPECT, is_size_open, rectangle, why_not_rectangular
 from engine.detection.words.file import SUFFIX, read_words
 from engine.errors import ModelError
 from engine.paths import path_from_text

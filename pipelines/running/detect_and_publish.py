@@ -200,7 +200,7 @@ def summary(pipeline: Pipeline, facts: dict[str, Any] | None = None) -> dict[str
 
 def with_looks(sources: dict[str, dict[str, object]], pipeline: Pipeline) -> dict[str, dict[str, object]]:
     """Return the figures of the sources, with those of the windows of each source that has any."""
-    looks = pipeline.looks
+    looks = pipeline.looks()
     return {name: {**figures, "looks": looks[name]} if name in looks else figures for name, figures in sources.items()}
 
 

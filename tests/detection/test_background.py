@@ -183,7 +183,7 @@ def test_a_graph_that_fails_in_the_background_leaves_all_at_its_own_size(
 ) -> None:
     slow.failure = ModelError("no such size")
     slow.may_open.set()
-    with caplog.at_level(logging.INFO, "engine.detection.sizes"), detector_of(tmp_path) as detector:
+    with caplog.at_level(logging.INFO, "engine.detection.input_size.sizes"), detector_of(tmp_path) as detector:
         for _ in range(2):
             assert has_box(detector.submit([tall()]).result()[0], 0, 32, 32, 64)
             loaders_end()

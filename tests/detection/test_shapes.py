@@ -14,11 +14,11 @@ from engine.assets import demo_model
 from engine.backends.select import why_not
 from engine.boxes import iou_matrix
 from engine.data import Detections, Frame
-from engine.detection import sizes
 from engine.detection.detector import ModelDetector
+from engine.detection.input_size import sizes
+from engine.detection.input_size.shapes import at_size, rectangle, why_not_rectangular
 from engine.detection.load import load_detector
 from engine.detection.model import inspect_model
-from engine.detection.shapes import at_size, rectangle, why_not_rectangular
 from engine.errors import ModelError
 from tests.onnx_models import save_model
 
@@ -146,7 +146,7 @@ def test_a_graph_that_depends_on_its_size_stays_at_it(
     """An embedding of positions, as transformers have it, fits no other size."""
     embedding = np.random.default_rng(1).random((1, 3, SIDE, SIDE)).astype(np.float32) * 1e-3
     model = save_cells(tmp_path / "m.onnx", extra=embedding)
-    with caplog.at_level(logging.INFO, "engine.detection.sizes"):
+    with caplog.at_level(logging.INFO, "engine.detection.input_size.sizes"):
         with load_detector(model, backend=backend, score_threshold=0.6, size="auto") as detector:
             [found] = detector.detect([frame(128, 50)])
             assert detector.size_hw == (SIDE, SIDE)

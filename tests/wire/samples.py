@@ -74,6 +74,7 @@ _FULL = TrackedObject(
     kmh=4.5,
     identity=6,
     parked=True,
+    held=True,
 )
 
 SAMPLES: dict[str, Message] = {

@@ -174,7 +174,7 @@ def test_another_model_in_the_middle_begins_with_a_whole_frame() -> None:
     assert looks[0][1] is None
     assert all(windows is not None for _, windows in looks[1:])
     assert len(first.looks) + len(looks) == COUNT
-    assert pipeline.looks["gate"]["whole_first"] == 2
+    assert pipeline.looks()["gate"]["whole_first"] == 2
 
 
 @pytest.mark.parametrize("make", [DetectorBase, SeeingDetector])

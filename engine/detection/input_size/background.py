@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 
-from engine.detection.sized import SizedModel
+from engine.detection.input_size.sized import SizedModel
 
 CLOSE_WAIT_S = 0.3
 

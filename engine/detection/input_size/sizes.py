@@ -8,11 +8,11 @@ from typing import Protocol
 
 from engine.backends.resize import FixedSizeError
 from engine.data import Frame
-from engine.detection.background import Loading
+from engine.detection.input_size.background import Loading
+from engine.detection.input_size.shapes import USUAL_ASPECT, at_size, rectangle
+from engine.detection.input_size.sized import SizedModel
 from engine.detection.letterbox import fit
 from engine.detection.model import ModelFacts
-from engine.detection.shapes import USUAL_ASPECT, at_size, rectangle
-from engine.detection.sized import SizedModel
 from engine.errors import EngineError, MissingDependencyError, ModelError
 
 logger = logging.getLogger(__name__)

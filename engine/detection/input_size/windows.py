@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from engine.boxes import Boxes
 from engine.data import Detections, Frame
-from engine.detection.background import Loading
 from engine.detection.feeding import Fed
+from engine.detection.input_size.background import Loading
+from engine.detection.input_size.shapes import at_size, largest_stride, why_not_rectangular
+from engine.detection.input_size.sized import MS_PER_NS, SizedModel, Wanted
+from engine.detection.input_size.sizes import MakeSized, Sizes
 from engine.detection.letterbox import Canvas, Letterbox, fit, source_from_target
 from engine.detection.model import ModelFacts
-from engine.detection.shapes import at_size, largest_stride, why_not_rectangular
-from engine.detection.sized import MS_PER_NS, SizedModel, Wanted
-from engine.detection.sizes import MakeSized, Sizes
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError
 from engine.flow.attention.cover import MAX_WINDOWS, Grid
 from engine.flow.attention.geometry import Window
@@ -41,7 +41,7 @@ class WindowModels:
 
     Args:
         facts: the model at the size that it was exported for.
-        make_sized: see `engine.detection.sizes.MakeSized`.
+        make_sized: see `engine.detection.input_size.sizes.MakeSized`.
     """
 
     def __init__(self, facts: ModelFacts, make_sized: MakeSized) -> None:
