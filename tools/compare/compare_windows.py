@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare detection in windows with that of whole frames on clips: processor time, tracks, delays and crossings.
 
-usage: tools/compare_windows.py CLIP... [--model M] [--max-fps 15] [--frames N] [--classes person] [--json]
+usage: tools/compare/compare_windows.py CLIP... [--model M] [--max-fps 15] [--frames N] [--classes person] [--json]
 Each clip runs once per setting, each in its own process: the whole square (the reference), the same with its picture
 shifted by (5, 3) pixels (the noise floor: no setting can be judged below it), the rectangle, the rectangle with the
 motion gate, every second detection, and windows. Milliseconds are processor time per frame after the first 30 frames,
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
