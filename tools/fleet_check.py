@@ -11,11 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from engine.transport.keys import make_keys
 from tests.pipelines.fleet.lab import (
     boxes_model,
     fleet_lab,
@@ -24,13 +27,21 @@ from tests.pipelines.fleet.lab import (
     kill_the_head,
     roll_a_model,
 )
+from tests.pipelines.fleet.ray_cluster import ray_cluster
 
 CHECKS = ("kill", "freeze", "head", "roll", "sim")
 
 
 def check_kill(options: argparse.Namespace) -> dict[str, Any]:
-    """Kill one of two nodes."""
-    with fleet_lab(options.cameras, options.fps, lease_s=options.lease) as lab:
+    """Kill one of two nodes: two engines of this machine, or two Ray nodes with all that runs on them."""
+    with ExitStack() as opened:
+        changes: dict[str, Any] = {}
+        if options.ray:
+            folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+            changes = {"launcher": "ray", "ray": {"address": opened.enter_context(ray_cluster(["n1", "n2"]))}}
+            for name in ("keys", "engine_keys"):
+                changes["ray"][name] = str(make_keys(folder, name)[1])
+        lab = opened.enter_context(fleet_lab(options.cameras, options.fps, lease_s=options.lease, changes=changes))
         found = kill_a_node(lab)
     return found | {"ok": not found["disorder"]}
 
@@ -51,8 +62,6 @@ def check_head(options: argparse.Namespace) -> dict[str, Any]:
 
 def check_roll(options: argparse.Namespace) -> dict[str, Any]:
     """Roll a good model out with a restart of the controller in the middle, and then one with swapped classes."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         old, good = (boxes_model(folder / f"{text}.onnx", ("person", "dog")) for text in ("old", "good"))
@@ -81,6 +90,7 @@ def main() -> int:
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"of {', '.join(CHECKS)}; otherwise all")
     parser.add_argument("--cameras", type=int, default=20)
     parser.add_argument("--fps", type=float, default=10.0)
+    parser.add_argument("--ray", action="store_true", help="kill: on two local nodes of a Ray cluster (extra fleet)")
     parser.add_argument("--lease", type=float, default=2.0, help="seconds")
     parser.add_argument("--sim-cameras", type=int, default=10_000)
     parser.add_argument("--hours", type=float, default=24.0)

@@ -131,4 +131,4 @@ def _read(path: Path) -> dict[str, str]:
         with path.open(encoding="ascii", errors="replace") as file:
             return dict(_ENTRY.findall(file.read(MAX_FILE_CHARS)))
     except OSError as error:
-        raise ConfigError(f'cannot read key {path}: {error.strerror}: make keys with "framewire keys"') from error
+        raise ConfigError(f'cannot read {path}: {error.strerror}: make keys with "framewire keys"') from error

@@ -72,8 +72,28 @@ class Controller:
         """Note that the launcher no longer keeps this engine."""
         self.book.forget(engine_id)
 
+    def leave(self, engine_id: str) -> None:
+        """Note that nobody keeps an engine any more, though it may still run: its cameras move while it answers."""
+        self.book.forget(engine_id)
+        if (engine := self.book.engines.get(engine_id)) is not None:
+            engine.is_draining = True
+
     def turn(self) -> None:
         """Hear the answers, renew leases, and do what is due; never waits."""
+        self.renew()
+        book = self.book
+        book.forget_old_leases()
+        settle(book)
+        if self.is_calm:
+            return
+        if any(engine.is_draining for engine in book.engines.values()):
+            drain(book, self._allowance)
+        if book.now_ns - self._looked_ns >= self.options.ns(self.options.relieve_s):
+            self._looked_ns = book.now_ns
+            relieve_machines(book, self._allowance)
+
+    def renew(self) -> None:
+        """Hear the answers and renew leases, and nothing else; never waits."""
         book = self.book
         for answer in book.links.receive():
             hear(book, answer)
@@ -85,15 +105,6 @@ class Controller:
                 book.open |= book.owned[engine_id]
             if not engine.is_expected and not book.owned[engine_id] and book.is_gone(engine_id):
                 del book.engines[engine_id]
-        book.forget_old_leases()
-        settle(book)
-        if self.is_calm:
-            return
-        if any(engine.is_draining for engine in book.engines.values()):
-            drain(book, self._allowance)
-        if book.now_ns - self._looked_ns >= self.options.ns(self.options.relieve_s):
-            self._looked_ns = book.now_ns
-            relieve_machines(book, self._allowance)
 
     def drain(self, engine_id: str, *, undo: bool = False) -> int:
         """Empty an engine and give it nothing more, or end that; return how many cameras it has.

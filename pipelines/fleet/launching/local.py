@@ -13,9 +13,11 @@ from pathlib import Path
 from engine.clock import Clock
 from engine.errors import ConfigError
 from pipelines.fleet.config import FleetConfig, NodeConfig
+from pipelines.fleet.launching.collector import Collector
 from pipelines.fleet.launching.engine_tree import engine_tree
 from pipelines.fleet.launching.launcher import Ended, Joined
 from pipelines.fleet.launching.process import KeptProcess
+from pipelines.fleet.launching.state import processes_folder
 from pipelines.fleet.placement.facts import Machine
 from pipelines.running.control_access import runtime_folder
 
@@ -38,22 +40,21 @@ class LocalLauncher:
     def __init__(self, config: FleetConfig, clock: Clock) -> None:
         self._config = config
         self._model: str | None = None
-        self._folder = state_folder(config) / "processes"
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._folder = processes_folder(config)
         self._sockets = _socket_folder(self._folder)
         self._nodes = {node.name: node for node in config.nodes}
         self._engines = {name: KeptProcess(name, self._folder, clock) for name in self._nodes}
         self._known: dict[str, str] = {}
-        has_collector = config.collector.collect != "none"
-        self.collector = KeptProcess("collector", self._folder, clock) if has_collector else None
-        for stale in sorted(self._folder.glob("*.json")):  # of nodes that were taken out of the configuration
-            if stale.stem not in (*self._nodes, "collector", *(f"{name}.engine" for name in self._nodes)):
-                KeptProcess(stale.stem, self._folder, clock).end(END_S)
+        self._collector = Collector(config, self._folder, clock)
+        for tree in sorted(self._folder.glob("*.engine.json")):
+            if (name := tree.name.removesuffix(".engine.json")) not in self._nodes:  # taken out of the configuration
+                KeptProcess(name, self._folder, clock).end(END_S)
+                tree.unlink(missing_ok=True)
 
     def poll(self) -> list[Joined | Ended]:
         """Start what is due and return what has happened since the last call."""
         news: list[Joined | Ended] = []
-        self._keep_collector()
+        self._collector.keep()
         for name, process in self._engines.items():
             if process.is_running():
                 if self._known.get(name) != process.process:
@@ -68,16 +69,6 @@ class LocalLauncher:
             if process.is_due():
                 self._start(name, process)
         return news
-
-    def _keep_collector(self) -> None:
-        if self.collector is None or self.collector.is_running():
-            return
-        if self.collector.pid:
-            logger.error("the collector has ended: %s", self.collector.last_words())
-            self.collector.note_end()
-        if self.collector.is_due():
-            places = self._config.collector
-            self.collector.start(["proxy", "--collect", places.collect, "--publish", places.publish], {})
 
     def _joined(self, name: str, process: KeptProcess) -> Joined:
         return Joined(machine_of(self._nodes[name], len(self._nodes)), self._address(name), process.process)
@@ -110,22 +101,12 @@ class LocalLauncher:
         """End all engines and the collector, or leave them running."""
         if leave:
             return
-        processes = [*self._engines.values(), *([self.collector] if self.collector else [])]
+        processes = [*self._engines.values(), *filter(None, [self._collector.process])]
         for process in processes:
             process.signal(15)
         for process in processes:
             process.end(END_S)
         shutil.rmtree(self._sockets, ignore_errors=True)
-
-
-def state_folder(config: FleetConfig) -> Path:
-    """Return the folder of the fleet's state, made if it is missing. Raises `ConfigError`."""
-    folder = Path(config.state).absolute()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"state: {folder} cannot be made: {error.strerror}: give a folder of this user") from error
-    return folder
 
 
 def _socket_folder(folder: Path) -> str:

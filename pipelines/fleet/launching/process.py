@@ -45,10 +45,10 @@ class KeptProcess:
             if self._card.stat().st_size > MAX_CARD_BYTES:
                 return 0, ""
             card = json.loads(self._card.read_text(encoding="utf-8"))
-            pid, born = int(card["pid"]), str(card["born"])
+            pid, since = int(card["pid"]), str(card["born"])
         except (OSError, ValueError, KeyError, TypeError):
             return 0, ""
-        return (pid, born) if pid > 1 and _born(pid) == born else (0, "")
+        return (pid, since) if pid > 1 and born(pid) == since else (0, "")
 
     @property
     def process(self) -> str:
@@ -59,7 +59,7 @@ class KeptProcess:
         """Return whether the process runs; False: it has ended for certain."""
         if self._child is not None and self._child.poll() is not None:
             return False
-        return self.pid > 0 and _born(self.pid) == self._born
+        return self.pid > 0 and born(self.pid) == self._born
 
     def is_due(self) -> bool:
         """Return whether the process may be started: the more often it failed, the later."""
@@ -84,7 +84,7 @@ class KeptProcess:
                 self._child = subprocess.Popen(
                     [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
-            self.pid, self._born = self._child.pid, _born(self._child.pid)
+            self.pid, self._born = self._child.pid, born(self._child.pid)
             text = json.dumps({"pid": self.pid, "born": self._born, **facts})
             part = self._card.with_suffix(".part")
             part.write_text(text, encoding="utf-8")
@@ -132,7 +132,16 @@ class KeptProcess:
         self._card.unlink(missing_ok=True)
 
 
-def _born(pid: int) -> str:
+def this_machine() -> str:
+    """Return a word that processes have in common if their process numbers mean the same: of one boot and container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def born(pid: int) -> str:
     """Return when the kernel started a process, in ticks since boot; empty if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")

@@ -17,9 +17,11 @@ from engine.clock import SYSTEM_CLOCK, Clock
 from engine.errors import ConfigError
 from engine.optional import require
 from pipelines.fleet.config import FleetConfig, NodeConfig
+from pipelines.fleet.launching.collector import Collector, is_encrypted, public
 from pipelines.fleet.launching.engine_tree import engine_tree
 from pipelines.fleet.launching.launcher import Ended, Joined
-from pipelines.fleet.launching.process import KeptProcess
+from pipelines.fleet.launching.process import KeptProcess, born, this_machine
+from pipelines.fleet.launching.state import processes_folder
 from pipelines.fleet.placement.facts import Machine
 from pipelines.running.control_access import runtime_folder
 
@@ -66,6 +68,7 @@ class EngineKeeper:
         return {
             "address": f"tcp://{self._host}:{self._port}",
             "process": self._process.process if running else "",
+            "machine": this_machine(),
             "cores": len(os.sched_getaffinity(0)),
             "why": "" if running else self._process.last_words(),
         }
@@ -93,11 +96,13 @@ class EngineKeeper:
 
 
 class RayLauncher:
-    """Keeps an `EngineKeeper` on every machine of the cluster.
+    """Keeps an `EngineKeeper` on every machine of the cluster, and the collector on this one.
+
+    Ray tells late that a machine has died. The end of a process on this machine is seen here, at once and for certain.
 
     Args:
         config: the fleet.
-        clock: unused by Ray, which has its own.
+        clock: for the pauses between starts of the collector; Ray has its own.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -114,6 +119,8 @@ class RayLauncher:
         self._actors: dict[str, Any] = {}
         self._looks: dict[str, Any] = {}
         self._known: dict[str, str] = {}
+        self._here: set[str] = set()
+        self._collector = Collector(config, processes_folder(config), clock)
         self._nodes: dict[str, dict[str, Any]] = {}
         self._keeper = self._ray.remote(EngineKeeper)
         try:
@@ -128,13 +135,16 @@ class RayLauncher:
                 f"ray.address {config.ray.address}: {error}: start a cluster first (ray start --head), or use "
                 "launcher: local on a single machine"
             ) from error
+        self._host = str(self._ray.util.get_node_ip_address())
 
     def poll(self) -> list[Joined | Ended]:
         """Start what is due and return what has happened since the last call; never waits for a machine."""
-        news: list[Joined | Ended] = []
+        self._collector.keep()
+        news: list[Joined | Ended] = self._ended_here()
         self._nodes = {self._name(node): node for node in self._ray.nodes() if node["Alive"] and self._offers(node)}
         for name in [name for name in self._actors if name not in self._nodes]:
             self._drop(name)
+            logger.warning("the machine of %s is not alive, says Ray", name)
             news.append(Ended(name, False, "its machine is not alive, says Ray"))
         for name, node in self._nodes.items():
             if name not in self._actors:
@@ -145,6 +155,15 @@ class RayLauncher:
         for name in [name for name, look in self._looks.items() if look in ready]:
             news += self._seen(name, self._looks.pop(name))
         return news
+
+    def _ended_here(self) -> list[Joined | Ended]:
+        """Return which engines of this machine have ended: the kernel tells, whatever has become of their keepers."""
+        ended = [name for name in self._here if not _runs(self._known.get(name, ""))]
+        for name in ended:
+            self._here.discard(name)
+            self._known.pop(name, None)
+            logger.error("engine %s has ended", name)
+        return [Ended(name, True, "its process has ended") for name in ended]
 
     def _seen(self, name: str, look: Any) -> list[Joined | Ended]:
         try:
@@ -158,15 +177,18 @@ class RayLauncher:
         if before is not None and facts["process"] != before:
             del self._known[name]  # its keeper saw the process end, on the same machine
             news.append(Ended(name, True, facts["why"]))
-        if facts["process"] and name not in self._known:
+        is_here = facts["machine"] == this_machine() != ""
+        if facts["process"] and name not in self._known and (_runs(facts["process"]) or not is_here):
             self._known[name] = facts["process"]
+            (self._here.add if is_here else self._here.discard)(name)
             news.append(Joined(self._machine(name, facts["cores"]), facts["address"], facts["process"]))
         return news
 
     def _drop(self, name: str) -> None:
         self._actors.pop(name, None)
         self._looks.pop(name, None)
-        self._known.pop(name, None)
+        if name not in self._here:
+            self._known.pop(name, None)
 
     def _offers(self, node: dict[str, Any]) -> bool:
         nodes = [each for each in self._ray.nodes() if each["Alive"]]
@@ -194,10 +216,18 @@ class RayLauncher:
         full = f"{self._config.name}-{name}-{node['NodeID'][:8]}"
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         options = {"name": full, "lifetime": "detached", "max_restarts": -1, "num_cpus": 0, "get_if_exists": True}
-        tree = engine_tree(self._config, name, "", None)
+        tree = engine_tree(self._config, name, "", None, self._host)
         ray = self._config.ray
-        tree["control"] = {"keys": ray.engine_keys, "allowed_keys": [_public(ray.keys)]}
+        tree["control"] = {"keys": ray.engine_keys, "allowed_keys": [public(ray.keys)]}
         host = node["NodeManagerAddress"]
+        if host != self._host and not is_encrypted(self._config) and self._config.collector.collect != "none":
+            logger.error(
+                "%s at %s cannot reach the collector at %s: give collector.collect an address that all machines reach, "
+                "such as tcp://*:5551",
+                name,
+                host,
+                self._config.collector.collect,
+            )
         made = self._keeper.options(scheduling_strategy=strategy, **options)
         return made.remote(self._config.name, name, tree, ray.port, host, self._model)
 
@@ -221,11 +251,15 @@ class RayLauncher:
             self._ray.wait(ends, num_returns=len(ends), timeout=2 * END_S) if ends else None
             for actor in self._actors.values():
                 self._ray.kill(actor, no_restart=True)
+            if self._collector.process is not None:
+                self._collector.process.end(END_S)
         self._ray.shutdown()
 
 
-def _public(keys: str | None) -> str:
-    return str(keys).removesuffix("_secret")
+def _runs(process: str) -> bool:
+    """Return whether a process of this machine, as `KeptProcess.process` names it, still runs."""
+    pid, _, since = process.partition(".")
+    return pid.isdigit() and bool(since) and born(int(pid)) == since
 
 
 def _free_port(host: str, first: int) -> int:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.errors import ConfigError
 from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.control.controller import Controller
-from pipelines.fleet.launching.launcher import Joined, Launcher
-from pipelines.fleet.launching.local import LocalLauncher, state_folder
-from pipelines.fleet.ledger.records import Assignment, Ledger
-from pipelines.fleet.ledger.sqlite import SqliteLedger
-from pipelines.fleet.links import ZmqLinks
+from pipelines.fleet.launching.launcher import Joined
+from pipelines.fleet.launching.state import state_folder
+from pipelines.fleet.ledger.opening import open_ledger
+from pipelines.fleet.ledger.records import Assignment
+from pipelines.fleet.opening import open_launcher, open_links
 from pipelines.fleet.running.address import address_of
+from pipelines.fleet.running.keeper import Keeper, write_engines
+from pipelines.fleet.running.locks import take_controller, take_leases
 from pipelines.fleet.running.roll import MODEL, Roll
 from pipelines.running.control import ControlSocket, given
 from pipelines.running.control_client import ask
@@ -48,11 +46,14 @@ class FleetService:
     def __init__(self, config: FleetConfig, clock: Clock = SYSTEM_CLOCK) -> None:
         self.config, self._clock = config, clock
         with ExitStack() as opened:
-            self._lock = opened.enter_context(_locked(state_folder(config)))
+            self._folder, self._keeper = state_folder(config), Keeper(config, clock)
+            opened.enter_context(take_controller(self._folder, clock))
+            self.links = open_links(config, clock)
+            opened.callback(self.links.close)
+            self.launcher = open_launcher(config, clock)
+            opened.enter_context(take_leases(self._folder, clock, self._keeper.end))
             self.ledger = open_ledger(config)
             opened.callback(self.ledger.close)
-            self.launcher, self.links = open_launcher(config, clock)
-            opened.callback(self.links.close)
             self.controller = Controller(self.ledger, self.links, clock, config.options(), _tell)
             self.controller.configure(config.specs())
             self.launcher.set_model(self.ledger.note(MODEL))
@@ -81,6 +82,7 @@ class FleetService:
         if now_ns - self._polled_ns >= POLL_S * NS_PER_S:
             self._polled_ns = now_ns
             self._poll_launcher()
+            self._keeper.keep()
         if now_ns - self._wanted_ns >= WANT_S * NS_PER_S:
             self._wanted_ns = now_ns
             self._want()
@@ -95,11 +97,14 @@ class FleetService:
         for news in self.launcher.poll():
             if isinstance(news, Joined):
                 self.addresses[news.machine.engine_id] = news.address
+                write_engines(self._folder, self.addresses)
                 self.links.connect(news.machine.engine_id, news.address)
                 self.controller.join(news.machine)
             elif news.is_certain:
                 self.links.disconnect(news.engine_id)
                 self.controller.end(news.engine_id)
+            else:
+                self.controller.leave(news.engine_id)
 
     def _want(self) -> None:
         wanted = self.controller.desired()
@@ -156,31 +161,10 @@ class FleetService:
 
     def close(self, *, leave: bool = False) -> None:
         """End the fleet, or only this controller and leave the engines running."""
+        if not leave:
+            self._keeper.end()
         self.launcher.close(leave=leave)
         self._opened.close()
-
-
-def open_ledger(config: FleetConfig) -> Ledger:
-    """Return the ledger of a fleet."""
-    if config.ledger == "sqlite":
-        return SqliteLedger(state_folder(config) / "ledger.db")
-    from pipelines.fleet.ledger.nats import NatsLedger
-
-    place = urlsplit(config.ledger)
-    return NatsLedger(f"{place.scheme}://{place.netloc}", place.path.strip("/"))
-
-
-def open_launcher(config: FleetConfig, clock: Clock) -> tuple[Launcher, ZmqLinks]:
-    """Return the launcher of a fleet, and links that can reach its engines."""
-    if config.launcher == "local":
-        return LocalLauncher(config, clock), ZmqLinks(clock)
-    from engine.transport.keys import load_key_pair
-    from pipelines.fleet.launching.ray import RayLauncher
-
-    if config.ray.keys is None or config.ray.engine_keys is None:
-        raise ConfigError("ray.keys and ray.engine_keys are missing: make both with framewire keys")
-    server = load_key_pair(config.ray.engine_keys)
-    return RayLauncher(config, clock), ZmqLinks(clock, server_key=server.public, keys=load_key_pair(config.ray.keys))
 
 
 def control_address(config: FleetConfig) -> str:
@@ -191,19 +175,3 @@ def control_address(config: FleetConfig) -> str:
 def _tell(assignment: Assignment, why: str) -> None:
     if assignment.engine_id:
         logger.info("%s is on %s, epoch %d (%s)", assignment.source_id, assignment.engine_id, assignment.epoch, why)
-
-
-def _locked(folder: Path) -> IO[str]:
-    """Return the lock of a state folder. Raises `ConfigError` if another controller has it."""
-    file = (folder / "controller.lock").open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        holder = file.read(20).strip()
-        file.close()
-        raise ConfigError(f"{folder} belongs to a controller that runs (process {holder}): stop it first") from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file

@@ -57,6 +57,18 @@ def up(
     raise typer.Exit(interrupt.exit_code)
 
 
+@fleet.command(hidden=True)
+def keep(config: Annotated[str, typer.Argument(help="As the controller wrote it")]) -> None:
+    """Renew the leases of a fleet while its controller is away; the controller starts this by itself."""
+    from pipelines.fleet.config import load_fleet
+    from pipelines.fleet.running.keeper import LeaseKeeper
+    from pipelines.running.detect_and_publish import Interrupt
+
+    keeper = LeaseKeeper(load_fleet(config))
+    with Interrupt() as interrupt:
+        keeper.run(lambda: bool(interrupt.requested))
+
+
 @fleet.command()
 def status(name: Name = "fleet", to: To = None, as_json: Json = False) -> None:
     """Show engines and cameras: who owns what, in which epoch, and what it costs."""

@@ -26,8 +26,10 @@ from engine.errors import ConfigError
 from engine.subscriber import NoMessageError, Subscriber
 from engine.wire import FrameMessage
 from pipelines.fleet.launching.process import KeptProcess
+from pipelines.running.control_access import runtime_folder
 from pipelines.running.control_client import ask
 from tests.onnx_models import save_constant_model
+from tests.pipelines.fleet.ray_cluster import node_processes
 
 PATIENCE_S = 200.0
 MOST_ON_THEIR_WAY = 8
@@ -123,6 +125,7 @@ class FleetLab:
         uri = f"synthetic://?width=320&height=320&fps={fps:g}&realtime=1&objects=2"
         tree = {
             "name": self.name,
+            "launcher": "local",
             "state": str(self.folder / "state"),
             "engine": engine or {"detector": {"model": "motion"}},
             "collector": {"collect": f"ipc://{self.folder}/in", "publish": self.stream},
@@ -132,6 +135,7 @@ class FleetLab:
             "cameras": [{"source_id": name, "uri": f"{uri}&seed={n}"} for n, name in enumerate(self.cameras)],
             **(changes or {}),
         }
+        self.is_ray = tree["launcher"] == "ray"
         self.config = self.folder / "fleet.yaml"
         self.config.write_text(json.dumps(tree))
         self.controller: subprocess.Popen[str] | None = None
@@ -178,7 +182,15 @@ class FleetLab:
         return {name: camera["engine"] for name, camera in self.ask(command="status")["cameras"].items()}
 
     def pid_of(self, engine_id: str) -> int:
-        return int(json.loads((self.folder / "state/processes" / f"{engine_id}.json").read_text())["pid"])
+        of_ray = runtime_folder() / f"ray-{self.name}-{engine_id}" / f"{engine_id}.json"
+        card = of_ray if of_ray.exists() else self.folder / "state/processes" / f"{engine_id}.json"
+        return int(json.loads(card.read_text())["pid"])
+
+    def kill_node(self, engine_id: str) -> None:
+        """Kill an engine at once; on Ray, its whole node."""
+        pid = self.pid_of(engine_id)
+        for each in node_processes(pid) if self.is_ray else [pid]:
+            os.kill(each, signal.SIGKILL)
 
     def control_of(self, engine_id: str) -> str:
         return str(self.ask(command="status")["addresses"][engine_id])
@@ -208,10 +220,12 @@ class FleetLab:
             self.controller.kill()
             self.controller.wait()
         self.reader.close()
-        processes = self.folder / "state/processes"
-        for card in processes.glob("*.json"):
-            if not card.stem.endswith(".engine"):
-                KeptProcess(card.stem, processes, SYSTEM_CLOCK).end(5.0)
+        of_ray = runtime_folder().glob(f"ray-{self.name}-*")
+        for processes in (self.folder / "state/processes", *of_ray):
+            (processes / "keeper.fleet.json").unlink(missing_ok=True)
+            for card in processes.glob("*.json"):
+                if not card.stem.endswith("engine"):
+                    KeptProcess(card.stem, processes, SYSTEM_CLOCK).end(5.0)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -233,7 +247,7 @@ def kill_a_node(lab: FleetLab) -> dict[str, Any]:
     others = [name for name in lab.cameras if name not in lost]
     epochs = {name: lab.reader.last(name).epoch for name in lost}
     at_s = time.monotonic()
-    lab.signal(lab.nodes[0], signal.SIGKILL)
+    lab.kill_node(lab.nodes[0])
     lab.wait(lambda: all(lab.reader.last(name).epoch > epochs[name] for name in lost), "the lost cameras")
     away = [next(seen.at_s for seen in lab.reader.frames[name] if seen.epoch > epochs[name]) - at_s for name in lost]
     return {

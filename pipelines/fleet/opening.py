@@ -1,0 +1,36 @@
+"""Opens the launcher that a fleet is configured with, and the links to its engines."""
+
+from __future__ import annotations
+
+from engine.clock import Clock
+from engine.errors import ConfigError
+from pipelines.fleet.config import FleetConfig
+from pipelines.fleet.launching.launcher import Launcher
+from pipelines.fleet.launching.local import LocalLauncher
+from pipelines.fleet.links import ZmqLinks
+
+
+def open_launcher(config: FleetConfig, clock: Clock) -> Launcher:
+    """Return the launcher of a fleet. Raises `ConfigError`."""
+    if config.launcher == "local":
+        return LocalLauncher(config, clock)
+    from pipelines.fleet.launching.ray import RayLauncher
+
+    _keys_of(config)
+    return RayLauncher(config, clock)
+
+
+def open_links(config: FleetConfig, clock: Clock) -> ZmqLinks:
+    """Return links that can reach the engines of a fleet. Raises `ConfigError` if keys are missing."""
+    if config.launcher == "local":
+        return ZmqLinks(clock)
+    from engine.transport.keys import load_key_pair
+
+    mine, engines = _keys_of(config)
+    return ZmqLinks(clock, server_key=load_key_pair(engines).public, keys=load_key_pair(mine))
+
+
+def _keys_of(config: FleetConfig) -> tuple[str, str]:
+    if config.ray.keys is None or config.ray.engine_keys is None:
+        raise ConfigError("ray.keys and ray.engine_keys are missing: make both with framewire keys")
+    return config.ray.keys, config.ray.engine_keys
