@@ -25,17 +25,17 @@ Labels = dict[ModelName, str]
 
 
 class LeaseConfig(Section):
-    """How long an engine may go on without the controller."""
+    """How long an engine may go on without a word of the controller or, while that is away, of the keeper."""
 
     seconds: float = Field(
-        6.0, ge=0.5, le=3600, description="An engine stops a camera so long after it last heard of the controller"
+        6.0, ge=0.5, le=3600, description="An engine stops a camera so long after it last heard of controller or keeper"
     )
     margin_s: float = Field(0.5, gt=0, le=60, description="The controller waits so much longer before it gives it away")
     renew_s: float = Field(1.0, gt=0, le=600, description="Time between two renewals")
     on_silence: Literal["stop", "keep"] = Field(
         "stop",
-        description="keep: engines go on for an hour while the controller is silent, and only the collector's fence "
-        "keeps a frozen one from being heard",
+        description="keep: engines go on for an hour also when the controller's machine is lost, and only the "
+        "collector's fence keeps a frozen one from being heard",
     )
 
     @model_validator(mode="after")

@@ -47,16 +47,19 @@ class LeaseKeeper:
     def run(self, is_over: Callable[[], bool]) -> None:
         """Keep leases until `is_over`, or until the fleet has ended."""
         while not is_over() and (processes_folder(self._config) / CONFIG).exists():
-            lock = take(self._folder, LEASES)
-            if lock is None:
+            if not self._keep_while_away(is_over):
                 pause(IDLE_S)
-                continue
-            with lock:
-                if is_held(self._folder, CONTROLLER):  # one that has just begun, and waits for this lock
-                    pause(TURN_S)
-                    continue
-                logger.warning("the controller is away: its leases are renewed, and cameras stay where they are")
-                self._keep(is_over)
+
+    def _keep_while_away(self, is_over: Callable[[], bool]) -> bool:
+        """Renew leases until a controller is there; return whether there was none."""
+        if is_held(self._folder, CONTROLLER) or (lock := take(self._folder, LEASES)) is None:
+            return False
+        with lock:
+            if is_held(self._folder, CONTROLLER):  # it has begun between both looks, and waits for this lock
+                return False
+            logger.warning("the controller is away: its leases are renewed, and cameras stay where they are")
+            self._keep(is_over)
+        return True
 
     def _keep(self, is_over: Callable[[], bool]) -> None:
         ledger, links = open_ledger(self._config), open_links(self._config, self._clock)

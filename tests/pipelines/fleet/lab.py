@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,6 +26,7 @@ from engine.errors import ConfigError
 from engine.subscriber import NoMessageError, Subscriber
 from engine.wire import FrameMessage
 from pipelines.fleet.launching.process import KeptProcess
+from pipelines.fleet.running.keeper import read_engines
 from pipelines.running.control_access import runtime_folder
 from pipelines.running.control_client import ask
 from tests.onnx_models import save_constant_model
@@ -162,7 +163,14 @@ class FleetLab:
 
     def leases(self) -> list[float]:
         """Return how many seconds each camera's lease has left."""
-        addresses = self.ask(command="status")["addresses"].values()
+        return self.leases_at(self.addresses())
+
+    def addresses(self) -> list[str]:
+        """Return where the engines answer, as the controller left it for the keeper."""
+        return list(read_engines(self.folder / "state").values())
+
+    def leases_at(self, addresses: Sequence[str]) -> list[float]:
+        """Return the same, also without a controller."""
         replies = [ask(address, {"command": "renew", "leases": []}, 5.0) for address in addresses]
         return [report["lease_left_s"] for reply in replies for report in reply["owned"].values()]
 

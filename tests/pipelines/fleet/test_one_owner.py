@@ -131,6 +131,19 @@ class OneOwner(RuleBasedStateMachine):
     def restart_controller(self) -> None:
         self.start_controller()
 
+    @rule(seconds=st.sampled_from([1.0, 6.0]))
+    def be_away(self, seconds: float) -> None:
+        """The controller is away, and the keeper renews what the ledger says."""
+        self.network.reconnect()
+        keeper = Controller(self.ledger, self.network, self.clock, OPTIONS)
+        for engine_id in self.network.engines:
+            keeper.join(Machine(engine_id, 1.0))
+        for _ in range(int(seconds / 0.25)):
+            self.clock.advance(0.25)
+            keeper.renew()
+            self.only_one_may_publish()
+        self.start_controller()
+
     @rule(camera=cameras)
     def change_keys(self, camera: str) -> None:
         self.specs = [

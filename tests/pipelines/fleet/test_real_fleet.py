@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from engine.transport.keys import make_keys
 from tests.pipelines.fleet.lab import FleetLab, fleet_lab, freeze_a_node, kill_a_node, kill_the_head
+from tests.pipelines.fleet.ray_cluster import ray_cluster
 
 pytestmark = [pytest.mark.timeout(900)]
 
@@ -39,8 +42,24 @@ def test_a_frozen_node_is_not_heard_when_it_thaws(lab: FleetLab) -> None:
 
 
 def test_nothing_stops_while_the_controller_is_away(lab: FleetLab) -> None:
-    lab.set_lease(120.0)  # starting Python again takes long where many tests run
+    lab.set_lease(60.0)  # the keeper renews it; starting Python again takes long where many tests run
     found = kill_the_head(lab, away_s=1.0)
     assert found["moved"] == 0
     assert found["ledger_equals_engines"]
     assert found["disorder"] == []
+    lab.kill_controller()
+    before = min(lab.leases_at(lab.addresses()))
+    lab.wait(lambda: min(lab.leases_at(lab.addresses())) > before, "the keeper's renewal")
+
+
+@pytest.mark.soak  # a cluster takes a minute to start; tools/fleet_check.py kill --ray prints the times
+def test_a_killed_node_of_a_ray_cluster_loses_its_cameras_to_the_other_one(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'framewire[fleet]'")
+    keys = {name: str(make_keys(tmp_path, name)[1]) for name in ("keys", "engine_keys")}
+    with ray_cluster(["n1", "n2"]) as address:
+        changes = {"launcher": "ray", "ray": {"address": address, **keys}}
+        with fleet_lab(4, changes=changes) as lab:
+            found = kill_a_node(lab)
+            assert found["lost"] == found["others"] == 2
+            assert found["disorder"] == []
+            assert set(lab.owners().values()) == {"n2"}
