@@ -171,8 +171,15 @@ class FleetLab:
 
     def leases_at(self, addresses: Sequence[str]) -> list[float]:
         """Return the same, also without a controller."""
+        return [left for _, left in self._leases_at(addresses)]
+
+    def lease_ends(self) -> list[float]:
+        """Return when each camera's lease runs out, in seconds by its engine's clock; works without a controller."""
+        return [now + left for now, left in self._leases_at(self.addresses())]
+
+    def _leases_at(self, addresses: Sequence[str]) -> list[tuple[float, float]]:
         replies = [ask(address, {"command": "renew", "leases": []}, 5.0) for address in addresses]
-        return [report["lease_left_s"] for reply in replies for report in reply["owned"].values()]
+        return [(r["engine_ns"] / 1e9, report["lease_left_s"]) for r in replies for report in r["owned"].values()]
 
     def kill_controller(self) -> None:
         assert self.controller is not None
