@@ -1,13 +1,28 @@
-"""Opens the launcher that a fleet is configured with, and the links to its engines."""
+"""Opens the ledger and the launcher that a fleet is configured with, and the links to its engines."""
 
 from __future__ import annotations
+
+from urllib.parse import urlsplit
 
 from engine.clock import Clock
 from engine.errors import ConfigError
 from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.launching.launcher import Launcher
 from pipelines.fleet.launching.local import LocalLauncher
+from pipelines.fleet.launching.state import state_folder
+from pipelines.fleet.ledger.records import Ledger
+from pipelines.fleet.ledger.sqlite import SqliteLedger
 from pipelines.fleet.links import ZmqLinks
+
+
+def open_ledger(config: FleetConfig) -> Ledger:
+    """Return the ledger of a fleet."""
+    if config.ledger == "sqlite":
+        return SqliteLedger(state_folder(config) / "ledger.db")
+    from pipelines.fleet.ledger.nats import NatsLedger
+
+    place = urlsplit(config.ledger)
+    return NatsLedger(f"{place.scheme}://{place.netloc}", place.path.strip("/"))
 
 
 def open_launcher(config: FleetConfig, clock: Clock) -> Launcher:

@@ -20,9 +20,8 @@ from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.launching.process import KeptProcess
 from pipelines.fleet.launching.state import processes_folder, state_folder
-from pipelines.fleet.ledger.opening import open_ledger
 from pipelines.fleet.links import ZmqLinks
-from pipelines.fleet.opening import open_links
+from pipelines.fleet.opening import open_ledger, open_links
 from pipelines.fleet.placement.facts import Machine
 from pipelines.fleet.running.locks import CONTROLLER, LEASES, is_held, take
 

@@ -13,9 +13,8 @@ from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.launching.launcher import Joined
 from pipelines.fleet.launching.state import state_folder
-from pipelines.fleet.ledger.opening import open_ledger
 from pipelines.fleet.ledger.records import Assignment
-from pipelines.fleet.opening import open_launcher, open_links
+from pipelines.fleet.opening import open_launcher, open_ledger, open_links
 from pipelines.fleet.running.address import address_of
 from pipelines.fleet.running.keeper import Keeper, write_engines
 from pipelines.fleet.running.locks import take_controller, take_leases

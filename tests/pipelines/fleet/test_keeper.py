@@ -17,8 +17,7 @@ from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.control.facts import CameraSpec
 from pipelines.fleet.launching.state import processes_folder
-from pipelines.fleet.ledger.opening import open_ledger
-from pipelines.fleet.opening import open_links
+from pipelines.fleet.opening import open_ledger, open_links
 from pipelines.fleet.placement.facts import Machine
 from pipelines.fleet.running import locks
 from pipelines.fleet.running.keeper import CONFIG, LeaseKeeper, read_engines, write_engines
