@@ -3,7 +3,7 @@
 
 usage: python tools/check_plan.py [--model demo] [--size 640x360] [--fps 5] [--seconds 30]
 After the plan, `framewire run` plays the same kind of cameras in a process of its own: as many as promised, which must
-keep up, and 15 % and one more, which must not. Exit code 1 if one of them is otherwise.
+keep up, and the fewest that are more than 15 % beyond it, which must not. Exit code 1 if one of them is otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipelines.measuring.plan import Trial, write_clip
 from pipelines.verbs.options import size_of
 
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
-MORE = 1.15
+WITHIN = 0.15
 
 
 def planned(model: str, size: str, fps: float) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def main() -> int:
         write_clip(clip, size_of(given.size), given.fps)
         trials = [
             run(clip, given.model, count, given.fps, given.seconds)
-            for count in (max(promised, 1), math.ceil(MORE * promised) + 1)
+            for count in (max(promised, 1), math.floor(promised / (1 - WITHIN)) + 1)
         ]
     for trial in trials:
         print(
