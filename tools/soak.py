@@ -27,6 +27,7 @@ def show(report: Report) -> bool:
     for slope in report.slopes:
         print(slope)
     print(f"age at publishing: {report.ages_start} at the start, {report.ages_end} at the end")
+    print(f"a thread that only sleeps was late by: {report.late_start}, {report.late_end}")
     for source_id, facts in report.sources.items():
         print(f"{source_id}: {facts}")
     for kind, facts in report.used.items():

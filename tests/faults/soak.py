@@ -7,8 +7,10 @@ engine is measured.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tests.rtsp_server import RtspServer
 
 MAX_FAULT_S = 12.0
 LAST_QUARTER = 0.75
+NAP_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Report:
         is_accounted: captured = published + dropped, for each camera.
         stop_s: seconds from SIGINT to the end of the engine.
         left_behind: processes that outlived the engine.
+        late_start: how late a thread that only sleeps woke in the first part: what else the machine did.
+        late_end: the same in the last quarter.
         used: with everything on: what the viewer got, and the answers of the page by kind and status.
     """
 
@@ -49,6 +54,8 @@ class Report:
     is_accounted: bool
     stop_s: float
     left_behind: int
+    late_start: Part
+    late_end: Part
     used: dict[str, Any] = field(default_factory=dict)
 
 
@@ -114,6 +121,27 @@ class Mishaps:
             end()
 
 
+@contextmanager
+def lateness() -> Iterator[Ages]:
+    """Collect by how many milliseconds a thread that only sleeps is late."""
+    late, is_over = Ages(), threading.Event()
+
+    def sleep() -> None:
+        due = time.monotonic() + NAP_S
+        while not is_over.wait(max(due - time.monotonic(), 0.0)):
+            now = time.monotonic()
+            late.add(1000 * (now - due), now)
+            due = now + NAP_S
+
+    thread = threading.Thread(target=sleep, daemon=True)
+    thread.start()
+    try:
+        yield late
+    finally:
+        is_over.set()
+        thread.join()
+
+
 def soak(
     seconds: float,
     *,
@@ -131,6 +159,7 @@ def soak(
     """
     ages = Ages()
     with ExitStack() as stack:
+        late = stack.enter_context(lateness())
         held = [stack.enter_context(closing(Camera(number))) for number in range(cameras)]
         mishaps = Mishaps(held, fault_every_s, seconds - 0.7 * fault_every_s, seed)
         urls = {f"cam{n}": camera.url for n, camera in enumerate(held)}
@@ -157,5 +186,7 @@ def soak(
         is_accounted(sources),
         engine.stop_s,
         engine.left_behind,
+        late.share(0.0, WARM_UP),
+        late.share(LAST_QUARTER, 1.0),
         used,
     )

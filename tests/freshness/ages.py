@@ -25,7 +25,7 @@ class Part:
     p99: float
 
     def __str__(self) -> str:
-        return f"p50 {self.p50:.1f} p99 {self.p99:.1f} ms ({self.count} frames)"
+        return f"p50 {self.p50:.1f} p99 {self.p99:.1f} ms (of {self.count})"
 
 
 @dataclass

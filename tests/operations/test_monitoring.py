@@ -14,6 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import yaml
 
 from tests.pipelines.metrics.scenes import written_names
 from tests.pipelines.metrics.test_run import CONFIG, PATIENCE_S, started, until
+from tests.rtsp_server import RtspServer, missing_server
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "docs" / "grafana" / "framewire.json"
@@ -77,14 +79,14 @@ def test_the_alert_rules_are_valid_and_fire_when_they_must() -> None:
 
 
 class Prometheus:
-    """A running server, asked over HTTP."""
+    """A running server, asked over HTTP; with `at_once`, alerts wait a second before they fire."""
 
-    def __init__(self, folder: Path, target: str) -> None:
+    def __init__(self, folder: Path, target: str, *, at_once: bool = True) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
-        rules = re.sub(r"for: \d+m", "for: 1s", ALERTS.read_text())
-        (folder / "alerts.yaml").write_text(rules)
+        rules = ALERTS.read_text()
+        (folder / "alerts.yaml").write_text(re.sub(r"for: \d+m", "for: 1s", rules) if at_once else rules)
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": ["alerts.yaml"],
@@ -105,9 +107,11 @@ class Prometheus:
                 return json.load(reply)["data"]
         except urllib.error.HTTPError as error:
             with error:
+                if error.code == 503:
+                    return {}  # it is starting
                 raise AssertionError(error.read().decode()) from error
         except urllib.error.URLError:
-            return {}  # it is starting
+            return {}
 
     def firing(self) -> set[tuple[str, str]]:
         alerts = self.get("alerts").get("alerts", ())
@@ -154,3 +158,57 @@ def test_a_real_prometheus_scrapes_a_run_with_a_dead_camera_and_a_stopped_engine
     prometheus.wait_for(lambda: ("FramewireDown", "") in prometheus.firing())
     engine.send_signal(signal.SIGCONT)
     prometheus.wait_for(lambda: ("FramewireDown", "") not in prometheus.firing())
+
+
+FAULTY = """
+sources:
+  - uri: "synthetic://?realtime=1&fps=20&width=160&height=120&objects=4"
+    source_id: gate
+    lines: {middle: {points: [[0.5, 0.0], [0.5, 1.0]]}}
+  - {uri: "%(camera)s", source_id: yard, record: {folder: "%(folder)s/rec"}}
+  - {uri: "rtsp://127.0.0.1:1/x", source_id: dead, record: {folder: "%(folder)s/rec"}}
+detector: {model: motion}
+publish: {address: "tcp://127.0.0.1:*"}
+metrics: {address: "127.0.0.1:0"}
+events: {folder: "%(folder)s/events", keep: {min_free_gb: 0}}
+rules: [{name: passing, kind: line, line: middle, actions: [broken]}]
+actions: {broken: {kind: command, command: ["false"], cooldown_s: 0, per_hour: 10000, expire_s: 2}}
+"""
+MUST_FIRE = {
+    ("FramewireSourceBlind", "dead"),
+    ("FramewireRecordingStopped", "dead"),
+    ("FramewireActionFailing", ""),
+    ("FramewireDown", ""),
+}
+MINUTES = 5
+
+
+@needs_prometheus
+@pytest.mark.soak
+@pytest.mark.rtsp
+@pytest.mark.timeout(MINUTES * 60 + 180)
+def test_the_alerts_as_they_are_fire_within_five_minutes_of_faults_and_no_others_do(tmp_path: Path) -> None:
+    """A camera is dead, an action fails; 90 s before the end, the engine hangs for as long as `FramewireDown` waits."""
+    if missing_server():
+        pytest.skip(missing_server())
+    seen: dict[tuple[str, str], float] = {}
+    with ExitStack() as stack:
+        camera = stack.enter_context(closing(RtspServer(size="160x120", fps=10)))
+        (tmp_path / "run.yaml").write_text(FAULTY % {"camera": camera.url, "folder": tmp_path})
+        engine, address = started("run", str(tmp_path / "run.yaml"), "--json")
+        stack.callback(engine.communicate)
+        stack.callback(engine.kill)
+        prometheus = Prometheus(tmp_path, address, at_once=False)
+        stack.callback(prometheus.process.communicate)
+        stack.callback(prometheus.process.kill)
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < MINUTES * 60:
+            for alert in prometheus.firing():
+                seen.setdefault(alert, round(passed, 1))
+            if passed > MINUTES * 60 - 90 and ("FramewireDown", "") not in seen:
+                engine.send_signal(signal.SIGSTOP)
+            time.sleep(1)
+        engine.send_signal(signal.SIGCONT)
+        prometheus.wait_for(lambda: ("FramewireDown", "") not in prometheus.firing())
+    assert set(seen) == MUST_FIRE, seen
+    print(seen)

@@ -55,17 +55,17 @@ def lazy_viewer(port: int, sources: list[str]) -> Iterator[None]:
 
 def missed(all_pictures: list[list[tuple[int, int]]]) -> int:
     """Return how many pictures viewers missed that others got while they watched."""
-    known = set().union(*all_pictures)
+    known: dict[int, set[int]] = {}
+    for source, pts_ns in set().union(*all_pictures):
+        known.setdefault(source, set()).add(pts_ns)
     count = 0
     for pictures in filter(None, all_pictures):
-        spans: dict[int, list[int]] = {}
+        had: dict[int, set[int]] = {}
         for source, pts_ns in pictures:
-            spans.setdefault(source, []).append(pts_ns)
-        had = set(pictures)
-        count += sum(
-            source in spans and min(spans[source]) <= pts_ns <= max(spans[source]) and (source, pts_ns) not in had
-            for source, pts_ns in known
-        )
+            had.setdefault(source, set()).add(pts_ns)
+        for source, own in had.items():
+            first, last = min(own), max(own)
+            count += sum(first <= pts_ns <= last for pts_ns in known[source] - own)
     return count
 
 
