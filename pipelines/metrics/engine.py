@@ -6,7 +6,6 @@ import platform
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -26,7 +25,7 @@ from engine.stats import SourceSnapshot, StatsSnapshot
 from pipelines.build.events import actions_of
 from pipelines.build.scene import scene_of
 from pipelines.metrics.children import DiskWatch, GpuWatch, add_children
-from pipelines.metrics.exposition import Bounded, Page, Series
+from pipelines.metrics.exposition import Bounded, Page, Series, own_version
 from pipelines.metrics.source_cost import CostMeter
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class EngineMetrics:
 
     def _add_build(self, page: Page) -> None:
         build = page.gauge("framewire_build_info", "Version of framewire and of Python.", "version", "python")
-        build.add(1, version("framewire"), platform.python_version())
+        build.add(1, own_version(), platform.python_version())
         labels = "model", "file", "backend", "device"
         models = page.gauge("framewire_model_info", "The models of the run and what runs them.", *labels)
         loaded = page.gauge("framewire_model_loaded", "Whether each model is loaded.", "model")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 
 from engine.optional import require
 from engine.stats import HistogramSnapshot
@@ -15,6 +16,12 @@ from engine.stats import HistogramSnapshot
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_LABEL_CHARS = 200
 OTHER = "other"
+
+
+@lru_cache(maxsize=1)
+def own_version() -> str:
+    """Return the version of framewire, read once: reading it took most of the time of a small page."""
+    return version("framewire")
 
 
 class Series:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pipelines.metrics.exposition import Page
+from pipelines.metrics.exposition import Page, own_version
 
 if TYPE_CHECKING:
     from pipelines.serving.models import ServedModel
@@ -28,7 +27,7 @@ class ServeFigures:
 
     def add_to(self, page: Page) -> None:
         """Add all metrics to a page."""
-        page.gauge("framewire_serve_build_info", "Version of framewire.", "version").add(1, version("framewire"))
+        page.gauge("framewire_serve_build_info", "Version of framewire.", "version").add(1, own_version())
         loaded = page.gauge("framewire_serve_model_loaded", "Whether each model is loaded.", "model")
         images = page.counter("framewire_serve_images_total", "Images that were recognised.", "model")
         tensors = page.counter("framewire_serve_tensors_total", "Requests for tensors that were answered.", "model")

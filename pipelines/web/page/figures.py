@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pipelines.metrics.exposition import Bounded, Page
+from pipelines.metrics.exposition import Bounded, Page, own_version
 from pipelines.web.access import RequestCounts
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class WebFigures:
     def add_to(self, page: Page) -> None:
         """Add all metrics to a page."""
         hub = self._hub
-        page.gauge("framewire_web_build_info", "Version of framewire.", "version").add(1, version("framewire"))
+        page.gauge("framewire_web_build_info", "Version of framewire.", "version").add(1, own_version())
         viewers = page.gauge("framewire_web_viewers", "Who watches now.", "kind")
         for kind, count in {**dict.fromkeys(KINDS, 0), **hub.viewers()}.items():
             viewers.add(count, kind)
