@@ -1,9 +1,9 @@
 """Measure what metrics and traces cost a run: the same frames with and without, at the same time, as a ratio.
 
-usage: python tools/measure/bench_metrics.py [--rounds 9] [--frames 2000] [--tracing]
+usage: python tools/measure/bench_metrics.py [--rounds 9] [--frames 3000] [--tracing]
 Both runs of a round begin together, so that what else the machine does weighs on both. A scraper in a process of its
-own asks /metrics each second; a collector of traces answers in this one. Compared is the CPU time per frame after the
-first seconds.
+own asks /metrics each second; a collector of traces answers in this one. Compared is the CPU time per frame between
+the first and the last report, five seconds apart each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import psutil
 
@@ -37,7 +36,7 @@ def _options() -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--frames", type=int, default=2000)
+    parser.add_argument("--frames", type=int, default=3000)
     parser.add_argument("--tracing", action="store_true", help="also trace one frame in 100")
     return parser.parse_args()
 
@@ -88,7 +87,7 @@ class Collector:
 
 
 def measured(frames: int, *, is_on: bool, traces: str) -> float:
-    """Return the CPU seconds per frame of a run, from its first report to its end."""
+    """Return the CPU seconds per frame of a run, from its first report to its last: without start and end."""
     words = [sys.executable, "-m", "pipelines", "run", "--source", "synthetic://?width=320&height=240&objects=8"]
     words += ["--model", "motion", "--publish", "tcp://127.0.0.1:*", "--max-frames", str(frames), "--json"]
     if is_on:
@@ -97,21 +96,23 @@ def measured(frames: int, *, is_on: bool, traces: str) -> float:
         words += ["--set", f"tracing.endpoint={traces}"]
     run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     scraper = None
-    started_s, done = 0.0, 0
+    reports: list[tuple[float, int]] = []
     assert run.stderr is not None
     for line in run.stderr:
         match = re.search(r"metrics at http://(\S+)/metrics", line)
         if match and scraper is None:
             scraper = subprocess.Popen([sys.executable, "-c", SCRAPER, match[1]], stderr=subprocess.DEVNULL)
-        shown = re.search(r": live, (\d+) frames", line)
-        if shown and not done:  # every five seconds
-            started_s, done = used_s(run.pid), int(shown[1])
-    out, _ = run.communicate()
+        shown = re.search(r": live, (\d+)[/ ]", line)  # every five seconds
+        if shown:
+            reports.append((used_s(run.pid), int(shown[1])))
+    run.communicate()
     if scraper is not None:
         scraper.kill()
         scraper.wait()
-    facts: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return float(facts["cpu_s"] - started_s) / (frames - done)
+    if len(reports) < 2:
+        sys.exit("the run was too short to be measured: give more --frames")
+    (began_s, before), (ended_s, after) = reports[0], reports[-1]
+    return (ended_s - began_s) / (after - before)
 
 
 def used_s(pid: int) -> float:

@@ -28,6 +28,6 @@ def test_no_request_of_the_document_makes_the_server_fail(tmp_path: Path) -> Non
         options += ["--phases", "coverage,fuzzing"]
         done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
-        assert here.server.answers.total() > 500
+        assert here.server.answers.total() > 50
         assert not [status for status in here.server.answers if status >= 500]
         assert here.server.budget.held == 0
