@@ -90,6 +90,7 @@ class Analytics:
         self._severities: dict[str, Severity] = {}
         self._numbers = Numbers()
         self._visits: dict[str, int] = {}
+        self._occupancy: dict[str, int] = {}
         self._now_ns: int | None = None
         self._has_ended = False
         self._blind_since_ns: int | None = None
@@ -343,6 +344,7 @@ class Analytics:
                 self._scene.heat.reset()
 
     def _end_all(self, reason: str) -> list[Finding]:
+        self._totals = None
         return self._teller.bury(np.arange(self._scene.rows.count), self._now_ns or 0, reason)
 
     def _view(
@@ -350,10 +352,11 @@ class Analytics:
     ) -> View:
         now_ns, blind_ns = self._now_ns or 0, self._counters.blind_ns
         objects = self._scene.objects()
-        inside = np.count_nonzero(objects.inside, axis=0).tolist() if len(objects) else [0] * len(self._zones)
-        if findings or self._totals is None or self._counters.take_news():
+        if findings or self._totals is None or self._counters.take_news():  # nobody is inside without a finding
             self._totals, self._class_totals = self._counters.totals(), self._counters.by_class()
             self._visits = {zone: counts.total() for zone, counts in self._counters.visits.items()}
+            inside = np.count_nonzero(objects.inside, axis=0).tolist() if len(objects) else [0] * len(self._zones)
+            self._occupancy = dict(zip(self._zone_names, inside, strict=True))
         return View(
             captured_ns=now_ns,
             utc_ns=utc_ns,
@@ -364,7 +367,7 @@ class Analytics:
             zones=self._zone_names,
             lines=self._line_names,
             class_names=self.class_names,
-            occupancy=dict(zip(self._zone_names, inside, strict=True)),
+            occupancy=self._occupancy,
             visits=self._visits,
             totals=self._totals,
             zone_corners=self._scene.zone_layout.corners,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.analytics.geometry import Flags, Floats, cuts
+from engine.analytics.geometry import Floats, cuts
 from engine.analytics.layout import LineLayout
 from engine.analytics.table import RING, Index, Paths, Rows
 
@@ -43,7 +43,7 @@ class Step(NamedTuple):
 NOTHING = Step([], {})
 
 
-def step(rows: Rows, paths: Paths, index: Index, layout: LineLayout) -> Step:
+def step(rows: Rows, paths: Paths, index: Index, layout: LineLayout, tall: Floats, *, begins: bool) -> Step:
     """Update the sides of the observed identities, and return their crossings.
 
     Args:
@@ -51,24 +51,35 @@ def step(rows: Rows, paths: Paths, index: Index, layout: LineLayout) -> Step:
         paths: those of the whole table; they already include these observations.
         index: (N,) rows of the observed identities in the table.
         layout: the lines in pixels.
+        tall: (N,) heights of the boxes.
+        begins: whether some identity may have no side yet.
     """
-    box, far = rows["box"], rows["l_far"]
-    signed = layout.signed(box)
+    far = rows["l_far"]
+    signed = layout.signed(rows["box"])
     product = signed * far
-    travel = np.maximum(2 * BAND * (box[3] - box[1]), LEAST_PX)
-    changes = (product < 0) & (np.abs(signed - far) >= travel)
-    result = _changes(rows, paths, index, changes, layout) if np.count_nonzero(changes) else NOTHING
-    line, n = ((product > far * far) | (far == 0) | changes).nonzero()
-    if len(n):
-        far[line, n] = signed[line, n]
-        rows["l_point"][line, :, n] = np.concatenate((box, (rows["box_s"], rows["seq"]))).T[n]
+    further = product > far * far
+    result = NOTHING
+    across = product < 0
+    if across.any():
+        changes = [
+            (line, n)
+            for line, n in zip(*(at.tolist() for at in across.nonzero()), strict=True)
+            if abs(signed[line, n] - far[line, n]) >= max(2 * BAND * tall[n], LEAST_PX)
+        ]
+        if changes:
+            result = _changes(rows, paths, index, changes, layout)
+            further[tuple(zip(*changes, strict=True))] = True
+    if begins:
+        further |= far == 0
+    np.copyto(far, signed, where=further)
+    np.copyto(rows["l_point"], rows["point"][:, None], where=further)
     return result
 
 
-def _changes(rows: Rows, paths: Paths, index: Index, changes: Flags, layout: LineLayout) -> Step:
+def _changes(rows: Rows, paths: Paths, index: Index, changes: list[tuple[int, int]], layout: LineLayout) -> Step:
     crossings: list[Crossing] = []
     dithers: dict[int, int] = {}
-    for line, n in np.argwhere(changes).tolist():
+    for line, n in changes:
         if _turns_often(rows, n, line):
             dithers[line] = dithers.get(line, 0) + 1
         crossing = _crossing(rows, n, paths, int(index[n]), line, layout)
@@ -87,7 +98,7 @@ def _turns_often(rows: Rows, n: int, line: int) -> bool:
 
 def _path(rows: Rows, n: int, paths: Paths, row: int, line: int) -> tuple[Floats, Floats]:
     """Return (4, K) boxes and (K,) times from the farthest point to the newest observation, thinned at the start."""
-    seq, point = int(rows["seq"][n]), rows["l_point"][line, :, n]
+    seq, point = int(rows["seq"][n]), rows["l_point"][:, line, n]
     newer = np.arange(max(int(point[5]), seq - RING + 1), seq) % RING
     path = np.concatenate((point[:5, None], paths.boxes[:, newer, row]), axis=1)
     return path[:4], path[4]

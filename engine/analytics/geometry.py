@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,24 +46,30 @@ class Polygons:
         vector = end - start
         return cls(start, vector, _measures(start, vector))
 
-    def locate(self, x: Floats, y: Floats) -> tuple[Flags, Floats]:
+    def locate(self, point: Floats) -> tuple[Flags, Floats]:
         """Return whether each point lies inside each polygon, and its squared distance from the nearest edge.
 
         Args:
-            x: (N,) pixels.
-            y: (N,) pixels.
+            point: (3, N) x and y in pixels, and 1.
 
         Returns:
             (Z, N) inside, edges included, and (Z, N) squared distance in pixels.
         """
         edges, count, _ = self.start.shape
-        point = np.ones((3, len(x)))
-        point[0], point[1] = x, y
-        beyond, before, aside, below, under, right = (self.measures @ point).reshape(6, edges, count, len(x))
-        over = np.maximum(np.maximum(beyond, before), 0.0)
-        square = reduce(np.minimum, aside * aside + over * over)
-        inside = reduce(np.not_equal, ((below < 0) != (under < 0)) & (right < 0))
-        return inside | (square <= ON_EDGE_PX * ON_EDGE_PX), square
+        measured = (self.measures @ point).reshape(6, edges, count, point.shape[1])
+        over = np.maximum(measured[0], measured[1])
+        np.maximum(over, 0.0, out=over)
+        over *= over
+        aside = measured[2]
+        aside *= aside
+        aside += over
+        square: Floats = np.minimum.reduce(aside, axis=0)
+        is_left = measured[3:] < 0  # below its start, below its end, left of it
+        crossed = is_left[0] != is_left[1]
+        crossed &= is_left[2]
+        inside: Flags = np.not_equal.reduce(crossed, axis=0)
+        inside |= square <= ON_EDGE_PX * ON_EDGE_PX
+        return inside, square
 
     def covered_shares(self, box: Floats) -> Floats:
         """Return (Z, N), the fraction of the area of each of (4, N) boxes that lies inside each polygon.

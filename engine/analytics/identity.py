@@ -13,6 +13,8 @@ from engine.analytics.table import Index, Rows
 from engine.boxes import iou_matrix
 
 SHADOW_SHARE, SHADOW_SCORE, SHADOW_S = 0.1, 0.1, 1.0
+FEW = 64
+"""Up to so many boxes are compared one by one."""
 STITCH_S = 1.5
 STITCH_HEIGHTS, STITCH_HEIGHTS_PER_S, STITCH_RATIO = 0.35, 0.5, 1.4
 PARKED_AFTER_S = 60.0
@@ -40,13 +42,24 @@ class Eligibility:
     max_height: float | None = None
     ignore_parked: bool = True
 
-    def of(self, rows: Rows, picture_height: int, now_s: float) -> Flags:
-        """Return (N,) bool, which of the observed rows are eligible now."""
+    def of(self, rows: Rows, picture_height: int, now_s: float, *, shadowed: bool, parked: bool) -> Flags:
+        """Return (N,) bool, which of the observed rows are eligible now.
+
+        Args:
+            rows: columns of the observed identities.
+            picture_height: of the frame in pixels.
+            now_s: time of the frame.
+            shadowed: whether any object may have been a shadow within `SHADOW_S`.
+            parked: whether any object may be parked.
+        """
         hits = rows["hits"]
-        eligible: Flags = (hits >= 2) & (rows["score_sum"] >= self.min_score * hits)
+        eligible: Flags = rows["score_sum"] >= self.min_score * hits
         eligible &= rows["first_s"] <= now_s - self.min_seen_s + _ROUNDING_S
-        eligible &= rows["shadow_s"] < now_s - SHADOW_S
-        if self.ignore_parked:
+        if self.min_seen_s <= 2 * _ROUNDING_S:  # else the second observation is implied
+            eligible &= hits >= 2
+        if shadowed:
+            eligible &= rows["shadow_s"] < now_s - SHADOW_S
+        if parked and self.ignore_parked:
             eligible &= ~rows["parked"]
         if self.min_height is not None or self.max_height is not None:
             share = (rows["box"][3] - rows["box"][1]) / picture_height
@@ -54,13 +67,15 @@ class Eligibility:
         return eligible
 
 
-def note_class(rows: Rows, class_id: Floats, score: Floats) -> None:
-    """Update each object's class by weighted vote: a new class must outweigh the current one to replace it."""
+def note_observed(rows: Rows, class_id: Floats, score: Floats) -> None:
+    """Sum up the scores, and update each object's class by weighted vote: a new one must outweigh the current one."""
+    rows["score"] = score
     same = rows["class_id"] == class_id
-    if np.count_nonzero(same) == len(same):
-        weight = rows["class_weight"]
-        weight += score
+    if same.all():
+        weights = rows["weights"]
+        weights += score
         return
+    rows["score_sum"] += score
     weight = rows["class_weight"] + np.where(same, score, -score)
     rows["class_id"] = np.where(weight <= 0, class_id, rows["class_id"])
     rows["class_weight"] = np.abs(weight)
@@ -74,20 +89,47 @@ def shadows(box: Floats, class_id: Floats, score: Floats) -> Flags | None:
     """
     left, _, right, _ = box
     width = right - left
-    order = left.argsort()
-    sorted_left, reach = left[order], SHADOW_SHARE * width.max()
-    pairs = []
-    for apart in range(1, len(left)):
-        near = (sorted_left[apart:] - sorted_left[:-apart] <= reach).nonzero()[0]
-        if not len(near):
-            break
-        pairs.append((order[near], order[near + apart]))
+    reach = float(SHADOW_SHARE * width.max(initial=0.0))
+    pairs = (_few_pairs if len(left) <= FEW else _many_pairs)(left, right, reach)
     if not pairs:
         return None
     one, two = (np.concatenate(side) for side in zip(*pairs, strict=True))
     size = width * (box[3] - box[1])
     whole = np.where(size[one] > size[two], one, two)
     return _are_parts(box, class_id, score, np.where(whole == one, two, one), whole)
+
+
+Pairs = list[tuple[Index, Index]]
+
+
+def _few_pairs(left: Floats, right: Floats, reach: float) -> Pairs:
+    """Return the pairs of boxes whose left and right edges are closer than `reach`, in no time for few boxes."""
+    order = left.argsort().tolist()
+    lefts, rights = left.tolist(), right.tolist()
+    one, two = [], []
+    for at, first in enumerate(order, 1):
+        last, right_of = lefts[first], rights[first]
+        for second in order[at:]:
+            if lefts[second] - last > reach:
+                break
+            if abs(rights[second] - right_of) <= reach:
+                one.append(first)
+                two.append(second)
+    return [(np.array(one), np.array(two))] if one else []
+
+
+def _many_pairs(left: Floats, right: Floats, reach: float) -> Pairs:
+    """Return the same, in time that hardly grows with the number of boxes."""
+    order = left.argsort()
+    sorted_left, sorted_right = left[order], right[order]
+    pairs = []
+    for apart in range(1, len(left)):
+        near = (sorted_left[apart:] - sorted_left[:-apart] <= reach).nonzero()[0]
+        if not len(near):
+            break
+        near = near[np.abs(sorted_right[near + apart] - sorted_right[near]) <= reach]
+        pairs.append((order[near], order[near + apart]))
+    return pairs
 
 
 def _are_parts(box: Floats, class_id: Floats, score: Floats, part: Index, whole: Index) -> Flags | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +20,9 @@ LINE_BORDER = 0.01
 _LONGEST_EXIT = 0.05
 """An end is extended only if its line leaves the frame within this fraction of the longer side."""
 OVERLAP_INSIDE = 0.5
+MARGIN = 0.05
+"""An object has left a zone only beyond this distance from the border, in heights of its box; for `overlap`, if less
+than the half by this fraction of its area is inside."""
 
 
 def _pixels(place: Zone | Line, first_wh: Size, frame_wh: Size) -> Floats:
@@ -69,7 +73,8 @@ class ZoneLayout:
 
     def __init__(self, zones: Sequence[Zone], first_wh: Size, frame_wh: Size) -> None:
         self.zones = tuple(zones)
-        self._frame_wh = frame_wh
+        self._size = np.array(frame_wh, float)[:, None]
+        self._overlaps = [zone.anchor == "overlap" for zone in zones]
         self.corners = [_on_border(_pixels(zone, first_wh, frame_wh), frame_wh) for zone in zones]
         self.enter_s = np.array([zone.enter_s for zone in zones], float)
         self.leave_s = np.array([zone.leave_s for zone in zones], float)
@@ -82,30 +87,55 @@ class ZoneLayout:
     def __len__(self) -> int:
         return len(self.zones)
 
-    def locate(self, box: Floats, margin: float) -> tuple[Flags, Flags]:
-        """Return for (4, N) boxes (Z, N) whether inside, and (Z, N) whether outside by more than `margin` heights.
-
-        Anchors outside the frame count as on its border. For `overlap`, `margin` is a fraction of the box's area.
-        """
+    def locate(self, box: Floats, feet: Floats, tall: Floats) -> Location:
+        """Return where (4, N) boxes with (2, N) feet and (N,) heights are; beyond the frame counts as on its border."""
         if len(self._groups) == 1:
-            return self._locate(self._groups[0][0], self._groups[0][2], box, margin)
-        inside = np.zeros((len(self.zones), box.shape[1]), np.bool_)
-        outside = inside.copy()
+            anchor, _, polygons = self._groups[0]
+            return Location(*self._locate(anchor, polygons, box, feet, tall), self._overlaps, tall)
+        inside, apart = np.zeros((len(self.zones), len(tall)), np.bool_), np.zeros((len(self.zones), len(tall)))
         for anchor, members, polygons in self._groups:
-            inside[members], outside[members] = self._locate(anchor, polygons, box, margin)
-        return inside, outside
+            inside[members], apart[members] = self._locate(anchor, polygons, box, feet, tall)
+        return Location(inside, apart, self._overlaps, tall)
 
-    def _locate(self, anchor: Anchor, polygons: Polygons, box: Floats, margin: float) -> tuple[Flags, Flags]:
+    def _locate(
+        self, anchor: Anchor, polygons: Polygons, box: Floats, feet: Floats, tall: Floats
+    ) -> tuple[Flags, Floats]:
         if anchor == "overlap":
             share = polygons.covered_shares(box)
-            return share >= OVERLAP_INSIDE, share < OVERLAP_INSIDE - margin
-        width, height = self._frame_wh
-        tall = box[3] - box[1]
-        x = np.minimum(np.maximum((box[0] + box[2]) * 0.5, 0.0), width)
-        y = box[3] if anchor == "bottom_center" else box[1] + tall * ANCHOR_HEIGHT[anchor]
-        inside, square = polygons.locate(x, np.minimum(np.maximum(y, 0.0), height))
-        limit = margin * tall
-        return inside, (square > limit * limit) & ~inside
+            return share >= OVERLAP_INSIDE, share
+        point = np.empty((3, len(tall)))
+        xy = point[:2]
+        np.maximum(feet, 0.0, out=xy)
+        if anchor != "bottom_center":
+            np.maximum(box[1] + tall * ANCHOR_HEIGHT[anchor], 0.0, out=xy[1])
+        np.minimum(xy, self._size, out=xy)
+        point[2] = 1.0
+        return polygons.locate(point)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Location:
+    """Where N objects are with regard to Z zones.
+
+    Attributes:
+        inside: (Z, N) bool.
+        apart: (Z, N) squared distance from the border in pixels; share of the box inside for `overlap`.
+        overlaps: which zones are of that kind.
+        tall: (N,) heights of the boxes.
+    """
+
+    inside: Flags
+    apart: Floats
+    overlaps: list[bool]
+    tall: Floats
+
+    def is_clear(self, zone: int, n: int) -> bool:
+        """Return whether an object that is not inside is outside by more than the margin."""
+        apart = self.apart.item(zone, n)
+        if self.overlaps[zone]:
+            return apart < OVERLAP_INSIDE - MARGIN
+        limit = MARGIN * self.tall.item(n)
+        return apart > limit * limit
 
 
 def _plane(zone: Zone, first_wh: Size, frame_wh: Size) -> Plane | None:
@@ -149,8 +179,8 @@ class LineLayout:
 
     def signed(self, box: Floats) -> Floats:
         """Return (L, N) distances of the anchors of (4, N) boxes from each line in pixels, positive on its right."""
-        row = np.ones((5, box.shape[1]))
-        row[:4] = box
+        row = np.empty((5, box.shape[1]))
+        row[:4], row[4] = box, 1.0
         signed: Floats = self._by_box @ row
         for line in self._bent:
             anchor = self.anchors(box, line)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from engine.analytics.geometry import Flags, Floats
@@ -35,15 +37,17 @@ def feet(box: Floats) -> Floats:
 def believable(rows: Rows, box: Floats, now_s: float) -> Flags | None:
     """Return (N,) bool, which observations are physically plausible steps; None: all. The others are ignored.
 
-    The third jump in a row is accepted: it begins a new path, and the jump itself crosses no line.
+    The third jump in a row is accepted: it begins a new path, and the jump itself crosses no line. The first
+    observation of a path is always plausible, as `raw` holds none before it.
     """
-    step = box - rows["raw"][2]
+    before = rows["raw"][2]
+    step = box - before[:4]
     step[0] += step[2]
     across, down = step[0], step[3]
-    reach = (box[3] - box[1]) * (JUMP_HEIGHTS + JUMP_HEIGHTS_PER_S * (now_s - rows["raw_s"][2]))
-    jumped = (across * across * 0.25 + down * down > reach * reach) & (rows["raw_count"] > 0)
-    if not np.count_nonzero(jumped):
-        rows["jumps"] = 0
+    reach = (box[3] - box[1]) * (JUMP_HEIGHTS + JUMP_HEIGHTS_PER_S * (now_s - before[4]))
+    jumped = across * across * 0.25 + down * down > reach * reach
+    if not jumped.any():
+        rows["jumps"].fill(0.0)
         return None
     jumps = np.where(jumped, rows["jumps"] + 1, 0)
     forced = jumps >= JUMPS_BELIEVED
@@ -54,56 +58,74 @@ def believable(rows: Rows, box: Floats, now_s: float) -> Flags | None:
 
 def begin_path(rows: Rows, index: Index) -> None:
     """Forget where these objects came from, so that no chord connects the old position to the new one."""
-    for column in ("raw_count", "seq", "ground_count", "l_far"):
+    for column in ("seq", "ground_count", "l_far"):
         rows[column][..., index] = 0
     rows["gap_seq"][index] = -1
+    rows["raw"][:, 4, index] = -np.inf
 
 
-def advance(rows: Rows, box: Floats, now_s: float) -> None:
+class Pose(NamedTuple):
+    """Where the observed objects are, after the filter.
+
+    Attributes:
+        feet: (2, N), the middle of the lower edge.
+        tall: (N,), the height of the box.
+        begins: whether a path begins among them.
+    """
+
+    feet: Floats
+    tall: Floats
+    begins: bool
+
+
+def advance(rows: Rows, box: Floats, now_s: float) -> Pose:
     """Process plausible observations: set `box` to the filtered box and `box_s` to its time."""
-    raw, raw_s, count, seq = rows["raw"], rows["raw_s"], rows["raw_count"], rows["seq"]
-    raw[0], raw[1], raw[2] = raw[1], raw[2], box
-    raw_s[0], raw_s[1], raw_s[2] = raw_s[1], raw_s[2], now_s
-    count += 1
-    seq += 1
-    filtered = (raw_s[0] >= now_s - FILTER_S - _ROUNDING_S) & (count >= 3)
-    n = np.count_nonzero(filtered)
-    rows["box"], rows["box_s"] = box, now_s
-    if n:
-        middle = np.maximum(np.minimum(raw[0], raw[1]), np.minimum(np.maximum(raw[0], raw[1]), raw[2]))
-        np.copyto(rows["box"], middle, where=filtered)
-        np.copyto(rows["box_s"], raw_s[1], where=filtered)
-    if n < len(count):
-        begins = (count == 1).nonzero()[0]
-        if len(begins):
-            _begin(rows, begins)
-    _note_motion(rows)
+    raw, placed, counts = rows["raw"], rows["placed"], rows["counts"]
+    oldest, middle, newest = raw[0], raw[1], raw[2]
+    oldest[...] = middle
+    middle[...] = newest
+    newest[:4] = box
+    newest[4] = now_s
+    counts += 1
+    low, high = np.minimum(oldest, middle), np.maximum(oldest, middle)
+    np.minimum(high, newest, out=high)
+    filtered = oldest[4] >= now_s - FILTER_S - _ROUNDING_S
+    if filtered.all():
+        np.maximum(low, high, out=placed)
+        return _note_motion(rows, begins=False)
+    placed[...] = newest
+    np.copyto(placed, np.maximum(low, high), where=filtered)
+    begins = (counts[0] == 1).nonzero()[0]
+    if len(begins):
+        _begin(rows, begins)
+    return _note_motion(rows, begins=bool(len(begins)))
 
 
 def _begin(rows: Rows, new: Index) -> None:
     """Set where a path begins; for a new object, set its start too."""
     anchor, seconds = feet(rows["box"][:, new]), rows["box_s"][new]
-    fresh = rows["hits"][new] == 0
+    fresh = rows["hits"][new] == 1
     rows["start"][:, new[fresh]] = anchor[:, fresh]
     rows["rest"][:, new], rows["rest_s"][new] = anchor, seconds
     rows["marks"][:, :, new] = np.concatenate((anchor, seconds[None]))
 
 
-def _note_motion(rows: Rows) -> None:
-    """Update rest, marks, and whether each object has ever moved."""
-    box, seconds, marks = rows["box"], rows["box_s"], rows["marks"]
+def _note_motion(rows: Rows, *, begins: bool) -> Pose:
+    """Update rest, marks, and whether each object has ever moved; few objects change, so each is done by itself."""
+    box, seconds, marks, rest = rows["box"], rows["box_s"], rows["marks"], rows["rest"]
     anchor, tall = feet(box), box[3] - box[1]
-    off = anchor - rows["rest"]
-    left = (np.hypot(off[0], off[1]) > REST_HEIGHTS * tall).nonzero()[0]
-    if len(left):
-        rows["rest"][:, left], rows["rest_s"][left] = anchor[:, left], seconds[left]
-        way = anchor[:, left] - rows["start"][:, left]
-        moved = rows["moved"]
-        moved[left] |= np.hypot(way[0], way[1]) > MOVED_HEIGHTS * tall[left]
-    old = (seconds - marks[1, 2] >= VELOCITY_S).nonzero()[0]
-    if len(old):
-        marks[0][:, old] = marks[1][:, old]
-        marks[1][:, old] = np.concatenate((anchor[:, old], seconds[None, old]))
+    off = anchor - rest
+    for n in (np.hypot(off[0], off[1]) > REST_HEIGHTS * tall).nonzero()[0].tolist():
+        rest[:, n] = anchor[:, n]
+        rows["rest_s"][n] = seconds[n]
+        if not rows["moved"][n]:
+            way = anchor[:, n] - rows["start"][:, n]
+            rows["moved"][n] = np.hypot(way[0], way[1]) > MOVED_HEIGHTS * tall[n]
+    for n in (seconds - marks[1, 2] >= VELOCITY_S).nonzero()[0].tolist():
+        marks[0, :, n] = marks[1, :, n]
+        marks[1, :2, n] = anchor[:, n]
+        marks[1, 2, n] = seconds[n]
+    return Pose(anchor, tall, begins)
 
 
 def velocities(rows: Rows) -> Floats:
@@ -115,7 +137,7 @@ def velocities(rows: Rows) -> Floats:
 
 def on_ground(rows: Rows, paths: Paths, index: Index, now_s: float, planes: list[Plane | None]) -> None:
     """Record where observed objects stand on the first plane that covers them; `index` holds their rows in `paths`."""
-    anchor = feet(rows["raw"][2]).T
+    anchor = feet(rows["raw"][2, :4]).T
     plane_of, metres = np.full(len(index), -1.0), np.full((len(index), 2), np.nan)
     for number, plane in enumerate(planes):
         if plane is None:

@@ -6,11 +6,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from engine.analytics.geometry import Flags, Floats
+from engine.analytics.geometry import Floats
+from engine.analytics.layout import Location
 from engine.analytics.table import Index, Rows
 
-MARGIN = 0.05
-"""An object has left only beyond this distance from the border, in heights of its box."""
 _ROUNDING_S = 1e-9
 
 
@@ -24,61 +23,58 @@ class Visit(NamedTuple):
     left_s: float
 
 
-def step(rows: Rows, index: Index, inside: Flags, outside: Flags, *, enter_s: Floats, leave_s: Floats) -> list[Visit]:
+def step(rows: Rows, index: Index, where: Location, *, enter_s: Floats, leave_s: Floats) -> list[Visit]:
     """Update the states of the observed identities, and return what changed.
+
+    Only few pairs of identity and zone are entering, leaving or about to, so each is processed by itself.
 
     Args:
         rows: columns of the N observed identities.
         index: (N,) their rows in the table.
-        inside: (Z, N) bool.
-        outside: (Z, N) bool, beyond the margin.
+        where: where they are.
         enter_s: (Z,) time after which an identity counts as inside: every observation, at least two, must be inside.
         leave_s: (Z,) time outside after which it counts as outside.
     """
-    is_in = rows["z_in"]
-    active = rows["z_moving"] | (is_in & outside) | (inside > is_in)
-    if not np.count_nonzero(active):
-        return []
-    zone, n = active.nonzero()
-    pairs = zone, n
-    now_s, here = rows["box_s"][n], inside[pairs]
-    left = _leave(rows, pairs, now_s, here, leave_s[zone])
-    visits = [
-        Visit(int(index[at]), of, "left", float(rows["z_since"][of, at]), float(rows["z_out"][of, at]))
-        for of, at in zip(zone[left].tolist(), n[left].tolist(), strict=True)
-    ]
-    entered = _enter(rows, pairs, now_s, here, enter_s[zone])
-    for of, at in zip(zone[entered].tolist(), n[entered].tolist(), strict=True):
-        visits.append(Visit(int(index[at]), of, "entered", float(rows["z_since"][of, at]), 0.0))
-    return visits
+    active = where.inside != rows["z_in"]
+    active |= rows["z_moving"]
+    left: list[Visit] = []
+    entered: list[Visit] = []
+    for zone, n in zip(*(at.tolist() for at in active.nonzero()), strict=True):
+        now_s, here = rows["box_s"].item(n), where.inside.item(zone, n)
+        if rows["z_in"].item(zone, n):
+            if not rows["z_moving"].item(zone, n):
+                if not where.is_clear(zone, n):
+                    continue
+                rows["z_out"][zone, n] = now_s
+            if not _leave(rows, zone, n, now_s, here, leave_s.item(zone)):
+                continue
+            since_s, out_s = rows["z_since"].item(zone, n), rows["z_out"].item(zone, n)
+            left.append(Visit(index.item(n), zone, "left", since_s, out_s))
+        if _enter(rows, zone, n, now_s, here, enter_s.item(zone)):
+            entered.append(Visit(index.item(n), zone, "entered", rows["z_since"].item(zone, n), 0.0))
+    return left + entered
 
 
-Pairs = tuple[Index, Index]
-
-
-def _leave(rows: Rows, pairs: Pairs, now_s: Floats, here: Flags, leave_s: Floats) -> Flags:
-    """Update the pairs that are inside, and return those that have left."""
-    is_in, moving, out = rows["z_in"][pairs], rows["z_moving"][pairs], rows["z_out"][pairs]
-    out = np.where(is_in & ~moving, now_s, out)  # these pairs are all outside now
-    rows["z_out"][pairs] = out
-    away = now_s - out
-    left: Flags = is_in & np.where(here, away > leave_s + _ROUNDING_S, away >= leave_s - _ROUNDING_S)
-    rows["z_moving"][pairs] = np.where(is_in, ~here & ~left, moving)
-    rows["z_in"][pairs] = is_in & ~left
+def _leave(rows: Rows, zone: int, n: int, now_s: float, here: bool, leave_s: float) -> bool:
+    """Update an identity that is inside, and return whether it has left."""
+    away = now_s - rows["z_out"].item(zone, n)
+    left = away > leave_s + _ROUNDING_S if here else away >= leave_s - _ROUNDING_S
+    rows["z_moving"][zone, n] = not here and not left
+    rows["z_in"][zone, n] = not left
     return left
 
 
-def _enter(rows: Rows, pairs: Pairs, now_s: Floats, here: Flags, enter_s: Floats) -> Flags:
-    """Update the pairs that are outside, and return those that have entered."""
-    is_in, moving, since = rows["z_in"][pairs], rows["z_moving"][pairs], rows["z_since"][pairs]
-    waits = ~is_in & here
-    goes_on = waits & moving
-    since = np.where(waits & ~moving, now_s, since)
-    count = np.where(goes_on, rows["z_count"][pairs], 0) + 1
-    rows["z_since"][pairs], rows["z_count"][pairs] = since, count
-    entered: Flags = waits & (count >= 2) & (now_s - since >= enter_s - _ROUNDING_S)
-    rows["z_moving"][pairs] = np.where(is_in, moving, waits & ~entered)
-    rows["z_in"][pairs] = is_in | entered
+def _enter(rows: Rows, zone: int, n: int, now_s: float, here: bool, enter_s: float) -> bool:
+    """Update an identity that is outside, and return whether it has entered."""
+    is_moving = rows["z_moving"].item(zone, n)
+    if not here:
+        rows["z_moving"][zone, n] = False
+        return False
+    if not is_moving:
+        rows["z_since"][zone, n], rows["z_moving"][zone, n] = now_s, True
+        return False
+    entered: bool = now_s - rows["z_since"].item(zone, n) >= enter_s - _ROUNDING_S
+    rows["z_moving"][zone, n], rows["z_in"][zone, n] = not entered, entered
     return entered
 
 

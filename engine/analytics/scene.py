@@ -13,16 +13,17 @@ from engine.analytics import crossing, presence
 from engine.analytics.geometry import Flags, Floats
 from engine.analytics.heat import Heat
 from engine.analytics.identity import (
+    SHADOW_S,
     STITCH_S,
     Eligibility,
     ParkedSpots,
-    note_class,
+    note_observed,
     note_parked,
     shadows,
     stitched,
 )
 from engine.analytics.layout import LineLayout, ZoneLayout
-from engine.analytics.motion import advance, begin_path, believable, feet, ground_speeds, on_ground
+from engine.analytics.motion import Pose, advance, begin_path, believable, ground_speeds, on_ground
 from engine.analytics.places import Line, Place, Size, Zone
 from engine.analytics.table import NEVER_S, Index, Rows, Table
 from engine.analytics.view import Objects
@@ -33,6 +34,8 @@ MOST_PX = 1e6
 """Larger boxes are not valid measurements; nor are NaN and infinity."""
 PARKED_EVERY_S = 0.5
 ROUNDING_S = 1e-9
+MOST_SCRATCH = 64
+NO_ROWS: Index = np.zeros(0, np.intp)
 Row = int
 
 
@@ -92,7 +95,11 @@ class Scene:
         self._base_ns: int | None = None
         self._knows_detections = False
         self._parked_s = NEVER_S
-        self._scratch: Rows | None = None
+        self._shadowed_s = NEVER_S
+        self._scratch: dict[int, Rows] = {}
+        self._ids: list[int] | None = None
+        self._is_whole = self._has_back = self._has_parked = self._is_open = False
+        self._due_s = NEVER_S
         self.table = Table(len(zones), len(lines))
         self.spots = ParkedSpots()
         self.heat = Heat() if heat else None
@@ -159,42 +166,48 @@ class Scene:
         zones_kept = [self._zones.index(zone) if zone in self._zones else -1 for zone in zones]
         lines_kept = [self._lines.index(line) if line in self._lines else -1 for line in lines]
         self.table.rearrange(zones_kept, lines_kept)
+        self._scratch.clear()
+        self._is_open = True
         self._zones, self._lines = tuple(zones), tuple(lines)
         self._lay_out(self._size_wh or (1, 1))
 
     def advance(self, tracks: Tracks, now_s: float, *, is_detected: bool, is_held: bool) -> Changes:
         """Process the tracks of one frame; `now_s` is a time returned by `seconds`."""
-        seen = self._seen(tracks) if is_detected and not is_held else None
-        born = self._place_rows(tracks, seen, now_s)
+        ids = tracks.track_id.tolist()
+        seen = self._seen(tracks, ids) if is_detected and not is_held else None
+        born = self._place_rows(tracks, ids, seen, now_s)
         if is_held:
             here = self.rows["row"] >= 0
             self.rows["present_s"][here] = now_s
         if seen is None or not len(seen.of_row):
             return Changes([], [], {}, born)
-        return self._observe(self.object_of_row[seen.of_row], seen, now_s, born)
+        return self._observe(seen, now_s, born)
 
-    def _seen(self, tracks: Tracks) -> Seen:
+    def _seen(self, tracks: Tracks, ids: list[int]) -> Seen:
         """Return the observations of this frame; all valid rows count if the tracker never sets `detection_index`."""
-        usable = tracks.detection_index >= 0
+        box = np.array(tracks.xyxy.T, np.float64, order="C")
+        size, detected = box[2:] - box[:2], tracks.detection_index
         if not self._knows_detections:
-            self._knows_detections = bool(usable.any())
-            usable |= not self._knows_detections
-        box = np.ascontiguousarray(tracks.xyxy.T, np.float64)
-        width, height = box[2] - box[0], box[3] - box[1]
-        usable &= (np.minimum(width, height) > 0) & (np.maximum(width, height) < MOST_PX) & (tracks.track_id >= 0)
-        rows = usable.nonzero()[0]
-        ids = tracks.track_id[rows].tolist()
-        if len(set(ids)) != len(ids):
-            rows = rows[np.sort(np.unique(ids, return_index=True)[1])]
-        if len(rows) == len(tracks):
+            self._knows_detections = bool((detected >= 0).any())
+        valid = size.min(initial=1.0) > 0 and size.max(initial=0.0) < MOST_PX and min(ids, default=0) >= 0
+        if valid and len(set(ids)) == len(ids) and (not self._knows_detections or detected.min(initial=0) >= 0):
+            rows = np.arange(len(ids))
             return Seen(rows, box, tracks.class_id.astype(np.float64), tracks.score.astype(np.float64))
+        usable = (detected >= 0) | (not self._knows_detections)
+        usable &= (size.min(axis=0) > 0) & (size.max(axis=0) < MOST_PX) & (tracks.track_id >= 0)
+        rows = usable.nonzero()[0]
+        if len(set(tracks.track_id[rows].tolist())) != len(rows):
+            rows = rows[np.sort(np.unique(tracks.track_id[rows], return_index=True)[1])]
         class_id, score = tracks.class_id[rows].astype(np.float64), tracks.score[rows].astype(np.float64)
         return Seen(rows, box[:, rows], class_id, score)
 
-    def _place_rows(self, tracks: Tracks, seen: Seen | None, now_s: float) -> list[Row]:
+    def _place_rows(self, tracks: Tracks, ids: list[int], seen: Seen | None, now_s: float) -> list[Row]:
         """Find or create the identity of each row of the tracks, and return the rows that were stitched."""
+        self._has_back = self._ids != ids
+        if not self._has_back:
+            return []
         get = self.table.row_of.get
-        of_row = np.array([get(track_id, -1) for track_id in tracks.track_id.tolist()], np.int64)
+        of_row = np.array([get(track_id, -1) for track_id in ids], np.int64)
         continued: list[Row] = []
         if seen is not None and len(seen.of_row):
             fresh = of_row[seen.of_row] < 0
@@ -207,6 +220,9 @@ class Scene:
         at = (of_row >= 0).nonzero()[0]
         column[of_row[at]] = at
         self.object_of_row = of_row
+        self._ids = ids if len(at) == len(ids) else None
+        self._is_whole = len(ids) == len(self.table) and bool((column == np.arange(len(ids))).all())
+        self._due_s = NEVER_S
         return continued
 
     def _born(self, tracks: Tracks, new: Seen, old: Index, now_s: float) -> tuple[NDArray[np.int64], list[Row]]:
@@ -231,53 +247,73 @@ class Scene:
         rows["class_id"][index] = new.class_id
         rows["spot"][index] = spots
         rows["parked"][index] = spots >= 0
+        self._has_parked |= bool((spots >= 0).any())
         for number in spots[spots >= 0].tolist():
             self.spots.use(number, now_s)
 
-    def _observe(self, index: Index, seen: Seen, now_s: float, born: list[Row]) -> Changes:
+    def _observe(self, seen: Seen, now_s: float, born: list[Row]) -> Changes:
         """Update the observed rows: take them out of the table, change them in place, put them back."""
-        rows = self._scratch = self.rows.take(index, self._scratch)
+        index = self.object_of_row if len(seen.of_row) == len(self.object_of_row) else self.object_of_row[seen.of_row]
+        rows = self._taken(index)
         is_shadow = shadows(seen.box, seen.class_id, seen.score)
         if is_shadow is not None:
-            rows["shadow_s"][is_shadow] = now_s
+            rows["shadow_s"][is_shadow] = self._shadowed_s = now_s
         believed = believable(rows, seen.box, now_s)
         if believed is not None:
             self.rows.put(index, rows)
             index, seen = index[believed], seen[believed]
-            rows = self._scratch = self.rows.take(index)
-        self._follow(rows, index, seen, now_s)
+            rows = self.rows.take(index)
+        pose = self._follow(rows, index, seen, now_s)
         changes = Changes([], [], {}, born)
         zones, lines = self.zone_layout, self.line_layout
         if len(zones):
-            inside, outside = zones.locate(rows["box"], presence.MARGIN)
-            changes.visits = presence.step(rows, index, inside, outside, enter_s=zones.enter_s, leave_s=zones.leave_s)
+            where = zones.locate(rows["box"], pose.feet, pose.tall)
+            changes.visits = presence.step(rows, index, where, enter_s=zones.enter_s, leave_s=zones.leave_s)
         if len(lines):
-            changes.crossings, changes.dithers = crossing.step(rows, self.table.paths, index, lines)
+            is_open = self._is_open or pose.begins
+            changes.crossings, changes.dithers = crossing.step(
+                rows, self.table.paths, index, lines, pose.tall, begins=is_open
+            )
         self.rows.put(index, rows)
+        if len(lines) and is_open:
+            self._is_open = bool((self.rows["l_far"] == 0).any())
         return changes
 
-    def _follow(self, rows: Rows, index: Index, seen: Seen, now_s: float) -> None:
+    def _taken(self, index: Index) -> Rows:
+        """Return the columns of some objects: those of the table if they are all of it, else a copy."""
+        if self._is_whole and len(index) == len(self.table):
+            return self.rows
+        rows = self._scratch.get(len(index))
+        if rows is not None:
+            return self.rows.take(index, rows)
+        if len(self._scratch) >= MOST_SCRATCH:
+            self._scratch.clear()
+        rows = self._scratch[len(index)] = self.rows.take(index)
+        return rows
+
+    def _follow(self, rows: Rows, index: Index, seen: Seen, now_s: float) -> Pose:
         """Update the state of the observed objects, except for places."""
         assert self._size_wh is not None
-        paths, score = self.table.paths, seen.score
-        note_class(rows, seen.class_id, score)
-        advance(rows, seen.box, now_s)
-        paths.add(index, rows["seq"] - 1, rows["box"], rows["box_s"])
-        back = rows["absent"] & (rows["hits"] > 0)
-        if np.count_nonzero(back):
+        paths = self.table.paths
+        note_observed(rows, seen.class_id, seen.score)
+        pose = advance(rows, seen.box, now_s)
+        if len(self.line_layout):
+            paths.add(index, rows["point"])
+        if self._has_back:
+            back = rows["absent"] & (rows["hits"] > 1)
             rows["gap_seq"][back] = rows["seq"][back]
-        hits, total = rows["hits"], rows["score_sum"]
-        hits += 1
-        total += score
-        rows["score"] = score
         if self._has_ground:
             on_ground(rows, paths, index, now_s, self.zone_layout.planes)
         if self.heat is not None:
-            self.heat.add(rows["class_id"], feet(rows["box"]), now_s - rows["last_s"], self._size_wh)
-        rows["last_s"], rows["present_s"] = now_s, now_s
+            self.heat.add(rows["class_id"], pose.feet, now_s - rows["last_s"], self._size_wh)
+        rows["seen_s"].fill(now_s)
         if now_s - self._parked_s >= PARKED_EVERY_S:
             self._note_parked(rows, index, now_s)
-        rows["eligible"] = self._eligibility.of(rows, self._size_wh[1], now_s)
+        shadowed = now_s - self._shadowed_s <= 2 * SHADOW_S
+        rows["eligible"] = self._eligibility.of(
+            rows, self._size_wh[1], now_s, shadowed=shadowed, parked=self._has_parked
+        )
+        return pose
 
     def _note_parked(self, rows: Rows, index: Index, now_s: float) -> None:
         self._parked_s = now_s
@@ -289,17 +325,23 @@ class Scene:
             row = self.table.row_of.get(track_id)
             if row is not None:
                 self.rows["ended"][row] = True
+                self._due_s = NEVER_S
 
     def gone(self, now_s: float) -> Index:
         """Return the rows whose identity has ended, to be reported and then removed."""
+        if now_s < self._due_s:
+            return NO_ROWS
         rows = self.rows
-        unseen = now_s - rows["present_s"]
-        over = (unseen > STITCH_S) & (rows["row"] < 0) & (rows["ended"] | (unseen > self._forget_s + ROUNDING_S))
+        unseen, absent, ended = now_s - rows["present_s"], rows["row"] < 0, rows["ended"]
+        over = (unseen > STITCH_S) & absent & (ended | (unseen > self._forget_s + ROUNDING_S))
+        latest = rows["present_s"] + np.where(ended, STITCH_S, max(STITCH_S, self._forget_s))
+        self._due_s = float(latest.min(initial=np.inf, where=absent)) - 1e-6
         return over.nonzero()[0]
 
     def remove(self, gone: Index) -> None:
         """Forget identities, and recompute the row of each track."""
         self.table.remove(gone)
+        self._ids, self._is_whole, self._due_s = None, False, NEVER_S
         self.object_of_row = np.full(len(self.object_of_row), -1)
         here = (self.rows["row"] >= 0).nonzero()[0]
         self.object_of_row[self.rows["row"][here].astype(np.intp)] = here

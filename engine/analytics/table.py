@@ -32,6 +32,7 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
     `z_*` has one entry per zone, `l_*` one per line. An identity is outside a zone (neither `z_in` nor `z_moving`),
     entering it (`z_moving`), inside (`z_in`), or leaving it (both). `l_far` is the signed distance of the farthest
     point on the current side of a line, 0 before there is one; `l_point` is its box, time and observation number.
+    Neighbours of `GROUPS` must stay neighbours.
     """
     return {
         "track_id": (_NUMBER, ()),
@@ -39,9 +40,8 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
         "row": (_NUMBER, ()),  # row in this frame's tracks, -1 if absent
         "class_id": (_NUMBER, ()),
         "class_weight": (_NUMBER, ()),
-        "score": (_NUMBER, ()),
         "score_sum": (_NUMBER, ()),
-        "hits": (_NUMBER, ()),
+        "score": (_NUMBER, ()),
         "first_s": (_NUMBER, ()),
         "last_s": (_NUMBER, ()),  # last plausible observation
         "present_s": (_NUMBER, ()),  # last observation or held frame
@@ -53,17 +53,16 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
         "stood": (_FLAG, ()),  # its box is in the list of parked places
         "spot": (_NUMBER, ()),  # number of its parked spot, -1: none
         "jumps": (_NUMBER, ()),
-        "raw": (_NUMBER, (3, 4)),  # the newest last
-        "raw_s": (_NUMBER, (3,)),
-        "raw_count": (_NUMBER, ()),
+        "raw": (_NUMBER, (3, 5)),  # boxes and their times, the newest last
         "box": (_NUMBER, (4,)),  # filtered
         "box_s": (_NUMBER, ()),
+        "seq": (_NUMBER, ()),  # observations of this path so far
+        "hits": (_NUMBER, ()),  # believed observations so far
         "start": (_NUMBER, (2,)),
         "moved": (_FLAG, ()),
         "rest": (_NUMBER, (2,)),
         "rest_s": (_NUMBER, ()),
         "marks": (_NUMBER, (2, 3)),  # two earlier positions and their times, for the velocity
-        "seq": (_NUMBER, ()),  # filtered observations so far
         "gap_seq": (_NUMBER, ()),  # the observation that ended an absence
         "plane": (_NUMBER, ()),
         "metres": (_NUMBER, (2,)),
@@ -71,16 +70,23 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
         "z_in": (_FLAG, (zones,)),
         "z_moving": (_FLAG, (zones,)),
         "z_since": (_NUMBER, (zones,)),
-        "z_count": (_NUMBER, (zones,)),
         "z_out": (_NUMBER, (zones,)),
         "z_told": (_FLAG, (zones,)),
         "l_far": (_NUMBER, (lines,)),
-        "l_point": (_NUMBER, (lines, 6)),
+        "l_point": (_NUMBER, (6, lines)),
         "l_turns": (_NUMBER, (lines, 2)),
         "l_counted": (_FLAG, (lines, 2)),
     }
 
 
+GROUPS = {
+    "weights": ("class_weight", "score_sum"),
+    "seen_s": ("last_s", "present_s"),
+    "placed": ("box", "box_s"),
+    "point": ("box", "seq"),
+    "counts": ("seq", "hits"),
+}
+"""Names of neighbouring columns, from the first to the last, that one operation changes or reads together."""
 _AT_BIRTH: dict[str, float] = {
     **dict.fromkeys(("first_s", "last_s", "present_s", "shadow_s", "l_turns"), NEVER_S),
     **dict.fromkeys(("row", "spot", "gap_seq", "plane"), -1.0),
@@ -97,7 +103,13 @@ def _layout(columns: dict[str, tuple[int, Shape]]) -> tuple[dict[str, Place], tu
         first = used[kind]
         used[kind] += size
         at[name] = kind, first if shape == () else slice(first, first + size), shape if len(shape) > 1 else None
+    for name, (begin, end) in GROUPS.items():
+        at[name] = at[begin][0], slice(_first(at[begin][1]), _first(at[end][1]) + int(np.prod(columns[end][1]))), None
     return at, (used[_NUMBER], used[_FLAG])
+
+
+def _first(where: int | slice) -> int:
+    return where if isinstance(where, int) else int(where.start)
 
 
 class Rows(dict[str, NDArray[Any]]):
@@ -121,7 +133,7 @@ class Rows(dict[str, NDArray[Any]]):
         kind, where, shape = self._at[name]
         column: NDArray[Any] = self._blocks[kind][where]
         column = column if shape is None else column.reshape(*shape, self.count)
-        super().__setitem__(name, column)
+        dict.__setitem__(self, name, column)
         return column
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -138,6 +150,8 @@ class Rows(dict[str, NDArray[Any]]):
 
     def put(self, index: Index, rows: Rows) -> None:
         """Write back what `take` returned."""
+        if rows is self:
+            return
         for block, other in zip(self._blocks, rows._blocks, strict=True):
             block[:, index] = other
 
@@ -164,32 +178,56 @@ def new_rows(zones: int, lines: int, count: int) -> Rows:
     rows = Rows(at, (np.zeros((numbers, count)), np.zeros((flags, count), np.bool_)))
     for column, value in _AT_BIRTH.items():
         rows[column] = value
+    rows["raw"][:, 4] = -np.inf
     return rows
 
 
 class Paths:
-    """Past positions of the table's objects: rings of K entries, (…, K, M)."""
+    """Past positions of the table's objects: rings of K entries, (…, K, M).
 
-    __slots__ = ("boxes", "ground", "ground_s")
+    Boxes wait in a list before they are written to the rings, many frames at once.
+    """
+
+    __slots__ = ("_boxes", "_waiting", "ground", "ground_s")
 
     def __init__(self) -> None:
-        self.boxes = np.zeros((5, RING, 0))  # filtered boxes and their times
+        self._boxes = np.zeros((5, RING, 0))  # filtered boxes and their times
+        self._waiting: list[tuple[Index, NDArray[np.float64]]] = []
         self.ground = np.zeros((2, GROUND_RING, 0))
         self.ground_s = np.zeros((GROUND_RING, 0))
 
-    def add(self, index: Index, seq: NDArray[np.float64], box: NDArray[np.float64], box_s: NDArray[np.float64]) -> None:
-        """Append one filtered box for each object at `index`; `seq` counts them from 0."""
-        slot = (seq % RING).astype(np.intp)
-        flat = self.boxes.reshape(5, -1)
-        flat[:, slot * self.boxes.shape[2] + index] = np.concatenate((box, box_s[None]))
+    @property
+    def boxes(self) -> NDArray[np.float64]:
+        """(5, K, M) filtered boxes and their times; observation number n, from 0, is at n % K."""
+        if self._waiting:
+            index = np.concatenate([index for index, _ in self._waiting])
+            points = np.concatenate([points for _, points in self._waiting], axis=1)
+            self._waiting.clear()
+            slot = ((points[5] - 1) % RING).astype(np.intp)
+            flat = self._boxes.reshape(5, -1)
+            flat[:, slot * self._boxes.shape[2] + index] = points[:5]
+        return self._boxes
+
+    def add(self, index: Index, point: NDArray[np.float64]) -> None:
+        """Append one filtered box, its time and its number from 1, (6, N), for each object at `index`."""
+        if len(self._waiting) >= RING:  # more, and one object would have two boxes for one place
+            _ = self.boxes
+        self._waiting.append((index, point.copy()))
 
     def change(self, keep: NDArray[np.bool_], born: int) -> None:
         """Forget all objects except those to keep, and add `born` new ones."""
-        for name in self.__slots__:
-            ring = getattr(self, name)
-            changed = np.zeros((*ring.shape[:-1], np.count_nonzero(keep) + born))  # C order, as `add` needs it
-            changed[..., : changed.shape[-1] - born] = ring[..., keep]
-            setattr(self, name, changed)
+        rings = self._boxes if keep.all() else self.boxes, self.ground, self.ground_s
+        self._boxes, self.ground, self.ground_s = (_changed(ring, keep, born) for ring in rings)
+
+    def stretch(self, by_box: NDArray[np.float64]) -> None:
+        """Scale the boxes; `by_box` is (4, 1)."""
+        self.boxes[:4] *= by_box[..., None]
+
+
+def _changed(ring: NDArray[np.float64], keep: NDArray[np.bool_], born: int) -> NDArray[np.float64]:
+    changed = np.zeros((*ring.shape[:-1], np.count_nonzero(keep) + born))  # C order, as `add` needs it
+    changed[..., : changed.shape[-1] - born] = ring[..., keep]
+    return changed
 
 
 class Table:
@@ -242,17 +280,22 @@ class Table:
                 rows[column] = self.rows[column]
                 continue
             new = [index for index, old in enumerate(kept) if old >= 0]
-            rows[column][new] = self.rows[column][[kept[index] for index in new]]
+            _by_place(rows, column)[new] = _by_place(self.rows, column)[[kept[index] for index in new]]
         self.rows = rows
 
     def stretch(self, by_x: float, by_y: float) -> None:
         """Scale every position to a new frame size."""
         by_box = np.array((by_x, by_y, by_x, by_y))[:, None]
-        self.paths.boxes[:4] *= by_box[..., None]
-        self.rows["l_point"][:, :4] *= by_box
-        for column in ("raw", "box"):
-            self.rows[column] *= by_box
+        self.paths.stretch(by_box)
+        self.rows["l_point"][:4] *= by_box[..., None]
+        self.rows["raw"][:, :4] *= by_box
+        self.rows["box"] *= by_box
         for column in ("start", "rest"):
             self.rows[column] *= by_box[:2]
         self.rows["marks"][:, :2] *= by_box[:2]
         self.rows["l_far"] *= (by_x * by_y) ** 0.5
+
+
+def _by_place(rows: Rows, column: str) -> NDArray[Any]:
+    """Return a column whose first axis is the place."""
+    return rows[column].swapaxes(0, 1) if column == "l_point" else rows[column]

@@ -85,10 +85,11 @@ class Teller:
         """Return the held findings of objects that are now eligible."""
         rows = self._scene.rows
         told: list[Finding] = []
-        waiting = np.flatnonzero(np.isin(rows["identity"], list(self._pending)) & rows["eligible"])
-        for row in waiting.tolist():
-            for finding in self._pending.pop(int(rows["identity"][row])):
-                told += self._count(row, finding, now_ns)
+        for identity in sorted(self._pending):
+            row = int(rows["identity"].searchsorted(identity))  # rows are in the order of birth
+            if rows["eligible"][row]:
+                for finding in self._pending.pop(identity):
+                    told += self._count(row, finding, now_ns)
         return told
 
     def _count(self, row: int, finding: Finding, now_ns: int) -> Iterator[Finding]:

@@ -40,6 +40,7 @@ class Objects:
         self._rows = rows
         self._base_ns = base_ns
         self._speeds = speeds
+        self._stays: dict[int, dict[int, Stay]] = {}
 
     def __len__(self) -> int:
         return self._rows.count
@@ -147,20 +148,31 @@ class Objects:
         """(M,) float64, twice the standard error of `kmh`."""
         return np.full(len(self), np.nan) if self._speeds is None else self._speeds[1]
 
-    @cached_property
-    def stays(self) -> list[dict[int, Stay]]:
-        """The objects inside each zone, by identity."""
+    def stays(self, zone: int) -> dict[int, Stay]:
+        """Return the objects inside a zone, given by its column, by identity."""
+        if zone not in self._stays:
+            self._stays[zone] = self._found(zone)
+        return self._stays[zone]
+
+    def _found(self, zone: int) -> dict[int, Stay]:
         rows = self._rows
-        found: list[dict[int, Stay]] = [{} for _ in range(len(rows["z_told"]))]
-        zone, at = rows["z_told"].nonzero()
-        if not len(at):
-            return found
-        columns = (rows["identity"][at], rows["z_since"][zone, at], self.dwell_s[at, zone], rows["eligible"][at])
-        for of, index, identity, since_s, dwell, eligible in zip(
-            zone.tolist(), at.tolist(), *(column.tolist() for column in columns), strict=True
-        ):
-            found[of][int(identity)] = Stay(index, since_s, dwell, eligible)
-        return found
+        inside = rows["z_told"][zone].nonzero()[0].tolist()
+        if not inside:
+            return {}
+        identity, present_s, eligible = self._plain
+        since_s, out_s = rows["z_since"][zone].tolist(), rows["z_out"][zone].tolist()
+        moving = rows["z_moving"][zone].tolist()
+        return {
+            int(identity[at]): Stay(
+                at, since_s[at], (out_s[at] if moving[at] else present_s[at]) - since_s[at], eligible[at]
+            )
+            for at in inside
+        }
+
+    @cached_property
+    def _plain(self) -> tuple[list[float], list[float], list[bool]]:
+        rows = self._rows
+        return rows["identity"].tolist(), rows["present_s"].tolist(), rows["eligible"].tolist()
 
     def ns(self, seconds: float) -> int:
         """Convert seconds since the first frame, as in a `Stay`, to scene time."""
@@ -248,8 +260,8 @@ class View:
         """Return zones, km/h, identity and parked of each row of `tracks`, as plain lists."""
         rows, objects = self.object_of_row.tolist(), self.objects
         zones: list[list[str]] = [[] for _ in rows]
-        for name, stays in zip(self.zones, objects.stays, strict=True):
-            for stay in stays.values():
+        for zone, name in enumerate(self.zones):
+            for stay in objects.stays(zone).values():
                 at = int(objects.row[stay.at])
                 if 0 <= at < len(rows):
                     zones[at].append(name)
@@ -260,7 +272,7 @@ class View:
 
     def stays(self, zone: str) -> dict[int, Stay]:
         """Return the objects inside a zone, by identity."""
-        return self.objects.stays[self.zones.index(zone)]
+        return self.objects.stays(self.zones.index(zone))
 
     def occupancy_by_class(self, zone: str) -> dict[str, int]:
         """Return how many objects of each class are inside a zone."""

@@ -16,7 +16,7 @@ def test_points_are_located_as_by_opencv(seed: int) -> None:
     star = np.stack((np.cos(angles), np.sin(angles)), 1) * rng.uniform(20, 90, (len(angles), 1)) + 100
     triangle = rng.uniform(0, 200, (3, 2))
     points = rng.uniform(-20, 220, (50, 2))
-    inside, square = Polygons.of([star, triangle]).locate(points[:, 0], points[:, 1])
+    inside, square = Polygons.of([star, triangle]).locate(np.column_stack((points, np.ones(50))).T)
     for number, polygon in enumerate((star, triangle)):
         contour = polygon.astype(np.float32)
         truth = [cv2.pointPolygonTest(contour, point.tolist(), True) for point in points]
@@ -26,7 +26,7 @@ def test_points_are_located_as_by_opencv(seed: int) -> None:
 
 @pytest.mark.parametrize("point", [(10, 10), (20, 10), (30, 17), (10, 30), (22.5, 30)])
 def test_the_border_of_a_polygon_is_inside(point: tuple[float, float]) -> None:
-    inside, square = Polygons.of([np.array(SQUARE)]).locate(np.array([point[0]]), np.array([point[1]]))
+    inside, square = Polygons.of([np.array(SQUARE)]).locate(np.array([[*point, 1.0]]).T)
     assert inside.all()
     assert square[0, 0] == pytest.approx(0, abs=1e-12)
 

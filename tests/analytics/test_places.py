@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from engine.analytics.layout import LineLayout, ZoneLayout
+from engine.analytics.motion import feet
 from engine.analytics.places import Ground, Line, Zone
 from engine.errors import ConfigError
 
@@ -84,6 +85,7 @@ def test_an_anchor_outside_of_the_picture_is_in_a_zone_that_reaches_the_border()
     import numpy as np
 
     layout = ZoneLayout([Zone("z", [(0, 200), (640, 200), (640, 478), (0, 478)])], (640, 480), (640, 480))
-    inside, outside = layout.locate(np.array([[300, 380, 340, 495]], float).T, 0.05)
-    assert inside.all()
-    assert not outside.any()
+    box = np.array([[300, 380, 340, 495]], float).T
+    where = layout.locate(box, feet(box), box[3] - box[1])
+    assert where.inside.all()
+    assert not where.is_clear(0, 0)
