@@ -355,8 +355,7 @@ class Analytics:
         if findings or self._totals is None or self._counters.take_news():  # nobody is inside without a finding
             self._totals, self._class_totals = self._counters.totals(), self._counters.by_class()
             self._visits = {zone: counts.total() for zone, counts in self._counters.visits.items()}
-            inside = np.count_nonzero(objects.inside, axis=0).tolist() if len(objects) else [0] * len(self._zones)
-            self._occupancy = dict(zip(self._zone_names, inside, strict=True))
+            self._occupancy = dict(zip(self._zone_names, objects.inside.sum(axis=0).tolist(), strict=True))
         return View(
             captured_ns=now_ns,
             utc_ns=utc_ns,

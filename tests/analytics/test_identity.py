@@ -95,6 +95,20 @@ def test_objects_of_two_classes_are_no_shadows() -> None:
     assert shadows(boxes, np.array([0.0, 1.0]), np.array([0.8, 0.5])) is None
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_shadows_are_the_same_among_few_and_many(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(seed)
+    low, size = rng.uniform(0, 100, (2, 60)), rng.uniform(20, 90, (2, 60))
+    boxes, score = np.concatenate((low, low + size)), rng.uniform(0.3, 0.9, 60)
+    few = shadows(boxes, np.zeros(60), score)
+    monkeypatch.setattr("engine.analytics.identity.FEW", 0)
+    many = shadows(boxes, np.zeros(60), score)
+    assert few is not None
+    assert many is not None
+    assert few.tolist() == many.tolist()
+    assert 0 < sum(few.tolist()) < 60
+
+
 def test_a_shadow_counts_nowhere() -> None:
     analytics = Analytics([ALL], [DOOR])
     walkers = list(walk((200, 300), (440, 300), 40))
