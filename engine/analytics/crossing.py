@@ -60,7 +60,7 @@ def step(rows: Rows, paths: Paths, index: Index, layout: LineLayout, tall: Float
     further = product > far * far
     result = NOTHING
     across = product < 0
-    if across.any():
+    if np.count_nonzero(across):
         changes = [
             (line, n)
             for line, n in zip(*(at.tolist() for at in across.nonzero()), strict=True)

@@ -71,7 +71,7 @@ def note_observed(rows: Rows, class_id: Floats, score: Floats) -> None:
     """Sum up the scores, and update each object's class by weighted vote: a new one must outweigh the current one."""
     rows["score"] = score
     same = rows["class_id"] == class_id
-    if same.all():
+    if np.count_nonzero(same) == len(same):
         weights = rows["weights"]
         weights += score
         return
@@ -90,46 +90,53 @@ def shadows(box: Floats, class_id: Floats, score: Floats) -> Flags | None:
     left, _, right, _ = box
     width = right - left
     reach = float(SHADOW_SHARE * width.max(initial=0.0))
-    pairs = (_few_pairs if len(left) <= FEW else _many_pairs)(left, right, reach)
-    if not pairs:
-        return None
-    one, two = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    if len(left) <= FEW:
+        parts = _parts_of_few(box, class_id, score, width * (box[3] - box[1]), reach)
+        if not parts:
+            return None
+        result = np.zeros(len(left), np.bool_)
+        result[parts] = True
+        return result
+    one, two = _near(left, right, reach)
     size = width * (box[3] - box[1])
     whole = np.where(size[one] > size[two], one, two)
     return _are_parts(box, class_id, score, np.where(whole == one, two, one), whole)
 
 
-Pairs = list[tuple[Index, Index]]
-
-
-def _few_pairs(left: Floats, right: Floats, reach: float) -> Pairs:
-    """Return the pairs of boxes whose left and right edges are closer than `reach`, in no time for few boxes."""
-    order = left.argsort().tolist()
-    lefts, rights = left.tolist(), right.tolist()
-    one, two = [], []
+def _parts_of_few(box: Floats, class_id: Floats, score: Floats, size: Floats, reach: float) -> list[int]:
+    """Return which of few boxes are a shadow of another; plain numbers are faster than columns for few."""
+    order, parts = box[0].argsort().tolist(), []
+    left, top, right, bottom = box.tolist()
     for at, first in enumerate(order, 1):
-        last, right_of = lefts[first], rights[first]
         for second in order[at:]:
-            if lefts[second] - last > reach:
+            if left[second] - left[first] > reach:
                 break
-            if abs(rights[second] - right_of) <= reach:
-                one.append(first)
-                two.append(second)
-    return [(np.array(one), np.array(two))] if one else []
+            if abs(right[second] - right[first]) > reach or class_id[first] != class_id[second]:
+                continue
+            whole, part = (first, second) if size[first] > size[second] else (second, first)
+            wide, tall = SHADOW_SHARE * (right[whole] - left[whole]), SHADOW_SHARE * (bottom[whole] - top[whole])
+            if (
+                abs(left[part] - left[whole]) <= wide
+                and abs(right[part] - right[whole]) <= wide
+                and min(abs(top[part] - top[whole]), abs(bottom[part] - bottom[whole])) <= tall
+                and score[part] <= score[whole] + SHADOW_SCORE
+            ):
+                parts.append(part)
+    return parts
 
 
-def _many_pairs(left: Floats, right: Floats, reach: float) -> Pairs:
-    """Return the same, in time that hardly grows with the number of boxes."""
+def _near(left: Floats, right: Floats, reach: float) -> tuple[Index, Index]:
+    """Return the pairs of boxes whose left and right edges are closer than `reach`, in order of the left edges."""
     order = left.argsort()
     sorted_left, sorted_right = left[order], right[order]
-    pairs = []
+    pairs = [(order[:0], order[:0])]
     for apart in range(1, len(left)):
         near = (sorted_left[apart:] - sorted_left[:-apart] <= reach).nonzero()[0]
         if not len(near):
             break
         near = near[np.abs(sorted_right[near + apart] - sorted_right[near]) <= reach]
         pairs.append((order[near], order[near + apart]))
-    return pairs
+    return np.concatenate([one for one, _ in pairs]), np.concatenate([two for _, two in pairs])
 
 
 def _are_parts(box: Floats, class_id: Floats, score: Floats, part: Index, whole: Index) -> Flags | None:

@@ -131,10 +131,10 @@ class Location:
 
     def is_clear(self, zone: int, n: int) -> bool:
         """Return whether an object that is not inside is outside by more than the margin."""
-        apart = self.apart.item(zone, n)
+        apart: float = self.apart.item(zone, n)
         if self.overlaps[zone]:
             return apart < OVERLAP_INSIDE - MARGIN
-        limit = MARGIN * self.tall.item(n)
+        limit: float = MARGIN * self.tall.item(n)
         return apart > limit * limit
 
 

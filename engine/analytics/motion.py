@@ -46,7 +46,7 @@ def believable(rows: Rows, box: Floats, now_s: float) -> Flags | None:
     across, down = step[0], step[3]
     reach = (box[3] - box[1]) * (JUMP_HEIGHTS + JUMP_HEIGHTS_PER_S * (now_s - before[4]))
     jumped = across * across * 0.25 + down * down > reach * reach
-    if not jumped.any():
+    if not np.count_nonzero(jumped):
         rows["jumps"].fill(0.0)
         return None
     jumps = np.where(jumped, rows["jumps"] + 1, 0)
@@ -90,7 +90,7 @@ def advance(rows: Rows, box: Floats, now_s: float) -> Pose:
     low, high = np.minimum(oldest, middle), np.maximum(oldest, middle)
     np.minimum(high, newest, out=high)
     filtered = oldest[4] >= now_s - FILTER_S - _ROUNDING_S
-    if filtered.all():
+    if np.count_nonzero(filtered) == len(filtered):
         np.maximum(low, high, out=placed)
         return _note_motion(rows, begins=False)
     placed[...] = newest

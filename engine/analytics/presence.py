@@ -39,6 +39,8 @@ def step(rows: Rows, index: Index, where: Location, *, enter_s: Floats, leave_s:
     active |= rows["z_moving"]
     left: list[Visit] = []
     entered: list[Visit] = []
+    if not np.count_nonzero(active):
+        return left
     for zone, n in zip(*(at.tolist() for at in active.nonzero()), strict=True):
         now_s, here = rows["box_s"].item(n), where.inside.item(zone, n)
         if rows["z_in"].item(zone, n):
@@ -58,7 +60,7 @@ def step(rows: Rows, index: Index, where: Location, *, enter_s: Floats, leave_s:
 def _leave(rows: Rows, zone: int, n: int, now_s: float, here: bool, leave_s: float) -> bool:
     """Update an identity that is inside, and return whether it has left."""
     away = now_s - rows["z_out"].item(zone, n)
-    left = away > leave_s + _ROUNDING_S if here else away >= leave_s - _ROUNDING_S
+    left: bool = away > leave_s + _ROUNDING_S if here else away >= leave_s - _ROUNDING_S
     rows["z_moving"][zone, n] = not here and not left
     rows["z_in"][zone, n] = not left
     return left

@@ -189,9 +189,14 @@ class Scene:
         size, detected = box[2:] - box[:2], tracks.detection_index
         if not self._knows_detections:
             self._knows_detections = bool((detected >= 0).any())
-        valid = size.min(initial=1.0) > 0 and size.max(initial=0.0) < MOST_PX and min(ids, default=0) >= 0
-        if valid and len(set(ids)) == len(ids) and (not self._knows_detections or detected.min(initial=0) >= 0):
-            rows = np.arange(len(ids))
+        count = len(ids)
+        valid = np.count_nonzero(size > 0) == np.count_nonzero(size < MOST_PX) == 2 * count and len(set(ids)) == count
+        if (
+            valid
+            and min(ids, default=0) >= 0
+            and not (self._knows_detections and min(detected.tolist(), default=0) < 0)
+        ):
+            rows = np.arange(count)
             return Seen(rows, box, tracks.class_id.astype(np.float64), tracks.score.astype(np.float64))
         usable = (detected >= 0) | (not self._knows_detections)
         usable &= (size.min(axis=0) > 0) & (size.max(axis=0) < MOST_PX) & (tracks.track_id >= 0)

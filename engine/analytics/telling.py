@@ -122,7 +122,7 @@ class Teller:
             self._counters.dwell[finding.place].add(finding.duration_s or 0.0)
             yield finding
 
-    def _base(self, event: str, row: int, place: str, now_ns: int) -> Finding:
+    def _made(self, event: str, row: int, place: str, now_ns: int, **facts: Any) -> Finding:
         rows = self._scene.rows
         x1, y1, x2, y2 = (round(value, 2) for value in rows["box"][:, row].tolist())
         return Finding(
@@ -133,23 +133,26 @@ class Teller:
             track_ids=(int(rows["track_id"][row]),),
             score=round(float(rows["score"][row]), 4),
             xyxy=(x1, y1, x2, y2),
+            **facts,
         )
 
     def _of_visit(self, visit: presence.Visit, now_ns: int, reason: str = "") -> tuple[int, Finding]:
-        entered_ns, left_ns = self._scene.nanoseconds(visit.entered_s), self._scene.nanoseconds(visit.left_s)
-        made = self._base(f"zone_{visit.kind}", visit.row, self._zones[visit.zone].name, now_ns)
-        if visit.kind == "entered":
-            return visit.row, replace(made, began_ns=entered_ns)
-        data = {"dwell_s": round(visit.left_s - visit.entered_s, 3)}
-        return visit.row, replace(made, began_ns=entered_ns, ended_ns=left_ns, reason=reason, data=data)
+        entered_s, left_s = visit.entered_s, visit.left_s
+        entered_ns, left_ns = self._scene.nanoseconds(entered_s), self._scene.nanoseconds(left_s)
+        facts: dict[str, Any] = {"began_ns": entered_ns}
+        if visit.kind == "left":
+            facts |= {"ended_ns": left_ns, "reason": reason, "data": {"dwell_s": round(left_s - entered_s, 3)}}
+        return visit.row, self._made(f"zone_{visit.kind}", visit.row, self._zones[visit.zone].name, now_ns, **facts)
 
     def _of_crossing(self, found: Crossing, now_ns: int) -> tuple[int, Finding]:
         line = self._lines[found.line]
-        made = self._base("line_crossed", found.row, line.name, now_ns)
         data = {"speed_h": round(found.speed_h, 3), "inferred": found.inferred}
         at = (round(found.at[0], 2), round(found.at[1], 2))
-        return found.row, replace(
-            made,
+        return found.row, self._made(
+            "line_crossed",
+            found.row,
+            line.name,
+            now_ns,
             began_ns=self._scene.nanoseconds(found.seconds),
             at=at,
             direction=line.directions[found.direction],

@@ -26,9 +26,15 @@ class Observed:
     """The objects of one frame, rated once for all events that look at it."""
 
     def __init__(self, packet: Packet) -> None:
-        self.image = packet.frame.image
         self._packet = packet
         self._inside: dict[str, NDArray[np.bool_]] = {}
+
+    @cached_property
+    def detail(self) -> NDArray[np.uint8]:
+        """(H, W) uint8, brightness as it was decoded, or green, which carries most of it: nothing is converted."""
+        frame = self._packet.frame
+        luma = frame.luma
+        return frame.image[..., 1] if luma is None else luma
 
     @cached_property
     def worth(self) -> NDArray[np.float64]:
@@ -81,17 +87,17 @@ class Quality:
         best = max(rows, key=seen.worth.__getitem__, default=None)
         if best is None or seen.worth[best] <= least:
             return 0.0
-        return float(seen.worth[best]) * self._sharp(seen.image, seen.box(best))
+        return float(seen.worth[best]) * self._sharp(seen.detail, seen.box(best))
 
-    def _sharp(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> float:
+    def _sharp(self, detail: NDArray[np.uint8], box: NDArray[np.float32]) -> float:
         """Return the sharpness of a crop relative to the sharpest so far, `LEAST_SHARP` to 1."""
         x1, y1, x2, y2 = (max(round(value), 0) for value in box.tolist())
-        crop = image[y1:y2, x1:x2]
+        crop = detail[y1:y2, x1:x2]
         if not crop.size:
             return LEAST_SHARP
         scale = SHARP_SIDE / max(crop.shape[:2])
         size = (max(round(crop.shape[1] * scale), 1), max(round(crop.shape[0] * scale), 1))
-        small = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)[..., 1]  # green carries most of the detail
+        small = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
         found = float(cv2.meanStdDev(cv2.Laplacian(small, cv2.CV_16S))[1][0, 0]) ** 2
         self._sharpest = max(self._sharpest, found)
         return min(max(found / self._sharpest, LEAST_SHARP), 1.0) if self._sharpest else LEAST_SHARP

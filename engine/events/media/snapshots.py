@@ -1,17 +1,19 @@
 """Images of events: the frame that raised each one, and the frame that shows its objects best.
 
-One thread uses it. Nothing waits in it but copies of the best frames, within a limit.
+One thread uses it. Encoding is what costs, so the best frames wait as copies, within a limit of memory, until their
+event ends or they have been the best for 10 s; a frame that several events wait with is encoded once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import NS_PER_MS
+from engine.clock import NS_PER_MS, NS_PER_S
 from engine.data import Packet
 from engine.events.media.best_frame import Observed, Quality
 from engine.events.media.drawing import drawn, encoded
@@ -23,6 +25,8 @@ SPARE = 4
 LEAST_APART_NS = 500 * NS_PER_MS
 RAW_BYTES = 64_000_000
 MAX_OPEN = 2000
+SETTLED_NS = 10 * NS_PER_S
+"""A frame that has been the best for so long is stored before its event ends, so that a crash cannot lose it."""
 Store = Callable[[EventRow, SnapshotKind, bytes, int], None]
 """Takes an event, which of its images this is, the JPEG, and when the frame was captured."""
 
@@ -53,6 +57,7 @@ class _Best:
     utc_ns: int = 0
     image: NDArray[np.uint8] | None = None
     jpeg: bytes = b""
+    is_stored: bool = False
 
     def is_due(self, now_ns: int) -> bool:
         """Return whether enough time has passed since the last choice."""
@@ -84,8 +89,17 @@ class Snapshots:
         for event in wanted:
             self._store(event, "trigger", jpeg, packet.scene_utc_ns)
             if event.phase != "point" and len(self._open) < MAX_OPEN:
-                self._open[event.event_id] = _Best(event)
+                self._open[event.event_id] = self._first_best(event)
         self.look(packet, wanted)
+
+    def _first_best(self, event: EventRow) -> _Best:
+        """Return what is known of a new event: what another one about the same objects has seen since it began."""
+        for other in self._open.values():
+            about, others = event.track_ids, other.event.track_ids
+            is_same = about == others and (event.source_id, event.place) == (other.event.source_id, other.event.place)
+            if is_same and other.worth and other.utc_ns >= event.began_utc_ns:
+                return replace(other, event=event, quality=copy(other.quality), is_stored=False)
+        return _Best(event)
 
     def updated(self, event: EventRow) -> None:
         """Note that an open event concerns other objects now."""
@@ -101,10 +115,13 @@ class Snapshots:
         for best in list(chosen):
             if best is None or best.event.source_id != source_id or not best.is_due(now_ns):
                 continue
+            if now_ns - best.at_ns >= SETTLED_NS and best.worth and not best.is_stored:
+                self._store_best(best, best.event)
             worth = best.quality.of(seen, best.event, BETTER * best.worth)
             if worth > BETTER * best.worth:
                 image = self._buffers.copy(packet.frame.image) if image is None else image
                 best.worth, best.at_ns, best.utc_ns = worth, now_ns, packet.scene_utc_ns
+                best.is_stored = False
                 self._replace(best, image)
         if image is not None:
             self._limit_memory()
@@ -114,10 +131,23 @@ class Snapshots:
         best = self._open.pop(event.event_id, None)
         if best is None or not best.worth:
             return None
-        jpeg = best.jpeg if best.image is None else self._encoded(best.image)
-        self._replace(best, None)
-        self._store(replace(event, snapshot=best.event.snapshot), "best", jpeg, best.utc_ns)
+        self._store_best(best, event)  # again if it is there already: the facts in it were those of an open event
         return best.utc_ns
+
+    def _store_best(self, best: _Best, event: EventRow) -> None:
+        self._encode(best)
+        self._store(replace(event, snapshot=best.event.snapshot), "best", best.jpeg, best.utc_ns)
+        best.is_stored = True
+
+    def _encode(self, best: _Best) -> None:
+        """Encode the frame of an event, for all that wait with it."""
+        if best.image is None:
+            return
+        image, jpeg = best.image, self._encoded(best.image)
+        for each in (best, *self._open.values()):
+            if each.image is image:
+                each.image, each.jpeg = None, jpeg
+        self._buffers.give_back(image)
 
     @property
     def raw_bytes(self) -> int:
@@ -141,13 +171,9 @@ class Snapshots:
             return
         waiting = sorted((best for best in self._open.values() if best.image is not None), key=lambda best: best.at_ns)
         for best in waiting:
-            if best.image is not None:
-                image, jpeg = best.image, self._encoded(best.image)
-                for other in waiting:
-                    if other.image is image:
-                        other.image, other.jpeg = None, jpeg
-                if self.raw_bytes <= RAW_BYTES:
-                    return
+            self._encode(best)
+            if self.raw_bytes <= RAW_BYTES:
+                return
 
 
 class _Buffers:

@@ -102,6 +102,36 @@ def test_images_come_at_most_twice_a_second() -> None:
     assert list(kept) == ["trigger 0.0", "best 1.0"]
 
 
+def test_a_frame_that_remains_the_best_is_stored_before_the_event_ends() -> None:
+    kept: list[tuple[str, float]] = []
+    snapshots = Snapshots(SnapshotOptions(), lambda _, kind, __, utc_ns: kept.append((kind, utc_ns)))
+    snapshots.raised(packet(GOOD, 0.5), [EVENT])
+    for at in range(1, 15):
+        snapshots.look(packet(GOOD, 0.9 if at == 1 else 0.5, at_s=at))
+    assert kept == [("trigger", scenes.UTC), ("best", scenes.UTC + scenes.NS)]
+
+
+def test_events_about_the_same_objects_share_a_frame_and_its_jpeg() -> None:
+    kept: dict[tuple[str, str], tuple[bytes, int]] = {}
+
+    def store(event: EventRow, kind: str, jpeg: bytes, utc_ns: int) -> None:
+        kept[event.event_id, kind] = jpeg, utc_ns
+
+    begins = {"first": 0, "same": 0, "later": 2}
+    presence, same, later = (
+        replace(EVENT, event_id=name, began_utc_ns=scenes.UTC + at * scenes.NS) for name, at in begins.items()
+    )
+    snapshots = Snapshots(SnapshotOptions(), store)
+    snapshots.raised(packet(GOOD, 0.5), [presence])
+    snapshots.look(packet(GOOD, 0.9, at_s=1))
+    snapshots.raised(packet(GOOD, 0.6, at_s=3), [same, later])
+    for event in (presence, same, later):
+        snapshots.ended(event)
+    assert kept["first", "best"][1] == kept["same", "best"][1] == scenes.UTC + scenes.NS
+    assert kept["first", "best"][0] is kept["same", "best"][0]
+    assert kept["later", "best"][1] == scenes.UTC + 3 * scenes.NS, "nothing from before it began"
+
+
 def test_large_frames_are_scaled_down() -> None:
     kept = images_of([packet(GOOD)], max_side=100)
     assert {cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape for jpeg in kept.values()} == {
