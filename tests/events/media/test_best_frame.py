@@ -148,7 +148,7 @@ def test_memory_is_bounded_however_many_events_are_open(monkeypatch: pytest.Monk
     monkeypatch.setattr("engine.events.media.snapshots.RAW_BYTES", limit)
     kept = []
     snapshots = Snapshots(SnapshotOptions(), lambda *image: kept.append(image))
-    events = [replace(EVENT, event_id=f"e{at}", source_id="gate", facts={"track_ids": [1]}) for at in range(20)]
+    events = [replace(EVENT, event_id=f"e{at}", began_utc_ns=scenes.UTC + at * scenes.NS) for at in range(20)]
     for at, event in enumerate(events):
         snapshots.raised(packet(GOOD, at_s=at), [event])
         assert snapshots.raw_bytes <= limit
