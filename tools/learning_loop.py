@@ -2,7 +2,7 @@
 
 On the first half of a clip frames are chosen by the model in use (where it is least sure), a stronger model plays the
 person who labels, and a detector is trained on them. The second half, labelled in the same way, is the test. The new
-model is then deployed to an engine that runs on the clip, by a canary.
+model is released if it is no worse than the one in use, and deployed to an engine that runs on the clip, by a canary.
 
     python tools/learning_loop.py --clip vtest.avi --teacher yolo11n_int8_openvino_model \
         --arch yolox-nano --base yolox_nano.onnx --budget 10m --spoil dark:5
@@ -34,6 +34,7 @@ from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.sources.open import open_source
 from pipelines.learning.release.deploy import DeployRequest, deploy
+from pipelines.learning.release.release import ReleaseRequest, release
 from pipelines.learning.testing.corruptions import corrupt
 from pipelines.learning.train.options import Augment, parse_budget
 from pipelines.learning.train.run import TrainRequest, default_options, train
@@ -72,8 +73,10 @@ def spoilt(frames: list[Frame], spoil: str | None) -> list[Frame]:
     return [replace(f, image=corrupt(f.image, kind, int(strength), name=str(f.frame_id))) for f in frames]
 
 
-def record(frames: list[Frame], path: Path) -> Path:
-    """Write the frames as a clip for the engine; return its path."""
+def recorded(given: argparse.Namespace, folder: Path) -> Path:
+    """Write the second half, as the worse camera gives it, as a clip for the engine; return its path."""
+    clean, path = list(islice(open_source(str(given.clip)), 0, None, given.every)), folder / "camera.avi"
+    frames = spoilt(clean[len(clean) // 2 :], given.spoil)
     size = (frames[0].width, frames[0].height)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, size)
     for frame in frames:
@@ -119,7 +122,7 @@ def canary(old: str, new: Path, clip: Path, folder: Path, watch_s: float) -> dic
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
         try:
             wait_for(control)
-            request = DeployRequest(new, stream, ("door",), watch_s=watch_s, baseline=40, max_drift=10.0)
+            request = DeployRequest(new, stream, ("door",), watch_s=watch_s)
             outcome = deploy(request, lambda values: ask(control, values, 60.0), print)
             pause(3)
         finally:
@@ -164,9 +167,11 @@ def learn(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     wanted = default_options(given.arch, base=given.base, size=given.size, augment=augment, **budget)
     result = train(TrainRequest(data, folder / "runs", wanted), lambda fields: print(fields, flush=True))
     after = person_scores(result["model"], data)
+    asked = ReleaseRequest(Path(result["run"]), data, folder / "releases", "see its base", against=given.model)
+    released = release(asked)
     kept = {"frames": len(picked), "tested": len(tested), "people": people, "steps": result["steps"]}
-    clip = record(frames, folder / "camera.avi") if given.spoil else given.clip
-    return {**kept, "before": before, "after": after, "model": result["model"], "clip": clip}
+    found = {**kept, "before": before, "after": after, "released": released["released"], "gate": released["checks"]}
+    return {**found, "release": released.get("folder")}
 
 
 def _options() -> argparse.Namespace:
@@ -193,8 +198,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.out or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        found = learn(given, folder)
-        outcome = canary(given.model, Path(found.pop("model")), found.pop("clip"), folder, given.watch)
+        found, outcome = learn(given, folder), {}
+        if found["released"]:
+            clip = recorded(given, folder) if given.spoil else given.clip
+            outcome = canary(given.model, Path(found["release"]), clip, folder, given.watch)
     print(json.dumps({**found, **outcome}))
 
 

@@ -25,6 +25,7 @@ TASKS: Mapping[str, str] = {
 }
 """Function by task; each takes the request and a function that reports progress, and returns the result."""
 END_S = 5.0
+MOST_THREADS = 4
 KINDS = {kind.__name__: kind for kind in (ConfigError, MissingDependencyError, ModelError)}
 Fields = dict[str, Any]
 Tell = Callable[[Fields], None]
@@ -108,16 +109,23 @@ def _outcome(task: str, request: Fields, tell: Tell) -> Fields:
         return {"error": text[: MAX_MESSAGE_BYTES // 8], "kind": "LearningError"}
 
 
-def torch_on_one_thread() -> Any:
-    """Return torch, limited to one thread: several wait for each other on a busy machine, and take 20 times as long.
+def threads() -> int:
+    """Return how many threads torch uses: `OMP_NUM_THREADS`, otherwise as many as there are cores, at most 4."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else min(MOST_THREADS, len(os.sched_getaffinity(0)))
 
-    `OMP_NUM_THREADS` overrides it.
+
+def torch_for_training() -> Any:
+    """Return torch on `threads()` threads, which sleep while they wait for each other.
+
+    Threads that spin, torch's usual way, take three times the processor time on a busy machine, and 20 times as long.
 
     Raises:
         MissingDependencyError: torch is not installed.
     """
     from engine.optional import require
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is loaded
     torch = require("torch", extra="train")
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(threads())
     return torch

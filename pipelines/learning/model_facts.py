@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from engine.backends.files.base import read_model_file
+from engine.errors import ConfigError
 from engine.optional import require
 
 PREFIX = "framewire_"
@@ -45,3 +46,17 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def model_of(place: Path, suffixes: Collection[str] = (".onnx", ".npz")) -> Path:
+    """Return the model file of a run or a release, or the file itself.
+
+    Raises:
+        ConfigError: a folder has no such file, or several.
+    """
+    if not place.is_dir():
+        return place
+    found = sorted(path for path in place.iterdir() if path.suffix.lower() in suffixes)
+    if len(found) != 1:
+        raise ConfigError(f"{place}: {len(found)} models in it: name the file")
+    return found[0]

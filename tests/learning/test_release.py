@@ -168,6 +168,39 @@ def test_a_bad_model_returns_by_itself_and_a_good_one_stays(
         assert "detector" not in facts["dropped"]
 
 
+def test_a_release_may_find_more_than_the_old_model_if_it_did_so_on_its_test_pictures(
+    engine: tuple[str, str, subprocess.Popen[str], Path], tested: Path
+) -> None:
+    control, stream, _, folder = engine
+    _reached(control)
+    rows = [[20, 20, 80, 80, 0.8, 0], [120, 20, 180, 80, 0.8, 0], [20, 120, 80, 180, 0.8, 1]]
+    more = boxes_model(
+        folder / "more.onnx", ("person", "dog"), [*rows, *([x, 200, x + 40, 280, 0.8, 0] for x in (20, 120, 220))]
+    )
+
+    def request(values: dict[str, object]) -> dict[str, object]:
+        return ask(control, values, 30.0)
+
+    bare = deploy(DeployRequest(more, stream, ("door",), watch_s=60), request)
+    assert "door: objects drifted" in bare["reason"]
+    _wait_for_model(control, "door", "detector")
+    (tested / "data.yaml").write_text("names: [person, dog]\n")
+    released = release(ReleaseRequest(more, tested, folder / "releases", "MIT"))
+    done = deploy(DeployRequest(Path(released["folder"]), stream, ("door",), watch_s=8, baseline=20), request)
+    assert done["deployed"], done["reason"]
+    assert done["canary"]["door"]["drift"]["objects"] > 0.25
+    assert done["canary"]["door"]["drift_from_test"]["objects"] < 0.25
+
+
+def test_the_model_in_use_is_to_be_beaten_as_long_as_nothing_is_released(tested: Path, tmp_path: Path) -> None:
+    exact = boxes_model(tmp_path / "in_use.onnx", NAMES, [[120, 120, 200, 200, 0.9, 0]])
+    worse = boxes_model(tmp_path / "worse.onnx", NAMES, [[128, 120, 208, 200, 0.9, 0]])
+    out = tmp_path / "releases"
+    assert not release(ReleaseRequest(worse, tested, out, "MIT", against=str(exact)))["released"]
+    assert release(ReleaseRequest(worse, tested, out, "MIT"))["released"]
+    assert release(ReleaseRequest(worse, tested, out, "MIT", against=str(exact)))["released"]  # what is released counts
+
+
 def _wait_for_model(control: str, source: str, model: str) -> None:
     deadline = time.monotonic() + 60
     while ask(control, {"command": "status"})["sources"][source]["model"] != model:

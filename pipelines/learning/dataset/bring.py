@@ -21,7 +21,7 @@ from pipelines.learning.dataset.formats.cvat import read_cvat
 from pipelines.learning.dataset.formats.label_studio import is_label_studio, read_label_studio
 from pipelines.learning.dataset.formats.voc import read_voc, voc_files
 from pipelines.learning.dataset.formats.yolo import read_yolo
-from pipelines.learning.dataset.likeness import ALIKE, fingerprint, nearest
+from pipelines.learning.dataset.likeness import is_known, look_of
 from pipelines.learning.dataset.project import Project, open_or_create, read_picture
 
 JPEG_QUALITY = 95
@@ -176,7 +176,7 @@ def _bring_clip(
     from engine.sources.open import open_source
 
     project, brought = _project(folder, classes, ()), Brought()
-    known = [origin.likeness for origin in project.origins().values()]
+    known = [origin.look for origin in project.origins().values()]
     day = datetime.fromtimestamp(clip.stat().st_mtime, timezone.utc).date().isoformat()
     fields = {"camera": camera or clip.stem, "clip": clip.stem, "day": day}
     source = open_source(str(clip))
@@ -184,11 +184,11 @@ def _bring_clip(
     for frame in source:
         if frame.frame_id % every:
             continue
-        hashed = fingerprint(frame.image)
-        if nearest(hashed, known) <= ALIKE:
+        look = look_of(frame.image)
+        if is_known(look, known):
             brought.alike += 1
             continue
-        known.append(hashed)
+        known.append(look)
         name = f"{clip.stem}_{frame.frame_id:06d}.jpg"
         project.add(encoded(frame.image), name, frame.image, fields, frame=frame.frame_id)
         brought.images += 1

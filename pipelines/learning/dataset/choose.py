@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from engine.clock import NS_PER_S
 from engine.errors import ConfigError
 from engine.wire import FrameMessage
-from pipelines.learning.dataset.likeness import ALIKE, NEW, nearest
+from pipelines.learning.dataset.likeness import NEW, Look, is_known, nearest
 
 RULE_WINDOW_NS = 2 * NS_PER_S
 HOUR_NS = 3600 * NS_PER_S
@@ -61,10 +61,10 @@ class Chooser:
     Args:
         when: the conditions.
         per_hour: pictures per source and hour of its own time; 0: any number.
-        known: hashes of the pictures that the project has.
+        known: looks of the pictures that the project has.
     """
 
-    def __init__(self, when: When, per_hour: float = 0, known: Iterable[int] = ()) -> None:
+    def __init__(self, when: When, per_hour: float = 0, known: Iterable[Look] = ()) -> None:
         self._when, self._per_hour = when, per_hour
         self._known = list(known)
         self._kept_ns: dict[str, deque[int]] = defaultdict(deque)
@@ -86,16 +86,16 @@ class Chooser:
         self.refused["condition"] += 1
         return False
 
-    def choose(self, frame: FrameMessage, likeness: int) -> list[str]:
+    def choose(self, frame: FrameMessage, look: Look) -> list[str]:
         """Return why a picture is kept; empty if it is not."""
-        closest = nearest(likeness, self._known)
         reasons = self._reasons(frame)
-        if "new" in self._when.words and closest >= NEW:
+        if "new" in self._when.words and nearest(look, self._known) >= NEW:
             reasons.append("new")
-        if not reasons or closest <= ALIKE:
-            self.refused["alike" if reasons or closest <= ALIKE else "condition"] += 1
+        known = is_known(look, self._known)
+        if not reasons or known:
+            self.refused["alike" if known else "condition"] += 1
             return []
-        self._known.append(likeness)
+        self._known.append(look)
         self._kept_ns[frame.source_id].append(frame.captured_utc_ns)
         self.reasons.update(reasons)
         return reasons

@@ -21,7 +21,7 @@ from engine.subscriber import NoMessageError, Subscriber
 from engine.video.read_image import decode_image
 from engine.wire import EventMessage, FrameMessage, ImageMessage
 from pipelines.learning.dataset.choose import Chooser
-from pipelines.learning.dataset.likeness import fingerprint
+from pipelines.learning.dataset.likeness import look_of
 from pipelines.learning.dataset.project import Project
 
 WAITING = 256
@@ -95,7 +95,7 @@ class Collector:
         except (EngineError, OSError, ValueError):
             self._chooser.refused["damaged"] += 1
             return False
-        reasons = self._chooser.choose(frame, fingerprint(picture))
+        reasons = self._chooser.choose(frame, look_of(picture))
         if not reasons:
             return False
         self._keep(frame, image, picture, reasons)

@@ -131,7 +131,7 @@ def _leaks(project: Project) -> list[dict[str, str]]:
     if len(images) > MAX_COMPARED:
         return [_row("leak", project.folder, f"{len(images)} pictures: too many to compare with each other")]
     by_cluster = defaultdict(list)
-    numbers = clusters([origins[image.name].likeness for _, image in images])
+    numbers = clusters([origins[image.name].look for _, image in images])
     for number, (part, image) in zip(numbers, images, strict=True):
         by_cluster[number].append((part, image))
     return [

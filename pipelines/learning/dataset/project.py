@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from engine.errors import ConfigError, EngineError
 from engine.video.read_image import IMAGE_SUFFIXES, read_image
 from pipelines.learning.dataset.boxes import MAX_LABEL_BYTES, Box, boxes_from_text, text_from_boxes
-from pipelines.learning.dataset.likeness import fingerprint
+from pipelines.learning.dataset.likeness import UNKNOWN, Look, cells_from, look_of
 
 INBOX = "inbox"
 PARTS = ("train", "val", "test", "held")
@@ -42,13 +42,18 @@ class Origin:
 
     Attributes:
         fields: what it can be grouped by: `camera`, `day`, `clip`, `folder`.
-        likeness: perceptual hash.
+        look: what is remembered of it to compare it with others.
         frame: its number in the clip, None if it is from none.
     """
 
     fields: Mapping[str, str] = field(default_factory=dict)
-    likeness: int = 0
+    look: Look = UNKNOWN
     frame: int | None = None
+
+
+def _look(row: Mapping[str, Any]) -> Look:
+    """Return the look in a row of items.jsonl. Raises `KeyError` or `ValueError`."""
+    return Look(int(row["likeness"], 16), cells_from(row.get("cells", "")))
 
 
 class Project:
@@ -190,7 +195,9 @@ class Project:
         unique = next(text for text in _names_from(stem) if text not in taken)
         target = place / f"{unique}{suffix}"
         write_whole(target, content)
-        row = {"name": target.name, "fields": dict(fields), "likeness": f"{fingerprint(image):016x}", "frame": frame}
+        look = look_of(image)
+        row = {"name": target.name, "fields": dict(fields), "likeness": f"{look.bits:016x}", "frame": frame}
+        row["cells"] = look.text()
         with (self.folder / "items.jsonl").open("a", encoding="utf-8") as table:
             table.write(json.dumps(row) + "\n")
         return target
@@ -207,7 +214,7 @@ class Project:
             try:
                 row = json.loads(line)
                 fields = {str(key): str(value) for key, value in row["fields"].items()}
-                found[str(row["name"])] = Origin(fields, int(row["likeness"], 16), row.get("frame"))
+                found[str(row["name"])] = Origin(fields, _look(row), row.get("frame"))
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
         return found

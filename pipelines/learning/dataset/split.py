@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ConfigError
-from pipelines.learning.dataset.likeness import clusters
+from pipelines.learning.dataset.likeness import Look, clusters
 from pipelines.learning.dataset.project import Origin, Project, write_whole
 
 SPLITS = ("train", "val", "test")
@@ -79,7 +79,7 @@ def _groups(images: Sequence[Path], origins: Mapping[str, Origin], by: Sequence[
     keys = [_key(image, origins, by) for image in images]
     if len(images) > MAX_COMPARED:
         raise ConfigError(f"{len(images)} pictures: at most {MAX_COMPARED} can be compared with each other")
-    alike = clusters([origins.get(image.name, Origin()).likeness or _own(image) for image in images])
+    alike = clusters([origins[image.name].look if image.name in origins else Look(_own(image)) for image in images])
     root: dict[str, str] = {}
 
     def find(key: str) -> str:

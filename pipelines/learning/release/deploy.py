@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from engine.clock import pause
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.subscriber import Subscriber
+from pipelines.learning.json_files import read_json
+from pipelines.learning.model_facts import model_of, sha256_of
+from pipelines.learning.monitor.drift import Reference, reference_from
 from pipelines.learning.release.watch import Watch
 
 CANARY = "canary"
@@ -31,7 +34,7 @@ class DeployRequest:
     """What to deploy where.
 
     Attributes:
-        model: file that the engine can read, too.
+        model: file that the engine can read, too, or the folder of a release.
         stream: address where the engine publishes.
         canary: names of the sources that change first; empty: the first one.
         watch_s: time for which they are watched.
@@ -63,13 +66,14 @@ def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> 
     """
     if request.watch_s <= 0 or request.baseline < 10:
         raise ConfigError("watch needs a time above 0, and the baseline at least 10 frames")
+    request = replace(request, model=model_of(request.model))
     names = _class_names(request.model)
     sources = list(ask({"command": "status"})["sources"])
     canary = request.canary or tuple(sources[:1])
     unknown = [name for name in canary if name not in sources]
     if unknown:
         raise ConfigError(f"the engine has no source {unknown[0]}: it has {', '.join(sources) or 'none'}")
-    watch = Watch(canary, names, request.model.name)
+    watch = Watch(canary, names, request.model.name, _tested(request.model))
     with Subscriber(request.stream, topics=["v1/frame/"], timeout_s=LOAD_S) as messages:
         tell(f"measuring {request.baseline} frames of the old model on {', '.join(canary)}")
         watch.measure_before(messages, request.baseline)
@@ -93,6 +97,14 @@ def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> 
     _move(ask, sources, before)
     tell("the new model replaces the old one for all sources")
     return {"deployed": True, "passed": True, "reason": "no alarm during the watch", "canary": measured}
+
+
+def _tested(model: Path) -> Reference | None:
+    """Return what a released model said on its test pictures, None if it is not the current release."""
+    place, current = model.parent / "reference.json", model.parent.parent / "current.json"
+    if not place.is_file() or not current.is_file() or read_json(current).get("sha256") != sha256_of(model):
+        return None
+    return reference_from(read_json(place))
 
 
 def _class_names(model: Path) -> Sequence[str]:

@@ -14,7 +14,7 @@ from engine.backends.base import TensorSpec
 from engine.backends.files.base import read_model_file
 from engine.backends.remote.datatypes import DATATYPE_BY_DTYPE
 from engine.errors import ConfigError
-from pipelines.learning.model_facts import PREFIX
+from pipelines.learning.model_facts import PREFIX, model_of
 
 TARGETS = ("docker", "triton")
 TRITON = {
@@ -66,7 +66,7 @@ def package(model: Path, target: str, out: Path, name: str | None = None) -> dic
         ConfigError: the model is of a kind that the target does not run, or the folder cannot be written.
         ModelError: the model cannot be read.
     """
-    file = _file(model)
+    file = model_of(model, TRITON)
     known = name or re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("-._") or "model"
     if NAME.fullmatch(known) is None:
         raise ConfigError(f"--name {known}: expected up to 64 lower-case letters, digits, dots, dashes and underscores")
@@ -84,16 +84,6 @@ def package(model: Path, target: str, out: Path, name: str | None = None) -> dic
     )
     files = sorted(str(path.relative_to(out)) for path in written)
     return {"target": target, "folder": str(out), "model": known, "files": files, "next": following}
-
-
-def _file(model: Path) -> Path:
-    """Return the model file of a run or a release. Raises `ConfigError`."""
-    if not model.is_dir():
-        return model
-    found = sorted(path for path in model.iterdir() if path.suffix.lower() in TRITON)
-    if len(found) != 1:
-        raise ConfigError(f"{model}: {len(found)} models in it: name the file")
-    return found[0]
 
 
 def _docker(model: Path, folder: Path, name: str) -> list[Path]:

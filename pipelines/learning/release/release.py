@@ -15,7 +15,7 @@ import yaml
 from engine.errors import ConfigError
 from pipelines.learning.json_files import read_json, write_json
 from pipelines.learning.lock import lock_test, test_part
-from pipelines.learning.model_facts import facts_of, sha256_of, stamp
+from pipelines.learning.model_facts import facts_of, model_of, sha256_of, stamp
 from pipelines.learning.monitor.reference import reference_of
 from pipelines.learning.release.gate import DEFAULT_CLASSIFY, DEFAULT_DETECT, Check, check_gate
 from pipelines.learning.testing.classifiers import ClassifierTest, run_classifier_test
@@ -36,6 +36,7 @@ class ReleaseRequest:
         out: folder of the releases; the new one is numbered.
         licence: of the model, such as Apache-2.0.
         gate: YAML file with conditions by score; None: no worse than what is released.
+        against: model in use, by file or name; it counts as released as long as nothing is.
         strengths: of corruptions to test, where the gate has `corruptions`.
     """
 
@@ -44,6 +45,7 @@ class ReleaseRequest:
     out: Path
     licence: str
     gate: Path | None = None
+    against: str | None = None
     strengths: tuple[int, ...] = (3,)
 
 
@@ -57,12 +59,14 @@ def release(request: ReleaseRequest, progress: Progress | None = None) -> dict[s
         ConfigError: the test set has changed since it was locked, or the gate or the data cannot be read.
         ModelError: the model cannot be used.
     """
-    model = request.model / "model.onnx" if request.model.is_dir() else request.model
+    model = model_of(request.model)
     locked = lock_test(request.data)
     conditions = _conditions(request.gate)
     scores = _tested(model, request, conditions, progress)
-    default = DEFAULT_DETECT if "map50_95" in scores else DEFAULT_CLASSIFY
     before = _current(request.out, locked)
+    if before is None and request.against is not None:
+        before = _tested(request.against, request, conditions, progress)
+    default = DEFAULT_DETECT if "map50_95" in scores else DEFAULT_CLASSIFY
     checks = check_gate(conditions or default, scores, before)
     result = {"model": str(model), "released": all(check.passes for check in checks), "checks": _plain(checks)}
     if result["released"]:
@@ -91,12 +95,12 @@ def _conditions(path: Path | None) -> dict[str, str]:
 
 
 def _tested(
-    model: Path, request: ReleaseRequest, conditions: Mapping[str, str], progress: Progress | None
+    model: Path | str, request: ReleaseRequest, conditions: Mapping[str, str], progress: Progress | None
 ) -> dict[str, Any]:
     images, labels = test_part(request.data)
     strengths = request.strengths if any(name.startswith("corruptions") for name in conditions) else ()
     if labels is None:
-        return run_classifier_test(ClassifierTest(model, images, strengths=strengths), progress)
+        return run_classifier_test(ClassifierTest(Path(model), images, strengths=strengths), progress)
     return run_detector_test(DetectorTest(model, images, labels, strengths=strengths), progress)
 
 

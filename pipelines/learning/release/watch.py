@@ -2,6 +2,9 @@
 
 Rates are taken from the times at which the engine sent the messages, so a reader that lags behind changes nothing.
 Where the other sources have become slower as well, the machine is busy, and the canary may be as much slower as they.
+
+A better model finds other objects than the old one. So a release may differ from the old model as long as it says what
+it said on its test pictures.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 from engine.clock import NS_PER_S
 from engine.subscriber import NoMessageError, Subscriber
 from engine.wire import FrameMessage
-from pipelines.learning.monitor.drift import DriftMonitor, FrameFacts, make_reference
+from pipelines.learning.monitor.drift import DriftMonitor, FrameFacts, Reference, make_reference
 from pipelines.learning.monitor.stream_facts import facts_of_message
 
 JUDGED = ("classes", "objects")
@@ -59,6 +62,7 @@ class _Watched:
     names: list[str]
     before: list[FrameFacts] = field(default_factory=list)
     monitor: DriftMonitor | None = None
+    tested: DriftMonitor | None = None
     rate_before: Rate = field(default_factory=Rate)
     rate: Rate = field(default_factory=Rate)
     heard_s: float = 0.0
@@ -71,10 +75,15 @@ class Watch:
         canary: the sources that change over.
         class_names: of the new model.
         file: name of the new model's file, as messages state it.
+        tested: what the new model said on the test pictures of its release; None: it is no release.
     """
 
-    def __init__(self, canary: Sequence[str], class_names: Sequence[str], file: str) -> None:
+    def __init__(
+        self, canary: Sequence[str], class_names: Sequence[str], file: str, tested: Reference | None = None
+    ) -> None:
         self._watched = {name: _Watched(list(class_names)) for name in canary}
+        for one in self._watched.values():
+            one.tested = None if tested is None else DriftMonitor(tested, ALL_FRAMES)
         self._file = file
         self._others_before, self._others = Rate(), Rate()
         self._newest_ns = 0
@@ -116,14 +125,20 @@ class Watch:
         elif message.model == self._file and one.monitor is not None:
             one.rate.add(message.published_utc_ns)
             one.heard_s = time.monotonic()
-            one.monitor.add(facts_of_message(message, one.names))
+            facts = facts_of_message(message, one.names)
+            one.monitor.add(facts)
+            if one.tested is not None:
+                one.tested.add(facts)
 
     def _drifted(self, max_drift: float) -> str | None:
         for name, one in self._watched.items():
             found = {} if one.monitor is None else one.monitor.alarms()
+            tested = None if one.tested is None else one.tested.alarms()
             for quantity in JUDGED:
-                if found.get(quantity, 0.0) > max_drift:
-                    return f"{name}: {quantity} drifted by {found[quantity]:.2f} (allowed: {max_drift:g})"
+                if found.get(quantity, 0.0) <= max_drift or (tested is not None and quantity not in tested):
+                    continue
+                why = f"{name}: {quantity} drifted by {found[quantity]:.2f} (allowed: {max_drift:g})"
+                return why if tested is None else f"{why}, and by {tested[quantity]:.2f} from its test pictures"
         return None
 
     def _slowed(self) -> str | None:
@@ -148,10 +163,15 @@ class Watch:
             name: {
                 "frames_before": len(one.before),
                 "frames": one.rate.count,
-                "drift": {} if one.monitor is None else {k: v for k, v in one.monitor.indexes().items() if k in JUDGED},
+                "drift": _indexes(one.monitor),
+                **({} if one.tested is None else {"drift_from_test": _indexes(one.tested)}),
             }
             for name, one in self._watched.items()
         }
+
+
+def _indexes(monitor: DriftMonitor | None) -> dict[str, float]:
+    return {} if monitor is None else {key: value for key, value in monitor.indexes().items() if key in JUDGED}
 
 
 def _next(messages: Subscriber, left_s: float) -> FrameMessage | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.detection.classify import centre_crop, inspect_classifier
 from engine.errors import ConfigError, ModelError
-from pipelines.learning.child import Fields, Tell, run_in_child, torch_on_one_thread
+from pipelines.learning.child import Fields, Tell, run_in_child, torch_for_training
 
 STEPS = 10
 MAX_PICTURES = 500
@@ -65,7 +65,7 @@ def attack(
 
 def attack_here(request: Fields, tell: Tell) -> Fields:
     """Attack in this process, which has torch."""
-    torch = torch_on_one_thread()
+    torch = torch_for_training()
     from pipelines.learning.testing.torch_graph import TorchGraph
 
     torch.manual_seed(0)

@@ -33,9 +33,8 @@ def read_square(path: str | Path, size: int, anchor: Anchor = "stretch") -> tupl
     """
     image = read_picture(Path(path))
     width, height = fit((image.shape[1], image.shape[0]), (size, size), anchor).inner_wh
-    how = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
     square = np.full((size, size, 3), PAD_VALUE, np.uint8)
-    square[:height, :width] = cv2.resize(image, (width, height), interpolation=how)
+    square[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(square[..., ::-1].transpose(2, 0, 1)), (width / size, height / size)
 
 

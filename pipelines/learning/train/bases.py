@@ -30,13 +30,20 @@ def arch_of(arch: str | None, base: str | None) -> str:
     return base if base in OWN_DETECTORS else DEFAULT_ARCH
 
 
-def base_file(base: str | None) -> str | None:
-    """Return the file of a base that is given by name or as a file; None for None or `none`.
+def base_file(base: str | None, arch: str) -> str | None:
+    """Return the file to begin with; None: from scratch.
+
+    Args:
+        base: a name or a file; `none`: nothing; None: the architecture's own model, if it is on this machine.
+        arch: the architecture.
 
     Raises:
         ConfigError: the model of that name cannot be trained, or is not on this machine yet.
     """
-    if base is None or base == "none":
+    if base is None:
+        own = find_named(arch) if arch in OWN_DETECTORS else None
+        return None if own is None else str(own)
+    if base == "none":
         return None
     if Path(base).exists() or Path(base).suffix:
         return base

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.learning.child import Fields, Tell, torch_on_one_thread
+from pipelines.learning.child import Fields, Tell, torch_for_training
 from pipelines.learning.testing.attack import pgd
 from pipelines.learning.train.augment import read_square
 from pipelines.learning.train.checkpoint import LAST, Checkpoint, Progress
@@ -30,7 +30,7 @@ def train_classifier(request: Fields, listing: Fields, options: TrainOptions, te
     Returns:
         steps, seconds, and the best accuracy on the validation part.
     """
-    torch = torch_on_one_thread()
+    torch = torch_for_training()
     torch.manual_seed(options.seed)
     rng, folder = np.random.default_rng(options.seed), Path(request["folder"])
     model, size = make_classifier(torch, options, len(listing["class_names"]))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.data import Detections
-from pipelines.learning.child import Fields, Tell, torch_on_one_thread
+from pipelines.learning.child import Fields, Tell, torch_for_training
 from pipelines.learning.testing.matching import Objects, match, mean_average_precision
 from pipelines.learning.train.augment import Samples
 from pipelines.learning.train.checkpoint import LAST, Checkpoint, Progress
@@ -37,7 +37,7 @@ def train_detector(request: Fields, listing: Fields, options: TrainOptions, tell
         ConfigError: a picture cannot be read.
         ModelError: the base does not fit.
     """
-    torch = torch_on_one_thread()
+    torch = torch_for_training()
     torch.manual_seed(options.seed)
     rng, folder = np.random.default_rng(options.seed), Path(request["folder"])
     arch = make_detector(torch, options, listing["class_names"])
@@ -79,6 +79,8 @@ class _Run:
 
     def go(self, tell: Tell) -> None:
         """Train until the budget is used."""
+        if self._options.base is not None and not self.progress.step:
+            tell({"note": f"before training: {self._evaluate()}"})  # what training has to beat
         self.progress.pause()
         share = self.progress.share()
         evaluated = math.floor(share * EVALUATIONS)

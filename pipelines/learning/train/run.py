@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from engine.boxes import xyxy_from_cxcywh
+from engine.catalogue import CATALOGUE
 from engine.detection.classify import load_image_classifier
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
-from pipelines.learning.child import Tell, run_in_child
+from pipelines.learning.child import Tell, run_in_child, threads
 from pipelines.learning.json_files import read_json, write_json
 from pipelines.learning.lock import check_lock
 from pipelines.learning.model_facts import sha256_of, stamp
@@ -143,9 +143,10 @@ def _warn_from_scratch(options: TrainOptions, count: int) -> None:
     if options.base is None and options.arch != "cnn" and count < SCRATCH_PICTURES:
         logger.warning(
             "%s trains from scratch on %d pictures: expect a small share of what a pretrained base (--base, --weights) "
-            "reaches in the same time; from scratch it takes thousands of pictures and hours",
+            "reaches in the same time; from scratch it takes thousands of pictures and hours%s",
             options.arch,
             count,
+            f". The base: framewire models get {options.arch}" if options.arch in CATALOGUE else "",
         )
 
 
@@ -175,7 +176,7 @@ def _write_manifest(folder: Path, request: TrainRequest, options: TrainOptions, 
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "threads": os.environ.get("OMP_NUM_THREADS", "1"),
+        "threads": str(threads()),
     }
     write_json(folder / MANIFEST, manifest)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.errors import ModelError
 from engine.optional import require
-from pipelines.learning.child import Fields, Tell, torch_on_one_thread
+from pipelines.learning.child import Fields, Tell, torch_for_training
 from pipelines.learning.json_files import write_json
 from pipelines.learning.train.checkpoint import Progress
 from pipelines.learning.train.loop import TELL_EVERY_S, add_row
@@ -37,7 +37,7 @@ def train_ultralytics(request: Fields, listing: Fields, options: TrainOptions, t
         MissingDependencyError: Ultralytics is not installed.
         ModelError: the base is not a checkpoint of a detector.
     """
-    torchvision(torch_on_one_thread())
+    torchvision(torch_for_training())
     folder = Path(request["folder"])
     place, size = folder / "ultralytics", options.size or SIDE
     package = _package(place)

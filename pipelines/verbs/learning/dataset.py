@@ -34,7 +34,7 @@ def collect_pictures(
     when: Annotated[
         str, typer.Option(help="uncertain, new, empty, all, class:NAME or rule:NAME, joined by or")
     ] = "uncertain or new",
-    per_hour: Annotated[float, typer.Option(help="Pictures per camera and hour at most; 0: any number")] = 20,
+    per_hour: Annotated[float, typer.Option(help="Pictures per camera and hour at most; 0: any number")] = 200,
     doubt: Annotated[str, typer.Option(help="Scores between which a detection is uncertain: LOW:HIGH")] = "0.25:0.5",
     seconds: Annotated[float | None, typer.Option(help="Stop after this time; Ctrl-C stops too")] = None,
     pictures: Annotated[int | None, typer.Option(help="Stop after this many pictures")] = None,
@@ -60,7 +60,7 @@ def collect_pictures(
     if not (Path(folder) / "project.yaml").is_file() and not classes:
         raise ConfigError(f"{folder}: a new project: give the classes that you will label: --classes person,car")
     project = open_or_create(folder, names_of(classes))
-    chooser = Chooser(conditions, per_hour, [origin.likeness for origin in project.origins().values()])
+    chooser = Chooser(conditions, per_hour, [origin.look for origin in project.origins().values()])
     collector = Collector(project, chooser)
     try:
         collect(

@@ -20,6 +20,9 @@ def release(
     licence: Annotated[str, typer.Option(help="Of the model: Apache-2.0; a base and the pictures have theirs")],
     out: Annotated[str, typer.Option(help="Folder of the numbered releases")] = "releases",
     gate: Annotated[str | None, typer.Option(help="YAML of conditions; otherwise no worse than the last")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Model in use, by file or name: what to beat as long as nothing is released")
+    ] = None,
     strengths: Annotated[str, typer.Option(help="Of corruptions, if the gate has conditions on them")] = "3",
     as_json: Json = False,
 ) -> None:
@@ -30,7 +33,7 @@ def release(
 
     steps = tuple(parse_strengths(strengths))
     place = None if gate is None else Path(gate)
-    request = ReleaseRequest(Path(model), Path(data), Path(out), licence, place, steps)
+    request = ReleaseRequest(Path(model), Path(data), Path(out), licence, place, against, steps)
     with console.progress_bar("images") as progress:
         result = release_model(request, progress)
     if as_json:
@@ -43,7 +46,7 @@ def release(
 
 
 def deploy(
-    model: Annotated[str, typer.Argument(help="Model file, readable by the engine under the same path")],
+    model: Annotated[str, typer.Argument(help="Model file or release that the engine can read, too")],
     stream: Annotated[str, typer.Option(help="Where the engine publishes")] = "tcp://127.0.0.1:5555",
     to: Annotated[
         str | None,

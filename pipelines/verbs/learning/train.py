@@ -87,7 +87,11 @@ def _options(
 
     changes = augment_of(augment)
     known = {**given, "epsilon": parse_share(epsilon), "augment": changes, **parse_budget(budget)}
-    return default_options(arch_of(arch, base), base=base_file(base), **known)
+    wanted = arch_of(arch, base)
+    file = base_file(base, wanted)
+    if base is None and file is not None:
+        console.say(f"begins with {wanted}, which is here; from scratch: --base none")
+    return default_options(wanted, base=file, **known)
 
 
 def _folder(path: str | None) -> Path | None:

@@ -12,7 +12,7 @@ from engine.errors import ConfigError
 from engine.wire import EventMessage, FrameMessage, ImageMessage
 from pipelines.learning.dataset.choose import Chooser, parse_when
 from pipelines.learning.dataset.collect import Collector, collect
-from pipelines.learning.dataset.likeness import fingerprint
+from pipelines.learning.dataset.likeness import look_of
 from pipelines.learning.dataset.project import Project
 from tests.freshness.engine_process import EngineProcess
 
@@ -82,7 +82,7 @@ def test_near_duplicates_are_never_kept_twice(tmp_path: Path) -> None:
 
 
 def test_new_means_unlike_everything_before_also_of_earlier_sessions(tmp_path: Path) -> None:
-    chooser = Chooser(parse_when("new"), known=[fingerprint(picture(1))])
+    chooser = Chooser(parse_when("new"), known=[look_of(picture(1))])
     taking = Collector(Project.create(tmp_path / "a.fwm", ["person"]), chooser)
     for number, seed in enumerate([1, 2]):
         for message in messages(number, 0.9, seed=seed):

@@ -17,7 +17,7 @@ from pipelines.cli import app
 from pipelines.learning.dataset.boxes import Box, boxes_from_text, text_from_boxes
 from pipelines.learning.dataset.bring import bring
 from pipelines.learning.dataset.export import WRITERS, export
-from pipelines.learning.dataset.likeness import ALIKE, clusters, distance, fingerprint
+from pipelines.learning.dataset.likeness import ALIKE, clusters, distance, fingerprint, is_known, look_of
 from pipelines.learning.dataset.look import check, stats
 from pipelines.learning.dataset.project import Project
 from pipelines.learning.dataset.split import check_test, split
@@ -277,9 +277,39 @@ def test_likeness_survives_compression_and_a_small_shift_and_tells_pictures_apar
     jpeg = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR)
     assert distance(fingerprint(image), fingerprint(jpeg)) <= ALIKE
     assert distance(fingerprint(image), fingerprint(np.roll(image, 2, axis=1))) <= ALIKE
-    others = [fingerprint(picture(seed, (320, 240))) for seed in range(2, 12)]
+    looks = [look_of(picture(seed, (320, 240))) for seed in range(2, 12)]
+    others = [look.bits for look in looks]
     assert min(distance(fingerprint(image), other) for other in others) > 2 * ALIKE
-    assert len(set(clusters([fingerprint(image), *others]))) == 11
+    assert len(set(clusters([look_of(image), *looks]))) == 11
+
+
+@pytest.mark.parametrize("light", [1.0, 0.1])
+def test_a_fixed_camera_gives_another_picture_only_when_something_has_moved(light: float) -> None:
+    """Its pictures have nearly the same hash whatever walks there, by day and by night."""
+    noise = np.random.default_rng(0)
+
+    def seen(left: int) -> np.ndarray:
+        scene = cv2.resize(picture(1, (320, 240)), (640, 480))
+        cv2.rectangle(scene, (left, 200), (left + 24, 260), (255, 255, 255), -1)
+        lit = scene * light + noise.normal(0, 3, scene.shape)
+        jpeg = cv2.imencode(".jpg", lit.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+        return cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+
+    first, still, moved = (look_of(seen(left)) for left in (300, 300, 340))
+    assert light < 1 or distance(first.bits, moved.bits) <= ALIKE  # so the hash alone does not tell
+    assert is_known(still, [first])
+    assert not is_known(moved, [first])
+    assert clusters([first, moved, still]) == [0, 1, 0]
+
+
+def test_a_project_from_before_grey_copies_compares_hashes_only(project: Project) -> None:
+    table = project.folder / "items.jsonl"
+    rows = [json.loads(row) for row in table.read_text().splitlines()]
+    assert all(len(origin.look.cells) == 1024 for origin in project.origins().values())
+    table.write_text("".join(json.dumps({**row, "cells": None}) + "\n" for row in rows))
+    image = project.images("train")[0]
+    assert project.origins()[image.name].look.cells == b""
+    assert is_known(look_of(cv2.imread(str(image))), [project.origins()[image.name].look])
 
 
 def test_the_commands_speak_json_and_check_says_by_its_exit_code(project: Project) -> None:
