@@ -134,6 +134,8 @@ class _Roster:
 
 
 _roster = _Roster()
+_dying: list[subprocess.Popen[bytes]] = []
+"""Killed, and not gone yet."""
 
 
 def child_processes() -> list[ChildFacts]:
@@ -199,10 +201,20 @@ class Child:
             self._process.wait(grace_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            with suppress(subprocess.TimeoutExpired):
+            try:
                 self._process.wait(KILL_WAIT_S)
+            except subprocess.TimeoutExpired:
+                _dying.append(self._process)  # a busy machine takes its time; reaped when the next child ends
+        _reap()
         self._lifeline.close()
         return self._process.returncode
+
+
+def _reap() -> None:
+    for process in tuple(_dying):
+        if process.poll() is not None:
+            with suppress(ValueError):  # another thread was faster
+                _dying.remove(process)
 
 
 def die_with(fd: int) -> None:
