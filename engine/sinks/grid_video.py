@@ -124,7 +124,7 @@ class GridVideo(SinkBase):
         if file is not None:
             try:
                 file.close()
-            except require("av").FFmpegError as error:
+            except (require("av").FFmpegError, OSError) as error:
                 raise self._unwritable(error) from error
 
     def _first_ns(self, packet: Packet) -> int:
@@ -158,7 +158,7 @@ class GridVideo(SinkBase):
             if self._file is None:
                 self._file = self._output = VideoFile(self.path, self._size_wh, self._fps, CODEC, dict(OPTIONS))
             self._file.write(self._grid.picture(), at_ns, 0)
-        except require("av").FFmpegError as error:
+        except (require("av").FFmpegError, OSError) as error:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> SinkError:

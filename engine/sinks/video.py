@@ -110,7 +110,7 @@ class VideoWriter(SinkBase):
             if file is None:
                 file = self._files[source_id] = self._start(packet.frame, image)
             file.write(image, packet.frame.pts_ns, packet.frame.stream_epoch)
-        except require("av").FFmpegError as error:
+        except (require("av").FFmpegError, OSError) as error:
             raise self._unwritable(self.path_for(source_id) if file is None else file.path, error) from error
 
     def status(self, status: SourceStatus) -> None:
@@ -161,7 +161,7 @@ class VideoWriter(SinkBase):
     def _finish(self, file: VideoFile) -> SinkError | None:
         try:
             file.close()
-        except require("av").FFmpegError as error:
+        except (require("av").FFmpegError, OSError) as error:
             return self._unwritable(file.path, error)
         return None
 

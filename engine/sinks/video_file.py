@@ -26,19 +26,22 @@ HYBRID_SINCE = (62, 12)  # libavformat of FFmpeg 8.1: before, the index it adds 
 _HYBRID = "hybrid_fragmented+"
 _FRAGMENTED = {
     "movflags": "frag_keyframe+delay_moov+default_base_moof",
-    "frag_duration": "1000000",  # microseconds
+    "frag_duration": "250000",  # microseconds
     "flush_packets": "1",
 }
-_CLUSTERED = {"flush_packets": "1", "cluster_time_limit": "1000"}  # milliseconds
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_CLUSTERED = {"flush_packets": "1", "cluster_time_limit": "250"}  # milliseconds
+_FRAGMENT_TICKS = TICKS_PER_S // 4
 
 
 class VideoFile:
-    """A file being written in fragments of a second, each complete on disk.
+    """A file being written in fragments of a quarter of a second, each complete on disk.
 
-    `close` makes it a plain MP4 or MOV with the index first, so that it plays while it loads.
+    It appears under its name, and replaces what was there, once its first fragment is complete, so that it can be
+    played at any moment. `close` makes it a plain MP4 or MOV with the index first, so that it plays while it loads.
 
     Args:
-        path: `.mp4`, `.mov` or `.mkv`; replaced if it exists.
+        path: `.mp4`, `.mov` or `.mkv`.
         size_wh: of the first frame.
         fps: nominal rate.
         codec: FFmpeg's name for the encoder.
@@ -68,7 +71,11 @@ class VideoFile:
         options_of_file = dict(_CLUSTERED if self._is_matroska else _FRAGMENTED)
         if not self._is_matroska and av.library_versions["libavformat"][:2] >= HYBRID_SINCE:
             options_of_file["movflags"] = _HYBRID + options_of_file["movflags"]
-        self._container: Any = av.open(url_of_path(path), "w", options=options_of_file)
+        self._early = part_of(path)
+        self._waiting: list[Any] | None = []  # packets before the first fragment
+        self._container: Any = av.open(
+            url_of_path(self._early), "w", format=FORMATS[path.suffix.lower()], options=options_of_file
+        )
         self._stream: Any = self._container.add_stream(codec, rate=self._rate, options=options)
         self._stream.width, self._stream.height = self._size_wh
         self._stream.pix_fmt = "yuv420p"
@@ -91,9 +98,25 @@ class VideoFile:
         frame.pts = self._time_of(pts_ns)
         frame.time_base = TIME_BASE
         for packet in self._stream.encode(frame):
-            packet.duration = packet.duration or self._step
-            self._container.mux(packet)
+            self._mux(packet)
         self.frames += 1
+
+    def _mux(self, packet: Any) -> None:
+        packet.duration = packet.duration or self._step
+        if self._waiting is None:
+            self._container.mux(packet)
+            return
+        self._waiting.append(packet)
+        if packet.dts is None or packet.dts - (self._waiting[0].dts or 0) > _FRAGMENT_TICKS:
+            self._appear()
+
+    def _appear(self) -> None:
+        """Write the first fragment, and give the file its name."""
+        waiting, self._waiting = self._waiting or [], None
+        for packet in waiting:
+            self._container.mux(packet)
+        if waiting:
+            self._early.replace(self.path)
 
     def close(self) -> None:
         """Write the frames that the encoder still holds, and the index; harmless when repeated."""
@@ -101,11 +124,15 @@ class VideoFile:
         if container is None:
             return
         try:
+            self._container = container
             for packet in self._stream.encode(None):
-                packet.duration = packet.duration or self._step
-                container.mux(packet)
+                self._mux(packet)
+            if self._waiting is not None:
+                self._appear()
         finally:
+            self._container = None
             container.close()
+            self._early.unlink(missing_ok=True)  # still there only if nothing could be written
         self.is_complete = True
         if not self._is_matroska and self.path.stat().st_size <= INDEX_FIRST_BYTES:
             put_index_first(self.path, self._step)
@@ -143,6 +170,11 @@ def url_of_path(path: Path) -> str:
     return f"file:{os.fspath(path)}"
 
 
+def part_of(path: Path) -> Path:
+    """Return the name of a file while it is incomplete."""
+    return path.with_name(f".{path.name}.part")
+
+
 def put_index_first(path: Path, step: int) -> None:
     """Move the index of an MP4 or MOV to its front; the file stays as it is where that fails (no space, no rights).
 
@@ -151,14 +183,14 @@ def put_index_first(path: Path, step: int) -> None:
         step: nominal time between frames in `TIME_BASE`, for a single one.
     """
     av = require("av")
-    moved = path.with_name(f".{path.name}.part")
+    moved = part_of(path)
     try:
         with (
             av.open(url_of_path(path)) as source,
             av.open(
                 url_of_path(moved),
                 "w",
-                format="mov" if path.suffix.lower() == ".mov" else "mp4",
+                format=FORMATS[path.suffix.lower()],
                 options={"movflags": "+faststart"},
             ) as target,
         ):

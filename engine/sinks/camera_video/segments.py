@@ -44,11 +44,11 @@ _INTERLEAVE = {"max_interleave_delta": SECOND_US}
 _OPTIONS = {
     "mp4": {
         "movflags": "hybrid_fragmented+frag_keyframe+empty_moov+default_base_moof",
-        "frag_duration": SECOND_US,
+        "frag_duration": "250000",
         "flush_packets": "1",
         **_INTERLEAVE,
     },
-    "mkv": {"flush_packets": "1", **_INTERLEAVE},
+    "mkv": {"flush_packets": "1", "cluster_time_limit": "250", **_INTERLEAVE},
 }
 FORMATS = {"mp4": "mp4", "mkv": "matroska"}
 _REMEDIES = {
