@@ -27,10 +27,14 @@ from pipelines.build.detector import build_detector
 from pipelines.build.pipeline import build_pipeline
 from pipelines.build.sources import build_sources
 from pipelines.config.models import Config
+from pipelines.metrics.answering import bound_server
+from pipelines.metrics.engine_health import EngineHealth
+from pipelines.metrics.serve import serve_run
 from pipelines.running.detect_and_publish import summary
 
 WARM_UP = 8
 LOOK_S = 0.01
+BEAT_S = 1.0
 RAW_SECONDS = 4.0
 
 
@@ -44,7 +48,7 @@ def benchmark(
     """Run the pipeline of `config` to the end of its sources, with the bare backend before and after.
 
     Args:
-        config: what to run; its sources must end.
+        config: what to run; its sources must end. `metrics.address` and `tracing` work as in a run.
         rounds: number of rounds, of which the median counts; for machines that others use too.
         raw_s: seconds of each measurement of the bare backend.
         progress: called with a text about each step.
@@ -70,7 +74,7 @@ def benchmark(
     for number in range(rounds):
         progress("pipeline")
         pipeline = pipeline if number == 0 else build_pipeline(config)
-        cpu_ms = _run(pipeline)
+        cpu_ms = _run(pipeline, config)
         facts = summary(pipeline)
         frames = _published(pipeline)
         runs.append((facts["fps"], cpu_ms))
@@ -97,13 +101,19 @@ def benchmark(
     }
 
 
-def _run(pipeline: Pipeline) -> float:
-    """Run it to its end and return the CPU milliseconds per frame, without those for loading the model."""
-    pipeline.start()
-    while not _published(pipeline) and not pipeline.wait(LOOK_S):
-        pass
-    cpu_before, before = used_cpu_s(), _published(pipeline)
-    pipeline.wait()
+def _run(pipeline: Pipeline, config: Config) -> float:
+    """Run it to its end and return the CPU milliseconds per frame, without those for loading the model.
+
+    Its metrics are served at `metrics.address`, so that it can be measured what scrapes cost.
+    """
+    health = EngineHealth(pipeline)
+    with serve_run(bound_server(config.metrics.address), pipeline, health):
+        pipeline.start()
+        while not _published(pipeline) and not pipeline.wait(LOOK_S):
+            health.beat()
+        cpu_before, before = used_cpu_s(), _published(pipeline)
+        while not pipeline.wait(BEAT_S):
+            health.beat()
     return 1e3 * (used_cpu_s() - cpu_before) / max(_published(pipeline) - before, 1)
 
 

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
@@ -29,6 +30,7 @@ RULES = """[
 RIGHT, MIDDLE = "[[0.5, 0], [1, 0], [1, 1], [0.5, 1]]", "[[0.5, 0], [0.5, 1]]"
 QUESTIONS_EVERY = 5
 RESIDENT = re.compile(r'^framewire_child_resident_bytes\{role="([^"]+)",source="[^"]*"\} (\S+)$', re.MULTILINE)
+STATE = re.compile(r'^framewire_source_state\{source="([^"]+)",state="([^"]+)"\} 1$', re.MULTILINE)
 WEB_RESIDENT = re.compile(r"^process_resident_memory_bytes (\S+)$", re.MULTILINE)
 TIMEOUT_S = 20.0
 
@@ -43,6 +45,7 @@ class Everything:
     Attributes:
         settings: in the form of `--set`.
         asked: answers by kind and status.
+        states: how often a scrape found a source in a state, as `source state`.
     """
 
     def __init__(self, sources: Sequence[str], folder: Path) -> None:
@@ -64,6 +67,7 @@ class Everything:
             *(f"sources.{number}.lines={{middle: {{points: {MIDDLE}}}}}" for number in range(len(sources))),
         ]
         self.asked: Counter[str] = Counter()
+        self.states: Counter[str] = Counter()
         self._resident: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._use, daemon=True)
@@ -74,10 +78,10 @@ class Everything:
         self._thread.start()
 
     def end(self) -> dict[str, Any]:
-        """End it, and return what the viewer got and what was answered, by kind and status."""
+        """End it, and return what the viewer got, what was answered, and how often sources were found in which state."""
         self._is_over.set()
         self._thread.join()
-        return {"viewer": self._viewers.end(), "answers": dict(self.asked)}
+        return {"viewer": self._viewers.end(), "answers": dict(self.asked), "states": dict(self.states)}
 
     def slopes(self) -> tuple[Slope, ...]:
         """Return the growth of the memory of each kind of child process."""
@@ -88,10 +92,11 @@ class Everything:
         return tuple(found)
 
     def _use(self) -> None:
-        second = 0
+        began, turn = time.monotonic(), 0
         while not self._is_over.wait(1.0):
-            second += 1
+            second, turn = time.monotonic() - began, turn + 1
             page = self._get("metrics", "/metrics").decode()
+            self.states.update(f"{source} {state}" for source, state in STATE.findall(page))
             sizes = defaultdict(list)
             for role, size in RESIDENT.findall(page):
                 if float(size):
@@ -101,7 +106,7 @@ class Everything:
                 sizes["web"] = [float(web[1]) / 1e6]
             for role, each in sizes.items():
                 self._resident[role].append((second, sum(each) / len(each)))
-            if second % QUESTIONS_EVERY == 0:
+            if turn % QUESTIONS_EVERY == 0:
                 self._ask()
 
     def _ask(self) -> None:

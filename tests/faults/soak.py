@@ -103,17 +103,18 @@ class Mishaps:
         self.played = 0
 
     def play(self, now: float) -> str:
-        """End and begin the faults that are due, and return the name of the one that began."""
+        """End and begin the faults that are due, and return camera and name of the one that began."""
         while self._ends and self._ends[0][0] <= now:
             self._ends.pop(0)[1]()
         if now < self._due or now >= self._last_s:
             return ""
-        name, begin, end = self._rng.choice(self._rng.choice(self._cameras).mishaps())
+        camera = self._rng.choice(self._cameras)
+        name, begin, end = self._rng.choice(camera.mishaps())
         begin()
         self._ends.append((now + min(self._every_s / 5, MAX_FAULT_S), end))
         self._due += self._every_s
         self.played += 1
-        return name
+        return f"cam{self._cameras.index(camera)} {name}"
 
     def end(self) -> None:
         """End all of them."""
@@ -177,6 +178,7 @@ def soak(
         sources = engine.end()["sources"]
     if csv is not None:
         growth.save(csv)
+        csv.with_suffix(".log").write_text(engine.log)
     return Report(
         (*growth.slopes(), *(more.slopes() if more else ())),
         ages.share(0.0, WARM_UP),

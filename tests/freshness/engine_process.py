@@ -37,6 +37,7 @@ class EngineProcess:
     Attributes:
         address: where it publishes.
         summary: the summary that it printed at its end.
+        log: what it wrote to stderr, once it has ended.
         stop_s: time from SIGINT to its end.
         left_behind: processes of the engine that outlived it.
     """
@@ -53,6 +54,7 @@ class EngineProcess:
             command, stdout=subprocess.PIPE, stderr=self._errors, text=True, cwd=CHECKOUT, start_new_session=True
         )
         self.summary: dict[str, Any] = {}
+        self.log = ""
         self.stop_s = float("nan")
         self.left_behind = 0
 
@@ -94,9 +96,9 @@ class EngineProcess:
         self.stop_s = time.monotonic() - begun
         self.left_behind = sum(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
         self._errors.seek(0)
-        errors = self._errors.read()
+        self.log = self._errors.read()
         self._errors.close()
-        assert output.strip(), f"the engine printed no summary: {errors}"
+        assert output.strip(), f"the engine printed no summary: {self.log}"
         self.summary = json.loads(output.splitlines()[-1])
         return self.summary
 

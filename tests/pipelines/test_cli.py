@@ -270,7 +270,10 @@ def test_check_validates_without_running(tmp_path: Path) -> None:
 
 
 def test_bench_measures_the_pipeline_beside_the_bare_backend() -> None:
-    figures = summary_of(framewire("bench", "--source", SYNTHETIC, "--json"))
+    metrics = ("--set", "metrics.address=127.0.0.1:0")
+    done = framewire("bench", "--source", SYNTHETIC, "--json", *metrics)
+    figures = summary_of(done)
+    assert "metrics at http://127.0.0.1:" in done.stderr
     assert figures["frames"] == 40
     assert figures["raw_fps"] > 0
     assert figures["ratio"] == pytest.approx(figures["pipeline_fps"] / figures["raw_fps"], rel=0.01)

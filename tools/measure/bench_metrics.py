@@ -1,6 +1,6 @@
 """Measure what metrics and traces cost a run: the same frames with and without, at the same time, as a ratio.
 
-usage: python tools/measure/bench_metrics.py [--rounds 9] [--frames 3000] [--tracing]
+usage: python tools/measure/bench_metrics.py [--rounds 9] [--frames 3000] [--model motion] [--tracing]
 Both runs of a round begin together, so that what else the machine does weighs on both. A scraper in a process of its
 own asks /metrics each second; a collector of traces answers in this one. Compared is the CPU time per frame between
 the first and the last report, five seconds apart each.
@@ -37,6 +37,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--frames", type=int, default=3000)
+    parser.add_argument("--model", default="motion", help="motion, a cheap one, makes the cost look largest")
     parser.add_argument("--tracing", action="store_true", help="also trace one frame in 100")
     return parser.parse_args()
 
@@ -47,7 +48,7 @@ def main() -> int:
     cpu: list[float] = []
     for number in range(given.rounds):
         with ThreadPoolExecutor(2) as pool:
-            run = partial(measured, given.frames, traces=collector.url if given.tracing else "")
+            run = partial(measured, given.model, given.frames, traces=collector.url if given.tracing else "")
             runs = {is_on: pool.submit(run, is_on=is_on) for is_on in sorted((True, False), reverse=number % 2 == 0)}
             pair = {is_on: each.result() for is_on, each in runs.items()}
         cpu.append(pair[False] / pair[True])
@@ -86,10 +87,10 @@ class Collector:
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
-def measured(frames: int, *, is_on: bool, traces: str) -> float:
+def measured(model: str, frames: int, *, is_on: bool, traces: str) -> float:
     """Return the CPU seconds per frame of a run, from its first report to its last: without start and end."""
     words = [sys.executable, "-m", "pipelines", "run", "--source", "synthetic://?width=320&height=240&objects=8"]
-    words += ["--model", "motion", "--publish", "tcp://127.0.0.1:*", "--max-frames", str(frames), "--json"]
+    words += ["--model", model, "--publish", "tcp://127.0.0.1:*", "--max-frames", str(frames), "--json"]
     if is_on:
         words += ["--metrics", "127.0.0.1:0"]
     if is_on and traces:
