@@ -78,7 +78,7 @@ class Everything:
         self._thread.start()
 
     def end(self) -> dict[str, Any]:
-        """End it, and return what the viewer got, what was answered, and how often sources were found in which state."""
+        """End it; return what the viewer got, what was answered, and how often sources were found in which state."""
         self._is_over.set()
         self._thread.join()
         return {"viewer": self._viewers.end(), "answers": dict(self.asked), "states": dict(self.states)}
