@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from engine.sources.synthetic import number_in_image
 from engine.video.read_image import decode_image
+from tests.imaging.markers import READABLE, correlation, scene
+from tests.media import encode_clip
 from tests.pipelines.web.page.site import PATIENCE_S, Site
 
 HEADER = struct.Struct(">BBHIqq")
@@ -136,3 +139,23 @@ def test_other_sites_and_hosts_cannot_connect(site: Site, headers: dict[str, str
     address = f"ws://127.0.0.1:{site.port}/api/v1/live"
     with pytest.raises((InvalidStatus, ConnectionClosed)), connect(address, additional_headers=headers) as viewer:
         viewer.recv(timeout=PATIENCE_S)
+
+
+def test_live_pictures_and_stills_do_not_show_what_privacy_hides(tmp_path: Path) -> None:
+    """A17: two cameras of people who carry a pattern, one of them with privacy."""
+    clip = encode_clip(tmp_path / "walk.mp4", [scene(n) for n in range(16)], rate=10, options={"crf": "4"})
+    words = ["--model", "tests.pipelines.web.page.truth:CoatDetector", "--set", "sources.1.privacy={mode: blur}"]
+    words += [word for n in (0, 1) for key in ("loop", "realtime") for word in ("--set", f"sources.{n}.{key}=true")]
+    found = {}
+    with Site(*words, sources={"open": str(clip), "hidden": str(clip)}) as site:
+        for name in ("open", "hidden"):
+            status, _, still = site.ask("GET", f"/api/v1/sources/{name}/still.jpg?w=640")
+            assert status == 200
+            address = f"ws://127.0.0.1:{site.port}/api/v1/live"
+            with connect(address, max_size=None, compression=None) as viewer:
+                watch(viewer, {name: {"boxes": True, "video": True, "jpeg": {"fps": 10, "w": 640}}})
+                seen = [received(viewer, lambda m: isinstance(m, bytes))[-1] for _ in range(12)]
+            assert {message[0] for message in seen} == {1}, "video passes nowhere but as pictures"
+            pictures = [decode_image(np.frombuffer(jpeg, np.uint8)) for jpeg in (still, *(m[24:] for m in seen))]
+            found[name] = max(map(correlation, pictures))
+    assert found["open"] > READABLE > found["hidden"]

@@ -9,6 +9,7 @@ import numpy as np
 from engine.data import Detections, Frame, TrackEvent, Tracks
 from engine.protocols import DetectorBase, TrackerBase
 from engine.sources.synthetic import SyntheticSource, number_in_image, scene_from_uri
+from tests.imaging.markers import FindsPeople
 
 
 class TruthDetector(DetectorBase):
@@ -74,3 +75,11 @@ class BlindDetector(DetectorBase):
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         return [Detections.empty() for _ in frames]
+
+
+class CoatDetector(FindsPeople):
+    """Finds the people who carry the pattern of `tests.imaging.markers`."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__()
+        self.uri = uri
