@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.data import Packet, Run, TrackEvent, Tracks
-from engine.events.store.rows import TrackRow
+from engine.events.path_heat import HourHeat
+from engine.events.store.rows import HeatRow, TrackRow
 from engine.events.store.writer import StoreWriter
 from engine.events.track_paths import Floats, LivePath, pack_all
 from engine.events.writing import Job
@@ -55,6 +55,7 @@ class TrackCollector:
         self._offset_ns = 0
         self._size_wh = (1, 1)
         self._class_names: tuple[str, ...] = ()
+        self._heat = HourHeat(source_id, run.run_epoch)
 
     def add(self, packet: Packet) -> Iterator[Job]:
         """Take a sample; yield jobs for finished pieces."""
@@ -131,7 +132,7 @@ class TrackCollector:
                 pieces.append(self._piece(track_id, track, is_last=False))
                 track.path = track.path.next_piece()
         if pieces:
-            yield Job(partial(_store, pieces=pieces), is_droppable=True)
+            yield Job(_Storing(pieces, self._heat), is_droppable=True)
 
     def _end(self, track_id: int, event: TrackEvent | None = None) -> list[Piece]:
         """Return the last piece of a track; none if nothing is known of it."""
@@ -150,7 +151,7 @@ class TrackCollector:
         yield from self._finished(0)
         pieces = [piece for track_id in list(self._tracks) for piece in self._end(track_id)]
         if pieces:
-            yield Job(partial(_store, pieces=pieces), is_droppable=True)
+            yield Job(_Storing(pieces, self._heat), is_droppable=True)
 
     def _piece(self, track_id: int, track: _Track, *, is_last: bool) -> Piece:
         path, names = track.path, self._class_names
@@ -173,7 +174,21 @@ class TrackCollector:
         return row, path
 
 
-def _store(store: StoreWriter, pieces: Sequence[Piece]) -> None:
-    """Pack paths and write them, on the writing thread."""
-    packed = pack_all([path for _, path in pieces], [row.width / row.height for row, _ in pieces])
-    store.put_all([replace(row, path=data) for (row, _), data in zip(pieces, packed, strict=True)])
+class _Storing:
+    """Packs paths and writes them with the heat maps that they add to, on the writing thread.
+
+    What is written is made once, so that nothing is added twice if the store has to be asked again.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], heat: HourHeat) -> None:
+        self._pieces = pieces
+        self._heat = heat
+        self._rows: list[TrackRow | HeatRow] = []
+
+    def __call__(self, store: StoreWriter) -> None:
+        if not self._rows:
+            shapes = [row.width / row.height for row, _ in self._pieces]
+            packed = pack_all([path for _, path in self._pieces], shapes)
+            rows = [replace(row, path=data) for (row, _), data in zip(self._pieces, packed, strict=True)]
+            self._rows = [*rows, *self._heat.add(rows, store)]
+        store.put_all(self._rows)

@@ -16,7 +16,7 @@ from engine.events.store.writer import StoreWriter
 if TYPE_CHECKING:
     from engine.events.store.place import StorePlace
 
-TABLES = ("track", "fact", "counted", "occupancy", "gap")
+TABLES = ("track", "fact", "counted", "occupancy", "heat", "gap")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A heat map of the past: seconds that objects spent in each cell, from the stored paths of their tracks."""
+"""A heat map of the past: seconds that objects spent in each cell, from paths, and from stored maps before those."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.analytics.heat import COLUMNS, ROWS
-from engine.clock import NS_PER_S
+from engine.events.path_heat import HOUR_NS, add_path, new_grid, unpacked
 from engine.events.store.reader import EventReader
-from engine.events.track_paths import unpack
 
-STEP_S = 0.2
 Grid = NDArray[np.float64]
 PEAK = 99.0
 
@@ -23,6 +21,9 @@ def heat_between(
 ) -> Grid:
     """Return the (36, 64) grid of seconds in which the lower middle of an object was in each cell.
 
+    Paths are exact, but kept for some days only. Whole hours of the span for which there are none any more are taken
+    from the stored heat maps.
+
     Args:
         reader: of the log.
         source_id: the source.
@@ -30,22 +31,17 @@ def heat_between(
         to_utc_ns: its end.
         class_name: count only this class; None: all.
     """
-    grid = np.zeros(ROWS * COLUMNS)
-    for row in reader.tracks(source_id, from_utc_ns, to_utc_ns):
-        if class_name is not None and row.class_name != class_name:
-            continue
-        seconds, boxes = unpack(row.path)
-        if not len(seconds):
-            continue
-        low = max((from_utc_ns - row.began_utc_ns) / NS_PER_S, 0.0)
-        high = min((to_utc_ns - row.began_utc_ns) / NS_PER_S, float(seconds[-1]))
-        at = np.arange(low + STEP_S / 2, high, STEP_S)
-        before = np.clip(np.searchsorted(seconds, at, side="right") - 1, 0, len(seconds) - 1)
-        at, before = at[boxes[before, 3] > 0], before[boxes[before, 3] > 0]
-        x, y = np.interp(at, seconds, boxes[:, 0]), np.interp(at, seconds, boxes[:, 1])
-        column = np.clip((x * COLUMNS).astype(np.intp), 0, COLUMNS - 1)
-        line = np.clip((y * ROWS).astype(np.intp), 0, ROWS - 1)
-        np.add.at(grid, line * COLUMNS + column, STEP_S)
+    grid = new_grid()
+    oldest = reader.oldest_track(source_id)
+    cut = to_utc_ns // HOUR_NS if oldest is None else min(-(-oldest // HOUR_NS), to_utc_ns // HOUR_NS)
+    stored = reader.heat(source_id, -(-from_utc_ns // HOUR_NS), cut)
+    for heat in stored:
+        if class_name in (None, heat.class_name):
+            grid += unpacked(heat.grid)
+    begin = max(from_utc_ns, cut * HOUR_NS) if stored else from_utc_ns
+    for row in reader.tracks(source_id, begin, to_utc_ns):
+        if class_name in (None, row.class_name):
+            add_path(grid, row, begin, to_utc_ns)
     return grid.reshape(ROWS, COLUMNS)
 
 

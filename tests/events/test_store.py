@@ -250,7 +250,7 @@ def test_an_older_store_is_copied_and_brought_up_to_date(tmp_path: Path) -> None
     assert database.execute("SELECT mood FROM event") == [("calm",)]
     database.close()
     place.release()
-    with sqlite3.connect(tmp_path / "events.sqlite.version-1") as copy:
+    with sqlite3.connect(tmp_path / f"events.sqlite.version-{len(MIGRATIONS)}") as copy:
         assert copy.execute("SELECT COUNT(*) FROM event").fetchone() == (1,)
     copy.close()
     with pytest.raises(NewerStoreError, match="update"):

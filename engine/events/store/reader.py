@@ -20,6 +20,7 @@ from engine.events.store.rows import (
     EventRow,
     FactRow,
     GapRow,
+    HeatRow,
     MediaRow,
     OccupancyRow,
     OutboxRow,
@@ -255,6 +256,18 @@ class EventReader:
         conditions.append("ended_utc_ns >= :began")
         given["began"] = from_utc_ns
         yield from self._rows(TrackRow, "track", conditions, given, "ORDER BY began_utc_ns, track_id")
+
+    def oldest_track(self, source_id: str) -> int | None:
+        """Return when the oldest path that is still kept began (UTC ns); None if there is none."""
+        given = {"source_id": source_id}
+        found = self.database.execute("SELECT MIN(began_utc_ns) FROM track WHERE source_id = :source_id", given)
+        return None if found[0][0] is None else int(found[0][0])
+
+    def heat(self, source_id: str, from_hour: int, to_hour: int) -> list[HeatRow]:
+        """Return the heat maps of hours of UTC (since 1970), by class and run; `path_heat` unpacks them."""
+        conditions = ["source_id = :source_id", "hour >= :low", "hour < :high"]
+        given = {"source_id": source_id, "low": from_hour, "high": to_hour}
+        return self._rows(HeatRow, "heat", conditions, given, "ORDER BY hour, class_name")
 
     def counts(self, source_id: str, from_utc_ns: int, to_utc_ns: int, place: str | None = None) -> list[CountRow]:
         """Return crossings and visits per minute, in order; see `periods.periods` for hours and days."""

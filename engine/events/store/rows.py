@@ -130,6 +130,17 @@ class TrackRow:
 
 
 @dataclass(frozen=True, slots=True)
+class HeatRow:
+    """Where objects of a class were in one UTC hour of one run; `engine.events.path_heat` unpacks `grid`."""
+
+    source_id: str
+    class_name: str
+    hour: int
+    run_epoch: int
+    grid: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CountRow:
     """Crossings of a line by direction, or visits of a zone (`visit`), in one UTC minute of one run."""
 

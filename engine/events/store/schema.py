@@ -79,5 +79,11 @@ TABLES = (
     """CREATE TABLE snooze (source_id TEXT PRIMARY KEY, until_utc_ns BIGINT NOT NULL)""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (TABLES,)
+HEAT = (
+    """CREATE TABLE heat (
+        source_id TEXT NOT NULL, class_name TEXT NOT NULL, hour BIGINT NOT NULL, run_epoch BIGINT NOT NULL,
+        grid {blob} NOT NULL, PRIMARY KEY (source_id, hour, class_name, run_epoch))""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (TABLES, HEAT)
 """Statements that lead from version n to n + 1, by n."""

@@ -10,6 +10,7 @@ from engine.events.store.rows import (
     EventRow,
     FactRow,
     GapRow,
+    HeatRow,
     MediaRow,
     OccupancyRow,
     OutboxRow,
@@ -22,6 +23,7 @@ _TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     EventRow: ("event", ("event_id",)),
     FactRow: ("fact", ("fact_id",)),
     TrackRow: ("track", ("run_epoch", "source_id", "track_id", "piece")),
+    HeatRow: ("heat", ("source_id", "hour", "class_name", "run_epoch")),
     CountRow: ("counted", ("source_id", "place", "minute", "name", "class_name", "run_epoch")),
     OccupancyRow: ("occupancy", ("source_id", "place", "minute", "run_epoch")),
     SourceRunRow: ("source_run", ("run_epoch", "source_id")),
@@ -91,3 +93,5 @@ ADD_REVIEW = """INSERT INTO review (event_id, person, at_utc_ns) VALUES (:event_
     ON CONFLICT (event_id, person) DO NOTHING"""
 DROP_REVIEW = "DELETE FROM review WHERE event_id = :event_id AND person = :person"
 LOCK_WRITER = "UPDATE writer SET changed = changed WHERE engine_id = :engine_id"
+READ_HEAT = """SELECT grid FROM heat WHERE source_id = :source_id AND hour = :hour AND class_name = :class_name
+    AND run_epoch = :run_epoch"""

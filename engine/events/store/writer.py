@@ -20,6 +20,7 @@ from engine.events.store.rows import (
     EventRow,
     FactRow,
     GapRow,
+    HeatRow,
     MediaRow,
     OccupancyRow,
     OutboxRow,
@@ -31,7 +32,7 @@ from engine.paths import utf8_text
 
 logger = logging.getLogger(__name__)
 KILLED = "engine_killed"
-Rows = EventRow | FactRow | TrackRow | CountRow | OccupancyRow | SourceRunRow | GapRow | MediaRow | OutboxRow
+Rows = EventRow | FactRow | TrackRow | CountRow | OccupancyRow | HeatRow | SourceRunRow | GapRow | MediaRow | OutboxRow
 
 
 class StoreWriter:
@@ -171,6 +172,12 @@ class StoreWriter:
         )
         return int(found[0][0] or 0)
 
+    def heat(self, source_id: str, class_name: str, hour: int) -> bytes | None:
+        """Return the grid that this run has stored for an hour; None if there is none."""
+        given = {"source_id": source_id, "class_name": class_name, "hour": hour, "run_epoch": self.run_epoch}
+        found = self.database.execute(statements.READ_HEAT, given)
+        return bytes(found[0][0]) if found else None
+
     # --- a run begins and ends ---
 
     def recover(self) -> int:
@@ -216,9 +223,9 @@ class StoreWriter:
             self.database.execute_many("DELETE FROM media WHERE path = :path", [{"path": path} for path in paths])
 
     def delete_before(self, table: str, utc_ns: int, *, source_id: str | None = None, from_utc_ns: int = 0) -> int:
-        """Delete the rows of `track`, `fact`, `counted`, `occupancy` or `gap` in a span of time; return how many.
+        """Delete the rows of `track`, `fact`, `counted`, `occupancy`, `heat` or `gap` in a span of time.
 
-        A minute that is partly in the span goes as a whole.
+        A minute, or hour of a heat map, that is partly in the span goes as a whole. Returns how many went.
 
         Args:
             table: name of the table.
@@ -242,6 +249,7 @@ _TIMES = {
     "gap": ("from_utc_ns", 1),
     "counted": ("minute", _MINUTE_NS),
     "occupancy": ("minute", _MINUTE_NS),
+    "heat": ("hour", 60 * _MINUTE_NS),
 }
 
 

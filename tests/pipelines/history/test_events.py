@@ -206,7 +206,7 @@ def test_delete_removes_rows_and_files_and_says_what_went(tmp_path: Path) -> Non
     assert planned(place, Span("yard", 0, 2**62)).events == 0
     gone = delete(place, span)
     assert (gone.events, gone.files, gone.bytes, gone.failed) == (2, {"clip": 1, "snapshot": 1}, 3, [])
-    assert gone.rows == {"track": 1, "fact": 2, "counted": 2, "occupancy": 1, "gap": 0}
+    assert gone.rows == {"track": 1, "fact": 2, "counted": 2, "occupancy": 1, "heat": 1, "gap": 0}
     assert [path for path in tmp_path.rglob("*") if path.suffix in (".jpg", ".mp4")] == []
     with EventReader(place) as reader:
         assert reader.page().events == []
