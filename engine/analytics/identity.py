@@ -11,6 +11,7 @@ from engine.analytics.geometry import Flags, Floats
 from engine.analytics.motion import feet, velocities
 from engine.analytics.table import Index, Rows
 from engine.boxes import iou_matrix
+from engine.errors import ConfigError
 
 SHADOW_SHARE, SHADOW_SCORE, SHADOW_S = 0.1, 0.1, 1.0
 FEW = 64
@@ -34,6 +35,9 @@ class Eligibility:
         min_height: least height as a fraction of the frame's; None: any.
         max_height: greatest height, likewise.
         ignore_parked: ignore objects that appear where one has been parked, until they move.
+
+    Raises:
+        ConfigError: no height is in range.
     """
 
     min_score: float = 0.4
@@ -41,6 +45,11 @@ class Eligibility:
     min_height: float | None = None
     max_height: float | None = None
     ignore_parked: bool = True
+
+    def __post_init__(self) -> None:
+        low, high = self.min_height, self.max_height
+        if low is not None and high is not None and low > high:
+            raise ConfigError(f"min_height {low:g} is above max_height {high:g}: nothing could ever count")
 
     def of(self, rows: Rows, picture_height: int, now_s: float, *, shadowed: bool, parked: bool) -> Flags:
         """Return (N,) bool, which of the observed rows are eligible now.

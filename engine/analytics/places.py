@@ -81,6 +81,8 @@ class Zone:
         extent = max(max(point) for point in points)
         if is_flat(list(points), _SMALLEST_AREA * extent * extent):
             raise ConfigError(f"{where}: it has no area: give three or more corners that are not on one line")
+        if points[0] == points[-1]:
+            raise ConfigError(f"{where}: the last corner repeats the first: remove it, a zone is closed by itself")
         if crosses_itself(list(points)):
             raise ConfigError(f"{where}: its edges cross each other: give the corners in order along the border")
 
@@ -180,7 +182,7 @@ def _pairs(where: str, points: Sequence[Sequence[float]], least: int) -> tuple[t
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: expected points as pairs of two numbers, got {points!r}") from error
     if not least <= len(pairs) <= MAX_POINTS:
-        raise ConfigError(f"{where}: it has {len(pairs)} points: expected {least} to {MAX_POINTS}")
+        raise ConfigError(f"{where}: points: {len(pairs)} given: expected {least} to {MAX_POINTS}")
     if not all(math.isfinite(value) for pair in pairs for value in pair):
         raise ConfigError(f"{where}: a coordinate is not a finite number: {pairs!r}")
     return pairs

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import MISSING, Field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.analytics.analyser import SceneAnalyser
 from engine.analytics.analytics import Analytics, AnyRule
 from engine.analytics.identity import Eligibility
+from engine.analytics.layout import ZoneLayout
 from engine.analytics.places import Ground, Line, Zone
 from engine.analytics.rules import KINDS, UserRule
 from engine.analytics.rules.schedule import Schedule
@@ -113,11 +115,24 @@ def scenes_of(config: Config) -> dict[str, Analytics]:
     settings, scenes = _settings(config), {}
     for name, (zones, lines) in places.items():
         if zones or lines or rules[name]:
-            with at_key("rules"):
+            try:
                 scenes[name] = Analytics(zones, lines, rules[name], **settings)
+            except ConfigError:
+                _check_each(config, name, places)
+                with at_key("rules"):
+                    raise
     if scenes and config.tracker.type == "none":
         raise ConfigError("tracker.type: zones, lines and rules need tracks: choose a tracker, such as steady")
     return scenes
+
+
+def _check_each(config: Config, name: str, places: dict[str, Places]) -> None:
+    """Raise `ConfigError` with the path of the first rule that does not work on a source."""
+    zones, lines = places[name]
+    for index, options in enumerate(config.rules):
+        with at_key(f"rules.{index}"):
+            if name in _sources_of(options, places):
+                Analytics(zones, lines, [_rule(options)])
 
 
 def scenes_differ(before: Mapping[str, Analytics], after: Mapping[str, Analytics]) -> list[str]:
@@ -136,7 +151,8 @@ def without_places(source: SourceConfig) -> SourceConfig:
 
 def _settings(config: Config) -> dict[str, Any]:
     options = config.analytics
-    eligibility = Eligibility(**options.model_dump(exclude={"reset_at", "heat", "state"}))
+    with at_key("analytics"):
+        eligibility = Eligibility(**options.model_dump(exclude={"reset_at", "heat", "state"}))
     with at_key("site.timezone", "analytics.reset_at"):
         Analytics(timezone=config.site.timezone, reset_at=options.reset_at)
     return {
@@ -175,7 +191,9 @@ def _size(place: ZoneConfig | LineConfig, source: SourceConfig) -> tuple[int, in
 
 def _zone(name: str, zone: ZoneConfig, source: SourceConfig) -> Zone:
     options = zone.model_dump(exclude={"pixels", "ground"})
-    return Zone(name, **options, size_wh=_size(zone, source), ground=_ground(zone.ground))
+    made = Zone(name, **options, size_wh=_size(zone, source), ground=_ground(zone.ground))
+    ZoneLayout((made,), (1, 1), (1, 1))  # fits the ground
+    return made
 
 
 def _ground(ground: GroundConfig | None) -> Ground | None:
@@ -232,10 +250,14 @@ def _rule(options: RuleConfig) -> AnyRule:
     if foreign or options.parameters:
         key = foreign[0] if foreign else "parameters"
         raise ConfigError(f"{key} does not apply to kind {options.kind}; expected one of: {', '.join(allowed)}")
-    try:
-        return kind(options.name, severity=options.severity, schedule=_schedule(options), **given)
-    except TypeError as error:
-        raise ConfigError(f"kind {options.kind} needs another key ({error}); see docs/analytics.md") from error
+    missing = [name for name in allowed if name not in given and _is_needed(kind.__dataclass_fields__[name])]
+    if missing:
+        raise ConfigError(f"{missing[0]}: kind {options.kind} needs it; see docs/analytics.md")
+    return kind(options.name, severity=options.severity, schedule=_schedule(options), **given)
+
+
+def _is_needed(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _own_rule(options: RuleConfig) -> AnyRule:

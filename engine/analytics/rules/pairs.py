@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from engine.analytics.findings import Finding
 from engine.analytics.geometry import Floats
-from engine.analytics.places import check_seconds, checked_classes
+from engine.analytics.places import Line, Zone, check_seconds, checked_classes
 from engine.analytics.relations import distances_in_heights
 from engine.analytics.rules.base import Classes, Rule, Timers, about, at_least
 from engine.analytics.view import View
@@ -54,6 +55,12 @@ class Close(Rule):
     def zone_names(self) -> tuple[str, ...]:
         """The zone that the rule uses."""
         return () if self.zone is None else (self.zone,)
+
+    def bind(self, zones: Mapping[str, Zone], lines: Mapping[str, Line], zone_info: ZoneInfo) -> None:
+        """Check that there is a ground to measure metres by."""
+        super().bind(zones, lines, zone_info)
+        if self.metres is not None and all(zone.ground is None for zone in zones.values()):
+            raise ConfigError(f"{self.where}: metres: no zone has a ground to measure by: give one, or use heights")
 
     def update(self, view: View) -> Iterator[Finding]:
         """Yield the begins and ends of close pairs."""

@@ -179,6 +179,8 @@ class Count(Rule):
             raise ConfigError(f"{self.where}: give at_least or at_most")
         at_least(self.where, 1, at_least=self.at_least)
         at_least(self.where, 0, at_most=self.at_most)
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ConfigError(f"{self.where}: at_least {self.at_least} is above at_most {self.at_most}")
 
     @property
     def zone_names(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from tests.fakes import PixelDetector
 
 SCENE = "synthetic://?width=160&height=120&fps=25&objects=3&count=60&seed=4"
 YARD = {"points": [[0, 0], [1, 0], [1, 1], [0, 1]]}
+FLAT = [[0, 0], [8, 0], [16, 0], [24, 0]]
 DOOR = {"points": [[0.5, 1], [0.5, 0]]}
 NOBODY = {"classes": ["persn"]}
 
@@ -100,10 +101,25 @@ def test_without_places_nothing_is_analysed() -> None:
             id="no area",
         ),
         pytest.param(
-            {"source": {"lines": {"door": {"points": [[0, 0]]}}}}, r"sources\.0\.lines\.door: .*1 points", id="a point"
+            {"source": {"lines": {"door": {"points": [[0, 0]]}}}},
+            r"sources\.0\.lines\.door: .*points: 1 given",
+            id="a point",
         ),
         pytest.param(
             {"source": {"zones": {"a/b": YARD}}}, r"sources\.0\.zones\.a/b: zone name", id="a name with a slash"
+        ),
+        pytest.param(
+            {"source": {"zones": {"yard": {"points": [[0, 0], [1, 0], [1, 1], [0, 0]]}}}},
+            r"sources\.0\.zones\.yard: .*repeats the first",
+            id="closed by hand",
+        ),
+        pytest.param(
+            {"source": {"zones": {"yard": {**YARD, "ground": {**YARD, "metres": FLAT}}}}},
+            r"sources\.0\.zones\.yard: .*ground: three of its points are on one line",
+            id="flat ground",
+        ),
+        pytest.param(
+            {"analytics": {"min_height": 0.9, "max_height": 0.1}}, "analytics: min_height 0.9 is above", id="heights"
         ),
         pytest.param({"site": {"timezone": "Mars/Base"}}, "site.timezone.*time zone 'Mars/Base'", id="time zone"),
         pytest.param({"analytics": {"reset_at": "25:99"}}, "reset_at", id="time of day"),
@@ -115,7 +131,7 @@ def test_without_places_nothing_is_analysed() -> None:
         ),
         pytest.param(
             {"rules": [{"name": "r", "kind": "line", "line": "door", "direction": "in"}]},
-            "unknown direction 'in'; expected one of: left_to_right, right_to_left",
+            r"rules\.0: .*unknown direction 'in'; expected one of: left_to_right, right_to_left",
             id="unknown direction",
         ),
         pytest.param({"rules": [{"name": "r", "kind": "dance"}]}, r"rules\.0: kind: unknown kind 'dance'", id="kind"),
@@ -124,11 +140,21 @@ def test_without_places_nothing_is_analysed() -> None:
             "over_kmh does not apply to kind presence; expected one of: zone, classes, for_s",
             id="a key of another kind",
         ),
-        pytest.param({"rules": [{"name": "r", "kind": "presence"}]}, r"rules\.0: .*needs another key", id="no zone"),
+        pytest.param({"rules": [{"name": "r", "kind": "presence"}]}, r"rules\.0: zone: .*needs it", id="no zone"),
         pytest.param(
             {"rules": [{"name": "r", "kind": "blind", "sources": ["yard"]}]},
             "there is no source yard; expected one of: gate",
             id="unknown source",
+        ),
+        pytest.param(
+            {"rules": [{"name": "r", "kind": "close", "metres": 2}]},
+            r"rules\.0: .*metres: no zone has a ground",
+            id="close",
+        ),
+        pytest.param(
+            {"rules": [{"name": "r", "kind": "count", "zone": "yard", "at_least": 5, "at_most": 2}]},
+            r"rules\.0: .*at_least 5 is above at_most 2",
+            id="count",
         ),
         pytest.param(
             {"rules": [{"name": "r", "kind": "blind"}, {"name": "r", "kind": "blind"}]}, "two rules", id="two of a name"
