@@ -18,7 +18,6 @@ HOUR_NS = 3600 * NS_PER_S
 STEP_S = 0.2
 OTHER = "other"
 """Collects all classes after the first `MOST_CLASSES`."""
-_KEPT = 256
 _CELLS = ROWS * COLUMNS
 Grid = NDArray[np.float64]
 
@@ -93,8 +92,8 @@ class HourHeat:
             HeatRow(self._source_id, name, hour, self._run_epoch, packed(self._grids[name, hour]))
             for name, hour in changed
         ]
-        for key in sorted(self._grids, key=lambda key: key[1])[: max(len(self._grids) - _KEPT, 0)]:
-            del self._grids[key]
+        newest = max((hour for _, hour in changed), default=0)
+        self._grids = {key: grid for key, grid in self._grids.items() if abs(newest - key[1]) <= 1}
         return made
 
     def _class(self, name: str) -> str:

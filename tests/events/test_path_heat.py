@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,8 +63,19 @@ def test_an_hour_that_was_stored_before_is_continued(place: StorePlace) -> None:
     with EventReader(place) as reader:
         rows = list(reader.tracks("gate", *SPAN))
         [before] = reader.heat("gate", 0, 2**31)
-    [after] = HourHeat("gate", scenes.UTC).add(rows, store)
+    heat = HourHeat("gate", scenes.UTC)
+    [after] = heat.add(rows, store)
     assert unpacked(after.grid) == pytest.approx(2 * unpacked(before.grid), abs=1e-4)
+    store.put(after)
+    later = [
+        replace(row, began_utc_ns=row.began_utc_ns + 5 * HOUR_NS, ended_utc_ns=row.ended_utc_ns + 5 * HOUR_NS)
+        for row in rows
+    ]
+    assert [row.hour for row in heat.add(later, store)] == [after.hour + 5]
+    [again] = heat.add(rows, store)
+    assert unpacked(again.grid) == pytest.approx(3 * unpacked(before.grid), abs=1e-4), (
+        "memory holds the newest hours only"
+    )
     database.close()
     place.release()
 
