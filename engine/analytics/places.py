@@ -182,7 +182,8 @@ def _pairs(where: str, points: Sequence[Sequence[float]], least: int) -> tuple[t
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: expected points as pairs of two numbers, got {points!r}") from error
     if not least <= len(pairs) <= MAX_POINTS:
-        raise ConfigError(f"{where}: points: {len(pairs)} given: expected {least} to {MAX_POINTS}")
+        given = f"{len(pairs)} point" + ("" if len(pairs) == 1 else "s")
+        raise ConfigError(f"{where}: it has {given}: expected {least} to {MAX_POINTS}")
     if not all(math.isfinite(value) for pair in pairs for value in pair):
         raise ConfigError(f"{where}: a coordinate is not a finite number: {pairs!r}")
     return pairs

@@ -31,7 +31,7 @@ DOOR = [(0.5, 1.0), (0.5, 0.0)]
         pytest.param(lambda: Zone("z", CORNERS, classes="person"), "list of names", id="classes as a text"),
         pytest.param(lambda: Zone("z", CORNERS, classes=[]), "empty", id="no classes"),
         pytest.param(lambda: Zone("z", CORNERS, size_wh=(0, 480)), "size_wh", id="picture without pixels"),
-        pytest.param(lambda: Line("l", DOOR[:1]), "1 points", id="one point"),
+        pytest.param(lambda: Line("l", DOOR[:1]), "1 point:", id="one point"),
         pytest.param(lambda: Line("l", [DOOR[0], DOOR[0]]), "equal", id="no length"),
         pytest.param(lambda: Line("l", DOOR, left_to_right="in", right_to_left="in"), "both", id="one direction"),
         pytest.param(lambda: Line("l", DOOR, anchor="overlap"), "anchor", id="a line has no area"),
