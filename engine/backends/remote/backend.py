@@ -106,9 +106,11 @@ class KServeBackend:
         pool, self._pool, self._slots = self._pool, None, None
         for slot in self._all:
             slot.close()
-        self._all = []
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
+        for slot in self._all:
+            slot.end()
+        self._all = []
 
     def _ask(self, slot: _Slot, feeds: Mapping[str, NDArray[Any]], until: float) -> tuple[NDArray[Any], ...]:
         """Return the outputs from whichever server answers in time. Raises `LostInferenceError`."""
@@ -177,6 +179,10 @@ class _Slot:
     def close(self) -> None:
         for endpoint in self.endpoints:
             endpoint.close()
+
+    def end(self) -> None:
+        for endpoint in self.endpoints:
+            endpoint.end()
 
 
 class _Servers:

@@ -55,3 +55,6 @@ class Endpoint(Protocol):
 
     def close(self) -> None:
         """End the connection; the next call makes a new one."""
+
+    def end(self) -> None:
+        """End the connection for good, and give back what the server holds for it."""

@@ -85,6 +85,10 @@ class GrpcEndpoint:
         if client is not None:
             client.close()
 
+    def end(self) -> None:
+        """End the channel: the server holds nothing for it."""
+        self.close()
+
     def _checked(self, spec: TensorSpec, array: Any) -> NDArray[Any]:
         if array is None or not fits(spec, list(array.shape), DATATYPE_BY_DTYPE.get(array.dtype.name)):
             got = None if array is None else (array.dtype, array.shape)

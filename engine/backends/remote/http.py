@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import socket
@@ -21,9 +22,19 @@ from engine.backends.base import TensorSpec
 from engine.backends.remote.address import Host, RemoteModel
 from engine.backends.remote.datatypes import DATATYPE_BY_DTYPE
 from engine.backends.remote.endpoint import MAX_OUTPUT_BYTES, BusyServerError, UnreachableError
+from engine.backends.remote.shared import (
+    EXTENSION,
+    LOST,
+    REGIONS,
+    SharedInputs,
+    is_switched_off,
+    is_this_host,
+    restricted_headers,
+)
 from engine.errors import ModelError
 from engine.redaction import hide, printable
 
+logger = logging.getLogger(__name__)
 TOKEN_VARIABLE = "FRAMEWIRE_KSERVE_TOKEN"
 HEADER_LENGTH = "Inference-Header-Content-Length"
 METADATA_S = 5.0
@@ -34,6 +45,7 @@ PIECE = 256 * 1024
 BUSY = (429, 503)
 LOADING = ("unknown model", "no available versions", "not ready", "unavailable")
 MAX_RETRY_S = 5.0
+FORGET_S = 1.0
 
 
 class HttpEndpoint:
@@ -54,6 +66,11 @@ class HttpEndpoint:
         if token:
             hide(token)
             self._headers["Authorization"] = f"Bearer {token}"
+        self._restricted = restricted_headers()
+        hide(*self._restricted.values())
+        may_share = is_this_host(host) and not is_switched_off()
+        self._shared = SharedInputs() if may_share else None
+        self._is_sharing: bool | None = None if may_share else False
 
     def metadata(self) -> Mapping[str, Any]:
         """Return the model's metadata; see `Endpoint`."""
@@ -71,15 +88,61 @@ class HttpEndpoint:
         self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[TensorSpec], timeout_s: float
     ) -> list[NDArray[Any]]:
         """Return the outputs of one inference; see `Endpoint`."""
-        head, pieces = _request(feeds, outputs)
+        until = time.monotonic() + timeout_s
+        rows = self._shared_rows(feeds, until)
+        head, pieces = _request(feeds, outputs) if rows is None else (_json_of(rows, outputs), [])
         length = len(head) + sum(len(piece) for piece in pieces)
         headers = {
             "Content-Type": "application/octet-stream",
             HEADER_LENGTH: str(len(head)),
             "Content-Length": str(length),
         }
-        with self._answer("POST", f"{self._path}/infer", headers, [head, *pieces], timeout_s) as (answer, until):
-            return self._outputs(answer, outputs, until)
+        path, left_s = f"{self._path}/infer", _left(until)
+        try:
+            with self._answer("POST", path, headers, [head, *pieces], left_s) as (answer, until):
+                return self._outputs(answer, outputs, until)
+        except ModelError as error:
+            if self._shared is not None and rows is not None and LOST in str(error):
+                self._shared.lose()  # the server was started again
+                raise UnreachableError(str(error)) from error
+            raise
+
+    def _shared_rows(self, feeds: Mapping[str, NDArray[Any]], until: float) -> list[dict[str, Any]] | None:
+        """Return how a request names inputs in shared memory, None where they are sent as bytes."""
+        if self._shared is None or self._is_sharing is False:
+            return None
+        try:
+            if self._is_sharing is None:
+                found = self._json_of_path("/v2").get("extensions")
+                self._is_sharing = isinstance(found, list) and EXTENSION in found
+            if not self._is_sharing:
+                return None
+            return self._shared.rows(feeds, lambda *region: self._register(*region, until), self._forget)
+        except (ModelError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            logger.info("%s: pictures are sent, not shared: %s", self._host, error)
+            self._is_sharing = False
+            return None
+
+    def _register(self, name: str, size: int, until: float) -> None:
+        body = json.dumps({"key": f"/{name}", "offset": 0, "byte_size": size}).encode()
+        self._post(f"{REGIONS}/{name}/register", body, _left(until))
+
+    def _forget(self, name: str) -> None:
+        with suppress(ModelError, UnreachableError, BusyServerError, TimeoutError):
+            self._post(f"{REGIONS}/{name}/unregister", b"{}", FORGET_S)
+
+    def _post(self, path: str, body: bytes, timeout_s: float) -> None:
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **self._restricted}
+        with self._answer("POST", path, headers, [body], timeout_s) as (answer, until):
+            self._read(answer, until, MAX_JSON_BYTES)
+
+    def end(self) -> None:
+        """Give back what the server holds for this connection, and end it."""
+        if self._shared is not None:
+            self._shared.end(self._forget)
+        self.close()
 
     def close(self) -> None:
         """End the connection."""
@@ -92,17 +155,18 @@ class HttpEndpoint:
         connection.close()
 
     def _json(self, path: str) -> dict[str, Any]:
+        return self._json_of_path(self._path + path)
+
+    def _json_of_path(self, path: str) -> dict[str, Any]:
         try:
-            with self._answer("GET", self._path + path, {}, [], METADATA_S) as (answer, until):
+            with self._answer("GET", path, {}, [], METADATA_S) as (answer, until):
                 found = json.loads(self._read(answer, until, MAX_JSON_BYTES))
         except TimeoutError as error:
             raise UnreachableError(f"{self._host} does not answer") from error
         except (ValueError, RecursionError) as error:
-            raise ModelError(
-                f"{self._host}{self._path}{path}: the answer is no JSON: is it an inference server?"
-            ) from error
+            raise ModelError(f"{self._host}{path}: the answer is no JSON: is it an inference server?") from error
         if not isinstance(found, dict):
-            raise ModelError(f"{self._host}{self._path}{path}: expected a JSON object")
+            raise ModelError(f"{self._host}{path}: expected a JSON object")
         return found
 
     @contextmanager
@@ -133,14 +197,15 @@ class HttpEndpoint:
         self, method: str, path: str, headers: Mapping[str, str], pieces: Sequence[Any], until: float
     ) -> HTTPResponse:
         """Send a request, once more on a new connection if the server had closed the kept one."""
-        is_kept = self._connection is not None
+        kept = self._connection
         try:
             return self._send(method, path, headers, pieces, until)
         except TimeoutError:
             raise
         except (OSError, HTTPException):
+            is_ours = kept is not None and self._connection is kept  # otherwise another thread has ended it
             self.close()
-            if not is_kept:
+            if not is_ours:
                 raise
             return self._send(method, path, headers, pieces, until)
 
@@ -256,15 +321,20 @@ def fits(spec: TensorSpec, shape: Any, datatype: Any) -> bool:
 
 def _request(feeds: Mapping[str, NDArray[Any]], outputs: Sequence[TensorSpec]) -> tuple[bytes, list[memoryview]]:
     """Return the JSON of a request, and the bytes of its tensors without copying them."""
-    inputs, pieces = [], []
+    inputs: list[dict[str, Any]] = []
+    pieces = []
     for name, array in feeds.items():
         data = _bytes_of(np.ascontiguousarray(array))
         parameters = {"binary_data_size": len(data)}
         datatype = DATATYPE_BY_DTYPE[array.dtype.name]
         inputs.append({"name": name, "shape": list(array.shape), "datatype": datatype, "parameters": parameters})
         pieces.append(data)
+    return _json_of(inputs, outputs), pieces
+
+
+def _json_of(inputs: list[dict[str, Any]], outputs: Sequence[TensorSpec]) -> bytes:
     wanted = [{"name": spec.name, "parameters": {"binary_data": True}} for spec in outputs]
-    return json.dumps({"inputs": inputs, "outputs": wanted}).encode(), pieces
+    return json.dumps({"inputs": inputs, "outputs": wanted}).encode()
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
