@@ -117,7 +117,7 @@ class HttpEndpoint:
                 self._is_sharing = isinstance(found, list) and EXTENSION in found
             if not self._is_sharing:
                 return None
-            return self._shared.rows(feeds, lambda *region: self._register(*region, until), self._forget)
+            return self._shared.rows(feeds, lambda name, size: self._register(name, size, until), self._forget)
         except (ModelError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise

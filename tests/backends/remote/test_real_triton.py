@@ -10,14 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +22,9 @@ from engine.data import Frame
 from engine.detection.load import load_detector
 from engine.errors import LostInferenceError
 from engine.video.read_image import read_image
+from tests.backends.remote.restart import free_ports, restart_under_a_run, serving
 
 PYTHON = os.environ.get("FRAMEWIRE_TRITON_PYTHON")
-READY_S = 120.0
 SERVER = """
 import sys, numpy as np, onnxruntime
 from pytriton.model_config import ModelConfig, Tensor
@@ -56,30 +51,11 @@ pytestmark = [
 ]
 
 
-@contextmanager
-def _triton(model: Path, port: int, log: Path) -> Iterator[None]:
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [str(PYTHON), "-c", SERVER, str(model), str(port)], stdout=out, stderr=out, start_new_session=True
-        )
-    try:
-        until = time.monotonic() + READY_S
-        while not _is_ready(port):
-            assert time.monotonic() < until, log.read_text()[-2000:]
-            assert process.poll() is None, log.read_text()[-2000:]
-            time.sleep(0.1)
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/models/yolo/ready", timeout=1):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
+def start_triton(model: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start Triton with the model named `yolo`; it serves HTTP at the port, and gRPC at the next one."""
+    with log.open("ab") as out:
+        words = [str(PYTHON), "-c", SERVER, str(model), str(port)]
+        return subprocess.Popen(words, stdout=out, stderr=out, start_new_session=True)
 
 
 def _regions(port: int) -> list[str]:
@@ -87,18 +63,6 @@ def _regions(port: int) -> list[str]:
     address = f"http://127.0.0.1:{port}/v2/systemsharedmemory/status"
     with urllib.request.urlopen(urllib.request.Request(address, headers={"triton-access-token": "open-sesame"})) as got:
         return [row["name"] for row in json.load(got)]
-
-
-def _three_free_ports() -> int:
-    for port in range(21000, 60000, 17):
-        try:
-            for offset in range(3):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port + offset))
-        except OSError:
-            continue
-        return port
-    pytest.skip("no three free ports in a row")
 
 
 @pytest.mark.parametrize(("protocol", "offset"), [("http", 0), ("grpc", 1), ("shared", 0)])
@@ -111,11 +75,11 @@ def test_boxes_are_those_of_the_local_model_also_after_it_was_killed(
         pytest.importorskip("grpc", reason='pip install "tritonclient[grpc]"')
         pytest.importorskip("tritonclient.grpc", reason='pip install "tritonclient[grpc]"')
     model = data_dir / "models/yolov8n_fp32_dequantised.onnx"
-    frame, port = Frame(read_image(data_dir / "images/assets/bus.jpg")), _three_free_ports()
+    frame, port = Frame(read_image(data_dir / "images/assets/bus.jpg")), free_ports()
     with load_detector(model, backend="onnxruntime") as local:
         [expected] = local.detect([frame])
     assert len(expected) > 3
-    with _triton(model, port, tmp_path / "first.log"):
+    with serving(start_triton, model, port, tmp_path / "first.log"):
         remote = load_detector(
             f"kserve+{protocol.replace('shared', 'http')}://127.0.0.1:{port + offset}/yolo", deadline_ms=20_000
         )
@@ -127,7 +91,14 @@ def test_boxes_are_those_of_the_local_model_also_after_it_was_killed(
     with pytest.raises(LostInferenceError) as lost:
         remote.detect([frame])
     assert lost.value.cause == "remote_away"
-    with _triton(model, port, tmp_path / "second.log"):
+    with serving(start_triton, model, port, tmp_path / "second.log"):
         [again] = remote.detect([frame])
     remote.close()
     np.testing.assert_allclose(again.xyxy, expected.xyxy, atol=1e-3)
+
+
+def test_a_run_counts_what_it_loses_and_is_back_by_itself(data_dir: Path) -> None:
+    found = restart_under_a_run(start_triton, data_dir / "models/yolov8n_fp32_dequantised.onnx", 3.0)
+    print(json.dumps(found))
+    assert found["unaccounted"] == 0
+    assert found["dropped"].get("remote_away", 0) + found["dropped"].get("remote_late", 0) > 0
