@@ -31,6 +31,7 @@ Mode = Literal["none", "blur", "silhouette", "no_images"]
 MODES: tuple[Mode, ...] = ("none", "blur", "silhouette", "no_images")
 MARGIN = 0.15
 MAX_WAITING = 64
+LEAST_AREA = 1e-6  # of the frame: two pixels of Full HD
 SILHOUETTE = (190, 140, 70)
 
 
@@ -65,6 +66,11 @@ class PrivacyRules:
             if len(points) < 3 or not ((points >= 0) & (points <= 1)).all():
                 raise ConfigError(
                     f"privacy region {polygon}: expected 3 or more points [x, y] in fractions of the frame, 0 to 1"
+                )
+            x, y = points.T
+            if abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) < 2 * LEAST_AREA:
+                raise ConfigError(
+                    f"privacy region {polygon} has no area, so it hides nothing: give its corners in order"
                 )
         if not (0 <= self.score_floor <= 1 and 0 <= self.hold_s <= 60 and 0 <= self.delay_s <= 1):
             raise ConfigError(

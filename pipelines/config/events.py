@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.config.section import FilePath, Section
 
@@ -53,3 +53,11 @@ class EventsConfig(Section):
     snapshots: SnapshotsConfig = Field(default_factory=SnapshotsConfig, description="Images of events")
     clips: ClipsConfig = Field(default_factory=ClipsConfig, description="Clips of events")
     keep: KeepConfig = Field(default_factory=KeepConfig, description="What is deleted, and when")
+
+    @model_validator(mode="after")
+    def _has_folder(self) -> EventsConfig:
+        """Refuse settings that keep nothing because the folder was forgotten."""
+        given = sorted(self.model_fields_set - {"folder", "store"})
+        if given and not self.model_fields_set & {"folder", "store"}:
+            raise ValueError(f"{' and '.join(given)} without a folder keep nothing: add folder: PATH, or folder: null")
+        return self

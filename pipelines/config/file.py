@@ -226,7 +226,7 @@ def _explain(error: ValidationError, origin: str, root: type[BaseModel] = Config
             lines.append(f"{where}: unknown key{suggestion(root, problem['loc'])}")
         else:
             found = "" if problem["type"] == "missing" or not where else f" (found {_shown(problem['input'])})"
-            message = problem["msg"].removeprefix("Value error, ") if not where else problem["msg"]
+            message = problem["msg"].removeprefix("Value error, ")
             lines.append(f"{where}: {message}{found}" if where else message)
     if len(problems) > MAX_PROBLEMS:
         lines.append(f"{len(problems) - MAX_PROBLEMS} more mistakes")

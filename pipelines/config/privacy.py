@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.config.scene import Point
 from pipelines.config.section import ClassName, Section
@@ -35,3 +35,11 @@ class PrivacyConfig(Section):
     raw: Literal["refuse", "allow"] = Field(
         "refuse", description="Outputs that copy the camera's own stream, such as record, and so hide nothing"
     )
+
+    @model_validator(mode="after")
+    def _has_mode(self) -> PrivacyConfig:
+        """Refuse settings that hide nobody because the mode, which is none unless given, was forgotten."""
+        given = sorted(self.model_fields_set - {"raw"})
+        if given and "mode" not in self.model_fields_set:
+            raise ValueError(f"{' and '.join(given)} without a mode hide nothing: add mode: blur, or mode: none")
+        return self

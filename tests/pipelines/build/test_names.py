@@ -7,10 +7,12 @@ import logging
 import pytest
 
 from engine.errors import ConfigError
+from engine.imaging.privacy import PrivacyRules
 from pipelines.build.models import build_pool
 from pipelines.build.names import check_names
 from pipelines.config.file import validated
 
+CORNER = [[0, 0], [1, 0], [1, 1]]
 NAMES = {"detector": ["person", "bicycle", "car"]}
 
 
@@ -32,6 +34,33 @@ def checked(pictures: dict[str, object] | None = None, **keys: object) -> None:
 def test_privacy_that_would_hide_nobody_is_refused(pictures: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         checked(pictures)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        pytest.param(
+            {"privacy": {"classes": ["person"]}}, "privacy: classes without a mode hide nothing", id="classes"
+        ),
+        pytest.param({"privacy": {"regions": [CORNER]}}, "privacy: regions without a mode hide nothing", id="regions"),
+        pytest.param(
+            {"sources": [{"uri": "0", "privacy": {"classes": ["person"]}}]}, r"sources.0.privacy: classes", id="source"
+        ),
+        pytest.param({"events": {"clips": {"before_s": 1}}}, "events: clips without a folder keep nothing", id="clips"),
+        pytest.param({"events": {"keep": {"max_gb": 1}}}, "events: keep without a folder keep nothing", id="keep"),
+    ],
+)
+def test_settings_without_the_one_that_they_depend_on_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validated({"sources": [{"uri": "0"}], **settings}, "test")
+
+
+def test_settings_may_be_kept_while_they_are_switched_off_but_a_region_needs_an_area() -> None:
+    validated({"sources": [], "privacy": {"mode": "none", "regions": [CORNER]}}, "test")
+    PrivacyRules(regions=(((0, 0), (1, 0), (1, 1)),))
+    with pytest.raises(ConfigError, match="has no area, so it hides nothing"):
+        PrivacyRules(regions=(((0.1, 0.1), (0.2, 0.1), (0.3, 0.1)),))
+    validated({"sources": [], "events": {"folder": None, "clips": {"before_s": 1}}}, "test")
 
 
 def test_a_class_that_is_left_out_cannot_be_blurred() -> None:
