@@ -49,7 +49,7 @@ class Page:
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         self.context.add_init_script(SPY)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(40_000)
+        self.page.set_default_timeout(90_000)
         self.page.on("console", lambda m: m.type == "error" and self.problems.append(m.text))
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("request", self._check)

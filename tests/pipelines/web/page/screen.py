@@ -40,7 +40,7 @@ LOOK = f"""
   const video = document.querySelector(".tile video"), canvas = new OffscreenCanvas({WIDE}, {HIGH});
   const context = canvas.getContext("2d"), ranges = video.buffered;
   const ahead = ranges.length ? ranges.end(ranges.length - 1) - video.currentTime : 0;
-  context.drawImage(video, 0, 0, {WIDE}, {HIGH});
+  context.drawImage(document.querySelector(".tile .picture"), 0, 0, {WIDE}, {HIGH});
   const at = Date.now();
   let text = "";
   for (const byte of context.getImageData(0, 0, {WIDE}, {HIGH}).data) text += String.fromCharCode(byte);

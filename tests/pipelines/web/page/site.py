@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from tests.test_layout import CHECKOUT
 
-PATIENCE_S = 40.0
+PATIENCE_S = 90.0
 SCENE = "synthetic://?width=640&height=360&fps=8&objects=2&seed=5&realtime=1"
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 T = TypeVar("T")

@@ -52,9 +52,10 @@ def test_video_stays_close_to_live_and_returns_there_after_a_freeze_and_after_re
         after = [lag.age_s for lag in lags(page)]
         assert frozen is None or frozen.age_s > FROZEN_S - 1
         for _ in range(2):  # the second one begins at the same stream time as the first
+            epoch = site.get("sources/gate")[1]["stream_epoch"]
             camera.kill()
             camera.start()
-            page.wait_for_selector(".chip.warn")
+            wait_for(lambda: site.get("sources/gate")[1]["stream_epoch"] != epoch, "the new connection")  # noqa: B023
             wait_for(lambda: page.locator(".tile[data-video]").count() == 1, "video")
             wait_for(lambda: (lag := lag_of(page)) is not None and lag.age_s < usual + 1.0, "the camera that restarted")
     slow = sorted(before)[int(0.95 * SAMPLES)]

@@ -26,7 +26,8 @@ def test_no_request_of_the_document_makes_the_page_fail(tmp_path: Path) -> None:
     with Site(*places, *(word for each in settings for word in ("--set", each))) as site:
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{site.url}api/v1/openapi.json"]
         options = ["--checks", CHECKS, "--max-time", str(SECONDS), "--max-examples", "100000", "--no-color"]
-        options += ["--phases", "coverage,fuzzing"]
+        options += ["--phases", "coverage,fuzzing", "--request-timeout", "20"]
+        options += ["--exclude-path-regex", "(/mjpeg|/events/stream)$"]  # answers that never end
         done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
         assert not [line for line in site.log if "failed" in line]
