@@ -24,7 +24,7 @@ EDGE = 1.02
 STAGES = ("capture", "queue", "preprocess", "infer", "nms", "postprocess", "track", "second", "analyse")
 """Stages in the order in which a frame passes them; others follow."""
 EXPORT_S = 5.0
-LAST_EXPORT_S = 1.0
+LAST_EXPORT_S = 0.4
 """How long the end of a run waits for a collector that does not answer."""
 
 
@@ -84,7 +84,7 @@ class TraceSink(SinkBase):
                 self._slow_ms[source.source_id] = EDGE * source.latency.percentile(0.99)
 
     def close(self) -> None:
-        """Send what was collected, or give up after a second; harmless when repeated."""
+        """Send what was collected, or give up soon; harmless when repeated."""
         if self._provider is not None:
             sending = threading.Thread(target=self._provider.shutdown, name="last traces", daemon=True)
             sending.start()
