@@ -293,9 +293,9 @@ def show_figures(figures: Mapping[str, Any]) -> None:
 
 def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a table with the keys of its rows as columns."""
-    table = Table(title=cell(title), title_justify="left")
-    for name in rows[0] if rows else ():
-        table.add_column(cell(name))
+    table = Table(title=cell(title), title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for number, name in enumerate(rows[0] if rows else ()):
+        table.add_column(cell(name), no_wrap=number == 0, overflow="fold")  # narrow or not, nothing is cut off
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))
     show_table(table)

@@ -111,5 +111,5 @@ def named(name: str) -> NamedModel:
 
 def shown(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the columns of `listed` that fit a terminal."""
-    names = ("name", "task", "licence", "classes", "size", "mb", "map50", "map50_95", "ms", "state")
+    names = ("name", "task", "licence", "size", "mb", "map50", "map50_95", "ms", "state")
     return [{name: "" if row[name] is None else row[name] for name in names} for row in rows]

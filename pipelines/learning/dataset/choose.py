@@ -32,10 +32,10 @@ class When:
     words: frozenset[str]
     rules: frozenset[str] = frozenset()
     classes: frozenset[str] = frozenset()
-    doubt: tuple[float, float] = (0.25, 0.5)
+    doubt: tuple[float, float] = (0.25, 0.6)
 
 
-def parse_when(text: str, doubt: tuple[float, float] = (0.25, 0.5)) -> When:
+def parse_when(text: str, doubt: tuple[float, float] = (0.25, 0.6)) -> When:
     """Return the conditions of a text. Raises `ConfigError`.
 
     >>> sorted(parse_when("uncertain or rule:left_bag").rules)
