@@ -120,12 +120,16 @@ def test_a_base_by_name_is_found_or_refused_with_the_reason(monkeypatch: pytest.
         ("nothing", "no model of that name"),
     ):
         with pytest.raises(ConfigError, match=message):
-            base_file(name)
+            base_file(name, "deimv2-femto")
     place = CATALOGUE["yolox-nano"].path()
     assert place is not None
     place.parent.mkdir(parents=True, exist_ok=True)
+    assert base_file(None, "yolox-nano") is None
     place.write_bytes(b"of this name")
-    assert base_file("yolox-nano") == str(place)
+    assert base_file("yolox-nano", "yolox-nano") == str(place)
+    assert base_file(None, "yolox-nano") == str(place)  # without --base: the architecture's own, if it is here
+    assert base_file("none", "yolox-nano") is None
+    assert base_file(None, "cnn") is None
     assert (arch_of(None, "yolox-nano"), arch_of(None, "a.onnx"), arch_of("cnn", "yolox-nano")) == (
         "yolox-nano",
         "deimv2-femto",

@@ -92,6 +92,9 @@ def test_the_list_says_what_is_here(mirror: str) -> None:
     )  # fmt: skip
     shown = CliRunner().invoke(app, ["models", "list", "--json"])
     assert {row["name"] for row in json.loads(shown.stdout)} == set(CATALOGUE)
+    table = CliRunner().invoke(app, ["models", "list"], env={"COLUMNS": "80"}).stdout
+    first = {line.partition(" ")[0] for line in table.splitlines()}
+    assert set(CATALOGUE) <= first, "a narrow terminal must not cut names off"
 
 
 def test_a_model_from_a_mirror_runs_by_its_name(mirror: str, data_dir: Path) -> None:

@@ -91,6 +91,14 @@ def test_new_means_unlike_everything_before_also_of_earlier_sessions(tmp_path: P
     assert chooser.refused["condition"] + chooser.refused["alike"] == 1
 
 
+def test_a_picture_in_which_nothing_was_detected_is_kept_if_it_is_unlike_the_others(tmp_path: Path) -> None:
+    taking = collector(tmp_path, "uncertain or new or empty")
+    for number, (seed, scores) in enumerate([(1, (0.9,)), (1, ()), (2, ()), (2, ()), (3, (0.5,))]):
+        for message in messages(number, *scores, seed=seed):
+            taking.take(message)
+    assert kept(tmp_path) == ["0", "2", "4"]
+
+
 def test_the_rate_holds_per_hour_of_the_cameras_time(tmp_path: Path) -> None:
     taking = collector(tmp_path, "all", per_hour=2)
     for number in (0, 1, 2, 3, 3601, 3602, 3603):
