@@ -41,7 +41,8 @@ def named_source(text: str) -> dict[str, str]:
     if os.path.lexists(text):
         return {"uri": text}
     name, sign, uri = text.partition("=")
-    if sign and uri and not any(mark in name for mark in "/:?.~"):
+    is_name = not any(mark in name for mark in "/:?~") and not name.startswith(".")
+    if sign and uri and is_name and ("." not in name or "://" in uri or os.path.lexists(uri)):
         return {"source_id": _utf8(name), "uri": uri}
     return {"uri": text}
 

@@ -84,6 +84,8 @@ def test_file_uris_are_decoded(text: str, path: str) -> None:
 def test_a_name_equals_sign_uri_is_still_a_named_source(home: Path) -> None:
     assert named_source("gate=clip.mp4") == {"source_id": "gate", "uri": "clip.mp4"}
     assert named_source("gate=rtsp://host/a=b") == {"source_id": "gate", "uri": "rtsp://host/a=b"}
+    assert named_source("hall.2=rtsp://host/a") == {"source_id": "hall.2", "uri": "rtsp://host/a"}
+    assert named_source("no.such=clip.mp4") == {"uri": "no.such=clip.mp4"}
 
 
 def test_a_configuration_takes_file_names_that_are_not_utf8() -> None:
