@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, model_validator
 
 from engine.errors import ConfigError
+from engine.transport.address import is_loopback
 from pipelines.config.file import explained, plain_tree
 from pipelines.config.models import Config
 from pipelines.config.section import FilePath, ModelName, Section
@@ -181,11 +182,15 @@ def load_fleet(path: str) -> FleetConfig:
             cameras = [*config.cameras, *FleetConfig.model_validate({"cameras": more.get("cameras", [])}).cameras]
             config = FleetConfig.model_validate(config.model_copy(update={"cameras": cameras}))
             config = _checked_names(config)
-        engine = Config.model_validate({**config.engine, "sources": []})
     except ValidationError as error:
         raise ConfigError(explained(error, path, FleetConfig)) from error
     _check_engine(config, path)
+    try:
+        engine = Config.model_validate({**config.engine, "sources": []})
+    except ValidationError as error:
+        raise ConfigError(explained(error, f"{path}: engine", Config)) from error
     _check_addresses(config, path)
+    _check_processes(config, engine, path)
     _check_models(config, engine, path)
     return config
 
@@ -216,6 +221,20 @@ def _check_addresses(config: FleetConfig, path: str) -> None:
     collect = config.collector.collect
     if collect != "none" and urlsplit(collect).scheme not in ("tcp", "ipc"):
         raise ConfigError(f"{path}: collector.collect: {collect}: expected tcp://host:port, ipc://path or none")
+
+
+def _check_processes(config: FleetConfig, engine: Config, path: str) -> None:
+    """Raise `ConfigError` for what would only fail once engines and collector have been started."""
+    if engine.pipeline.workers > 1:
+        raise ConfigError(f"{path}: engine.pipeline.workers: an engine of a fleet has one process: write more nodes")
+    if config.launcher == "ray" and (config.ray.keys is None or config.ray.engine_keys is None):
+        raise ConfigError(f"{path}: ray.keys and ray.engine_keys are missing: make both with framewire keys")
+    collect = config.collector.collect
+    if config.launcher == "local" and collect != "none" and not is_loopback(collect):
+        raise ConfigError(
+            f"{path}: collector.collect: {collect}: engines run on this machine: expected tcp://127.0.0.1:5551, or "
+            "launcher: ray"
+        )
 
 
 def _check_models(config: FleetConfig, engine: Config, path: str) -> None:
