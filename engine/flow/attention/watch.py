@@ -105,6 +105,8 @@ class Watches:
 
     def _planner_of(self, frame: Frame) -> Planner | None:
         """Return the planner that waits for the results of a frame."""
+        if not self._under_way:  # of a run without windows, which pays nothing for them
+            return None
         with self._changed:
             awaited, planner = self._under_way.get(frame.source_id, (None, None))
             return planner if awaited is frame else None
