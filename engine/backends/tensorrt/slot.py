@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -138,8 +139,11 @@ class GpuSlot:
         """Start an inference on images of any sizes, which the GPU letterboxes."""
         self._held.clear()
         addresses = self._stage.upload(images, self._stream)
-        for row, (address, placement) in enumerate(zip(addresses, placements, strict=True)):
-            self._place(placement, address, row, 1)
+        row = 0
+        for placement, alike in groupby(placements):  # images of one size lie one after the other: one launch
+            count = len(list(alike))
+            self._place(placement, addresses[row], row, count)
+            row += count
         self._infer({self._plan.inputs[0].name: self._image_shape(len(images))})
 
     def _copy(self, spec: TensorSpec, array: NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,10 +39,16 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.score)
 
-    def rows(self, chosen: NDArray[Any]) -> Candidates:
-        """Return the rows that a mask or index array chooses."""
+    def rows(self, chosen: Any) -> Candidates:
+        """Return the rows that a mask, slice or index array chooses."""
         extra = {name: column[chosen] for name, column in self.extra.items()}
         return Candidates(self.xyxy[chosen], self.score[chosen], self.class_id[chosen], extra)
+
+
+def is_sound(xyxy: Boxes) -> NDArray[np.bool_]:
+    """Return (N,) whether boxes are finite, not inside out, and not absurdly far away."""
+    near: NDArray[np.bool_] = np.logical_and.reduce(np.abs(xyxy) < FARTHEST, axis=1)
+    return near & (xyxy[:, 2] >= xyxy[:, 0]) & (xyxy[:, 3] >= xyxy[:, 1])
 
 
 class Head:
@@ -63,9 +70,12 @@ class Head:
         """
         with np.errstate(all="ignore"):
             found = self.decode(outputs, row, score_threshold)
-            box = found.xyxy
-            sound = (np.abs(box) < FARTHEST).all(axis=1) & (box[:, 2] >= box[:, 0]) & (box[:, 3] >= box[:, 1])
+            sound = is_sound(found.xyxy)
         return found if sound.all() else found.rows(sound)
+
+    def find_all(self, outputs: Outputs, count: int, score_threshold: float) -> list[Candidates]:
+        """Return the candidates of the first `count` images of the batch, each as `find` does."""
+        return [self.find(outputs, row, score_threshold) for row in range(count)]
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates as the layout encodes them; `find` calls this with numpy's warnings off."""
@@ -120,6 +130,12 @@ def best_class(scores: NDArray[Any], score_threshold: float) -> tuple[NDArray[np
     best = scores.max(axis=0)
     columns = (best > score_threshold).nonzero()[0]
     return columns, best.take(columns), scores.take(columns, axis=1).argmax(axis=0)
+
+
+def split(found: Candidates, image: NDArray[np.intp], count: int) -> list[Candidates]:
+    """Return the candidates of each of `count` images; `image` (N,) rises."""
+    ends = np.searchsorted(image, np.arange(count + 1)).tolist()
+    return [found.rows(slice(start, end)) for start, end in itertools.pairwise(ends)]
 
 
 def candidates(xyxy: NDArray[Any], score: NDArray[Any], class_id: NDArray[Any], **extra: NDArray[Any]) -> Candidates:

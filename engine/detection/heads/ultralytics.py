@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.backends.base import ClassScores
 from engine.boxes import xyxy_from_cxcywh
-from engine.detection.heads.base import Candidates, Head, NmsFreeHead, Outputs, best_class, candidates
+from engine.detection.heads.base import Candidates, Head, NmsFreeHead, Outputs, best_class, candidates, is_sound, split
 from engine.detection.heads.family import MAX_QUERIES, Family, Layout
 from engine.detection.heads.objectness import is_open
 
@@ -58,6 +58,27 @@ class RawHead(Head):
             return candidates(xyxy, score, class_id)
         return candidates(xyxy, score, class_id, rest=output[self._end :].take(columns, axis=1).T.astype(np.float32))
 
+    def find_all(self, outputs: Outputs, count: int, score_threshold: float) -> list[Candidates]:
+        """Return the candidates of the first `count` images, computed in one pass over all of them."""
+        if count == 1:
+            return super().find_all(outputs, count, score_threshold)
+        output = outputs[0][:count]
+        with np.errstate(all="ignore"):
+            scores = output[:, 4 : self._end]
+            best = scores[:, 0] if self._is_merged else scores.max(axis=1)
+            image, column = (best > score_threshold).nonzero()
+            xyxy = xyxy_from_cxcywh(output[image, :4, column].astype(np.float32, copy=False))
+            of_class = scores[image, :, column]
+            class_id = of_class[:, 1] if self._is_merged else of_class.argmax(axis=1)
+            extra = {}
+            if self._end is not None and self._end < output.shape[1]:
+                extra["rest"] = output[image, self._end :, column].astype(np.float32)
+            found = candidates(xyxy, best[image, column], class_id, **extra)
+            sound = is_sound(found.xyxy)
+        if not sound.all():
+            image, found = image[sound], found.rows(sound)
+        return split(found, image, count)
+
 
 class EndToEndHead(NmsFreeHead):
     """Output (b, rows, 6 + rest), see the module docstring."""
@@ -65,8 +86,23 @@ class EndToEndHead(NmsFreeHead):
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
         """Return the candidates of one image."""
         output = outputs[0][row]
-        output = output[output[:, 4] > score_threshold]
+        return self._candidates(output[output[:, 4] > score_threshold])
+
+    def _candidates(self, output: NDArray[Any]) -> Candidates:
         return candidates(output[:, :4], output[:, 4], output[:, 5], rest=output[:, 6:].astype(np.float32))
+
+    def find_all(self, outputs: Outputs, count: int, score_threshold: float) -> list[Candidates]:
+        """Return the candidates of the first `count` images, computed in one pass over all of them."""
+        if count == 1:
+            return super().find_all(outputs, count, score_threshold)
+        output = outputs[0][:count]
+        with np.errstate(all="ignore"):
+            image, row = (output[..., 4] > score_threshold).nonzero()
+            found = self._candidates(output[image, row])
+            sound = is_sound(found.xyxy)
+        if not sound.all():
+            image, found = image[sound], found.rows(sound)
+        return split(found, image, count)
 
 
 def is_raw(layout: Layout) -> bool:

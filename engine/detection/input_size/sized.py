@@ -119,8 +119,9 @@ class SizedModel:
         ordered = [outputs[index] for index in self._order]
         found = []
         try:
-            for row, box in enumerate(boxes):
-                candidates = self._head.find(ordered, row, wanted.floor)
+            for row, (box, candidates) in enumerate(
+                zip(boxes, self._head.find_all(ordered, len(boxes), wanted.floor), strict=True)
+            ):
                 found.append(self._detections(candidates, ordered, row, box, wanted, spent))
         except DISAGREEING as error:
             raise ModelError(self._disagreement(ordered, error)) from error

@@ -337,6 +337,26 @@ def gradient(width: int, height: int, seed: int) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def test_images_of_one_size_are_letterboxed_in_one_launch(tmp_path: Path):
+    from engine.detection.letterbox import fit
+
+    launched: list[str] = []
+    machine = FakeMachine(tmp_path, 32, before=launched.append)
+    backend = opened(machine, BackendOptions(ImageInput((32, 32)), max_batch=4))
+    images = [gradient(64, 48, seed) for seed in range(3)] + [gradient(100, 20, 4)]
+    boxes = [fit((image.shape[1], image.shape[0]), (32, 32)) for image in images]
+    launched.clear()
+    together = backend.submit_images(images, boxes)
+    assert launched.count("launch") == 2
+    rows = together.result()[0].copy()
+    together.release()
+    for row, image, box in zip(rows, images, boxes, strict=True):
+        alone = backend.submit_images([image], [box])
+        np.testing.assert_array_equal(alone.result()[0][0], row)
+        alone.release()
+    backend.close()
+
+
 def test_images_of_any_size_are_letterboxed_as_on_the_processor(tmp_path: Path):
     from engine.detection.letterbox import draw, fit
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.detection.heads.base import Candidates
+from engine.detection.heads.base import Candidates, Head
 from engine.detection.heads.darknet import DarknetHead
 from engine.detection.heads.ultralytics import EndToEndHead, RawHead
 from engine.detection.heads.yolox import YoloxHead
@@ -145,3 +145,50 @@ def test_no_output_breaks_a_head(head: RawHead, shapes: list[tuple[int, ...]], v
     kept = found.rows(head.suppress(found, 0.5))
     assert np.isfinite(kept.xyxy).all()
     assert len(kept) <= 300
+
+
+def hostile(shape: tuple[int, ...], dtype: str, seed: int) -> NDArray[np.floating]:
+    """Mostly low scores and sound boxes; some numbers are infinite, not numbers, or far too large."""
+    random = np.random.default_rng(seed)
+    output = random.uniform(0, 1, shape) ** 4
+    output[random.random(shape) < 0.02] = np.nan
+    output[random.random(shape) < 0.01] = np.inf
+    output[random.random(shape) < 0.01] = -6e4
+    return output.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("head", "shape"),
+    [
+        (RawHead(), (5, 9, 84)),
+        (RawHead(3), (5, 9, 84)),
+        (RawHead(5, is_merged=True), (5, 6, 84)),
+        (RawHead(1, is_merged=True), (5, 9, 84)),
+        (EndToEndHead(), (5, 40, 6)),
+        (EndToEndHead(), (5, 40, 9)),
+    ],
+)
+def test_all_images_of_a_batch_at_once_are_as_each_alone(
+    head: Head, shape: tuple[int, ...], count: int, dtype: str
+) -> None:
+    output = hostile(shape, dtype, count)
+    together = head.find_all([output], count, 0.25)
+    assert len(together) == count
+    assert sum(map(len, together)) > 0
+    for row, found in enumerate(together):
+        alone = head.find([output], row, 0.25)
+        for name in ("xyxy", "score", "class_id"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+            assert getattr(found, name).dtype == getattr(alone, name).dtype
+        assert found.extra.keys() == alone.extra.keys()
+        for name, column in found.extra.items():
+            np.testing.assert_array_equal(column, alone.extra[name])
+            assert column.dtype == alone.extra[name].dtype
+
+
+@pytest.mark.parametrize("head", [RawHead(), EndToEndHead()])
+def test_images_without_candidates_stay_empty(head: Head) -> None:
+    output = np.zeros((3, 8, 84) if isinstance(head, RawHead) else (3, 84, 6), np.float32)
+    assert [len(found) for found in head.find_all([output], 3, 0.25)] == [0, 0, 0]
