@@ -39,6 +39,8 @@ class Operation(NamedTuple):
     answer: Any = None
     query: type | None = None
     body: type | None = None
+    also: str | None = None
+    """A media type that it answers with when `format` asks for it."""
 
 
 OPERATIONS = {
@@ -56,7 +58,7 @@ OPERATIONS = {
     "GET /events/{event_id}": Operation(EventInfo),
     "GET /events/{event_id}/{name}": Operation("application/octet-stream"),
     "POST /events/{event_id}/{action}": Operation(EventInfo),
-    "GET /counts": Operation(list[Period], CountQuery),
+    "GET /counts": Operation(list[Period], CountQuery, also="text/csv"),
     "POST /query/crossings": Operation(Answer, body=Question),
     "POST /query/visits": Operation(Answer, body=Question),
     "GET /rules": Operation(rules.RulesInfo),
@@ -71,9 +73,9 @@ OPERATIONS = {
     "DELETE /tokens/{name}": Operation(users.Everybody),
     "GET /audit": Operation(users.AuditPage, users.AuditQuery),
     "GET /tracks": Operation(past.TracksPage, past.SpanQuery),
-    "GET /occupancy": Operation(list[past.Occupancy], past.PlaceQuery),
-    "GET /dwell": Operation(past.Dwell, past.PlaceQuery),
-    "GET /heat": Operation(past.HeatMap, past.HeatQuery),
+    "GET /occupancy": Operation(list[past.Occupancy], past.PlaceQuery, also="text/csv"),
+    "GET /dwell": Operation(past.Dwell, past.PlaceQuery, also="text/csv"),
+    "GET /heat": Operation(past.HeatMap, past.HeatQuery, also="image/png"),
     "POST /delete": Operation(past.Deletion, body=past.DeleteWish),
     "DELETE /events/{event_id}": Operation(past.Deletion, past.TokenQuery),
     "GET /recordings/{source_id}": Operation(streams.Recorded, streams.RecordedQuery),
@@ -86,7 +88,7 @@ OPERATIONS = {
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """Return the document of these routes; each must be in `OPERATIONS`."""
-    kinds = [kind for operation in OPERATIONS.values() for kind in operation if kind and not isinstance(kind, str)]
+    kinds = [kind for operation in OPERATIONS.values() for kind in operation[:3] if kind and not isinstance(kind, str)]
     named = {_key(kind): kind for kind in kinds}
     schemas, components = msgspec.json.schema_components(named.values(), ref_template="#/components/schemas/{name}")
     reference = dict(zip(named, schemas, strict=True))
@@ -128,6 +130,8 @@ def _operation(
         content = {operation.answer: {"schema": {"type": "string", "format": "binary"}}}
     elif operation.answer is not None:
         content = {JSON: {"schema": reference[_key(operation.answer)]}}
+    if operation.also is not None:
+        content[operation.also] = {"schema": {"type": "string", "format": "binary"}}
     failures = {str(code): {"description": why, "content": {JSON: {"schema": ERROR}}} for code, why in REASONS.items()}
     made: dict[str, Any] = {
         "operationId": endpoint.__name__,
