@@ -33,6 +33,8 @@ from pipelines.scoring.detect import evaluate_detect
 
 PERSON = "person"
 STRENGTHS = (1, 3, 5)
+SIDE = 64
+"""Of a digit, enlarged from 8 pixels as a scan would be."""
 
 
 def pictures(data: Path) -> list[tuple[Path, Path]]:
@@ -105,7 +107,8 @@ def features(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for number in range(10):
         rows = np.flatnonzero(digits.target == number)
         for count, row in enumerate(rows[:130]):
-            image = cv2.cvtColor((digits.images[row] / 16 * 255).round().astype(np.uint8), cv2.COLOR_GRAY2BGR)
+            large = cv2.resize(digits.images[row] / 16 * 255, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+            image = cv2.cvtColor(large.clip(0, 255).round().astype(np.uint8), cv2.COLOR_GRAY2BGR)
             place = folder / "digits" / ("train" if count < 100 else "test") / str(number)
             place.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(place / f"{row}.png"), image)
@@ -115,8 +118,8 @@ def features(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with load_classifier(out) as classifier:
         direct = classifier.probabilities(held, crop=False).argmax(axis=1)
     stage, wall = SecondStage(load_classifier(out), top=1), np.concatenate(held, axis=1)
-    left = np.arange(len(held)) * 8
-    boxes = np.stack((left, left * 0, left + 8, left * 0 + 8), axis=1).astype(np.float32)
+    left = np.arange(len(held)) * SIDE
+    boxes = np.stack((left, left * 0, left + SIDE, left * 0 + SIDE), axis=1).astype(np.float32)
     said = stage.classify(Frame(wall), Detections(boxes, np.ones(len(held)), np.zeros(len(held), int)))
     stage.close()
     alike = float((said.extra["classes"][:, 0, 0].astype(int) == direct).mean())
