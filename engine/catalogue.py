@@ -1,7 +1,8 @@
-"""Models by name: what a name stands for, where its file comes from, and where it lies on this machine.
+"""Models by name: what a name stands for, where its file comes from, and where it is stored on this machine.
 
 Nothing here opens a connection. `framewire models get NAME` downloads a file; afterwards a model name works wherever a
-path does. A file enters the user's folder only under the hash in this table, so a file that is there has been verified.
+path does. A file enters the user's folder only if it matches the hash in this table, so every file in it has been
+verified.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class NamedModel:
-    """One model of the catalogue. A value that was not measured, or that nobody states, is None.
+    """One model of the catalogue. A value that was not measured, or is not published, is None.
 
     Attributes:
         name: what the user writes.
@@ -56,10 +57,10 @@ class NamedModel:
         map50: measured with `framewire eval detect` on 128 COCO images, see docs/models.md.
         map50_95: likewise.
         ms: per image on one thread of OpenVINO. All were measured in one run, so compare their ratios.
-        download: where `models get` finds the file; None if its user has to export it.
+        download: where `models get` finds the file; None if the user has to export it.
         asset: name of the file that comes with the package; empty for all others.
         export: how to make the file; empty if it comes with the package or can be downloaded.
-        use: where the name goes, if not after `--model`.
+        use: the option that takes the name, if not `--model`.
         note: what a user must know.
     """
 
@@ -79,9 +80,9 @@ class NamedModel:
     note: str = ""
 
     def path(self) -> Path | None:
-        """Return where the file is, or where `models get` puts it; None if its user has to export it.
+        """Return where the file is, or where `models get` puts it; None if the user has to export it.
 
-        The folder carries the start of the hash, so that another version is another file.
+        The folder carries the start of the hash, so that each version has its own file.
         """
         if self.asset:
             return asset(self.asset)
@@ -90,7 +91,7 @@ class NamedModel:
         return models_folder() / f"{self.name}-{self.download.sha256[:8]}" / self.download.file_name
 
     def how_to_get(self) -> str:
-        """Return the command that brings the file.
+        """Return the command that obtains the file.
 
         >>> CATALOGUE["deimv2-femto"].how_to_get()
         'run "framewire models get deimv2-femto" (4.1 MB, Apache-2.0)'
@@ -136,7 +137,7 @@ def why_missing(text: str) -> str | None:
 
 
 def is_sound(model: NamedModel) -> bool:
-    """Return whether a row says in one way how to have the file; a download needs address, hash and size."""
+    """Return whether a row names exactly one way to obtain the file; a download needs address, hash and size."""
     found = model.download
     if [bool(model.asset), bool(model.export), found is not None].count(True) != 1:
         return False
@@ -167,7 +168,7 @@ _MODELS = (
             f"{_DEIM}/deimv2_hgnetv2_femto_coco.onnx",
             "c6ad358f750132b891165e034c2ba507abefc5ebe1c1d2732a0acbcacc47e52c", 4116144,
         ),
-        note="the best below 20 MB; no NMS, so crowds lose nothing to it",
+        note="the best below 20 MB; needs no NMS, which would lose objects in crowds",
     ),
     NamedModel(
         "deimv2-atto", "detect", "Apache-2.0", "Intellindust DEIMv2, exported by Kazuhito00", 80, (320, 320),
@@ -218,7 +219,7 @@ _MODELS = (
             "7aad0c74c5e3c06e5eb3c827e13304fdd68a83da6087d92ee169c24ff9fd4776", 3610798,
         ),
         use="--set second_stage.model=NAME",
-        note="ImageNet's 1000 classes after a first one for the background",
+        note="ImageNet's 1000 classes, preceded by one for the background",
     ),
     NamedModel(
         "yolox-tiny", "detect", "Apache-2.0", "Megvii YOLOX", 80, (416, 416),

@@ -48,12 +48,12 @@ def boot_ns() -> int:
 
 
 def pause(seconds: float) -> None:
-    """Do nothing for a moment: for what the kernel gives no event of, such as a lock of another process."""
+    """Pause briefly, to poll things that the kernel sends no event for, such as another process's lock."""
     time.sleep(seconds)
 
 
 class FakeClock:
-    """A clock that moves only when `advance` is called, or when somebody waits on it."""
+    """A clock that moves only when `advance` is called, or when something waits on it."""
 
     def __init__(self, now_ns: int = 0, utc_ns: int = 1_700_000_000 * NS_PER_S) -> None:
         self._lock = threading.Lock()

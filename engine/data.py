@@ -27,7 +27,7 @@ NO_IDENTITY = -1
 DEFAULT_MODEL = "detector"
 """Name of the model in a run with only one, after its configuration key."""
 UNTIMED_INTERVAL_NS = 40_000_000
-"""Interval between images without timestamps, at the rate at which players show them."""
+"""Interval between images without timestamps: the rate at which players show them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +46,7 @@ class Frame(MayBeLazy):
             file has no times or jumps back. None if a camera or a folder of images has none.
         captured_source: how `captured_utc_ns` is known.
         captured_error_ns: bound of its error, None if unknown.
-        stream_epoch: +1 for each reconnect of a live source, and each time that a source comes back to a run.
+        stream_epoch: +1 for each reconnect of a live source, and each time a source is added back to a run.
         pixel_aspect: width by height of a pixel; 1 is square. Boxes are in stored pixels.
     """
 
@@ -79,7 +79,7 @@ class Frame(MayBeLazy):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Convert the picture when `image` is first read; called for attributes that are not set only."""
+            """Convert the image when `image` is first read; called only for attributes that are not set."""
             if name == "_lazy":  # of an unpickled frame
                 return None
             lazy = self._lazy if name == "image" else None
@@ -92,7 +92,10 @@ class Frame(MayBeLazy):
 
     @property
     def luma(self) -> NDArray[np.uint8] | None:
-        """The (H, W) uint8 brightness as it was decoded, read-only; None once it is converted, or if it never was."""
+        """The decoded (H, W) uint8 brightness, read-only.
+
+        None once the image is converted, or if there never was one.
+        """
         lazy = self._lazy
         return None if lazy is None else lazy.luma()
 
@@ -129,8 +132,8 @@ class Detections:
         class_id: (N,) int32.
         extra: further columns of a task, each with N rows (`mask`, `keypoints`, `xyxyxyxy`); usually empty.
         class_names: name by class id, for `to_supervision`; empty until a `Packet` sets them.
-        unreported: what the detector found besides, for privacy alone: below the threshold, of classes or in places
-            that were not chosen; None if there is nothing, or nobody asked. A selection of rows drops it.
+        unreported: further objects, for privacy alone: those below the threshold, of classes that were not chosen, or
+            outside the chosen regions; None if there are none or they were not requested. Selecting rows drops it.
 
     >>> len(Detections.empty())
     0

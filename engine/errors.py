@@ -36,7 +36,7 @@ class LostInferenceError(ModelError):
     """One inference has no result; the model is sound, and the next inference may succeed.
 
     Attributes:
-        cause: under which its frames are counted as dropped.
+        cause: the cause under which its frames are counted as dropped.
     """
 
     def __init__(self, reason: str, cause: str) -> None:

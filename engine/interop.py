@@ -19,7 +19,7 @@ class _Nothing(Mapping[str, Any]):
         raise KeyError(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return the default; every packet without analysers is asked, and a raised `KeyError` is slow."""
+        """Return the default; this is called for every packet without analysers, and raising `KeyError` is slow."""
         return default
 
     def __iter__(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A flag that threads wait for, several at once, and that a signal handler may set."""
+"""A flag that a signal handler may set; threads can wait for several at once."""
 
 from __future__ import annotations
 

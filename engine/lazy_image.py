@@ -1,4 +1,4 @@
-"""Pixels of a decoded frame that become a BGR image when somebody asks for one."""
+"""Pixels of a decoded frame, converted to a BGR image on demand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class LazyImage(ABC):
-    """A decoded picture before its conversion. All methods may be called on any thread.
+    """A decoded image before its conversion. All methods may be called on any thread.
 
     Attributes:
         width: pixels per row.
@@ -31,17 +31,17 @@ class LazyImage(ABC):
 
 
 class MayBeLazy:
-    """The decoded picture of a frame whose image nobody has wanted yet; a slot that is no field of `Frame`.
+    """The decoded image of a frame whose BGR image has not been read yet; a slot that is not a field of `Frame`.
 
-    Copies of a frame by `dataclasses.replace`, pickle and copy have the image instead, so a picture can never survive
-    in a frame whose image was replaced, for example by one in which people are hidden.
+    Copies made by `dataclasses.replace`, pickle and copy hold the converted image instead, so the decoded image can
+    never survive in a frame whose image was replaced, for example to hide people.
     """
 
     __slots__ = ("_lazy",)
     _lazy: LazyImage | None
 
     def restamped(self, **changes: Any) -> Any:
-        """Return this frame with other times, numbers or names and the same picture, which is not converted for it."""
+        """Return this frame with other times, numbers or names and the same image, without converting it."""
         first, *others = fields(self)  # type: ignore[arg-type]  # a subclass is a dataclass
         values = {one.name: getattr(self, one.name) for one in others} | changes
         return type(self)(getattr(self, first.name) if self._lazy is None else self._lazy, **values)  # type: ignore[call-arg]

@@ -1,9 +1,9 @@
-"""Which engine owns a source: epochs and leases, on a clock that goes on while the machine sleeps.
+"""Which engine owns a source: epochs and leases, on a clock that keeps running while the machine sleeps.
 
 A fleet hands each source to one engine at a time, under an epoch that rises with every hand-over. The engine publishes
-a source only while it holds a lease on it. A lease ends by itself, whatever happened meanwhile: the process may have
-been frozen, the machine suspended, the network cut. Sources without an epoch belong to the engine that was started with
-them and need no lease.
+a source only while it holds a lease on it. A lease expires on its own, even if the process was frozen, the machine
+suspended or the network cut in the meantime. Sources without an epoch belong to the engine that was started with them
+and need no lease.
 
 A lease counts from a time that the engine itself stated (`as_of_ns`) and the controller sends back, never from the
 arrival of a request: one that waited in a buffer while the process was frozen must not revive anything.
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_EPOCH = 2**53 - 1
-"""JavaScript and other readers of doubles hold it exactly."""
+"""The largest value that JavaScript and other readers of doubles represent exactly."""
 MAX_LEASE_S = 86_400.0
 MAX_REMEMBERED = 10_000
 Refusal = Literal["unknown", "epoch", "expired", "late", "future"]
 
 
 class LeaseError(ConfigError):
-    """A request about a lease came too late, or somebody else owns the source.
+    """A lease request came too late, or another engine owns the source.
 
     Attributes:
-        why: in one word.
+        why: the reason in one word.
     """
 
     def __init__(self, why: Refusal, message: str) -> None:
@@ -129,7 +129,7 @@ class Leases:
             raise ConfigError(f"as_of_ns is {as_of_ns!r}: expected the engine_ns of an earlier reply")
         now_ns = self.now_ns()
         if as_of_ns > now_ns:
-            raise LeaseError("future", f"as_of_ns is {as_of_ns - now_ns} ns ahead: it is of another engine or run")
+            raise LeaseError("future", f"as_of_ns is {as_of_ns - now_ns} ns ahead: it belongs to another engine or run")
         until_ns = as_of_ns + int(lease_s * NS_PER_S)
         if until_ns <= now_ns:
             age_s = (now_ns - as_of_ns) / NS_PER_S
@@ -160,11 +160,11 @@ class Leases:
                 del self._leases[source_id]
 
     def lease_of(self, source_id: str) -> Lease | None:
-        """Return the lease of a source, also one that has ended or run out; None if it never had one."""
+        """Return the lease of a source, even one that has ended or expired; None if it never had one."""
         return self._leases.get(source_id)
 
     def epoch_of(self, source_id: str) -> int | None:
-        """Return the epoch to state in messages of a source; None for one without a lease."""
+        """Return the epoch to state in a source's messages; None for a source without a lease."""
         lease = self._leases.get(source_id)
         return None if lease is None else lease.epoch
 
@@ -188,12 +188,12 @@ class Leases:
             yield self.may_publish(source_id)
 
     def held(self) -> list[str]:
-        """Return the sources whose lease has not been ended, also those whose lease has run out."""
+        """Return the sources whose lease has not been ended, including expired ones."""
         with self._lock:
             return [name for name, lease in self._leases.items() if lease.is_held]
 
     def expired(self) -> list[str]:
-        """Return the sources whose lease has run out and has not been ended yet."""
+        """Return the sources whose lease has expired but has not been ended yet."""
         with self._lock:
             return [name for name, lease in self._leases.items() if lease.is_held and not self._is_valid(lease)]
 

@@ -15,7 +15,10 @@ from engine.errors import MissingDependencyError
 TELEMETRY = ("openvino_telemetry",)
 """Packages that send usage data when another package imports them. Every importer falls back to a stub."""
 SWITCHES = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
-"""Variables by which packages leave out usage data. ONNX Runtime 1.32 sends it to its makers, and keeps a device id."""
+"""Environment variables that stop packages from sending usage data.
+
+ONNX Runtime 1.32 sends it to its makers and stores a device id.
+"""
 
 
 def require(module: str, *, extra: str | None = None, hint: str | None = None) -> Any:

@@ -63,7 +63,7 @@ class Messages:
         space = socket.CMSG_SPACE(fds.itemsize)
         try:
             message, rights, flags, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, space)
-        except ConnectionResetError:  # the peer closed with unread messages: reported once, before what it sent last
+        except ConnectionResetError:  # the peer closed with unread messages: reported once, before its last messages
             message, rights, flags, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, space)
         for level, kind, data in rights:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -100,7 +100,7 @@ class ChildFacts(NamedTuple):
         role: what the process does: `reader`, `record`, …
         name: of the source that it works for; may be empty.
         starts: how often a process was started for it.
-        pids: of those that run now.
+        pids: of the running processes.
     """
 
     role: str
@@ -110,7 +110,7 @@ class ChildFacts(NamedTuple):
 
 
 class _Roster:
-    """Which child processes run, and how often each role was started."""
+    """The running child processes, and how often each role was started."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 PACKAGE = "engine"
 FAULTS = (TypeError, AttributeError, NameError, ImportError, NotImplementedError, AssertionError)
-"""Errors that only a bug or a missing package raises: the next attempt would fail in the same way."""
+"""Errors that only a bug or a missing package raises, so the next attempt would fail in the same way."""
 _MAX_CHARS = 4000
 
 

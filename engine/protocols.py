@@ -23,7 +23,7 @@ class SourceListener(Protocol):
         """Handle a new state."""
 
     def lost(self, count: int, cause: str) -> None:
-        """Handle frames that arrived but could not be delivered (they used up `frame_id`s)."""
+        """Handle frames that arrived but could not be delivered (they consumed `frame_id`s)."""
 
 
 @runtime_checkable
@@ -271,7 +271,7 @@ class DetectorBase:
         """Do nothing."""
 
     def submit(self, frames: Sequence[Frame]) -> PendingDetections:
-        """Return a promise that calls `detect(frames)`."""
+        """Return a pending result that calls `detect(frames)`."""
         return _Deferred(self, frames)
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:

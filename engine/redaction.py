@@ -6,7 +6,7 @@ them. Addresses that were never registered are also cleaned, by their structure.
 length of the text.
 
 A password may equal the name of a camera or a folder: `http://server/stream?src=gate` for the camera `gate`, the user
-`admin` of `/home/admin`. Such names are registered as well and stay readable, so that answers and paths remain right.
+`admin` of `/home/admin`. Such names are registered too and stay readable, so that answers and paths remain correct.
 
 The set of secrets belongs to the process, as its output does. Any thread may call any function.
 """
@@ -78,7 +78,10 @@ class _Values:
 
 
 def _add_up_to_limit(known: dict[str, None], values: Iterable[str]) -> bool:
-    """Add what is new, and return whether anything was: when full, the first ones stay, and no flood displaces them."""
+    """Add the new values, and return whether there were any.
+
+    When full, the first ones stay, so a flood cannot displace them.
+    """
     fresh = [value for value in values if value not in known][: MAX_VALUES - len(known)]
     known.update(dict.fromkeys(fresh))
     return bool(fresh)
@@ -96,7 +99,7 @@ def hide(*secrets: str) -> None:
 
 
 def keep_readable(*names: str) -> None:
-    """Register names of cameras, places and folders: where one of them stands as a whole word, `redact` leaves it.
+    """Register names of cameras, places and folders: `redact` leaves them alone where they occur as whole words.
 
     >>> hide("gate7"); keep_readable("gate7")
     >>> redact("gate7: gate7x refused")
@@ -177,7 +180,7 @@ def redact(text: str) -> str:
 
 
 def redact_published(text: str) -> str:
-    """Return `text` as `redact` does, and also without user names, for other machines to read."""
+    """Return `text` as `redact` does, but also without user names, for other machines."""
     return _without_passwords(_without_values(_without_passwords(text, users=False)), users=False)
 
 

@@ -1,4 +1,4 @@
-"""Read the stream beside other asyncio tasks: python examples/async_subscribe.py [ADDRESS].
+"""Read the stream alongside other asyncio tasks: python examples/async_subscribe.py [ADDRESS].
 
 Start an engine first, in another terminal: `framewire demo`, or `framewire run` on a camera.
 """

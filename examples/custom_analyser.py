@@ -1,4 +1,4 @@
-"""Write an analyser of your own that finds who stands still: python examples/custom_analyser.py [SOURCE]."""
+"""Write your own analyser that finds people standing still: python examples/custom_analyser.py [SOURCE]."""
 
 import sys
 from collections.abc import Sequence

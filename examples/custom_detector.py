@@ -1,4 +1,4 @@
-"""Write a detector of your own, patches of one colour: python examples/custom_detector.py [SOURCE]."""
+"""Write your own detector, for patches of one colour: python examples/custom_detector.py [SOURCE]."""
 
 import sys
 from collections.abc import Sequence

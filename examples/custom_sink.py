@@ -1,4 +1,4 @@
-"""Write a sink of your own, tracks into a SQLite database: python examples/custom_sink.py [SOURCE]."""
+"""Write your own sink, which stores tracks in a SQLite database: python examples/custom_sink.py [SOURCE]."""
 
 import sqlite3
 import sys
@@ -8,7 +8,7 @@ from engine.assets import demo_clip, demo_model
 
 
 class SqliteSink(SinkBase):
-    """Insert one row per tracked object; the pipeline makes all calls on one thread of its own."""
+    """Insert one row per tracked object; the pipeline makes all calls on one dedicated thread."""
 
     name = "sqlite"
 

@@ -10,7 +10,7 @@ from engine.assets import demo_clip, demo_model
 
 
 def main() -> None:
-    """Write heat_map.jpg: the last frame below the places where people were."""
+    """Write heat_map.jpg: the last frame overlaid with the places where people were."""
     source = open_source(sys.argv[1] if len(sys.argv) > 1 else str(demo_clip()))
     detector = load_detector(demo_model(), classes=["person"])
     heat_map = sv.HeatMapAnnotator(position=sv.Position.BOTTOM_CENTER, radius=12)

@@ -12,7 +12,7 @@ from engine.detection.classic import MotionDetector
 
 
 class Together(DetectorBase):
-    """Several detectors as one; the class ids of each follow those of the one before it."""
+    """Several detectors as one; the class ids of each follow those of the previous one."""
 
     def __init__(self, *detectors: Detector) -> None:
         self._detectors = detectors

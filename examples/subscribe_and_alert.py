@@ -19,7 +19,7 @@ def main() -> None:
     for message in Subscriber(address, topics=["v1/frame/"], on_gap=lambda gap: print(f"missed messages: {gap}")):
         people = [thing for thing in message.objects if thing.class_name == "person"]
         was_crowded = crowded.get(message.source_id, False)
-        # Two people fewer end the alert, so that one who comes and goes does not raise it again and again.
+        # The alert ends at two people fewer, so that one person coming and going does not raise it repeatedly.
         crowded[message.source_id] = len(people) > (CROWD - 2 if was_crowded else CROWD)
         if crowded[message.source_id] and not was_crowded:
             alerts += 1

@@ -1,4 +1,4 @@
-"""Every example runs as a person would run it, and does what it says: `pytest examples`."""
+"""Runs every example as a user would, and checks that it does what it says: `pytest examples`."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def check_two_models(printed: str, folder: Path) -> None:
 def check_analyser(printed: str, folder: Path) -> None:
     found = [line.partition("standing still: ")[2] for line in printed.splitlines()]
     assert len(found) == 80
-    assert set(found[:14]) == {"[]"}  # nobody has been seen for long enough
+    assert set(found[:14]) == {"[]"}  # no one has been seen for long enough
     assert any(line != "[]" for line in found)
 
 

@@ -127,7 +127,7 @@ def _common(
 
 
 def with_values(words: list[str]) -> list[str]:
-    """Return the words of the command line, with the address that `--control` means where none follows it.
+    """Return the words of the command line, adding the default address to `--control` if none follows it.
 
     >>> with_values(["run", "--control", "--json"])
     ['run', '--control=auto', '--json']
@@ -163,7 +163,7 @@ def _run(words: list[str]) -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """End with this code, also where stdout cannot take what waits for it: Python would end with 120 then."""
+    """Exit with this code even if stdout cannot be flushed, in which case Python would exit with 120."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

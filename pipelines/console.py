@@ -140,9 +140,9 @@ def show_table(table: Table) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that takes the steps done and the total; shows a bar with rate and time left on a terminal.
+    """Yield a function that takes the steps done and the total; on a terminal, it shows a bar with rate and time left.
 
-    Results printed meanwhile appear above the bar, or go to a redirected stdout.
+    Results printed in the meantime appear above the bar, or go to a redirected stdout.
     """
     columns = (TextColumn(safe(what), markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown, above = stderr.is_terminal, sys.stdout.isatty()
@@ -174,7 +174,7 @@ class RunView:
             self._live.stop()
 
     def refresh(self) -> None:
-        """Show the current figures; cheap if no update is due."""
+        """Show the current statistics; cheap if no update is due."""
         if self._live is not None:
             self._live.update(self._table())
         elif not self._quiet and time.monotonic() >= self._next_line:

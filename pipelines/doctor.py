@@ -34,7 +34,7 @@ class Finding:
 
 
 def readiness(findings: Sequence[Finding]) -> tuple[bool, str]:
-    """Return whether a run would work here, with one line that says so or names what prevents it."""
+    """Return whether a run would work here, with one line that says so or names the obstacle."""
     faults = [one for one in findings if one.is_needed and one.verdict != "ok"]
     if faults:
         return False, "Not ready: " + "; ".join(f"{one.part}: {one.found}" for one in faults)
@@ -144,7 +144,7 @@ def _decoders() -> list[Finding]:
         reason = why_not(decoder).removeprefix(f"{decoder}: ")
         found, _, remedy = reason.partition("; ")
         verdict: Verdict = "missing" if reason else "ok"
-        proof = "may work here: it proves itself when a camera opens"
+        proof = "may work here: this shows only when a camera is opened"
         findings.append(Finding(f"decoder {decoder}", verdict, found or proof, remedy or found))
     return findings
 

@@ -1,6 +1,7 @@
-"""Where the command `framewire` starts: a signal that comes while modules are still loading ends it quietly.
+"""Entry point of the command `framewire`: a signal that arrives while modules are still loading ends it quietly.
 
-So nothing is imported before the signals are caught that is not in the interpreter already; `signal` is not.
+Until the signals are caught, nothing is imported that the interpreter has not already loaded; `signal` is not loaded
+yet.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ def _after_term() -> int:
 def fill_standard_streams() -> None:
     """Open `/dev/null` in place of a standard stream that is closed (daemons, `>&-`).
 
-    Otherwise the next file or socket would take its number, and whatever is printed would be written into it.
+    Otherwise the next file or socket would take its number, and anything printed would be written into it.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one

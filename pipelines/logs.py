@@ -1,4 +1,4 @@
-"""Log records for machines and for people: as JSON, without secrets, and not more of one cause than anybody reads."""
+"""Log records for machines and people: as JSON, without secrets, and rate-limited per cause."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MORE = "repeated"
 
 
 class RateLimit(logging.Filter):
-    """Lets through at most `burst` records of one cause per `window_s`; the next one tells how many were left out.
+    """Passes at most `burst` records of one cause per `window_s`; the next one states how many were left out.
 
     A cause is a logger, a template, and the first argument if it is text, usually the name of a source. Debug records
-    are not limited. Memory is bounded: of too many causes, the oldest are forgotten.
+    are not limited. Memory is bounded: if there are too many causes, the oldest are forgotten.
 
     Args:
         burst: records per window.
@@ -83,7 +83,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def json_line(level: str, message: str) -> str:
-    """Return a line as `JsonFormatter` would write it, for text that is no log record."""
+    """Return a line as `JsonFormatter` would write it, for text that is not a log record."""
     record = logging.makeLogRecord({"levelname": level.upper(), "name": "framewire", "msg": message})
     return JsonFormatter().format(record)
 

@@ -113,7 +113,7 @@ class SteadyStream(io.TextIOBase):
                 self._progress_s = time.monotonic()
                 missed, self.dropped = (self.dropped, 0) if not self._waiting else (0, self.dropped)
             if missed:
-                text += f"... {missed} characters were not shown, as nobody read them\n"
+                text += f"... {missed} characters were not shown, because the output was not being read\n"
             self._write(text.encode(self._encoding, "backslashreplace"))
 
     def _write(self, data: bytes) -> None:
@@ -163,10 +163,10 @@ def steady_stdout(timeout_s: float) -> Iterator[None]:
         yield
     finally:
         if not steady.drain(timeout_s):
-            sys.stderr.write("warning: nobody reads stdout: what was to be printed there is not complete\n")
+            sys.stderr.write("warning: stdout is not being read: its output is incomplete\n")
         sys.stdout = before
     if steady.failure is not None and steady.failure.errno != errno.EPIPE:
-        raise SinkError(f"cannot write to stdout: {steady.failure.strerror}: free some space, or lead it elsewhere")
+        raise SinkError(f"cannot write to stdout: {steady.failure.strerror}: free some space, or redirect it")
 
 
 def drain(timeout_s: float = DRAIN_S) -> bool:

@@ -3,9 +3,9 @@
 usage: python tools/analytics_cost.py CLIP [--model MODEL] [--repeat 9] [--hours 0]
 
 The clip is detected and tracked once, and its packets then go through analytics with 4 zones, 4 lines and 4 rules; the
-crowd is 50 tracks that walk over 8 places at 25 fps. Beside each figure is that of a tracker for the same frames,
-measured in turns with it, because CPU times differ between machines and with what else runs on them. `--hours 24` lets
-200 tracks a minute walk through for so long and prints the memory of each sixth of it.
+crowd is 50 tracks that walk over 8 places at 25 fps. Next to each figure is that of a tracker on the same frames,
+measured alternately, because CPU times depend on the machine and its other load. `--hours 24` simulates 200 tracks per
+minute for that long and prints the memory after each sixth of it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Frames = Sequence[tuple[Tracks, Detections, int]]
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip")
     parser.add_argument("--model", default="demo")
@@ -44,7 +44,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Print the figures; return 1 if analytics costs more than it may."""
+    """Print the results; return 1 if analytics exceeds its bounds."""
     given = _options()
     clip, size_wh = [], (0, 0)
     with Pipeline(open_source(given.clip), load_detector(given.model), ByteTrack()) as pipeline:
@@ -62,7 +62,7 @@ def main() -> int:
 def told(
     name: str, frames: Frames, make: Callable[[], Analytics], size_wh: tuple[int, int], repeat: int, bound: float
 ) -> bool:
-    """Print the cost of analytics and of a tracker, in turns; return whether it is above the bound."""
+    """Print the cost of analytics and of a tracker, measured alternately; return whether it is above the bound."""
     own, other = [], []
     for _ in range(repeat):
         own.append(cpu_ms(frames, make(), size_wh))

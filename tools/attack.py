@@ -4,7 +4,7 @@
 usage: tools/attack.py [--minutes 60] [--only SURFACE ...] [--seed 1] [--json]
 
 Inputs of a running engine (control, snapshot, publish, streams) are attacked as in `tests/hostile`, on an engine with a
-healthy camera and a subscriber. Inputs that are parsed (wire, config, images, models) are parsed in a worker process.
+healthy camera and a subscriber. Inputs for parsers (wire, config, images, models) are parsed in a worker process.
 An *end* is a process that died or raised an undocumented error, a *freeze* is more than a second without a frame of the
 healthy camera or inside one attempt, a *leak* is memory or descriptors that were not released. Exit code 1 if any.
 """
@@ -175,7 +175,7 @@ READ: dict[str, Callable[[random.Random, Path], Iterator[Callable[[], object]]]]
 
 
 def work(surface: str, seconds: float, seed: int) -> Result:
-    """Attack one surface in this process until the time is over."""
+    """Attack one surface in this process until the time is up."""
     from engine.process import peak_memory_mb
 
     result, deadline = Result(surface), time.monotonic() + seconds
@@ -351,7 +351,7 @@ SURFACES = (*READ, *LIVE)
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0, help="time for all surfaces together")
     parser.add_argument("--only", nargs="*", choices=SURFACES, default=SURFACES, help="surfaces to attack")

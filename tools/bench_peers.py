@@ -1,4 +1,4 @@
-"""Compare Framewire with Ultralytics' own loop: the same OpenVINO model, clip and machine, in turns.
+"""Compare Framewire with Ultralytics' own loop: the same OpenVINO model, clip and machine, measured alternately.
 
 usage: python tools/bench_peers.py --clip CLIP --model X_openvino_model --peer-python VENV/bin/python [--rounds 3]
 
@@ -32,7 +32,7 @@ OURS = "from pipelines.cli import main; main()"
 
 
 def last_json(command: list[str]) -> dict[str, Any]:
-    """Return the JSON object that a command prints last."""
+    """Return the last JSON object that a command prints."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{command[0]} failed: {done.stderr[-2000:]}")
@@ -41,7 +41,7 @@ def last_json(command: list[str]) -> dict[str, Any]:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", required=True)
     parser.add_argument("--model", required=True)
@@ -51,7 +51,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the rounds and print the figures."""
+    """Run the rounds and print the results."""
     args = _options()
     rounds = []
     for _ in range(args.rounds):

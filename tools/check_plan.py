@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Hold the number of cameras that `framewire bench --plan` promises against runs with that many, and with more.
+"""Check the number of cameras promised by `framewire bench --plan` in runs with that many, and with more.
 
 usage: python tools/check_plan.py [--model demo] [--size 640x360] [--fps 5] [--seconds 30]
 After the plan, `framewire run` plays the same kind of cameras in a process of its own: as many as promised, which must
@@ -29,7 +29,7 @@ WITHIN = 0.15
 
 
 def planned(model: str, size: str, fps: float) -> dict[str, Any]:
-    """Return what `framewire bench --plan` says."""
+    """Return the result of `framewire bench --plan`."""
     words = ["bench", "--plan", "--model", model, "--size", size, "--fps", str(fps), "--json"]
     done = subprocess.run([*COMMAND, *words], stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -37,7 +37,7 @@ def planned(model: str, size: str, fps: float) -> dict[str, Any]:
 
 
 def run(clip: Path, model: str, count: int, fps: float, seconds: float) -> Trial:
-    """Run cameras, and return how it went, from the start of the first frame to the end."""
+    """Run cameras, and return the result from the first frame to the end."""
     camera = {"uri": str(clip), "loop": True, "realtime": True}
     sources = [{**camera, "source_id": f"camera{number}"} for number in range(count)]
     config = {
@@ -58,7 +58,7 @@ def run(clip: Path, model: str, count: int, fps: float, seconds: float) -> Trial
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--size", default="640x360")

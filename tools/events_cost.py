@@ -2,10 +2,10 @@
 
 usage: python tools/events_cost.py CLIP [--model MODEL] [--repeat 9]
 
-The clip is detected and tracked once. Then its packets go through analytics, without and with a log that keeps events,
-counts and paths, in turns; CPU of all threads counts. Images are measured once more, with the frames of the clip, by
-the CPU of the thread that makes them; beside it, what encoding as many of these frames as JPEG costs on a thread that
-does nothing else.
+The clip is detected and tracked once. Then its packets go through analytics, alternately without and with a log that
+stores events, counts and paths; the CPU time of all threads counts. Images are measured separately, with the frames of
+the clip, by the CPU time of the thread that makes them, next to the cost of encoding as many of these frames as JPEG on
+an otherwise idle thread.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from pipelines.build.media import build_event_media
 from pipelines.config.file import validated
 
 EVERY = 10
-"""Every so manieth frame is encoded for comparison."""
+"""Every n-th frame is encoded for comparison."""
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clip")
     parser.add_argument("--model", default="demo")
@@ -116,7 +116,7 @@ def cpu_ms(packets: list[Packet], place: StorePlace | None) -> float:
 
 
 def images_cpu_ms(packets: list[Packet], clip: str, folder: Path) -> tuple[float, int, float]:
-    """Return the CPU per frame of the thread that makes images, how many it made, and what one JPEG costs alone."""
+    """Return the CPU per frame of the thread that makes images, how many it made, and the cost of one JPEG alone."""
     config = validated({"events": {"folder": str(folder)}}, "options")
     place = StorePlace(folder)
     media, analyser = build_event_media(config, place, None), scene()
@@ -141,7 +141,7 @@ def images_cpu_ms(packets: list[Packet], clip: str, folder: Path) -> tuple[float
 
 
 def kept(place: StorePlace) -> str:
-    """Return what a log holds, in words."""
+    """Describe the content of a log."""
     with EventReader(place) as reader:
         events = sum(reader.totals().values())
         tracks = [row for source in reader.sources() for row in reader.tracks(source, 0, 2**62)]

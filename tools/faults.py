@@ -29,10 +29,11 @@ Each line is one run of a real engine (`engine.Pipeline`, a detector that takes 
 `tools/faults.py --write` on a machine with {cpus} cores that was not idle ({system}). Figures are frames per second /
 99th percentile of the age at publishing in ms; *before, during, after* the fault.
 
-- **recovery**: from the end of the fault to the first frame; for half-open TCP the fault has no end on its side.
+- **recovery**: from the end of the fault to the first frame; for half-open TCP, the fault has no end on the camera's
+  side.
 - **dropped**: frames of the victim that arrived but were not published, by cause. In every run, for both cameras, two
-  things are checked: captured = published + dropped (*accounted*), and no stream time came twice or went back within a
-  connection (*genuine*: nothing repeated, nothing invented). The engine stopped within 0.9 s after every run.
+  things are checked: captured = published + dropped (*accounted*), and no stream time was repeated or went back within
+      a connection (*genuine*: nothing repeated, nothing invented). The engine stopped within 0.9 s after every run.
 
 | fault | victim | healthy camera | states of the victim | recovery | dropped | accounted, genuine |
 |---|---|---|---|---|---|---|
@@ -55,12 +56,12 @@ def row(name: str, outcome: Outcome) -> str:
 
 
 def is_good(outcome: Outcome) -> bool:
-    """Return whether everything that must hold after every fault does hold."""
+    """Return whether all conditions required after a fault hold."""
     return outcome.is_accounted and outcome.is_genuine and outcome.stopped_in_time
 
 
 def write(rows: dict[str, str]) -> None:
-    """Put lines into the table of `docs/faults.md`, in the order of the catalogue; other lines and the notes stay."""
+    """Update lines in the table of `docs/faults.md`, in the order of the catalogue; other lines and the notes stay."""
     page = ROOT / "docs" / "faults.md"
     table, _, notes = page.read_text(encoding="utf-8").partition("\n## Reading it")  # the notes are written by hand
     known = {line.split(" | ")[0][2:]: line for line in table.splitlines() if line.startswith("| ")}
@@ -70,7 +71,7 @@ def write(rows: dict[str, str]) -> None:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="run faults whose name contains this")
     parser.add_argument("--write", action="store_true", help="write docs/faults.md")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Kill, freeze and behead a real fleet on this machine, roll models through it, and print the figures.
+"""Kill, freeze and behead a real fleet on this machine, roll out models, and print the results.
 
-usage: tools/fleet_check.py [kill] [freeze] [head] [roll] [sim] [--cameras 20] [--fps 10] [--lease 2]
-Two local engines. Exit code 1 if an epoch fell at the reader, a message of a former owner was heard, cameras were not
-back, the ledger was wrong after a restart, or a bad model stayed. Times are printed, and judged by people.
+usage: tools/fleet_check.py [kill] [freeze] [head] [roll] [sim] [--cameras 20] [--fps 10] [--lease 2] Uses two local
+engines. Exit code 1 if an epoch decreased at the reader, a message from a former owner got through, cameras did not
+come back, the ledger was wrong after a restart, or a bad model stayed. Times are printed for people to judge.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def check_kill(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_freeze(options: argparse.Namespace) -> dict[str, Any]:
-    """Freeze one of two nodes, and let it go on."""
+    """Freeze one of two nodes, and let it continue."""
     with fleet_lab(options.cameras, options.fps, lease_s=options.lease) as lab:
         found = freeze_a_node(lab, watch_s=10.0)
     return found | {"ok": not found["disorder"] and not found["messages_of_old_epochs_after_the_thaw"]}
@@ -61,7 +61,7 @@ def check_head(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_roll(options: argparse.Namespace) -> dict[str, Any]:
-    """Roll a good model out with a restart of the controller in the middle, and then one with swapped classes."""
+    """Roll out a good model with a restart of the controller in the middle, and then one with swapped classes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         old, good = (boxes_model(folder / f"{text}.onnx", ("person", "dog")) for text in ("old", "good"))
@@ -85,7 +85,7 @@ def check_sim(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run the checks that were asked for and return the exit code."""
+    """Run the requested checks and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"of {', '.join(CHECKS)}; otherwise all")
     parser.add_argument("--cameras", type=int, default=20)

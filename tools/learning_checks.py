@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Measure what the tests of learning leave out because it takes minutes: docs/measurements/learning.md has the results.
+"""Measure what the learning tests leave out because it takes minutes; docs/measurements/learning.md has the results.
 
 usage: python tools/learning_checks.py person DATA --base deimv2_hgnetv2_femto_coco.onnx [--steps 32]
        python tools/learning_checks.py corruptions DATA [--pictures 24]
        python tools/learning_checks.py features
 
 DATA is a folder with `images` and `labels` of COCO's classes, such as coco128. `person` keeps one class of 80, trains
-on every second picture and compares AP50 on the others. `corruptions` damages pictures in 12 ways with two seeds.
-`features` reads digits by EfficientNet-Lite0, 100 pictures of each to learn from, also as a second stage.
+on every second image and compares AP50 on the others. `corruptions` damages images in 12 ways with two seeds.
+`features` recognises digits with EfficientNet-Lite0, trained on 100 images of each, also as a second stage.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def pictures(data: Path) -> list[tuple[Path, Path]]:
 
 
 def put(found: list[tuple[Path, Path]], folder: Path, part: str, only: int | None = None) -> None:
-    """Copy images and labels into a part of a data set, with one class only if it is given."""
+    """Copy images and labels into a part of a data set; if a class is given, only that one."""
     for image, label in found:
         rows = [row for row in label.read_text().splitlines() if row.strip()]
         if only is not None:
@@ -60,7 +60,7 @@ def put(found: list[tuple[Path, Path]], folder: Path, part: str, only: int | Non
 
 
 def person(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Keep one class of 80: AP50 of people before and after, on pictures that were not trained on."""
+    """Keep one class of 80: AP50 of people before and after, on images not used for training."""
     found, number = pictures(given.data), COCO_NAMES.index(PERSON)
     put(found[::2], folder, "train", number)
     put(found[1::2], folder, "val", number)
@@ -78,7 +78,7 @@ def person(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def corruptions(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Damage pictures with two seeds: whether each kind lowers mAP, and how alike the order of the kinds is."""
+    """Damage images with two seeds; report whether each kind lowers mAP and how similar the order of the kinds is."""
     put(pictures(given.data)[: given.pictures], folder, "val")
     place, labels = folder / "images" / "val", folder / "labels" / "val"
     tests = [
@@ -97,7 +97,7 @@ def corruptions(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def features(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Read digits by frozen features, and compare the written file with the engine's second stage."""
+    """Recognise digits by frozen features, and compare the written file with the engine's second stage."""
     from sklearn.datasets import load_digits
 
     from pipelines.learning.classic.train import ClassicOptions, train_classic
@@ -127,7 +127,7 @@ def features(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run one check and print its figures as JSON."""
+    """Run one check and print its results as JSON."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("check", choices=["person", "corruptions", "features"])
     options.add_argument("data", type=Path, nargs="?")

@@ -7,8 +7,9 @@ model is released if it is no worse than the one in use, and deployed to an engi
     python tools/learning_loop.py --clip vtest.avi --teacher yolo11n_int8_openvino_model \
         --arch yolox-nano --base yolox_nano.onnx --budget 10m --spoil dark:5
 
-`--spoil KIND:STRENGTH` makes the camera a worse one (see framewire eval --corruptions): all that the models get is
-spoilt. The labels come from the frames before that, because the teacher stands for a person, whom noise misleads less.
+`--spoil KIND:STRENGTH` degrades the camera (see framewire eval --corruptions): everything the models get is degraded.
+The labels come from the original frames, because the teacher stands in for a person, who is less easily misled by
+noise.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ TEST_EVERY = 8
 
 
 def unsure(scores: np.ndarray) -> float:
-    """Return how unsure a model is about a frame: the sum of how near its scores are to its threshold."""
+    """Return how uncertain a model is about a frame, by summing how close its scores are to its threshold."""
     return float((1 - np.abs(np.clip(scores, 0, 1) - 0.35) / 0.65).clip(0).sum())
 
 
 def chosen(frames: list[Frame], model: str, count: int) -> list[Frame]:
-    """Return the frames of which the model is least sure, none next to another."""
+    """Return the frames about which the model is least certain, no two of them adjacent."""
     with load_detector(model, score_threshold=0.1, classes=[PERSON]) as detector:
         doubt = [unsure(detector.detect([frame])[0].score) for frame in frames[::2]]
     taken: list[int] = []
@@ -66,7 +67,7 @@ def chosen(frames: list[Frame], model: str, count: int) -> list[Frame]:
 
 
 def spoilt(frames: list[Frame], spoil: str | None) -> list[Frame]:
-    """Return the frames as a worse camera gives them."""
+    """Return the frames as a worse camera would deliver them."""
     if spoil is None:
         return frames
     kind, _, strength = spoil.partition(":")
@@ -86,7 +87,7 @@ def recorded(given: argparse.Namespace, folder: Path) -> Path:
 
 
 def write(clean: list[Frame], frames: list[Frame], teacher: str, folder: Path, part: str) -> int:
-    """Write frames and the people that the teacher sees on them when they are clean; return how many."""
+    """Write frames and the people that the teacher finds on their clean versions; return how many."""
     for kind in ("images", "labels"):
         (folder / kind / part).mkdir(parents=True, exist_ok=True)
     people = 0
@@ -148,7 +149,7 @@ def wait_for(control: str) -> None:
 
 
 def learn(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Collect, label, train and test; return the figures and the model."""
+    """Collect, label, train and test; return the results and the model."""
     clean = list(islice(open_source(str(given.clip)), 0, None, given.every))
     frames = spoilt(clean, given.spoil)
     half, data = len(frames) // 2, folder / "data"
@@ -175,7 +176,7 @@ def learn(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--clip", required=True, type=Path)
     options.add_argument("--teacher", required=True)
@@ -193,7 +194,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the loop and print its figures as JSON."""
+    """Run the loop and print its results as JSON."""
     given = _options()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.out or Path(scratch)

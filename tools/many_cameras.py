@@ -6,9 +6,9 @@ usage: tools/many_cameras.py [--cameras 16] [--minutes 5] [--kind synthetic|rtsp
 The engine is `framewire run` in its own process, watched from outside. Exit code 1 if one camera got less than 0.9 of
 another's share, frames went missing, processes were left behind, or memory, threads or descriptors grew.
 
-`--carry` finds the largest number of cameras that this machine carries: each plays the clip in a loop at its own
-rate, and a number is carried if the p99 age at publishing stays below 1 s and less than 1 % of the frames are dropped.
-Settings for all of them: `--set each.motion_gate={}`, `--set each.detect_hz=auto`; other keys are those of
+`--carry` finds the largest number of cameras that this machine can handle: each plays the clip in a loop at its own
+rate, and a number can be handled if the p99 age at publishing stays below 1 s and less than 1 % of the frames are
+dropped. Settings for all of them: `--set each.motion_gate={}`, `--set each.detect_hz=auto`; other keys are those of
 `framewire run --set`.
 """
 
@@ -63,14 +63,14 @@ def is_carried(report: ManyCameras) -> bool:
     """Return whether the results are young and complete enough: p99 below 1 s, less than 1 % of the frames dropped."""
     captured = sum(facts["captured"] for facts in report.sources.values())
     causes = sum((Counter(facts["dropped"]) for facts in report.sources.values()), Counter[str]())
-    dropped = causes.total() - causes["shutdown"]  # those were on their way when the trial ended
+    dropped = causes.total() - causes["shutdown"]  # these were in flight when the trial ended
     return max((part.p99 for part in report.ages), default=MAX_AGE_MS) < MAX_AGE_MS and (
         dropped < MAX_DROPPED * captured
     )
 
 
 def largest(is_good: Callable[[int], bool], most: int) -> int:
-    """Return the largest number up to `most` that is good, given that all smaller ones are; 0 if none is.
+    """Return the largest number up to `most` that is good, given that all smaller ones are; 0 if none is good.
 
     >>> largest(lambda count: count <= 11, 64)
     11
@@ -83,7 +83,7 @@ def largest(is_good: Callable[[int], bool], most: int) -> int:
 
 
 def carry(clip: str, seconds: float, model: str, settings: Sequence[str], most: int) -> int:
-    """Return how many cameras that show this clip are carried, and print each trial."""
+    """Return how many cameras that show this clip can be handled, and print each trial."""
 
     def is_good(count: int) -> bool:
         addresses = {f"cam{number}": clip for number in range(count)}
@@ -111,9 +111,9 @@ def show(report: ManyCameras) -> bool:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--carry", metavar="CLIP", help="find how many cameras with this clip are carried")
+    parser.add_argument("--carry", metavar="CLIP", help="find how many cameras with this clip can be handled")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with --carry: of the run")
     parser.add_argument("--cameras", type=int, default=16, help="with --carry: at most")
     parser.add_argument("--minutes", type=float, default=5.0)

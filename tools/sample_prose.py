@@ -65,7 +65,7 @@ def all_prose(folders: list[str]) -> list[Prose]:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="*", default=list(FOLDERS))
     parser.add_argument("--count", type=int, default=150)

@@ -2,8 +2,8 @@
 
     python tools/vendor_web.py  # rewrites pipelines/web/page/static/vendor
 
-Bare imports (`from "preact"`) are rewritten to files, so that browsers load them without a build step. A test holds the
-files against `vendor/hashes.json`.
+Bare imports (`from "preact"`) are rewritten to files, so that browsers load them without a build step. A test checks
+the files against `vendor/hashes.json`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_FILE_BYTES = 5_000_000
 
 @dataclass(frozen=True)
 class Library:
-    """A package of npm: its files by the name that they get here, and its integrity hash."""
+    """An npm package: its files by their names here, and its integrity hash."""
 
     name: str
     version: str
@@ -124,7 +124,7 @@ def _package(library: Library) -> bytes:
         body = next(Path(folder).glob("*.tgz")).read_bytes()
     found = "sha512-" + base64.b64encode(hashlib.sha512(body).digest()).decode()
     if found != library.integrity:
-        sys.exit(f"{library.name}@{library.version} has another hash than expected: {found}")
+        sys.exit(f"{library.name}@{library.version} has an unexpected hash: {found}")
     return body
 
 

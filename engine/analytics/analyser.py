@@ -83,7 +83,7 @@ class SceneAnalyser(AnalyserBase):
         return self._scenes.get(source_id)
 
     def status(self, status: SourceStatus) -> SourceStatus:
-        """Count the time without live frames, and end all objects if the source ended; attach findings to the state."""
+        """Count the time without live frames, end all objects if the source ended, and attach findings to the state."""
         scene = self._scenes.get(status.source_id)
         if scene is None:
             return status
@@ -126,7 +126,7 @@ class SceneAnalyser(AnalyserBase):
             self._wanted[source_id] = zones, lines, rules
 
     def add_counts(self, source_id: str, counts: Mapping[tuple[str, str, str], int], since_utc_ns: int | None) -> None:
-        """Add to a source's totals, after its next frame, what was counted elsewhere; see `Counters.add`."""
+        """Add counts made elsewhere to a source's totals after its next frame; see `Counters.add`."""
         with self._lock:
             self._added.setdefault(source_id, []).append((counts, since_utc_ns))
 
@@ -156,7 +156,7 @@ class SceneAnalyser(AnalyserBase):
         return dict(self._summaries)
 
     def mismatches(self) -> dict[str, str]:
-        """Return by source why its frames do not fit its places; empty texts where they do."""
+        """Return, by source, why its frames do not match its places; an empty text where they do."""
         return {name: scene.mismatch for name, scene in list(self._scenes.items())}
 
     def states(self) -> dict[str, dict[str, Any]]:

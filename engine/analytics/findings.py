@@ -42,7 +42,7 @@ class Finding:
         place: name of the zone or line.
         began_ns: when it actually began or happened: the first observation inside, or the moment the line was cut.
         ended_ns: when it actually ended; None while it is open.
-        reason: why it ended, unless it ended by itself: `track_ended`, `engine_stopped`, …
+        reason: why it ended, unless it ended on its own: `track_ended`, `engine_stopped`, …
         number: counter of the rule's episodes from 1, the same in `begin` and `end`.
         identity: of the object, stable across track id changes; None if the fact is about a place.
         track_ids: of the objects concerned.

@@ -199,7 +199,7 @@ def checked_points(
     """
     pairs = _pairs(where, points, least)
     if size_wh is not None and not (len(size_wh) == 2 and all(side >= 1 for side in size_wh)):
-        raise ConfigError(f"{where}: size_wh is {size_wh!r}: expected width and height of the picture in pixels")
+        raise ConfigError(f"{where}: size_wh is {size_wh!r}: expected width and height of the image in pixels")
     if any(value < 0 for pair in pairs for value in pair):
         raise ConfigError(f"{where}: a coordinate is negative: expected fractions from 0 to 1, or pixels")
     largest = max(value for pair in pairs for value in pair)

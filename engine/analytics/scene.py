@@ -150,7 +150,10 @@ class Scene:
         self._lay_out(size_wh)
 
     def mismatch(self) -> str:
-        """Return how the frame's aspect ratio differs from that of the places' image; empty if it does not."""
+        """Describe how the frame's aspect ratio differs from that of the image the places were drawn on.
+
+        Empty if it does not.
+        """
         if self._size_wh is None or self._first_wh is None:
             return ""
         width, height = self._size_wh
@@ -158,7 +161,7 @@ class Scene:
         for place in places:
             drawn = place.size_wh or self._first_wh
             if abs(width * drawn[1] / (height * drawn[0]) - 1) > ASPECT_TOLERANCE:
-                return f"zones were drawn on {drawn[0]}x{drawn[1]}, the picture is {width}x{height}"
+                return f"zones were drawn on {drawn[0]}x{drawn[1]}, the image is {width}x{height}"
         return ""
 
     def change(self, zones: Sequence[Zone], lines: Sequence[Line]) -> None:

@@ -107,7 +107,7 @@ class BackendOptions:
         build_plans: let TensorRT build a missing plan, which can take minutes; if false, a missing plan is an error.
         exported_hw: rows and columns that the file fixes; if `image` has others, the graph is changed to take them.
             None: the file leaves them open.
-        deadline_ms: for a model on a server, after which an answer is not waited for; None: the backend chooses.
+        deadline_ms: for a model on a server, how long to wait for an answer; None: the backend chooses.
     """
 
     image: ImageInput | None = None

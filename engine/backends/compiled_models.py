@@ -1,4 +1,4 @@
-"""The user's folder of compiled models, which halves the time to load a model for the second time.
+"""The user's folder of compiled models, which halves the load time of a model from its second load on.
 
 Compiled models are native code in effect, so the folder is used only if nobody else can write to it.
 """
@@ -15,7 +15,7 @@ from engine.paths import user_cache
 
 logger = logging.getLogger(__name__)
 MAX_BYTES = 2_000_000_000
-"""Above this, those that were read longest ago are removed."""
+"""Above this size, the least recently read models are removed."""
 
 
 def compiled_models() -> Path | None:
@@ -34,7 +34,10 @@ def compiled_models() -> Path | None:
 
 
 def why_not_private(folder: Path) -> str | None:
-    """Return why a folder may hold what others wrote, or cannot be written; None if it is the user's alone."""
+    """Return why a folder may contain files that others wrote, or is not writable.
+
+    None if only this user can write to it.
+    """
     facts = folder.stat()
     if facts.st_uid != os.geteuid():
         return f"{folder} belongs to another user"
@@ -44,7 +47,7 @@ def why_not_private(folder: Path) -> str | None:
 
 
 def _prune(folder: Path) -> None:
-    """Remove what was read longest ago until the rest fits; engines that have it open are not affected."""
+    """Remove the least recently read files until the rest fits; engines that have them open are not affected."""
     with suppress(OSError):
         files = [(entry.stat(), entry.path) for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
         excess = sum(facts.st_size for facts, _path in files) - MAX_BYTES

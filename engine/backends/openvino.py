@@ -40,7 +40,7 @@ def shared_core() -> Any:
     """Return the one `openvino.Core` of this process; it stays loaded until the process ends.
 
     The CPU plugin gives the thread that loads it a signal stack of its own, and only that thread can take it back. If
-    another thread unloads the plugin, the stack is freed while still in use, and the next Ctrl-C is a segmentation
+    another thread unloads the plugin, the stack is freed while still in use, and the next Ctrl-C causes a segmentation
     fault.
     """
     global _core
@@ -319,8 +319,9 @@ def _with_best_class(openvino: Any, model: Any, scores: ClassScores) -> Any:
 def _default_depth(compiled: Any, options: BackendOptions) -> int:
     """Return the requests that keep all cores busy.
 
-    For throughput, this is one more than OpenVINO has streams: it waits in OpenVINO's queue while another result is
-    decoded and the next frame is prepared. On 2 cores this gives 75 fps instead of 54 to 63 with one per stream (vtest,
+    For throughput, this is one more than OpenVINO has streams: the extra one waits in OpenVINO's queue while another
+        result is decoded and the next frame is prepared. On 2 cores this gives 75 fps instead of 54 to 63 with one per
+        stream (vtest,
     yolo11n INT8).
     """
     if options.performance == "latency":

@@ -49,7 +49,7 @@ class HostImages:
 
     Args:
         first: the model's own first input.
-        image: how it takes images; None: it gets its tensors as they are.
+        image: how it takes images; None: tensors are passed through unchanged.
     """
 
     def __init__(self, first: TensorSpec, image: ImageInput | None) -> None:

@@ -1,10 +1,9 @@
 """Finds the numbers in a fixed-size graph that change with the size of its images.
 
-Exporters write the image size into a graph in two places: the targets of reshapes, and constants that hold a value
-per cell of a grid (anchor points, strides). Both follow from the number of cells, and both are verified first:
-a reshape must only regroup its dimensions, and a constant must be linear in the cell's row and column.
-A graph in which anything else depends on the size (position embeddings, coordinates as fractions of the frame) is
-refused.
+Exporters write the image size into a graph in two places: the targets of reshapes, and constants that hold a value per
+cell of a grid (anchor points, strides). Both follow from the number of cells, and both are verified first: a reshape
+must only regroup its dimensions, and a constant must be linear in the cell's row and column. A graph in which anything
+else depends on the size (position embeddings, coordinates as fractions of the frame) is rejected.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ CELL_ANCHORS = (1, 3)
 OPEN = 1_000_003
 """Stands for an open dimension (the batch) while dimensions are regrouped: a prime that no layer has as a size."""
 LEAST_STEP = 0.4
-"""Per cell: anchors count cells or pixels; coordinates as fractions of the frame have far smaller steps."""
+"""Smallest step per cell: anchors count cells or pixels, while coordinates as fractions have far smaller steps."""
 
 
 class FixedSizeError(ModelError):

@@ -164,7 +164,7 @@ def why_slow(name: str, path: Path) -> str | None:
     try:
         operators = read_onnx(path).operators
     except (ModelError, OSError):
-        return None  # whoever loads the file says what is wrong with it
+        return None  # loading the file reports what is wrong with it
     if not any(operator in operators for operator in DYNAMIC_QUANTISATION):
         return None
     return "computes dynamic quantisation in FP32 and converts around each layer (1.5 times the time of ONNX Runtime)"

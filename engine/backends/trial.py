@@ -81,7 +81,7 @@ class Trial:
         except (EOFError, OSError, ValueError, KeyError, TypeError):
             code = self._child.end(1.0)
             self._child = None
-            self.failure = f"it ends the process that loads it ({_how(code)}): the file is damaged, or made to harm"
+            self.failure = f"it crashes the process that loads it ({_how(code)}): the file is damaged or malicious"
         return self._child is None
 
     def close(self) -> None:

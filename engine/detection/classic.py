@@ -20,17 +20,17 @@ from engine.protocols import DetectorFacts
 
 MS_PER_S = 1e3
 FORGET_NS = 10_000_000_000
-"""Looked at when another source comes."""
+"""Checked when a new source appears."""
 PERSON_INSET = np.array([0.235, 0.127, 0.235, 0.16], np.float32)
 """From the SVM's window to the person in it, as shares of its width and height: left, top, right, bottom. The SVM was
-trained on people with a border around them; medians against yolo11n on 42 frames of two videos and two pictures."""
+trained on people with a border around them; medians against yolo11n on 42 frames of two videos and two images."""
 WINDOW_IOU = 0.3
 """Windows that overlap by more are the same person. On those frames, at a score of 0.5, this finds 61 people with 12
 errors; OpenCV's own grouping of windows 42 with 34."""
 SCORE_SLOPE, SCORE_MIDDLE = np.float32(2.43), np.float32(0.58)
 """Logistic regression from the distance to the SVM's plane to the share of windows that show a person, likewise."""
 HOG_REMEDY = (
-    "put OpenCV with its contrib modules in its place, pip install --force-reinstall --no-deps opencv-contrib-python, "
+    "install OpenCV with its contrib modules instead, pip install --force-reinstall --no-deps opencv-contrib-python, "
     "or use a model"
 )
 

@@ -31,7 +31,7 @@ from engine.protocols import DetectorFacts
 
 logger = logging.getLogger(__name__)
 Fallback = Callable[[str], tuple[Sizes, str] | None]
-"""From the name of a backend that does not open to the model on the next one and the reason for it, or None."""
+"""Maps a backend that does not open to the model on the next one and the reason for it, or to None."""
 
 MakeTrial = Callable[[str], Trial]
 
@@ -84,7 +84,7 @@ class ModelDetector:
         self._wanted = _class_mask(facts.class_names, classes)
         if sizes is None:
             if backend is None:
-                raise ConfigError("a detector needs a backend, or sizes that have theirs")
+                raise ConfigError("a detector needs a backend, or sizes with their own backends")
             sizes = OneSize(SizedModel(facts, backend, self.max_batch, letterbox_on))
         self._sensitive: Sensitive | None = None
         self._sizes = sizes

@@ -93,7 +93,7 @@ def load_detector(
         build_plans: let TensorRT build a missing plan when the detector opens; otherwise a missing plan is an error.
         try_first: load the file in a separate process first, once per machine and content: a damaged one can crash the
             library that loads it, and the program with it. The command line does.
-        deadline_ms: for a model on a server: how long an answer is waited for; None is 30 s.
+        deadline_ms: for a model on a server: how long to wait for an answer; None is 30 s.
 
     Raises:
         ModelError: the file is missing, broken, or not a detector of a known kind.

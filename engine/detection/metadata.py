@@ -115,7 +115,7 @@ def _by_number(table: Mapping[Any, Any]) -> list[Any]:
     try:
         numbered = {int(key): entry for key, entry in table.items()}
     except (TypeError, ValueError, OverflowError) as error:
-        raise ModelError(f'metadata "names" has keys that are no numbers: {_short(list(table))}') from error
+        raise ModelError(f'metadata "names" has keys that are not numbers: {_short(list(table))}') from error
     if sorted(numbered) != list(range(len(table))):
         raise ModelError(f'metadata "names" does not count its {len(table)} classes from 0: {_short(sorted(numbered))}')
     return [numbered[index] for index in range(len(numbered))]

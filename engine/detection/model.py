@@ -191,10 +191,10 @@ def _refuse_classifier(file: ModelFile, task: str) -> None:
 
 
 def _check_inputs(inputs: Sequence[TensorSpec]) -> None:
-    """Raise unless all inputs after the first are sizes (b, 2), the only kind that can be inferred."""
+    """Raise unless all inputs after the first are sizes (b, 2), the only kind whose values can be inferred."""
     for spec in inputs[1:]:
         if len(spec.shape) != 2 or spec.shape[1] not in (2, None):
-            raise ModelError(f"input {spec} beside the images: only a size (b, 2) is known how to feed")
+            raise ModelError(f"input {spec} besides the images: only a size (b, 2) can be fed")
 
 
 def _channel_layout(first: TensorSpec) -> Literal["nchw", "nhwc"]:

@@ -24,9 +24,9 @@ from engine.protocols import Detector, DetectorFacts, PendingDetections
 
 Tile = tuple[int, int, int, int]
 CONTAINED = 0.6
-"""A box of which another tile's box of the same class covers this share is the same object."""
+"""If another tile's box of the same class covers this share of a box, both are the same object."""
 BORDER = 2.0
-"""Pixels, and share of the tile's side: a box nearer than either to an inner border of its tile is cut there."""
+"""In pixels, and as a share of the tile's side: a box closer than that to an inner border of its tile is cut there."""
 BORDER_SHARE = 0.01
 
 
@@ -50,7 +50,7 @@ def _starts(length: int, side: int, overlap: float) -> list[int]:
 
 
 class TiledDetector:
-    """Detects on tiles of each frame and on the whole frame; everything else is the inner detector's.
+    """Detects on tiles of each frame and on the whole frame; everything else is delegated to the inner detector.
 
     Args:
         inner: detects on the tiles; its `max_batch` counts tiles if its model leaves the batch open.
@@ -94,7 +94,7 @@ class TiledDetector:
         return self.inner.class_names
 
     def describe(self) -> DetectorFacts:
-        """Return what runs the inner detector."""
+        """Describe what runs the inner detector."""
         return describe(self.inner)
 
     def prepare(self) -> bool:
@@ -199,7 +199,7 @@ def merge(frame: Frame, places: Sequence[Tile], found: Sequence[Detections], iou
 
 
 def _unreported(places: Sequence[Tile], found: Sequence[Detections]) -> Detections | None:
-    """Return what privacy must see besides, of all tiles; an object may be in it twice."""
+    """Return the further objects that privacy must see, from all tiles; an object may occur twice."""
     parts: list[Detections] = []
     for place, one in zip(places, found, strict=True):
         if one.unreported is not None:

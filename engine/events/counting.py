@@ -1,4 +1,4 @@
-"""Counts per minute of one source: crossings, visits, and how full its zones were."""
+"""Counts per minute of one source: crossings, visits, and the occupancy of its zones."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from engine.events.store.rows import CountRow, OccupancyRow
 
 MINUTE_NS = 60 * NS_PER_S
 KEPT_MINUTES = 180
-"""A clock that is set back by an hour finds the minutes that it counts again."""
+"""Minutes are kept this long, so that a clock set back by an hour continues the minutes it counts again."""
 MAX_STEP_S = 2.0
 VISIT = "visit"
 OCCUPANCY_EVERY = 5
-"""How full zones were is handed out at every so manieth call of `take`."""
+"""Occupancy rows are returned at every n-th call of `take`."""
 
 
 @dataclass(slots=True)
 class _Filling:
-    """How full a zone was in a minute so far; see `OccupancyRow`."""
+    """A zone's occupancy in the current minute so far; see `OccupancyRow`."""
 
     seen_s: float = 0.0
     object_s: float = 0.0
@@ -28,7 +28,7 @@ class _Filling:
 
 
 class MinuteCounts:
-    """Accumulates rows; each one holds the whole minute so far, so that writing it again changes nothing.
+    """Accumulates rows; each row covers the whole minute so far, so writing it again changes nothing.
 
     Args:
         source_id: the camera or file.
@@ -52,7 +52,7 @@ class MinuteCounts:
         self._changed.add(key)
 
     def fill(self, scene_ns: int, utc_ns: int, occupancy: Mapping[str, int]) -> None:
-        """Add the time since the previous call, in which the zones held what that call said."""
+        """Add the time since the previous call, during which the zones were as full as that call stated."""
         before, self._before = self._before, (scene_ns, occupancy)
         if before is None:
             return
@@ -72,14 +72,14 @@ class MinuteCounts:
             row.most = max(row.most, n)
 
     def forget_previous(self) -> None:
-        """Do not count the time until the next `fill`: the source was not seen."""
+        """Do not count the time until the next `fill`, because the source was not seen."""
         self._before = None
 
     def take(self, *, everything: bool = False) -> Iterator[CountRow | OccupancyRow]:
-        """Yield the rows that changed, those of occupancy at every fifth call only, and forget old minutes.
+        """Yield the rows that changed (occupancy rows only at every fifth call), and forget old minutes.
 
         Args:
-            everything: those of occupancy too.
+            everything: include the occupancy rows.
         """
         for minute, place, name, class_name in self._changed:
             n = self._counts[minute, place, name, class_name]

@@ -1,4 +1,4 @@
-"""The event log: a quick sink that keeps what analytics finds."""
+"""The event log: a fast sink that stores the findings of analytics."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class EventFollower(Protocol):
         """Prepare for a run; `log.submit` writes to the store from any thread."""
 
     def follow(self, packet: Packet, changed: Sequence[EventRow]) -> None:
-        """Look at a packet, and at the events that began, changed or ended on it."""
+        """Handle a packet, and the events that began, changed or ended on it."""
 
     def ended(self, source_id: str, changed: Sequence[EventRow]) -> None:
-        """Look at the events that ended, or began, because a source ended or is not seen."""
+        """Handle the events that ended or began because a source ended or cannot be seen."""
 
     def close(self) -> None:
-        """Finish; the store can still be written."""
+        """Finish; the store is still writable."""
 
 
 class Planner(Protocol):
@@ -55,7 +55,7 @@ class Planner(Protocol):
 
 @dataclass
 class _Source:
-    """What the log knows of one source."""
+    """The log's state of one source."""
 
     rows: RowMaker
     counts: MinuteCounts
@@ -73,11 +73,11 @@ class _Source:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its end is already known."""
+        """Whether its end has already been recorded."""
         return bool(self.run_row.reason)
 
     def seen(self, reason: str = "") -> SourceRunRow:
-        """Return the row that says how long it was watched."""
+        """Return the row that states how long it was watched."""
         self.run_row = replace(
             self.run_row, seen_utc_ns=self.seen_utc_ns, seen_scene_ns=self.seen_scene_ns, reason=reason
         )
@@ -85,7 +85,7 @@ class _Source:
 
 
 class EventLog(SinkBase):
-    """Keeps events, visits, counts and paths of tracks in a store.
+    """Stores events, visits, counts and track paths.
 
     Args:
         place: where the store is.
@@ -144,7 +144,7 @@ class EventLog(SinkBase):
 
     @property
     def planner(self) -> Planner | None:
-        """What plans the actions of events."""
+        """The planner of the events' actions."""
         return self._planner
 
     def _opened(self, writer: StoreWriter, is_new: bool) -> None:
@@ -164,11 +164,11 @@ class EventLog(SinkBase):
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing is left to write, or will be written."""
+        """Whether there is nothing left to write."""
         return self._is_closed
 
     def write(self, packet: Packet) -> None:
-        """Keep the findings of a packet, and where its tracks are; never waits."""
+        """Store the findings of a packet and the positions of its tracks; never waits."""
         frame = packet.frame
         source = self._sources.get(frame.source_id)
         if source is None or source.has_ended:
@@ -194,7 +194,7 @@ class EventLog(SinkBase):
             follower.follow(packet, changed)
 
     def status(self, status: SourceStatus) -> None:
-        """Keep the times in which a camera is not seen, and end what its end leaves open."""
+        """Store the times during which a camera is not seen, and close whatever its end leaves open."""
         source = self._sources.get(status.source_id)
         self._is_live[status.source_id] = status.info.is_live
         if source is None:
@@ -211,14 +211,14 @@ class EventLog(SinkBase):
             follower.ended(status.source_id, changed)
 
     def tick(self) -> None:
-        """Keep the counts, and when each source was last seen."""
+        """Store the counts, and when each source was last seen."""
         for source in self._sources.values():
             if source.has_news and not source.has_ended:
                 source.has_news = False
                 self.submit(Job(partial(_put_all, rows=[*source.counts.take(), source.seen()])))
 
     def close(self) -> None:
-        """End what is open, write everything, and close the store; a store that does not answer is not waited for."""
+        """Close all open episodes, write everything, and close the store without waiting for one that hangs."""
         thread = self._thread
         if thread is None or self._is_closed:
             return
@@ -286,7 +286,7 @@ class EventLog(SinkBase):
             source.counts.add(utc_ns, row.place, row.direction, row.class_name)
 
     def _end(self, source: _Source, reason: str) -> list[EventRow]:
-        """End the episodes that nobody else ended at the last frame, and what is known of the source."""
+        """End the episodes still open at the last frame, and forget the source."""
         changed = []
         for row in list(source.open.values()):
             lasts_ns = max(source.seen_scene_ns - row.began_scene_ns, 0)

@@ -1,4 +1,4 @@
-"""Collects the paths of one source's tracks until they end, or a piece is long enough to be stored."""
+"""Collects the paths of one source's tracks until they end or a piece is long enough to store."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from engine.events.track_paths import Floats, LivePath, pack_all
 from engine.events.writing import Job
 
 FORGET_NS = 60 * 1_000_000_000
-"""A track not seen for so long has ended, even if the tracker does not say so."""
+"""A track not seen for this long has ended, even if the tracker does not report it."""
 BUNDLE = 50
-"""Samples that are sorted by track, and paths that are packed, at once, which is cheaper than one by one."""
+"""Number of samples sorted by track, and of paths packed, in one go, which is cheaper than one by one."""
 ENDED_NS = 5 * 1_000_000_000
-"""How long the path of a track that has ended may wait for others."""
+"""How long the path of an ended track may wait for others."""
 Piece = tuple[TrackRow, LivePath]
 
 
@@ -50,7 +50,7 @@ class TrackCollector:
         self._tracks: dict[int, _Track] = {}
         self._samples: list[tuple[int, Tracks]] = []
         self._ended: list[TrackEvent] = []
-        self._due_ns = 0  # of those that have ended
+        self._due_ns = 0  # of tracks that have ended
         self._knows_detections = False
         self._offset_ns = 0
         self._size_wh = (1, 1)
@@ -82,7 +82,7 @@ class TrackCollector:
         self._ended += ended
 
     def _is_due(self, scene_ns: int) -> bool:
-        """Return whether it is time to sort and store what has been collected."""
+        """Return whether it is time to sort and store the collected samples."""
         if len(self._samples) >= BUNDLE or len(self._ended) >= BUNDLE:
             return True
         return bool(self._ended) and not self._due_ns - ENDED_NS <= scene_ns < self._due_ns
@@ -135,7 +135,7 @@ class TrackCollector:
             yield Job(_Storing(pieces, self._heat), is_droppable=True)
 
     def _end(self, track_id: int, event: TrackEvent | None = None) -> list[Piece]:
-        """Return the last piece of a track; none if nothing is known of it."""
+        """Return the last piece of a track, if anything is known of it."""
         track = self._tracks.pop(track_id, None)
         if track is None:
             return []

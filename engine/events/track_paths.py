@@ -1,4 +1,4 @@
-"""Paths of tracks, small: sampled a few times a second, thinned where the object moved evenly, ten bytes a point.
+"""Compact paths of tracks: sampled a few times a second, thinned where the object moved evenly, ten bytes per point.
 
 A point is milliseconds since the previous one, the middle of the box's lower edge, its width and its height; the last
 four in 1/65535 of the frame. Between two points the object moved evenly, to within `TOLERANCE` of its height. A point
@@ -17,7 +17,7 @@ from engine.clock import NS_PER_MS, NS_PER_S
 
 SAMPLE_NS = NS_PER_S // 5
 BREAK_NS = NS_PER_S
-"""Unseen for longer, an object is not assumed to have moved evenly."""
+"""An object unseen for longer than this is not assumed to have moved evenly."""
 TOLERANCE = 0.03
 MAX_POINTS = 600
 MAX_PIECE_NS = 120 * NS_PER_S
@@ -45,7 +45,7 @@ class LivePath:
     count: int = 0
 
     def add(self, times: Times, boxes: Floats) -> None:
-        """Add where it was; times rise, also from one call to the next."""
+        """Add positions; times must increase, including from one call to the next."""
         self.times.append(times)
         self.boxes.append(boxes)
         self.count += len(times)
@@ -101,7 +101,7 @@ def pack_all(paths: Sequence[LivePath], aspects: Sequence[float]) -> list[bytes]
 
 
 def _points(steps: Times, boxes: Floats) -> NDArray[np.void]:
-    """Return points of which steps beyond 16 bits are cut off."""
+    """Return the points, with steps beyond 16 bits clipped."""
     points = np.zeros(len(steps), _POINT)
     points["ms"] = np.minimum(steps, _FULL_MS)
     whole = np.clip(np.rint(boxes * _FULL), 0, _FULL)
@@ -142,7 +142,7 @@ def _with_pauses(points: NDArray[np.void], steps: Times) -> NDArray[np.void]:
 
 
 def _thinned(seconds: Floats, boxes: Floats, is_first: NDArray[np.bool_]) -> Times:
-    """Return the points to keep (Douglas-Peucker, all spans at once): the rest lies on the way between two of them."""
+    """Return the points to keep (Douglas-Peucker, all spans at once); the others lie between two of these."""
     count = len(seconds)
     seen = boxes[:, 3] > 0
     is_edge = ~seen | is_first
@@ -167,7 +167,7 @@ def _thinned(seconds: Floats, boxes: Floats, is_first: NDArray[np.bool_]) -> Tim
 
 
 def unpack(path: bytes) -> tuple[Floats, Floats]:
-    """Return the (P,) seconds since the path's begin and the (P, 4) boxes: x, y, width, height in shares of the frame.
+    """Return the (P,) seconds since the path began and the (P, 4) boxes: x, y, width, height as fractions of the frame.
 
     x and y are the middle of the lower edge. From a point of height 0 to the next one, the object was not seen.
     """

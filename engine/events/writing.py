@@ -1,7 +1,7 @@
-"""The thread that writes to the store. Whoever hands it a job never waits, however slow the disk is.
+"""The thread that writes to the store. Submitting a job never waits, however slow the disk is.
 
-While the store cannot be written, jobs wait in memory and are written when it returns. The number that may wait is
-limited; beyond it, paths of tracks go first, then the oldest jobs, and every lost one is counted.
+While the store cannot be written, jobs wait in memory and are written when it returns. Their number is limited; beyond
+the limit, track paths are dropped first, then the oldest jobs, and every lost job is counted.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How far the store is.
+    """The progress of the store.
 
     Attributes:
         stored: rows of events written.
         waiting: rows of events that are not written yet.
-        unstored: those that have waited for more than two seconds, or are lost.
+        unstored: rows that have waited for more than two seconds, or are lost.
         lost: lost rows of events by cause: `memory`, `stopped`, `rejected`.
         error: why the store cannot be written now; empty if it can.
     """
@@ -70,7 +70,7 @@ class StoreThread:
 
     Args:
         place: where the store is.
-        engine_id: in whose name.
+        engine_id: the engine that writes.
         run_epoch: start of the run.
         on_open: called on the thread with each newly opened writer, in a transaction; `is_new` tells whether the
             database is empty although media may exist.
@@ -106,7 +106,7 @@ class StoreThread:
         self._thread = threading.Thread(target=self._run, name="events store", daemon=True)
 
     def start(self, timeout_s: float) -> None:
-        """Start, and wait until the store is open, but no longer than `timeout_s`: later, it opens by itself.
+        """Start, and wait up to `timeout_s` for the store to open; after that, it opens in the background.
 
         Raises:
             StoreError: the store can never be opened (no access, in use, newer than this program).
@@ -133,7 +133,7 @@ class StoreThread:
                 self._changed.notify()
 
     def _make_room(self) -> None:
-        """Drop what matters least, a tenth at once so that it costs little."""
+        """Drop what matters least, a tenth at a time, so that it costs little."""
         want = CAPACITY // 10
         droppable = [at for at, (_, job) in enumerate(self._jobs) if job.is_droppable][:want]
         drop = set(droppable) or set(range(want))
@@ -143,7 +143,7 @@ class StoreThread:
         self._waiting -= gone
 
     def figures(self) -> Figures:
-        """Return how far the store is. May be called on any thread."""
+        """Return the progress of the store. May be called on any thread."""
         with self._changed:
             lost = {cause: n for cause, n in self._lost.items() if n}
             late = 0
@@ -158,7 +158,7 @@ class StoreThread:
             return not self._jobs and self._oldest_ns is None
 
     def close(self, timeout_s: float) -> bool:
-        """Write what waits, for at most `timeout_s`, and end; return whether everything was written."""
+        """Write what is waiting, for at most `timeout_s`, and end; return whether everything was written."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -192,7 +192,7 @@ class StoreThread:
             self._error = str(error)
         except Exception as error:  # a failing log must not end detection
             self._error = f"{type(error).__name__}: {error}"
-            logger.exception("the event log failed; detection goes on without it")
+            logger.exception("the event log failed; detection continues without it")
         finally:
             self._ready.set()
             self._drop_connection()
@@ -246,7 +246,7 @@ class StoreThread:
                 job.apply(writer)
 
     def _until_it_works(self, act: Callable[[], Any]) -> bool:
-        """Repeat an act until the store takes it; return False if the end comes first."""
+        """Repeat an action until the store accepts it; return False if the run ends first."""
         tries = 0
         while True:
             try:
@@ -275,7 +275,7 @@ class StoreThread:
             self._drop_connection()
 
     def _open_with_patience(self) -> None:
-        """Open the store. A server may come later; a folder that cannot be used is refused at once."""
+        """Open the store. A server may become available later; an unusable folder is rejected at once."""
         try:
             self._opened()
         except (NewerStoreError, StoreError) as error:
@@ -301,7 +301,7 @@ class StoreThread:
             database.close()
             raise
         if left:
-            logger.warning("%d episodes of a run that was killed were ended where it was last seen", left)
+            logger.warning("%d episodes of a run that was killed were ended when it was last seen", left)
         self._writer = writer
         return writer
 

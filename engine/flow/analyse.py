@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Lists = Mapping[str, Sequence[Analyser]]
 ALL_SOURCES = "*"
-"""Key of the list for sources that have none of their own."""
+"""Key of the list for sources without their own."""
 
 
 class AnalyseStep:
@@ -72,7 +72,8 @@ class AnalyseStep:
         """Return the packets of one inference, in order, with the analysers' findings.
 
         Raises:
-            StageError: an analyser failed, or returned other packets than it was given; it names the analyser.
+            StageError: an analyser failed, or returned packets other than those it was given; the error names the
+                analyser.
         """
         if self.is_idle:
             return packets

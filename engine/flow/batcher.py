@@ -57,7 +57,7 @@ class Batcher:
 
     A batch is complete when it has `max_batch` frames, when each open source contributed one, or `wait_s` after its
     first frame. Frames older than `max_age_ms` (live sources) are dropped. Live sources come before files, which
-    can wait: a file gets the free places, and at least one frame after every `LIVE_IN_A_ROW` live ones.
+    can wait: a file gets the free slots, and at least one frame after every `LIVE_IN_A_ROW` live ones.
 
     Args:
         max_batch: maximum frames per batch.
@@ -106,10 +106,14 @@ class Batcher:
             deadline = time.monotonic() + RUN_DRY_S
             while source_id in self._inlets:
                 if time.monotonic() >= deadline:
-                    raise ConfigError(f"source {source_id} cannot be added: frames of the former one are still waiting")
+                    raise ConfigError(
+                        f"source {source_id} cannot be added: frames of the previous one are still waiting"
+                    )
                 self.condition.wait(RUN_DRY_S)
             if self._ended:
-                raise ConfigError(f"source {source_id} cannot be added: all others have ended, and so does the run")
+                raise ConfigError(
+                    f"source {source_id} cannot be added: all other sources have ended, so the run is ending"
+                )
             self._inlets[source_id] = inlet
             self._expected.discard(source_id)
             self._order.append(source_id)
@@ -121,7 +125,7 @@ class Batcher:
             self._expected.add(source_id)
 
     def forget(self, source_id: str) -> None:
-        """Do not expect a source any more."""
+        """Stop expecting a source."""
         with self.condition:
             self._expected.discard(source_id)
             self.condition.notify_all()

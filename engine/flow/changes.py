@@ -28,7 +28,7 @@ class RunningSources:
         context: options, counters, clock.
         lanes: where their frames go.
         start: makes captures wait for their model.
-        tell: passes source states on.
+        tell: passes on the states of sources.
         cannot_wait: called for each source that cannot wait for slow outputs.
     """
 
@@ -69,7 +69,7 @@ class RunningSources:
             if stages.is_running(former):
                 raise ConfigError(f"there is a source {source_id} already: remove it first, or choose another name")
             if former is not None and not stats.has_ended.is_set():
-                raise ConfigError(f"source {source_id} cannot be added: frames of the former one are still waiting")
+                raise ConfigError(f"source {source_id} cannot be added: frames of the previous one are still waiting")
             self._channels = [channel for channel in self._channels if not (channel.closed and not len(channel))]
             stage = self._capture(source, model)
             self.sources = [s for s in self.sources if s.info.source_id != source_id] + [source]

@@ -31,8 +31,8 @@ class Arrivals(threading.Condition):
     """Notified when something arrives in, or happens to, any of the channels that share it.
 
     Attributes:
-        lock: of the condition and those channels. Producers wait for room under it with a condition of each channel's
-            own: an item wakes the consumer, and not the producers of all other channels.
+        lock: of the condition and those channels. Producers wait for room with each channel's own condition on this
+            lock, so that an item wakes the consumer but not the producers of all other channels.
     """
 
     def __init__(self) -> None:
@@ -45,8 +45,8 @@ class Channel(Generic[T]):
 
     Args:
         capacity: maximum number of items held, 1 or more.
-        overflow: what `put` does when full: wait until half of them are taken, drop the oldest item, or drop the new
-            one. Half, so that the threads at both ends do not take turns for each item.
+        overflow: what `put` does when full: wait until it is half empty, drop the oldest item, or drop the new one.
+            Waiting for half keeps the threads at both ends from alternating on every item.
         on_drop: called with each lost item and the cause (`overflow` or `shutdown`), outside the lock.
         condition: shared with other channels, to wait for several at once.
 

@@ -127,14 +127,14 @@ def is_prepared(detector: Detector) -> bool:
 
 
 def show_stats(sink: Sink, stats: PipelineStats) -> None:
-    """Let a sink read the figures of the run, if it wants them."""
+    """Give a sink access to the run's statistics, if it wants them."""
     use = getattr(sink, "use_stats", None)
     if use is not None:
         use(stats)
 
 
 def show_leases(sink: Sink, leases: Leases) -> None:
-    """Let a sink know which sources may be published, if it sends messages about them."""
+    """Tell a sink which sources may be published, if it sends messages about them."""
     use = getattr(sink, "use_leases", None)
     if use is not None:
         use(leases)

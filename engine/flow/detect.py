@@ -33,8 +33,8 @@ from engine.protocols import Detector
 logger = logging.getLogger(__name__)
 _DOING: Mapping[Step, str] = {
     "restart": "loading the model again",
-    "fall back": "going on with another backend",
-    "stop": "nothing helped, the run ends",
+    "fall back": "continuing on another backend",
+    "stop": "nothing helped: ending the run",
 }
 
 
@@ -45,7 +45,7 @@ class DetectorSwap:
     Attributes:
         detector: not yet open.
         run: its facts.
-        done: called when it is in use.
+        done: called once it is in use.
         failed: called if it cannot be loaded.
     """
 
@@ -255,7 +255,7 @@ class SubmitStage(Stage[InFlight]):
         try:
             for _ in range(lane.detector.depth):
                 lane.slots.get()
-        except ChannelClosedError:  # the run ends meanwhile
+        except ChannelClosedError:  # the run is ending
             detector.close()
             raise
         lane.detector.close()
@@ -374,8 +374,8 @@ def _open(detector: Detector, try_on_wh: tuple[int, int] | None = None) -> Engin
 
     Args:
         detector: not yet open.
-        try_on_wh: size of a black frame to detect on, so that a model whose outputs are not those its file declares
-            is refused here, before it replaces one that works; None: do not try it.
+        try_on_wh: size of a black frame to detect on, so that a model whose outputs differ from those its file declares
+            is rejected here, before it replaces a working one; None: no trial.
     """
     try:
         detector.open()

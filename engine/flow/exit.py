@@ -1,4 +1,4 @@
-"""End pipelines that still run when the interpreter exits: a thread inside native code would crash it."""
+"""Ends pipelines still running when the interpreter exits, because a thread inside native code would crash it."""
 
 from __future__ import annotations
 

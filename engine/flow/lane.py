@@ -84,7 +84,7 @@ class Lane:
 
 
 class Start:
-    """Lets captures begin once the model of their source is loaded; a source removed earlier stops waiting."""
+    """Lets captures begin once their source's model is loaded; a source removed earlier stops waiting."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

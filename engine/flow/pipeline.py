@@ -91,7 +91,7 @@ class Pipeline:
         self._outlets = Outlets(self.stats.sink_dropped)
         self._consumer: Channel[Packet | SourceStatus] | None = None
         second = () if second_stage is None else tuple(second_stage.class_names)
-        addresses = [str(getattr(sink, "address", "")) for sink in sinks]  # of those that have one
+        addresses = [str(getattr(sink, "address", "")) for sink in sinks]  # of the sources that have one
         run = Run(engine_id or default_engine_id(addresses), clock.utc_ns(), second_class_names=second)
         pool, self._start = DetectorPool.of(detector), Start()
         self._lanes = Lanes(pool, run, context, self._detected, ending=self._ending, start=self._start)
@@ -196,7 +196,7 @@ class Pipeline:
         return self._stages.wait(timeout_s)
 
     def finish(self) -> None:
-        """Take no more frames and publish those in flight. Returns immediately; call `wait` for the end."""
+        """Stop capturing, and publish the frames in flight. Returns immediately; call `wait` for the end."""
         self._lanes.seal()
         self._sources.interrupt()
 
@@ -247,7 +247,7 @@ class Pipeline:
         self._sources.remove(self._stages, source_id, timeout_s)
 
     def pause_source(self, source_id: str, *, paused: bool = True) -> None:
-        """Drop all frames of a source from now on (counted as `paused`), or take them again.
+        """Drop all frames of a source from now on (counted as `paused`), or resume it.
 
         Raises:
             ConfigError: there is no such source.

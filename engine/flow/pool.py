@@ -105,7 +105,7 @@ class Lanes:
 
     @property
     def have_ended(self) -> bool:
-        """Whether every lane that was started has ended."""
+        """Whether every started lane has ended."""
         with self._lock:
             return not self._open
 

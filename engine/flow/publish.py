@@ -28,14 +28,14 @@ SINK_CAPACITY = 8
 
 @runtime_checkable
 class Announced(Protocol):
-    """A quick sink that learns which packets it will be given next, so that it can convert them together."""
+    """A fast sink that is told in advance which packets it will get, so that it can convert them together."""
 
     def announce(self, packets: Sequence[Packet]) -> None:
-        """Take the packets of one inference, without `seq` and times, which follow with each `write`."""
+        """Receive the packets of one inference, without `seq` and times, which come with each `write`."""
 
 
 class PublishStage(Stage["list[Packet] | SourceStatus"]):
-    """The last stage: numbers and times each packet, feeds quick sinks and passes it to slow ones."""
+    """The last stage: numbers and times each packet, feeds fast sinks and passes it to slow ones."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
         self._opened: list[Sink] = []
 
     def open(self) -> None:
-        """Open the quick sinks on this thread."""
+        """Open the fast sinks on this thread."""
         for sink in self._sinks:
             self._opened.append(sink)
             sink.open(self._run_facts)
@@ -87,7 +87,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
             raise
 
     def close(self) -> None:
-        """Close the quick sinks and let the slow ones finish."""
+        """Close the fast sinks and let the slow ones finish."""
         try:
             for sink in self._opened:
                 sink.close()
@@ -120,7 +120,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
                 sink.status(status)
         finally:
             if has_ended:
-                stats.has_ended.set()  # only now: a release that waits for it ends the lease
+                stats.has_ended.set()  # only now, because a release waiting for this ends the lease
         hand_on(status, (*self._outlets, *self._status_outlets))
 
     def _tick(self) -> None:
@@ -133,7 +133,7 @@ class Hides(Protocol):
     """Privacy: replaces the pixels of packets; never raises in a way that lets the original pixels through."""
 
     def take(self, packet: Packet) -> list[Packet]:
-        """Take the next packet of a source, and return those that are ready, in order."""
+        """Accept the next packet of a source, and return those that are ready, in order."""
 
     def late(self, now_ns: int) -> list[Packet]:
         """Return the packets that have waited long enough for later ones at this monotonic time."""
@@ -149,7 +149,7 @@ class Hides(Protocol):
 
 
 class Shield:
-    """Privacy between tracking and publishing, on a thread of its own; without privacy there is nothing in between.
+    """Privacy between tracking and publishing, on its own thread; without privacy, the two are connected directly.
 
     Args:
         privacy: replaces the pixels; None: no privacy.
@@ -157,7 +157,7 @@ class Shield:
         context: counters and clock.
 
     Attributes:
-        outbox: what the publishing stage reads.
+        outbox: the channel that the publishing stage reads.
     """
 
     def __init__(
@@ -169,19 +169,19 @@ class Shield:
             self.outbox = Channel(FILE_CAPACITY, on_drop=context.drop)
 
     def stages(self) -> list[HideStage]:
-        """Return the stage that hides, if there is privacy."""
+        """Return the privacy stage, if there is one."""
         if self._privacy is None:
             return []
         return [HideStage(self._privacy, self._inbox, self.outbox, self._context)]
 
     def abort(self) -> None:
-        """Drop what waits before and behind it."""
+        """Drop everything waiting before and after it."""
         self._inbox.abort()
         self.outbox.abort()
 
 
 class HideStage(Stage["list[Packet] | SourceStatus"]):
-    """Passes packets on with people hidden; behind it nothing refers to the original pixels."""
+    """Passes packets on with people hidden; after it, nothing refers to the original pixels."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class HideStage(Stage["list[Packet] | SourceStatus"]):
         self._privacy, self._inbox, self._outbox, self._context = privacy, inbox, outbox, context
 
     def inbox(self) -> Iterator[list[Packet] | SourceStatus]:
-        """Yield packets and states, and pass on meanwhile the packets that have waited long enough."""
+        """Yield packets and states, passing on packets that have waited long enough in between."""
         clock = self._context.clock
         while True:
             self._pass_on(self._privacy.late(clock.monotonic_ns()))
@@ -225,7 +225,7 @@ class HideStage(Stage["list[Packet] | SourceStatus"]):
             raise
 
     def close(self) -> None:
-        """Pass on what still waits, and signal the end to the publishing stage."""
+        """Pass on whatever is still waiting, and signal the end to the publishing stage."""
         try:
             self._pass_on(self._privacy.end())
         except ChannelClosedError:
@@ -270,7 +270,9 @@ class SinkStage(Stage["Packet | SourceStatus"]):
 
 
 class Outlets:
-    """The channels to the outputs. They may block the pipeline until it has a camera, which cannot wait.
+    """The channels to the outputs.
+
+    They may block the pipeline as long as it has no camera, because a camera cannot wait.
 
     Args:
         dropped: receives each channel's loss counters, under a unique name.
@@ -306,7 +308,7 @@ def output_stages(
     *,
     context: FlowContext,
 ) -> list[Stage[Packet | SourceStatus] | Stage[list[Packet] | SourceStatus]]:
-    """Return the publishing stage and one stage per sink that may block; quick sinks run on the publishing thread.
+    """Return the publishing stage and one stage per sink that may block; fast sinks run on the publishing thread.
 
     Args:
         run: facts of the run.

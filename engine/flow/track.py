@@ -83,7 +83,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
             self._trackers[source_id].reset()
 
     def _change_classes(self, source_id: str, class_names: tuple[str, ...]) -> None:
-        """Forget the tracks of another model: its class ids would be read with the new names."""
+        """Forget the tracks of the previous model: its class ids would be read with the new names."""
         if source_id in self._class_names:
             self._end(source_id)
         if source_id in self._classifiers:
@@ -188,7 +188,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
 
 
 def _unreported(detections: Detections | None, kept: Detections | None) -> Detections | None:
-    """Return what privacy must see besides: what the gate dropped, and what the detector did not report."""
+    """Return the other objects that privacy must see: those the gate dropped, and those the detector did not report."""
     if detections is None or kept is None:
         return None
     dropped = detections if len(kept) < len(detections) else None

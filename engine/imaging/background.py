@@ -20,8 +20,8 @@ GREY = 128
 class Background:
     """Learns the background of one source: a median of 15 samples, 4 s apart, at most 640 pixels wide.
 
-    Objects that were found are left out of the samples, and somebody who was not found is gone from the median
-    unless they stay in one place for 30 s. Until there are 8 samples, everything is grey.
+    Detected objects are left out of the samples, and an undetected person disappears in the median unless they stay in
+    one place for 30 s. Until there are 8 samples, everything is grey.
 
     Args:
         margin: share of a box's size that is left out on each side of it.
@@ -35,7 +35,7 @@ class Background:
         self._shape: tuple[int, ...] = ()
 
     def add(self, image: Image, objects: Boxes, now_ns: int) -> None:
-        """Look at the next frame, (H, W, 3) uint8, with (N, 4) boxes of all objects on it, at this scene time."""
+        """Sample the next frame, (H, W, 3) uint8, with (N, 4) boxes of all objects on it, at this scene time."""
         if image.shape != self._shape:
             self._shape, self._samples, self._median, self._due_ns = image.shape, [], None, None
         is_early = self._due_ns is not None and self._due_ns - EVERY_NS <= now_ns < self._due_ns
@@ -47,7 +47,7 @@ class Background:
             self._median = _median(self._samples)
 
     def picture(self, width: int, height: int) -> Image:
-        """Return the background at this size, grey as long as it is unknown; the array is the caller's own."""
+        """Return the background at this size, grey while it is unknown; the array belongs to the caller."""
         if self._median is None:
             return np.full((height, width, 3), GREY, np.uint8)
         scaled: Image = np.asarray(cv2.resize(self._median, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -65,7 +65,7 @@ class Background:
 
 
 def _median(samples: list[Image]) -> Image:
-    """Return the median per pixel, the lower one of an even number: a part of a bubble sort on whole images.
+    """Return the median per pixel, the lower one of an even number: by a partial bubble sort on whole images.
 
     For 15 images of 640 x 360 this takes a tenth of the time of `np.median`.
     """

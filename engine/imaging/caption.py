@@ -1,4 +1,4 @@
-"""The name of a camera and the time of its picture."""
+"""The name of a camera and the time of its image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFERENCE_HEIGHT = 720
 
 
 def draw_caption(image: NDArray[np.uint8], frame: Frame, zone: datetime.tzinfo | None = None) -> None:
-    """Write the source's name, and the wall clock of a camera or the stream time of a file, into the upper left corner.
+    """Write the source's name, and the wall clock of a camera or the stream time of a file, into the top left corner.
 
     Args:
         image: (H, W, 3) uint8 BGR; drawn on.
@@ -27,7 +27,7 @@ def draw_caption(image: NDArray[np.uint8], frame: Frame, zone: datetime.tzinfo |
 
 
 def clock_text(frame: Frame, zone: datetime.tzinfo | None = None) -> str:
-    """Return the time of a frame as people read it.
+    """Return the time of a frame as readable text.
 
     >>> clock_text(Frame(np.zeros((1, 1, 3), np.uint8), pts_ns=65_400_000_000, captured_source="file"))
     '0:01:05.4'

@@ -1,4 +1,4 @@
-"""Faces on the frames of all sources, found by a detector of their own, because most models know no faces."""
+"""Faces on the frames of all sources, found by a separate detector, because most models do not detect faces."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from engine.protocols import Detector, Tracker
 
 FACE = "face"
 FACE_ID = -2
-"""Class id of faces in `Packet.hidden`: the model of the source does not know the class."""
+"""Class id of faces in `Packet.hidden`, since the source's model does not have that class."""
 FIRST_TRACK = 1 << 48
-"""Track ids of faces begin here, so that none is that of an object."""
+"""Track ids of faces begin here, so that they never equal an object's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +31,7 @@ class Faces:
     """Finds and follows faces; used by one thread.
 
     Args:
-        make_detector: returns what finds faces, its only class; called, and opened, when first needed.
+        make_detector: returns a detector whose only class is faces; called, and the result opened, when first needed.
         tracker: a prototype; every source gets a `clone()`.
     """
 
@@ -42,18 +42,18 @@ class Faces:
         self._sources: dict[str, _Followed] = {}
 
     def prepare(self) -> Detector:
-        """Return the detector. Raises `EngineError` if it cannot exist."""
+        """Return the detector. Raises `EngineError` if it cannot be created."""
         if self._detector is None:
             self._detector = self._make_detector()
         return self._detector
 
     def find(self, packet: Packet, floor: float, *, follow: bool = True) -> Places:
-        """Return where faces are on a packet's frame: those found, and those that the tracker expects.
+        """Return the faces on a packet's frame: those found, and those that the tracker predicts.
 
         Args:
-            packet: whose frame to look at; nothing is looked for on one that shows what the previous one did.
+            packet: whose frame to search; a frame that shows the same as the previous one is not searched.
             floor: lowest score.
-            follow: the frame is the next one of its source; otherwise it is looked at alone.
+            follow: the frame is the next one of its source; otherwise it is searched in isolation.
 
         Raises:
             EngineError: the detector cannot be loaded, or fails.

@@ -1,4 +1,4 @@
-"""Several cameras in one picture."""
+"""Several cameras in one image."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ GAP = 4
 
 
 class Grid:
-    """Puts one picture per source into a picture of fixed size, row by row in the order of their names.
+    """Puts one image per source into an image of fixed size, row by row in the order of their names.
 
     Args:
-        names: the sources that have a place from the start; others get one when they come.
-        size_wh: of the whole picture.
+        names: the sources that have a place from the start; others get one when they appear.
+        size_wh: of the whole image.
     """
 
     def __init__(self, names: Sequence[str] = (), size_wh: tuple[int, int] = SIZE_WH) -> None:
@@ -42,17 +42,17 @@ class Grid:
         return name in self._tiles
 
     def put(self, name: str, picture: Image) -> None:
-        """Show a picture, (H, W, 3) uint8 BGR, in the place of a source, scaled to fit."""
+        """Show an image, (H, W, 3) uint8 BGR, in the place of a source, scaled to fit."""
         self._tiles[name] = picture
         self._notes.pop(name, None)
 
     def note(self, name: str, text: str) -> None:
-        """Write a text, such as `offline`, on the last picture of a source until its next one."""
+        """Write a text, such as `offline`, on the last image of a source until its next one."""
         self._tiles.setdefault(name, None)
         self._notes[name] = text
 
     def picture(self) -> Image:
-        """Return the whole picture, (H, W, 3) uint8 BGR."""
+        """Return the whole image, (H, W, 3) uint8 BGR."""
         whole = np.full((self._size_wh[1], self._size_wh[0], 3), EMPTY, np.uint8)
         width, height = self.tile_wh
         columns = self._size_wh[0] // width
@@ -68,7 +68,7 @@ class Grid:
 
 
 def _fit(place: Image, picture: Image, *, is_old: bool) -> None:
-    """Draw a picture into the middle of a place, keeping its aspect; an old one is dimmed."""
+    """Draw an image into the middle of a place, keeping its aspect; an old one is dimmed."""
     scale = min(place.shape[1] / picture.shape[1], place.shape[0] / picture.shape[0])
     size = max(1, int(picture.shape[1] * scale)), max(1, int(picture.shape[0] * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR

@@ -10,7 +10,7 @@ OPACITY = 0.6
 BLUR_CELLS = 0.7
 LEAST_SHARE = 0.01
 FULL_SHARE = 0.98
-"""Quantile of the visited cells that counts as hottest, so that one parked object does not make all else look cold."""
+"""Quantile of the visited cells that counts as hottest, so that one parked object does not outshine everything else."""
 
 
 def draw_heat(image: NDArray[np.uint8], seconds: NDArray[np.float64]) -> None:
@@ -18,7 +18,7 @@ def draw_heat(image: NDArray[np.uint8], seconds: NDArray[np.float64]) -> None:
 
     Args:
         image: (H, W, 3) uint8 BGR; drawn on.
-        seconds: (rows, columns) seconds that objects spent in each cell of the picture.
+        seconds: (rows, columns) seconds that objects spent in each cell of the image.
     """
     if not seconds.any():
         return

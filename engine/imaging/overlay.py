@@ -24,12 +24,12 @@ TRACE_FRAMES = 40
 REFERENCE_HEIGHT = 720
 MASK_OPACITY = 0.4
 MIN_VISIBILITY = 0.5
-COCO_KEYPOINTS = 17  # the only skeleton whose bones are known here
+COCO_KEYPOINTS = 17  # the only skeleton whose edges are defined here
 
 
 @dataclass(frozen=True)
 class _Style:
-    """Widths and sizes that read well at one frame size."""
+    """Line widths and text sizes that look right at one frame size."""
 
     thickness: int
     text_scale: float
@@ -154,7 +154,7 @@ class _Painter:
     def draw(self, packet: Packet, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         found = packet.tracks.to_supervision()
         untracked = bool((packet.tracks.track_id < 0).any())
-        if untracked:  # no identity to colour by, and no way to trace
+        if untracked:  # no identity to colour by or to trace
             found.tracker_id = found.class_id
         if self._traces is not None and not untracked:
             image = self._traces.annotate(image, found)

@@ -1,4 +1,4 @@
-"""Where people may be on a frame: what was found on it, what was there a moment ago, and what comes later."""
+"""Where people may be on a frame, judging by what was found on it, a moment before it, and after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.clock import NS_PER_S
 from engine.data import NO_IDENTITY, Detections, Packet
 
 SAME_IOU = 0.3
-"""A box without identity that a newer one overlaps this much is the same object."""
+"""A newer box that overlaps a box without identity by this much is the same object."""
 SMOOTHING = 0.5
 
 
@@ -38,14 +38,14 @@ class Places:
         return Places(*(np.concatenate((getattr(self, name), getattr(other, name))) for name in columns))
 
     def at(self, now_ns: int) -> Boxes:
-        """Return boxes that hold each object where it was and where it would be now at its speed, (N, 4)."""
+        """Return (N, 4) boxes that enclose each object both where it was and where it would be now at its speed."""
         moved = self.xyxy + np.tile(self.speed * (now_ns - self.seen_ns)[:, None], 2)
         low, high = np.minimum(self.xyxy, moved)[:, :2], np.maximum(self.xyxy, moved)[:, 2:]
         return np.concatenate((low, high), axis=1).astype(np.float32)
 
 
 def places_of(packet: Packet, class_ids: NDArray[np.int32] | None) -> Places:
-    """Return everything of these classes that was found on a packet's frame; None: of all classes."""
+    """Return everything found on a packet's frame of these classes; None: of all classes."""
     tracks, found = packet.tracks, packet.detections
     rows = [found] if found.unreported is None else [found, found.unreported]
     xyxy = np.concatenate([tracks.xyxy, *(part.xyxy for part in rows)])
@@ -57,10 +57,10 @@ def places_of(packet: Packet, class_ids: NDArray[np.int32] | None) -> Places:
 
 
 class Recent:
-    """Remembers the boxes of one source for some time, because a person does not vanish with a missed detection.
+    """Remembers the boxes of one source for a while, because a person does not vanish when a detection is missed.
 
     Args:
-        hold_s: how long.
+        hold_s: how long to remember a box.
     """
 
     def __init__(self, hold_s: float) -> None:
@@ -69,12 +69,12 @@ class Recent:
         self._last_ns = 0
 
     def add(self, now: Places, now_ns: int, *, is_held: bool = False) -> tuple[Places, Places]:
-        """Take the boxes of the next frame; return them with their speeds, and the remembered ones that are not there.
+        """Accept the boxes of the next frame; return them with their speeds, and the remembered ones missing from it.
 
         Args:
             now: boxes of the frame.
             now_ns: its scene time; if it steps back, everything is forgotten.
-            is_held: nothing has moved since the frame before, and nothing was looked for.
+            is_held: nothing has moved since the previous frame, so the detector did not run.
         """
         known = self._known
         if known is None or now_ns < self._last_ns:
@@ -102,7 +102,7 @@ def _overlaps_any(xyxy: Boxes, others: Boxes) -> NDArray[np.bool_]:
 
 
 def _with_speed(now: Places, known: Places) -> Places:
-    """Return the boxes with smoothed speeds, from those that have the same identity."""
+    """Return the boxes with speeds smoothed over boxes of the same identity."""
     speed = now.speed.copy()
     row_of = {track_id: row for row, track_id in enumerate(known.track_id.tolist()) if track_id != NO_IDENTITY}
     for row, track_id in enumerate(now.track_id.tolist()):
@@ -119,7 +119,7 @@ def _with_speed(now: Places, known: Places) -> Places:
 
 
 def seen_later(own: Places, before: Places, later: Sequence[Places], now_ns: int) -> Boxes:
-    """Return where the objects that only later frames show would be on this one, (N, 4).
+    """Return (N, 4) positions on this frame of objects that only later frames show.
 
     Args:
         own: boxes of this frame.

@@ -1,4 +1,4 @@
-"""Privacy: frames without recognisable people, made once, before any output sees a frame.
+"""Privacy: makes people unrecognisable, once per frame, before any output sees it.
 
 It hides what the detector finds. An object that the detector misses for longer than `hold_s` is not hidden, except in
 the modes `silhouette` and `no_images`, which show no pixel of the frame.
@@ -37,18 +37,18 @@ SILHOUETTE = (190, 140, 70)
 
 @dataclass(frozen=True, slots=True)
 class PrivacyRules:
-    """What is hidden on the frames of a source.
+    """What to hide on the frames of a source.
 
     Attributes:
-        mode: `blur` puts objects of `classes` in coarse blocks, `silhouette` draws flat shapes on a background that
-            holds no object, `no_images` gives a grey picture, `none` changes nothing.
-        classes: names or ids; a source whose model lacks one of them shows nothing. `face` needs no model that knows
-            it if `Privacy` has a detector of faces.
+        mode: `blur` replaces objects of `classes` with coarse blocks, `silhouette` draws flat shapes on a background
+            without objects, `no_images` shows a grey image, `none` changes nothing.
+        classes: names or ids; a source whose model lacks one of them shows nothing. For `face`, the model does not need
+            that class if `Privacy` has a face detector.
         regions: polygons, in fractions of the frame, that are painted black.
         score_floor: lowest score of an object that is hidden; trackers and rules still see only those above the
             threshold of the detector.
         hold_s: how long an object stays hidden after it was last found.
-        delay_s: how long packets wait, so that what later frames show is hidden on them too.
+        delay_s: how long packets wait, so that objects found only on later frames are hidden on them too.
     """
 
     mode: Mode = "blur"
@@ -101,7 +101,7 @@ class _Waiting:
 
 @dataclass(slots=True, eq=False)
 class _Source:
-    """What is remembered of one source."""
+    """The state kept for one source."""
 
     recent: Recent
     background: Background
@@ -118,7 +118,7 @@ class Privacy:
     Args:
         rules: of sources without their own.
         sources: rules by source.
-        faces: finds faces on every frame of sources that hide the class `face` without a model that knows it.
+        faces: finds faces on every frame of sources that hide the class `face` but whose model lacks it.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Privacy:
         return min(waits, default=None)
 
     def end(self, source_id: str | None = None) -> list[Packet]:
-        """Return the waiting packets of a source, or of all, hidden; what is remembered of them is kept."""
+        """Return the waiting packets of a source, or of all, with people hidden; the sources' state is kept."""
         names = list(self._sources) if source_id is None else [source_id]
         return [
             packet
@@ -193,7 +193,7 @@ class Privacy:
         ]
 
     def summary(self) -> dict[str, dict[str, int]]:
-        """Return by source the frames with hidden people, and those withheld because hiding was not possible."""
+        """Return, by source, the number of frames with hidden people, and of frames withheld because hiding failed."""
         return {
             name: {"hidden": source.hidden, "withheld": source.withheld}
             for name, source in list(self._sources.items())
@@ -207,7 +207,7 @@ class Privacy:
         return found
 
     def _begun(self, rules: PrivacyRules, packet: Packet, *, follow: bool = True) -> _Waiting:
-        """Return a packet with the places of people; without its frame if they cannot be known."""
+        """Return a packet with the positions of people; without its frame if they cannot be determined."""
         source, started_ns = self._source(packet.frame.source_id, rules), time.monotonic_ns()
         try:
             places = self._places(rules, packet, follow=follow)
@@ -221,7 +221,7 @@ class Privacy:
             return _Waiting(self._withheld(packet, error), nothing, nothing)
 
     def _places(self, rules: PrivacyRules, packet: Packet, *, follow: bool) -> Places:
-        """Return what is to be hidden on a packet's frame."""
+        """Return what to hide on a packet's frame."""
         if not rules.shows_frames:
             return places_of(packet, None)
         names = [name.lower() for name in packet.run.class_names]
@@ -235,7 +235,7 @@ class Privacy:
         return places
 
     def _release(self, rules: PrivacyRules, waiting: deque[_Waiting], count: int) -> list[Packet]:
-        """Return the first packets that wait, hidden with what the later ones show."""
+        """Return the first waiting packets, hiding what the later ones show as well."""
         packets = []
         for _ in range(count):
             first = waiting.popleft()
@@ -292,8 +292,10 @@ def _class_ids(wanted: Sequence[str | int], names: Sequence[str]) -> NDArray[np.
 
 
 def _hidden(rules: PrivacyRules, one: _Waiting, later: Sequence[Places]) -> Detections:
-    """Return the boxes that are hidden on a frame, with their classes; those of later frames have class -1,
-    and faces that a detector of their own found `FACE_ID`."""
+    """Return the boxes that are hidden on a frame, with their classes.
+
+    Boxes from later frames have class -1, and faces found by the face detector have `FACE_ID`.
+    """
     now_ns = one.packet.frame.scene_ns
     ahead = seen_later(one.now, one.missing, later, now_ns) if rules.delay_s else np.zeros((0, 4), np.float32)
     xyxy = np.concatenate((one.now.xyxy, one.missing.at(now_ns), ahead))
@@ -318,7 +320,7 @@ def _picture(rules: PrivacyRules, one: _Waiting, boxes: Boxes, background: Backg
 
 
 def _draw_silhouettes(image: Image, packet: Packet) -> None:
-    """Draw a flat shape for every reported object: its mask where the model gives one, else an ellipse in its box."""
+    """Draw a flat shape for every reported object: its mask if the model provides one, else an ellipse in its box."""
     masks = packet.detections.extra.get("mask")
     boxes = np.concatenate((packet.detections.xyxy, packet.tracks.xyxy))
     if masks is not None and len(masks):

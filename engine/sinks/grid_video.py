@@ -1,4 +1,4 @@
-"""Writes one video of several cameras, side by side at the same time."""
+"""Writes one video of several cameras, synchronised side by side."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GONE = ("offline", "stalled", "ended", "connecting")
 
 @dataclass(slots=True, eq=False)
 class _Source:
-    """The pictures of a source that wait for the other sources, with their times since the first frame."""
+    """The images of a source waiting for the other sources, with their times since the first frame."""
 
     first_ns: int
     waiting: deque[tuple[int, NDArray[np.uint8]]] = field(default_factory=deque)
@@ -38,16 +38,16 @@ class _Source:
 class GridVideo(SinkBase):
     """Writes a grid of all sources to one file, at a constant rate.
 
-    Cameras are shown at the same capture time, files at the same time since their begin. Pictures wait for the slowest
-    source, at most 64 of each. Nobody waits for a source that is gone: its last picture stays, dimmed unless it has
-    ended.
+    Cameras are aligned by capture time, files by the time since their start. Images wait for the slowest source, at
+        most 64 per source. The video does not wait for a lost source: its last image stays, dimmed unless the source
+        has ended.
 
     Args:
         path: `OUT.mp4`, also `.mkv` or `.mov`; replaced if it exists.
-        draw: draws the picture of a packet.
+        draw: draws the image of a packet.
         names: the sources that have a place from the start.
-        fps: pictures per second.
-        size_wh: of the whole picture.
+        fps: images per second.
+        size_wh: of the whole image.
 
     Raises:
         ConfigError: the file name has no suffix of a video container.
@@ -88,7 +88,10 @@ class GridVideo(SinkBase):
             raise self._unwritable(error) from error
 
     def write(self, packet: Packet) -> None:
-        """Take a picture, and write what every source has reached. Raises `SinkError` if the disk is full."""
+        """Accept an image, and write up to the time that every source has reached.
+
+        Raises `SinkError` if the disk is full.
+        """
         frame = packet.frame
         source = self._sources.get(frame.source_id)
         if source is None:
@@ -99,7 +102,7 @@ class GridVideo(SinkBase):
         self._write_reached()
 
     def status(self, status: SourceStatus) -> None:
-        """Write on the picture of a source that it is gone, and do not wait for it."""
+        """Mark the image of a source as lost, and stop waiting for it."""
         source = self._sources.get(status.source_id)
         if status.state not in _GONE:
             return
@@ -111,12 +114,12 @@ class GridVideo(SinkBase):
             self._grid.note(status.source_id, status.state)
 
     def outputs(self) -> list[OutputFile]:
-        """Return the file, with its number of pictures; may be called on any thread."""
+        """Return the file, with its number of images; may be called on any thread."""
         file = self._output
         return [] if file is None else [OutputFile(str(self.path), file.frames, file.is_complete)]
 
     def close(self) -> None:
-        """Write what waits and finish the file. Raises `SinkError` if that fails."""
+        """Write everything waiting and finish the file. Raises `SinkError` if that fails."""
         for source in self._sources.values():
             source.is_gone = True
         self._write_until(max((source.newest_ns for source in self._sources.values()), default=-1))
@@ -128,7 +131,7 @@ class GridVideo(SinkBase):
                 raise self._unwritable(error) from error
 
     def _first_ns(self, packet: Packet) -> int:
-        """Return the scene time that counts as 0 for a source: the same for all cameras."""
+        """Return the scene time that counts as 0 for a source; it is the same for all cameras."""
         if packet.frame.captured_source == "file":
             return packet.frame.scene_ns
         if self._first_live_ns is None:
@@ -136,7 +139,7 @@ class GridVideo(SinkBase):
         return self._first_live_ns
 
     def _write_reached(self) -> None:
-        """Write the pictures for which no source is needed that still comes, or for which nobody can wait longer."""
+        """Write the images that no longer depend on a slower source, or that cannot wait any longer."""
         present = [source for source in self._sources.values() if not source.is_gone]
         has_all = all(name in self._sources for name in self._names)
         reached_ns = min((source.newest_ns for source in present), default=-1) if has_all else -1

@@ -127,5 +127,5 @@ class JsonlWriter(SinkBase):
 
     def _full(self, error: OSError) -> SinkError:
         if error.errno == errno.EPIPE:
-            return SinkError(f"cannot write {self.path}: whatever read it has ended")
+            return SinkError(f"cannot write {self.path}: its reader has exited")
         return SinkError(f"cannot write {self.path}: {error.strerror}: free some space, or write elsewhere")

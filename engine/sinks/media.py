@@ -1,4 +1,4 @@
-"""Live pictures and video for viewers, on a socket of its own: what nobody subscribes to is neither made nor copied."""
+"""Live images and video for viewers, on a separate socket: nothing is made or copied without a subscriber."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ WAKE_MS = 500
 
 
 class MediaPublisher(SinkBase):
-    """Publishes pictures and coded video of the sources to who subscribes.
+    """Publishes images and coded video of the sources to subscribers.
 
     JPEGs of the frames that the pipeline publishes are `[topic, image message, JPEG]`; the topic chooses the size and
-    the rate: `v1/picture/<source>/<max_side>/<fps>/`. A thread of its own encodes the newest frame of each source that
-    is due, so that the publishing thread only hands over a reference. The camera's own video is `[topic, video message,
+    the rate: `v1/picture/<source>/<max_side>/<fps>/`. A separate thread encodes the newest frame of each source that is
+        due, so that the publishing thread only hands over a reference. The camera's own video is `[topic, video
+        message,
     fragment of MP4]` on `v1/video/<source>/`, copied from its reader process.
 
     Args:
@@ -131,11 +132,11 @@ class MediaPublisher(SinkBase):
 
     @property
     def wanted(self) -> tuple[PictureRequest, ...]:
-        """What is subscribed to now."""
+        """The current subscriptions."""
         return tuple(request for requests in self._wanted.values() for request in requests)
 
     def write(self, packet: Packet) -> None:
-        """Hand over a packet whose source somebody watches; an older one that still waits is replaced."""
+        """Hand over a packet if its source has viewers; it replaces an older one that is still waiting."""
         if packet.frame.source_id not in self._wanted:
             return
         with self._lock:
@@ -164,11 +165,11 @@ class MediaPublisher(SinkBase):
 
     def _ring(self) -> None:
         if self._bell is not None:
-            with suppress(OSError):  # full: it will look anyway
+            with suppress(OSError):  # full: the thread will check anyway
                 self._bell[0].send(b"\0")
 
     def _serve(self) -> None:
-        """Serve subscriptions, copy video and encode what is due, until `close`."""
+        """Serve subscriptions, copy video and encode due images, until `close`."""
         assert self._fan_out is not None
         assert self._bell is not None
         fan_out, bell, demand, video = self._fan_out, self._bell[1], Demand(), VideoCopy(self._fan_out, self._run)
@@ -190,8 +191,8 @@ class MediaPublisher(SinkBase):
             for packet in self._taken():
                 try:
                     self._publish(packet, demand, fan_out)
-                except Exception:  # one bad frame must not end the pictures of all cameras
-                    logger.exception("a picture of %s could not be sent", packet.frame.source_id)
+                except Exception:  # one bad frame must not stop the images of all cameras
+                    logger.exception("an image of %s could not be sent", packet.frame.source_id)
         video.close()
 
     def _taken(self) -> list[Packet]:
@@ -201,7 +202,7 @@ class MediaPublisher(SinkBase):
         return packets
 
     def _publish(self, packet: Packet, demand: Demand, fan_out: FanOut) -> None:
-        """Send a packet's picture to every topic on which one is due; each size is encoded once."""
+        """Send a packet's image to every topic on which one is due; each size is encoded once."""
         source_id, now_ns = packet.frame.source_id, self._clock.monotonic_ns()
         made: dict[int, Snapshot | None] = {}
         for request in self._wanted.get(source_id, ()):

@@ -1,4 +1,4 @@
-"""What viewers subscribe to on the media socket: pictures of a size and rate, and video."""
+"""Subscriptions of viewers on the media socket: images of a size and rate, and video."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VIDEO_TOPIC = re.compile(rb"v1/video/[^/]{1,768}/")
 
 @dataclass(frozen=True, slots=True)
 class PictureRequest:
-    """JPEGs of one source that somebody subscribes to.
+    """A subscription to JPEGs of one source.
 
     Attributes:
         topic: `v1/picture/<source>/<max_side>/<fps>/`.
@@ -45,7 +45,7 @@ def picture_topic(source_id: str, max_side: int, fps: int) -> str:
 
 
 def picture_request(topic: bytes) -> PictureRequest | None:
-    """Return what a subscription asks for; None if it is not one for pictures.
+    """Return what a subscription requests; None if it is not for images.
 
     >>> picture_request(b"v1/picture/gate/640/10/").max_side
     640
@@ -65,7 +65,7 @@ def picture_request(topic: bytes) -> PictureRequest | None:
 
 
 def video_source(topic: bytes) -> str | None:
-    """Return the source whose video a subscription asks for; None if it is not one for video.
+    """Return the source whose video a subscription requests; None if it is not for video.
 
     >>> video_source(b"v1/video/gate/"), video_source(b"v1/video/")
     ('gate', None)
@@ -79,7 +79,7 @@ def video_source(topic: bytes) -> str | None:
 
 
 class Demand:
-    """The present subscriptions, and when the next picture of each is due.
+    """The current subscriptions, and when the next image of each is due.
 
     Attributes:
         films: sources whose video is subscribed to.
@@ -117,7 +117,7 @@ class Demand:
         return found
 
     def is_due(self, request: PictureRequest, now_ns: int) -> bool:
-        """Return whether to send a picture now, and plan the next one; slightly early frames count as on time."""
+        """Return whether to send an image now, and plan the next one; slightly early frames count as on time."""
         interval_ns = NS_PER_S // request.fps
         due_ns = self._due_ns.get(request.topic, 0)
         early_ns = min(interval_ns // 4, 20 * NS_PER_MS)

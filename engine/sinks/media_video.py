@@ -34,7 +34,7 @@ class VideoCopy:
         self._shown_ns: dict[str, int] = {}
 
     def register(self, poller: zmq.Poller, feeds: Mapping[str, VideoFeed], wanted: set[str]) -> None:
-        """Tell the readers what is wanted, and let a poller wake for what they send."""
+        """Tell the readers which video is wanted, and let a poller wake up for their data."""
         for name in self._feeds.keys() - feeds.keys():
             self._feeds[name].close()
         changed = wanted ^ self._wanted
@@ -49,7 +49,7 @@ class VideoCopy:
         self._feeds, self._wanted = feeds, set(wanted)
 
     def publish(self, utc_ns: Callable[[], int]) -> None:
-        """Send on what has arrived. The init segment goes out again before each keyframe, for readers that join."""
+        """Forward what has arrived. The init segment goes out again before each keyframe, for readers that join."""
         for name, feed in self._feeds.items():
             for piece in feed.read():
                 if piece.is_init:

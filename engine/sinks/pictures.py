@@ -22,7 +22,7 @@ from engine.wire.convert import owner_of
 
 logger = logging.getLogger(__name__)
 MAX_SIDE = 640
-MAX_UNNAMED = 10_000  # classes of a model without names are called by their numbers
+MAX_UNNAMED = 10_000  # classes of a model without names are identified by number
 QUALITY = 80
 CROP_MARGIN = 0.1
 CROP_AFTER_S = 1.0
@@ -32,7 +32,7 @@ MAX_TRACKS_REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """A JPEG and what it shows.
+    """A JPEG and a description of what it shows.
 
     Attributes:
         kind: `image` or `crop`.
@@ -41,7 +41,7 @@ class Snapshot:
         region: (x1, y1, x2, y2) of the source frame.
         frame_id: the frame shown.
         captured_utc_ns: capture time of that frame.
-        blurred: classes of which at least one object is blurred in it.
+        blurred: classes with at least one blurred object in it.
         track: id, class name and score, for a crop.
     """
 
@@ -109,10 +109,10 @@ class Pictures:
         max_side: longer side of a JPEG in pixels; larger ones are shrunk.
         quality: of the JPEG, 1 to 100.
         blur: names of classes that are blurred in every JPEG before it is encoded; crops of those tracks are not sent.
-            Only what the detector finds on the frame is blurred: objects that `FrameGate` or a choice of classes
-            leaves out are not.
-        blur_regions: by source, boxes (x1, y1, x2, y2) in pixels that are always blurred. If a source's frames do not
-            reach into each of its boxes, nothing of it is sent, because the boxes were drawn for another size.
+            Only what the detector finds on the frame is blurred: objects excluded by `FrameGate` or by a choice of
+                classes are not.
+        blur_regions: by source, boxes (x1, y1, x2, y2) in pixels that are always blurred. If any of its boxes lies
+            outside a source's frames, no image of that source is sent, because the boxes were drawn for another size.
 
     Raises:
         ConfigError: a number is out of range; from `of`, a class of `blur` that the model of the run does not have.
@@ -153,7 +153,10 @@ class Pictures:
         self._held_back: set[tuple[str, int, int]] = set()
 
     def whole(self, packet: Packet, max_side: int) -> Snapshot | None:
-        """Return the whole frame as a JPEG of at most `max_side` pixels; None if it cannot hide what it must."""
+        """Return the whole frame as a JPEG of at most `max_side` pixels.
+
+        None if it cannot hide everything that it must.
+        """
         if not self._can_hide(packet):
             return None
         shown, region = self._blurred(packet), (0, 0, packet.frame.width, packet.frame.height)
@@ -251,7 +254,7 @@ class Pictures:
 
 
 def _hidden_before(packet: Packet) -> list[tuple[str, NDArray[np.float32]]]:
-    """Return the classes and boxes that privacy has hidden in the frame already."""
+    """Return the classes and boxes that privacy has already hidden in the frame."""
     if packet.hidden is None:
         return []
     rows = zip(packet.hidden.class_id.tolist(), packet.hidden.xyxy, strict=True)

@@ -1,4 +1,4 @@
-"""All sockets of a publisher together: those that readers connect to, and the one that connects to collectors."""
+"""All sockets of a publisher: those that readers connect to, and the one that connects to collectors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Upstream:
     Attributes:
         addresses: of collectors (`framewire proxy --collect`).
         server_key: their public key; None: they do not encrypt.
-        keys: CURVE keys by which they know this publisher.
+        keys: CURVE keys by which they identify this publisher.
     """
 
     addresses: tuple[str, ...]
@@ -56,7 +56,7 @@ class Outputs:
 
     Args:
         address: endpoint of the main socket; `none`: it is not bound.
-        others: endpoints of `events`, `latest` and `snapshot`, as far as they are wanted.
+        others: endpoints of `events`, `latest` and `snapshot`, if wanted.
         upstream: where to connect to; None: nowhere.
         options: shared by all sockets.
 
@@ -99,7 +99,10 @@ class Outputs:
 
     @property
     def overflows(self) -> dict[str, int]:
-        """Number of times that a message met a reader's full queue, by kind; those of further sockets are marked."""
+        """Number of times that a message met a reader's full queue, by kind.
+
+        Entries of the other sockets are marked.
+        """
         return {
             (kind if name == "main" else f"{name}:{kind}"): count
             for name, fan in self._fans.items()
@@ -166,12 +169,12 @@ class Outputs:
             self._snapshots.service(snapshot)
 
     def service_readers(self) -> None:
-        """Read what readers want, so that it does not pile up."""
+        """Read the readers' subscriptions, so that they do not pile up."""
         for fan in self._fans.values():
             fan.service()
 
     def close(self) -> None:
-        """Close all sockets; messages that were sent linger. Harmless when repeated."""
+        """Close all sockets; messages already sent linger. Harmless when repeated."""
         self.guard.close()
         for socket in (*self._fans.values(), self._latest, self._snapshots):
             if socket is not None:

@@ -38,9 +38,9 @@ _LAST = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 _REMEDIES = {
-    zmq.EADDRINUSE: "another program uses this port: end it, or use another port (tcp://127.0.0.1:* finds a free one)",
-    zmq.EADDRNOTAVAIL: "this machine has no such address: use 127.0.0.1, * or one of its own",
-    errno.ENODEV: "this machine has no such interface: use 127.0.0.1, * or one of its own",
+    zmq.EADDRINUSE: "another program uses this port: stop it, or use another port (tcp://127.0.0.1:* finds a free one)",
+    zmq.EADDRNOTAVAIL: "this machine does not have this address: use 127.0.0.1, * or one of its own",
+    errno.ENODEV: "this machine does not have this interface: use 127.0.0.1, * or one of its own",
 }
 
 
@@ -105,10 +105,10 @@ def connected_socket(
     server_key: str | None,
     keys: KeyPair | None,
 ) -> zmq.Socket[Any]:
-    """Return an XPUB socket that connects to collectors; while one is away, its messages are dropped, not kept.
+    """Return an XPUB socket that connects to collectors; while a collector is away, messages to it are dropped.
 
     Raises:
-        SinkError: an address has the wrong form.
+        SinkError: an address is malformed.
     """
     socket: zmq.Socket[Any] = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.SNDHWM, options.high_water_mark)
@@ -151,10 +151,10 @@ class FanOut:
         server_key: str | None,
         keys: KeyPair | None,
     ) -> FanOut:
-        """Return one that connects to collectors instead of being bound.
+        """Return a socket that connects to collectors instead of binding.
 
         Raises:
-            SinkError: an address has the wrong form.
+            SinkError: an address is malformed.
         """
         fan = cls.__new__(cls)
         fan._take(connected_socket(context, addresses, options, server_key, keys), ", ".join(addresses), None)
@@ -176,7 +176,7 @@ class FanOut:
             self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
     def _send(self, parts: Sequence[bytes]) -> None:
-        """Do what `send_multipart` does, without its checks, which take longer than sending."""
+        """Do what `send_multipart` does, but without its checks, which take longer than the sending."""
         for part in parts[:-1]:
             self._socket.send(part, _MORE)
         self._socket.send(parts[-1], _LAST)
@@ -195,11 +195,11 @@ class FanOut:
             yield notice.bytes
 
     def register(self, poller: zmq.Poller) -> None:
-        """Let a poller wake for subscription notices."""
+        """Let a poller wake up for subscription notices."""
         poller.register(self._socket, zmq.POLLIN)
 
     def close(self) -> None:
-        """Close the socket; messages that were sent linger."""
+        """Close the socket; messages already sent linger."""
         self._socket.close()
 
 
@@ -210,7 +210,7 @@ class LatestOnly:
         self._socket, self.address = bound_socket(context, zmq.PUB, address, options)
 
     def send(self, body: bytes) -> None:
-        """Replace the message that waits for each reader."""
+        """Replace the message waiting for each reader."""
         self._socket.send(body, zmq.NOBLOCK)
 
     def close(self) -> None:
@@ -221,8 +221,8 @@ class LatestOnly:
 class SnapshotServer:
     """A ROUTER socket that answers each request (any short body, from REQ or DEALER) with the snapshot.
 
-    Requests are untrusted: their size and number per turn are limited. Requests of another form are dropped and
-    counted, and so are answers that a peer does not take.
+    Requests are untrusted: their size and number per turn are limited. Malformed requests are dropped and counted, and
+        so are answers that a peer does not take.
 
     Attributes:
         address: the bound endpoint.

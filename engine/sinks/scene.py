@@ -14,7 +14,7 @@ MOST_NS = 10 * NS_PER_S
 
 
 class SceneTraffic:
-    """When the totals of one source are due, and the moment of its last frame."""
+    """When the totals of one source are due, and the time of its last frame."""
 
     def __init__(self) -> None:
         self._sent_ns: int | None = None

@@ -18,11 +18,11 @@ from engine.stats import PipelineStats
 from engine.wire.trace_context import trace_ids
 
 MIN_FRAMES = 100
-"""Frames of a source before its 99th percentile counts."""
+"""Number of frames of a source before its 99th percentile is used."""
 EDGE = 1.02
-"""Percentiles are within 2 %: without this, a source with steady times would be slow all the time."""
+"""Margin for percentiles, which are accurate to 2 %; without it, a source with steady times would always be slow."""
 STAGES = ("capture", "queue", "preprocess", "infer", "nms", "postprocess", "track", "second", "analyse")
-"""Stages in the order in which a frame passes them; others follow."""
+"""Stages in the order in which a frame passes through them; others follow."""
 EXPORT_S = 5.0
 LAST_EXPORT_S = 0.4
 """How long the end of a run waits for a collector that does not answer."""
@@ -57,7 +57,7 @@ class TraceSink(SinkBase):
         self._run = Run("", 0)
 
     def use_stats(self, stats: PipelineStats) -> None:
-        """Learn from these figures which frames are slow."""
+        """Use these statistics to decide which frames are slow."""
         self._stats = stats
 
     def open(self, run: Run) -> None:
@@ -76,7 +76,7 @@ class TraceSink(SinkBase):
             self._build(packet, is_slow=is_slow)
 
     def tick(self) -> None:
-        """Learn what is slow now."""
+        """Update the threshold for slow frames."""
         if self._stats is None:
             return
         for source in self._stats.snapshot().sources:

@@ -10,10 +10,10 @@ from engine.wire.convert import owner_of
 
 
 class Figures:
-    """The figures of the run; a publisher outside a pipeline counts what is written to it.
+    """The statistics of the run; a publisher outside a pipeline counts what is written to it.
 
     Attributes:
-        shared: the figures that the pipeline counts; None outside a pipeline.
+        shared: the statistics that the pipeline keeps; None outside a pipeline.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -22,7 +22,7 @@ class Figures:
         self._own = PipelineStats(clock)
 
     def clear(self) -> None:
-        """Forget what was counted here, because another run begins."""
+        """Reset the counts, because another run begins."""
         self._own = PipelineStats(self._clock)
 
     def of(self, source_id: str) -> SourceSnapshot:
@@ -40,7 +40,7 @@ class Figures:
 
 
 class SourceTraffic:
-    """What was sent last for a source, and the figures at its last `stats` message.
+    """What was last sent for a source, and its statistics at the last `stats` message.
 
     Args:
         topic: of its frame messages; `prefix` has its bytes.

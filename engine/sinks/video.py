@@ -33,7 +33,7 @@ class VideoWriter(SinkBase):
         path: `OUT.mp4`, also `.mkv` or `.mov`; replaced if it exists.
         per_source: write `OUT_<source_id>.mp4` for each source, because several cannot share a file; a source that
             comes back after its end gets `OUT_<source_id>-2.mp4`, and so on.
-        first: the source that is written to `OUT.mp4` nevertheless.
+        first: the source that is still written to `OUT.mp4`.
         draw: draws the image to write from a packet (the overlay); None: the frame itself.
         fps: rate if the source has no times and no nominal rate; None: 30.
         codec: FFmpeg's name for the encoder.
@@ -75,7 +75,7 @@ class VideoWriter(SinkBase):
         self._outputs: dict[Path, VideoFile] = {}
 
     def path_for(self, source_id: str) -> Path:
-        """Return the file that a source is written to, the first time."""
+        """Return the file that a source is first written to."""
         if not self._per_source or source_id == self._first:
             return self.path
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in source_id)

@@ -22,7 +22,10 @@ MAX_ASPECT_DENOMINATOR = 255
 BT601 = 6
 MPEG_RANGE = 1
 INDEX_FIRST_BYTES = 256 << 20  # larger files keep the index at the end, because moving it copies the file
-HYBRID_SINCE = (62, 12)  # libavformat of FFmpeg 8.1: before, the index it adds at the end lacks the codec's parameters
+HYBRID_SINCE = (
+    62,
+    12,
+)  # libavformat of FFmpeg 8.1: earlier ones write an index without the codec's parameters
 _HYBRID = "hybrid_fragmented+"
 _FRAGMENTED = {
     "movflags": "frag_keyframe+delay_moov+default_base_moof",
@@ -138,7 +141,7 @@ class VideoFile:
             put_index_first(self.path, self._step)
 
     def _time_of(self, pts_ns: int | None) -> int:
-        """Return the time in `TIME_BASE`: the stream's, or the next one at the nominal rate; always rising.
+        """Return the time in `TIME_BASE`: the stream's, or the next one at the nominal rate; strictly increasing.
 
         If stream time restarts (a camera reconnected), it continues one frame after the last.
         """
@@ -153,7 +156,7 @@ class VideoFile:
 
 
 def fitted(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return an image (H, W, 3) uint8 in another size, contiguous; its aspect stays, and the rest is grey."""
+    """Return an image (H, W, 3) uint8 scaled to another size, contiguous, keeping its aspect; the rest is grey."""
     width, height = size_wh
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
@@ -166,7 +169,7 @@ def fitted(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uin
 
 
 def url_of_path(path: Path) -> str:
-    """Return the address of a file in FFmpeg's form, in which a colon in the name is not taken for a scheme."""
+    """Return the address of a file in FFmpeg's form, so that a colon in the name is not mistaken for a scheme."""
     return f"file:{os.fspath(path)}"
 
 
@@ -176,11 +179,11 @@ def part_of(path: Path) -> Path:
 
 
 def put_index_first(path: Path, step: int) -> None:
-    """Move the index of an MP4 or MOV to its front; the file stays as it is where that fails (no space, no rights).
+    """Move the index of an MP4 or MOV to its front; if that fails (no space, no permission), the file stays as it is.
 
     Args:
         path: the file.
-        step: nominal time between frames in `TIME_BASE`, for a single one.
+        step: nominal time between frames in `TIME_BASE`, for a file with a single frame.
     """
     av = require("av")
     moved = part_of(path)

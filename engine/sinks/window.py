@@ -94,7 +94,7 @@ class Window(SinkBase):
             raise SinkError(f"cannot show a window: {error}: save a video with --save OUT.mp4 instead") from error
 
     def status(self, status: SourceStatus) -> None:
-        """Write on the picture of a source in a grid that it is gone."""
+        """Mark the image of a source in a grid as lost."""
         if self._grid is not None and status.state not in ("live", "ended"):
             self._grid.note(status.source_id, status.state)
 

@@ -83,7 +83,7 @@ class ZmqPublisher(SinkBase):
 
     Attributes:
         published: messages sent.
-        withheld: messages about sources whose lease had run out.
+        withheld: messages about sources whose lease had expired.
 
     Raises:
         ConfigError: an address or the encoding is not valid.
@@ -116,7 +116,7 @@ class ZmqPublisher(SinkBase):
                 f"high_water_mark is {high_water_mark}: expected 1 or more, because memory must be bounded"
             )
         if allowed_keys is not None and keys is None:
-            raise ConfigError("allowed_keys without keys would admit everybody: give the publisher its own keys")
+            raise ConfigError("allowed_keys without keys would admit everyone: give the publisher its own keys")
         others = {"events": events, "latest": latest, "snapshot": snapshot}
         self.curve = None if keys is None or address == UNBOUND else CurveServer(keys, allowed_keys)
         self._outputs = Outputs(
@@ -157,15 +157,18 @@ class ZmqPublisher(SinkBase):
 
     @property
     def overflows(self) -> dict[str, int]:
-        """Number of times that a message met a reader's full queue, by kind; those of further sockets are marked."""
+        """Number of times that a message met a reader's full queue, by kind.
+
+        Entries of the other sockets are marked.
+        """
         return self._outputs.overflows
 
     def use_leases(self, leases: Leases) -> None:
-        """Publish a source that a fleet assigned only while its lease lasts, and state its epoch."""
+        """Publish a source assigned by a fleet only while its lease lasts, and state its epoch."""
         self._leases = leases
 
     def use_stats(self, stats: PipelineStats) -> None:
-        """Report the figures of this run; without a run, the publisher counts what is written to it."""
+        """Report the statistics of this run; without a run, the publisher counts what is written to it."""
         self._figures.shared = stats
 
     def open(self, run: Run) -> None:
@@ -183,7 +186,7 @@ class ZmqPublisher(SinkBase):
         bound = [] if self.address == UNBOUND else [self.address]
         for address in (*bound, *self.endpoints.values()):
             if self.curve is None and not is_loopback(address):
-                logger.warning("anybody on the network can read %s: give keys (framewire keys)", address)
+                logger.warning("anyone on the network can read %s: give keys (framewire keys)", address)
         self._opened_ns = self._due_ns = self._clock.monotonic_ns()
 
     def bind(self) -> None:
@@ -195,7 +198,7 @@ class ZmqPublisher(SinkBase):
         self._outputs.bind()
 
     def announce(self, packets: Sequence[Packet]) -> None:
-        """Convert the tracks of the packets of the next calls of `write` together."""
+        """Convert the tracks of the packets of the next `write` calls together."""
         self._columns = dict(zip((packet.frame for packet in packets), track_columns(packets), strict=True))
 
     def write(self, packet: Packet) -> None:
@@ -250,7 +253,7 @@ class ZmqPublisher(SinkBase):
         return seq
 
     def tick(self) -> None:
-        """Serve the side sockets, and send the statistics per source and the heartbeat that are due each second."""
+        """Serve the side sockets, and send the statistics per source and the heartbeat due each second."""
         now_ns = self._clock.monotonic_ns()
         if not self._outputs.is_open:
             return
@@ -305,7 +308,7 @@ class ZmqPublisher(SinkBase):
             self._send(picture.kind, message.source_id, topic_of(message).encode(), body, picture.jpeg)
 
     def _send(self, kind: str, source_id: str | None, *parts: bytes) -> None:
-        """Send a message about a source, unless its lease has run out by now; None: about the engine."""
+        """Send a message about a source, unless its lease has expired; None: about the engine."""
         if source_id is None or self._leases.lease_of(source_id) is None:
             self._outputs.send(kind, *parts)
         else:
@@ -349,7 +352,7 @@ class ZmqPublisher(SinkBase):
         return traffic
 
     def _forget_ended(self) -> None:
-        """Drop the sources that ended before many others did from snapshots and heartbeats."""
+        """Drop the sources that ended longest ago from snapshots and heartbeats."""
         ended = [name for name, traffic in self._traffic.items() if traffic.ended]
         for name in ended[: max(len(ended) - MAX_ENDED, 0)]:
             del self._traffic[name]

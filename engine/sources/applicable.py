@@ -1,4 +1,4 @@
-"""Which options have an effect on which built-in sources; the others are refused instead of being ignored."""
+"""Which options have an effect on which built-in sources; others are rejected instead of ignored."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def check_applicable(kind: str, uri: str, options: SourceOptions) -> None:
 
 
 def check_playable(uri: str, options: SourceOptions) -> None:
-    """Raise ConfigError for a network camera that is to be played like a file."""
+    """Raise ConfigError for a network camera that should be played like a file."""
     for name in ("realtime", "loop"):
         if getattr(options, name):
             raise ConfigError(

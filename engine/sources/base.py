@@ -50,7 +50,7 @@ class SourceBase:
 
     @property
     def info(self) -> SourceInfo:
-        """What is known so far."""
+        """The properties known so far."""
         return self._info
 
     def attach(self, listener: SourceListener) -> None:
@@ -87,7 +87,7 @@ class SourceBase:
         raise NotImplementedError
 
     def _describe(self, **facts: Any) -> None:
-        """Update what is known about the source."""
+        """Update the properties of the source."""
         self._info = replace(self._info, **facts)
 
     def frame_wh(self) -> tuple[int, int] | None:

@@ -15,13 +15,13 @@ from engine.video.orientation import TRANSPOSE, orientation_of
 
 logger = logging.getLogger(__name__)
 MAX_PACKETS = 200
-"""Packets of all streams that are read to find a frame; a damaged file must not hold up the start."""
+"""Maximum number of packets read to find a frame, so that a damaged file does not delay the start."""
 
 
 def first_frame_wh(target: VideoAddress) -> tuple[int, int] | None:
     """Return columns and rows of the first frame of a file, turned upright; None if it has none near its beginning.
 
-    Only local files are read: a playlist may list others, whose host may not answer.
+    Only local files are read, because a playlist may refer to hosts that do not answer.
     """
     target = replace(target, ffmpeg={**target.ffmpeg, "protocol_whitelist": "file"})
     try:

@@ -41,8 +41,8 @@ class CameraStream:
         uri: its address, without user and password.
         profile: the camera's name for it.
         encoding: of the video, such as `H264`.
-        width: columns; 0 if the camera does not say.
-        height: rows; 0 if the camera does not say.
+        width: columns; 0 if the camera does not report it.
+        height: rows; 0 if the camera does not report it.
     """
 
     uri: str
@@ -57,7 +57,7 @@ def camera_streams(service: str, user: str, password: str, timeout_s: float = TI
 
     Args:
         service: address of its ONVIF device service, `http://HOST/onvif/device_service`.
-        user: account of the camera, often one of its own for ONVIF.
+        user: account of the camera, often a separate one for ONVIF.
         password: of the account.
         timeout_s: limit for each request.
 
@@ -160,7 +160,7 @@ class _Camera:
             raise SourceError(f"{self._host} answers ONVIF with status {error.code}") from error
         except (OSError, ValueError) as error:
             raise SourceError(
-                f"{self._host} does not answer ONVIF ({error}): is it switched on in the camera?"
+                f"{self._host} does not answer ONVIF ({error}): is ONVIF enabled in the camera?"
             ) from error
         return _parsed(answer, self._host)
 
@@ -170,7 +170,7 @@ class _Camera:
         created = (datetime.now(timezone.utc) + self._ahead).strftime("%Y-%m-%dT%H:%M:%SZ")
         digest = hashlib.sha1(
             nonce + created.encode() + self._password.encode()
-        ).digest()  # the standard asks for SHA-1
+        ).digest()  # the standard requires SHA-1
         kind = f"{_SECURITY}username-token-profile-1.0#PasswordDigest"
         return (
             f'<Security xmlns="{_SECURITY}wssecurity-secext-1.0.xsd"><UsernameToken>'
@@ -191,7 +191,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _parsed(answer: bytes, host: str) -> ElementTree.Element:
     if len(answer) > MAX_ANSWER_BYTES or b"<!" in answer:
-        raise SourceError(f"{host} answers ONVIF with something else: too long, or with a document type")
+        raise SourceError(f"{host} sends an invalid ONVIF answer: too long, or with a document type")
     try:
         return ElementTree.fromstring(answer)
     except (ElementTree.ParseError, ValueError, LookupError) as error:

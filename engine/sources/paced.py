@@ -44,8 +44,9 @@ class PacedSource(SourceBase):
     """Plays a recorded source at its own rate and, like any live source, does not wait for its reader.
 
     Frames that are late when the reader returns are skipped and reported as lost with cause `stale`, like those of a
-    camera. If it falls behind by `MAX_LATE_S`, because the recording cannot be read at its rate, it goes on more slowly
-    from the next frame. Stream time continues across repetitions, and across restarts and jumps within the recording.
+    camera. If it falls behind by `MAX_LATE_S`, because the recording cannot be read at its rate, it continues more
+    slowly from the next frame. Stream time continues across repetitions, and across restarts and jumps within the
+    recording.
 
     Args:
         make: returns a new recorded source for each repetition.
@@ -65,7 +66,7 @@ class PacedSource(SourceBase):
         self._started_ns = 0
 
     def status(self, status: SourceStatus) -> None:
-        """Take over the facts of the recorded source and the reason why it ended."""
+        """Take over the properties of the recorded source and the reason why it ended."""
         self._info = replace(status.info, is_live=self._realtime)
         if status.state == "ended":
             self._ending = status.reason
@@ -103,7 +104,7 @@ class PacedSource(SourceBase):
         return number * self._interval_ns() if frame.pts_ns is None else frame.pts_ns
 
     def _is_due(self, played_ns: int) -> bool:
-        """Wait until a frame is due that much after the start; return False if so late that the next one is due."""
+        """Wait until a frame is due, relative to the start; return False if it is so late that the next one is due."""
         if not self._realtime:
             return not self._interrupted.is_set()
         now_ns = self._clock.monotonic_ns()

@@ -1,4 +1,4 @@
-"""What is done to each picture before anything looks at it: lens correction, region, noise, contrast, brightness.
+"""Prepares each image before anything else uses it: lens correction, region, noise, contrast, brightness.
 
 One `Preparation` per source serves its camera and the data sets made from it, so that a model sees in the engine what
 it saw in training.
@@ -29,12 +29,12 @@ MAPS = 8
 
 @dataclass(frozen=True, slots=True)
 class Lens:
-    """Brown's model of a lens, as `cv2.calibrateCamera` returns it, in shares of the picture's size.
+    """Brown's model of a lens, as `cv2.calibrateCamera` returns it, in fractions of the image size.
 
     Attributes:
-        focal: focal length, as a share of the picture's width.
-        centre: where the optical axis meets the picture, as shares of width and height.
-        k1: radial distortion of the second order; negative for a barrel. `k2` and `k3`: of the fourth and sixth.
+        focal: focal length, as a fraction of the image width.
+        centre: where the optical axis meets the image, as shares of width and height.
+        k1: radial distortion of the second order; negative for a barrel. `k2` and `k3`: of the fourth and sixth order.
         k2: see `k1`.
         k3: see `k1`.
         p1: tangential distortion.
@@ -63,13 +63,13 @@ class Preparation:
     """The chain, in the order in which it is applied.
 
     Attributes:
-        lens: distortion to remove; None leaves the picture as it is.
-        region: left, top, right, bottom as shares of the picture; the frame is cut to it.
-        denoise: `median` removes single wrong pixels, `bilateral` sensor noise, both keep edges.
+        lens: distortion to remove; None leaves the image as it is.
+        region: left, top, right, bottom as shares of the image; the frame is cropped to it.
+        denoise: `median` removes single wrong pixels, `bilateral` sensor noise; both keep edges.
         contrast: factor around middle grey.
         brightness: added, as a share of the range from black to white.
         gamma: below 1 brightens dark parts, above 1 darkens them.
-        equalise: spread the brightness within tiles of the picture (CLAHE), for scenes with deep shadows.
+        equalise: spread the brightness within tiles of the image (CLAHE), for scenes with deep shadows.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -112,7 +112,7 @@ class Preparation:
         return curve
 
     def apply(self, image: Image) -> Image:
-        """Return the prepared picture, (h, w, 3) uint8 BGR; the given one is left unchanged."""
+        """Return the prepared image, (h, w, 3) uint8 BGR; the given one is left unchanged."""
         if self.lens is not None:
             across, down = _maps(self.lens, image.shape[1], image.shape[0])
             image = cv2.remap(image, across, down, cv2.INTER_LINEAR)
@@ -128,7 +128,7 @@ class Preparation:
         return _equalised(image) if self.equalise else image
 
     def size_wh(self, width: int, height: int) -> tuple[int, int]:
-        """Return columns and rows of the prepared picture of one of this size."""
+        """Return columns and rows of the prepared image of one of this size."""
         (x1, y1), (x2, y2) = self._corners(width, height)
         return x2 - x1, y2 - y1
 
@@ -161,7 +161,7 @@ class PreparedSource(SourceBase):
 
     @property
     def info(self) -> SourceInfo:
-        """What is known so far, with the size after preparation."""
+        """The properties known so far, with the size after preparation."""
         info = self._source.info
         if not (info.width and info.height):
             return info

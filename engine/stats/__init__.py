@@ -1,4 +1,4 @@
-"""Figures of a run: counters, latency histograms, and one consistent snapshot of them for every reader.
+"""Statistics of a run: counters, latency histograms, and one consistent snapshot of them for every reader.
 
 The live table, the summary, the `stats` messages and Prometheus all read `PipelineStats.snapshot()`.
 """

@@ -20,7 +20,7 @@ _COUNTED_PHASES = ("begin", "point")
 
 
 class ModelStats:
-    """Figures of one model of a run, counted where its packets are published.
+    """Statistics of one model of a run, counted where its packets are published.
 
     Attributes:
         detected: frames on which its detector ran.
@@ -144,7 +144,7 @@ class SourceStats:
         self.latency.add(latency_ms)
 
     def add_scene(self, packet: Packet) -> None:
-        """Remember the tracks and the scene of a published packet, and count the tracks that begin on it."""
+        """Store the tracks and the scene of a published packet, and count the tracks that begin on it."""
         self._tracks, self._scene = packet.tracks, packet.analytics
         if packet.events:
             begun = [packet.run.class_name(event.class_id) for event in packet.events if event.kind == "new"]
@@ -207,7 +207,7 @@ class SourceStats:
 
 
 class PipelineStats:
-    """All figures of a run: one `SourceStats` per source, one `ModelStats` per model.
+    """All statistics of a run: one `SourceStats` per source, one `ModelStats` per model.
 
     Args:
         clock: measures how long sources are blind.
@@ -235,7 +235,7 @@ class PipelineStats:
         return self.models.get(model_id) or self.models.setdefault(model_id, ModelStats())
 
     def tick(self) -> None:
-        """Note that the publishing thread is alive."""
+        """Record that the publishing thread is alive."""
         self.ticked_ns = self._clock.monotonic_ns()
 
     def add_capture_ms(self, ms: float) -> None:
@@ -248,7 +248,7 @@ class PipelineStats:
         Args:
             packet: with its time in each earlier stage.
             started_ns: monotonic time at which publishing it began.
-            now_ns: monotonic time after the quick sinks have it.
+            now_ns: monotonic time after the fast sinks have received it.
         """
         source = self.source(packet.frame.source_id)
         latency_ms = (now_ns - packet.frame.captured_ns) / NS_PER_MS

@@ -88,7 +88,7 @@ NO_VALUES = HistogramSnapshot()
 class Histogram:
     """A distribution of milliseconds in logarithmic buckets: bounded memory, percentiles within 2 %.
 
-    Adding a value only keeps it; values are sorted into buckets many at once. All methods may be called on any thread.
+    Adding a value only stores it; values are sorted into buckets in batches. All methods may be called on any thread.
 
     >>> latency = Histogram()
     >>> for ms in range(1, 101): latency.add(ms)

@@ -19,7 +19,7 @@ class SourceSnapshot:
         source_id: its name.
         captured: frames that arrived.
         published: frames that reached the end of the pipeline.
-        detected: frames of those on which the detector ran.
+        detected: published frames on which the detector ran.
         dropped: lost frames by cause.
         reconnects: stream epochs after the first.
         state: its state.
@@ -103,8 +103,8 @@ class StatsSnapshot:
     """All figures of a run at one moment.
 
     Attributes:
-        sources: every source of the run, also those that have ended.
-        models: by name, also those that were removed.
+        sources: every source of the run, including those that have ended.
+        models: by name, including removed ones.
         capture: milliseconds that frames took to arrive, of sources that do not wait for their reader.
         event_delay: milliseconds from the capture of the deciding frame to the publication of an event.
         sink_dropped: packets that each output missed, by cause.
@@ -153,7 +153,7 @@ NO_STATS = StatsSnapshot((), {}, NO_VALUES, NO_VALUES, {})
 
 
 def latency_summary(latency: HistogramSnapshot) -> dict[str, float]:
-    """Return the percentiles of a latency that people see, and its maximum, in milliseconds."""
+    """Return the percentiles and the maximum of a user-visible latency, in milliseconds."""
     return {**latency.summary(0.5, 0.9, 0.99), "max": round(latency.max, 3)}
 
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 ALL_TOPICS = (f"{TOPIC_ROOT}/",)
 MAX_TOPICS = 100_000
-MAX_RUNS = 4  # of one engine that are remembered
+MAX_RUNS = 4  # maximum number remembered per engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class MessageReader:
         lost: messages missed so far, by topic.
         malformed: messages skipped because they could not be read.
         restarts: number of times that a publisher began a new run.
-        needs_snapshot: set after a gap or restart; whoever requests the snapshot resets it.
+        needs_snapshot: set after a gap or restart; the code that requests the snapshot resets it.
     """
 
     def __init__(
@@ -153,7 +153,10 @@ class MessageReader:
         return any((engine_id, topic, epoch) in self._last for epoch in epochs if epoch != run_epoch)
 
     def _follow_run(self, message: Message) -> None:
-        """Notice a new run; a former one that goes on beside it is another engine of the same name, and no restart."""
+        """Detect a new run.
+
+        If an earlier run continues at the same time, it is another engine of the same name, not a restart.
+        """
         epochs = self._epochs.get(message.engine_id)
         if epochs is None:
             if len(self._epochs) < MAX_TOPICS:

@@ -62,7 +62,7 @@ def _taps(count_out: int, scale: float, size: int) -> tuple[NDArray[np.int32], .
 
 
 def keep_candidates(view: View, images: int, values: bytes) -> None:
-    """Do what the candidates kernel does. The last anchors come first, because no order is promised."""
+    """Do what the candidates kernel does. The last anchors come first, because the order is not guaranteed."""
     head, counts, kept, rows, anchors, first, classes, limit, above = cuda_candidates.PARAMETERS.unpack(values)
     width = 1 + rows - classes + 2
     numbers = view(head, 4 * images * rows * anchors).view(np.float32).reshape(images, rows, anchors)

@@ -1,4 +1,4 @@
-"""A plan without TensorRT: a function computes its outputs on the fake GPU, when its stream gets there."""
+"""A plan without TensorRT: a function computes its outputs on the fake GPU, when its stream reaches it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FakePlan:
         cuda: the fake GPU that holds its tensors.
         inputs: the input tensors; an open first size is the batch.
         outputs: the output tensors.
-        respond: maps inputs to outputs; called when the stream gets there.
+        respond: maps inputs to outputs; called when the stream reaches it.
         max_batch: of the profile.
         min_batch: of the profile.
     """

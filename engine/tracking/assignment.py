@@ -16,7 +16,7 @@ Index = NDArray[np.intp]
 
 _ROUNDS_BEFORE_SOLVER = 2
 _SMALL_MATRIX = 512
-"""Entries up to which all pairs are looked at, which takes fewer steps."""
+"""Maximum number of entries for which all pairs are examined, which takes fewer steps."""
 
 
 class Pairs(NamedTuple):
@@ -135,8 +135,8 @@ def overlapping_pairs(a: Array, b: Array, blocks: Blocks | None = None) -> Pairs
 def _beyond_doubt(row: Index, col: Index, benefit: Array, rows: int, cols: int) -> NDArray[np.bool_]:
     """Return the pairs that some optimal choice certainly contains; `benefit` is ascending.
 
-    A pair can be fixed when its benefit is at least that of the best other pair of its row plus that of the best
-    other pair of its column: replacing those two with this pair then loses nothing.
+    A pair can be fixed when its benefit is at least that of the best other pair of its row plus that of the best other
+        pair of its column: replacing those two with this pair then loses nothing.
     """
     rank = np.arange(len(row))
     best_of_row, best_of_col = np.zeros(rows, np.intp), np.zeros(cols, np.intp)
@@ -173,8 +173,8 @@ def assign(
         benefit: (P,) value of choosing the pair; pairs without a positive benefit are never chosen.
         rows: number of first partners.
         cols: number of second partners.
-        camera: (rows,) of each first partner, if pairs of several cameras are chosen at once; ties break as they
-            would for each camera alone.
+        camera: (rows,) of each first partner, if pairs of several cameras are chosen at once; ties break as they would
+            for each camera alone.
 
     Returns:
         The chosen rows and columns, in no particular order.

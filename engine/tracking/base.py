@@ -28,16 +28,19 @@ Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 PREDICTED_S = 1.0
-"""Without detections a track is shown as predicted for this long at least; a guess further ahead is no information."""
+"""Without detections a track is shown as predicted for at least this long.
+
+A guess further ahead carries no information.
+"""
 
 _SLOW_STREAM = 3
-"""Times the last interval between detections: a longer pause is a gap in the stream."""
+"""Multiple of the last interval between detections; a longer pause is a gap in the stream."""
 
 
 _KINDS: dict[Hashable, object] = {}
 
 DEFAULT_INTERVAL_NS = NS_PER_S // 25
-"""Between two frames, where time does not rise and no interval is known yet."""
+"""Assumed interval between two frames if time does not increase and no interval is known yet."""
 
 
 class Matches(NamedTuple):
@@ -103,7 +106,7 @@ class BaseTracker(ABC):
 
     @cached_property
     def kind(self) -> Hashable:
-        """What trackers of equal class and parameters share: they can be updated together."""
+        """A key shared by trackers of equal class and parameters, which can be updated together."""
         return _KINDS.setdefault((type(self), *self.parameters.values()), object())
 
     @property
@@ -142,7 +145,7 @@ class BaseTracker(ABC):
         return self._camera is not None
 
     def observe(self, frame: Frame) -> None:
-        """Look at the frame of the next `update`; does nothing unless `wants_frames`."""
+        """Process the frame of the next `update`; does nothing unless `wants_frames`."""
         if self._camera is not None:
             self._camera.observe(frame.image, self._motion.decode(self._rows["mean"]))
 
@@ -152,7 +155,7 @@ class BaseTracker(ABC):
         Args:
             detections: detections on the frame; boxes that are not finite or have no area are ignored. `None`
                 means that the detector did not run: the tracks are returned as predicted.
-            captured_ns: capture time of the frame on a monotonic clock, or its stream time. If time does not rise
+            captured_ns: capture time of the frame on a monotonic clock, or its stream time. If time does not increase
                 (joined recordings, frames without times), the frame counts as the next one.
         """
         self._follow_time(captured_ns)

@@ -24,8 +24,8 @@ class BotSort(ByteTrack):
         confirm_hits: detections in a row before a track is shown. Higher: fewer false tracks, later births.
         class_aware: match only boxes of equal class. True: no id spans two classes; false: ids survive a detector
             that wavers between classes.
-        camera_motion: estimate how the camera moves and take it out. True: ids survive a moving camera, for 2 to 4 ms
-            per frame; false: right for fixed cameras.
+        camera_motion: estimate the camera's motion and compensate for it. True: ids survive a moving camera, for 2 to 4
+            ms per frame; false: right for fixed cameras.
         max_objects: detections used per frame, best scores first; twice as many tracks are remembered. Higher: more
             objects, more time and memory at worst.
     """

@@ -18,7 +18,7 @@ _TRAIL = 5
 """Observations kept per track: enough for the direction over `direction_s` at 30 fps."""
 
 _VIRTUAL_STEPS = 8
-"""Steps of the virtual path over a gap; more change nothing that can be measured."""
+"""Steps of the virtual path across a gap; more make no measurable difference."""
 
 
 class OcSort(BaseTracker):

@@ -12,13 +12,13 @@ from engine.tracking.base import Matches
 from engine.tracking.table import CONFIRMED, LOST, Found, Rows
 
 _REACH_PER_S = 2.0
-"""Heights per second that an object moves at most: nobody is looked for further away."""
+"""Maximum speed of an object in heights per second: matches further away are not considered."""
 
 _REFRESH_S, _KEEP = 1.0, 0.8
-"""A track is looked at again after this time; its vector keeps this share of the old one."""
+"""A track is examined again after this time; its vector keeps this share of the old one."""
 
 NEVER = -(1 << 62)
-"""In `looked_ns`: this track was never looked at."""
+"""In `looked_ns`: this track was never examined."""
 
 
 class Revival:

@@ -17,7 +17,7 @@ from engine.tracking.revival import NEVER, Revival
 from engine.tracking.table import CONFIRMED, Found, Rows, row_dtype
 
 _SETTLED_HITS = 10
-"""Detections after which the velocity of a track is known well enough to show it unseen."""
+"""Detections after which a track's velocity is known well enough to show the track while unseen."""
 
 
 class SteadyTrack(ByteTrack):
@@ -46,12 +46,12 @@ class SteadyTrack(ByteTrack):
             Higher: fewer false tracks, later births.
         class_aware: match only boxes of equal class. True: no id spans two classes; false: ids survive a detector
             that wavers between classes.
-        camera_motion: estimate how the camera moves and take it out. True: ids survive a moving camera, for 2 to 4 ms
-            per frame; false: right for fixed cameras.
+        camera_motion: estimate the camera's motion and compensate for it. True: ids survive a moving camera, for 2 to 4
+            ms per frame; false: right for fixed cameras.
         appearance: ONNX model of person re-identification (OSNet), or none. With one, a detection that would begin a
             track is compared with the lost tracks within reach, so that ids survive longer occlusions (raise `lost_s`).
         min_likeness: cosine from which two crops show the same object. Higher: fewer wrong revivals, fewer right ones.
-        max_crops: crops looked at per frame at most. Higher: more tracks are known by appearance, more time per frame.
+        max_crops: maximum crops examined per frame. Higher: more tracks are known by appearance, more time per frame.
         max_objects: detections used per frame, best scores first; twice as many tracks are remembered. Higher: more
             objects, more time and memory at worst.
     """
@@ -113,7 +113,7 @@ class SteadyTrack(ByteTrack):
         return self._revival is not None or super().wants_frames
 
     def observe(self, frame: Frame) -> None:
-        """Look at the frame of the next `update`; does nothing unless `wants_frames`."""
+        """Process the frame of the next `update`; does nothing unless `wants_frames`."""
         super().observe(frame)
         if self._revival is not None:
             self._image = frame.image

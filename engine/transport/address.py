@@ -1,6 +1,6 @@
-"""Checks the addresses of sockets before libzmq sees them, which accepts wrong ones silently.
+"""Checks the addresses of sockets before libzmq sees them, which accepts invalid ones silently.
 
-libzmq wraps a port above 65535, and binding `ipc://` removes whatever is at the path, even a user's file or the socket
+Libzmq wraps a port above 65535, and binding `ipc://` removes whatever is at the path, even a user's file or the socket
 of another engine.
 """
 
@@ -111,7 +111,7 @@ def _check_free(path: str, address: str) -> None:
     if not stat.S_ISSOCK(mode):
         raise SinkError(f"cannot bind {address}: there is a file at this path: choose another one, or remove it")
     if _answers(path):
-        raise SinkError(f"cannot bind {address}: another program uses this path: end it, or choose another path")
+        raise SinkError(f"cannot bind {address}: another program uses this path: stop it, or choose another path")
 
 
 def _answers(path: str) -> bool:

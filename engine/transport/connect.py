@@ -66,7 +66,7 @@ class Connection:
         """Return a SUB socket and, with `events`, a second one just for the states, events and ends.
 
         Raises:
-            ConfigError: an address has the wrong form.
+            ConfigError: an address is malformed.
         """
         if events is None:
             return [self._subscribed(addresses, topics)]

@@ -25,7 +25,7 @@ class CurveServer:
         allowed: public keys of the clients that may read; None admits every client that knows our public key.
 
     Attributes:
-        guard: of the sockets, once they have one; it counts the handshakes that failed.
+        guard: of the sockets, once they have one; it counts failed handshakes.
     """
 
     def __init__(self, keys: KeyPair, allowed: Collection[str] | None = None) -> None:
@@ -46,7 +46,7 @@ class CurveServer:
 
     @property
     def failed(self) -> int:
-        """Number of connections that broke off their handshake, as plain clients do."""
+        """Number of connections that aborted their handshake, as plain clients do."""
         return 0 if self.guard is None else self.guard.failed
 
     def open(self, context: zmq.Context[Any]) -> None:

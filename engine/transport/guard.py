@@ -5,8 +5,8 @@ message until the last one has arrived. This guard learns of every connection th
 kernel how many bytes it received, and shuts down a connection that sent more than its complete messages and pings
 account for. This works with any encryption, because the bytes are counted below it.
 
-It has its own thread, which sleeps while nobody is connected: a limit that is checked only when the socket's thread has
-time is not a limit.
+It has its own thread, which sleeps while nothing is connected: a limit that is checked only when the socket's thread
+has time is not a limit.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class SocketGuard:
 
     Attributes:
         cut: connections shut down because of a limit.
-        failed: handshakes that broke off, as those of plain clients on an encrypted socket do.
+        failed: aborted handshakes, as from plain clients on an encrypted socket.
     """
 
     def __init__(

@@ -58,7 +58,9 @@ def make_keys(folder: str | Path, name: str) -> tuple[Path, Path]:
         _write(secret, _text(public_key, secret_key), SECRET_MODE)
         _write(public, _text(public_key, None), 0o644)
     except OSError as error:
-        raise ConfigError(f"cannot write keys to {folder}: {error.strerror}: choose a folder you may write") from error
+        raise ConfigError(
+            f"cannot write keys to {folder}: {error.strerror}: choose a folder that you can write to"
+        ) from error
     return public, secret
 
 

@@ -96,7 +96,7 @@ def _lenient_metadata() -> dict[str, Any]:
 def packets_in_time(container: Any, stream: Any, target: VideoAddress, beside: Any = None) -> Iterator[Any]:
     """Yield the packets of a stream, and of one `beside` it, then an empty one.
 
-    Packets of the stream beside it are no sign of life: a camera whose picture is frozen may go on sending sound.
+    Packets of the other stream do not count as a sign of life: a camera whose image is frozen may keep sending sound.
 
     Raises:
         av.error.FFmpegError, OSError: it cannot be read, or a live stream sent nothing within its limit.
@@ -121,7 +121,7 @@ class VideoReader:
     """One opened video; open, read and close it on one thread.
 
     Attributes:
-        tap: called with each packet and its stream before it is decoded; None: nobody looks at packets.
+        tap: called with each packet and its stream before it is decoded; None: no tap.
         packets: number of packets read.
         failure: the error that ended it.
 
@@ -298,7 +298,7 @@ class VideoReader:
                 yield None
 
     def _whole(self, units: AccessUnits, packet: Any, waited_ns: int, now_ns: int) -> Iterator[Any]:
-        """Yield the coded pictures that a packet completes."""
+        """Yield the coded images that a packet completes."""
         if packet.size:
             found = units.add(Piece(bytes(packet), packet.pts, waited_ns, now_ns, packet.is_corrupt, packet))
         else:
@@ -371,7 +371,7 @@ class VideoReader:
 
 
 def _packet_from(unit: AccessUnit) -> Any:
-    """Return a coded picture as a packet for the decoder."""
+    """Return a coded image as a packet for the decoder."""
     from av.packet import Packet
 
     last: Any = unit.last

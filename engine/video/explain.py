@@ -1,4 +1,4 @@
-"""Explains FFmpeg errors to whoever must act on them. Imports nothing heavy."""
+"""Explains FFmpeg errors to the people who must act on them. Imports nothing heavy."""
 
 from __future__ import annotations
 

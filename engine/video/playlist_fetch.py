@@ -1,7 +1,7 @@
-"""Fetches HLS playlists, segments and keys in place of FFmpeg, which verifies the server of the first playlist alone.
+"""Fetches HLS playlists, segments and keys in place of FFmpeg, which verifies only the server of the first playlist.
 
-Every server must present a trusted certificate, nothing leads from https to http, and user, password and headers of the
-camera's address go to its own host and port only. Imports no numpy.
+Every server must present a trusted certificate, nothing leads from https to http, and the user, password and headers of
+the camera's address go only to its own host and port. Imports no numpy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from engine.video.uri import scheme_of
 MAX_PLAYLIST_BYTES = 8 * 1024 * 1024
 MAX_SKIPPED = 5
 DEFAULT_TIMEOUT_S = 20.0
-USER_AGENT = "Lavf/61.7.100"  # some servers refuse clients that they do not know
+USER_AGENT = "Lavf/61.7.100"  # some servers refuse unknown clients
 PIECE_BYTES = 64 * 1024
 BLOCK = 16
 _URI = re.compile(r'URI="([^"]{1,4096})"')
@@ -41,7 +41,7 @@ _Origin = tuple[str, str, int]
 
 
 class Body(Protocol):
-    """What FFmpeg reads from."""
+    """A file-like object for FFmpeg to read from."""
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes; nothing at the end."""
@@ -51,15 +51,15 @@ class Body(Protocol):
 
 
 class PlaylistFetcher:
-    """Opens what FFmpeg asks for while it reads one playlist; give it to `av.open` as `io_open`.
+    """Opens the addresses that FFmpeg requests while it reads one playlist; pass it to `av.open` as `io_open`.
 
     A segment that the server no longer has is skipped, as FFmpeg does; after `MAX_SKIPPED` in a row the stream fails.
 
     Args:
-        target: the playlist's address, its options and its rules of trust.
+        target: the playlist's address, its options and its trust settings.
 
     Attributes:
-        failure: what ended it; afterwards everything is empty.
+        failure: the error that ended it; after that, all reads are empty.
     """
 
     def __init__(self, target: VideoAddress) -> None:
@@ -76,10 +76,10 @@ class PlaylistFetcher:
 
         Raises:
             UntrustedServerError: its certificate is not trusted.
-            av.error.HTTPError, OSError: the server refused, or is not reached.
+            av.error.HTTPError, OSError: the server refused, or cannot be reached.
         """
         if self.failure is not None:
-            return io.BytesIO()  # PyAV has raised it, or will; FFmpeg goes on for a moment
+            return io.BytesIO()  # PyAV has raised it, or will; FFmpeg continues for a moment
         try:
             return self._content(url, options)
         except Exception as error:
@@ -120,7 +120,7 @@ class PlaylistFetcher:
     def _body(self, response: Any, asked: str, skip: int) -> Body:
         """Return the content of a response: a playlist as a whole, anything else as it arrives.
 
-        FFmpeg does not learn of a redirect, so that the addresses in a redirected playlist are made absolute here.
+        FFmpeg does not learn about redirects, so the addresses in a redirected playlist are made absolute here.
         """
         begun = response.read(len(b"#EXTM3U"))
         if begun == b"#EXTM3U":
@@ -187,7 +187,7 @@ class _Streamed:
 
 
 class _Basic(urllib.request.HTTPBasicAuthHandler):
-    """Answers a request for Basic, and leaves every other to the next handler."""
+    """Handles requests for Basic authentication, and leaves all others to the next handler."""
 
     def http_error_401(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
         with suppress(ValueError):
@@ -195,7 +195,7 @@ class _Basic(urllib.request.HTTPBasicAuthHandler):
 
 
 class _Decrypted:
-    """Decrypts AES-128 in CBC with the AES of the FFmpeg that is loaded anyway."""
+    """Decrypts AES-128-CBC using the AES of the FFmpeg that is loaded anyway."""
 
     def __init__(self, body: Body, key: bytes, iv: bytes) -> None:
         import av._core
@@ -203,7 +203,7 @@ class _Decrypted:
         if len(key) != BLOCK or len(iv) != BLOCK:
             raise ValueError("the key of an encrypted segment is not 16 bytes long")
         self._body, self._rest, self._is_over = body, b"", False
-        self._library = ctypes.CDLL(av._core.__file__)  # a name is also looked up in the libraries that it uses
+        self._library = ctypes.CDLL(av._core.__file__)  # a symbol is also looked up in the library's dependencies
         self._library.av_aes_alloc.restype = ctypes.c_void_p
         self._aes = ctypes.c_void_p(self._library.av_aes_alloc())
         self._library.av_aes_init(self._aes, key, 8 * BLOCK, 1)
@@ -235,7 +235,7 @@ def _opener(target: VideoAddress, parts: urllib.parse.SplitResult) -> urllib.req
     context = ssl.create_default_context(cafile=target.ca_file or default_bundle())
     if target.tls == "insecure":
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    opener = urllib.request.OpenerDirector()  # without the handlers of files and FTP that `build_opener` adds
+    opener = urllib.request.OpenerDirector()  # without the file and FTP handlers that `build_opener` adds
     handlers: list[urllib.request.BaseHandler] = [
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
@@ -261,7 +261,7 @@ def _origin(parts: urllib.parse.SplitResult) -> _Origin:
 
 
 def _headers(ffmpeg: Mapping[str, str]) -> dict[str, str]:
-    """Return the request headers that FFmpeg's options ask for."""
+    """Return the request headers set by FFmpeg's options."""
     lines = [line.partition(":") for line in ffmpeg.get("headers", "").splitlines()]
     headers = {name.strip(): value.strip() for name, colon, value in lines if colon and name.strip()}
     for option, name in (("user_agent", "User-Agent"), ("referer", "Referer")):

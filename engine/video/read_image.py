@@ -1,4 +1,4 @@
-"""Reads image files as BGR arrays and writes them: the only place that does either, so that one rule holds for all.
+"""Reads and writes image files as BGR arrays: the only place that does, so that the same rules apply everywhere.
 
 Files are read and written as bytes, whatever their names; the content decides how they are decoded. A truncated or
 damaged image is an error, never a frame whose missing part is grey.
@@ -30,7 +30,7 @@ BYTES_PER_PIXEL = 16
 _END_OF_IMAGE = b"\xff\xd9"
 _HUFFMAN_FRAMES = (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2")
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-"""A marker that has a length, or ends the image: neither stuffing nor a restart within the coded pixels."""
+"""A marker that has a length or ends the image, as opposed to stuffing or a restart within the coded pixels."""
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -82,9 +82,9 @@ def decode_image(encoded: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> ND
 
 
 def damage_of_jpeg(data: bytes) -> str | None:
-    r"""Return what is wrong with a JPEG, None if nothing is, or if the data are something else.
+    r"""Return what is wrong with a JPEG; None if it is intact, or if the data is not a JPEG.
 
-    OpenCV fills a missing part with grey, and draws a damaged one as noise, without a word. FFmpeg notices damage of a
+    OpenCV silently fills a missing part with grey and shows a damaged part as noise. FFmpeg notices damage of a
     few hundred bytes and more; kinds that it does not decode (arithmetic coding, 12 bits) are left to OpenCV.
 
     >>> damage_of_jpeg(b"\xff\xd8 \xff\xda"), damage_of_jpeg(b"BM")
@@ -101,7 +101,7 @@ def damage_of_jpeg(data: bytes) -> str | None:
 def _first_image(data: bytes) -> tuple[int | None, bool]:
     """Return the length of the first image, None if its end is missing, and whether it is Huffman-coded in 8 bits.
 
-    Other images may follow it, and its own preview lies within a segment, which is passed over.
+    Other images may follow it, and its own preview lies within a segment, which is skipped.
     """
     at, is_common = 2, False
     while (marker := _MARKER.search(data, at)) is not None:

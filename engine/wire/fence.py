@@ -1,7 +1,7 @@
-"""The fence at the reader: of each source, only the messages of its newest owner pass.
+"""The fence at the reader: only messages of a source's newest owner pass.
 
-Engines stop by themselves when their lease on a source runs out. Whoever collects from several engines still needs this
-fence, because messages may wait in buffers of the system, and because a lease is only as good as the engine's clock.
+Engines stop on their own when their lease on a source expires. A collector of several engines still needs this fence,
+because messages may wait in system buffers, and because a lease is only as good as the engine's clock.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class _Owner:
 
 
 class EpochFence:
-    """Lets pass only messages of the highest `owner_epoch` seen of each source, from the engine that sent it first.
+    """Passes only messages with the highest `owner_epoch` seen for each source, from the engine that sent it first.
 
     A message without an epoch counts as 0, so it passes only for a source that no fleet has assigned. The table is
     bounded: a source that has been silent for ten minutes makes room for another; without room, new sources are
-    refused rather than known ones forgotten.
+        rejected rather than known ones forgotten.
 
     Args:
-        limit: sources that it remembers.
+        limit: maximum number of sources remembered.
         clock: for tests.
 
     Attributes:
@@ -69,12 +69,12 @@ class EpochFence:
         return len(self._owners)
 
     def epoch_of(self, source_id: str) -> int:
-        """Return the highest epoch seen of a source; 0 if it has none."""
+        """Return the highest epoch seen for a source; 0 if it has none."""
         owner = self._owners.get(source_id)
         return 0 if owner is None else owner.epoch
 
     def look_at(self, topic: bytes, body: bytes) -> Verdict:
-        """Return whether a message may pass, read from as much of it as that takes."""
+        """Return whether a message may pass, reading only as much of it as necessary."""
         verdict = self._look_at(topic, body)
         if verdict != "passed":
             self.refused[verdict] += 1
@@ -97,7 +97,12 @@ class EpochFence:
             name = found.engine_id if found.source_id is None else found.source_id
             if kind not in _KINDS or topic_for(kind, name).encode() != topic:
                 return "malformed"
-        except (ValueError, WireError, RecursionError, MemoryError):  # msgspec's and Unicode's are ValueErrors
+        except (
+            ValueError,
+            WireError,
+            RecursionError,
+            MemoryError,
+        ):  # msgspec and Unicode errors are ValueErrors
             return "malformed"
         if found.source_id is None:
             return "passed"  # about an engine
@@ -126,7 +131,10 @@ class EpochFence:
         return "passed"
 
     def _sweep(self, now_ns: int) -> None:
-        """Forget the sources that have been silent for long; at most once a second, because it looks at all."""
+        """Forget the sources that have been silent for a long time.
+
+        At most once a second, because it checks all of them.
+        """
         if self._swept_ns is None or now_ns - self._swept_ns >= NS_PER_S:
             self._swept_ns = now_ns
             self._owners = {name: owner for name, owner in self._owners.items() if now_ns - owner.seen_ns < IDLE_NS}

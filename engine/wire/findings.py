@@ -44,7 +44,7 @@ class Moment:
 
 
 class EpisodeTimes:
-    """Gives all messages of an episode or visit the wall clock of its begin, whatever the clock does meanwhile."""
+    """Gives all messages of an episode or visit the wall clock of its beginning, whatever the clock does in between."""
 
     def __init__(self) -> None:
         self._offsets: dict[str, int] = {}
@@ -72,11 +72,11 @@ def finding_message(
 
     Args:
         finding: what was found.
-        moment: where in the stream.
+        moment: its place in the stream.
         run: the engine and run.
         seq: of the message.
         published_utc_ns: when it is sent.
-        offset_ns: wall clock minus scene time for begin and end, see `EpisodeTimes`; None: as for the frame.
+        offset_ns: wall clock minus scene time for begin and end, see `EpisodeTimes`; None: that of the frame.
     """
     offset_ns = moment.utc_offset_ns if offset_ns is None else offset_ns
 

@@ -1,4 +1,7 @@
-"""The head of coded video on the media socket; it is no part of the stream, and no reader of the stream sees it."""
+"""The header of coded video on the media socket.
+
+It is not part of the stream, and readers of the stream never see it.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ class VideoMessage(msgspec.Struct, frozen=True, kw_only=True):
         codec: as browsers name it, for example `avc1.4D401F`.
         init: whether it is an init segment; it is repeated before each keyframe.
         key: whether playing can begin here.
-        pts_ns: stream time of the picture: that of its frame message.
-        t0_ns: stream time at which the time of the media is 0; another value means that the media starts over.
+        pts_ns: stream time of the image: that of its frame message.
+        t0_ns: stream time at which the time of the media is 0; a different value means that the media starts over.
         start: which start of the media this belongs to: it counts up when the media's time starts over.
-        captured_utc_ns: wall clock when the picture arrived.
-        width: pixels of a picture.
-        height: rows of a picture.
+        captured_utc_ns: wall clock when the image arrived.
+        width: pixels of an image.
+        height: rows of an image.
     """
 
     schema: str = schema_of("video")

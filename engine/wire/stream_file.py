@@ -6,8 +6,8 @@ Layout, little-endian:
     record   4 bytes mark, u32 body length, i64 received_utc_ns, u16 topic length, u8 flags, topic, body, u32 CRC-32
              (of everything after the mark)
 
-Bodies are deflated with the dictionary if that makes them shorter. Times rise, and every record begins with the mark,
-so that a reader finds a time by binary search, and continues after a damaged part.
+Bodies are deflated with the dictionary if that makes them shorter. Times increase, and every record begins with the
+mark, so that a reader finds a time by binary search, and continues after a damaged part.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Record:
 
 
 class RecordingWriter:
-    """Appends records. Each is handed to the system in one piece, so that a killed recorder loses none that it wrote.
+    """Appends records. Each is handed to the system in one piece, so that a killed recorder loses none of its records.
 
     An existing recording is continued after its last complete record.
 
@@ -81,7 +81,9 @@ class RecordingWriter:
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
         except OSError as error:
-            raise SinkError(f"cannot write {self.path}: {error.strerror}: choose a folder you may write") from error
+            raise SinkError(
+                f"cannot write {self.path}: {error.strerror}: choose a folder that you can write to"
+            ) from error
         try:
             self._continue()
         except (SinkError, OSError):

@@ -1,4 +1,4 @@
-"""The W3C trace context of a frame: it follows from engine, run, source and `seq`, so any process can compute it."""
+"""The W3C trace context of a frame: it is derived from engine, run, source and `seq`, so any process can compute it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only the tests are collected here: importing an example would run it."""
+"""Collect only the tests here, because importing an example would run it."""
 
 from __future__ import annotations
 

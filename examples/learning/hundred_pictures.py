@@ -1,8 +1,8 @@
-"""Classify with 100 pictures per class: scikit-learn's digits here, and the same commands for a folder of birds.
+"""Classify with 100 images per class: scikit-learn's digits here; the same commands work for a folder of birds.
 
     python examples/learning/hundred_pictures.py
 
-For birds, fill `birds/robin`, `birds/sparrow`, … with 100 pictures each. They vary more than digits, so learn on the
+For birds, fill `birds/robin`, `birds/sparrow`, … with 100 images each. They vary more than digits, so learn on the
 features of a pretrained network:
     framewire classify train birds --with features --base efficientnet-lite0 --out birds.onnx
     framewire eval classify --model birds.onnx --images birds_of_another_day --report birds.html

@@ -2,8 +2,8 @@
 
     python examples/learning/one_camera.py BASE.onnx [--teacher MODEL] [--budget 5m]
 
-BASE is the public DEIMv2-Femto file; it also labels the frames unless another teacher is named. In real use a person
-looks through the labels before training. tools/learning_loop.py does the same on a long clip, with figures.
+BASE is the public DEIMv2-Femto file; it also labels the frames unless another teacher is named. In real use, a person
+reviews the labels before training. tools/learning_loop.py does the same on a long clip, with measurements.
 """
 
 from __future__ import annotations
@@ -40,4 +40,4 @@ Path("camera/data.yaml").write_text("names: [person]\n")
 
 wanted = TrainOptions("deimv2-femto", base=given.base, size=given.size, **parse_budget(given.budget))
 result = train(TrainRequest(Path("camera"), Path("runs"), wanted), print)
-print(f"{result['model']}: AP50 of people on frames held back {result['val']['map50']:.3f}")
+print(f"{result['model']}: AP50 of people on held-out frames {result['val']['map50']:.3f}")

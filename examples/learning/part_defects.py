@@ -1,8 +1,8 @@
-"""Find scratched parts: blobs give each part, a classifier trained on drawn parts says whether it is scratched.
+"""Find scratched parts: blobs locate the parts, and a classifier trained on drawn ones recognises scratches.
 
     python examples/learning/part_defects.py [--parts 60]
 
-With your own pictures of parts on a plain background, fill `parts/good` and `parts/scratched` with crops and train with
+With your own images of parts on a plain background, fill `parts/good` and `parts/scratched` with crops and train with
 `framewire classify train parts --with hog-svm`. Where parts touch, train a detector instead: `framewire train`.
 """
 
@@ -55,7 +55,7 @@ for kind, name in enumerate(NAMES):
         x1, y1, x2, y2 = blobs(image).xyxy[0].astype(int)  # crops as the engine will cut them
         cv2.imwrite(f"parts/{name}/{number:03d}.png", image[y1:y2, x1:x2])
 result = train_classic(Path("parts"), Path("parts.onnx"), ClassicOptions("hog-svm", size=48))
-print(f"on crops held back: {result.accuracy:.3f}")
+print(f"on held-out crops: {result.accuracy:.3f}")
 
 kinds = rng.integers(0, 2, (3, 6))
 belt = np.concatenate([np.concatenate([part(rng, kind) for kind in row], axis=1) for row in kinds])

@@ -1,8 +1,8 @@
-"""Count the products on a shelf: find each package, name it by its print, and compare with the plan of the shelf.
+"""Count the products on a shelf: find each package, identify it by its print, and compare with the plan of the shelf.
 
     python examples/learning/shelf_products.py [--pictures 30]
 
-With your own shelf, fill one folder of pictures per product and train with
+With your own shelf, fill one folder of images per product and train with
 `framewire classify train products --with sift-words`; a detector trained on packages replaces the gaps used here.
 """
 
@@ -25,7 +25,7 @@ SIDE = 96
 
 
 def package(rng: np.random.Generator, kind: int) -> np.ndarray:
-    """Draw a package: each product has its own print, each package its own light and place."""
+    """Draw a package: each product has its own print, each package its own light and position."""
     fixed, image = np.random.default_rng(100 + kind), np.full((SIDE, SIDE, 3), 200, np.uint8)
     for _ in range(22):
         at, colour = tuple(map(int, fixed.integers(8, SIDE - 8, 2))), tuple(map(int, fixed.integers(0, 160, 3)))
@@ -47,7 +47,7 @@ for kind, name in enumerate(PRODUCTS):
     for number in range(count):
         cv2.imwrite(f"products/{name}/{number:03d}.png", package(rng, kind))
 result = train_classic(Path("products"), Path("products.npz"), ClassicOptions("sift-words", words=48))
-print(f"on pictures held back: {result.accuracy:.3f}")
+print(f"on held-out images: {result.accuracy:.3f}")
 
 plan = rng.integers(0, len(PRODUCTS), (3, 8))
 shelf = np.full((3 * (SIDE + 20), 8 * (SIDE + 12), 3), 35, np.uint8)

@@ -1,4 +1,4 @@
-"""The examples of a model's life, each in a reduced form."""
+"""The examples of a model's life cycle, each in a reduced form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts keep their contracts, and run by name and by module:attribute."""
+"""The parts fulfil their contracts, and run by name and by module:attribute."""
 
 from __future__ import annotations
 

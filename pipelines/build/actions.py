@@ -1,4 +1,4 @@
-"""The actions of a configuration: what tells of events, and the restraint on it."""
+"""The actions of a configuration: how events are reported, and with what restraint."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _OWN = ("url", "hmac_key", "headers", "private_redirects", "topic", "retain", "c
 
 
 def build_actions(config: Config, hold: Hold) -> tuple[Restraint, Outbox] | None:
-    """Return what plans and what delivers the messages of a run; None if it has no actions.
+    """Return the planner and the outbox of a run's messages; None if it has no actions.
 
     Args:
         config: the configuration.
-        hold: lets the recording of a source go on for some seconds.
+        hold: keeps the recording of a source running for some seconds.
 
     Raises:
-        ConfigError: a key is missing, does not apply or cannot work.
+        ConfigError: a key is missing, does not apply, or has an invalid value.
         MissingDependencyError: a package is not installed.
     """
     check_actions(config)
@@ -59,7 +59,7 @@ def actions_of_rules(config: Config) -> dict[str, Sequence[str]]:
 
 
 def check_actions(config: Config) -> None:
-    """Raise `ConfigError` for a rule that names an unknown action, or actions of a run that keeps no events."""
+    """Raise `ConfigError` for a rule that names an unknown action, or uses actions in a run that keeps no events."""
     for index, rule in enumerate(config.rules):
         for name in rule.actions:
             if name not in config.actions:
@@ -131,7 +131,7 @@ def _broker(url: str) -> dict[str, Any]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"url: the address of the broker cannot be right ({error})") from error
+        raise ConfigError(f"url: the address of the broker is invalid ({error})") from error
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
         raise ConfigError("url: expected mqtt://HOST or mqtts://user:password@HOST:PORT")
     return {

@@ -42,7 +42,7 @@ def build_detector(
         config: the configuration.
         sources: the sources that use the model.
         model: its name, `detector` or one of `models`.
-        at_once: images that may come at the same time; None: one per source.
+        at_once: images that may arrive at the same time; None: one per source.
     """
     options = options_of(config, model)
     own = own_detector(options)
@@ -79,7 +79,7 @@ def build_detector(
 def waits_for_size(sources: Sequence[SourceInfo]) -> Callable[[str], bool]:
     """Return which sources wait until a rectangle is loaded: files, so that their results are the same on every run.
 
-    Cameras never wait for that, nor do sources that are added while cameras run.
+    Cameras never wait for that, nor do sources added while cameras are running.
     """
     files = frozenset(info.source_id for info in sources if not info.is_live)
     has_cameras = len(files) < len(sources)
@@ -115,7 +115,7 @@ def _frame_classifier(options: DetectorConfig) -> Detector:
 
     for key in NOT_OF_CLASSIFIERS:
         if getattr(options, key) is not None:
-            raise ConfigError(f"detector.{key}: a classifier takes whole frames, cut at the centre: leave it out")
+            raise ConfigError(f"detector.{key}: a classifier takes whole frames, cropped at the centre: leave it out")
     if options.device is not None:
         raise ConfigError("detector.device: a classifier of whole frames runs on the default device: leave it out")
     if options.size == "auto":

@@ -1,7 +1,7 @@
-"""Zones, lines and rules that were edited on the page: kept in a file beside the configuration, and applied to it.
+"""Zones, lines and rules edited on the page: stored in a file next to the configuration, and applied to it.
 
-Each entry states what the configuration itself said when it was made. If that has been changed since, by hand, the
-configuration counts and the entry does not: nobody's later edit is lost without a word.
+Each entry states what the configuration itself said when the entry was made. If the configuration has been edited by
+hand since then, it takes precedence over the entry, so that no later edit is silently lost.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Edits(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class EditsFile:
-    """Keeps edits, and applies them to a configuration. Used by one thread; several processes may share the file.
+    """Stores edits, and applies them to a configuration. Used by one thread; several processes may share the file.
 
     Args:
         path: the file; it need not exist.
@@ -97,10 +97,10 @@ class EditsFile:
         return edits
 
     def applied_to(self, config: Config) -> tuple[Config, list[str]]:
-        """Return a configuration with the edits, and a line on each.
+        """Return a configuration with the edits applied, and a line about each.
 
         Raises:
-            ConfigError: the file is damaged, or an edit in it cannot work.
+            ConfigError: the file is damaged, or an edit in it is invalid.
         """
         self._bases = _bases(config)
         edits, notes = self.read(), list[str]()
@@ -116,7 +116,7 @@ class EditsFile:
         return config, notes
 
     def keep_places(self, source_id: str, zones: Mapping[str, Any], lines: Mapping[str, Any], by: str) -> str:
-        """Keep the zones and lines of a source; return why that is impossible, or an empty text."""
+        """Store the zones and lines of a source; return why that is impossible, or an empty text."""
         if f"places {source_id}" not in self._bases:
             return f"{source_id} is not in the configuration: it was added while running"
         base = self._bases[f"places {source_id}"]
@@ -124,12 +124,12 @@ class EditsFile:
         return self._change(lambda edits: edits.places.__setitem__(source_id, edit))
 
     def keep_rules(self, rules: list[dict[str, Any]], by: str) -> str:
-        """Keep all rules; return why that is impossible, or an empty text."""
+        """Store all rules; return why that is impossible, or an empty text."""
         edit = RulesEdited(base=self._bases[RULES], by=by, at_utc_ns=SYSTEM_CLOCK.utc_ns(), rules=rules)
         return self._change(lambda edits: setattr(edits, RULES, edit))
 
     def _counts(self, name: str, edit: Edit, what: str, notes: list[str]) -> bool:
-        """Return whether an edit still belongs to what the configuration says, and note it."""
+        """Return whether an edit still matches the configuration that it was based on, and add a line about it."""
         key = RULES if edit.__class__ is RulesEdited else f"places {name}"
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(edit.at_utc_ns // NS_PER_S))
         if edit.base == self._bases[key]:
@@ -147,13 +147,13 @@ class EditsFile:
         return source.model_copy(update={"zones": zones, "lines": lines, "picture": None})
 
     def _with_rules(self, config: Config, edit: RulesEdited, notes: list[str]) -> Config:
-        """Return the configuration with edited rules, or with its own if a place that they need is gone."""
+        """Return the configuration with edited rules, or with its own if a place that the edited ones need is gone."""
         rules = [self._section(RuleConfig, rule, f"rules.{index}") for index, rule in enumerate(edit.rules)]
         new = config.model_copy(update={"rules": rules})
         try:
             scenes_of(new)
         except ConfigError as error:
-            notes[-1] = f"rules: those of {self.path.name} cannot work any more, the configuration's count: {error}"
+            notes[-1] = f"rules: those in {self.path.name} no longer work, so the configuration's apply: {error}"
             return config
         return new
 
@@ -209,7 +209,7 @@ def edits_file(config_path: str | None, config: Config) -> EditsFile | None:
 
 
 def with_edits(config: Config, config_path: str | None) -> Config:
-    """Return a configuration with what was edited on the page, as a run of it has it. Raises `ConfigError`."""
+    """Return a configuration with the edits from the page, as a run would use it. Raises `ConfigError`."""
     kept = edits_file(config_path, config)
     return config if kept is None else kept.applied_to(config)[0]
 
@@ -220,7 +220,7 @@ def digest(value: Any) -> str:
 
 
 def _bases(config: Config) -> dict[str, str]:
-    """Return what the configuration says, as digests: of the places of each source, and of the rules."""
+    """Return digests of the configuration: of the places of each source, and of the rules."""
     found = {f"places {name}": digest(_places(source)) for name, source in named_sources(config)}
     return {**found, RULES: digest([rule.model_dump(exclude_defaults=True) for rule in config.rules])}
 

@@ -22,13 +22,13 @@ def events_place(config: Config) -> StorePlace:
     """Return where the event log of a configuration is.
 
     Raises:
-        ConfigError: it has none, or the address of its server cannot work.
+        ConfigError: it has none, or the address of its server is invalid.
     """
     return place_of(config.events.folder, config.events.store)
 
 
 def place_of(folder: str | None, store: str | None) -> StorePlace:
-    """Return where a log is. Raises `ConfigError` if that cannot work."""
+    """Return the place of a log. Raises `ConfigError` if it is invalid."""
     from engine.events.store.database import StoreError
     from engine.events.store.place import store_place
 
@@ -42,15 +42,15 @@ def place_of(folder: str | None, store: str | None) -> StorePlace:
 
 
 def build_event_log(config: Config, recordings: Recordings | None = None) -> EventLog | None:
-    """Return the sink that keeps events; None if `events.folder` is not set.
+    """Return the sink that stores events; None if `events.folder` is not set.
 
     Args:
         config: the configuration.
         recordings: records the sources of clips; None: nothing is recorded.
 
     Raises:
-        ConfigError: `events.store` is not the address of a server, or has no folder for its media; or an action
-            cannot work.
+        ConfigError: `events.store` is not the address of a server, or has no folder for its media; or an action is
+            invalid.
     """
     actions = build_actions(config, (lambda source_id, seconds: None) if recordings is None else recordings.hold)
     if config.events.folder is None and config.events.store is None:
@@ -81,7 +81,7 @@ def event_log_of(pipeline: Pipeline) -> EventLog | None:
 
 
 def change_actions(pipeline: Pipeline, config: Config) -> None:
-    """Apply which rules have which actions in a new configuration."""
+    """Apply a new configuration's assignment of actions to rules."""
     log = event_log_of(pipeline)
     if log is None:
         return
@@ -92,7 +92,7 @@ def change_actions(pipeline: Pipeline, config: Config) -> None:
 
 
 def change_keep(pipeline: Pipeline, config: Config) -> None:
-    """Apply what a new configuration keeps, and for how long."""
+    """Apply a new configuration's retention limits."""
     log = event_log_of(pipeline)
     if log is None:
         return
@@ -105,7 +105,7 @@ def change_keep(pipeline: Pipeline, config: Config) -> None:
 
 
 def events_of(pipeline: Pipeline) -> dict[str, Any]:
-    """Return `{"events": figures, "actions": {name: outcomes}}` of a pipeline's event log, as far as it has them."""
+    """Return `{"events": figures, "actions": {name: outcomes}}` of a pipeline's event log, if it has them."""
     log = event_log_of(pipeline)
     if log is None:
         return {}
@@ -117,7 +117,7 @@ def events_of(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def actions_of(log: EventLog) -> dict[str, dict[str, Any]]:
-    """Return what became of the messages of each action: `sent`, `retried`, `failed`, and `held_back` by cause."""
+    """Return the outcomes of each action's messages: `sent`, `retried`, `failed`, and `held_back` by cause."""
     from engine.events.actions.outbox import Outbox
     from engine.events.actions.restraint import Restraint
 

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from engine.events.store.place import StorePlace
 
 GB = 1_000_000_000
-ROOM_S = 2.0  # between the begin of an event and the moment when it is known
+ROOM_S = 2.0  # between the start of an event and its detection
 logger = logging.getLogger(__name__)
 
 
 def build_event_media(config: Config, place: StorePlace, recordings: Recordings | None) -> EventMedia:
-    """Return what adds images and clips to the event log at `place`."""
+    """Return the follower that adds images and clips to the event log at `place`."""
     from engine.events.media.clips import ClipOptions
     from engine.events.media.event_media import EventMedia
     from engine.events.media.snapshots import SnapshotOptions
@@ -63,7 +63,7 @@ def keep_options(keep: KeepConfig) -> KeepOptions:
 
 
 def _warn_of_short_rings(config: Config) -> None:
-    """Tell which recordings hold less before an event than its clip shall show."""
+    """Warn about recordings that hold less video before an event than its clip should show."""
     for index, source in enumerate(config.sources):
         record, before_s = source.record, config.events.clips.before_s
         if record is not None and record.mode == "events" and record.before_s < before_s + ROOM_S:

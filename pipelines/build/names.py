@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_names(config: Config, class_names: Mapping[str, Sequence[str]]) -> None:
-    """Refuse classes that no model has, and sources that do not exist, wherever a configuration names them.
+    """Reject classes that no model has, and sources that do not exist, wherever a configuration names them.
 
     Args:
         config: validated.
@@ -66,7 +66,7 @@ def _check_blurred_classes(config: Config, class_names: Mapping[str, Sequence[st
     for index, source in enumerate(config.sources):
         if blur and (source.regions or source.ignore):
             key = "regions" if source.regions else "ignore"
-            logger.warning("sources.%d.%s: what it leaves out is not blurred in pictures either", index, key)
+            logger.warning("sources.%d.%s: objects that it leaves out are not blurred in images either", index, key)
 
 
 def _choices(

@@ -46,7 +46,7 @@ def build_pipeline(
 
     Raises:
         ConfigError: there is no source, a name is unknown, or values conflict.
-        SourceError: a source cannot exist.
+        SourceError: a source is invalid.
         ModelError: a model file cannot be used.
     """
     sources = build_sources(config)
@@ -73,7 +73,7 @@ def build_pipeline(
 
 
 def _engine_id(config: Config) -> str | None:
-    """Return a name for an engine that only connects, which no address of its own tells apart from others."""
+    """Return a name for an engine that only connects, and so has no address to distinguish it from others."""
     return default_engine_id([ANY_PORT]) if config.publish.connect and config.publish.bound == "none" else None
 
 

@@ -53,7 +53,7 @@ def _split(text: str, source_ids: list[str], option: str) -> tuple[str, str]:
 
 def _with_place(source: SourceConfig, key: str, name: str, points: Points) -> SourceConfig:
     is_pixels = any(value > 1 for point in points for value in point)
-    if not is_pixels and source.picture is not None:  # then points of the configuration are pixels of that frame
+    if not is_pixels and source.picture is not None:  # the configured points are pixels of that frame
         width, height = source.picture.size_wh
         points = [(x * width, y * height) for x, y in points]
     place: Any = MODELS[key](points=list(points), pixels=is_pixels)

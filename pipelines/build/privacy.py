@@ -1,4 +1,4 @@
-"""Privacy of a configuration: what hides people, what detectors must find for it, and which outputs are refused."""
+"""Privacy of a configuration: how people are hidden, what detectors must find, and which outputs are rejected."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FACE_FLOOR = 0.05
 
 
 def build_privacy(config: Config) -> Privacy | None:
-    """Return what hides people on the frames of a run; None if nothing is hidden and no source can be added.
+    """Return the object that hides people on the frames of a run; None if nothing is hidden and no source can be added.
 
     Raises:
-        ConfigError: an output cannot obey, or a value cannot work.
+        ConfigError: an output cannot comply, or a value is invalid.
     """
     check_outputs(config)
     rules = _rules(config.privacy, "privacy")
@@ -37,7 +37,7 @@ def build_privacy(config: Config) -> Privacy | None:
 
 
 def build_faces(config: Config) -> Faces:
-    """Return what finds faces with the embedded model, which is read now if a source needs it, else when one does."""
+    """Return the face finder on the embedded model, which is loaded now if a source needs it, else when one does."""
     from engine.tracking.registry import tracker_by_name
 
     def make() -> Detector:
@@ -66,13 +66,13 @@ def privacy_of(config: Config, source: SourceConfig) -> PrivacyConfig:
 
 
 def hides(config: Config, source: SourceConfig) -> bool:
-    """Return whether outputs that copy the stream of a source, without decoding it, must be refused."""
+    """Return whether outputs that copy a source's stream without decoding it must be rejected."""
     own = privacy_of(config, source)
     return own.mode != "none" and own.raw == "refuse"
 
 
 def check_outputs(config: Config) -> None:
-    """Raise `ConfigError` for outputs that show what privacy hides: those that never decode the pictures."""
+    """Raise `ConfigError` for outputs that would show what privacy hides, because they never decode the images."""
     for index, source in enumerate(config.sources):
         if source.record is not None and hides(config, source):
             raise ConfigError(
@@ -81,11 +81,11 @@ def check_outputs(config: Config) -> None:
             )
     modes = {privacy_of(config, source).mode for source in config.sources} or {config.privacy.mode}
     if config.publish.pictures is not None and modes == {"no_images"}:
-        raise ConfigError("publish.pictures: with privacy.mode no_images there are no pictures to send: remove it")
+        raise ConfigError("publish.pictures: with privacy.mode no_images there are no images to send: remove it")
 
 
 def check_classes(config: Config, class_names: Mapping[str, Sequence[str]]) -> None:
-    """Raise `ConfigError` unless the models of the sources, of which the names are known, find what is to be hidden."""
+    """Raise `ConfigError` unless the sources' models, if their class names are known, find what must be hidden."""
     for index, source in enumerate(config.sources):
         own = privacy_of(config, source)
         names = class_names.get(source.model or DEFAULT_MODEL)
@@ -94,7 +94,7 @@ def check_classes(config: Config, class_names: Mapping[str, Sequence[str]]) -> N
 
 
 def check_hidden_classes(config: PrivacyConfig, class_names: Sequence[str], key: str = "privacy") -> None:
-    """Raise `ConfigError` unless a model has every class that is to be blurred."""
+    """Raise `ConfigError` unless a model has every class that must be blurred."""
     try:
         if config.mode == "blur":
             class_ids([name for name in config.classes if not _is_face(name)], class_names)
@@ -103,14 +103,14 @@ def check_hidden_classes(config: PrivacyConfig, class_names: Sequence[str], key:
 
 
 def _is_face(name: str | int) -> bool:
-    """Return whether a class is that of faces, which every source can hide."""
+    """Return whether a class is `face`, which every source can hide."""
     return isinstance(name, str) and name.strip().lower() == FACE
 
 
 def watch_for_privacy(detector: Detector, config: Config, model: str) -> None:
-    """Let a detector also find what privacy must hide, although it is not reported.
+    """Make a detector also find what privacy must hide, even though it is not reported.
 
-    Detectors of other packages hand out only what they report, and only that is hidden.
+    Detectors of other packages return only what they report, so only that is hidden.
     """
     inner = untiled(detector)
     if not isinstance(inner, ModelDetector):
@@ -134,7 +134,7 @@ def change_privacy(pipeline: Pipeline, config: Config) -> None:
 
 
 def _of_model(config: Config, model: str) -> Iterator[PrivacyConfig]:
-    """Yield the privacy of every source that uses a model, and of those that may be added."""
+    """Yield the privacy settings of every source that uses a model, and of those that may be added."""
     yield config.privacy
     for source in config.sources:
         if (source.model or DEFAULT_MODEL) == model and source.privacy is not None:

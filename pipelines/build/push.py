@@ -21,7 +21,7 @@ def push_addresses(config: PublishConfig, source_id: str) -> list[VideoAddress]:
     """Return where the video of a source, or of the grid, is pushed.
 
     Raises:
-        ConfigError: an address is of another kind.
+        ConfigError: an address is of the wrong kind.
     """
     from engine.sinks.video_push.pusher import push_address
     from engine.video.options import SourceOptions
@@ -38,7 +38,7 @@ def push_addresses(config: PublishConfig, source_id: str) -> list[VideoAddress]:
 
 
 def check_push(config: Config) -> None:
-    """Raise `ConfigError` if an address cannot work, or several sources would be pushed to one."""
+    """Raise `ConfigError` if an address is invalid, or several sources would be pushed to the same one."""
     names = [source_id for source_id, _ in named_sources(config)]
     push_addresses(config.publish, names[0] if names else "source")
     is_several = not config.output.grid and (len(names) > 1 or can_change(config))
@@ -46,5 +46,5 @@ def check_push(config: Config) -> None:
         if address is not None and is_several and PLACEHOLDER not in address and len(names) != 1:
             raise ConfigError(
                 f"publish.{kind}: several sources cannot share one stream: put {PLACEHOLDER} into the address, or set "
-                "output.grid for all in one picture"
+                "output.grid for all in one image"
             )

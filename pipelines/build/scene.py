@@ -40,7 +40,7 @@ def build_scene(config: Config) -> SceneAnalyser | None:
     """Return the analyser of zones, lines and rules; None if there are none.
 
     Raises:
-        ConfigError: a place or rule cannot work; names the path of its key.
+        ConfigError: a place or rule is invalid; the message names its key.
     """
     scenes = scenes_of(config)
     restore_scenes(config.analytics.state, scenes)
@@ -48,10 +48,10 @@ def build_scene(config: Config) -> SceneAnalyser | None:
 
 
 def restore_scenes(path: str | None, scenes: Mapping[str, Analytics]) -> None:
-    """Let the scenes continue with the totals in a file; a file that is not there means zero.
+    """Let the scenes continue with the totals in a file; without the file, they start at zero.
 
     Raises:
-        ConfigError: the file cannot be read, or holds something else.
+        ConfigError: the file cannot be read, or is not such a file.
     """
     if path is None or not Path(path).exists():
         return
@@ -175,7 +175,7 @@ def _places(index: int, source: SourceConfig) -> Places:
 
 
 def _size(place: ZoneConfig | LineConfig, source: SourceConfig) -> tuple[int, int] | None:
-    """Return the size of the frame on which a place was drawn, and reject fractions above 1."""
+    """Return the size of the frame on which a place was drawn, rejecting fractions above 1."""
     if place.pixels:
         return None
     if source.picture is not None:

@@ -45,7 +45,7 @@ def build_sinks(
         source_count: how many sources there are.
         on_quit: called when the user closes the window.
         bound: the publisher to use; None: a new one.
-        shares_files: other processes of the same run write the results of their sources beside.
+        shares_files: other processes of the same run write the results of their sources to the same files.
     """
     sinks: list[Sink] = []
     plans = build_recordings(config)
@@ -79,7 +79,7 @@ def build_sinks(
 
 
 def _video(config: Config, path: str, source_count: int) -> Sink:
-    """Return what writes the annotated video: a grid, or a file per source."""
+    """Return the sink that writes the annotated video: a grid, or a file per source."""
     names = [source_id for source_id, _ in named_sources(config)]
     if config.output.grid:
         from engine.sinks.grid_video import GridVideo
@@ -92,7 +92,7 @@ def _video(config: Config, path: str, source_count: int) -> Sink:
 
 
 def _push(config: Config) -> Sink:
-    """Return what pushes the annotated video."""
+    """Return the sink that pushes the annotated video."""
     from engine.imaging.grid import Grid
     from engine.sinks.video_push.push import VideoPush
 
@@ -103,7 +103,7 @@ def _push(config: Config) -> Sink:
 
 
 def _publishers(config: PublishConfig, publisher: ZmqPublisher) -> list[Sink]:
-    """Return the publisher, after the socket of live pictures if there is one: it only takes references."""
+    """Return the publisher, preceded by the live-image socket if there is one, which only takes references."""
     if config.media is None:
         return [publisher]
     media = _media(config, config.media)
@@ -169,7 +169,7 @@ def _media(config: PublishConfig, address: str) -> MediaPublisher:
 
 
 def _overlay(config: Config) -> Callable[[Packet], NDArray[np.uint8]]:
-    """Return what draws on frames, loaded now: it takes a second of the processor, which live frames do not have."""
+    """Return the overlay, loaded in advance: loading takes a second of CPU time, which live frames cannot wait for."""
     from zoneinfo import ZoneInfo
 
     from engine.imaging.overlay import Overlay

@@ -54,7 +54,7 @@ def named_sources(config: Config) -> list[tuple[str, SourceConfig]]:
 
 
 def build_source(config: SourceConfig, source_id: str) -> Source:
-    """Return one source, not yet opened, with its preparation. Raises `SourceError` if it cannot exist."""
+    """Return one source, not yet opened, with its preparation. Raises `SourceError` if it is invalid."""
     source = _read_source(config, source_id)
     return source if config.prepare is None else PreparedSource(source, preparation_of(config.prepare))
 
@@ -69,7 +69,7 @@ def prepared_as(text: str) -> Preparation:
     """Return the preparation of a source in a configuration, from `CONFIG.yaml:SOURCE`.
 
     Raises:
-        ConfigError: the file cannot be read, or has no such source, or the source prepares nothing.
+        ConfigError: the file cannot be read, or has no such source, or the source has no preparation.
     """
     from pipelines.config.file import load_config
 
@@ -81,7 +81,7 @@ def prepared_as(text: str) -> Preparation:
         raise ConfigError(f"{file} has no source {name!r}: it has {', '.join(sources) or 'none'}")
     config = sources[name].prepare
     if config is None:
-        raise ConfigError(f"{file}: source {name!r} has no prepare: its pictures need no preparation")
+        raise ConfigError(f"{file}: source {name!r} has no prepare: its images need no preparation")
     return preparation_of(config)
 
 
@@ -98,7 +98,7 @@ def _read_source(config: SourceConfig, source_id: str) -> Source:
 
 
 def measured(source: Source) -> SourceInfo:
-    """Return a source's properties, with the size of its frames if that can be read before the run, as of a file."""
+    """Return a source's properties, with its frame size if that can be read before the run, as for a file."""
     size_wh = source.frame_wh() if isinstance(source, SourceBase) else None
     if size_wh is None:
         return source.info

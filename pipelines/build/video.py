@@ -1,4 +1,4 @@
-"""Which sources offer their coded video to viewers: those of cameras, unless something must be hidden on it."""
+"""Which sources offer their coded video to viewers: cameras, unless something must be hidden on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.config.models import Config
 
 
 def offer_video(config: Config, sources: Iterable[Source], sinks: Iterable[Sink]) -> None:
-    """Let the media socket publish the coded video of the sources that have one; before they are opened."""
+    """Let the media socket publish the coded video of the sources that have one; call this before they are opened."""
     media = next((sink for sink in sinks if isinstance(sink, MediaPublisher)), None)
     if media is None:
         return
@@ -23,7 +23,7 @@ def offer_video(config: Config, sources: Iterable[Source], sinks: Iterable[Sink]
 
 
 def hidden_sources(config: Config) -> frozenset[str]:
-    """Return the sources whose own video would show what the configuration hides on their pictures."""
+    """Return the sources whose coded video would show what the configuration hides on their images."""
     pictures = config.publish.pictures
     names = {name: privacy_of(config, source) for name, source in named_sources(config)}
     if pictures is not None and pictures.blur:

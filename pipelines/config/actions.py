@@ -1,4 +1,4 @@
-"""The keys of actions: who is told of events, how, and how often."""
+"""The keys of actions: who is notified of events, how, and how often."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipelines.config.section import Section
 
 
 class ActionConfig(Section):
-    """Tells people or machines about events. Which keys apply depends on `kind`; docs/actions.md lists them."""
+    """Notifies people or machines of events. Which keys apply depends on `kind`; docs/actions.md lists them."""
 
     kind: Literal["webhook", "apprise", "mqtt", "record", "command"] = Field(description="How it tells")
     url: str | list[str] | None = Field(None, description="webhook, mqtt, apprise: where; apprise takes several")
@@ -23,11 +23,13 @@ class ActionConfig(Section):
     command: list[str] | None = Field(None, min_length=1, description="command: the program and its arguments")
     for_s: float | None = Field(None, gt=0, le=86400, description="record: how long to record from the event on")
     timeout_s: float | None = Field(None, gt=0, le=120, description="webhook, mqtt, command: limit for one attempt")
-    picture: bool = Field(False, description="Send the picture of the event")
-    end: bool = Field(False, description="Also tell when an episode ends")
-    schedule: ScheduleConfig | None = Field(None, description="When it may tell of an event; null: always")
+    picture: bool = Field(False, description="Send the image of the event")
+    end: bool = Field(False, description="Also notify when an episode ends")
+    schedule: ScheduleConfig | None = Field(None, description="When it may report an event; null: always")
     cooldown_s: float = Field(
         60.0, ge=0, le=86400, description="Time after a message in which further events of its rule wait for a digest"
     )
     per_hour: int = Field(60, ge=1, le=100_000, description="Messages in any hour; beyond it, a digest every 10 min")
-    expire_s: float = Field(3600.0, ge=1, le=30 * 86400, description="When a message that does not arrive is given up")
+    expire_s: float = Field(
+        3600.0, ge=1, le=30 * 86400, description="When to give up on a message that does not arrive"
+    )

@@ -18,7 +18,8 @@ class SnapshotsConfig(Section):
     max_side: int = Field(1280, ge=64, le=8192, description="Longer side in pixels; larger frames are scaled down")
     quality: int = Field(85, ge=1, le=100, description="JPEG quality")
     from_recording: bool = Field(
-        True, description="Replace the best image by the same moment of the recorded main stream, in full resolution"
+        True,
+        description="Replace the best image with the same moment of the recorded main stream",
     )
 
 

@@ -46,7 +46,7 @@ def load_config(
     """
     tree = _read(path) if path is not None else {}
     if not (tree or may_be_empty):
-        raise ConfigError(f"configuration {path} is empty: if no camera is meant, write sources: []")
+        raise ConfigError(f"configuration {path} is empty: for a run without cameras, write sources: []")
     for key, value in overrides.items():
         assign(tree, key, value)
     for setting in settings:
@@ -81,7 +81,7 @@ def plain_tree(path: str) -> dict[str, Any]:
     """Return the plain values of another YAML file of ours, with `${NAME}` replaced and its secrets registered.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, or holds a text that no configuration has.
+        ConfigError: the file cannot be read, is not YAML, or contains a text that no configuration may contain.
     """
     try:
         text = read_bytes(Path(path))
@@ -190,7 +190,7 @@ def _take_in(name: str, value: Any) -> None:
     elif isinstance(value, str):
         if len(value) > MAX_TEXT_CHARS or "\0" in value or (not value.isprintable() and _is_unwritable(name, value)):
             found = printable(value, 80)
-            raise ConfigError(f"{printable(name, 80)}: {found!r} is too long, or holds a character that no text has")
+            raise ConfigError(f"{printable(name, 80)}: {found!r} is too long, or contains an invalid character")
         if name in READABLE and "://" not in value:
             keep_readable(value)
         hide_setting(name, value)

@@ -45,7 +45,7 @@ OTHER_WORDS: Mapping[str, str] = {
     "rate": "max_fps",
     "framerate": "max_fps",
 }
-"""Words of other tools, and what they are called here."""
+"""Terms of other tools, and the corresponding keys here."""
 _MEDIA = re.compile(
     r"\.(mp4|mkv|avi|mov|webm|m4v|mpe?g|ts|flv|wmv|h?26[45]|hevc|jpe?g|png|bmp|gif|webp|avif|heic)$", re.IGNORECASE
 )

@@ -61,13 +61,13 @@ class DetectorConfig(Section):
         None,
         ge=0,
         le=1,
-        description="Minimum score of a detection; raise for fewer but surer ones; null: as the file says, else 0.25",
+        description="Minimum score of a detection; higher: fewer but more certain; null: the file's value, else 0.25",
     )
     iou_threshold: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="NMS: of boxes of one class that overlap more, the best stays; null: as the model's authors do",
+        description="NMS: of boxes of one class that overlap by more, only the best is kept; null: the authors' value",
     )
     classes: list[ClassName] | None = Field(None, description="Names or numbers of the classes to keep; null: all")
     performance: Literal["auto", "latency", "throughput"] = Field(
@@ -164,7 +164,7 @@ class PipelineConfig(Section):
     )
     max_frames: int | None = Field(None, ge=1, description="Stop after this many frames of each source")
     on_inference_error: Literal["stop", "restart"] = Field(
-        "stop", description="stop: end the run; restart: load the model again, then go on with another backend"
+        "stop", description="stop: end the run; restart: reload the model, then try another backend"
     )
     workers: int = Field(
         1, ge=1, le=64, description="Engine processes that share the sources, behind one address and one control socket"
@@ -177,9 +177,7 @@ class PipelineConfig(Section):
 class PicturesConfig(Section):
     """JPEG images in addition to the messages, on separate topics (`image`, `crop`)."""
 
-    images_per_s: float = Field(
-        1.0, ge=0, le=60, description="JPEGs of whole frames per second and source; 0 sends none"
-    )
+    images_per_s: float = Field(1.0, ge=0, le=60, description="JPEGs of whole frames per second and source; 0: none")
     crops: bool = Field(False, description="Also send the best crop of each new track")
     max_side: int = Field(640, ge=16, le=8192, description="Longer side in pixels; larger frames are scaled down")
     quality: int = Field(80, ge=1, le=100, description="JPEG quality")
@@ -199,7 +197,8 @@ class PublishConfig(Section):
         description="Addresses of framewire proxy --collect to connect to; without address, nothing is bound then",
     )
     connect_key: FilePath | None = Field(
-        None, description="File NAME.key of these proxies, which know this engine by keys; null: they do not encrypt"
+        None,
+        description="File NAME.key of these proxies, which identify this engine by key; null: unencrypted",
     )
     encoding: Literal["json", "msgpack"] = Field("json", description="Encoding of the message bodies")
     high_water_mark: int = Field(
@@ -213,7 +212,7 @@ class PublishConfig(Section):
         None, description="Address that answers requests with the current state, for late joiners"
     )
     media: str | None = Field(
-        None, description="Address of live pictures, made only while somebody subscribes; null: none without web"
+        None, description="Address of live images, made only while there are subscribers; null: none without web"
     )
     rtsp: str | None = Field(
         None,
@@ -246,7 +245,8 @@ class ControlConfig(Section):
     """Control of a run in progress."""
 
     address: str = Field(
-        "none", description="Where framewire ctl reaches this run: auto (found by itself), tcp://host:port, ipc://path"
+        "none",
+        description="Where framewire ctl reaches this run: auto (found automatically), tcp://host:port, ipc://path",
     )
     keys: FilePath | None = Field(
         None, description="File NAME.key_secret: encrypt with CURVE, so that other machines can connect"
@@ -256,7 +256,7 @@ class ControlConfig(Section):
     )
     edits: FilePath | None = Field(
         None,
-        description="File that keeps what is edited on the page; null: NAME.edits.json beside the configuration, "
+        description="File that stores edits made on the page; null: NAME.edits.json beside the configuration, "
         "else page.edits.json in events.folder",
     )
     watch: bool = Field(
@@ -265,7 +265,7 @@ class ControlConfig(Section):
 
 
 class WebConfig(Section):
-    """The page in the browser, served by a process of its own."""
+    """The page in the browser, served by a separate process."""
 
     address: str = Field("none", description="Where to serve the page, HOST:PORT such as 127.0.0.1:8080, or none")
     users: FilePath | None = Field(
@@ -276,15 +276,16 @@ class WebConfig(Section):
     behind_proxy: list[str] = Field(
         default_factory=list, description="Addresses or networks of the reverse proxies in front, which do TLS"
     )
-    hosts: list[str] = Field(default_factory=list, description="Further host names by which browsers address the page")
+    hosts: list[str] = Field(default_factory=list, description="Further host names by which browsers reach the page")
     embed: list[str] = Field(
-        default_factory=list, description="Origins of pages that may show this one in a frame, such as Home Assistant's"
+        default_factory=list,
+        description="Origins of pages that may embed this one in a frame, such as Home Assistant's",
     )
     metrics: str = Field("none", description="Where the web process serves its metrics and health, HOST:PORT, or none")
 
 
 class OverlayConfig(Section):
-    """What is drawn on saved and shown pictures."""
+    """What is drawn on saved and shown images."""
 
     labels: bool = Field(True, description="Id, class and score above the boxes")
     trace: bool = Field(True, description="The path of each track")
@@ -302,7 +303,7 @@ class OutputConfig(Section):
     )
     jsonl: FilePath | None = Field(None, description="The published messages, one per line; - is stdout")
     show: bool = Field(False, description="Show a window; q closes it and ends the run")
-    grid: bool = Field(False, description="Save and show all sources side by side in one picture, with captions")
+    grid: bool = Field(False, description="Save and show all sources side by side in one image, with captions")
     overlay: OverlayConfig = Field(default_factory=OverlayConfig, description="What is drawn on them")
     sinks: list[PartConfig] = Field(default_factory=list, description="Custom outputs")
 
@@ -331,7 +332,7 @@ class Config(Section):
     rules: list[RuleConfig] = Field(default_factory=list, description="Rules that raise events; see docs/analytics.md")
     actions: dict[ModelName, ActionConfig] = Field(
         default_factory=dict,
-        description="Who is told of events, by name; rules name those that apply",
+        description="Who is notified of events, by name; rules name those that apply",
     )
     privacy: PrivacyConfig = Field(
         default_factory=PrivacyConfig, description="What is hidden on frames before any output shows them"

@@ -16,21 +16,21 @@ class PrivacyConfig(Section):
     mode: Literal["none", "blur", "silhouette", "no_images"] = Field(
         "none",
         description="blur: objects in coarse blocks; silhouette: flat shapes on an empty background; "
-        "no_images: grey pictures",
+        "no_images: grey images",
     )
     classes: list[ClassName] = Field(
         default_factory=lambda: list[str | int](["person"]),
-        description="Classes that blur hides; face needs no model that knows it",
+        description="Classes that blur hides; face works even if the model lacks it",
     )
     regions: list[list[Point]] = Field(
         default_factory=list, description="Polygons in fractions of the frame that are painted black"
     )
     score_floor: float = Field(
-        0.1, ge=0, le=1, description="Hide what is found with this score or above, although it is not reported"
+        0.1, ge=0, le=1, description="Hide objects found with at least this score, even if they are not reported"
     )
     hold_s: float = Field(1.0, ge=0, le=60, description="How long an object stays hidden after it was last found")
     delay_s: float = Field(
-        0.0, ge=0, le=1, description="Delay all results by this time, to hide also what is found only later"
+        0.0, ge=0, le=1, description="Delay all results by this time, to also hide objects found only later"
     )
     raw: Literal["refuse", "allow"] = Field(
         "refuse", description="Outputs that copy the camera's own stream, such as record, and so hide nothing"

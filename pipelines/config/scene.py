@@ -28,7 +28,7 @@ class GroundConfig(Section):
 class ZoneConfig(Section):
     """An area of the frame."""
 
-    points: list[Point] = Field(description="Corners in order: fractions of the picture, or pixels (picture, pixels)")
+    points: list[Point] = Field(description="Corners in order: fractions of the image, or pixels (image, pixels)")
     pixels: bool = Field(False, description="The points are pixels of the source's own frame")
     classes: list[ClassName] | None = Field(None, description="Names or numbers of the classes that count; null: all")
     anchor: Literal["bottom_center", "center", "top_center", "overlap"] = Field(
@@ -42,10 +42,10 @@ class ZoneConfig(Section):
 class LineConfig(Section):
     """A line, straight or bent."""
 
-    points: list[Point] = Field(description="From the first to the last: fractions of the picture, or pixels")
+    points: list[Point] = Field(description="From the first to the last: fractions of the image, or pixels")
     pixels: bool = Field(False, description="The points are pixels of the source's own frame")
     left_to_right: str = Field(
-        "left_to_right", description="Name of crossings to the right of someone who walks along the line"
+        "left_to_right", description="Name of crossings to the right, as seen when walking along the line"
     )
     right_to_left: str = Field("right_to_left", description="Name of crossings to the left")
     classes: list[ClassName] | None = Field(None, description="Names or numbers of the classes that count; null: all")
@@ -71,9 +71,7 @@ class AnalyticsConfig(Section):
     ignore_parked: bool = Field(
         True, description="Leave out objects that appear where one has been parked, until they move"
     )
-    reset_at: str | None = Field(
-        None, description='Time of day, "HH:MM", at which the totals begin at zero; null: never'
-    )
+    reset_at: str | None = Field(None, description='Time of day, "HH:MM", at which the totals are reset; null: never')
     state: FilePath | None = Field(
         None, description="File that keeps the totals over a restart; null: they begin at zero"
     )
@@ -92,7 +90,7 @@ ScheduleConfig = create_model("ScheduleConfig", __base__=Section, __doc__="When 
 
 
 class RuleConfig(Section):
-    """What is worth an event. Which keys apply depends on `kind`; docs/analytics.md lists them."""
+    """Defines when to raise an event. Which keys apply depends on `kind`; docs/analytics.md lists them."""
 
     name: str = Field(description="Unique name")
     kind: str = Field(
@@ -100,10 +98,10 @@ class RuleConfig(Section):
         "removed, or a custom rule: module:attribute"
     )
     sources: list[str] | None = Field(None, description="Sources; null: all that have its zone and lines")
-    enabled: bool = Field(True, description="false: it raises nothing")
+    enabled: bool = Field(True, description="false: it raises no events")
     severity: Literal["info", "notice", "alert"] = Field("info", description="How important it is")
     schedule: ScheduleConfig | None = Field(None, description="When it may begin; null: always")
-    actions: list[str] = Field(default_factory=list, description="Names of the actions that tell of its events")
+    actions: list[str] = Field(default_factory=list, description="Names of the actions that report its events")
     zone: str | None = Field(None, description="Name of a zone")
     line: str | None = Field(None, description="Name of a line")
     lines: list[str] | None = Field(None, description="Names of lines, or name:direction, in order")
@@ -112,8 +110,10 @@ class RuleConfig(Section):
     to_classes: list[ClassName] | None = Field(None, description="Classes of the other object")
     owners: list[ClassName] | None = Field(None, description="Classes that bring things")
     for_s: float | None = Field(None, ge=0, le=86400, description="How long it must hold")
-    absence_s: float | None = Field(None, ge=0, le=86400, description="An absence up to this long is no exit")
-    clear_s: float | None = Field(None, ge=0, le=86400, description="How long it must not hold until it ends")
+    absence_s: float | None = Field(
+        None, ge=0, le=86400, description="An absence up to this long does not count as leaving"
+    )
+    clear_s: float | None = Field(None, ge=0, le=86400, description="How long it must not hold before it ends")
     within_s: float | None = Field(None, ge=0, le=86400, description="From the first to the last crossing")
     stood_s: float | None = Field(None, ge=0, le=86400, description="How long a thing must have stood")
     at_least: int | None = Field(None, ge=1, description="Minimum number of objects for it to hold")

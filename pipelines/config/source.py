@@ -79,11 +79,11 @@ class RecordConfig(Section):
 
 
 class LensConfig(Section):
-    """Distortion of the lens, as `cv2.calibrateCamera` returns it, in shares of the picture."""
+    """Distortion of the lens, as `cv2.calibrateCamera` returns it, in fractions of the image size."""
 
-    focal: float = Field(1.0, gt=0, le=100, description="Focal length, as a share of the picture's width")
+    focal: float = Field(1.0, gt=0, le=100, description="Focal length, as a fraction of the image width")
     centre: tuple[float, float] = Field(
-        (0.5, 0.5), description="Where the optical axis meets the picture, as shares of width and height"
+        (0.5, 0.5), description="Where the optical axis meets the image, as shares of width and height"
     )
     k1: float = Field(0.0, ge=-10, le=10, description="Radial distortion, 2nd order; negative: a barrel")
     k2: float = Field(0.0, ge=-10, le=10, description="Radial distortion, 4th order")
@@ -93,11 +93,11 @@ class LensConfig(Section):
 
 
 class PrepareConfig(Section):
-    """What is done to each picture first; boxes and zones are in pixels of the prepared frame."""
+    """Preparation of each image; boxes and zones are in pixels of the prepared frame."""
 
     lens: LensConfig | None = Field(None, description="Distortion to remove; null: none")
     region: tuple[float, float, float, float] | None = Field(
-        None, description="Left, top, right, bottom as shares of the picture: the frame is cut to it; null: whole"
+        None, description="Left, top, right, bottom as fractions of the image: the frame is cropped to it; null: whole"
     )
     denoise: Literal["none", "median", "bilateral"] = Field(
         "none", description="median: against single wrong pixels; bilateral: against sensor noise"
@@ -105,7 +105,7 @@ class PrepareConfig(Section):
     contrast: float = Field(1.0, gt=0, le=10, description="Factor around middle grey")
     brightness: float = Field(0.0, ge=-1, le=1, description="Added, as a share of the range from black to white")
     gamma: float = Field(1.0, ge=0.1, le=10, description="Below 1 brightens dark parts, above 1 darkens them")
-    equalise: bool = Field(False, description="Spread the brightness within tiles of the picture (CLAHE)")
+    equalise: bool = Field(False, description="Spread the brightness within tiles of the image (CLAHE)")
 
 
 class TlsConfig(Section):
@@ -228,11 +228,11 @@ class SourceConfig(Section):
         None, description="Look at parts of the frames where little happens, instead of motion_gate; null: at the whole"
     )
     prepare: PrepareConfig | None = Field(
-        None, description="Lens, region, noise and light, corrected before anything looks at a frame; null: nothing"
+        None, description="Lens, region, noise and light, corrected before a frame is used; null: nothing"
     )
     record: RecordConfig | None = Field(None, description="Record the camera, or its main stream; null: do not record")
     privacy: PrivacyConfig | None = Field(
-        None, description="What is hidden on its frames; null: as the section privacy of the run says"
+        None, description="What is hidden on its frames; null: as in the run's privacy section"
     )
     picture: PictureConfig | None = Field(
         None, description="The frame to whose pixels the points of zones and lines refer; null: points are fractions"

@@ -1,4 +1,4 @@
-"""Versions of the configuration file: an older one is read as it was meant, and can be rewritten with its comments."""
+"""Versions of the configuration file: an older one is read as intended, and can be rewritten with its comments."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ MIGRATIONS: Mapping[int, Sequence[Rename]] = {}
 
 
 def version_of(tree: Mapping[str, Any], origin: str) -> int:
-    """Return the version of a configuration; one that states none is of version 1.
+    """Return the version of a configuration; if it states none, it is version 1.
 
     Raises:
-        ConfigError: it is not a version, or of a newer framewire.
+        ConfigError: it is not a version, or belongs to a newer framewire.
     """
     version = tree.get(KEY, 1)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ConfigError(f"{origin}: version: expected a number from 1 to {CURRENT} (found {version!r})")
     if version > CURRENT:
         raise ConfigError(
-            f"{origin}: it is of version {version}, and this framewire reads up to {CURRENT}: "
+            f"{origin}: it has version {version}, and this framewire reads up to {CURRENT}: "
             "pip install --upgrade framewire"
         )
     return version
@@ -59,7 +59,7 @@ def upgraded(
     migrations: Mapping[int, Sequence[Rename]] | None = None,
     current: int = CURRENT,
 ) -> dict[str, Any]:
-    """Return a configuration as one of the current version."""
+    """Convert a configuration to the current version."""
     version = version_of(tree, origin) if current == CURRENT else int(tree.get(KEY, 1))
     for step in _steps(version, current, migrations):
         for node, key in _places(tree, step.path.split(".")):

@@ -31,7 +31,9 @@ class LeaseConfig(Section):
     seconds: float = Field(
         6.0, ge=0.5, le=3600, description="An engine stops a camera so long after it last heard of controller or keeper"
     )
-    margin_s: float = Field(0.5, gt=0, le=60, description="The controller waits so much longer before it gives it away")
+    margin_s: float = Field(
+        0.5, gt=0, le=60, description="The controller waits this much longer before it reassigns the camera"
+    )
     renew_s: float = Field(1.0, gt=0, le=600, description="Time between two renewals")
     on_silence: Literal["stop", "keep"] = Field(
         "stop",
@@ -47,7 +49,7 @@ class LeaseConfig(Section):
 
 
 class PlacementConfig(Section):
-    """Shares of a machine, and how much may move."""
+    """Load limits of machines, and how many cameras may move."""
 
     target: float = Field(0.70, gt=0, le=1, description="Machines are filled up to this share")
     high: float = Field(0.85, gt=0, le=1, description="Cameras leave a machine above this share")
@@ -55,11 +57,13 @@ class PlacementConfig(Section):
     rule: Literal["first_fit", "least_loaded"] = Field(
         "first_fit", description="first_fit fills one machine after another; least_loaded uses all of them evenly"
     )
-    moves_per_minute: float = Field(30.0, gt=0, le=6000, description="Most moves that drain or relieve machines")
-    join_s: float = Field(
-        20.0, ge=0, le=3600, description="New cameras wait so long for engines that are starting, then use the others"
+    moves_per_minute: float = Field(
+        30.0, gt=0, le=6000, description="Maximum number of moves to drain or relieve machines"
     )
-    rest_s: float = Field(600.0, ge=0, le=86_400, description="A camera that has moved stays for so long")
+    join_s: float = Field(
+        20.0, ge=0, le=3600, description="New cameras wait this long for starting engines, then use the others"
+    )
+    rest_s: float = Field(600.0, ge=0, le=86_400, description="A camera that has moved stays for this long")
 
     @model_validator(mode="after")
     def _in_order(self) -> PlacementConfig:
@@ -83,8 +87,12 @@ class PlaceConfig(Section):
 
     site: str = Field("", max_length=MAX_ID_CHARS, description="Only at this site; empty: anywhere")
     labels: Labels = Field(default_factory=dict, description="Only on machines with these labels")
-    pack: str = Field("", max_length=MAX_ID_CHARS, description="Cameras with this word run on one machine if they fit")
-    spread: str = Field("", max_length=MAX_ID_CHARS, description="Cameras with this word run on different machines")
+    pack: str = Field(
+        "", max_length=MAX_ID_CHARS, description="Cameras with the same value run on one machine if they fit"
+    )
+    spread: str = Field(
+        "", max_length=MAX_ID_CHARS, description="Cameras with the same value run on different machines"
+    )
 
 
 class CameraConfig(SourceConfig):
@@ -95,10 +103,10 @@ class CameraConfig(SourceConfig):
 
 
 class CollectorConfig(Section):
-    """The proxy that engines connect to: it drops what a former owner says."""
+    """The proxy that engines connect to; it drops messages of former owners."""
 
     collect: str = Field(
-        "tcp://127.0.0.1:5551", description="Where engines connect to; none: they publish by themselves"
+        "tcp://127.0.0.1:5551", description="Where engines connect to; none: they publish on their own"
     )
     publish: str = Field("tcp://127.0.0.1:5550", description="Where readers subscribe")
 
@@ -107,7 +115,9 @@ class RayConfig(Section):
     """Engines on the machines of a Ray cluster."""
 
     address: str = Field("auto", description="Of the cluster: auto, or host:port")
-    namespace: ModelName = Field("framewire", description="Where the engines' actors are found again")
+    namespace: ModelName = Field(
+        "framewire", description="Namespace of the engines' actors, by which they are found again"
+    )
     port: int = Field(5556, ge=1024, le=65_000, description="Engines listen for control here, or on the next free port")
     keys: FilePath | None = Field(None, description="File NAME.key_secret of the controller; needed between machines")
     engine_keys: FilePath | None = Field(None, description="File NAME.key_secret of the engines, on every machine")
@@ -116,9 +126,13 @@ class RayConfig(Section):
 class FleetConfig(Section):
     """A fleet: its machines, its cameras, and the configuration that all of its engines share."""
 
-    name: ModelName = Field("fleet", description="Name of the fleet; framewire fleet status --name finds it by it")
-    state: FilePath = Field("fleet-state", description="Folder of the ledger, of logs and of what runs")
-    launcher: Literal["local", "ray"] = Field("local", description="Who starts engines: this process, or Ray")
+    name: ModelName = Field(
+        "fleet", description="Name of the fleet; framewire fleet status --name uses it to find the fleet"
+    )
+    state: FilePath = Field(
+        "fleet-state", description="Folder of the ledger, the logs and the state of running processes"
+    )
+    launcher: Literal["local", "ray"] = Field("local", description="What starts engines: this process, or Ray")
     ledger: str = Field("sqlite", description="sqlite, or nats://host:port/BUCKET (extra nats)")
     control: str = Field("auto", description="Where framewire fleet reaches the controller: auto or ipc://path")
     engine: dict[str, Any] = Field(
@@ -141,18 +155,18 @@ class FleetConfig(Section):
         for what, names in (("nodes", [n.name for n in self.nodes]), ("cameras", [c.source_id for c in self.cameras])):
             twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
             if twice:
-                raise ValueError(f"{what}: {twice[0]} is there twice: give each its own name")
+                raise ValueError(f"{what}: {twice[0]} occurs twice: give each its own name")
         return self
 
     def specs(self) -> Iterator[CameraSpec]:
-        """Yield the cameras as the controller wants them."""
+        """Yield the cameras in the controller's form."""
         for camera in self.cameras:
             keys = camera.model_dump(mode="json", exclude={"place"}, exclude_unset=True)
             place = camera.place
             yield CameraSpec(camera.source_id, keys, place.site, place.labels, place.pack, place.spread)
 
     def options(self) -> ControllerOptions:
-        """Return times and limits of the controller."""
+        """Return the controller's time limits."""
         lease, place = self.lease, self.placement
         return ControllerOptions(
             lease_s=lease.seconds,
@@ -199,17 +213,21 @@ def _checked_names(config: FleetConfig) -> FleetConfig:
     names = [camera.source_id for camera in config.cameras]
     if len(set(names)) < len(names):
         twice = min(name for name in names if names.count(name) > 1)
-        raise ConfigError(f"cameras: {twice} is there twice: give each its own name")
+        raise ConfigError(f"cameras: {twice} occurs twice: give each its own name")
     return config
 
 
 def _check_engine(config: FleetConfig, path: str) -> None:
-    """Raise `ConfigError` for keys of engines that the fleet sets by itself."""
+    """Raise `ConfigError` for engine keys that the fleet itself sets."""
     for key in BY_THE_FLEET:
         section, _, name = key.partition(".")
         given = config.engine.get(section)
         if given is not None and (not name or (isinstance(given, dict) and name in given)):
-            instead = "write cameras beside engine" if section == "sources" else "the fleet sets it: leave it out"
+            instead = (
+                "write cameras next to engine, not inside it"
+                if section == "sources"
+                else "the fleet sets it: leave it out"
+            )
             raise ConfigError(f"{path}: engine.{key}: {instead}")
 
 
@@ -243,5 +261,5 @@ def _check_models(config: FleetConfig, engine: Config, path: str) -> None:
         if camera.model not in known:
             names = ", ".join(sorted(str(name) for name in known if name))
             raise ConfigError(
-                f"{path}: camera {camera.source_id}: there is no model {camera.model}; it is one of {names}"
+                f"{path}: camera {camera.source_id}: there is no model {camera.model}; expected one of: {names}"
             )

@@ -24,7 +24,7 @@ MAX_QUEUED = 5000
 
 @dataclass(slots=True)
 class _Link:
-    """One engine: where it is, its socket, and the requests whose answers are due, the oldest first."""
+    """One engine: its address, its socket, and its unanswered requests, oldest first."""
 
     address: str
     socket: zmq.Socket[Any] | None = None
@@ -34,13 +34,13 @@ class _Link:
 class ZmqLinks:
     """Carries requests to control sockets. An engine answers the requests of one socket in their order.
 
-    After a missing answer the socket is replaced, so that a late one cannot be taken for another's.
+    After a missing answer the socket is replaced, so that a late answer cannot be mistaken for another.
 
     Args:
         clock: for time limits.
         answer_s: how long an answer may take.
-        server_key: public key of the engines, where they encrypt.
-        keys: of the controller, likewise.
+        server_key: public key of the engines, if they encrypt.
+        keys: of the controller, if they encrypt.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ZmqLinks:
         self._options = curve_options(server_key, keys) if server_key else {}
 
     def connect(self, engine_id: str, address: str) -> None:
-        """Set where an engine is; what was sent elsewhere counts as not answered."""
+        """Set the address of an engine; requests sent to its old address count as unanswered."""
         self.disconnect(engine_id)
         self._links[engine_id] = _Link(address)
 
@@ -73,7 +73,7 @@ class ZmqLinks:
         if link.socket is None:
             link.socket = self._opened(link.address)
         link.due.append((self._clock.monotonic_ns(), request))
-        with suppress(zmq.Again):  # it counts as not answered, after its time
+        with suppress(zmq.Again):  # it counts as unanswered once its time is over
             link.socket.send_multipart([b"", json.dumps(request).encode()], zmq.NOBLOCK)
 
     def receive(self) -> list[Answer]:
@@ -102,7 +102,7 @@ class ZmqLinks:
         link.due.clear()
 
     def wait(self, seconds: float) -> None:
-        """Wait for an answer, at most so long."""
+        """Wait for an answer, up to a timeout."""
         poller = zmq.Poller()
         for link in self._links.values():
             if link.socket is not None:

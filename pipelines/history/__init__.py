@@ -1,1 +1,1 @@
-"""What people do with the event log: list, watch, export and delete it, and ask new rules about the past."""
+"""User operations on the event log: list, watch, export and delete events, and apply new rules to the past."""

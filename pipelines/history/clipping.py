@@ -1,4 +1,4 @@
-"""The clip of one event: found, copied, or cut now."""
+"""The clip of one event: found, copied, or cut on demand."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def clip_of(
     """Return the clip of an event; cut it if there is none, or if other seconds are wanted.
 
     Args:
-        log: that keeps the event.
+        log: the log with the event.
         event_id: the event.
         output: copy the clip to this file; further parts get `_2`, `_3`.
         before_s: seconds before the event; None: as configured.
         after_s: seconds after it; None: as configured.
 
     Raises:
-        ConfigError: there is no such event, it continues, or its recordings are not known.
+        ConfigError: the event does not exist or has not ended, or its recordings are unknown.
         SinkError: the clip cannot be written.
     """
     is_own = before_s is not None or after_s is not None
@@ -55,7 +55,7 @@ def clip_of(
         event = reader.event(event_id)
         rows = [] if event is None else reader.media("clip", event_id=event_id)
     if event is None:
-        raise ConfigError(f"there is no event {event_id}: framewire events list shows those that are kept")
+        raise ConfigError(f"there is no event {event_id}: framewire events list shows the stored ones")
     there = [log.place.folder / row.path for row in rows if (log.place.folder / row.path).is_file()]
     if not there or is_own:
         return _cut_now(log, event, output if is_own else None, before_s, after_s, output)
@@ -105,7 +105,7 @@ def _options(log: Log, before_s: float | None, after_s: float | None) -> ClipOpt
 
 
 def _recordings_of(log: Log, source_id: str) -> Path:
-    """Return the folder with the recordings of a source: of the configuration, or of what the log knows."""
+    """Return the folder with the recordings of a source, from the configuration or from the log."""
     if log.config is not None:
         for name, source in named_sources(log.config):
             if name == source_id and source.record is not None:

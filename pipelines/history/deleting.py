@@ -63,12 +63,12 @@ def planned(place: StorePlace, span: Span, recordings: Sequence[Path] = ()) -> D
 def delete(place: StorePlace, span: Span, recordings: Sequence[Path] = ()) -> Deleted:
     """Remove a span: first the files, then the rows, so that no file is forgotten if this is interrupted.
 
-    An engine may go on meanwhile; what it adds to the span later stays.
+    An engine may keep running; what it adds to the span later stays.
 
     Args:
         place: the log.
         span: what to remove.
-        recordings: folders whose newest recordings the log may not know yet.
+        recordings: folders whose newest recordings may not be in the log yet.
 
     Raises:
         StoreError: the store cannot be read or written.
@@ -114,7 +114,7 @@ def _filter(span: Span) -> EventFilter:
 
 
 def _media(reader: EventReader, span: Span) -> list[MediaRow]:
-    """Return the files that show any of the span."""
+    """Return the files that show any part of the span."""
     rows = reader.media(source_id=span.source_id)
     return [row for row in rows if row.began_utc_ns < span.to_utc_ns and row.ended_utc_ns >= span.from_utc_ns]
 
@@ -124,7 +124,7 @@ def _kinds(rows: list[MediaRow]) -> dict[str, int]:
 
 
 def _learn(place: StorePlace, recordings: Sequence[Path]) -> None:
-    """Let the log know the files that it does not know yet."""
+    """Add files that are not in the log yet."""
     if not recordings:
         return
     database = place.open_to_edit()

@@ -1,4 +1,4 @@
-"""Writes a span of the log to a ZIP file that anybody can read without this program."""
+"""Writes a span of the log to a ZIP file that can be read without this program."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def export(place: StorePlace, wanted: EventFilter, target: Path, *, media: bool 
 
     Args:
         place: the log.
-        wanted: which events; its source and times also choose everything else.
+        wanted: which events; its source and times also select everything else.
         target: the ZIP file; it appears when it is complete.
         media: whether images and clips are part of it.
 

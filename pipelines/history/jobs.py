@@ -1,8 +1,7 @@
-"""Answers one question about the past for the page, in a process of its own: one line of JSON in, JSON or MP4 out.
+"""Answers one question about the past for the page, in a separate process: one line of JSON in, JSON or MP4 out.
 
 `{"rules": {...}}`: what rules would have raised; `{"recordings": {...}}`: what is recorded; `{"play": {...}}`: a
-recording as fragmented MP4 after one line about it. The process dies with the one that started it, whose socket is its
-stdin.
+recording as fragmented MP4 after one line about it. The process dies with its parent, whose socket is its stdin.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def _tell(answer: Mapping[str, Any]) -> None:
 
 
 def _rules(job: Job) -> None:
-    """Tell the events that rules would have raised, and how many the run has raised, by rule."""
+    """Report the events that rules would have raised, and the number that the run raised, by rule."""
     from engine.events.store.place import store_place
     from engine.events.store.reader import EventFilter, EventReader
     from pipelines.build.scene import scenes_of
@@ -70,7 +69,7 @@ def _rules(job: Job) -> None:
 
 
 def _recordings(job: Job) -> None:
-    """Tell the pieces of a span that are recorded, and the gaps between them."""
+    """Report the recorded pieces of a time span, and the gaps between them."""
     from pipelines.history.recorded import recorded_between
 
     _tell({"pieces": recorded_between(Path(job["folder"]), job["from_utc_ns"], job["to_utc_ns"])})

@@ -1,4 +1,4 @@
-"""Opens the log that a person means: by a configuration, or by its folder."""
+"""Opens the log that the user names: by a configuration, or by its folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Log:
-    """A log, and the configuration that it came with.
+    """A log and its configuration.
 
     Attributes:
         place: where it is.
@@ -37,7 +37,7 @@ class Log:
         return EventReader(self.place)
 
     def utc_ns(self, text: str | None, name: str) -> int | None:
-        """Return a time that a person wrote; None if nothing was given. Raises `ConfigError`."""
+        """Parse a time given by the user; None if nothing was given. Raises `ConfigError`."""
         return None if text is None else utc_ns_of(text, self.zone, SYSTEM_CLOCK.utc_ns(), f"--{name}")
 
 
@@ -53,7 +53,7 @@ def open_log(config: str | None, folder: str | None, store: str | None = None) -
     from pipelines.config.file import load_config
 
     if config is None and folder is None:
-        raise ConfigError("which log: give --config FILE of the run, or --folder with its events.folder")
+        raise ConfigError("no log named: give --config FILE of the run, or --folder with its events.folder")
     if config is None:
         return Log(place_of(folder, store), None, time_zone("UTC"))
     loaded = load_config(config, {} if folder is None else {"events.folder": folder})

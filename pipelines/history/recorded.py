@@ -1,4 +1,4 @@
-"""What is recorded of a source, and playing it: coded pictures pass as they are, in fragmented MP4."""
+"""Finds a source's recordings and plays them: coded images pass unchanged, in fragmented MP4."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.video.explain import explain, video_errors
 from engine.video.timing.access_units import CODECS
 
 JOIN_NS = 1_500_000_000
-"""Two recordings with no more than this between them show as one."""
+"""Two recordings with a gap no longer than this appear as one."""
 MAX_DURATION_US = 1_000_000
 GUESSED_GROUP_NS = 2 * NS_PER_S
 
@@ -36,7 +36,7 @@ def recorded_between(folder: Path, begin_ns: int, end_ns: int) -> list[tuple[int
 
 
 def _end_ns(segment: Segment) -> int:
-    """Return where a recording ends; one that is being written goes on for about a group of pictures."""
+    """Return where a recording ends; one being written extends by about one group of images."""
     last = segment.rows[-1]
     if last.kind == "end":
         return last.utc_ns
@@ -51,15 +51,15 @@ class _Picture(NamedTuple):
 
 
 def play(folder: Path, begin_ns: int, end_ns: int, tell: Callable[[dict[str, Any]], None], out: BinaryIO) -> None:
-    """Write the recording from the keyframe before `begin_ns` on, up to `end_ns` or another format of the video.
+    """Write the recording from the keyframe before `begin_ns` up to `end_ns`, or to a change of the video format.
 
     Args:
         folder: of the source.
-        begin_ns: wall clock of the first picture to show.
+        begin_ns: wall clock of the first image to show.
         end_ns: wall clock at which it ends.
         tell: called first with `t0_ns`, the wall clock at which the time of the media is 0, `codec`, `width` and
             `height`.
-        out: gets the MP4.
+        out: receives the MP4.
 
     Raises:
         ConfigError: nothing is recorded there, or browsers cannot play it.
@@ -83,7 +83,7 @@ def play(folder: Path, begin_ns: int, end_ns: int, tell: Callable[[dict[str, Any
                         out.write(init_segment(sets, context.width, context.height))
                     film.take(picture)
         except EOFError:
-            continue  # so new that it is empty
+            continue  # so new that it is still empty
         except (BrokenPipeError, ConfigError):
             raise
         except video_errors() as error:
@@ -116,7 +116,7 @@ def _pictures(reader: SegmentReader, begin_ns: int, end_ns: int) -> Iterator[_Pi
 
 
 class _Film:
-    """Fragments on one time line, whose zero is the first picture's time of decoding; gaps stay gaps."""
+    """Fragments on one timeline that starts at the first image's decode time; gaps stay gaps."""
 
     def __init__(self, sets: ParameterSets, t0_ns: int, out: BinaryIO, *, is_sized: bool) -> None:
         self.sets, self._is_sized = sets, is_sized
@@ -125,7 +125,7 @@ class _Film:
         self._number, self._duration_us = 0, MAX_DURATION_US // 10
 
     def take(self, picture: _Picture) -> None:
-        """Write the picture before this one, whose duration is known now."""
+        """Write the previous image, whose duration is now known."""
         at_us = max((picture.decode_ns - self._t0_ns) // NS_PER_US, 0)
         if self._waiting is not None:
             at_us = max(at_us, self._waiting[0] + 1)
@@ -136,7 +136,7 @@ class _Film:
         self._waiting = at_us, shift_us, sample, bool(picture.packet.is_keyframe)
 
     def finish(self) -> None:
-        """Write the picture that waits."""
+        """Write the waiting image."""
         if self._waiting is None:
             return
         self._number += 1

@@ -1,4 +1,4 @@
-"""Asks rules about the past: runs analytics over the stored paths of tracks."""
+"""Applies rules to the past: runs analytics over the stored paths of tracks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STEP_NS = NS_PER_S // 10
 UNSEEING = ("stalled", "offline", "connecting")
 SIZE_WH = (1920, 1080)
-"""Of a run in which nothing was seen."""
+"""For a run in which nothing was seen."""
 Progress = Callable[[int, int], None]
 
 
@@ -63,7 +63,7 @@ def replay(
         analytics: places and rules, without state.
         from_utc_ns: begin of the span.
         to_utc_ns: end of the span.
-        progress: called with the seconds done and the seconds in all.
+        progress: called with the seconds done and the total seconds.
     """
     by_run: dict[int, list[TrackRow]] = {}
     for row in reader.tracks(source_id, from_utc_ns, to_utc_ns):
@@ -85,7 +85,7 @@ def replay(
 
 
 class _Past:
-    """What was seen in one run: paths, and times in which nothing was seen.
+    """The observations of one run: paths, and times in which nothing was seen.
 
     Args:
         rows: pieces of paths.
@@ -101,7 +101,7 @@ class _Past:
         self._alive: list[_Path] = []
 
     def findings(self, scene: Analytics, now_ns: int, end_ns: int, progress: Progress) -> Iterator[Finding]:
-        """Yield the findings from one time to another, in the wall clock of the paths."""
+        """Yield the findings between two times, in the wall clock of the paths."""
         first_ns = now_ns
         while now_ns <= end_ns:
             if self._gaps and self._gaps[-1].from_utc_ns < now_ns:
@@ -113,7 +113,7 @@ class _Past:
             yield from self._step(scene, now_ns)
             progress((now_ns - first_ns) // NS_PER_S, max((end_ns - first_ns) // NS_PER_S, 1))
             next_ns = now_ns + STEP_NS
-            if not self._alive:  # nothing moves: a second at a time, up to the next object
+            if not self._alive:  # nothing moves: advance a second at a time, up to the next object
                 begin_ns = self._waiting[-1].row.began_utc_ns if self._waiting else end_ns + 1
                 next_ns = max(next_ns, min(begin_ns, now_ns + NS_PER_S))
             now_ns = next_ns
@@ -157,7 +157,7 @@ def _events(findings: Iterator[Finding], source_id: str, run: Run) -> list[Event
 
 
 def compared(would: list[EventRow], did: list[EventRow]) -> dict[str, dict[str, Any]]:
-    """Return by rule how many events the new rules would have raised, and how many the run's own rules raised."""
+    """Return, by rule, how many events the new rules would have raised, and how many the run's own rules raised."""
     names = dict.fromkeys([*(event.rule for event in would), *(event.rule for event in did)])
     return {
         name: {

@@ -1,4 +1,4 @@
-"""Cleans up the log and its media by hand."""
+"""Cleans up the log and its media on request."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ MB = 1_000_000
 
 
 def tidy_log(log: Log, *, yes: bool = False) -> dict[str, Any]:
-    """Adopt and delete as `events.keep` says, and return what was done as plain values.
+    """Adopt and delete according to `events.keep`, and return what was done as plain values.
 
     Args:
         log: with its configuration.
         yes: also delete more than a third at once.
 
     Raises:
-        ConfigError: the configuration is not known.
+        ConfigError: the configuration is unknown.
         StoreError: the log cannot be written.
     """
     from engine.events.media.retention import tidy
 
     if log.config is None:
-        raise ConfigError("what to keep is in the configuration: give --config FILE of the run")
+        raise ConfigError("the configuration says what to keep: give --config FILE of the run")
     engine_id = log.config.pipeline.engine_id or ""
     if log.place.is_server and not engine_id:
         raise ConfigError("several engines share this log: name this one in the configuration (pipeline.engine_id)")

@@ -15,13 +15,13 @@ _EXPECTED = "expected a time as 2026-11-30, 2026-11-30T18:00, 2026-11-30T17:00Z,
 
 
 def span_s(text: str, name: str = "span") -> int:
-    """Return the seconds of a span of time.
+    """Return the seconds of a time span.
 
     >>> span_s("2h")
     7200
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not a time span.
     """
     match = _SPAN.fullmatch(text.strip())
     if match is None:
@@ -33,7 +33,7 @@ def utc_ns_of(text: str, zone: ZoneInfo, now_utc_ns: int, name: str = "time") ->
     """Return a time in UTC nanoseconds.
 
     Args:
-        text: a span means so long ago; a date or time without a zone is local.
+        text: a span means that long ago; a date or time without a zone is local.
         zone: of the site.
         now_utc_ns: the current time.
         name: of the option, for the message.
@@ -42,7 +42,7 @@ def utc_ns_of(text: str, zone: ZoneInfo, now_utc_ns: int, name: str = "time") ->
     86400
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it has another form.
     """
     text = text.strip()
     if _SPAN.fullmatch(text):
@@ -59,7 +59,7 @@ def utc_ns_of(text: str, zone: ZoneInfo, now_utc_ns: int, name: str = "time") ->
 
 
 def local_text(utc_ns: int, zone: ZoneInfo) -> str:
-    """Return a time as the people of a site read it.
+    """Return a time in a site's local notation.
 
     >>> local_text(0, ZoneInfo("UTC"))
     '1970-01-01 00:00:00'

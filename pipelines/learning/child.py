@@ -1,6 +1,6 @@
-"""Work that needs torch, in a process of its own: it can be killed, dies with its parent, and only it loads torch.
+"""Runs work that needs torch in a separate process, which can be killed, dies with its parent, and alone loads torch.
 
-The parent sends one request as JSON; the child answers with messages of progress and ends with a result or an error.
+The parent sends one request as JSON; the child answers with progress messages and ends with a result or an error.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def run_in_child(task: str, request: Mapping[str, Any], tell: Tell | None = None
     Args:
         task: a key of `TASKS`.
         request: JSON values.
-        tell: receives each message of progress.
+        tell: receives each progress message.
 
     Raises:
-        ConfigError: as the task raises it; so are the next two.
+        ConfigError: raised by the task, as are the next two.
         MissingDependencyError: a package is missing.
         ModelError: a model cannot be used.
         LearningError: the task failed otherwise, or its process was killed.
@@ -54,7 +54,7 @@ def run_in_child(task: str, request: Mapping[str, Any], tell: Tell | None = None
     try:
         child.say(json.dumps({"task": task, "request": dict(request)}).encode())
         result = _listen(child.connection, tell)
-    except EngineError:  # it has answered, and ends by itself
+    except EngineError:  # it has answered, and ends on its own
         child.end(END_S)
         raise
     except BaseException:
@@ -94,7 +94,7 @@ def main() -> None:
             connection.send_bytes(json.dumps(fields).encode())
 
         tell(_outcome(asked["task"], asked["request"], tell))
-    os._exit(0)  # the destructors of native libraries have nothing to save and may hang
+    os._exit(0)  # destructors of native libraries have nothing to save, and may hang
 
 
 def _outcome(task: str, request: Fields, tell: Tell) -> Fields:

@@ -1,4 +1,4 @@
-"""JSON files that are written whole or not at all."""
+"""JSON files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.errors import ConfigError
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file at once, not in parts."""
+    """Write a file atomically."""
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(value, indent=1), encoding="utf-8")
     part.replace(path)

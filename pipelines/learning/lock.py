@@ -1,4 +1,4 @@
-"""The lock of a test set: its pictures and labels, by hash. Whoever changes them is told by train and release alike."""
+"""The lock of a test set: a hash of its images and labels. Both train and release report any change to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABELS = {".txt", ".json", ".xml"}
 
 
 def test_part(data: Path) -> tuple[Path, Path | None]:
-    """Return the folders of the test pictures and of their labels, None for folders of classes.
+    """Return the folders of the test images and of their labels, None for folders of classes.
 
     Raises:
         ConfigError: the data set has no test part.
@@ -30,7 +30,7 @@ def test_part(data: Path) -> tuple[Path, Path | None]:
 
 
 def test_hash(data: Path) -> str:
-    """Return the SHA-256 of all pictures and labels of the test part, and of their names. Raises `ConfigError`."""
+    """Return the SHA-256 of all images and labels of the test part, and of their names. Raises `ConfigError`."""
     images, labels = test_part(data)
     digest = hashlib.sha256()
     for root, suffixes in ((images, IMAGE_SUFFIXES), (labels, LABELS)):
@@ -66,5 +66,5 @@ def check_lock(data: Path, found: str | None = None) -> None:
     if read_json(path).get("sha256") != (found or test_hash(data)):
         raise ConfigError(
             f"{data}: the test part has changed since it was locked: scores would no longer be comparable. Undo the "
-            f"change, or delete {path.name} to begin with a new test set and release again"
+            f"change, or delete {path.name} to start with a new test set and release again"
         )

@@ -1,4 +1,4 @@
-"""What a model file says about its making: stored in its ONNX metadata, printed by `inspect`."""
+"""A model file's record of its training: stored in its ONNX metadata, printed by `inspect`."""
 
 from __future__ import annotations
 

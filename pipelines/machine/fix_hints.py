@@ -1,4 +1,4 @@
-"""The commands that add what `framewire doctor` misses, for the system at hand."""
+"""The commands that install what `framewire doctor` reports as missing, for this system."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class System:
 
     Attributes:
         packages: its package manager: `apt`, `dnf`, `pacman`, `apk`, `brew`; empty if unknown.
-        is_container: whether this runs in a container, where drivers and devices come from outside.
+        is_container: whether this runs in a container, where drivers and devices come from the host.
         is_wsl: whether it is Linux inside Windows.
         is_jetson: whether it is an NVIDIA Jetson.
     """
@@ -79,7 +79,7 @@ def _commands(finding: Finding, system: System) -> list[str]:
     if system.is_container and part in ("nvidia gpu", "decoder nvdec", "cameras", "gpu device nodes", "decoder vaapi"):
         return [f"# outside the container: docker run {_DEVICES[part]} ..."]
     if part == "nvidia gpu" and system.is_wsl:
-        return ["# install NVIDIA's driver in Windows; WSL needs none of its own"]
+        return ["# install NVIDIA's driver in Windows; WSL does not need its own"]
     if part == "cameras":
         return ["sudo usermod -aG video $USER    # then log in again; ls /dev/video* shows what is there"]
     if part == "gpu device nodes":

@@ -1,4 +1,4 @@
-"""Takes over cameras, zones, masks and object filters of a Frigate configuration, and lists what it could not."""
+"""Converts cameras, zones, masks and object filters of a Frigate configuration, and lists what it could not convert."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIDES = ("width", "height")
 
 
 def new_from_frigate(path: str) -> NewConfig:
-    """Return the configuration that does what a Frigate `config.yml` asks for, as far as possible.
+    """Return a configuration that is equivalent to a Frigate `config.yml`, as far as possible.
 
     Raises:
         ConfigError: the file cannot be read, or has no cameras.
@@ -44,7 +44,7 @@ def new_from_frigate(path: str) -> NewConfig:
         host = _table(tree, "mqtt").get("host", "HOST")
         new.notes.append(f"mqtt: framewire bridge tcp://127.0.0.1:5555 mqtt://{host} --format frigate")
     if "auto" not in str(new.model):
-        new.notes.append("model: choose one with the classes above; the embedded one knows those of COCO")
+        new.notes.append("model: choose one with the classes above; the embedded one has those of COCO")
     return new
 
 
@@ -68,13 +68,13 @@ def _add_camera(
         keys["record"] = {"folder": "recordings", "max_mb": 20000}
         if main and main != uri:
             keys["record"]["uri"] = new.without_password(name, main)
-    missing += [f"{key} is not taken over" for key in sorted(set(map(str, camera)) - _TAKEN["camera"])]
+    missing += [f"{key} is not converted" for key in sorted(set(map(str, camera)) - _TAKEN["camera"])]
     new.add(name, uri, keys=keys, notes=missing)
     new.notes += [f"{name}: {what}" for what in missing]
 
 
 def _keys(name: str, camera: Mapping[str, Any], tree: Mapping[str, Any], missing: list[str]) -> dict[str, Any]:
-    """Return the keys of a source: rate, size of the picture, zones, masks, filters."""
+    """Return the keys of a source: rate, size of the image, zones, masks, filters."""
     keys: dict[str, Any] = {}
     fps = _setting(camera, tree, "detect", "fps")
     keys["detect_hz"] = float(fps) if isinstance(fps, int | float) and 0 < fps <= 1000 else 5.0
@@ -138,7 +138,7 @@ def _masks(camera: Mapping[str, Any], size_wh: tuple[int, int] | None, missing: 
 
 
 def _points(text: Any, size_wh: tuple[int, int] | None) -> list[list[float]] | None:
-    """Return the corners as fractions of the picture; None if they are none."""
+    """Return the corners as fractions of the image; None if they are invalid."""
     parts = text.split(",") if isinstance(text, str) else [str(each) for each in _list(text)]
     try:
         numbers = [float(part) for each in parts for part in each.split(",")]
@@ -155,7 +155,7 @@ def _points(text: Any, size_wh: tuple[int, int] | None) -> list[list[float]] | N
 
 
 def _address(path: str, streams: Mapping[str, Any], missing: list[str]) -> str:
-    """Return a camera's address: that of go2rtc's own source where Frigate reads its restream."""
+    """Return a camera's address: that of go2rtc's own source if Frigate reads its restream."""
     restream = next((path[len(prefix) :].partition("?")[0] for prefix in _LOCAL if path.startswith(prefix)), None)
     if restream is not None:
         source = next((text for text in _texts(streams.get(restream)) if text.partition("#")[0].startswith("rtsp")), "")

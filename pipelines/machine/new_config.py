@@ -44,7 +44,7 @@ class NewConfig:
         classes: names of the classes to keep; None: all.
         metrics: address of the metrics; None: leave it as a comment.
         secrets: passwords by the name of their variable.
-        notes: what could not be taken over, for people.
+        notes: what could not be converted, for people.
     """
 
     cameras: list[NewCamera] = field(default_factory=list)
@@ -60,7 +60,7 @@ class NewConfig:
         """Add a camera; a password in its address becomes a variable.
 
         Raises:
-            ConfigError: there is a camera of this name.
+            ConfigError: a camera with this name exists.
         """
         name = _NAME.sub("_", name).strip("_") or f"camera{len(self.cameras)}"
         if any(camera.name == name for camera in self.cameras):
@@ -70,7 +70,7 @@ class NewConfig:
         return camera
 
     def without_password(self, name: str, uri: str) -> str:
-        """Return an address whose password is a variable of the environment, and remember the password."""
+        """Return an address with its password replaced by an environment variable, and store the password."""
         parts = urlsplit(uri) if "://" in uri else None
         if parts is None or not parts.password or parts.password.startswith("${"):
             return uri
@@ -81,7 +81,7 @@ class NewConfig:
 
 
 def config_text(new: NewConfig, version: int) -> str:
-    """Return the YAML, with comments that say what else is there."""
+    """Return the YAML, with comments that describe further options."""
     lines = [
         "# Written by framewire init. Try it: framewire check FILE, then framewire run FILE",
         "# Every key with its meaning is in configs/reference.yaml and in the documentation.",
@@ -116,7 +116,7 @@ def _about_model(model: str) -> str:
 
 
 def secrets_text(secrets: Mapping[str, str]) -> str:
-    """Return the file of variables, as systemd and Docker read it."""
+    """Return the environment file, as systemd and Docker read it."""
     return "".join(f"{name}={value}\n" for name, value in secrets.items())
 
 
@@ -157,7 +157,7 @@ def with_login(uri: str, user: str, password: str) -> str:
 
 
 def name_of(uri: str) -> str:
-    """Return a name for a camera that has none: its host, or the stem of its file."""
+    """Return a name for an unnamed camera: its host, or the stem of its file."""
     parts = urlsplit(uri)
     stem = unquote(parts.path or uri).rstrip("/").rpartition("/")[2].partition(".")[0]
     return (parts.hostname or stem or "camera").replace(".", "_")

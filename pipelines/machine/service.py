@@ -50,7 +50,7 @@ def install(options: ServiceOptions, folder: Path = UNIT_FOLDER, *, start: bool 
     """Write the unit and, if systemd runs here, enable and start it; return what was done and what remains.
 
     Raises:
-        ConfigError: a unit of this name comes from elsewhere, or the options cannot work.
+        ConfigError: a unit with this name comes from elsewhere, or the options are invalid.
         SinkError: the unit cannot be written, or systemd refuses it.
     """
     text, path = unit_text(options), unit_path(options.name, folder)
@@ -83,11 +83,11 @@ def uninstall(name: str, folder: Path = UNIT_FOLDER) -> list[str]:
     """Stop the service and remove its unit; its state, cache and recordings stay.
 
     Raises:
-        ConfigError: there is no such unit, or it comes from elsewhere.
+        ConfigError: the unit does not exist, or comes from elsewhere.
     """
     path = unit_path(name, folder)
     if not path.exists() or not _is_ours(path):
-        raise ConfigError(f"{path} is not a service of framewire; framewire service status shows what is installed")
+        raise ConfigError(f"{path} is not a framewire service; framewire service status shows what is installed")
     runs = folder == UNIT_FOLDER and is_systemd_running()
     if runs:
         _systemctl("disable", "--now", name)

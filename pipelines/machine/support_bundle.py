@@ -1,4 +1,4 @@
-"""Collects what somebody who helps needs into one archive, without secrets and pixels."""
+"""Collects the information needed for support into one archive, without secrets or pixels."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def write_bundle(
         path: of the `.tar.gz`; must not exist.
         config: configuration file of the run, if there is one.
         address: `HOST:PORT` of the run's metrics, if it serves any.
-        log: a log file; its end is taken.
-        service: name of the systemd service whose journal is taken.
+        log: a log file, of which the end is included.
+        service: name of the systemd service whose journal is included.
 
     Raises:
         SinkError: the archive cannot be written.
@@ -120,14 +120,14 @@ def system() -> dict[str, Any]:
 
 
 def doctor() -> list[dict[str, Any]]:
-    """Return what `framewire doctor` finds."""
+    """Return the findings of `framewire doctor`."""
     from pipelines.doctor import examine
 
     return [asdict(finding) for finding in examine()]
 
 
 def configuration(path: str) -> dict[str, Any]:
-    """Return the configuration with its defaults, or why it is not valid."""
+    """Return the configuration with its defaults, or why it is invalid."""
     from pipelines.config.file import load_config
 
     try:

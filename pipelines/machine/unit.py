@@ -1,4 +1,4 @@
-"""The systemd unit of a run: restarted when it hangs, and allowed only what a run needs."""
+"""The systemd unit of a run: restarted when it hangs, and permitted only what a run needs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ServiceOptions:
         name: of the unit.
         config: absolute path of the configuration.
         command: absolute path of the command `framewire`.
-        user: account to run as; None: one that systemd makes up (`DynamicUser`).
+        user: account to run as; None: one that systemd allocates (`DynamicUser`).
         devices: kinds of devices it may use: `video` (cameras at `/dev/video*`), `gpu`.
         writes: absolute folders that the configuration writes to.
         reads: absolute paths that it must be able to read.
@@ -136,7 +136,7 @@ def _devices(kinds: Sequence[str]) -> str:
 
 
 def _is_group(name: str) -> bool:
-    """Return whether this machine has a group: systemd starts no unit with one that is missing."""
+    """Return whether this machine has a group, because systemd does not start a unit with a missing one."""
     try:
         return bool(grp.getgrnam(name))
     except KeyError:
@@ -153,7 +153,7 @@ def _check(options: ServiceOptions) -> None:
         raise ConfigError(f"devices {min(unknown)!r}: expected one of: {', '.join(_DEVICES)}")
     temporary = [path for path in (options.config, *options.reads) if _is_below(path, TEMPORARY)]
     if temporary:
-        raise ConfigError(f"the service cannot read {temporary[0]}: it has a /tmp of its own; put it into /etc or /srv")
+        raise ConfigError(f"the service cannot read {temporary[0]}: it has its own /tmp; put it into /etc or /srv")
     if options.user is not None:
         return
     hidden = [path for path in (options.command, options.config, *options.reads) if _is_below(path, HOMES)]
@@ -188,5 +188,5 @@ def _escaped(text: str) -> str:
 
 
 def is_systemd_running() -> bool:
-    """Return whether systemd manages this machine (in containers it mostly does not)."""
+    """Return whether systemd manages this machine (in containers it usually does not)."""
     return os.path.isdir("/run/systemd/system")

@@ -1,8 +1,8 @@
 """Measures the engine's own cost per frame, without decoding, letterboxing and inference.
 
-Cameras repeat one small image, and a detector that costs nothing returns moving boxes, so the measurement covers
-capture, batching, hand-over, tracking, encoding and publishing. Compare results only with those of the same machine in
-the same state.
+Cameras repeat one small image, and a detector without cost returns moving boxes, so the measurement covers capture,
+batching, hand-over, tracking, encoding and publishing. Compare results only with others from the same machine in the
+same state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipelines.config.models import Config
 
 FPS = 25
 PATH_FRAMES = 250
-"""Frames after which the boxes turn back."""
+"""Number of frames after which the boxes turn around."""
 SIDE = 64
 AREA_WH = 1920, 1080
 WARM_UP = 50
@@ -35,7 +35,7 @@ LOOK_S = 0.002
 
 
 class StillCamera(SourceBase):
-    """One image, repeated as often as it is read, with stream times."""
+    """One image, repeated on every read, with stream times."""
 
     def __init__(self, source_id: str, count: int) -> None:
         super().__init__(SourceInfo(source_id, "still", is_live=False, width=SIDE, height=SIDE, fps=FPS))
@@ -94,14 +94,14 @@ class WalkingBoxes(DetectorBase):
 def benchmark_engine(
     config: Config, *, cameras: int, objects: int, frames: int = 300, rounds: int = 3
 ) -> dict[str, Any]:
-    """Return frames per second and CPU time per frame of one process, with a detector that costs nothing.
+    """Return frames per second and CPU time per frame of one process, with a detector without cost.
 
     Args:
         config: its tracker and outputs are used.
         cameras: number of sources; each inference takes one frame of each.
         objects: objects on each frame.
         frames: frames of each camera.
-        rounds: number of rounds, of which the median counts.
+        rounds: number of rounds; the median counts.
 
     Raises:
         ConfigError: fewer frames than the warm-up takes.

@@ -1,7 +1,7 @@
-"""Measures how many cameras this machine carries, and what limits it.
+"""Measures how many cameras this machine can handle, and what limits it.
 
 First, a few looping files run as fast as the machine can, which gives an estimate. Then that many sources play at the
-rate of cameras, and the number is lowered or raised until they keep up: what is reported was run, not computed.
+rate of cameras, and the number is lowered or raised until they keep up: the reported number was measured, not computed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pipelines.measuring.pipeline import raw_fps, used_cpu_s
 CLIP_S = 2.0
 FASTEST_SOURCES = 4
 HEADROOM = 0.9
-"""Share of the fastest rate that cameras may take: they do not come evenly."""
+"""Share of the maximum rate that cameras may use, because their frames do not arrive evenly."""
 MAX_LOST = 0.02
 MAX_AGE_MS = 1000.0
 MAX_CAMERAS = 1000
@@ -51,7 +51,7 @@ class Trial:
         lost: share of the frames that were dropped.
         age_p99_ms: 99th percentile of the age of published frames.
         cpu_ms: CPU milliseconds per published frame.
-        seconds: how long it was measured; of each camera, one frame more or less may fall into that time.
+        seconds: duration of the measurement; each camera may deliver one frame more or less in it.
     """
 
     cameras: int
@@ -64,7 +64,7 @@ class Trial:
 
     @property
     def keeps_up(self) -> bool:
-        """Whether the machine carries that many cameras."""
+        """Whether the machine can handle that many cameras."""
         missing = (self.asked_fps - self.fps) * self.seconds
         is_complete = missing <= 2 * MAX_LOST * self.asked_fps * self.seconds + self.cameras
         return is_complete and self.lost <= MAX_LOST and self.age_p99_ms <= MAX_AGE_MS
@@ -78,7 +78,7 @@ def plan(
     seconds: float = 60.0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Return how many cameras of a size and rate this machine carries.
+    """Return how many cameras of a given size and rate this machine can handle.
 
     Args:
         config: model, tracker and pipeline; its sources are not used.
@@ -133,7 +133,7 @@ def plan(
 def _search(
     config: Config, clip: str, fps: float, seconds: float, first: int, progress: Callable[[str], None]
 ) -> list[Trial]:
-    """Run numbers of cameras until one keeps up and a few more do not, or the checks are used up."""
+    """Try numbers of cameras until one keeps up and a slightly higher one does not, or the checks are used up."""
     trials: list[Trial] = []
     works, fails, number = 0, MAX_CAMERAS + 1, min(first, MAX_CAMERAS)
     for _ in range(MAX_CHECKS):
@@ -194,7 +194,7 @@ def _wait_for_frames(pipeline: Pipeline, count: int) -> None:
 
 def _wait(pipeline: Pipeline, seconds: float) -> None:
     if pipeline.wait(seconds):
-        raise ConfigError("the run ended before it was measured: see the log")
+        raise ConfigError("the run ended before it could be measured: see the log")
 
 
 def write_clip(path: Path, size_wh: tuple[int, int], fps: float) -> Path:
@@ -265,7 +265,7 @@ def _limit(parts: dict[str, float], infer_fps: float, fastest_fps: float) -> str
 
 
 def estimates(parts: dict[str, float], fps: float, cores: float) -> list[dict[str, Any]]:
-    """Return how many cameras other settings would carry, computed from the cost of a frame and the cores it got."""
+    """Return how many cameras other settings would allow, computed from the cost of a frame and the cores it used."""
     budget_ms = 1e3 * cores * HEADROOM
     found = []
     for hz in (5.0, 2.0):

@@ -1,4 +1,7 @@
-"""Serves metrics and health of any long-lived process; what the page's process uses imports no engine."""
+"""Serves metrics and health of any long-lived process.
+
+The part used by the page's process does not import the engine.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,21 @@ from pipelines.metrics.server import MetricsServer, Reply
 
 logger = logging.getLogger(__name__)
 METRICS_VARIABLE = "FRAMEWIRE_METRICS"
-"""Variable with an address for runs that configure none; container images set it for their health check."""
+"""Environment variable with an address for runs that do not configure one.
+
+Container images set it for their health check.
+"""
 
 
 def bound_server(address: str, at_will: str | None = None) -> MetricsServer | None:
-    """Return a server with its port bound, not yet answering; None for the address `none`.
+    """Return a server with its port bound but not yet answering; None for the address `none`.
 
     Args:
         address: `HOST:PORT`, or `none`.
-        at_will: an address to use instead of `none`; if it cannot be used, that is only logged.
+        at_will: an optional address to use instead of `none`; failing to use it is only logged.
 
     Raises:
-        ConfigError: the address has another form.
+        ConfigError: the address is malformed.
         SinkError: the port is in use.
         MissingDependencyError: the extra `metrics` is not installed.
     """
@@ -50,14 +56,14 @@ def serve_loop(
     facts: Callable[[], dict[str, Any]] = dict,
     waits_for: Callable[[], list[str]] = list,
 ) -> Iterator[Callable[[], bool]]:
-    """Answer for a process with one loop while in the context; yields the function to call on each turn of the loop.
+    """Serve a process with one loop while in the context; yields the function to call on each turn of the loop.
 
     Args:
         address: `HOST:PORT`; None or `none`: do not serve.
         add: adds the metrics of the process to a page.
-        say: told the bound address.
+        say: called with a line that states the bound address.
         facts: further facts for `/healthz`.
-        waits_for: what else the process needs before it is ready; empty if nothing.
+        waits_for: returns what else the process needs before it is ready; empty if nothing.
     """
     health = LoopHealth(facts, waits_for)
     server = bound_server(address or "none")

@@ -13,7 +13,7 @@ def fetch(address: str, path: str, *, timeout_s: float, max_bytes: int = MAX_BOD
     """Return the status and the body of a page of the process at `HOST:PORT`.
 
     Raises:
-        ConfigError: the address has another form.
+        ConfigError: the address is malformed.
         OSError, http.client.HTTPException: it does not answer.
     """
     host, port = host_and_port(address, "the address")
@@ -28,10 +28,10 @@ def fetch(address: str, path: str, *, timeout_s: float, max_bytes: int = MAX_BOD
 
 
 def ask_health(address: str, timeout_s: float, *, ready: bool) -> tuple[bool, str]:
-    """Return whether the process at `HOST:PORT` is alive, or ready, and what it said.
+    """Return whether the process at `HOST:PORT` is alive, or ready, and its answer.
 
     Raises:
-        ConfigError: the address has another form.
+        ConfigError: the address is malformed.
     """
     try:
         status, text = fetch(address, "/readyz" if ready else "/livez", timeout_s=timeout_s)

@@ -1,4 +1,4 @@
-"""Figures that the operating system keeps: child processes, disks and GPUs."""
+"""Metrics from the operating system: child processes, disks and GPUs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 def add_children(page: Page) -> None:
     """Add the child processes by role and source."""
     labels = "role", "source"
-    cpu = page.counter("framewire_child_cpu_seconds_total", "CPU time of the child processes that run now.", *labels)
+    cpu = page.counter("framewire_child_cpu_seconds_total", "CPU time of the running child processes.", *labels)
     memory = page.gauge("framewire_child_resident_bytes", "Resident memory of child processes.", *labels)
-    restarts = page.counter("framewire_child_restarts_total", "Starts of a child process after its first.", *labels)
+    restarts = page.counter("framewire_child_restarts_total", "Restarts of a child process.", *labels)
     for child in child_processes():
         usage = [usage_of(pid) for pid in child.pids]
         cpu.add(round(sum(cpu_s for cpu_s, _ in usage), 2), child.role, child.name)
@@ -42,7 +42,7 @@ def usage_of(pid: int) -> tuple[float, int]:
 
 
 class DiskWatch:
-    """Measures folders on a thread of its own, because a hanging disk must not hold up a scrape.
+    """Measures folders on a separate thread, because a hanging disk must not delay a scrape.
 
     Args:
         folders: returns the folders by kind of content.
@@ -64,7 +64,7 @@ class DiskWatch:
         self._is_over.set()
 
     def add_to(self, page: Page) -> None:
-        """Add the last figures."""
+        """Add the latest measurements."""
         used = page.gauge("framewire_storage_bytes", "Bytes of the files of each kind.", "kind")
         free = page.gauge("framewire_storage_free_bytes", "Free bytes of the disk that holds each kind.", "kind")
         for kind, size in dict(self.bytes_by_kind).items():
@@ -103,7 +103,7 @@ def _existing(path: Path) -> Path:
 
 
 class GpuWatch:
-    """Reads the load of NVIDIA GPUs, if the package `nvidia-ml-py` and a driver are there."""
+    """Reads the load of NVIDIA GPUs, if the package `nvidia-ml-py` and a driver are installed."""
 
     def __init__(self) -> None:
         self._nvml: Any = None
@@ -116,7 +116,7 @@ class GpuWatch:
         """Add load and memory of each GPU."""
         if self._nvml is None:
             return
-        load = page.gauge("framewire_gpu_utilization_ratio", "Share of time in which the GPU computed.", "gpu")
+        load = page.gauge("framewire_gpu_utilization_ratio", "Share of time during which the GPU was busy.", "gpu")
         used = page.gauge("framewire_gpu_memory_used_bytes", "Memory in use on the GPU.", "gpu")
         for index in range(self._nvml.nvmlDeviceGetCount()):
             with suppress(Exception):

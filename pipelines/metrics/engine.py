@@ -1,4 +1,4 @@
-"""The metrics of a run: read from its statistics snapshot on each scrape, so that a frame costs nothing more."""
+"""The metrics of a run: read from its statistics snapshot on each scrape, so that frames cost nothing extra."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class EngineMetrics:
         self._measuring = threading.Lock()
 
     def start(self) -> None:
-        """Begin to measure the disks."""
+        """Start measuring the disks."""
         self._disk.start()
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class EngineMetrics:
         self._disk.close()
 
     def page(self) -> str:
-        """Return the metrics of this moment, in the text format."""
+        """Return the current metrics in the text format."""
         page, stats = Page(), self._pipeline.stats.snapshot()
         sources = chosen(stats.sources)
         self._add_build(page)
@@ -98,7 +98,7 @@ class EngineMetrics:
             loaded.add(int(lane.is_loaded), name)
 
     def _add_sources(self, page: Page, sources: Iterable[SourceSnapshot]) -> None:
-        state = page.gauge("framewire_source_state", "1 for the present state of each source.", "source", "state")
+        state = page.gauge("framewire_source_state", "1 for the current state of each source.", "source", "state")
         captured = page.counter("framewire_frames_captured_total", "Frames that arrived.", "source")
         published = page.counter("framewire_frames_published_total", "Frames that were published.", "source")
         detected = page.counter("framewire_frames_detected_total", "Published frames with a detection.", "source")
@@ -125,10 +125,10 @@ class EngineMetrics:
                 last.add(round(source.last_frame_utc_ns / NS_PER_S, 3), name)
 
     def _add_owners(self, page: Page) -> None:
-        """Add what each source costs and, in a fleet, how long this engine may publish it."""
+        """Add the cost of each source and, in a fleet, how long this engine may publish it."""
         cores = page.gauge("framewire_cost_cores", "Cores that each source takes, averaged over 10 s.", "source")
         epoch = page.gauge("framewire_owner_epoch", "Epoch of each source that a fleet assigned.", "source")
-        left = page.gauge("framewire_lease_left_seconds", "Time until each lease runs out.", "source")
+        left = page.gauge("framewire_lease_left_seconds", "Time until each lease expires.", "source")
         leases = self._pipeline.leases
         with self._measuring:  # scrapes may overlap
             self._costs.poll()
@@ -176,7 +176,9 @@ class EngineMetrics:
         crossings = page.counter("framewire_line_crossings_total", "Crossings of lines.", *each)
         dithers = page.counter("framewire_line_dithers_total", "Crossings that were taken back.", "source", "line")
         mismatch = page.gauge(
-            "framewire_places_mismatch", "1 if the frames have another aspect than the places were drawn on.", "source"
+            "framewire_places_mismatch",
+            "1 if the frames have a different aspect ratio than the places were drawn on.",
+            "source",
         )
         for name, text in analyser.mismatches().items():
             mismatch.add(int(bool(text)), name)
@@ -229,7 +231,7 @@ class EngineMetrics:
                 self._add_actions(page, sink)
 
     def _add_media(self, page: Page, media: EventMedia) -> None:
-        clips = page.counter("framewire_clips_total", "Clips of events by how they turned out.", "source", "result")
+        clips = page.counter("framewire_clips_total", "Clips of events by outcome.", "source", "result")
         for (source_id, state), count in list(media.clips.results.items()):
             clips.add(count, source_id, state)
         skipped = page.counter("framewire_images_skipped_total", "Images of events that were left out.", "cause")
@@ -277,7 +279,7 @@ class EngineMetrics:
                 overflows.add(count, kind)
 
     def _add_recordings(self, page: Page) -> None:
-        state = page.gauge("framewire_recording_state", "1 for the present state of a recording.", "source", "state")
+        state = page.gauge("framewire_recording_state", "1 for the current state of a recording.", "source", "state")
         written = page.counter("framewire_recording_bytes_total", "Bytes written by recordings.", "source")
         errors = page.counter("framewire_recording_write_errors_total", "Files that could not be written.", "source")
         restarts = page.counter("framewire_recording_restarts_total", "Restarts of the recording process.", "source")
@@ -303,7 +305,7 @@ class EngineMetrics:
 
 
 def chosen(sources: Iterable[SourceSnapshot]) -> list[SourceSnapshot]:
-    """Return the sources to report: those that run, and the ones that ended last, at most 256."""
+    """Return the sources to report: the running ones, and those that ended most recently, at most 256."""
     listed = list(sources)
     running = [source for source in listed if source.state != "ended"][:MAX_SOURCES]
     ended = [source for source in listed if source.state == "ended"]

@@ -15,7 +15,7 @@ class EngineHealth:
     """Health of a run.
 
     Alive: the main loop and the publishing thread ticked within 5 s. Ready: also, every model is loaded, and every
-    source has delivered a frame, or is `offline` by itself: a dead camera does not make the engine unready.
+    source has delivered a frame, or is itself `offline`, because a dead camera does not make the engine unready.
 
     Args:
         pipeline: the run.
@@ -40,7 +40,7 @@ class EngineHealth:
         return self._loop.against_live() + stale("the publishing thread", since_ns, self._clock)
 
     def against_ready(self) -> list[str]:
-        """Return what the engine waits for."""
+        """Return what the engine is waiting for."""
         reasons = self.against_live()
         reasons += [f"model {name} is not loaded" for name, lane in self._pipeline.models.items() if not lane.is_loaded]
         sources = {source.source_id: source for source in self._pipeline.stats.snapshot().sources}

@@ -1,7 +1,7 @@
-"""The text format of Prometheus (version 0.0.4), written fast: a large page must not hold up the engine.
+"""The text format of Prometheus (version 0.0.4), written fast, because a large page must not delay the engine.
 
-The client library takes about 40 µs per sample, this takes about 1 µs; what the library itself measures (`process_*`,
-`python_gc_*`, and metrics that your own sinks register) is added by it.
+The client library takes about 40 µs per sample, this about 1 µs; the library adds only its own metrics (`process_*`,
+`python_gc_*`, and those that your own sinks register).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Series:
 
 
 class Page:
-    """A page of metrics; those without samples are left out."""
+    """A page of metrics; metrics without samples are left out."""
 
     def __init__(self) -> None:
         self._families: list[tuple[str, list[str]]] = []
@@ -102,7 +102,7 @@ class Bounded:
         self._known: dict[str, dict[str, None]] = {}
 
     def counts(self, key: str, counts: Mapping[str, int]) -> dict[str, int]:
-        """Return the counts by label value; values seen before are present, if only with 0."""
+        """Return the counts by label value; values seen before are included, even if only with 0."""
         known = self._known.setdefault(key, {})
         found = dict.fromkeys(known, 0)
         for value, count in counts.items():
@@ -125,7 +125,7 @@ def quoted(text: str) -> str:
 
 
 def client_metrics() -> str:
-    """Return what the client library measures: this process, its garbage collector, metrics that users register.
+    """Return the client library's own metrics: this process, its garbage collector, and metrics registered by users.
 
     Raises:
         MissingDependencyError: the extra `metrics` is not installed.
@@ -135,5 +135,5 @@ def client_metrics() -> str:
 
 
 def with_client(pages: Iterable[str]) -> str:
-    """Return the pages, followed by what the client library measures."""
+    """Return the pages, followed by the client library's own metrics."""
     return "".join(pages) + client_metrics()

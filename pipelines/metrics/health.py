@@ -11,17 +11,17 @@ from engine.redaction import redact, redact_tree
 from pipelines.metrics.server import Reply, Route
 
 STALE_S = 5.0
-"""Age of the last sign of life of a thread after which it counts as hanging."""
+"""Age of a thread's last sign of life after which it is considered hung."""
 
 
 class Health(Protocol):
-    """What the probes ask; each list names the reasons against, and is empty if there are none."""
+    """The answers to the probes; each list gives the reasons against, and is empty if there are none."""
 
     def against_live(self) -> list[str]:
         """Return why the process should be restarted."""
 
     def against_ready(self) -> list[str]:
-        """Return why the process does not do its work yet, or now."""
+        """Return why the process is not working, or not working yet."""
 
     def report(self) -> dict[str, Any]:
         """Return the facts of `/healthz` as plain values."""
@@ -32,7 +32,7 @@ class LoopHealth:
 
     Args:
         facts: further facts for `/healthz`.
-        waits_for: what else the process needs before it is ready; empty if nothing.
+        waits_for: returns what else the process needs before it is ready; empty if nothing.
         clock: for tests.
     """
 
@@ -47,7 +47,7 @@ class LoopHealth:
         self._beat_ns: int | None = None
 
     def beat(self) -> bool:
-        """Note that the loop turns; return false, so that it can be part of a condition to stop."""
+        """Record a turn of the loop; return false, so that it can be part of a stop condition."""
         self._beat_ns = self._clock.monotonic_ns()
         return False
 
@@ -58,7 +58,7 @@ class LoopHealth:
     def against_ready(self) -> list[str]:
         """Return why the process does not work yet."""
         if self._beat_ns is None:
-            return self.against_live() or ["the main loop has not begun"]
+            return self.against_live() or ["the main loop has not started"]
         return self.against_live() + self._waits_for()
 
     def report(self) -> dict[str, Any]:

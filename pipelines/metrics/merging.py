@@ -1,4 +1,4 @@
-"""One page of metrics from those of several processes that look like one engine."""
+"""Merges the metrics pages of several processes that appear as one engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Family:
 
 
 def merged_pages(pages: Iterable[str]) -> str:
-    """Return one page: counters, histograms and most gauges are summed; facts about all processes are kept once.
+    """Return one page: counters, histograms and most gauges are summed; facts that apply to all processes appear once.
 
     >>> print(merged_pages(["# TYPE a_total counter\\na_total{x=\\"1\\"} 2\\n", "a_total{x=\\"1\\"} 3\\n"]), end="")
     # TYPE a_total counter

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def serve_run(server: MetricsServer | None, pipeline: Pipeline, health: EngineHealth) -> Iterator[None]:
-    """Answer for a run while in the context, then close the server."""
+    """Serve a run while in the context, then close the server."""
     if server is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""A small HTTP server for Prometheus and for health probes: GET only, bounded requests, time and connections."""
+"""A small HTTP server for Prometheus and for health probes: GET only, with limits on requests, time and connections."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def host_and_port(address: str, key: str = "metrics.address") -> tuple[str, int]
     """Return host and port of `HOST:PORT`.
 
     Raises:
-        ConfigError: the address has another form.
+        ConfigError: the address is malformed.
 
     >>> host_and_port("[::1]:9464")
     ('::1', 9464)
@@ -75,7 +75,7 @@ class MetricsServer:
         address: the bound `HOST:PORT`.
 
     Raises:
-        ConfigError: the address has another form.
+        ConfigError: the address is malformed.
         SinkError: the port is in use, or this machine does not have the address.
     """
 
@@ -98,7 +98,7 @@ class MetricsServer:
         """Answer from now on; a route is called on a thread of this server."""
         self._routes = routes
         if not is_loopback(f"tcp://{self.address}"):
-            logger.warning("anybody on the network can read the metrics and names of cameras at %s", self.address)
+            logger.warning("anyone on the network can read the metrics and camera names at %s", self.address)
         self._thread = threading.Thread(target=self._accept, name="metrics", daemon=True)
         self._thread.start()
 
@@ -147,7 +147,7 @@ class MetricsServer:
         match = _REQUEST.match(request)
         if match is None:
             known = request[:4] in (b"GET ", b"HEAD")
-            return _encoded(Reply("this server answers GET\n", 400 if known else 405))
+            return _encoded(Reply("this server only answers GET\n", 400 if known else 405))
         path = match[2].decode().partition("?")[0]
         route = self._routes.get(path)
         if route is None:
@@ -161,7 +161,7 @@ class MetricsServer:
 
 
 def _read_request(connection: socket.socket) -> bytes | None:
-    """Return the head of a request; None if it is too long or does not come in time."""
+    """Return the head of a request; None if it is too long or does not arrive in time."""
     deadline, received = time.monotonic() + REQUEST_S, b""
     while b"\r\n\r\n" not in received and b"\n\n" not in received:
         left = deadline - time.monotonic()

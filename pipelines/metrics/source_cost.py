@@ -1,6 +1,6 @@
-"""What each source costs: CPU and GPU milliseconds per published frame, by which a fleet places cameras.
+"""The cost of each source in CPU and GPU milliseconds per published frame, which a fleet uses to place cameras.
 
-The CPU time of the process and its children is measured as a whole, so it is right in sum, whatever threads the decoder
+The CPU time of the process and its children is measured as a whole, so the total is right whatever threads the decoder
 and the model use. It is shared among the sources by the time that their frames spent in the stages that compute and,
 for decoding, by their pixels.
 """
@@ -47,7 +47,7 @@ class SourceCost:
     fps: float | None = None
 
     def facts(self) -> dict[str, float | None]:
-        """Return the figures as plain values."""
+        """Return the values as plain data."""
         values = {"cpu_ms": self.cpu_ms, "gpu_ms": self.gpu_ms, "infer_ms": self.infer_ms, "fps": self.fps}
         return {name: None if value is None else round(value, 3) for name, value in values.items()}
 
@@ -85,7 +85,7 @@ class CostMeter:
         return self._costs.get(source_id) or SourceCost()
 
     def poll(self) -> None:
-        """Measure if it is time."""
+        """Measure if a measurement is due."""
         now_ns = self._now_ns()
         if now_ns - self._measured_ns < EVERY_NS:
             return
@@ -131,13 +131,13 @@ class CostMeter:
 
 
 def capacity(pipeline: Pipeline) -> dict[str, float]:
-    """Return what this engine may use: cores of the CPU, and whether a model runs on a GPU."""
+    """Return the resources available to this engine: CPU cores, and whether a model runs on a GPU."""
     devices = [describe(lane.detector).device.lower() for lane in pipeline.models.values()]
     return {"cpu_cores": usable_cores(), "gpus": int(any(not device.startswith("cpu") for device in devices))}
 
 
 def usable_cores() -> float:
-    """Return the cores that this process may use: those that it may run on, and the quota of its container."""
+    """Return the cores that this process may use, considering its CPU affinity and its container's quota."""
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = float(len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
     with suppress(OSError, ValueError):

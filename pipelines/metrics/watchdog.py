@@ -32,7 +32,7 @@ def notify(message: str) -> bool:
 class Watchdog:
     """Reports the health of a run to systemd, about once a second.
 
-    It reports `READY=1` once every model is loaded, and pets the watchdog only while the engine is alive: systemd
+    It reports `READY=1` once every model is loaded, and resets the watchdog only while the engine is alive: systemd
     restarts an engine whose main loop or publishing thread hangs.
 
     Args:
@@ -61,6 +61,6 @@ class Watchdog:
         notify(message)
 
     def stopping(self) -> None:
-        """Report that the run ends."""
+        """Report that the run is ending."""
         if self._is_on:
             notify("STOPPING=1\n")

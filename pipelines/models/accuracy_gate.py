@@ -1,8 +1,8 @@
 """Checks that an INT8 model still finds what its FP32 original finds, on images that were not used for calibration.
 
-With labels, it compares COCO average precision. Without, it measures agreement, which works on a user's own images:
-the share of boxes that both find, 2 x matched / (found by one + found by the other), where a match has the same class
-and an IoU of at least 0.5.
+With labels, it compares COCO average precision. Without labels, it measures agreement, which works on the user's own
+images: the share of boxes that both find, 2 x matched / (found by one + found by the other), where a match has the same
+class and an IoU of at least 0.5.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ MAX_CALIBRATION = 200
 """More images do not change the ranges any further, and each takes about a second."""
 
 MAX_BOX_LOSS, MAX_MAP_LOSS = 0.1, 0.05
-"""Shares that INT8 may lose by default; a sound YOLOv8n loses 0.08 and 0.03 (docs/tensorrt.md)."""
+"""Shares that INT8 may lose by default; a healthy YOLOv8n loses 0.08 and 0.03 (docs/tensorrt.md)."""
 
 
 class Measure(Protocol):
-    """What the gate measured."""
+    """The result of the gate."""
 
     @property
     def loss(self) -> float:

@@ -1,6 +1,6 @@
-"""Bringing a file from an address into a folder: verified by its hash, resumable, never left half written.
+"""Downloads a file from an address into a folder: verified by hash, resumable, and never left half-written.
 
-The server is not trusted: it may be slow, stop in the middle, send more than it should or something else, or redirect.
+The server is not trusted: it may be slow, stop halfway, send too much or something different, or redirect.
 The file gets its name only after its SHA-256 is right; until then it is `NAME.part`, which the next attempt continues.
 """
 
@@ -25,10 +25,10 @@ from engine.clock import SystemClock
 from engine.errors import ConfigError, EngineError
 
 SILENCE_S = 30.0
-"""Seconds without a byte after which the server counts as gone."""
+"""Seconds without a byte after which the server is considered gone."""
 PACE_S = 60.0
 PACE_BYTES = 16 * 1024
-"""A server must send this much within `PACE_S`, so that single bytes now and then hold nobody up."""
+"""A server must send this much within `PACE_S`, so that sending single bytes now and then cannot stall a download."""
 _BLOCK = 64 * 1024
 _MAX_REDIRECTS = 5
 _HANDLERS = (
@@ -42,11 +42,11 @@ Progress = Callable[[int, int], None]
 
 
 class DownloadError(EngineError):
-    """A file that could not be fetched; what has arrived is kept for the next attempt."""
+    """The file could not be downloaded; what has arrived is kept for the next attempt."""
 
 
 class _WrongContentError(DownloadError):
-    """All bytes are there, and they are the wrong ones."""
+    """The download is complete, but its content is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Patience:
     Attributes:
         silence_s: seconds without a byte.
         pace_s: seconds in which `pace_bytes` must arrive.
-        pace_bytes: see there.
+        pace_bytes: number of bytes that must arrive within `pace_s`.
     """
 
     silence_s: float = SILENCE_S
@@ -72,18 +72,18 @@ def fetch(
     progress: Progress | None = None,
     patience: Patience | None = None,
 ) -> bool:
-    """Put a file at `place` and return whether anything had to be fetched.
+    """Put a file at `place`, and return whether anything had to be downloaded.
 
     Args:
         wanted: address, hash and size.
         place: where the file goes; its folder is created.
-        address: another address of the same content (a mirror, `http` allowed); the hash decides all the same.
-        progress: called with bytes there and bytes in all.
+        address: another address of the same content (a mirror, `http` allowed); the hash is checked in any case.
+        progress: called with the bytes present and the total bytes.
         patience: how long the server may take.
 
     Raises:
-        DownloadError: the server cannot be reached, stops, is too slow, or sends something else.
-        ConfigError: the folder cannot be written, or another process is fetching the same file.
+        DownloadError: the server cannot be reached, stops, is too slow, or sends something different.
+        ConfigError: the folder cannot be written, or another process is downloading the same file.
     """
     if is_right(place, wanted):
         return False
@@ -100,7 +100,7 @@ def fetch(
 
 
 def take(wanted: Download, file: Path, place: Path) -> bool:
-    """Copy a file that the user already has to `place`, if it is the right one. Raises `DownloadError`."""
+    """Copy a file that the user already has to `place`, if its content is right. Raises `DownloadError`."""
     if is_right(place, wanted):
         return False
     if not file.is_file():
@@ -110,7 +110,7 @@ def take(wanted: Download, file: Path, place: Path) -> bool:
         content = given.read(wanted.bytes + 1)
         if len(content) != wanted.bytes or hashlib.sha256(content).hexdigest() != wanted.sha256:
             os.unlink(part.name)
-            raise DownloadError(f"{file}: not the file that {wanted.address} stands for: its SHA-256 or size differs")
+            raise DownloadError(f"{file}: not the file at {wanted.address}: its SHA-256 or size differs")
         part.write(content)
         _settle(part)
         os.replace(part.name, place)
@@ -118,7 +118,7 @@ def take(wanted: Download, file: Path, place: Path) -> bool:
 
 
 def is_right(place: Path, wanted: Download) -> bool:
-    """Return whether a file is there and has the hash."""
+    """Return whether a file exists and has the hash."""
     if not place.is_file() or place.stat().st_size != wanted.bytes:
         return False
     with place.open("rb") as file:
@@ -132,18 +132,18 @@ def _sole_writer(part: Path) -> Iterator[IO[bytes]]:
         part.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("ab+")
     except OSError as error:
-        remedy = "set FRAMEWIRE_MODELS to a folder of yours"
+        remedy = "set FRAMEWIRE_MODELS to your own folder"
         raise ConfigError(f"{part.parent}: cannot be written ({error.strerror}): {remedy}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ConfigError(f"{part}: another process is fetching this file: wait for it") from None
+            raise ConfigError(f"{part}: another process is downloading this file: wait for it") from None
         yield file
 
 
 def _fill(file: IO[bytes], wanted: Download, address: str, progress: Progress, patience: Patience) -> None:
-    """Complete the unfinished file; start over once if what was there before turns out to be wrong."""
+    """Complete the unfinished file; start over once if its earlier content turns out to be wrong."""
     had = min(file.seek(0, os.SEEK_END), wanted.bytes)
     try:
         _append(file, wanted, address, progress, patience)
@@ -162,7 +162,7 @@ def _fill(file: IO[bytes], wanted: Download, address: str, progress: Progress, p
 
 
 def _append(file: IO[bytes], wanted: Download, address: str, progress: Progress, patience: Patience) -> None:
-    """Fetch what is missing at the end of the file."""
+    """Download the missing end of the file."""
     start = file.seek(0, os.SEEK_END)
     if start > wanted.bytes:
         start = file.truncate(0)
@@ -212,7 +212,7 @@ def _opened(address: str, start: int, silence_s: float) -> Any:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a few redirects, and none from an encrypted address to an open one."""
+    """Follows a few redirects, but none from an encrypted address to an unencrypted one."""
 
     max_redirections = _MAX_REDIRECTS
 
@@ -225,7 +225,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _continues_at(answer: Any, start: int) -> int:
-    """Return where the body of the answer begins in the file; 0 if the server sends all of it."""
+    """Return where in the file the body of the answer begins; 0 if the server sends all of it."""
     if answer.status != http.client.PARTIAL_CONTENT:
         return 0
     said = str(answer.headers.get("Content-Range", ""))
@@ -277,8 +277,8 @@ def _settle(file: IO[bytes]) -> None:
 
 
 def _again() -> str:
-    return "the same command continues there"
+    return "run the same command to continue"
 
 
 def _later(address: str) -> str:
-    return f"try again, or fetch {address} elsewhere and give it with --from FILE"
+    return f"try again, or download {address} elsewhere and give it with --from FILE"

@@ -26,7 +26,7 @@ def describe(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         model: file or folder, or `demo`.
-        given: what the file does not say, as for `engine.detection.model.inspect_model`.
+        given: facts that the file does not state, as for `engine.detection.model.inspect_model`.
 
     Raises:
         ModelError: the model is broken, or not a detector of a known kind.
@@ -109,7 +109,7 @@ def _classifier(model: str, given: Mapping[str, Any], refusal: ModelError) -> di
 
 
 def _made(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what training and release stored in the file, under `made`; nothing for other files."""
+    """Return the facts that training and release stored in the file, under `made`; empty for other files."""
     made = {key.removeprefix(MADE): str(value) for key, value in metadata.items() if key.startswith(MADE)}
     return {"made": made} if made else {}
 

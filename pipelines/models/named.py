@@ -1,4 +1,4 @@
-"""`framewire models`: what the catalogue holds, and bringing its files to this machine."""
+"""`framewire models`: the contents of the catalogue, and downloading its files to this machine."""
 
 from __future__ import annotations
 
@@ -60,22 +60,22 @@ def _state(model: NamedModel, place: Path | None) -> str:
 
 
 def get(name: str, *, given: str | None = None, progress: Progress | None = None) -> dict[str, Any]:
-    """Bring the file of a model to the user's folder and return where it is.
+    """Put the file of a model into the user's folder and return its path.
 
     Args:
         name: of the catalogue.
         given: a file, or the address of a file or of a folder (ending in `/`), to use in place of the catalogue's
-            address; None: `FRAMEWIRE_MODELS_FROM`, else the catalogue's. The hash is that of the catalogue always.
-        progress: called with bytes there and bytes in all.
+            address; None: `FRAMEWIRE_MODELS_FROM`, else the catalogue's. The hash is always the catalogue's.
+        progress: called with the bytes present and the total bytes.
 
     Raises:
         ConfigError: an unknown name, one that has to be exported, or a folder that cannot be written.
-        DownloadError: the file cannot be had, or is not the one of the catalogue.
+        DownloadError: the file cannot be downloaded, or is not the catalogue's.
     """
     model = named(name)
     place, wanted = model.path(), model.download
     if place is None or (wanted is None and not model.asset):
-        raise ConfigError(f"{name} cannot be downloaded by name, as no hash of it is known: {model.how_to_get()}")
+        raise ConfigError(f"{name} cannot be downloaded by name, because its hash is unknown: {model.how_to_get()}")
     fetched = wanted is not None and _bring(wanted, place, given or os.environ.get(MIRROR_VARIABLE), progress)
     return {"name": name, "path": str(place), "fetched": fetched, "licence": model.licence, "origin": model.origin}
 
@@ -91,7 +91,7 @@ def _bring(wanted: Download, place: Path, given: str | None, progress: Progress 
 
 
 def path_of(name: str) -> Path:
-    """Return the file of a model that is on this machine, its content checked. Raises `ConfigError`."""
+    """Return the file of a model on this machine after checking its content. Raises `ConfigError`."""
     model = named(name)
     place = find_named(name)
     if place is None:

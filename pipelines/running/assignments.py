@@ -1,8 +1,8 @@
-"""Sources that a fleet assigns to this engine: each under an epoch, and only as long as its lease lasts.
+"""Sources that a fleet assigns to this engine, each under an epoch, and only as long as its lease lasts.
 
-Requests never wait for a camera to connect. A request that was delayed, for example while this process was frozen,
-changes nothing: it states which reply of this process it follows (`as_of_ns`, `incarnation`), and leases count from
-there.
+Requests never wait for a camera to connect. A delayed request, for example one that waited while this process was
+frozen, changes nothing: it states which reply of this process it follows (`as_of_ns`, `incarnation`), and leases count
+from that reply.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Reply = dict[str, Any]
 
 
 class Assignments:
-    """Answers `assign`, `renew` and `release`, and stops sources whose lease has run out; used by one thread.
+    """Answers `assign`, `renew` and `release`, and stops sources whose lease has expired; used by one thread.
 
     Args:
         pipeline: the run.
@@ -40,7 +40,7 @@ class Assignments:
         on_start: called with the name of each source that is started.
 
     Attributes:
-        incarnation: tells this process from an earlier one of the same name.
+        incarnation: distinguishes this process from an earlier one with the same name.
     """
 
     def __init__(self, pipeline: Pipeline, changes: Reconfigurer, on_start: Callable[[str], object] = str) -> None:
@@ -53,24 +53,24 @@ class Assignments:
 
     @property
     def commands(self) -> dict[str, Callable[[Request], Reply]]:
-        """The answers by command."""
+        """The handlers by command."""
         return {"assign": self._assign, "renew": self._renew, "release": self._release}
 
     def poll(self) -> None:
-        """Stop the sources whose lease has run out; never blocks for long."""
+        """Stop the sources whose lease has expired; never blocks for long."""
         self._costs.poll()
         for name in self._leases.expired():
             self._leases.end(name)
-            logger.warning("the lease on %s ran out: it is stopped, for the fleet may have given it away", name)
+            logger.warning("the lease on %s expired: stopping it, because the fleet may have reassigned it", name)
             self._stop(name)
         self._finish_stopping()
 
     def facts(self) -> Reply:
-        """Return what `status` tells of the engine."""
+        """Return the engine's part of `status`."""
         return {"incarnation": self.incarnation, "capacity": capacity(self._pipeline)}
 
     def facts_of(self, source_id: str) -> Reply:
-        """Return what `status` tells of a source."""
+        """Return a source's part of `status`."""
         lease = self._leases.lease_of(source_id)
         is_owned = lease is not None and lease.is_held
         return {
@@ -80,7 +80,7 @@ class Assignments:
         }
 
     def check_free(self, source_id: str) -> None:
-        """Raise `ConfigError` if a source was assigned: `remove` would leave the fleet in the dark."""
+        """Raise `ConfigError` if a source was assigned, because the fleet would not learn of a `remove`."""
         if source_id in self._given:
             raise ConfigError(f"{source_id} is assigned by a fleet: move or release it there")
 
@@ -108,7 +108,7 @@ class Assignments:
             raise ConflictError(str(error)) from error
 
     def _start(self, name: str, source: dict[str, Any], before: Lease | None) -> list[str]:
-        """Add a source, or exchange it; if that fails, the lease is as before."""
+        """Add or replace a source; if that fails, the lease is restored."""
         self._finish_stopping(name)
         try:
             done = self._changes.put(source)
@@ -156,25 +156,25 @@ class Assignments:
         return self._reply({"done": done, "source_id": name, "stopped": True})
 
     def _end(self, name: str) -> list[str]:
-        """Stop a source and let its last messages out, if that does not take long."""
+        """Stop a source, letting its last messages out if that does not take long."""
         done = [f"removed {name}"]
         try:
             done = self._changes.remove(name)
         except EngineError as error:
-            logger.warning("%s is cut off while it stops: %s", name, error)
+            logger.warning("%s was cut off while stopping: %s", name, error)
         self._pipeline.stats.source(name).wait_for_end(LAST_MESSAGES_S)
         self._given.pop(name, None)
         return done
 
     def _stop(self, name: str) -> None:
-        """Begin to stop a source whose messages may not leave any more."""
+        """Begin to stop a source whose messages may no longer be sent."""
         if name in self._given and name not in self._stopping:
             self._stopping[name] = self._leases.now_ns()
-            with suppress(ConfigError):  # it has ended, or ends later
+            with suppress(ConfigError):  # it has ended, or will end later
                 self._pipeline.remove_source(name, timeout_s=0.0)
 
     def _finish_stopping(self, at_once: str | None = None) -> None:
-        """Forget the sources that have stopped; those that hang are abandoned after a while, or at once."""
+        """Forget the stopped sources; hanging ones are abandoned after a while, or at once."""
         running, now_ns = set(self._pipeline.running_sources), self._leases.now_ns()
         over = [
             name
@@ -188,7 +188,7 @@ class Assignments:
             try:
                 self._changes.remove(*over)
             except EngineError as error:
-                logger.warning("a source whose lease ran out was abandoned: %s", error)
+                logger.warning("a source whose lease expired was abandoned: %s", error)
 
     def _owned(self) -> dict[str, Any]:
         known = {s.source_id: s for s in self._pipeline.stats.snapshot().sources if s.source_id in self._given}
@@ -212,7 +212,7 @@ class Assignments:
         given = request.get("incarnation")
         if given != self.incarnation and not (may_lack and given is None):
             raise ConflictError(
-                f"incarnation is {given!r}: this engine is {self.incarnation}, it has been restarted; ask renew first"
+                f"incarnation is {given!r}: this engine is {self.incarnation}, it has been restarted; send renew first"
             )
 
     def _reply(self, found: Reply) -> Reply:

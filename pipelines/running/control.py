@@ -61,7 +61,7 @@ class ControlSocket:
     Args:
         address: where to bind; `auto` means a socket file in the runtime directory, and an address that other machines
             can reach requires both kinds of keys.
-        commands: from the command of a request to its reply.
+        commands: maps the command of a request to its handler.
         keys: keys of this run; they encrypt with CURVE.
         allowed_keys: public keys of the clients that may control the run.
 
@@ -82,7 +82,7 @@ class ControlSocket:
         has_lists = keys is not None and allowed_keys is not None
         check_reach(address, has_keys=has_lists)
         if (keys is None) != (allowed_keys is None):
-            raise ConfigError("control.keys and control.allowed_keys go together: give both, or neither here")
+            raise ConfigError("control.keys and control.allowed_keys belong together: give both, or neither")
         self._commands = commands
         self._context = zmq.Context()
         token = "" if has_lists or address.startswith("ipc://") else new_token()
@@ -131,7 +131,7 @@ class ControlSocket:
             self._reply(client, json.dumps(self._answer_parts(parts)).encode())
             if SYSTEM_CLOCK.monotonic_ns() >= until_ns:
                 return
-            if not self._requests:  # whoever asked once often asks again: a controller that assigns many cameras
+            if not self._requests:  # clients often ask again, as when assigning many cameras
                 self._socket.poll(NEXT_MS)
 
     def _answer_parts(self, parts: list[bytes]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class ControlServer(ControlSocket):
         allowed_keys: likewise.
         more_status: returns further facts for `status`.
         more_commands: further commands and their replies.
-        edits: keeps changed zones, lines and rules; None: they end with the run.
+        edits: stores changed zones, lines and rules; None: they end with the run.
 
     Raises:
         ConfigError: other machines could control the run without a listed key.
@@ -231,7 +231,7 @@ class ControlServer(ControlSocket):
         super().__init__(address, commands, keys=keys, allowed_keys=allowed_keys)
 
     def poll(self) -> None:
-        """Stop sources whose lease has run out, then answer waiting requests."""
+        """Stop sources whose lease has expired, then answer waiting requests."""
         self._assignments.poll()
         super().poll()
 
@@ -304,7 +304,7 @@ class ControlServer(ControlSocket):
 
 
 def check_reach(address: str, *, has_keys: bool = False) -> None:
-    """Raise `ConfigError` if other machines could control a run without keys: a controller can read its cameras."""
+    """Raise `ConfigError` if other machines could control a run without keys, which would expose its cameras."""
     if address.startswith("ipc://@"):
         raise ConfigError(f"control address {address} is open to all users of this machine: give the path of a file")
     if not has_keys and not (address.startswith(("tcp://", "ipc://")) and is_loopback(address)):
@@ -315,7 +315,7 @@ def check_reach(address: str, *, has_keys: bool = False) -> None:
 
 
 def _access(keys: KeyPair | None, allowed_keys: Collection[str] | None, token: str) -> CurveServer | TokenServer | None:
-    """Return the gatekeeper of connections; None if the mode of the socket file protects them."""
+    """Return the access control of connections; None if the mode of the socket file protects them."""
     if keys is not None:
         return CurveServer(keys, allowed_keys)
     return TokenServer(token) if token else None
@@ -327,7 +327,7 @@ def shown(text: str) -> str:
 
 
 def given(request: dict[str, Any], key: str, kind: type) -> Any:
-    """Return a field of a request. Raises `ConfigError` if it is missing or of another kind."""
+    """Return a field of a request. Raises `ConfigError` if it is missing or of the wrong kind."""
     value = request.get(key)
     if not isinstance(value, kind):
         raise ConfigError(f"{request.get('command')} needs {key}, a {kind.__name__}: found {value!r}")
@@ -335,5 +335,5 @@ def given(request: dict[str, Any], key: str, kind: type) -> Any:
 
 
 def done_with(lines: list[str]) -> dict[str, Any]:
-    """Return the reply that tells what was done."""
+    """Return the reply that states what was done."""
     return {"done": lines}

@@ -1,6 +1,6 @@
 """How a run and `framewire ctl` on the same machine find and trust each other.
 
-A controllable run writes a card to the runtime directory, readable only by its user: its address, and for
+A controllable run writes a card file to the runtime directory, readable only by its user: its address, and for
 TCP the token that every request needs. `ctl` reads the cards.
 """
 

@@ -24,7 +24,7 @@ MAX_REQUEST_BYTES = 256 * 1024
 
 
 class ConflictError(ConfigError):
-    """Somebody else changed it meanwhile: read it again."""
+    """It was changed in the meantime: read it again."""
 
 
 def ask(
@@ -63,7 +63,7 @@ def ask(
         except zmq.ZMQError as error:
             raise ConfigError(
                 f"no answer from {address} within {timeout_s} s ({error}): is your run there, started with "
-                f"--control {address}? One of another user or machine needs keys: --server-key and --keys"
+                f"--control {address}? A run of another user or machine needs keys: --server-key and --keys"
             ) from error
     if not reply.get("ok"):
         raise (ConflictError if reply.get("conflict") else ConfigError)(str(reply.get("error")))

@@ -140,7 +140,7 @@ def run_to_the_end(
 
 
 def _finish_files(pipeline: Pipeline) -> bool:
-    """Give unfinished files and the event log more time, and return whether the pipeline has ended meanwhile."""
+    """Give unfinished files and the event log more time, and return whether the pipeline has ended by then."""
     deadline = time.monotonic() + FILES_TIMEOUT_S
     log = event_log_of(pipeline)
     with suppress(StageError):  # the failure is already reported, or the file is listed as incomplete

@@ -1,4 +1,4 @@
-"""Zones and lines on the control socket: shown as fractions of the frame, and replaced as a whole per source."""
+"""Zones and lines on the control socket: reported as fractions of the frame, and replaced as a whole per source."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Size = tuple[int, int] | None
 def places_of(pipeline: Pipeline, config: Config, edits: EditsFile | None = None) -> dict[str, Any]:
     """Return `places` by source (version, zones, lines), `rules`, `site`, `video` and `kept`.
 
-    `video` says why a source offers none; see `kept_facts` for `kept`. Points are fractions of the frame. Those given
-    in pixels are left out until the size of the frames is known.
+    `video` says why a source offers no video; see `kept_facts` for `kept`. Points are fractions of the frame. Those
+    given in pixels are left out until the size of the frames is known.
     """
     sizes = {info.source_id: _size(info.width, info.height) for info in (s.info for s in pipeline.sources)}
     sources = named_sources(config)
@@ -46,13 +46,13 @@ def change_places(
     Args:
         pipeline: the run.
         changes: applies them.
-        request: `source_id`, `zones` and `lines` by name, the `version` that they are based on, if it matters, and `by`
-            whom they are.
-        edits: keeps them; None: they end with the run.
+        request: `source_id`, `zones` and `lines` by name, optionally the `version` that they are based on, and `by`,
+            their author.
+        edits: stores them; None: they end with the run.
 
     Raises:
-        ConfigError: there is no such source, or a place cannot work; the message names its key.
-        ConflictError: they are of another version now.
+        ConfigError: the source does not exist, or a place is invalid; the message names its key.
+        ConflictError: they have a different version by now.
     """
     source_id, zones, lines = request.get("source_id"), request.get("zones"), request.get("lines")
     if not (isinstance(source_id, str) and isinstance(zones, dict) and isinstance(lines, dict)):
@@ -61,24 +61,24 @@ def change_places(
     if now is None:
         raise ConfigError(f"there is no source {source_id}")
     if request.get("version") not in (None, now["version"]):
-        raise ConflictError(f"the zones and lines of {source_id} were changed meanwhile: read them again")
+        raise ConflictError(f"the zones and lines of {source_id} were changed in the meantime: read them again")
     done = changes.set_places(source_id, zones, lines)
     problem = "" if edits is None else edits.keep_places(source_id, zones, lines, person(request))
     return {"done": done, "kept": kept_facts(edits, problem)}
 
 
 def kept_facts(edits: EditsFile | None, problem: str = "") -> dict[str, str]:
-    """Return `file`, the name of the file that keeps edits (empty: none), and `problem`: why the last is not kept."""
+    """Return `file`, the name of the file with edits (empty: none), and `problem`: why the last edit was not stored."""
     return {"file": "" if edits is None else edits.path.name, "problem": problem}
 
 
 def person(request: dict[str, Any]) -> str:
-    """Return who asked for a change."""
+    """Return the author of a change."""
     return str(request.get("by") or "framewire ctl")[:64]
 
 
 def _video(pipeline: Pipeline, config: Config) -> dict[str, str]:
-    """Return by source an empty text if its coded video is offered, else `private` or `file`."""
+    """Return, by source, an empty text if its coded video is offered, else `private` or `file`."""
     media = next((sink for sink in pipeline.sinks if isinstance(sink, MediaPublisher)), None)
     offered: frozenset[str] = frozenset() if media is None else media.with_video
     hidden = hidden_sources(config)

@@ -23,7 +23,7 @@ from engine.process import Messages, die_with
 
 OOM_SCORE = 800
 NICENESS = 5
-"""What serves meanwhile comes first."""
+"""Priority, so that the serving backend comes first."""
 
 
 def request_from_missing(missing: MissingPlan) -> str:

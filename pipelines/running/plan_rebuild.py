@@ -31,7 +31,7 @@ from pipelines.running.plan_child import request_from_missing
 
 logger = logging.getLogger(__name__)
 NEVER_BUILT = ("never", "tensorrt")
-"""`rebuild` and `backend` of a detector that is to fail without its plan."""
+"""`rebuild` and `backend` of a detector that should fail without its plan."""
 
 
 @runtime_checkable

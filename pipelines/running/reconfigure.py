@@ -97,7 +97,7 @@ class Reconfigurer:
         return self._with_sources(source, lambda sources: [*sources, source])
 
     def put(self, source: dict[str, Any]) -> list[str]:
-        """Add a source given as plain values, in place of one of its name."""
+        """Add a source given as plain values, replacing one with the same name."""
         name = source.get("source_id")
         return self._with_sources(
             source, lambda sources: [*(each for each in sources if each["source_id"] != name), source]
@@ -138,7 +138,7 @@ class Reconfigurer:
         return self.change_to(validated(tree, "set", environment=False))
 
     def set_places(self, source_id: str, zones: dict[str, Any], lines: dict[str, Any]) -> list[str]:
-        """Replace the zones and lines of a source by ones in fractions of its frame."""
+        """Replace the zones and lines of a source with ones in fractions of its frame."""
         refuse_variables([zones, lines])
         tree = self._tree()
         source = next((each for each in tree["sources"] if each["source_id"] == source_id), None)
@@ -148,7 +148,7 @@ class Reconfigurer:
         return self.change_to(validated(tree, "places", environment=False))
 
     def set_rules(self, rules: list[dict[str, Any]]) -> list[str]:
-        """Replace all rules; a custom one must be there already, with the same arguments."""
+        """Replace all rules; a custom rule must already exist with the same arguments."""
         refuse_variables(rules)
         known = [_own_code(rule) for rule in self._tree()["rules"]]
         for rule in rules:
@@ -165,7 +165,7 @@ class Reconfigurer:
         """Change the run to `new` and return one line per change made.
 
         Raises:
-            ConfigError: part of it cannot change while running, or cannot work; nothing was changed.
+            ConfigError: part of it cannot change while running, or is invalid; nothing was changed.
             EngineError: a source or model cannot be used; nothing was changed.
             PartlyChangedError: a source hangs or cannot be added, or the run is ending; the rest was changed.
         """
@@ -237,7 +237,7 @@ class Reconfigurer:
             try:
                 if source_id in running:
                     self._pipeline.move_source(source_id, model)
-            except ConfigError as error:  # the model failed to load meanwhile: `config` shows that too
+            except ConfigError as error:  # the model has failed to load since: `config` reflects that
                 failed.append(str(error))
                 continue
             done.append(f"moved {source_id} to {model}")
@@ -333,7 +333,7 @@ class ConfigWatch:
             new = self._completed(load_config(self._path, self._overrides, self._settings, may_be_empty=False))
             done = self._changes.change_to(self._changes.with_assigned(new))
         except PartlyChangedError as error:
-            logger.error("the edit of %s is not applied as a whole, save it again for the rest: %s", self._path, error)
+            logger.error("the edit of %s was only partly applied, save it again for the rest: %s", self._path, error)
             return
         except EngineError as error:
             logger.error("the edit of %s changes nothing: %s", self._path, error)

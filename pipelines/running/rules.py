@@ -1,4 +1,4 @@
-"""Rules on the control socket: shown with the form that each kind has, and replaced as a whole."""
+"""Rules on the control socket: reported with the form of each kind, and replaced as a whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_RULES = 200
 def rules_of(pipeline: Pipeline, config: Config, edits: EditsFile | None) -> dict[str, Any]:
     """Return the `rules` with their `version`, `kinds`: the form of each, names of `actions`, and `kept`.
 
-    `analytics` and `site` are what a test of rules needs besides; `stored` says whether there is a past to test on.
+    `analytics` and `site` are further data for testing rules; `stored` says whether there is a past to test on.
     """
     rules = _plain(config)
     return {
@@ -44,12 +44,12 @@ def change_rules(changes: Reconfigurer, request: dict[str, Any], edits: EditsFil
 
     Args:
         changes: applies them.
-        request: `rules`, the `version` that they are based on, if it matters, and `by` whom they are.
-        edits: keeps them; None: they end with the run.
+        request: `rules`, optionally the `version` that they are based on, and `by`, their author.
+        edits: stores them; None: they end with the run.
 
     Raises:
-        ConfigError: a rule cannot work; the message names its key.
-        ConflictError: they are of another version now.
+        ConfigError: a rule is invalid; the message names its key.
+        ConflictError: they have a different version by now.
     """
     rules = request.get("rules")
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
@@ -57,7 +57,7 @@ def change_rules(changes: Reconfigurer, request: dict[str, Any], edits: EditsFil
     if len(rules) > MAX_RULES:
         raise ConfigError(f"rules: {len(rules)} are more than {MAX_RULES}: leave some out")
     if request.get("version") not in (None, digest(_plain(changes.config))):
-        raise ConflictError("the rules were changed meanwhile: read them again")
+        raise ConflictError("the rules were changed in the meantime: read them again")
     done = changes.set_rules(rules)
     problem = "" if edits is None else edits.keep_rules(rules, person(request))
     return {"done": done, "kept": kept_facts(edits, problem)}
@@ -68,7 +68,7 @@ def _plain(config: Config) -> list[dict[str, Any]]:
 
 
 def _form(kind: str) -> dict[str, Any]:
-    """Return the JSON schema of the keys of a kind of rule, made from the configuration's and the rule's own fields."""
+    """Return the JSON schema of a rule kind's keys, derived from the configuration's and the rule's own fields."""
     fields = {name: each for name, each in KINDS[kind].__dataclass_fields__.items() if each.init and name != "_"}
     schema = RuleConfig.model_json_schema()
     known = {**schema["properties"], "schedule": {"description": schema["properties"]["schedule"]["description"]}}
@@ -90,7 +90,7 @@ def _default(field: Field[Any]) -> dict[str, Any]:
 
 
 def _plain_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a key without its null, which means that the key is left out."""
+    """Return the schema of a key without null, which is the same as leaving the key out."""
     kinds = [each for each in schema.get("anyOf", ()) if each.get("type") != "null"]
     rest = {key: value for key, value in schema.items() if key in ("type", "items", "description", "enum")}
     return {**(kinds[0] if kinds else {}), **rest}

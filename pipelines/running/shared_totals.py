@@ -1,4 +1,4 @@
-"""Totals that continue over a move: what the other engines of a fleet counted, from the event log that they share.
+"""Totals that continue across a move: the counts of a fleet's other engines, from their shared event log.
 
 Engines write counts per minute to a server (`events.store`). An engine to which a source is assigned adds what the
 others have counted since the last reset to its own counts. It reads in the background and more than once, because the
@@ -33,17 +33,17 @@ Counts = dict[tuple[str, str, str], int]
 
 @dataclass(slots=True)
 class _Added:
-    """What has been added to a source's totals since the last reset."""
+    """The counts added to a source's totals since the last reset."""
 
     since_ns: int
     counts: Counts = field(default_factory=dict)
 
 
 class SharedTotals:
-    """Reads on a thread of its own, which ends with the process.
+    """Reads on its own thread, which ends with the process.
 
     Args:
-        read: takes source_id and the begin and end of a span (UTC ns), and returns what others counted in it.
+        read: takes source_id and the start and end of a span (UTC ns), and returns the others' counts in it.
         add: takes source_id, further counts, and since when they count.
         since_ns: takes the wall clock and returns the time of the last reset; 0: never.
         after_s: when to read after `begin`.
@@ -64,7 +64,7 @@ class SharedTotals:
         self._thread: threading.Thread | None = None
 
     def begin(self, source_id: str) -> None:
-        """Continue the totals of a source that was assigned; returns at once."""
+        """Continue the totals of an assigned source; returns at once."""
         now_ns = SYSTEM_CLOCK.monotonic_ns()
         with self._lock:
             self._due += [(now_ns + int(after * NS_PER_S), source_id) for after in self._after_s]
@@ -75,7 +75,7 @@ class SharedTotals:
             self._thread.start()
 
     def take(self, source_id: str) -> None:
-        """Read once, and add what is new."""
+        """Read once, and add the new counts."""
         now_ns = SYSTEM_CLOCK.utc_ns()
         since_ns = self._since_ns(now_ns)
         known = self._added.get(source_id)
@@ -107,7 +107,7 @@ class SharedTotals:
 
 
 def shared_totals(pipeline: Pipeline, config: Config) -> SharedTotals | None:
-    """Return what continues totals from the server of the event log; None if there is none."""
+    """Return the object that continues totals from the event log's server; None if there is no server."""
     if config.events.store is None:
         return None
     place, run_epoch = events_place(config), pipeline.run_facts.run_epoch

@@ -1,4 +1,4 @@
-"""Suppresses the actions of a source for a while; its events go on and are kept."""
+"""Suppresses the actions of a source for a while; its events continue and are stored."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MAX_S = 31 * 86_400
 
 
 def snooze(pipeline: Pipeline, source_id: str, for_s: float, clock: Clock = SYSTEM_CLOCK) -> str:
-    """Record that no actions follow from the events of a source; return what was done.
+    """Suppress the actions for a source's events; return what was done.
 
     Args:
         pipeline: the run.
-        source_id: the source; `all`: every one.
+        source_id: the source; `all`: every source.
         for_s: for how long; 0 ends it.
         clock: time.
 
@@ -28,7 +28,7 @@ def snooze(pipeline: Pipeline, source_id: str, for_s: float, clock: Clock = SYST
 
     log = event_log_of(pipeline)
     if log is None:
-        raise ConfigError("snooze: this run keeps no events: set events.folder")
+        raise ConfigError("snooze: this run stores no events: set events.folder")
     if not 0 <= for_s <= MAX_S:
         raise ConfigError(f"snooze: for_s is {for_s:g}: expected 0 to {MAX_S} seconds")
     known = [source.info.source_id for source in pipeline.sources]

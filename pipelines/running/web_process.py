@@ -1,4 +1,4 @@
-"""Starts the web server as a process of its own, and starts it again when it dies: the engine does not depend on it."""
+"""Starts the web server as a separate process, and restarts it when it dies, so the engine does not depend on it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def with_web(config: Config) -> Config:
     """Return the configuration with the sockets that the web process reads, private to this user.
 
     Raises:
-        ConfigError: the page is configured, but there is no stream that it could read.
+        ConfigError: the page is configured, but there is no stream for it to read.
         MissingDependencyError: the extra `web` is not installed.
     """
     if config.web.address == "none":
@@ -78,7 +78,7 @@ def web_settings(config: Config, publish: str, endpoints: Mapping[str, str], con
 
 
 def audit_path(users: str | None, events: str | None) -> str | None:
-    """Return the file of who did what: beside that of the users, else in the folder of events; None: there is none."""
+    """Return the audit file: next to the file of users, else in the events folder; None: there is none."""
     if users is not None:
         return f"{users}.audit.jsonl"
     return None if events is None else os.path.join(events, "audit.jsonl")
@@ -92,7 +92,7 @@ class WebProcess:
         settings: fields of `pipelines.web.page.settings.Settings`.
 
     Attributes:
-        restarts: number of times that it died and was started again.
+        restarts: number of times that it died and was restarted.
     """
 
     def __init__(self, listener: socket.socket, settings: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ class WebProcess:
         return None if self._child is None else self._child.pid
 
     def poll(self) -> None:
-        """Start the server if it is due, and notice its end; never blocks for long."""
+        """Start the server if that is due, and detect its end; never blocks for long."""
         now = time.monotonic()
         if self._child is not None:
             if self._is_alive(self._child):
@@ -119,7 +119,7 @@ class WebProcess:
             self._child = None
             if now - self._started > STABLE_S:
                 self._wait_s = RESTART_S
-            logger.warning("the web server ended (exit code %s); it starts again in %.1f s", code, self._wait_s)
+            logger.warning("the web server ended (exit code %s); restarting it in %.1f s", code, self._wait_s)
             self._due, self._wait_s = now + self._wait_s, min(2 * self._wait_s, RESTART_MAX_S)
             self.restarts += 1
         if now >= self._due:

@@ -1,4 +1,4 @@
-"""Reading the pictures of a data set."""
+"""Reading the images of a data set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.video.read_image import read_image
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Return a (h, w, 3) uint8 BGR picture. Raises `ConfigError` if the file is not an image."""
+    """Return a (h, w, 3) uint8 BGR image. Raises `ConfigError` if the file is not an image."""
     try:
         image: NDArray[np.uint8] = read_image(path)
     except (OSError, ValueError) as error:

@@ -1,1 +1,1 @@
-"""`framewire serve`: images recognised over HTTP, by the project's own API and by the Open Inference Protocol."""
+"""`framewire serve`: image recognition over HTTP, through the project's own API and the Open Inference Protocol."""

@@ -1,4 +1,4 @@
-"""What the server answers, as types: the source of its OpenAPI document."""
+"""The types of the server's answers, from which its OpenAPI document is generated."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ServeError(msgspec.Struct, frozen=True):
 
 
 class Spent(msgspec.Struct, frozen=True):
-    """Where the time of a request went, in milliseconds.
+    """How the time of a request was spent, in milliseconds.
 
     Attributes:
         decode: from the encoded image to pixels.
-        wait: from there until its inference began.
-        infer: the inference with what comes before and after it; images of one batch share it.
+        wait: from then until its inference began.
+        infer: the inference with its pre- and postprocessing; images of one batch share it.
     """
 
     decode: Milliseconds
@@ -39,11 +39,11 @@ class DetectAnswer(msgspec.Struct, frozen=True):
     """The objects on one image.
 
     Attributes:
-        model: name of the model that was asked.
+        model: name of the model used.
         width: of the image after its EXIF orientation, in pixels.
         height: likewise.
         objects: as on the wire; `track_id` is -1, because nothing is tracked.
-        ms: where the time went.
+        ms: how the time was spent.
     """
 
     model: str
@@ -57,11 +57,11 @@ class ClassifyAnswer(msgspec.Struct, frozen=True):
     """The most likely classes of one image.
 
     Attributes:
-        model: name of the model that was asked.
+        model: name of the model used.
         width: of the image after its EXIF orientation, in pixels.
         height: likewise.
         classes: best first.
-        ms: where the time went.
+        ms: how the time was spent.
     """
 
     model: str
@@ -75,12 +75,12 @@ class ModelCard(msgspec.Struct, frozen=True):
     """One model of this server.
 
     Attributes:
-        name: as requests give it.
+        name: as given in requests.
         task: `detect`, `segment`, `pose`, ... or `classify`.
         class_names: by class id.
         ready: whether it is loaded.
         backend: what runs it.
-        score_threshold: the least score that it reports.
+        score_threshold: the lowest score that it reports.
     """
 
     name: str
@@ -122,7 +122,7 @@ class ModelMetadata(msgspec.Struct, frozen=True):
         platform: the backend.
         inputs: tensors that it takes.
         outputs: tensors that it returns.
-        parameters: what its file says about itself, as JSON text: class names, stride, task.
+        parameters: the facts in its file, as JSON text: class names, stride, task.
     """
 
     name: str
@@ -134,7 +134,7 @@ class ModelMetadata(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Whether the server lives or is ready."""
+    """Whether the server is alive or ready."""
 
     live: bool = True
     ready: bool = True

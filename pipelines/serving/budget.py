@@ -1,4 +1,4 @@
-"""How many bytes all requests together may hold."""
+"""Limits the bytes that all requests together may hold."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ RETRY_S = 1.0
 
 
 class Budget:
-    """Counts bytes that requests hold. Any thread may use it.
+    """Counts the bytes held by requests. Any thread may use it.
 
     Args:
-        most: bytes for all requests together.
+        most: maximum bytes for all requests together.
     """
 
     def __init__(self, most: int) -> None:
@@ -25,7 +25,7 @@ class Budget:
 
     @property
     def held(self) -> int:
-        """Bytes that are held now."""
+        """Bytes currently held."""
         return self._held
 
     @contextmanager
@@ -47,14 +47,17 @@ class Budget:
 
 
 class Share:
-    """What one request holds."""
+    """The bytes held by one request."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.held = 0
 
     def take(self, count: int) -> None:
-        """Hold more bytes. Raises `BusyError` when all requests together would hold too many; one alone never does."""
+        """Hold more bytes.
+
+        Raises `BusyError` if all requests together would hold too many; a single request never does.
+        """
         self._budget._add(count)
         self.held += count
 

@@ -15,10 +15,10 @@ BATCH_EDGES = (1, 2, 4, 8, 16, 32)
 
 
 class ServeFigures:
-    """Writes the metrics of a server of models; called from another thread than the one that serves.
+    """Writes the metrics of a server of models; called from a thread other than the serving one.
 
     Args:
-        server: its models and what its requests hold.
+        server: its models and the bytes its requests hold.
         requests: counts the requests.
     """
 
@@ -29,11 +29,11 @@ class ServeFigures:
         """Add all metrics to a page."""
         page.gauge("framewire_serve_build_info", "Version of framewire.", "version").add(1, own_version())
         loaded = page.gauge("framewire_serve_model_loaded", "Whether each model is loaded.", "model")
-        images = page.counter("framewire_serve_images_total", "Images that were recognised.", "model")
-        tensors = page.counter("framewire_serve_tensors_total", "Requests for tensors that were answered.", "model")
-        refused = page.counter("framewire_serve_refused_total", "Requests that the model had no time for.", "model")
+        images = page.counter("framewire_serve_images_total", "Images recognised.", "model")
+        tensors = page.counter("framewire_serve_tensors_total", "Tensor requests answered.", "model")
+        refused = page.counter("framewire_serve_refused_total", "Requests for which the model had no time.", "model")
         failed = page.counter("framewire_serve_failed_total", "Requests on which the model failed.", "model")
-        waiting = page.gauge("framewire_serve_waiting", "Requests that wait or run.", "model")
+        waiting = page.gauge("framewire_serve_waiting", "Waiting and running requests.", "model")
         batches = page.histogram("framewire_serve_batch_frames", "Images or tensors per inference.", "model")
         for name, model in self._server.models.items():
             worker = model.worker
@@ -47,12 +47,12 @@ class ServeFigures:
             below = [sum(n for size, n in sizes.items() if size <= edge) for edge in BATCH_EDGES]
             total = sum(size * n for size, n in sizes.items())
             batches.add_histogram(BATCH_EDGES, below, sum(sizes.values()), total, name)
-        text = "Bytes of bodies and decoded images that requests hold now."
+        text = "Bytes of bodies and decoded images that requests currently hold."
         page.gauge("framewire_serve_held_bytes", text).add(self._server.budget.held)
         self._requests.add_to(page, "framewire_serve_requests_total", "framewire_serve_request_duration_seconds")
 
     def not_loaded(self) -> list[str]:
-        """Return what the server still loads, or could not load."""
+        """Return what the server is still loading, or could not load."""
         models = self._server.models
         return [f"model {name} is not loaded" for name, model in models.items() if not model.worker.is_ready]
 

@@ -26,7 +26,7 @@ BYTES_PER_PIXEL = 3
 MS_DECIMALS = 3
 MAX_QUERY_TEXT = 1000
 FORM_BYTES = 64 * 1024
-"""What a form may have beside its image."""
+"""Maximum size of a form in addition to its image."""
 
 
 class ImageApi:
@@ -67,7 +67,7 @@ class ImageApi:
         return json_answer(self._server, ClassifyAnswer(model.name, frame.width, frame.height, classes, spent))
 
     async def _run(self, request: Request, model: ServedModel) -> tuple[Found, float]:
-        """Return what a model finds on the image of a request, and the time it took to decode it."""
+        """Return a model's detections on the image of a request, and the time taken to decode it."""
         limits = self._server.limits
         loop = asyncio.get_running_loop()
         with self._server.budget.share() as share:
@@ -83,7 +83,7 @@ class ImageApi:
 
 
 def _objects(found: Found, model: ServedModel) -> list[TrackedObject]:
-    """Return the objects in the wire's form."""
+    """Return the objects in wire format."""
     detections: Detections = found.detections
     return frame_message(packet_of_image(found.frame, detections, model.worker.detector.class_names)).objects
 
@@ -93,7 +93,7 @@ def _spent(found: Found, decode_ms: float) -> Spent:
 
 
 def _text(request: Request, name: str) -> str | None:
-    """Return a parameter of the query; an empty one is none."""
+    """Return a parameter of the query; an empty one counts as missing."""
     text = request.query_params.get(name)
     if text is not None and len(text) > MAX_QUERY_TEXT:
         raise RefusedError(f"{name} has more than {MAX_QUERY_TEXT} characters")
@@ -101,7 +101,7 @@ def _text(request: Request, name: str) -> str | None:
 
 
 def _least(request: Request, model: ServedModel) -> float:
-    """Return the least score that a request asks for."""
+    """Return the lowest score that a request asks for."""
     text = _text(request, "score")
     if text is None:
         return 0.0

@@ -50,20 +50,20 @@ class Protocol:
         self._server = server
 
     async def metadata(self, request: Request) -> Response:
-        """Return the name of this server and what it speaks."""
+        """Return the name of this server and its extensions."""
         return json_answer(self._server, ServerMetadata("framewire", version("framewire"), EXTENSIONS))
 
     async def live(self, request: Request) -> Response:
-        """Say that the server lives."""
+        """Report that the server is alive."""
         return json_answer(self._server, {"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """Say whether all models are loaded."""
+        """Report whether all models are loaded."""
         is_ready = self._server.is_ready
         return json_answer(self._server, {"ready": is_ready}, 200 if is_ready else 503)
 
     async def model_ready(self, request: Request) -> Response:
-        """Say whether a model is loaded."""
+        """Report whether a model is loaded."""
         model = self._model(request)
         is_ready = model.worker.is_ready
         return json_answer(self._server, {"name": model.name, "ready": is_ready}, 200 if is_ready else 503)
@@ -73,7 +73,7 @@ class Protocol:
         return json_answer(self._server, self._model(request).metadata())
 
     async def model_config(self, request: Request) -> Response:
-        """Return the tensors of a model in the form of Triton's configuration, which its tools ask for."""
+        """Return the tensors of a model in the form of Triton's configuration, which its tools request."""
         return json_answer(self._server, _config(self._model(request).metadata()))
 
     async def statistics(self, request: Request) -> Response:

@@ -41,12 +41,12 @@ class ServedModel:
     """A model of the server.
 
     Attributes:
-        name: as requests give it.
+        name: as given in requests.
         task: `detect`, ... or `classify`.
         worker: runs it on images.
-        file: what the model's file says; None for a detector without one.
-        raw: runs it on tensors; None likewise.
-        score_threshold: the least score that it reports.
+        file: the facts in the model's file; None for a detector without one.
+        raw: runs it on tensors; None for a detector without a file.
+        score_threshold: the lowest score that it reports.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ServedModel:
     score_threshold: float
 
     def card(self) -> ModelCard:
-        """Return what a client may know."""
+        """Return the information for clients."""
         detector = self.worker.detector
         describe = getattr(detector, "describe", None)
         backend = describe().backend if describe is not None else "none"
@@ -99,7 +99,7 @@ class ServedModel:
 
 
 def _shown(model: ServedModel) -> dict[str, str]:
-    """Return what a remote detector needs beside the tensors: the file's metadata as texts, and the class names."""
+    """Return what a remote detector needs besides the tensors: the file's metadata as text, and the class names."""
     metadata = {} if model.file is None else model.file.metadata
     shown = {str(key): str(value) for key, value in list(metadata.items())[:MAX_METADATA_KEYS]}
     shown["class_names"] = json.dumps(list(model.worker.detector.class_names))
@@ -110,7 +110,7 @@ def named_model(text: str) -> tuple[str, str]:
     """Return name and path of `[NAME=]MODEL`; without a name, that of the file.
 
     Raises:
-        ConfigError: a name with other characters than letters, digits, dots, dashes and underscores.
+        ConfigError: a name with characters other than letters, digits, dots, dashes and underscores.
 
     >>> named_model("street=yolo11n.onnx"), named_model("models/yolo11n_openvino_model/"), named_model("demo")
     (('street', 'yolo11n.onnx'), ('yolo11n_openvino_model', 'models/yolo11n_openvino_model/'), ('demo', 'demo'))
@@ -139,13 +139,13 @@ def load_models(
     Args:
         models: `[NAME=]MODEL` each.
         backend: `auto` or a name.
-        score: the least score to report; None: 0.25, and 0 for classifiers.
+        score: the lowest score to report; None: 0.25, and 0 for classifiers.
         settings: `key=value` texts of keys of `detector:`, for all models.
-        places: requests per model that may wait or run.
+        places: maximum number of waiting and running requests per model.
         max_wait_ms: how long a request may wait.
 
     Raises:
-        ConfigError: an argument that cannot work, or two models of one name.
+        ConfigError: an argument is invalid, or two models have the same name.
         ModelError: a file that cannot be used.
     """
     found: dict[str, ServedModel] = {}
@@ -171,7 +171,7 @@ def _detector(config: Config, places: int) -> Detector:
 
 
 def _task(path: str) -> tuple[ModelFile | None, str]:
-    """Return what the file says, None for a detector without one, and its task."""
+    """Return the facts in the file (None for a detector without one) and its task."""
     if path in CLASSIC or is_reference(path):
         return None, "detect"
     file = read_model_file(demo_model() if path == DEMO else path)
@@ -183,7 +183,7 @@ def _task(path: str) -> tuple[ModelFile | None, str]:
 
 
 def _raw(file: ModelFile, config: Config, name: str, places: int, max_wait_ms: float) -> RawModel:
-    """Return what answers requests for tensors."""
+    """Return the runner for tensor requests."""
     most = 1 if _is_plan(file) else MAX_BATCH
     return RawModel(_tensor_backend(file, config), name, places, max_batch=most, max_wait_ms=max_wait_ms)
 
@@ -193,7 +193,10 @@ def _is_plan(file: ModelFile) -> bool:
 
 
 def _tensor_backend(file: ModelFile, config: Config) -> Backend:
-    """Return what runs the model's own tensors, in the arithmetic of its file: never a plan that `auto` would build."""
+    """Return the backend for the model's own tensors, in the arithmetic of its file.
+
+    Never a plan that `auto` would build.
+    """
     options: Mapping[str, Any] = config.detector.model_dump(include={"depth", "precision", "threads", "cache_dir"})
     wanted = config.detector.backend
     only_plan = _is_plan(file)

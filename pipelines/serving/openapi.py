@@ -25,15 +25,15 @@ TYPES = (
 JSON = "application/json"
 IMAGES = ("image/jpeg", "image/png", "image/webp")
 REASONS = {
-    400: "the request cannot be served as it is",
+    400: "the request is invalid",
     401: "a token is missing or wrong",
     403: "this client or page may not use the server",
     404: "there is no such model",
     408: "the body arrived too slowly",
     413: "too many bytes or pixels",
-    415: "not a format that is served",
+    415: "not a supported format",
     421: "the Host is not one of this server's",
-    429: "the server has as much to do as it accepts; `Retry-After` says when to come back",
+    429: "the server is fully loaded; `Retry-After` says when to try again",
     503: "the model is not loaded",
 }
 
@@ -75,7 +75,7 @@ def _paths(reference: dict[str, Any], limits: AppLimits) -> dict[str, Any]:
         "/v1/models": {"get": _operation("models", "The models of this server", reference["ModelList"])},
         "/v1/health": {"get": _operation("health", "Whether all models are loaded", reference["Health"], 503)},
         "/v2": {"get": _operation("server_metadata", "Name and extensions", reference["ServerMetadata"])},
-        "/v2/health/live": {"get": _operation("server_live", "Whether the server lives", {"type": "object"})},
+        "/v2/health/live": {"get": _operation("server_live", "Whether the server is alive", {"type": "object"})},
         "/v2/health/ready": {"get": _operation("server_ready", "Whether models are loaded", {"type": "object"}, 503)},
         "/v2/repository/index": {"post": _operation("index", "The models by name", {"type": "array"})},
         "/v2/models/{name}": {

@@ -1,4 +1,4 @@
-"""The tensors of a model as they are: what clients of the Open Inference Protocol ask for."""
+"""Serves a model's own tensors, as clients of the Open Inference Protocol request them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NO_IMAGE = np.zeros((1, 1, 3), np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One request: its inputs, and where its outputs go."""
+    """One request: its inputs, and the destination of its outputs."""
 
     feeds: Feeds
     future: Future[Outputs]
@@ -42,16 +42,17 @@ class _Request:
 class RawModel:
     """Runs a backend on the tensors of requests, on two threads: one submits, the other takes results.
 
-    The model is loaded when the first request for its tensors comes, because most servers are never asked for them. As
-    with images, a request has one of `places`, which are the sources of a batcher: requests of the same shapes share an
-    inference if the model computes each row by itself, and those that waited longer than `max_wait_ms` are refused.
+    The model is loaded when the first request for its tensors arrives, because most servers never get one. As with
+        images, a request occupies one of `places`, which are the sources of a batcher: requests with the same shapes
+        share an inference if the model computes each row independently, and those that waited longer than `max_wait_ms`
+        are refused.
 
     Args:
         backend: without an image input, so that it takes the model's own tensors.
         name: of the model.
-        places: requests that may wait or run.
+        places: maximum number of waiting and running requests.
         max_batch: rows of one inference.
-        max_wait_ms: longest wait; None: any.
+        max_wait_ms: longest wait; None: unlimited.
     """
 
     def __init__(
@@ -78,10 +79,10 @@ class RawModel:
         self.batches: Counter[int] = Counter()
 
     def submit(self, feeds: Feeds) -> Future[Outputs]:
-        """Take a request; never waits. The future has copies of the outputs by name, or `ModelError` or `BusyError`.
+        """Accept a request; never waits. The future gets copies of the outputs by name, or `ModelError` or `BusyError`.
 
         Raises:
-            BusyError: too many requests wait.
+            BusyError: too many requests are waiting.
             NotReadyError: it is closed.
         """
         future: Future[Outputs] = Future()
@@ -89,7 +90,7 @@ class RawModel:
             if self._is_closed:
                 raise NotReadyError("the server ends", retry_after_s=1.0)
             if not self._free:
-                raise BusyError(f"as many requests as may wait for {self.name}: try again", retry_after_s=1.0)
+                raise BusyError(f"the queue for {self.name} is full: try again", retry_after_s=1.0)
             place = self._free.popleft()
             self._waiting[place] = _Request(feeds, future)
             future.add_done_callback(lambda _: self._free.append(place))
@@ -103,7 +104,7 @@ class RawModel:
         return future
 
     def close(self) -> None:
-        """Finish what runs, refuse what waits, and free the model; harmless when repeated."""
+        """Finish running requests, refuse waiting ones, and free the model; harmless when repeated."""
         with self._lock:
             self._is_closed = True
         for channel in self._channels.values():
@@ -134,7 +135,7 @@ class RawModel:
         self._backend.close()
 
     def _batches(self, frames: list[Frame]) -> list[list[_Request]]:
-        """Return the requests of some places, those together that share an inference."""
+        """Return the requests of some places, grouped by shared inference."""
         groups: dict[Any, list[list[_Request]]] = {}
         for frame in frames:
             request = self._waiting.pop(frame.source_id)
@@ -176,7 +177,7 @@ class RawModel:
         self.batches[len(requests)] += 1
 
     def _refuse_all(self, error: Exception) -> None:
-        """Answer all requests that come with the reason why the model cannot be loaded."""
+        """Answer every request with the reason why the model cannot be loaded."""
         logger.error("%s: its tensors cannot be served: %s", self.name, error)
         with suppress(ChannelClosedError):
             while True:

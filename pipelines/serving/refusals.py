@@ -1,4 +1,4 @@
-"""Why a request is not served, as exceptions that carry the answer's status."""
+"""Reasons for not serving a request, as exceptions that carry the status of the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class RefusedError(EngineError):
 
     Attributes:
         status: of HTTP.
-        retry_after_s: when to try again; None: not as it is.
+        retry_after_s: when to try again; None: do not repeat this request.
     """
 
     status = 400
@@ -22,7 +22,7 @@ class RefusedError(EngineError):
 
 
 class BusyError(RefusedError):
-    """The server has as much to do as it accepts: the client should come back."""
+    """The server is fully loaded: the client should try again later."""
 
     status = 429
 

@@ -1,4 +1,4 @@
-"""What the handlers of requests share: the models, what may be held, and how an answer is made."""
+"""Shared by the request handlers: the models, the limits, and how answers are built."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Handler = Callable[["Request"], Awaitable["Response"]]
 
 @dataclass(frozen=True, slots=True)
 class AppLimits:
-    """What one request may cost, and all together.
+    """Limits per request, and for all requests together.
 
     Attributes:
         image_bytes: of an encoded image.
@@ -46,12 +46,12 @@ class AppLimits:
 
 @dataclass(slots=True)
 class Server:
-    """What the handlers of requests share.
+    """The shared state of the request handlers.
 
     Attributes:
         models: by name; the first one answers requests that name none.
         limits: of requests.
-        budget: bytes that requests hold.
+        budget: bytes that requests may hold.
         decoders: threads that decode images.
         answers: number of answers by status.
     """
@@ -72,10 +72,10 @@ class Server:
         return all(model.worker.is_ready for model in self.models.values())
 
     def model(self, name: str | None, *, classify: bool | None = None) -> ServedModel:
-        """Return a model by name, or the first one of a kind.
+        """Return a model by name, or the first of a kind.
 
         Raises:
-            RefusedError: there is none, or it does something else.
+            RefusedError: there is no such model, or it has another task.
         """
         if name:
             model = self.models.get(name)
@@ -92,7 +92,7 @@ class Server:
 
 
 def answered(server: Server, handler: Handler) -> Handler:
-    """Return a handler that turns refusals and failures into answers, and counts them all."""
+    """Return a handler that turns refusals and failures into answers, and counts all answers."""
 
     async def handle(request: Request) -> Response:
         try:

@@ -1,4 +1,4 @@
-"""Serves models over HTTP until it is told to end."""
+"""Serves models over HTTP until it is stopped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pipelines.web.access.tls import TlsFiles
 
 logger = logging.getLogger(__name__)
 RATE_PER_S = 50.0
-"""Requests per second and client where other machines can connect, unless told otherwise."""
+"""Default limit of requests per second and client if other machines can connect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class ServeOptions:
         tls: certificate and key.
         token_file: file of the tokens that requests need.
         proxies: addresses of reverse proxies that do TLS and login.
-        hosts: names by which clients address the server.
-        origins: pages of other sites that may use it.
-        rate_per_s: requests per second and client; None: 50 where other machines can connect, else no limit.
+        hosts: host names by which clients reach the server.
+        origins: origins of other sites' pages that may use it.
+        rate_per_s: requests per second and client; None: 50 if other machines can connect, else no limit.
         limits: of requests.
         metrics: HOST:PORT of metrics and health; None: none.
     """
@@ -64,10 +64,10 @@ class ServeOptions:
 
 
 def gate_rules(options: ServeOptions) -> GateRules:
-    """Return what the gate checks.
+    """Return the settings of the gate.
 
     Raises:
-        ConfigError: other machines could use the server unprotected, or a file cannot be used.
+        ConfigError: other machines could use the server without protection, or a file cannot be used.
     """
     authority = TokenFile(options.token_file) if options.token_file else None
     proxies = networks_of(options.proxies, "--behind-proxy")
@@ -100,12 +100,12 @@ def serve_models(
     Args:
         models: from `load_models`; closed here.
         options: where and for whom.
-        stopping: asked a few times a second.
+        stopping: polled a few times a second.
         listening: called with the address once it is bound.
         ready: called once all models are loaded.
 
     Raises:
-        ConfigError: other machines could use the server unprotected.
+        ConfigError: other machines could use the server without protection.
         ModelError: a model cannot be loaded.
         SinkError: the address cannot be bound.
         MissingDependencyError: the extra `web` is not installed.
@@ -146,7 +146,7 @@ class _Loading:
         self._has_told = False
 
     def has_failed(self) -> bool:
-        """Return whether a model could not be loaded; tells once when all are."""
+        """Return whether a model could not be loaded; reports once when all are loaded."""
         opened = [model.worker.opened for model in self._models.values()]
         if not self._has_told and all(each.done() and each.exception() is None for each in opened):
             self._has_told = True
@@ -154,14 +154,14 @@ class _Loading:
         return any(each.done() and each.exception() is not None for each in opened)
 
     def check(self) -> None:
-        """Raise what kept a model from being loaded."""
+        """Raise the error that prevented a model from being loaded."""
         for model in self._models.values():
             if model.worker.opened.done():
                 model.worker.opened.result()
 
 
 def summary(server: Server) -> dict[str, Any]:
-    """Return what the server has done, as plain values."""
+    """Return the server's counters as plain values."""
     models = {
         name: {
             "images": model.worker.done,

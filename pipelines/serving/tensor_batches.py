@@ -1,4 +1,4 @@
-"""Whether requests for tensors may share an inference, and how: their inputs joined, their outputs taken apart."""
+"""Decides whether tensor requests may share an inference, joins their inputs and separates their outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.backends.base import Backend, TensorSpec
 Feeds = Mapping[str, NDArray[Any]]
 MAX_PROBE_SIDE = 64
 SAME = 1e-2
-"""Relative difference that rounding in another batch size may make."""
+"""Relative difference that rounding at a different batch size may cause."""
 
 
 def rows_of(feeds: Feeds) -> int:
@@ -23,7 +23,7 @@ def rows_of(feeds: Feeds) -> int:
 
 
 def kind_of(feeds: Feeds) -> tuple[Any, ...]:
-    """Return what requests of one inference have in common: the shapes of their inputs but for the batch."""
+    """Return the key that requests of one inference share: the shapes of their inputs apart from the batch."""
     return tuple((name, array.shape[1:]) for name, array in sorted(feeds.items()))
 
 
@@ -35,10 +35,10 @@ def merged(requests: Sequence[Feeds]) -> Feeds:
 
 
 def is_batch(backend: Backend) -> bool:
-    """Return whether a model computes each row of its inputs by itself, found out by trying.
+    """Return whether a model computes each row of its inputs independently, determined by trial.
 
-    A file does not tell: of a model that selects boxes itself, the first size of the output is their number. So three
-    rows of noise are run one by one, two together, and three together; each row must come out the same.
+    The file does not show it: for a model that selects boxes itself, the first size of the output is their number. So
+        three rows of noise are run one by one, two together, and three together; each row must give the same result.
 
     Args:
         backend: open.

@@ -29,7 +29,7 @@ class Inference:
     Attributes:
         feeds: the inputs by name.
         outputs: names of the wanted outputs, in order, with whether each is wanted as bytes.
-        id: as the client gave it.
+        id: as given by the client.
     """
 
     feeds: Mapping[str, NDArray[Any]]
@@ -53,7 +53,7 @@ def plain_body(body: bytes, encoding: str, most: int) -> bytes:
     try:
         plain = unpack.decompress(body, most)
     except zlib.error as error:
-        raise RefusedError(f"the body is no {encoding}: {error}") from error
+        raise RefusedError(f"the body is not {encoding}: {error}") from error
     if unpack.unconsumed_tail or not unpack.eof:
         raise RefusedError(f"the body has more than {most} bytes, or is cut off", 413)
     return plain
@@ -71,7 +71,7 @@ def parse_inference(
         outputs: what it returns.
 
     Raises:
-        RefusedError: it is no such request, or does not fit the model.
+        RefusedError: it is not a valid request, or does not fit the model.
     """
     json, tail = _split(body, header_length)
     try:
@@ -123,12 +123,12 @@ def _array(tensor: InputTensor, spec: TensorSpec, tail: memoryview) -> tuple[NDA
 
 
 def _from_json(tensor: InputTensor, dtype: str, count: int) -> NDArray[Any]:
-    """Return the numbers of a tensor that came as JSON, flat or nested."""
+    """Return the numbers of a tensor sent as JSON, flat or nested."""
     try:
         with np.errstate(all="raise"):
             values = np.array(tensor.data, dtype=dtype).ravel()
     except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
-        raise RefusedError(f"input {tensor.name[:80]!r}: data are no {tensor.datatype}: {error}") from error
+        raise RefusedError(f"input {tensor.name[:80]!r}: data is not {tensor.datatype}: {error}") from error
     if values.size != count:
         raise RefusedError(f"input {tensor.name[:80]!r} has {values.size} values: expected {count}")
     return values
@@ -142,7 +142,7 @@ def _wanted(request: InferRequest, names: Sequence[str]) -> tuple[tuple[str, boo
     if unknown:
         raise RefusedError(f"no output is called {unknown[0][:80]!r}: expected some of {', '.join(names)}")
     if any(output.parameters.get("classification") for output in request.outputs):
-        raise RefusedError("the classification extension is not served: use /v1/classify")
+        raise RefusedError("the classification extension is not supported: use /v1/classify")
     return tuple((output.name, output.parameters.get("binary_data", as_bytes) is True) for output in request.outputs)
 
 

@@ -1,4 +1,4 @@
-"""Images in requests: raw or as a form's file, checked by their header before a pixel is decoded."""
+"""Images in requests: raw or as a file in a form, with the header checked before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def image_in(body: bytes, headers: Mapping[str, str], max_pixels: int) -> Upload
         max_pixels: largest width times height.
 
     Raises:
-        RefusedError: no image, another format, or too many pixels; the status says which.
+        RefusedError: not an image, an unsupported format, or too many pixels; the status says which.
     """
     data = memoryview(body)
     kind, boundary = _content_type(headers.get("content-type", ""))
     if kind == "multipart/form-data":
         data = _file_in_form(body, boundary)
     if not _is_known(data):
-        raise RefusedError(f"{len(data)} bytes that are no such image: {EXPECTED}", 415 if len(data) else 400)
+        raise RefusedError(f"{len(data)} bytes that are not such an image: {EXPECTED}", 415 if len(data) else 400)
     size_wh = image_size_wh(data)
     if size_wh is None or min(size_wh) < 1:
         raise RefusedError(f"the header of the image is damaged: {EXPECTED}")
     if size_wh[0] * size_wh[1] > max_pixels:
         raise RefusedError(
-            f"the image is {size_wh[0]}x{size_wh[1]}: at most {max_pixels / 1e6:g} million pixels are taken", 413
+            f"the image is {size_wh[0]}x{size_wh[1]}: at most {max_pixels / 1e6:g} million pixels are accepted", 413
         )
     return Upload(data, size_wh[0] * size_wh[1])
 
@@ -88,7 +88,7 @@ def _file_in_form(body: bytes, boundary: bytes) -> memoryview:
     """Return the content of the first part that has a file name, or of the only part.
 
     Raises:
-        RefusedError: it is no form, or has no file.
+        RefusedError: it is not a form, or has no file.
     """
     if not 0 < len(boundary) <= MAX_BOUNDARY:
         raise RefusedError("the form has no boundary: let your HTTP client make the Content-Type")
@@ -102,7 +102,7 @@ def _file_in_form(body: bytes, boundary: bytes) -> memoryview:
 
 
 def _parts(body: bytes, mark: bytes) -> list[tuple[bytes, memoryview]]:
-    """Return head and content of the parts of a form; looks at each byte once, and copies none."""
+    """Return head and content of the parts of a form; looks at each byte once and copies none."""
     view, found = memoryview(body), list[tuple[bytes, memoryview]]()
     at = body.find(mark)
     while at >= 0 and len(found) < MAX_PARTS:

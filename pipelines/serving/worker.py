@@ -1,4 +1,4 @@
-"""Runs one model for many requests: they share batches, wait no longer than they may, and each gets an answer."""
+"""Runs one model for many requests: they share batches, wait no longer than allowed, and each gets an answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMOOTHING = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a model found on one image.
+    """A model's result on one image.
 
     Attributes:
         detections: the objects.
@@ -48,15 +48,15 @@ class Found:
 class ModelWorker:
     """One model on its two threads: one submits batches, the other takes their results.
 
-    Every request has one of `places` while it waits or runs; without a free one it is refused at once, which is what
-    keeps the answers of the others fast. A place is a source of the batcher that also batches cameras, so a batch is
-    filled from whoever waits, and a request that waited longer than `max_wait_ms` is refused instead of run.
+    Every request occupies one of `places` while it waits or runs; if none is free it is refused at once, which keeps
+    the answers to others fast. A place is a source of the batcher that also batches cameras, so a batch is filled with
+    whatever requests are waiting, and a request that waited longer than `max_wait_ms` is refused instead of run.
     `batches` counts inferences by their number of images.
 
     Args:
         detector: opened and closed here.
         name: of the model.
-        places: requests that may wait or run.
+        places: maximum number of waiting and running requests.
         max_wait_ms: longest wait.
         batch_wait_s: how long a first image waits for others of its batch.
     """
@@ -99,11 +99,11 @@ class ModelWorker:
         return len(self._waiting)
 
     def start(self) -> None:
-        """Load the model, on another thread; `opened` tells when it is done, or why not."""
+        """Load the model on another thread; `opened` reports completion, or the failure."""
         self._threads[0].start()
 
     def submit(self, image: NDArray[np.uint8]) -> Future[Found]:
-        """Take an image; never waits. The future has the result, or `BusyError` or `ModelError`.
+        """Accept an image; never waits. The future gets the result, or `BusyError` or `ModelError`.
 
         Raises:
             BusyError: no place is free.
@@ -116,7 +116,7 @@ class ModelWorker:
             if not self._free:
                 self.refused += 1
                 raise BusyError(
-                    f"{self._places} requests wait for {self.name}: try again", retry_after_s=self._backlog_s
+                    f"{self._places} requests are waiting for {self.name}: try again", retry_after_s=self._backlog_s
                 )
             place = self._free.popleft()
             self._waiting[place] = future
@@ -127,7 +127,7 @@ class ModelWorker:
         return future
 
     def close(self) -> None:
-        """Finish what runs, refuse what waits, and free the model; harmless when repeated."""
+        """Finish running requests, refuse waiting ones, and free the model; harmless when repeated."""
         self._is_closed = True
         for channel in self._channels.values():
             channel.close()
@@ -140,7 +140,7 @@ class ModelWorker:
 
     @property
     def _backlog_s(self) -> float:
-        """How long those who wait take, at the present rate."""
+        """How long the waiting requests take at the current rate."""
         return self._places * self._ms_per_image / 1000
 
     def _submit_all(self) -> None:
@@ -204,7 +204,7 @@ class ModelWorker:
         self._answer(frame.source_id, BusyError(reason, retry_after_s=self._backlog_s))
 
     def _answer(self, place: str, result: Found | Exception) -> None:
-        """Answer the request that has a place, and free the place."""
+        """Answer the request in a place, and free the place."""
         with self._lock:
             future = self._waiting.pop(place, None)
             if future is None:
@@ -213,7 +213,7 @@ class ModelWorker:
             self.done += isinstance(result, Found)
             self.refused += isinstance(result, BusyError)
             self.failed += isinstance(result, Exception) and not isinstance(result, BusyError)
-        with suppress(InvalidStateError):  # nobody waits for it any more
+        with suppress(InvalidStateError):  # its result is no longer wanted
             if isinstance(result, Exception):
                 future.set_exception(result)
             else:

@@ -1,4 +1,4 @@
-"""The socket to which the engines of a fleet connect their publishers, and the fence behind it."""
+"""The socket to which the engines of a fleet connect their publishers, and its fence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HIGH_WATER_MARK = 1000
 MAX_ENGINES = 256
 ALLOWANCE_BYTES = 8 * MAX_BODY_BYTES
-"""What one engine may have on the way while the proxy is busy."""
+"""Messages that one engine may have in transit while the proxy is busy."""
 ALL_BYTES = 4 * ALLOWANCE_BYTES
 
 
@@ -37,8 +37,8 @@ class Collector:
 
     Attributes:
         address: the bound endpoint, once `open` has returned.
-        fence: lets pass only the newest owner of each source.
-        guard: cuts connections that send more than messages.
+        fence: passes only messages of each source's newest owner.
+        guard: closes connections that send more than messages.
 
     Raises:
         ConfigError: engines on other machines could connect without a listed key, or keys are incomplete.
@@ -47,10 +47,10 @@ class Collector:
     def __init__(self, address: str, keys: KeyPair | None, allowed: Collection[str] | None) -> None:
         self.address = checked_address(address, "collect address")
         if allowed is not None and keys is None:
-            raise ConfigError("keys of engines without those of the proxy: give the proxy its own keys")
+            raise ConfigError("keys of engines were given, but none of the proxy: give the proxy its own keys")
         if allowed is None and not is_loopback(self.address):
             raise ConfigError(
-                f"collect address {address} is open to other machines, and whoever connects can take over any source: "
+                f"collect address {address} is open to other machines, and any of them can take over any source: "
                 "give --keys and one --allowed-engine per engine (framewire keys), or use tcp://127.0.0.1:PORT"
             )
         self.fence = EpochFence()

@@ -1,4 +1,4 @@
-"""The metrics of processes that pass a stream on: proxy, bridge, record."""
+"""The metrics of processes that forward a stream: proxy, bridge, record."""
 
 from __future__ import annotations
 
@@ -20,31 +20,33 @@ def add_proxy(page: Page, summary: ProxySummary) -> None:
     page.counter("framewire_proxy_bytes_total", "Bytes of their bodies.").add(summary.bytes)
     text = "Messages that met the full queue of a subscriber."
     _by_kind(page, "framewire_subscriber_overflows_total", text, summary.overflows)
-    text = "Messages of a former owner of their source, which were dropped."
+    text = "Messages dropped because they came from a former owner of their source."
     _by_kind(page, "framewire_proxy_fenced_total", text, summary.fenced)
     refused = page.counter("framewire_proxy_refused_total", "Collected messages that were refused.", "cause")
     for cause, count in dict(summary.refused).items():
         refused.add(count, cause)
-    page.gauge("framewire_proxy_topics", "Topics that subscribers want now.").add(len(summary.wanted))
+    page.gauge("framewire_proxy_topics", "Topics that subscribers currently want.").add(len(summary.wanted))
 
 
 def add_bridge(page: Page, forwarder: Forwarder) -> None:
     """Add what a bridge delivered and lost."""
     summary = forwarder.summary
     _by_kind(page, "framewire_bridge_sent_total", "Messages delivered.", summary.sent)
-    text = "Messages that did not fit into the queue while the other side was away."
+    text = "Messages that did not fit into the queue while the recipient was away."
     _by_kind(page, "framewire_bridge_dropped_total", text, summary.dropped)
-    _by_kind(page, "framewire_bridge_rejected_total", "Messages that the other side refused.", summary.rejected)
+    _by_kind(page, "framewire_bridge_rejected_total", "Messages that the recipient refused.", summary.rejected)
     page.counter("framewire_bridge_reconnects_total", "Lost connections.").add(summary.reconnects)
     page.gauge("framewire_bridge_pending", "Messages that wait.").add(forwarder.pending)
-    page.gauge("framewire_bridge_connected", "Whether the other side is connected.").add(int(forwarder.is_connected))
+    page.gauge("framewire_bridge_connected", "Whether the recipient is connected.").add(int(forwarder.is_connected))
 
 
 def add_browsers(page: Page, bridge: WebSocketBridge) -> None:
-    """Add what a bridge to browsers took from the publisher, and what slow browsers missed."""
-    _by_kind(page, "framewire_bridge_sent_total", "Messages of the publisher that were offered.", bridge.taken)
+    """Add what a browser bridge received from the publisher, and what slow browsers missed."""
+    _by_kind(
+        page, "framewire_bridge_sent_total", "Messages of the publisher that were offered to browsers.", bridge.taken
+    )
     page.counter("framewire_bridge_missed_total", "Messages that slow browsers missed.").add(bridge.dropped)
-    page.gauge("framewire_bridge_browsers", "Browsers that are connected.").add(bridge.browsers)
+    page.gauge("framewire_bridge_browsers", "Connected browsers.").add(bridge.browsers)
 
 
 def add_record(page: Page, summary: RecordSummary) -> None:

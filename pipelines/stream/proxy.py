@@ -49,9 +49,9 @@ class ProxySummary:
         messages: messages received from engines and offered to readers, by kind.
         bytes: size of their bodies.
         overflows: number of times that a message met a reader's full queue, by kind.
-        wanted: topics that readers subscribe to now.
-        fenced: collected messages of a former owner of their source, which were dropped, by kind.
-        refused: collected messages that were dropped because they are no messages or of too many sources, by cause.
+        wanted: topics that readers currently subscribe to.
+        fenced: collected messages dropped because they came from a former owner of their source, by kind.
+        refused: collected messages dropped because they are invalid or from too many sources, by cause.
     """
 
     messages: Counter[str] = field(default_factory=Counter)
@@ -69,10 +69,10 @@ class Proxy:
         engines: addresses of the publishers.
         address: the endpoint to bind.
         name: engine_id and source_id of its statistics.
-        keys: CURVE keys of the proxy: readers must encrypt, and engines that encrypt identify it by them.
+        keys: CURVE keys of the proxy: readers must encrypt, and engines that encrypt identify the proxy by them.
         allowed_keys: public keys of the readers that may connect.
         engine_key: public key of the engines to connect to, if they encrypt.
-        collect: a second endpoint to bind, to which engines connect; of each source, only its newest owner passes.
+        collect: a second endpoint to bind, to which engines connect; only messages of each source's newest owner pass.
         allowed_engines: public keys of the engines that may connect there.
 
     Attributes:
@@ -98,11 +98,13 @@ class Proxy:
         allowed_engines: Collection[str] | None = None,
     ) -> None:
         if not engines and collect is None:
-            raise ConfigError("a proxy needs the address of at least one engine, or one where engines connect")
+            raise ConfigError(
+                "a proxy needs the address of at least one engine, or an address for engines to connect to"
+            )
         if allowed_engines is not None and collect is None:
-            raise ConfigError("allowed_engines without collect: they are the engines that may connect there")
+            raise ConfigError("allowed_engines without collect: it lists the engines that may connect there")
         if engine_key is not None and keys is None:
-            raise ConfigError("engine_key without keys: the engines identify their readers by their keys")
+            raise ConfigError("engine_key without keys: engines identify their readers by key")
         self.address = checked_address(address, "proxy address")
         self._collector = None if collect is None else Collector(collect, keys, allowed_engines)
         self.summary = ProxySummary()
@@ -130,7 +132,7 @@ class Proxy:
 
         Raises:
             SinkError: the port is in use.
-            ConfigError: the address of an engine has the wrong form.
+            ConfigError: the address of an engine is malformed.
         """
         if self._curve is not None:
             self._curve.open(self._context)
@@ -139,7 +141,7 @@ class Proxy:
         self._guard.start()
         self.address = self._out.address
         if self._curve is None and not is_loopback(self.address):
-            logger.warning("anybody on the network can read %s: give keys (framewire keys)", self.address)
+            logger.warning("anyone on the network can read %s: give keys (framewire keys)", self.address)
         self._in = self._connected()
         if self._collector is not None:
             self._collector.open()
@@ -236,7 +238,7 @@ class Proxy:
         out.send(kind, *parts)
 
     def _collect(self, collector: Collector, out: FanOut) -> None:
-        """Pass on what engines sent that connected, if they own its source."""
+        """Forward messages of connected engines if they own the source."""
         collector.service()
         for _ in range(BATCH):
             try:

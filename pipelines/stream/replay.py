@@ -30,8 +30,8 @@ class ReplayOptions:
     Attributes:
         speed: 1.0 is the original pace, 2.0 twice as fast; None: as fast as the slowest reader takes it, without loss.
         start_s: start this many seconds into the recording.
-        end_s: stop there.
-        wait_for_reader_s: wait this long for a first subscription, so that it misses nothing.
+        end_s: stop this many seconds into the recording.
+        wait_for_reader_s: wait this long for a first subscriber, so that it misses nothing.
     """
 
     speed: float | None = 1.0
@@ -140,7 +140,7 @@ class Replay:
             self._socket.poll(int(self._options.wait_for_reader_s * NS_PER_S / NS_PER_MS))
 
     def _send(self, record: Record) -> bool:
-        """Send one record. At top speed wait for the slowest reader, otherwise drop the record if a queue is full."""
+        """Send one record. At top speed, wait for the slowest reader; otherwise drop the record if a queue is full."""
         socket = self._socket
         body = _marked(record.body) if record.topic.startswith(HEARTBEAT_TOPIC) else record.body
         while socket is not None and not self._stop.is_set():
@@ -153,7 +153,7 @@ class Replay:
 
 
 def replay(path: str | Path, address: str, options: ReplayOptions | None = None) -> ReplaySummary:
-    """Publish a recording on an address, and return what was sent.
+    """Publish a recording on an address, and return a summary.
 
     Raises:
         SourceError: the file is not a recording.

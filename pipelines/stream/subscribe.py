@@ -50,7 +50,7 @@ def print_messages(
         count: how many; None: until interrupted.
         timeout_s: longest time without a message; None: unlimited.
         as_json: print each message as one line of JSON; otherwise as a readable line.
-        pictures: folder for the JPEGs of `image` and `crop` messages; None writes none.
+        pictures: folder for the JPEGs of `image` and `crop` messages; None: write none.
         curve: `server_key` and `keys` of `Subscriber`, for a publisher that encrypts.
 
     Raises:
@@ -84,7 +84,7 @@ def _next(
 
 
 def why_silent(address: str, topics: Sequence[str], curve: dict[str, Any] | None = None) -> str:
-    """Return why a publisher sends nothing on these topics, as far as a reader can determine."""
+    """Return why a publisher sends nothing on these topics, as far as a reader can tell."""
     url = urlsplit(address)
     if url.scheme == "tcp" and url.hostname and url.port:
         try:
@@ -95,11 +95,11 @@ def why_silent(address: str, topics: Sequence[str], curve: dict[str, Any] | None
         with Subscriber(address, HEARTBEATS, **(curve or {})) as subscriber:
             heartbeat = subscriber.receive(2 * PROBE_S)
     except (NoMessageError, ConfigError):
-        own = "are the keys the right ones" if curve and curve.get("server_key") else "does it encrypt (--server-key)"
-        return f"something listens at {address} and sends no heartbeat: {own}, and is it a framewire publisher?"
+        own = "are the keys correct" if curve and curve.get("server_key") else "does it encrypt (--server-key)"
+        return f"something listens at {address} but sends no heartbeat: {own}, and is it a framewire publisher?"
     sources = sorted(heartbeat.frame_seq) if isinstance(heartbeat, HeartbeatMessage) else []
     known = ", ".join(f"v1/frame/{quote(name, safe='')}/" for name in sources) or "no frames yet"
-    return f"the engine is there, but sends nothing on {', '.join(topics)}: it has {known}"
+    return f"the engine is running, but sends nothing on {', '.join(topics)}: it has {known}"
 
 
 def line_of(message: Message, path: Path | None = None) -> str:
@@ -151,5 +151,5 @@ def _write(message: ImageMessage, folder: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(message.jpeg)
     except OSError as error:
-        raise SinkError(f"cannot write {path}: {error.strerror}: choose a folder that can be written") from error
+        raise SinkError(f"cannot write {path}: {error.strerror}: choose a folder with write access") from error
     return path

@@ -1,4 +1,4 @@
-"""Command-line options that several verbs share."""
+"""Command-line options shared by several verbs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="Any key: dete
 
 Metrics = Annotated[str | None, typer.Option(help="HOST:PORT of Prometheus metrics and health probes")]
 Web = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Serve a page with live video: 127.0.0.1:8080")]
-ModelSettings = Annotated[list[str] | None, typer.Option("--set", help="Facts that the file lacks: head=yolov5")]
+ModelSettings = Annotated[list[str] | None, typer.Option("--set", help="Facts missing from the file: head=yolov5")]
 TOLD = ("size", "names", "head", "color", "mean", "std", "letterbox")
 """Keys of `detector:` that define how to read a model file."""
 

@@ -1,1 +1,1 @@
-"""What this project serves over HTTP to people and programs: access rules, and the page."""
+"""The HTTP servers for people and programs: access rules, and the page."""

@@ -1,4 +1,4 @@
-"""Jobs about the past in processes of their own: they may take long, need FFmpeg, or hang on a disk."""
+"""Jobs about the past in separate processes, because they may take long, need FFmpeg, or hang on a disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG = ("rules",)
 
 
 class BusyError(EngineError):
-    """As many jobs run as are allowed: try again later."""
+    """The maximum number of jobs is running: try again later."""
 
 
 @dataclass
@@ -33,14 +33,14 @@ class Running:
 
     Attributes:
         head: its first line, decoded.
-        process: which runs it.
+        process: the process that runs it.
     """
 
     head: dict[str, Any]
     process: asyncio.subprocess.Process
 
     async def chunks(self, size: int = 64 * 1024) -> AsyncIterator[bytes]:
-        """Yield what follows the head."""
+        """Yield the data after the head."""
         assert self.process.stdout is not None
         while data := await self.process.stdout.read(size):
             yield data
@@ -50,7 +50,7 @@ class Jobs:
     """Starts jobs, a few at a time. Used on one event loop.
 
     Attributes:
-        streams: number of streams that are being sent.
+        streams: number of streams being sent.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Jobs:
         """Return the answer of a job.
 
         Raises:
-            BusyError: too many jobs run.
+            BusyError: too many jobs are running.
             ConfigError: the job refuses its input.
             EngineError: it failed, or took longer than `limit_s`.
         """
@@ -89,14 +89,14 @@ class Jobs:
                 head = _decoded(await asyncio.wait_for(process.stdout.readline(), limit_s))
                 yield Running(head, process)
         except asyncio.TimeoutError as error:
-            raise EngineError("the recording cannot be read in time: is its disk there?") from error
+            raise EngineError("the recording cannot be read in time: is its disk available?") from error
         finally:
             self.streams -= 1
 
 
 @asynccontextmanager
 async def _process(kind: str, job: Mapping[str, Any]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Yield the process of a job, which ends with the context, or with this process."""
+    """Yield the process of a job, which ends with the context or with this process."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", MODULE, stdin=pipe, stdout=pipe, limit=MAX_HEAD_BYTES
@@ -109,7 +109,7 @@ async def _process(kind: str, job: Mapping[str, Any]) -> AsyncIterator[asyncio.s
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)  # its own kill() would take the status from asyncio
+                os.kill(process.pid, signal.SIGKILL)  # its own kill() would take the exit status away from asyncio
         await process.wait()
 
 
@@ -119,14 +119,14 @@ async def _read(process: asyncio.subprocess.Process) -> bytes:
     while data := await process.stdout.read(1 << 16):
         found += data
         if len(found) > MAX_ANSWER_BYTES:
-            raise EngineError("the answer is too large: ask about a shorter span of time")
+            raise EngineError("the answer is too large: ask about a shorter time span")
     return bytes(found)
 
 
 def _decoded(line: bytes) -> Any:
     """Return an answer. Raises `ConfigError` or `EngineError` if it is a refusal."""
     if not line:
-        raise EngineError("the process that should answer ended; the log has more")
+        raise EngineError("the answering process ended; see the log")
     answer = json.loads(line)
     if "refused" in answer:
         raise ConfigError(str(answer["refused"]))

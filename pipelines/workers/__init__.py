@@ -1,1 +1,1 @@
-"""Several engine processes on one machine that look like one engine: one address, one control socket, one summary."""
+"""Several engine processes on one machine that appear as one engine: one address, one control socket, one summary."""

@@ -1,4 +1,4 @@
-"""One control socket for several workers: each request goes to whom it concerns."""
+"""One control socket for several workers: each request goes to the worker it concerns."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class WorkersControl(ControlSocket):
 
     Args:
         address: as for `ControlSocket`.
-        workers: control addresses of the workers that run.
+        workers: control addresses of the running workers.
         stop: ends the run.
         keys: as for `ControlSocket`.
         allowed_keys: likewise.
-        edits: keeps changed zones and lines; None: they end with the run.
+        edits: stores changed zones and lines; None: they end with the run.
     """
 
     def __init__(
@@ -81,27 +81,27 @@ class WorkersControl(ControlSocket):
         """Pass a request on to the worker that has its source."""
         name, owners = given(request, "source_id", str), self._sources()
         if name not in owners:
-            raise ConfigError(f"no source is called {name}: the run has {', '.join(owners) or 'none'}")
+            raise ConfigError(f"there is no source {name}: the run has {', '.join(owners) or 'none'}")
         return _plain(ask(owners[name], request, ASK_S))
 
     def _add(self, request: Request) -> dict[str, Any]:
-        """Pass a new source to the worker with the fewest; its name must be new to all."""
+        """Pass a new source to the worker with the fewest; its name must be new to all workers."""
         source, owners = given(request, "source", dict), self._sources()
         name = source.get("source_id")
         if name in owners:
             raise ConfigError(f"there is already a source {name}: choose another name")
         counts = {address: list(owners.values()).count(address) for address in self._workers()}
         if not counts:
-            raise ConfigError("no worker runs any more")
+            raise ConfigError("no worker is running any longer")
         return _plain(ask(min(counts, key=lambda address: counts[address]), request, ASK_S))
 
     def _set(self, request: Request) -> dict[str, Any]:
-        """Set a key in all workers; where one refuses, the reply says so, and the others keep the new value."""
+        """Set a key in all workers; if one refuses, the reply says so, and the others keep the new value."""
         replies = self._all(request)
         return done_with(list(dict.fromkeys(line for reply in replies for line in reply.get("done", []))))
 
     def _set_places(self, request: Request) -> dict[str, Any]:
-        """Change the places of a source, and keep them for the next run of all workers."""
+        """Change the places of a source, and store them for the next run of all workers."""
         done = self._of_source(request)
         problem = ""
         if self._edits is not None:
@@ -139,7 +139,7 @@ def _plain(reply: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _models(replies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the models of all workers; those of one name count together."""
+    """Return the models of all workers; those with the same name are combined."""
     found: dict[str, Any] = {}
     for reply in replies:
         for name, facts in reply.get("models", {}).items():

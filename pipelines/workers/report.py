@@ -1,4 +1,4 @@
-"""What workers report, and how it becomes the summary of one engine."""
+"""Workers' reports, and how they are combined into the summary of one engine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BY_SOURCE = ("recordings", "analytics", "privacy")
 
 
 class WorkerReport(msgspec.Struct):
-    """What a worker has done, at its end.
+    """A worker's final report.
 
     Attributes:
-        stats: its figures, without scenes.
+        stats: its statistics, without scenes.
         summary: the summary that it would print.
         exit_code: of its run.
         error: why it ended; empty if nothing failed.
@@ -43,7 +43,7 @@ def decoded(data: bytes) -> WorkerReport:
 
 
 def merged_stats(parts: Sequence[StatsSnapshot]) -> StatsSnapshot:
-    """Return the figures of several workers as those of one engine; their sources differ."""
+    """Combine the statistics of several workers, which have different sources, into those of one engine."""
     names = dict.fromkeys(name for part in parts for name in part.models)
     return StatsSnapshot(
         tuple(source for part in parts for source in part.sources),
@@ -105,7 +105,7 @@ def _models(summaries: Sequence[Mapping[str, Any]], stats: StatsSnapshot) -> dic
 
 
 def _outputs(lists: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the files of all workers; of one that they share, the frames of all."""
+    """Return the files of all workers; for a shared file, the frames of all."""
     files: dict[str, dict[str, Any]] = {}
     for each in (file for files_of_one in lists for file in files_of_one):
         mine = files.setdefault(each["path"], {"path": each["path"], "frames": 0, "complete": True})

@@ -1,4 +1,4 @@
-"""Runs the workers of an engine: starts them, shows them as one, and ends them together."""
+"""Runs the workers of an engine: starts them, shows them as one, and stops them together."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Worker:
         number: from 0.
         child: the process.
         report_fd: of the file for its report.
-        running: what it runs, once it does.
-        rows: the latest figures of its sources.
+        running: what it runs, once it is running.
+        rows: the latest statistics of its sources.
         report: what it has done, once it has ended.
     """
 
@@ -71,7 +71,7 @@ class Worker:
     report: WorkerReport | None = None
 
     def poll(self) -> None:
-        """Take in what it says; at its end, its report."""
+        """Read its messages and, at its end, its report."""
         try:
             while self.child.connection.poll(0.0):
                 message = json.loads(self.child.connection.recv_bytes())
@@ -105,15 +105,15 @@ class Worker:
 def run_workers(config: Config, interrupt: Interrupt, edits: EditsFile | None = None) -> tuple[dict[str, Any], int]:
     """Run a configuration with several workers to its end; return the summary and the exit code.
 
-    If a worker fails, all end, as a run with one process would.
+    If a worker fails, all stop, as a run with one process would.
 
     Args:
         config: of the run.
         interrupt: reports signals.
-        edits: keeps what is edited on the page; None: it ends with the run.
+        edits: stores edits made on the page; None: they end with the run.
 
     Raises:
-        ConfigError: the run has something that only one worker can do, or a worker refuses its configuration.
+        ConfigError: the run uses something that only one worker can do, or a worker rejects its configuration.
         SinkError: an address is in use.
     """
     check_workers(config)
@@ -152,7 +152,7 @@ def _supervise(
     server: MetricsServer | None,
     edits: EditsFile | None,
 ) -> None:
-    """Wait until all workers have ended; end all when one fails or the user asks for it."""
+    """Wait until all workers have ended; stop all when one fails or the user asks for it."""
     stopping = threading.Event()
 
     def running() -> list[str]:
@@ -208,7 +208,7 @@ def _start(number: int, count: int, config: Config, folder: str) -> Worker:
 
 
 def _empty(path: str) -> None:
-    """Begin a file to which all workers add lines. Raises `SinkError` where it cannot be written."""
+    """Create a file to which all workers append lines. Raises `SinkError` if it cannot be written."""
     try:
         Path(path).write_bytes(b"")
     except OSError as error:
@@ -222,7 +222,7 @@ def _private_folder() -> Iterator[str]:
     """Yield a folder that only this user can enter, for the sockets of the workers."""
     parent: Path | None = runtime_folder()
     if len(os.fsencode(str(parent))) > MAX_PARENT_BYTES:
-        parent = None  # the system's folder of temporary files; this one has mode 0700 as well
+        parent = None  # the system's temporary folder; this one has mode 0700 as well
     folder = tempfile.mkdtemp(prefix="workers-", dir=parent)
     try:
         yield folder
@@ -259,7 +259,7 @@ def _proxied(config: Config, folder: str, count: int) -> Iterator[str]:
 
 
 def _settle(middle: Proxy) -> None:
-    """Let the last messages of the workers, which linger at their end, pass the proxy."""
+    """Let the workers' last messages, which linger when they end, pass through the proxy."""
     until, passed = time.monotonic() + SETTLE_MOST_S, -1
     while time.monotonic() < until and passed != (now := middle.summary.messages.total()):
         passed = now
@@ -270,7 +270,7 @@ def _settle(middle: Proxy) -> None:
 def _controlled(
     config: Config, running: Callable[[], Sequence[str]], stop: Callable[[], None], edits: EditsFile | None
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Answer `framewire ctl` while in the context; yield the address, and the function that must be called for it."""
+    """Answer `framewire ctl` while in the context; yield the address, and the function to call regularly."""
     if config.control.address == config.web.address == "none":
         yield "none", lambda: None
         return

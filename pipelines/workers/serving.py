@@ -1,4 +1,4 @@
-"""Metrics, health and the page of a run with several workers: each asks all workers, and shows one engine."""
+"""Metrics, health and the page of a run with several workers: each queries all workers and shows one engine."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Addresses = Callable[[], Sequence[str]]
 
 
 class WorkersHealth:
-    """Health of all workers: alive and ready if each of them is, and the main loop turns.
+    """Health of all workers: alive and ready if each of them is and the main loop is running.
 
     Args:
-        addresses: control addresses of the workers that run.
+        addresses: control addresses of the running workers.
         count: how many should run.
     """
 
@@ -40,9 +40,9 @@ class WorkersHealth:
         return self._loop.against_live() + self._reasons("against_live")
 
     def against_ready(self) -> list[str]:
-        """Return what the run waits for."""
+        """Return what the run is waiting for."""
         missing = self._count - len(self._addresses())
-        waits = [f"{missing} of {self._count} workers do not run yet"] if missing else []
+        waits = [f"{missing} of {self._count} workers are not running yet"] if missing else []
         return self._loop.against_ready() + waits + self._reasons("against_ready")
 
     def report(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class WorkersHealth:
 
 @contextmanager
 def served_metrics(server: MetricsServer | None, addresses: Addresses, count: int) -> Iterator[Callable[[], object]]:
-    """Answer for all workers while in the context; yield what each turn of the main loop must call."""
+    """Serve metrics for all workers while in the context; yield the function to call on each turn of the main loop."""
     if server is None:
         yield lambda: None
         return
@@ -80,7 +80,7 @@ def served_metrics(server: MetricsServer | None, addresses: Addresses, count: in
         for address in addresses():
             try:
                 found.append(str(ask(address, {"command": "metrics"}, ASK_S)["page"]))
-            except ConfigError:  # health tells of it
+            except ConfigError:  # the health check reports it
                 continue
         return merged_pages(found)
 
@@ -92,7 +92,7 @@ def served_metrics(server: MetricsServer | None, addresses: Addresses, count: in
 
 @contextmanager
 def served_page(config: Config, folder: str, count: int, control: str) -> Iterator[Callable[[], object]]:
-    """Serve the page while in the context; yield what each turn of the main loop must call."""
+    """Serve the page while in the context; yield the function to call on each turn of the main loop."""
     if config.web.address == "none":
         yield lambda: None
         return
@@ -104,7 +104,7 @@ def served_page(config: Config, folder: str, count: int, control: str) -> Iterat
         "publish": [stream_address(folder, number) for number in numbers],
         "snapshot": [snapshot_address(folder, number) for number in numbers],
         "media": [media_address(folder, number) for number in numbers],
-        "server_key": None,  # workers do not encrypt: their sockets are files of this user
+        "server_key": None,  # workers do not encrypt, because their sockets are files of this user
     }
     web = WebProcess(listener, web_settings(config, "", {}, control) | inside)
     try:

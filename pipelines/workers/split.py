@@ -1,4 +1,4 @@
-"""Which worker gets which sources, and what a run with several workers cannot do."""
+"""Distributes sources to workers, and defines what a run with several workers cannot do."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ ONLY_ONE = {
     "output.sinks": "a custom output belongs to one engine",
     "events.folder": "the event log has one writer",
     "analytics.state": "a file has one writer",
-    "control.watch": "changes of the file are not shared out yet",
+    "control.watch": "changes of the file are not distributed to workers yet",
 }
-"""Keys that need a run with one worker, and why."""
+"""Keys that require a run with one worker, and why."""
 
 
 def check_workers(config: Config) -> None:
-    """Raise `ConfigError` if a run has several workers and something that only one can do."""
+    """Raise `ConfigError` if a run has several workers and uses something that only one can do."""
     if config.pipeline.workers == 1:
         return
     if not config.sources:
-        raise ConfigError("pipeline.workers: there is no source to share out: name the sources, or leave workers out")
+        raise ConfigError(
+            "pipeline.workers: there are no sources to distribute: name the sources, or leave workers out"
+        )
     for key, why in ONLY_ONE.items():
         section, _, name = key.partition(".")
         value = getattr(getattr(config, section), name)
@@ -47,10 +49,10 @@ def check_workers(config: Config) -> None:
 
 
 def worker_configs(config: Config, folder: str) -> list[Config]:
-    """Return one configuration per worker: its share of the sources, and sockets of its own in a private folder.
+    """Return one configuration per worker: its share of the sources, and its own sockets in a private folder.
 
-    There are never more workers than sources. Sources are dealt out in turn, so that those that a person lists
-    together, which are often alike, end up in different processes.
+    There are never more workers than sources. Sources are distributed in turn, so that sources listed next to each
+    other, which are often alike, end up in different processes.
     """
     sources = [source.model_copy(update={"source_id": name}) for name, source in named_sources(config)]
     count = worker_count(config)
@@ -87,25 +89,25 @@ def worker_configs(config: Config, folder: str) -> list[Config]:
 
 
 def stream_address(folder: str, number: int) -> str:
-    """Return where a worker publishes."""
+    """Return the address where a worker publishes."""
     return f"ipc://{folder}/stream-{number}"
 
 
 def control_address(folder: str, number: int) -> str:
-    """Return where a worker is controlled."""
+    """Return the control address of a worker."""
     return f"ipc://{folder}/control-{number}"
 
 
 def media_address(folder: str, number: int) -> str:
-    """Return where a worker offers live pictures to the page."""
+    """Return the address where a worker offers live images to the page."""
     return f"ipc://{folder}/media-{number}"
 
 
 def snapshot_address(folder: str, number: int) -> str:
-    """Return where a worker answers the page with its current state."""
+    """Return the address where a worker answers the page with its current state."""
     return f"ipc://{folder}/snapshot-{number}"
 
 
 def worker_count(config: Config) -> int:
-    """Return how many workers run: never more than there are sources."""
+    """Return how many workers to run: never more than there are sources."""
     return min(config.pipeline.workers, len(config.sources))

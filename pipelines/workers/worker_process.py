@@ -1,6 +1,6 @@
 """One worker: an engine with a share of the sources. It dies with the process that started it.
 
-Arguments: the descriptors of connection and lifeline, of the file of its configuration, and of that for its report.
+Arguments: the descriptors of the connection, the lifeline, its configuration file, and the file for its report.
 Messages to the engine: `{"running": "what runs"}` once, then `{"sources": {...}}` every second. A signal ends it.
 """
 
@@ -38,7 +38,7 @@ MAX_MESSAGE_BYTES = 60_000
 LOG_LEVEL_VARIABLE = "FRAMEWIRE_WORKER_LOG"
 COUNT_VARIABLE = "FRAMEWIRE_WORKER_COUNT"
 ADDRESS_VARIABLE = "FRAMEWIRE_WORKER_ADDRESS"
-"""Where the engine that started the worker reaches it, whether or not people may."""
+"""The address where the parent engine reaches the worker, even if users may not control it."""
 
 
 def main() -> None:
@@ -93,7 +93,7 @@ def _has_others() -> bool:
 
 
 def _of_this_process(pipeline: Pipeline, health: EngineHealth, until_over: ExitStack) -> dict[str, Command]:
-    """Return the answers to what the engine asks for its metrics and probes."""
+    """Return the handlers of the engine's requests for metrics and probes."""
     metrics: list[EngineMetrics] = []
 
     def page(request: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _what_runs(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _news(connection: Messages, pipeline: Pipeline) -> Callable[[], None]:
-    """Return a function that tells the figures of the sources once a second."""
+    """Return a function that reports the statistics of the sources once a second."""
     due_ns = [SYSTEM_CLOCK.monotonic_ns() + NS_PER_S]
 
     def tell() -> None:
@@ -133,7 +133,7 @@ def _news(connection: Messages, pipeline: Pipeline) -> Callable[[], None]:
 
 
 def _tell(connection: Messages, message: dict[str, Any]) -> None:
-    """Send a message if it fits and the engine reads: figures are told again a second later."""
+    """Send a message if it fits and the engine is reading; statistics are sent again a second later anyway."""
     data = json.dumps(message).encode()
     if len(data) <= MAX_MESSAGE_BYTES:
         try:

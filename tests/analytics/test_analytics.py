@@ -132,7 +132,7 @@ def test_another_shape_of_the_picture_is_told() -> None:
     analytics.update(tracks_of({}), 0, (640, 360))
     assert analytics.mismatch == ""
     analytics.update(tracks_of({}), 1, (640, 480))
-    assert analytics.mismatch == "zones were drawn on 1280x720, the picture is 640x480"
+    assert analytics.mismatch == "zones were drawn on 1280x720, the image is 640x480"
 
 
 def test_a_change_keeps_what_did_not_change() -> None:

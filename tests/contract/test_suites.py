@@ -112,7 +112,7 @@ class Twice(Follow):
     [
         pytest.param(Reused, "no id comes back after a reset", id="ids again"),
         pytest.param(Shared, "clone returns another object", id="no clone"),
-        pytest.param(Twice, "an id is there once per frame", id="one id twice"),
+        pytest.param(Twice, "an id occurs once per frame", id="one id twice"),
     ],
 )
 def test_a_tracker_that_breaks_the_contract_is_told_how(tracker: Callable[[], Any], expected: str) -> None:

@@ -27,7 +27,7 @@ from tests.fakes import PixelDetector
 
 
 class Counted(LazyImage):
-    """A grey picture that counts how often it was converted."""
+    """A grey image that counts how often it was converted."""
 
     def __init__(self, grey: int, *, has_luma: bool = True) -> None:
         self.width, self.height = 64, 48
@@ -77,7 +77,7 @@ def test_copies_have_the_image(copied: object) -> None:
 
 
 def test_a_frame_with_another_image_has_nothing_of_the_decoded_picture() -> None:
-    """A frame in which people were hidden must not lead to the picture that shows them."""
+    """A frame in which people were hidden must not lead to the image that shows them."""
     hidden = replace(lazy(Counted(7)), image=np.zeros((48, 64, 3), np.uint8))
     assert hidden.luma is None
     assert (hidden.image == 0).all()
@@ -139,7 +139,7 @@ def test_brightness_moves_the_gate_as_the_image_does() -> None:
 
 
 class Pictures(SourceBase):
-    """Ten grey pictures, the last five brighter."""
+    """Ten grey images, the last five brighter."""
 
     def __init__(self) -> None:
         super().__init__(SourceInfo("gate", "pictures", is_live=False, width=64, height=48, fps=10))

@@ -349,7 +349,7 @@ def test_the_signature_is_checked_as_the_documentation_says(make_place: MakePlac
 def test_the_picture_is_sent_in_a_form_and_waited_for(make_place: MakePlace, tmp_path: Path) -> None:
     clock = FakeClock()
     (tmp_path / "events" / "snapshots").mkdir(parents=True)
-    (tmp_path / "events" / "snapshots" / "a.jpg").write_bytes(b"\xff\xd8 picture \xff\xd9")
+    (tmp_path / "events" / "snapshots" / "a.jpg").write_bytes(b"\xff\xd8 image \xff\xd9")
     with hook() as server:
         rules = ActionRules(cooldown_s=0, picture=True)
         with engine(make_place, rules, WebhookAction(server.url, clock=clock), clock) as made:
@@ -361,7 +361,7 @@ def test_the_picture_is_sent_in_a_form_and_waited_for(make_place: MakePlace, tmp
                 made.writer.set_media_of_event(row.event_id, snapshot="snapshots/a.jpg")
             made.deliver()
             made.tell(event(2, clock.utc_ns()))
-            made.run_for(1, 0.1)  # no picture comes
+            made.run_for(1, 0.1)  # no image comes
             for number, path in ((3, "../../secret"), (4, "snapshots/missing.jpg")):
                 made.tell(event(number, clock.utc_ns()))
                 with made.writer.transaction():
@@ -370,7 +370,7 @@ def test_the_picture_is_sent_in_a_form_and_waited_for(make_place: MakePlace, tmp
     kinds = [headers["Content-Type"].split(";")[0] for headers, _ in server.accepted]
     assert kinds == ["multipart/form-data", "application/json", "application/json", "application/json"]
     body = server.accepted[0][1]
-    assert b"\xff\xd8 picture \xff\xd9" in body
+    assert b"\xff\xd8 image \xff\xd9" in body
     assert json.loads(body.split(b"\r\n\r\n")[1].split(b"\r\n")[0])["event_id"] == "gate-1-intruder-1"
 
 

@@ -253,7 +253,7 @@ def mid_gop_join() -> Outcome:
 
 @contextmanager
 def _viewer(url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Keep a stream alive with another viewer, and wait until it is in the middle of a group of pictures."""
+    """Keep a stream alive with another viewer, and wait until it is in the middle of a group of images."""
     import sys
 
     code = "import av, sys\nfor frame in av.open(sys.argv[1], options={'rtsp_transport': 'tcp'}).decode(video=0): pass"

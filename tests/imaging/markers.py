@@ -1,4 +1,4 @@
-"""A pattern painted onto people, and a search for it in pictures and files."""
+"""A pattern painted onto people, and a search for it in images and files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READABLE = 0.7
 
 
 def scene(number: int, *, width: int = 320, height: int = 240) -> np.ndarray:
-    """Return a picture of a meadow with two people who walk and carry the pattern, (H, W, 3) uint8 BGR."""
+    """Return an image of a meadow with two people who walk and carry the pattern, (H, W, 3) uint8 BGR."""
     grass = np.random.default_rng(3).normal(110, 6, (height, width, 3)).clip(0, 255).astype(np.uint8)
     for box in people(number):
         x1, y1, x2, y2 = box
@@ -29,14 +29,14 @@ def scene(number: int, *, width: int = 320, height: int = 240) -> np.ndarray:
 
 
 def people(number: int) -> list[tuple[int, int, int, int]]:
-    """Return the boxes of the people in a picture; the second comes with picture 4."""
+    """Return the boxes of the people in an image; the second comes with image 4."""
     first = (20 + 4 * number, 60, 80 + 4 * number, 180)
     second = (240 - 3 * number, 80, 300 - 3 * number, 200)
     return [first] if number < 4 else [first, second]
 
 
 class FindsPeople(DetectorBase):
-    """Finds red coats; misses everything on the pictures whose numbers are in `blind`."""
+    """Finds red coats; misses everything on the images whose numbers are in `blind`."""
 
     name = "coats"
     class_names = ("person", "car")
@@ -57,7 +57,7 @@ def _coats(image: np.ndarray) -> Detections:
 
 
 def correlation(image: np.ndarray) -> float:
-    """Return how well the pattern is found anywhere in a picture, at its size or nearly; 1: exactly."""
+    """Return how well the pattern is found anywhere in an image, at its size or nearly; 1: exactly."""
     best, grey = 0.0, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     for scale in (1.0, 0.5, 2.0):
         sized = cv2.resize(MARKER[..., 0], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

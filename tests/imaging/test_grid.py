@@ -1,4 +1,4 @@
-"""Several cameras in one picture, captions, and heat maps."""
+"""Several cameras in one image, captions, and heat maps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_each_source_has_its_place_and_keeps_its_aspect() -> None:
     assert whole.shape == (360, 640, 3)
     for (x, y), value in zip([(160, 90), (480, 90), (160, 270), (480, 270)], COLOURS.values(), strict=True):
         assert (whole[y, x] == value).all()
-        assert (whole[y, x - 100] == EMPTY).all()  # beside an upright picture
+        assert (whole[y, x - 100] == EMPTY).all()  # beside an upright image
 
 
 @pytest.mark.parametrize(("count", "tile_wh"), [(1, (640, 360)), (2, (320, 360)), (3, (320, 180)), (5, (213, 180))])

@@ -11,12 +11,12 @@ from tests.learning.pictures import write_digits, write_textures
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """130 pictures of each digit."""
+    """130 images of each digit."""
     pytest.importorskip("sklearn", reason='scikit-learn is missing: pip install "framewire[classic]"')
     return write_digits(tmp_path_factory.mktemp("digits"), 130)
 
 
 @pytest.fixture(scope="session")
 def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 pictures of each of five textures."""
+    """40 images of each of five textures."""
     return write_textures(tmp_path_factory.mktemp("textures"), 40)

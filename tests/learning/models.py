@@ -1,4 +1,4 @@
-"""Models that say the same on every picture."""
+"""Models that say the same on every image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled pictures made here: scikit-learn's digits, and drawn textures."""
+"""Labelled images made here: scikit-learn's digits, and drawn textures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIDE = 96
 
 
 def write_digits(folder: Path, count: int) -> Path:
-    """Write `count` pictures of each digit into a folder per class."""
+    """Write `count` images of each digit into a folder per class."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -26,7 +26,7 @@ def write_digits(folder: Path, count: int) -> Path:
 
 
 def texture(kind: int, rng: np.random.Generator) -> Image:
-    """Return a picture of stripes, checks, discs, strokes or clouds."""
+    """Return an image of stripes, checks, discs, strokes or clouds."""
     image = rng.normal(128, 12, (SIDE, SIDE))
     x, y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
     phase, turn, pitch = rng.uniform(0, 6.28), rng.uniform(-0.3, 0.3), rng.uniform(0.35, 0.5)
@@ -50,7 +50,7 @@ def texture(kind: int, rng: np.random.Generator) -> Image:
 
 
 def write_textures(folder: Path, count: int) -> Path:
-    """Write `count` pictures of each of five textures into a folder per class."""
+    """Write `count` images of each of five textures into a folder per class."""
     rng = np.random.default_rng(0)
     for kind, name in enumerate(("stripes", "checks", "discs", "strokes", "clouds")):
         (folder / name).mkdir(parents=True)

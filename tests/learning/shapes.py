@@ -23,7 +23,7 @@ def background(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def picture(rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[tuple[int, int, int, int]]]:
-    """Return a picture and its objects: class, centre and radius."""
+    """Return an image and its objects: class, centre and radius."""
     image, objects = background(rng), []
     for _ in range(int(rng.integers(1, 5))):
         kind, radius = int(rng.integers(0, 3)), int(rng.integers(16, 46))
@@ -43,7 +43,7 @@ def picture(rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[tuple[int
 
 
 def write_shapes(folder: Path, train: int, val: int, seed: int = 1) -> Path:
-    """Write `train` and `val` pictures with YOLO labels and a `data.yaml`."""
+    """Write `train` and `val` images with YOLO labels and a `data.yaml`."""
     rng = np.random.default_rng(seed)
     for part, count in (("train", train), ("val", val)):
         for kind in ("images", "labels"):

@@ -70,7 +70,7 @@ def test_features_of_a_base_read_digits(base: Path, digits: Path, tmp_path: Path
 def test_the_second_stage_gives_the_labels_of_the_model(
     hog_model: tuple[Path, float], digits: Path, backend: str
 ) -> None:
-    """The crops of boxes in a frame get the classes that the same pictures get alone."""
+    """The crops of boxes in a frame get the classes that the same images get alone."""
     if backend == "openvino":
         pytest.importorskip("openvino", reason="OpenVINO has no wheel for this machine")
     crops = read_crops(digits, holdout=0.25, seed=0)
@@ -109,7 +109,7 @@ def test_the_graph_is_fed_in_training_as_in_the_engine(base: Path, digits: Path)
 def test_words_run_as_frame_classifier_on_the_command_line(
     words_model: tuple[Path, float], textures: Path, tmp_path: Path
 ) -> None:
-    """`framewire run` on a folder of pictures names their textures."""
+    """`framewire run` on a folder of images names their textures."""
     model, out = words_model[0], tmp_path / "found.jsonl"
     words = ["run", "--source", str(textures / "checks"), "--model", str(model), "--set", "detector.task=classify"]
     done = CliRunner().invoke(app, [*words, "--set", "publish.address=none", "--set", f"output.jsonl={out}", "--json"])
@@ -144,7 +144,7 @@ def test_too_few_pictures_are_refused_with_the_class(digits: Path, tmp_path: Pat
         for path in sorted((digits / name).iterdir())[:count]:
             (tmp_path / name / path.name).write_bytes(path.read_bytes())
     for method, suffix in (("hog-svm", ".onnx"), ("sift-words", ".npz")):
-        with pytest.raises(ConfigError, match=r"class '1' has 9 pictures.*at least 10"):
+        with pytest.raises(ConfigError, match=r"class '1' has 9 images.*at least 10"):
             train_classic(tmp_path, tmp_path / f"m{suffix}", ClassicOptions(method))
 
 

@@ -60,7 +60,7 @@ def test_scores_of_classes_are_found_by_their_name_and_nonsense_is_refused() -> 
 
 @pytest.fixture
 def tested(tmp_path: Path) -> Path:
-    """A data set whose test part shows the same disc in the middle of each picture."""
+    """A data set whose test part shows the same disc in the middle of each image."""
     folder = write_shapes(tmp_path / "data", 0, 12)
     for kind in ("images", "labels"):
         (folder / kind / "val").rename(folder / kind / "test")

@@ -1,4 +1,4 @@
-"""Training: the road from pictures to a file that the engine runs. What takes minutes is marked `soak`."""
+"""Training: the road from images to a file that the engine runs. What takes minutes is marked `soak`."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from tests.imaging.markers import READABLE, FindsPeople, correlation, holds_pixe
 from tests.media import encode_clip
 
 FRAMES = 16
-BLIND = (9, 10, 11)  # pictures on which the detector finds nobody
+BLIND = (9, 10, 11)  # images on which the detector finds nobody
 MODES = ("blur", "silhouette", "no_images")
 
 

@@ -138,7 +138,7 @@ def test_the_comparisons_hold_on_the_fake_gpu(model: Path, images: Path, tmp_pat
     assert boxes["boxes"] >= 6
     assert (boxes["min_iou"], boxes["failed"]) == (1.0, False)
     either = same_either_way(model, images, tmp_path, fake)
-    assert either["candidates and letterbox"] == "2 of 2 pictures equal to the bit"
+    assert either["candidates and letterbox"] == "2 of 2 images equal to the bit"
     assert not either["failed"]
 
 

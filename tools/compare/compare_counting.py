@@ -212,7 +212,10 @@ def lines_table(data: Path, seeds: int) -> None:
 
 
 def _frigate_visits(inside: list[bool], inertia: int = 3) -> int:
-    """Return visits of a zone by Frigate's presence score, which guards the entry; a single frame outside leaves."""
+    """Return visits of a zone by Frigate's presence score, which guards the entry.
+
+    A single frame outside counts as leaving.
+    """
     score, present, visits = 0, False, 0
     for now in inside:
         score = score + 1 if now else score
@@ -248,7 +251,7 @@ def standing_table(minutes: float, seeds: int) -> None:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10, help="of the noisy columns")
     parser.add_argument("--standing", type=float, default=10.0, help="minutes of standing, per seed")

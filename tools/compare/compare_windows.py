@@ -2,7 +2,7 @@
 """Compare detection in windows with that of whole frames on clips: processor time, tracks, delays and crossings.
 
 usage: tools/compare/compare_windows.py CLIP... [--model M] [--max-fps 15] [--frames N] [--classes person] [--json]
-Each clip runs once per setting, each in its own process: the whole square (the reference), the same with its picture
+Each clip runs once per setting, each in its own process: the whole square (the reference), the same with its image
 shifted by (5, 3) pixels (the noise floor: no setting can be judged below it), the rectangle, the rectangle with the
 motion gate, every second detection, and windows. Milliseconds are processor time per frame after the first 30 frames,
 with decoding. Crossings are those of three lines across the frame, `right` of those of the reference, `wrong` others.
@@ -51,7 +51,7 @@ def rules_of(setting: str, max_fps: float) -> FrameGate:
 
 
 class ShiftedDetector(DetectorBase):
-    """Detects on frames whose pictures are moved to the right and down, and moves the boxes back."""
+    """Detects on frames whose images are moved to the right and down, and moves the boxes back."""
 
     def __init__(self, inner: ModelDetector) -> None:
         self._inner = inner

@@ -226,7 +226,7 @@ def worth_keeping(outputs: list[np.ndarray], score: float) -> list[np.ndarray]:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--image", required=True, type=Path)
     parser.add_argument("--size", type=int, default=320)

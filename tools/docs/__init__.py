@@ -1,1 +1,1 @@
-"""What builds generated pages of the documentation site."""
+"""MkDocs hooks that generate pages of the documentation site."""

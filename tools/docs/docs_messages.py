@@ -12,9 +12,8 @@ KINDS = ("frame", "status", "event", "stats", "heartbeat", "eos", "image", "crop
 HEAD = """\
 # Messages
 
-Every field of every kind of message, generated from the JSON schemas in `docs/schema/`. What topics, losses and
-versions mean is in [the wire](../wire.md). Fields marked with * are always present; the others are omitted where they
-have their default.
+Every field of every kind of message, generated from the JSON schemas in `docs/schema/`. [The wire](../wire.md) explains
+topics, losses and versions. Fields marked with * are always present; the others are omitted if they have their default.
 """
 
 

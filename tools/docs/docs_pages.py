@@ -95,7 +95,7 @@ def examples_page() -> str:
     scripts = [path for path in sorted((CHECKOUT / "examples").glob("*.py")) if path.stem not in NO_EXAMPLES]
     head = (
         "# Examples\n\nPrograms of at most 40 lines that run on the embedded clip in seconds; tests run them all. "
-        "Start them from a checkout: `python examples/minimal.py`. `examples/notebook.ipynb` is the same for "
+        "Run them from a checkout: `python examples/minimal.py`. `examples/notebook.ipynb` is the same for "
         'Jupyter (`pip install "framewire[examples]"` brings pandas and matplotlib).\n'
     )
     return head + "".join(_example(path) for path in scripts)
@@ -117,10 +117,10 @@ def configuration_page() -> str:
         "Every key of a configuration file, generated from the models that validate it. Durations are in seconds. "
         "`framewire check FILE` validates a file without running it, and `configs/reference.yaml` is the same list as "
         "YAML.\n\n"
-        "- Unknown and repeated keys are refused; keys that begin with `x-` are ignored and can hold anchors.\n"
+        "- Unknown and repeated keys are rejected; keys that begin with `x-` are ignored and can hold anchors.\n"
         "- `${NAME}` in any text is replaced with the environment variable `NAME`, `${NAME:-text}` has a default.\n"
         "- `true` in place of a section means its defaults (`record: true`).\n"
-        "- On the command line, `--set sources.0.transport=udp` sets one key; it wins over the file.\n"
+        "- On the command line, `--set sources.0.transport=udp` sets one key; it overrides the file.\n"
     )
     return head + "\n".join(_section(Config, "")) + "\n" + _tracker_tables()
 

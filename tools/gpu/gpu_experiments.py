@@ -122,7 +122,7 @@ def graphs(
 
 
 def graphs_of(file: PlanFile, *, open_api: Callable[[], CudaApi], load: Load, runs: tuple[int, ...]) -> Facts:
-    """Return the figures of `graphs` for one plan."""
+    """Return the results of `graphs` for one plan."""
     cuda = open_api()
     rows: list[Facts] = []
     with cuda.current(), bare_context(cuda, load(cuda, file)) as (context, stream):

@@ -183,7 +183,7 @@ def same_either_way(model: Path, images: Path | None, folder: Path, opener: Open
     first, *others = found.values()
     facts: Facts = {"boxes": sum(map(len, first))}
     for name, other in zip(list(ways)[1:], others, strict=True):
-        facts[name] = f"{sum(map(_is_same, first, other))} of {len(first)} pictures equal to the bit"
+        facts[name] = f"{sum(map(_is_same, first, other))} of {len(first)} images equal to the bit"
     facts["failed"] = not facts["boxes"] or not all(map(_is_same, first, others[0]))
     return facts
 

@@ -91,7 +91,7 @@ def restarts() -> dict[str, Any]:
 
 
 def overview() -> list[dict[str, Any]]:
-    """Return the first row: is everything well?"""
+    """Return the first row: is everything healthy?"""
     live = f'sum(framewire_source_state{{{OF},state="live"}})'
     away = f'sum(framewire_source_state{{{OF},state=~"connecting|stalled|offline"}})'
     rate = f"sum(rate(framewire_frames_published_total{{{OF}}}{RATE}))"
@@ -138,7 +138,7 @@ def cameras() -> list[dict[str, Any]]:
 
 
 def pipeline() -> list[dict[str, Any]]:
-    """Return where the milliseconds go."""
+    """Return the row that shows where the milliseconds go."""
     stage = "framewire_stage_duration_seconds_bucket"
     mean = (
         f"sum by (stage) (rate(framewire_stage_duration_seconds_sum{{{OF}}}{RATE})) / "
@@ -164,7 +164,7 @@ def pipeline() -> list[dict[str, Any]]:
 
 
 def scene() -> list[dict[str, Any]]:
-    """Return what the cameras see."""
+    """Return the row that shows what the cameras see."""
     objects = f"sum by (source, class) (framewire_objects{{{OF_SOURCE}}})"
     inside = f"sum by (source, zone) (framewire_zone_occupancy{{{OF_SOURCE}}})"
     crossings = f"sum by (source, line, direction) (increase(framewire_line_crossings_total{{{OF_SOURCE}}}[1h]))"
@@ -183,7 +183,7 @@ def scene() -> list[dict[str, Any]]:
 
 
 def events() -> list[dict[str, Any]]:
-    """Return what the rules found, and whether it is kept."""
+    """Return the row that shows what the rules found, and whether it is stored."""
     found = f"sum by (rule, severity) (increase(framewire_events_total{{{OF_SOURCE}}}[1h]))"
     delay = quantile(0.95, "framewire_event_delay_seconds_bucket", OF)
     clips = f"sum by (result) (increase(framewire_clips_total{{{OF}}}[1h]))"
@@ -211,7 +211,7 @@ def events() -> list[dict[str, Any]]:
 
 
 def storage() -> list[dict[str, Any]]:
-    """Return recordings, disks, and how long these will last."""
+    """Return the row with recordings, disks, and how long these will last."""
     free = f"framewire_storage_free_bytes{{{OF}}}"
     limit = f"sum(framewire_storage_limit_bytes{{{OF}}})"
     deleted = f"sum by (kind, cause) (increase(framewire_storage_deleted_files_total{{{OF}}}[1h]))"
@@ -233,7 +233,7 @@ def storage() -> list[dict[str, Any]]:
 
 
 def web() -> list[dict[str, Any]]:
-    """Return who watches the page, what it costs, and how it answers; its process is an instance of its own."""
+    """Return the row with the page's viewers, its cost and its answers; its process is a separate instance."""
     video = f"sum by (source) (rate(framewire_web_video_bytes_total{RATE}))"
     pictures = f"sum by (source) (rate(framewire_web_picture_bytes_total{RATE}))"
     skips = "sum by (source) (increase(framewire_web_video_skips_total[1h]))"
@@ -247,7 +247,7 @@ def web() -> list[dict[str, Any]]:
 
 
 def delivery_and_fleet() -> list[dict[str, Any]]:
-    """Return what actions still have to deliver, and what a fleet knows of each source."""
+    """Return the row with the pending messages of actions, and the fleet's state of each source."""
     pending = f"framewire_outbox_pending{{{OF}}}"
     took = quantile(0.95, "framewire_action_duration_seconds_bucket", OF, "action")
     left, epoch = f"framewire_lease_left_seconds{{{OF_SOURCE}}}", f"framewire_owner_epoch{{{OF_SOURCE}}}"
@@ -260,7 +260,7 @@ def delivery_and_fleet() -> list[dict[str, Any]]:
 
 
 def processes() -> list[dict[str, Any]]:
-    """Return the engine, its children and GPUs."""
+    """Return the row with the engine, its children and GPUs."""
     cpu = f"rate(process_cpu_seconds_total{{{OF}}}{RATE})"
     child_cpu = f"sum by (role, source) (rate(framewire_child_cpu_seconds_total{{{OF}}}{RATE}))"
     child_memory = f"sum by (role, source) (framewire_child_resident_bytes{{{OF}}})"
@@ -298,7 +298,7 @@ def panel(
     red_from: float | None = None,
     targets_as: str = "time_series",
 ) -> dict[str, Any]:
-    """Return a panel; `red_from` colours values from there on."""
+    """Return a panel; `red_from` is the value from which on it turns red."""
     steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
     if red_from is not None:
         steps.append({"color": "red", "value": red_from})

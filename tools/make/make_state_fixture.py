@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write the state that a run leaves behind, for the test that later releases read it: tests/golden/state.
+"""Write the state that a run leaves behind to tests/golden/state, to test that later releases can read it.
 
-usage: python tools/make/make_state_fixture.py [--folder tests/golden/state]
-Run this only when a version of the configuration, the event log or the totals is raised, from the release before it, so
-that the files are those of release N-1. Written are the configuration, the totals, the accounts, and the event log; the
-databases as SQL text, so that a change can be read.
+usage: python tools/make/make_state_fixture.py [--folder tests/golden/state] Run this only when a version of the
+configuration, the event log or the totals is raised, using the previous release, so that the files come from release
+N-1. It writes the configuration, the totals, the accounts and the event log; databases are written as SQL text, so that
+changes are readable.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def dump(database: Path) -> str:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=ROOT / "tests" / "golden" / "state")
     return parser.parse_args()

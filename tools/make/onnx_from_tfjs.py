@@ -4,7 +4,7 @@
 The graph is written with channels first: a transpose of the original only renames the axes of a tensor, and becomes a
 node only where a reshape or an output needs the numbers in that order. Padding is folded into the convolution or
 pooling that follows, biases into the convolution before. Operators that depend on nothing but constants are computed
-here. The batch is left open. Weights may be stored as FP16, as most of these files hold them. The layout
+here. The batch is left open. Weights may be stored as FP16, as in most of these files. The layout
 follows TensorFlow.js' sources (io_utils.ts, graph_executor.ts).
 
 usage: onnx_from_tfjs.py MODEL.json --output MODEL.onnx [--outputs NAME,...] [--rename NEW,...] [--meta KEY=VALUE]
@@ -69,7 +69,7 @@ def onnx_from_tfjs(
         content: of model.json.
         weights: as `read_weights` returns them.
         outputs: names of nodes, `name` or `name:index`.
-        names: what the outputs are called in the ONNX model; their own names by default.
+        names: names of the outputs in the ONNX model; their own names by default.
         weights_dtype: how weights are stored, `float16` or `float32`; computation is FP32.
         size_hw: of the images, if the graph leaves it open.
         metadata: entries such as `license` and `origin`.
@@ -155,10 +155,10 @@ def _model(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Convert the file named on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", type=Path, help="model.json; its .bin files lie beside it")
+    parser.add_argument("model", type=Path, help="model.json; its .bin files are next to it")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--outputs", help="names of nodes, separated by commas; those of the file by default")
-    parser.add_argument("--rename", default="", help="what they are called in the ONNX model")
+    parser.add_argument("--rename", default="", help="their names in the ONNX model")
     parser.add_argument("--weights-dtype", choices=("float16", "float32"), default="float16")
     parser.add_argument("--size", help="HxW, if the file leaves it open")
     parser.add_argument("--meta", action="append", default=[], metavar="KEY=VALUE", help="metadata")

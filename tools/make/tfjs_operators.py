@@ -30,9 +30,9 @@ class Tensor:
     Attributes:
         name: of the ONNX tensor.
         shape: as the original graph sees it.
-        order: for each axis of the ONNX tensor, the axis of `shape` that it is.
+        order: for each axis of the ONNX tensor, the corresponding axis of `shape`.
         padding: before and after, per axis of `shape`, not yet applied.
-        pad_value: what it is padded with.
+        pad_value: value of the padding.
     """
 
     name: str
@@ -258,7 +258,7 @@ def arithmetic(graph: Graph, node: Node) -> list[Value]:
 
 
 def _bias_of(graph: Graph, tensor: Tensor, node: Node, value: Value) -> NDArray[np.float32] | None:
-    """Return the bias if a constant per channel is added to what only this node takes from a convolution."""
+    """Return the bias if a constant per channel is added to the output of a convolution that only this node uses."""
     if isinstance(value, Tensor) or value.size != tensor.shape[-1] or graph.uses[node["input"][0]] > 1:
         return None
     conv = next((one for one in graph.nodes if one.output[0] == tensor.name), None)

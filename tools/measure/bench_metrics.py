@@ -1,4 +1,4 @@
-"""Measure what metrics and traces cost a run: the same frames with and without, at the same time, as a ratio.
+"""Measure what metrics and traces cost a run: the same frames with and without them, at the same time, as a ratio.
 
 usage: python tools/measure/bench_metrics.py [--rounds 9] [--frames 3000] [--model motion] [--tracing]
 Both runs of a round begin together, so that what else the machine does weighs on both. A scraper in a process of its
@@ -33,7 +33,7 @@ while True:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--frames", type=int, default=3000)

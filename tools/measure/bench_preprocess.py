@@ -133,7 +133,7 @@ def postprocess(rounds: int, random: np.random.Generator) -> None:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=200)
     return parser.parse_args()

@@ -1,11 +1,11 @@
-"""Measure `framewire serve`: its throughput beside decoding and the bare backend, or how it behaves when overloaded.
+"""Measure `framewire serve`: its throughput compared with the bare backend, or its behaviour when overloaded.
 
     python tools/measure/bench_serve.py --model yolo11n.onnx --image street.jpg
     python tools/measure/bench_serve.py --model yolo11n.onnx --image street.jpg --overload 60
 
-Throughput: 8 clients in a process of their own send a JPEG over and over; in turns with that, this process decodes the
-same JPEG and runs the same model on the same backend, with as many inferences in flight. Both are medians over rounds,
-so the ratio holds on a shared machine. Overload: 32 clients against a queue of 8; every request must get an answer, and
+Throughput: 8 clients in a separate process send a JPEG repeatedly; alternating with that, this process decodes the same
+JPEG and runs the same model on the same backend, with as many inferences in flight. Both are medians over rounds, so
+the ratio holds on a shared machine. Overload: 32 clients against a queue of 8; every request must get an answer, and
 the memory must not grow.
 """
 
@@ -41,14 +41,14 @@ SETTLED = 0.25
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="demo")
     parser.add_argument("--image", type=Path, required=True, help="a JPEG")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--overload", type=float, help="overload for so many seconds instead")
+    parser.add_argument("--overload", type=float, help="overload for this many seconds instead")
     parser.add_argument("--send", nargs=3, metavar=("PORT", "SECONDS", "CLIENTS"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -127,7 +127,7 @@ class _Bare:
 
 
 class _Server:
-    """A server in a process of its own."""
+    """A server in a separate process."""
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.process, self.port = process, port
@@ -167,7 +167,7 @@ def _wait_until_ready(port: int) -> None:
 
 
 def _clients(image: Path, port: int, seconds: float, clients: int) -> dict[str, Any]:
-    """Send an image from a process of its own; return the number of answers by status."""
+    """Send an image from a separate process; return the number of answers by status."""
     words = ["--image", str(image), "--send", str(port), str(seconds), str(clients)]
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)

@@ -244,7 +244,7 @@ def write_tables(path: Path, tables: dict[str, str]) -> None:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     checkout = Path(__file__).resolve().parents[2]
     parser.add_argument("--data", type=Path, default=checkout.parent / "shared" / "data" / "mot")

@@ -1,8 +1,8 @@
-"""Measure `pipeline.workers`: one engine process held to one core, against two workers on two cores.
+"""Measure `pipeline.workers`: one engine process limited to one core, compared with two workers on two cores.
 
     python tools/measure/bench_workers.py --sources 4 --frames 400
 
-Prints frames per second of CPU-bound runs on synthetic cameras, their ratio (medians over rounds, in turns), and how
+Prints frames per second of CPU-bound runs on synthetic cameras, their ratio (medians over alternating rounds), and how
 many cores a single free process already uses.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sources", type=int, default=4)
     parser.add_argument("--frames", type=int, default=400, help="per source")

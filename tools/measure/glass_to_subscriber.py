@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare the age of results at a subscriber with what the wire says, by a clock painted into the frames.
+"""Compare the age of results at a subscriber with the age stated on the wire, using a clock painted into the frames.
 
 usage: tools/measure/glass_to_subscriber.py [--camera mjpeg|rtsp-jpeg|rtsp-h264|rtsp-h265|all] [--seconds 60] [--fps 25]
 Camera, engine (`framewire run`) and subscriber are three processes on one machine. Exit code 1 if the medians of age
@@ -32,7 +32,7 @@ def show(report: Glass) -> None:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camera", choices=(*CAMERAS, "all"), default="all")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each camera")

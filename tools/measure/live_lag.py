@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measure how old the video on the page is, in Debian's Chromium: acceptance E3.
 
-usage: python tools/measure/live_lag.py [--seconds 120] [--freeze 5] [--fps 10]
-A camera paints the time into each picture. Printed are the age of the picture on the screen, how much of it is video
-that had arrived and waited in the player, and how long the page took to come below a second after a freeze.
+usage: python tools/measure/live_lag.py [--seconds 120] [--freeze 5] [--fps 10] A camera paints the time into each
+image. The output is the age of the image on the screen, how much of it is due to video waiting in the player, and how
+long the page took to get below a second after a freeze.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GIVE_UP_S = 60.0
 
 
 def watched(page: Any, seconds: float) -> list[Lag]:
-    """Return what the screen shows in this time."""
+    """Return what the screen shows during this time."""
     found: list[Lag] = []
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -41,7 +41,7 @@ def watched(page: Any, seconds: float) -> list[Lag]:
 
 
 def recovered_s(page: Any, below_s: float) -> float:
-    """Return how long it takes until the picture is younger than this."""
+    """Return how long it takes until the image is younger than this."""
     began = time.monotonic()
     while time.monotonic() - began < GIVE_UP_S:
         lag = lag_of(page)
@@ -93,7 +93,7 @@ def measure(seconds: float, freeze_s: float, fps: int) -> dict[str, Any]:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--freeze", type=float, default=5.0, help="seconds that the camera is frozen")
@@ -102,7 +102,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure, and print the figures as JSON."""
+    """Measure, and print the results as JSON."""
     given = _options()
     if missing_server():
         sys.exit(missing_server())

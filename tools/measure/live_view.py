@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measure what viewers of the page cost the engine: the same run with and without them, in turn.
+"""Measure what viewers of the page cost the engine: the same run with and without them, alternately.
 
-usage: python tools/measure/live_view.py [--cameras 16] [--viewers 1] [--rounds 5] [--seconds 8] [--json]
-RTSP cameras of 640x360 at 10 fps. Printed are the CPU of the engine with its readers and of the web process, as a share
-of one core, the age of the frames, and what is left 2 s after the viewers have gone. With one viewer of 16 cameras:
-acceptance A21; with --cameras 1 --viewers 50: E14.
+usage: python tools/measure/live_view.py [--cameras 16] [--viewers 1] [--rounds 5] [--seconds 8] [--json] RTSP cameras
+of 640x360 at 10 fps. The output is the CPU of the engine with its readers and of the web process as a share of one
+core, the age of the frames, and what remains 2 s after the viewers have left. With one viewer of 16 cameras: acceptance
+A21; with --cameras 1 --viewers 50: E14.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ ROLES = ("engine", "web")
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of time.
+    """A measured time span.
 
     Attributes:
         cpu: share of one core by role: the engine with its readers, and the web process.
-        ages: of the frames that were published, in milliseconds: p50 and p99.
+        ages: p50 and p99 of the age of published frames, in milliseconds.
         frames: frames published.
     """
 
@@ -102,7 +102,7 @@ class Meter:
 
 
 def measure(cameras: int, viewers: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """Return the figures of all rounds."""
+    """Return the results of all rounds."""
     with RtspCamera() as url:
         names = [f"cam{number}" for number in range(cameras)]
         model = ("--model", "tests.pipelines.web.page.truth:BlindDetector", "--tracker", "none")
@@ -164,7 +164,7 @@ def median_of_rounds(found: dict[str, list[Window]], kind: str, role: str) -> fl
 
 
 def used(window: Window, role: str) -> float:
-    """Return the share of a core of a role, or of both."""
+    """Return a role's share of a core, or that of both."""
     return sum(window.cpu.values()) if role == "both" else window.cpu[role]
 
 
@@ -179,7 +179,7 @@ def median(values: Sequence[float]) -> float:
 
 
 class RtspCamera:
-    """A camera of 640x360 at 10 fps; all that connect share its encoder."""
+    """A camera of 640x360 at 10 fps; all clients share its encoder."""
 
     def __enter__(self) -> str:
         """Start it, and return its address."""
@@ -193,7 +193,7 @@ class RtspCamera:
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cameras", type=int, default=16)
     parser.add_argument("--viewers", type=int, default=1)
@@ -203,7 +203,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure, and print the figures as JSON."""
+    """Measure, and print the results as JSON."""
     given = _options()
     print(json.dumps(measure(given.cameras, given.viewers, given.rounds, given.seconds), indent=1))
     return 0

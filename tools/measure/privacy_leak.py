@@ -1,11 +1,11 @@
-"""Measure what privacy leaves clear: the share of people, by ground truth, that a blurred frame still shows.
+"""Measure what privacy leaves visible: the share of people, by ground truth, that a blurred frame still shows.
 
     FRAMEWIRE_DATA=... python tools/measure/privacy_leak.py [--model MODEL] [--images 128]
 
-Prints the tables of docs/privacy.md. The sequences of MOT15 come without pictures here, so noise is blurred, with the
-public detections of each sequence (Faster R-CNN), some of them left out at random. The photographs of COCO are blurred
-one by one with a detector's own results. For faces there is no ground truth: what the embedded model finds with a high
-score on a photograph is looked for on the same photograph made smaller.
+Prints the tables of docs/privacy.md. The sequences of MOT15 have no images here, so noise is blurred, with the public
+detections of each sequence (Faster R-CNN), some of them left out at random. The photographs of COCO are blurred one by
+one with a detector's own results. There is no ground truth for faces: those that the embedded model finds with a high
+score on a photograph are searched for on a smaller version of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RULES = {
 
 
 def _options() -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo", help="detector for the photographs")
     parser.add_argument("--images", type=int, default=128, help="number of photographs")
@@ -80,7 +80,7 @@ def _percent(shares: tuple[float, float]) -> str:
 
 
 def leak_of_sequence(folder: Path, rules: PrivacyRules, missed: float, seed: int = 0) -> tuple[float, float]:
-    """Return the share of person pixels left clear, and the blurred area without people as a share of them."""
+    """Return the share of person pixels left visible, and the blurred area without people as a share of them."""
     truth, rng = read_mot(folder / "gt" / "gt.txt"), np.random.default_rng(seed)
     privacy, noise = Privacy(rules), rng.integers(0, 256, SIZE, np.uint8)
     given = _packets(read_mot(folder / "det" / "det.txt"), truth.last_frame, missed, noise, rng)
@@ -110,7 +110,7 @@ def _packets(
 
 
 def leak_of_images(folder: Path, model: str, floor: float, count: int) -> tuple[float, float]:
-    """Return the share of person pixels left clear on photographs, and the share of all others that is blurred."""
+    """Return the share of person pixels left visible on photographs, and the blurred share of all other pixels."""
     privacy = Privacy(PrivacyRules(score_floor=floor))
     clear = people = over = others = 0
     with load_detector(model) as detector:
@@ -133,7 +133,7 @@ def leak_of_images(folder: Path, model: str, floor: float, count: int) -> tuple[
 
 
 def leak_of_faces(folder: Path, count: int) -> Iterator[tuple[int, int, int, float]]:
-    """Yield by height of faces: least and greatest in pixels, number, and the share of their pixels left clear."""
+    """Yield, by height of faces: smallest and largest in pixels, number, and the share of their pixels left visible."""
     faces = build_faces(load_config(None, {}))
     privacy, run = Privacy(PrivacyRules(classes=(FACE,)), faces=faces), Run("leak", 0)
     heights, clear, people = np.zeros(len(HEIGHTS), int), np.zeros(len(HEIGHTS), int), np.zeros(len(HEIGHTS), int)

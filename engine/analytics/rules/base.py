@@ -63,7 +63,7 @@ class Rule(ABC):
 
     @property
     def where(self) -> str:
-        """What messages call this rule."""
+        """How messages refer to this rule."""
         return f"rule {self.name}"
 
     def bind(self, zones: Mapping[str, Zone], lines: Mapping[str, Line], zone_info: ZoneInfo) -> None:
@@ -109,7 +109,7 @@ class Rule(ABC):
         return self._number
 
     def continue_after(self, number: int) -> None:
-        """Number the next episode after this one, so that no `event_id` of a run repeats."""
+        """Number the next episode after this one, so that no `event_id` repeats within a run."""
         self._number = max(self._number, number)
 
     def end_objects(self, ends: Sequence[Finding], captured_ns: int, reason: str) -> Iterator[Finding]:
@@ -208,13 +208,13 @@ def box_of(view: View, at: int) -> tuple[float, float, float, float]:
 
 
 class Timers:
-    """Tracks, by key, since when a condition has held."""
+    """Tracks when a condition began to hold, by key."""
 
     def __init__(self) -> None:
         self._since_ns: dict[Hashable, int] = {}
 
     def since(self, key: Hashable, now_ns: int, *, holds: bool) -> int | None:
-        """Return since when the condition has held without a break; None if it does not hold now."""
+        """Return when the condition began to hold without a break; None if it does not hold now."""
         if not holds:
             self._since_ns.pop(key, None)
             return None
@@ -234,7 +234,7 @@ def at_least(where: str, low: float, **values: float | None) -> None:
 
 
 def rule_name(rule: Rule | UserRule) -> str:
-    """Return the name of a rule; a custom rule without a name is called after its class."""
+    """Return the name of a rule; a custom rule without a name takes that of its class."""
     return str(getattr(rule, "name", type(rule).__name__))
 
 

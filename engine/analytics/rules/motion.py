@@ -163,7 +163,7 @@ class Speed(ZoneRule):
         return self.under_kmh is not None and kmh + error < self.under_kmh
 
     def _running(self, view: View, stays: dict[int, Stay]) -> Iterator[Finding]:
-        """Yield new extremes of the open episodes, and the ends of those that have respected the limit for 2 s."""
+        """Yield new extremes of the open episodes, and the ends of those back within the limit for 2 s."""
         for identity, stay in stays.items():
             if identity not in self._open:
                 continue

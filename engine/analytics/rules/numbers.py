@@ -1,4 +1,4 @@
-"""Numbers of episodes, so that no `event_id` of a run repeats: also of changed rules, and of custom ones."""
+"""Numbers episodes, including those of changed and custom rules, so that no `event_id` repeats within a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Numbers:
         self._open: dict[tuple[str, int | None], int] = {}
 
     def note(self, rules: Iterable[Any]) -> None:
-        """Record how far rules that are about to be replaced have come."""
+        """Record the last number of each rule that is about to be replaced."""
         for rule in rules:
             if isinstance(rule, Rule):
                 self._last[rule.name] = max(self.last(rule.name), rule.number)
@@ -30,7 +30,7 @@ class Numbers:
     def stamped(self, finding: Finding, name: str) -> Finding:
         """Return a finding of a custom rule with the rule's name and a number.
 
-        An end or an update gets that of the last begin about the same identity.
+        An end or update reuses the number of the last begin for the same identity.
         """
         name = finding.rule or name
         key = name, finding.identity

@@ -26,7 +26,10 @@ STREAM_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
 
 class PyCuda:
-    """`CudaApi` on pycuda. pycuda's objects free what they hold when they go, so each is kept under its handle."""
+    """`CudaApi` on pycuda.
+
+    Pycuda's objects free their memory when they are garbage-collected, so each is kept under its handle.
+    """
 
     name = "pycuda"
 

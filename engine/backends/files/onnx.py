@@ -120,7 +120,7 @@ def _varint(message: Message, position: int) -> tuple[int, int]:
 
 def _text(value: int | Message, limit: int = 4096) -> str:
     if isinstance(value, int) or len(value) > limit:
-        raise ValueError("a name that is no text, or too long")
+        raise ValueError("a name that is not text, or is too long")
     return bytes(value).decode("utf-8", errors="replace")
 
 

@@ -186,7 +186,10 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
 
 
 def why_not_trusted(path: Path) -> str | None:
-    """Return why a plan's location cannot be trusted, or None. A plan is code: whoever can write it runs code here."""
+    """Return why a plan's location cannot be trusted, or None.
+
+    A plan is code: anyone who can write to it can run code here.
+    """
     for place in (path.resolve(), path.resolve().parent):
         status = place.stat()
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:

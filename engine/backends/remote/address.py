@@ -37,7 +37,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """A model on one server, or on two of which the second serves after a failure.
+    """A model on one server, or on two, the second of which takes over after a failure.
 
     Attributes:
         protocol: `http`, `https` or `grpc`.
@@ -56,7 +56,7 @@ class RemoteModel:
         """Return the model of an address.
 
         Raises:
-            ConfigError: it has another form.
+            ConfigError: it is malformed.
 
         >>> RemoteModel.parse("kserve+http://a,b:9000/yolo").hosts
         (Host(name='a', port=8000), Host(name='b', port=9000))

@@ -1,7 +1,7 @@
-"""A model on an inference server, as a backend: one request per batch, several in flight, an answer in time or none.
+"""A backend for a model on an inference server: one request per batch, several in flight, each with a deadline.
 
-A server that fails does not end the run: requests go to the other server, or wait for this one to come back, until
-their deadline. What is not answered by then is lost, is counted, and is never published late.
+A failing server does not end the run: until their deadline, requests go to the other server or wait for this one to
+come back. Frames not answered by then are lost and counted, and are never published late.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from engine.errors import ConfigError, LostInferenceError
 
 logger = logging.getLogger(__name__)
 DEPTH = 4
-"""Requests in flight unless told otherwise: enough to hide the way to the server and back."""
+"""Default number of requests in flight: enough to hide the round trip to the server."""
 DEADLINE_MS = 30_000.0
 RETRY_S = 0.1
 SETTLE_S = 10.0
 LOG_EVERY_S = 10.0
 LATE, AWAY = "remote_late", "remote_away"
-"""Causes under which frames are lost: the server did not answer in time, or none could be reached."""
+"""Causes of lost frames: the server did not answer in time, or no server could be reached."""
 
 
 class KServeBackend:
@@ -42,7 +42,7 @@ class KServeBackend:
 
     Args:
         path: `kserve+http://HOST:PORT/NAME`, as text or as the path made from it.
-        options: `deadline_ms` bounds each request; `depth` is the number of them in flight.
+        options: `deadline_ms` bounds each request; `depth` is the number of requests in flight.
     """
 
     name = "kserve"
@@ -63,7 +63,7 @@ class KServeBackend:
 
     @property
     def precision(self) -> str:
-        """The arithmetic is the server's."""
+        """The server determines the arithmetic."""
         return "remote"
 
     @property
@@ -72,7 +72,10 @@ class KServeBackend:
         return str(self._model.hosts[self._servers.current])
 
     def open(self) -> None:
-        """Ask for the model's tensors. Raises `ModelError`: no server answers, or it has another model."""
+        """Ask the server for the model's tensors.
+
+        Raises `ModelError`: no server answers, or it has a different model.
+        """
         if self._slots is not None:
             return
         file = read_remote(self._path)
@@ -89,7 +92,7 @@ class KServeBackend:
         return np.empty(tuple(shape), dtype)
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> KServePending:
-        """Send the feeds, on another thread; wait while as many are under way as the server answers in time."""
+        """Send the feeds on another thread, after waiting until the window allows another request in flight."""
         if self._slots is None or self._pool is None:
             raise ConfigError("the backend is closed: call open() first")
         check_feeds(self.inputs, feeds)
@@ -113,7 +116,7 @@ class KServeBackend:
         self._all = []
 
     def _ask(self, slot: _Slot, feeds: Mapping[str, NDArray[Any]], until: float) -> tuple[NDArray[Any], ...]:
-        """Return the outputs from whichever server answers in time. Raises `LostInferenceError`."""
+        """Return the outputs from the server that answers in time. Raises `LostInferenceError`."""
         tensors = slot.images.model_feeds(feeds)
         cause = AWAY
         while (left := until - time.monotonic()) > 0 and not (self._closing.is_set() or slot.abandoned.is_set()):
@@ -155,7 +158,7 @@ class KServePending:
             raise LostInferenceError("the backend was closed", AWAY) from error
 
     def release(self) -> None:
-        """Give the slot back; a request that nobody waits for is broken off."""
+        """Give the slot back; a request whose result is no longer wanted is cancelled."""
         slot, self._slot = self._slot, None
         if slot is None:
             return
@@ -169,7 +172,7 @@ class KServePending:
 
 
 class _Slot:
-    """What one request in flight uses: a batch of normalised images, and a connection to each server."""
+    """The resources of one request in flight: a batch of normalised images, and a connection to each server."""
 
     def __init__(self, model: RemoteModel, first: TensorSpec, options: BackendOptions) -> None:
         self.images = HostImages(first, options.image)
@@ -186,7 +189,7 @@ class _Slot:
 
 
 class _Servers:
-    """Which of the servers is asked: always one, and the next one after a failure."""
+    """Selects the server to ask: always one, and the next one after a failure."""
 
     def __init__(self, model: RemoteModel) -> None:
         self._model = model
@@ -197,7 +200,7 @@ class _Servers:
         self._is_away = False
 
     def failed(self, number: int, error: Exception) -> None:
-        """Go over to the next server, unless another request already did."""
+        """Switch to the next server, unless another request already did."""
         with self._lock:
             self.why, self._is_away = str(error) or "no answer in time", True
             if self.current == number:
@@ -209,7 +212,7 @@ class _Servers:
             logger.warning("%s: %s: asking %s", self._model, self.why, self._model.hosts[self.current])
 
     def answered(self) -> None:
-        """Tell that a server answers again."""
+        """Record that a server answers again."""
         if self._is_away:
             with self._lock:
                 self._is_away, self._logged_at = False, -LOG_EVERY_S

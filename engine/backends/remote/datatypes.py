@@ -1,4 +1,4 @@
-"""Element types by the names of the Open Inference Protocol."""
+"""Element types by their names in the Open Inference Protocol."""
 
 from __future__ import annotations
 

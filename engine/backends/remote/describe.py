@@ -1,4 +1,4 @@
-"""What an inference server says about a model, in the form of what a model file says about itself."""
+"""Describes a model on an inference server in the same form as a model file."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def connect(model: RemoteModel, host: Host) -> Endpoint:
 
 
 def read_remote(address: str | Path) -> ModelFile:
-    """Return what the first server that answers says about a model.
+    """Return the first available server's description of a model.
 
     Raises:
-        ModelError: none answers, or the answer describes no model.
-        ConfigError: the address has another form.
+        ModelError: no server answers, or the answer does not describe a model.
+        ConfigError: the address is malformed.
     """
     model = RemoteModel.parse(address)
     failures = []

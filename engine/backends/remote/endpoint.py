@@ -1,4 +1,4 @@
-"""What a connection to an inference server does, whatever it speaks, and how it fails."""
+"""The interface of a connection to an inference server, independent of its protocol, and its errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MAX_OUTPUT_BYTES = 512 * 1024 * 1024
 
 
 class UnreachableError(Exception):
-    """No server answers there, or it broke off: another one may."""
+    """No server answers there, or it closed the connection: another one may answer."""
 
 
 class BusyServerError(Exception):
-    """The server is alive, but accepts no more now.
+    """The server is alive, but accepts no more requests for now.
 
     Attributes:
-        retry_after_s: when it wants to be asked again.
+        retry_after_s: when to try again.
     """
 
     def __init__(self, reason: str, retry_after_s: float) -> None:
@@ -31,14 +31,14 @@ class BusyServerError(Exception):
 
 
 class Endpoint(Protocol):
-    """One connection to one server. Used by one thread at a time."""
+    """One connection to one server, used by one thread at a time."""
 
     def metadata(self) -> Mapping[str, Any]:
         """Return the model's metadata: `inputs`, `outputs`, and `parameters` where the server has them.
 
         Raises:
             UnreachableError: no answer.
-            ModelError: the server has no such model, or its answer makes no sense.
+            ModelError: the server does not have the model, or its answer is invalid.
         """
 
     def infer(
@@ -47,9 +47,9 @@ class Endpoint(Protocol):
         """Return the outputs of one inference, in the order of `outputs`.
 
         Raises:
-            TimeoutError: the answer did not come in time; it will never be taken.
-            UnreachableError: no connection, or the server broke off or failed.
-            BusyServerError: it accepts no more now.
+            TimeoutError: the answer did not arrive in time and will be discarded.
+            UnreachableError: no connection, or the server closed it or failed.
+            BusyServerError: it accepts no more requests for now.
             ModelError: the server refuses the request, or its answer does not fit the model.
         """
 

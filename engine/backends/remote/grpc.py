@@ -24,7 +24,7 @@ BUSY = ("StatusCode.RESOURCE_EXHAUSTED",)
 CHANNEL = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", MAX_OUTPUT_BYTES),
-    ("grpc.use_local_subchannel_pool", 1),  # or a new channel would inherit how long the old one had to wait
+    ("grpc.use_local_subchannel_pool", 1),  # or a new channel would inherit the backoff of the old one
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
@@ -34,8 +34,8 @@ class GrpcEndpoint:
     """A gRPC channel to one server.
 
     Args:
-        model: what to ask for.
-        host: which of its servers.
+        model: the model to run.
+        host: the server to connect to.
 
     Raises:
         MissingDependencyError: `tritonclient[grpc]` is not installed.
@@ -62,7 +62,7 @@ class GrpcEndpoint:
         """Return the parameters of the model's configuration, where Triton has them; the protocol has none."""
         try:
             found = self._call("get_model_config", self._model.name, self._model.version, METADATA_S, as_json=True)
-        except ModelError:  # another server than Triton
+        except ModelError:  # not a Triton server
             return {}
         rows = found.get("config", {}).get("parameters", {})
         return {key: row.get("string_value") for key, row in rows.items()}

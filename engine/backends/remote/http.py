@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over HTTP, with tensors as bytes after the JSON, which are copied neither way."""
+"""The Open Inference Protocol over HTTP, with tensors as bytes after the JSON, copied in neither direction."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ FORGET_S = 1.0
 
 
 class HttpEndpoint:
-    """A connection that is kept, and made again when the server closed it.
+    """A persistent connection, reopened when the server has closed it.
 
     Args:
-        model: what to ask for.
-        host: which of its servers.
+        model: the model to run.
+        host: the server to connect to.
     """
 
     def __init__(self, model: RemoteModel, host: Host) -> None:
@@ -77,7 +77,7 @@ class HttpEndpoint:
         found = self._json("")
         if "parameters" in found:
             return found
-        try:  # Triton keeps them in its configuration; others have neither
+        try:  # Triton keeps them in its configuration; other servers have neither
             parameters = self._json("/config").get("parameters")
         except ModelError:
             parameters = None
@@ -173,7 +173,7 @@ class HttpEndpoint:
     def _answer(
         self, method: str, path: str, headers: Mapping[str, str], pieces: Sequence[Any], timeout_s: float
     ) -> Iterator[tuple[HTTPResponse, float]]:
-        """Yield the answer to a request, and the time until which it must be read; a failure ends the connection."""
+        """Yield the answer to a request and the deadline for reading it; a failure closes the connection."""
         until = time.monotonic() + timeout_s
         try:
             answer = self._exchange(method, path, headers, pieces, until)
@@ -235,7 +235,7 @@ class HttpEndpoint:
             connection = HTTPConnection(self._host.name, self._host.port, timeout=timeout_s)
         try:
             connection.connect()
-        except TimeoutError as error:  # another server may do: this is no late answer
+        except TimeoutError as error:  # not a late answer: another server may still succeed
             raise ConnectionError("does not accept connections") from error
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
@@ -255,7 +255,7 @@ class HttpEndpoint:
         return bytes(found)
 
     def _refused(self, answer: HTTPResponse, path: str, until: float) -> None:
-        """Raise what an answer other than 200 means."""
+        """Raise the error that an answer other than 200 stands for."""
         text = self._read(answer, until, MAX_JSON_BYTES).decode("utf-8", "replace")
         with suppress(ValueError, AttributeError, RecursionError):
             text = str(json.loads(text).get("error", text))
@@ -265,7 +265,7 @@ class HttpEndpoint:
             raise BusyServerError(reason, min(float(wait), MAX_RETRY_S) if wait.isascii() and wait.isdigit() else 0.1)
         is_loading = answer.status == 400 and any(words in text for words in LOADING)
         if answer.status >= 500 or is_loading or (answer.status == 404 and path.endswith("/infer")):
-            raise UnreachableError(reason)  # a server that starts again says that it does not know the model yet
+            raise UnreachableError(reason)  # a restarting server does not know the model yet
         raise ModelError(reason)
 
     def _outputs(self, answer: HTTPResponse, outputs: Sequence[TensorSpec], until: float) -> list[NDArray[Any]]:
@@ -291,7 +291,7 @@ class HttpEndpoint:
         array = np.empty(row["shape"], spec.dtype)
         parameters = row.get("parameters")
         if not isinstance(parameters, dict) or parameters.get("binary_data_size") != array.nbytes:
-            raise ModelError(f"{self._host}: {spec.name} has another number of bytes than its shape")
+            raise ModelError(f"{self._host}: {spec.name} has a number of bytes that does not match its shape")
         self._fill(answer, _bytes_of(array), until)
         return array
 
@@ -310,7 +310,7 @@ class HttpEndpoint:
 
 
 def fits(spec: TensorSpec, shape: Any, datatype: Any) -> bool:
-    """Return whether a tensor of an answer is what the model's metadata announce, and not too large."""
+    """Return whether a tensor of an answer matches the model's metadata and is not too large."""
     if datatype != DATATYPE_BY_DTYPE.get(spec.dtype) or not isinstance(shape, list) or len(shape) != len(spec.shape):
         return False
     if not all(type(size) is int and size >= 0 for size in shape):

@@ -1,4 +1,4 @@
-"""One face for TensorRT and TensorRT-RTX, whichever is installed: one logger, one type table, features by name.
+"""One interface to TensorRT and TensorRT-RTX, whichever is installed: one logger, one type table, features by name.
 
 Both libraries have nearly the same Python API. Differences between 10.3, 10.13, 11.4 and RTX 1.7 are detected by
 whether a name exists, never by version. The GPU is probed before either library is imported.
@@ -28,10 +28,10 @@ LIBRARIES: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
 INSTALL = f"{install('tensorrt')} (or {install('rtx')}, which needs no CUDA toolkit); on a Jetson use its own"
 NAMES: Mapping[str, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 CUDA_MAJORS = (11, 12, 13, 14)
-"""CUDA versions after which NVIDIA names its packages; one runs on every driver for that version or a later one."""
+"""CUDA versions that NVIDIA's package names carry; a package runs on every driver for that version or a later one."""
 
 REFUSED_VERSIONS = ("10.2.",)
-"""10.2 miscompiles what strongly typed networks need; 10.3 and later are what is supported."""
+"""10.2 miscompiles strongly typed networks; 10.3 and later are supported."""
 
 RTX_OLDEST = (8, 0)
 """TensorRT-RTX runs on sm_75 too, but only plans built for sm_75 alone; ours are for every newer GPU."""

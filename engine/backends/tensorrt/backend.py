@@ -90,7 +90,7 @@ class TensorRtBackend:
 
         Raises:
             ModelError: the plan or the GPU cannot be used; also wraps whatever the libraries raise.
-            ConfigError, MissingDependencyError: options or packages that cannot work here.
+            ConfigError, MissingDependencyError: the options or packages cannot work here.
         """
         if self._slots is not None:
             return

@@ -51,7 +51,7 @@ class BuildOptions:
         workspace_mib: GPU memory that the build may use; None: the library's default, all of it.
         dla_core: deep learning accelerator of a Jetson, with the GPU for what it cannot do; None: the GPU alone.
         optimization_level: 0 (quick to build) to 5; None: the library's default.
-        calibration_id: identity of the calibration images, so that other images give another plan; `int8` only.
+        calibration_id: identity of the calibration images, so that different images give a different plan; `int8` only.
     """
 
     precision: Precision = "fp16"
@@ -151,7 +151,7 @@ def build_plan(
 
     Raises:
         ModelError: the model is broken, or uses something that the library does not support.
-        ConfigError: options that cannot work here.
+        ConfigError: the options cannot work here.
         MissingDependencyError: no TensorRT.
     """
     options = options or BuildOptions()
@@ -346,7 +346,7 @@ def _load_timing_cache(trt: TensorRt, config: Any, path: Path | None) -> None:
     content = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        logger.info("timing cache %s is damaged, or of another GPU or version: begun anew", path)
+        logger.info("timing cache %s is damaged, or belongs to another GPU or version: starting over", path)
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 

@@ -124,7 +124,7 @@ def _build_options(path: Path, options: BackendOptions) -> BuildOptions:
         raise ConfigError(f'precision "{asked}": TensorRT computes in fp32, fp16 or int8')
     if PRECISION_BY_NAME[asked] == "int8":
         command = f"{shlex.join(['framewire', 'build', str(path)])} --precision int8 --images FOLDER"
-        raise ConfigError(f'INT8 needs pictures: build it with "{command}", and give the plan it names as the model')
+        raise ConfigError(f'INT8 needs images: build it with "{command}", and give the plan it names as the model')
     image, largest = options.image, options.max_batch
     optimal = 1 if options.performance == "latency" else largest  # kernels are chosen for this batch
     return BuildOptions(PRECISION_BY_NAME[asked], (1, optimal, largest), image.size_hw if image else None)

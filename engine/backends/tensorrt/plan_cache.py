@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 
 KEY_LENGTH = 20
 RECIPE = 4
-"""How plans are built: another number leaves those of before alone."""
-REMEDY = "name a folder that you may write: --cache-dir of framewire build, detector.cache_dir of a run"
+"""Version of the way plans are built: a new number leaves existing plans untouched."""
+REMEDY = "name a folder that you can write to: --cache-dir of framewire build, detector.cache_dir of a run"
 
 
 def plan_key(model_digest: str, target: PlanPlace, options: BuildOptions) -> str:
@@ -108,7 +108,7 @@ class PlanCache:
         try:
             found = read_plan_file(path)
             if found.facts is None or found.facts.key != key:
-                return None, f"{path.name} is not the plan that its name says"
+                return None, f"{path.name} is not the plan that its name promises"
             found.plan()
         except (ModelError, OSError) as error:
             return None, str(error)

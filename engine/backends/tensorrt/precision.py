@@ -90,7 +90,7 @@ def _name_nodes(model: Any) -> None:
 
 
 def fold_weight_casts(model: Any) -> None:
-    """Replace weights that are stored in one type and cast to another by weights of the other type, in place."""
+    """Replace weights that are stored in one type and cast to another with weights of the second type, in place."""
     numpy_helper = require("onnx.numpy_helper", hint=ONNX_HINT)
     helper = require("onnx.helper", hint=ONNX_HINT)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}

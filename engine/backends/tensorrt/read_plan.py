@@ -49,7 +49,7 @@ def read_foreign_plan(file: PlanFile) -> tuple[tuple[TensorSpec, ...], tuple[Ten
     reason = why_not(file.path)
     if reason is not None:
         raise ModelError(
-            f"{file.path}: what the plan takes can only be read by loading it, and that cannot be here: {reason}"
+            f"{file.path}: its inputs can only be read by loading it, which is not possible here: {reason}"
         )
     warn_of_distrust(file.path)
     cuda = open_cuda()

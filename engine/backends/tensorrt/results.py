@@ -24,7 +24,7 @@ MAPPED_BYTES = 1 << 16
 """Outputs up to this size, such as the boxes of end-to-end models, are written to mapped memory on a Jetson."""
 
 SPOILT = 0x45
-"""Byte that no result consists of: as float32 it is 3156, as a count it is more candidates than fit."""
+"""A byte pattern that no result contains: as float32 it is 3156, as a count it exceeds the candidates that fit."""
 
 
 class PinnedTensor:

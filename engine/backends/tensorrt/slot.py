@@ -201,7 +201,7 @@ class GpuSlot:
         self._cuda.launch_graph(graph, self._stream)
         self._cuda.synchronize(self._stream)
         if not all(map(_equal, self._results.everything(self._stream), eager)):
-            reason = "gives other results than the eager run"
+            reason = "gives results that differ from the eager run"
         elif self._is_slow(graph):
             reason = "is slower than the eager run"
         else:

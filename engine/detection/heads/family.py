@@ -81,7 +81,7 @@ def never(layout: Layout) -> bool:
 
 
 def any_classes(layout: Layout) -> int | None:
-    """Return the number of known class names. The default of `Family.classes`, for outputs that do not tell."""
+    """Return the number of known class names. The default of `Family.classes`, for outputs that do not determine it."""
     return layout.class_count
 
 
@@ -91,10 +91,10 @@ class Family:
 
     Attributes:
         name: its name for `--head` and in reports.
-        layout: the outputs in words, for errors and `inspect`.
+        layout: a description of the outputs, for errors and `inspect`.
         fits: whether the outputs (and metadata) are of this family.
         build: returns the head.
-        classes: number of classes in the outputs, None if they do not tell.
+        classes: number of classes in the outputs, None if they do not determine it.
         color: channel order that the model expects.
         mean: as `ImageInput.mean`.
         std: as `ImageInput.std`.

@@ -1,7 +1,7 @@
 """MoveNet's single pose (Google 2021): one output (b, 1, 17, 3) with y, x as fractions of the frame and a score.
 
-It always answers with one person. The person's score is the mean of the keypoints' scores, as a picture without anybody
-has low ones; the box is that of the keypoints which are at least half as sure as the surest, widened by a tenth.
+It always returns one person. The person's score is the mean of the keypoints' scores, which is low in an empty image;
+the box surrounds the keypoints scoring at least half of the best one, widened by a tenth.
 """
 
 from __future__ import annotations

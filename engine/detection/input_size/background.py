@@ -40,7 +40,7 @@ class Loading:
         self._thread.join()
 
     def abandon(self) -> None:
-        """Free the model: now, or as soon as the native call that loads it returns. Waits 0.3 s at most."""
+        """Free the model: now, or as soon as the native call that loads it returns. Waits at most 0.3 s."""
         with self._lock:
             self._is_abandoned, is_done = True, self._is_done
         if is_done:

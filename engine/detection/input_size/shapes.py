@@ -13,7 +13,7 @@ from engine.detection.letterbox import fit
 from engine.detection.model import ModelFacts
 
 USUAL_ASPECT = (1920, 1080)
-"""Of cameras whose size is not known yet."""
+"""For cameras whose size is not known yet."""
 CONVOLUTIONAL = (
     "yolo", "end_to_end", "yolo_segment", "yolo_pose", "yolo_obb", "yolov5", "yolox", "yolox_decoded", "nanodet",
     "darknet_yolov3", "yunet", "centerface",
@@ -41,7 +41,7 @@ def largest_stride(facts: ModelFacts) -> int:
 
 
 def why_not_rectangular(facts: ModelFacts) -> str | None:
-    """Return why this kind of model must keep its own size; None if only its graph can tell."""
+    """Return why this kind of model must keep its own size; None if that depends on its graph."""
     if facts.family.anchor == "stretch":
         return "frames are stretched into it: there is no border to leave out"
     if facts.family.name not in CONVOLUTIONAL:

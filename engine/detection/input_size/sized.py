@@ -21,12 +21,12 @@ from engine.errors import ConfigError, ModelError
 
 MS_PER_NS = 1e-6
 DISAGREEING = (IndexError, ValueError, ZeroDivisionError, cv2.error)
-"""What decoding raises where the sizes of the outputs do not go together, or are not those that the file tells."""
+"""What decoding raises when the outputs' sizes are inconsistent or differ from those in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitive:
-    """What privacy must see although it is not reported.
+    """Objects that privacy must see even though they are not reported.
 
     Attributes:
         floor: a box needs a score above this.
@@ -45,7 +45,7 @@ class Wanted:
         score_threshold: a box needs a score above this.
         iou_threshold: boxes of one class that overlap by more than this are one object.
         classes: (classes + 2,) bool whether class -1, 0, 1 ... is wanted.
-        sensitive: what is found besides, for privacy; None: nothing.
+        sensitive: further objects to find for privacy; None: none.
     """
 
     score_threshold: float
@@ -55,7 +55,7 @@ class Wanted:
 
     @property
     def floor(self) -> float:
-        """The lowest score that anything can have."""
+        """The lowest score of interest."""
         return self.score_threshold if self.sensitive is None else min(self.sensitive.floor, self.score_threshold)
 
     def is_reported(self, found: Candidates) -> NDArray[np.bool_]:

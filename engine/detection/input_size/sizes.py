@@ -17,10 +17,10 @@ from engine.errors import EngineError, MissingDependencyError, ModelError
 
 logger = logging.getLogger(__name__)
 MAX_SHAPES = 6
-"""Rectangles that are loaded at most, about 40 MB each; frames of further aspects take the model's own size."""
+"""Maximum number of loaded rectangles, about 40 MB each; frames of other aspects use the model's own size."""
 
 MakeSized = Callable[[ModelFacts, int | None], SizedModel]
-"""Makes the model at one size, not yet loaded, with so many inferences in flight; None leaves that to the backend."""
+"""Makes the model at one size, not yet loaded, with a number of inferences in flight; None leaves it to the backend."""
 
 Waits = Callable[[str], bool]
 """Whether the frames of a source, by its name, wait until their size is loaded."""
@@ -164,7 +164,7 @@ class ByAspect:
         return self._loaded[lent]
 
     def _quality(self, frame: Frame, size_hw: tuple[int, int]) -> tuple[float, int]:
-        """Return the scale of a frame at a size, then the area to save, as a key by which the best is largest."""
+        """Return a sort key, largest for the best size: the scale of a frame at that size, then the area saved."""
         rows, columns = size_hw
         inner = fit((frame.width, frame.height), (columns, rows), self._facts.family.anchor).inner_wh
         return inner[0] * inner[1], -rows * columns
@@ -189,7 +189,7 @@ class ByAspect:
         return sized
 
     def _take_over(self) -> None:
-        """Start using the size loaded in the background, or none like it if it could not be loaded."""
+        """Start using the size loaded in the background, or give that size up if it could not be loaded."""
         loading, self._loading = self._loading, None
         if loading is None:
             return

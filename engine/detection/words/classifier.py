@@ -1,6 +1,7 @@
-"""Classifies pictures by their SIFT words (Csurka et al. 2004), with OpenCV and numpy only.
+"""Classifies images by their SIFT words (Csurka et al. 2004), with OpenCV and numpy only.
 
-SIFT is free to use since 2020. SURF is not offered: OpenCV has it in its non-free modules only, which are in no wheel.
+SIFT has been free to use since 2020. SURF is not offered: OpenCV has it only in its non-free modules, which no wheel
+contains.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def _sift() -> Any:
 
 
 def descriptors(image: Image, longest_side: int) -> Floats:
-    """Return (N, 128) float32 SIFT descriptors of a BGR picture scaled to this side; N is 0 for a uniform one."""
+    """Return (N, 128) float32 SIFT descriptors of a BGR image scaled to this side; N is 0 for a uniform one."""
     scale = longest_side / max(image.shape[:2])
     size_wh = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     area = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -83,7 +84,7 @@ class WordsClassifier:
         self.close()
 
     def probabilities(self, images: Sequence[Image], *, crop: bool = True) -> Floats:
-        """Return (N, classes) probabilities of BGR pictures of any size; words need no crop at the centre."""
+        """Return (N, classes) probabilities of BGR images of any size; words need no crop at the centre."""
         if not images:
             return np.zeros((0, len(self.class_names)), np.float32)
         side, words = self.model.longest_side, self.model.words

@@ -37,7 +37,7 @@ class WordsModel:
         bias: (classes,) float32.
         gamma: of the kernel, exp(-gamma * distance²).
         scale: from distances to logits.
-        longest_side: pixels to which a picture is scaled before descriptors are computed.
+        longest_side: pixels to which an image is scaled before descriptors are computed.
         metadata: what training stored: data hash, scores, licence.
     """
 
@@ -78,7 +78,7 @@ def read_words(path: Path) -> WordsModel:
     """Read a model; nothing in the file is executed.
 
     Raises:
-        ModelError: the file is missing, damaged, too large, or something else.
+        ModelError: the file is missing, damaged, too large, or not such a model.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,1 +1,1 @@
-"""Actions tell people and machines about events: planned with restraint, delivered at least once."""
+"""Actions notify people and machines of events: planned with restraint, delivered at least once."""

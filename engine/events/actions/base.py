@@ -1,4 +1,4 @@
-"""What an action delivers, and what every kind of action is."""
+"""The messages that actions deliver, and the interface of every kind of action."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from engine.analytics.rules.schedule import Schedule
 from engine.errors import ConfigError, EngineError
 
 PLANNED = ("due", "sent", "failed")
-"""States of a message that is, or was to be, delivered."""
+"""States of a message that was delivered or should have been."""
 
 
 class DeliveryError(EngineError):
-    """The other side was not reached, or cannot take the message now; a retry may help."""
+    """The recipient was not reached, or cannot take the message now; a retry may help."""
 
 
 class DeliveryRefusedError(EngineError):
-    """The other side will never take the message."""
+    """The recipient will never take the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Notice:
 
     Attributes:
         key: the same for every attempt, and for no other message of the action: `<event_id>-<phase>`.
-        phase: `begin`, `point`, `end`, or `digest` and `budget` for one that stands for several events.
-        body: plain values, ready for JSON; `text` says it in one line.
+        phase: `begin`, `point`, `end`, or `digest` and `budget` for a message that stands for several events.
+        body: plain values, ready for JSON; `text` summarises it in one line.
         picture: a JPEG; empty if there is none.
         picture_path: the file that it comes from.
     """
@@ -47,7 +47,7 @@ class Notice:
 
 
 class Action(Protocol):
-    """One way to deliver; all calls come from one thread of its own."""
+    """One way to deliver; all calls come from one dedicated thread."""
 
     def send(self, notice: Notice) -> None:
         """Deliver, in bounded time. Raises `DeliveryError` or `DeliveryRefusedError`."""
@@ -58,17 +58,17 @@ class Action(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ActionRules:
-    """When an action is quiet.
+    """When an action stays quiet.
 
     Attributes:
-        schedule: when it may be told of a begin; None: always.
+        schedule: when it may be notified that an episode began; None: always.
         zone: time zone of the schedule, and of times in texts.
-        cooldown_s: after a message about a rule of a source, further events of both are collected for this time and
-            told in one digest at its end, which begins the next such time; 0: none.
+        cooldown_s: after a message about a rule of a source, further events of that rule and source are collected for
+            this time and reported in one digest at its end, which starts the next cooldown; 0: none.
         per_hour: messages in any hour; beyond it, events are collected for a digest every ten minutes.
-        end: also tell that an episode has ended.
-        picture: send the picture of the event.
-        expire_s: a message that could not be delivered for this time is given up.
+        end: also notify when an episode ends.
+        picture: send the image of the event.
+        expire_s: a message is given up if it could not be delivered for this long.
 
     Raises:
         ConfigError: a number is out of range.

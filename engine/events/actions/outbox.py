@@ -1,6 +1,6 @@
-"""Delivers what is planned: one thread per action, so that one that hangs or is away holds up no other.
+"""Delivers planned messages, with one thread per action, so that an action that hangs does not delay the others.
 
-A message is tried again after 2, 5, 15, 60 and 300 s, and then every 300 s until it expires. What a killed engine
+A message is tried again after 2, 5, 15, 60 and 300 s, and then every 300 s until it expires. Whatever a killed engine
 has not delivered, the next run of that engine delivers. A message whose delivery was not recorded before the end is
 sent again with the same key, so receivers can recognise it.
 """
@@ -52,9 +52,9 @@ class Courier:
     Args:
         name: of the action.
         action: delivers.
-        rules: whether it sends pictures.
+        rules: whether it sends images.
         place: where the store is.
-        engine_id: whose messages.
+        engine_id: the engine whose messages are delivered.
         submit: writes to the store soon.
         clock: time.
 
@@ -122,7 +122,7 @@ class Courier:
         return self._reader
 
     def _is_written(self, row: OutboxRow) -> bool:
-        """Return whether a newer state of a row is on its way to the store."""
+        """Return whether a newer state of a row is about to be written to the store."""
         return self._written.get(_key(row), row) != row
 
     def _forget_done(self, due: Sequence[OutboxRow]) -> None:
@@ -130,7 +130,10 @@ class Courier:
         self._written = {key: row for key, row in self._written.items() if key in keys and keys[key] != row}
 
     def _handle(self, row: OutboxRow, reader: EventReader, now_ns: int) -> float:
-        """Deliver one message, or do what must come before; return the seconds until it needs attention again."""
+        """Deliver one message, or take the step that must precede it.
+
+        Return the seconds until it needs attention again.
+        """
         if now_ns >= row.expires_utc_ns:
             logger.error("action %s: %s given up after %d attempts: %s", self.name, row.event_id, row.tries, row.cause)
             self.results["failed"] += 1
@@ -193,7 +196,7 @@ class Courier:
         return Notice(f"{row.event_id}-{row.phase}", row.phase, body, picture, path)
 
     def _picture(self, name: str) -> tuple[bytes, str]:
-        """Return a picture of the event folder and its path; nothing if it is missing, too large or elsewhere."""
+        """Return an image from the event folder and its path; nothing if it is missing, too large or elsewhere."""
         if not name:
             return b"", ""
         path = (self._place.folder / name).resolve()
@@ -224,7 +227,7 @@ class Outbox:
         self._is_closing = threading.Event()
 
     def wake(self, action: str) -> None:
-        """Let an action look for messages soon; callable from any thread."""
+        """Make an action check for messages soon; callable from any thread."""
         self._wakes[action].set()
 
     def open(self, run: Run, log: EventLog) -> None:
@@ -242,10 +245,10 @@ class Outbox:
             thread.start()
 
     def follow(self, packet: Packet, changed: Sequence[EventRow]) -> None:
-        """Nothing to look at: the store has it."""
+        """Nothing to do: the store already has it."""
 
     def ended(self, source_id: str, changed: Sequence[EventRow]) -> None:
-        """Nothing to look at: the store has it."""
+        """Nothing to do: the store already has it."""
 
     def close(self) -> None:
         """Deliver what is due within two seconds, and stop; the next run delivers the rest."""
@@ -262,7 +265,7 @@ class Outbox:
         return {name: dict(courier.results) for name, courier in self._couriers.items()}
 
     def figures(self) -> dict[str, tuple[int, HistogramSnapshot]]:
-        """Return by action the messages that wait, and how long attempts took; callable from any thread."""
+        """Return, by action, the waiting messages and how long attempts took; callable from any thread."""
         return {name: (each.pending, each.durations.snapshot()) for name, each in list(self._couriers.items())}
 
     def _work(self, courier: Courier) -> None:
@@ -284,7 +287,7 @@ class Outbox:
                     wake.clear()
                     self._clock.wait(wake, SOON_S / 5)  # until the row is committed
         except Exception:  # one action must not end detection
-            logger.exception("action %s failed and delivers no more; its messages stay in the store", courier.name)
+            logger.exception("action %s failed and stops delivering; its messages stay in the store", courier.name)
         finally:
             with suppress(Exception):
                 courier.close()

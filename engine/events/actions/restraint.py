@@ -1,7 +1,7 @@
-"""Decides which events an action is told of: schedule, then snooze, then cooldown with digest, then hourly budget.
+"""Decides which events an action reports: schedule, then snooze, then cooldown with digest, then hourly budget.
 
-Everything is decided from the rows of the store, in the transaction that stores the event: a restart, a failed
-transaction or a second attempt leads to the same rows. Whatever is not sent is a row too, with its cause.
+Every decision is based on the rows of the store, within the transaction that stores the event, so a restart, a failed
+transaction or a second attempt leads to the same rows. A suppressed message is also a row, with its cause.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _COUNTED = "SELECT COUNT(*) FROM outbox WHERE action = :action AND state = 'dige
 
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """A planned message: from `at_ns` on, others of its kind wait."""
+    """A planned message: from `at_ns` on, other messages of its kind wait."""
 
     event_id: str
     phase: str
@@ -49,7 +49,7 @@ class _Last:
     payload: str
 
     def is_open(self, now_ns: int) -> bool:
-        """Return whether it is a digest that further events can still join."""
+        """Return whether it is a digest that can still take further events."""
         return self.phase in DIGESTS and self.at_ns > now_ns and self.state == "due" and not is_sealed(self.payload)
 
 
@@ -57,7 +57,7 @@ class Restraint:
     """Plans the messages of events: a `Planner` of the event log.
 
     Args:
-        actions: when each action is quiet, by name.
+        actions: when each action stays quiet, by name.
         of_rules: names of the actions of each rule.
         wake: called with the name of an action that has something to deliver; on the writing thread, before the
             transaction is committed.
@@ -83,7 +83,7 @@ class Restraint:
         self._of_rules = {rule: tuple(names) for rule, names in of_rules.items()}
 
     def open(self, writer: StoreWriter) -> None:
-        """Nothing is remembered: the store tells it."""
+        """Do nothing: all state is in the store."""
 
     def plan(self, event: EventRow, writer: StoreWriter) -> list[OutboxRow]:
         """Return the messages for an event that begins, ends or is a point."""
@@ -130,7 +130,7 @@ class Restraint:
         return self._new_digest(name, rules, event, now_ns, "cooldown", "digest", at_ns)
 
     def _end(self, name: str, rules: ActionRules, event: EventRow, writer: StoreWriter) -> list[OutboxRow]:
-        """Return the end of an episode, told to whoever was told of its begin."""
+        """Return the message about an episode's end, for the actions that reported its beginning."""
         now_ns = self._clock.utc_ns()
         begin = self._state(writer, event, "begin", name)
         if begin is None:
@@ -158,7 +158,7 @@ class Restraint:
     def _new_digest(
         self, name: str, rules: ActionRules, event: EventRow, now_ns: int, cause: Cause, phase: str, at_ns: int
     ) -> list[OutboxRow]:
-        """Return a digest that is told later, and the first event in it."""
+        """Return a digest to be sent later, and the first event in it."""
         first = self._collected(name, rules, event, now_ns, cause, event.event_id, phase)
         digest = self._row(name, rules, event, at_ns, "due")
         body = {**json.loads(digest.payload), "phase": phase, "since_utc_ns": now_ns}
@@ -196,7 +196,7 @@ class Restraint:
 
     @staticmethod
     def _last(writer: StoreWriter, name: str, rules: ActionRules, event: EventRow, now_ns: int) -> _Last | None:
-        """Return the last message about this rule and source whose cooldown is not over."""
+        """Return the last message about this rule and source whose cooldown is still running."""
         if not rules.cooldown_s:
             return None
         given = {"action": name, "engine_id": event.engine_id, "rule": event.rule, "source_id": event.source_id}
@@ -211,7 +211,7 @@ class Restraint:
 
 
 def body_of(event: EventRow, action: str, rules: ActionRules) -> dict[str, Any]:
-    """Return what an action says about an event."""
+    """Return the text that an action sends about an event."""
     return {
         "schema": "framewire.action/1.0",
         "action": action,
@@ -248,7 +248,10 @@ def is_sealed(payload: str) -> bool:
 
 
 def sealed(row: OutboxRow, writer: StoreWriter) -> OutboxRow:
-    """Return a digest that tells how many events it stands for. Call it on the writing thread, when it is due."""
+    """Return a digest that states how many events it stands for.
+
+    Call it on the writing thread when the digest is due.
+    """
     body = json.loads(row.payload)
     given = {"action": row.action, "payload": _into(row.event_id, row.phase)}
     count = int(writer.database.execute(_COUNTED, given)[0][0])

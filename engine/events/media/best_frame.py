@@ -15,15 +15,15 @@ from engine.events.store.rows import EventRow
 if TYPE_CHECKING:
     from engine.analytics.view import View
 
-GOOD_HEIGHT = 0.4  # share of the frame's height from which on larger objects gain nothing
-CUT_OFF = 0.3  # worth of an object that the border cuts
+GOOD_HEIGHT = 0.4  # share of the frame's height above which larger objects gain nothing
+CUT_OFF = 0.3  # value of an object that the border cuts off
 BORDER = 0.005
 LEAST_SHARP = 0.3
 SHARP_SIDE = 96
 
 
 class Observed:
-    """The objects of one frame, rated once for all events that look at it."""
+    """The objects of one frame, rated once for all events that use it."""
 
     def __init__(self, packet: Packet) -> None:
         self._packet = packet
@@ -80,8 +80,8 @@ class Quality:
 
         Args:
             seen: the frame.
-            event: whose objects count.
-            least: what is not better is not looked at closely, and 0.
+            event: the event whose objects count.
+            least: anything not better is not examined closely, and gets 0.
         """
         rows = seen.rows_of(event)
         best = max(rows, key=seen.worth.__getitem__, default=None)

@@ -1,4 +1,4 @@
-"""What may be deleted, oldest first, read in portions: a log may have a million events. Imports no numpy."""
+"""Candidates for deletion, oldest first, read in portions because a log may have a million events. Imports no numpy."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from engine.events.store.writer import StoreWriter
 NS_PER_HOUR = 3600 * NS_PER_S
 PORTION = 2000
 ORDER = ("loose", "tracks", "info", "needed", "notice", "alert")
-"""In which order space is made: recordings that no event needs, paths, events, recordings of events, more events."""
+"""The order of deletion: recordings that no event needs, paths, events, recordings of events, more events."""
 _RECORDINGS, _EVENTS = ("loose", "needed"), ("info", "notice", "alert")
 
 
 class Candidate(NamedTuple):
     """One thing to delete as a whole: an event with its images and clips, or a recording.
 
-    `kind` is one of `ORDER`, `name` the event's id or the recording's name, `at_ns` the wall clock of its begin.
+    `kind` is one of `ORDER`, `name` the event's id or the recording's name, `at_ns` the wall clock at its start.
     """
 
     kind: str
@@ -36,7 +36,9 @@ class Candidate(NamedTuple):
 
 
 class Candidates:
-    """Reads what may be deleted: never kept events, their recordings, what continues, or what is being written.
+    """Reads what may be deleted.
+
+    This never includes kept events, their recordings, open events, or files being written.
 
     Args:
         writer: of the store.
@@ -69,7 +71,7 @@ class Candidates:
             after = (found[-1][1], found[-1][0])
 
     def in_order(self) -> Iterator[Candidate]:
-        """Yield everything that has a size: what is older than an hour in order, then the rest in order."""
+        """Yield everything that has a size: first what is older than an hour, then the rest, each in order."""
         hour_ago_ns = self._now_ns - NS_PER_HOUR
         for low_ns, high_ns in ((0, hour_ago_ns), (hour_ago_ns, 2**62)):
             for kind in ORDER:
@@ -102,7 +104,7 @@ class Candidates:
 
     @cached_property
     def _recordings(self) -> dict[str, list[Candidate]]:
-        """The recordings by whether an event needs them, oldest first."""
+        """The recordings, grouped by whether an event needs them, oldest first."""
         rows = self._database.execute(
             "SELECT path, source_id, began_utc_ns, ended_utc_ns FROM media WHERE kind = 'recording' AND state = '' "
             "ORDER BY began_utc_ns"

@@ -1,4 +1,4 @@
-"""Clips that are due: when to cut which, and how each turned out. One thread uses it."""
+"""Schedules due clips and reports how each turned out. Used by one thread."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from engine.events.store.rows import ClipState, EventRow
 logger = logging.getLogger(__name__)
 LOOK_AGAIN_NS = NS_PER_S
 SETTLE_NS = NS_PER_S // 2  # a fragment of a recording is on disk within a second
-PATIENCE_S = 30.0  # for the keyframe after the end; smart codecs send one every 10 s and more
-LOST_PATIENCE_S = 3.0  # where the camera is not being recorded any more
+PATIENCE_S = 30.0  # for the keyframe after the end; smart codecs send one every 10 s or less often
+LOST_PATIENCE_S = 3.0  # if the camera is no longer being recorded
 MAX_TRIES = 3
 MAX_WAITING = 10_000
 MAX_FACTS = 30_000
@@ -43,7 +43,7 @@ class ClipOptions:
 
 
 class Recorded(NamedTuple):
-    """Where a source is recorded, whether that is its main stream, and whether it is being recorded now."""
+    """Where a source is recorded, whether the recording is of its main stream, and whether it is running now."""
 
     folder: Path
     is_main: bool
@@ -85,7 +85,7 @@ class _Due:
 
 
 def wanted_span(event: EventRow, options: ClipOptions, told_ns: int | None) -> tuple[int, int, str]:
-    """Return begin and end of an event's clip, and why it is shorter than asked for.
+    """Return the start and end of an event's clip, and why it is shorter than requested.
 
     A rule may be fulfilled long after the facts began (`for_s`): the clip always contains that moment.
     """
@@ -107,8 +107,8 @@ class ClipQueue:
         folder: of events.
         options: what clips contain.
         recorded: says where a source is recorded, None if it is not.
-        made: takes every finished clip.
-        still_made: takes every finished still.
+        made: receives every finished clip.
+        still_made: receives every finished still.
         process: for tests.
         clock: time.
 
@@ -158,13 +158,13 @@ class ClipQueue:
             self._put(due, end_ns + SETTLE_NS)
 
     def add_still(self, event: EventRow, utc_ns: int) -> None:
-        """Replace the best image of an event by the same moment of the recording, where that is another stream."""
+        """Replace the best image of an event with the same moment from the recording, if that is a different stream."""
         place = self._recorded(event.source_id)
         if place is not None and place.is_main and len(self._waiting) < MAX_WAITING:
             self._put(_Due(event, "still", utc_ns, utc_ns), utc_ns + 3 * NS_PER_S)
 
     def work(self) -> float:
-        """Do what is due without waiting for it; return the seconds after which to call again."""
+        """Start what is due without waiting for it; return the seconds after which to call again."""
         if self._running is not None:
             answer = self.process.poll()
             if answer is None:
@@ -181,7 +181,7 @@ class ClipQueue:
         return 0.01
 
     def close(self) -> None:
-        """Stop; what is still due stays due in the store, and is cut after the next start."""
+        """Stop; clips that are still due stay due in the store and are cut after the next start."""
         self.process.close()
         self._waiting.clear()
         self._running = None

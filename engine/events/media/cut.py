@@ -1,4 +1,4 @@
-"""Cuts clips out of recordings without encoding: exactly from the wanted frame on. Imports no numpy.
+"""Cuts clips out of recordings without re-encoding, starting exactly at the wanted frame. Imports no numpy.
 
 A player can begin to decode only at a keyframe. So the packets from the keyframe before the wanted frame are copied
 with negative times, which the MP4's edit list hides: every player shows the wanted frame first. Players that ignore
@@ -40,7 +40,7 @@ MP4_OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a clip shall contain.
+    """What a clip should contain.
 
     Attributes:
         folder: recordings of the source.
@@ -48,7 +48,7 @@ class Wanted:
         end_ns: wall clock at which it ends.
         path: the clip without suffix; further parts get `_2`, `_3`.
         facts: comment to store in the clip.
-        waits: write nothing while the recording has not reached the end; `Clip.is_final` tells whether it has.
+        waits: write nothing until the recording has reached the end; `Clip.is_final` says whether it has.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Clip:
-    """What became of it.
+    """The outcome.
 
     Attributes:
         state: `exact`, `keyframe` (it begins earlier, at a keyframe), `partial` (something is missing) or `none`.
@@ -70,7 +70,7 @@ class Clip:
         sizes: of the files, in bytes.
         began_ns: wall clock of the first frame shown; 0 if there is none.
         ended_ns: wall clock of the last one.
-        sync: how these times are known, the worst of all.
+        sync: how these times are known, the least accurate of all.
         is_final: something was recorded at or after the wanted end; if not, the recording may still grow.
     """
 
@@ -94,7 +94,7 @@ class Coded(NamedTuple):
 
 
 def cut(wanted: Wanted) -> Clip:
-    """Write the clip and return what became of it; never raises for what is on disk."""
+    """Write the clip and return the outcome; never raises for the state of files on disk."""
     segments, goes_on = segments_between(wanted.folder, wanted.start_ns, wanted.end_ns)
     clip = Clip(sync=_worst_sync(segments), is_final=goes_on)
     if wanted.waits and not (goes_on or any(row.utc_ns >= wanted.end_ns for each in segments for row in each.rows)):
@@ -127,7 +127,7 @@ def _frames(segments: list[Segment], wanted: Wanted, problems: list[str]) -> Ite
             with SegmentReader(segment) as reader:
                 yield from _frames_of(reader, wanted)
         except EOFError:
-            continue  # so new that it is empty
+            continue  # so new that it is still empty
         except video_errors() as error:
             problems.append(f"{segment.path.name} cannot be read: {explain(error)}")
 
@@ -144,7 +144,7 @@ def _frames_of(reader: SegmentReader, wanted: Wanted) -> Iterator[Coded]:
 
 
 class _Cutter:
-    """Writes the frames it is given, and notes what is missing."""
+    """Writes the frames it is given, and records what is missing."""
 
     def __init__(self, wanted: Wanted, clip: Clip) -> None:
         self._wanted = wanted
@@ -245,7 +245,7 @@ class _Cutter:
 
 
 def check_room(folder: Path) -> None:
-    """Raise `OSError` if a disk has no room for media; what is left then is for events, which are small."""
+    """Raise `OSError` if a disk has no room for media; the remaining space is reserved for events, which are small."""
     disk = os.statvfs(folder)
     if disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -296,7 +296,7 @@ class _Output:
         self._container.mux(packet)
 
     def close(self, end_ns: int) -> Path:
-        """Complete the file, hide what shows after `end_ns`, and return its path."""
+        """Complete the file, hide everything after `end_ns`, and return its path."""
         self._container.close()
         part = self._path.with_name(self._path.name + PART)
         if self.hides and self._newest_ns >= end_ns:

@@ -1,4 +1,4 @@
-"""Deletes events and media files, so that a crash at any moment leaves nothing half. Imports no numpy."""
+"""Deletes events and media files so that a crash at any moment leaves nothing half-deleted. Imports no numpy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.events.store.writer import StoreWriter
 from engine.sinks.camera_video.keyframe_index import index_path, is_recording_name
 
 BATCH = 200
-MARGIN_NS = 60 * NS_PER_S  # around an event, a recording belongs to it
+MARGIN_NS = 60 * NS_PER_S  # a recording this close to an event belongs to it
 _FOREVER = 2**63
 
 
@@ -41,9 +41,9 @@ def delete_files(writer: StoreWriter, folder: Path, names: Sequence[str], freed:
     A row is marked first and removed last, so that a crash in between leaves no file without a row.
 
     Args:
-        writer: of the store, outside of a transaction.
+        writer: of the store, outside a transaction.
         folder: of events, to which names are relative.
-        names: as in the rows; absolute ones are recordings.
+        names: as in the rows; absolute names are recordings.
         freed: to add to.
     """
     freed = freed or Freed()
@@ -82,7 +82,7 @@ def delete_events(writer: StoreWriter, folder: Path, event_ids: Sequence[str], f
 def unlink_media(folder: Path, name: str) -> int | None:
     """Delete a file that the store names, with its index; return the bytes freed, None if it is still there.
 
-    A name that is none of ours is left alone, and counts as gone.
+    A file whose name is not one of ours is left alone, and counts as gone.
     """
     if not is_ours(name):
         return 0
@@ -105,7 +105,7 @@ def unlink_media(folder: Path, name: str) -> int | None:
 
 
 def is_ours(name: str) -> bool:
-    """Return whether a name from the store is one that we give: nothing else is ever deleted.
+    """Return whether a name from the store follows our naming scheme: nothing else is ever deleted.
 
     >>> is_ours("clips/gate/2026-05-01/gate-1-x-1.mp4"), is_ours("/srv/rec/gate/2026-05-01T08-00-00Z.mp4")
     (True, True)
@@ -119,7 +119,7 @@ def is_ours(name: str) -> bool:
 
 
 class NeededSpans:
-    """Which recordings events need, by the times of the events that want a clip and ended after `since_ns`."""
+    """The recordings that events need, by the times of the events that want a clip and ended after `since_ns`."""
 
     def __init__(self, writer: StoreWriter, since_ns: int = 0) -> None:
         self._any: dict[str, tuple[list[int], list[int]]] = {}

@@ -1,4 +1,4 @@
-"""Draws what raised an event onto its image."""
+"""Draws what caused an event onto its image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_TEXTS = 8
 
 
 def drawn(packet: Packet, events: Sequence[EventRow], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draw a frame's places and boxes, those of the events emphasized.
+    """Draw a frame's places and boxes, emphasizing those of the events.
 
     Args:
         packet: the frame and what is on it.

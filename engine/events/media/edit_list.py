@@ -20,7 +20,7 @@ class _Box(NamedTuple):
 def show_only(path: Path, seconds: float) -> bool:
     """Let players end the first track of a file after `seconds`; return whether the file has an edit list.
 
-    Frames that show later may have to be in the file because others refer to them.
+    Frames shown later may have to stay in the file because others refer to them.
     """
     with open(path, "r+b") as file:
         boxes = {box.kind: box for box in _boxes(file, 0, path.stat().st_size)}

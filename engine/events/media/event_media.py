@@ -1,4 +1,4 @@
-"""Images and clips of the events of a run: follows the event log on a thread of its own."""
+"""Images and clips of a run's events: follows the event log on its own thread."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ class _Raised(NamedTuple):
 
 
 class EventMedia:
-    """Takes images of events, lets recordings be kept around them, and cuts clips. Implements `EventFollower`.
+    """Takes images of events, has recordings kept around them, and cuts clips. Implements `EventFollower`.
 
     On the publishing thread it only notes what to do. If its thread cannot keep up (a slow disk), images are left out
     and counted; events are not affected.
 
     Args:
         folder: of events.
-        snapshots: which events get images; None: none do.
+        snapshots: which events get images; None: no events do.
         clips: what clips contain.
         recorded: says where a source is recorded, None if it is not.
         holds: records around events; None if nothing does.
         stills: replace best images by the main stream's, where it is recorded.
-        upkeep: cleans up; None: nobody does.
+        upkeep: cleans up; None: nothing is cleaned up.
         clock: time.
 
     Attributes:
@@ -111,7 +111,7 @@ class EventMedia:
         self._thread.start()
 
     def follow(self, packet: Packet, changed: Sequence[EventRow]) -> None:
-        """Note the events that changed, and let this frame be looked at; never waits."""
+        """Record the events that changed, and queue this frame for inspection; never waits."""
         source_id = packet.frame.source_id
         if changed:
             self._note(source_id, changed, packet)
@@ -127,12 +127,12 @@ class EventMedia:
         self._hold(source_id, events)
 
     def ended(self, source_id: str, changed: Sequence[EventRow]) -> None:
-        """Note the events that ended because their source did; never waits."""
+        """Record the events that ended because their source did; never waits."""
         if changed:
             self._note(source_id, changed, None)
 
     def close(self) -> None:
-        """Store the images that wait; clips that are not made yet stay due."""
+        """Store the waiting images; clips that are not made yet stay due."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -157,7 +157,7 @@ class EventMedia:
             self._changed.notify()
 
     def _hold(self, source_id: str, events: dict[str, EventRow]) -> None:
-        """Let the recording go on while an event that wants a clip is open."""
+        """Keep the recording running while an event that wants a clip is open."""
         now_ns = self._clock.monotonic_ns()
         if self._holds is None or now_ns < self._hold_due_ns.get(source_id, 0):
             return
@@ -165,7 +165,7 @@ class EventMedia:
         if any(event.clip_state == "due" for event in events.values()):
             self._holds.hold(source_id, HOLD_S)
 
-    # --- on the thread of its own ---
+    # --- on its own thread ---
 
     def _run(self, engine_id: str) -> None:
         try:

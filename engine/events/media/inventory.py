@@ -1,7 +1,7 @@
-"""What is on disk: recordings, images and clips of our naming, compared with the rows of the store.
+"""What is on disk: recordings, images and clips with our names, compared with the rows of the store.
 
 The disk is the truth. Files that the store does not know are adopted; rows whose file is gone are dropped. Nothing here
-deletes a file, and what does not have a name of ours is not even looked at. Imports no numpy.
+deletes a file, and files without one of our names are not even looked at. Imports no numpy.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ADOPTED = "adopted"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One file: its name in the store, its size with its index, and when it was written last."""
+    """One file: its name in the store, its size with its index, and when it was last written."""
 
     folder: Path
     name: str
@@ -57,7 +57,7 @@ class Found:
 
 @dataclass(slots=True)
 class Inventory:
-    """All files of ours, by the name under which the store knows them.
+    """All our files, by the name under which the store knows them.
 
     Attributes:
         files: relative to the folder of events, or absolute for recordings elsewhere.
@@ -104,7 +104,7 @@ def scan(folder: Path, recordings: Sequence[Path]) -> Inventory:
 
 
 def _files(folder: Path, depth: int) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the regular files in the folders below one, that deep; links are not followed."""
+    """Yield the regular files in the folders below one, to a given depth; links are not followed."""
     try:
         entries = list(os.scandir(folder))
     except OSError:
@@ -130,7 +130,7 @@ def reconcile(writer: StoreWriter, inventory: Inventory, *, may_drop: bool = Tru
     Args:
         writer: of the store.
         inventory: what is on disk; its counters are updated.
-        may_drop: rows without a file here are of nobody else (a store that several engines share).
+        may_drop: whether a row without a file here can only be ours (several engines may share a store).
     """
     rows = known(writer)
     fresh = [
@@ -211,7 +211,7 @@ def _adopt_event(writer: StoreWriter, found: Found, row: MediaRow) -> int:
 
 
 def _bare_event(row: MediaRow) -> EventRow:
-    """Return an event of which only the file is known; as an alert, it is not deleted early."""
+    """Return an event known only from its file; as an alert, it is not deleted early."""
     return EventRow(
         event_id=row.event_id,
         engine_id="",
@@ -230,7 +230,7 @@ def _bare_event(row: MediaRow) -> EventRow:
 
 
 def _closed(event: EventRow) -> EventRow:
-    """Return a rebuilt event as one that has ended: nothing is left that could end it."""
+    """Return a rebuilt event as ended, because nothing could end it later."""
     if event.ended_utc_ns is not None:
         return event
     return replace(event, phase="end", ended_utc_ns=event.began_utc_ns, duration_s=None, reason=ADOPTED)

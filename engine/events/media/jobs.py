@@ -19,19 +19,19 @@ LIMIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a job: its result, or why it failed (`error`): the process died, or gave no answer in time."""
+    """The outcome of a job: its result, or why it failed (`error`): the process died, or did not answer in time."""
 
     result: Mapping[str, Any]
     error: str = ""
 
 
 class MediaProcess:
-    """Runs jobs in a process of their own, started when first needed. One thread uses it.
+    """Runs jobs in a separate process, started when first needed. Used by one thread.
 
     Args:
-        limit_s: after this time without an answer, the process counts as hanging and is killed.
+        limit_s: after this time without an answer, the process is considered hung and is killed.
         clock: time.
-        network: its jobs need the network, for a database server.
+        network: the jobs need the network, to reach a database server.
     """
 
     def __init__(self, limit_s: float = LIMIT_S, clock: Clock = SYSTEM_CLOCK, *, network: bool = False) -> None:
@@ -57,7 +57,7 @@ class MediaProcess:
         """Start a job; nothing else may be running.
 
         Raises:
-            OSError: no process can be started, or it takes no jobs.
+            OSError: no process can be started, or it does not take jobs.
         """
         if self._child is None:
             self._child = Child(MODULE)
@@ -84,7 +84,7 @@ class MediaProcess:
         except (EOFError, OSError):
             return self._failed("the media process died")
         if self._clock.monotonic_ns() - self._began_ns > self._limit_ns:
-            return self._failed(f"the disk gave no answer for {self._limit_ns / NS_PER_S:.0f} s")
+            return self._failed(f"the disk did not answer for {self._limit_ns / NS_PER_S:.0f} s")
         return None
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class MediaProcess:
             child.end(0)
 
     def _failed(self, reason: str) -> Answer:
-        logger.warning("%s: it is started again", reason)
+        logger.warning("%s: restarting it", reason)
         self.close()
         self.restarts += 1
         return Answer({}, reason)

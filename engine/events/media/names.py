@@ -1,4 +1,4 @@
-"""Names of images and clips, and the facts of the event inside them, from which a lost store is rebuilt.
+"""Names of images and clips, and the event facts stored inside them, from which a lost store is rebuilt.
 
 `snapshots/<source>/<day>/<event_id>.trigger.jpg` and `.best.jpg`, `clips/<source>/<day>/<event_id>.mp4`, days in UTC.
 Imports no numpy.
@@ -32,7 +32,7 @@ _TIMES = ("began_utc_ns", "ended_utc_ns", "began_scene_ns", "duration_s", "reaso
 
 
 def safe_name(text: str) -> str:
-    """Return a text as the name of a file or folder: no separators, no leading dot, bounded in length.
+    """Turn a text into the name of a file or folder: no separators, no leading dot, bounded in length.
 
     >>> safe_name("gate"), safe_name("../up"), len(safe_name("a" * 5000))
     ('gate', '%2E.%2Fup', 180)
@@ -66,7 +66,7 @@ def clip_name(event: EventRow) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MediaName:
-    """What a file's name says: its kind, the source, and the event's id (or its safe name, where that was too long)."""
+    """What a file's name says: its kind, the source, and the event's id (or its safe name, if the id was too long)."""
 
     kind: Literal["snapshot", "clip"]
     source_id: str
@@ -110,7 +110,7 @@ def with_facts(jpeg: bytes, text: str) -> bytes:
 
 
 def facts_in_image(path: Path) -> Mapping[str, Any]:
-    """Return the facts in an image of ours; empty if it has none. Raises `OSError`."""
+    """Return the facts stored in one of our images; empty if there are none. Raises `OSError`."""
     with open(path, "rb") as file:
         head = file.read(6)
         if head[:4] != _START + _COMMENT:
@@ -119,7 +119,7 @@ def facts_in_image(path: Path) -> Mapping[str, Any]:
 
 
 def facts_from_text(text: str | bytes) -> Mapping[str, Any]:
-    """Return the facts in a text that `facts_text` made; empty if it is another text."""
+    """Return the facts in a text that `facts_text` made; empty for any other text."""
     try:
         found = json.loads(text).get(_KEY)
     except (ValueError, AttributeError, RecursionError):

@@ -1,10 +1,10 @@
-"""Keeps events and media within their age, their space and the free space of the disk. Imports no numpy.
+"""Keeps events and media within limits of age, total size and free disk space. Imports no numpy.
 
-Order: what is too old for its severity; then, while there is too much, the oldest first of recordings that no event
-needs, paths of tracks, events of severity `info`, recordings of events, `notice`, `alert`. What is younger than an hour
-goes only if everything older has gone. Kept events and whatever is still being written never go. A clean-up of more
-than a third at once does nothing and asks: a clock that jumped or an edited number must not cost the evidence. What
-exceeds limits that have not changed has come since, and makes room without a question.
+Order: first whatever is too old for its severity; then, while there is too much, oldest first, recordings that no event
+needs, track paths, events of severity `info`, recordings of events, `notice`, `alert`. Anything younger than an hour is
+deleted only once everything older is gone. Kept events and files being written are never deleted. A clean-up of more
+than a third at once does nothing and asks first: a clock jump or an edited number must not destroy evidence. If the
+limits have not changed, the excess is new, and space is freed without asking.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from engine.events.store.writer import StoreWriter
 NS_PER_DAY = 86_400 * NS_PER_S
 GB = 1_000_000_000
 MUCH = 1 / 3
-FEW_BYTES, FEW_EVENTS = 16_000_000, 100  # less than this is never much
+FEW_BYTES, FEW_EVENTS = 16_000_000, 100  # less than this is never too much
 _LIMITS = "keep"
 RESERVE, RESERVE_BYTES = "events.reserve", 1_000_000
 SEVERITIES = ("info", "notice", "alert")
 MOST_AT_ONCE = 20_000  # the rest follows a minute later
-TARGET = 0.98  # of the limit, so that the next minute has room
+TARGET = 0.98  # fraction of the limit, so that the next minute has room
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class TidyReport:
         rebuilt: events rebuilt from their files.
         lost: rows whose file was gone.
         asks: why nothing was deleted.
-        warnings: what a person should know.
+        warnings: what the user should know.
     """
 
     deleted: dict[str, int] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def tidy(
     now_ns: int | None = None,
     yes: bool = False,
 ) -> TidyReport:
-    """Adopt, then delete what must go; a person's edit of the store, from any process.
+    """Adopt files, then delete what exceeds the limits; an edit by a user, from any process.
 
     Args:
         place: of the store.
@@ -113,7 +113,7 @@ def tidy(
 
 
 def tidy_answer(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Do a clean-up that was asked for as plain values."""
+    """Run a clean-up requested as plain values."""
     place = StorePlace(job["folder"], job["store"])
     report = tidy(
         place, [Path(path) for path in job["recordings"]], KeepOptions(**job["keep"]), engine_id=job["engine_id"]
@@ -169,7 +169,7 @@ class _Tidier:
         found = writer.database.execute("SELECT path FROM media WHERE state = 'deleting'")
         delete_files(writer, self._place.folder, [row[0] for row in found])
 
-    # --- what must go ---
+    # --- what to delete ---
 
     def _oldest_ns(self, severity: str) -> int:
         """Return the wall clock before which events of a severity are too old."""
@@ -180,7 +180,7 @@ class _Tidier:
         return list(islice(chain(*found), MOST_AT_ONCE))
 
     def _too_much(self, candidates: Candidates, old: Sequence[Candidate]) -> list[Candidate]:
-        """Return what must go for space, beside what is too old."""
+        """Return what to delete to free space, in addition to what is too old."""
         need = self._need() - sum(each.bytes for each in old)
         if need <= 0:
             return []
@@ -205,7 +205,7 @@ class _Tidier:
         return max(over, self._keep.min_free_bytes - self._free(), 0)
 
     def _question(self, candidates: Candidates, old: Sequence[Candidate], excess: Sequence[Candidate]) -> str:
-        """Return why a person has to confirm this clean-up; empty if it may go on."""
+        """Return why the user has to confirm this clean-up; empty if it may go ahead."""
         if not old and not excess:
             return ""
         total = sum(self._inventory.bytes_by_kind().values())
@@ -223,10 +223,10 @@ class _Tidier:
         return ""
 
     def _limits(self) -> str:
-        """Return the limits of space as text. While they are the same, whatever exceeds them is new."""
+        """Return the size limits as text. While they stay the same, any excess is new."""
         return f"{self._keep.max_bytes} {self._keep.min_free_bytes}"
 
-    # --- how it goes ---
+    # --- deleting ---
 
     def _delete(self, writer: StoreWriter, old: Sequence[Candidate], excess: Sequence[Candidate]) -> None:
         folder, counts = self._place.folder, Counter[str]()
@@ -245,7 +245,9 @@ class _Tidier:
         self._report.deleted = {name: count for name, count in counts.items() if count}
         young = sum(self._now_ns - each.at_ns < NS_PER_HOUR for each in excess)
         if young:
-            self._report.warnings.append(f"{young} files and events of the last hour had to go: the limit is too small")
+            self._report.warnings.append(
+                f"{young} files and events of the last hour were deleted: the limit is too small"
+            )
 
     def _delete_tracks(self, writer: StoreWriter, days: float) -> int:
         before_ns = self._now_ns - int(days * NS_PER_DAY)
@@ -265,7 +267,7 @@ class _Tidier:
         return 0 if self._place.is_server else sum(map(_size, self._place.folder.glob("events.*")))
 
     def _reserve(self) -> None:
-        """Hold a little space back, and give it up when the disk is full: events are small and must go on."""
+        """Reserve a little space, and release it when the disk is full, because events are small and must continue."""
         path, free = self._place.folder / RESERVE, self._free()
         with suppress(OSError):
             if free < RESERVE_BYTES:

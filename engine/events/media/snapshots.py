@@ -1,4 +1,4 @@
-"""Images of events: the frame that raised each one, and the frame that shows its objects best.
+"""Images of events: the frame that triggered each event, and the frame that shows its objects best.
 
 One thread uses it. Encoding is what costs, so the best frames wait as copies, within a limit of memory, until their
 event ends or they have been the best for 10 s; a frame that several events wait with is encoded once.
@@ -20,7 +20,7 @@ from engine.events.media.drawing import drawn, encoded
 from engine.events.media.names import SnapshotKind
 from engine.events.store.rows import EventRow
 
-BETTER = 1.15  # times the best: a new image must be worth its effort
+BETTER = 1.15  # a new image must be this much better than the best to be worth encoding
 SPARE = 4
 LEAST_APART_NS = 500 * NS_PER_MS
 RAW_BYTES = 64_000_000
@@ -28,7 +28,7 @@ MAX_OPEN = 2000
 SETTLED_NS = 10 * NS_PER_S
 """A frame that has been the best for so long is stored before its event ends, so that a crash cannot lose it."""
 Store = Callable[[EventRow, SnapshotKind, bytes, int], None]
-"""Takes an event, which of its images this is, the JPEG, and when the frame was captured."""
+"""Receives an event, which of its images this is, the JPEG, and when the frame was captured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Snapshots:
 
     Args:
         options: which, and how.
-        store: takes each finished image.
+        store: receives each finished image.
     """
 
     def __init__(self, options: SnapshotOptions, store: Store) -> None:
@@ -102,12 +102,15 @@ class Snapshots:
         return _Best(event)
 
     def updated(self, event: EventRow) -> None:
-        """Note that an open event concerns other objects now."""
+        """Record that an open event now concerns different objects."""
         if event.event_id in self._open:
             self._open[event.event_id].event = event
 
     def look(self, packet: Packet, events: Sequence[EventRow] | None = None) -> None:
-        """Keep this frame for the open events that it shows better than any before; None: for all of its source."""
+        """Keep this frame for those open events that it shows better than any before.
+
+        None: consider all events of its source.
+        """
         image: NDArray[np.uint8] | None = None
         source_id, now_ns = packet.frame.source_id, packet.frame.scene_ns
         chosen = self._open.values() if events is None else [self._open.get(event.event_id) for event in events]
@@ -151,7 +154,7 @@ class Snapshots:
 
     @property
     def raw_bytes(self) -> int:
-        """Memory of the frames that wait as pixels."""
+        """Memory of the frames kept as pixels."""
         return sum(
             {id(best.image): best.image.nbytes for best in self._open.values() if best.image is not None}.values()
         )
@@ -160,13 +163,13 @@ class Snapshots:
         return encoded(image, self._options.max_side, self._options.quality)
 
     def _replace(self, best: _Best, image: NDArray[np.uint8] | None) -> None:
-        """Keep another frame for an event; the memory of one that no event needs is used again."""
+        """Keep another frame for an event; the memory of frames that no event needs is reused."""
         before, best.image, best.jpeg = best.image, image, b""
         if before is not None and all(other.image is not before for other in self._open.values()):
             self._buffers.give_back(before)
 
     def _limit_memory(self) -> None:
-        """Encode the frames that have waited longest while all together exceed the limit."""
+        """Encode the longest-waiting frames while their total exceeds the limit."""
         if self.raw_bytes <= RAW_BYTES:
             return
         waiting = sorted((best for best in self._open.values() if best.image is not None), key=lambda best: best.at_ns)
@@ -177,7 +180,7 @@ class Snapshots:
 
 
 class _Buffers:
-    """Memory for copies of frames, used again and again: fresh memory costs more than the copy."""
+    """Reused memory for copies of frames: fresh memory costs more than the copy."""
 
     def __init__(self) -> None:
         self._spare: list[NDArray[np.uint8]] = []
@@ -191,7 +194,7 @@ class _Buffers:
         return into
 
     def give_back(self, image: NDArray[np.uint8]) -> None:
-        """Take back a copy that nobody uses any more."""
+        """Take back a copy that is no longer used."""
         if len(self._spare) >= SPARE:
             self._spare.pop(0)
         self._spare.append(image)

@@ -41,7 +41,7 @@ class StillWanted:
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """What became of it: size of the file (0: there is none, see `reason`) and wall clock of the frame."""
+    """The outcome: size of the file (0: there is none, see `reason`) and wall clock of the frame."""
 
     bytes: int = 0
     utc_ns: int = 0
@@ -49,7 +49,7 @@ class Still:
 
 
 def still(wanted: StillWanted) -> Still:
-    """Write the frame that a recording shows at a moment; never raises for what is on disk."""
+    """Write the frame that a recording shows at a moment; never raises for the state of files on disk."""
     segments, _ = segments_between(wanted.folder, wanted.utc_ns, wanted.utc_ns + SEARCH_NS)
     if not segments:
         return Still(reason="there is no recording of this moment")
@@ -86,7 +86,7 @@ def _frame_at(segment: Segment, utc_ns: int) -> tuple[Any, int]:
         context = reader.stream.codec_context
         for packet, time_us in reader.packets_from(segment.keyframe_before(utc_ns)):
             at_ns = segment.utc_ns(time_us)
-            packet.pts = at_ns // 1000  # the decoder passes it on, also where frames are reordered
+            packet.pts = at_ns // 1000  # the decoder passes it through, even if frames are reordered
             for frame in context.decode(packet):
                 if found[0] is None or abs(frame.pts * 1000 - utc_ns) < abs(found[1] - utc_ns):
                     found = (frame, frame.pts * 1000)

@@ -19,7 +19,7 @@ from engine.sinks.camera_video.keyframe_index import (
 )
 from engine.video.explain import video_errors
 
-NAME_ERROR_NS = 30 * NS_PER_S  # a name may be this far from the index: whole seconds, a clock set meanwhile
+NAME_ERROR_NS = 30 * NS_PER_S  # a name may differ from the index by this much: whole seconds, or a clock set in between
 SEEK_TOLERANCE_US = 2000  # Matroska rounds times to 1 ms
 
 
@@ -64,7 +64,7 @@ class Coverage(NamedTuple):
 def segments_between(folder: Path, start_ns: int, end_ns: int) -> Coverage:
     """Return the recordings in a folder that may contain frames of a span of wall clock.
 
-    Files that cannot be read are left out, as is one so new that no frame of it is on disk.
+    Unreadable files are left out, as is a file so new that none of its frames is on disk.
     """
     try:
         names = sorted((utc_ns, name) for name in os.listdir(folder) if (utc_ns := utc_ns_from_name(name)) is not None)
@@ -118,7 +118,7 @@ class SegmentReader:
         except BaseException:
             self._container.close()
             raise
-        self._first_us = self._us(first)  # what the muxer has added to all times
+        self._first_us = self._us(first)  # offset that the muxer added to all times
 
     def _us(self, packet: Any) -> int:
         return int(packet.pts * packet.time_base * US_PER_S)

@@ -1,4 +1,4 @@
-"""Cleans up once a minute in a process of its own, and tells what a person should know. One thread uses it."""
+"""Cleans up once a minute in a separate process, and reports what the user should know. Used by one thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 INTERVAL_NS = 60 * NS_PER_S
 SOON_NS = 5 * NS_PER_S
 LIMIT_S = 600.0
-SHARE = 20  # a clean-up takes at most a twentieth of the time of its process
+SHARE = 20  # a clean-up takes at most a twentieth of its process's time
 
 
 class Upkeep:
@@ -28,7 +28,8 @@ class Upkeep:
         place: of the store.
         recordings: folders with one folder per recorded source.
         keep: what to keep.
-        written: returns the bytes that recordings have written so far: a clean-up comes earlier if they fill the room.
+        written: returns the bytes that recordings have written so far: a clean-up runs earlier if they use up the
+            space.
         clock: time.
 
     Attributes:
@@ -69,7 +70,7 @@ class Upkeep:
         self._due_ns = self._clock.monotonic_ns() + SOON_NS
 
     def change(self, keep: KeepOptions) -> None:
-        """Keep something else from the next clean-up on, which comes soon. May be called on any thread."""
+        """Change what to keep, from the next clean-up on, which runs soon. May be called on any thread."""
         self._keep = keep
         self._job = {**self._job, "keep": asdict(keep)}
         self.hurry()
@@ -79,7 +80,7 @@ class Upkeep:
         self._due_ns = min(self._due_ns, self._clock.monotonic_ns() + SOON_NS)
 
     def work(self) -> None:
-        """Start a clean-up that is due, or take the result of the one that runs; never waits."""
+        """Start a clean-up that is due, or take the result of the running one; never waits."""
         if self._process.is_busy:
             answer = self._process.poll()
             if answer is not None:
@@ -93,7 +94,7 @@ class Upkeep:
                 self._tell(f"no process can be started for the clean-up ({error})")
 
     def _is_urgent(self) -> bool:
-        """Return whether what was recorded since the last clean-up exceeds the limits."""
+        """Return whether recordings made since the last clean-up exceed the limits."""
         waited_ns = self._clock.monotonic_ns() - self._began_ns
         if not self.report or waited_ns < max(SOON_NS, SHARE * self._lasted_ns):
             return False
@@ -102,7 +103,7 @@ class Upkeep:
         return is_over or (fresh > 0 and self.report["free"] - fresh < self._keep.min_free_bytes)
 
     def close(self) -> None:
-        """Stop; a clean-up that is interrupted is finished by the next one."""
+        """Stop; the next clean-up finishes an interrupted one."""
         self._process.close()
 
     def _take(self, result: Mapping[str, Any], error: str) -> None:

@@ -1,4 +1,4 @@
-"""The process that reads and writes media files: FFmpeg and disks can hang in calls that no thread can interrupt.
+"""The process that reads and writes media files, because FFmpeg and disks can hang in uninterruptible calls.
 
 Protocol, in whole messages: the engine sends `{"log_level": n, "network": bool}` first, then one job at a time:
 `{"clip": {...}}`, `{"still": {...}}` or `{"tidy": {...}}`, and waits for its answer, an object under the same key. The
@@ -34,14 +34,14 @@ def main() -> None:
     with Messages(connection_fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         first = json.loads(connection.recv_bytes())
         LogToEngine(connection, first["log_level"])
-        confine_files(has_network=first["network"])  # recordings hold what a camera sent
+        confine_files(has_network=first["network"])  # recordings contain whatever a camera sent
         while True:
             job = json.loads(connection.recv_bytes())
             connection.send_bytes(json.dumps(answer(job)).encode())
 
 
 def answer(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Do a job and return its answer; a bug ends the job, not the process."""
+    """Run a job and return its answer; a bug ends the job, not the process."""
     (kind,) = job
     try:
         return {kind: _KINDS[kind](job[kind])}

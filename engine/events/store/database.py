@@ -34,11 +34,11 @@ class DamagedStoreError(StoreError):
 
 
 class RejectedError(StoreError):
-    """A statement or its values can never succeed, so trying again is in vain."""
+    """A statement or its values can never succeed, so there is no point in retrying."""
 
 
 class NewerStoreError(StoreError):
-    """A newer version of the program made the store."""
+    """The store was made by a newer version of the program."""
 
 
 class Database(ABC):
@@ -137,7 +137,7 @@ class SqliteDatabase(Database):
         if (code is not None and code & 0xFF in _CORRUPT_CODES) or "malformed" in text or "not a database" in text:
             return DamagedStoreError(f"{self._path} is damaged ({text})")
         remedy = {
-            "database is locked": "another program holds it: end that one, or wait",
+            "database is locked": "another program holds it: stop that program, or wait",
             "database or disk is full": "free some space",
             "unable to open database file": "choose a folder that exists, with write access",
             "attempt to write a readonly database": "give this user write access",
@@ -166,7 +166,7 @@ class SqliteDatabase(Database):
         return bool(self.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name", {"name": name}))
 
     def is_there(self) -> bool:
-        """Return whether the file is still the one that was opened; a deleted file would take rows into nowhere."""
+        """Return whether the file is still the one that was opened; rows written to a deleted file would be lost."""
         try:
             return self._path.stat().st_ino == self._inode
         except FileNotFoundError:
@@ -181,7 +181,10 @@ class SqliteDatabase(Database):
             raise DamagedStoreError(f"{self._path} is damaged ({found[0][0]})")
 
     def count_steps(self, every: int, count: Any) -> None:
-        """Call `count` after every so many steps of a statement; None ends that. For tests of how a query grows."""
+        """Call `count` after every n steps of a statement; None stops that.
+
+        For tests of how the cost of a query grows.
+        """
         self._connection.set_progress_handler(count, every)
 
     def close(self) -> None:
@@ -246,7 +249,7 @@ class PostgresDatabase(Database):
         return self.execute("SELECT to_regclass(:name) IS NOT NULL", {"name": name})[0][0] is True
 
     def lock(self, name: str) -> bool:
-        """Take a lock that ends with the connection; return whether nobody else holds it."""
+        """Take a lock that lasts as long as the connection; return whether no one else holds it."""
         found = self.execute("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))", {"name": f"framewire {name}"})
         return found[0][0] is True
 

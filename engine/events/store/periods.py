@@ -1,4 +1,4 @@
-"""Counts and occupancy by minute, hour or day; days are those of the site, also if they have 23 or 25 hours."""
+"""Counts and occupancy by minute, hour or day; days are those of the site, even when they have 23 or 25 hours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MINUTE_NS = 60 * NS_PER_S
 
 @dataclass(slots=True)
 class Period:
-    """What one place of one source counted in one period.
+    """The counts of one place of one source in one period.
 
     Attributes:
         begin_utc_ns: first instant.
@@ -55,7 +55,7 @@ def edges(bucket: Bucket, zone: ZoneInfo, from_utc_ns: int, to_utc_ns: int) -> l
     [24, 23]
 
     Raises:
-        ConfigError: there would be too many, or the bucket is unknown.
+        ConfigError: there would be too many periods, or the bucket is unknown.
     """
     if bucket not in _NEXT:
         raise ConfigError(f"bucket is {bucket!r}; expected one of: {', '.join(_NEXT)}")
@@ -148,7 +148,7 @@ def _at(bounds: Sequence[int], minute: int) -> int:
 
 
 def merged(gaps: Sequence[GapRow], until_utc_ns: int) -> list[tuple[int, int]]:
-    """Return the spans of gaps without overlaps, in order; one that lasts goes on to `until_utc_ns`."""
+    """Return the spans of gaps without overlaps, in order; an open one extends to `until_utc_ns`."""
     found: list[tuple[int, int]] = []
     for gap in sorted(gaps, key=lambda gap: gap.from_utc_ns):
         end = until_utc_ns if gap.to_utc_ns is None else gap.to_utc_ns

@@ -1,4 +1,4 @@
-"""Where the store is: opens it, keeps a second engine out, sets a damaged file aside, and migrates old ones."""
+"""Locates and opens the store, keeps a second engine out, sets a damaged file aside, and migrates old versions."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class StorePlace:
 
     @property
     def is_new(self) -> bool:
-        """Whether there is no database yet; a server counts as old."""
+        """Whether there is no database yet; a server counts as existing."""
         return not self.url and not self.file.exists()
 
     def open(self, engine_id: str) -> Database:
-        """Open the store for an engine, which then is the only one here of that name; bring it to this version.
+        """Open the store for an engine, which is then the only one of that name here, and migrate it to this version.
 
         Raises:
             StoreError: it cannot be opened, or another engine uses it.
@@ -85,7 +85,7 @@ class StorePlace:
             raise
 
     def open_to_edit(self) -> Database:
-        """Open an existing store for a person's edit, also beside a running engine. Raises `StoreError`."""
+        """Open an existing store for an edit by a user, even while an engine is running. Raises `StoreError`."""
         if self.url:
             return self._checked(PostgresDatabase(self.url))
         if not self.file.is_file():
@@ -93,7 +93,7 @@ class StorePlace:
         return self._checked(SqliteDatabase(self.file, is_remote=self.file_system().startswith(REMOTE)))
 
     def open_to_read(self) -> Database:
-        """Open the store for a reader. Raises `StoreError` if there is none."""
+        """Open the store for a reader. Raises `StoreError` if it does not exist."""
         if self.url:
             return self._checked(PostgresDatabase(self.url, read_only=True))
         if not self.file.is_file():
@@ -141,7 +141,7 @@ class StorePlace:
             raise StoreError(f"events.folder {self.folder}: {error.strerror}: choose one with write access") from error
 
     def _keep_others_out(self) -> None:
-        """Hold a lock on the folder; where the file system has none, go on without."""
+        """Hold a lock on the folder; continue without one if the file system has no locks."""
         self.release()  # the folder may have been deleted with the lock
         try:
             lock = open(self.folder / LOCK, "a+b")  # noqa: SIM115  # held until `release`
@@ -227,7 +227,9 @@ class StorePlace:
         found = database.execute("SELECT value FROM meta WHERE name = 'version'")
         version = int(found[0][0]) if found else 0
         if version > len(self._migrations):
-            raise NewerStoreError(f"{self} is of version {version}, this program knows {len(self._migrations)}: update")
+            raise NewerStoreError(
+                f"{self} has version {version}, but this program only supports {len(self._migrations)}: update"
+            )
         return version
 
     def _checked(self, database: Database) -> Database:
@@ -235,7 +237,7 @@ class StorePlace:
         try:
             version = self._version(database)
             if version != len(self._migrations):
-                raise StoreError(f"{self} is of version {version}: start the engine once, which brings it up to date")
+                raise StoreError(f"{self} has version {version}: start the engine once to migrate it")
         except BaseException:
             database.close()
             raise

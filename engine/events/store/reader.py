@@ -1,6 +1,6 @@
 """Reads the store: pages of events with filters, counts per period, paths of tracks, and what is due.
 
-A connection of its own, which cannot write. Any thread may use a reader, one at a time.
+It has its own read-only connection. Any thread may use a reader, one at a time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from engine.events.store.statements import columns
 PAGE = 50
 MAX_PAGE = 1000
 MAX_PIECE_NS = 600 * 1_000_000_000
-"""No piece of a track's path is longer, so that a span of time finds its tracks by their begin."""
+"""Maximum length of a piece of a track's path, so that the tracks of a time span can be found by their start."""
 T = TypeVar("T")
 
 
@@ -52,7 +52,7 @@ class EventFilter:
         kept: only kept ones, or only others.
         reviewed_by: seen by this person.
         not_reviewed_by: not seen by this person.
-        is_open: only those that continue, or only those that have ended.
+        is_open: only open ones, or only those that have ended.
     """
 
     source_id: str | None = None
@@ -78,7 +78,7 @@ class EventFilter:
         if "is_open" in given:
             found.append(f"ended_utc_ns IS {'' if given.pop('is_open') else 'NOT '}NULL")
         if "kept" in given:
-            found.append(f"kept = {int(given.pop('kept'))}")  # as text, so that it finds its index
+            found.append(f"kept = {int(given.pop('kept'))}")  # as text, so that the query uses its index
         return found, given
 
 
@@ -126,7 +126,7 @@ class EventReader:
     # --- events ---
 
     def page(self, wanted: EventFilter | None = None, cursor: str | None = None, limit: int = PAGE) -> Page:
-        """Return the next page of events, newest begin first. New events never shift the pages after a cursor.
+        """Return the next page of events, the latest to begin first. New events never shift the pages after a cursor.
 
         Raises:
             ConfigError: the cursor is not one that `page` returned.
@@ -231,7 +231,7 @@ class EventReader:
         return None if not found or found[0][0] is None else int(found[0][0])
 
     def actions(self, event_id: str) -> list[OutboxRow]:
-        """Return what was planned and done for an event."""
+        """Return the messages planned and delivered for an event."""
         return self._rows(
             OutboxRow, "outbox", ["event_id = :event_id"], {"event_id": event_id}, "ORDER BY created_utc_ns"
         )
@@ -289,12 +289,12 @@ class EventReader:
     def occupancy(
         self, source_id: str, from_utc_ns: int, to_utc_ns: int, place: str | None = None
     ) -> list[OccupancyRow]:
-        """Return how full zones were per minute, in order."""
+        """Return the occupancy of zones per minute, in order."""
         conditions, given = _minutes(source_id, from_utc_ns, to_utc_ns, place)
         return self._rows(OccupancyRow, "occupancy", conditions, given, "ORDER BY minute, place")
 
     def sources(self) -> list[str]:
-        """Return every source that was ever seen."""
+        """Return every source ever seen."""
         found = self.database.execute("SELECT DISTINCT source_id FROM source_run ORDER BY source_id")
         return [row[0] for row in found]
 
@@ -304,7 +304,7 @@ class EventReader:
         return self._rows(SourceRunRow, "source_run", ["source_id = :source_id"], given, "ORDER BY began_utc_ns")
 
     def gaps(self, source_id: str, from_utc_ns: int, to_utc_ns: int) -> list[GapRow]:
-        """Return the times in which a camera was not seen that overlap a span of time."""
+        """Return the times when a camera was not seen that overlap a time span."""
         conditions = ["source_id = :source_id", "from_utc_ns < :high", "(to_utc_ns IS NULL OR to_utc_ns > :low)"]
         given = {"source_id": source_id, "low": from_utc_ns, "high": to_utc_ns}
         return self._rows(GapRow, "gap", conditions, given, "ORDER BY from_utc_ns")

@@ -1,4 +1,4 @@
-"""The rows of the store. Names of columns are names of fields; times are UTC in ns unless named otherwise."""
+"""The rows of the store. Names of columns are names of fields; times are UTC in ns unless the name says otherwise."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class EventRow:
         ended_utc_ns: when it ended; None while it continues; a point ends when it begins.
         began_scene_ns: when it began in the source's scene time, which no clock step moves.
         duration_s: between begin and end in scene time; None while it continues.
-        reason: why it ended if not by itself: `engine_stopped`, `engine_killed`, `stream_restarted`, …
+        reason: why it ended, unless it ended on its own: `engine_stopped`, `engine_killed`, `stream_restarted`, …
         facts: `track_ids`, `why`, `data`, `score`, `xyxy`, `at`, `frame_id`, `captured_utc_ns`, as on the wire.
         snapshot: name of the trigger image, relative to the folder; empty if there is none yet.
         best: name of the best image.
         clip: name of the clip.
-        clip_state: empty: no clip is wanted; `due`: wanted and not yet made; otherwise how it turned out.
+        clip_state: empty: no clip is wanted; `due`: wanted but not made yet; otherwise the outcome.
         clip_reason: why it is not `exact`.
         kept: never deleted by retention.
         changed_by: the engine that changed this row last, or empty if a person did; set by the writer.
-        changed: number of that change among all changes by the same.
+        changed: number of that change among all changes by the same writer.
     """
 
     event_id: str
@@ -74,7 +74,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class FactRow:
-    """A visit to a zone, a crossing of a line, or a change of places, whether or not a rule cares.
+    """A visit to a zone, a crossing of a line, or a change of places, whether or not a rule uses it.
 
     Attributes:
         fact_id: `event_id` on the wire.
@@ -90,7 +90,7 @@ class FactRow:
         ended_utc_ns: when it left; None while it is inside.
         began_scene_ns: the begin in scene time.
         duration_s: of a visit that ended.
-        reason: why it ended if not by leaving.
+        reason: why it ended, unless the object left.
     """
 
     fact_id: str
@@ -155,7 +155,7 @@ class CountRow:
 
 @dataclass(frozen=True, slots=True)
 class OccupancyRow:
-    """How full a zone was in one UTC minute of one run.
+    """The occupancy of a zone in one UTC minute of one run.
 
     Attributes:
         source_id: the camera or file.
@@ -203,7 +203,10 @@ class SourceRunRow:
 
 @dataclass(frozen=True, slots=True)
 class GapRow:
-    """Time in which a source was not seen. `to_utc_ns` is None while it lasts; `cause` is the state or the reason."""
+    """A time span in which a source was not seen.
+
+    `to_utc_ns` is None while it lasts; `cause` is the state or the reason.
+    """
 
     source_id: str
     from_utc_ns: int
@@ -215,7 +218,7 @@ class GapRow:
 
 @dataclass(frozen=True, slots=True)
 class MediaRow:
-    """One file, so that all kinds count towards the same limits.
+    """One file; all kinds count towards the same limits.
 
     Attributes:
         path: relative to the folder of events, or absolute if it is elsewhere.
@@ -273,7 +276,10 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True)
 class SnoozeRow:
-    """No actions for the events of a source (empty: of all sources) until a time; the events themselves go on."""
+    """Suppresses the actions for events of a source (empty: of all sources) until a given time.
+
+    Events themselves continue.
+    """
 
     source_id: str
     until_utc_ns: int

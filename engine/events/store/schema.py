@@ -1,6 +1,6 @@
 """The tables, in SQL that SQLite and PostgreSQL both understand, and the migrations between versions.
 
-A migration is forward only. Append to `MIGRATIONS`; never change what has been released.
+Migrations only go forward. Append to `MIGRATIONS`; never change what has been released.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The statements that write, one set for both databases: parameters are `:name`, as fields of the rows."""
+"""The statements that write, one set for both databases; parameters are `:name`, like the fields of the rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FIXED: dict[type, tuple[str, ...]] = {
     FactRow: ("began_utc_ns", "began_scene_ns"),
     SourceRunRow: ("began_utc_ns",),
 }
-"""Columns that writing a row again leaves alone: its begin, and what others recorded meanwhile."""
+"""Columns that stay unchanged when a row is written again: its begin, and what others have recorded since."""
 
 
 _COLUMNS = {kind: [field.name for field in fields(kind)] for kind in _TABLES}
@@ -51,12 +51,12 @@ def columns(kind: type[Any]) -> list[str]:
 
 
 def converted(kind: type[Any]) -> list[str]:
-    """Return the columns whose values databases do not take as they are: text, truth values and objects."""
+    """Return the columns whose values must be converted for the database: text, booleans and objects."""
     return _CONVERTED[kind]
 
 
 def upsert(kind: type, *, replace: bool = True) -> str:
-    """Return the statement that inserts a row, and updates it, or leaves it, if its key exists."""
+    """Return the statement that inserts a row; if its key exists, the row is updated or left alone."""
     table, key = _TABLES[kind]
     names = columns(kind)
     text = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"

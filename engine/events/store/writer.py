@@ -40,7 +40,7 @@ class StoreWriter:
 
     Args:
         database: an open connection.
-        engine_id: in whose name; the empty name is that of people's edits.
+        engine_id: the engine that writes; empty for edits by users.
         run_epoch: start of the run.
     """
 
@@ -59,7 +59,7 @@ class StoreWriter:
     @classmethod
     @contextmanager
     def edit(cls, place: StorePlace) -> Iterator[StoreWriter]:
-        """Open the store for a person's edit, in one transaction. Raises `StoreError`."""
+        """Open the store for an edit by a user, in one transaction. Raises `StoreError`."""
         database = place.open_to_edit()
         try:
             writer = cls(database)
@@ -72,7 +72,7 @@ class StoreWriter:
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
         """Commit everything inside at once, or nothing."""
         with self._database.transaction(durable=durable):
-            if not self.engine_id or not self._changed:  # several people may edit at once; an engine is alone
+            if not self.engine_id or not self._changed:  # several users may edit at once, but only one engine writes
                 self._run(statements.LOCK_WRITER, {"engine_id": self.engine_id})
                 found = self._database.execute(statements.READ_WRITER, {"engine_id": self.engine_id})
                 self._changed = int(found[0][0]) if found else 0
@@ -89,12 +89,12 @@ class StoreWriter:
 
     @property
     def database(self) -> Database:
-        """The connection; everything that was put is written."""
+        """The connection, after writing all pending rows."""
         self._write_rows()
         return self._database
 
     def _write_rows(self) -> None:
-        """Write the rows that were put, those of one kind that follow each other with one statement."""
+        """Write the pending rows, with one statement for consecutive rows of one kind."""
         rows, self._rows = self._rows, []
         for statement, some in groupby(rows, itemgetter(0)):
             self._database.execute_many(statement, [values for _, values in some])
@@ -103,12 +103,12 @@ class StoreWriter:
         self.database.execute(statement, parameters)
 
     def _change(self) -> dict[str, Any]:
-        """Return the columns that say who made the next change."""
+        """Return the columns that record the author of the next change."""
         self._changed += 1
         return {"changed_by": self.engine_id, "changed": self._changed}
 
     def put(self, row: Rows) -> None:
-        """Write a row: insert it, or update what may change of it if its key exists."""
+        """Write a row: insert it, or, if its key exists, update the columns that may change."""
         values = _plain(row)
         if isinstance(row, EventRow):
             values.update(self._change())
@@ -122,7 +122,7 @@ class StoreWriter:
             self.put(row)
 
     def add_actions(self, rows: Iterable[OutboxRow]) -> None:
-        """Add messages to the outbox; those that are there already stay as they are."""
+        """Add messages to the outbox; existing ones stay unchanged."""
         for row in rows:
             self._run(statements.ADD_ACTION, _plain(row))
 
@@ -141,7 +141,7 @@ class StoreWriter:
         self._set_event(event_id, {name: value for name, value in given.items() if value is not None})
 
     def keep(self, event_id: str, *, kept: bool = True) -> bool:
-        """Protect an event and its media from retention, or no longer; return whether it exists."""
+        """Protect an event and its media from retention, or stop protecting them; return whether it exists."""
         return self._set_event(event_id, {"kept": int(kept)})
 
     def _set_event(self, event_id: str, values: dict[str, Any]) -> bool:
@@ -154,7 +154,7 @@ class StoreWriter:
         return True
 
     def review(self, event_id: str, person: str, at_utc_ns: int | None) -> None:
-        """Record that a person has seen an event; None: has not."""
+        """Record whether a person has seen an event."""
         key = {"event_id": event_id, "person": person}
         if at_utc_ns is None:
             self._run(statements.DROP_REVIEW, key)
@@ -162,11 +162,11 @@ class StoreWriter:
             self._run(statements.ADD_REVIEW, {**key, "at_utc_ns": at_utc_ns})
 
     def snooze(self, row: SnoozeRow) -> None:
-        """Suppress actions until a time; a time in the past ends that."""
+        """Suppress actions until a given time; a time in the past ends the suppression."""
         self._run(statements.UPSERTS[SnoozeRow], _plain(row))
 
     def snoozed_until(self, source_id: str) -> int:
-        """Return until when (UTC ns) the events of a source cause no actions; 0: they do."""
+        """Return until when (UTC ns) actions for the events of a source are suppressed; 0 if they are not."""
         found = self.database.execute(
             "SELECT MAX(until_utc_ns) FROM snooze WHERE source_id IN ('', :source_id)", {"source_id": source_id}
         )
@@ -181,7 +181,10 @@ class StoreWriter:
     # --- a run begins and ends ---
 
     def recover(self) -> int:
-        """End what earlier runs of this engine left open, at the last second seen; return how many episodes."""
+        """Close the episodes that earlier runs of this engine left open, at the last second seen.
+
+        Return their number.
+        """
         mine = {"engine_id": self.engine_id, "run_epoch": self.run_epoch}
         for row in self.database.execute(statements.OPEN_FACTS, mine):
             self._run(statements.END_FACT, _killed(row))
@@ -203,14 +206,14 @@ class StoreWriter:
         self.put(row)
 
     def finish(self) -> None:
-        """Record that the run has ended in order."""
+        """Record that the run ended cleanly."""
         with self.transaction():
             self._run(statements.CLOSE_WRITER, {"engine_id": self.engine_id})
 
     # --- deletion ---
 
     def delete_events(self, event_ids: Sequence[str]) -> int:
-        """Delete events with their reviews and messages; the files are the caller's."""
+        """Delete events with their reviews and messages; the caller deletes the files."""
         keys = [{"event_id": event_id} for event_id in event_ids]
         for table in ("review", "outbox", "event"):
             if keys:
@@ -254,7 +257,7 @@ _TIMES = {
 
 
 def _killed(row: Sequence[Any]) -> dict[str, Any]:
-    """Return the end of an episode whose engine was killed: when its source was last seen, never before its begin."""
+    """Return the end of an episode whose engine was killed: when its source was last seen, never before it began."""
     event_id, began_utc_ns, began_scene_ns, _, seen_scene_ns = row
     lasts_ns = max((seen_scene_ns if seen_scene_ns is not None else began_scene_ns) - began_scene_ns, 0)
     return {

@@ -1,1 +1,1 @@
-"""When, and where on a frame, the detector looks."""
+"""When the detector runs, and where on a frame."""

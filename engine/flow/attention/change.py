@@ -70,7 +70,7 @@ class ChangeMap:
         """Return what has changed; None if there is nothing to compare with.
 
         Args:
-            picture: (H, W, 3) BGR, or (H, W) brightness of video, whose 219 levels count as 255.
+            picture: (H, W, 3) BGR, or (H, W) brightness of video, whose 219 levels are scaled to 255.
         """
         before, self._now = self._now, self._small(picture)
         is_luma = picture.ndim == 2

@@ -156,8 +156,8 @@ _ROWS_PER_CELL = 2
 class MotionGate:
     """Detects whether a frame differs from the last one that the detector ran on; 0.1 to 0.4 ms per frame.
 
-    It compares a small grey copy with that frame, so that slow changes add up and are noticed. The copy is made of the
-    brightness of decoded video where a frame has it, and of a part of the rows.
+    It compares a small grey copy with that frame, so that slow changes add up and are noticed. The copy is made from
+    the decoded brightness plane if the frame has one, and from a subset of the rows.
 
     Attributes:
         min_share: share of the frame that must change; raise it to ignore more.
@@ -182,7 +182,7 @@ class MotionGate:
         """Return whether the detector must run on this frame; if so, it becomes the new reference.
 
         Args:
-            image: (H, W, 3) BGR, or (H, W) brightness of video, whose 219 levels count as 255.
+            image: (H, W, 3) BGR, or (H, W) brightness of video, whose 219 levels are scaled to 255.
             captured_ns: time of the frame.
         """
         small = self._small(image)

@@ -1,10 +1,10 @@
 """How often the detector must look at each source, judged by its tracks (`detect_hz: auto`).
 
-Three even rates: slow while everything stands still, medium while something moves, appears or vanishes, and every frame
-while something is so fast for its size that its boxes would hardly overlap from one detection to the next. Measured on
-TUD-Stadtmitte and TUD-Campus (25 frames per second, people who walk past closely), HOTA as a mean over the frames that
-may be the first: every frame .54 and .56, 12.5 detections per second .52 and .56, 8 .50 and .49, 6 .51 and .51. Uneven
-intervals, such as a burst of detections for each new object, were no better than the lower rate alone.
+There are three fixed rates: slow while everything stands still, medium while something moves, appears or vanishes, and
+every frame while an object is so fast for its size that its boxes would hardly overlap from one detection to the next.
+Measured on TUD-Stadtmitte and TUD-Campus (25 frames per second, people walking past at close range), mean HOTA over all
+possible first frames: every frame .54 and .56, 12.5 detections per second .52 and .56, 8 .50 and .49, 6 .51 and .51.
+Uneven intervals, such as a burst of detections for each new object, were no better than the lower rate alone.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from engine.data import NO_DETECTION, Detections, Tracks
 
 STILL_HZ, MOVING_HZ = 7.5, 12.5
 STILL, FAST = 0.3, 6.0
-"""Up to the first an object stands still, above the second it is fast; in its shorter sides per second."""
+"""Up to the first speed an object stands still, above the second it is fast; in its shorter sides per second."""
 EVERY_FRAME_HZ = 1000.0
 MOVING_NS = 2 * NS_PER_S
-"""How long the medium rate stays after its last cause: the rate must not waver."""
+"""How long the medium rate is held after its last cause, so that the rate does not oscillate."""
 LOOK_BACK_NS = int(0.3 * NS_PER_S)
-"""Moves are measured over this time at least, so that boxes that tremble do not count as moving."""
+"""Motion is measured over at least this time, so that jittering boxes do not count as moving."""
 NEW_SCORE = 0.25
-"""Score from which a detection without a track counts as something that appears."""
+"""Minimum score for a detection without a track to count as a new object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class _Places:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """What is known of a source; replaced as a whole, so that another thread reads one state."""
+    """The state of a source; replaced as a whole, so that other threads read a consistent one."""
 
     last: _Places
     earlier: _Places
@@ -47,7 +47,7 @@ class _Scene:
 
 
 class Pace:
-    """The rate of each source. `note` and `forget` belong to one thread; `hz` may be called on any."""
+    """The rate of each source. Call `note` and `forget` on one thread; `hz` on any."""
 
     def __init__(self) -> None:
         self._scenes: dict[str, _Scene] = {}
@@ -82,7 +82,7 @@ class Pace:
         return MOVING_HZ if abs(scene_ns - scene.moved_ns) < MOVING_NS else STILL_HZ
 
     def forget(self, source_id: str) -> None:
-        """Begin again with every frame: the source or its model is another one."""
+        """Start over with every frame, because the source or its model has changed."""
         self._scenes.pop(source_id, None)
 
 

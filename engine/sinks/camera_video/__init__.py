@@ -1,1 +1,1 @@
-"""Camera video: copies a camera's own stream into files without decoding."""
+"""Camera video: copies a camera's stream into files without decoding it."""

@@ -1,9 +1,9 @@
 """The index beside each recording: where its keyframes are, and when they were captured. Imports no numpy.
 
 `2026-05-01T08-00-00Z.mp4.idx` is appended to as the recording grows. It has a row of 24 bytes per keyframe, one for the
-end of the recording, and one wherever the time of capture became known better. Times in the file count from its first
-keyframe, because a muxer may shift all times of a file. A damaged or missing index is rebuilt from the recording, whose
-name is then all that is known about its time.
+end of the recording, and one wherever the capture time became known more accurately. Times in the file count from its
+first keyframe, because a muxer may shift all times of a file. A damaged or missing index is rebuilt from the recording,
+whose name is then the only information about its time.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from engine.video.explain import video_errors
 SUFFIX = ".idx"
 US_PER_S = 1_000_000
 NS_PER_US = 1000
-STEADY_NS = 2 * NS_PER_S  # a larger change of the distance between file time and wall clock is a jump of either
+STEADY_NS = 2 * NS_PER_S  # a larger change in the difference between file time and wall clock is a jump in one of them
 GROWING_S = 30.0
 START_NS, START_US = 6 * NS_PER_S, 10 * US_PER_S  # frames may wait longer while a connection is being opened
-BETTER_NS = 20_000_000  # what arrives this much earlier, compared with its time in the file, is recorded
+BETTER_NS = 20_000_000  # a frame that arrives this much earlier, relative to its time in the file, is recorded
 Sync = Literal["rtcp", "arrival", "name"]
 """How a time is known: from the camera's clock, from the arrival at this machine, or from the file's name."""
 _MAGIC = b"FWINDEX1"
@@ -51,7 +51,7 @@ class Keyframe:
         time_us: time since the first keyframe of the file.
         utc_ns: wall clock of its capture.
         sync: how `utc_ns` is known.
-        kind: `keyframe`; `clock`: a frame that only tells the time; `end`: the end of the last frame.
+        kind: `keyframe`; `clock`: a frame that only provides the time; `end`: the end of the last frame.
     """
 
     time_us: int
@@ -86,7 +86,7 @@ def utc_ns_from_name(name: str) -> int | None:
 
 
 class IndexWriter:
-    """Appends rows to the index of a recording being written; gives up silently, as an index can be rebuilt."""
+    """Appends rows to the index of a recording being written; gives up silently, because an index can be rebuilt."""
 
     def __init__(self, recording: Path) -> None:
         self._file: Any = None
@@ -97,7 +97,7 @@ class IndexWriter:
             self._put(_MAGIC.ljust(_ROW.size, b"\0"))
 
     def add(self, row: Keyframe) -> None:
-        """Append a keyframe, or another frame if it tells more about the time than those before."""
+        """Append a keyframe, or another frame if it gives a more accurate time than those before it."""
         if row.kind == "keyframe" or self._tells_more(row):
             self._put(_packed(row))
             self._best = row if self._best is None or self._tells_more(row) else self._best
@@ -136,7 +136,7 @@ def _packed(row: Keyframe) -> bytes:
 def read_index(recording: Path) -> list[Keyframe]:
     """Return the rows of a recording's index up to the first damaged one; none if there is no index.
 
-    Times of arrival are corrected by what the rest of the file shows: see `settled`.
+    Arrival times are corrected using the rest of the file; see `settled`.
     """
     try:
         data = index_path(recording).read_bytes()
@@ -154,11 +154,11 @@ def read_index(recording: Path) -> list[Keyframe]:
 
 
 def settled(rows: Sequence[Keyframe]) -> list[Keyframe]:
-    """Return rows whose times of arrival are replaced by the best that the whole recording shows.
+    """Return rows with arrival times replaced by the best estimate from the whole recording.
 
     A camera reports its clock only after some seconds, and the first frames of a connection may have waited before they
-    were read. File time and capture time advance together, so one row that is right sets all. Where the two drift apart
-    by more than `STEADY_NS`, the camera or the clock has jumped, and rows beyond say nothing.
+    were read. File time and capture time advance together, so one accurate row corrects all. Where the two drift apart
+    by more than `STEADY_NS`, the camera or the clock has jumped, and rows beyond that point do not count.
 
     >>> rows = [Keyframe(0, 5_000_000_000), Keyframe(2_000_000, 6_000_000_000, "rtcp")]
     >>> [row.utc_ns for row in settled(rows)]
@@ -176,7 +176,7 @@ def settled(rows: Sequence[Keyframe]) -> list[Keyframe]:
 
 def _settled_group(group: list[Keyframe]) -> list[Keyframe]:
     sure = [row for row in group if row.sync != "arrival"]
-    earliest_ns = min(row.offset_ns for row in group)  # whoever waited least is right
+    earliest_ns = min(row.offset_ns for row in group)  # the row that waited least is right
     result = []
     for row in group:
         if row.sync == "arrival":
@@ -201,7 +201,7 @@ def load_index(recording: Path) -> list[Keyframe]:
         return rows  # it is still being written
     path = index_path(recording)
     part = path.with_name(path.name + ".part")
-    with suppress(OSError):  # a full or read-only disk: it is rebuilt again the next time
+    with suppress(OSError):  # a full or read-only disk: it will be rebuilt again next time
         part.write_bytes(b"".join([_MAGIC.ljust(_ROW.size, b"\0"), *map(_packed, rows)]))
         part.chmod(0o640)
         part.replace(path)

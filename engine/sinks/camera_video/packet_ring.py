@@ -1,4 +1,4 @@
-"""The newest packets of a stream in memory, from a keyframe on, so that a recording begins before its cause.
+"""The newest packets of a stream in memory, from a keyframe on, so that a recording can begin before its trigger.
 
 It imports no numpy.
 """
@@ -50,10 +50,10 @@ class _Group:
 
 
 class PacketRing:
-    """Keeps whole groups of pictures that cover at least the last `before_s`, within `max_bytes`.
+    """Keeps whole groups of images that cover at least the last `before_s`, within `max_bytes`.
 
-    Packets before the first keyframe are dropped. A group that alone exceeds the limit is dropped as well, and what
-    follows it up to the next keyframe.
+    Packets before the first keyframe are dropped. A group that exceeds the limit on its own is dropped as well, with
+    everything up to the next keyframe.
 
     Args:
         before_s: seconds to keep, as long as they fit.

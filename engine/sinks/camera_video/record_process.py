@@ -1,12 +1,12 @@
 """The recording process: copies one stream into files unchanged, until it is stopped.
 
 It is a separate process because FFmpeg and disks can both hang in calls that no thread can interrupt, and because it
-parses untrusted data: before it connects, it drops what it does not need (`engine.video.sandbox`).
+parses untrusted data: before it connects, it drops all privileges that it does not need (`engine.video.sandbox`).
 Protocol, in whole messages: the engine sends `{"target", "shelf", "options", "ring", "log_level"}`, later any number of
 `{"hold_s": seconds}` and finally `stop`; the process sends `{"state", "reason", "segments", "packets", "bytes",
 "deleted", "reconnects", "write_errors"}` (with a ring also `ring_s` and `ring_bytes`) on each change and about once a
 second, and exits after the last one. With `"ring": {"before_s", "after_s"}` it keeps the newest packets in memory and
-writes them, and what follows, only while it is asked to hold. Nothing here imports numpy.
+writes them, and what follows, only on request. Nothing here imports numpy.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ MAX_HOLD_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class RingOptions:
-    """Record only when asked to.
+    """Options for recording only on request.
 
     Attributes:
-        before_s: seconds kept in memory, at least, from a keyframe on.
-        after_s: seconds written after the last request has run out.
+        before_s: minimum seconds kept in memory, starting at a keyframe.
+        after_s: seconds written after the last request has expired.
     """
 
     before_s: float = 8.0
@@ -153,7 +153,7 @@ class Recorder:
             self._writer.close()
         except SegmentError as error:
             if self._is_confined and isinstance(error.__cause__, PermissionError):
-                raise EOFError from error  # another folder or disk is there now: a new process may write to it
+                raise EOFError from error  # the folder or disk was replaced: a new process may write there
             self._figures["write_errors"] += 1
             with suppress(SegmentError):
                 self._writer.close()
@@ -165,7 +165,10 @@ class Recorder:
         return state, reason
 
     def _drop_permissions(self) -> None:
-        """Drop every permission that recording does not need, once the folder is there: only it may be written to."""
+        """Once the folder exists, drop every permission that recording does not need.
+
+        Only this folder stays writable.
+        """
         if self._is_confined or self._confine is None:
             return
         with suppress(OSError):
@@ -204,7 +207,10 @@ class Recorder:
                     return "ended", ""
 
     def _sound_of(self, container: Any) -> Any:
-        """Return the audio stream to copy, and prepare files for it; None if there is none, or files cannot hold it."""
+        """Return the audio stream to copy, and prepare files for it.
+
+        None if there is none, or the files cannot hold it.
+        """
         self._writer.sound = None
         if not (self._copies_sound and container.streams.audio):
             return None
@@ -217,7 +223,7 @@ class Recorder:
         return sound
 
     def _take(self, held: Held) -> None:
-        """Write a packet, or keep it in the ring if nobody has asked to record. Raises `SegmentError`."""
+        """Write a packet, or keep it in the ring if no recording was requested. Raises `SegmentError`."""
         is_over = self._held_until is None or time.monotonic() >= self._held_until
         if self._ring is None or not (is_over and (held.packet.is_keyframe or not self._writer.is_open)):
             self._write(held)  # a recording ends before a keyframe, so that the next one continues it
@@ -236,7 +242,7 @@ class Recorder:
             for held in self._ring.drain():
                 self._write(held)
         except SegmentError as error:
-            for _ in self._ring.drain():  # what follows would not continue it
+            for _ in self._ring.drain():  # later packets would not continue it
                 pass
             self._figures["write_errors"] += 1
             self._report(self._figures["state"], str(error))
@@ -282,7 +288,7 @@ class Recorder:
         self._connection.send_bytes(json.dumps(self._figures).encode())
 
     def _is_stopped(self, wait_s: float) -> bool:
-        """Return whether the engine sent `stop` within `wait_s`, doing what else it asks for.
+        """Return whether the engine sent `stop` within `wait_s`, handling its other requests.
 
         Raises:
             EOFError: the engine has exited.

@@ -34,10 +34,10 @@ _COUNTERS = ("segments", "packets", "bytes", "deleted", "reconnects", "write_err
 
 @dataclass(frozen=True, slots=True)
 class RecordPlan:
-    """What to record, and where; with `ring`, only while somebody asks for it.
+    """What to record, and where; with `ring`, only on request.
 
-    `is_main` says that events may show its images instead of those that detection ran on: it is the camera's main
-    stream, and nothing has to be hidden.
+    `is_main` says that events may show its images instead of those that detection ran on, because it is the camera's
+    main stream and nothing has to be hidden.
     """
 
     target: VideoAddress
@@ -48,7 +48,7 @@ class RecordPlan:
 
     @property
     def longest_silence_s(self) -> float:
-        """Silence after which the process must be hanging."""
+        """Silence after which the process is considered hung."""
         options = self.options
         waits = max(options.backoff_max_s, options.refused_backoff_s, DISK_WAIT_S)
         return options.connect_timeout_s + options.open_timeout_s + options.read_timeout_s + waits + _KILL_AFTER_S
@@ -78,7 +78,7 @@ def record_plan(
         folder: parent folder of all recordings.
         options: how to connect.
         ring: keep the newest packets in memory and write them only on request; None: record all the time.
-        is_main: events may show its images: it is the camera's main stream, and nothing has to be hidden.
+        is_main: events may show its images, because it is the camera's main stream and nothing has to be hidden.
         shelf: `container`, `segment_s`, `max_bytes`, `keep_s`, `sound` of `SegmentFolder`.
 
     Raises:
@@ -111,7 +111,7 @@ class Recordings(SinkBase):
         self._plans = dict(plans)
 
     def plan(self, source_id: str) -> RecordPlan | None:
-        """Return how a source is recorded, None if it is not; callable from any thread."""
+        """Return how a source is recorded; None if it is not. Callable from any thread."""
         return self._plans.get(source_id)
 
     def is_running(self, source_id: str) -> bool:
@@ -208,7 +208,7 @@ class _Recorder:
             self._child.say(STOP)
 
     def stop(self, grace_s: float) -> None:
-        """End it, and keep its last figures; harmless when repeated."""
+        """End it, and keep its final counters; harmless when repeated."""
         self.ask_to_stop()
         deadline_ns = self._clock.monotonic_ns() + int(grace_s * NS_PER_S)
         while self._child is not None and self._now["state"] != "ended":

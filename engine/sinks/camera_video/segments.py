@@ -30,17 +30,17 @@ from engine.video.explain import video_errors
 
 SECOND_US = "1000000"
 MAX_JUMP_S = 10.0
-LEAST_FREE_BYTES = 256 * 1024  # with less space, start no file: it would end at once, and the next would too
+LEAST_FREE_BYTES = 256 * 1024  # with less space, do not start a file: it would end at once, and so would the next
 STUB_BYTES = 4096  # a file that failed with fewer bytes contains nothing worth keeping
 FILE_MODE, FOLDER_MODE = 0o640, 0o750
 """Recordings may show people: the owner may write, the group may read; the umask restricts this further."""
 GRACE_S = 600.0
-"""Time after the start of a machine until its clock should be set; before that, not all files can be too old."""
+"""Time after boot by which the clock should be set; until then, never treat all files as too old."""
 MAX_OWN_FILES = 100_000
 TIDY_S = 60.0  # interval between searches for files that are too old
 LARGEST_SHARE = 4  # a file takes at most this fraction of the total limit, so that deleting whole files is enough
 _INTERLEAVE = {"max_interleave_delta": SECOND_US}
-"""With sound, video waits this long at most for the sound that belongs before it: a camera may send none."""
+"""With sound, video waits at most this long for the sound that precedes it, because a camera may send none."""
 _OPTIONS = {
     "mp4": {
         "movflags": "hybrid_fragmented+frag_keyframe+empty_moov+default_base_moof",
@@ -59,7 +59,7 @@ _REMEDIES = {
 
 
 class SegmentError(Exception):
-    """A file cannot be written; the message says which, why, and what to do."""
+    """A file cannot be written; the message says which one, why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ class SegmentFolder:
 
         Args:
             now: seconds since 1970 from which ages are counted; None: the clock's.
-            newest: names of the newest files, in order, whatever time the clock has named them after.
-            spare_all: delete none for its age if all are too old, because then the clock is probably wrong.
+            newest: names of the newest files, in order, regardless of the times in their names.
+            spare_all: delete no file for its age if all are too old, because then the clock is probably wrong.
         """
         found = []
         rank = {name: place for place, name in enumerate(newest)}
@@ -159,7 +159,7 @@ def _is_made(path: Path) -> bool:
 
 
 class SteadyTime:
-    """Seconds since 1970 that ignore forward jumps of the clock, because files deleted by age stay deleted.
+    """Seconds since 1970, ignoring forward jumps of the clock, because deleting files by age cannot be undone.
 
     A clock that jumps ahead by days would make every file too old. A clock that was wrong from the start is believed.
     """
@@ -207,20 +207,20 @@ class Timeline:
 
     @property
     def reached_s(self) -> float:
-        """Seconds of the file that are written."""
+        """Seconds of the file written so far."""
         return 0.0 if self._last is None else float(self._last * self._time_base)
 
 
 class SoundLine:
-    """Timestamps of the sound in one file: on the time of its video, increasing."""
+    """Timestamps of the sound in one file: increasing, on the same timeline as its video."""
 
     def __init__(self) -> None:
         self._last: int | None = None
 
     def place(self, packet: Any, video: Timeline) -> bool:
-        """Set `dts` and `pts` of a packet; return whether it belongs into the file.
+        """Set `dts` and `pts` of a packet; return whether it belongs in the file.
 
-        It does not before the first frame, without a time, or if its clock is more than `MAX_JUMP_S` from the video's.
+        It does not if it precedes the first frame, has no time, or is more than `MAX_JUMP_S` away from the video.
         """
         time, origin_s = packet.pts if packet.pts is not None else packet.dts, video.origin_s
         if time is None or origin_s is None or not packet.size:
@@ -350,7 +350,7 @@ class SegmentWriter:
                 raise self._failed(error) from error
 
     def _row(self, packet: Any, captured: Captured) -> Keyframe:
-        """Return the packet's row of the index, and note where the recording ends with it."""
+        """Return the packet's index row, and record where the recording ends with it."""
         at_us = int(packet.pts * packet.time_base * US_PER_S)
         self._first_us = at_us if self._first_us is None else self._first_us
         row = Keyframe(

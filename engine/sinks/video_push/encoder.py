@@ -1,4 +1,4 @@
-"""Encodes pictures as H.264 for viewers, without delay; on hardware where there is any."""
+"""Encodes images as H.264 for viewers, without delay, in hardware where available."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENCODERS: Mapping[str, Mapping[str, str]] = {
 
 
 class Encoded(NamedTuple):
-    """A picture as Annex B, its time in `TICKS_PER_S`, and whether decoding can begin with it."""
+    """An image as Annex B, its time in `TICKS_PER_S`, and whether decoding can begin with it."""
 
     data: bytes
     pts: int
@@ -38,10 +38,10 @@ class Encoded(NamedTuple):
 
 
 class LiveEncoder:
-    """Encodes the pictures of one stream; later ones are fitted into the size of the first.
+    """Encodes the images of one stream; later ones are fitted into the size of the first.
 
     Args:
-        size_wh: of the first picture.
+        size_wh: of the first image.
         fps: nominal rate.
         names: of encoders to try, in this order.
 
@@ -49,7 +49,7 @@ class LiveEncoder:
         name: the encoder that is used.
 
     Raises:
-        SinkError: none of them works here.
+        SinkError: no encoder works here.
     """
 
     def __init__(self, size_wh: tuple[int, int], fps: float, names: tuple[str, ...] = tuple(ENCODERS)) -> None:
@@ -93,9 +93,9 @@ class LiveEncoder:
         """Encode an image (H, W, 3) uint8 BGR.
 
         Args:
-            image: the picture.
-            scene_ns: its time; a step back continues right after the picture before.
-            key: begin anew, so that a viewer can join.
+            image: the image.
+            scene_ns: its time; after a step back, it continues right after the previous image.
+            key: encode a keyframe, so that a viewer can join.
         """
         planes = cv2.cvtColor(self._fitted(image), cv2.COLOR_BGR2YUV_I420)
         frame = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")

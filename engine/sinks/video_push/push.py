@@ -1,5 +1,7 @@
-"""Pushes annotated video to media servers by RTSP or RTMP. Nobody waits for it: a server that is slow or away loses
-pictures, the run none."""
+"""Pushes annotated video to media servers over RTSP or RTMP.
+
+Nothing waits for it: a slow or unreachable server loses images, but the run does not.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,9 @@ KEY_AGAIN_NS = NS_PER_S // 2
 
 @dataclass(eq=False)
 class _Stream:
-    """What is pushed as one stream."""
+    """The content of one pushed stream."""
 
-    pushers: list[Pusher] | None = None  # made on the thread
+    pushers: list[Pusher] | None = None  # created on the thread
     is_over: bool = False
     encoder: LiveEncoder | None = None
     key_ns: int = 0
@@ -46,13 +48,13 @@ class _Stream:
 
 
 class VideoPush(SinkBase):
-    """Draws, encodes once and pushes the video of each source on a thread of its own.
+    """Draws, encodes once and pushes the video of each source on a separate thread.
 
     Args:
-        targets: of each source, by its name, where its video goes; with `grid` those under `grid`.
-        draw: draws the picture of a packet.
-        grid: all sources in one picture; None: a stream per source.
-        encoders: names to try in this order; None: what is best here.
+        targets: where the video of each source goes, by its name; with `grid`, those under `grid`.
+        draw: draws the image of a packet.
+        grid: all sources in one image; None: a stream per source.
+        encoders: names to try in this order; None: the best available.
         clock: time.
     """
 
@@ -86,7 +88,7 @@ class VideoPush(SinkBase):
         self._thread.start()
 
     def write(self, packet: Packet) -> None:
-        """Take a packet; never waits."""
+        """Accept a packet; never waits."""
         with self._changed:
             stream = self._streams.setdefault(packet.frame.source_id if self._grid is None else GRID, _Stream())
             stream.is_over = False
@@ -97,7 +99,7 @@ class VideoPush(SinkBase):
             self._changed.notify()
 
     def status(self, status: SourceStatus) -> None:
-        """Note the rate of a source, and that it is gone."""
+        """Record the rate of a source, or that it is gone."""
         if status.info.fps:
             self._fps[status.source_id] = status.info.fps
         if self._grid is not None and status.state in ("stalled", "offline"):
@@ -107,7 +109,7 @@ class VideoPush(SinkBase):
             self._streams[status.source_id].is_over = True
 
     def close(self) -> None:
-        """End; what waits is not sent."""
+        """Stop; waiting images are not sent."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -116,7 +118,7 @@ class VideoPush(SinkBase):
             self._thread = None
 
     def summary(self) -> dict[str, Any]:
-        """Return by source and address the state, and how many pictures were sent; may be called on any thread."""
+        """Return the state and the number of images sent, by source and address; may be called on any thread."""
         found: dict[str, Any] = {}
         for name, stream in list(self._streams.items()):
             encoder = stream.encoder
@@ -135,14 +137,14 @@ class VideoPush(SinkBase):
                     self._push(stream, packet)
                 self._look()
         except Exception:
-            logger.exception("pushing video failed; everything else goes on")
+            logger.exception("pushing video failed; everything else continues")
         finally:
             for stream in self._streams.values():
                 for pusher in stream.pushers or ():
                     pusher.close()
 
     def _look(self) -> None:
-        """Start what is new, see what the processes report, and end what is over."""
+        """Start new streams, read the processes' reports, and end finished streams."""
         for name, stream in list(self._streams.items()):
             if stream.is_over and not stream.waiting:
                 for pusher in stream.pushers or ():
@@ -154,7 +156,7 @@ class VideoPush(SinkBase):
                 pusher.look()
 
     def _next(self) -> list[tuple[_Stream, Packet]] | None:
-        """Return what waits, soon at the latest; None at the end."""
+        """Return what is waiting, after a short wait at most; None at the end."""
         with self._changed:
             if not self._is_closing and not any(stream.waiting for stream in self._streams.values()):
                 self._changed.wait(LOOK_S)
@@ -163,7 +165,7 @@ class VideoPush(SinkBase):
             return [(stream, stream.waiting.popleft()) for stream in self._streams.values() if stream.waiting]
 
     def _push(self, stream: _Stream, packet: Packet) -> None:
-        """Encode a picture for the servers that can be reached."""
+        """Encode an image for the reachable servers."""
         wanting = [pusher for pusher in stream.pushers or () if pusher.wants_pictures]
         image = self._image(stream, packet) if wanting else None
         if image is None:
@@ -180,7 +182,7 @@ class VideoPush(SinkBase):
                 pusher.send(encoded)
 
     def _image(self, stream: _Stream, packet: Packet) -> NDArray[np.uint8] | None:
-        """Return the picture to send, None if it is not time for one."""
+        """Return the image to send; None if none is due."""
         if self._grid is None:
             return self._draw(packet)
         now_ns = packet.frame.captured_ns

@@ -1,9 +1,9 @@
 """The process that pushes one stream to a media server: FFmpeg can hang in calls that no thread can interrupt.
 
-Protocol, in whole messages: the engine sends `{"target", "log_level"}`, then pictures in chunks, and finally `stop`.
-The first chunk of a picture is `K` (decoding can begin with it) or `P`, its time in 1/90000 s and its size (big-endian,
+Protocol, in whole messages: the engine sends `{"target", "log_level"}`, then images in chunks, and finally `stop`.
+The first chunk of an image is `K` (decoding can begin with it) or `P`, its time in 1/90000 s and its size (big-endian,
 8 and 4 bytes) and data; further ones are `C` and data. The process sends `{"state", "reason", "sent", "reconnects"}` on
-each change and about once a second. The states are `connecting`, `ready` (send pictures), `live` and `offline`.
+each change and about once a second. The states are `connecting`, `ready` (send images), `live` and `offline`.
 Nothing here imports numpy.
 """
 
@@ -35,13 +35,13 @@ HEAD = struct.Struct(">cqI")
 CHUNK = 60_000
 MAX_PICTURE = 64_000_000
 REPORT_S = 1.0
-HELD_S = 5.0  # a connection that lasted so long has held
+HELD_S = 5.0  # a connection that lasted this long counts as stable
 IDLE_S = 0.5
 TIME_BASE = Fraction(1, 90_000)
 
 
 class Picture(NamedTuple):
-    """An encoded picture, as `Encoded`."""
+    """An encoded image, as `Encoded`."""
 
     data: bytes
     pts: int
@@ -53,7 +53,7 @@ class _StoppedError(Exception):
 
 
 def messages_of(picture: Any) -> Iterator[bytes]:
-    """Yield the messages that carry a picture."""
+    """Yield the messages that carry an image."""
     kind = b"K" if picture.is_key else b"P"
     yield HEAD.pack(kind, picture.pts, len(picture.data)) + picture.data[:CHUNK]
     for start in range(CHUNK, len(picture.data), CHUNK):
@@ -61,14 +61,14 @@ def messages_of(picture: Any) -> Iterator[bytes]:
 
 
 class Pictures:
-    """Puts pictures together again; what lacks a part is dropped."""
+    """Reassembles images; incomplete ones are dropped."""
 
     def __init__(self) -> None:
         self._head: tuple[int, int, bool] | None = None  # time, size, whether it is a keyframe
         self._data = bytearray()
 
     def add(self, message: bytes) -> Picture | None:
-        """Take a message; return the picture that it completes."""
+        """Accept a message; return the image that it completes."""
         kind = message[:1]
         if kind in (b"K", b"P") and len(message) >= HEAD.size:
             _, pts, size = HEAD.unpack_from(message)
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 class _Pusher:
-    """Connects, sends, and connects again, reporting to the engine."""
+    """Connects, sends, and reconnects, reporting to the engine."""
 
     def __init__(self, target: VideoAddress, connection: Messages) -> None:
         self._target = target
@@ -125,7 +125,7 @@ class _Pusher:
             self._figures["reconnects"] += 1
 
     def _push(self) -> None:
-        """Connect when the next keyframe comes, and send until that fails."""
+        """Connect at the next keyframe, and send until that fails."""
         check_certificate(self._target)
         knock(self._target)
         self._tell("ready")
@@ -143,7 +143,7 @@ class _Pusher:
             self._figures["sent"] += 1
 
     def _connect(self, first: Picture) -> Any:
-        """Open the address and return the stream for pictures like this keyframe."""
+        """Open the address and return a stream for images like this keyframe."""
         import av
 
         target = self._target
@@ -176,7 +176,7 @@ class _Pusher:
                 container.close()
 
     def _next(self, wait_s: float) -> Picture | None:
-        """Return the next picture, None if none is complete within the time. Raises `_StoppedError`."""
+        """Return the next image, None if none is complete within the time. Raises `_StoppedError`."""
         self._report()
         if not self._connection.poll(wait_s):
             return None
@@ -186,7 +186,7 @@ class _Pusher:
         return self._pictures.add(message)
 
     def _wait(self, seconds: float) -> None:
-        """Drop pictures for a while."""
+        """Drop images for a while."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._next(min(left, IDLE_S))
@@ -204,6 +204,6 @@ class _Pusher:
 
 
 def _trust(target: VideoAddress) -> dict[str, str]:
-    """Return the options that restrict the address to its protocols and verify the server; muxers know no others."""
+    """Return the options that restrict the address to its protocols and verify the server; muxers accept no others."""
     options = trust_options(target, frozenset())
     return {name: value for name, value in options.items() if name != "format_whitelist"}

@@ -1,4 +1,4 @@
-"""The engine's side of one push process: hands it pictures without waiting, and replaces it when it hangs or dies."""
+"""The engine's side of one push process: hands it images without waiting, and replaces it when it hangs or dies."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def push_address(url: str, kind: str, options: SourceOptions) -> VideoAddress:
     Args:
         url: of the stream on the server.
         kind: `rtsp` or `rtmp`.
-        options: `tls` counts.
+        options: only `tls` is used.
 
     Raises:
-        ConfigError: it is no such address.
+        ConfigError: the address is not valid for this kind.
     """
     from urllib.parse import urlsplit
 
@@ -71,7 +71,7 @@ class Pusher:
     """One process that pushes one stream; used by one thread, except for `figures`.
 
     Args:
-        target: where to.
+        target: where to push.
         name: of the source.
         clock: time.
     """
@@ -96,7 +96,7 @@ class Pusher:
 
     @property
     def needs_key(self) -> bool:
-        """Whether only a keyframe is of use to it."""
+        """Whether it can only use a keyframe."""
         return self._needs_key
 
     @property
@@ -117,7 +117,7 @@ class Pusher:
         }
 
     def send(self, picture: Encoded) -> None:
-        """Hand a picture over; it is skipped if the process does not take it, and what depends on it too."""
+        """Hand over an image; if the process does not take it, the image and those that depend on it are skipped."""
         if self._child is None or not self.wants_pictures or (self._needs_key and not picture.is_key):
             return
         try:
@@ -188,7 +188,7 @@ class Pusher:
 
 
 def _send(connection: Messages, message: bytes) -> None:
-    """Send a message; wait for room a little. Raises `OSError` if there is none, or nobody listens."""
+    """Send a message, waiting briefly for room. Raises `OSError` if there is no room or no reader."""
     try:
         connection.send_bytes(message)
     except BlockingIOError:

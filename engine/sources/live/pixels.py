@@ -1,4 +1,4 @@
-"""Converts frames of FFmpeg to arrays, at once or when they are wanted."""
+"""Converts FFmpeg frames to arrays, at once or on demand."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LUMA_FORMATS = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p
 
 
 class DecodedImage(LazyImage):
-    """A decoded `av.VideoFrame`, which is kept until its image is wanted.
+    """A decoded `av.VideoFrame`, kept until its image is needed.
 
     Args:
         frame: of any format, upright.
-        convert: of its stream.
+        convert: the converter of its stream.
     """
 
     __slots__ = ("_convert", "_frame", "_image", "height", "width")

@@ -83,7 +83,7 @@ def serve(target: VideoAddress, connection: Messages, video: VideoOutlet | None 
 
 
 def _reason(error: BaseException, target: VideoAddress) -> str:
-    """Return why a connection failed; the user is not to blame for a port or file that this process may not open."""
+    """Return why a connection failed; a port or file that the sandbox blocks is not the user's mistake."""
     is_refused_here = "PermissionError" in {kind.__name__ for kind in type(error).__mro__}
     if is_refused_here and scheme_of(target.url) in NETWORK_SCHEMES:
         return "it redirects to another host or port, or to a file, which is not followed: use that address as the uri"

@@ -45,7 +45,7 @@ class ProcessReader:
         target: what to open.
         slots: frames that the shared memory holds.
         name: name of the source, for its log lines.
-        feed: takes the coded video of the process; None: nobody does.
+        feed: receives the coded video of the process; None: it is not used.
     """
 
     def __init__(self, target: VideoAddress, slots: int, name: str = "", feed: VideoFeed | None = None) -> None:
@@ -99,7 +99,7 @@ class ProcessReader:
                 self._count_losses()
         except (RingError, ReaderMessageError) as error:
             self.abandon()
-            self._events.append(Finished(f"the reader process was ended: {error}"))
+            self._events.append(Finished(f"the reader process was stopped: {error}"))
         return self._events.popleft() if self._events else None
 
     def wake(self) -> None:
@@ -109,7 +109,7 @@ class ProcessReader:
                 os.write(self._waker[1], b"w")
 
     def abandon(self) -> None:
-        """End the process: gracefully, so that it signs off from the camera, or by force if a native call blocks it."""
+        """End the process gracefully, so that it disconnects from the camera, or by force if it is blocked."""
         if self._child is None:
             return
         child, self._child = self._child, None

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 _STOPPED_S = 0.5  # a wait exceeds its limit by more than this only if this process was stopped
 _KILL_AFTER_S = 1.0  # a reader gets this much longer than its own limit
 _STALL_INTERVALS = 4.0
-STABLE_S = 5.0  # a connection that has held for this long works
+STABLE_S = 5.0  # a connection that has lasted this long works
 WHOLE_S = 2 * KEYFRAME_WAIT_S  # extra time for a reader that reports only losses: it may be waiting for a keyframe
 KEYFRAMES_S = 20.0  # between two keyframes: cameras that save bandwidth send one in 10 s
 
@@ -227,7 +227,7 @@ class LiveSource(SourceBase):
                 self._describe(**{key: value for key, value in event.facts.items() if key != "duration_s"})
             if watch.is_dead:
                 reader.abandon()
-                return Finished(f"no frame for {watch.idle_s:.1f} s: the reader was ended")
+                return Finished(f"no frame for {watch.idle_s:.1f} s: the reader was stopped")
             elif watch.is_stalled and self._state == "live":
                 self._report("stalled", f"no frame for {watch.idle_s:.1f} s")
         return Finished("interrupted", is_end=True)

@@ -24,7 +24,7 @@ class ContractError(AssertionError):
 
 
 def ensure(is_so: object, expected: str) -> None:
-    """Raise `ContractError` unless something is so."""
+    """Raise `ContractError` unless a condition holds."""
     if not is_so:
         raise ContractError(f"contract broken: {expected}")
 

@@ -41,7 +41,7 @@ def ids_are_unique_on_a_frame_and_stay_with_their_object(make: MakeTracker) -> N
     """Two objects that stay apart each keep their id."""
     shown = walk(make(), 40)[5:]
     for tracks in shown:
-        ensure(len(set(tracks.track_id.tolist())) == len(tracks), "an id is there once per frame")
+        ensure(len(set(tracks.track_id.tolist())) == len(tracks), "an id occurs once per frame")
     ensure(len({tuple(sorted(tracks.track_id.tolist())) for tracks in shown}) == 1, "ids stay with their objects")
 
 

@@ -1,4 +1,4 @@
-"""The engine's end of a source's coded video: wanted or not, from whichever reader process runs at the moment."""
+"""The engine's end of a source's coded video, wanted or not, from whichever reader process is running."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class VideoFeed:
     The reader's thread calls `plug` and `unplug`, the publishing thread everything else.
 
     Attributes:
-        is_used: whether anybody publishes it; if not, readers get no socket for it.
+        is_used: whether it is published; if not, readers get no socket for it.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -35,7 +35,7 @@ class VideoFeed:
         self._is_faulty = False
 
     def plug(self) -> socket.socket | None:
-        """Return the end for a new reader process, which the caller closes once the process has it; None if unused.
+        """Return the end for a new reader process; the caller closes it once the process has it. None if unused.
 
         Raises:
             OSError: there are no descriptors left.
@@ -58,7 +58,7 @@ class VideoFeed:
             before.close()
 
     def want(self, wanted: bool) -> None:
-        """Ask the reader for video, or for no more."""
+        """Ask the reader to start or stop sending video."""
         self._is_wanted = wanted
         if self._socket is not None:
             with suppress(OSError):
@@ -81,7 +81,7 @@ class VideoFeed:
         return None if self._socket is None else self._socket.fileno()
 
     def read(self) -> Iterator[VideoPiece]:
-        """Yield the pieces that have arrived; a reader that misbehaves is heard no more."""
+        """Yield the pieces that have arrived; a misbehaving reader is ignored from then on."""
         for _ in range(MAX_PER_TURN):
             if self._socket is None:
                 return

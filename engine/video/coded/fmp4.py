@@ -1,6 +1,6 @@
-"""Writes coded pictures as fragmented MP4, one fragment per picture, as browsers play it. Imports no numpy.
+"""Writes coded images as fragmented MP4, one fragment per image, in the form that browsers play. Imports no numpy.
 
-FFmpeg's muxer would hold back each fragment until the next picture arrives, because it waits for its duration; every
+FFmpeg's muxer would hold back each fragment until the next image arrives, because it waits for its duration; every
 viewer would be one frame interval later. Boxes: ISO/IEC 14496-12 and -15.
 """
 
@@ -12,7 +12,7 @@ from engine.video.coded.nal import ParameterSets
 
 TIMESCALE = 1_000_000
 TRACK = 1
-_SYNC, _NOT_SYNC = 0x02000000, 0x01010000  # sample flags: depends on none / on others, and is no point to start at
+_SYNC, _NOT_SYNC = 0x02000000, 0x01010000  # sample flags: depends on none / on others, and is not a starting point
 _MATRIX = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 
 
@@ -31,8 +31,8 @@ def init_segment(sets: ParameterSets, width: int, height: int) -> bytes:
 
     Args:
         sets: complete parameter sets.
-        width: pixels of a picture.
-        height: rows of a picture.
+        width: pixels of an image.
+        height: rows of an image.
     """
     zero = b"\x00" * 4
     entry_head = bytes(6) + struct.pack(">H", 1) + bytes(16) + struct.pack(">HH", width, height)
@@ -67,14 +67,14 @@ def init_segment(sets: ParameterSets, width: int, height: int) -> bytes:
 
 
 def fragment(number: int, sample: bytes, *, dts: int, shift: int, duration: int, is_key: bool) -> bytes:
-    """Return one picture as a fragment.
+    """Return one image as a fragment.
 
     Args:
         number: of the fragment, from 1.
-        sample: the picture's units, each after its length.
+        sample: the image's units, each after its length.
         dts: decode time in `TIMESCALE`, at least 0.
         shift: from the decode time to the presentation time.
-        duration: in `TIMESCALE`; what is not known yet may be the last one's.
+        duration: in `TIMESCALE`; while unknown, that of the previous image.
         is_key: whether decoding can begin here.
     """
     flags = _SYNC if is_key else _NOT_SYNC

@@ -1,4 +1,4 @@
-"""Units of H.264 and H.265 streams: splitting them, and what their parameter sets say. Imports no numpy."""
+"""Splits H.264 and H.265 streams into units, and reads their parameter sets. Imports no numpy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NOT_SHOWN = {"h264": frozenset((7, 8, 9)), "hevc": frozenset((32, 33, 34, 35))}
 
 
 def units_of(data: bytes, *, is_sized: bool = False) -> list[bytes]:
-    """Return the units of a coded picture, which start codes or four-byte lengths separate.
+    """Return the units of a coded image, separated by start codes or four-byte lengths.
 
     Args:
-        data: the picture.
-        is_sized: there are lengths, as in a file; a length of 256 to 511 would pass for a start code.
+        data: the image.
+        is_sized: lengths are used, as in a file; a length of 256 to 511 could be mistaken for a start code.
 
     >>> units_of(bytes.fromhex("00000001 6742 000001 68ce"))
     [b'gB', b'h\\xce']
@@ -44,7 +44,7 @@ def kind_of_unit(codec: str, unit: bytes) -> int:
 
 @dataclass(frozen=True)
 class ParameterSets:
-    """The parameter sets of a stream, by their type number; what a decoder must know before the first picture."""
+    """The parameter sets of a stream, by type number; a decoder needs them before the first image."""
 
     codec: str
     sets: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class ParameterSets:
         return all(self.sets.get(kind) for kind in _KINDS[self.codec])
 
     def with_units(self, units: Iterable[bytes]) -> ParameterSets:
-        """Return the sets after a picture with these units, which may bring new ones; self if they are the same."""
+        """Return the sets after an image with these units, which may contain new ones; self if nothing changed."""
         found: dict[int, tuple[bytes, ...]] = {}
         for unit in units:
             kind = kind_of_unit(self.codec, unit)
@@ -97,7 +97,7 @@ class ParameterSets:
         return head + b"".join(arrays)
 
     def shown(self, units: Iterable[bytes]) -> bytes:
-        """Return the units that belong into a sample, each after its length: all but parameter sets and delimiters."""
+        """Return the units that belong in a sample, each after its length: all but parameter sets and delimiters."""
         hidden = _NOT_SHOWN[self.codec]
         kept = [unit for unit in units if kind_of_unit(self.codec, unit) not in hidden]
         return b"".join(struct.pack(">I", len(unit)) + unit for unit in kept)

@@ -1,4 +1,4 @@
-"""The reader process's end: turns the packets that it decodes anyway into fragments while somebody watches."""
+"""The reader process's end: turns the packets that it decodes anyway into fragments while there are viewers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from engine.video.timing.arrivals import pts_ns
 
 logger = logging.getLogger(__name__)
 WANTED, UNWANTED = b"1", b"0"
-PATIENCE_S = 0.02  # for the engine to take a picture; beyond, the video skips to the next keyframe
+PATIENCE_S = 0.02  # time for the engine to take an image; after that, the video skips to the next keyframe
 SEND_BUFFER_BYTES = 4 * 1024 * 1024
-FIRST_DURATION_US = 100_000  # until two pictures have arrived; a gap would stop players, an overlap does not
+FIRST_DURATION_US = 100_000  # until two images have arrived; a gap would stop players, an overlap does not
 MAX_DURATION_US = 1_000_000
 NS_PER_US = 1000
 MAX_HELD = 50
-"""Packets that wait for the size of the pictures."""
+"""Maximum number of packets waiting for the image size."""
 
 
 class VideoOutlet:
@@ -42,7 +42,7 @@ class VideoOutlet:
         self._film: _Film | None = None
 
     def begin(self) -> None:
-        """Begin with another connection."""
+        """Start over with a new connection."""
         self._film = None
 
     def take(self, packet: Any, stream: Any) -> None:
@@ -88,14 +88,14 @@ class _Film:
         self._is_clean = False
 
     def skip(self) -> None:
-        """Leave out everything up to the next keyframe."""
+        """Skip everything up to the next keyframe."""
         self._is_clean = False
 
     def pieces(self, packet: Any) -> list[VideoPiece]:
         """Return what to send for a packet: a fragment, after an init segment if that is new.
 
-        Many cameras do not tell their size before the first picture was decoded, which is after it came by here: until
-        then, packets are held.
+        Many cameras do not report their size before the first image is decoded, which happens after it has passed
+        through here; until then, packets are held.
         """
         if not self._held and not self._is_clean and not packet.is_keyframe:
             return []

@@ -1,6 +1,6 @@
-"""What a reader process sends about coded video, over a socket of its own: whole messages, long ones in parts.
+"""What a reader process sends about coded video, over a separate socket: whole messages, long ones in parts.
 
-The process parses what strangers send, so everything that it says is checked here. Imports no numpy.
+The process parses untrusted data, so everything that it sends is checked here. Imports no numpy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_FACT = 1 << 62
 
 
 class VideoFeedError(Exception):
-    """A reader process sent something that it never should."""
+    """A reader process sent something invalid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class VideoPiece:
         data: of the MP4.
         is_init: whether it is an init segment.
         is_key: whether playing can begin here.
-        pts_ns: stream time of the picture, the one that its frame has.
+        pts_ns: stream time of the image, the one that its frame has.
         captured_utc_ns: wall clock when it arrived.
         codec: of an init segment, as browsers name it.
         t0_ns: of an init segment: stream time at which the media's own time is 0.
-        size_wh: of an init segment: width and height of the pictures.
+        size_wh: of an init segment: width and height of the images.
     """
 
     data: bytes
@@ -52,7 +52,7 @@ class VideoPiece:
 
 
 def send_piece(sink: socket.socket, piece: VideoPiece) -> None:
-    """Send a piece. Raises `OSError` if the other side is gone or does not take it in time."""
+    """Send a piece. Raises `OSError` if the other side is gone or does not accept it in time."""
     body = piece.data
     if piece.is_init:
         facts = {"codec": piece.codec, "t0_ns": piece.t0_ns, "size_wh": piece.size_wh}
@@ -64,14 +64,14 @@ def send_piece(sink: socket.socket, piece: VideoPiece) -> None:
 
 
 class PieceReader:
-    """Puts the parts of pieces together. A piece that was cut off is dropped."""
+    """Reassembles pieces from their parts. A truncated piece is dropped."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._missing = 0
 
     def add(self, message: bytes) -> VideoPiece | None:
-        """Take a message and return the piece that it completes.
+        """Accept a message and return the piece that it completes.
 
         Raises:
             VideoFeedError: our readers never send such a message.
@@ -103,10 +103,10 @@ def _facts(data: bytes) -> tuple[dict[str, Any], bytes]:
     try:
         facts = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise VideoFeedError("facts that are no JSON") from error
+        raise VideoFeedError("facts that are not JSON") from error
     match facts:
         case {"codec": str(codec), "t0_ns": int(t0_ns), "size_wh": [int(width), int(height)]} if len(facts) == 3:
             is_sound = _NAME.fullmatch(codec) and abs(t0_ns) < MAX_FACT and 0 < width < 65536 and 0 < height < 65536
             if is_sound and mark and segment:
                 return {"codec": codec, "t0_ns": t0_ns, "size_wh": (width, height)}, segment
-    raise VideoFeedError("facts of another form")
+    raise VideoFeedError("malformed facts")

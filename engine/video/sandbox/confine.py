@@ -8,10 +8,10 @@
   private file cannot open it. An RTSP camera is reachable only at its own port, and at its own host (`connections`):
   FFmpeg would send the password along when a camera answers 302 with another address.
 
-The process that cuts clips and images from recordings gets the first two, without a network; it writes files in several
-folders. `reader: thread` runs without a sandbox. On a Jetson only the first part applies, because GStreamer starts its
-own helper processes.
-Numbers and layouts: linux/seccomp.h, linux/filter.h, linux/landlock.h. Imports no numpy.
+The process that cuts clips and images from recordings gets the first two, without network access; it writes files in
+several folders. `reader: thread` runs without a sandbox. On a Jetson only the first part applies, because GStreamer
+starts its own helper processes. Numbers and layouts: linux/seccomp.h, linux/filter.h, linux/landlock.h. Imports no
+numpy.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def confine(target: VideoAddress, writable: str | None = None) -> None:
 
 
 def _one_host(libc: ctypes.CDLL, target: VideoAddress) -> bool:
-    """Let an RTSP camera be reached at its own host only; return False if the kernel cannot."""
+    """Allow an RTSP camera to be reached only at its own host; return False if the kernel does not support this."""
     if target.host_port is None or scheme_of(target.url) not in RTSP_PORTS:
         return True
     machine = platform.machine()
@@ -106,10 +106,10 @@ def _one_host(libc: ctypes.CDLL, target: VideoAddress) -> bool:
 
 
 def confine_files(*, has_network: bool) -> None:
-    """Drop what a process does not need that reads and writes media files, as far as this kernel supports it.
+    """Drop the permissions that a process for media files does not need, as far as this kernel supports it.
 
     Args:
-        has_network: it also talks to a database server.
+        has_network: whether it also talks to a database server.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,8 +1,8 @@
-"""Lets a process connect to its camera alone: FFmpeg would send the password to wherever a camera redirects.
+"""Lets a process connect only to its camera, because FFmpeg would send the password wherever a camera redirects.
 
 The kernel asks a thread here about each `connect` (seccomp user notification, Linux 5.5), as neither seccomp nor
-Landlock can look at an address. Only FFmpeg's own calls are judged: whoever controls the process could race the check.
-Numbers and layouts: linux/seccomp.h. Imports no numpy.
+Landlock can look at an address. Only FFmpeg's own calls are checked: code that controls the process could race the
+check. Numbers and layouts: linux/seccomp.h. Imports no numpy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _EACCES, _EINTR, _ENOENT = 13, 4, 2
 
 
 def confine_connections(libc: ctypes.CDLL, machine: str, arch: int, host: str, port: int) -> bool:
-    """Let this thread, and those that it starts, connect over TCP to one host and port alone, and to name servers.
+    """Let this thread, and those that it starts, connect over TCP only to one host and port, and to name servers.
 
     Returns:
         Whether the kernel supports it.
@@ -47,7 +47,7 @@ def confine_connections(libc: ctypes.CDLL, machine: str, arch: int, host: str, p
             _judge(libc, listener[0], lambda address, to: _is_allowed(host, port, address, to))
 
     thread = threading.Thread(target=judge, name="connections", daemon=True)
-    thread.start()  # before the filter, which new threads inherit: it must not wait for itself
+    thread.start()  # before the filter, which new threads inherit, or it would wait for itself
     descriptor = _install(libc, machine, arch)
     if descriptor >= 0:
         listener.append(descriptor)
@@ -56,7 +56,7 @@ def confine_connections(libc: ctypes.CDLL, machine: str, arch: int, host: str, p
 
 
 def _install(libc: ctypes.CDLL, machine: str, arch: int) -> int:
-    """Return the descriptor on which the kernel asks, negative if it cannot."""
+    """Return the descriptor on which the kernel asks; negative if it is not supported."""
     steps = (
         (_LOAD, 4, 0, 0),
         (_EQUAL, arch, 0, 3),

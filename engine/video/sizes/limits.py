@@ -26,7 +26,7 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     if width * height > max_pixels:
         raise FrameTooLargeError(
             f"the frame is {width}x{height}, {width * height / 1e6:.0f} million pixels, and max_pixels is"
-            f" {max_pixels / 1e6:g} million: raise max_pixels of the source if that is right"
+            f" {max_pixels / 1e6:g} million: raise max_pixels of the source if that is correct"
         )
 
 

@@ -1,15 +1,15 @@
-"""Assembles coded pictures from the pieces in RTP packets: each as soon as it is complete, with its arrival time.
+"""Assembles coded images from the pieces in RTP packets: each as soon as it is complete, with its arrival time.
 
-FFmpeg's own parser considers a picture complete only when the next one begins. Every result would be 40 ms older than
+FFmpeg's own parser considers an image complete only when the next one begins. Every result would be 40 ms older than
 necessary at 25 fps and a whole second at 1 fps, and `captured_ns` would not show it. So live H.264 and H.265 over RTSP
 is demuxed without that parser (`fflags=noparse`), and this module assembles the pieces.
 
 RTP marks the last piece, but FFmpeg does not pass the mark on. Two regularities reveal it: all pieces of a slice except
 the last have the same size, which fills a packet (RFC 6184 and 7798 do not require this, but encoders do it), and
-cameras divide each picture into the same number of slices. If every frame fits into one packet, the full size is never
+cameras divide each image into the same number of slices. If every frame fits into one packet, the full size is never
 seen; a packet too small to be full then ends its slice. Both regularities are observed first and trusted only if they
-have held without exception. For a slow camera a few seconds of observation are enough, because its pictures arrive too
-old to use until then. After one exception, pictures of this connection are complete when the next one begins, as in
+have held without exception. For a slow camera a few seconds of observation are enough, because its images arrive too
+old to use until then. After one exception, images of this connection are complete when the next one begins, as in
 FFmpeg. The arrival time is right in both cases. Imports no numpy.
 """
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 CODECS = ("h264", "hevc")
 NO_PARSER = "+noparse"  # appended to other FFmpeg flags
 MIN_PICTURES, MIN_KEYFRAMES, MIN_SPLIT = 25, 2, 3  # observed without exception before anything is trusted
-MAX_BYTES = 1 << 25  # of one picture: bounds memory whatever arrives
+MAX_BYTES = 1 << 25  # of one image: bounds memory whatever arrives
 SLOW_PICTURES, SLOW_SPLIT, SLOW_NS, SLOW_INTERVAL_NS = 4, 1, 2_500_000_000, 120_000_000  # the same for slow cameras
 SMALLEST_FULL = 800  # bytes: while every frame has fitted into one packet, a smaller packet does not count as full
 _START = b"\x00\x00\x00\x01"
@@ -34,7 +34,7 @@ _HEVC_SLICES, _HEVC_KEYFRAMES = range(32), range(16, 24)
 
 @dataclass(slots=True)
 class AccessUnit:
-    """One coded picture.
+    """One coded image.
 
     Attributes:
         data: its pieces, in the form that the decoder accepts.
@@ -77,7 +77,7 @@ class Piece(NamedTuple):
 
 
 class AccessUnits:
-    """Assembles pieces into coded pictures.
+    """Assembles pieces into coded images.
 
     Args:
         codec: `h264` or `hevc`.
@@ -91,24 +91,24 @@ class AccessUnits:
         self._is_hevc = codec == "hevc"
         self._header = 6 if self._is_hevc else 5  # start code and header of the first piece of a slice
         self._unit: AccessUnit | None = None
-        self._given: AccessUnit | None = None  # the picture returned last, while pieces with its time may follow
-        self._before = bytearray()  # data that followed it and belongs to the next picture
+        self._given: AccessUnit | None = None  # the image returned last, while pieces with its time may follow
+        self._before = bytearray()  # data that followed it and belongs to the next image
         self._size = self._full = 0  # bytes of the latest piece, and of one that does not end its slice
         self._is_open = False  # whether the current unit seems to continue in the next piece
-        self._first: int | None = None  # slices of the first picture, which may be incomplete
+        self._first: int | None = None  # slices of the first image, which may be incomplete
         self._slices = self._pictures = self._keyframes = self._splits = 0
-        self._began_ns = self._lasted_ns = 0  # arrival of the first picture, and time from there to the last
+        self._began_ns = self._lasted_ns = 0  # arrival of the first image, and time from there to the last
         self._is_regular = True
 
     @property
     def is_trusted(self) -> bool:
-        """Whether a picture is returned as soon as it seems complete."""
+        """Whether an image is returned as soon as it seems complete."""
         is_split = self._splits >= MIN_SPLIT or not self._full
         proven = self._pictures >= MIN_PICTURES and self._keyframes >= MIN_KEYFRAMES and is_split
         return self._is_regular and (proven or self._is_slow())
 
     def _is_slow(self) -> bool:
-        """Whether the camera is slow and was observed for long enough to trust it without more pictures."""
+        """Whether the camera is slow and was observed for long enough to trust it without more images."""
         return (
             self._pictures >= SLOW_PICTURES
             and (self._splits >= SLOW_SPLIT or not self._full)
@@ -116,7 +116,7 @@ class AccessUnits:
         )
 
     def add(self, piece: Piece) -> list[AccessUnit]:
-        """Add a piece and return the pictures that are now complete."""
+        """Add a piece and return the images that are now complete."""
         is_start = piece.data.startswith(_START)
         begins = is_start and self._begins_picture(piece.data)
         if self._given is not None and self._given.pts == piece.pts and not begins:
@@ -139,7 +139,7 @@ class AccessUnits:
         return complete
 
     def rest(self) -> list[AccessUnit]:
-        """Flush the current picture."""
+        """Flush the current image."""
         unit, self._unit = self._unit, None
         if unit is None:
             return []
@@ -147,7 +147,7 @@ class AccessUnits:
         return [unit]
 
     def _is_over(self, unit: AccessUnit, begins: bool) -> bool:
-        """Return whether a picture ends although the next piece has the same stream time."""
+        """Return whether an image ends although the next piece has the same stream time."""
         return (begins and unit.slices > 0) or len(unit.data) > MAX_BYTES
 
     def _read_headers(self, unit: AccessUnit, data: bytes) -> None:
@@ -176,7 +176,7 @@ class AccessUnits:
         self._is_open = may_go_on and not (is_start and data.find(_START, len(_START)) > 0)
 
     def _learn(self, unit: AccessUnit) -> None:
-        """Compare a complete picture with the earlier ones."""
+        """Compare a complete image with the earlier ones."""
         self._began_ns = self._began_ns or unit.arrived_ns
         self._lasted_ns = unit.arrived_ns - self._began_ns
         self._pictures += 1
@@ -190,7 +190,7 @@ class AccessUnits:
         self._check(is_less or is_same, "frames have different numbers of slices")
 
     def _add_late(self, piece: Piece) -> None:
-        """Keep data of the next picture; a late slice of the returned picture is lost and ends the trust."""
+        """Keep data of the next image; a late slice of the returned image is lost and ends the trust."""
         kinds = [kind for kind, _ in self._kinds(piece.data)]
         is_slice = any(map(self._is_slice, kinds)) or (not kinds and not self._before)
         self._measure(piece.data, piece.data.startswith(_START))
@@ -204,9 +204,9 @@ class AccessUnits:
             logger.info("a frame now counts as complete only when the next one begins: %s", what)
 
     def _begins_picture(self, data: bytes) -> bool:
-        """Return whether a slice with the first macroblock or coding tree begins here, which marks a new picture.
+        """Return whether a slice with the first macroblock or coding tree begins here, which marks a new image.
 
-        This separates pictures even if a camera gives several of them the same stream time.
+        This separates images even if a camera gives several of them the same stream time.
         """
         header = self._header - len(_START)
         return any(

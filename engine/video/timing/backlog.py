@@ -18,7 +18,7 @@ REAL_TIME = (0.8, 1.25)  # seconds per second of stream time that count as one: 
 
 
 class StreamRate:
-    """Learns how fast stream time runs: many streams number their frames instead of timing them.
+    """Learns how fast stream time runs, because many streams number their frames instead of timing them.
 
     FFmpeg stamps MJPEG over HTTP and raw H.264 with 40 ms per frame, and some cameras do so over RTSP, whatever the
     real rate. A frame that the reader had to wait for is fresh, so the time between two of them is the camera's own.

@@ -1,4 +1,4 @@
-"""A detector without a model: what is brighter than its surroundings."""
+"""A detector without a model: finds areas brighter than their surroundings."""
 
 from __future__ import annotations
 

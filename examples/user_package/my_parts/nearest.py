@@ -1,4 +1,4 @@
-"""The simplest tracker there is: each detection continues the nearest object of the frame before."""
+"""The simplest tracker there is: each detection continues the nearest object of the previous frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class NearestTracker(TrackerBase):
     """Matches boxes by the distance of their centres.
 
     Args:
-        reach: pixels that an object moves from frame to frame at most.
+        reach: maximum pixels that an object moves from frame to frame.
     """
 
     def __init__(self, reach: float = 40.0) -> None:
@@ -32,7 +32,7 @@ class NearestTracker(TrackerBase):
         return self._last
 
     def reset(self) -> None:
-        """Forget all objects; ids go on counting."""
+        """Forget all objects; ids continue counting."""
         self._last = Tracks.empty()
 
     def clone(self) -> NearestTracker:

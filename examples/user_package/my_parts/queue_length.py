@@ -1,4 +1,4 @@
-"""An analyser: how many objects are there, and since when they have been too many."""
+"""An analyser: the number of objects, and how long there have been too many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class QueueLength(AnalyserBase):
     """Adds `{"length": n, "too_long_s": seconds}` to each packet.
 
     Args:
-        limit: objects from which the queue is too long.
+        limit: number of objects from which the queue is too long.
     """
 
     name = "queue"
@@ -21,11 +21,11 @@ class QueueLength(AnalyserBase):
         self._since_ns: dict[str, int] = {}
 
     def analyse(self, packets: Sequence[Packet]) -> Sequence[Packet]:
-        """Return every packet with the length of the queue on it."""
+        """Return every packet with the length of the queue added."""
         return [packet.with_analysis(self.name, self._length(packet)) for packet in packets]
 
     def reset(self, source_id: str, reason: str) -> None:
-        """Forget since when the queue of a source has been too long."""
+        """Forget how long the queue of a source has been too long."""
         self._since_ns.pop(source_id, None)
 
     def _length(self, packet: Packet) -> dict[str, float]:

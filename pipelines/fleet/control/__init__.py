@@ -1,1 +1,1 @@
-"""The controller: gives cameras to engines, renews their leases, and gives away only what was stopped for certain."""
+"""The controller: assigns cameras to engines, renews leases, and reassigns only cameras that certainly stopped."""

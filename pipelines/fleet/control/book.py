@@ -1,9 +1,9 @@
 """The controller's book: cameras and engines, the ledger behind them, and the requests that change them.
 
-Two rules make an owner the only one. An epoch is written to the ledger before any engine hears of it. And
-`is_free` says when the last owner has stopped for certain: it said so, its process has ended, or every lease that any
-request may have given it has run out. A lease counts from the engine's own clock as of an earlier answer, so a request
-that was long on its way gives no more time than one that was not.
+Two rules guarantee a single owner. An epoch is written to the ledger before any engine hears of it. And `is_free` says
+when the last owner has certainly stopped: it said so, its process has ended, or every lease that any request may have
+given it has expired. A lease counts from the engine's own clock as of an earlier answer, so a delayed request gives no
+more time than a fast one.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ OnChange = Callable[[Assignment, str], object]
 
 
 class Book:
-    """Cameras and engines as the controller knows them; used by one thread.
+    """The controller's view of cameras and engines; used by one thread.
 
     Args:
-        ledger: who owns what.
+        ledger: which engine owns which camera.
         links: to the engines.
         clock: for leases and pauses.
         options: times and limits.
-        on_change: called with every assignment that was written, and why.
+        on_change: called with every written assignment and its reason.
     """
 
     def __init__(
@@ -50,12 +50,13 @@ class Book:
         self.engines: dict[str, Engine] = {}
         self.owned: dict[str, set[str]] = defaultdict(set)
         self.open: set[str] = set()
-        """Cameras that are not simply running: every turn looks at them, and at no others."""
+        """Cameras that are not simply running; each turn examines only these."""
         self._freed: dict[str, tuple[Assignment, str]] = {}
         self._leases: dict[str, list[list[Any]]] = {}
         """What is renewed at each engine, until something about its cameras changes."""
         for held in ledger.read().values():
-            # an earlier controller's request may still be on its way to the owner, or the owner be another process now
+            # an earlier controller's request may still be on its way to the owner, or the owner may be a different
+            # process by now
             self.cameras[held.source_id] = Camera(None, free_ns=self.first_bound_ns + options.ns(options.margin_s))
             self._take(held.source_id, held)
 
@@ -65,12 +66,12 @@ class Book:
         return self.clock.monotonic_ns()
 
     def configure(self, specs: Iterable[CameraSpec]) -> None:
-        """Take over the configured cameras; those that are missing are stopped."""
+        """Apply the configured cameras; cameras no longer configured are stopped."""
         wanted = {spec.source_id: spec for spec in specs}
         for source_id, spec in wanted.items():
             camera = self.cameras.setdefault(source_id, Camera(None))
             if camera.spec is not None and camera.spec.source != spec.source and camera.owner:
-                camera.target = camera.target or camera.owner  # stopped, and started again with its new keys
+                camera.target = camera.target or camera.owner  # stopped, and restarted with its new keys
             if camera.spec != spec:
                 self.open.add(source_id)
             camera.set_spec(spec)
@@ -80,7 +81,7 @@ class Book:
                 self.open.add(source_id)
 
     def join(self, machine: Machine) -> None:
-        """Take in an engine that the launcher starts or has found, or what is now known of its machine."""
+        """Add an engine that the launcher starts or has found, or update its machine."""
         engine = self.engines.get(machine.engine_id)
         if engine is None:
             self.engines[machine.engine_id] = Engine(machine, self.now_ns, bound_ns=self.first_bound_ns)
@@ -91,11 +92,11 @@ class Book:
 
     @property
     def first_bound_ns(self) -> int:
-        """When every lease that an earlier controller gave has run out."""
+        """When every lease given by an earlier controller has expired."""
         return self.began_ns + self.options.ns(self._lease_before_s)
 
     def _exchange_lease(self) -> float:
-        """Note the longest lease that may be out, and return the one that an earlier controller may have given."""
+        """Record the longest lease that may be outstanding, and return the longest of an earlier controller."""
         before, mine = self.ledger.note(LEASE), self.options.lease_s
         self._set_lease(before, max(float(before or 0.0), mine))
         return mine if before is None else float(before)
@@ -103,15 +104,15 @@ class Book:
     def _set_lease(self, before: str | None, seconds: float) -> None:
         self._lease_note = f"{seconds:g}"
         if before != self._lease_note and not self.ledger.set_note(LEASE, before, self._lease_note):
-            raise ConfigError("another controller has just begun with this ledger: end one of them")
+            raise ConfigError("another controller has just started with this ledger: stop one of them")
 
     def forget_old_leases(self) -> None:
-        """Note our own lease once those of an earlier controller, if they were longer, have run out."""
+        """Record our own lease once any longer ones of an earlier controller have expired."""
         if self._lease_note != f"{self.options.lease_s:g}" and self.now_ns > self.first_bound_ns:
             self._set_lease(self._lease_note, self.options.lease_s)
 
     def end(self, engine_id: str) -> None:
-        """Note that the process of an engine has ended for certain: its cameras are free at once."""
+        """Record that an engine's process has certainly ended: its cameras are free at once."""
         engine = self.engines.get(engine_id)
         if engine is None:
             return
@@ -122,7 +123,7 @@ class Book:
             self.free(source_id, "lost")
 
     def forget(self, engine_id: str) -> None:
-        """Note that the launcher no longer keeps this engine; it goes once it owns nothing."""
+        """Record that the launcher no longer maintains this engine; it is removed once it owns nothing."""
         if (engine := self.engines.get(engine_id)) is not None:
             engine.is_expected = False
 
@@ -132,7 +133,7 @@ class Book:
         return bool(engine.incarnation) and silent_ns <= self.options.ns(self.options.silent_s)
 
     def is_gone(self, engine_id: str) -> bool:
-        """Return whether an engine publishes nothing for certain: it has ended, or all its leases have run out."""
+        """Return whether an engine certainly publishes nothing: it has ended, or all its leases have expired."""
         engine = self.engines.get(engine_id)
         if engine is not None and engine.has_ended:
             return True
@@ -140,7 +141,7 @@ class Book:
         return self.now_ns > bound_ns + self.options.ns(self.options.margin_s)
 
     def usable(self) -> list[Machine]:
-        """Return the machines that may get cameras now, with the number that each is starting."""
+        """Return the machines that may get cameras now, each with the number of cameras it is starting."""
         return [
             replace(engine.machine, starts=sum(not self.cameras[name].is_running for name in self.owned[engine_id]))
             for engine_id, engine in self.engines.items()
@@ -148,7 +149,7 @@ class Book:
         ]
 
     def settled(self, without: Collection[str] = ()) -> list[tuple[Need, str]]:
-        """Return what each camera needs and its engine, or where it is moving, except for some."""
+        """Return each camera's needs with its engine, or the one that it is moving to, except for some cameras."""
         return [
             (camera.need(source_id), camera.target or camera.owner)
             for source_id, camera in self.cameras.items()
@@ -156,7 +157,7 @@ class Book:
         ]
 
     def write(self, wanted: Sequence[tuple[str, str, str]]) -> list[str]:
-        """Give cameras to engines in the ledger, each with the next epoch, and return which were written.
+        """Assign cameras to engines in the ledger, each with the next epoch, and return those written.
 
         Args:
             wanted: source_id, engine_id and why, each for a camera whose owner has stopped.
@@ -169,13 +170,13 @@ class Book:
         return self.put(changes, [why for _, _, why in wanted])
 
     def free(self, source_id: str, why: str) -> None:
-        """Take a camera, at the next `settle_free`, from an owner that has stopped it for certain."""
+        """Take a camera from an owner that has certainly stopped it, at the next `settle_free`."""
         camera = self.cameras[source_id]
         if camera.held is not None and camera.owner:
             self._freed[source_id] = camera.held, why
 
     def settle_free(self) -> None:
-        """Write all that is free to the ledger, in one transaction."""
+        """Write all freed cameras to the ledger, in one transaction."""
         freed, self._freed = self._freed, {}
         changes = [
             Change(held, Assignment(source_id, NOBODY, held.epoch))
@@ -196,7 +197,7 @@ class Book:
                 done.append(change.after.source_id)
             lost += not is_made
         if lost:
-            logger.error("%d changes of the ledger were not ours to make: does a second controller run?", lost)
+            logger.error("%d changes of the ledger were not ours to make: is a second controller running?", lost)
             self._read_again()
         return done
 
@@ -227,7 +228,7 @@ class Book:
         self._send(camera.owner, engine, {"command": "assign", "epoch": camera.epoch, "source": source})
 
     def release(self, source_id: str) -> None:
-        """Tell the owner of a camera to stop it; its lease is not renewed any more."""
+        """Tell the owner of a camera to stop it; its lease is no longer renewed."""
         camera = self.cameras[source_id]
         camera.released_ns = self.now_ns
         self.touch(camera.owner)
@@ -239,7 +240,7 @@ class Book:
         self.links.send(engine_id, {**request, "incarnation": self.engines[engine_id].incarnation})
 
     def renew(self, engine_id: str) -> None:
-        """Renew all leases of an engine, which also asks what it runs."""
+        """Renew all leases of an engine, which also asks it what it runs."""
         engine = self.engines[engine_id]
         engine.renewed_ns, engine.is_asked = self.now_ns, True
         leases = self._leases_of(engine_id) if engine.incarnation else []
@@ -267,7 +268,7 @@ class Book:
             engine.settled = None
 
     def _send(self, engine_id: str, engine: Engine, request: dict[str, Any]) -> None:
-        """Send a request that gives a lease, and note how long it may last.
+        """Send a request that gives a lease, and record how long it may last.
 
         The engine's clock stood at `clock_ns` before we heard of it, at `heard_ns`: the lease ends before `bound_ns`.
         """

@@ -1,7 +1,7 @@
-"""The controller of a fleet: a turn at a time, on any clock, with any links, launcher and ledger.
+"""The controller of a fleet: works turn by turn, on any clock, with any links, launcher and ledger.
 
-The simulator and a real fleet run this same code. Restarted, it reads the ledger, asks all engines what they run, and
-goes on from there; it gives nothing away before every lease that its predecessor gave has run out.
+The simulator and a real fleet run the same code. After a restart, it reads the ledger, asks all engines what they run,
+and continues from there; it reassigns nothing before every lease that its predecessor gave has expired.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Controller:
     """Keeps every configured camera on one engine.
 
     Args:
-        ledger: who owns what; survives the controller.
+        ledger: which engine owns which camera; survives the controller.
         links: to the engines.
         clock: for leases and pauses.
         options: times and limits.
-        on_change: called with every assignment that was written, and why.
+        on_change: called with every written assignment and its reason.
 
     Attributes:
-        is_calm: no camera is moved to relieve or drain machines meanwhile.
+        is_calm: while true, no camera is moved to relieve or drain machines.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class Controller:
         self._draining = set(json.loads(self._draining_note or "[]"))
 
     def configure(self, cameras: Iterable[CameraSpec]) -> None:
-        """Take over the configured cameras; those that are missing are stopped."""
+        """Apply the configured cameras; cameras no longer configured are stopped."""
         self.book.configure(cameras)
 
     def join(self, machine: Machine) -> None:
-        """Take in an engine that the launcher starts or has found."""
+        """Add an engine that the launcher starts or has found."""
         self.book.join(machine)
         self.book.engines[machine.engine_id].is_draining = machine.engine_id in self._draining
 
     def end(self, engine_id: str) -> None:
-        """Note that the process of an engine has ended for certain."""
+        """Record that an engine's process has certainly ended."""
         self.book.end(engine_id)
 
     def forget(self, engine_id: str) -> None:
-        """Note that the launcher no longer keeps this engine."""
+        """Record that the launcher no longer maintains this engine."""
         self.book.forget(engine_id)
 
     def leave(self, engine_id: str) -> None:
@@ -79,7 +79,7 @@ class Controller:
             engine.is_draining = True
 
     def turn(self) -> None:
-        """Hear the answers, renew leases, and do what is due; never waits."""
+        """Process answers, renew leases, and do what is due; never waits."""
         self.renew()
         book = self.book
         book.forget_old_leases()
@@ -107,7 +107,7 @@ class Controller:
                 del book.engines[engine_id]
 
     def drain(self, engine_id: str, *, undo: bool = False) -> int:
-        """Empty an engine and give it nothing more, or end that; return how many cameras it has.
+        """Drain an engine and assign it nothing more, or undo that; return how many cameras it has.
 
         Raises:
             ConfigError: there is no such engine.
@@ -125,7 +125,7 @@ class Controller:
         """Move a camera to an engine.
 
         Raises:
-            ConfigError: there is no such camera or engine, or it cannot have it.
+            ConfigError: there is no such camera or engine, or the engine cannot take it.
         """
         camera, book = self.book.cameras.get(source_id), self.book
         if camera is None or camera.spec is None:

@@ -1,4 +1,4 @@
-"""What the controller knows of cameras and engines."""
+"""The controller's records of cameras and engines."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ FAR = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
-    """Times and limits of a controller.
+    """Time limits of a controller.
 
     Attributes:
-        lease_s: how long an engine may go on without news of the controller.
-        margin_s: how much later the controller takes a lease to have run out: clocks differ, and a stop takes a moment.
+        lease_s: how long an engine may continue without hearing from the controller.
+        margin_s: how much later the controller considers a lease expired, because clocks differ and stopping takes a
+            moment.
         renew_s: time between two renewals of an engine.
-        keeps: an engine whose controller is silent goes on for an hour; only the collector's fence then keeps a frozen
-            engine that thaws from being heard.
-        silent_s: an engine without an answer for so long gets no further cameras.
-        join_s: new cameras wait so long for engines that are starting.
-        relieve_s: time between two looks at the load of machines.
-        rest_s: a camera that has moved stays for so long.
-        moves_per_minute: most moves that drain or relieve machines.
-        limits: shares of a machine.
+        keeps: an engine whose controller is silent continues for an hour; only the collector's fence then blocks a
+            frozen engine that thaws.
+        silent_s: an engine that has not answered for this long gets no further cameras.
+        join_s: new cameras wait this long for starting engines.
+        relieve_s: time between two checks of the machines' load.
+        rest_s: a camera that has moved stays for this long.
+        moves_per_minute: maximum number of moves to drain or relieve machines.
+        limits: load limits of a machine.
     """
 
     lease_s: float = 6.0
@@ -76,23 +77,23 @@ class CameraSpec:
 
 @dataclass(slots=True)
 class Camera:
-    """A camera and where it stands.
+    """A camera and its state.
 
     Attributes:
-        spec: as configured; None: it was taken out of the configuration, and is being stopped.
+        spec: as configured; None: it was removed from the configuration, and is being stopped.
         held: the assignment as in the ledger; None: it never had one.
-        cost: what it takes.
+        cost: the resources it takes.
         target: where it is moving; empty: nowhere.
-        is_running: its owner has said that it runs it, in this epoch.
+        is_running: its owner has confirmed that it runs it, in this epoch.
         since_ns: when the owner was last told to run it.
-        pending: requests to run it in this epoch whose answers are due: a refusal of one says nothing of the next.
-        released_ns: when the owner was last told to stop it; 0: it was not.
-        free_ns: until then a process before its owner's present one may still run it.
-        unsure_ns: until then a request to run it, which got no answer, may still be obeyed.
+        pending: unanswered requests to run it in this epoch; the refusal of one says nothing about the next.
+        released_ns: when the owner was last told to stop it; 0: never.
+        free_ns: until then, an earlier process of its owner may still run it.
+        unsure_ns: until then, an unanswered request to run it may still be carried out.
         moved_ns: when it was last moved by choice.
-        retry_ns: it is not assigned before, because its last assignment was refused.
+        retry_ns: it is not assigned before this time, because its last assignment was refused.
         failures: refusals in a row.
-        why: why it does not run; empty: it does, or is about to.
+        why: why it does not run; empty if it runs or is about to.
     """
 
     spec: CameraSpec | None
@@ -113,7 +114,7 @@ class Camera:
 
     @property
     def owner(self) -> str:
-        """Its engine according to the ledger; empty: nobody."""
+        """Its engine according to the ledger; empty: none."""
         return NOBODY if self.held is None else self.held.engine_id
 
     @property
@@ -126,7 +127,7 @@ class Camera:
         self.spec, self._need = spec, None
 
     def need(self, source_id: str) -> Need:
-        """Return what placement must know."""
+        """Return the input for placement."""
         spec, cost, made = self.spec or CameraSpec(source_id, {}), self.cost, self._need
         if made is None or (made.cpu, made.gpu) != (cost.cpu, cost.gpu):
             made = Need(source_id, cost.cpu, cost.gpu, spec.site, spec.labels, spec.pack, spec.spread)
@@ -136,21 +137,21 @@ class Camera:
 
 @dataclass(slots=True)
 class Engine:
-    """An engine and what it last said.
+    """An engine and its last report.
 
     Attributes:
-        machine: what it has.
+        machine: its capacity.
         joined_ns: when it was announced.
         is_expected: the launcher keeps it running; False: it is only known from the ledger.
-        has_ended: its process has ended for certain.
+        has_ended: its process has certainly ended.
         incarnation: of its process; empty: it has not answered yet.
-        clock_ns: its clock when it last answered: leases are given from there on.
-        heard_ns: when that answer came, by our clock.
-        bound_ns: by our clock, when the last lease that any request may have given it runs out.
-        renewed_ns: when it was last asked to renew.
-        is_asked: an answer to that is due.
+        clock_ns: its clock when it last answered; leases are given from that time on.
+        heard_ns: when that answer arrived, by our clock.
+        bound_ns: when the last lease that any request may have given it expires, by our clock.
+        renewed_ns: when its renewal was last requested.
+        is_asked: the answer to that is outstanding.
         is_draining: it gets no cameras, and loses those it has.
-        running: reports by source_id, as it last gave them.
+        running: its latest reports, by source_id.
         settled: all that it said of its cameras, when that agreed with the ledger; None: look at what it says next.
     """
 

@@ -1,4 +1,4 @@
-"""What the controller learns from answers: who lives, what runs where, and what has stopped."""
+"""What the controller learns from answers: which engines are alive, what runs where, and what has stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_WHY_CHARS = 300
 
 
 def hear(book: Book, answer: Answer) -> None:
-    """Take in one answer."""
+    """Process one answer."""
     engine = book.engines.get(answer.engine_id)
     command = answer.request.get("command")
     if engine is None:
@@ -40,7 +40,7 @@ def hear(book: Book, answer: Answer) -> None:
 
 
 def _hear_of_assign(book: Book, answer: Answer, engine: Engine) -> None:
-    """Count the answer. Without a reply, the request may still be on its way, and obeyed until its lease is over."""
+    """Count the answer. Without a reply, the request may still arrive and be carried out until its lease expires."""
     camera = book.cameras.get(str(answer.request["source"]["source_id"]))
     if camera is None or (camera.owner, camera.epoch) != (answer.engine_id, answer.request["epoch"]):
         return
@@ -50,14 +50,14 @@ def _hear_of_assign(book: Book, answer: Answer, engine: Engine) -> None:
 
 
 def _hear_engine(book: Book, engine_id: str, engine: Engine, reply: dict[str, Any]) -> bool:
-    """Note that an engine answered, with its clock; return whether it did what it was asked."""
+    """Record that an engine answered, with its clock; return whether it did as requested."""
     incarnation, clock_ns = reply.get("incarnation"), reply.get("engine_ns")
     if reply.get("ok") is not True:
         if reply.get("conflict") and "incarnation" in str(reply.get("error")):
-            engine.incarnation = ""  # another process answers there: get to know it first
+            engine.incarnation = ""  # a different process answers there: learn its state first
         return False
     if not isinstance(incarnation, str) or not isinstance(clock_ns, int) or not incarnation:
-        logger.error("engine %s is not one of a fleet: its answer has no incarnation and clock", engine_id)
+        logger.error("engine %s does not belong to a fleet: its answer has no incarnation and clock", engine_id)
         return False
     if reply.get("engine_id", engine_id) != engine_id:
         logger.error("the engine at the address of %s is %s: not used", engine_id, str(reply["engine_id"])[:100])
@@ -69,7 +69,7 @@ def _hear_engine(book: Book, engine_id: str, engine: Engine, reply: dict[str, An
 
 
 def _hear_new_process(book: Book, engine_id: str, engine: Engine) -> None:
-    """Nothing proves that the process before has ended: its cameras are free once its leases have run out."""
+    """Nothing proves that the previous process has ended, so its cameras are free only once its leases have expired."""
     engine.running, engine.settled = {}, None
     free_ns = engine.bound_ns + book.options.ns(book.options.margin_s)
     for source_id in book.owned[engine_id]:
@@ -94,7 +94,7 @@ def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) ->
         elif report["epoch"] > camera.epoch:
             _adopt(book, engine_id, source_id, camera, report["epoch"])
         elif report.get("state") != "stopping":
-            logger.warning("%s still runs %s of epoch %d: told to stop", engine_id, source_id, report["epoch"])
+            logger.warning("%s still runs %s of epoch %d: stopping it", engine_id, source_id, report["epoch"])
             book.stop(engine_id, source_id, report["epoch"])
     for source_id in [name for name in book.owned[engine_id] if name not in engine.running]:
         camera = book.cameras[source_id]
@@ -113,7 +113,7 @@ def _run(book: Book, source_id: str, camera: Camera) -> None:
 
 
 def _adopt(book: Book, engine_id: str, source_id: str, camera: Camera, epoch: int) -> None:
-    """Correct a ledger that is behind, as after a backup was restored: the engine was given that epoch by it."""
+    """Correct a ledger that is behind, as after restoring a backup: it must have given the engine that epoch."""
     logger.warning("the ledger is behind: %s runs %s of epoch %d; taken over", engine_id, source_id, epoch)
     done = book.put([Change(camera.held, Assignment(source_id, engine_id, epoch))], ["adopted"])
     if done and camera.spec is not None:
@@ -121,7 +121,7 @@ def _adopt(book: Book, engine_id: str, source_id: str, camera: Camera, epoch: in
 
 
 def _hear_absent(book: Book, source_id: str, camera: Camera) -> None:
-    """Its owner does not run it: it never got the request, has lost the lease, or has stopped it when told to."""
+    """Handle a camera that its owner does not run: the request or the lease was lost, or it was told to stop."""
     if camera.is_running and not camera.released_ns:
         camera.why = "its engine stopped it"
     camera.is_running = False
@@ -131,7 +131,7 @@ def _hear_absent(book: Book, source_id: str, camera: Camera) -> None:
 def _hear_stopped(book: Book, engine_id: str, request: dict[str, Any]) -> None:
     camera = book.cameras.get(str(request.get("source_id")))
     if camera is None or (camera.owner, camera.epoch) != (engine_id, request.get("epoch")):
-        return  # it was stopped in an epoch that is over
+        return  # it was stopped in an earlier epoch
     if book.now_ns > camera.free_ns:
         book.free(str(request["source_id"]), "stopped")
 
@@ -144,7 +144,7 @@ def _hear_started(book: Book, engine_id: str, request: dict[str, Any]) -> None:
 
 
 def _hear_refusal(book: Book, engine_id: str, request: dict[str, Any], reply: dict[str, Any]) -> None:
-    """An engine that refuses a camera does not run it; another epoch or another engine may do."""
+    """Handle a refusal: the engine does not run the camera, but may do so in another epoch, or another engine may."""
     source_id = str(request["source"]["source_id"])
     camera = book.cameras.get(source_id)
     if camera is None or (camera.owner, camera.epoch) != (engine_id, request["epoch"]):
@@ -159,7 +159,7 @@ def _hear_refusal(book: Book, engine_id: str, request: dict[str, Any], reply: di
 
 
 def _is_sure(book: Book, camera: Camera) -> bool:
-    """Return whether what its engine says of a camera cannot change by a request that is still on its way."""
+    """Return whether no request still on its way can change the engine's report about a camera."""
     return book.now_ns > max(camera.free_ns, camera.unsure_ns)
 
 

@@ -1,4 +1,4 @@
-"""How the controller talks to engines: requests go out, answers come back later, and nothing waits."""
+"""How the controller talks to engines: requests are sent, answers arrive later, and nothing waits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one request.
+    """The outcome of one request.
 
     Attributes:
         engine_id: the engine that was asked.
         request: as sent.
-        reply: its reply; None: none came in time, and the engine may have acted on the request or not.
+        reply: its reply; None: no reply arrived in time, and the engine may or may not have acted on the request.
     """
 
     engine_id: str

@@ -1,4 +1,4 @@
-"""What the controller does in a turn: finds owners for cameras without one, drains and relieves machines."""
+"""The work of a controller's turn: finds owners for cameras without one, and drains and relieves machines."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RESEND_S = 2.0
 
 @dataclass(slots=True)
 class Allowance:
-    """How many moves may be made now: so many a minute, and never more at once than in ten seconds.
+    """Limits moves to a number per minute, with bursts of at most ten seconds' worth.
 
     Args:
-        per_minute: moves a minute.
+        per_minute: moves per minute.
         left: moves that may be made now.
-        as_of_ns: when that was worked out.
+        as_of_ns: when that was computed.
     """
 
     per_minute: float
@@ -37,7 +37,7 @@ class Allowance:
 
 
 def settle(book: Book) -> None:
-    """Do what each open camera needs next: be freed, get an owner, be started, or be stopped."""
+    """Take the next step for each open camera: free it, find it an owner, start it, or stop it."""
     for source_id in book.open:
         camera = book.cameras[source_id]
         if camera.owner and book.is_gone(camera.owner) and not _is_reported(book, camera):
@@ -56,7 +56,7 @@ def settle(book: Book) -> None:
 
 
 def _is_reported(book: Book, camera: Camera) -> bool:
-    """Return whether its owner lives and is heard: then its answers tell what it runs, and no lease has run out."""
+    """Return whether its owner is alive and answering: then its answers show what it runs, and no lease has expired."""
     engine = book.engines.get(camera.owner)
     return engine is not None and book.is_live(engine)
 
@@ -68,7 +68,7 @@ def _free_lost(book: Book, source_id: str, camera: Camera) -> None:
 
 
 def _press(book: Book, source_id: str, camera: Camera) -> None:
-    """Repeat a request that got no answer, and stop what is to move or go."""
+    """Repeat unanswered requests, and stop cameras that should move or be removed."""
     engine = book.engines.get(camera.owner)
     if engine is None or not book.is_live(engine):
         return
@@ -114,7 +114,7 @@ def _needs(book: Book, names: list[str]) -> list[Need]:
 
 
 def is_gathering(book: Book) -> bool:
-    """Return whether engines are still starting: the first one to answer would get all new cameras."""
+    """Return whether to wait for starting engines, because the first one to answer would get all new cameras."""
     late_ns = book.now_ns - book.options.ns(book.options.join_s)
     return any(
         engine.is_expected and not engine.incarnation and not engine.has_ended and engine.joined_ns > late_ns
@@ -123,7 +123,7 @@ def is_gathering(book: Book) -> bool:
 
 
 def drain(book: Book, allowance: Allowance) -> None:
-    """Move cameras off the machines that are to go."""
+    """Move cameras off machines that are being drained."""
     for engine_id, engine in book.engines.items():
         going = [pair for pair in book.settled() if pair[1] == engine_id] if engine.is_draining else []
         most = allowance.at(book.now_ns)
@@ -137,7 +137,7 @@ def drain(book: Book, allowance: Allowance) -> None:
 
 
 def relieve_machines(book: Book, allowance: Allowance) -> None:
-    """Move cameras off machines that are too busy."""
+    """Move cameras off overloaded machines."""
     most = allowance.at(book.now_ns)
     if most < 1:
         return

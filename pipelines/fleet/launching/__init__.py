@@ -1,1 +1,1 @@
-"""Who starts engines, and starts them again: this machine's launcher, or Ray."""
+"""Starts and restarts engines: the local launcher, or Ray."""

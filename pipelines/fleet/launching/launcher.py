@@ -1,4 +1,4 @@
-"""What a launcher tells the controller, and the Protocol of launchers."""
+"""What a launcher reports to the controller, and the protocol of launchers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Joined:
     """An engine was started or found.
 
     Attributes:
-        machine: what it has.
+        machine: its capacity.
         address: of its control socket.
-        process: names the process: another one has another word.
+        process: identifies the process; each one has its own value.
     """
 
     machine: Machine
@@ -29,8 +29,8 @@ class Ended:
 
     Attributes:
         engine_id: the engine.
-        is_certain: the process has ended for certain; False: it is only not heard of, and may still publish.
-        why: for people.
+        is_certain: the process has certainly ended; False: it is only unreachable, and may still publish.
+        why: an explanation for people.
     """
 
     engine_id: str
@@ -39,16 +39,16 @@ class Ended:
 
 
 class Launcher(Protocol):
-    """Starts one engine for each machine, and another one when it ends."""
+    """Runs one engine on each machine, and restarts it when it ends."""
 
     def poll(self) -> list[Joined | Ended]:
-        """Start what is due and return what has happened since the last call; does not wait."""
+        """Start whatever is due and return the changes since the last call; does not wait."""
 
     def set_model(self, model: str | None) -> None:
         """Start engines with this model from now on; None: with that of the configuration."""
 
     def want(self, machines: int) -> str:
-        """Ask for so many machines and return what came of it, in one line."""
+        """Request a number of machines and return the outcome in one line."""
 
     def close(self, *, leave: bool) -> None:
         """End all engines, or leave them running; safe to call again."""

@@ -1,4 +1,4 @@
-"""Engines as processes of this machine: no Ray, and what tests use most. They outlive the controller."""
+"""Engines as local processes, without Ray, as most tests use them. They outlive the controller."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_SOCKET_BYTES = 100
 
 
 class LocalLauncher:
-    """Keeps one engine running for each node, and the collector beside them.
+    """Keeps one engine running for each node, and the collector.
 
     Args:
         config: the fleet.
@@ -52,7 +52,7 @@ class LocalLauncher:
                 tree.unlink(missing_ok=True)
 
     def poll(self) -> list[Joined | Ended]:
-        """Start what is due and return what has happened since the last call."""
+        """Start whatever is due and return the changes since the last call."""
         news: list[Joined | Ended] = []
         self._collector.keep()
         for name, process in self._engines.items():
@@ -89,12 +89,12 @@ class LocalLauncher:
         self._model = model
 
     def want(self, machines: int) -> str:
-        """Say that somebody must add or remove nodes."""
+        """State that nodes must be added or removed by hand."""
         present = len(self._nodes)
         return "" if machines == present else f"nodes in the configuration: {present}, desired: {machines}"
 
     def pid_of(self, engine_id: str) -> int:
-        """Return the process number of an engine, 0 if it does not run."""
+        """Return the process id of an engine, 0 if it is not running."""
         return self._engines[engine_id].pid
 
     def close(self, *, leave: bool) -> None:
@@ -123,6 +123,6 @@ def _socket_folder(folder: Path) -> str:
 
 
 def machine_of(node: NodeConfig, share: int) -> Machine:
-    """Return what a node has: what is configured, or its share of this machine."""
+    """Return the capacity of a node: as configured, or its share of this machine."""
     cores = node.cores if node.cores is not None else len(os.sched_getaffinity(0)) / share
     return Machine(node.name, cores, node.gpus or 0.0, node.site, dict(node.labels))

@@ -1,6 +1,6 @@
-"""One of our own processes that outlives us: a card in a folder says how to find it again.
+"""A process of ours that outlives us: a card file in a folder says how to find it again.
 
-A process is told from a later one with the same number by the time at which the kernel started it.
+Its start time distinguishes it from a later process with the same id.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_LOG_BYTES = 16 << 20
 
 
 class KeptProcess:
-    """Keeps `framewire ARGUMENTS` running; what runs already is taken over.
+    """Keeps `framewire ARGUMENTS` running, adopting a process that already runs.
 
     Args:
         name: of its card and log.
@@ -52,28 +52,28 @@ class KeptProcess:
 
     @property
     def process(self) -> str:
-        """A word that no other process has."""
+        """An identifier that no other process has."""
         return f"{self.pid}.{self._born}"
 
     def is_running(self) -> bool:
-        """Return whether the process runs; False: it has ended for certain."""
+        """Return whether the process runs; False: it has certainly ended."""
         if self._child is not None and self._child.poll() is not None:
             return False
         return self.pid > 0 and born(self.pid) == self._born
 
     def is_due(self) -> bool:
-        """Return whether the process may be started: the more often it failed, the later."""
+        """Return whether the process may be started; the wait grows with the number of failures."""
         return self._clock.monotonic_ns() >= self._due_ns
 
     def note_end(self) -> None:
-        """Note that the process has ended, so that the next start waits if it did not run for long."""
+        """Record that the process has ended, so that the next start waits if it did not run for long."""
         now_ns = self._clock.monotonic_ns()
         self._failures = 0 if now_ns - self._started_ns > STEADY_S * NS_PER_S else self._failures + 1
         pause_s = min(FIRST_PAUSE_S * 2.0 ** max(self._failures - 1, 0), LAST_PAUSE_S)
         self._due_ns, self.pid, self._child = now_ns + int(pause_s * NS_PER_S), 0, None
 
     def start(self, arguments: Sequence[str], facts: dict[str, Any]) -> None:
-        """Start it in a session of its own, and leave its card.
+        """Start it in its own session, and write its card file.
 
         Raises:
             ConfigError: it cannot be started.
@@ -99,7 +99,7 @@ class KeptProcess:
                 self.log.replace(self.log.with_suffix(".old.log"))
 
     def facts(self) -> dict[str, Any]:
-        """Return what was given to `start`."""
+        """Return the arguments given to `start`."""
         try:
             return dict(json.loads(self._card.read_text(encoding="utf-8")))
         except (OSError, ValueError):
@@ -119,7 +119,7 @@ class KeptProcess:
                 os.kill(self.pid, number)
 
     def end(self, wait_s: float) -> None:
-        """End it: politely first, then at once."""
+        """End it: gracefully first, then by force."""
         self.signal(signal.SIGTERM)
         self.signal(signal.SIGCONT)
         until_ns = self._clock.monotonic_ns() + int(wait_s * NS_PER_S)

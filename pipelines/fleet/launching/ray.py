@@ -1,7 +1,7 @@
 """Engines on the machines of a Ray cluster: one actor for each machine keeps one engine process running there.
 
-Ray starts the actors again, and tells which machines are there. It gives no fencing, so its word that a machine is
-dead proves nothing: leases and epochs decide. Actors are detached: they outlive the controller.
+Ray restarts the actors, and reports which machines exist. It provides no fencing, so its report that a machine is dead
+proves nothing: leases and epochs decide. Actors are detached, so they outlive the controller.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipelines.running.control_access import runtime_folder
 logger = logging.getLogger(__name__)
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_PROMPT_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 SCOPE = "framewire_engine"
-"""Custom resource by which a machine offers to run an engine; without it on any machine, all of them do."""
+"""Custom resource by which a machine offers to run an engine; if no machine has it, all machines do."""
 CALL_S = 10.0
 END_S = 5.0
 LABEL = "framewire"
@@ -36,7 +36,7 @@ PORTS = 400
 
 
 class EngineKeeper:
-    """Runs on a machine of the cluster, in an actor: keeps one engine running and says where it listens.
+    """Runs in an actor on a machine of the cluster: keeps one engine running and reports where it listens.
 
     Args:
         fleet: name of the fleet.
@@ -49,7 +49,7 @@ class EngineKeeper:
 
     def __init__(self, fleet: str, name: str, tree: dict[str, Any], port: int, host: str, model: str | None) -> None:
         self._name, self._tree, self._host, self._model = name, tree, host, model
-        folder = runtime_folder() / f"ray-{fleet}-{name}"  # the same after a restart of the actor: the engine goes on
+        folder = runtime_folder() / f"ray-{fleet}-{name}"  # stays the same when the actor restarts
         folder.mkdir(mode=0o700, exist_ok=True)
         self._file = folder / "engine.json"
         self._process = KeptProcess(name, folder, SYSTEM_CLOCK)
@@ -57,7 +57,7 @@ class EngineKeeper:
         self._first, self._port = port, int(self._process.facts().get("port", 0)) if self._was_running else 0
 
     def look(self) -> dict[str, Any]:
-        """Start the engine if it does not run, and return its address, process and how many cores it may use."""
+        """Start the engine if it is not running, and return its address, its process and how many cores it may use."""
         if not self._process.is_running():
             if self._was_running:
                 self._process.note_end()
@@ -74,7 +74,7 @@ class EngineKeeper:
         }
 
     def _start(self) -> None:
-        offset = crc32(self._name.encode()) % (PORTS // 2)  # two on one machine do not look for the same one
+        offset = crc32(self._name.encode()) % (PORTS // 2)  # so that two on one machine do not try the same port
         self._port = _free_port(self._host, self._first + offset)
         control = {**self._tree["control"], "address": f"tcp://{self._host}:{self._port}"}
         tree = {**self._tree, "control": control}
@@ -106,7 +106,7 @@ class RayLauncher:
 
     Raises:
         MissingDependencyError: Ray is not installed.
-        ConfigError: there is no such cluster.
+        ConfigError: the cluster does not exist.
     """
 
     def __init__(self, config: FleetConfig, clock: Clock) -> None:
@@ -138,14 +138,14 @@ class RayLauncher:
         self._host = str(self._ray.util.get_node_ip_address())
 
     def poll(self) -> list[Joined | Ended]:
-        """Start what is due and return what has happened since the last call; never waits for a machine."""
+        """Start whatever is due and return the changes since the last call; never waits for a machine."""
         self._collector.keep()
         news: list[Joined | Ended] = self._ended_here()
         self._nodes = {self._name(node): node for node in self._ray.nodes() if node["Alive"] and self._offers(node)}
         for name in [name for name in self._actors if name not in self._nodes]:
             self._drop(name)
             logger.warning("the machine of %s is not alive, says Ray", name)
-            news.append(Ended(name, False, "its machine is not alive, says Ray"))
+            news.append(Ended(name, False, "Ray reports its machine as dead"))
         for name, node in self._nodes.items():
             if name not in self._actors:
                 self._actors[name] = self._actor(name, node)
@@ -171,7 +171,7 @@ class RayLauncher:
         except self._ray.exceptions.RayError as error:
             self._drop(name)
             logger.error("the actor of %s: %s", name, str(error).splitlines()[0])
-            return [Ended(name, False, "its actor has died, says Ray")]
+            return [Ended(name, False, "Ray reports its actor as dead")]
         before = self._known.get(name)
         news: list[Joined | Ended] = []
         if before is not None and facts["process"] != before:
@@ -195,7 +195,7 @@ class RayLauncher:
         return SCOPE in node["Resources"] or not any(SCOPE in each["Resources"] for each in nodes)
 
     def _name(self, node: dict[str, Any]) -> str:
-        """Return the engine's name: the label `framewire` of the machine, or one made of its id."""
+        """Return the engine's name: the machine's label `framewire`, or a name derived from its id."""
         label = (node.get("Labels") or {}).get(LABEL)
         return label if label else f"node-{node['NodeID'][:8]}"
 
@@ -212,7 +212,7 @@ class RayLauncher:
         )
 
     def _actor(self, name: str, node: dict[str, Any]) -> Any:
-        """Return the keeper on a machine: the one that runs there already, or a new one."""
+        """Return the keeper on a machine: the one already running there, or a new one."""
         full = f"{self._config.name}-{name}-{node['NodeID'][:8]}"
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         options = {"name": full, "lifetime": "detached", "max_restarts": -1, "num_cpus": 0, "get_if_exists": True}
@@ -238,7 +238,7 @@ class RayLauncher:
             actor.set_model.remote(model)
 
     def want(self, machines: int) -> str:
-        """Ask Ray's autoscaler for so many machines."""
+        """Request a number of machines from Ray's autoscaler."""
         nodes = [node["Resources"].get("CPU", 1.0) for node in self._nodes.values()]
         each = max(int(min(nodes, default=1.0)), 1)
         require("ray.autoscaler.sdk", extra="fleet").request_resources(bundles=[{"CPU": each}] * machines)

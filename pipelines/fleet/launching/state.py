@@ -9,12 +9,12 @@ from pipelines.fleet.config import FleetConfig
 
 
 def state_folder(config: FleetConfig) -> Path:
-    """Return the folder of the fleet's state, made if it is missing. Raises `ConfigError`."""
+    """Return the folder of the fleet's state, creating it if necessary. Raises `ConfigError`."""
     folder = Path(config.state).absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"state: {folder} cannot be made: {error.strerror}: give a folder of this user") from error
+        raise ConfigError(f"state: {folder} cannot be created: {error.strerror}: give a folder of this user") from error
     return folder
 
 

@@ -1,1 +1,1 @@
-"""The ledger: which engine owns which camera, changed by compare-and-set only."""
+"""The ledger: which engine owns which camera, changed only by compare-and-set."""

@@ -1,4 +1,7 @@
-"""A ledger in a NATS JetStream key-value bucket, for controllers that share it: a revision is the compare-and-set."""
+"""A ledger in a NATS JetStream key-value bucket, for controllers that share it.
+
+Revisions provide the compare-and-set.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class NatsLedger:
 
     Args:
         url: of the server: `nats://host:4222`.
-        bucket: name of the bucket, made if it is missing.
+        bucket: name of the bucket, created if it is missing.
 
     Raises:
         ConfigError: the server cannot be reached, or has no JetStream.
@@ -65,7 +68,7 @@ class NatsLedger:
         return {value.source_id: value for value in values}
 
     async def _entries(self) -> dict[str, tuple[str, int]]:
-        """Return text and revision by key: one subscription that ends when all that is kept has come."""
+        """Return text and revision by key, through one subscription that ends once all stored values have arrived."""
         found: dict[str, tuple[str, int]] = {}
         watcher = await self._bucket_handle.watchall(ignore_deletes=True)
         try:
@@ -76,7 +79,7 @@ class NatsLedger:
         return found
 
     def change(self, changes: Sequence[Change]) -> list[bool]:
-        """Apply each change that still fits and return which did."""
+        """Apply each change that is still valid and return those applied."""
         checked(changes)
         return self._run(self._change_all(changes))
 
@@ -87,17 +90,17 @@ class NatsLedger:
         ]
 
     def note(self, name: str) -> str | None:
-        """Return a text kept under this name, None if there is none."""
+        """Return the text stored under this name; None if there is none."""
         found = self._run(self._get(_key(NOTE, name)))
         return None if found is None else found[0]
 
     def set_note(self, name: str, before: str | None, after: str | None) -> bool:
-        """Replace the text `before` by `after` and return whether `before` was still there."""
+        """Replace the text `before` with `after`, and return whether `before` was still stored."""
         return self._run(self._swap(_key(NOTE, name), before, checked_note(after)))
 
     async def _swap(self, key: str, before: str | None, after: str | None) -> bool:
         known = self._known.get(key)
-        if known is None or known[0] != before:  # what is not known as `before` may have changed meanwhile
+        if known is None or known[0] != before:  # anything that differs from `before` may have changed in the meantime
             known = await self._get(key)
         if (None if known is None else known[0]) != before:
             return False
@@ -150,11 +153,11 @@ class NatsLedger:
 
 
 async def _ignore(error: Exception) -> None:
-    """The client reconnects by itself, and each request tells its own failure."""
+    """Do nothing: the client reconnects on its own, and each request reports its own failure."""
 
 
 def _key(kind: str, name: str) -> str:
-    """Return a key for any name: buckets allow few characters in theirs."""
+    """Return a valid key for any name, because buckets allow few characters in keys."""
     return kind + name.encode().hex()
 
 
@@ -167,4 +170,4 @@ def _assignment(text: str) -> Assignment:
         source_id, engine_id, epoch = json.loads(text)
         return Assignment(str(source_id), str(engine_id), int(epoch))
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"ledger: {text[:100]!r} is not an assignment: use a bucket of its own") from error
+        raise ConfigError(f"ledger: {text[:100]!r} is not an assignment: use a separate bucket") from error

@@ -1,4 +1,4 @@
-"""What a ledger holds, and the Protocol that every ledger follows."""
+"""The records of a ledger, and the protocol that every ledger follows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from engine.errors import ConfigError
 NOBODY = ""
 MAX_NAME_CHARS = 200
 MAX_NOTE_CHARS = 1 << 20
-MAX_EPOCH = 1 << 53  # beyond it, JSON readers lose digits
+MAX_EPOCH = 1 << 53  # beyond this, JSON readers lose digits
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Who owns a camera.
+    """The owner of a camera.
 
     Attributes:
         source_id: the camera.
-        engine_id: the engine that may publish it; empty: nobody.
+        engine_id: the engine that may publish it; empty: none.
         epoch: rises with every owner; a reader drops messages of lower epochs.
     """
 
@@ -37,30 +37,30 @@ class Change(NamedTuple):
 
 
 class Ledger(Protocol):
-    """Assignments and a few notes. Several controllers may open one ledger: only one of them wins a change."""
+    """Assignments and a few notes. Several controllers may open one ledger; only one of them wins each change."""
 
     def read(self) -> dict[str, Assignment]:
         """Return all assignments by source_id. Raises `ConfigError` if the ledger cannot be read."""
 
     def change(self, changes: Sequence[Change]) -> list[bool]:
-        """Apply each change that still fits, durably, and return which did.
+        """Durably apply each change that is still valid, and return those applied.
 
         Raises:
-            ConfigError: a change would let an epoch fall, or give a camera away without raising it.
+            ConfigError: a change would lower an epoch, or reassign a camera without raising it.
         """
 
     def note(self, name: str) -> str | None:
-        """Return a text kept under this name, None if there is none."""
+        """Return the text stored under this name; None if there is none."""
 
     def set_note(self, name: str, before: str | None, after: str | None) -> bool:
-        """Replace the text `before` by `after` (None: no text) and return whether `before` was still there."""
+        """Replace the text `before` with `after` (None: no text), and return whether `before` was still stored."""
 
     def close(self) -> None:
         """Close it; safe to call again."""
 
 
 def checked(changes: Sequence[Change]) -> Sequence[Change]:
-    """Return the changes if each may be made at all. Raises `ConfigError` otherwise."""
+    """Return the changes if each of them is permitted. Raises `ConfigError` otherwise."""
     for before, after in changes:
         if not 0 < len(after.source_id) <= MAX_NAME_CHARS or len(after.engine_id) > MAX_NAME_CHARS:
             raise ConfigError(f"ledger: names have 1 to {MAX_NAME_CHARS} characters: found {after!r}")
@@ -73,7 +73,7 @@ def checked(changes: Sequence[Change]) -> Sequence[Change]:
         is_given = after.engine_id not in (NOBODY, before.engine_id)
         if after.epoch < before.epoch + is_given:
             raise ConfigError(
-                f"ledger: {after.source_id}: epoch {after.epoch} after {before.epoch}: it rises with every owner"
+                f"ledger: {after.source_id}: epoch {after.epoch} after {before.epoch}: it must rise with every owner"
             )
     return changes
 

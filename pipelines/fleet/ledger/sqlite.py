@@ -1,4 +1,4 @@
-"""A ledger in one SQLite file: the default, kept by the controller on its own disk."""
+"""A ledger in one SQLite file: the default, on the controller's own disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SqliteLedger:
     """A ledger in a file; used by one thread.
 
     Args:
-        path: the file, made if it is missing; `:memory:` keeps nothing.
+        path: the file, created if it is missing; `:memory:` stores nothing on disk.
 
     Raises:
         ConfigError: the file cannot be opened, or is not a ledger of this version.
@@ -42,7 +42,7 @@ class SqliteLedger:
             self.close()
             raise ConfigError(f"ledger {self._path}: version {found}: expected {VERSION}; use a newer Framewire")
         self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")  # an epoch handed out must survive a power cut
+        self._connection.execute("PRAGMA synchronous=FULL")  # an assigned epoch must survive a power cut
         self._connection.executescript(_TABLES)
         self._connection.execute(f"PRAGMA user_version={VERSION}")
 
@@ -53,7 +53,7 @@ class SqliteLedger:
         return {name: Assignment(name, engine_id, epoch) for name, engine_id, epoch in rows}
 
     def change(self, changes: Sequence[Change]) -> list[bool]:
-        """Apply each change that still fits in one transaction and return which did."""
+        """Apply each change that is still valid in one transaction and return those applied."""
         checked(changes)
         with self._transaction():
             return [self._change(*one) for one in changes]
@@ -67,13 +67,13 @@ class SqliteLedger:
         return self._connection.execute(sql, (*values, before.engine_id, before.epoch)).rowcount == 1
 
     def note(self, name: str) -> str | None:
-        """Return a text kept under this name, None if there is none."""
+        """Return the text stored under this name; None if there is none."""
         with self._explained():
             row = self._connection.execute("SELECT value FROM notes WHERE name=?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def set_note(self, name: str, before: str | None, after: str | None) -> bool:
-        """Replace the text `before` by `after` and return whether `before` was still there."""
+        """Replace the text `before` with `after`, and return whether `before` was still stored."""
         checked_note(after)
         with self._transaction():
             if self.note(name) != before:
@@ -107,5 +107,5 @@ class SqliteLedger:
             yield
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(
-                f"ledger {self._path}: {error}: give a file that this user can write, which no other program holds"
+                f"ledger {self._path}: {error}: give a file that this user can write and no other program uses"
             ) from error

@@ -1,1 +1,1 @@
-"""Which camera runs on which machine: pure functions of measured costs and capacities."""
+"""Decides which camera runs on which machine, by pure functions of measured costs and capacities."""

@@ -1,4 +1,4 @@
-"""What a camera costs: estimated from its stream at first, then measured by the engine that runs it."""
+"""The cost of a camera: estimated from its stream at first, then measured by the engine that runs it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MAX_MS, MAX_FPS = 60_000.0, 1000.0
 SHARE_OF_NEW = 0.3
 """Weight of the newest measurement."""
 MIN_FRAMES = 20
-"""Frames of an owner before its measurement counts: the first ones load and warm up."""
+"""Number of frames before an owner's measurement counts, because the first ones include loading and warm-up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one camera takes.
+    """The resources that one camera takes.
 
     Attributes:
         cpu: processor cores.
@@ -32,7 +32,7 @@ class Cost:
 
 
 def estimated(width: int | None = None, height: int | None = None, fps: float | None = None) -> Cost:
-    """Return the cost of a stream that nobody has run yet, with inference on the processor.
+    """Estimate the cost of a stream that has not run yet, with inference on the CPU.
 
     >>> round(estimated(1280, 720, 10).cpu, 2)
     0.19
@@ -42,7 +42,7 @@ def estimated(width: int | None = None, height: int | None = None, fps: float | 
 
 
 def updated(cost: Cost, report: dict[str, Any]) -> Cost:
-    """Return the cost after a report of an engine about one camera; a report that cannot be true changes nothing.
+    """Return the cost after an engine's report about one camera; an implausible report changes nothing.
 
     >>> updated(Cost(1.0), {"cpu_ms": 10.0, "gpu_ms": 0.0, "fps": 10.0, "published": 100})
     Cost(cpu=0.1, gpu=0.0, is_measured=True)

@@ -1,4 +1,4 @@
-"""What placement knows: needs of cameras, capacities of machines, limits, and what comes out."""
+"""Data of placement: needs of cameras, capacities of machines, limits, and the result."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 MIN_CPU = 0.01
-"""Processor cores that a camera is never taken to need less of."""
+"""Minimum number of CPU cores that a camera is assumed to need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a camera needs.
+    """The needs of a camera.
 
     Attributes:
         source_id: the camera.
-        cpu: processor cores (milliseconds per frame × frames per second / 1000).
+        cpu: CPU cores (milliseconds per frame × frames per second / 1000).
         gpu: share of one GPU, likewise.
         site: where it must run; empty: anywhere.
         labels: labels that its machine must have.
-        pack: cameras with this word run on one machine if they fit (affinity); empty: does not matter.
-        spread: cameras with this word run on different machines if there are enough (anti-affinity); likewise.
+        pack: cameras with the same value run on one machine if they fit (affinity); empty: no preference.
+        spread: cameras with the same value run on different machines if there are enough (anti-affinity); likewise.
     """
 
     source_id: str
@@ -35,7 +35,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One engine and what its machine has.
+    """One engine and the capacity of its machine.
 
     Attributes:
         engine_id: the engine.
@@ -43,7 +43,7 @@ class Machine:
         gpu: number of GPUs.
         site: where it is.
         labels: for instance `{"gpu": "l4"}`.
-        starts: cameras that it is starting now; lost cameras go where this queue is short.
+        starts: number of cameras that it is starting; lost cameras go where this queue is short.
     """
 
     engine_id: str
@@ -56,10 +56,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Shares of a machine.
+    """Load limits of a machine.
 
     Attributes:
-        target: machines are filled up to this.
+        target: machines are filled up to this share.
         high: cameras leave a machine above this, and lost cameras may fill one up to it.
         low: the fleet may lose a machine when its load is below this.
         rule: `first_fit` fills machines one after another; `least_loaded` uses all of them evenly.
@@ -73,10 +73,10 @@ class Limits:
 
 @dataclass(slots=True)
 class Placement:
-    """Where cameras go.
+    """The result of placement.
 
     Attributes:
-        owners: engine_id by source_id of those that have a place.
+        owners: engine_id by source_id, for cameras that have a place.
         unplaced: why the others have none, by source_id.
     """
 

@@ -1,6 +1,6 @@
-"""Places cameras: first fit decreasing for a fleet that is filled, shortest start queue for cameras that were lost.
+"""Places cameras: by first fit decreasing when filling a fleet, by shortest start queue for lost cameras.
 
-Affinity and anti-affinity are wishes: a camera that cannot have its wish is placed all the same. Site and labels bind.
+Affinity and anti-affinity are preferences: a camera is placed even if they cannot be met. Site and labels are binding.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ SLACK = 1e-9
 
 
 class Room:
-    """What is free on each machine, while cameras are placed one after another.
+    """The free capacity of each machine, while cameras are placed one after another.
 
     Args:
         machines: in the order in which they are filled.
-        settled: the cameras that stay, with their engine.
+        settled: the cameras that stay, with their engines.
         target: share up to which a group should fit as a whole.
     """
 
@@ -53,27 +53,27 @@ class Room:
                 table[word][at] += sign
 
     def loads(self) -> NDArray[np.float64]:
-        """Return the share of each machine that is used, of processor or GPU, whichever is more."""
+        """Return the used share of each machine's CPU or GPU, whichever is higher."""
         cpu = self.used_cpu / np.maximum(self.cpu, SLACK)
         gpu = np.where(self.gpu > 0, self.used_gpu / np.maximum(self.gpu, SLACK), 0.0)
         return np.asarray(np.maximum(cpu, gpu), float)
 
     def allowed(self, need: Need) -> Mask:
-        """Return which machines have the site and the labels."""
+        """Return the machines that have the site and the labels."""
         key = need.site, tuple(sorted(need.labels.items()))
         if key not in self._allowed:
             self._allowed[key] = np.array([_suits(need, machine) for machine in self.machines], bool)
         return self._allowed[key]
 
     def fits(self, need: Need, share: float) -> Mask:
-        """Return which machines may have it and stay within this share."""
+        """Return the machines that may run it and stay within this share."""
         fits = self.used_cpu + max(need.cpu, MIN_CPU) <= self.cpu * share + SLACK
         if need.gpu > 0:
             fits &= self.used_gpu + need.gpu <= self.gpu * share + SLACK
         return fits & self.allowed(need)
 
     def preferred(self, need: Need, fits: Mask) -> Mask:
-        """Return those of the machines that also grant the wishes, or all where none does."""
+        """Return the machines that also meet the preferences, or all if none does."""
         if need.pack:
             near = fits & (self._packed[need.pack] > 0)
             whole = fits & (self.used_cpu + self.groups[need.pack] <= self.cpu * self.target + SLACK)
@@ -89,7 +89,9 @@ def place(
     settled: Iterable[tuple[Need, str]] = (),
     limits: Limits | None = None,
 ) -> Placement:
-    """Place cameras by first fit decreasing up to `limits.target`; what does not fit may fill machines up to `high`.
+    """Place cameras by first fit decreasing up to `limits.target`.
+
+    Cameras that do not fit may fill machines up to `high`.
 
     Args:
         needs: cameras without a place.
@@ -110,7 +112,7 @@ def place(
 
 
 def place_in(room: Room, needs: Sequence[Need], limits: Limits) -> Placement:
-    """Place cameras in this order into what is free, and book them there."""
+    """Place cameras in this order into the free capacity, and book them there."""
     done = Placement()
     for need in needs:
         fits = room.fits(need, limits.target)
@@ -133,9 +135,9 @@ def place_lost(
     settled: Iterable[tuple[Need, str]] = (),
     limits: Limits | None = None,
 ) -> Placement:
-    """Place cameras that nobody publishes now: each where the fewest are starting, so that all are back soon.
+    """Place cameras that no engine publishes: each where the fewest are starting, so that all return soon.
 
-    The fullest machines that have room would start many, one after another, which triples the longest outage.
+    Filling the fullest machines first would start many cameras one after another, which triples the longest outage.
     """
     limits, room, done = limits or Limits(), Room(machines, settled), Placement()
     for need in sorted(needs, key=size_of, reverse=True):
@@ -175,7 +177,7 @@ def _suits(need: Need, machine: Machine) -> bool:
 
 def _why(need: Need, room: Room) -> str:
     if not len(room.machines):
-        return "no machine is there"
+        return "there is no machine"
     if not room.allowed(need).any():
         wanted = [f"site {need.site}"] * bool(need.site) + [f"{key}={value}" for key, value in need.labels.items()]
         return f"no machine has {', '.join(wanted)}"

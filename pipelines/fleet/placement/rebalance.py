@@ -1,4 +1,4 @@
-"""Moves that relieve machines, and how many machines a fleet should have."""
+"""Plans moves that relieve machines, and the number of machines that a fleet should have."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def relieve(
         machines: all machines that may have cameras.
         limits: shares.
         most: number of moves that are allowed now.
-        resting: cameras that moved lately, and stay.
+        resting: cameras that moved recently, and stay.
     """
     room, moves = Room(machines, owned), list[Move]()
     loads = room.loads()
@@ -50,7 +50,7 @@ def relieve(
             if len(moves) >= most or room.loads()[at] <= limits.target:
                 break
             room.take(need, int(at), -1)
-            room.cpu[at], kept = 0.0, room.cpu[at]  # not back to where it comes from
+            room.cpu[at], kept = 0.0, room.cpu[at]  # not back to where it came from
             found = place_in(room, [need], strict).owners.get(need.source_id)
             room.cpu[at] = kept
             if found is None:
@@ -67,7 +67,7 @@ def empty(
     limits: Limits,
     most: int,
 ) -> tuple[list[Move], dict[str, str]]:
-    """Return at most `most` moves off one machine, which goes away, and why the rest of that share cannot move."""
+    """Return at most `most` moves off a machine that is being drained, and why the others of that batch cannot move."""
     others = [machine for machine in machines if machine.engine_id != engine_id]
     mine = sorted((need for need, owner in owned if owner == engine_id), key=size_of, reverse=True)[: max(most, 0)]
     done = place_in(Room(others, [pair for pair in owned if pair[1] != engine_id]), mine, limits)
@@ -76,12 +76,12 @@ def empty(
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """How many machines of which size a fleet should have.
+    """How many machines a fleet should have, and of which size.
 
     Attributes:
         machines: desired number.
         present: number that is there.
-        load: share of all that is used.
+        load: used share of the total capacity.
         why: one line.
     """
 
@@ -94,7 +94,7 @@ class Desired:
 def desired(needs: Sequence[Need], machines: Sequence[Machine], limits: Limits, unplaced: int = 0) -> Desired:
     """Return how many machines the cameras need, with hysteresis: grow above `high`, shrink below `low`.
 
-    A new machine is taken to be like the average of those that are there; with none, like one of one core.
+    A new machine is assumed to match the average of the existing ones; if there are none, to have one core.
     """
     cpu, gpu = sum(max(n.cpu, MIN_CPU) for n in needs), sum(n.gpu for n in needs)
     present = len(machines)

@@ -1,4 +1,4 @@
-"""Where the controller of a fleet answers."""
+"""The address where the controller of a fleet answers."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pipelines.running.control_access import runtime_folder
 
 
 def address_of(name: str) -> str:
-    """Return where the controller of a fleet of this user and machine answers."""
+    """Return the address of the controller of this user's fleet on this machine."""
     return f"ipc://{runtime_folder()}/fleet-{name}.sock"

@@ -42,7 +42,7 @@ def take_controller(folder: Path, clock: Clock) -> IO[str]:
     if file is None:
         with suppress(OSError, ValueError):
             holder = (folder / CONTROLLER).read_text(encoding="utf-8")[:20].strip()
-            raise ConfigError(f"{folder} belongs to a controller that runs (process {holder}): stop it first")
+            raise ConfigError(f"{folder} belongs to a running controller (process {holder}): stop it first")
         raise ConfigError(f"{folder} belongs to a controller that runs: stop it first")
     file.truncate(0)
     file.write(str(os.getpid()))

@@ -1,6 +1,6 @@
-"""Brings a model to all engines, as `roll_plan` says, with `deploy` of the learning tools on each of them.
+"""Rolls out a model to all engines according to `roll_plan`, using the learning tools' `deploy` on each.
 
-The work is done on threads of its own, each with its own connections; the controller's thread keeps the state.
+The work is done on separate threads, each with its own connections; the controller's thread holds the state.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Roll:
     """One rolling change at a time; used by the controller's thread.
 
     Args:
-        ledger: keeps the state, and the name of the fleet's model.
+        ledger: stores the state, and the name of the fleet's model.
         ask_of: returns the function that asks one engine; called on other threads.
         stream: where readers of the fleet subscribe; None: there is no collector, so nothing can be compared.
-        set_model: told the model that engines start with from now on.
+        set_model: called with the model that engines start with from now on.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Roll:
 
         Args:
             request: `model` and, optionally, `canary`, `watch_s`, `baseline` and `max_drift`.
-            owners: the engine of each camera that runs.
+            owners: the engine of each running camera.
             before: returns the model file that an engine uses now.
 
         Raises:
-            ConfigError: one is in progress, or the model, a camera or a number cannot work.
+            ConfigError: a roll is in progress, or the model, a camera or a number is invalid.
         """
         if self.state is not None and self.is_active:
-            raise ConfigError(f"{self.state.model} is being rolled out: wait, or end that with fleet roll --stop")
+            raise ConfigError(f"{self.state.model} is being rolled out: wait, or stop it with fleet roll --stop")
         if self._stream is None:
             raise ConfigError("a roll compares what readers see: it needs a collector (collector.collect)")
         model = Path(_text(request, "model")).absolute()
@@ -92,13 +92,13 @@ class Roll:
         self._keep(RollState.from_dict(facts | limits))
 
     def stop(self) -> None:
-        """Return to the old model, once the step in progress has ended. Raises `ConfigError` if no roll is active."""
+        """Return to the old model once the step in progress has ended. Raises `ConfigError` if no roll is active."""
         if self.state is None or not self.is_active:
             raise ConfigError("no roll is in progress")
         self._keep(stopped(self.state, "ended by hand"))
 
     def turn(self, engines: Mapping[str, str], owners: Callable[[], Mapping[str, str]]) -> None:
-        """Take in what has ended and begin what is due; does not wait.
+        """Process finished steps and begin what is due; does not wait.
 
         Args:
             engines: the live engines with the incarnations of their processes.
@@ -143,13 +143,13 @@ class Roll:
         self._keep(after(state, step, alive))
 
     def _keep(self, state: RollState) -> None:
-        """Write the state to the ledger, and at the end the model that the fleet has from now on."""
+        """Write the state to the ledger and, at the end, the fleet's new model."""
         if state == self.state:
             return
         is_new_stage = self.state is None or state.stage != self.state.stage
         note = json.dumps(state.as_dict())
         if not self._ledger.set_note(NOTE, self._note, note):
-            raise ConfigError("another controller has changed the roll: end one of them")
+            raise ConfigError("another controller has changed the roll: stop one of them")
         self.state, self._note = state, note
         if is_new_stage:
             logger.warning("roll of %s: %s %s", Path(state.model).name, state.stage, state.reason)
@@ -190,11 +190,11 @@ class Roll:
             return Outcome(False, f"{type(error).__name__}: {error}", incarnation, is_verdict=False)
 
     def status(self) -> dict[str, Any]:
-        """Return how far the roll is; empty if there was none."""
+        """Return the progress of the roll; empty if there was none."""
         return {} if self.state is None else self.state.as_dict()
 
     def close(self) -> None:
-        """Begin nothing more; what is in progress goes on until it notices."""
+        """Begin nothing more; steps in progress continue until they notice."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -219,7 +219,7 @@ def restore(ask: Ask, model: str) -> None:
 def _canary(request: Mapping[str, Any], owners: Mapping[str, str]) -> list[str]:
     asked = request.get("canary") or sorted(owners)[:1]
     if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked) or not asked:
-        raise ConfigError("canary: expected a list of names of cameras that run" if owners else "no camera runs now")
+        raise ConfigError("canary: expected a list of names of running cameras" if owners else "no camera is running")
     unknown = [name for name in asked if name not in owners]
     if unknown:
         raise ConfigError(f"canary: {unknown[0]} does not run; expected one of: {', '.join(sorted(owners)[:10])}")

@@ -1,9 +1,9 @@
-"""A rolling change of the model as a pure state machine: shadow, canary, one wave of engines after another.
+"""A rolling model change as a pure state machine: shadow, canary, then one wave of engines after another.
 
     shadow → canary → waves → done
        └────────┴───────┴──→ returning → returned
 
-The state is one note in the ledger. After a restart of the controller the step in progress is begun again. Only a
+The state is one note in the ledger. After a restart of the controller, the step in progress starts over. Only a
 verdict on the model returns it: an engine that died or did not answer is tried again, or later. Once a roll is done,
 engines that were away meanwhile are aligned with the others.
 """
@@ -25,19 +25,19 @@ MAX_ALIGNED = 16
 
 @dataclass(frozen=True, slots=True)
 class RollState:
-    """How far a roll is.
+    """The state of a roll.
 
     Attributes:
         model: file of the new model.
         before: file of the old one.
-        canary: cameras that change first; all on one engine.
+        canary: cameras that change first, all on one engine.
         engine: that engine.
-        watch_s: seconds for which each step is watched.
+        watch_s: seconds for which each step is observed.
         baseline: frames of the old model to compare with.
         max_drift: largest drift of classes and numbers of objects.
-        stage: what is being done.
+        stage: the current stage.
         changed: engines that have the new model, with the incarnation of their process.
-        reason: why it returned.
+        reason: why it was rolled back.
         tries: attempts at the step in progress that came to no verdict, or to give the old model back.
     """
 
@@ -59,7 +59,7 @@ class RollState:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RollState:
-        """Return the state from what `as_dict` returned; keys of newer versions are left out."""
+        """Return the state from the result of `as_dict`; keys of newer versions are ignored."""
         known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
         return cls(**{**known, "canary": tuple(known.get("canary", ()))})
 
@@ -71,11 +71,11 @@ class RollState:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be done now, on each of these engines at the same time.
+    """The step to take now, on each of these engines at the same time.
 
     Attributes:
         kind: `try` (shadow), `deploy`, `restore`, or `align` (give it the model that all others have).
-        engines: where.
+        engines: where to do it.
     """
 
     kind: Literal["try", "deploy", "restore", "align"]
@@ -84,10 +84,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a step on one engine.
+    """The outcome of a step on one engine.
 
     Attributes:
-        passed: whether it has what the step was for.
+        passed: whether the step succeeded.
         reason: why not.
         incarnation: of the engine's process.
         is_verdict: False: the engine could not be asked, which says nothing of the model.
@@ -100,10 +100,10 @@ class Outcome:
 
 
 def next_step(state: RollState, engines: Mapping[str, str]) -> Step | None:
-    """Return what is to be done next; None: nothing, or nothing yet.
+    """Return the next step; None: nothing to do, or nothing yet.
 
     Args:
-        state: how far it is.
+        state: of the roll.
         engines: the live engines with the incarnations of their processes.
     """
     if state.stage == "done":
@@ -121,7 +121,7 @@ def next_step(state: RollState, engines: Mapping[str, str]) -> Step | None:
 
 
 def missing(state: RollState, engines: Mapping[str, str]) -> Sequence[str]:
-    """Return the engines without the new model, also those that have started again since they got it."""
+    """Return the engines without the new model, including those restarted since they got it."""
     return sorted(name for name, incarnation in engines.items() if state.changed.get(name) != incarnation)
 
 
@@ -139,7 +139,7 @@ def after(state: RollState, step: Step, outcomes: Mapping[str, Outcome]) -> Roll
         return replace(state, changed=changed, tries=state.tries + 1)
     if failed:
         name, outcome = max(failed.items(), key=lambda item: item[1].is_verdict)
-        # a step that failed has returned by itself as far as it could: what it left behind is cleaned with the rest
+        # a failed step has already rolled back as far as it could; the rest is cleaned up with everything else
         touched = {**changed, **{name: outcome.incarnation for name, outcome in failed.items()}}
         return replace(state, stage="returning", changed=touched, reason=f"{name}: {outcome.reason}", tries=0)
     if not done:
@@ -151,7 +151,7 @@ def rehomed(state: RollState, engines: Mapping[str, str], owners: Mapping[str, s
     """Return the state with the engine that has the canary cameras now, if the one before is away.
 
     Args:
-        state: how far it is.
+        state: of the roll.
         engines: the live engines.
         owners: the engine of each camera.
     """
@@ -165,7 +165,7 @@ def rehomed(state: RollState, engines: Mapping[str, str], owners: Mapping[str, s
 
 
 def settled(state: RollState, engines: Mapping[str, str]) -> RollState:
-    """Return the state, ended if nothing is left: every live engine has the model, or none has it any more."""
+    """Return the state, finished if nothing is left to do: every live engine has the model, or no engine does."""
     is_clean = engines and not any(name in engines for name in state.changed)
     if state.stage == "returning" and (is_clean or state.tries >= RETURN_TRIES):
         return replace(state, stage="returned")
@@ -175,6 +175,6 @@ def settled(state: RollState, engines: Mapping[str, str]) -> RollState:
 
 
 def stopped(state: RollState, reason: str) -> RollState:
-    """Return the state of a roll that a person ends: the engines that may have the new model get the old one."""
+    """Return the state of a roll stopped by a person: engines that may have the new model get the old one back."""
     touched = {state.engine: "", **state.changed}
     return state if state.is_over else replace(state, stage="returning", changed=touched, reason=reason, tries=0)

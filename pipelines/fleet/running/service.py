@@ -1,4 +1,4 @@
-"""Runs a fleet: one loop around the controller, which also answers `framewire fleet status`, `move` and the others."""
+"""Runs a fleet: one loop around the controller, which also answers `framewire fleet status`, `move` and so on."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ SOON_S = 2.0
 
 
 class FleetService:
-    """A fleet that runs.
+    """A running fleet.
 
     Args:
         config: the fleet.
         clock: for everything.
 
     Raises:
-        ConfigError: another controller has the state folder, or something in the configuration cannot work.
+        ConfigError: another controller has the state folder, or the configuration is invalid.
     """
 
     def __init__(self, config: FleetConfig, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -76,7 +76,7 @@ class FleetService:
             self._opened = opened.pop_all()
 
     def turn(self) -> None:
-        """Do what is due, and wait a moment for answers."""
+        """Do what is due, and wait briefly for answers."""
         now_ns = self._clock.monotonic_ns()
         if now_ns - self._polled_ns >= POLL_S * NS_PER_S:
             self._polled_ns = now_ns
@@ -155,11 +155,11 @@ class FleetService:
         return str(status["detector"]["model"])
 
     def _ask_of(self, engine_id: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        """Return the function that asks one engine and waits; for other threads than that of the controller."""
+        """Return a function that sends a request to one engine and waits; for threads other than the controller's."""
         return lambda request: ask(self.addresses[engine_id], request, ASK_S, **self.links.keys)
 
     def close(self, *, leave: bool = False) -> None:
-        """End the fleet, or only this controller and leave the engines running."""
+        """Stop the fleet, or stop only this controller and leave the engines running."""
         if not leave:
             self._keeper.end()
         self.launcher.close(leave=leave)

@@ -1,6 +1,8 @@
-"""A day of a large fleet on a simulated clock: load that rises until noon, machines that come, go and are lost.
+"""A day in the life of a large fleet on a simulated clock: the load rises until noon.
 
-The controller, its placement and its ledger are the real ones; engines, network and time are not.
+Machines are added, removed and lost.
+
+The controller, its placement and its ledger are real; engines, network and time are simulated.
 """
 
 from __future__ import annotations
@@ -38,10 +40,10 @@ class DayOptions:
         cameras: how many.
         hours: how long; a day begins at midnight, and shorter times in the morning.
         cores: of each machine.
-        lost: share of the machines that are lost during that time.
+        lost: share of the machines lost during that time.
         start_s: time to start one camera; an engine starts `at_once` at a time.
         at_once: likewise.
-        seed: of everything that is random.
+        seed: of all random numbers.
     """
 
     cameras: int = 10_000
@@ -76,7 +78,7 @@ class DayReport:
 
     @property
     def is_good(self) -> bool:
-        """Whether it kept what a fleet promises."""
+        """Whether it kept the promises of a fleet."""
         return (
             self.placed_s < MAX_PLACE_S
             and self.machines_at_first <= int(np.ceil(MAX_OVER_BOUND * self.lower_bound))
@@ -126,12 +128,12 @@ class _Day:
             self.moves[assignment.source_id] += 1
 
     def boot(self) -> None:
-        """Order a machine, which is there a minute later."""
+        """Order a machine, which is available a minute later."""
         self.number += 1
         self.booting.append((self.clock.monotonic_ns() + int(BOOT_S * NS_PER_S), f"m{self.number:04}"))
 
     def start(self, engine_id: str) -> None:
-        """Start an engine on a machine that is there."""
+        """Start an engine on an available machine."""
         options = self.options
         self.network.engines[engine_id] = SimulatedEngine(
             engine_id,
@@ -145,7 +147,7 @@ class _Day:
         self.controller.join(Machine(engine_id, options.cores))
 
     def lose(self) -> int:
-        """Lose a machine without a word, and return how many cameras it had."""
+        """Lose a machine without warning, and return how many cameras it had."""
         names = [name for name in self.network.engines if self.controller.book.owned[name]]
         engine_id = str(self.random.choice(names))
         now_ns = self.clock.monotonic_ns()
@@ -155,7 +157,7 @@ class _Day:
         return len(self.controller.book.owned[engine_id])
 
     def step(self, seconds: float) -> None:
-        """Let time pass, and take note of the cameras that are back."""
+        """Advance time, and record the cameras that are back."""
         self.clock.advance(seconds)
         now_ns = self.clock.monotonic_ns()
         for due_ns, engine_id in [each for each in self.booting if each[0] <= now_ns]:
@@ -171,7 +173,7 @@ class _Day:
                 del self.lost_ns[name]
 
     def scale(self) -> None:
-        """Order machines that are missing; after a quarter of an hour below the mark, empty one of those too many."""
+        """Order missing machines; after a quarter of an hour below the threshold, drain a surplus one."""
         wanted = self.controller.desired()
         now_ns = self.clock.monotonic_ns()
         for _ in range(wanted.machines - wanted.present - len(self.booting)):
@@ -189,7 +191,7 @@ class _Day:
                 self.network.kill(engine_id)
 
     def highest_load(self) -> float:
-        """Return the load of the busiest machine, as cameras really cost now."""
+        """Return the load of the busiest machine at the cameras' actual current costs."""
         loads = [
             sum(self.costs[name][0] * self.costs[name][1] / 1e3 for name in engine.publishing())
             for engine in self.network.engines.values()
@@ -198,7 +200,7 @@ class _Day:
 
 
 def simulate_day(options: DayOptions) -> DayReport:
-    """Place the cameras, let the time pass, and return what came of it."""
+    """Place the cameras, let time pass, and return the outcome."""
     began = time.perf_counter()
     day = _Day(options)
     needs = [Need(name, ms * fps / 1e3) for name, (ms, fps) in day.costs.items()]
@@ -221,7 +223,7 @@ def simulate_day(options: DayOptions) -> DayReport:
 
 
 def _fill(day: _Day, machines: int) -> None:
-    """Start the machines, and let the controller place all cameras: it knows their costs, as after a restart."""
+    """Start the machines, and let the controller place all cameras; it knows their costs, as after a restart."""
     from pipelines.fleet.placement.costs import Cost
 
     for _ in range(machines):
@@ -235,7 +237,7 @@ def _fill(day: _Day, machines: int) -> None:
 
 
 def _live(day: _Day, report: DayReport) -> None:
-    """Let the time pass."""
+    """Let time pass."""
     options = day.options
     end_s = options.hours * 3600
     count = max(1, round(options.lost * report.machines_at_first))

@@ -1,4 +1,4 @@
-"""An engine without video: it answers the controller as a real one does, and knows who would publish what."""
+"""An engine without video: it answers the controller as a real one does, and keeps track of what it would publish."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class SimulatedEngine:
 
     Args:
         engine_id: its name.
-        clock: of the simulation; the engine's own stands elsewhere.
+        clock: of the simulation; the engine's own has an offset.
         incarnation: of its process.
         cpu: processor cores of its machine.
-        start_s: time that it takes to start one camera; it starts `at_once` at a time.
+        start_s: time to start one camera; it starts `at_once` at a time.
         at_once: likewise.
         costs: milliseconds per frame and frames per second by source_id, for its reports.
     """
@@ -129,7 +129,7 @@ class SimulatedEngine:
     def _assign(self, request: dict[str, Any]) -> dict[str, Any]:
         name, epoch, until_ns = request["source"]["source_id"], request["epoch"], self._until_ns(request)
         if until_ns <= self.now_ns:
-            return {"conflict": True, "error": "this request comes late"}
+            return {"conflict": True, "error": "this request is late"}
         run = self._runs.get(name)
         self._changed()
         if run is not None and run.epoch == epoch:
@@ -145,7 +145,7 @@ class SimulatedEngine:
         return {}
 
     def _begin(self) -> int:
-        """Return when a camera that waits for its start has started."""
+        """Return when a camera waiting to start will have started."""
         at = self._free_ns.index(min(self._free_ns))
         self._free_ns[at] = max(self._free_ns[at], self._clock.monotonic_ns()) + self._start_ns
         return self._free_ns[at]
@@ -161,7 +161,7 @@ class SimulatedEngine:
         return {"stopped": True}
 
     def set_costs(self, costs: dict[str, tuple[float, float]]) -> None:
-        """Change what its reports say from now on."""
+        """Change its reports from now on."""
         self._costs, self._owned = costs, None
         for name, run in self._runs.items():
             cpu_ms, fps = costs[name]

@@ -16,7 +16,7 @@ ANSWER_S = 2.0
 
 
 class SimulatedNetwork:
-    """Carries requests and answers. What goes to a frozen engine waits in its buffer, and is read when it thaws.
+    """Carries requests and answers. Messages to a frozen engine wait in its buffer, and are read when it thaws.
 
     Args:
         clock: of the simulation.
@@ -35,7 +35,7 @@ class SimulatedNetwork:
         self._unanswered: dict[int, tuple[int, str, dict[str, Any]]] = {}
 
     def send(self, engine_id: str, request: dict[str, Any]) -> None:
-        """Send a request on its way, and a time after which nobody waits for its answer."""
+        """Send a request, and set the time after which its answer is no longer awaited."""
         number, now_ns = next(self._order), self._clock.monotonic_ns()
         self._unanswered[number] = now_ns + int(ANSWER_S * NS_PER_S), engine_id, request
         if engine_id not in self.cut and engine_id in self.engines:
@@ -43,12 +43,12 @@ class SimulatedNetwork:
 
     def _put(self, kind: str, engine_id: str, number: int, payload: Any, sent_ns: int) -> None:
         at_ns = sent_ns + int(self._delay_s() * NS_PER_S)
-        key = kind, engine_id  # one link keeps the order
+        key = kind, engine_id  # one link preserves the order
         at_ns = self._last_ns[key] = max(at_ns, self._last_ns.get(key, 0))
         heapq.heappush(self._due, (at_ns, next(self._order), kind, engine_id, number, payload))
 
     def receive(self) -> list[Answer]:
-        """Return the answers that have come, and those that nobody waits for any more."""
+        """Return the answers that have arrived, and those no longer awaited."""
         self.deliver()
         answers, self._answers = self._answers, []
         return answers
@@ -78,30 +78,30 @@ class SimulatedNetwork:
             self._answers.append(Answer(engine_id, request, None))
 
     def reconnect(self) -> None:
-        """Let another controller take over: what the one before sent still arrives, and nobody reads the answers."""
+        """Let another controller take over: requests of the previous one still arrive, but its answers are not read."""
         self._answers.clear()
         self._unanswered.clear()
         self._due = [each for each in self._due if each[2] == "request"]
         heapq.heapify(self._due)
 
     def _handle(self, engine_id: str, number: int, request: dict[str, Any], at_ns: int) -> None:
-        """Handle a request; its answer is under way from then on, also where the clock has made a longer step."""
+        """Handle a request; its answer is sent at that time, even if the clock has made a longer step."""
         reply = self.engines[engine_id].handle(request)
         if engine_id not in self.cut and number in self._unanswered:
             self._put("answer", engine_id, number, reply, at_ns)
 
     def freeze(self, engine_id: str) -> None:
-        """Stop an engine in its tracks."""
+        """Freeze an engine."""
         self.frozen.add(engine_id)
 
     def thaw(self, engine_id: str) -> None:
-        """Let it go on: first it reads what has come meanwhile."""
+        """Thaw it: first it reads what has arrived in the meantime."""
         self.frozen.discard(engine_id)
         for number, request in self._buffers.pop(engine_id, []):
             self._handle(engine_id, number, request, self._clock.monotonic_ns())
 
     def kill(self, engine_id: str) -> None:
-        """End an engine with all that waits for it."""
+        """End an engine, dropping everything that waits for it."""
         self.engines.pop(engine_id, None)
         self._buffers.pop(engine_id, None)
         self.frozen.discard(engine_id)

@@ -1,1 +1,1 @@
-"""Classifiers without deep training: HOG and a support vector machine, SIFT words, features of a pretrained network."""
+"""Classifiers without deep training: HOG and a support vector machine, SIFT words, pretrained features."""

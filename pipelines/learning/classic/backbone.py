@@ -1,4 +1,4 @@
-"""The features of a pretrained classifier: its graph up to the last layer, under a new one."""
+"""The features of a pretrained classifier: its graph up to the last layer, below a new one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Backbone:
         path: an ONNX classifier with a fully connected last layer, such as ResNet, MobileNet or EfficientNet.
 
     Raises:
-        ModelError: the file is not one.
+        ModelError: the file is not such a classifier.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +32,7 @@ class Backbone:
             raise ModelError(f"{path}: expected an ONNX file, whose last layer can be replaced")
         model = onnx.load(str(path))
         compose = require("onnx.compose", extra="classic")
-        self._model = compose.add_prefix(_at_least(onnx, model, OPSET), "base/")  # no name of it meets a new one
+        self._model = compose.add_prefix(_at_least(onnx, model, OPSET), "base/")  # avoids name collisions
         self.batch = self.facts.batch
         self.opset = max(entry.version for entry in self._model.opset_import if entry.domain in ("", "ai.onnx"))
         self._features = _features_of(self._model.graph, path)
@@ -52,7 +52,7 @@ class Backbone:
         return graph, graph.node("Flatten", self._features, axis=1)
 
     def _fed(self, graph: GraphBuilder) -> str:
-        """Turn RGB from 0 to 1 into what the network was trained on."""
+        """Convert RGB from 0 to 1 to the input range that the network was trained on."""
         image = self.facts.image
         name = "images"
         if image.color == "bgr":
@@ -64,7 +64,7 @@ class Backbone:
 
 def _at_least(onnx: Any, model: Any, opset: int) -> Any:
     version = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if version >= 13:  # the operators that are added have been the same since
+    if version >= 13:  # the operators added here have not changed since
         return model
     converter = require("onnx.version_converter", extra="classic")
     return converter.convert_version(model, opset)

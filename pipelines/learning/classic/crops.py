@@ -1,4 +1,4 @@
-"""Pictures in folders named after their class, split into those to learn from and those held back."""
+"""Images in folders named after their class, split into a training part and a held-out part."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Labelled pictures, read and prepared.
+    """Labelled images, read and prepared.
 
     Attributes:
         class_names: by class id.
         images: (h, w, 3) uint8 BGR each.
         class_id: (N,) int64.
-        is_test: (N,) bool, held back.
+        is_test: (N,) bool, held out.
         sha256: of all files with their classes.
     """
 
@@ -38,7 +38,7 @@ class Crops:
     sha256: str
 
     def part(self, *, test: bool) -> tuple[list[Image], NDArray[np.int64]]:
-        """Return the pictures and classes of one part."""
+        """Return the images and classes of one part."""
         rows = np.flatnonzero(self.is_test == test)
         return [self.images[row] for row in rows.tolist()], self.class_id[rows]
 
@@ -48,12 +48,12 @@ def read_crops(folder: Path, *, holdout: float, seed: int, preparation: Preparat
 
     Args:
         folder: of one folder per class.
-        holdout: share of each class held back, if the folder has no split of its own.
+        holdout: share of each class to hold out, if the folder has no split.
         seed: of the split.
-        preparation: applied to each picture, as to the frames of the camera.
+        preparation: applied to each image, as to the camera's frames.
 
     Raises:
-        ConfigError: fewer than two classes, fewer than 10 pictures in one, or a file that is not an image.
+        ConfigError: fewer than two classes, fewer than 10 images in one, or a file that is not an image.
     """
     names, paths, class_id, is_test = read_listing(folder, holdout=holdout, seed=seed)
     images = [_read(path, preparation) for path in paths]
@@ -63,13 +63,13 @@ def read_crops(folder: Path, *, holdout: float, seed: int, preparation: Preparat
 def read_listing(
     folder: Path, *, holdout: float, seed: int
 ) -> tuple[tuple[str, ...], list[Path], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return class names, pictures, their classes, and which are held back, without reading the pictures.
+    """Return class names, images, their classes, and which are held out, without reading the images.
 
     Raises:
-        ConfigError: fewer than two classes, or fewer than 10 pictures in one.
+        ConfigError: fewer than two classes, or fewer than 10 images in one.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder: expected one folder of pictures per class in it")
+        raise ConfigError(f"{folder}: no such folder: expected one folder of images per class in it")
     if not 0.05 <= holdout <= 0.9:
         raise ConfigError(f"holdout {holdout}: expected a share between 0.05 and 0.9")
     names, files, class_id = _listed(folder)
@@ -84,7 +84,7 @@ def _listed(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, bool]], NDA
     roots = [(folder / "train", False), (folder / "test", True)] if has_split else [(folder, False)]
     names = sorted({place.name for root, _ in roots for place in root.iterdir() if place.is_dir()})
     if len(names) < 2:
-        raise ConfigError(f"{folder}: {len(names)} folders of pictures: expected one per class, at least two")
+        raise ConfigError(f"{folder}: {len(names)} folders of images: expected one per class, at least two")
     files, class_id = [], []
     for number, name in enumerate(names):
         for root, is_test in roots:
@@ -95,14 +95,14 @@ def _listed(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, bool]], NDA
 
 
 def pictures_of(folder: Path) -> list[Path]:
-    """Return the pictures in a folder by name; none if there is no such folder."""
+    """Return the images in a folder by name; none if there is no such folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _held_back(class_id: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return which pictures are held back: the same share of each class, at random."""
+    """Return which images are held out: the same share of each class, at random."""
     is_test = np.zeros(len(class_id), bool)
     for number in np.unique(class_id):
         rows = rng.permutation(np.flatnonzero(class_id == number))
@@ -115,11 +115,11 @@ def _check_counts(folder: Path, names: Sequence[str], learnt: NDArray[np.int64],
         count = int((learnt == number).sum())
         if count < MIN_PER_CLASS:
             raise ConfigError(
-                f"{folder}: class {name!r} has {count} pictures to learn from: expected at least {MIN_PER_CLASS}; "
-                "add pictures, or remove the class"
+                f"{folder}: class {name!r} has {count} images to learn from: expected at least {MIN_PER_CLASS}; "
+                "add images, or remove the class"
             )
         if not (held == number).any():
-            raise ConfigError(f"{folder}: class {name!r} has no picture in test/: without one it cannot be scored")
+            raise ConfigError(f"{folder}: class {name!r} has no image in test/: without one it cannot be scored")
 
 
 def _read(path: Path, preparation: Preparation | None) -> Image:

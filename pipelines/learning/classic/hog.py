@@ -1,6 +1,7 @@
 """Histograms of oriented gradients (Dalal and Triggs 2005) as an ONNX graph.
 
-OpenCV 5 has its HOG in contrib only; a graph runs on every backend, and is the same in training and in the engine.
+OpenCV 5 has HOG only in its contrib modules; a graph runs on every backend, and is the same in training and in the
+engine.
 """
 
 from __future__ import annotations

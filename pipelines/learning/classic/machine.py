@@ -14,7 +14,7 @@ FOLDS = 3
 Floats = NDArray[np.float32]
 GRID = {"C": [1, 10, 30], "gamma": ["scale", 0.05]}
 SCALES = np.geomspace(0.5, 32, 25)
-"""Factors from distances to logits that are tried; the one that makes held-back answers likeliest is kept."""
+"""Factors from distances to logits to try; the one that makes held-out answers most likely is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Machine:
 
 
 def fit_machine(features: Floats, class_id: NDArray[np.int64], seed: int) -> Machine:
-    """Return machines whose parameters were chosen on held-back folds."""
+    """Return machines whose parameters were chosen by cross-validation."""
     selection = require("sklearn.model_selection", extra="classic")
     svm = require("sklearn.svm", extra="classic")
     folds = selection.StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
@@ -67,7 +67,7 @@ def fit_machine(features: Floats, class_id: NDArray[np.int64], seed: int) -> Mac
 
 
 def _scale(machine: Any, features: Floats, class_id: NDArray[np.int64], folds: Any) -> float:
-    """Return the factor under which the answers on held-back folds are likeliest (temperature scaling)."""
+    """Return the factor under which the answers on held-out folds are most likely (temperature scaling)."""
     multiclass = require("sklearn.multiclass", extra="classic")
     selection = require("sklearn.model_selection", extra="classic")
     decisions = selection.cross_val_predict(
@@ -94,7 +94,7 @@ def fit_linear(features: Floats, class_id: NDArray[np.int64], seed: int) -> tupl
     model = linear.LogisticRegression(max_iter=2000, class_weight="balanced")
     search = selection.GridSearchCV(model, {"C": [0.01, 0.1, 1.0]}, cv=folds).fit((features - mean) / spread, class_id)
     weights, bias = search.best_estimator_.coef_, search.best_estimator_.intercept_
-    if len(weights) == 1:  # of two classes, scikit-learn stores the second only
+    if len(weights) == 1:  # for two classes, scikit-learn stores only the second
         weights, bias = np.concatenate((-weights, weights)) / 2, np.concatenate((-bias, bias)) / 2
     scaled = (weights / spread).T
     return scaled.astype(np.float32), (bias - mean @ scaled).astype(np.float32), dict(search.best_params_)

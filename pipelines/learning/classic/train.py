@@ -1,4 +1,4 @@
-"""Trains a classifier of crops and scores it, as the engine will run it, on pictures held back."""
+"""Trains a classifier of crops and scores it, as the engine will run it, on held-out images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOG_SIZE = 32
 WORDS = 64
 WORDS_SIDE = 160
 SAMPLES_PER_WORD = 150
-"""Descriptors from which the vocabulary is made: more take longer and change little."""
+"""Number of descriptors from which the vocabulary is built; more take longer and change little."""
 BATCH = 32
 Floats = NDArray[np.float32]
 
@@ -40,13 +40,13 @@ class ClassicOptions:
 
     Attributes:
         method: one of `METHODS`.
-        size: side of the picture for HOG in pixels, a multiple of 8; None: 32.
+        size: side of the image for HOG in pixels, a multiple of 8; None: 32.
         words: size of the vocabulary for SIFT.
         base: pretrained classifier in ONNX for features.
-        whole_frames: pictures are whole frames, cut at the centre as the engine does; False: crops, stretched.
-        holdout: share of each class held back, if the folder has no split.
+        whole_frames: images are whole frames, cropped at the centre as in the engine; False: crops, stretched.
+        holdout: share of each class to hold out, if the folder has no split.
         seed: of every random choice.
-        preparation: applied to each picture.
+        preparation: applied to each image.
     """
 
     method: str
@@ -61,18 +61,18 @@ class ClassicOptions:
 
 @dataclass(frozen=True, slots=True)
 class ClassicResult:
-    """What was trained and how well it does on the pictures held back.
+    """The trained model and its scores on held-out images.
 
     Attributes:
         file: the model.
         method: how it was trained.
-        accuracy: share of the held-back pictures whose class is right.
+        accuracy: share of held-out images classified correctly.
         balanced: mean of that share over the classes.
-        learnt: number of pictures to learn from.
-        held_back: number of pictures scored.
+        learnt: number of training images.
+        held_back: number of images scored.
         confusion: (true, found) counts by class id.
         class_names: by class id.
-        data_sha256: of all pictures with their classes.
+        data_sha256: of all images with their classes.
     """
 
     file: str
@@ -91,10 +91,10 @@ class ClassicResult:
 
 
 def train_classic(folder: Path, out: Path, options: ClassicOptions) -> ClassicResult:
-    """Train on a folder of one folder per class, write the model and return its scores.
+    """Train on a folder with one subfolder per class, write the model and return its scores.
 
     Raises:
-        ConfigError: an option or the data cannot work.
+        ConfigError: an option or the data is invalid.
         MissingDependencyError: scikit-learn or onnx is not installed.
         ModelError: the base is not a classifier.
     """
@@ -103,13 +103,13 @@ def train_classic(folder: Path, out: Path, options: ClassicOptions) -> ClassicRe
     images, class_id = crops.part(test=False)
     facts = {"method": options.method, "data_sha256": crops.sha256, "learnt": str(len(images))}
     pools = require("threadpoolctl", extra="classic")
-    with pools.threadpool_limits(1):  # more wait for each other on small tables, and for minutes on a busy machine
+    with pools.threadpool_limits(1):  # more threads wait for each other on small tables, for minutes on a busy machine
         _TRAINERS[options.method](_Lesson(images, class_id, crops.class_names, out, options, facts))
     return score_crops(out, crops, options)
 
 
 def score_crops(model: Path, crops: Crops, options: ClassicOptions) -> ClassicResult:
-    """Return the scores of a model on the held-back part, run by the engine."""
+    """Return the scores of a model on the held-out part, run by the engine."""
     images, truth = crops.part(test=True)
     classifier = load_image_classifier(model)
     try:
@@ -141,7 +141,7 @@ def _check(out: Path, options: ClassicOptions) -> None:
     if out.suffix.lower() != suffix:
         raise ConfigError(f"{out}: {options.method} writes a {suffix} file: choose {out.with_suffix(suffix)}")
     if not out.parent.is_dir():
-        raise ConfigError(f"{out}: there is no folder {out.parent}: make it first")
+        raise ConfigError(f"{out}: there is no folder {out.parent}: create it first")
     if options.size is not None and (options.size % CELL or not 16 <= options.size <= 256):
         raise ConfigError(f"size {options.size}: expected a multiple of {CELL} between 16 and 256")
     if not 4 <= options.words <= 4096:
@@ -157,7 +157,7 @@ def _metadata(names: Sequence[str], size_hw: tuple[int, int], facts: dict[str, s
 
 @dataclass(frozen=True)
 class _Lesson:
-    """What a classifier learns from and where it goes; trainers add to `facts`."""
+    """The training data and the output of a classifier; trainers add to `facts`."""
 
     images: list[Image]
     class_id: NDArray[np.int64]
@@ -184,7 +184,7 @@ def _train_words(lesson: _Lesson) -> None:
     every = np.concatenate(found)
     if len(every) < lesson.options.words:
         raise ConfigError(
-            f"{len(every)} SIFT keypoints in all pictures: too few for {lesson.options.words} words: the pictures are "
+            f"{len(every)} SIFT keypoints in all images: too few for {lesson.options.words} words: the images are "
             "too plain or too small; use hog-svm"
         )
     every = np.random.default_rng(lesson.options.seed).permutation(every)[: lesson.options.words * SAMPLES_PER_WORD]
@@ -220,7 +220,7 @@ _TRAINERS: dict[str, Callable[[_Lesson], None]] = {
 def run_graph(
     graph: GraphBuilder, output: str, size_hw: tuple[int, int], images: Sequence[Image], options: ClassicOptions
 ) -> Floats:
-    """Return (N, D) float32: what an unfinished graph gives for each picture, fed as the engine will feed it."""
+    """Return (N, D) float32: the output of an unfinished graph for each image, fed as the engine will feed it."""
     runtime = require("onnxruntime")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.onnx"

@@ -1,1 +1,1 @@
-"""Data sets: collect, import, split, check, export and look at the pictures that a model is trained on."""
+"""Data sets: collect, import, split, check, export and preview the images that a model is trained on."""

@@ -1,4 +1,4 @@
-"""Labelled boxes as they lie on disk: a text file per image, `class cx cy w h` per line, as fractions of the image."""
+"""Labelled boxes as stored on disk: a text file per image, `class cx cy w h` per line, as fractions of the image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class NamedBox:
-    """An object of a foreign file: its class by name."""
+    """An object from another tool's file, with its class by name."""
 
     name: str
     cx: float
@@ -50,7 +50,7 @@ def named_box(name: str, x1: float, y1: float, x2: float, y2: float, size_wh: Se
 
 
 def boxes_from_text(text: str, place: str) -> list[Box]:
-    """Return the boxes of one text file; a polygon counts as the box around it. Raises `ConfigError` with the line."""
+    """Return the boxes of one text file; a polygon becomes its bounding box. Raises `ConfigError` naming the line."""
     lines = enumerate(text.splitlines(), 1)
     return [_box(line, f"{place}, line {number}") for number, line in lines if line.strip()]
 

@@ -1,4 +1,4 @@
-"""`dataset import`: pictures and labels of other programs, pictures without labels, and frames of clips."""
+"""`dataset import`: images and labels from other programs, images without labels, and frames of clips."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Brought:
     """What an import did, in counts.
 
     Attributes:
-        images: pictures added.
-        labelled: those of them that have labels.
+        images: images added.
+        labelled: images with labels.
         objects: boxes added.
-        left_out: shapes that are no boxes, and boxes of classes that were not wanted.
-        alike: frames of a clip left out because they look like one that is there.
-        clipped: boxes that reached outside their picture and were cut.
+        left_out: shapes that are not boxes, and boxes of unwanted classes.
+        alike: frames of a clip left out because they look like an existing one.
+        clipped: boxes that extended beyond their image and were clipped.
         by_class: boxes by class.
     """
 
@@ -66,20 +66,20 @@ def bring(
     every: int = 30,
     progress: Progress | None = None,
 ) -> Brought:
-    """Import a data set, a folder of pictures or a clip into a project, which is made if it does not exist.
+    """Import a data set, a folder of images or a clip into a project, which is created if it does not exist.
 
     Args:
-        given: a COCO or Label Studio JSON file, a CVAT XML file, a folder (YOLO, VOC or just pictures), or a clip.
+        given: a COCO or Label Studio JSON file, a CVAT XML file, a folder (YOLO, VOC or just images), or a clip.
         folder: of the project.
-        classes: those to keep; by default all of the data set, or those of the project.
-        images: where the pictures are, if not beside the labels.
-        names: of the label numbers, for YOLO files without a data.yaml; by default `classes`.
-        camera: the pictures' camera, for `split --by camera`.
-        every: of a clip, take each n-th frame.
-        progress: called with pictures done and the total, 0 if unknown.
+        classes: the classes to keep; by default all of the data set's, or those of the project.
+        images: where the images are, if not next to the labels.
+        names: of the class numbers, for YOLO files without a data.yaml; by default `classes`.
+        camera: the camera of the images, for `split --by camera`.
+        every: take every n-th frame of a clip.
+        progress: called with images done and the total, 0 if unknown.
 
     Raises:
-        ConfigError: it is none of these, a file is broken, or the project lacks a class.
+        ConfigError: it is not one of these, a file is broken, or the project lacks a class.
     """
     source, place = path_from_text(given), None if images is None else path_from_text(images)
     if not source.exists():
@@ -90,7 +90,7 @@ def bring(
         return _bring_clip(source, folder, classes, camera, every, progress)
     rows = list(_read(source, place, names or classes))
     if not rows:
-        raise ConfigError(f"{source}: no pictures in it")
+        raise ConfigError(f"{source}: no images in it")
     found = list(dict.fromkeys(box.name for row in rows for box in row.boxes))
     project = _project(folder, list(classes) or found, found if not classes else ())
     brought = Brought()
@@ -103,7 +103,7 @@ def bring(
 
 def _project(folder: str, wanted: Sequence[str], found: Sequence[str]) -> Project:
     if not wanted and not (Path(folder) / "project.yaml").is_file():
-        raise ConfigError(f"{folder}: nothing says which classes this project has: give --classes person,car")
+        raise ConfigError(f"{folder}: the classes of this project are unknown: give --classes person,car")
     project = open_or_create(folder, wanted)
     foreign = [name for name in found if name not in project.classes]
     if foreign:
@@ -161,7 +161,7 @@ def _bring_one(project: Project, row: Labelled, camera: str | None, brought: Bro
 
 
 def _box(project: Project, one: NamedBox, brought: Brought) -> Box | None:
-    """Return a box cut at the edges of its picture, or None if nothing of it is inside."""
+    """Return a box clipped to its image, or None if it lies entirely outside."""
     box = Box(project.classes.index(one.name), one.cx, one.cy, one.w, one.h)
     if min(box.xyxy) >= -1e-6 and max(box.xyxy) <= 1 + 1e-6:
         return box
@@ -198,7 +198,7 @@ def _bring_clip(
 
 
 def encoded(image: Any) -> bytes:
-    """Return an image as a JPEG that keeps what a model looks at."""
+    """Return an image as a JPEG of a quality that preserves what a model looks at."""
     done, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise ConfigError("a frame cannot be encoded as a JPEG")

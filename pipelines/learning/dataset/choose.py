@@ -1,4 +1,4 @@
-"""Which pictures of a running engine are worth labelling: by rule, by uncertainty, by novelty, never twice the same."""
+"""Chooses the images of a running engine worth labelling: by rule, uncertainty or novelty, without duplicates."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ EXPECTED = "uncertain, new, empty, all, class:NAME or rule:NAME, joined by or"
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """What makes a picture worth keeping; any of these.
+    """The conditions for keeping an image; any of them suffices.
 
     Attributes:
         words: `uncertain` (a score in `doubt`), `new` (unlike all before), `empty` (no object), `all`.
         rules: names of rules, or kinds of events, that fired within two seconds.
-        classes: names of classes that are in the picture.
+        classes: names of classes that appear in the image.
         doubt: scores between which a detection is uncertain.
     """
 
@@ -56,12 +56,12 @@ def parse_when(text: str, doubt: tuple[float, float] = (0.25, 0.6)) -> When:
 
 
 class Chooser:
-    """Decides picture by picture, and counts why pictures were refused.
+    """Decides image by image, and counts why images were rejected.
 
     Args:
         when: the conditions.
-        per_hour: pictures per source and hour of its own time; 0: any number.
-        known: looks of the pictures that the project has.
+        per_hour: maximum images per source and hour of its own time; 0: unlimited.
+        known: looks of the images that the project has.
     """
 
     def __init__(self, when: When, per_hour: float = 0, known: Iterable[Look] = ()) -> None:
@@ -73,11 +73,11 @@ class Chooser:
         self.reasons: Counter[str] = Counter()
 
     def saw_event(self, source_id: str, captured_utc_ns: int, names: Sequence[str]) -> None:
-        """Remember that a rule fired or an event happened."""
+        """Record that a rule fired or an event happened."""
         self._fired[source_id].extend((captured_utc_ns, name) for name in names)
 
     def wants(self, frame: FrameMessage) -> bool:
-        """Return whether the picture of a frame may be worth decoding: all conditions but novelty and likeness."""
+        """Return whether the image of a frame may be worth decoding; novelty and similarity are judged later."""
         if self._is_full(frame):
             self.refused["rate"] += 1
             return False
@@ -87,7 +87,7 @@ class Chooser:
         return False
 
     def choose(self, frame: FrameMessage, look: Look) -> list[str]:
-        """Return why a picture is kept; empty if it is not."""
+        """Return why an image is kept; empty if it is not."""
         reasons = self._reasons(frame)
         if "new" in self._when.words and nearest(look, self._known) >= NEW:
             reasons.append("new")

@@ -1,7 +1,7 @@
-"""`dataset collect`: pictures of a running engine that are worth labelling, with what its model thinks of them.
+"""`dataset collect`: images of a running engine that are worth labelling, with its model's suggestions.
 
-The engine must publish pictures (`publish.pictures`); what it blurs there stays blurred. Collecting costs it nothing
-but the pictures.
+The engine must publish images (`publish.pictures`); what it blurs there stays blurred. Collecting costs it nothing
+but the images.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from pipelines.learning.dataset.likeness import look_of
 from pipelines.learning.dataset.project import Project
 
 WAITING = 256
-"""Frames and pictures that wait for their counterpart."""
+"""Maximum number of frames and images waiting for their counterpart."""
 SILENCE_S = 30.0
 POLL_S = 0.5
 NO_PICTURES = (
-    "the engine publishes no pictures: start it with --set publish.pictures.images_per_s=1 "
+    "the engine publishes no images: start it with --set publish.pictures.images_per_s=1 "
     "--set publish.pictures.max_side=1920"
 )
 
 
 @dataclass
 class Collected:
-    """What was collected.
+    """The result of collecting.
 
     Attributes:
-        pictures: kept.
-        seen: looked at.
-        by_source: kept, by camera.
+        pictures: images kept.
+        seen: images examined.
+        by_source: images kept, by camera.
     """
 
     pictures: int = 0
@@ -50,11 +50,11 @@ class Collected:
 
 
 class Collector:
-    """Puts pictures into a project's inbox; feed it the messages of an engine in order.
+    """Puts images into a project's inbox; feed it the messages of an engine in order.
 
     Args:
-        project: where they go.
-        chooser: decides.
+        project: where to put them.
+        chooser: decides which to keep.
     """
 
     def __init__(self, project: Project, chooser: Chooser) -> None:
@@ -64,7 +64,7 @@ class Collector:
         self.collected = Collected()
 
     def take(self, message: object) -> bool:
-        """Take one message; return whether a picture was kept."""
+        """Process one message; return whether an image was kept."""
         if isinstance(message, EventMessage):
             names = [name for name in (message.rule, message.event) if name]
             self._chooser.saw_event(message.source_id, message.captured_utc_ns or message.published_utc_ns, names)
@@ -139,19 +139,19 @@ def collect(
     stop: threading.Event | None = None,
     **connection: Any,
 ) -> Collected:
-    """Listen to an engine until the time or the number of pictures is reached.
+    """Listen to an engine until the time or the number of images is reached.
 
     Args:
         address: of its publisher.
-        collector: takes the messages.
+        collector: processes the messages.
         seconds: how long; None: until `stop`.
         pictures: how many; None: any number.
-        told: called after each picture.
+        told: called after each image.
         stop: set it from another thread to end.
         connection: `server_key` and `keys` of an engine that encrypts.
 
     Raises:
-        ConfigError: frames arrive, and no pictures.
+        ConfigError: frames arrive, but no images.
         NoMessageError: nothing arrives at all.
     """
     topics = ["v1/frame/", "v1/image/", "v1/event/"]

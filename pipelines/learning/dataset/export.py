@@ -1,4 +1,4 @@
-"""`dataset export`: the labelled pictures in the format of another program."""
+"""`dataset export`: the labelled images in the format of another program."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WRITERS: Mapping[str, Write] = MappingProxyType(
 def export(
     project: Project, form: str, out: Path, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
-    """Write the labelled pictures and their labels to a new folder and return the counts.
+    """Write the labelled images and their labels to a new folder and return the counts.
 
     Raises:
         ConfigError: the format is unknown, the folder is not empty, or nothing is labelled.
@@ -42,7 +42,7 @@ def export(
         raise ConfigError(f"{out}: is not empty: give a new folder with --out")
     labelled = project.labelled()
     if not labelled:
-        raise ConfigError(f"{project.folder}: no labelled pictures yet")
+        raise ConfigError(f"{project.folder}: no labelled images yet")
     out.mkdir(parents=True, exist_ok=True)
     items = []
     for number, (part, image) in enumerate(labelled):

@@ -1,7 +1,7 @@
-"""How alike two pictures look: perceptual hashes of 64 bits, and small grey copies that show what moved.
+"""How alike two images look: perceptual hashes of 64 bits, and small grey copies that show what moved.
 
 The hash is that of the whole scene (the signs of low frequencies of a cosine transform). A fixed camera always sees the
-same scene, so its pictures are near-duplicates only if nothing in them has moved either.
+same scene, so its images are near-duplicates only if nothing in them has moved either.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 ALIKE = 6
-"""Bits in which two pictures of one scene differ at most, after another compression or a small shift."""
+"""Maximum number of bits in which two images of one scene differ, after recompression or a small shift."""
 NEW = 20
-"""Bits from which a picture counts as new; unrelated ones differ in 32 on average."""
+"""Number of differing bits from which an image counts as new; unrelated images differ in 32 on average."""
 MOVED = 40
 """Difference of a cell of two grey copies, whose deviation is 48, from which something has moved. Another compression
 changes a cell by 3, a shift by two pixels by 20, in the dark by 33; a person far away half a second later by 100."""
@@ -27,11 +27,11 @@ _DEVIATION, _MIDDLE = 48.0, 128
 
 
 class Look(NamedTuple):
-    """What is remembered of a picture to compare it with others.
+    """What is remembered of an image to compare it with others.
 
     Attributes:
         bits: perceptual hash.
-        cells: grey copy of 32 x 32 cells of one byte, of one mean and deviation for all pictures; empty if unknown.
+        cells: grey copy of 32 x 32 cells of one byte, of one mean and deviation for all images; empty if unknown.
     """
 
     bits: int
@@ -63,13 +63,13 @@ def cells_from(text: object) -> bytes:
 
 
 def is_known(one: Look, others: Iterable[Look]) -> bool:
-    """Return whether a picture is a near-duplicate of any other: the same scene, in which nothing has moved."""
+    """Return whether an image is a near-duplicate of any other: the same scene, in which nothing has moved."""
     near = [other.cells for other in others if distance(one.bits, other.bits) <= ALIKE]
     return bool((~_moved(one.cells, near)).any())
 
 
 def _moved(cells: bytes, others: Sequence[bytes]) -> NDArray[np.bool_]:
-    """Return for each other picture whether something has moved; never where cells are unknown."""
+    """Return for each other image whether something has moved; never where cells are unknown."""
     known = np.array([bool(cells) and bool(other) for other in others], bool)
     found = np.zeros(len(others), bool)
     if known.any():
@@ -106,7 +106,7 @@ def nearest(one: Look, others: Iterable[Look]) -> int:
 
 
 def clusters(looks: Sequence[Look]) -> list[int]:
-    """Return a cluster number for each picture; near-duplicates, also through others, share one.
+    """Return a cluster number for each image; near-duplicates, also through others, share one.
 
     >>> clusters([Look(0), Look(1), Look(2**40 - 1), Look(3)])
     [0, 0, 2, 0]

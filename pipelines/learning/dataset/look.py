@@ -1,4 +1,4 @@
-"""`dataset stats` and `dataset check`: what is in a project, and what is wrong with it."""
+"""`dataset stats` and `dataset check`: what a project contains, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pipelines.learning.dataset.project import INBOX, PARTS, Project, read_pictu
 from pipelines.learning.dataset.split import MAX_COMPARED, check_test, read_splits
 
 AREAS = ((0.0, "below 0.1 %"), (0.001, "0.1 to 1 %"), (0.01, "1 to 10 %"), (0.1, "above 10 %"))
-"""Of the area of the picture."""
+"""As fractions of the image's area."""
 SAME_IOU = 0.9
-"""Two boxes of one class that overlap more are one object labelled twice."""
+"""Two boxes of one class that overlap by more than this are one object labelled twice."""
 TINY = 1 / 200
-"""Side of a box, as a fraction of the picture, below which hardly a pixel is left at usual input sizes."""
+"""Side of a box, as a fraction of the image, below which hardly a pixel remains at typical input sizes."""
 
 
 def stats(project: Project) -> dict[str, Any]:
-    """Return counts of pictures, objects per class and split, sizes, and objects per picture."""
+    """Return counts of images, objects per class and split, sizes, and objects per image."""
     per_part: dict[str, Counter[str]] = {part: Counter() for part in PARTS}
     sizes: Counter[str] = Counter()
     empty, counts = 0, []
@@ -49,15 +49,15 @@ def _name(project: Project, box: Box) -> str:
 
 
 def check(project: Project, *, decode: bool = True) -> list[dict[str, str]]:
-    """Return what is wrong: `kind`, `place`, `what`; empty if nothing is.
+    """Return the problems found: `kind`, `place`, `what`; empty if there are none.
 
     Kinds: `label` (a line that is not a label, a box without area or outside), `twice` (one object labelled twice),
-    `tiny`, `picture` (cannot be read), `orphan` (a label without its picture), `leak` (near-duplicates in different
+    `tiny`, `picture` (cannot be read), `orphan` (a label without its image), `leak` (near-duplicates in different
     splits), `lock` (the test split has changed).
 
     Args:
         project: the project.
-        decode: read every picture whole, to find damaged ones.
+        decode: read every image completely, to find damaged ones.
     """
     found: list[dict[str, str]] = []
     for _, image in project.labelled():
@@ -66,7 +66,7 @@ def check(project: Project, *, decode: bool = True) -> list[dict[str, str]]:
         stems = {image.stem for image in project.images(part)}
         for label in sorted((project.folder / "labels" / part).glob("*.txt")):
             if label.stem not in stems:
-                found.append(_row("orphan", label, "labels without a picture: delete it, or bring the picture back"))
+                found.append(_row("orphan", label, "labels without an image: delete them, or restore the image"))
     found += _leaks(project)
     try:
         check_test(project.folder)
@@ -89,7 +89,7 @@ def _of_picture(project: Project, image: Path, *, decode: bool) -> list[dict[str
     if not label.is_file():
         return [
             *found,
-            _row("label", image, "has no label file, and counts as labelled: label it, or move it to inbox"),
+            _row("label", image, "has no label file, but counts as labelled: label it, or move it to inbox"),
         ]
     try:
         boxes = project.boxes(image)
@@ -123,13 +123,13 @@ def _iou(a: Box, b: Box) -> float:
 
 
 def _leaks(project: Project) -> list[dict[str, str]]:
-    """Return near-duplicates that lie in different splits, if the project is split."""
+    """Return near-duplicates in different splits, if the project is split."""
     if not read_splits(project.folder):
         return []
     origins = project.origins()
     images = [(part, image) for part, image in project.labelled() if part != "held" and image.name in origins]
     if len(images) > MAX_COMPARED:
-        return [_row("leak", project.folder, f"{len(images)} pictures: too many to compare with each other")]
+        return [_row("leak", project.folder, f"{len(images)} images: too many to compare with each other")]
     by_cluster = defaultdict(list)
     numbers = clusters([origins[image.name].look for _, image in images])
     for number, (part, image) in zip(numbers, images, strict=True):

@@ -1,13 +1,13 @@
-"""`NAME.fwm`, the folder of a model: its pictures, labels, splits.
+"""`NAME.fwm`, the folder of a model: its images, labels, splits.
 
     project.yaml              the classes
     data.yaml                 the same for other tools
-    inbox/                    pictures that nobody has labelled; suggestions/ holds what a model thinks of them
-    images/{train,val,test}/  labelled pictures, labels/ the same with one text per picture; held/ see `split`
-    items.jsonl               where each picture comes from: camera, day, clip, perceptual hash
+    inbox/                    unlabelled images; suggestions/ holds a model's suggestions for them
+    images/{train,val,test}/  labelled images, labels/ the same with one text file per image; held/ see `split`
+    items.jsonl               where each image comes from: camera, day, clip, perceptual hash
     splits.json               which group belongs to which split, and the hash that locks the test split
 
-A picture in `images` is labelled, also without objects: training reads that folder and nothing else.
+An image in `images` counts as labelled even without objects: training reads only that folder.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _STEM = re.compile(r"[^\w.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a picture comes from.
+    """Where an image comes from.
 
     Attributes:
-        fields: what it can be grouped by: `camera`, `day`, `clip`, `folder`.
+        fields: attributes to group it by: `camera`, `day`, `clip`, `folder`.
         look: what is remembered of it to compare it with others.
-        frame: its number in the clip, None if it is from none.
+        frame: its number in the clip; None if it is not from a clip.
     """
 
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -57,13 +57,13 @@ def _look(row: Mapping[str, Any]) -> Look:
 
 
 class Project:
-    """A project folder. Several processes may add pictures at once; labels are written whole or not at all.
+    """A project folder. Several processes may add images at once; labels are written completely or not at all.
 
     Args:
         folder: an existing project.
 
     Raises:
-        ConfigError: the folder is none, or its project.yaml is broken.
+        ConfigError: the folder is not a project, or its project.yaml is broken.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -72,10 +72,10 @@ class Project:
 
     @classmethod
     def create(cls, folder: str | Path, classes: Sequence[str]) -> Project:
-        """Make a new project with these classes. Raises `ConfigError` if there is one already."""
+        """Create a new project with these classes. Raises `ConfigError` if it already exists."""
         place = Path(folder)
         if (place / "project.yaml").exists():
-            raise ConfigError(f"{place}: is a project already: leave out the classes, or take another folder")
+            raise ConfigError(f"{place}: is already a project: leave out the classes, or use another folder")
         _check_classes(classes, place)
         place.mkdir(parents=True, exist_ok=True)
         write_whole(place / "project.yaml", yaml.safe_dump({"classes": list(classes)}, allow_unicode=True))
@@ -84,7 +84,7 @@ class Project:
         return project
 
     def add_classes(self, names: Iterable[str]) -> None:
-        """Append classes; the numbers of the existing ones stay."""
+        """Append classes; existing ones keep their numbers."""
         new = [name for name in dict.fromkeys(names) if name not in self.classes]
         if not new:
             return
@@ -101,7 +101,7 @@ class Project:
         )
 
     def images(self, part: str) -> list[Path]:
-        """Return the pictures of the inbox or a split, by name."""
+        """Return the images of the inbox or a split, by name."""
         place = self.place_of(part)
         return sorted(path for path in place.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
@@ -110,23 +110,23 @@ class Project:
         return self.folder / INBOX if part == INBOX else self.folder / "images" / part
 
     def labelled(self) -> list[tuple[str, Path]]:
-        """Return split and path of every labelled picture."""
+        """Return split and path of every labelled image."""
         return [(part, image) for part in PARTS for image in self.images(part)]
 
     def find(self, name: str) -> Path:
-        """Return the picture of a name. Raises `ConfigError`; a name with a path in it is never looked up."""
+        """Return the image with a name; a name that contains a path is never looked up. Raises `ConfigError`."""
         for part in (INBOX, *PARTS) if name == Path(name).name else ():
             place = self.place_of(part) / name
             if place.suffix.lower() in IMAGE_SUFFIXES and place.is_file():
                 return place
-        raise ConfigError(f"{name[:80]}: no such picture in {self.folder}")
+        raise ConfigError(f"{name[:80]}: no such image in {self.folder}")
 
     def label_of(self, image: Path) -> Path:
-        """Return the label file of a picture in a split."""
+        """Return the label file of an image in a split."""
         return self.folder / "labels" / image.parent.name / f"{image.stem}.txt"
 
     def boxes(self, image: Path) -> list[Box]:
-        """Return the labels of a picture; none if it lies in the inbox. Raises `ConfigError`."""
+        """Return the labels of an image; none if it is in the inbox. Raises `ConfigError`."""
         place = self.label_of(image)
         if image.parent.name == INBOX or not place.is_file():
             return []
@@ -135,7 +135,7 @@ class Project:
         return boxes_from_text(place.read_text(encoding="utf-8", errors="replace"), str(place))
 
     def save_boxes(self, image: Path, boxes: Sequence[Box], part: str = "train") -> Path:
-        """Write the labels of a picture, which leaves the inbox for a split by that; return where it is now."""
+        """Write the labels of an image, which moves it from the inbox to a split; return its new path."""
         place = image
         if image.parent.name == INBOX:
             place = self.place_of(part) / image.name
@@ -144,11 +144,11 @@ class Project:
         label.parent.mkdir(parents=True, exist_ok=True)
         write_whole(label, text_from_boxes(boxes))
         if place != image:
-            os.replace(image, place)  # after its labels: a picture in a split always has them
+            os.replace(image, place)  # after its labels, because an image in a split always has labels
         return place
 
     def to_inbox(self, image: Path) -> Path:
-        """Take the labels off a picture and move it back to the inbox."""
+        """Remove the labels of an image and move it back to the inbox."""
         place = self.place_of(INBOX) / image.name
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(image, place)
@@ -156,7 +156,7 @@ class Project:
         return place
 
     def suggestions(self, image: Path) -> list[dict[str, Any]]:
-        """Return what a model suggests for a picture: `class_name`, `score`, `xyxy` as fractions."""
+        """Return a model's suggestions for an image: `class_name`, `score`, `xyxy` as fractions."""
         place = self.folder / "suggestions" / f"{image.name}.json"
         try:
             values = json.loads(place.read_text(encoding="utf-8"))
@@ -165,7 +165,7 @@ class Project:
         return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
 
     def suggest(self, name: str, objects: Sequence[Mapping[str, Any]]) -> None:
-        """Keep what a model suggests. It is never a label."""
+        """Store a model's suggestions, which are never labels."""
         place = self.folder / "suggestions" / f"{name}.json"
         place.parent.mkdir(exist_ok=True)
         write_whole(place, json.dumps(list(objects)))
@@ -179,13 +179,13 @@ class Project:
         *,
         frame: int | None = None,
     ) -> Path:
-        """Put a picture into the inbox and return its path.
+        """Add an image to the inbox and return its path.
 
         Args:
             content: of the file.
-            name: wished for; made unique, and safe as a file name.
-            image: the decoded picture.
-            fields: what it can be grouped by.
+            name: the preferred name; made unique and safe as a file name.
+            image: the decoded image.
+            fields: attributes to group it by.
             frame: its number in a clip.
         """
         place = self.place_of(INBOX)
@@ -203,7 +203,7 @@ class Project:
         return target
 
     def origins(self) -> dict[str, Origin]:
-        """Return where each picture comes from, by name. A damaged line is left out."""
+        """Return the origin of each image, by name. Damaged lines are skipped."""
         table = self.folder / "items.jsonl"
         if not table.is_file():
             return {}
@@ -221,22 +221,22 @@ class Project:
 
 
 def open_or_create(folder: str | Path, classes: Sequence[str]) -> Project:
-    """Return a project, made with these classes if it does not exist."""
+    """Return a project, creating it with these classes if it does not exist."""
     if (Path(folder) / "project.yaml").is_file():
         return Project(folder)
     return Project.create(folder, classes)
 
 
 def read_picture(path: Path) -> tuple[bytes, NDArray[np.uint8]]:
-    """Return the content of a picture file and the picture. Raises `ConfigError` if it cannot be read."""
+    """Return the content of an image file and the image. Raises `ConfigError` if it cannot be read."""
     try:
         return path.read_bytes(), read_image(path)
     except (OSError, ValueError, EngineError) as error:
-        raise ConfigError(f"{path}: cannot be read as a picture: {error}") from error
+        raise ConfigError(f"{path}: cannot be read as an image: {error}") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that others see all of it or what was there before."""
+    """Write a file atomically: others see either the new content or the old."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(part, path)
@@ -262,7 +262,9 @@ def _check_classes(classes: Sequence[str], place: Path) -> None:
 def _read_classes(folder: Path) -> tuple[str, ...]:
     path = folder / "project.yaml"
     if not path.is_file():
-        raise ConfigError(f"{folder}: no project (no project.yaml): make one with framewire dataset import or collect")
+        raise ConfigError(
+            f"{folder}: not a project (no project.yaml): create one with framewire dataset import or collect"
+        )
     if path.stat().st_size > 1 << 20:
         raise ConfigError(f"{path}: larger than 1 MiB: expected a list of classes")
     try:

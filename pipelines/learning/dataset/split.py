@@ -1,8 +1,8 @@
 """`dataset split`: groups never straddle splits, and the test split is locked by its hash.
 
-Pictures of one camera, day or clip look alike, and so do near-duplicates: a model that has seen one of them is not
-tested by another. The hash of the test split is kept in splits.json; training and release refuse a project whose test
-split has changed since.
+Images of one camera, day or clip look alike, as do near-duplicates, so one of them cannot test a model that has seen
+another. The hash of the test split is kept in splits.json; training and release reject a project whose test split has
+changed since.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipelines.learning.dataset.project import Origin, Project, write_whole
 SPLITS = ("train", "val", "test")
 FIELDS = ("camera", "day", "clip", "folder", "part")
 MAX_COMPARED = 20_000
-"""Pictures compared with each other; more take minutes."""
+"""Maximum number of images compared with each other; more would take minutes."""
 
 
 def split(
@@ -34,17 +34,17 @@ def split(
     *,
     again: bool = False,
 ) -> dict[str, Any]:
-    """Move the labelled pictures into their splits and return the counts.
+    """Move the labelled images into their splits and return the counts.
 
-    Groups that a split has already stay in it; only new ones are dealt out. New pictures of a group of the locked test
-    split go to `held`, which nothing reads.
+    Groups already in a split stay there; only new ones are distributed. New images of a group in the locked test split
+    go to `held`, which nothing reads.
 
     Args:
         project: the project.
-        shares: of train, val and test; their sum is made 1.
-        by: what makes a group: some of camera, day, clip, folder; near-duplicates share one in any case.
-        seed: of the deal.
-        again: deal out everything anew, the test split too.
+        shares: of train, val and test; normalised to a sum of 1.
+        by: what defines a group: any of camera, day, clip, folder; near-duplicates always share a group.
+        seed: of the random distribution.
+        again: redistribute everything, including the test split.
 
     Raises:
         ConfigError: there are fewer groups than splits, a field is unknown, or the test split has changed.
@@ -58,7 +58,7 @@ def split(
         by = by or state["by"]
     images = project.labelled()
     if not images:
-        raise ConfigError(f"{project.folder}: no labelled pictures yet: framewire label {project.folder}")
+        raise ConfigError(f"{project.folder}: no labelled images yet: framewire label {project.folder}")
     groups = _groups([image for _, image in images], project.origins(), by)
     known = dict(state.get("groups", {}))
     where = _deal(groups, known, {name: shares.get(name, 0.0) for name in SPLITS}, seed)
@@ -75,10 +75,10 @@ def split(
 
 
 def _groups(images: Sequence[Path], origins: Mapping[str, Origin], by: Sequence[str]) -> dict[str, list[Path]]:
-    """Return the pictures by group; groups that share a near-duplicate are one."""
+    """Return the images by group; groups that share a near-duplicate are merged."""
     keys = [_key(image, origins, by) for image in images]
     if len(images) > MAX_COMPARED:
-        raise ConfigError(f"{len(images)} pictures: at most {MAX_COMPARED} can be compared with each other")
+        raise ConfigError(f"{len(images)} images: at most {MAX_COMPARED} can be compared with each other")
     alike = clusters([origins[image.name].look if image.name in origins else Look(_own(image)) for image in images])
     root: dict[str, str] = {}
 
@@ -98,7 +98,7 @@ def _groups(images: Sequence[Path], origins: Mapping[str, Origin], by: Sequence[
 
 
 def _own(image: Path) -> int:
-    """Return a number for a picture without a hash, unlike all others."""
+    """Return a hash for an image without one, unlike all others."""
     return int.from_bytes(hashlib.sha256(image.name.encode()).digest()[:8], "big")
 
 
@@ -111,10 +111,10 @@ def _key(image: Path, origins: Mapping[str, Origin], by: Sequence[str]) -> str:
 def _deal(
     groups: Mapping[str, Sequence[Path]], known: Mapping[str, str], shares: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """Return the split of each group: large ones first, each to the split that lacks most."""
+    """Return the split of each group: large groups first, each to the split that is furthest below its share."""
     wanted = [name for name in SPLITS if shares[name] > 0]
     if not wanted or min(shares.values()) < 0:
-        raise ConfigError("expected shares of train, val and test, of which one at least is above 0")
+        raise ConfigError("expected shares of train, val and test, at least one of them above 0")
     where: dict[str, str] = {}
     for name, members in groups.items():
         before = {known[image.name] for image in members if image.name in known}
@@ -123,7 +123,7 @@ def _deal(
     if len(groups) < len(wanted) and not known:
         raise ConfigError(
             f"{len(groups)} group{'s' if len(groups) > 1 else ''} for {len(wanted)} splits: group by more (--by clip, "
-            "or camera,day), add pictures of other cameras or days, or give a split the share 0"
+            "or camera,day), add images of other cameras or days, or give a split the share 0"
         )
     total, have = sum(map(len, groups.values())), dict.fromkeys(SPLITS, 0)
     for name, part in where.items():
@@ -151,7 +151,7 @@ def _move(project: Project, image: Path, part: str) -> None:
 
 
 def read_splits(folder: Path) -> dict[str, Any]:
-    """Return what splits.json holds, empty if there is none. Raises `ConfigError` if it is broken."""
+    """Return the content of splits.json; empty if it does not exist. Raises `ConfigError` if it is broken."""
     path = folder / "splits.json"
     if not path.is_file():
         return {}
@@ -165,7 +165,7 @@ def read_splits(folder: Path) -> dict[str, Any]:
 
 
 def hash_of_test(folder: Path) -> str:
-    """Return the SHA-256 of the names, pictures and labels of the test split."""
+    """Return the SHA-256 of the names, images and labels of the test split."""
     digest = hashlib.sha256()
     images, labels = folder / "images" / "test", folder / "labels" / "test"
     for place in (images, labels):

@@ -1,1 +1,1 @@
-"""`framewire label`: a page to draw boxes on; a suggestion is never a label until somebody accepts it."""
+"""`framewire label`: a page to draw boxes on; a suggestion does not become a label until a person accepts it."""

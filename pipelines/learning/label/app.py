@@ -1,4 +1,4 @@
-"""The requests of the label page, as a Starlette application; `Gate` stands before it."""
+"""The requests of the label page, as a Starlette application behind a `Gate`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MAX_BOXES = 5000
 
 
 class LabelApi:
-    """Answers the page.
+    """Answers the page's requests.
 
     Args:
-        project: whose pictures are labelled.
+        project: whose images are labelled.
         assist: suggests boxes.
     """
 
@@ -35,7 +35,7 @@ class LabelApi:
         self._project, self._assist = project, assist
 
     def overview(self) -> dict[str, Any]:
-        """Return the classes and all pictures: those of the inbox first."""
+        """Return the classes and all images, those of the inbox first."""
         origins = self._project.origins()
         images = [(INBOX, image) for image in self._project.images(INBOX)] + self._project.labelled()
         items = [
@@ -54,7 +54,7 @@ class LabelApi:
         }
 
     def item(self, name: str) -> dict[str, Any]:
-        """Return the labels of a picture, and what was suggested when it was collected."""
+        """Return the labels of an image, and the suggestions from when it was collected."""
         image = self._project.find(name)
         boxes = [{"class_id": box.class_id, "xyxy": list(box.xyxy)} for box in self._project.boxes(image)]
         part = image.parent.name
@@ -72,27 +72,27 @@ class LabelApi:
         ]
 
     def picture(self, name: str) -> Path:
-        """Return the file of a picture. Raises `ConfigError`."""
+        """Return the file of an image. Raises `ConfigError`."""
         return self._project.find(name)
 
     def suggest(self, name: str) -> dict[str, Any]:
-        """Return what the model finds on a picture now. Nothing is written."""
+        """Run the model on an image and return its detections. Nothing is written."""
         return {"suggestions": self._assist.suggest(self._project.find(name))}
 
     def between(self, name: str) -> dict[str, Any]:
-        """Return boxes between the labelled frames around a frame of a clip. Nothing is written."""
+        """Return boxes interpolated between the labelled frames around a frame of a clip. Nothing is written."""
         self._project.find(name)
         return {"suggestions": interpolated(self._project, name)}
 
     def save(self, name: str, body: bytes) -> dict[str, Any]:
-        """Write the labels of a picture. Raises `ConfigError`: they are unsound, or the test split is locked."""
+        """Write the labels of an image. Raises `ConfigError` if they are invalid or the test split is locked."""
         image = self._project.find(name)
         self._refuse_locked(image)
         boxes = boxes_of(body, len(self._project.classes))
         return {"part": self._project.save_boxes(image, boxes).parent.name, "boxes": len(boxes)}
 
     def forget(self, name: str) -> dict[str, Any]:
-        """Take the labels off a picture, which goes back to the inbox."""
+        """Remove the labels of an image, which returns it to the inbox."""
         image = self._project.find(name)
         self._refuse_locked(image)
         return {"part": (image if image.parent.name == INBOX else self._project.to_inbox(image)).parent.name}
@@ -100,7 +100,7 @@ class LabelApi:
     def _refuse_locked(self, image: Path) -> None:
         if image.parent.name == "test" and read_splits(self._project.folder):
             raise ConfigError(
-                "this picture is in the locked test split: its labels stay, or scores were not comparable"
+                "this image is in the locked test split: its labels must stay, or scores would not be comparable"
             )
 
 

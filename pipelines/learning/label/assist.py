@@ -1,4 +1,4 @@
-"""The model that suggests boxes while people label."""
+"""The model that suggests boxes during labelling."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipelines.learning.dataset.project import Project, read_picture
 
 
 class Assist:
-    """Suggests boxes of the project's classes; loaded at its first use. Callable from any thread.
+    """Suggests boxes of the project's classes; loads the model on first use. Callable from any thread.
 
     Args:
         project: whose classes count.
-        model: file or name; None: nobody suggests.
+        model: file or name; None: no suggestions.
     """
 
     def __init__(self, project: Project, model: str | None) -> None:
@@ -32,13 +32,13 @@ class Assist:
         return self._model is not None
 
     def check(self) -> list[str]:
-        """Load the model and return the project's classes that it knows. Raises `ModelError`."""
+        """Load the model and return the project's classes that it has. Raises `ModelError`."""
         with self._lock:
             detector = self._loaded()
         return [] if detector is None else [name for name in detector.class_names if name in self._project.classes]
 
     def suggest(self, image: Path) -> list[dict[str, Any]]:
-        """Return what the model finds on a picture. Nothing is written."""
+        """Return the model's detections on an image. Nothing is written."""
         picture = read_picture(image)[1]
         with self._lock:
             detector = self._loaded()

@@ -1,4 +1,4 @@
-"""Boxes between two labelled frames of a clip, by straight lines: suggestions, as those of a model."""
+"""Interpolates boxes linearly between two labelled frames of a clip: suggestions, like those of a model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipelines.learning.dataset.boxes import Box
 from pipelines.learning.dataset.project import Origin, Project
 
 FARTHEST = 3.0
-"""Distance of two centres, in sides of the boxes, beyond which they are not one object."""
+"""Distance between two centres, in box sides, beyond which the boxes are different objects."""
 
 
 def keyframes(project: Project, name: str) -> tuple[tuple[int, Path], int, tuple[int, Path]] | None:
-    """Return the labelled frame before a picture, the number of the picture, and the labelled frame after it."""
+    """Return the labelled frame before an image, the number of the image, and the labelled frame after it."""
     origins = project.origins()
     mine = origins.get(name, Origin())
     clip = mine.fields.get("clip")
@@ -54,7 +54,7 @@ def interpolated(project: Project, name: str) -> list[dict[str, Any]]:
 
 
 def pairs(left: Sequence[Box], right: Sequence[Box]) -> list[tuple[int, int]]:
-    """Return which boxes of two frames are one object: of one class, overlapping most, or else nearest.
+    """Return which boxes of two frames are the same object: of the same class, overlapping most, or else nearest.
 
     >>> pairs([Box(0, 0.2, 0.2, 0.1, 0.1)], [Box(1, 0.2, 0.2, 0.1, 0.1), Box(0, 0.25, 0.2, 0.1, 0.1)])
     [(0, 1)]

@@ -1,4 +1,4 @@
-"""Serving the label page until somebody ends it."""
+"""Serves the label page until the user stops it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LabelOptions:
         tls: certificate and key.
         token_file: file with a token per line.
         proxies: addresses of reverse proxies that do TLS and login.
-        hosts: names by which the page is addressed.
+        hosts: host names by which the page is reached.
     """
 
     listen: Listen
@@ -38,7 +38,7 @@ def gated(project: Project, assist: Assist, options: LabelOptions) -> Gate:
     """Return the application behind its gate.
 
     Raises:
-        ConfigError: other machines could use the page unprotected.
+        ConfigError: other machines could use the page without protection.
         MissingDependencyError: the extra `web` is not installed.
     """
     authority = TokenFile(options.token_file) if options.token_file else None
@@ -56,7 +56,7 @@ def serve_labels(
     stopping: Callable[[], bool],
     listening: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Serve the page until `stopping` returns true; return what was labelled meanwhile."""
+    """Serve the page until `stopping` returns true; return what was labelled in the meantime."""
     before = len(project.labelled())
     gate = gated(project, assist, options)
     bound = bind(options.listen)

@@ -1,1 +1,1 @@
-"""Watches whether what a model sees and says drifts away from what it was released for."""
+"""Watches whether a model's input and output drift away from those at its release."""

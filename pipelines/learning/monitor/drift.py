@@ -1,7 +1,7 @@
-"""Drift of scores, classes, sizes, number of objects and light: how far a window of frames is from the reference.
+"""Drift of scores, classes, sizes, object counts and brightness: how far a window of frames is from the reference.
 
 The distance is the population stability index (PSI). A window raises an alarm if the index is large (0.25, the usual
-rule) and could not come from chance: scaled by the sizes of both samples it follows a chi-squared distribution. A
+threshold) and could not be due to chance: scaled by the sizes of both samples, it follows a chi-squared distribution. A
 window of few frames therefore needs a larger difference.
 """
 
@@ -25,7 +25,7 @@ BINS = 5
 WINDOW = 30
 LEAST_VALUES = 10
 SCENE_FACTOR = 3.0
-"""Neighbouring frames resemble each other: this many count as one."""
+"""Neighbouring frames resemble each other, so this many count as one."""
 EPSILON = 1e-3
 NAMES = ("scores", "classes", "sizes", "objects", "light")
 Floats = NDArray[np.float64]
@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a model saw and said when it was released.
+    """A model's input and output statistics at its release.
 
     Attributes:
         edges: by quantity, the inner limits of its bins; for classes 0.5, 1.5, ….
@@ -52,7 +52,7 @@ class Reference:
 
 
 def reference_from(values: Any) -> Reference:
-    """Return the reference that `as_dict` gave. Raises `ConfigError`."""
+    """Return the reference from the result of `as_dict`. Raises `ConfigError`."""
     try:
         edges = {str(k): [float(x) for x in v] for k, v in values["edges"].items() if k in NAMES}
         counts = {str(k): [int(x) for x in v] for k, v in values["counts"].items() if k in NAMES}
@@ -132,9 +132,9 @@ class DriftMonitor:
     """Compares the last frames with a reference.
 
     Attributes:
-        reference: what is expected.
+        reference: the expected distributions.
         window: number of frames compared.
-        raised: quantities that are in alarm now.
+        raised: quantities currently in alarm.
     """
 
     reference: Reference
@@ -143,7 +143,7 @@ class DriftMonitor:
     _frames: deque[FrameFacts] = field(default_factory=deque, init=False)
 
     def update(self, frame: FrameFacts) -> dict[str, float]:
-        """Take a frame; return the index of each quantity that rises into alarm with it."""
+        """Add a frame; return the index of each quantity that goes into alarm with it."""
         self.add(frame)
         fresh = {}
         for name in self.reference.edges:

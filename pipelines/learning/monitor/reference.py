@@ -1,4 +1,4 @@
-"""The reference of a released model, from its test pictures."""
+"""The reference of a released model, from its test images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipelines.scoring.pictures import read_picture
 
 
 def reference_of(model: Path, images: Path) -> Reference:
-    """Return what a detector sees and says on the pictures of a folder.
+    """Return a detector's statistics on the images of a folder.
 
     Raises:
         ModelError: the model cannot be loaded.
-        ConfigError: a picture cannot be read, or there are too few.
+        ConfigError: an image cannot be read, or there are too few.
     """
     frames = []
     with load_detector(model, try_first=True) as detector:

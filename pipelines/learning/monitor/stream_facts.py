@@ -1,4 +1,4 @@
-"""Frames of a stream or of its file, as the quantities whose drift is watched."""
+"""Frames of a stream or of its file, as the quantities monitored for drift."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_LINE = 4 << 20
 
 
 def facts_of_message(message: FrameMessage, class_names: Sequence[str], light: float | None = None) -> FrameFacts:
-    """Return the quantities of a frame; a class that is not among the names counts as one more."""
+    """Return the quantities of a frame; a class not among the names counts as an additional one."""
     numbers = {name: number for number, name in enumerate(class_names)}
     objects = message.objects
     boxes = np.array([one.xyxy for one in objects], np.float32).reshape(-1, 4)
@@ -29,13 +29,13 @@ def facts_of_message(message: FrameMessage, class_names: Sequence[str], light: f
 
 
 def light_of(message: ImageMessage) -> float | None:
-    """Return the mean brightness of a published picture from 0 to 1, None if it cannot be read."""
+    """Return the mean brightness of a published image from 0 to 1, None if it cannot be read."""
     image = cv2.imdecode(np.frombuffer(message.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE) if message.jpeg else None
     return None if image is None else float(image.mean() / 255)
 
 
 def messages_from(place: str, source_id: str | None, timeout_s: float) -> Iterator[FrameMessage | ImageMessage]:
-    """Yield the frames, and pictures if there are any, of a stream's address or of a file of JSON lines.
+    """Yield the frames, and images if there are any, of a stream's address or of a file of JSON lines.
 
     Raises:
         ConfigError: the file cannot be read, or is not one of frames.

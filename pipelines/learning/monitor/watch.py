@@ -33,10 +33,10 @@ class WatchRequest:
 
     Attributes:
         place: address of a stream, file of its JSON lines, or, with a model, a source.
-        model: detects on the source here, which shows the light, too.
+        model: detects on the source here, which also measures the brightness.
         against: reference file, or folder of a release; None: the first frames.
-        learn: number of frames that make the reference without a file.
-        classes: names by class id, of a stream; those of the model otherwise.
+        learn: number of frames for the reference if no file is given.
+        classes: names by class id, for a stream; otherwise those of the model.
         source_id: only this source of the stream.
         window: frames compared.
         count: frames to read; None: until the end.
@@ -55,10 +55,10 @@ class WatchRequest:
 
 
 def watch(request: WatchRequest, on_alarm: Alarm, on_frame: Callable[[DriftMonitor], None]) -> dict[str, Any]:
-    """Watch until the end and return the summary: frames, alarms, and the last indexes.
+    """Watch until the end and return the summary: frames, alarms, and the latest indexes.
 
     Raises:
-        ConfigError: the reference, the place or a number cannot work.
+        ConfigError: the reference, the place or a number is invalid.
         NoMessageError: the stream is silent.
     """
     if request.window < 5 or request.learn < 10:
@@ -76,7 +76,7 @@ def watch(request: WatchRequest, on_alarm: Alarm, on_frame: Callable[[DriftMonit
 
 
 def save_reference(request: WatchRequest, path: Path) -> dict[str, Any]:
-    """Make a reference of the first frames and write it. Raises as `watch` does."""
+    """Build a reference from the first frames and write it. Raises as `watch` does."""
     reference = _reference(request, islice(_frames(request), request.count))
     write_json(path, reference.as_dict())
     return {"reference": str(path), "frames": reference.frames}
@@ -115,7 +115,7 @@ def _detected(place: str, model: str) -> Iterator[FrameFacts]:
 
 
 def prometheus_text(monitor: DriftMonitor, alarms: int) -> str:
-    """Return the indexes and alarms in Prometheus's text format, for a collector of text files."""
+    """Return the indexes and alarms in Prometheus's text format, for a textfile collector."""
     lines = ["# HELP framewire_drift_psi Population stability index of the last frames against the release."]
     lines.append("# TYPE framewire_drift_psi gauge")
     lines += [f'framewire_drift_psi{{quantity="{name}"}} {value}' for name, value in monitor.indexes().items()]

@@ -1,4 +1,4 @@
-"""Brings a model into a running engine: first to some of its sources, watched, and back by itself if it is worse.
+"""Deploys a model to a running engine: first to some sources, under observation, with automatic rollback.
 
 The engine loads the model beside the old one, so no frame is lost while it does. A source that changes over keeps its
 stream. The new model is judged by what the same source said before (`pipelines.learning.release.watch`).
@@ -31,16 +31,16 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class DeployRequest:
-    """What to deploy where.
+    """What to deploy, and where.
 
     Attributes:
         model: file that the engine can read, too, or the folder of a release.
         stream: address where the engine publishes.
         canary: names of the sources that change first; empty: the first one.
-        watch_s: time for which they are watched.
+        watch_s: how long to observe them.
         baseline: frames of the old model to compare with.
         max_drift: largest population stability index of classes or numbers of objects.
-        shadow: only compare; the old model gets its sources back afterwards in any case.
+        shadow: only compare; the old model always gets its sources back afterwards.
     """
 
     model: Path
@@ -61,7 +61,7 @@ def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> 
         tell: receives one line per step.
 
     Raises:
-        ConfigError: the model, a source or a number cannot work, or the engine refuses.
+        ConfigError: the model, a source or a number is invalid, or the engine refuses.
         NoMessageError: the stream is silent.
     """
     if request.watch_s <= 0 or request.baseline < 10:
@@ -100,7 +100,7 @@ def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> 
 
 
 def _tested(model: Path) -> Reference | None:
-    """Return what a released model said on its test pictures, None if it is not the current release."""
+    """Return what a released model said on its test images, None if it is not the current release."""
     place, current = model.parent / "reference.json", model.parent.parent / "current.json"
     if not place.is_file() or not current.is_file() or read_json(current).get("sha256") != sha256_of(model):
         return None
@@ -108,7 +108,7 @@ def _tested(model: Path) -> Reference | None:
 
 
 def _class_names(model: Path) -> Sequence[str]:
-    """Return the classes of the model, which is loaded here first: one that cannot be is never sent."""
+    """Load the model here first, so that one that cannot be loaded is never sent, and return its classes."""
     if not model.is_file():
         raise ConfigError(f"{model}: no such model file")
     with load_detector(model, try_first=True) as detector:

@@ -27,8 +27,8 @@ class Check:
     Attributes:
         score: its name.
         condition: as written.
-        found: the model's score, None if the test did not measure it.
-        limit: the number that the condition came to, None if there is nothing released to compare with.
+        found: the model's score; None if the test did not measure it.
+        limit: the number that the condition evaluates to; None if there is no release to compare with.
         passes: whether it holds.
     """
 
@@ -51,10 +51,10 @@ def check_gate(
     Args:
         conditions: by score: `map50_95`, `person.ap50`, `corruptions.mean`, `ms_per_image`.
         scores: of the model, from `framewire eval`.
-        released: of the released model on the same test set; None: there is none, and what refers to it holds.
+        released: of the released model on the same test set; None: there is none, and conditions that refer to it hold.
 
     Raises:
-        ConfigError: a condition cannot be read, or the scores lack what it names.
+        ConfigError: a condition cannot be parsed, or the scores lack the one it names.
 
     >>> [check.passes for check in check_gate({"map50": ">= released - .01"}, {"map50": 0.5}, {"map50": 0.51})]
     [True]
@@ -96,7 +96,7 @@ def _limit(
 
 
 def flat(scores: Mapping[str, Any], name: str) -> float | None:
-    """Return a score by its dotted name; classes are found without `per_class`.
+    """Return a score by its dotted name; classes can be named without `per_class`.
 
     >>> flat({"per_class": {"person": {"ap50": 0.5}}}, "person.ap50")
     0.5
@@ -111,6 +111,6 @@ def flat(scores: Mapping[str, Any], name: str) -> float | None:
 
 
 def _parts(tree: Mapping[str, Any], name: str) -> list[str]:
-    """Split at the last dot first: names of classes may contain dots."""
+    """Try splits at the last dot first, because class names may contain dots."""
     head, dot, tail = name.rpartition(".")
     return [head, tail] if dot and head in tree else name.split(".")

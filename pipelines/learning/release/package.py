@@ -1,4 +1,4 @@
-"""A model as a folder that another program runs: an image that serves it, or a model repository of Triton."""
+"""Packages a model as a folder for another program: a container image that serves it, or a Triton model repository."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def package(model: Path, target: str, out: Path, name: str | None = None) -> dic
     Args:
         model: file, or the folder of a run or a release.
         target: one of `TARGETS`.
-        out: the folder; with `triton` the repository, which may hold other models.
+        out: the folder; with `triton`, the repository, which may contain other models.
         name: of the model; None: that of its file.
 
     Returns:
         `target`, `folder`, `model` (its name), `files` (relative to the folder) and `next`, the command that runs it.
 
     Raises:
-        ConfigError: the model is of a kind that the target does not run, or the folder cannot be written.
+        ConfigError: the target does not run this kind of model, or the folder cannot be written.
         ModelError: the model cannot be read.
     """
     file = model_of(model, TRITON)
@@ -73,7 +73,7 @@ def package(model: Path, target: str, out: Path, name: str | None = None) -> dic
     place = out / known if target == "triton" else out
     try:
         if place.exists() and any(place.iterdir()):
-            raise ConfigError(f"{place}: there is something already: choose another --out or --name")
+            raise ConfigError(f"{place}: already exists: choose another --out or --name")
         written = (_triton if target == "triton" else _docker)(file, place, known)
     except OSError as error:
         raise ConfigError(f"{place}: cannot be written ({error.strerror or error})") from error
@@ -123,7 +123,7 @@ def _card(model: Path, folder: Path) -> list[Path]:
 
 def _triton(model: Path, folder: Path, name: str) -> list[Path]:
     if model.suffix.lower() not in TRITON:
-        raise ConfigError(f"{model}: a repository of Triton takes ONNX files and TensorRT plans")
+        raise ConfigError(f"{model}: a Triton repository takes ONNX files and TensorRT plans")
     facts = read_model_file(model)
     backend, file_name = TRITON[model.suffix.lower()]
     kept = folder / "1" / file_name
@@ -138,7 +138,7 @@ def _triton(model: Path, folder: Path, name: str) -> list[Path]:
 def _config(
     name: str, backend: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], metadata: Mapping[str, Any]
 ) -> str:
-    """Return Triton's `config.pbtxt`; the metadata go along, so that the engine finds classes and family."""
+    """Return Triton's `config.pbtxt`, including the metadata, so that the engine finds classes and family."""
     lines = [f"name: {json.dumps(name)}", f"backend: {json.dumps(backend)}", "max_batch_size: 0"]
     for kind, specs in (("input", inputs), ("output", outputs)):
         for spec in specs:
@@ -157,5 +157,5 @@ def _datatype(spec: TensorSpec) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a text as protobuf's text format writes it: UTF-8 with C's escapes."""
+    """Return a text in protobuf's text format: UTF-8 with C escapes."""
     return json.dumps(str(value), ensure_ascii=False)

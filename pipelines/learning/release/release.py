@@ -1,4 +1,4 @@
-"""Tests a model on the locked test set, and releases it with its card if the gate holds."""
+"""Tests a model on the locked test set, and releases it with a model card if it passes the gate."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class ReleaseRequest:
         data: data set with a test part.
         out: folder of the releases; the new one is numbered.
         licence: of the model, such as Apache-2.0.
-        gate: YAML file with conditions by score; None: no worse than what is released.
+        gate: YAML file with conditions by score; None: no worse than the current release.
         against: model in use, by file or name; it counts as released as long as nothing is.
-        strengths: of corruptions to test, where the gate has `corruptions`.
+        strengths: of corruptions to test, if the gate has `corruptions`.
     """
 
     model: Path
@@ -50,7 +50,7 @@ class ReleaseRequest:
 
 
 def release(request: ReleaseRequest, progress: Progress | None = None) -> dict[str, Any]:
-    """Test, check the gate, and write the release; a model that fails is not released.
+    """Test the model, check the gate, and write the release; a model that fails is not released.
 
     Returns:
         `released`, whether it was; the checks, scores and, if so, its folder.
@@ -105,7 +105,7 @@ def _tested(
 
 
 def _current(out: Path, locked: str) -> dict[str, Any] | None:
-    """Return the scores of what is released, None if there is nothing, or it was tested on another test set."""
+    """Return the scores of the current release; None if there is none, or it was tested on another test set."""
     path = out / CURRENT
     if not path.is_file():
         return None
@@ -151,5 +151,5 @@ def _card(name: str, facts: Mapping[str, str], scores: Mapping[str, Any], checks
         lines.append(f"| {name_of_class} | {', '.join(f'{key} {value}' for key, value in values.items())} |")
     lines += ["", "## Gate", "", "| score | condition | found | limit |", "|---|---|---|---|"]
     lines += [f"| {c.score} | {c.condition} | {c.found} | {'-' if c.limit is None else c.limit} |" for c in checks]
-    lines += ["", "Tested on the classes and scenes of its test set: elsewhere, test it there first.", ""]
+    lines += ["", "Tested on the classes and scenes of its test set. Before using it elsewhere, test it there.", ""]
     return "\n".join(lines)

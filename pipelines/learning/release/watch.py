@@ -4,7 +4,7 @@ Rates are taken from the times at which the engine sent the messages, so a reade
 Where the other sources have become slower as well, the machine is busy, and the canary may be as much slower as they.
 
 A better model finds other objects than the old one. So a release may differ from the old model as long as it says what
-it said on its test pictures.
+it said on its test images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipelines.learning.monitor.stream_facts import facts_of_message
 
 JUDGED = ("classes", "objects")
 ALL_FRAMES = 10_000
-"""Window of the watch: a canary is judged by all that it said, because that needs the smallest difference."""
+"""Window of the watch: a canary is judged by all of its output, because that detects the smallest difference."""
 LEAST_RATE = 0.7
 LEAST_FRAMES = 2
 JUDGE_S, POLL_S, SILENT_S = 0.5, 0.2, 5.0
@@ -57,7 +57,7 @@ class Rate:
 
 @dataclass
 class _Watched:
-    """What a canary source said before and since."""
+    """A canary source's output before and after the change."""
 
     names: list[str]
     before: list[FrameFacts] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Watch:
         canary: the sources that change over.
         class_names: of the new model.
         file: name of the new model's file, as messages state it.
-        tested: what the new model said on the test pictures of its release; None: it is no release.
+        tested: what the new model said on the test images of its release; None: it is no release.
     """
 
     def __init__(

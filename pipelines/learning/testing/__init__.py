@@ -1,1 +1,1 @@
-"""Tests of a model on pictures that it has never seen: corruptions, attacks, comparison, and a report."""
+"""Tests a model on images that it has never seen: corruptions, attacks, comparison, and a report."""

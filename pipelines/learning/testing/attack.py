@@ -1,4 +1,4 @@
-"""Projected gradient descent (Madry et al. 2018): the worst small change of the pixels, found by gradients."""
+"""Projected gradient descent (Madry et al. 2018): finds the worst small change of the pixels by following gradients."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def parse_share(text: str) -> float:
 def attack(
     model: Path, images: Sequence[Image], truth: NDArray[np.int64], epsilon: float, *, whole: bool = False
 ) -> dict[str, Any]:
-    """Return the accuracy of an ONNX classifier before and under attack; at most 500 pictures, evenly chosen.
+    """Return the accuracy of an ONNX classifier before and under attack; at most 500 images, evenly chosen.
 
     Raises:
         ModelError: the file is not ONNX, or has operators without gradients.
         MissingDependencyError: torch is not installed.
     """
     if model.suffix.lower() != ".onnx":
-        raise ModelError(f"{model}: an attack follows the gradients of an ONNX file: this one has none")
+        raise ModelError(f"{model}: an attack needs the gradients of an ONNX file: this file has none")
     size_hw = inspect_classifier(model).image.size_hw
     rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), MAX_PICTURES)).round().astype(int)).tolist()
 
@@ -64,7 +64,7 @@ def attack(
 
 
 def attack_here(request: Fields, tell: Tell) -> Fields:
-    """Attack in this process, which has torch."""
+    """Run the attack in this process, which has torch."""
     torch = torch_for_training()
     from pipelines.learning.testing.torch_graph import TorchGraph
 
@@ -98,11 +98,11 @@ def attack_here(request: Fields, tell: Tell) -> Fields:
 
 
 def pgd(torch: Any, answer: Any, pixels: Any, truth: Any, epsilon: float, steps: int = STEPS) -> Any:
-    """Return pixels within `epsilon` of the given ones, from 0 to 1, for which the true class is least likely.
+    """Return pixels from 0 to 1, within `epsilon` of the given ones, for which the true class is least likely.
 
     Args:
         torch: the module.
-        answer: (b, 3, h, w) from 0 to 1 to (b, classes) log probabilities or logits.
+        answer: maps (b, 3, h, w) from 0 to 1 to (b, classes) log probabilities or logits.
         pixels: to change.
         truth: (b,) classes.
         epsilon: largest change.

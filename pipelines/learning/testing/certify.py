@@ -1,4 +1,6 @@
-"""Certified answers by randomised smoothing (Cohen et al. 2019): no change within a radius can change them.
+"""Certified classifications by randomised smoothing (Cohen et al.
+
+2019): no perturbation within a radius can change them.
 
 The most frequent answer under Gaussian noise is certified within sigma * Phi^-1(p) in the L2 norm of all pixels as
 shares of their range, where p is a lower confidence bound of its probability.
@@ -32,18 +34,18 @@ def certify(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> dict[str, Any]:
-    """Return the shares of pictures whose right answer is certified within radii 0, sigma and 2 sigma.
+    """Return the shares of images whose correct class is certified within radii 0, sigma and 2 sigma.
 
-    The noise is added to the pictures as they are stored, before the classifier scales them.
+    The noise is added to the stored images, before the classifier scales them.
 
     Args:
-        ask: returns (N, classes) probabilities of pictures.
+        ask: returns (N, classes) probabilities of images.
         images: (h, w, 3) uint8.
         truth: (N,) classes.
         class_count: number of classes.
         sigma: standard deviation of the noise, as a share of the range of a pixel.
-        seed: of the noise; also of the pictures taken if there are more than 200.
-        draws: noisy copies per picture.
+        seed: of the noise, and of the choice of images if there are more than 200.
+        draws: noisy copies per image.
 
     Raises:
         ConfigError: sigma is not between 0 and 2.
@@ -60,7 +62,7 @@ def certify(
 def _radius(
     ask: Ask, image: Image, truth: int, class_count: int, sigma: float, rng: np.random.Generator, draws: int
 ) -> float:
-    """Return the certified radius of the right answer, -1 if the answer is wrong or uncertain."""
+    """Return the certified radius of the correct class; -1 if the answer is wrong or uncertain."""
     if int(_votes(ask, image, class_count, sigma, rng, FIRST_DRAWS).argmax()) != truth:
         return -1.0
     votes = int(_votes(ask, image, class_count, sigma, rng, draws)[truth])

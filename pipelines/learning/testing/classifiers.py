@@ -1,4 +1,4 @@
-"""A classifier on pictures in one folder per class: its scores, corruptions, attacks, a second model and a report."""
+"""Tests a classifier on images in one folder per class: scores, corruptions, attacks, a second model and a report."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class ClassifierTest:
 
     Attributes:
         model: file.
-        images: folder with one folder of pictures per class of the model, or with a folder `test` of that kind.
-        whole_frames: cut at the centre instead of stretched.
+        images: folder with one subfolder of images per class of the model, or with such a folder called `test`.
+        whole_frames: crop at the centre instead of stretching.
         strengths: of the corruptions to apply; empty: none.
-        compare: a second model, on the same pictures.
+        compare: a second model, on the same images.
         adversarial: largest change of a pixel, as a share of its range; None: no attack.
-        sigma: standard deviation of the noise for certified answers; None: none.
+        sigma: standard deviation of the noise for certification; None: no certification.
         report: HTML file to write.
-        preparation: applied to each picture first.
+        preparation: applied to each image first.
         seed: of corruptions and noise.
     """
 
@@ -62,7 +62,7 @@ def run_classifier_test(wanted: ClassifierTest, progress: Progress | None = None
 
     Raises:
         ModelError: a model cannot be loaded, or attacked.
-        ConfigError: the pictures cannot be read or have classes that the model lacks.
+        ConfigError: the images cannot be read or have classes that the model lacks.
         MissingDependencyError: torch is missing, for an attack.
         SinkError: the report cannot be written.
     """
@@ -140,7 +140,7 @@ def scores_of(probability: Floats, truth: NDArray[np.int64], names: Sequence[str
 def _pictures(folder: Path, names: Sequence[str]) -> tuple[list[Path], NDArray[np.int64]]:
     folder = folder / "test" if (folder / "test").is_dir() else folder
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder: expected one folder of pictures per class in it")
+        raise ConfigError(f"{folder}: no such folder: expected one folder of images per class in it")
     numbers = {name.lower(): number for number, name in enumerate(names)}
     paths: list[Path] = []
     truth: list[int] = []
@@ -152,7 +152,7 @@ def _pictures(folder: Path, names: Sequence[str]) -> tuple[list[Path], NDArray[n
         paths += found
         truth += [numbers.get(place.name.lower(), -1)] * len(found)
     if not paths:
-        raise ConfigError(f"{folder}: no pictures: expected one folder of pictures per class")
+        raise ConfigError(f"{folder}: no images: expected one folder of images per class")
     return paths, np.array(truth, np.int64)
 
 
@@ -211,7 +211,7 @@ def _report(path: Path, result: dict[str, Any], probability: Floats, truth: NDAr
     report, names = Report(f"Test of {result['model']}"), result["class_names"]
     report.figures("Scores", {k: result[k] for k in ("model", "backend", "images", "accuracy", "balanced", "top5")})
     for key, heading in (
-        ("comparison", "Comparison, with a 95 % interval over the pictures"),
+        ("comparison", "Comparison, with a 95 % interval over the images"),
         ("adversarial", "Attack on the pixels (projected gradient descent)"),
         ("certified", "Certified answers (randomised smoothing)"),
     ):
@@ -223,7 +223,7 @@ def _report(path: Path, result: dict[str, Any], probability: Floats, truth: NDAr
     }
     report.picture("pr", "Precision by recall", curves(series, "recall", "precision"), "One class against the others.")
     table = np.array(result["confusion"])
-    report.picture("confusion", "Confusion matrix", confusion_matrix(table, names), "The most likely class counts.")
+    report.picture("confusion", "Confusion matrix", confusion_matrix(table, names), "Counts the most likely class.")
     if "corruptions" in result:
         found = result["corruptions"]
         chart = bars(found["mean_by_kind"], result["accuracy"], "accuracy")
@@ -233,7 +233,7 @@ def _report(path: Path, result: dict[str, Any], probability: Floats, truth: NDAr
 
 
 def _curve(score: Floats, is_class: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
-    """Return recall and the highest precision there or above."""
+    """Return recall, and the highest precision at that recall or above."""
     order = np.argsort(-score, kind="stable")
     right = np.cumsum(is_class[order])
     precision = right / np.arange(1, len(order) + 1)

@@ -1,4 +1,4 @@
-"""Whether one model is better than another: a confidence interval by resampling the images of the test."""
+"""Decides whether one model is better than another, by a confidence interval from resampling the test images."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def compare_detectors(this: Matches, other: Matches) -> Comparison:
 
 
 def compare_answers(this: NDArray[np.bool_], other: NDArray[np.bool_]) -> Comparison:
-    """Compare the accuracy of two classifiers from which pictures each got right."""
+    """Compare the accuracy of two classifiers, given the images that each got right."""
     return compare(
         "accuracy",
         lambda weight: float((this * weight).sum() / weight.sum()),

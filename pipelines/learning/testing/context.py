@@ -1,7 +1,7 @@
-"""Rescoring by context: what stands beside an object, and where, says how likely it is.
+"""Rescoring by context: an object's position and neighbours indicate how likely it is.
 
-A logistic regression on the score of a detection, the classes found beside it, its place and its size. It is learnt on
-one half of the images and kept only if it raises the score of the other half.
+A logistic regression on a detection's score, position and size, and the classes found near it. It is trained on one
+half of the images and kept only if it improves the score on the other half.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class ContextResult:
     """Whether context helps.
 
     Attributes:
-        map50: of the held-back half, as detected.
+        map50: of the held-out half, as detected.
         with_context: of the same half, rescored.
-        kept: whether it is better on the held-back half, with 95 % confidence.
-        learnt: images to learn from.
-        scored: images held back.
+        kept: whether it is better on the held-out half, with 95 % confidence.
+        learnt: number of training images.
+        scored: number of held-out images.
     """
 
     map50: float
@@ -53,7 +53,7 @@ def try_context(
     *,
     seed: int = 0,
 ) -> ContextResult | None:
-    """Learn on a random half of the images and score the other; None if there are too few detections to learn from.
+    """Train on a random half of the images and score the other; None if there are too few detections.
 
     Raises:
         MissingDependencyError: scikit-learn is not installed.
@@ -92,7 +92,7 @@ def _rescored(model: Any, found: Detections, size_wh: tuple[int, int], class_cou
 
 
 def features(found: Detections, size_wh: tuple[int, int], class_count: int) -> Floats:
-    """Return (N, 8 + 2 * classes): score, place, size, own class, and the best score of each class beside it."""
+    """Return (N, 8 + 2 * classes): score, place, size, own class, and the best score of each class near it."""
     count = len(found)
     scale = np.array([*size_wh, *size_wh], np.float64)
     box = found.xyxy / scale

@@ -1,6 +1,6 @@
-"""Twelve ways in which a camera's picture goes bad, each at five strengths, after ImageNet-C (Hendrycks 2019).
+"""Twelve kinds of image degradation of a camera, each at five strengths, after ImageNet-C (Hendrycks 2019).
 
-Written with OpenCV alone. The noise of a picture depends on the seed and the picture's name, not on the order.
+Implemented with OpenCV alone. The noise depends on the seed and the image's name, not on the order of images.
 """
 
 from __future__ import annotations
@@ -116,13 +116,13 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def corrupt(image: Image, kind: str, strength: int, *, name: str = "", seed: int = 0) -> Image:
-    """Return a corrupted copy of a (h, w, 3) uint8 picture.
+    """Return a corrupted copy of a (h, w, 3) uint8 image.
 
     Args:
-        image: the picture.
+        image: the image.
         kind: one of `CORRUPTIONS`.
         strength: 1 to 5.
-        name: of the picture; the same name, seed and kind give the same noise.
+        name: of the image; the same name, seed and kind give the same noise.
         seed: of the noise.
 
     Raises:

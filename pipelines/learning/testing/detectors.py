@@ -1,4 +1,4 @@
-"""A detector on labelled images: its scores, and on request corruptions, a second model, context and a report."""
+"""Tests a detector on labelled images: scores and, on request, corruptions, a second model, context and a report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DetectorTest:
     Attributes:
         model: file or folder.
         images: folder of images.
-        labels: folder of YOLO texts or a COCO file; None: beside the images.
+        labels: folder of YOLO text files, or a COCO file; None: next to the images.
         strengths: of the corruptions to apply; empty: none.
         compare: a second model, on the same images.
         context: try to rescore by context.

@@ -1,4 +1,4 @@
-"""Detections matched with objects image by image: average precision, its curve, confusion, and resampling."""
+"""Matches detections with objects image by image: average precision, its curve, confusion, and resampling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """All detections of a test, with what they hit; rows are sorted by falling score.
+    """All detections of a test and the objects they hit; rows are sorted by descending score.
 
     Attributes:
         image: (N,) index of the image.
@@ -153,7 +153,7 @@ def confusion(
 ) -> NDArray[np.int64]:
     """Return (classes + 1, classes + 1) counts of true against found class at IoU .5; the last is background.
 
-    A row's last column counts objects that were missed, the last row detections where there is nothing.
+    The last column counts missed objects, the last row false detections.
     """
     table = np.zeros((class_count + 1, class_count + 1), np.int64)
     for one, wanted in zip(found, truth, strict=True):

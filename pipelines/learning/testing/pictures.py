@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 MAX_CLASSES = 40
-"""A confusion matrix of more classes shows those that are confused most."""
+"""With more classes than this, a confusion matrix shows only the most confused ones."""
 CELL = 30
 Counts = NDArray[np.int64]
 
@@ -50,7 +50,7 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_name
 
 
 def confusion_matrix(table: Counts, names: Sequence[str]) -> str:
-    """Return a picture of (true, found) counts; each row is coloured by its shares."""
+    """Return an image of (true, found) counts; each row is coloured by its shares."""
     rows = _shown(table)
     table, names = table[np.ix_(rows, rows)], [names[row] for row in rows]
     left, top = 150, 130
@@ -72,7 +72,7 @@ def confusion_matrix(table: Counts, names: Sequence[str]) -> str:
 
 
 def _shown(table: Counts) -> list[int]:
-    """Return the classes to show: those that occur, at most `MAX_CLASSES`, the most confused first to stay."""
+    """Return the classes to show: those that occur, at most `MAX_CLASSES`, preferring the most confused."""
     occurs = np.flatnonzero(table.sum(axis=0) + table.sum(axis=1))
     wrong = (table.sum(axis=0) + table.sum(axis=1) - 2 * table.diagonal())[occurs]
     return sorted(occurs[np.argsort(-wrong, kind="stable")][:MAX_CLASSES].tolist())

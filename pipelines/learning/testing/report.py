@@ -1,4 +1,4 @@
-"""One HTML file with the figures and pictures of a test; it loads nothing and runs nothing."""
+"""One HTML file with the results and charts of a test; it loads and runs nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Report:
     Attributes:
         title: of the page.
         sections: HTML of each.
-        pictures: SVG by name; each is also written beside the page.
+        pictures: SVG by name; each is also written next to the page.
     """
 
     title: str
@@ -51,13 +51,13 @@ class Report:
         self.sections.append(f"<h2>{escape(heading)}</h2><table><tr>{head}</tr>{body}</table>")
 
     def picture(self, name: str, heading: str, svg: str, caption: str) -> None:
-        """Add a picture."""
+        """Add an image."""
         self.pictures[name] = svg
         text = f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
         self.sections.append(f"<h2>{escape(heading)}</h2>{text}")
 
     def write(self, path: Path) -> list[str]:
-        """Write the page, and its pictures beside it; return the files.
+        """Write the page with its images next to it; return the files.
 
         Raises:
             SinkError: a file cannot be written.

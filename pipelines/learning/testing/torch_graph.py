@@ -1,4 +1,4 @@
-"""Runs an ONNX classifier in torch, so that the released file itself can be attacked by its gradients."""
+"""Runs an ONNX classifier in torch, so that the released file itself can be attacked through its gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TorchGraph:
     """The graph of an ONNX file as a function of its input.
 
     Args:
-        path: of operators in `OPERATORS` only.
+        path: a model that uses only operators in `OPERATORS`.
 
     Raises:
         ModelError: it has another operator, or more than one input or output.

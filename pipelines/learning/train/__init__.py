@@ -1,1 +1,1 @@
-"""Trains detectors and classifiers with torch, in a child process; what it writes runs in the engine."""
+"""Trains detectors and classifiers with torch, in a child process; the models it writes run in the engine."""

@@ -1,4 +1,4 @@
-"""Random changes of training pictures with their boxes, by torchvision.transforms.v2, and mosaics."""
+"""Random changes of training images with their boxes, by torchvision.transforms.v2, and mosaics."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pipelines.scoring.pictures import read_picture
 
 MIN_SIDE = 2.0
 Sample = tuple[Any, Any]
-"""A picture (3, s, s) float from 0 to 1 in RGB, and rows of class, cx, cy, w, h as shares."""
+"""An image (3, s, s) float from 0 to 1 in RGB, and rows of class, cx, cy, w, h as fractions."""
 
 
 def read_square(path: str | Path, size: int, anchor: Anchor = "stretch") -> tuple[Any, tuple[float, float]]:
-    """Return a picture as (3, size, size) uint8 RGB, and the shares of width and height that it fills.
+    """Return an image as (3, size, size) uint8 RGB, and the shares of width and height that it fills.
 
     Args:
-        path: of the picture.
+        path: of the image.
         size: rows and columns.
-        anchor: `stretch`, or `top_left` on grey, as the engine will give it to the model.
+        anchor: `stretch`, or `top_left` on grey, as the engine will feed the model.
 
     Raises:
-        ConfigError: the picture cannot be read.
+        ConfigError: the image cannot be read.
     """
     image = read_picture(Path(path))
     width, height = fit((image.shape[1], image.shape[0]), (size, size), anchor).inner_wh
@@ -39,15 +39,15 @@ def read_square(path: str | Path, size: int, anchor: Anchor = "stretch") -> tupl
 
 
 class Samples:
-    """Pictures with boxes, changed at random each time that they are asked for.
+    """Images with boxes, changed at random each time they are read.
 
     Args:
         torch: the module.
         entries: of a listing.
         size: rows and columns.
         augment: the changes; None: none.
-        rng: of the choices that numpy makes.
-        anchor: how a picture becomes a square: `stretch` or `top_left`.
+        rng: numpy's random generator.
+        anchor: how an image is made square: `stretch` or `top_left`.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Samples:
         return len(self._images)
 
     def plain(self, row: int) -> Sample:
-        """Return a picture as it is."""
+        """Return an image unchanged."""
         return self._images[row].float() / 255, self._boxes[row]
 
     def __getitem__(self, row: int) -> Sample:
-        """Return a picture, changed."""
+        """Return an image, changed."""
         if self._augment is None or self._change is None:
             return self.plain(row)
         image, boxes = self._images[row], self._pixels(self._boxes[row])
@@ -96,7 +96,7 @@ class Samples:
         return self._torch.cat((boxes[:, :1], corners[:, :2] + size / 2, size), dim=1)
 
     def _mosaic(self, row: int) -> Sample:
-        """Return four pictures in one, each at half its size."""
+        """Return four images in one, each at half its size."""
         half = self._size // 2
         canvas, parts = self._torch.zeros_like(self._images[row]), []
         rows = [row, *self._rng.integers(0, len(self), 3).tolist()]
@@ -110,7 +110,7 @@ class Samples:
 
 
 def _transforms(torch: Any, augment: Augment, size: int) -> Callable[[Any, Any], Sample]:
-    """Return a function of a uint8 picture and rows of class and corners."""
+    """Return a function of a uint8 image and rows of class and corners."""
     torchvision(torch)
     v2 = require("torchvision.transforms.v2", extra="train")
     boxes_of = require("torchvision.tv_tensors", extra="train").BoundingBoxes

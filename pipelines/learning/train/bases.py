@@ -1,4 +1,4 @@
-"""Which pretrained models training can begin with; what cannot be trained is refused with the reason."""
+"""The pretrained models that training can start from; files that cannot be trained are rejected with the reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPILED: Mapping[str, str] = {
     ".hef": "a model compiled for Hailo",
     ".npz": "words of SIFT",
 }
-"""What a file that cannot be trained is, by its ending."""
+"""Kinds of files that cannot be trained, by suffix."""
 ONNX, CHECKPOINTS = ".onnx", (".pt", ".pth")
 
 
@@ -38,7 +38,7 @@ def base_file(base: str | None, arch: str) -> str | None:
         arch: the architecture.
 
     Raises:
-        ConfigError: the model of that name cannot be trained, or is not on this machine yet.
+        ConfigError: the model with that name cannot be trained, or is not on this machine yet.
     """
     if base is None:
         own = find_named(arch) if arch in OWN_DETECTORS else None
@@ -52,7 +52,7 @@ def base_file(base: str | None, arch: str) -> str | None:
     if base in CATALOGUE and base not in OWN_DETECTORS:
         known = ", ".join(name for name in OWN_DETECTORS if name in CATALOGUE)
         raise ConfigError(
-            f"--base {base}: it cannot be trained, because none of --arch is its architecture: "
+            f"--base {base}: it cannot be trained, because --arch does not offer its architecture: "
             f"expected one of {known}, or a file"
         )
     found = find_named(base)
@@ -62,7 +62,7 @@ def base_file(base: str | None, arch: str) -> str | None:
 
 
 def refuse(arch: str, base: str | None) -> None:
-    """Raise `ConfigError` where a base cannot be trained, before anything is loaded.
+    """Raise `ConfigError` if a base cannot be trained, before anything is loaded.
 
     Args:
         arch: the architecture.
@@ -79,7 +79,7 @@ def refuse(arch: str, base: str | None) -> None:
     if suffix == ONNX and (reason := _against_onnx(arch)):
         raise ConfigError(f"{base}: an ONNX file cannot be trained as {arch}: {reason}")
     if arch in ULTRALYTICS and suffix != ".pt":
-        raise ConfigError(f"{base}: {arch} begins with Ultralytics' checkpoint (.pt)")
+        raise ConfigError(f"{base}: {arch} starts from Ultralytics' checkpoint (.pt)")
 
 
 def _against_onnx(arch: str) -> str | None:

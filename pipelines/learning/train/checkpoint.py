@@ -1,4 +1,4 @@
-"""The state of a training run in `last.pt`: what it takes to go on after an interruption."""
+"""The state of a training run in `last.pt`: everything needed to continue after an interruption."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LAST = "last.pt"
 
 
 class Progress:
-    """How much of the budget is used; a resumed run goes on where it was.
+    """Tracks how much of the budget is used; a resumed run continues where it stopped.
 
     Args:
         options: with the budget.
-        steps_per_epoch: pictures by batch.
+        steps_per_epoch: images by batch.
     """
 
     def __init__(self, options: TrainOptions, steps_per_epoch: float) -> None:
@@ -34,7 +34,7 @@ class Progress:
         return self.step / max(1.0, (self._options.epochs or 1.0) * self._per_epoch)
 
     def pause(self) -> None:
-        """Leave the time since the last call out: of an evaluation, or before the start."""
+        """Do not count the time since the last call, such as that of an evaluation, or before the start."""
         self._last = time.monotonic()
 
     @property
@@ -60,11 +60,11 @@ class Checkpoint:
         self._optimizer, self._progress, self._rng = optimizer, progress, rng
 
     def save(self, best: dict[str, float], order: list[int]) -> None:
-        """Write the state; an interruption leaves the one before.
+        """Write the state atomically: an interruption leaves the previous one.
 
         Args:
             best: scores of the weights kept.
-            order: pictures that remain of the epoch.
+            order: the remaining images of the epoch.
         """
         state = {
             "model": self._model.state_dict(),
@@ -84,7 +84,7 @@ class Checkpoint:
         """Restore the state, and return the best scores and the rest of the epoch.
 
         Raises:
-            ConfigError: the file is damaged, or of another architecture.
+            ConfigError: the file is damaged, or belongs to another architecture.
         """
         try:
             state = self._torch.load(self._path, weights_only=True)
@@ -94,6 +94,6 @@ class Checkpoint:
             self._torch.set_rng_state(state["torch_rng"])
             self._progress.step, self._progress.spent_s = int(state["step"]), float(state["spent_s"])
             return dict(state["best"]), [int(row) for row in state["order"]]
-        except Exception as error:  # torch raises many kinds
+        except Exception as error:  # torch raises many kinds of errors
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(f"{self._path}: the run cannot be resumed ({reason}): begin a new one") from error

@@ -46,7 +46,7 @@ def train_classifier(request: Fields, listing: Fields, options: TrainOptions, te
 
 
 class _Run:
-    """One training run: its state is all that `last.pt` holds."""
+    """One training run: its state is the content of `last.pt`."""
 
     def __init__(
         self, torch: Any, model: Any, options: TrainOptions, parts: list[tuple[Any, Any]], rng: Any, folder: Path
@@ -61,7 +61,7 @@ class _Run:
         self._losses: list[float] = []
 
     def resume(self) -> None:
-        """Go on from `last.pt`. Raises `ConfigError` if it does not fit."""
+        """Continue from `last.pt`. Raises `ConfigError` if it does not fit."""
         self.best, _ = self._checkpoint.load()
 
     def go(self, tell: Tell) -> None:
@@ -110,7 +110,7 @@ def _pictures(torch: Any, entries: list[dict[str, Any]], size: int) -> tuple[Any
 
 
 def _groups(model: Any, options: TrainOptions) -> list[dict[str, Any]]:
-    """Return the parameters with their rates: a new last layer learns faster, all of a fresh model alike."""
+    """Return the parameters with their learning rates: a new last layer learns faster; a fresh model uses one rate."""
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     if options.base is None:
         return [{"params": [value for _, value in named], "lr": max(options.lr, RATE_FROM_SCRATCH)}]
@@ -121,7 +121,7 @@ def _groups(model: Any, options: TrainOptions) -> list[dict[str, Any]]:
 
 
 def _changed(torch: Any, images: Any, options: TrainOptions) -> Any:
-    """Return pictures from 0 to 1: shifted, and mirrored where that is allowed."""
+    """Return images from 0 to 1, shifted, and mirrored where allowed."""
     pixels = images.float() / 255
     shift = max(1, round(options.augment.translate * pixels.shape[-1]))
     if options.augment.translate:

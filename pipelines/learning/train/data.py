@@ -1,4 +1,4 @@
-"""The pictures of a training run: listed and hashed by the parent, read by the child. The test part is never listed."""
+"""The images of a training run: listed and hashed by the parent, read by the child. The test part is never listed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ VAL_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The pictures to train on and to choose by.
+    """The images for training and for model selection.
 
     Attributes:
         class_names: by class id.
         train: entries of `image`, and `boxes` (class, cx, cy, w, h as shares) or `class_id`.
-        val: the same, of pictures that are not trained on.
-        sha256: of all pictures and labels.
+        val: the same, of images not used for training.
+        sha256: of all images and labels.
     """
 
     class_names: tuple[str, ...]
@@ -68,7 +68,7 @@ def list_objects(folder: Path, classes: Sequence[str] | None, seed: int) -> List
 
 
 def list_pictures(folder: Path, holdout: float, seed: int) -> Listing:
-    """List a classification data set: one folder of pictures per class. Raises `ConfigError`."""
+    """List a classification data set: one folder of images per class. Raises `ConfigError`."""
     names, paths, class_id, is_val = read_listing(folder, holdout=holdout, seed=seed)
     entries = [{"image": str(path), "class_id": number} for path, number in zip(paths, class_id.tolist(), strict=True)]
     parts = [[entry for entry, held in zip(entries, is_val, strict=True) if held == part] for part in (False, True)]
@@ -101,7 +101,7 @@ def _objects(images: Path, labels: Path | None, names: Sequence[str]) -> list[di
 
 
 def _shares(truth: Truth) -> list[list[float]]:
-    """Return rows of class, centre and size as shares of the picture; crowd regions are left out."""
+    """Return rows of class, centre and size as fractions of the image; crowd regions are left out."""
     import cv2
 
     xyxy = truth.xyxy
@@ -119,7 +119,7 @@ def _shares(truth: Truth) -> list[list[float]]:
 
 def _split(entries: list[dict[str, Any]], seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     if len(entries) < 5:
-        raise ConfigError(f"{len(entries)} pictures: expected at least 5, or a part images/val of your own")
+        raise ConfigError(f"{len(entries)} images: expected at least 5, or your own images/val")
     order = np.random.default_rng(seed).permutation(len(entries)).tolist()
     held = set(order[: max(1, round(VAL_SHARE * len(entries)))])
     return [e for n, e in enumerate(entries) if n not in held], [e for n, e in enumerate(entries) if n in held]

@@ -34,7 +34,7 @@ def train_detector(request: Fields, listing: Fields, options: TrainOptions, tell
         steps, seconds, and the best scores on the validation part.
 
     Raises:
-        ConfigError: a picture cannot be read.
+        ConfigError: an image cannot be read.
         ModelError: the base does not fit.
     """
     torch = torch_for_training()
@@ -58,7 +58,7 @@ def train_detector(request: Fields, listing: Fields, options: TrainOptions, tell
 
 
 class _Run:
-    """One training run: its state is all that `last.pt` holds."""
+    """One training run: its state is the content of `last.pt`."""
 
     def __init__(
         self, torch: Any, arch: Any, options: TrainOptions, train: Samples, val: Samples, rng: Any, folder: Path
@@ -74,7 +74,7 @@ class _Run:
         self._losses: list[float] = []
 
     def resume(self) -> None:
-        """Go on from `last.pt`. Raises `ConfigError` if it does not fit."""
+        """Continue from `last.pt`. Raises `ConfigError` if it does not fit."""
         self.best, self._order = self._checkpoint.load()
 
     def go(self, tell: Tell) -> None:

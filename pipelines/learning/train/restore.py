@@ -1,7 +1,7 @@
-"""Puts the weights of a public ONNX export back into LibreYOLO's model of its architecture, so that it can be trained.
+"""Restores the weights of a public ONNX export into LibreYOLO's model of that architecture, so that it can be trained.
 
-The model is filled with random numbers and exported; both graphs are folded alike and laid side by side. A weight of
-the public file belongs to the parameter whose random numbers stand in its place. Folded batch norms come back as
+The model is filled with random numbers and exported; both graphs are folded in the same way and aligned. A weight of
+the public file belongs to the parameter whose random numbers are in its place. Folded batch norms are restored as
 identities.
 """
 
@@ -23,7 +23,7 @@ from engine.optional import require
 
 OPERATORS = frozenset(("Conv", "MatMul", "Add", "Mul", "Sub", "Div", "LayerNormalization", "BatchNormalization", "Pow"))
 LEAST_SHARE = 0.98
-"""Of the parameters, by number of values, that must be found."""
+"""Share of the parameters, by number of values, that must be found."""
 TOLERANCE = 0.02
 OPSET = 16
 Array = NDArray[np.float32]
@@ -32,11 +32,11 @@ Step = tuple[str, list[Array]]
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What differs between architectures.
+    """The differences between architectures.
 
     Attributes:
         wrap: makes the module to export from a model.
-        away: how far the outputs of the restored model are from those of the file, given a picture (1, 3, s, s).
+        away: largest difference between the outputs of the restored model and of the file, on an image (1, 3, s, s).
         outputs: names of the outputs of that module.
         pixels: largest value of a pixel that the model takes.
     """
@@ -48,7 +48,7 @@ class Restored:
 
 
 def restore(torch: Any, model: Any, kind: Restored, path: Path, size: int) -> dict[str, Any]:
-    """Return the state of `model`, a fresh one with the classes of the file, with the weights of an ONNX file.
+    """Return the state of `model`, a fresh one with the file's classes, filled with the weights of an ONNX file.
 
     Args:
         torch: the module.
@@ -69,7 +69,7 @@ def restore(torch: Any, model: Any, kind: Restored, path: Path, size: int) -> di
     state, missing = _filled(torch, marked, pairs)
     total = sum(value.numel() for value in marked.values() if value.is_floating_point())
     if missing > (1 - LEAST_SHARE) * total:
-        raise ModelError(f"{path}: {missing} of {total} weights have no place in this architecture: name its own base")
+        raise ModelError(f"{path}: {missing} of {total} weights do not fit this architecture: name a matching base")
     model.load_state_dict(state)
     model.eval()
     _check(model, kind, path, size)
@@ -81,7 +81,7 @@ def export(torch: Any, module: Any, path: Path, size: int, outputs: Sequence[str
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch prefers another exporter, which needs two more packages
+        warnings.simplefilter("ignore")  # torch prefers a different exporter, which needs two more packages
         torch.onnx.export(
             module,
             (torch.rand(1, 3, size, size),),
@@ -95,7 +95,7 @@ def export(torch: Any, module: Any, path: Path, size: int, outputs: Sequence[str
 
 
 def _mark(torch: Any, model: Any) -> None:
-    """Fill the parameters with random numbers; batch norms become identities, second branches nothing."""
+    """Fill the parameters with random numbers; batch norms become identities, second branches zero."""
     torch.manual_seed(0)
     for name, value in model.named_parameters():
         if not name.endswith(("reg_scale", ".up", ".norm.weight", ".bn.weight")):
@@ -121,7 +121,7 @@ def _folded(path: Path) -> Any:
 
 
 def _steps(graph: Any) -> list[Step]:
-    """Return the operators with weights, in order; a Gemm is a product and a sum."""
+    """Return the operators with weights, in order; a Gemm counts as a product and a sum."""
     to_array = require("onnx.numpy_helper", extra="train").to_array
     known = {entry.name: to_array(entry) for entry in graph.initializer}
     known |= {n.output[0]: to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"}
@@ -140,7 +140,7 @@ def _steps(graph: Any) -> list[Step]:
 
 
 def _pairs(mine: list[Step], theirs: list[Step]) -> list[tuple[Array, Array]]:
-    """Return the arrays that stand in the same place, by the longest common run of operators and shapes."""
+    """Return the arrays at the same position, by the longest common run of operators and shapes."""
     keys = [[(kind, tuple(array.shape for array in held)) for kind, held in steps] for steps in (mine, theirs)]
     pairs: list[tuple[Array, Array]] = []
     for start, other, count in difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_matching_blocks():
@@ -150,7 +150,7 @@ def _pairs(mine: list[Step], theirs: list[Step]) -> list[tuple[Array, Array]]:
 
 
 def _filled(torch: Any, marked: dict[str, Any], pairs: list[tuple[Array, Array]]) -> tuple[dict[str, Any], int]:
-    """Return the state with the weights found, and the number of values that were not."""
+    """Return the state with the weights found, and the number of values not found."""
     state, lost = dict(marked), {}
     fixed = (
         "running_mean",
@@ -171,7 +171,7 @@ def _filled(torch: Any, marked: dict[str, Any], pairs: list[tuple[Array, Array]]
             lost[name] = value.numel()
         else:
             state[name] = torch.from_numpy(np.concatenate([part for part in found if part is not None]).copy())
-    for name in list(lost):  # of layers before the last, which an export leaves out
+    for name in list(lost):  # of auxiliary layers, which an export leaves out
         last = _same_of_last(name, state)
         if last is not None and last not in lost:
             state[name] = state[last].clone()
@@ -190,7 +190,7 @@ def _same_of_last(name: str, state: dict[str, Any]) -> str | None:
 
 
 def _find(value: Array, pairs: list[tuple[Array, Array]]) -> Array | None:
-    """Return the public array in the place of `value`, in its shape."""
+    """Return the public array that corresponds to `value`, in its shape."""
     for mine, theirs in pairs:
         if mine.size != value.size or theirs.size != value.size:
             continue
@@ -204,7 +204,7 @@ def _find(value: Array, pairs: list[tuple[Array, Array]]) -> Array | None:
 
 
 def _check(model: Any, kind: Restored, path: Path, size: int) -> None:
-    """Raise `ModelError` unless the restored model says what the file says."""
+    """Raise `ModelError` unless the restored model gives the same results as the file."""
     runtime = require("onnxruntime")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     image = np.random.default_rng(0).random((1, 3, size, size), np.float32) * np.float32(kind.pixels)

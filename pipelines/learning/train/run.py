@@ -42,13 +42,13 @@ class TrainRequest:
 
     Attributes:
         data: data set.
-        runs: folder of the runs; the new one is numbered.
+        runs: folder of the runs; the new one gets a number.
         options: how.
-        classes: names, if the data set does not say them.
-        trials: of a search before; 0: none.
-        resume: folder of an interrupted run to go on with, instead of the others.
-        repeat: folder of an earlier run to make again from its manifest, instead of data, options and classes.
-        expected_sha256: of the pictures and labels; None: any.
+        classes: names, if the data set does not state them.
+        trials: number of trials in a search before training; 0: no search.
+        resume: folder of an interrupted run to continue, instead of the other fields.
+        repeat: folder of an earlier run to repeat from its manifest, instead of data, options and classes.
+        expected_sha256: of the images and labels; None: any.
     """
 
     data: Path
@@ -76,7 +76,7 @@ def train(request: TrainRequest, tell: Tell | None = None) -> dict[str, Any]:
     """Train, export, score the exported file with the engine, and return the summary.
 
     Raises:
-        ConfigError: the data, the base or an option cannot work.
+        ConfigError: the data, the base or an option is invalid.
         ModelError: the base does not fit the architecture.
         MissingDependencyError: torch or another package is missing.
         LearningError: the training failed.
@@ -90,7 +90,7 @@ def train(request: TrainRequest, tell: Tell | None = None) -> dict[str, Any]:
 
 
 def _begun(request: TrainRequest) -> _Run:
-    """Check what is asked for, and make the folder of a new run with its manifest."""
+    """Check the request, and create the folder of a new run with its manifest."""
     if request.repeat is not None:
         request = _repeated(request.repeat, request.runs)
     options = request.options
@@ -100,7 +100,7 @@ def _begun(request: TrainRequest) -> _Run:
     check_lock(request.data)
     listing = _list(request.data, options, request.classes)
     if request.expected_sha256 not in (None, listing.sha256):
-        raise ConfigError(f"{request.data}: its pictures or labels have changed since that run: begin a new one")
+        raise ConfigError(f"{request.data}: its images or labels have changed since that run: begin a new one")
     folder = _new_folder(request.runs)
     _warn_from_scratch(options, len(listing.train))
     _write_manifest(folder, request, options, listing)
@@ -108,14 +108,14 @@ def _begun(request: TrainRequest) -> _Run:
 
 
 def _repeated(folder: Path, runs: Path) -> TrainRequest:
-    """Return what an earlier run was asked for. Raises `ConfigError` if its base has changed."""
+    """Return the request of an earlier run. Raises `ConfigError` if its base has changed."""
     path = folder / MANIFEST
     manifest = read_json(path)
     try:
         options = options_from(manifest["options"])
         names = [str(name) for name in manifest["class_names"]] if options.is_detector else None
         data, expected, base = Path(manifest["data"]), str(manifest["data_sha256"]), manifest["base_sha256"]
-        trials = 0 if "model_sha256" in manifest else int(manifest["trials"])  # a finished search left what it chose
+        trials = 0 if "model_sha256" in manifest else int(manifest["trials"])  # a finished search left its choice
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: not the manifest of a run ({type(error).__name__}: {error})") from error
     if options.base is not None and base != _hash_of(Path(options.base)):
@@ -142,8 +142,8 @@ def _list(data: Path, options: TrainOptions, classes: Sequence[str] | None) -> L
 def _warn_from_scratch(options: TrainOptions, count: int) -> None:
     if options.base is None and options.arch != "cnn" and count < SCRATCH_PICTURES:
         logger.warning(
-            "%s trains from scratch on %d pictures: expect a small share of what a pretrained base (--base, --weights) "
-            "reaches in the same time; from scratch it takes thousands of pictures and hours%s",
+            "%s trains from scratch on %d images: expect a small share of what a pretrained base (--base, --weights) "
+            "reaches in the same time; from scratch it takes thousands of images and hours%s",
             options.arch,
             count,
             f". The base: framewire models get {options.arch}" if options.arch in CATALOGUE else "",
@@ -151,7 +151,7 @@ def _warn_from_scratch(options: TrainOptions, count: int) -> None:
 
 
 def _new_folder(runs: Path) -> Path:
-    """Make the next numbered folder. Raises `ConfigError` if that fails."""
+    """Create the next numbered folder. Raises `ConfigError` if that fails."""
     try:
         runs.mkdir(parents=True, exist_ok=True)
         number = max((int(path.name) for path in runs.iterdir() if path.name.isdecimal()), default=0) + 1
@@ -163,7 +163,7 @@ def _new_folder(runs: Path) -> Path:
 
 
 def _write_manifest(folder: Path, request: TrainRequest, options: TrainOptions, listing: Listing) -> None:
-    """Write what it takes to make this run again."""
+    """Write everything needed to repeat this run."""
     manifest = {
         "format": "framewire-run-1",
         "data": str(request.data.resolve()),
@@ -196,7 +196,7 @@ def _resumed(folder: Path) -> _Run:
     check_lock(asked.data)
     listing = _list(asked.data, asked.options, asked.classes)
     if listing.sha256 != asked.expected_sha256:
-        raise ConfigError(f"{folder}: its pictures or labels have changed since it began: begin a new run")
+        raise ConfigError(f"{folder}: its images or labels have changed since it began: begin a new run")
     return _Run(folder, asked.options, listing, asked.trials, resumes=True)
 
 
@@ -268,7 +268,7 @@ def score_classifier_run(model: Path, listing: Listing) -> dict[str, Any]:
 
 
 def _draw_curves(folder: Path) -> None:
-    """Draw loss (as a share of its largest value) and scores by the share of the run."""
+    """Plot loss (as a share of its largest value) and scores over the share of the run."""
     path = folder / "curves.csv"
     if not path.is_file():
         return
@@ -286,7 +286,7 @@ def _draw_curves(folder: Path) -> None:
 
 
 def default_options(arch: str, **values: Any) -> TrainOptions:
-    """Return options with what suits the architecture where nothing is given: larger batches for classifiers."""
+    """Return the options with defaults that suit the architecture: larger batches for classifiers."""
     known = {key: value for key, value in values.items() if value is not None}
     options = TrainOptions(arch, **known)
     return replace(options, batch=32) if arch in CLASSIFIERS and "batch" not in known else options

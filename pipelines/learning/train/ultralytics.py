@@ -1,6 +1,6 @@
 """Training by Ultralytics (AGPL-3.0, extra `export`), in the child process only: nothing else of Framewire imports it.
 
-It starts from a checkpoint `.pt`, or from scratch. Nothing is downloaded or sent: not its fonts, weights or statistics.
+It starts from a checkpoint `.pt`, or from scratch. Nothing is downloaded or sent: no fonts, weights or statistics.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def train_ultralytics(request: Fields, listing: Fields, options: TrainOptions, t
     report = _Report(options, len(listing["train"]), folder, tell)
     model.add_callback("on_train_batch_end", report.batch)
     model.add_callback("on_fit_epoch_end", report.epoch)
-    tell({"note": "Ultralytics trains: it and what it makes are AGPL-3.0"})
+    tell({"note": "training with Ultralytics: it and its models are AGPL-3.0"})
     with contextlib.redirect_stdout(io.StringIO()):
         model.train(**({"resume": True} if resumes else _arguments(options, data, place, size)))
         best = _model(package, str(last.with_name("best.pt")))
@@ -60,27 +60,27 @@ def train_ultralytics(request: Fields, listing: Fields, options: TrainOptions, t
 
 
 def _package(place: Path) -> Any:
-    """Return Ultralytics, kept from connecting to anything, with its settings in the run's folder."""
+    """Return Ultralytics, prevented from connecting to anything, with its settings in the run's folder."""
     place.mkdir(parents=True, exist_ok=True)
     os.environ.update(SWITCHES, YOLO_CONFIG_DIR=str(place))
     package = require("ultralytics", extra="export")
     package.settings.update({"sync": False})
-    require("ultralytics.data.utils").check_font = lambda *given: None  # it would fetch a font for pictures
+    require("ultralytics.data.utils").check_font = lambda *given: None  # it would download a font for images
     return package
 
 
 def _model(package: Any, path: str) -> Any:
     try:
         model = package.YOLO(path)
-    except Exception as error:  # it raises many kinds
+    except Exception as error:  # it raises many kinds of errors
         raise ModelError(f"{path}: Ultralytics cannot load it ({type(error).__name__}: {error})") from error
     if model.task != "detect":
-        raise ModelError(f"{path}: a model for {model.task}: expected one that detects")
+        raise ModelError(f"{path}: a model for {model.task}: expected a detector")
     return model
 
 
 def _write_data(listing: Fields, place: Path) -> Path:
-    """Write the listed pictures as links with their labels, as Ultralytics reads them; return the description."""
+    """Write the listed images as links with their labels, as Ultralytics reads them; return the description."""
     for part in ("train", "val"):
         for kind in ("images", "labels"):
             shutil.rmtree(place / kind / part, ignore_errors=True)
@@ -97,7 +97,7 @@ def _write_data(listing: Fields, place: Path) -> Path:
 
 
 def _arguments(options: TrainOptions, data: Path, place: Path, size: int) -> dict[str, Any]:
-    """Return the options in Ultralytics' words."""
+    """Return the options under Ultralytics' names."""
     augment = options.augment
     known = {
         "data": str(data),
@@ -126,7 +126,7 @@ def _arguments(options: TrainOptions, data: Path, place: Path, size: int) -> dic
 
 
 class _Report:
-    """Tells the parent how far the training is, and adds to the curves."""
+    """Reports the training progress to the parent, and extends the curves."""
 
     def __init__(self, options: TrainOptions, pictures: int, folder: Path, tell: Tell) -> None:
         self.progress = Progress(options, max(1.0, pictures / options.batch))

@@ -1,7 +1,8 @@
-"""torchvision beside a torch that cannot load its compiled operators, as a CUDA build beside a CPU one.
+"""Supports torchvision with a torch that cannot load its compiled operators, such as a CUDA build next to a CPU one.
 
-Registries serve torchvision for CUDA only, and `pip install --no-deps torchvision` beside a small CPU build of torch is
-common. Its models need two compiled operators, which are written here in torch; they are slower, and exact.
+Registries only serve torchvision for CUDA, and installing it with `pip install --no-deps torchvision` next to a small
+CPU build of torch is common. Its models need two compiled operators, which are implemented here in torch: slower, but
+exact.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _libraries: list[Any] = []
 
 
 def torchvision(torch: Any) -> Any:
-    """Return torchvision, with its operators in torch where the compiled ones cannot be loaded.
+    """Return torchvision, with operators in torch if the compiled ones cannot be loaded.
 
     Raises:
         MissingDependencyError: torchvision is not installed.

@@ -1,4 +1,4 @@
-"""Weights from checkpoints, and where the new classes of a detector begin."""
+"""Weights from checkpoints, and initial values for the new classes of a detector."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def load_state(torch: Any, path: Path) -> dict[str, Any]:
     """Return the weights of a checkpoint, without running anything in it.
 
     Raises:
-        ModelError: it is damaged, or holds more than weights.
+        ModelError: it is damaged, or contains more than weights.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds
+    except Exception as error:  # torch raises many kinds of errors
         raise ModelError(f"{path}: not a checkpoint of weights ({type(error).__name__}): give a state dict") from error
     for key in ("model", "state_dict"):
         state = state.get(key, state) if isinstance(state, dict) else state
@@ -27,18 +27,20 @@ def load_state(torch: Any, path: Path) -> dict[str, Any]:
 
 
 def fill(torch: Any, model: Any, state: dict[str, Any], path: Path) -> int:
-    """Load the weights whose name and shape fit; return how many values do."""
+    """Load the weights whose name and shape match; return the number of values loaded."""
     own = model.state_dict()
     fits = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     share = sum(v.numel() for v in fits.values()) / max(sum(v.numel() for v in own.values()), 1)
     if share < 0.5:
-        raise ModelError(f"{path}: {share:.0%} of the weights fit this architecture: it is a checkpoint of another one")
+        raise ModelError(
+            f"{path}: {share:.0%} of the weights fit this architecture: the checkpoint belongs to another one"
+        )
     model.load_state_dict({**own, **fits})
     return sum(value.numel() for value in fits.values())
 
 
 def own_rows(total: Any) -> list[int]:
-    """Return for each new class the base's class that fits best, each of them once.
+    """Return, for each new class, the base's best-fitting class; each is used once.
 
     Args:
         total: (new, base): how well each class of the base scores where the objects of each new class are.
@@ -52,12 +54,12 @@ def own_rows(total: Any) -> list[int]:
 
 
 def fill_from(model: Any, base: Any, is_class_row: Callable[[str], bool], rows: list[int]) -> None:
-    """Copy the weights of a base whose shapes fit, and the given rows of those that stand for classes.
+    """Copy a base's weights whose shapes fit, and the given rows of weights that represent classes.
 
     Args:
-        model: that is filled.
+        model: to fill.
         base: the same architecture with other classes.
-        is_class_row: says by its name whether the first dimension of a weight is the classes.
+        is_class_row: tells from a weight's name whether its first dimension is the classes.
         rows: of the base, by new class.
     """
     own = model.state_dict()

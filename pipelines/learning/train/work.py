@@ -1,4 +1,4 @@
-"""What the child process does for `framewire train`: one run, or a search of short ones."""
+"""The child process of `framewire train`: one run, or a search over short ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.learning.train.options import ULTRALYTICS, TrainOptions, options_
 from pipelines.learning.train.ultralytics import train_ultralytics
 
 SEARCH_SHARE = 0.5
-"""Of the budget that a search may use, all its trials together."""
+"""Share of the budget that all trials of a search may use together."""
 LEAST_MINUTES = 0.02
 
 
@@ -37,7 +37,10 @@ def _train(request: Fields, listing: Fields, options: TrainOptions, tell: Tell) 
 
 
 def _searched(request: Fields, listing: Fields, options: TrainOptions, tell: Tell) -> TrainOptions:
-    """Return the options whose short run scored best; the study stays in the run's folder, and goes on when resumed."""
+    """Return the options whose short run scored best.
+
+    The study stays in the run's folder, and continues when resumed.
+    """
     optuna = require("optuna", extra="train")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder, trials = Path(request["folder"]), int(request["trials"])
@@ -75,7 +78,7 @@ def _short(options: TrainOptions, trials: int) -> TrainOptions:
 
 
 def _suggested(trial: Any, options: TrainOptions) -> TrainOptions:
-    """Return the options with the learning rate, the zoom, and what is frozen as a trial suggests."""
+    """Return the options with the learning rate, zoom and frozen part that a trial suggests."""
     lr = trial.suggest_float("lr", 1e-4, 2e-3, log=True)
     if not options.is_detector:
         return replace(options, lr=lr)

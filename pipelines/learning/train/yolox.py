@@ -1,6 +1,6 @@
 """YOLOX (Ge et al. 2021) with LibreYOLO's layers and loss (MIT), trained further from the public ONNX file.
 
-It takes BGR from 0 to 255, placed top left on grey, and writes what the head `yolox` of the engine reads.
+It takes BGR from 0 to 255, placed top left on grey, and its output matches the engine's head `yolox`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NEAR = 3
 
 
 class Yolox:
-    """One of the sizes in `SIZES`; pictures are given as RGB from 0 to 1."""
+    """One of the sizes in `SIZES`; images are given as RGB from 0 to 1."""
 
     anchor = "top_left"
     outputs = ("output",)
@@ -111,7 +111,7 @@ class Yolox:
         return [{"params": fresh, "lr": lr * 7}, {"params": rest, "lr": lr}]
 
     def loss(self, images: Any, boxes: Sequence[Any]) -> Any:
-        """Return the loss of (b, 3, s, s) pictures with rows of class, cx, cy, w, h."""
+        """Return the loss of (b, 3, s, s) images with rows of class, cx, cy, w, h."""
         rows = self._torch.zeros(len(boxes), max(1, *(len(one) for one in boxes)), 5)
         for place, one in zip(rows, boxes, strict=True):
             place[: len(one), 0] = one[:, 0]
@@ -122,7 +122,7 @@ class Yolox:
         return images.flip(1) * PIXELS
 
     def _decoded(self, model: Any, images: Any) -> list[tuple[Any, Any]]:
-        """Return for each picture centres and sizes of all cells as shares, and their scores by class."""
+        """Return, for each image, centres and sizes of all cells as fractions, and their scores by class."""
         torch = self._torch
         cells, strides = (torch.from_numpy(array) for array in grid((self.size, self.size), STRIDES))
         output = self._flat(model)(self._pixels(images))
@@ -132,7 +132,7 @@ class Yolox:
         return list(zip(torch.cat((centre, size), dim=2), scores, strict=True))
 
     def find(self, images: Any) -> list[tuple[Any, Any, Any]]:
-        """Return boxes (N, 4) as shares, scores and classes of each picture; the model is in eval mode."""
+        """Return boxes (N, 4) as fractions, scores and classes of each image; the model is in eval mode."""
         return [self._kept(boxes, scores) for boxes, scores in self._decoded(self.model, images)]
 
     def _kept(self, boxes: Any, scores: Any) -> tuple[Any, Any, Any]:

@@ -19,7 +19,7 @@ _PHASES = {"begin": "entry", "end": "exit", "point": "moving"}
 
 
 def deepstream_event(message: EventMessage) -> dict[str, Any] | None:
-    """Return the payload of an event, to be encoded as JSON; None for what DeepStream has no word for."""
+    """Return the payload of an event, to be encoded as JSON; None for events that DeepStream cannot express."""
     of_rule = _PHASES.get(str(message.phase)) if _given(message.rule) else None
     kind = of_rule or _TYPES.get(message.event)
     if kind is None:

@@ -1,7 +1,7 @@
-"""Frigate's `frigate/reviews`: `new`, `update` and `end` of a time span that somebody should look at.
+"""Frigate's `frigate/reviews`: `new`, `update` and `end` of a time span that should be reviewed.
 
 The form is that documented for Frigate 0.18. An episode of severity `alert` is an `alert`, any other a `detection`; a
-point begins and ends at once. Lost: why, the place in the picture, the reason of an end. Always empty: sub labels,
+point begins and ends at once. Lost: why, the place in the image, the reason for an end. Always empty: sub labels,
 audio; the thumbnail is the name of the event's image.
 """
 
@@ -24,8 +24,8 @@ def frigate_reviews(open_reviews: Reviews, message: EventMessage) -> tuple[list[
     """Return the reviews that a message causes, and the open ones for the next message.
 
     Args:
-        open_reviews: what the previous call returned; empty at the start of a run.
-        message: the next event; one that is not of a rule causes none.
+        open_reviews: the result of the previous call; empty at the start of a run.
+        message: the next event; an event without a rule causes no review.
     """
     if message.rule is msgspec.UNSET or not message.rule:
         return [], open_reviews

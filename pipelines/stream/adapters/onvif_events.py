@@ -23,7 +23,7 @@ ROOT = "tns1:RuleEngine"
 
 
 def onvif_event(message: EventMessage) -> str | None:
-    """Return the notification of an event as an XML document; None for what ONVIF has no topic for."""
+    """Return the notification of an event as an XML document; None for events that ONVIF has no topic for."""
     rule, place = _text(message.rule), _text(message.place)
     if not place:
         return None
@@ -71,7 +71,7 @@ def _document(notices: list[ElementTree.Element]) -> str:
 def _notice(
     topic: str, utc_ns: int, source_id: str, rule: str, facts: Mapping[str, str], operation: str
 ) -> ElementTree.Element:
-    """Return a notification; `operation` is empty for what is no property with a state."""
+    """Return a notification; `operation` is empty for anything other than a property with state."""
     notice = ElementTree.Element(f"{{{WSNT}}}NotificationMessage")
     name = ElementTree.SubElement(notice, f"{{{WSNT}}}Topic", {"Dialect": DIALECT, "xmlns:tns1": TOPICS})
     name.text = topic

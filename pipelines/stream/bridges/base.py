@@ -1,4 +1,4 @@
-"""The base of all bridges: a queue that keeps important messages while the other side is away, and its loop."""
+"""The base of all bridges: a queue that keeps important messages while the recipient is away, and its loop."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PASSING_KINDS = frozenset(("frame", "stats", "heartbeat", "snapshot"))
 
 
 class TargetError(EngineError):
-    """The other side did not accept a message; a retry may help."""
+    """The recipient did not accept a message; a retry may help."""
 
 
 class RejectedError(EngineError):
-    """The other side will never accept this message; it is counted and skipped."""
+    """The recipient will never accept this message; it is counted and skipped."""
 
 
 @runtime_checkable
@@ -67,7 +67,7 @@ class BridgeSummary:
     Attributes:
         sent: messages delivered, by kind.
         dropped: messages that did not fit into the queue while the other side was away, by kind.
-        rejected: messages that the other side refused, by kind.
+        rejected: messages that the recipient refused, by kind.
         reconnects: how often the connection was lost.
     """
 
@@ -81,7 +81,7 @@ class Forwarder:
     """Delivers messages to a target in order; while it is away, keeps states, events and ends, and the newest frames.
 
     Args:
-        target: the other side.
+        target: the recipient.
         kept_messages: limit for states, events and ends; the oldest is dropped first.
         kept_frames: limit for other messages; the oldest is dropped first.
         clock: for tests.
@@ -139,13 +139,15 @@ class Forwarder:
             return
         self._backoff_s = BACKOFF_S
         if self._is_away:
-            logger.warning("the other side is back: %d messages dropped meanwhile", sum(self.summary.dropped.values()))
+            logger.warning(
+                "the recipient is back: %d messages were dropped in the meantime", sum(self.summary.dropped.values())
+            )
         self._is_away = False
 
     def _lose(self, error: TargetError) -> None:
-        """Record that the other side is away, log it once, and retry later."""
+        """Record that the recipient is away, log it once, and retry later."""
         if not self._is_away:
-            logger.warning("%s; retrying, messages wait meanwhile", error)
+            logger.warning("%s; retrying while messages wait", error)
         self._is_away = True
         self.summary.reconnects += self._is_open
         self._is_open = False
@@ -155,7 +157,7 @@ class Forwarder:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the other side is there."""
+        """Whether the recipient is connected."""
         return self._is_open
 
     @property
@@ -196,7 +198,7 @@ def run_bridge(
         target: destination.
         count: messages to forward; None: no limit.
         stopping: polled.
-        forwarder: one with other limits.
+        forwarder: a forwarder with other limits.
         topics: prefixes of the topics to forward; the target may watch more.
         ask: returns the snapshot at an endpoint; a watching target learns from it once per engine.
 

@@ -54,7 +54,7 @@ def safe(text: str) -> str:
 
 
 def device(prefix: str, engine_id: str, source_id: str, model: str = "") -> dict[str, Any]:
-    """Return what all entities of a camera share: its device, and when they are available."""
+    """Return the common part of a camera's entities: its device, and their availability."""
     facts = {"name": source_id, "manufacturer": "Framewire", "model": model or "camera"}
     return {
         "device": {"identifiers": [node_id(engine_id, source_id)], **facts},

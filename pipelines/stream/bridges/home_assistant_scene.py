@@ -1,4 +1,4 @@
-"""Home Assistant's entities for what happens in a scene: zones, lines, rules, and the last picture.
+"""Home Assistant's entities for what happens in a scene: zones, lines, rules, and the last image.
 
 Topics below the prefix, all retained: `<source>/zone/<zone>/count`, `.../occupied` and `.../visits`;
 `<source>/line/<line>/<direction>`; `<source>/rule/<rule>` (`ON` while an episode is open) with `.../event`, the last
@@ -28,7 +28,7 @@ class SceneEntities:
 
     Args:
         prefix: first level of all topics.
-        engine_id: of the engine, as it is in topics.
+        engine_id: of the engine, as it appears in topics.
         source_id: the camera.
         discovery: announce the entities.
     """
@@ -55,13 +55,13 @@ class SceneEntities:
         yield from self._changed(found)
 
     def unknown(self) -> Iterator[Payload]:
-        """Yield unknown for everything that describes the present; totals stay, because they are still true."""
+        """Yield unknown for everything that describes the current state; totals stay, because they are still true."""
         self._open.clear()
         now = [topic for topic in self._sent if topic.endswith(("/occupied", "/count")) or "/rule/" in topic]
         yield from self._changed((topic, UNKNOWN.encode()) for topic in now if not topic.endswith("/event"))
 
     def again(self) -> Iterator[Payload]:
-        """Yield everything once more, for a broker that may have forgotten it."""
+        """Yield everything again, for a broker that may have lost it."""
         yield from list(self._sent.items())
 
     def _changed(self, found: Any) -> Iterator[Payload]:
@@ -160,7 +160,7 @@ class SceneEntities:
         yield from self._announced("binary_sensor", f"rule_{safe(rule)}", facts)
 
     def _of_run(self, name: str, topic: str) -> dict[str, Any]:
-        """Return the facts of a sensor whose attributes tell the run that it counts in."""
+        """Return the definition of a sensor whose attributes state the run that it counts in."""
         return {
             "name": name,
             "state_topic": topic,

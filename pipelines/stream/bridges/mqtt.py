@@ -280,7 +280,7 @@ class MqttOutput:
 
 
 def _of_scenes(message: Message) -> Sequence[AnalyticsMessage | EventMessage | ImageMessage]:
-    """Return the messages about scenes in a message: itself, or what a snapshot holds."""
+    """Return the scene messages in a message: itself, or those in a snapshot."""
     if isinstance(message, SnapshotMessage):
         return () if isinstance(message.analytics, msgspec.UnsetType) else message.analytics
     return [message] if isinstance(message, AnalyticsMessage | EventMessage | ImageMessage) else ()

@@ -1,8 +1,8 @@
 """Commands over MQTT: pause, resume and snooze the cameras of a list. Off unless cameras are listed.
 
 A command is the payload of `<prefix>/<source>/command`: `pause`, `resume`, or `snooze 30m` (`off` ends it). The outcome
-follows on `<prefix>/<source>/command/result`. Retained commands are ignored, because a broker would repeat them at
-each connection.
+follows on `<prefix>/<source>/command/result`. Retained commands are ignored, because a broker would repeat them on each
+connection.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class MqttCommands:
     """Carries out the commands for the listed cameras.
 
     Args:
-        sources: names of the cameras that may be commanded.
+        sources: names of the cameras that accept commands.
         act: sends a request to the run and returns its reply; raises `EngineError` if the run refuses.
         prefix: first level of all topics.
         clock: limits the rate.
@@ -51,7 +51,7 @@ class MqttCommands:
         return list(self._source_of)
 
     def announced(self, engine_id: str, source_id: str) -> Iterator[tuple[str, bytes]]:
-        """Yield the discovery of a listed camera: a switch for detection, and a button for an hour of rest."""
+        """Yield the discovery of a listed camera: a switch for detection, and a button that snoozes it for an hour."""
         topic = f"{self._prefix}/{level(source_id)}"
         if f"{topic}/command" not in self._source_of:
             return
@@ -78,7 +78,7 @@ class MqttCommands:
             yield f"{DISCOVERY_ROOT}/{component}/{node}/{name}/config", payload
 
     def states(self) -> Iterator[tuple[str, bytes]]:
-        """Yield whether each listed camera detects, as far as the run answers."""
+        """Yield whether each listed camera detects, if the run answers."""
         try:
             sources = self._act({"command": "status"}).get("sources", {})
         except EngineError:
@@ -88,14 +88,14 @@ class MqttCommands:
                 yield f"{self._prefix}/{level(source)}/detecting", b"OFF" if sources[source].get("paused") else b"ON"
 
     def handle(self, topic: str, payload: bytes, *, is_retained: bool) -> Iterator[tuple[str, bytes]]:
-        """Carry out a command, and yield what to publish."""
+        """Carry out a command, and yield the messages to publish."""
         source = self._source_of.get(topic)
         if source is None or is_retained:
             return
         now_ns = self._clock.monotonic_ns()
         try:
             if now_ns < self._next_ns.get(topic, now_ns):
-                raise ConfigError(f"commands come too fast: at most one in {LEAST_GAP_S} s for a camera")
+                raise ConfigError(f"commands arrive too fast: at most one per {LEAST_GAP_S} s and camera")
             self._next_ns[topic] = now_ns + int(LEAST_GAP_S * NS_PER_S)
             self._act(request_of(source, payload))
         except EngineError as error:
@@ -110,7 +110,7 @@ def request_of(source_id: str, payload: bytes) -> dict[str, Any]:
     """Return the request to the run for a payload.
 
     Raises:
-        ConfigError: it is none of the commands.
+        ConfigError: it is not a known command.
 
     >>> request_of("gate", b"snooze 30m")
     {'command': 'snooze', 'source_id': 'gate', 'for_s': 1800}

@@ -83,10 +83,10 @@ class WebhookOutput:
         """Do nothing: no connection stays open."""
 
     def _refused(self, reason: str) -> RejectedError:
-        """Log the first refusal, because the summary has only their number."""
+        """Log the first refusal, because the summary contains only their number."""
         if not self._has_told:
             self._has_told = True
-            logger.warning("%s; messages that are refused are counted as rejected", reason)
+            logger.warning("%s; refused messages are counted as rejected", reason)
         return RejectedError(reason)
 
 

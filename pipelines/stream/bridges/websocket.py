@@ -1,4 +1,7 @@
-"""Bridge to browsers: sends every message as a WebSocket text frame; only a slow browser itself loses messages."""
+"""Bridge to browsers: sends every message as a WebSocket text frame.
+
+A slow browser loses messages, but others do not.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,8 @@ class WebSocketBridge:
         host: host to listen on.
         port: port to listen on; 0 chooses a free one.
         topics: topics to subscribe to at the publisher.
-        origins: pages that may connect, by origin (`http://host:port`); `*` allows any. None allows pages that this
-            machine serves. Programs other than browsers send no origin and may always connect.
+        origins: origins of pages that may connect (`http://host:port`); `*` allows any. None allows pages served by
+            this machine. Programs other than browsers send no origin and may always connect.
         count: end after this many messages of the publisher; None serves until cancelled.
         server_key: public key of a publisher that encrypts.
         keys: CURVE keys of this reader.
@@ -86,7 +89,7 @@ class WebSocketBridge:
 
     @property
     def browsers(self) -> int:
-        """How many are connected."""
+        """Number of connected browsers."""
         return len(self._browsers)
 
     async def run(self) -> None:
@@ -99,7 +102,7 @@ class WebSocketBridge:
         server = require("websockets.asyncio.server", extra="websocket")
         limits = {"max_size": MAX_INPUT_BYTES, "process_request": self._check_origin, "compression": None}
         if self._host not in LOCAL_HOSTS:
-            logger.warning("anybody on the network can read ws://%s:%s: bind 127.0.0.1", self._host, self.port)
+            logger.warning("anyone on the network can read ws://%s:%s: bind 127.0.0.1", self._host, self.port)
         try:
             listening = await server.serve(self._serve, self._host, self.port, **limits)
         except OSError as error:
@@ -117,11 +120,11 @@ class WebSocketBridge:
                     return
 
     def _check_origin(self, connection: Any, request: Any) -> Any:
-        """Refuse pages of other sites, which a browser would allow to read data from this machine."""
+        """Reject pages of other sites, which a browser would allow to read data from this machine."""
         origin = request.headers.get("Origin")
         if origin is None or self._is_allowed(origin):
             return None
-        logger.warning("a page of %s was refused: allow it with --origin", printable(origin, MAX_ORIGIN_CHARS))
+        logger.warning("a page from %s was refused: allow it with --origin", printable(origin, MAX_ORIGIN_CHARS))
         return connection.respond(FORBIDDEN, "this page may not read the stream\n")
 
     def _is_allowed(self, origin: str) -> bool:

@@ -71,7 +71,7 @@ def keep(config: Annotated[str, typer.Argument(help="As the controller wrote it"
 
 @fleet.command()
 def status(name: Name = "fleet", to: To = None, as_json: Json = False) -> None:
-    """Show engines and cameras: who owns what, in which epoch, and what it costs."""
+    """Show engines and cameras: which engine owns which camera, in which epoch, and at what cost."""
     found = _ask(name, to, {"command": "status"})
     found.pop("ok", None)
     if as_json:
@@ -94,41 +94,46 @@ def plan(name: Name = "fleet", to: To = None, as_json: Json = False) -> None:
 
 @fleet.command()
 def drain(
-    node: Annotated[str, typer.Argument(help="Engine that is to be emptied")],
+    node: Annotated[str, typer.Argument(help="Engine to drain")],
     undo: Annotated[bool, typer.Option("--undo", help="Let it have cameras again")] = False,
     name: Name = "fleet",
     to: To = None,
 ) -> None:
-    """Move all cameras off a machine, a few each minute, and give it no others."""
+    """Move all cameras off a machine, a few per minute, and assign it no others."""
     _say(_ask(name, to, {"command": "drain", "engine_id": node, "undo": undo}))
 
 
 @fleet.command()
 def move(
     camera: Annotated[str, typer.Argument(help="Camera to move")],
-    node: Annotated[str, typer.Argument(help="Engine that gets it")],
+    node: Annotated[str, typer.Argument(help="Engine that should run it")],
     name: Name = "fleet",
     to: To = None,
 ) -> None:
-    """Move a camera: it is stopped where it runs, and then started on the other engine."""
+    """Move a camera: stop it where it runs, then start it on the other engine."""
     _say(_ask(name, to, {"command": "move", "source_id": camera, "engine_id": node}))
 
 
 @fleet.command()
 def roll(
     model: Annotated[str | None, typer.Argument(help="Model file, under the same path on every machine")] = None,
-    stop: Annotated[bool, typer.Option("--stop", help="End the roll in progress, and return to the old model")] = False,
-    canary: Annotated[list[str] | None, typer.Option(help="Camera that changes first; repeat; the first one")] = None,
-    watch: Annotated[float, typer.Option(help="Seconds for which the canary and each machine are watched")] = 60.0,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the roll in progress, and return to the old model")
+    ] = False,
+    canary: Annotated[
+        list[str] | None, typer.Option(help="Camera that changes first; repeat; default: the first")
+    ] = None,
+    watch: Annotated[float, typer.Option(help="Seconds to observe the canary and each machine")] = 60.0,
     baseline: Annotated[int, typer.Option(help="Frames of the old model to compare with")] = 60,
     max_drift: Annotated[float, typer.Option(help="Largest drift (PSI) of classes and numbers of objects")] = 0.25,
     name: Name = "fleet",
     to: To = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a model to all machines: shadow, canary, one machine after another, and back by itself if it is worse.
+    """Roll out a model to all machines: shadow, canary, then one machine after another, with automatic rollback.
 
-    Without MODEL, show how far the roll is. It goes on without this command, and after a restart of the controller.
+    Without MODEL, show the progress of the roll. It continues without this command, and after a restart of the
+    controller.
     """
     request: dict[str, Any] = {"command": "roll"}
     if stop:

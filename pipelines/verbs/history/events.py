@@ -1,4 +1,4 @@
-"""`framewire events`: what a run kept."""
+"""`framewire events`: the stored events of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipelines.history.opening import Log
 
 events = typer.Typer(
-    name="events", help="Read, export and delete what a run kept (events.folder).", no_args_is_help=True
+    name="events", help="Read, export and delete the stored events of a run (events.folder).", no_args_is_help=True
 )
 
 events.command()(clip)
@@ -28,7 +28,7 @@ Rule = Annotated[str | None, typer.Option(help="Only this rule")]
 Severity = Annotated[str | None, typer.Option(help="Only info, notice or alert")]
 Class = Annotated[str | None, typer.Option("--class", help="Only this class")]
 Place = Annotated[str | None, typer.Option(help="Only this zone or line")]
-From = Annotated[str | None, typer.Option("--from", help="That began then or later: 24h (ago), 2026-11-30T18:00")]
+From = Annotated[str | None, typer.Option("--from", help="Only events since then: 24h (ago), 2026-11-30T18:00")]
 To = Annotated[str | None, typer.Option("--to", help="That began before")]
 
 
@@ -44,10 +44,8 @@ def list_events(
     place: Place = None,
     begin: From = None,
     end: To = None,
-    is_open: Annotated[
-        bool | None, typer.Option("--open/--ended", help="Only those that continue, or have ended")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0: all")] = 50,
+    is_open: Annotated[bool | None, typer.Option("--open/--ended", help="Only open events, or only ended ones")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number; 0: all")] = 50,
     as_json: LinesOption = False,
 ) -> None:
     """List events, newest first."""
@@ -88,7 +86,7 @@ def watch(
     log = _open(config, folder, store)
     with log.reader() as reader:
         since = reader.now()
-        console.say(f"watching {log.place}; Ctrl-C ends this")
+        console.say(f"watching {log.place} (Ctrl-C ends)")
         for event in changes(reader, since, Event()):
             if source not in (None, event.source_id) or severity not in (None, event.severity):
                 continue
@@ -106,14 +104,14 @@ def show(
     store: StoreOption = None,
     as_json: LinesOption = False,
 ) -> None:
-    """Show one event with the facts that made it, its media and what was sent."""
+    """Show one event with the facts behind it, its media and the messages sent."""
     from pipelines.history.listing import as_json as plain
 
     log = _open(config, folder, store)
     with log.reader() as reader:
         event = reader.event(event_id)
         if event is None:
-            raise ConfigError(f"there is no event {event_id}: framewire events list shows those that are kept")
+            raise ConfigError(f"there is no event {event_id}: framewire events list shows the stored ones")
         sent = [
             {"action": row.action, "phase": row.phase, "state": row.state, "tries": row.tries, "cause": row.cause}
             for row in reader.actions(event_id)
@@ -128,16 +126,16 @@ def keep(
     config: ConfigOption = None,
     folder: FolderOption = None,
     store: StoreOption = None,
-    off: Annotated[bool, typer.Option("--off", help="Let it be deleted with age again")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Stop protecting it")] = False,
 ) -> None:
-    """Protect an event, its images and its clip from deletion with age."""
+    """Protect an event, its images and its clip from retention."""
     from engine.events.store.writer import StoreWriter
 
     log = _open(config, folder, store)
     with StoreWriter.edit(log.place) as writer:
         if not writer.keep(event_id, kept=not off):
-            raise ConfigError(f"there is no event {event_id}: framewire events list shows those that are kept")
-    console.result(f"{event_id}: {'deleted with age again' if off else 'kept'}")
+            raise ConfigError(f"there is no event {event_id}: framewire events list shows the stored ones")
+    console.result(f"{event_id}: {'no longer protected' if off else 'kept'}")
 
 
 @events.command()
@@ -152,7 +150,7 @@ def export(
     end: To = None,
     media: Annotated[bool, typer.Option(help="With images and clips")] = True,
 ) -> None:
-    """Write events, counts, paths, images and clips of a span of time to a ZIP file."""
+    """Write events, counts, paths, images and clips of a time span to a ZIP file."""
     from engine.events.store.reader import EventFilter
     from pipelines.history.exporting import export as write
 
@@ -175,7 +173,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
     as_json: LinesOption = False,
 ) -> None:
-    """Delete everything of a source in a span of time: events (kept ones too), tracks, images, clips, recordings."""
+    """Delete everything of a source in a time span: events (including kept ones), tracks, images, clips, recordings."""
     from pipelines.build.media import recording_folders
     from pipelines.history.deleting import Span, planned
     from pipelines.history.deleting import delete as remove
@@ -186,7 +184,7 @@ def delete(
     folders = [] if log.config is None else recording_folders(log.config)
     if not yes:
         plan = planned(log.place, span, folders)
-        console.say(f"this deletes {plan.events} events and {_files(plan.files)} of {source}, for ever")
+        console.say(f"this deletes {plan.events} events and {_files(plan.files)} of {source} permanently")
         if not (sys.stdin is not None and sys.stdin.isatty() and typer.confirm("delete them?")):
             raise ConfigError("nothing was deleted: give --yes to delete")
     gone = remove(log.place, span, folders)

@@ -39,7 +39,7 @@ def tidy(
     yes: Annotated[bool, typer.Option("--yes", help="Also delete more than a third at once")] = False,
     as_json: LinesOption = False,
 ) -> None:
-    """Adopt media that the log does not know, and delete what is too old or too much (events.keep)."""
+    """Adopt media missing from the log, and delete what exceeds the limits of events.keep."""
     from pipelines.history.opening import open_log
     from pipelines.history.tidying import as_lines, tidy_log
 

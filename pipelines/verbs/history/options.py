@@ -1,4 +1,4 @@
-"""Options that several commands on the event log share."""
+"""Options shared by several commands on the event log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`framewire rules`: try rules out."""
+"""`framewire rules`: try out rules."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import typer
 from engine.errors import ConfigError
 from pipelines import console
 
-rules = typer.Typer(name="rules", help="Try rules out on what happened.", no_args_is_help=True)
+rules = typer.Typer(name="rules", help="Try out rules on past events.", no_args_is_help=True)
 
 
 @rules.callback()
 def _group() -> None:
-    """Keep `test` a command of its own."""
+    """Keep `test` a separate command."""
 
 
 @rules.command(name="test")
 def try_rules(
     config: Annotated[str, typer.Option(help="Configuration with the rules to try, and the log (events.folder)")],
     last: Annotated[str, typer.Option(help="Span up to now: 90m, 24h, 7d")] = "24h",
-    folder: Annotated[str | None, typer.Option(help="Log to ask, if not that of --config")] = None,
+    folder: Annotated[str | None, typer.Option(help="Log to use instead of that of --config")] = None,
     source: Annotated[list[str] | None, typer.Option(help="Only these sources; repeat")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event, and a last one")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event, and a final one")] = False,
 ) -> None:
     """Show the events that the rules of a configuration would have raised, from the stored paths of tracks."""
     from engine.clock import NS_PER_S, SYSTEM_CLOCK

@@ -1,1 +1,1 @@
-"""Verbs of the life cycle of a model."""
+"""Verbs for the life cycle of a model."""

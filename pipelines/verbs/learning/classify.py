@@ -14,18 +14,18 @@ classify = typer.Typer(name="classify", help="Train a classifier of crops or who
 
 Prepare = Annotated[
     str | None,
-    typer.Option(help="CONFIG.yaml:SOURCE, whose `prepare:` is applied to each picture, as to the camera's frames"),
+    typer.Option(help="CONFIG.yaml:SOURCE, whose `prepare:` is applied to each image, as to the camera's frames"),
 ]
 
 
 @classify.callback()
 def _classify() -> None:
-    """Keep `train` a command of its own."""
+    """Keep `train` a separate command."""
 
 
 @classify.command(name="train")
 def classify_train(
-    folder: Annotated[str, typer.Argument(help="Folder with one folder of pictures per class, or train/ and test/")],
+    folder: Annotated[str, typer.Argument(help="Folder with one subfolder of images per class, or train/ and test/")],
     method: Annotated[str, typer.Option("--with", help="hog-svm, sift-words, features, resnet50 or cnn")] = "hog-svm",
     out: Annotated[str | None, typer.Option(help="File to write; .npz for sift-words, .onnx for the others")] = None,
     base: Annotated[
@@ -35,18 +35,20 @@ def classify_train(
         ),
     ] = None,
     budget: Annotated[str, typer.Option(help="resnet50, cnn: time or epochs: 10m, 30e")] = "10m",
-    size: Annotated[int | None, typer.Option(help="hog-svm: side of the picture in pixels, a multiple of 8")] = None,
+    size: Annotated[int | None, typer.Option(help="hog-svm: side of the image in pixels, a multiple of 8")] = None,
     words: Annotated[int, typer.Option(help="sift-words: size of the vocabulary")] = 64,
-    frames: Annotated[bool, typer.Option("--frames", help="Whole frames, cut at the centre; otherwise crops")] = False,
-    holdout: Annotated[float, typer.Option(help="Share of each class held back for the score")] = 0.25,
-    seed: Annotated[int, typer.Option(help="Of every random choice")] = 0,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Whole frames, cropped at the centre; otherwise crops")
+    ] = False,
+    holdout: Annotated[float, typer.Option(help="Share of each class held out for scoring")] = 0.25,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice")] = 0,
     prepare: Prepare = None,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier and score it on pictures held back.
+    """Train a classifier and score it on held-out images.
 
     The file runs in the engine: --set second_stage.model=FILE, or --model FILE --set detector.task=classify with
-    pictures of whole frames (--frames).
+    images of whole frames (--frames).
     """
     from engine.detection.words.file import SUFFIX
     from pipelines.build.sources import prepared_as
@@ -74,7 +76,7 @@ def classify_train(
 
 
 def _base(base: str) -> Path:
-    """Return the file of a base; EfficientNet-Lite0 is made from its packages."""
+    """Return the file of a base; EfficientNet-Lite0 is created from its packages."""
     from pipelines.learning.train.pretrained import NAME, efficientnet_lite0
 
     return efficientnet_lite0() if base == NAME else Path(base)
@@ -106,7 +108,7 @@ def _show_run(result: dict[str, Any], *, as_json: bool) -> None:
 
 
 def show_classes(result: dict[str, Any]) -> None:
-    """Print the scores of a classifier, and for each class how often it was right and what it was taken for."""
+    """Print the scores of a classifier and, for each class, how often it was recognised and its usual confusions."""
     confusion, names = result.pop("confusion"), result.pop("class_names")
     console.show(result, as_json=False)
     rows = []

@@ -1,4 +1,4 @@
-"""`framewire dataset`: the pictures that a model is trained and tested on."""
+"""`framewire dataset`: the images that a model is trained and tested on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines import console
 from pipelines.verbs.options import Json
 
 dataset = typer.Typer(
-    name="dataset", help="Collect, import, split, check and export pictures with labels.", no_args_is_help=True
+    name="dataset", help="Collect, import, split, check and export images with labels.", no_args_is_help=True
 )
 Folder = Annotated[str, typer.Argument(help="Project folder, for example gate.fwm")]
 Classes = Annotated[str | None, typer.Option(help="Class names, separated by commas")]
@@ -37,15 +37,15 @@ def collect_pictures(
     per_hour: Annotated[float, typer.Option(help="Pictures per camera and hour at most; 0: any number")] = 200,
     doubt: Annotated[str, typer.Option(help="Scores between which a detection is uncertain: LOW:HIGH")] = "0.25:0.6",
     seconds: Annotated[float | None, typer.Option(help="Stop after this time; Ctrl-C stops too")] = None,
-    pictures: Annotated[int | None, typer.Option(help="Stop after this many pictures")] = None,
+    pictures: Annotated[int | None, typer.Option(help="Stop after this many images")] = None,
     classes: Classes = None,
     server_key: Annotated[str | None, typer.Option(help="File NAME.key of an engine that encrypts")] = None,
     keys: Annotated[str | None, typer.Option(help="Your file NAME.key_secret")] = None,
     as_json: Json = False,
 ) -> None:
-    """Collect pictures of a running engine that are worth labelling, without near-duplicates.
+    """Collect images of a running engine that are worth labelling, without near-duplicates.
 
-    The engine must publish pictures: --set publish.pictures.images_per_s=1. What it blurs stays blurred.
+    The engine must publish images: --set publish.pictures.images_per_s=1. What it blurs stays blurred.
     """
     from pipelines.learning.dataset.choose import Chooser, parse_when
     from pipelines.learning.dataset.collect import Collector, collect
@@ -68,7 +68,7 @@ def collect_pictures(
             collector,
             seconds=seconds,
             pictures=pictures,
-            told=lambda done: console.say(f"{done.pictures} pictures of {done.seen} looked at"),
+            told=lambda done: console.say(f"kept {done.pictures} of {done.seen} images"),
             **client_keys(server_key, keys),
         )
     except KeyboardInterrupt:
@@ -81,19 +81,19 @@ def collect_pictures(
 @dataset.command(name="import")
 def import_pictures(
     given: Annotated[
-        str, typer.Argument(help="COCO or Label Studio JSON, CVAT XML, a YOLO or VOC folder, pictures, or a clip")
+        str, typer.Argument(help="COCO or Label Studio JSON, CVAT XML, a YOLO or VOC folder, images, or a clip")
     ],
     folder: Folder,
     classes: Classes = None,
     names: Annotated[
-        str | None, typer.Option(help="Names of the label numbers, where no data.yaml says them; coco: the usual 80")
+        str | None, typer.Option(help="Names of the class numbers, if there is no data.yaml; coco: the usual 80")
     ] = None,
-    images: Annotated[str | None, typer.Option(help="Folder of the pictures, if not beside the labels")] = None,
-    camera: Annotated[str | None, typer.Option(help="Camera of all pictures, for split --by camera")] = None,
-    every: Annotated[int, typer.Option(min=1, help="Of a clip, take each n-th frame")] = 30,
+    images: Annotated[str | None, typer.Option(help="Folder of the images, if not next to the labels")] = None,
+    camera: Annotated[str | None, typer.Option(help="Camera of all images, for split --by camera")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every n-th frame of a clip")] = 30,
     as_json: Json = False,
 ) -> None:
-    """Import labelled or unlabelled pictures into a project, which is made if it does not exist."""
+    """Import labelled or unlabelled images into a project, creating it if necessary."""
     from engine.detection.coco import COCO_NAMES
     from pipelines.learning.dataset.bring import bring
 
@@ -115,15 +115,17 @@ def import_pictures(
 @dataset.command(name="split")
 def split_pictures(
     folder: Folder,
-    train: Annotated[float, typer.Option(help="Share of the pictures")] = 0.7,
-    val: Annotated[float, typer.Option(help="Share to choose by while training")] = 0.15,
-    test: Annotated[float, typer.Option(help="Share to judge by; locked")] = 0.15,
+    train: Annotated[float, typer.Option(help="Share of the images")] = 0.7,
+    val: Annotated[float, typer.Option(help="Share for model selection")] = 0.15,
+    test: Annotated[float, typer.Option(help="Share for the final test; locked")] = 0.15,
     by: Annotated[str | None, typer.Option(help="What stays together: camera, day, clip, folder")] = None,
     seed: Annotated[int, typer.Option(help="Of the deal")] = 0,
-    again: Annotated[bool, typer.Option("--again", help="Deal out everything anew, the locked test split too")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Redistribute everything, including the locked test split")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Deal the labelled pictures out to train, val and test: groups stay together, the test split is locked."""
+    """Distribute the labelled images to train, val and test: groups stay together, and the test split is locked."""
     from pipelines.learning.dataset.project import Project
     from pipelines.learning.dataset.split import split
 
@@ -133,7 +135,7 @@ def split_pictures(
 
 @dataset.command(name="stats")
 def show_stats(folder: Folder, as_json: Json = False) -> None:
-    """Count pictures, objects per class and split, and sizes."""
+    """Count images, objects per class and split, and sizes."""
     from pipelines.learning.dataset.look import stats
     from pipelines.learning.dataset.project import Project
 
@@ -149,10 +151,10 @@ def show_stats(folder: Folder, as_json: Json = False) -> None:
 @dataset.command(name="check")
 def check_pictures(
     folder: Folder,
-    fast: Annotated[bool, typer.Option("--fast", help="Do not read the pictures whole")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Do not read the images completely")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find broken labels and pictures, objects labelled twice, near-duplicates across splits, a changed test split."""
+    """Find broken labels and images, objects labelled twice, near-duplicates across splits, a changed test split."""
     from pipelines.learning.dataset.look import check
     from pipelines.learning.dataset.project import Project
 
@@ -174,7 +176,7 @@ def export_pictures(
     out: Annotated[str | None, typer.Option(help="New folder; PROJECT-FORMAT by default")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the labelled pictures in the format of another program."""
+    """Write the labelled images in the format of another program."""
     from pipelines.learning.dataset.export import export
     from pipelines.learning.dataset.project import Project
 
@@ -192,11 +194,11 @@ def preview_augmented(
         list[str] | None, typer.Option(help="As for train: flip=0.5 colour scale translate crop distort mosaic")
     ] = None,
     out: Annotated[str | None, typer.Option(help="File to write; augmented.png in the project by default")] = None,
-    size: Annotated[int, typer.Option(min=32, max=2048, help="Rows and columns of each picture")] = 320,
-    seed: Annotated[int, typer.Option(help="Of the choice and the changes")] = 0,
+    size: Annotated[int, typer.Option(min=32, max=2048, help="Rows and columns of each image")] = 320,
+    seed: Annotated[int, typer.Option(help="Seed of the choice and the changes")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Draw training pictures with their boxes, changed at random as the training will see them."""
+    """Draw training images with their boxes, changed at random as the training will see them."""
     from pipelines.learning.dataset.project import Project
     from pipelines.learning.train.preview import preview as draw
     from pipelines.verbs.learning.train import augment_of

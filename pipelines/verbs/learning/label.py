@@ -12,17 +12,23 @@ from pipelines.verbs.options import Json
 
 def label(
     folder: Annotated[str, typer.Argument(help="Project folder, for example gate.fwm")],
-    assist: Annotated[str, typer.Option(help="Model that suggests boxes, by file or name; none: nobody does")] = "demo",
+    assist: Annotated[
+        str, typer.Option(help="Model that suggests boxes, by file or name; none: no suggestions")
+    ] = "demo",
     http: Annotated[str, typer.Option(help="Address to listen on, HOST:PORT; port 0: a free one")] = "127.0.0.1:8090",
-    tls: Annotated[str | None, typer.Option(help="Files CERTIFICATE,KEY; needed off loopback")] = None,
-    token_file: Annotated[str | None, typer.Option(help="File with a token per line; needed off loopback")] = None,
-    behind_proxy: Annotated[list[str] | None, typer.Option(help="Address of a proxy that does TLS and login")] = None,
-    allow_host: Annotated[list[str] | None, typer.Option(help="Name by which browsers address this server")] = None,
+    tls: Annotated[str | None, typer.Option(help="Files CERTIFICATE,KEY; required unless on loopback")] = None,
+    token_file: Annotated[
+        str | None, typer.Option(help="File with a token per line; required unless on loopback")
+    ] = None,
+    behind_proxy: Annotated[
+        list[str] | None, typer.Option(help="Address of a proxy that handles TLS and login")
+    ] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Host name by which browsers reach this server")] = None,
     as_json: Json = False,
 ) -> None:
-    """Label the pictures of a project in the browser, with suggestions of a model.
+    """Label the images of a project in the browser, with a model's suggestions.
 
-    A suggestion is dashed, and is never a label until a key accepts it. All keys are shown with the key ?.
+    A suggestion is dashed, and does not become a label until you accept it with a key. Press ? to see all keys.
     """
     from engine.backends.files.base import find_model
     from pipelines.build.detector import model_path

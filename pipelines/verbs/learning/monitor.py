@@ -12,26 +12,26 @@ from pipelines import console
 from pipelines.verbs.options import Json
 
 EVERY = 30
-"""Frames between two writes of the file for Prometheus."""
+"""Number of frames between two writes of the file for Prometheus."""
 
 
 def monitor(
     place: Annotated[str, typer.Argument(help="Address of a stream, its JSON lines, or, with --model, a source")],
     against: Annotated[str | None, typer.Option(help="Folder of a release, or a reference file")] = None,
-    model: Annotated[str | None, typer.Option(help="Detect on the source here; shows the light, too")] = None,
-    learn: Annotated[int, typer.Option(help="Without --against: first frames that make the reference")] = 100,
-    save: Annotated[str | None, typer.Option(help="Write the reference of the first frames, and end")] = None,
+    model: Annotated[str | None, typer.Option(help="Detect on the source here; also measures brightness")] = None,
+    learn: Annotated[int, typer.Option(help="Without --against: number of first frames used as the reference")] = 100,
+    save: Annotated[str | None, typer.Option(help="Write the reference of the first frames, and exit")] = None,
     classes: Annotated[str | None, typer.Option(help="Class names in order, for a stream and a release")] = None,
     source_id: Annotated[str | None, typer.Option(help="Only this source of the stream")] = None,
     window: Annotated[int, typer.Option(help="Frames that are compared")] = 30,
     count: Annotated[int | None, typer.Option(help="Frames to read")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds of silence after which the watch ends")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Seconds of silence after which to stop")] = 60.0,
     prometheus: Annotated[str | None, typer.Option(help="File in Prometheus's text format to keep current")] = None,
     as_json: Json = False,
 ) -> None:
-    """Watch scores, classes, sizes, numbers of objects and light for drift from what a model was released for.
+    """Watch scores, classes, sizes, object counts and brightness for drift from a model's release.
 
-    Light needs pictures: those that the engine publishes, or --model with a source.
+    Brightness needs images: those that the engine publishes, or --model with a source.
     """
     from pipelines.build.detector import model_path
     from pipelines.learning.monitor.drift import DriftMonitor
@@ -58,7 +58,7 @@ def monitor(
         nonlocal alarms
         alarms += 1
         found = ", ".join(f"{name} {value:.2f}" for name, value in indexes.items())
-        console.say(f"frame {number}: drift of {found}; collect pictures of it, label some, and train again")
+        console.say(f"frame {number}: drift of {found}; collect images of it, label some, and train again")
 
     def on_frame(state: DriftMonitor) -> None:
         nonlocal frames

@@ -17,13 +17,13 @@ EXIT_REFUSED = 1
 def release(
     model: Annotated[str, typer.Argument(help="ONNX file, or the folder of a run")],
     data: Annotated[str, typer.Argument(help="Data set whose test part is locked by hash")],
-    licence: Annotated[str, typer.Option(help="Of the model: Apache-2.0; a base and the pictures have theirs")],
+    licence: Annotated[str, typer.Option(help="Of the model, such as Apache-2.0; a base has its own")],
     out: Annotated[str, typer.Option(help="Folder of the numbered releases")] = "releases",
-    gate: Annotated[str | None, typer.Option(help="YAML of conditions; otherwise no worse than the last")] = None,
+    gate: Annotated[str | None, typer.Option(help="YAML of conditions; default: no worse than the last")] = None,
     against: Annotated[
         str | None, typer.Option(help="Model in use, by file or name: what to beat as long as nothing is released")
     ] = None,
-    strengths: Annotated[str, typer.Option(help="Of corruptions, if the gate has conditions on them")] = "3",
+    strengths: Annotated[str, typer.Option(help="Strengths of corruptions, if the gate has conditions on them")] = "3",
     as_json: Json = False,
 ) -> None:
     """Test a model on the locked test set and release it with a model card, unless a condition fails."""
@@ -55,20 +55,24 @@ def deploy(
             "that serves the model; triton: a model repository"
         ),
     ] = None,
-    canary: Annotated[list[str] | None, typer.Option(help="Source that changes first; repeat; the first one")] = None,
-    watch: Annotated[float, typer.Option(help="Seconds for which the canary is watched")] = 60.0,
+    canary: Annotated[
+        list[str] | None, typer.Option(help="Source that changes first; repeat; default: the first")
+    ] = None,
+    watch: Annotated[float, typer.Option(help="Seconds to observe the canary")] = 60.0,
     baseline: Annotated[int, typer.Option(help="Frames of the old model to compare with")] = 60,
     max_drift: Annotated[float, typer.Option(help="Largest drift (PSI) of classes and numbers of objects")] = 0.25,
-    shadow: Annotated[bool, typer.Option("--shadow", help="Only try: the old model comes back in any case")] = False,
-    out: Annotated[str | None, typer.Option(help="docker, triton: folder to write; default: their name")] = None,
-    name: Annotated[str | None, typer.Option(help="docker, triton: name of the model; default: of its file")] = None,
+    shadow: Annotated[bool, typer.Option("--shadow", help="Trial only: the old model always comes back")] = False,
+    out: Annotated[str | None, typer.Option(help="docker, triton: folder to write; default: the target's name")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="docker, triton: name of the model; default: that of its file")
+    ] = None,
     server_key: Annotated[str | None, typer.Option(help="File NAME.key of a run that encrypts its control")] = None,
     keys: Annotated[str | None, typer.Option(help="Your file NAME.key_secret, whose public key the run lists")] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a model into a running engine: to some sources first, watched, and back by itself if it is worse.
+    """Deploy a model to a running engine: to some sources first, under observation, with automatic rollback.
 
-    Or write what other programs run: --to docker, --to triton.
+    Or write a folder for other programs to run: --to docker, --to triton.
     """
     from pipelines.learning.release.deploy import DeployRequest
     from pipelines.learning.release.deploy import deploy as deploy_model
@@ -78,7 +82,7 @@ def deploy(
         console.show(package(Path(model), to, Path(out or to), name), as_json=as_json)
         return
     if out is not None or name is not None:
-        raise typer.BadParameter("--out and --name go with --to docker and --to triton")
+        raise typer.BadParameter("--out and --name require --to docker or --to triton")
     wanted = DeployRequest(Path(model), stream, tuple(canary or ()), watch, baseline, max_drift, shadow)
     result = deploy_model(wanted, _asking(to, server_key, keys), console.say)
     console.show(result, as_json=as_json)

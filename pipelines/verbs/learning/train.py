@@ -22,12 +22,12 @@ Arch = Annotated[
 Base = Annotated[
     str | None, typer.Option("--base", "--weights", help="Pretrained model by name, ONNX file or checkpoint")
 ]
-Classes = Annotated[str | None, typer.Option(help="Names in the order of the labels, where no file says them")]
+Classes = Annotated[str | None, typer.Option(help="Names in the order of the labels, if no file states them")]
 Change = Annotated[
     list[str] | None, typer.Option(help="Strength of a change: flip=0.5 colour scale translate crop distort mosaic")
 ]
 Trials = Annotated[int, typer.Option(min=0, help="Trials of a search for learning rate and more; half of the budget")]
-Repeat = Annotated[str | None, typer.Option(help="Folder of a run to make again from its manifest")]
+Repeat = Annotated[str | None, typer.Option(help="Folder of a run to repeat from its manifest")]
 
 
 def train(
@@ -47,15 +47,15 @@ def train(
     search: Trials = 0,
     robust: Annotated[str, typer.Option(help="Classifiers: none, noise or adversarial")] = "none",
     epsilon: Annotated[str, typer.Option(help="For --robust: largest change of a pixel: 8/255")] = "8/255",
-    seed: Annotated[int, typer.Option(help="Of every random choice")] = 0,
-    resume: Annotated[str | None, typer.Option(help="Folder of an interrupted run to go on with")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice")] = 0,
+    resume: Annotated[str | None, typer.Option(help="Folder of an interrupted run to continue")] = None,
     repeat: Repeat = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model on your pictures and write an ONNX file that the engine runs.
+    """Train a model on your images and write an ONNX file that the engine runs.
 
-    The test part of a data set is never read. Each run has a folder of its own with the model, checkpoints, curves,
-    scores and a manifest.
+    The test part of a data set is never read. Each run has its own folder with the model, checkpoints, curves, scores
+    and a manifest.
     """
     from pipelines.learning.train.run import TrainRequest, train
 
@@ -119,7 +119,7 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
 
 
 def augment_of(settings: list[str]) -> Any:
-    """Return the changes of training pictures in `KEY=NUMBER` settings. Raises `ConfigError`."""
+    """Return the changes of training images in `KEY=NUMBER` settings. Raises `ConfigError`."""
     from engine.errors import ConfigError
     from pipelines.learning.train.options import Augment
 

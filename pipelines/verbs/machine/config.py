@@ -10,12 +10,12 @@ import typer
 from engine.errors import ConfigError, SinkError
 from pipelines import console
 
-config = typer.Typer(name="config", help="Bring a configuration file up to date.", no_args_is_help=True)
+config = typer.Typer(name="config", help="Update a configuration file to the current version.", no_args_is_help=True)
 
 
 @config.callback()
 def _group() -> None:
-    """Bring a configuration file up to date."""
+    """Update a configuration file to the current version."""
 
 
 @config.command()
@@ -32,7 +32,7 @@ def migrate(
         old = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read ({error}): give a YAML file") from error
-    load_config(file, {})  # a file with mistakes is refused before it is rewritten
+    load_config(file, {})  # a file with mistakes is rejected before it is rewritten
     new = migrated(old)
     changes = diff(old, new, file)
     console.result(changes.rstrip("\n") or f"{file} is up to date")

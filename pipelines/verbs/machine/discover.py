@@ -15,7 +15,7 @@ PASSWORD_VARIABLE = "FRAMEWIRE_CAMERA_PASSWORD"
 
 def discover(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for answers")] = 3.0,
-    user: Annotated[str | None, typer.Option(help="Account of the cameras: also return their stream addresses")] = None,
+    user: Annotated[str | None, typer.Option(help="Account of the cameras, to also get their stream addresses")] = None,
     as_json: Json = False,
 ) -> None:
     """Find ONVIF cameras on the network."""
@@ -34,7 +34,7 @@ def discover(
     elif cameras:
         console.show_rows("Cameras", cameras)
     else:
-        console.result("no ONVIF camera answered: are they on this network, and is ONVIF switched on in them?")
+        console.result("no ONVIF camera answered: are they on this network, and is ONVIF enabled?")
 
 
 def _streams(service: str, user: str, password: str) -> list[str] | str:

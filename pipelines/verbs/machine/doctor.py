@@ -12,7 +12,7 @@ from pipelines.verbs.options import Json
 
 def doctor(
     fix_hints: Annotated[
-        bool, typer.Option("--fix-hints", help="Print the commands that add what is missing, for this system")
+        bool, typer.Option("--fix-hints", help="Print the commands that install what is missing, for this system")
     ] = False,
     as_json: Json = False,
 ) -> None:

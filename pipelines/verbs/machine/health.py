@@ -1,4 +1,4 @@
-"""`framewire health`: ask a run whether it is well."""
+"""`framewire health`: ask a run whether it is healthy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`framewire init`: write a configuration for cameras that are given, asked for, found, or taken over from Frigate."""
+"""`framewire init`: write a configuration for cameras that are named, discovered, or imported from Frigate."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def init(
     model: Annotated[str | None, typer.Option(help="Model file; default: the embedded one")] = None,
     classes: Annotated[str | None, typer.Option(help="Classes to keep: person,car")] = None,
     metrics: Annotated[str | None, typer.Option(help="HOST:PORT of metrics and health")] = None,
-    discover: Annotated[bool, typer.Option("--discover", help="Find ONVIF cameras and ask them for streams")] = False,
+    discover: Annotated[bool, typer.Option("--discover", help="Find ONVIF cameras and ask for their streams")] = False,
     user: Annotated[str, typer.Option(help="With --discover: account of the cameras")] = "admin",
-    from_frigate: Annotated[str | None, typer.Option(help="Take over Frigate's config.yml")] = None,
+    from_frigate: Annotated[str | None, typer.Option(help="Import Frigate's config.yml")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file")] = False,
 ) -> None:
-    """Write a commented configuration; asks for what is not given. Passwords go into a file of their own."""
+    """Write a commented configuration, asking for missing values. Passwords go into a separate file."""
     from pipelines.machine.new_config import NewConfig, name_of
 
     if Path(out).exists() and not force:
@@ -59,7 +59,7 @@ def _ask(new: NewConfig) -> None:
     from pipelines.machine.new_config import name_of
 
     if not sys.stdin.isatty():
-        raise ConfigError("no camera is given: --source rtsp://..., --discover, or --from-frigate config.yml")
+        raise ConfigError("no camera given: use --source rtsp://..., --discover, or --from-frigate config.yml")
     while True:
         uri = typer.prompt(
             "Address of a camera (rtsp://..., a file, 0 for a webcam; empty: no more)", default=""
@@ -88,7 +88,7 @@ def _discover(new: NewConfig, user: str) -> None:
         if not streams:
             new.notes.append(f"{camera.host}: it offers no RTSP stream")
             continue
-        small = min(streams, key=lambda stream: abs(stream.width - 640))  # detection needs no more
+        small = min(streams, key=lambda stream: abs(stream.width - 640))  # the smallest stream is enough for detection
         name = camera.name or camera.host.replace(".", "_")
         name = name if all(name != other.name for other in new.cameras) else f"{name}_{camera.host.replace('.', '_')}"
         sizes = [f"{s.profile}: {s.width}x{s.height} {s.encoding}" for s in streams]

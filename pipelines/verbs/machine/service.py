@@ -20,7 +20,7 @@ FOLDER = "/etc/systemd/system"
 def install(
     config: Annotated[str, typer.Argument(help="YAML file, such as /etc/framewire/cameras.yaml")],
     name: Name = "framewire",
-    user: Annotated[str | None, typer.Option(help="Account to run as; by default systemd makes one up")] = None,
+    user: Annotated[str | None, typer.Option(help="Account to run as; by default systemd allocates one")] = None,
     cameras: Annotated[bool, typer.Option("--cameras", help="Let it use cameras at /dev/video*")] = False,
     gpu: Annotated[bool, typer.Option("--gpu", help="Let it use GPUs")] = False,
     print_: Annotated[bool, typer.Option("--print", help="Print the unit and write nothing")] = False,

@@ -1,4 +1,4 @@
-"""`framewire support-bundle`: everything that somebody who helps needs, in one file."""
+"""`framewire support-bundle`: everything needed for support, in one file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def support_bundle(
     config: Annotated[str | None, typer.Argument(help="Configuration of the run")] = None,
     out: Annotated[str | None, typer.Option(help="File to write; default: framewire-support-TIME.tar.gz")] = None,
     metrics: Annotated[str | None, typer.Option(help="HOST:PORT of the run's metrics")] = None,
-    log: Annotated[str | None, typer.Option(help="Log file; its last megabyte is taken")] = None,
-    service: Annotated[str, typer.Option(help="Service whose journal is taken")] = "framewire",
+    log: Annotated[str | None, typer.Option(help="Log file; its last megabyte is included")] = None,
+    service: Annotated[str, typer.Option(help="Service whose journal is included")] = "framewire",
     as_json: Json = False,
 ) -> None:
     """Collect versions, doctor, configuration, health, metrics and logs into one archive, without secrets."""
@@ -35,7 +35,7 @@ def support_bundle(
 
 
 def _metrics_of(config: str) -> str | None:
-    """Return the address that a configuration serves its metrics at; None if it does not, or is not valid."""
+    """Return the address that a configuration serves its metrics at; None if it does not, or is invalid."""
     from engine.errors import EngineError
     from pipelines.config.file import load_config
 

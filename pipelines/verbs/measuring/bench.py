@@ -25,7 +25,7 @@ def bench(
     cameras: Annotated[int, typer.Option(min=1, max=1000, help="With --engine: number of cameras")] = 32,
     objects: Annotated[int, typer.Option(min=0, max=1000, help="With --engine: number of objects on each frame")] = 10,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Measure for a minute how many cameras this machine carries")
+        bool, typer.Option("--plan", help="Measure for a minute how many cameras this machine can handle")
     ] = False,
     size: Annotated[str, typer.Option(help="With --plan: size of the cameras' video")] = "1280x720",
     fps: Annotated[float, typer.Option(min=0.5, max=240, help="With --plan: frames per second of a camera")] = 10.0,

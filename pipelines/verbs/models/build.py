@@ -22,7 +22,7 @@ def build(
     dla: Annotated[int | None, typer.Option(help="DLA core of a Jetson")] = None,
     images: Annotated[str | None, typer.Option(help="Folder with your own images, for int8")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Labels of these images, to judge int8 by mAP: YOLO files or COCO")
+        str | None, typer.Option(help="Labels of these images, to evaluate int8 by mAP: YOLO files or COCO")
     ] = None,
     max_loss: Annotated[float | None, typer.Option(help="Share of the boxes, or of the mAP, int8 may lose")] = None,
     library: Annotated[str | None, typer.Option(help="tensorrt or tensorrt_rtx; the installed one by default")] = None,

@@ -18,7 +18,7 @@ def detect(
     jsonl: Annotated[str | None, typer.Option(help="File for one line of JSON per image; - is stdout")] = None,
     score: Annotated[
         float | None,
-        typer.Option(help="Drop detections below this score; by default as the model file says, else 0.25"),
+        typer.Option(help="Drop detections below this score; default: the model file's value, else 0.25"),
     ] = None,
     classes: Annotated[str | None, typer.Option(help="Keep these classes: person,car")] = None,
     privacy: Annotated[str, typer.Option(help="Hide people: none, blur, silhouette or no_images")] = "none",

@@ -9,12 +9,12 @@ import typer
 from pipelines import console
 from pipelines.verbs.options import Json
 
-models = typer.Typer(name="models", help="List models by name, and bring one to this machine.", no_args_is_help=True)
+models = typer.Typer(name="models", help="List models by name, and download one.", no_args_is_help=True)
 
 
 @models.command(name="list")
 def list_models(as_json: Json = False) -> None:
-    """List the models that can be had by name, with licence, size and measured scores. Opens no connection.
+    """List the models available by name, with licence, size and measured scores. Opens no connection.
 
     mAP: on 128 COCO images. ms: per image on one thread, all measured in one run: compare their ratios.
     """
@@ -36,11 +36,11 @@ def list_models(as_json: Json = False) -> None:
 def get_model(
     name: Annotated[str, typer.Argument(help="Name, as in: framewire models list")],
     given: Annotated[
-        str | None, typer.Option("--from", help="File, folder or mirror to take it from; its hash is checked as always")
+        str | None, typer.Option("--from", help="File, folder or mirror to take it from; its hash is always checked")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a model to this machine: verified by its SHA-256, continued where an earlier attempt stopped."""
+    """Download a model, verifying its SHA-256 and continuing where an earlier attempt stopped."""
     from pipelines.models.named import get
 
     with console.progress_bar(name) as progress:

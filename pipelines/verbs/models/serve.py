@@ -16,22 +16,28 @@ def serve(
     model: Annotated[list[str] | None, typer.Option(help="[NAME=]MODEL, any number; default: the embedded one")] = None,
     http: Annotated[str, typer.Option(help="Address to listen on, HOST:PORT; port 0: a free one")] = "127.0.0.1:8000",
     backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = "auto",
-    score: Annotated[float | None, typer.Option(min=0, max=1, help="Least score reported; default 0.25")] = None,
+    score: Annotated[float | None, typer.Option(min=0, max=1, help="Lowest score reported; default 0.25")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="Any key of detector: iou_threshold=0.5")] = None,
-    queue: Annotated[int, typer.Option(min=1, max=10_000, help="Requests per model that may wait or run")] = 32,
+    queue: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum waiting and running requests per model")] = 32,
     max_wait_ms: Annotated[float, typer.Option(min=1, help="Longest wait; then the answer is 429")] = 2000,
     max_image_mb: Annotated[int, typer.Option(min=1, max=200, help="Largest encoded image")] = 16,
     max_megapixels: Annotated[float, typer.Option(min=0.1, max=64, help="Largest image, in million pixels")] = 25,
-    tls: Annotated[str | None, typer.Option(help="Files CERTIFICATE,KEY; needed off loopback")] = None,
-    token_file: Annotated[str | None, typer.Option(help="File with a token per line; needed off loopback")] = None,
-    behind_proxy: Annotated[list[str] | None, typer.Option(help="Address of a proxy that does TLS and login")] = None,
-    allow_host: Annotated[list[str] | None, typer.Option(help="Name by which clients address this server")] = None,
-    allow_origin: Annotated[list[str] | None, typer.Option(help="Page of another site that may use it")] = None,
+    tls: Annotated[str | None, typer.Option(help="Files CERTIFICATE,KEY; required unless on loopback")] = None,
+    token_file: Annotated[
+        str | None, typer.Option(help="File with a token per line; required unless on loopback")
+    ] = None,
+    behind_proxy: Annotated[
+        list[str] | None, typer.Option(help="Address of a proxy that handles TLS and login")
+    ] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Host name by which clients reach this server")] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="Origin of another site's page that may use it")
+    ] = None,
     rate: Annotated[float | None, typer.Option(min=0, help="Requests per second and client; 0: no limit")] = None,
     metrics: Metrics = None,
     as_json: Json = False,
 ) -> None:
-    """Find objects on images that programs send over HTTP, by a JSON API or the Open Inference Protocol (KServe v2)."""
+    """Find objects in images sent over HTTP, through a JSON API or the Open Inference Protocol (KServe v2)."""
     from pipelines.running.detect_and_publish import Interrupt
     from pipelines.serving.models import load_models
     from pipelines.serving.requests import AppLimits
@@ -51,7 +57,7 @@ def serve(
         limits,
         metrics,
     )
-    gate_rules(options)  # refuses before models are read
+    gate_rules(options)  # rejects before models are read
     models = load_models(
         model or ["demo"],
         backend=backend,

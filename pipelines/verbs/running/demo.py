@@ -37,6 +37,6 @@ def demo(
         "web.address": web,
     }
     chosen = {key: value for key, value in overrides.items() if value is not None}
-    hint = "next: --show opens a window, --web 127.0.0.1:8080 a page; framewire run --source 0 takes your camera"
+    hint = "next: --show opens a window, --web 127.0.0.1:8080 a page; framewire run --source 0 uses your camera"
     places: Places | None = {"lines": [("path", LINE)], "zones": [("crossing", ZONE)]} if web else None
     start_run(None, chosen, setting or [], as_json, places, hint=None if show or save or web else hint)

@@ -24,7 +24,7 @@ def run(
     jsonl: Annotated[str | None, typer.Option(help="Write the messages, one per line; - is stdout")] = None,
     show: Annotated[bool | None, typer.Option("--show", help="Show a window")] = None,
     grid: Annotated[
-        bool | None, typer.Option("--grid", help="Save and show all sources side by side in one picture")
+        bool | None, typer.Option("--grid", help="Save and show all sources side by side in one image")
     ] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames of each source")] = None,
     overflow: Annotated[

@@ -38,7 +38,7 @@ Origin = tuple[str | None, dict[str, Any], list[str], Places]
 DEMO = "demo"
 DEMO_WORTH = (
     "no model was given: the embedded one (NanoDet-g, 416 px) is for trying things out and misses small and distant "
-    'objects; "framewire models get deimv2-femto" brings a better one for --model deimv2-femto'
+    'objects; "framewire models get deimv2-femto" downloads a better one for --model deimv2-femto'
 )
 
 
@@ -81,9 +81,9 @@ def start_run(
 
 
 def _configured(origin: Origin) -> tuple[Config, EditsFile | None]:
-    """Return the configuration of a run, and the file of what is edited on the page.
+    """Return the configuration of a run, and the file with edits made on the page.
 
-    It is that of the file, changed by options, `--set`, regions and lines given by name, and the edits.
+    It comes from the file, changed by options, `--set`, regions and lines given by name, and the edits.
     """
     from pipelines.build.edits import edits_file
     from pipelines.build.places import with_places
@@ -97,14 +97,14 @@ def _configured(origin: Origin) -> tuple[Config, EditsFile | None]:
 
 
 def _check(config: Config, config_path: str | None) -> None:
-    """Refuse what cannot work before anything is opened."""
+    """Reject invalid combinations before anything is opened."""
     _check_web(config)
     if config.control.watch and not (config_path and Path(config_path).is_file()):
         raise ConfigError("control.watch: there is no file to watch: give a configuration file, or leave it out")
 
 
 def _built(config: Config, plans: PlanRebuild) -> tuple[ZmqPublisher | None, MetricsServer | None, Pipeline]:
-    """Bind the sockets first, so that a run whose address is taken loads no model, then build the pipeline."""
+    """Bind the sockets first, so that a run whose address is taken does not load a model, then build the pipeline."""
     from pipelines.build.pipeline import build_pipeline
     from pipelines.build.sinks import bound_publisher
     from pipelines.metrics.answering import METRICS_VARIABLE, bound_server
@@ -132,7 +132,7 @@ def _run(
     interrupt: Interrupt,
     edits: EditsFile | None,
 ) -> Outcome:
-    """Run a pipeline to its end, beside its metrics, its watchdog and what may change it."""
+    """Run a pipeline to its end, together with its metrics, its watchdog and its control."""
     from pipelines.metrics.engine_health import EngineHealth
     from pipelines.metrics.serve import serve_run
     from pipelines.metrics.watchdog import Watchdog
@@ -150,7 +150,7 @@ def _run(
 
 
 def _leave_scene(pipeline: Pipeline, config: Config) -> None:
-    """Write what the next run needs to go on counting where this one ended, if `analytics.state` asks for it."""
+    """Save the state that lets the next run continue counting, if `analytics.state` is set."""
     from pipelines.build.scene import scene_of
     from pipelines.running.scene_state import SceneState
 
@@ -160,7 +160,7 @@ def _leave_scene(pipeline: Pipeline, config: Config) -> None:
 
 
 def _show_result(facts: dict[str, Any], config: Config, interrupt: Interrupt, *, as_json: bool) -> None:
-    """Print the summary, within a time that a closed terminal or pipe cannot stretch."""
+    """Print the summary, within a time limit that holds even if the terminal or pipe is blocked."""
     from engine.sinks.jsonl import STDOUT
 
     with steady_stdout(SUMMARY_INTERRUPTED_S if interrupt.requested else SUMMARY_S):
@@ -219,7 +219,7 @@ def _changes(
 
 
 def _edited(config: Config, edits: EditsFile | None) -> Config:
-    """Return a configuration with what was edited on the page, and say so."""
+    """Return a configuration with the edits from the page, and report them."""
     if edits is None:
         return config
     config, notes = edits.applied_to(config)
@@ -231,7 +231,7 @@ def _edited(config: Config, edits: EditsFile | None) -> Config:
 def _control(
     pipeline: Pipeline, config: Config, changes: Reconfigurer, plans: PlanRebuild, edits: EditsFile | None
 ) -> ControlServer:
-    """Return the control socket; a run that only serves a page has one for itself."""
+    """Return the control socket; a run that only serves a page has a private one."""
     from engine.transport.keys import load_key_pair, load_public_keys
     from pipelines.running.control import ControlServer
     from pipelines.running.control_access import AUTO
@@ -259,7 +259,7 @@ def _check_web(config: Config) -> None:
     from pipelines.web.page.settings import Settings
 
     check_exposure(exposure_of(Settings(**web_settings(config, "", {}, ""))))
-    server = bound_server(config.web.metrics)  # the web process binds it later, where an error would be less clear
+    server = bound_server(config.web.metrics)  # the web process binds it later, when an error would be less clear
     if server is not None:
         server.close()
 

@@ -10,7 +10,7 @@ from pipelines import console
 from pipelines.verbs.options import Json, place_points, size_of
 
 UNTIL_ITS_LAST_ROW_S = 86_400.0
-"""An identity that is missing for a while is the same when it comes back: the file says so."""
+"""An identity that is missing for a while is the same when it returns, as the file states."""
 
 
 def count(

@@ -47,12 +47,12 @@ def eval_track(
     console.show(evaluate_clip(load_config(None, overrides, setting or []), gt), as_json=as_json)
 
 
-Corruptions = Annotated[bool, typer.Option("--corruptions", help="Score under 12 kinds of bad pictures, too")]
-Strengths = Annotated[str, typer.Option(help="Of the corruptions, 1 to 5: 3, or 1,3,5")]
+Corruptions = Annotated[bool, typer.Option("--corruptions", help="Also score under 12 kinds of image corruption")]
+Strengths = Annotated[str, typer.Option(help="Strengths of the corruptions, 1 to 5: 3, or 1,3,5")]
 Compare = Annotated[str | None, typer.Option(help="A second model: the difference with its 95 % interval")]
-ReportFile = Annotated[str | None, typer.Option(help="HTML file to write, with pictures")]
+ReportFile = Annotated[str | None, typer.Option(help="HTML file to write, with images")]
 Prepare = Annotated[
-    str | None, typer.Option(help="CONFIG.yaml:SOURCE, whose `prepare:` is applied to each picture first")
+    str | None, typer.Option(help="CONFIG.yaml:SOURCE, whose `prepare:` is applied to each image first")
 ]
 
 
@@ -60,12 +60,12 @@ Prepare = Annotated[
 def eval_detect(
     model: Annotated[str, typer.Option(help="Model file or folder; demo: the embedded one")],
     images: Annotated[str, typer.Option(help="Folder of images, or one with images/ and labels/")],
-    labels: Annotated[str | None, typer.Option(help="Folder of YOLO texts, or a COCO JSON")] = None,
+    labels: Annotated[str | None, typer.Option(help="Folder of YOLO text files, or a COCO JSON file")] = None,
     backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or tensorrt")] = "auto",
     corruptions: Corruptions = False,
     strengths: Strengths = "1,2,3,4,5",
     compare: Compare = None,
-    context: Annotated[bool, typer.Option("--context", help="Try to rescore by what stands beside an object")] = False,
+    context: Annotated[bool, typer.Option("--context", help="Try to rescore by the objects near each object")] = False,
     report: ReportFile = None,
     prepare: Prepare = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="Key of detector: letterbox=stretch")] = None,
@@ -102,16 +102,18 @@ def eval_detect(
 @evaluate.command(name="classify")
 def eval_classify(
     model: Annotated[str, typer.Option(help="Classification model: .onnx, or .npz of SIFT words")],
-    images: Annotated[str, typer.Option(help="Folder with one folder of pictures per class")],
-    frames: Annotated[bool, typer.Option("--frames", help="Whole frames, cut at the centre; otherwise crops")] = False,
+    images: Annotated[str, typer.Option(help="Folder with one subfolder of images per class")],
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Whole frames, cropped at the centre; otherwise crops")
+    ] = False,
     corruptions: Corruptions = False,
     strengths: Strengths = "1,2,3,4,5",
     compare: Compare = None,
     adversarial: Annotated[
-        str | None, typer.Option(help="Attack by gradients; largest change of a pixel: 4/255 (needs torch)")
+        str | None, typer.Option(help="Attack by gradients, with this largest change of a pixel: 4/255 (needs torch)")
     ] = None,
     certify: Annotated[
-        float | None, typer.Option(help="Certify answers under noise of this deviation, as a share of the range: 0.1")
+        float | None, typer.Option(help="Certify answers under noise with this deviation, as a share of the range: 0.1")
     ] = None,
     report: ReportFile = None,
     prepare: Prepare = None,
@@ -161,7 +163,9 @@ def _detector_options(settings: list[str] | None) -> dict[str, Any]:
         key for key in options if options[key] == "auto"
     }
     if refused:
-        raise ConfigError(f"--set {min(refused)}: scoring knows the keys that say how the model itself is fed and run")
+        raise ConfigError(
+            f"--set {min(refused)}: scoring only accepts keys that define how the model itself is fed and run"
+        )
     if options.get("max_batch", 1) is None:
         del options["max_batch"]  # the backend's choice, which is 1 for one image at a time
     rebuild = options.pop("rebuild", None)

@@ -19,7 +19,7 @@ def track(
     fps: Annotated[float, typer.Option(help="Frames per second of the video that they come from")],
     out: Annotated[str, typer.Option(help="MOTChallenge file to write")],
     tracker: Annotated[str | None, typer.Option(help="Name of the tracker")] = None,
-    detect_every: Annotated[int, typer.Option(min=1, help="Use the detections of every n-th frame only")] = 1,
+    detect_every: Annotated[int, typer.Option(min=1, help="Use only the detections of every n-th frame")] = 1,
     setting: Parameters = None,
     as_json: Json = False,
 ) -> None:

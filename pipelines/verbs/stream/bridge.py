@@ -90,7 +90,7 @@ def output_for(
     Args:
         to: its address.
         format_: form of the bodies.
-        commands: cameras that may be commanded over MQTT.
+        commands: cameras that accept commands over MQTT.
         control: control address of the run that they belong to; None: the only one of this user.
 
     Raises:
@@ -101,7 +101,7 @@ def output_for(
 
     form, scheme = form_by_name(format_), to.partition("://")[0].lower() if "://" in to else ""
     if commands and scheme not in ("mqtt", "mqtts"):
-        raise ConfigError("--command goes with mqtt:// only: other bridges take no commands")
+        raise ConfigError("--command requires mqtt://: other bridges take no commands")
     if to == "-":
         return lines.NdjsonOutput(sys.stdout.buffer, form)
     if scheme in ("mqtt", "mqtts"):
@@ -117,7 +117,7 @@ def output_for(
         _refuse_format(format_, to)
         return lines.CsvOutput(to) if suffix == ".csv" else lines.ParquetOutput(to)
     shown = f"{scheme}://..." if scheme else repr(to)
-    raise ConfigError(f"no bridge goes to {shown}: expected {KNOWN}")
+    raise ConfigError(f"no bridge supports {shown}: expected {KNOWN}")
 
 
 def _commands(sources: Sequence[str], control: str | None) -> MqttCommands | None:
@@ -155,12 +155,15 @@ def snapshot_at(address: str, curve: dict[str, Any], endpoint: str) -> SnapshotM
 def _refuse_format(format_: str, to: str) -> None:
     if format_ != "framewire":
         raise ConfigError(
-            f"--format {format_} does not go to {to.partition('://')[0]}: expected mqtt, redis, http or -"
+            f"--format {format_} does not work with {to.partition('://')[0]}: expected mqtt, redis, http or -"
         )
 
 
 def _broker(to: str) -> dict[str, Any]:
-    """Return host, port, user and password; the password may be percent-encoded, or hold `#`, `/` and `?` as it is."""
+    """Return host, port, user and password.
+
+    The password may be percent-encoded, or contain `#`, `/` and `?` unencoded.
+    """
     scheme, _, rest = to.partition("://")
     login, _, place = rest.rpartition("@")
     user, _, password = login.partition(":")
@@ -179,14 +182,14 @@ def _address(to: str) -> SplitResult:
         url = urlsplit(to)
         _ = url.port
     except ValueError as error:
-        raise ConfigError(f"the address of the bridge cannot be right ({error}): expected HOST or HOST:PORT") from error
+        raise ConfigError(f"the address of the bridge is invalid ({error}): expected HOST or HOST:PORT") from error
     return url
 
 
 def _serve_browsers(
     address: str, to: str, topics: list[str], count: int | None, curve: dict[str, Any], metrics: str | None
 ) -> dict[str, Any]:
-    """Serve until a signal or enough messages have arrived; return the figures."""
+    """Serve until a signal or enough messages have arrived; return the counters."""
     import asyncio
 
     from pipelines.metrics.answering import serve_loop
@@ -225,7 +228,7 @@ def _serve_browsers(
 
 
 async def _beat(beat: Callable[[], bool]) -> None:
-    """Note every second that the loop turns."""
+    """Record every second that the loop is running."""
     import asyncio
 
     while True:

@@ -16,7 +16,7 @@ def keys(
     name: Annotated[str, typer.Argument(help="Name of the owner: gate, dashboard, ...")],
     folder: Annotated[str, typer.Option(help="Where to write NAME.key and NAME.key_secret")] = "keys",
 ) -> None:
-    """Create a pair of CURVE keys: the secret one stays here (mode 0600), the public one goes to the other side."""
+    """Create a pair of CURVE keys: the secret key stays here (mode 0600), the public key goes to the other side."""
     from engine.transport.keys import make_keys
 
     public, secret = make_keys(folder, name)

@@ -1,4 +1,4 @@
-"""Options and helpers that the stream verbs share."""
+"""Options and helpers shared by the stream verbs."""
 
 from __future__ import annotations
 

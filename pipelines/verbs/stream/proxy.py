@@ -21,7 +21,7 @@ def proxy(
     allowed_key: Annotated[list[str] | None, typer.Option(help="File NAME.key of a reader that may connect")] = None,
     engine_key: Annotated[str | None, typer.Option(help="File NAME.key of engines that encrypt")] = None,
     collect: Annotated[
-        str | None, typer.Option(help="Address to bind for engines with publish.connect; the newest owner passes")
+        str | None, typer.Option(help="Address to bind for engines with publish.connect; only the newest owner passes")
     ] = None,
     allowed_engine: Annotated[
         list[str] | None, typer.Option(help="File NAME.key of an engine that may connect there")

@@ -1,4 +1,4 @@
-"""`framewire web`: serve the page of a run that was started without it, and manage who may use it."""
+"""`framewire web`: serve the page of a run that was started without it, and manage its users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.verbs.options import Metrics
 
 app = typer.Typer(
     name="web",
-    help="Serve the page of a running engine, and manage who may use it.",
+    help="Serve the page of a running engine, and manage its users.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -23,7 +23,7 @@ token = typer.Typer(name="token", help="Tokens of programs.", no_args_is_help=Tr
 app.add_typer(user)
 app.add_typer(token)
 Users = Annotated[str, typer.Option(help="File of users, sessions and tokens (web.users)")]
-Role = Annotated[str, typer.Option(help="viewer sees; operator reviews and edits zones; admin manages")]
+Role = Annotated[str, typer.Option(help="viewer: sees; operator: also edits zones; admin: also manages users")]
 Sources = Annotated[list[str] | None, typer.Option("--source", help="Only this source; repeat; default: all")]
 HEARTBEAT_S = 10.0
 
@@ -40,8 +40,8 @@ def web(
     certificate: Annotated[str | None, typer.Option(help="TLS certificate chain, PEM")] = None,
     key: Annotated[str | None, typer.Option(help="Its private key")] = None,
     behind_proxy: Annotated[list[str] | None, typer.Option(help="Address of the proxy in front")] = None,
-    allow_host: Annotated[list[str] | None, typer.Option(help="Name by which browsers address the page")] = None,
-    embed: Annotated[list[str] | None, typer.Option(help="Origin of a page that may show this one in a frame")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Host name by which browsers reach the page")] = None,
+    embed: Annotated[list[str] | None, typer.Option(help="Origin of a page that may embed this one in a frame")] = None,
     metrics: Metrics = None,
     events: Annotated[str | None, typer.Option(help="Folder of the event log (events.folder)")] = None,
 ) -> None:
@@ -164,7 +164,7 @@ def add_token(
     role: Role = "viewer",
     source: Sources = None,
 ) -> None:
-    """Make a token and print it: it is shown only once."""
+    """Create a token and print it: it is shown only once."""
     from pipelines.web.access import Accounts
 
     accounts = Accounts(users)
@@ -193,7 +193,7 @@ def certificate_for(
     host: Annotated[str, typer.Argument(help="Name or address of this machine, as browsers use it")],
     folder: Annotated[str, typer.Option(help="Where to write HOST.pem and HOST.key")] = ".",
 ) -> None:
-    """Make a self-signed certificate for a local network."""
+    """Create a self-signed certificate for a local network."""
     from pipelines.web.access import make_certificate
 
     made = make_certificate(host, folder)

@@ -1,7 +1,7 @@
-"""Who may reach a server over HTTP, and what each may do. `framewire serve` and the page share it.
+"""Who may reach a server over HTTP, and what they may do. `framewire serve` and the page share it.
 
 A server describes its exposure (`Exposure`, checked before anything is bound), wraps its application in a `Gate`, and
-runs it with `serve`. Who somebody is comes from an `Authority`: `TokenFile`, or `Accounts` with users and sessions.
+runs it with `serve`. An `Authority` identifies users: `TokenFile`, or `Accounts` with users and sessions.
 """
 
 from pipelines.web.access.accounts import Accounts

@@ -1,7 +1,7 @@
 """Users, their sessions, and tokens of machines, in one SQLite file that only its owner can read.
 
 Sessions and tokens are 256 random bits, of which only the hash is stored. The file has a schema version; other parts of
-the web page keep their own tables beside these.
+the web page keep their own tables next to these.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST_S = 30 * 24 * 3600
 SEEN_EVERY_S = 60
 MAX_COOKIE_CHARS = 4096
 MAX_SESSIONS = 50
-"""Per user; the oldest ones end."""
+"""Maximum per user; the oldest ones end."""
 FILE_MODE = 0o600
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _TABLES = """
@@ -45,11 +45,11 @@ class Accounts:
     """Users, sessions and tokens. May be used from any thread.
 
     Args:
-        path: the file; made with mode 0600 if it does not exist.
+        path: the file; created with mode 0600 if it does not exist.
         now_s: the wall clock, in seconds.
 
     Raises:
-        ConfigError: the file cannot be opened, is no such file, or others can read it.
+        ConfigError: the file cannot be opened, is not such a file, or others can read it.
     """
 
     def __init__(self, path: str | Path, now_s: Any = time.time) -> None:
@@ -74,14 +74,14 @@ class Accounts:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody can log in: no user and no token."""
+        """Whether there is no user and no token, so that no one can log in."""
         return not self._all("select 1 from user union all select 1 from token limit 1")
 
     def add_user(self, name: str, password: str, role: Role, sources: Collection[str] | None = None) -> None:
         """Add a user.
 
         Raises:
-            ConfigError: the name is taken or not valid, or the password too weak.
+            ConfigError: the name is taken or not valid, or the password is too weak.
         """
         _check_name(name)
         check_password(password)
@@ -94,7 +94,7 @@ class Accounts:
         self.end_sessions(name)
 
     def change_user(self, name: str, role: Role, sources: Collection[str] | None = None) -> None:
-        """Replace what a user may do and see. Raises `ConfigError` for an unknown one, and for the last admin."""
+        """Replace a user's permissions. Raises `ConfigError` for an unknown user, and for the last admin."""
         if _checked(role) != "admin":
             self._check_not_last_admin(name)
         self._change_one("update user set role = ?, sources = ? where name = ?", (role, _text(sources), name), name)
@@ -103,7 +103,7 @@ class Accounts:
         """Remove a user and end their sessions.
 
         Raises:
-            ConfigError: for an unknown user, and with `keep_an_admin` for the only one that may manage users.
+            ConfigError: an unknown user or, with `keep_an_admin`, the only one who may manage users.
         """
         if keep_an_admin:
             self._check_not_last_admin(name)
@@ -133,11 +133,11 @@ class Accounts:
         self._change_one("delete from token where name = ?", (name,), name)
 
     def tokens(self) -> list[Identity]:
-        """Return whom the tokens belong to, by name."""
+        """Return the owners of the tokens, by name."""
         return [_identity(row) for row in self._all("select name, role, sources from token order by name")]
 
     def check(self, name: str, password: str) -> Identity | None:
-        """Return the user of a name and password, or None. Takes about 60 ms, as long for an unknown name."""
+        """Return the user with a name and password, or None. Takes about 60 ms, even for an unknown name."""
         rows = self._all("select name, role, sources, password from user where name = ?", (name[:64],))
         known = is_password(password, rows[0][3] if rows else None)
         return _identity(rows[0]) if rows and known else None
@@ -160,7 +160,7 @@ class Accounts:
         self._all("delete from session where user = ?", (name,))
 
     def identify(self, headers: Mapping[str, str]) -> Identity | None:
-        """Return who sends a request: the owner of its bearer token, or of its session."""
+        """Return the sender of a request: the owner of its bearer token or session."""
         token = bearer_token(headers)
         if token is not None:
             rows = self._all("select name, role, sources from token where digest = ?", (digest_of(token),))
@@ -192,7 +192,7 @@ class Accounts:
         with self._lock:
             changed = self._rows.execute(statement, values).rowcount
         if not changed:
-            raise ConfigError(f"no user or token is called {name}")
+            raise ConfigError(f"there is no user or token {name}")
 
     def _all(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
         with self._lock:
@@ -216,15 +216,15 @@ def session_cookie(secret: str, *, secure: bool, path: str = "/", cross_site: bo
 
     Args:
         secret: from `begin_session`.
-        secure: whether browsers send it over TLS only.
-        path: below which the page lives.
+        secure: whether browsers send it only over TLS.
+        path: the path below which the page is served.
         cross_site: for a page that another site embeds; needs TLS.
     """
     same_site = "None" if cross_site else "Strict"
     age = LONGEST_S if secret else 0
     end = "; Secure" if secure or cross_site else ""
     if cross_site:
-        end += "; Partitioned"  # browsers that block cookies of third parties keep it for each embedding site
+        end += "; Partitioned"  # browsers that block third-party cookies keep it separately for each embedding site
     return f"{COOKIE}={secret}; Path={path}; Max-Age={age}; HttpOnly; SameSite={same_site}{end}"
 
 

@@ -1,4 +1,4 @@
-"""The audit: who watched, changed or deleted what. A file that is only appended to, and bounded."""
+"""The audit log: who watched, changed or deleted what. The file is append-only and bounded."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the audit.
 
     Attributes:
-        utc_ns: when.
+        utc_ns: time of the action.
         name: of the user or token; `local` where no login is needed.
         role: what they may do.
-        client: address that they came from.
+        client: the client's address.
         action: what they did, such as `places` or `login`.
-        what: what they did it to.
-        detail: the new values, as far as they are small.
+        what: the object of the action.
+        detail: the new values, if they are small.
     """
 
     utc_ns: int
@@ -48,7 +48,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 class Audit:
     """Writes entries to a file, and reads them. May be used from any thread.
 
-    When the file is full, it gets the name FILE.1, and the one that had it is deleted.
+    When the file is full, it is renamed to FILE.1, replacing an earlier one.
 
     Args:
         path: the file, made with mode 0600; None: the newest entries are kept in memory.
@@ -63,10 +63,10 @@ class Audit:
         self._kept: deque[AuditEntry] = deque(maxlen=MAX_KEPT)
 
     def write(self, name: str, role: str, client: str, action: str, what: str = "", detail: Any = None) -> None:
-        """Append an entry; a file that cannot be written is logged, and nothing else fails."""
+        """Append an entry; if the file cannot be written, that is only logged."""
         detail = None if detail is None else redact_tree(detail)
         if detail is not None and len(msgspec.json.encode(detail)) > MAX_DETAIL_BYTES:
-            detail = "too large to be kept here"
+            detail = "too large to be stored here"
         entry = AuditEntry(self._clock.utc_ns(), name, role, client, action, what[:300], detail)
         with self._lock:
             self._kept.append(entry)
@@ -84,7 +84,7 @@ class Audit:
                 os.replace(path, path.with_name(path.name + OLDER))
                 os.close(handle)
                 handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
-            os.write(handle, line)  # one call: lines of several processes do not mix
+            os.write(handle, line)  # one call, so that lines of several processes do not mix
         finally:
             os.close(handle)
 

@@ -1,4 +1,4 @@
-"""Counts requests by route and status, and how long they take: for the metrics of every server over HTTP."""
+"""Counts requests by route and status, and measures how long they take, for the metrics of every HTTP server."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ OTHER, REFUSED = "other", "refused"
 EDGES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SWITCHED, CLOSED = 101, 403
 NO_ANSWER = 499
-"""Status of a request whose client went away before it was answered."""
+"""Status of a request whose client disconnected before it was answered."""
 
 
 class RequestCounts:
-    """An ASGI application that counts what the one behind it answers.
+    """An ASGI application that counts the answers of the one behind it.
 
     Labels are the routes of the application, never the paths of clients.
 
@@ -73,8 +73,10 @@ class RequestCounts:
         return route
 
     def add_to(self, page: Page, counter: str, histogram: str) -> None:
-        """Add the figures to a page of metrics, under these names."""
-        answers = page.counter(counter, "Answers by route and status; 499: the client had gone.", "route", "status")
+        """Add the metrics to a page, under these names."""
+        answers = page.counter(
+            counter, "Answers by route and status; 499: the client had disconnected.", "route", "status"
+        )
         for (route, status), count in sorted(self._answers.copy().items()):
             answers.add(count, route, str(status))
         text = "Time from a request's head to the end of its answer."

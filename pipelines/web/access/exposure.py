@@ -17,8 +17,8 @@ class Exposure:
         listen: where it listens.
         tls: its certificate; None: it speaks plain HTTP.
         has_login: whether a request needs a token or a session.
-        proxies: networks of the reverse proxies in front of it, which do TLS and login.
-        login_hint: what to give for a login, for the message.
+        proxies: networks of the reverse proxies in front of it, which handle TLS and login.
+        login_hint: how to configure a login, for the message.
     """
 
     listen: Listen

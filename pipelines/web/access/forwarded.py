@@ -1,4 +1,4 @@
-"""What a named reverse proxy says about a request: the name, scheme and path by which the browser knows the server."""
+"""A trusted reverse proxy's information about a request: the name, scheme and path that the browser sees."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,64}){1,8}/?")
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """What a proxy adds to a request.
+    """The headers that a proxy adds to a request.
 
     Attributes:
-        host: `X-Forwarded-Host`, the name in the browser's address bar; None: the proxy does not tell.
+        host: `X-Forwarded-Host`, the name in the browser's address bar; None: the proxy does not send it.
         is_https: whether the browser speaks TLS to the proxy, from `X-Forwarded-Proto`.
         prefix: `X-Forwarded-Prefix`, the path below which the proxy shows the server, without a slash at the end.
     """
@@ -27,7 +27,7 @@ class Forwarded:
 
 
 def forwarded_of(peer: str, headers: Mapping[str, str], proxies: Sequence[Network]) -> Forwarded:
-    """Return what the proxies say; nothing if the peer is not one of them, because anybody can send such headers.
+    """Return the proxy's information; nothing if the peer is not a trusted proxy, because anyone can send such headers.
 
     >>> from pipelines.web.access.listen import networks_of
     >>> sent = {"x-forwarded-proto": "https", "x-forwarded-prefix": "/cams/"}

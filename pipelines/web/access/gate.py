@@ -1,4 +1,4 @@
-"""The gate in front of an ASGI application: whom it serves, how often, how much they may send, and for how long."""
+"""The gate in front of an ASGI application: who is served, how often, how much they may send, and for how long."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 IDENTITY, CLIENT, PREFIX = "framewire.identity", "framewire.client", "framewire.prefix"
-"""Keys of an ASGI scope: the `Identity` (None where a login is missing and not required), the client's address, and the
+"""Keys of an ASGI scope: the `Identity` (None if a login is missing and not required), the client's address, and the
 path below which a named proxy shows the server."""
 POLICY_VIOLATION = 1008
 MAX_SHOWN_CHARS = 100
@@ -31,14 +31,14 @@ MAX_SHOWN_CHARS = 100
 
 @dataclass(frozen=True, slots=True)
 class GateRules:
-    """What the gate checks.
+    """The settings of the gate.
 
     Attributes:
         exposure: where the server listens, and behind which proxies.
-        authority: says who somebody is; None: everybody is `ANYBODY`.
-        open_paths: paths that need no login: the login itself, static files, health. One that ends in `/` covers all
-            below it.
-        hosts: names by which the server is addressed, besides loopback's.
+        authority: identifies users; None: everyone is `ANYBODY`.
+        open_paths: paths that need no login: the login itself, static files, health. A path that ends in `/` covers
+            everything below it.
+        hosts: host names by which the server is reached, besides those of loopback.
         origins: origins of other pages that may use it.
         rate: requests per client.
         max_body: bytes of a request's body.
@@ -62,7 +62,7 @@ class GateRules:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer instead of the application's.
+    """An answer given instead of the application's.
 
     Attributes:
         status: of HTTP.
@@ -143,15 +143,15 @@ class Gate:
         if not self._is_expected(peer):
             return Refusal(403, "only the reverse proxy may connect here: use its address")
         host = headers.get("host", "")
-        behind = headers.get("x-forwarded-host", host)  # only of a named proxy
+        behind = headers.get("x-forwarded-host", host)  # only from a trusted proxy
         for name in (host, behind):
             if not is_host_allowed(name, rules.exposure.listen, self._hosts):
                 shown = printable(name, MAX_SHOWN_CHARS)
                 logger.warning("refused a request for host %r: allow it by name if it is yours", shown)
-                return Refusal(421, "this server is not known by that Host: allow the name where the server is started")
+                return Refusal(421, "this server does not accept that Host: allow the name when starting the server")
         if not is_origin_allowed(method, {**headers, "host": behind}, rules.origins):
             shown = printable(headers.get("origin", "another site"), MAX_SHOWN_CHARS)
-            logger.warning("refused a request from a page of %s", shown)
+            logger.warning("refused a request from a page on %s", shown)
             return Refusal(403, "a page of another site may not use this server")
         if rules.rate is not None and (wait_s := rules.rate.wait_s(site_of(client))):
             return _later("too many requests", wait_s)
@@ -160,7 +160,7 @@ class Gate:
         return self._identify(scope, headers, site_of(client))
 
     def _is_expected(self, peer: str) -> bool:
-        """Return whether a peer may connect: where proxies do TLS and login, only they and this machine may."""
+        """Return whether a peer may connect: if proxies handle TLS and login, only they and this machine may."""
         exposure = self._rules.exposure
         if not exposure.proxies or (exposure.tls is not None and self._rules.authority is not None):
             return True
@@ -196,7 +196,7 @@ class _Body:
 
     async def receive(self) -> Message:
         if self._is_whole:
-            return await self._receive()  # waits for the client to go
+            return await self._receive()  # waits for the client to disconnect
         loop = asyncio.get_running_loop()
         if self._until == math.inf:
             self._until = loop.time() + self._within_s
@@ -214,14 +214,14 @@ class _Body:
 
 
 class _Answer:
-    """Sends an answer with the headers that all have."""
+    """Sends an answer with the common headers."""
 
     def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], within_s: float, body: _Body) -> None:
         self._send, self._headers, self._within_s, self._body = send, headers, within_s, body
         self._has_begun = False
 
     async def send(self, message: Message) -> None:
-        """Send a part of the application's answer, which is none where its own error page would hide a refusal."""
+        """Send a part of the application's answer, or nothing if its own error page would hide a refusal."""
         if self._body.refusal is None or self._has_begun:
             await self._pass(message)
 
@@ -234,7 +234,7 @@ class _Answer:
         await asyncio.wait_for(self._send(message), self._within_s)
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Answer with an error; the rest of the body is read and forgotten, or the connection closed if it is slow."""
+        """Answer with an error; the rest of the body is read and discarded, or the connection closed if it is slow."""
         if self._has_begun:
             return
         body = json.dumps({"error": refusal.reason}).encode()
@@ -260,5 +260,5 @@ def _is_open(path: str, open_paths: Collection[str]) -> bool:
 
 
 def int_of(text: str | None) -> int:
-    """Return a number of bytes from a header, 0 if it is missing or no number."""
+    """Return a number of bytes from a header, 0 if it is missing or not a number."""
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) <= 18 else 0

@@ -37,7 +37,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         site = site_of((self.client or ("",))[0])
         if self.by_client.total() >= self.limits.connections or self.by_client[site] >= self.limits.per_client:
-            logger.warning("%s: too many connections, one is refused", site)
+            logger.warning("%s: too many connections, refusing one", site)
             self._end(503, b"too many connections")
             return
         self._site = site
@@ -78,26 +78,26 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Give the rest of a body that was already answered limited time."""
+        """Limit the time for the rest of a body that was already answered."""
         super().on_response_complete()
-        if not self._in_head and self._timer is None:  # the rest of the body is read and forgotten
+        if not self._in_head and self._timer is None:  # the rest of the body is read and discarded
             self._timer = self.loop.call_later(self.limits.head_s, self.transport.close)
 
     def on_message_begin(self) -> None:
-        """Expect a head in time."""
+        """Start the time limit for a head."""
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
         if self._timer is None:
             self._expect_head()
 
     def on_headers_complete(self) -> None:
-        """Note that the head arrived."""
+        """Record that the head has arrived."""
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Note that the whole request arrived."""
+        """Record that the whole request has arrived."""
         super().on_message_complete()
         self._in_head, self._got_whole, self._head_bytes, self._rest_bytes = True, True, 0, 0
         self._stop_timer()

@@ -1,4 +1,4 @@
-"""The headers of a request that say for whom it is and where it comes from, and those that every answer carries."""
+"""The request headers that state the destination and origin of a request, and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -24,25 +24,27 @@ ALWAYS: tuple[tuple[bytes, bytes], ...] = (
 
 
 def embeddable_csp(origins: Sequence[str]) -> str:
-    """Return the policy of a page that pages of these origins may show in a frame.
+    """Return the policy of a page that pages of these origins may embed in a frame.
 
     Raises:
-        ConfigError: one is no origin.
+        ConfigError: one is not an origin.
 
     >>> embeddable_csp(["https://ha.example:8123"]).partition("frame-ancestors ")[2].partition(";")[0]
     "'self' https://ha.example:8123"
     """
     for origin in origins:
         if not _ORIGIN.fullmatch(origin.lower()):
-            raise ConfigError(f"web.embed {origin[:100]!r}: expected an origin, as https://homeassistant.local:8123")
+            raise ConfigError(
+                f"web.embed {origin[:100]!r}: expected an origin such as https://homeassistant.local:8123"
+            )
     sources = " ".join(["'self'", *origins])
     return CSP.replace("frame-ancestors 'none'", f"frame-ancestors {sources}")
 
 
 def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return headers by lower-case name; of a repeated one the first, and `host` is empty if it is repeated.
+    """Return headers by lower-case name; the first of a repeated one, except that a repeated `host` becomes empty.
 
-    A request with two hosts could pass a check by one and be served by the other.
+    A request with two hosts could pass a check with one and be served by the other.
     """
     found: dict[str, str] = {}
     for name, value in raw:
@@ -54,10 +56,10 @@ def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def is_host_allowed(host: str, listen: Listen, names: Collection[str]) -> bool:
-    """Return whether a request's `Host` is one of this server's, so that no other name can point a browser at it.
+    """Return whether a request's `Host` is one of this server's, so that no other name can lead a browser to it.
 
-    Names of loopback are always allowed; where other machines can connect, so are IP addresses, which no name server
-    can make mean something else.
+    Names of loopback are always allowed; if other machines can connect, so are IP addresses, which no name server can
+    redirect.
 
     Args:
         host: the header.
@@ -77,7 +79,7 @@ def is_host_allowed(host: str, listen: Listen, names: Collection[str]) -> bool:
 
 
 def _host_name(host: str) -> str | None:
-    """Return the name in a `Host` header, None if it has another form."""
+    """Return the name in a `Host` header; None if it is malformed."""
     if not host or len(host) > MAX_HOST_CHARS or not set(host).isdisjoint("/@?#\\ ,"):
         return None
     try:
@@ -89,9 +91,9 @@ def _host_name(host: str) -> str | None:
 def is_origin_allowed(method: str, headers: Mapping[str, str], origins: Collection[str]) -> bool:
     """Return whether a request may come from the page that sent it.
 
-    Programs send neither header and pass. A browser says where a request comes from: it must be this server itself, or
-    one of `origins`. Requests that only read, and are answered without `Access-Control-Allow-Origin`, pass: no other
-    page sees their answer.
+    Programs send neither header and pass. A browser states the origin of a request, which must be this server itself or
+    one of `origins`. Requests that only read, and are answered without `Access-Control-Allow-Origin`, pass, because no
+    other page can see the answer.
 
     Args:
         method: of the request; `WEBSOCKET` for an upgrade, which no browser protects.

@@ -1,4 +1,4 @@
-"""Somebody who uses a server, and who says so."""
+"""Identities of a server's users, and how they are established."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Literal, Protocol
 
 Role = Literal["viewer", "operator", "admin"]
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
-"""From the least to the most: a viewer sees, an operator reviews and edits places, an admin manages users."""
+"""In ascending order: a viewer sees, an operator reviews and edits places, an admin manages users."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody, and what they may do.
+    """A user and their permissions.
 
     Attributes:
         name: of the user or token; for the log.
         role: what they may do.
         sources: names of the sources that they may see; None: all.
-        by_cookie: whether a browser's cookie said so, which another site's page can make it send.
+        by_cookie: whether this comes from a browser's cookie, which another site's page can make the browser send.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Identity:
 
 
 ANYBODY = Identity("local", "admin")
-"""Whoever reaches a server on loopback that asks for no login."""
+"""Any user of a server on loopback that requires no login."""
 
 
 class Authority(Protocol):
-    """Says who sends a request. Called on the event loop: it must be quick."""
+    """Identifies the sender of a request. Called on the event loop, so it must be quick."""
 
     def identify(self, headers: Mapping[str, str]) -> Identity | None:
-        """Return who sends a request with these headers, by lower-case name, or None for an unknown sender."""
+        """Return the sender of a request with these headers (by lower-case name), or None if unknown."""

@@ -1,4 +1,4 @@
-"""Limits of servers, and limits per client: how often somebody may ask, and how often they may guess."""
+"""Limits of servers, and limits per client on requests and password guesses."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MINUTE_S, HOUR_S = 60.0, 3600.0
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """What a server grants its clients.
+    """The limits that a server sets for its clients.
 
     Attributes:
-        connections: open at the same time.
+        connections: maximum open at the same time.
         per_client: of one client.
-        head_s: how long the head of a request may take to arrive, so that slow clients hold no connection.
+        head_s: how long the head of a request may take to arrive, so that slow clients cannot block connections.
         head_bytes: its largest size.
-        rest_bytes: what a client may go on sending of a body that was already answered; more closes the connection.
+        rest_bytes: how much of an already answered body a client may still send; more closes the connection.
         idle_s: how long a connection may wait for its next request.
-        stop_s: how long requests may go on once the server ends.
+        stop_s: how long requests may continue once the server is ending.
         message_bytes: of one WebSocket message from a client.
     """
 
@@ -41,9 +41,10 @@ class ServerLimits:
 
 
 class RateLimiter:
-    """A token bucket per client: `per_s` requests a second on average, `burst` at once.
+    """A token bucket per client: `per_s` requests per second on average, `burst` at once.
 
-    It remembers at most `MAX_CLIENTS` clients, the most recent ones, so that a flood of addresses costs no memory.
+    It remembers at most `MAX_CLIENTS` clients, the most recent ones, so that a flood of addresses does not use up
+    memory.
     """
 
     def __init__(self, per_s: float, burst: float | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -78,7 +79,7 @@ class FailureLimiter:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
     def wait_s(self, key: str) -> float:
-        """Return 0 if somebody may try, else how long they must wait."""
+        """Return 0 if an attempt is allowed, else how long to wait."""
         failed = self._failures.get(key)
         if failed is None:
             return 0.0

@@ -1,4 +1,4 @@
-"""Where a server listens, and whose addresses it believes."""
+"""Where a server listens, and which forwarded addresses it trusts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Listen:
         """Return the address of `HOST:PORT`; an IPv6 address needs brackets.
 
         Raises:
-            ConfigError: it has another form.
+            ConfigError: it is malformed.
 
         >>> Listen.parse("[::1]:8000"), Listen.parse("127.0.0.1:0")
         (Listen(host='::1', port=8000), Listen(host='127.0.0.1', port=0))
@@ -55,12 +55,12 @@ class Listen:
 
     @property
     def is_any(self) -> bool:
-        """Whether it is every address of this machine."""
+        """Whether it means every address of this machine."""
         address = address_of(self.host)
         return address is not None and address.is_unspecified
 
     def url(self, scheme: str = "http") -> str:
-        """Return the address as people type it."""
+        """Return the address as typed in a browser."""
         return f"{scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
@@ -81,16 +81,16 @@ def networks_of(texts: Sequence[str], what: str) -> tuple[Network, ...]:
     """Return the networks of `10.0.0.0/8` or single addresses.
 
     Raises:
-        ConfigError: one has another form, or covers every address.
+        ConfigError: one is malformed, or covers every address.
     """
     found = []
     for text in texts:
         try:
             network = ipaddress.ip_network(text.strip(), strict=False)
         except ValueError as error:
-            raise ConfigError(f"{what} {text!r}: expected an address or a network, as 10.0.0.2 or 10.0.0.0/24") from (
-                error
-            )
+            raise ConfigError(
+                f"{what} {text!r}: expected an address or a network, such as 10.0.0.2 or 10.0.0.0/24"
+            ) from (error)
         if network.prefixlen == 0:
             raise ConfigError(f"{what} {text!r} covers every address: name the proxy's own")
         found.append(network)
@@ -103,10 +103,10 @@ def is_within(address: Address | None, networks: Sequence[Network]) -> bool:
 
 
 def client_of(peer: str, forwarded_for: str | None, proxies: Sequence[Network]) -> str:
-    """Return the address of the client: the peer, or whom the named proxies say they speak for.
+    """Return the address of the client: the peer, or the one that trusted proxies report.
 
-    `X-Forwarded-For` counts only from a named proxy, and is read from the right: the first address that is not itself a
-    named proxy is the client, whatever a client wrote to its left.
+    `X-Forwarded-For` is used only from a trusted proxy, and is read from the right: the first address that is not
+    itself a trusted proxy is the client, whatever a client wrote to its left.
 
     >>> lan = networks_of(["10.0.0.2"], "proxy")
     >>> client_of("10.0.0.2", "1.1.1.1, 192.0.2.7", lan), client_of("192.0.2.9", "1.1.1.1", lan)
@@ -126,7 +126,7 @@ def client_of(peer: str, forwarded_for: str | None, proxies: Sequence[Network]) 
 
 
 def site_of(client: str) -> str:
-    """Return what counts as one client for limits: an IPv4 address, or the network of an IPv6 one.
+    """Return the unit that counts as one client for limits: an IPv4 address, or the network of an IPv6 address.
 
     >>> site_of("2001:db8::1:2"), site_of("192.0.2.1")
     ('2001:db8::', '192.0.2.1')

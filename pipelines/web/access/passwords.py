@@ -1,4 +1,4 @@
-"""Passwords: scrypt, at a cost of about 60 ms, so run it in a thread where an event loop must go on."""
+"""Passwords: scrypt, which takes about 60 ms, so run it in a thread if an event loop must not be blocked."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def check_password(password: str) -> None:
 
 
 def hash_password(password: str) -> str:
-    """Return what is stored of a password: the scheme, the salt and the hash."""
+    """Return the stored form of a password: the scheme, the salt and the hash."""
     salt = os.urandom(SALT_BYTES)
     return f"{SCHEME}${_text(salt)}${_text(_scrypt(password, salt))}"
 
 
 def is_password(password: str, stored: str | None) -> bool:
-    """Return whether a password is the stored one; takes as long for an unknown user (`None`)."""
+    """Return whether a password matches the stored one; takes equally long for an unknown user (`None`)."""
     salt, expected = _parts(stored)
     found = _scrypt(password[:MAX_CHARS], salt)
     return hmac.compare_digest(found, expected) and stored is not None and len(password) <= MAX_CHARS

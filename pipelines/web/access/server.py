@@ -22,10 +22,10 @@ BACKLOG = 256
 
 
 def bind(listen: Listen) -> socket.socket:
-    """Return a listening socket; its name has the port that was chosen.
+    """Return a listening socket; its name contains the chosen port.
 
     Raises:
-        SinkError: the address does not exist here, or is in use.
+        SinkError: this machine does not have the address, or it is in use.
     """
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
@@ -56,11 +56,11 @@ async def serve(
     Args:
         app: the application, usually a `Gate`.
         listening: from `bind`.
-        tls: certificate and key; loaded again when they change.
-        limits: what clients are granted.
+        tls: certificate and key; reloaded when they change.
+        limits: of clients.
         websockets: whether to accept WebSockets; needs the package websockets.
         root_path: path below which a reverse proxy serves it.
-        stopping: asked a few times a second.
+        stopping: polled a few times a second.
 
     Raises:
         MissingDependencyError: the extra `web` is not installed.
@@ -87,7 +87,7 @@ async def serve(
         ssl_context_factory=None if context is None else (lambda *_: context),
     )
     server = uvicorn.Server(config)
-    server.capture_signals = nullcontext  # whoever runs the server handles them
+    server.capture_signals = nullcontext  # the caller handles them
     watching = asyncio.create_task(_watch(server, tls, stopping))
     try:
         await server.serve(sockets=[listening])

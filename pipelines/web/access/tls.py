@@ -1,4 +1,4 @@
-"""TLS: a certificate and its key, loaded again when their files change, and self-signed ones for a local network."""
+"""TLS: a certificate and its key, reloaded when their files change, and self-signed ones for a local network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.paths import path_from_text
 from pipelines.web.access.listen import address_of
 
 logger = logging.getLogger(__name__)
-VALID_DAYS = 825  # what Apple's systems accept at most
+VALID_DAYS = 825  # the maximum that Apple's systems accept
 KEY_MODE = 0o600
 
 
@@ -58,9 +58,9 @@ class TlsFiles:
         return self._context
 
     def refresh(self) -> bool:
-        """Load the files again if they changed; return whether. New connections use them.
+        """Reload the files if they changed, and return whether they did. New connections use them.
 
-        Files that do not go together yet, because they are being replaced, leave the earlier ones in use.
+        If the files do not match yet, because they are being replaced, the earlier ones stay in use.
         """
         if self._context is None or self._stamps() == self._loaded:
             return False
@@ -89,7 +89,7 @@ class TlsFiles:
 
 
 def _no_password() -> str:
-    """Refuse an encrypted key: OpenSSL would ask on the terminal, and a service has none."""
+    """Reject an encrypted key, because OpenSSL would prompt on the terminal, and a service has none."""
     raise ValueError("the key is encrypted")
 
 
@@ -101,11 +101,11 @@ def _changed_ns(path: Path) -> int:
 
 
 def make_certificate(host: str, folder: str | Path) -> TlsFiles:
-    """Make a self-signed certificate for a host name or address; the key's mode is 0600.
+    """Create a self-signed certificate for a host name or address; the key's mode is 0600.
 
     Args:
-        host: as browsers and programs address it.
-        folder: gets `HOST.pem` and `HOST.key`.
+        host: the name by which browsers and programs reach it.
+        folder: where to write `HOST.pem` and `HOST.key`.
 
     Raises:
         ConfigError: the files exist, the folder is not writable, or the name is not valid.

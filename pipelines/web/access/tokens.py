@@ -1,4 +1,4 @@
-"""Bearer tokens: made here, stored as hashes, and read from a file with one per line."""
+"""Bearer tokens: generated here, stored as hashes, and read from a file with one per line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def digest_of(token: str) -> str:
 
 
 def bearer_token(headers: Mapping[str, str]) -> str | None:
-    """Return the token of `Authorization: Bearer TOKEN`, None if there is none of a sensible length."""
+    """Return the token of `Authorization: Bearer TOKEN`; None if there is none of a valid length."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and 0 < len(token) <= MAX_TOKEN_CHARS else None
@@ -50,7 +50,7 @@ class TokenFile:
         path: a file that only its owner can read. Empty lines and lines that begin with `#` do not count.
 
     Raises:
-        ConfigError: it cannot be read, others can read it, or a line is no token of at least 24 characters.
+        ConfigError: it cannot be read, others can read it, or a line is not a token of at least 24 characters.
     """
 
     def __init__(self, path: str | Path) -> None:

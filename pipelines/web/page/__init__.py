@@ -1,1 +1,1 @@
-"""The page and its API, in a process of its own that reads the stream like any subscriber."""
+"""The page and its API, in a separate process that reads the stream like any subscriber."""

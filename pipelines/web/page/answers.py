@@ -1,4 +1,4 @@
-"""What the routes of the API share: JSON in and out, and who asks."""
+"""Shared by the API's routes: JSON input and output, and the user of a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 
 def who(request: Request) -> Identity:
-    """Return who sends a request. Raises 401 if nobody is logged in."""
+    """Return the user of a request. Raises 401 if no one is logged in."""
     identity: Identity | None = request.scope.get(IDENTITY)
     if identity is None:
         raise HTTPException(401, "log in first")
@@ -29,7 +29,7 @@ def who(request: Request) -> Identity:
 
 
 def need(request: Request, role: Role) -> Identity:
-    """Return who sends a request if they have at least this role. Raises 403 otherwise."""
+    """Return the user of a request if they have at least this role. Raises 403 otherwise."""
     identity = who(request)
     if not identity.may(role):
         raise HTTPException(403, f"this needs the role {role}; {identity.name} is {identity.role}")
@@ -37,7 +37,7 @@ def need(request: Request, role: Role) -> Identity:
 
 
 def record(request: Request, action: str, what: str = "", detail: Any = None, *, name: str | None = None) -> None:
-    """Note in the audit who did what; `name` if nobody is logged in."""
+    """Record in the audit log who did what; `name` is used if no one is logged in."""
     identity: Identity | None = request.scope.get(IDENTITY)
     audit: Audit = request.app.state.audit
     known = (name, "") if identity is None or name is not None else (identity.name, str(identity.role))

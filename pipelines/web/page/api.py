@@ -1,4 +1,7 @@
-"""The REST API: sources, stills, zones and lines. Nothing takes a path, an address, a command or an FFmpeg option."""
+"""The REST API: sources, stills, zones and lines.
+
+No request takes a path, an address, a command or an FFmpeg option.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ CONTROL_TIMEOUT_S = 5.0
 
 
 def source_of(request: Request) -> SourceView:
-    """Return the source that the path names. Raises 404 if there is none, or none that the user may see."""
+    """Return the source named in the path. Raises 404 if it does not exist or the user may not see it."""
     hub: Hub = request.app.state.hub
     view = hub.sources.get(request.path_params["source_id"])
     if view is None or not who(request).may_see(view.source_id):
@@ -56,7 +59,7 @@ async def get_sources(request: Request) -> Response:
 
 
 async def get_source(request: Request) -> Response:
-    """Return one source, with the log of its states and its rates of the last minutes."""
+    """Return one source, with the log of its states and its rates over the last minutes."""
     view = source_of(request)
     log: list[StatusMessage] = list(view.log)
     info: SourceInfo = source_info(view)
@@ -64,11 +67,11 @@ async def get_source(request: Request) -> Response:
 
 
 async def get_still(request: Request) -> Response:
-    """Return the next picture of a source as a JPEG, at most `w` pixels wide or high."""
+    """Return the next image of a source as a JPEG, at most `w` pixels wide or high."""
     view = source_of(request)
     picture = await still(request.app.state.hub, view.source_id, query_of(request, StillQuery).w)
     if picture is None:
-        raise HTTPException(503, "no picture arrived: is the camera live?")
+        raise HTTPException(503, "no image arrived: is the camera live?")
     when = formatdate(picture.captured_utc_ns / 1e9, usegmt=True)
     return Response(picture.jpeg, headers={"Last-Modified": when, "Cache-Control": "no-store"}, media_type="image/jpeg")
 
@@ -98,7 +101,10 @@ async def get_all_places(request: Request) -> Response:
 
 
 async def put_places(request: Request) -> Response:
-    """Replace the zones and lines of one source; they count within a second. `kept` says what survives the run."""
+    """Replace the zones and lines of one source; they take effect within a second.
+
+    `kept` says what survives the run.
+    """
     view, me = source_of(request), need(request, "operator")
     edit: PlacesEdit = await body_of(request, PlacesEdit)
     version = request.headers.get("If-Match", "").strip('"') or None
@@ -114,7 +120,7 @@ async def get_system(request: Request) -> Response:
     """Return the facts of the engine and of this process."""
     hub: Hub = request.app.state.hub
     status: dict[str, Any] = {}
-    with suppress(HTTPException):  # the rest is shown without
+    with suppress(HTTPException):  # the rest is shown without it
         status = await control(request, {"command": "status"})
     return reply(SystemInfo.of(hub, status))
 

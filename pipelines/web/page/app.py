@@ -53,7 +53,7 @@ OPEN = ("/", "/static/", "/api/v1/login", "/api/v1/me")
 
 
 def guarded_app(settings: Settings) -> tuple[ASGIApp, WebFigures]:
-    """Return the application behind the access rules, and its figures.
+    """Return the application behind the access rules, and its metrics.
 
     Raises:
         ConfigError: others could reach it without TLS and a login.
@@ -69,10 +69,10 @@ def guarded_app(settings: Settings) -> tuple[ASGIApp, WebFigures]:
 
 
 def exposure_of(settings: Settings) -> Exposure:
-    """Return who can reach the page, and what protects it.
+    """Return who can reach the page, and how it is protected.
 
     Raises:
-        ConfigError: an address, a network or an origin of `embed` has another form, or `embed` needs TLS.
+        ConfigError: an address, a network or an origin of `embed` is malformed, or `embed` needs TLS.
     """
     embeddable_csp(settings.embed)
     if settings.embed and settings.users and not settings.certificate and not settings.behind_proxy:
@@ -139,4 +139,4 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return reply({"error": "the request failed; the log has more"}, 500)
+    return reply({"error": "the request failed; see the log"}, 500)

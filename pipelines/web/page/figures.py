@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 MAX_SOURCES = 256
 KINDS = ("live", "still", "mjpeg")
-"""Kinds of viewers that are always present."""
+"""Kinds of viewers that are always listed."""
 
 
 class WebFigures:
-    """Writes the metrics of the page; called from another thread than the one that serves.
+    """Writes the metrics of the page; called from a thread other than the serving one.
 
     Args:
-        hub: what there is to see, and who watches.
+        hub: the streams and their viewers.
         requests: counts the requests.
     """
 
@@ -37,9 +37,9 @@ class WebFigures:
             viewers.add(count, kind)
         self._add_by_source(page, "framewire_web_video_bytes_total", "Bytes of video sent.", hub.video_bytes)
         self._add_by_source(page, "framewire_web_picture_bytes_total", "Bytes of JPEGs sent.", hub.picture_bytes)
-        text = "Pictures and pieces of video that a viewer was too slow for."
+        text = "Images and pieces of video that a viewer was too slow for."
         self._add_by_source(page, "framewire_web_video_skips_total", text, hub.skipped)
-        text = "Whether the engine has been heard in the last seconds."
+        text = "Whether the engine has been heard from in the last seconds."
         page.gauge("framewire_web_engine_connected", text).add(int(hub.is_connected))
         text = "Messages of the engine that could not be read."
         page.counter("framewire_web_malformed_total", text).add(hub.malformed)

@@ -1,4 +1,4 @@
-"""The API of what has happened: events, their images and clips, counts, and questions about the past."""
+"""The API of past events: events, their images and clips, counts, and questions about the past."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class CountQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Question(msgspec.Struct, forbid_unknown_fields=True):
-    """A line or a zone that need not exist, asked about the stored paths of a source."""
+    """A line or zone, which need not exist, to evaluate on the stored paths of a source."""
 
     source: str
     begin: Time = msgspec.field(name="from")
@@ -78,7 +78,7 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class EventInfo(msgspec.Struct):
-    """An event. `snapshot`, `best` and `clip` say whether there is one; `reviewed` is by whoever asks."""
+    """An event. `snapshot`, `best` and `clip` say whether there is one; `reviewed` refers to the current user."""
 
     event_id: str
     source_id: str
@@ -104,7 +104,7 @@ class EventInfo(msgspec.Struct):
 
 
 class EventPage(msgspec.Struct):
-    """Some events, newest first; `cursor` continues after the last one. `stored`: whether the run keeps events."""
+    """Some events, newest first; `cursor` continues after the last one. `stored`: whether the run stores events."""
 
     events: list[EventInfo]
     cursor: str | None
@@ -112,7 +112,7 @@ class EventPage(msgspec.Struct):
 
 
 class Crossing(msgspec.Struct):
-    """A crossing of a line in its direction, or a visit of a zone (`visit`)."""
+    """A crossing of a line in its direction, or a visit to a zone (`visit`)."""
 
     utc_ns: int
     class_name: str
@@ -120,23 +120,23 @@ class Crossing(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """What a line or zone would have counted: totals by direction (or `visit`), and when."""
+    """The counts that a line or zone would have made: totals by direction (or `visit`), and their times."""
 
     totals: dict[str, int]
     events: list[Crossing]
 
 
 def place_of(request: Request) -> StorePlace | None:
-    """Return where the run keeps its events; None if it keeps none."""
+    """Return where the run stores its events; None if it stores none."""
     settings = request.app.state.hub.settings
     return None if settings.events is None else store_place(settings.events, settings.store)
 
 
 async def reading(request: Request, work: Callable[[EventReader], T]) -> T:
-    """Do something with a reader of the store, in a thread. Raises 404 without a store, 503 if it cannot be read."""
+    """Run a function with a reader of the store, in a thread. Raises 404 without a store, 503 if it cannot be read."""
     place = place_of(request)
     if place is None:
-        raise HTTPException(404, "this run keeps no events: set events.folder")
+        raise HTTPException(404, "this run stores no events: set events.folder")
 
     def run() -> T:
         with EventReader(place) as reader:
@@ -149,7 +149,7 @@ async def editing(request: Request, work: Callable[[StoreWriter], T]) -> T:
     """Change the store, in a thread. Raises like `reading`."""
     place = place_of(request)
     if place is None:
-        raise HTTPException(404, "this run keeps no events: set events.folder")
+        raise HTTPException(404, "this run stores no events: set events.folder")
 
     def run() -> T:
         with StoreWriter.edit(place) as writer:
@@ -168,7 +168,7 @@ async def _tried(run: Callable[[], T]) -> T:
 
 
 async def get_events(request: Request) -> Response:
-    """Return a page of events, newest first; without a store, those since this process began."""
+    """Return a page of events, newest first; without a store, those since this process started."""
     query, me = query_of(request, EventQuery), who(request)
     if query.source is not None and not me.may_see(query.source):
         raise HTTPException(404, "there is no such source")
@@ -201,7 +201,7 @@ def _event(event: EventRow, reviewed: bool) -> EventInfo:
 
 
 def _heard(hub: Hub, query: EventQuery, may_see: Callable[[str], bool]) -> list[EventInfo]:
-    """Return the last message of each event that came over the stream, newest first, in the form of stored ones."""
+    """Return the last message of each event received on the stream, newest first, in the form of stored events."""
     by_id = {message.event_id: message for message in hub.events if may_see(message.source_id)}
     found = [_from_message(message) for message in reversed(by_id.values())]
     wanted = {"source_id": query.source, "rule": query.rule, "severity": query.severity, "place": query.place}
@@ -236,7 +236,7 @@ def _from_message(message: EventMessage) -> EventInfo:
 
 
 async def find_event(request: Request) -> EventRow:
-    """Return the event that the path names. Raises 404."""
+    """Return the event named in the path. Raises 404."""
     event_id = request.path_params["event_id"]
     found = await reading(request, lambda reader: reader.event(event_id))
     if found is None or not who(request).may_see(found.source_id):
@@ -252,7 +252,7 @@ async def get_event(request: Request) -> Response:
 
 
 async def get_media(request: Request) -> Response:
-    """Return an image or the clip of an event; clips with ranges."""
+    """Return an image or the clip of an event; clips support ranges."""
     event, name = await find_event(request), request.path_params["name"]
     file = {"trigger.jpg": event.snapshot, "best.jpg": event.best, "clip.mp4": event.clip}.get(name)
     place = place_of(request)
@@ -266,14 +266,14 @@ async def get_media(request: Request) -> Response:
 
 
 def inside(folder: Path, name: str) -> Path | None:
-    """Return the file of a name in the store, if it is in the folder and there."""
+    """Return the file with a name from the store, if it exists inside the folder."""
     base = folder.resolve()
     path = (base / name).resolve()
     return path if path.is_relative_to(base) and path.is_file() else None
 
 
 async def change_event(request: Request) -> Response:
-    """Mark an event as reviewed or kept by whoever asks, or take that back."""
+    """Mark an event as reviewed or kept by the current user, or undo that."""
     action, me = request.path_params["action"], need(request, "operator")
     event = await find_event(request)
     now = SYSTEM_CLOCK.utc_ns()
@@ -290,7 +290,7 @@ async def change_event(request: Request) -> Response:
 
 
 async def get_counts(request: Request) -> Response:
-    """Return what a line or zone counted, period by period; days are those of the site."""
+    """Return the counts of a line or zone, period by period; days are those of the site."""
     query = query_of(request, CountQuery)
     if not who(request).may_see(query.source):
         raise HTTPException(404, "there is no such source")
@@ -319,7 +319,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 
 async def ask_past(request: Request) -> Response:
-    """Return what a line or zone would have counted in the stored paths: crossings by direction, or visits."""
+    """Return the counts that a line or zone would have made on the stored paths: crossings by direction, or visits."""
     question: Question = await body_of(request, Question)
     if not who(request).may_see(question.source):
         raise HTTPException(404, "there is no such source")
@@ -340,7 +340,7 @@ async def ask_past(request: Request) -> Response:
 
 
 def _scene(question: Question) -> Analytics:
-    """Return analytics with just the line or zone of a question, and a rule that reports what they find."""
+    """Return analytics with only the line or zone of a question, and a rule that reports its findings."""
     if question.line is not None:
         line = Line(ASKED, **msgspec.to_builtins(question.line))
         return Analytics((), (line,), (Crossed(ASKED, line=ASKED),))

@@ -1,4 +1,4 @@
-"""The engine's stream as the page sees it: the last state of every source, and who watches what."""
+"""The engine's stream as the page sees it: the last state of every source, and the watchers."""
 
 from __future__ import annotations
 
@@ -81,22 +81,22 @@ class Film(msgspec.Struct, frozen=True):
 
 
 class Watcher(Protocol):
-    """Somebody who is offered what arrives."""
+    """A watcher, which is offered whatever arrives."""
 
     kind: str
-    """How it watches, as `live`."""
+    """How it watches, such as `live`."""
 
     def topics(self) -> Iterable[str]:
-        """Return the topics of frames and pictures that it wants now."""
+        """Return the topics of frames and images that it currently wants."""
 
     def take_text(self, kind: str, source_id: str, text: str) -> None:
-        """Take a message of the stream as JSON."""
+        """Accept a message of the stream as JSON."""
 
     def take_picture(self, topic: str, picture: Picture) -> None:
-        """Take a picture."""
+        """Take an image."""
 
     def take_film(self, source_id: str, film: Film) -> None:
-        """Take a piece of video."""
+        """Accept a piece of video."""
 
 
 @dataclass
@@ -114,7 +114,7 @@ class SourceView:
 
 
 def picture_topic(source_id: str, side: int, fps: int) -> str:
-    """Return the media topic for pictures of at least this size and rate, among those that the engine makes.
+    """Return the media topic for images of at least this size and rate, among those that the engine offers.
 
     >>> picture_topic("gate", 500, 4)
     'v1/picture/gate/640/5/'
@@ -133,9 +133,9 @@ class Hub:
     Attributes:
         sources: by name.
         events: the newest events about zones, lines and rules, oldest first.
-        heartbeat: the newest one, and `heard_s`, when it arrived by the monotonic clock.
-        video_bytes: bytes of video that were sent to viewers, by source; `picture_bytes` likewise.
-        skipped: pictures and pieces of video that viewers were too slow for, by source.
+        heartbeat: the newest one; `heard_s` is its arrival by the monotonic clock.
+        video_bytes: bytes of video sent to viewers, by source; `picture_bytes` likewise.
+        skipped: images and pieces of video that viewers were too slow for, by source.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -161,12 +161,12 @@ class Hub:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the engine has been heard lately."""
+        """Whether the engine has been heard from recently."""
         return self.heartbeat is not None and time.monotonic() - self.heard_s < LOST_AFTER_S
 
     @property
     def is_silent(self) -> bool:
-        """Whether the engine has not been heard for several heartbeats."""
+        """Whether nothing has been heard from the engine for several heartbeats."""
         return time.monotonic() - self.heard_s >= LOST_AFTER_S
 
     async def open(self) -> None:
@@ -210,20 +210,20 @@ class Hub:
 
     @property
     def watchers(self) -> int:
-        """How many there are."""
+        """Number of watchers."""
         return len(self._watchers)
 
     def viewers(self) -> Counter[str]:
-        """Return how many watch in each way. May be called from any thread."""
+        """Return the number of watchers of each kind. May be called from any thread."""
         return Counter(watcher.kind for watcher in self._watchers.copy())
 
     @property
     def wanted(self) -> list[str]:
-        """Topics of frames, pictures and video that somebody watches now."""
+        """Topics of frames, images and video that are being watched."""
         return sorted(self._wanted)
 
     def demand_changed(self) -> None:
-        """Subscribe to exactly what the watchers want: the engine makes nothing else."""
+        """Subscribe to exactly what the watchers want, because the engine produces nothing else."""
         wanted = Counter(topic for watcher in self._watchers for topic in set(watcher.topics()))
         for topic in wanted.keys() - self._wanted.keys():
             self._set(zmq.SUBSCRIBE, topic)
@@ -233,7 +233,7 @@ class Hub:
         self._wanted = wanted
 
     def films(self, source_id: str) -> list[Film]:
-        """Return the video since the last keyframe, with its init segment first, for a watcher that joins."""
+        """Return the video since the last keyframe, preceded by its init segment, for a watcher that joins."""
         kept = self._films.get(topic_for("video", source_id))
         return [] if kept is None else list(kept)
 
@@ -253,7 +253,7 @@ class Hub:
 
     def _take(self, topic: str, body: bytes) -> None:
         kind = topic.split("/")[1]
-        if kind == "frame":  # the most frequent one: passed on without decoding
+        if kind == "frame":  # the most frequent kind: forwarded without decoding
             source_id = source_in_topic(topic)
             text = body.decode() if body[:1] == b"{" else encode(decode(body)).decode()
             for watcher in self._watchers:
@@ -328,7 +328,7 @@ class Hub:
         self._film_seq[topic] = seq
         if film.head.init:
             kept[:] = [film]
-        elif not (is_next and kept):  # a picture was lost: those up to the next keyframe cannot be decoded
+        elif not (is_next and kept):  # an image was lost, so those up to the next keyframe cannot be decoded
             kept.clear()
             return
         elif sum(len(each.data) for each in kept) + len(data) <= MAX_KEPT_BYTES:
@@ -341,7 +341,7 @@ class Hub:
             needed.set()
 
     async def _read_snapshots(self, socket: Any, needed: asyncio.Event) -> None:
-        """Ask for the state of all sources when it may have been missed: at the start, and after a restart."""
+        """Request the state of all sources when it may have been missed: at the start, and after a restart."""
         while True:
             await needed.wait()
             with suppress(zmq.Again):

@@ -1,4 +1,4 @@
-"""The WebSocket: one per page, for all cameras. A viewer that reads slowly misses pictures; nobody else notices."""
+"""The WebSocket: one per page, for all cameras. A viewer that reads slowly misses images without affecting others."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ KEY = 1
 HEADER = struct.Struct(">BBHIqq")
 """Binary messages: kind, flags, index of the source, stream_epoch, frame_id, captured_utc_ns; then the payload.
 
-Of video, the number of the media's start stands in place of `stream_epoch`, and `pts_ns` in place of `frame_id`; an
-init segment begins with the codec's name and a zero, and has `t0_ns` there.
+For video, the number of the media's start replaces `stream_epoch`, and `pts_ns` replaces `frame_id`; an init segment
+begins with the codec's name and a zero, and has `t0_ns` instead.
 """
 
 
@@ -51,7 +51,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         boxes: its frame messages.
-        jpeg: its pictures.
+        jpeg: its images.
         video: the camera's own video.
     """
 
@@ -61,7 +61,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A message of the page: everything that it watches from now on, by source."""
+    """A message from the page: everything that it watches from now on, by source."""
 
     watch: dict[Annotated[str, msgspec.Meta(min_length=1, max_length=256)], Wish]
 
@@ -71,11 +71,11 @@ class Viewer:
 
     Args:
         socket: its connection.
-        hub: what there is to see.
-        identity: who watches.
+        hub: the streams.
+        identity: its user.
 
     Attributes:
-        skipped: pictures that it was too slow for.
+        skipped: images that it was too slow for.
     """
 
     kind = "live"
@@ -112,7 +112,7 @@ class Viewer:
         self._put(text)
 
     def take_picture(self, topic: str, picture: Picture) -> None:
-        """Queue a picture, in place of an older one of the same source that still waits."""
+        """Queue an image, replacing an older one of the same source that is still waiting."""
         if topic not in self._topics or picture.source_id not in self._index:
             return
         if picture.source_id in self._pictures:
@@ -135,7 +135,7 @@ class Viewer:
             return
         head = film.head
         if head.init:
-            init = head.start, film.data  # the same bytes at another start: the camera was connected again
+            init = head.start, film.data  # the same bytes with another start: the camera was reconnected
             if self._last_init.get(source_id) == init:
                 return
             self._last_init[source_id] = init
@@ -156,7 +156,7 @@ class Viewer:
         self._ready.set()
 
     async def run(self) -> None:
-        """Serve it until it leaves, stops reading or sends nonsense."""
+        """Serve it until it leaves, stops reading or sends something invalid."""
         self._greet()
         self._hub.join(self)
         sending = asyncio.create_task(self._send())
@@ -256,7 +256,7 @@ class Viewer:
 
 
 async def live(socket: WebSocket) -> None:
-    """Serve one page; the sixty-fifth is told to try again later."""
+    """Serve one page; beyond 64 pages, ask the client to try again later."""
     hub: Hub = socket.app.state.hub
     identity: Identity | None = socket.scope.get(IDENTITY)
     if identity is None:
@@ -273,7 +273,7 @@ async def live(socket: WebSocket) -> None:
 
 
 class OnePicture:
-    """A watcher that waits for a single picture, for stills."""
+    """A watcher that waits for a single image, for stills."""
 
     kind = "still"
 
@@ -282,7 +282,7 @@ class OnePicture:
         self.picture: asyncio.Future[Picture] = asyncio.get_running_loop().create_future()
 
     def topics(self) -> Iterable[str]:
-        """Return the topic of the picture."""
+        """Return the topic of the image."""
         return (self._topic,)
 
     def take_text(self, kind: str, source_id: str, text: str) -> None:
@@ -292,13 +292,13 @@ class OnePicture:
         """Ignore video."""
 
     def take_picture(self, topic: str, picture: Picture) -> None:
-        """Take the first one of the right size."""
+        """Accept the first image of the right size."""
         if topic == self._topic and not self.picture.done():
             self.picture.set_result(picture)
 
 
 async def still(hub: Hub, source_id: str, side: int, timeout_s: float = 3.0) -> Picture | None:
-    """Return the next picture of a source; None if there is none in time."""
+    """Return the next image of a source; None if none arrives in time."""
     one: Any = OnePicture(source_id, side)
     hub.join(one)
     try:

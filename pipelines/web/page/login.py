@@ -1,4 +1,4 @@
-"""Logging in and out. On loopback without users, everybody is logged in."""
+"""Logging in and out. On loopback without users, everyone is logged in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Login(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Me(msgspec.Struct):
-    """Who sends a request.
+    """The user of a request.
 
     Attributes:
         login: whether a login is needed first.
@@ -45,13 +45,13 @@ class Me(msgspec.Struct):
 
 
 class Guesses:
-    """Slows down guessing passwords: 5 a minute per address, 20 an hour per user."""
+    """Slows down guessing passwords: 5 per minute and address, 20 per hour and user."""
 
     def __init__(self) -> None:
         self._by_site, self._by_user = FailureLimiter(), FailureLimiter(GUESSES_PER_HOUR, HOUR_S)
 
     def wait_s(self, site: str, name: str) -> float:
-        """Return 0 if they may try, else how long they must wait."""
+        """Return 0 if an attempt is allowed, else how long to wait."""
         return max(self._by_site.wait_s(site), self._by_user.wait_s(name))
 
     def failed(self, site: str, name: str) -> None:
@@ -74,7 +74,7 @@ async def get_me(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    """Begin a session for a name and a password; five wrong ones a minute, 20 an hour and user."""
+    """Begin a session for a name and a password; at most five wrong ones per minute, and 20 per hour and user."""
     accounts: Accounts | None = request.app.state.accounts
     given: Login = await body_of(request, Login)
     if accounts is None:

@@ -21,20 +21,20 @@ JSON = "application/json"
 ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 REASONS = {
     401: "log in first",
-    403: "the role does not suffice, or a page of another site asked",
-    404: "there is no such thing, or none that you may see",
-    409: "somebody else changed it meanwhile",
+    403: "the role is not sufficient, or the request came from another site's page",
+    404: "it does not exist, or you may not see it",
+    409: "it was changed in the meantime",
     413: "the body is too large",
     421: "the Host is not one of this server's",
-    422: "a value cannot work; the message says which",
-    429: "too many wrong passwords, or too much at once; `Retry-After` says when to try again",
+    422: "a value is invalid; the message says which",
+    429: "too many wrong passwords, or too many requests at once; `Retry-After` says when to try again",
     503: "the engine or the store does not answer",
 }
 _WORD = re.compile(r"\{(\w+)\}")
 
 
 class Operation(NamedTuple):
-    """What a route takes and returns: types, or a media type where it returns something else than JSON."""
+    """The input and output of a route: types, or a media type if it does not return JSON."""
 
     answer: Any = None
     query: type | None = None

@@ -1,4 +1,4 @@
-"""The API of what was seen: paths of tracks, occupancy, dwell and heat, and deleting a span of time."""
+"""The API of past observations: paths of tracks, occupancy, dwell and heat, and deleting a time span."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Format = Literal["json", "csv"]
 
 
 class SpanQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """A span of time of a source; by default the last day."""
+    """A time span of a source; by default the last day."""
 
     source: str
     begin: Time | None = msgspec.field(default=None, name="from")
@@ -44,14 +44,14 @@ class SpanQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PlaceQuery(SpanQuery):
-    """A span of time at a zone."""
+    """A time span at a zone."""
 
     place: str | None = None
     format: Format = "json"
 
 
 class HeatQuery(SpanQuery):
-    """A span of time, one class or all, and the form of the answer."""
+    """A time span, one class or all, and the form of the answer."""
 
     class_name: str | None = msgspec.field(default=None, name="class")
     format: Literal["json", "png"] = "json"
@@ -65,8 +65,8 @@ class TrackPath(msgspec.Struct):
         class_name: its class.
         began_utc_ns: time of the first point.
         ended_utc_ns: of the last one.
-        points: seconds since the begin, then the middle of the box's lower edge, its width and its height, in shares of
-            the frame; from a point of height 0 to the next one, the object was not seen.
+        points: seconds since the start, then the middle of the box's lower edge, its width and its height, as fractions
+            of the frame; from a point of height 0 to the next one, the object was not seen.
     """
 
     track_id: int
@@ -77,14 +77,14 @@ class TrackPath(msgspec.Struct):
 
 
 class TracksPage(msgspec.Struct):
-    """Paths by begin; `is_whole` is false if there were more than 2000."""
+    """Paths by start; `is_whole` is false if there were more than 2000."""
 
     tracks: list[TrackPath]
     is_whole: bool
 
 
 class Occupancy(msgspec.Struct):
-    """How full a zone was in a minute: mean and largest number of objects, and seconds with any, of those observed."""
+    """A zone's occupancy in a minute: mean and largest number of objects, busy seconds, and observed seconds."""
 
     begin_utc_ns: int
     place: str
@@ -95,7 +95,7 @@ class Occupancy(msgspec.Struct):
 
 
 class Visit(msgspec.Struct):
-    """A visit of a zone; `duration_s` null: it continues."""
+    """A visit to a zone; `duration_s` is null while it continues."""
 
     began_utc_ns: int
     place: str
@@ -104,7 +104,7 @@ class Visit(msgspec.Struct):
 
 
 class Dwell(msgspec.Struct):
-    """How long visits lasted: figures in seconds, and the number of visits up to each bound (the last one: longer)."""
+    """How long visits lasted: statistics in seconds, and the number of visits up to each bound (the last: longer)."""
 
     visits: int
     mean_s: float
@@ -122,7 +122,7 @@ class HeatMap(msgspec.Struct):
 
 
 class DeleteWish(msgspec.Struct, forbid_unknown_fields=True):
-    """A span of a source to delete; `token` confirms what an answer without it has planned."""
+    """A time span of a source to delete; `token` confirms the plan from a request without it."""
 
     source: str
     begin: Time = msgspec.field(name="from")
@@ -131,13 +131,13 @@ class DeleteWish(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TokenQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """The confirmation that an answer without it has asked for."""
+    """The token from the answer to a request without it."""
 
     token: Annotated[str, msgspec.Meta(max_length=100)] | None = None
 
 
 class Deletion(msgspec.Struct):
-    """What is, or would be deleted. `token` confirms it within five minutes; null: it is done.
+    """What was or would be deleted. `token` confirms it within five minutes; null: it is done.
 
     Attributes:
         token: send it with the same request.
@@ -161,7 +161,7 @@ class _Span(NamedTuple):
 
 
 def _span(request: Request, query: SpanQuery, most_ns: int = MAX_ASKED_S * NS_PER_S) -> _Span:
-    """Return the span that a request names. Raises 404 for a source that the user may not see, 422."""
+    """Return the time span of a request. Raises 404 for a source that the user may not see, 422."""
     if not who(request).may_see(query.source):
         raise HTTPException(404, "there is no such source")
     end = SYSTEM_CLOCK.utc_ns() if query.end is None else query.end
@@ -190,7 +190,7 @@ async def get_tracks(request: Request) -> Response:
 
 
 async def get_occupancy(request: Request) -> Response:
-    """Return how full the zones of a source were, minute by minute."""
+    """Return the occupancy of a source's zones, minute by minute."""
     query = query_of(request, PlaceQuery)
     span = _span(request, query)
 
@@ -212,7 +212,7 @@ async def get_occupancy(request: Request) -> Response:
 
 
 async def get_dwell(request: Request) -> Response:
-    """Return how long the visits of a source's zones lasted."""
+    """Return how long the visits to a source's zones lasted."""
     query = query_of(request, PlaceQuery)
     span = _span(request, query)
 
@@ -251,7 +251,7 @@ def _table(rows: Iterable[msgspec.Struct], kind: type[msgspec.Struct]) -> Respon
 
 
 async def get_heat(request: Request) -> Response:
-    """Return where objects have spent their time, as 36 rows of 64 cells, or as a PNG to lay over a picture."""
+    """Return where objects have spent their time, as 36 rows of 64 cells, or as a PNG to overlay on an image."""
     query = query_of(request, HeatQuery)
     span = _span(request, query)
     grid = await reading(request, lambda reader: heat_between(reader, *span, query.class_name))
@@ -261,7 +261,7 @@ async def get_heat(request: Request) -> Response:
 
 
 class Confirmations:
-    """Deletions that were planned, and wait to be confirmed by the same person."""
+    """Planned deletions waiting for confirmation by the same person."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[str, Any, int]] = {}
@@ -277,18 +277,18 @@ class Confirmations:
         return token
 
     def take(self, token: str, name: str, what: Any) -> bool:
-        """Return whether a token confirms exactly this; it does so once."""
+        """Return whether a token confirms exactly this deletion; each token works once."""
         return self._waiting.pop(token, ("", None, 0))[:2] == (name, what)
 
 
 async def delete_span(request: Request) -> Response:
-    """Delete events, tracks, images, clips and recordings of a span of a source; first plan it, then confirm it."""
+    """Delete events, tracks, images, clips and recordings of a source's time span; first plan it, then confirm it."""
     me = need(request, "admin")
     wish: DeleteWish = await body_of(request, DeleteWish)
     if not me.may_see(wish.source):
         raise HTTPException(404, "there is no such source")
     if wish.end <= wish.begin:
-        raise HTTPException(422, "from and to: expected a span of time")
+        raise HTTPException(422, "from and to: expected a time span")
     return await _delete(request, me, _Span(wish.source, wish.begin, wish.end), None, wish.token)
 
 
@@ -302,7 +302,7 @@ async def delete_event(request: Request) -> Response:
 async def _delete(request: Request, me: Identity, span: _Span, event_id: str | None, token: str | None) -> Response:
     settings, confirmations = request.app.state.hub.settings, request.app.state.confirmations
     if place_of(request) is None:
-        raise HTTPException(404, "this run keeps no events: set events.folder")
+        raise HTTPException(404, "this run stores no events: set events.folder")
     what = (*span, event_id)
     if token is not None and not confirmations.take(token, me.name, what):
         raise HTTPException(409, "the token does not confirm this: ask again without it, and confirm within 5 minutes")

@@ -1,4 +1,4 @@
-"""The web process: told its settings by the engine, and ended with it. Imports no FFmpeg, OpenCV or model."""
+"""The web process: gets its settings from the engine, and ends with it. Imports no FFmpeg, OpenCV or model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def set_up_logging() -> None:
-    """Write warnings to stderr, which the engine's is."""
+    """Write warnings to stderr, which is shared with the engine."""
     logging.basicConfig(level=logging.WARNING, format="web: %(message)s", stream=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""The API of rules: read, replace, test on the stored past, and hold back the actions of a source."""
+"""The API of rules: read, replace, test on the stored past, and snooze the actions of a source."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ScheduleEdit(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
 
 
 class RuleEdit(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A rule; which keys apply depends on `kind`, see `kinds`. Custom rules can only be passed on as they are."""
+    """A rule; which keys apply depends on `kind`, see `kinds`. Custom rules can only be passed on unchanged."""
 
     name: Name
     kind: Text
@@ -79,14 +79,14 @@ class RulesEdit(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Snooze(msgspec.Struct):
-    """No actions follow from the events of a source (`all`: of any) until a time."""
+    """Actions for events of a source (`all`: of any) are suppressed until a given time."""
 
     source: str
     until_utc_ns: int
 
 
 class RulesInfo(msgspec.Struct):
-    """The rules, the keys of each kind as JSON schema, and what is held back.
+    """The rules, the keys of each kind as JSON schema, and the active snoozes.
 
     Attributes:
         version: changes with the rules.
@@ -94,8 +94,8 @@ class RulesInfo(msgspec.Struct):
         kinds: schema of the keys of each built-in kind.
         actions: names that rules may use.
         classes: of the models.
-        snoozes: in force.
-        stored: whether events are kept, so that rules can be tested on the past and sources snoozed.
+        snoozes: currently active.
+        stored: whether events are stored, so that rules can be tested on the past and sources snoozed.
         kept: where edits survive the run.
         done: what an edit has changed.
     """
@@ -112,7 +112,7 @@ class RulesInfo(msgspec.Struct):
 
 
 class RulesQuestion(msgspec.Struct, forbid_unknown_fields=True):
-    """Rules that need not exist, asked about the stored paths of a span of at most 31 days."""
+    """Rules, which need not exist, to evaluate on the stored paths of at most 31 days."""
 
     rules: Annotated[list[RuleEdit], msgspec.Meta(min_length=1, max_length=50)]
     begin: Time = msgspec.field(name="from")
@@ -120,7 +120,7 @@ class RulesQuestion(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RulesAnswer(msgspec.Struct):
-    """What the rules would have raised, newest first, at most 500 of `total`; `would` and `did` by rule."""
+    """The events that the rules would have raised, newest first, at most 500 of `total`; `would` and `did` by rule."""
 
     events: list[dict[str, Any]]
     total: int
@@ -128,14 +128,14 @@ class RulesAnswer(msgspec.Struct):
 
 
 class SnoozeWish(msgspec.Struct, forbid_unknown_fields=True):
-    """For how long no actions follow from the events of a source (`all`: of any); 0 ends it."""
+    """How long to suppress the actions for events of a source (`all`: of any); 0 ends it."""
 
     for_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_SNOOZE_S)]
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = "all"
 
 
 def _all_sources(identity: Identity) -> Identity:
-    """Return who asks if they may see all sources, as rules may be about any. Raises 403."""
+    """Return the user if they may see all sources, because rules may concern any of them. Raises 403."""
     if identity.sources is not None:
         raise HTTPException(403, "rules may concern any source, and you may not see all of them")
     return identity
@@ -165,13 +165,13 @@ async def _snoozes(request: Request) -> list[Snooze]:
 
 
 async def get_rules(request: Request) -> Response:
-    """Return the rules, the form of each kind, and the snoozes in force; the version is in `ETag`."""
+    """Return the rules, the form of each kind, and the active snoozes; the version is in `ETag`."""
     _all_sources(who(request))
     return await _info(request)
 
 
 async def put_rules(request: Request) -> Response:
-    """Replace all rules; they count within a second. With `If-Match`, 409 if somebody else has changed them."""
+    """Replace all rules; they take effect within a second. With `If-Match`, 409 if they have been changed since."""
     me = _all_sources(need(request, "operator"))
     edit: RulesEdit = await body_of(request, RulesEdit)
     version = request.headers.get("If-Match", "").strip('"') or None
@@ -182,11 +182,11 @@ async def put_rules(request: Request) -> Response:
 
 
 async def try_rules(request: Request) -> Response:
-    """Return what rules would have raised in the stored past, and how often those of the same names did."""
+    """Return the events that rules would have raised in the stored past, and how often the run's own rules fired."""
     me = _all_sources(need(request, "operator"))
     question: RulesQuestion = await body_of(request, RulesQuestion)
     if place_of(request) is None:
-        raise HTTPException(404, "this run keeps no events: set events.folder")
+        raise HTTPException(404, "this run stores no events: set events.folder")
     if not 0 < question.end - question.begin <= MAX_ASKED_S * NS_PER_S:
         raise HTTPException(422, "from and to: expected a span of at most 31 days")
     places = await control(request, {"command": "places"})
@@ -209,7 +209,7 @@ async def try_rules(request: Request) -> Response:
 
 
 def _config(places: dict[str, Any], rules: dict[str, Any], asked: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a configuration with the places of the run and other rules; nothing in it is ever opened."""
+    """Return a configuration with the run's places and other rules; nothing in it is ever opened."""
     sources = [
         {"uri": "synthetic://", "source_id": name, "zones": found["zones"], "lines": found["lines"]}
         for name, found in places["places"].items()
@@ -231,7 +231,7 @@ async def answered(request: Request, kind: str, job: dict[str, Any], limit_s: fl
 
 
 async def post_snooze(request: Request) -> Response:
-    """Hold back the actions of a source for a while; its events go on. Returns the snoozes in force."""
+    """Suppress the actions of a source for a while; its events continue. Returns the active snoozes."""
     me = need(request, "operator")
     wish: SnoozeWish = await body_of(request, SnoozeWish)
     if wish.source == "all":

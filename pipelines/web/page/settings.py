@@ -1,4 +1,4 @@
-"""What the web process is told when it starts."""
+"""The settings of the web process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         publish: address of the engine's stream; here and below several if it has several processes.
         snapshot: address that answers with the current state; None: states are shown as they change.
-        media: address of live pictures; None: tiles show boxes only.
+        media: address of live images; None: tiles show boxes only.
         control: address of the control socket; None: nothing can be edited.
         server_key: file with the public key of an engine that encrypts.
         keys: file with the keys of this reader, if the engine admits only listed ones.
@@ -20,13 +20,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         certificate: file of the TLS certificate chain; None: plain HTTP.
         key: file of its private key; None: in the same file.
         behind_proxy: networks of the reverse proxies in front.
-        hosts: further names by which browsers address the page.
-        embed: origins of pages that may show this one in a frame.
+        hosts: further host names by which browsers reach the page.
+        embed: origins of pages that may embed this one in a frame.
         metrics: HOST:PORT of metrics and health of the web process, or `none`.
         events: folder of the event log; None: there is none.
         store: address of its database server; None: a file in the folder.
         timezone: of the site.
-        audit: file of who did what; None: it is kept in memory.
+        audit: the audit log; None: it is kept in memory.
     """
 
     publish: str | tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The files of the page, read once: no request names a path on this machine."""
+"""The files of the page, read once, so that no request can name a path on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that go on: recordings as MP4, pictures as MJPEG, and events as they happen."""
+"""Streaming answers: recordings as MP4, images as MJPEG, and events as they happen."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ BOUNDARY = "framewire"
 
 
 class RecordedQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """A span of time."""
+    """A time span."""
 
     begin: Time = msgspec.field(name="from")
     end: Time = msgspec.field(name="to")
 
 
 class MjpegQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """Pictures per second, and their longer side in pixels."""
+    """Images per second, and their longer side in pixels."""
 
     fps: Annotated[int, msgspec.Meta(ge=1, le=30)] = 5
     w: Annotated[int, msgspec.Meta(ge=16, le=8192)] = 640
 
 
 class Blind(msgspec.Struct):
-    """A time in which the source was not seen, and why: its state, or `off` while no engine watched it."""
+    """A time span in which the source was not seen, and why: its state, or `off` while no engine watched it."""
 
     begin: int = msgspec.field(name="from")
     end: int = msgspec.field(name="to")
@@ -61,12 +61,12 @@ class Blind(msgspec.Struct):
 
 
 class Recorded(msgspec.Struct):
-    """What is recorded of a source, and when it was not seen, in UTC ns.
+    """A source's recordings, and when it was not seen, in UTC ns.
 
     Attributes:
         is_recorded: whether this run records it.
-        pieces: begin and end of what is recorded, in order.
-        blind: empty where the run keeps no events.
+        pieces: start and end of each recorded piece, in order.
+        blind: empty if the run stores no events.
     """
 
     is_recorded: bool
@@ -75,7 +75,7 @@ class Recorded(msgspec.Struct):
 
 
 class HeldResponse(StreamingResponse):
-    """Streams what a stack of contexts holds, and leaves them at the end, also if the client goes."""
+    """Streams from a stack of contexts, and leaves them at the end, even if the client disconnects."""
 
     def __init__(self, stack: AsyncExitStack, content: AsyncIterator[bytes], **options: Any) -> None:
         super().__init__(content, **options)
@@ -102,7 +102,7 @@ async def _folder(request: Request) -> str | None:
 
 
 async def get_recordings(request: Request) -> Response:
-    """Return what is recorded of a source, and when it was not seen, in a span of at most 8 days."""
+    """Return a source's recordings, and when it was not seen, in a span of at most 8 days."""
     span, folder = _span(request, MAX_LISTED_S), await _folder(request)
     name = request.path_params["source_id"]
     blind: list[Blind] = []
@@ -120,7 +120,7 @@ async def get_recordings(request: Request) -> Response:
 
 
 def blind_times(runs: Iterable[SourceRunRow], gaps: Iterable[GapRow], begin: int, end: int) -> list[Blind]:
-    """Return the times of a span in which a source was not seen: gaps within runs, and the time between them."""
+    """Return when a source was not seen within a span: gaps within runs, and the time between runs."""
     found = [Blind(gap.from_utc_ns, gap.to_utc_ns or end, gap.cause) for gap in gaps if gap.cause in UNSEEING]
     at = begin
     for run in sorted(runs, key=lambda run: run.began_utc_ns):
@@ -137,7 +137,7 @@ def blind_times(runs: Iterable[SourceRunRow], gaps: Iterable[GapRow], begin: int
 
 
 async def play(request: Request) -> Response:
-    """Send a recording from the keyframe before `from` on as fragmented MP4, up to `to` or another video format.
+    """Send a recording as fragmented MP4, from the keyframe before `from` up to `to` or a change of video format.
 
     `X-Framewire-Begin` is the wall clock, in UTC ns, at which the time of the media is 0.
     """
@@ -163,7 +163,7 @@ async def play(request: Request) -> Response:
 
 
 class Pictures:
-    """A watcher that keeps the newest picture of a source."""
+    """A watcher that keeps the newest image of a source."""
 
     def __init__(self, source_id: str, side: int, fps: int) -> None:
         self._topic = picture_topic(source_id, side, fps)
@@ -171,7 +171,7 @@ class Pictures:
         self._ready = asyncio.Event()
 
     def topics(self) -> Iterable[str]:
-        """Return the topic of the pictures."""
+        """Return the topic of the images."""
         return (self._topic,)
 
     def take_text(self, kind: str, source_id: str, text: str) -> None:
@@ -181,7 +181,7 @@ class Pictures:
         """Ignore video."""
 
     def take_picture(self, topic: str, picture: Picture) -> None:
-        """Take a picture in place of an older one."""
+        """Accept an image, replacing an older one."""
         if topic == self._topic:
             self._newest = picture
             self._ready.set()
@@ -197,7 +197,7 @@ class Pictures:
 
 
 class Listener:
-    """A watcher of events; one that reads too slowly misses the oldest."""
+    """A watcher of events; if it reads too slowly, it misses the oldest."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
@@ -205,11 +205,11 @@ class Listener:
         self._ready = asyncio.Event()
 
     def topics(self) -> Iterable[str]:
-        """Return nothing: events come without being asked for."""
+        """Return nothing, because events need no subscription."""
         return ()
 
     def take_text(self, kind: str, source_id: str, text: str) -> None:
-        """Take an event of a source that the user may see."""
+        """Accept an event of a source that the user may see."""
         if kind == "event" and self._identity.may_see(source_id):
             self._waiting.append(text)
             self._ready.set()
@@ -218,10 +218,10 @@ class Listener:
         """Ignore video."""
 
     def take_picture(self, topic: str, picture: Picture) -> None:
-        """Ignore pictures."""
+        """Ignore images."""
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield server-sent events, and a comment now and then so that dead connections are noticed."""
+        """Yield server-sent events, and occasional comments so that dead connections are noticed."""
         yield b": framewire\n\n"
         while True:
             try:
@@ -235,7 +235,10 @@ class Listener:
 
 
 def _joined(request: Request, watcher: Any, most: int) -> AsyncExitStack:
-    """Let a watcher join the hub until the stack is left. Raises 429 if there are as many of its kind as allowed."""
+    """Let a watcher join the hub until the stack is left.
+
+    Raises 429 if there are already as many of its kind as allowed.
+    """
     hub: Hub = request.app.state.hub
     open_now: dict[type, int] = request.app.state.open
     kind = type(watcher)
@@ -254,7 +257,7 @@ def _joined(request: Request, watcher: Any, most: int) -> AsyncExitStack:
 
 
 async def mjpeg(request: Request) -> Response:
-    """Send the pictures of a source as MJPEG, for programs that know nothing better; at most 4 at a time."""
+    """Send the images of a source as MJPEG, for programs that support nothing better; at most 4 at a time."""
     view, query = source_of(request), query_of(request, MjpegQuery)
     pictures = Pictures(view.source_id, query.w, query.fps)
     stack = _joined(request, pictures, MAX_MJPEG)

@@ -1,4 +1,4 @@
-"""The types of the API; its OpenAPI document is made from them."""
+"""The types of the API, from which its OpenAPI document is generated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_PLACES = 100
 
 
 class Ground(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Points of the frame, and where they are on the ground in metres."""
+    """Points of the frame, and their positions on the ground in metres."""
 
     points: Annotated[list[Point], msgspec.Meta(min_length=4, max_length=MAX_POINTS)]
     metres: Annotated[list[tuple[float, float]], msgspec.Meta(min_length=4, max_length=MAX_POINTS)]
@@ -66,7 +66,10 @@ class StillQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Kept(msgspec.Struct):
-    """Where edits survive the end of the run: the name of a file, empty for nowhere; and why the last one does not."""
+    """Where edits survive the end of the run: the name of a file, empty for nowhere.
+
+    And why the last edit was not stored.
+    """
 
     file: str = ""
     problem: str = ""
@@ -93,7 +96,7 @@ class AllPlaces(msgspec.Struct):
 
 
 class SourceInfo(msgspec.Struct):
-    """A source and its newest figures; null: not known yet."""
+    """A source and its latest statistics; null: not known yet."""
 
     source_id: str
     state: str | None
@@ -117,7 +120,7 @@ class SourceInfo(msgspec.Struct):
 
 
 def source_info(view: SourceView) -> SourceInfo:
-    """Return what is known about a source."""
+    """Return the known facts about a source."""
     status, stats, scene = view.status, view.stats, view.analytics
     return SourceInfo(
         source_id=view.source_id,

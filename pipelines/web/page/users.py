@@ -51,7 +51,7 @@ class NewUser(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class UserChange(msgspec.Struct, forbid_unknown_fields=True):
-    """What changes of a user: role and sources, and the password if one is given."""
+    """Changes to a user: role and sources, and the password if one is given."""
 
     role: RoleName
     sources: Sources | None = None
@@ -59,7 +59,7 @@ class UserChange(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewToken(msgspec.Struct, forbid_unknown_fields=True):
-    """A token to make for a machine. `sources` null: all."""
+    """A token to create for a machine. `sources` null: all."""
 
     name: AccountName
     role: RoleName = "viewer"
@@ -67,14 +67,14 @@ class NewToken(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class MadeToken(msgspec.Struct):
-    """A token, shown this once."""
+    """A token, shown only this once."""
 
     name: str
     token: str
 
 
 class AuditQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """Which lines of the audit: the newest before a time."""
+    """Which lines of the audit log: the newest before a given time."""
 
     before: Time | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
@@ -152,7 +152,7 @@ async def remove_user(request: Request) -> Response:
 
 
 async def add_token(request: Request) -> Response:
-    """Return a new token of a machine: it is shown this once."""
+    """Return a new token for a machine, which is shown only this once."""
     accounts = accounts_of(request)
     new: NewToken = await body_of(request, NewToken)
     token = await _tried(lambda: accounts.add_token(new.name, new.role, new.sources))

@@ -346,7 +346,7 @@ def test_a_plan_under_another_name_is_not_used(tmp_path: Path):
     write_plan_file(cached.path, PLAN, replace(cached.facts, key="another"), {})
     found, reason = cached.find()
     assert found is None
-    assert "is not the plan that its name says" in reason
+    assert "is not the plan that its name promises" in reason
 
 
 @pytest.mark.parametrize("text", ["", "a", "1:2:3:4", "1:-2", "1,2"])

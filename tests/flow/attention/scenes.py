@@ -27,7 +27,7 @@ _NOISE = np.random.default_rng(1).integers(0, 3, (4, HEIGHT, WIDTH, 1)).astype(n
 
 
 def picture(boxes: Sequence[Sequence[float]], number: int = 0, light: float = 1.0) -> NDArray[np.uint8]:
-    """Return a (H, W, 3) picture of bright boxes on a dark, slightly noisy background."""
+    """Return a (H, W, 3) image of bright boxes on a dark, slightly noisy background."""
     image = np.repeat(60 + _NOISE[number % len(_NOISE)], 3, axis=2)
     for x1, y1, x2, y2 in boxes:
         image[max(int(y1), 0) : max(int(y2), 0), max(int(x1), 0) : max(int(x2), 0)] = BRIGHT
@@ -35,7 +35,7 @@ def picture(boxes: Sequence[Sequence[float]], number: int = 0, light: float = 1.
 
 
 def seen(image: NDArray[np.uint8], window: Window | None) -> Boxes:
-    """Return the (N, 4) bright boxes that a window of a picture shows, cut at its borders."""
+    """Return the (N, 4) bright boxes that a window of an image shows, cut at its borders."""
     left, top, right, bottom = window or (0, 0, WIDTH, HEIGHT)
     bright = (image[top:bottom, left:right, 0] > BRIGHT // 2 + 20).astype(np.uint8)
     _, _, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=8)

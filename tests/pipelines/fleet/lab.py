@@ -334,7 +334,7 @@ def kill_the_head(lab: FleetLab, away_s: float) -> dict[str, Any]:
 
 
 def boxes_model(path: Path, names: tuple[str, ...], score: float = 0.9, side: int = 320) -> Path:
-    """A model that finds the same three boxes on every picture."""
+    """A model that finds the same three boxes on every image."""
     table = np.zeros((20, 6), np.float32)
     table[:3] = [[20, 20, 80, 80, score, 0], [120, 20, 180, 80, score, 0], [20, 120, 80, 180, score, 1]]
     metadata = {"names": str(dict(enumerate(names))), "task": "detect", "imgsz": str([side, side]), "stride": "32"}

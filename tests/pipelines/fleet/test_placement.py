@@ -87,7 +87,7 @@ def test_sites_and_labels_are_binding_and_an_impossible_wish_is_explained() -> N
     assert done.unplaced["3"] == "no machine has site roof, gpu=l4"
     assert done.unplaced["4"] == "no machine that may run it has 99.00 cores free"
     assert done.unplaced["5"].endswith("1.00 cores and 0.50 of a GPU free")
-    assert place([Need("x", 1)], []).unplaced == {"x": "no machine is there"}
+    assert place([Need("x", 1)], []).unplaced == {"x": "there is no machine"}
 
 
 def test_cameras_of_one_scene_are_spread_and_those_of_one_identity_packed() -> None:

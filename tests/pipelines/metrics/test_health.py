@@ -82,7 +82,7 @@ def test_a_process_with_one_loop_is_ready_once_that_turns() -> None:
     clock = FakeClock(1)
     health = LoopHealth(clock=clock)
     assert health.against_live() == []
-    assert health.against_ready() == ["the main loop has not begun"]
+    assert health.against_ready() == ["the main loop has not started"]
     assert health.beat() is False
     assert health.against_ready() == []
     clock.advance(6)

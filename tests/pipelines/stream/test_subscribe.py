@@ -69,7 +69,7 @@ def test_pictures_go_to_files_and_not_to_the_terminal(
 
 def test_a_camera_that_is_not_there_is_met_with_those_that_are(publisher: ZmqPublisher) -> None:
     assert why_silent(publisher.address, ["v1/frame/gaet/"]) == (
-        "the engine is there, but sends nothing on v1/frame/gaet/: it has v1/frame/gate/"
+        "the engine is running, but sends nothing on v1/frame/gaet/: it has v1/frame/gate/"
     )
 
 

@@ -54,7 +54,7 @@ def lazy_viewer(port: int, sources: list[str]) -> Iterator[None]:
 
 
 def missed(all_pictures: list[list[tuple[int, int]]]) -> int:
-    """Return how many pictures viewers missed that others got while they watched."""
+    """Return how many images viewers missed that others got while they watched."""
     known: dict[int, set[int]] = {}
     for source, pts_ns in set().union(*all_pictures):
         known.setdefault(source, set()).add(pts_ns)
@@ -96,7 +96,7 @@ class Viewers:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def end(self) -> dict[str, Any]:
-        """End them, and return bytes and fragments that came, pictures missed, and how many viewers failed."""
+        """End them, and return bytes and fragments that came, images missed, and how many viewers failed."""
         out, _ = self._process.communicate()
         found: dict[str, Any] = json.loads(out)
         return found

@@ -1,4 +1,4 @@
-"""Coded pictures as fragmented MP4: FFmpeg reads back every picture, at its time."""
+"""Coded images as fragmented MP4: FFmpeg reads back every image, at its time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def film(sets: ParameterSets, packets: list[Any]) -> bytes:
 
 
 def played(data: bytes) -> list[tuple[int, int]]:
-    """Return number and time of each picture."""
+    """Return number and time of each image."""
     with av.open(io.BytesIO(data)) as container:
         frames = list(container.decode(video=0))
     numbers = [number_in_image(np.asarray(frame.to_ndarray(format="bgr24"))) for frame in frames]

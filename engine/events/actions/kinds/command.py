@@ -1,4 +1,4 @@
-"""Runs a program of the configuration, without a shell, with the message on its standard input."""
+"""Runs a configured program, without a shell, with the message on its standard input."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "XDG
 class CommandAction:
     """Runs a program; nothing of a message becomes part of its arguments.
 
-    The message is one line of JSON on standard input, with `key` and, if there is a picture, `picture_path`. Status 0
+    The message is one line of JSON on standard input, with `key` and, if there is an image, `picture_path`. Status 0
     is success; after any other, and after `timeout_s`, it is run again later.
 
     Args:
         arguments: the program and its arguments, as given in the configuration.
-        timeout_s: limit for one run; then it and the programs that it started are killed.
+        timeout_s: limit for one run, after which the program and its child processes are killed.
 
     Raises:
-        ConfigError: there is no such program.
+        ConfigError: the program does not exist.
     """
 
     def __init__(self, arguments: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> None:
@@ -39,7 +39,7 @@ class CommandAction:
         self._arguments, self._timeout_s = list(arguments), timeout_s
 
     def send(self, notice: Notice) -> None:
-        """Run the program and wait for its end. Raises `DeliveryError`."""
+        """Run the program and wait for it to finish. Raises `DeliveryError`."""
         body = {**notice.body, "key": notice.key, "picture_path": notice.picture_path}
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         try:
@@ -69,6 +69,6 @@ class CommandAction:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill the program and those that it started."""
+    """Kill the program and its child processes."""
     with suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)

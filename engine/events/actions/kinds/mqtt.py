@@ -16,7 +16,7 @@ LOOP_S = 0.05
 
 
 class MqttAction:
-    """Publishes JSON with QoS 1, and the picture on `<topic>/picture`. Needs `framewire[mqtt]`.
+    """Publishes JSON with QoS 1, and the image on `<topic>/picture`. Needs `framewire[mqtt]`.
 
     Args:
         host: of the broker.

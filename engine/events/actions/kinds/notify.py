@@ -1,4 +1,4 @@
-"""Tells people through Apprise: ntfy, Pushover, Telegram, Signal, mail and about a hundred more."""
+"""Notifies people through Apprise: ntfy, Pushover, Telegram, Signal, mail and about a hundred more services."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.redaction import hide_address
 
 
 class AppriseAction:
-    """Sends the text, and the picture if there is one, to the services of Apprise URLs. Needs `framewire[notify]`.
+    """Sends the text, and the image if there is one, to the services of Apprise URLs. Needs `framewire[notify]`.
 
     Args:
         urls: such as `ntfys://topic` or `mailtos://user:password@example.org`.
@@ -28,7 +28,7 @@ class AppriseAction:
             hide_address(url)
             if not self._service.add(url):
                 scheme = url.partition("://")[0] if "://" in url else "no scheme"
-                raise ConfigError(f"url {number + 1} ({scheme}) is none that Apprise knows: see its list of services")
+                raise ConfigError(f"url {number + 1} ({scheme}) is not supported by Apprise: see its list of services")
 
     def send(self, notice: Notice) -> None:
         """Send the message. Raises `DeliveryError` if a service did not take it."""

@@ -1,4 +1,4 @@
-"""Lets a camera's recording keep what its ring holds, and go on for a while."""
+"""Makes a camera's recording keep what its ring buffer holds, and continue for a while."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.events.actions.base import Notice
 
 
 class RecordAction:
-    """Holds the recording of the source of an event (`record.mode: events`).
+    """Records the source of an event (`record.mode: events`).
 
     Args:
         hold: takes a source and the seconds to record; returns at once.
@@ -23,4 +23,4 @@ class RecordAction:
         self._hold(str(notice.body["source_id"]), self._for_s)
 
     def close(self) -> None:
-        """Do nothing: the recording ends by itself."""
+        """Do nothing: the recording ends on its own."""

@@ -1,4 +1,4 @@
-"""Posts a message to a URL, signed, with the picture if there is one."""
+"""Posts a signed message to a URL, with the image if there is one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SIGNATURE = "X-Framewire-Signature"
 
 
 class WebhookAction:
-    """Posts JSON, or a form with `event` (JSON) and `picture` (JPEG) where there is a picture.
+    """Posts JSON, or a form with `event` (JSON) and `picture` (JPEG) where there is an image.
 
     `Idempotency-Key` is the same for every attempt. `X-Framewire-Signature` is `t=<unix seconds>,v1=<hex>`: HMAC-SHA256
-    of `<unix seconds>.` and the body. A receiver checks it, refuses old times, and drops keys that it has seen.
+    of `<unix seconds>.` and the body. A receiver should verify it, reject old times, and drop keys that it has seen.
 
     Args:
         url: http or https; user and password in it become basic credentials.
@@ -83,7 +83,7 @@ def signature(key: bytes, body: bytes, unix_s: int) -> str:
 
 
 def _form(text: bytes, picture: bytes) -> tuple[str, bytes]:
-    """Return the content type and body of a form with the message and its picture."""
+    """Return the content type and body of a form with the message and its image."""
     boundary = secrets.token_hex(16)
     event = b'Content-Disposition: form-data; name="event"\r\nContent-Type: application/json\r\n\r\n' + text
     file = b'Content-Disposition: form-data; name="picture"; filename="event.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'

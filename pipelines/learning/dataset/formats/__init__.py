@@ -1,1 +1,1 @@
-"""Label formats of other programs: what each holds, and how to write it."""
+"""Label formats of other programs: reading and writing them."""

@@ -1,4 +1,4 @@
-"""What all formats share: labelled pictures, places that stay inside a folder, and files within limits."""
+"""The common part of all formats: labelled images, paths confined to a folder, and files within limits."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MAX_FILE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A picture with its objects, or without any.
+    """An image with its objects, or without any.
 
     Attributes:
         image: the file.
         boxes: the objects.
-        is_labelled: whether somebody has looked at it; a picture without objects can be labelled.
-        fields: what it can be grouped by.
-        part: the split that its data set has it in, or empty.
-        left_out: shapes that are no boxes (lines, points, turned boxes).
+        is_labelled: whether it has been reviewed; an image without objects can be labelled.
+        fields: attributes to group it by.
+        part: its split in the original data set, or empty.
+        left_out: shapes that are not boxes (lines, points, rotated boxes).
     """
 
     image: Path
@@ -39,12 +39,12 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A picture to write.
+    """An image to write.
 
     Attributes:
         image: the file.
-        name: unique among all, as `train/gate_1.jpg`.
-        size_wh: of the picture.
+        name: unique, such as `train/gate_1.jpg`.
+        size_wh: of the image.
         boxes: its objects, by class id.
     """
 
@@ -79,7 +79,7 @@ def json_of(path: Path) -> Any:
 
 
 def xml_of(path: Path) -> ElementTree.Element:
-    """Return the root of an XML file; one that declares entities is refused. Raises `ConfigError`."""
+    """Return the root of an XML file; a file that declares entities is rejected. Raises `ConfigError`."""
     text = text_of(path)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ConfigError(f"{path}: declares a document type or entities, which no label file needs: remove that")
@@ -90,7 +90,7 @@ def xml_of(path: Path) -> ElementTree.Element:
 
 
 class Images:
-    """Finds the pictures that label files name, inside their folder only.
+    """Finds the images named by label files, only inside their folder.
 
     Args:
         folders: where to look, in this order.
@@ -102,7 +102,7 @@ class Images:
         self._by_name: dict[str, list[Path]] | None = None
 
     def find(self, name: str) -> Path:
-        """Return the picture of a name, by its path or else by its last part. Raises `ConfigError`."""
+        """Return the image with a name, looked up by its path or else by its last component. Raises `ConfigError`."""
         for folder in self._folders:
             place = folder / name
             if _is_inside(place, folder) and place.is_file() and place.suffix.lower() in IMAGE_SUFFIXES:
@@ -132,5 +132,5 @@ def _is_inside(place: Path, folder: Path) -> bool:
 
 
 def pictures_of(folder: Path) -> Iterator[Path]:
-    """Yield the pictures of a folder and those in it, by name."""
+    """Yield the images in a folder and its subfolders, by name."""
     yield from sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())

@@ -20,7 +20,7 @@ def is_coco(content: object) -> bool:
 
 
 def read_coco(path: Path, images: Path | None) -> Iterator[Labelled]:
-    """Yield the pictures of a COCO file. Crowd regions are left out. Raises `ConfigError`."""
+    """Yield the images of a COCO file. Crowd regions are left out. Raises `ConfigError`."""
     content = json_of(path)
     folder = path.parent
     places = Images([images] if images else [folder, folder / "images", folder.parent / "images"], path)
@@ -48,7 +48,7 @@ def _box(entry: dict[str, Any], names: dict[Any, str], size_wh: tuple[float, flo
 
 
 def write_coco(items: Sequence[Exported], classes: Sequence[str], folder: Path) -> None:
-    """Write `annotations.json`, with file names that begin with the split, and the pictures."""
+    """Write `annotations.json`, with file names that begin with the split, and the images."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, one in enumerate(items, 1):

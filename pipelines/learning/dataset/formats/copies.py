@@ -1,4 +1,4 @@
-"""Copies of pictures in an export."""
+"""Copies of images in an export."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def copied(image: Path, place: Path) -> None:
-    """Copy a picture to a place whose folders are made."""
+    """Copy an image, creating the target's folders."""
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(image, place)

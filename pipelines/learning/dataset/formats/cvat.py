@@ -17,7 +17,7 @@ OTHER_SHAPES = ("polygon", "polyline", "points", "cuboid", "ellipse", "mask", "s
 
 
 def read_cvat(path: Path, images: Path | None) -> Iterator[Labelled]:
-    """Yield the pictures of a CVAT file. Raises `ConfigError`."""
+    """Yield the images of a CVAT file. Raises `ConfigError`."""
     root = xml_of(path)
     if root.tag != "annotations":
         raise ConfigError(f"{path}: begins with <{root.tag}>: expected <annotations> (CVAT)")
@@ -49,7 +49,7 @@ def _box(name: str, shape: ElementTree.Element, size_wh: tuple[float, float]) ->
 
 
 def _frames(root: ElementTree.Element, folders: Sequence[Path]) -> Iterator[Labelled]:
-    """Yield the frames of a labelled clip: its pictures must lie in the folder, in order, as CVAT exports them."""
+    """Yield the frames of a labelled clip: its images must be in the folder, in order, as CVAT exports them."""
     size = (
         float(root.findtext("meta//original_size/width") or 0),
         float(root.findtext("meta//original_size/height") or 0),
@@ -67,7 +67,7 @@ def _frames(root: ElementTree.Element, folders: Sequence[Path]) -> Iterator[Labe
 
 
 def write_cvat(items: Sequence[Exported], classes: Sequence[str], folder: Path) -> None:
-    """Write `annotations.xml` and the pictures."""
+    """Write `annotations.xml` and the images."""
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task"), "labels")

@@ -1,4 +1,4 @@
-"""Label Studio: JSON tasks; boxes (`rectanglelabels`) as percentages of the picture from its top left corner."""
+"""Label Studio: JSON tasks; boxes (`rectanglelabels`) as percentages of the image from its top left corner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_label_studio(content: object) -> bool:
 
 
 def read_label_studio(path: Path, images: Path | None) -> Iterator[Labelled]:
-    """Yield the pictures of the tasks; one that nobody has completed is not labelled. Raises `ConfigError`."""
+    """Yield the images of the tasks; an image without a completed annotation is not labelled. Raises `ConfigError`."""
     places = Images([images] if images else [path.parent, path.parent / "images"], path)
     try:
         for task in json_of(path):
@@ -37,7 +37,7 @@ def read_label_studio(path: Path, images: Path | None) -> Iterator[Labelled]:
 
 
 def _name(data: Mapping[str, Any]) -> str:
-    """Return the path of a task's picture without scheme and host; `?d=PATH` is how it serves local files."""
+    """Return the path of a task's image without scheme and host; `?d=PATH` is how it serves local files."""
     text = str(data.get("image") or next(iter(data.values())))
     address = urlsplit(text)
     path = address.query.removeprefix("d=") if address.query.startswith("d=") else address.path
@@ -53,7 +53,7 @@ def _box(result: Mapping[str, Any]) -> NamedBox | None:
 
 
 def write_label_studio(items: Sequence[Exported], classes: Sequence[str], folder: Path) -> None:
-    """Write `tasks.json` and the pictures; serve the folder to Label Studio as local files."""
+    """Write `tasks.json` and the images; serve the folder to Label Studio as local files."""
     tasks = []
     for number, one in enumerate(items, 1):
         copied(one.image, folder / "images" / one.name)

@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file per picture, corners in pixels."""
+"""Pascal VOC: one XML file per image, corners in pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def voc_files(folder: Path) -> list[Path]:
 
 
 def read_voc(folder: Path, images: Path | None) -> Iterator[Labelled]:
-    """Yield the pictures of a folder of VOC files. Raises `ConfigError`."""
+    """Yield the images of a folder of VOC files. Raises `ConfigError`."""
     places = Images([images or folder], folder)
     for path in voc_files(folder):
         root = xml_of(path)
@@ -47,7 +47,7 @@ def _box(entry: ElementTree.Element, size_wh: tuple[float, float]) -> NamedBox:
 
 
 def write_voc(items: Sequence[Exported], classes: Sequence[str], folder: Path) -> None:
-    """Write the pictures in `JPEGImages`, the labels in `Annotations`, each by split."""
+    """Write the images in `JPEGImages`, the labels in `Annotations`, each by split."""
     for one in items:
         copied(one.image, folder / "JPEGImages" / one.name)
         root = ElementTree.Element("annotation")

@@ -1,4 +1,4 @@
-"""YOLO: `images/` and `labels/` with one text per picture, names in `data.yaml`."""
+"""YOLO: `images/` and `labels/` with one text file per image, names in `data.yaml`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
 
 def read_yolo(folder: Path, images: Path | None, given: Sequence[str]) -> Iterator[Labelled]:
-    """Yield the pictures of a YOLO data set; `given` are the names if it has no `data.yaml`. Raises `ConfigError`."""
+    """Yield the images of a YOLO data set; `given` are the names if it has no `data.yaml`. Raises `ConfigError`."""
     names = _names(folder) or list(given)
     root = images or (folder / "images" if (folder / "images").is_dir() else folder)
     for image in pictures_of(root):
@@ -25,7 +25,7 @@ def read_yolo(folder: Path, images: Path | None, given: Sequence[str]) -> Iterat
         unknown = [box.class_id for box in boxes if box.class_id >= len(names)]
         if unknown:
             raise ConfigError(
-                f"{label}: class {unknown[0]}: {len(names)} names are known: give --names coco or all in order"
+                f"{label}: class {unknown[0]}: only {len(names)} names: give --names coco, or all in order"
             )
         part = next((PARTS[name] for name in image.parts if name in PARTS), "")
         named = [NamedBox(names[box.class_id], box.cx, box.cy, box.w, box.h) for box in boxes]
@@ -33,7 +33,7 @@ def read_yolo(folder: Path, images: Path | None, given: Sequence[str]) -> Iterat
 
 
 def _label_of(image: Path, folder: Path, root: Path) -> Path:
-    """Return the text beside a picture, or in `labels` at the same place as it is in `images`."""
+    """Return the label file next to an image, or at the corresponding place in `labels`."""
     relative = image.relative_to(root).with_suffix(".txt")
     swapped = (
         [part if part != "images" else "labels" for part in image.relative_to(folder).parts]
@@ -64,7 +64,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def write_yolo(items: Sequence[Exported], classes: Sequence[str], folder: Path) -> None:
-    """Write pictures and labels by split, and `data.yaml`."""
+    """Write images and labels by split, and `data.yaml`."""
     for one in items:
         copied(one.image, folder / "images" / one.name)
         label = (folder / "labels" / one.name).with_suffix(".txt")

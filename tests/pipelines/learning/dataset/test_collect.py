@@ -1,4 +1,4 @@
-"""Collecting: which pictures are chosen, from messages and from a running engine."""
+"""Collecting: which images are chosen, from messages and from a running engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def picture(seed: int) -> np.ndarray:
 
 
 def messages(number: int, *scores: float, seed: int | None = None, name: str = "person") -> list[object]:
-    """A frame message with objects of these scores, and its picture."""
+    """A frame message with objects of these scores, and its image."""
     at = START + number * SECOND
     head = {"engine_id": "e", "run_epoch": 1, "source_id": "gate", "stream_epoch": 1, "seq": number}
     head |= {"published_utc_ns": at, "frame_id": number, "captured_utc_ns": at}

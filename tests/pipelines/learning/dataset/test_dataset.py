@@ -39,7 +39,7 @@ def add(project: Project, seed: int, boxes: list[Box] | None = None, **fields: s
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """Three pictures with 0, 1 and 2 objects."""
+    """Three images with 0, 1 and 2 objects."""
     made = Project.create(tmp_path / "a.fwm", ["person", "Auto & Co <1>"])
     add(made, 0, [])
     add(made, 1, [Box(1, 0.5, 0.5, 1.0, 1.0)])
@@ -129,7 +129,7 @@ def test_groups_never_straddle_and_near_duplicates_stay_together(cameras: list[i
         project = Project.create(Path(folder) / "a.fwm", ["x"])
         for number, camera in enumerate(cameras):
             add(project, number, [], camera=f"cam{camera}")
-        add(project, 0, [], camera="another")  # the same picture from "another" camera
+        add(project, 0, [], camera="another")  # the same image from "another" camera
         groups = {origin.fields["camera"] for origin in project.origins().values()}
         shares = SHARES if len(groups) > 3 else {"train": 1.0}
         counts = split(project, shares, ["camera"], seed)
@@ -232,10 +232,10 @@ def test_stats_count(project: Project) -> None:
         pytest.param(
             "a.json",
             '{"images": [{"id": 1, "file_name": "../secret.png", "width": 9, "height": 9}], "categories": []}',
-            "no picture '../secret.png'",
+            "no image '../secret.png'",
             id="a path out of the folder",
         ),
-        pytest.param("a.json", '[{"data": {"image": "/etc/passwd"}}]', "no picture 'etc/passwd'", id="another file"),
+        pytest.param("a.json", '[{"data": {"image": "/etc/passwd"}}]', "no image 'etc/passwd'", id="another file"),
         pytest.param("a.json", '[{"data": 3}]', "not tasks of Label Studio", id="odd task"),
     ],
 )
@@ -285,7 +285,7 @@ def test_likeness_survives_compression_and_a_small_shift_and_tells_pictures_apar
 
 @pytest.mark.parametrize("light", [1.0, 0.1])
 def test_a_fixed_camera_gives_another_picture_only_when_something_has_moved(light: float) -> None:
-    """Its pictures have nearly the same hash whatever walks there, by day and by night."""
+    """Its images have nearly the same hash whatever walks there, by day and by night."""
     noise = np.random.default_rng(0)
 
     def seen(left: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The preview of augmented pictures: it shows training pictures, and boxes that follow the changes."""
+"""The preview of augmented pictures: it shows training images, and boxes that follow the changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZE = 96
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """One grey picture with a white square in its upper left quarter, labelled."""
+    """One grey image with a white square in its upper left quarter, labelled."""
     made = Project.create(tmp_path / "a.fwm", ["square"])
     image = np.full((SIZE, SIZE, 3), 90, np.uint8)
     image[12:48, 12:48] = 255
@@ -57,7 +57,7 @@ def test_the_same_seed_shows_the_same(project: Project, tmp_path: Path) -> None:
 
 def test_pictures_that_training_does_not_read_are_not_shown(project: Project, tmp_path: Path) -> None:
     project.to_inbox(project.images("train")[0])
-    with pytest.raises(ConfigError, match="no labelled pictures in the training split"):
+    with pytest.raises(ConfigError, match="no labelled images in the training split"):
         preview(project, STILL, tmp_path / "out.png")
 
 

@@ -54,7 +54,7 @@ def page(browser: Any, project: Project) -> Iterator[Any]:
 
 
 def at(page: Any, x: float, y: float) -> tuple[float, float]:
-    """Return where a pixel of the picture is on the screen."""
+    """Return where a pixel of the image is on the screen."""
     area = page.locator("#picture").bounding_box()
     return area["x"] + x / SIZE_WH[0] * area["width"], area["y"] + y / SIZE_WH[1] * area["height"]
 

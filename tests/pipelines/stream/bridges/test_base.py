@@ -1,4 +1,4 @@
-"""The forwarder keeps what matters while the other side is away, in order, within bounds."""
+"""The forwarder keeps what matters while the recipient is away, in order, within bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zones, lines, rules and pictures on a real broker, and commands from it."""
+"""Zones, lines, rules and images on a real broker, and commands from it."""
 
 from __future__ import annotations
 

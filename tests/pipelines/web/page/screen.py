@@ -1,6 +1,6 @@
 """What the page shows: whether boxes belong to the frame under them, and how old the video is.
 
-Frames of a synthetic camera show their number; a camera with a pixel clock paints the time into its pictures.
+Frames of a synthetic camera show their number; a camera with a pixel clock paints the time into its images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine.sources.synthetic import SyntheticSource, scene_from_uri
 from tests.freshness.pixel_clock import moment_us
 
 SAME = 0.95
-# In one animation frame: the number in the picture that is shown, the boxes over it, and where the picture lies.
+# In one animation frame: the number in the image that is shown, the boxes over it, and where the image lies.
 SAMPLE = """
 (name) => new Promise((done) => requestAnimationFrame(() => {
   const tile = document.querySelector(`.tile[data-source="${name}"]`), overlay = tile.querySelector(".overlay");
@@ -104,7 +104,7 @@ class Lag:
     """What the screen showed at one moment.
 
     Attributes:
-        age_s: of the picture.
+        age_s: of the image.
         ahead_s: video that had arrived and was not shown yet: the part of the age that is the player's.
         rate: how fast it was played.
     """
@@ -115,7 +115,7 @@ class Lag:
 
 
 def lag_of(page: Any) -> Lag | None:
-    """Return the age of the picture on the screen; None if its clock is not readable."""
+    """Return the age of the image on the screen; None if its clock is not readable."""
     at_ms, ahead_s, rate, pixels = page.evaluate(LOOK)
     shown = moment_us(np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(HIGH, WIDE, 4)[:, :, :3])
     if shown is None:

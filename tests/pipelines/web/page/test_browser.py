@@ -33,7 +33,7 @@ def right_of_exact(seen: list[Sample]) -> float:
 
 
 def test_all_cameras_are_seen_at_once(site: Site, browser: Any) -> None:
-    """E1, without a limit of time: both pictures are there, with the reason why they are no video."""
+    """E1, without a limit of time: both images are there, with the reason why they are no video."""
     with Page(browser, site.url) as page:
         page.locator(SHOWN).nth(1).wait_for()
         assert page.locator("figcaption").all_inner_texts()[0].startswith("cam")
@@ -47,7 +47,7 @@ def test_boxes_are_on_the_right_frame_of_pictures(site: Site, browser: Any) -> N
         page.wait_for_selector(".overlay[data-frame]:not([data-frame=''])")
         seen = samples(page, "cam", SCENE, SAMPLES)
     assert right_of_exact(seen) >= SAME, seen
-    assert len({each.number for each in seen}) > SAMPLES / 5, "the picture stands still"
+    assert len({each.number for each in seen}) > SAMPLES / 5, "the image stands still"
 
 
 def test_the_page_recovers_without_a_click(site: Site, browser: Any) -> None:
@@ -107,4 +107,4 @@ def test_boxes_are_on_the_right_frame_of_the_cameras_own_video(
         seen = samples(page, "gate", SCENE, SAMPLES)
         assert right_of_exact(seen) >= SAME, seen
         assert all(each.is_video for each in seen)
-        assert len({each.number for each in seen}) > SAMPLES / 5, "the picture stands still"
+        assert len({each.number for each in seen}) > SAMPLES / 5, "the image stands still"

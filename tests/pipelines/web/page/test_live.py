@@ -1,4 +1,4 @@
-"""The WebSocket: pictures and boxes of one frame, on demand; bad and slow viewers harm nobody."""
+"""The WebSocket: images and boxes of one frame, on demand; bad and slow viewers harm nobody."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def watch(viewer: ClientConnection, wishes: dict[str, Any]) -> None:
 
 
 def received(viewer: ClientConnection, until: Any) -> list[Any]:
-    """Return messages up to the one that `until` accepts: texts as objects, pictures as bytes."""
+    """Return messages up to the one that `until` accepts: texts as objects, images as bytes."""
     found: list[Any] = []
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:

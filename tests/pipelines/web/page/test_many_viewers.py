@@ -36,7 +36,7 @@ def test_a_viewer_that_never_reads_skips_and_the_others_miss_nothing(serve: Call
         published = site.get("sources/gate")[1]
     assert found["failed"] == 0
     assert found["fragments"] > 3 * VIEWERS
-    assert found["missed"] < 0.05 * found["fragments"], "viewers that read missed pictures that others got"
+    assert found["missed"] < 0.05 * found["fragments"], "viewers that read missed images that others got"
     assert published["state"] == "live"
 
 

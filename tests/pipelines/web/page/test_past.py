@@ -237,7 +237,7 @@ def test_the_audit_is_bounded_and_survives_damage(tmp_path: Path) -> None:
         file.write(b'{"utc_ns": 1, "na\n')
     found = Audit(path).read(10)
     assert [entry.what for entry in found] == [str(number) for number in range(49, 39, -1)]
-    assert found[0].detail == "too large to be kept here"
+    assert found[0].detail == "too large to be stored here"
 
 
 def read_until(site: Site, path: str, enough: bytes, count: int = 2) -> tuple[int, str, bytes]:
