@@ -121,7 +121,7 @@ def test_the_repository_is_read_by_tritons_own_message(released: Path, tmp_path:
 def test_what_cannot_be_packed_is_refused(released: Path, tmp_path: Path) -> None:
     package(released, "docker", tmp_path / "image")
     for target, out, name, message in (
-        ("docker", tmp_path / "image", None, "something already"),
+        ("docker", tmp_path / "image", None, "already exists"),
         ("docker", tmp_path / "other", "Bad name", "lower-case"),
         ("docker", released / "model_card.md", None, "cannot be written"),
     ):

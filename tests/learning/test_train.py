@@ -95,7 +95,7 @@ def test_a_data_set_is_listed_without_its_test_part(shapes: Path, tmp_path: Path
         ("deimv2-femto", "model.zip", "expected an ONNX file or a checkpoint"),
         ("fasterrcnn-r50", "model.onnx", "give torchvision's checkpoint"),
         ("yolo11n", "model.onnx", "give Ultralytics' checkpoint"),
-        ("yolo11n", "model.pth", "begins with Ultralytics' checkpoint"),
+        ("yolo11n", "model.pth", "starts from Ultralytics' checkpoint"),
         ("cnn", "model.onnx", "has no pretrained base"),
         ("deimv2-femto", "none.onnx", "no such base"),
     ],
@@ -112,8 +112,8 @@ def test_a_base_that_cannot_be_trained_is_refused_at_once(
 def test_a_base_by_name_is_found_or_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FRAMEWIRE_MODELS", str(tmp_path))
     for name, message in (
-        ("demo", "none of --arch is its architecture: expected one of deimv2-femto"),
-        ("yunet", "none of --arch"),
+        ("demo", "--arch does not offer is its architecture: expected one of deimv2-femto"),
+        ("yunet", "--arch does not offer"),
         ("yolo11n", "--base yolo11n.pt"),
         ("yolox-nano", "framewire models get yolox-nano"),
         ("yolox-nan", "did you mean yolox-nano"),

@@ -118,7 +118,7 @@ def test_bridge_writes_lines_and_tables(tmp_path: Path, free_port: int) -> None:
         pytest.param(["rebuild=never"], {"build_plans": False}, id="no plan is built"),
         pytest.param(["rebuild=foreground"], {"build_plans": True}, id="a plan is built"),
         pytest.param(["max_batch=null", "depth=null"], {"depth": None}, id="as the backend likes"),
-        pytest.param(["iou_threshold=null"], {"iou_threshold": None}, id="as the model's authors do"),
+        pytest.param(["iou_threshold=null"], {"iou_threshold": None}, id="the authors' value"),
     ],
 )
 def test_keys_of_a_scored_model_become_arguments(settings: list[str], options: dict[str, object]) -> None:
@@ -161,7 +161,7 @@ def test_scoring_does_not_start_before_its_plan_is_built() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(["bridge", "tcp://127.0.0.1:1", "pigeon://x"], "no bridge goes to", id="unknown bridge"),
+        pytest.param(["bridge", "tcp://127.0.0.1:1", "pigeon://x"], "no bridge supports", id="unknown bridge"),
         pytest.param(["replay", "none.fwr"], "none.fwr", id="no recording"),
         pytest.param(["replay", "none.fwr", "--speed", "fast"], "speed is 'fast'", id="speed"),
         pytest.param(["eval", "track", "--gt", "x"], "either --pred FILE or --source CLIP", id="nothing to score"),

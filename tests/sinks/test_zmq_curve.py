@@ -106,7 +106,7 @@ def test_without_a_list_everybody_who_knows_the_public_key_may_read(server: KeyP
 
 
 def test_a_list_without_keys_would_protect_nothing_and_is_refused(listed: KeyPair) -> None:
-    with pytest.raises(ConfigError, match="admit everybody"):
+    with pytest.raises(ConfigError, match="admit everyone"):
         ZmqPublisher(ANY, allowed_keys=[listed.public])
 
 
@@ -122,7 +122,7 @@ def test_a_plain_publisher_open_to_the_network_warns(caplog: pytest.LogCaptureFi
         with caplog.at_level(logging.WARNING):
             publisher.open(RUN)
         publisher.close()
-        assert ("anybody on the network" in caplog.text) is warns
+        assert ("anyone on the network" in caplog.text) is warns
 
 
 def test_secrets_are_never_logged(

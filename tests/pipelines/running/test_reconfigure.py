@@ -231,7 +231,7 @@ def test_change_waits_for_nothing_once_the_run_is_to_end(model: str) -> None:
         tree["sources"][0]["uri"] += "&seed=2"
         threading.Timer(0.2, is_over.set).start()
         started = time.monotonic()
-        with pytest.raises(PartlyChangedError, match="frames of the former one are still waiting"):
+        with pytest.raises(PartlyChangedError, match="frames of the previous one are still waiting"):
             hurried.change_to(validated(tree, "test"))
         assert time.monotonic() - started < LAST_FRAMES_S
         with pytest.raises(PartlyChangedError, match="the run ends"):

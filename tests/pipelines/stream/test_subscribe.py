@@ -81,7 +81,7 @@ def test_an_encrypted_stream_asks_for_its_key() -> None:
     public, secret = (key.decode() for key in zmq.curve_keypair())
     for encrypted in _publishing(ZmqPublisher("tcp://127.0.0.1:*", keys=KeyPair(public, secret))):
         assert "--server-key" in why_silent(encrypted.address, ["v1/"])
-        assert "the engine is there" in why_silent(encrypted.address, ["v1/x/"], {"server_key": public})
+        assert "the engine is running" in why_silent(encrypted.address, ["v1/x/"], {"server_key": public})
 
 
 def test_silence_ends_with_the_error_that_was_asked_for(free_port: int) -> None:

@@ -57,7 +57,7 @@ def test_a_message_sent_again_is_not_counted_twice() -> None:
 def test_formats_that_cannot_be_are_refused() -> None:
     with pytest.raises(ConfigError, match="expected one of framewire, deepstream"):
         output_for("-", "deepsteam")
-    with pytest.raises(ConfigError, match=r"does not go to .*csv"):
+    with pytest.raises(ConfigError, match=r"does not work with .*csv"):
         output_for("x.csv", "frigate")
 
 

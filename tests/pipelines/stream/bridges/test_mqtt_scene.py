@@ -212,7 +212,7 @@ def test_only_listed_cameras_obey_and_not_too_often() -> None:
 
 
 def test_commands_are_for_brokers_only() -> None:
-    with pytest.raises(ConfigError, match="--command goes with mqtt"):
+    with pytest.raises(ConfigError, match="--command requires mqtt"):
         output_for("-", commands=["gate"])
     with pytest.raises(ConfigError, match="share a command topic"):
         MqttCommands(["a/b", "a#b"], dict)  # type: ignore[arg-type]
