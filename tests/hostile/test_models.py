@@ -54,7 +54,7 @@ def memory_bomb(path: Path) -> Path:
 
 def test_a_model_that_crashes_its_library_is_a_model_error(tmp_path: Path) -> None:
     path = detector_file(tmp_path / "crash.onnx", conv_inputs=("w",))
-    with pytest.raises(ModelError, match=r"ends the process that loads it \(SIG.*damaged or malicious"):
+    with pytest.raises(ModelError, match=r"crashes the process that loads it \(SIG.*damaged or malicious"):
         load_detector(path, backend="openvino", try_first=True).open()
 
 
