@@ -135,10 +135,7 @@ class Analytics:
 
     @property
     def mismatch(self) -> str:
-        """How the frame's aspect ratio differs from that of the image the places were drawn on.
-
-        Empty if it does not.
-        """
+        """How the frame's aspect ratio differs from that of the drawing of the places; empty if it does not."""
         return self._scene.mismatch()
 
     @property
