@@ -23,16 +23,10 @@ def serve(
     max_image_mb: Annotated[int, typer.Option(min=1, max=200, help="Largest encoded image")] = 16,
     max_megapixels: Annotated[float, typer.Option(min=0.1, max=64, help="Largest image, in million pixels")] = 25,
     tls: Annotated[str | None, typer.Option(help="Files CERTIFICATE,KEY; required unless on loopback")] = None,
-    token_file: Annotated[
-        str | None, typer.Option(help="File with a token per line; required unless on loopback")
-    ] = None,
-    behind_proxy: Annotated[
-        list[str] | None, typer.Option(help="Address of a proxy that handles TLS and login")
-    ] = None,
+    token_file: Annotated[str | None, typer.Option(help="File with a token per line; needed off loopback")] = None,
+    behind_proxy: Annotated[list[str] | None, typer.Option(help="Address of a proxy with TLS and login")] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="Host name by which clients reach this server")] = None,
-    allow_origin: Annotated[
-        list[str] | None, typer.Option(help="Origin of another site's page that may use it")
-    ] = None,
+    allow_origin: Annotated[list[str] | None, typer.Option(help="Origin of another site's page")] = None,
     rate: Annotated[float | None, typer.Option(min=0, help="Requests per second and client; 0: no limit")] = None,
     metrics: Metrics = None,
     as_json: Json = False,
