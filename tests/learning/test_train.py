@@ -112,7 +112,7 @@ def test_a_base_that_cannot_be_trained_is_refused_at_once(
 def test_a_base_by_name_is_found_or_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FRAMEWIRE_MODELS", str(tmp_path))
     for name, message in (
-        ("demo", "--arch does not offer is its architecture: expected one of deimv2-femto"),
+        ("demo", "--arch does not offer its architecture: expected one of deimv2-femto"),
         ("yunet", "--arch does not offer"),
         ("yolo11n", "--base yolo11n.pt"),
         ("yolox-nano", "framewire models get yolox-nano"),

@@ -167,7 +167,7 @@ def test_scoring_does_not_start_before_its_plan_is_built() -> None:
         pytest.param(["eval", "track", "--gt", "x"], "either --pred FILE or --source CLIP", id="nothing to score"),
         pytest.param(
             ["eval", "detect", "--model", "demo", "--images", ".", "--set", "task=classify"],
-            "--set task: scoring knows",
+            "--set task: scoring only accepts",
             id="no key of a scored model",
         ),
         pytest.param(["track", "--mot", "none.txt", "--fps", "25", "--out", "o"], "none.txt", id="no detections"),

@@ -211,7 +211,7 @@ def test_a_disk_that_hangs_for_good_gives_no_clip_and_the_reason(
     queue.add(event())
     work(queue, made)
     assert made[0].state == "none"
-    assert "no answer" in made[0].reason
+    assert "did not answer" in made[0].reason
     assert queue.process.restarts == 3
     queue.close()
 

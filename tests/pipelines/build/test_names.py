@@ -74,7 +74,7 @@ def test_a_class_that_is_left_out_cannot_be_blurred() -> None:
 def test_what_a_region_leaves_out_is_said_not_to_be_blurred(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         checked({"blur": ["person"]}, source={"regions": [[[0, 0], [9, 0], [9, 9]]]})
-    assert "sources.0.regions: what it leaves out is not blurred" in caplog.text
+    assert "sources.0.regions: objects that it leaves out are not blurred" in caplog.text
 
 
 def test_classes_of_a_source_are_those_of_its_model() -> None:

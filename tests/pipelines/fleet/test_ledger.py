@@ -110,8 +110,8 @@ def test_the_epoch_survives_a_camera_without_owner(open_one: Open) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "why"),
     [
-        (FIRST, Assignment("cam/1 ü", "n2", 1), "rises with every owner"),
-        (SECOND, Assignment("cam/1 ü", "n2", 1), "rises with every owner"),
+        (FIRST, Assignment("cam/1 ü", "n2", 1), "must rise with every owner"),
+        (SECOND, Assignment("cam/1 ü", "n2", 1), "must rise with every owner"),
         (FIRST, Assignment("cam2", "n2", 2), "cannot write cam2"),
         (None, Assignment("cam", "n2", 0), "epoch 0"),
         (None, Assignment("", "n2", 1), "1 to 200 characters"),

@@ -119,7 +119,7 @@ def test_a_changed_file_is_fetched_again(server: Server, place: Path) -> None:
 
 def test_an_interrupted_download_continues_where_it_stopped(server: Server, place: Path) -> None:
     server.answer = half
-    with pytest.raises(DownloadError, match=f"stopped after {len(CONTENT) // 2} of {len(CONTENT)}.*continues"):
+    with pytest.raises(DownloadError, match=f"stopped after {len(CONTENT) // 2} of {len(CONTENT)}.*to continue"):
         fetch(server.wanted(), place)
     assert not place.exists()
     server.answer = rest

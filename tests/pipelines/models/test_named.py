@@ -141,7 +141,7 @@ def test_a_path_is_not_taken_for_a_name(text: str) -> None:
 
 
 def test_a_model_without_a_hash_is_never_fetched() -> None:
-    with pytest.raises(ConfigError, match="no hash of it is known: export it"):
+    with pytest.raises(ConfigError, match="its hash is unknown: export it"):
         get("yolo11n", given="http://127.0.0.1:1/")
 
 

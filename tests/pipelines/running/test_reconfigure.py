@@ -322,7 +322,7 @@ def test_file_that_is_being_written_is_read_once_it_is_whole(tmp_path: Path, cap
         file.write_text("# all gone\n")
         watch.poll()
         watch.poll()
-        assert "run.yaml is empty: if no camera is meant" in caplog.text
+        assert "run.yaml is empty: for a run without cameras" in caplog.text
         assert pipeline.running_sources == ["gate"]
         file.write_text("sources: []\n")
         watch.poll()

@@ -164,7 +164,7 @@ def test_one_control_socket_reaches_all_workers_and_ctrl_c_ends_them(tmp_path: P
             ask(control, {"command": "pause", "source_id": "c2"}, PATIENCE_S)
             ask(control, {"command": "add", "source": {"uri": f"synthetic://?{scene}", "source_id": "c5"}}, PATIENCE_S)
             ask(control, {"command": "remove", "source_id": "c1"}, PATIENCE_S)
-            with pytest.raises(ConfigError, match="no source is called nobody"):
+            with pytest.raises(ConfigError, match="there is no source nobody"):
                 ask(control, {"command": "remove", "source_id": "nobody"}, PATIENCE_S)
             with pytest.raises(ConfigError, match="already a source c3"):
                 ask(control, {"command": "add", "source": {"uri": "synthetic://", "source_id": "c3"}}, PATIENCE_S)

@@ -109,7 +109,7 @@ class Images:
                 return place
         found = self._named(Path(name).name)
         if len(found) != 1:
-            what = "no picture" if not found else f"{len(found)} pictures"
+            what = "no image" if not found else f"{len(found)} images"
             places = ", ".join(map(str, self._folders)) or self._labels.parent
             raise ConfigError(f"{self._labels}: {what} {name[:100]!r} in {places}: give the folder with --images")
         return found[0]

@@ -24,7 +24,7 @@ STATIC = CHECKOUT / "pipelines" / "web" / "page" / "static"
 ZONE = {"points": [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]]}
 LINE = {"points": [[0.5, 0.0], [0.5, 1.0]], "left_to_right": "in", "right_to_left": "out"}
 MOST_BYTES = 150_000
-VERBS = ("Return", "Replace", "Begin", "End", "Mark", "Add", "Remove", "Hold", "Delete", "Send")
+VERBS = ("Return", "Replace", "Begin", "End", "Mark", "Add", "Remove", "Suppress", "Delete", "Send")
 
 
 def test_the_sources_are_listed_with_state_and_figures(site: Site) -> None:
@@ -77,7 +77,7 @@ def test_zones_and_lines_are_saved_counted_and_versioned(site: Site) -> None:
     assert set(site.get("sources/yard")[1]["lines"]["door"]) == {"in", "out"}
     assert site.get("places")[1]["places"]["yard"]["lines"] == after["lines"]
     status, _, refused = site.ask("PUT", "/api/v1/sources/yard/places", edit, match)
-    assert (status, "meanwhile" in refused["error"]) == (409, True)
+    assert (status, "in the meantime" in refused["error"]) == (409, True)
     assert site.ask("PUT", "/api/v1/sources/yard/places", {"zones": {}, "lines": {}})[0] == 200
 
 
