@@ -39,8 +39,7 @@ class Analytics:
     Args:
         zones: areas.
         lines: lines.
-        rules: built-in ones, or objects with `update(view) -> Iterator[Finding]`; copied, so that sources share no
-            state.
+        rules: built-in ones, or objects with `update(view) -> Iterator[Finding]`; copied, so sources share no state.
         class_names: name by class id; required if a place or rule names classes.
         eligibility: which objects may cause events.
         timezone: of the site, for schedules and `reset_at`.
@@ -352,7 +351,7 @@ class Analytics:
     ) -> View:
         now_ns, blind_ns = self._now_ns or 0, self._counters.blind_ns
         objects = self._scene.objects()
-        if findings or self._totals is None or self._counters.take_news():  # nobody is inside without a finding
+        if findings or self._totals is None or self._counters.take_news():
             self._totals, self._class_totals = self._counters.totals(), self._counters.by_class()
             self._visits = {zone: counts.total() for zone, counts in self._counters.visits.items()}
             self._occupancy = dict(zip(self._zone_names, objects.inside.sum(axis=0).tolist(), strict=True))

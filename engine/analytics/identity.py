@@ -15,7 +15,7 @@ from engine.errors import ConfigError
 
 SHADOW_SHARE, SHADOW_SCORE, SHADOW_S = 0.1, 0.1, 1.0
 FEW = 64
-"""Up to so many boxes are compared one by one."""
+"""Maximum number of boxes to compare one by one."""
 STITCH_S = 1.5
 STITCH_HEIGHTS, STITCH_HEIGHTS_PER_S, STITCH_RATIO = 0.35, 0.5, 1.4
 PARKED_AFTER_S = 60.0

@@ -158,7 +158,7 @@ class KServePending:
             raise LostInferenceError("the backend was closed", AWAY) from error
 
     def release(self) -> None:
-        """Give the slot back; a request whose result is no longer wanted is cancelled."""
+        """Give the slot back, and cancel the request if its result is no longer needed."""
         slot, self._slot = self._slot, None
         if slot is None:
             return

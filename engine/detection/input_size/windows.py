@@ -35,7 +35,7 @@ WEAK = 0.1
 
 
 class WindowModels:
-    """A model at the sizes of its windows, loaded one after the other once they are asked for.
+    """A model at the sizes of its windows, loaded one after the other on first use.
 
     Use it on the detector's thread.
 
@@ -151,7 +151,7 @@ class WithWindows:
         return self.whole.main
 
     def open(self) -> None:
-        """Load the model; those of windows are loaded when they are asked for."""
+        """Load the model; windows load on first use."""
         self.whole.open()
 
     def begin_batch(self) -> None:
