@@ -5,13 +5,19 @@ from __future__ import annotations
 import errno
 
 from engine.redaction import redact
-from engine.video.uri import scheme_of
+from engine.video.uri import NETWORK_SCHEMES, scheme_of
 
 REFUSED = "the camera refused the user name or password"
 _REASONS: tuple[tuple[str, str, str], ...] = (
     ("HTTPUnauthorizedError", REFUSED, "check them; write special characters in a URL as %40 for @, %3A for :"),
     ("HTTPForbiddenError", "the camera forbids this (403)", "check this user's permissions"),
     ("HTTPNotFoundError", "there is no such stream (404)", "check the path of the URL in the camera's manual"),
+    ("HTTPServerError", "the camera reports a fault of its own (5xx)", "close other viewers, or restart the camera"),
+    (
+        "HTTPOtherClientError",
+        "the camera refuses this request (4xx)",
+        "close other viewers; for RTSP, try the other transport (tcp, udp)",
+    ),
     ("ConnectionRefusedError", "connection refused", "check that it is switched on, and check the port"),
     ("ConnectionResetError", "the connection was reset by the other side", "check the camera's viewer limit"),
     ("TimeoutError", "no answer in time", "check the address and the network, or raise open_timeout_s"),
@@ -32,6 +38,10 @@ _MISSING = (
     "the FFmpeg in PyAV has no {what}: let an ffmpeg that has it convert the stream (ffmpeg -i {what}... -c copy"
     " -f mpegts udp://127.0.0.1:5000) and read udp://127.0.0.1:5000, or install PyAV from source with {scheme}"
 )
+_NO_STREAM = (
+    "the answer is not a stream that FFmpeg can read: check the path of the address, "
+    "and whether another player shows it; restart the camera if none does"
+)
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
@@ -43,6 +53,8 @@ def explain(error: BaseException) -> str:
     scheme = scheme_of(str(getattr(error, "filename", None) or ""))
     if "ProtocolNotFoundError" in names and scheme:
         return _MISSING.format(what=f"{scheme}://", scheme=scheme.upper())
+    if "InvalidDataError" in names and scheme in NETWORK_SCHEMES:
+        return _NO_STREAM
     for name, reason, remedy in _REASONS:
         if name in names:
             return f"{reason}: {remedy}"

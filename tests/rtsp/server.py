@@ -138,7 +138,7 @@ def main() -> None:
     for number in range(args.mounts):
         factory = rtsp.RTSPMediaFactory()
         factory.set_launch(launch_line(args))
-        factory.set_shared(True)
+        factory.set_shared(False)  # a shared medium hangs for good when one client leaves as another joins
         factory.set_latency(0)
         if args.pixel_clock:
             factory.connect("media-configure", lambda _factory, media: paint(gst, media, args))

@@ -289,14 +289,16 @@ def test_a_recording_begins_and_ends_while_the_engine_runs(serve: Serve, tmp_pat
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
 
+        def status() -> dict[str, Any]:
+            return ask(control, {"command": "status"}, timeout_s=30)
+
         def state() -> str:
-            recordings = ask(control, {"command": "status"}, timeout_s=30).get("recordings", {})
-            return str(recordings.get("cam", {}).get("state"))
+            return str(status().get("recordings", {}).get("cam", {}).get("state"))
 
         def wait_for_state(wanted: str) -> None:
             deadline = time.monotonic() + 40
             while state() != wanted:
-                assert time.monotonic() < deadline
+                assert time.monotonic() < deadline, json.dumps(status())
                 time.sleep(0.1)
 
         assert state() == "None"
