@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pipelines.web.access import ServerLimits, serve
 from pipelines.web.page.app import exposure_of, guarded_app
 from pipelines.web.page.settings import Settings
 
+NICE = 5  # the engine runs first: a page that is late harms nobody else
 LIMITS = ServerLimits(connections=256, per_client=128, stop_s=1.0, message_bytes=16 * 1024)
 
 
@@ -25,6 +27,7 @@ def main() -> None:
     """Serve until the engine hangs up. Arguments: the descriptors of connection, lifeline and listening socket."""
     connection_fd, lifeline_fd, listener_fd = (int(argument) for argument in sys.argv[1:4])
     die_with(lifeline_fd)
+    os.nice(NICE)
     set_up_logging()
     with Messages(connection_fd) as connection, suppress(EOFError, OSError):
         settings = msgspec.json.decode(connection.recv_bytes(), type=Settings)

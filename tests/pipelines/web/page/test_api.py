@@ -13,10 +13,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from engine.sources.synthetic import number_in_image
 from engine.video.read_image import decode_image
+from pipelines.web.page.process import NICE
 from tests.pipelines.web.page.site import Site, wait_for
 from tests.test_layout import CHECKOUT
 
@@ -213,6 +215,7 @@ def test_the_system_is_described(site: Site) -> None:
 
 def test_a_killed_web_process_comes_back_and_the_engine_does_not_notice(site: Site) -> None:
     before = site.get("system")[1]["web_pid"]
+    assert psutil.Process(before).nice() == min(psutil.Process().nice() + NICE, 19), "the engine runs first"
     published = site.get("sources/cam")[1]["published"]
     os.kill(before, signal.SIGKILL)
     time.sleep(0.1)
