@@ -7,6 +7,7 @@ damaged image is an error, never a frame whose missing part is grey.
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,10 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         ValueError: it is not an image, is damaged or truncated, or its decoder is not installed.
         OSError: it cannot be read.
     """
-    size = path.stat().st_size
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise ValueError("it is not a file: a pipe or a device would never end")
+    size = facts.st_size
     if size > BYTES_PER_PIXEL * max_pixels:
         raise ValueError(f"{size / 1e6:.0f} MB is too large for an image of {max_pixels / 1e6:g} million pixels")
     return decode_image(np.fromfile(path, np.uint8), max_pixels)

@@ -192,7 +192,7 @@ def _read_coco(files: Sequence[Path], path: Path, class_names: Sequence[str]) ->
             row.crowd.append(bool(entry.get("iscrowd", 0)))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ConfigError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
     listed = defaultdict(set)
     for parts in places.values():

@@ -30,13 +30,17 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class NamedBox:
-    """An object from another tool's file, with its class by name."""
+    """An object from another tool's file, with its class by name. Raises `ValueError` if a number is not finite."""
 
     name: str
     cx: float
     cy: float
     w: float
     h: float
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.cx, self.cy, self.w, self.h))):
+            raise ValueError(f"a box of {self.name[:40]!r} has a coordinate that is not a finite number")
 
 
 def named_box(name: str, x1: float, y1: float, x2: float, y2: float, size_wh: Sequence[float]) -> NamedBox:

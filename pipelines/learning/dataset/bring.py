@@ -36,7 +36,7 @@ class Brought:
         images: images added.
         labelled: images with labels.
         objects: boxes added.
-        left_out: shapes that are not boxes, and boxes of unwanted classes.
+        left_out: shapes that are not boxes, boxes without an area, and boxes of unwanted classes.
         alike: frames of a clip left out because they look like an existing one.
         clipped: boxes that extended beyond their image and were clipped.
         by_class: boxes by class.
@@ -151,7 +151,7 @@ def _bring_one(project: Project, row: Labelled, camera: str | None, brought: Bro
     brought.left_out += row.left_out
     if not row.is_labelled:
         return
-    boxes = [_box(project, one, brought) for one in row.boxes if one.name in project.classes]
+    boxes = [_box(project, one, brought) for one in row.boxes if one.name in project.classes and min(one.w, one.h) > 0]
     brought.left_out += len(row.boxes) - len(boxes)
     kept = [box for box in boxes if box is not None]
     project.save_boxes(place, kept, row.part or "train")

@@ -30,7 +30,7 @@ def stats(project: Project) -> dict[str, Any]:
         empty += not boxes
         counts.append(len(boxes))
         per_part[part].update(_name(project, box) for box in boxes)
-        sizes.update(next(name for least, name in reversed(AREAS) if box.w * box.h >= least) for box in boxes)
+        sizes.update(map(_size_name, boxes))
     rows = {name: {part: per_part[part][name] for part in PARTS} for name in project.classes}
     fields = Counter(origin.fields.get("camera", "") for origin in project.origins().values())
     return {
@@ -42,6 +42,11 @@ def stats(project: Project) -> dict[str, Any]:
         "areas": {name: sizes[name] for _, name in AREAS},
         "cameras": {name: count for name, count in sorted(fields.items()) if name},
     }
+
+
+def _size_name(box: Box) -> str:
+    """Return the range that the area of a box is in; boxes without an area are in the first."""
+    return next((name for least, name in reversed(AREAS) if box.w * box.h >= least), AREAS[0][1])
 
 
 def _name(project: Project, box: Box) -> str:

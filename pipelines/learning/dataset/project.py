@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ INBOX = "inbox"
 PARTS = ("train", "val", "test", "held")
 MAX_CLASSES = 2000
 MAX_TABLE_BYTES = 1 << 30
+MAX_STEM_BYTES = 200
+_UNSOUND = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of surrogate pairs, line separators
 _STEM = re.compile(r"[^\w.-]+")
 
 
@@ -103,7 +106,7 @@ class Project:
     def images(self, part: str) -> list[Path]:
         """Return the images of the inbox or a split, by name."""
         place = self.place_of(part)
-        return sorted(path for path in place.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        return sorted(path for path in place.glob("*") if _is_own_image(path))
 
     def place_of(self, part: str) -> Path:
         """Return the folder of the inbox or of a split."""
@@ -117,7 +120,7 @@ class Project:
         """Return the image with a name; a name that contains a path is never looked up. Raises `ConfigError`."""
         for part in (INBOX, *PARTS) if name == Path(name).name else ():
             place = self.place_of(part) / name
-            if place.suffix.lower() in IMAGE_SUFFIXES and place.is_file():
+            if _is_own_image(place):
                 return place
         raise ConfigError(f"{name[:80]}: no such image in {self.folder}")
 
@@ -190,7 +193,7 @@ class Project:
         """
         place = self.place_of(INBOX)
         place.mkdir(parents=True, exist_ok=True)
-        stem, suffix = _STEM.sub("_", Path(name).stem)[:120].strip(".") or "picture", Path(name).suffix.lower()
+        stem, suffix = _safe_stem(Path(name).stem), Path(name).suffix.lower()
         taken = {path.stem for part in (INBOX, *PARTS) for path in self.place_of(part).glob(f"{_globbed(stem)}*")}
         unique = next(text for text in _names_from(stem) if text not in taken)
         target = place / f"{unique}{suffix}"
@@ -220,6 +223,11 @@ class Project:
         return found
 
 
+def _is_own_image(path: Path) -> bool:
+    """Return whether a path is an image of the project, not a link to one elsewhere: projects come from others too."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(path) and not path.is_symlink()
+
+
 def open_or_create(folder: str | Path, classes: Sequence[str]) -> Project:
     """Return a project, creating it with these classes if it does not exist."""
     if (Path(folder) / "project.yaml").is_file():
@@ -230,7 +238,8 @@ def open_or_create(folder: str | Path, classes: Sequence[str]) -> Project:
 def read_picture(path: Path) -> tuple[bytes, NDArray[np.uint8]]:
     """Return the content of an image file and the image. Raises `ConfigError` if it cannot be read."""
     try:
-        return path.read_bytes(), read_image(path)
+        image = read_image(path)  # first, because it limits the size of the file
+        return path.read_bytes(), image
     except (OSError, ValueError, EngineError) as error:
         raise ConfigError(f"{path}: cannot be read as an image: {error}") from error
 
@@ -240,6 +249,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(part, path)
+
+
+def _safe_stem(stem: str) -> str:
+    """Return a stem that leaves room in the 255 bytes of a file name for a number, a suffix and `write_whole`."""
+    kept = _STEM.sub("_", stem)[:120].encode()[:MAX_STEM_BYTES].decode(errors="ignore")
+    return kept.strip(".") or "picture"
 
 
 def _names_from(stem: str) -> Iterable[str]:
@@ -253,9 +268,11 @@ def _globbed(stem: str) -> str:
 
 def _check_classes(classes: Sequence[str], place: Path) -> None:
     sound = all(isinstance(name, str) and name.strip() == name and 0 < len(name) <= 200 for name in classes)
+    sound = sound and not any(unicodedata.category(letter) in _UNSOUND for name in classes for letter in name)
     if not classes or not sound or len(set(classes)) < len(classes) or len(classes) > MAX_CLASSES:
         raise ConfigError(
-            f"{place}: classes {list(classes)[:5]}: expected different names, at least one: --classes person,car"
+            f"{place}: classes {list(classes)[:5]}: expected different names without control characters, at least one: "
+            "--classes person,car"
         )
 
 

@@ -111,7 +111,7 @@ def boxes_of(body: bytes, classes: int) -> list[Box]:
         if not isinstance(rows, list) or len(rows) > MAX_BOXES:
             raise ConfigError(f"boxes: expected a list of at most {MAX_BOXES}")
         boxes = [_box(row) for row in rows]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise ConfigError(f"labels: expected boxes with class_id and xyxy ({error})") from error
     for number, box in enumerate(boxes, 1):
         if (what := why_unsound(box, classes)) is not None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from engine.data import Detections
-from engine.errors import ConfigError, WireError
+from engine.errors import ConfigError, EngineError, WireError
 from engine.subscriber import Subscriber
+from engine.video.read_image import decode_image
 from engine.wire import FrameMessage, ImageMessage, decode
 from pipelines.learning.monitor.drift import FrameFacts, frame_facts
 
@@ -30,8 +30,10 @@ def facts_of_message(message: FrameMessage, class_names: Sequence[str], light: f
 
 def light_of(message: ImageMessage) -> float | None:
     """Return the mean brightness of a published image from 0 to 1, None if it cannot be read."""
-    image = cv2.imdecode(np.frombuffer(message.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE) if message.jpeg else None
-    return None if image is None else float(image.mean() / 255)
+    try:
+        return float(decode_image(np.frombuffer(message.jpeg, np.uint8)).mean() / 255) if message.jpeg else None
+    except (ValueError, EngineError):  # damaged, or larger than a frame may be
+        return None
 
 
 def messages_from(place: str, source_id: str | None, timeout_s: float) -> Iterator[FrameMessage | ImageMessage]:

@@ -15,6 +15,7 @@ import yaml
 from engine.errors import ConfigError
 from pipelines.learning.classic.crops import MIN_PER_CLASS, read_listing
 from pipelines.scoring.labels import Truth, find_images, read_truth
+from pipelines.scoring.pictures import read_picture
 
 MAX_YAML_BYTES = 1 << 20
 VAL_SHARE = 0.2
@@ -102,13 +103,9 @@ def _objects(images: Path, labels: Path | None, names: Sequence[str]) -> list[di
 
 def _shares(truth: Truth) -> list[list[float]]:
     """Return rows of class, centre and size as fractions of the image; crowd regions are left out."""
-    import cv2
-
     xyxy = truth.xyxy
     if not truth.normalised:
-        image = cv2.imread(str(truth.image))
-        if image is None:
-            raise ConfigError(f"{truth.image}: not readable as an image: remove or replace it")
+        image = read_picture(truth.image)
         xyxy = (xyxy / np.array([image.shape[1], image.shape[0]] * 2)).astype(np.float32)
     xyxy = np.clip(xyxy, 0, 1)
     centre, size = (xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,11 +61,11 @@ class Exported:
         return x1 * width, y1 * height, x2 * width, y2 * height
 
 
-def text_of(path: Path) -> str:
-    """Return the text of a label file. Raises `ConfigError` if it is too large or not UTF-8."""
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES >> 30} GiB: split it")
+def text_of(path: Path, most: int = MAX_FILE_BYTES) -> str:
+    """Return the text of a label file. Raises `ConfigError` if it is larger than `most` bytes or not UTF-8."""
     try:
+        if path.stat().st_size > most:
+            raise ConfigError(f"{path}: larger than {most >> 20} MiB: split it")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
@@ -105,21 +106,21 @@ class Images:
         """Return the image with a name, looked up by its path or else by its last component. Raises `ConfigError`."""
         for folder in self._folders:
             place = folder / name
-            if _is_inside(place, folder) and place.is_file() and place.suffix.lower() in IMAGE_SUFFIXES:
+            if place.suffix.lower() in IMAGE_SUFFIXES and _is_inside(place, folder) and os.path.isfile(place):
                 return place
         found = self._named(Path(name).name)
         if len(found) != 1:
             what = "no image" if not found else f"{len(found)} images"
             places = ", ".join(map(str, self._folders)) or self._labels.parent
             raise ConfigError(f"{self._labels}: {what} {name[:100]!r} in {places}: give the folder with --images")
-        return found[0]
+        return _checked(found[0], self._folders)
 
     def _named(self, name: str) -> list[Path]:
         if self._by_name is None:
             self._by_name = {}
             for folder in self._folders:
-                for path in folder.rglob("*"):
-                    if path.suffix.lower() in IMAGE_SUFFIXES and path not in self._by_name.setdefault(path.name, []):
+                for path in _images_below(folder):
+                    if path not in self._by_name.setdefault(path.name, []):
                         self._by_name[path.name].append(path)
         return self._by_name.get(name, [])
 
@@ -131,6 +132,17 @@ def _is_inside(place: Path, folder: Path) -> bool:
         return False
 
 
+def _images_below(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _checked(place: Path, folders: Sequence[Path]) -> Path:
+    """Return an image, unless it is a link that leads out of the data set. Raises `ConfigError`."""
+    if not any(_is_inside(place, folder) for folder in folders):
+        raise ConfigError(f"{place}: is a link out of the data set: put a copy of the image there (cp -L)")
+    return place
+
+
 def pictures_of(folder: Path) -> Iterator[Path]:
-    """Yield the images in a folder and its subfolders, by name."""
-    yield from sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    """Yield the images in a folder and its subfolders, by name. Raises `ConfigError` for links that lead out of it."""
+    yield from (_checked(path, [folder]) for path in sorted(_images_below(folder)))

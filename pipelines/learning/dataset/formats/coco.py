@@ -38,7 +38,7 @@ def read_coco(path: Path, images: Path | None) -> Iterator[Labelled]:
             yield Labelled(image, boxes, part=part, left_out=len(mine) - len(boxes))
     except ConfigError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ConfigError(f"{path}: not a COCO file ({type(error).__name__}: {error})") from error
 
 

@@ -35,7 +35,9 @@ def read_cvat(path: Path, images: Path | None) -> Iterator[Labelled]:
             yield Labelled(places.find(name), boxes, part=part, left_out=shapes - len(boxes))
         if root.find("track") is not None:
             yield from _frames(root, folders)
-    except (KeyError, ValueError, ZeroDivisionError) as error:
+    except ConfigError:
+        raise
+    except (KeyError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"{path}: {type(error).__name__} {error}: expected images with boxes of CVAT 1.1") from error
 
 
@@ -58,7 +60,10 @@ def _frames(root: ElementTree.Element, folders: Sequence[Path]) -> Iterator[Labe
     for track in root.findall("track"):
         for shape in track.findall("box"):
             if shape.attrib.get("outside") != "1":
-                rows[int(shape.attrib["frame"])].append(_box(track.attrib["label"], shape, size))
+                number = int(shape.attrib["frame"])
+                if number < 0:
+                    raise ValueError(f"frame {number}")
+                rows[number].append(_box(track.attrib["label"], shape, size))
     pictures = [image for folder in folders if folder.is_dir() for image in pictures_of(folder)]
     if not pictures or max(rows, default=0) >= len(pictures):
         raise ValueError(f"tracks up to frame {max(rows, default=0)}, and {len(pictures)} pictures: give --images")

@@ -32,13 +32,13 @@ def read_label_studio(path: Path, images: Path | None) -> Iterator[Labelled]:
             )
     except ConfigError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         raise ConfigError(f"{path}: not tasks of Label Studio ({type(error).__name__}: {error})") from error
 
 
 def _name(data: Mapping[str, Any]) -> str:
     """Return the path of a task's image without scheme and host; `?d=PATH` is how it serves local files."""
-    text = str(data.get("image") or next(iter(data.values())))
+    text = str(data.get("image") or next(iter(data.values()), ""))
     address = urlsplit(text)
     path = address.query.removeprefix("d=") if address.query.startswith("d=") else address.path
     return unquote(path).lstrip("/")

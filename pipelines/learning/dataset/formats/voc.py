@@ -28,7 +28,7 @@ def read_voc(folder: Path, images: Path | None) -> Iterator[Labelled]:
             size = float(_text(root, "size/width")), float(_text(root, "size/height"))
             boxes = [_box(entry, size) for entry in root.findall("object")]
             name = root.findtext("filename") or f"{path.stem}.jpg"
-        except (ValueError, ZeroDivisionError) as error:
+        except (ValueError, ArithmeticError) as error:
             raise ConfigError(f"{path}: {error}: expected size and objects with a bndbox") from error
         part = next((name for name in ("train", "val", "test") if name in path.relative_to(folder).parts), "")
         yield Labelled(places.find(f"{part}/{name}" if part else name), boxes, part=part)

@@ -8,10 +8,11 @@ from pathlib import Path
 import yaml
 
 from engine.errors import ConfigError
-from pipelines.learning.dataset.boxes import NamedBox, boxes_from_text, text_from_boxes
+from pipelines.learning.dataset.boxes import MAX_LABEL_BYTES, NamedBox, boxes_from_text, text_from_boxes
 from pipelines.learning.dataset.formats.base import Exported, Labelled, pictures_of, text_of
 from pipelines.learning.dataset.formats.copies import copied
 
+MAX_YAML_BYTES = 1 << 20
 PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
 
@@ -21,7 +22,7 @@ def read_yolo(folder: Path, images: Path | None, given: Sequence[str]) -> Iterat
     root = images or (folder / "images" if (folder / "images").is_dir() else folder)
     for image in pictures_of(root):
         label = _label_of(image, folder, root)
-        boxes = boxes_from_text(text_of(label), str(label)) if label.is_file() else []
+        boxes = boxes_from_text(text_of(label, MAX_LABEL_BYTES), str(label)) if label.is_file() else []
         unknown = [box.class_id for box in boxes if box.class_id >= len(names)]
         if unknown:
             raise ConfigError(
@@ -53,13 +54,14 @@ def _names(folder: Path) -> list[str]:
     if path is None:
         return []
     try:
-        values = yaml.safe_load(text_of(path))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+        values = yaml.safe_load(text_of(path, MAX_YAML_BYTES))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not YAML: {str(error)[:200]}") from error
     names = values.get("names") if isinstance(values, dict) else None
-    names = [names[key] for key in sorted(names)] if isinstance(names, dict) else names
+    if isinstance(names, dict):
+        names = [names.get(number) for number in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: names: expected a list of class names")
+        raise ConfigError(f"{path}: names: expected a list of class names, or all of them by number from 0")
     return names
 
 
