@@ -11,7 +11,7 @@ from pipelines.serving.answers import ModelMetadata, ServerMetadata
 from pipelines.serving.models import ServedModel
 from pipelines.serving.refusals import NotReadyError, RefusedError
 from pipelines.serving.requests import Handler, Server, json_answer, read_body
-from pipelines.serving.tensors import HEADER_LENGTH, answer, parse_inference, plain_body
+from pipelines.serving.tensors import HEADER_LENGTH, answer, parse_inference, plain_body, split_body
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -48,6 +48,8 @@ class Protocol:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._reading = asyncio.Lock()
+        """One body at a time becomes Python objects, which holds up everything else in the process."""
 
     async def metadata(self, request: Request) -> Response:
         """Return the name of this server and its extensions."""
@@ -99,14 +101,18 @@ class Protocol:
         if not model.worker.is_ready:
             raise NotReadyError(f"model {model.name} is not loaded yet: try again", retry_after_s=1.0)
         with server.budget.share() as share:
+            loop = asyncio.get_running_loop()
             body = await read_body(request, share, server.limits.body_bytes)
             encoding = request.headers.get("content-encoding", "").strip().lower()
             if encoding:
-                body = plain_body(body, encoding, server.limits.body_bytes)
+                most = server.limits.body_bytes
+                body = await loop.run_in_executor(server.decoders, plain_body, body, encoding, most)
                 share.take(len(body))
-            loop = asyncio.get_running_loop()
-            header_length = request.headers.get(HEADER_LENGTH)
-            asked = await loop.run_in_executor(server.decoders, parse_inference, body, header_length, inputs, outputs)
+            split = await loop.run_in_executor(server.decoders, split_body, body, request.headers.get(HEADER_LENGTH))
+            share.take(split.object_bytes)
+            async with self._reading:
+                asked = await loop.run_in_executor(server.decoders, parse_inference, split, inputs, outputs)
+            share.give(split.object_bytes)
             found = await asyncio.wrap_future(model.ask(asked.feeds))
             pieces, json_length = await loop.run_in_executor(server.decoders, answer, model.name, asked, found)
         return _infer_answer(pieces, json_length)

@@ -19,6 +19,13 @@ from pipelines.serving.refusals import RefusedError
 
 HEADER_LENGTH = "inference-header-content-length"
 OPEN = -1
+MAX_VALUES = 4_000_000
+MAX_NESTED = 200_000
+MAX_TEXTS = 10_000
+"""Limits of the JSON of a request: of its values, of its lists and objects, and of its texts. They take up to 50 times
+the bytes of their JSON, and while they are read, nothing else in the process runs."""
+BYTES_PER_VALUE = 40
+BYTES_PER_OBJECT = 250
 _read = msgspec.json.Decoder(InferRequest)
 
 
@@ -59,23 +66,56 @@ def plain_body(body: bytes, encoding: str, most: int) -> bytes:
     return plain
 
 
-def parse_inference(
-    body: bytes, header_length: str | None, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> Inference:
-    """Return the inference that a request asks for.
+@dataclass(frozen=True, slots=True)
+class SplitBody:
+    """A body whose JSON is within the limits.
+
+    Attributes:
+        json: the request.
+        tail: the bytes of tensors after it.
+        object_bytes: how much memory the JSON takes at most once it is read.
+    """
+
+    json: memoryview
+    tail: memoryview
+    object_bytes: int
+
+
+def split_body(body: bytes, header_length: str | None) -> SplitBody:
+    """Return JSON and tensors of a body; reads none of it yet.
 
     Args:
         body: JSON, and the bytes of tensors after it.
         header_length: value of `Inference-Header-Content-Length`, the bytes of the JSON; None: all.
+
+    Raises:
+        RefusedError: the length is wrong, or the JSON has more values, lists or texts than allowed.
+    """
+    json, tail = _split(body, header_length)
+    values, lists, objects, quotes = (body.count(each, 0, len(json)) for each in (b",", b"[", b"{", b'"'))
+    if values > MAX_VALUES or lists + objects > MAX_NESTED or quotes > 2 * MAX_TEXTS:
+        raise RefusedError(
+            f"the JSON has about {values} values, {lists + objects} lists and {quotes // 2} texts: expected at most "
+            f"{MAX_VALUES}, {MAX_NESTED} and {MAX_TEXTS}; send the tensors as bytes (binary_data_size)",
+            413,
+        )
+    return SplitBody(json, tail, BYTES_PER_VALUE * values + BYTES_PER_OBJECT * (lists + objects + quotes))
+
+
+def parse_inference(body: SplitBody, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Inference:
+    """Return the inference that a request asks for.
+
+    Args:
+        body: of the request.
         inputs: what the model takes.
         outputs: what it returns.
 
     Raises:
         RefusedError: it is not a valid request, or does not fit the model.
     """
-    json, tail = _split(body, header_length)
+    tail = body.tail
     try:
-        request = _read.decode(json)
+        request = _read.decode(body.json)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RefusedError(f"no inference request: {error}") from error
     by_name = {spec.name: spec for spec in inputs}

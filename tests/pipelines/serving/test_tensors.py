@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 import zlib
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +15,16 @@ from hypothesis import strategies as st
 from engine.backends.base import TensorSpec
 from engine.backends.remote.datatypes import DTYPE_BY_DATATYPE
 from pipelines.serving.refusals import RefusedError
-from pipelines.serving.tensors import answer, parse_inference, plain_body, tensor_metadata
+from pipelines.serving.tensors import (
+    MAX_NESTED,
+    MAX_TEXTS,
+    MAX_VALUES,
+    answer,
+    parse_inference,
+    plain_body,
+    split_body,
+    tensor_metadata,
+)
 
 INPUTS = (TensorSpec("images", (None, 2, 3), "float32"),)
 OUTPUTS = (TensorSpec("a", (None, 2), "float32"), TensorSpec("b", (None,), "int64"))
@@ -27,7 +38,7 @@ def _request(tensor: dict[str, Any] | None = None, **more: Any) -> bytes:
 
 
 def _parse(body: bytes, header_length: str | None = None) -> Any:
-    return parse_inference(body, header_length, INPUTS, OUTPUTS)
+    return parse_inference(split_body(body, header_length), INPUTS, OUTPUTS)
 
 
 @pytest.mark.parametrize("data", [VALUES.ravel().tolist(), VALUES.tolist()])
@@ -151,7 +162,35 @@ def test_any_data_are_refused_or_fit(data: list[Any]) -> None:
         tensor = {"name": "images", "shape": [len(data)], "datatype": datatype, "data": data}
         try:
             body = json.dumps({"inputs": [tensor]}).encode()
-            found = parse_inference(body, None, spec, OUTPUTS).feeds["images"]
+            found = parse_inference(split_body(body, None), spec, OUTPUTS).feeds["images"]
         except RefusedError:
             continue
         assert found.shape == (len(data),)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"[" + b"1," * MAX_VALUES + b"1,1]", id="values"),
+        pytest.param(b"[" + b"[]," * MAX_NESTED + b"[]]", id="lists"),
+        pytest.param(b"[" + b"{}," * MAX_NESTED + b"{}]", id="objects"),
+        pytest.param(b"[" + b'"a",' * MAX_TEXTS + b'"a"]', id="texts"),
+    ],
+)
+def test_json_whose_objects_would_take_too_much_is_refused_before_it_is_read(data: bytes) -> None:
+    body = _request().replace(b'"inputs"', b'"parameters": {"a": ' + data + b'}, "inputs"')
+    with pytest.raises(RefusedError, match="binary_data_size") as refusal:
+        split_body(body, None)
+    assert refusal.value.status == 413
+
+
+def test_the_memory_of_json_is_estimated_at_least_as_large_as_it_is() -> None:
+    for data in (b"0.123456," * 100_000, b"[]," * 100_000, b"{}," * 100_000, b'"abcdef",' * 9_000):
+        body = b'{"inputs": [], "parameters": {"a": [' + data[:-1] + b"]}}"
+        split = split_body(body, None)
+        tracemalloc.start()
+        found = msgspec.json.decode(split.json)
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found
+        assert taken < split.object_bytes
