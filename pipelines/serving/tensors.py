@@ -24,6 +24,7 @@ MAX_NESTED = 200_000
 MAX_TEXTS = 10_000
 """Limits of the JSON of a request: of its values, of its lists and objects, and of its texts. They take up to 50 times
 the bytes of their JSON, and while they are read, nothing else in the process runs."""
+PIECE_BYTES = 1 << 20
 BYTES_PER_VALUE = 40
 BYTES_PER_OBJECT = 250
 _read = msgspec.json.Decoder(InferRequest)
@@ -92,7 +93,7 @@ def split_body(body: bytes, header_length: str | None) -> SplitBody:
         RefusedError: the length is wrong, or the JSON has more values, lists or texts than allowed.
     """
     json, tail = _split(body, header_length)
-    values, lists, objects, quotes = (body.count(each, 0, len(json)) for each in (b",", b"[", b"{", b'"'))
+    values, lists, objects, quotes = _counts(json, b',[{"')
     if values > MAX_VALUES or lists + objects > MAX_NESTED or quotes > 2 * MAX_TEXTS:
         raise RefusedError(
             f"the JSON has about {values} values, {lists + objects} lists and {quotes // 2} texts: expected at most "
@@ -100,6 +101,15 @@ def split_body(body: bytes, header_length: str | None) -> SplitBody:
             413,
         )
     return SplitBody(json, tail, BYTES_PER_VALUE * values + BYTES_PER_OBJECT * (lists + objects + quotes))
+
+
+def _counts(text: memoryview, marks: bytes) -> list[int]:
+    """Return how often each of some bytes occurs; other threads run meanwhile."""
+    codes, found = np.frombuffer(text, np.uint8), [0] * len(marks)
+    for start in range(0, len(codes), PIECE_BYTES):
+        piece = codes[start : start + PIECE_BYTES]
+        found = [count + int(np.count_nonzero(piece == mark)) for count, mark in zip(found, marks, strict=True)]
+    return found
 
 
 def parse_inference(body: SplitBody, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Inference:

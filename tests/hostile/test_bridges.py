@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,38 @@ def test_pages_of_other_sites_do_not_read_the_stream(
             await asyncio.gather(serving, return_exceptions=True)
 
     assert asyncio.run(connect()) is connects
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\x16\x03\x01" + bytes(300), id="TLS"),
+        pytest.param(b"GET / HTTP/1.1\r\nA: " + b"b" * 100_000 + b"\r\n\r\n", id="a long header"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123456789", id="a form"),
+    ],
+)
+def test_a_failed_handshake_fills_no_log(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    client = pytest.importorskip("websockets.asyncio.client")
+    invalid = pytest.importorskip("websockets.exceptions").InvalidStatus
+
+    async def attack() -> None:
+        bridge = WebSocketBridge("tcp://127.0.0.1:1", port=0)
+        serving = asyncio.ensure_future(bridge.run())
+        await bridge.serving.wait()
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", bridge.port)
+            writer.write(data)
+            writer.write_eof()
+            with suppress(OSError):
+                await reader.read()
+            writer.close()
+            with pytest.raises(invalid):
+                await client.connect(f"ws://127.0.0.1:{bridge.port}/", origin="https://evil.example")
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+    with caplog.at_level("INFO"):
+        asyncio.run(attack())
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert [record.getMessage().count("evil.example") for record in caplog.records] == [1]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -36,7 +37,7 @@ from pipelines.stream.bridges.base import TargetError
 from pipelines.stream.bridges.engine_state import EngineState
 from pipelines.stream.bridges.home_assistant import UNKNOWN, discovery, level
 from pipelines.stream.bridges.home_assistant_scene import Payload, SceneEntities
-from pipelines.stream.bridges.mqtt_commands import MqttCommands
+from pipelines.stream.bridges.mqtt_commands import MAX_PAYLOAD_BYTES, MqttCommands
 
 __all__ = ["MqttBridge", "MqttOutput", "discovery"]
 
@@ -226,15 +227,25 @@ class MqttOutput:
         if self._tls:
             client.tls_set()
         client.on_connect = self._on_connect
-        client.on_message = lambda client, userdata, m: self._asked.append((m.topic, m.payload, bool(m.retain)))
+        client.on_message = self._on_message
         client.on_publish = lambda client, userdata, mid, *rest: self._unacknowledged.discard(mid)
         return client
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._refused = str(reason) if reason.is_failure else ""
 
+    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
+        """Keep a command until the next turn, and of a payload that is too long no more than shows it."""
+        self._asked.append((message.topic, message.payload[: MAX_PAYLOAD_BYTES + 1], bool(message.retain)))
+
     def _loop(self, timeout_s: float) -> None:
-        if self._client.loop(timeout_s) != 0 and not self._refused:
+        try:
+            result = self._client.loop(timeout_s)
+        except Exception as error:  # the client raises errors of many kinds for packets that make no sense
+            with suppress(Exception):
+                self._client.disconnect()
+            raise TargetError(f"MQTT broker {self._address[0]} sends invalid data: {error!r}"[:300]) from error
+        if result != 0 and not self._refused:
             raise TargetError(f"MQTT broker {self._address[0]} has closed the connection")
 
     def _publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:

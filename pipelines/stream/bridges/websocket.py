@@ -23,6 +23,10 @@ from engine.wire import encode, kind_of, topic_of
 if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
 
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    _Adapter = logging.LoggerAdapter  # has no parameters in Python 3.10
+
 logger = logging.getLogger(__name__)
 KEPT_PER_CLIENT = 50
 MAX_CLIENTS = 200
@@ -30,7 +34,23 @@ MAX_INPUT_BYTES = 1024
 TRY_LATER = 1013
 FORBIDDEN = 403
 MAX_ORIGIN_CHARS = 100
+MAX_ORIGINS_TOLD = 20
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+class _ConnectionLog(_Adapter):
+    """Logs connections without tracebacks: anyone who reaches the port can fail a handshake, as often as they like."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the standard library's name
+        """Refuse the library's debugging, which prints every message."""
+        return level > logging.DEBUG and self.logger.isEnabledFor(logging.DEBUG if level < logging.WARNING else level)
+
+    def log(self, level: int, msg: object, *args: object, **more: Any) -> None:
+        """Log what is said of a handshake for debugging only."""
+        if level >= logging.WARNING and "handshake" not in str(msg):
+            super().log(level, msg, *args, **more)
+        elif self.isEnabledFor(level):
+            self.logger.debug(str(msg), *args)
 
 
 @dataclass(eq=False)
@@ -86,6 +106,7 @@ class WebSocketBridge:
         self._count = count
         self._server_key, self._keys = server_key, keys
         self._browsers: set[_Browser] = set()
+        self._refused: set[str] = set()
 
     @property
     def browsers(self) -> int:
@@ -100,7 +121,12 @@ class WebSocketBridge:
             MissingDependencyError: the package websockets is not installed.
         """
         server = require("websockets.asyncio.server", extra="websocket")
-        limits = {"max_size": MAX_INPUT_BYTES, "process_request": self._check_origin, "compression": None}
+        limits: dict[str, Any] = {
+            "max_size": MAX_INPUT_BYTES,
+            "process_request": self._check_origin,
+            "compression": None,
+        }
+        limits["logger"] = _ConnectionLog(logger, {})
         if self._host not in LOCAL_HOSTS:
             logger.warning("anyone on the network can read ws://%s:%s: bind 127.0.0.1", self._host, self.port)
         try:
@@ -124,7 +150,10 @@ class WebSocketBridge:
         origin = request.headers.get("Origin")
         if origin is None or self._is_allowed(origin):
             return None
-        logger.warning("a page from %s was refused: allow it with --origin", printable(origin, MAX_ORIGIN_CHARS))
+        shown = printable(origin, MAX_ORIGIN_CHARS)
+        if shown not in self._refused and len(self._refused) < MAX_ORIGINS_TOLD:
+            self._refused.add(shown)
+            logger.warning("a page from %s was refused: allow it with --origin", shown)
         return connection.respond(FORBIDDEN, "this page may not read the stream\n")
 
     def _is_allowed(self, origin: str) -> bool:

@@ -1,0 +1,119 @@
+"""A broker that sends what no broker should: the bridge reports it as unreachable and keeps nothing large."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+
+from engine.clock import SYSTEM_CLOCK
+from pipelines.stream.bridges.base import TargetError
+from pipelines.stream.bridges.mqtt import MqttOutput
+from pipelines.stream.bridges.mqtt_commands import MAX_PAYLOAD_BYTES, MqttCommands
+from tests.patience import AT_ONCE_S
+
+pytest.importorskip("paho.mqtt.client", reason="pip install paho-mqtt")
+CONNECTED = b"\x20\x02\x00\x00"
+TOPIC = b"framewire/gate/command"
+
+
+def packet(kind: int, body: bytes) -> bytes:
+    """Return a packet of MQTT 3.1.1."""
+    size, length = len(body), b""
+    while True:
+        size, rest = divmod(size, 128)
+        length += bytes([rest | (128 if size else 0)])
+        if not size:
+            return bytes([kind]) + length + body
+
+
+def command(topic: bytes, payload: bytes) -> bytes:
+    return packet(0x30, struct.pack(">H", len(topic)) + topic + payload)
+
+
+class Broker:
+    """Accepts any client, then sends given bytes, and hangs up if told to."""
+
+    def __init__(self, data: bytes, *, hangs_up: bool) -> None:
+        self._data, self._hangs_up = data, hangs_up
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                with client, suppress(OSError):
+                    client.recv(4096)
+                    client.sendall(CONNECTED + self._data)
+                    while not self._hangs_up and client.recv(4096):
+                        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+
+@pytest.fixture
+def acted() -> list[dict[str, Any]]:
+    return []
+
+
+@pytest.fixture
+def commands(acted: list[dict[str, Any]]) -> Iterator[MqttCommands]:
+    def act(request: dict[str, Any]) -> dict[str, Any]:
+        acted.append(request)
+        return {"sources": {}}
+
+    return MqttCommands(["gate"], act)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(command(b"\xff\xfe", b"pause"), id="a topic that is not UTF-8"),
+        pytest.param(packet(0x30, b"\xff\xffab"), id="a topic longer than its packet"),
+        pytest.param(packet(0x30, b""), id="an empty message"),
+        pytest.param(packet(0x90, b"\x00"), id="a cut acknowledgement"),
+        pytest.param(packet(0x40, b""), id="an acknowledgement of nothing"),
+        pytest.param(b"\x30\xff\xff\xff\xff\xff", id="a length without end"),
+        pytest.param(b"\x00\x00\xf0\x00", id="kinds that do not exist"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", id="HTTP"),
+    ],
+)
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_packets_that_make_no_sense_are_an_unreachable_broker(
+    data: bytes, hangs_up: bool, commands: MqttCommands, acted: list[dict[str, Any]]
+) -> None:
+    with closing(Broker(data, hangs_up=hangs_up)) as broker:
+        output = MqttOutput("127.0.0.1", broker.port, commands=commands)
+        began_ns = SYSTEM_CLOCK.monotonic_ns()
+        with suppress(TargetError):  # any other error would end the bridge
+            output.open()
+            for _ in range(20):
+                output.turn()
+                threading.Event().wait(0.01)
+        with suppress(TargetError):
+            output.close()
+        assert SYSTEM_CLOCK.monotonic_ns() - began_ns < (5 + 5 + AT_ONCE_S) * 1e9
+    assert [request["command"] for request in acted if request["command"] != "status"] == []
+
+
+def test_long_commands_are_not_kept(commands: MqttCommands) -> None:
+    with closing(Broker(command(TOPIC, b"p" * 5_000_000) * 3, hangs_up=False)) as broker:
+        output = MqttOutput("127.0.0.1", broker.port, commands=commands)
+        output.open()
+        deadline_ns = SYSTEM_CLOCK.monotonic_ns() + int(20e9)
+        while len(output._asked) < 3 and SYSTEM_CLOCK.monotonic_ns() < deadline_ns:
+            output._loop(0.05)
+        assert [len(payload) for _, payload, _ in output._asked] == [MAX_PAYLOAD_BYTES + 1] * 3
+        with suppress(TargetError):
+            output.close()
