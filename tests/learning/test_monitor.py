@@ -13,8 +13,11 @@ from typer.testing import CliRunner
 from engine.data import Detections
 from engine.errors import ConfigError
 from pipelines.cli import app
+from pipelines.learning.dataset.project import Project
+from pipelines.learning.json_files import write_json
 from pipelines.learning.monitor.drift import DriftMonitor, FrameFacts, frame_facts, make_reference, psi, reference_from
-from pipelines.learning.monitor.watch import WatchRequest, watch
+from pipelines.learning.monitor.watch import WatchRequest, save_reference, watch
+from tests.freshness.engine_process import EngineProcess
 
 
 def scene(rng: np.random.Generator, *, light: float = 0.6, classes: tuple[float, ...] = (0.7, 0.2, 0.1)) -> FrameFacts:
@@ -85,7 +88,8 @@ def test_a_clip_that_turns_dark_is_noticed_on_the_command_line(tmp_path: Path) -
     assert 'framewire_drift_psi{quantity="light"}' in (tmp_path / "drift.prom").read_text()
 
 
-def test_the_stream_of_a_run_is_watched_from_its_file(tmp_path: Path) -> None:
+def stream_line(number: int, name: str) -> str:
+    """A line of a stream's file: a frame with one object."""
     line = {
         "schema": "framewire.frame/1.1",
         "engine_id": "e",
@@ -104,11 +108,15 @@ def test_the_stream_of_a_run_is_watched_from_its_file(tmp_path: Path) -> None:
         "dropped": {},
         "model": "m",
     }
+    box = {"track_id": 1, "class_id": 0, "class_name": name, "score": 0.9, "xyxy": [0, 0, 30, 30]}
+    return json.dumps({**line, "seq": number, "frame_id": number, "objects": [box]})
+
+
+def test_the_stream_of_a_run_is_watched_from_its_file(tmp_path: Path) -> None:
     rng, lines = np.random.default_rng(0), []
     for number in range(200):
         name = "person" if rng.random() < (0.9 if number < 120 else 0.1) else "dog"
-        box = {"track_id": 1, "class_id": 0, "class_name": name, "score": 0.9, "xyxy": [0, 0, 30, 30]}
-        lines.append(json.dumps({**line, "seq": number, "frame_id": number, "objects": [box]}))
+        lines.append(stream_line(number, name))
     file = tmp_path / "stream.jsonl"
     file.write_text("\n".join(lines))
     alarms: list[int] = []
@@ -120,3 +128,50 @@ def test_the_stream_of_a_run_is_watched_from_its_file(tmp_path: Path) -> None:
     broken.write_text("no JSON")
     with pytest.raises(ConfigError, match="JSON lines"):
         watch(WatchRequest(str(broken)), lambda *_: None, lambda _: None)
+
+
+def test_a_reference_states_its_classes_in_whatever_order_the_stream_shows_them(tmp_path: Path) -> None:
+    """A stream that shows the usual mix, in another order at its beginning, is no drift."""
+    file, names = tmp_path / "stream.jsonl", ("person", "car", "dog")
+    file.write_text("\n".join(stream_line(n, names[::-1][n] if n < 3 else names[n % 10 > 8]) for n in range(120)))
+    usual = [
+        FrameFacts(np.array([np.float32(0.9)]), np.array([float(n % 10 > 8)]), np.array([0.3])) for n in range(200)
+    ]
+    write_json(tmp_path / "reference.json", make_reference(usual, 4, names).as_dict())
+    request = WatchRequest(str(file), against=tmp_path / "reference.json")
+    assert watch(request, lambda *_: None, lambda _: None)["alarms"] == []
+    older = make_reference(usual, 4).as_dict()
+    del older["class_names"]  # as releases before this wrote it
+    assert reference_from(older).class_names == ()
+
+
+def test_a_learnt_reference_that_is_saved_knows_the_classes(tmp_path: Path) -> None:
+    file = tmp_path / "stream.jsonl"
+    file.write_text("\n".join(stream_line(n, "dog" if n % 4 else "cat") for n in range(40)))
+    save_reference(WatchRequest(str(file), learn=20), tmp_path / "r.json")
+    assert reference_from(json.loads((tmp_path / "r.json").read_text())).class_names == ("cat", "dog")
+
+
+def test_an_alarm_opens_the_collection_of_images(tmp_path: Path) -> None:
+    many = [FrameFacts(np.full(40, 0.9), np.zeros(40), np.full(40, 0.2)) for _ in range(100)]
+    write_json(tmp_path / "reference.json", make_reference(many, 2, ["moving"]).as_dict())
+    settings = ("publish.pictures.images_per_s=20", "sources.0.realtime=true")
+    words = ["--against", str(tmp_path / "reference.json"), "--collect", str(tmp_path / "next.fwm"), "--json"]
+    with EngineProcess({"gate": "synthetic://?count=100000&fps=20"}, *settings) as engine:
+        done = CliRunner().invoke(app, ["monitor", engine.address, "--count", "120", *words])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.output.splitlines()[-1])
+    assert result["collected"] >= 1
+    project = Project(tmp_path / "next.fwm")
+    assert project.classes == ("moving",)
+    assert len(project.images("inbox")) == result["collected"]
+
+
+def test_collecting_needs_a_stream_with_classes(tmp_path: Path) -> None:
+    for words, why in (
+        (["clip.mp4", "--model", "demo"], "needs the images of a running engine"),
+        (["tcp://127.0.0.1:5"], "--classes"),
+    ):
+        done = CliRunner().invoke(app, ["monitor", *words, "--collect", str(tmp_path / "a.fwm")])
+        assert isinstance(done.exception, ConfigError)
+        assert why in str(done.exception)

@@ -15,6 +15,7 @@ from pipelines.learning.dataset.likeness import NEW, Look, is_known, nearest
 RULE_WINDOW_NS = 2 * NS_PER_S
 HOUR_NS = 3600 * NS_PER_S
 _TERM = re.compile(r"(uncertain|new|all|empty)|(rule|class):([^\s:]{1,100})")
+USUAL = "uncertain or new or empty"
 EXPECTED = "uncertain, new, empty, all, class:NAME or rule:NAME, joined by or"
 
 

@@ -39,16 +39,19 @@ class Reference:
         edges: by quantity, the inner limits of its bins; for classes 0.5, 1.5, ….
         counts: by quantity, the number of values in each bin.
         frames: number of frames.
+        class_names: by class id, as the classes were counted; empty if unknown.
     """
 
     edges: Mapping[str, Sequence[float]]
     counts: Mapping[str, Sequence[int]]
     frames: int
+    class_names: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         edges = {key: list(map(float, values)) for key, values in self.edges.items()}
-        return {"edges": edges, "counts": {k: list(map(int, v)) for k, v in self.counts.items()}, "frames": self.frames}
+        counts = {key: list(map(int, values)) for key, values in self.counts.items()}
+        return {"edges": edges, "counts": counts, "frames": self.frames, "class_names": list(self.class_names)}
 
 
 def reference_from(values: Any) -> Reference:
@@ -57,7 +60,8 @@ def reference_from(values: Any) -> Reference:
         edges = {str(k): [float(x) for x in v] for k, v in values["edges"].items() if k in NAMES}
         counts = {str(k): [int(x) for x in v] for k, v in values["counts"].items() if k in NAMES}
         fits = all(len(counts[key]) == len(edges[key]) + 1 for key in edges)
-        reference = Reference(edges, counts, int(values["frames"]))
+        names = tuple(str(name) for name in values.get("class_names", ()))
+        reference = Reference(edges, counts, int(values["frames"]), names)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"not a reference ({error}): make one with framewire release or monitor --save") from error
     if not fits or edges.keys() != counts.keys():
@@ -92,7 +96,7 @@ def frame_facts(found: Detections, size_wh: tuple[int, int], image: NDArray[np.u
     return FrameFacts(found.score.astype(np.float64), found.class_id.astype(np.float64), np.sqrt(area), light)
 
 
-def make_reference(frames: Sequence[FrameFacts], class_count: int) -> Reference:
+def make_reference(frames: Sequence[FrameFacts], class_count: int, class_names: Sequence[str] = ()) -> Reference:
     """Return the reference of some frames: bins of equal counts, and one bin per class. Raises `ConfigError`."""
     if len(frames) < LEAST_VALUES:
         raise ConfigError(f"{len(frames)} frames for a reference: expected at least {LEAST_VALUES}")
@@ -105,7 +109,7 @@ def make_reference(frames: Sequence[FrameFacts], class_count: int) -> Reference:
         inner = np.arange(0.5, class_count - 1) if name == "classes" else _quantiles(values)
         edges[name] = inner.tolist()
         counts[name] = np.bincount(np.searchsorted(inner, values), minlength=len(inner) + 1).tolist()
-    return Reference(edges, counts, len(frames))
+    return Reference(edges, counts, len(frames), tuple(class_names))
 
 
 def _quantiles(values: Floats) -> Floats:

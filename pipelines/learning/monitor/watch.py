@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.sources.open import open_source
-from engine.wire import FrameMessage
+from engine.wire import FrameMessage, ImageMessage
 from pipelines.learning.json_files import read_json, write_json
 from pipelines.learning.monitor.drift import (
     WINDOW,
@@ -25,6 +25,8 @@ from pipelines.learning.monitor.drift import (
 from pipelines.learning.monitor.stream_facts import facts_of_message, light_of, messages_from
 
 Alarm = Callable[[int, Mapping[str, float]], None]
+Message = FrameMessage | ImageMessage
+MAX_NAMES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class WatchRequest:
         model: detects on the source here, which also measures the brightness.
         against: reference file, or folder of a release; None: the first frames.
         learn: number of frames for the reference if no file is given.
-        classes: names by class id, for a stream; otherwise those of the model.
+        classes: names by class id, for a stream; empty: those of the reference or, if it has none, as they appear.
         source_id: only this source of the stream.
         window: frames compared.
         count: frames to read; None: until the end.
@@ -54,8 +56,19 @@ class WatchRequest:
     timeout_s: float = 60.0
 
 
-def watch(request: WatchRequest, on_alarm: Alarm, on_frame: Callable[[DriftMonitor], None]) -> dict[str, Any]:
+def watch(
+    request: WatchRequest,
+    on_alarm: Alarm,
+    on_frame: Callable[[DriftMonitor], None],
+    on_message: Callable[[Message], None] = lambda message: None,
+) -> dict[str, Any]:
     """Watch until the end and return the summary: frames, alarms, and the latest indexes.
+
+    Args:
+        request: what to watch.
+        on_alarm: receives the number of the frame and the quantities that went into alarm with it.
+        on_frame: receives the monitor after each frame.
+        on_message: receives each frame and image of a stream before it is judged.
 
     Raises:
         ConfigError: the reference, the place or a number is invalid.
@@ -63,8 +76,9 @@ def watch(request: WatchRequest, on_alarm: Alarm, on_frame: Callable[[DriftMonit
     """
     if request.window < 5 or request.learn < 10:
         raise ConfigError(f"window {request.window}, learn {request.learn}: expected at least 5 and 10 frames")
-    frames = islice(_frames(request), request.count)
-    reference = _reference(request, frames)
+    given = _given(request)
+    frames = islice(_frames(request, given, on_message), request.count)
+    reference = given or _learnt(request, frames)
     monitor, alarms, number = DriftMonitor(reference, request.window), [], 0
     for number, facts in enumerate(frames, 1):
         fresh = monitor.update(facts)
@@ -77,33 +91,56 @@ def watch(request: WatchRequest, on_alarm: Alarm, on_frame: Callable[[DriftMonit
 
 def save_reference(request: WatchRequest, path: Path) -> dict[str, Any]:
     """Build a reference from the first frames and write it. Raises as `watch` does."""
-    reference = _reference(request, islice(_frames(request), request.count))
+    names = list(request.classes)
+    learnt = _learnt(request, islice(_frames(request, None, lambda message: None, names), request.count))
+    reference = replace(learnt, class_names=tuple(names))
     write_json(path, reference.as_dict())
     return {"reference": str(path), "frames": reference.frames}
 
 
-def _reference(request: WatchRequest, frames: Iterator[FrameFacts]) -> Reference:
+def _given(request: WatchRequest) -> Reference | None:
+    """Return the reference of a release or a file, None if there is none. Raises `ConfigError`."""
     if request.against is None:
-        first = list(islice(frames, request.learn))
-        highest = max((int(one.classes.max()) for one in first if len(one.classes)), default=0)
-        return make_reference(first, max(highest + 2, len(request.classes) + 1))
+        return None
     path = request.against / "reference.json" if request.against.is_dir() else request.against
     return reference_from(read_json(path))
 
 
-def _frames(request: WatchRequest) -> Iterator[FrameFacts]:
+def classes_of(request: WatchRequest) -> tuple[str, ...]:
+    """Return the class names of the reference, empty if it states none. Raises `ConfigError`."""
+    given = _given(request)
+    return () if given is None else given.class_names
+
+
+def _learnt(request: WatchRequest, frames: Iterator[FrameFacts]) -> Reference:
+    """Return the reference of the first frames."""
+    first = list(islice(frames, request.learn))
+    highest = max((int(one.classes.max()) for one in first if len(one.classes)), default=0)
+    return make_reference(first, max(highest + 2, len(request.classes) + 1))
+
+
+def _frames(
+    request: WatchRequest,
+    given: Reference | None,
+    on_message: Callable[[Message], None],
+    names: list[str] | None = None,
+) -> Iterator[FrameFacts]:
+    """Yield the quantities of each frame; `names` collects the classes of a stream in the order of their numbers."""
     if request.model is not None:
         yield from _detected(request.place, request.model)
         return
     light: dict[str, float | None] = {}
-    names = list(request.classes)
+    fixed = request.classes or (given.class_names if given is not None else ())
+    names = [] if names is None else names
+    names[:] = fixed
     for message in messages_from(request.place, request.source_id, request.timeout_s):
+        on_message(message)
         if not isinstance(message, FrameMessage):
             light[message.source_id] = light_of(message)
             continue
-        if not request.classes:  # numbered in the order in which they appear
-            names += [o.class_name for o in message.objects if o.class_name not in names and len(names) < 1000]
-            names = list(dict.fromkeys(names))
+        if not fixed:  # numbered in the order in which they appear
+            new = dict.fromkeys(one.class_name for one in message.objects if one.class_name not in names)
+            names += list(new)[: MAX_NAMES - len(names)]
         yield facts_of_message(message, names, light.pop(message.source_id, None))
 
 
