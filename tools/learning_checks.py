@@ -33,8 +33,8 @@ from pipelines.scoring.detect import evaluate_detect
 
 PERSON = "person"
 STRENGTHS = (1, 3, 5)
-SIDE = 64
-"""Of a digit, enlarged from 8 pixels as a scan would be."""
+SIDE = 8
+"""Of a digit, as it is stored."""
 
 
 def pictures(data: Path) -> list[tuple[Path, Path]]:
@@ -107,8 +107,8 @@ def features(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for number in range(10):
         rows = np.flatnonzero(digits.target == number)
         for count, row in enumerate(rows[:130]):
-            large = cv2.resize(digits.images[row] / 16 * 255, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-            image = cv2.cvtColor(large.clip(0, 255).round().astype(np.uint8), cv2.COLOR_GRAY2BGR)
+            grey = (digits.images[row] / 16 * 255).round().astype(np.uint8)
+            image = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
             place = folder / "digits" / ("train" if count < 100 else "test") / str(number)
             place.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(place / f"{row}.png"), image)

@@ -19,9 +19,11 @@ from pipelines.cli import app
 from pipelines.learning.classic.crops import read_crops
 from pipelines.learning.classic.graph import GraphBuilder
 from pipelines.learning.classic.train import ClassicOptions, run_graph, train_classic
+from pipelines.learning.model_facts import facts_of
 from pipelines.models.inspect import describe
 
 pytest.importorskip("sklearn", reason='scikit-learn is missing: pip install "framewire[classic]"')
+onnx = pytest.importorskip("onnx", reason='onnx is missing: pip install "framewire[classic]"')
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,23 @@ def test_features_of_a_base_read_digits(base: Path, digits: Path, tmp_path: Path
     result = train_classic(digits, tmp_path / "f.onnx", ClassicOptions("features", base=base))
     assert result.accuracy >= 0.93
     assert describe(str(tmp_path / "f.onnx"), {})["class_names"] == [str(number) for number in range(10)]
+
+
+def test_early_layers_are_used_where_the_last_one_has_given_up_what_they_see(
+    base: Path, digits: Path, tmp_path: Path
+) -> None:
+    """The last layer of this base is blind: its features are the mean of the image."""
+    graph = GraphBuilder()
+    layers = onnx.load(str(base)).graph
+    graph.nodes += [node for node in layers.node if node.op_type in ("Conv", "Relu")]
+    graph.weights += [entry for entry in layers.initializer if any(entry.name in node.input for node in graph.nodes)]
+    seen = graph.node("GlobalAveragePool", graph.nodes[-1].output[0])
+    blind = graph.node("Conv", seen, graph.weight(np.full((8, 64, 1, 1), 1 / 64)))
+    logits = graph.node("Gemm", graph.node("Flatten", blind, axis=1), graph.weight(np.ones((8, 5))))
+    graph.save(tmp_path / "blind.onnx", (32, 32), logits, 5, {})
+    result = train_classic(digits, tmp_path / "f.onnx", ClassicOptions("features", base=tmp_path / "blind.onnx"))
+    assert "'layers': 2" in facts_of(tmp_path / "f.onnx")["chosen"]
+    assert result.accuracy >= 0.6
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from engine.optional import require
 from pipelines.learning.classic.graph import OPSET, GraphBuilder
 
 LAST = ("Gemm", "MatMul")
+LAYERS = ("Conv", "BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Clip", "HardSwish", "Add", "Mul", "Concat")
+"""Operators whose outputs are (b, channels, h, w) in a convolutional network; ONNX knows no other layout for them."""
+LEAST_CHANNELS = 4
 
 
 class Backbone:
@@ -37,8 +41,12 @@ class Backbone:
         self.opset = max(entry.version for entry in self._model.opset_import if entry.domain in ("", "ai.onnx"))
         self._features = _features_of(self._model.graph, path)
 
-    def add_to(self) -> tuple[GraphBuilder, str]:
-        """Return a graph from `images`, (b, 3, h, w) RGB from 0 to 1, to features (b, D)."""
+    def add_to(self, stages: Sequence[str] = ()) -> tuple[GraphBuilder, str]:
+        """Return a graph from `images`, (b, 3, h, w) RGB from 0 to 1, to features (b, D).
+
+        Args:
+            stages: of `stages()`; the means of their channels follow the features of the last layer.
+        """
         old = self._model.graph
         graph = GraphBuilder()
         graph.opset, graph.batch = self.opset, self.batch or graph.batch
@@ -49,7 +57,34 @@ class Backbone:
         kept, weights = _ancestors(old, self._features)
         graph.nodes += kept
         graph.weights += weights
-        return graph, graph.node("Flatten", self._features, axis=1)
+        parts = [graph.node("Flatten", self._features, axis=1)]
+        parts += [graph.node("Flatten", graph.node("GlobalAveragePool", name), axis=1) for name in stages]
+        return graph, parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1)
+
+    def stages(self) -> list[str]:
+        """Return the last tensor of each resolution before the one of the last layer; empty if there is none.
+
+        Early layers see edges and strokes, which the last one, trained for the classes of its data, has given up
+        (Head2Toe, Evci et al. 2022).
+        """
+        onnx, runtime = require("onnx", extra="classic"), require("onnxruntime")
+        kept, _ = _ancestors(self._model.graph, self._features)
+        names = [node.output[0] for node in kept if node.op_type in LAYERS]
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+        settings = runtime.SessionOptions()
+        settings.log_severity_level = 3
+        session = runtime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+        height, width = self.facts.image.size_hw
+        shape = (self.batch or 1, *((3, height, width) if self.facts.image.layout == "nchw" else (height, width, 3)))
+        given = {session.get_inputs()[0].name: np.zeros(shape, np.float32)}
+        last = {
+            value.shape[2:]: name
+            for name, value in zip(names, session.run(names, given), strict=True)
+            if value.ndim == 4 and value.shape[1] >= LEAST_CHANNELS and 1 < value.shape[2] < height
+        }
+        return [last[shape] for shape in sorted(last, reverse=True)[:-1]]
 
     def _fed(self, graph: GraphBuilder) -> str:
         """Convert RGB from 0 to 1 to the input range that the network was trained on."""

@@ -12,6 +12,7 @@ from engine.optional import require
 
 FOLDS = 3
 Floats = NDArray[np.float32]
+STRENGTHS = [0.001, 0.01, 0.1, 1.0]
 GRID = {"C": [1, 10, 30], "gamma": ["scale", 0.05]}
 SCALES = np.geomspace(0.5, 32, 25)
 """Factors from distances to logits to try; the one that makes held-out answers most likely is kept."""
@@ -85,16 +86,34 @@ def _surprise(logits: NDArray[np.float64], class_id: NDArray[np.int64]) -> float
     return float(-likely[np.arange(len(class_id)), class_id].mean())
 
 
-def fit_linear(features: Floats, class_id: NDArray[np.int64], seed: int) -> tuple[Floats, Floats, dict[str, Any]]:
-    """Return (D, classes) weights, (classes,) bias and the parameters of a logistic regression on these features."""
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A logistic regression.
+
+    Attributes:
+        weights: (D, classes) float32.
+        bias: (classes,) float32.
+        accuracy: of cross-validation, the mean over the folds.
+        chosen: parameters of scikit-learn.
+    """
+
+    weights: Floats
+    bias: Floats
+    accuracy: float
+    chosen: dict[str, Any]
+
+
+def fit_linear(features: Floats, class_id: NDArray[np.int64], seed: int) -> Linear:
+    """Return a logistic regression on (N, D) features, its strength chosen by cross-validation."""
     linear = require("sklearn.linear_model", extra="classic")
     selection = require("sklearn.model_selection", extra="classic")
     mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-6
     folds = selection.StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     model = linear.LogisticRegression(max_iter=2000, class_weight="balanced")
-    search = selection.GridSearchCV(model, {"C": [0.01, 0.1, 1.0]}, cv=folds).fit((features - mean) / spread, class_id)
+    search = selection.GridSearchCV(model, {"C": STRENGTHS}, cv=folds).fit((features - mean) / spread, class_id)
     weights, bias = search.best_estimator_.coef_, search.best_estimator_.intercept_
     if len(weights) == 1:  # for two classes, scikit-learn stores only the second
         weights, bias = np.concatenate((-weights, weights)) / 2, np.concatenate((-bias, bias)) / 2
-    scaled = (weights / spread).T
-    return scaled.astype(np.float32), (bias - mean @ scaled).astype(np.float32), dict(search.best_params_)
+    scaled = (weights / spread).T.astype(np.float32)
+    shifted = (bias - mean @ scaled).astype(np.float32)
+    return Linear(scaled, shifted, float(search.best_score_), dict(search.best_params_))

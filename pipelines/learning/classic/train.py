@@ -201,11 +201,18 @@ def _train_features(lesson: _Lesson) -> None:
     if lesson.options.base is None:
         raise ConfigError("features need a base")
     backbone = Backbone(lesson.options.base)
-    size_hw = backbone.facts.image.size_hw
-    graph, output = backbone.add_to()
+    size_hw, stages = backbone.facts.image.size_hw, backbone.stages()
+    graph, output = backbone.add_to(stages)
     features = run_graph(graph, output, size_hw, lesson.images, lesson.options)
-    weights, bias, chosen = fit_linear(features, lesson.class_id, lesson.options.seed)
-    scores = linear(graph, output, weights, bias)
+    fitted = fit_linear(features, lesson.class_id, lesson.options.seed)
+    if stages:
+        plain, last = backbone.add_to()
+        width = run_graph(plain, last, size_hw, lesson.images[:1], lesson.options).shape[1]
+        alone = fit_linear(features[:, :width], lesson.class_id, lesson.options.seed)
+        if alone.accuracy >= fitted.accuracy:
+            graph, output, fitted, stages = plain, last, alone, []
+    scores = linear(graph, output, fitted.weights, fitted.bias)
+    chosen = {**fitted.chosen, "layers": 1 + len(stages)}
     lesson.facts.update(chosen=str(chosen), base=lesson.options.base.name)
     graph.save(lesson.out, size_hw, scores, len(lesson.names), _metadata(lesson.names, size_hw, lesson.facts))
 
