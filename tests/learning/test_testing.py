@@ -20,6 +20,7 @@ from pipelines.learning.testing.context import try_context
 from pipelines.learning.testing.corruptions import CORRUPTIONS, corrupt, parse_strengths
 from pipelines.learning.testing.detectors import DetectorTest, run_detector_test
 from pipelines.learning.testing.matching import Matches, Objects, confusion, match, mean_average_precision
+from pipelines.learning.testing.pictures import curves
 from pipelines.scoring.detect import evaluate_detect, score
 from pipelines.scoring.labels import Truth
 
@@ -190,6 +191,19 @@ def test_the_report_of_a_classifier_is_one_page_that_loads_nothing(textures: Pat
     (small / "stripes").rename(small / "other")
     with pytest.raises(ConfigError, match="no class 'other'"):
         run_classifier_test(wanted)
+
+
+def test_a_report_without_a_folder_is_refused_before_the_test(tmp_path: Path) -> None:
+    for place, why in ((tmp_path / "no" / "r.html", "create it first"), (tmp_path, "is a folder")):
+        with pytest.raises(ConfigError, match=why):
+            run_detector_test(DetectorTest("no model", tmp_path, None, report=place))
+        with pytest.raises(ConfigError, match=why):
+            run_classifier_test(ClassifierTest(tmp_path / "no model", tmp_path, report=place))
+
+
+def test_lines_and_their_keys_are_dashed_alike() -> None:
+    drawn = curves({str(number): ([0, 1], [0, 1]) for number in range(10)}, "x", "y")
+    assert drawn.count('stroke-dasharray="6 3"') == 4
 
 
 def test_plain_scores_are_unchanged_and_bad_pictures_lower_them(data_dir: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pipelines.learning.testing.certify import certify
 from pipelines.learning.testing.compare import compare_answers
 from pipelines.learning.testing.corruptions import CORRUPTIONS, corrupt
 from pipelines.learning.testing.pictures import bars, confusion_matrix, curves
-from pipelines.learning.testing.report import Report
+from pipelines.learning.testing.report import Report, check_place
 from pipelines.scoring.detect import Progress
 from pipelines.scoring.pictures import read_picture
 
@@ -62,10 +62,11 @@ def run_classifier_test(wanted: ClassifierTest, progress: Progress | None = None
 
     Raises:
         ModelError: a model cannot be loaded, or attacked.
-        ConfigError: the images cannot be read or have classes that the model lacks.
+        ConfigError: the images cannot be read or have classes that the model lacks, or the report has no folder.
         MissingDependencyError: torch is missing, for an attack.
         SinkError: the report cannot be written.
     """
+    check_place(wanted.report)
     classifier = load_image_classifier(wanted.model)
     try:
         paths, truth = _pictures(wanted.images, classifier.class_names)

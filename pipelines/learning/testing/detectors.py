@@ -19,7 +19,7 @@ from pipelines.learning.testing.context import try_context
 from pipelines.learning.testing.corruptions import CORRUPTIONS, corrupt
 from pipelines.learning.testing.matching import Matches, Objects, confusion, match, precision_curve
 from pipelines.learning.testing.pictures import bars, confusion_matrix, curves
-from pipelines.learning.testing.report import Report
+from pipelines.learning.testing.report import Report, check_place
 from pipelines.scoring.detect import EVAL_IOU, EVAL_SCORE, Progress, detect_all, score
 from pipelines.scoring.labels import Truth, read_truth
 
@@ -60,10 +60,11 @@ def run_detector_test(wanted: DetectorTest, progress: Progress | None = None, **
 
     Raises:
         ModelError: a model cannot be loaded.
-        ConfigError: images or labels cannot be read, or the two models have different classes.
+        ConfigError: images or labels cannot be read, the models have different classes, or the report has no folder.
         MissingDependencyError: scikit-learn is missing, for context.
         SinkError: the report cannot be written.
     """
+    check_place(wanted.report)
     options = {"score_threshold": EVAL_SCORE, "iou_threshold": EVAL_IOU, **options}
     detector = load_detector(wanted.model, try_first=True, **options)
     truth = read_truth(wanted.images, wanted.labels, detector.class_names)

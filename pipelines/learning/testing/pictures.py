@@ -42,7 +42,8 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_name
         dashes = "" if index < len(COLOURS) else ' stroke-dasharray="6 3"'
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
         parts.append(_text(left + side + 26, top + 12 + 18 * index, name))
-        parts.append(f'<rect x="{left + side + 10}" y="{top + 4 + 18 * index}" width="10" height="8" fill="{colour}"/>')
+        key = f"M{left + side + 2} {top + 8 + 18 * index}h20"  # as long as one dash, gap and dash
+        parts.append(f'<path d="{key}" fill="none" stroke="{colour}" stroke-width="3"{dashes}/>')
     parts.append(_text(left + side / 2, top + side + 38, x_name, 'text-anchor="middle"'))
     parts.append(_text(14, top + side / 2, y_name, f'text-anchor="middle" transform="rotate(-90 14 {top + side / 2})"'))
     height = max(top + side + 50, top + 24 + 18 * len(series))

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from engine.errors import SinkError
+from engine.errors import ConfigError, SinkError
 from engine.redaction import redact_tree
 
 STYLE = """
@@ -21,6 +21,16 @@ table{border-collapse:collapse;margin:.5rem 0}td,th{padding:.2rem .8rem;text-ali
 td.n{text-align:right;font-variant-numeric:tabular-nums}figure{margin:.5rem 0;overflow-x:auto}
 svg{max-width:100%;height:auto;border-radius:6px}.good{color:#059669}.bad{color:#dc2626}
 """
+
+
+def check_place(path: Path | None) -> None:
+    """Raise `ConfigError` if a report could not be written there; call it before a test that takes minutes."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder: give the file of the report, such as {path / 'report.html'}")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.parent}: create it first")
 
 
 @dataclass
