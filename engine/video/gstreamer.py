@@ -14,6 +14,7 @@ Codec = Literal["h264", "h265"]
 _APPSINK = "appsink drop=true max-buffers=1 sync=false"
 _RELEASE = Path("/etc/nv_tegra_release")
 _DEVICE_TREE = Path("/proc/device-tree/compatible")
+_MEMORY_NODE = Path("/dev/nvmap")
 _FORBIDDEN = frozenset('"\\\n\r')
 
 
@@ -88,24 +89,31 @@ def _quoted(value: str) -> str:
     return f'"{value}"'
 
 
-def is_jetson(release: Path | None = None, device_tree: Path | None = None) -> bool:
-    """Return whether this is a Jetson; a container sees the device tree, and the release file only if it is mounted.
+def is_jetson(release: Path | None = None, device_tree: Path | None = None, node: Path | None = None) -> bool:
+    """Return whether this is a Jetson, also in a container.
+
+    Docker hides the device tree (it masks /sys/firmware), and the release file is not in a container, but NVIDIA's
+    runtime brings the device node of the memory manager.
 
     Args:
         release: NVIDIA's release file, for tests.
         device_tree: file with the names of the board's chip, each terminated by a NUL byte, for tests.
+        node: the device node, for tests.
     """
     try:
         chips = (device_tree or _DEVICE_TREE).read_bytes().split(b"\0")
     except OSError:
         chips = []
-    return any(chip.startswith(b"nvidia,tegra") for chip in chips) or (release or _RELEASE).exists()
+    if any(chip.startswith(b"nvidia,tegra") for chip in chips):
+        return True
+    return (release or _RELEASE).exists() or (node or _MEMORY_NODE).exists()
 
 
 def why_not_gstreamer() -> str:
     """Return why a Jetson's decoder cannot be used here and what to do, or an empty string if it can."""
     if not is_jetson():
-        return f"jetson: this machine is not a Jetson (neither {_RELEASE} nor an NVIDIA Tegra in {_DEVICE_TREE})"
+        places = f"no {_RELEASE}, no {_MEMORY_NODE}, no NVIDIA Tegra in {_DEVICE_TREE}"
+        return f"jetson: this machine is not a Jetson ({places})"
     import cv2
 
     if "GStreamer:                   YES" not in cv2.getBuildInformation():

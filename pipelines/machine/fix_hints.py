@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.video.gstreamer import is_jetson
 from pipelines.doctor import Finding
 
 _OS_RELEASE = Path("/etc/os-release")
@@ -62,7 +63,7 @@ def this_system() -> System:
         "brew" if platform.system() == "Darwin" else packages,
         any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv")),
         "microsoft" in platform.release().lower(),
-        Path("/etc/nv_tegra_release").exists(),
+        is_jetson(),
     )
 
 
@@ -74,16 +75,16 @@ def hints(findings: Sequence[Finding], system: System) -> dict[str, list[str]]:
 
 def _commands(finding: Finding, system: System) -> list[str]:
     part = finding.part
+    if part == "gpu device nodes":  # its remedy names the groups that own the nodes of this machine
+        return _groups(finding.remedy, system)
     if part in ("nvidia gpu", "decoder nvdec") and system.is_jetson:
         return ["# JetPack has the driver: see docs/jetson.md"]
-    if system.is_container and part in ("nvidia gpu", "decoder nvdec", "cameras", "gpu device nodes", "decoder vaapi"):
+    if system.is_container and part in ("nvidia gpu", "decoder nvdec", "cameras", "decoder vaapi"):
         return [f"# outside the container: docker run {_DEVICES[part]} ..."]
     if part == "nvidia gpu" and system.is_wsl:
         return ["# install NVIDIA's driver in Windows; WSL does not need its own"]
     if part == "cameras":
         return ["sudo usermod -aG video $USER    # then log in again; ls /dev/video* shows what is there"]
-    if part == "gpu device nodes":
-        return ["sudo usermod -aG render,video $USER    # then log in again"]
     if part == "display":
         return ["# without a desktop: --save OUT.mp4 in place of --show, or ssh -X"]
     packages = _LIBRARIES.get(part, {}).get(system.packages)
@@ -92,10 +93,20 @@ def _commands(finding: Finding, system: System) -> list[str]:
     return [command.strip().rstrip(".,") for command in _COMMAND.findall(finding.remedy)]
 
 
+def _groups(remedy: str, system: System) -> list[str]:
+    """Return the command of a remedy of `why_no_access` that fits the system."""
+    pattern = r"docker run( --group-add \d+)+" if system.is_container else r"usermod -aG \S+"
+    command = re.search(pattern, remedy)
+    if command is None:
+        return []
+    if system.is_container:
+        return [f"# outside the container: {command[0]} ..."]
+    return [f"sudo {command[0]} $USER    # then log in again"]
+
+
 _DEVICES = {
     "nvidia gpu": "--gpus all",
     "decoder nvdec": "--gpus all",
     "cameras": "--device /dev/video0",
-    "gpu device nodes": "--device /dev/dri --group-add video",
     "decoder vaapi": "--device /dev/dri",
 }

@@ -87,6 +87,17 @@ def test_a_good_plan_is_compared_once_and_again_when_it_was_built_again(tmp_path
     assert reference.calls == [4, 4]
 
 
+@pytest.mark.parametrize("wrong", [1, 4], ids=["single frames", "batches"])
+def test_a_plan_that_is_wrong_at_one_batch_size_only_is_refused(tmp_path: Path, wrong: int) -> None:
+    """NVIDIA/TensorRT 4813: identical images of a batch give different boxes, and single ones others again."""
+
+    def detect(frames: Sequence[Frame]) -> list[Detections]:
+        return [moved(605 if len(frames) == wrong else 0)] * len(frames)
+
+    with pytest.raises(ModelError, match="finds 0 of the 8 boxes"):
+        check_plan(plan_file(tmp_path), detect, always(BOXES))
+
+
 def test_where_there_is_nothing_to_compare_a_warning_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert check_plan(plan_file(tmp_path), always(BOXES), always(Detections.empty())).boxes == 0
     assert "finds nothing on the embedded clip" in caplog.text

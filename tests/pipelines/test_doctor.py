@@ -9,6 +9,7 @@ import pytest
 from engine.backends.cuda import probe
 from engine.backends.cuda.probe import CudaProbe, Gpu
 from engine.backends.tensorrt import api
+from pipelines import doctor
 from pipelines.doctor import Finding, examine, readiness
 
 GPU = Gpu(0, "RTX 3060", (8, 6), "GPU-1", 12 << 30, False)
@@ -56,3 +57,11 @@ def test_a_reader_that_raises_makes_a_machine_not_ready(monkeypatch: pytest.Monk
     ready, line = readiness(examine())
     assert not ready
     assert "unexpected keyword argument" in line
+
+
+def test_device_nodes_that_this_user_cannot_open_are_a_finding_with_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    what = "this user is not root and not in the group that owns /dev/dri/renderD128"
+    how = "in a container, docker run --group-add 994; outside, usermod -aG render and log in again"
+    monkeypatch.setattr("engine.backends.cuda.probe.why_no_access", lambda: f"; {what}: {how}")
+    [finding] = [one for one in doctor._gpu() if one.part == "gpu device nodes"]
+    assert (finding.verdict, finding.found, finding.remedy) == ("missing", what, how)

@@ -46,6 +46,30 @@ def test_everything_that_it_copies_is_there_and_the_package_is_complete(dockerfi
     assert [source for source in copied if not (CHECKOUT / source).exists()] == []
 
 
+def test_the_nvidia_runtime_gives_it_the_gpu(dockerfile: Path):
+    """`--runtime nvidia` and Kubernetes do only what these variables say; `--gpus all` sets the first itself."""
+    environment = dict(
+        line.partition("=")[::2] for lines in arguments(dockerfile, "ENV") for line in lines.split() if "=" in line
+    )
+    assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
+    capabilities = environment["NVIDIA_DRIVER_CAPABILITIES"].split(",")
+    assert {"compute", "utility", "video"} <= set(capabilities) or capabilities == ["all"]
+
+
+def test_the_jetson_commands_give_the_user_the_group_of_the_gpu():
+    """Without it CUDA returns 801 to a user that is not root (JetPack 6)."""
+    group = '--group-add "$(stat -c %g /dev/dri/renderD128)"'
+    pages = [
+        (CHECKOUT / name).read_text() for name in ("Dockerfile.jetson", "docs/jetson.md", "docs/tutorials/jetson.md")
+    ]
+    for text in pages:
+        joined = re.sub(r"\\\n[# ]*", " ", text)
+        commands = [line for line in joined.splitlines() if "docker run" in line and "--runtime nvidia" in line]
+        assert [line for line in commands if group not in line] == []
+    assert sum(text.count(group) for text in pages) >= 3
+    assert any("--groups video" in line for line in arguments(CHECKOUT / "Dockerfile.jetson", "RUN"))
+
+
 def test_the_jetson_image_is_refused_without_gstreamer_and_keeps_its_opencv():
     run = " ".join(arguments(CHECKOUT / "Dockerfile.jetson", "RUN"))
     assert "OpenCV lost GStreamer" in run

@@ -86,21 +86,22 @@ def test_a_csi_camera_off_a_jetson_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chips", "has_release", "expected"),
+    ("chips", "file", "expected"),
     [
-        pytest.param(b"nvidia,p3768-0000+p3767-0005\0nvidia,tegra234\0", False, True, id="a Jetson in a container"),
-        pytest.param(b"nvidia,tegra264\0", False, True, id="Thor"),
-        pytest.param(None, True, True, id="release file alone"),
-        pytest.param(b"raspberrypi,4-model-b\0brcm,bcm2711\0", False, False, id="another board"),
-        pytest.param(None, False, False, id="a desktop"),
+        pytest.param(b"nvidia,p3768-0000+p3767-0005\0nvidia,tegra234\0", None, True, id="an Orin"),
+        pytest.param(b"nvidia,tegra264\0", None, True, id="Thor"),
+        pytest.param(None, "nv_tegra_release", True, id="release file alone"),
+        pytest.param(None, "nvmap", True, id="in a container of Docker, which hides the device tree"),
+        pytest.param(b"raspberrypi,4-model-b\0brcm,bcm2711\0", None, False, id="another board"),
+        pytest.param(None, None, False, id="a desktop"),
     ],
 )
-def test_a_jetson_is_known_by_its_device_tree(
-    tmp_path: Path, chips: bytes | None, has_release: bool, expected: bool
+def test_a_jetson_is_known_by_its_device_tree_or_its_device_node(
+    tmp_path: Path, chips: bytes | None, file: str | None, expected: bool
 ) -> None:
-    tree, release = tmp_path / "compatible", tmp_path / "nv_tegra_release"
+    tree = tmp_path / "compatible"
     if chips is not None:
         tree.write_bytes(chips)
-    if has_release:
-        release.touch()
-    assert is_jetson(release, tree) is expected
+    if file is not None:
+        (tmp_path / file).touch()
+    assert is_jetson(tmp_path / "nv_tegra_release", tree, tmp_path / "nvmap") is expected

@@ -19,6 +19,8 @@ from uuid import UUID
 DRIVER_LIBRARY = "libcuda.so.1"
 DEVICE_NODES = ("nvmap", "nvgpu/*/*", "nvgpu/*", "dri/renderD*")
 """Device nodes that CUDA opens on a Jetson."""
+JETSON_NODES = ("nvmap", "nvgpu")
+"""Only a Jetson has these: on a desktop, `dri/renderD*` may belong to another vendor's GPU, and CUDA needs none."""
 
 # Numbers of the CUDA driver API (cuda.h).
 SUCCESS = 0
@@ -142,20 +144,19 @@ def _attribute(driver: Any, attribute: int, device: ctypes.c_int) -> int:
 
 
 def why_no_access(root: Path = Path("/dev"), groups: Collection[int] | None = None) -> str:
-    """Return which device nodes this user cannot open, with the remedy, or an empty string if it can open all.
+    """Return which device nodes of a Jetson this user cannot open, with the remedy, or an empty string.
 
-    On a Jetson with JetPack 6, CUDA needs the group that owns `/dev/dri/renderD*` (`render`) and `video`; without it
-    `cuInit` returns 801 (dusty-nv/jetson-containers issue 1136).
+    With JetPack 6, CUDA needs the group that owns `/dev/dri/renderD*` (`render`) and `video`; without it `cuInit`
+    returns 801 (dusty-nv/jetson-containers issue 1136).
 
     Args:
         root: folder of the device nodes, for tests.
-        groups: of this process; None asks the system.
+        groups: of a user that is neither root nor the owner, for tests; None asks the system about this process.
     """
-    mine = set(os.getgroups()) | {os.getegid()} if groups is None else set(groups)
-    if os.geteuid() == 0 and groups is None:
+    if not any((root / name).exists() for name in JETSON_NODES):
         return ""
-    nodes = sorted(path for pattern in DEVICE_NODES for path in root.glob(pattern))
-    closed = [node for node in nodes if not _may_open(node, mine)]
+    nodes = sorted({path for pattern in DEVICE_NODES for path in root.glob(pattern) if not path.is_dir()})
+    closed = [node for node in nodes if not _may_open(node, groups)]
     if not closed:
         return ""
     owners = sorted({node.stat().st_gid for node in closed})
@@ -167,14 +168,12 @@ def why_no_access(root: Path = Path("/dev"), groups: Collection[int] | None = No
     )
 
 
-def _may_open(node: Path, groups: Collection[int]) -> bool:
+def _may_open(node: Path, groups: Collection[int] | None) -> bool:
+    if groups is None:  # the kernel also knows access control lists and capabilities
+        return os.access(node, os.R_OK | os.W_OK)
     status = node.stat()
     mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o006 == 0o006:
-        return True
-    return (status.st_gid in groups and mode & 0o060 == 0o060) or (
-        status.st_uid == os.geteuid() and mode & 0o600 == 0o600
-    )
+    return mode & 0o006 == 0o006 or (status.st_gid in groups and mode & 0o060 == 0o060)
 
 
 def _group_name(gid: int) -> str:

@@ -52,6 +52,8 @@ class PlanFacts:
         plan_sha256: of the plan that follows the header.
         accuracy: what the INT8 gate measured; empty for other precisions.
         dla_core: deep learning accelerator of a Jetson that it was built for; None for the GPU.
+        can_record: False if the model counts its boxes itself: such a plan waits for the GPU while it is enqueued,
+            which no CUDA graph can record.
     """
 
     library: str
@@ -69,6 +71,7 @@ class PlanFacts:
     plan_sha256: str = ""
     accuracy: Mapping[str, float] = field(default_factory=dict)
     dla_core: int | None = None
+    can_record: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,8 +151,10 @@ class TensorRtBackend:
         self.outputs = (merged, *plan.outputs[1:]) if merged else plan.outputs
         scores = self._options.class_scores if merged else None
         kernels = self._kernels(cuda) if image is not None else {}
+        can_record = file.facts is None or file.facts.can_record
         for _ in range(self.depth):
-            self._all_slots.append(GpuSlot(cuda, plan, image, kernels, scores, clock=self._parts.clock))
+            slot = GpuSlot(cuda, plan, image, kernels, scores, use_graph=can_record, clock=self._parts.clock)
+            self._all_slots.append(slot)
         self._slots = Slots(self._all_slots)
         self.precision = file.facts.precision if file.facts else "as built"
         self.device = f"{cuda.gpu} through {cuda.name}"
@@ -162,10 +164,10 @@ class TensorRtBackend:
         return {name: cuda.load_kernel(code, name) for name in (LETTERBOX, CANDIDATES)}
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """Return page-locked memory, which a Jetson's GPU reads in place. Call between `open` and `close`."""
+        """Return page-locked memory, from which the GPU copies directly. Call between `open` and `close`."""
         cuda = self._opened()
         with cuda.current():
-            pinned = cuda.pinned(shape, dtype, mapped=cuda.gpu.is_integrated)
+            pinned = cuda.pinned(shape, dtype)
         self._pinned.append(pinned)
         return pinned.array
 
@@ -174,12 +176,7 @@ class TensorRtBackend:
         cuda = self._opened()
         check_feeds(self.inputs, feeds)
         self._check_batch(len(feeds[self.inputs[0].name]))
-        mapped = {
-            pinned.array.ctypes.data: pinned.device_address
-            for pinned in self._pinned
-            if pinned.device_address is not None
-        }
-        return self._start(cuda, lambda slot: slot.start(feeds, mapped))
+        return self._start(cuda, lambda slot: slot.start(feeds))
 
     def submit_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> TensorRtPending:
         """Start an inference on uint8 BGR images of any sizes. They are copied, and the GPU letterboxes them."""

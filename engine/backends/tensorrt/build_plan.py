@@ -27,7 +27,7 @@ from engine.backends.tensorrt.api import (
     tensor_spec,
     why_not_library,
 )
-from engine.backends.tensorrt.network import doubts, why_not_model
+from engine.backends.tensorrt.network import COUNTING, doubts, why_not_model
 from engine.backends.tensorrt.precision import PRECISIONS, Precision, with_precision
 from engine.errors import ConfigError, ModelError
 
@@ -163,7 +163,8 @@ def build_plan(
     obstacle = why_not_model(facts, trt.library)
     if obstacle is not None:
         raise ModelError(obstacle)
-    for doubt in doubts(facts, trt.version):
+    is_dynamic = facts.inputs[0].shape[0] is None and options.batch[0] != options.batch[2]
+    for doubt in doubts(facts, trt.library, trt.version, precision=options.precision, is_dynamic=is_dynamic):
         logger.warning("%s", doubt)
     if trt.is_rtx and options.precision == "int8":
         logger.warning("TensorRT-RTX lists no INT8 convolutions: this plan may be slower than one of FP16")
@@ -188,6 +189,7 @@ def build_plan(
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         accuracy=prepared.accuracy,
         dla_core=options.dla_core,
+        can_record=not COUNTING & set(facts.operators),
     )
     write_plan_file(output, plan, header, facts.metadata)
     return read_plan_file(output)

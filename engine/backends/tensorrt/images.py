@@ -1,4 +1,4 @@
-"""Uploading images of any size to the GPU: each is copied once, into page-locked memory that the GPU reads."""
+"""Uploading images of any size to the GPU: each is copied once into page-locked memory, and from there to the GPU."""
 
 from __future__ import annotations
 
@@ -34,20 +34,19 @@ class ImageStage:
         return address
 
     def upload(self, images: Sequence[NDArray[np.uint8]], stream: int) -> list[int]:
-        """Copy images of any sizes into page-locked memory and return the GPU address of each.
+        """Copy images of any sizes to the GPU, through page-locked memory, and return the address of each there.
 
-        The caller may change them at once. While one is copied, earlier ones are transferred; a Jetson reads them in
-        place.
+        The caller may change them at once. While one is copied, earlier ones are transferred. A Jetson copies too: its
+        GPU does not cache page-locked memory, and the letterbox kernel reads most bytes more than once.
         """
         size = sum(image.nbytes for image in images)
         host = self._host_room(size)
-        address = self._gpu_room(size) if host.device_address is None else host.device_address
+        address = self._gpu_room(size)
         addresses, place = [], 0
         for image in images:
             packed = host.array[place : place + image.nbytes]
             np.copyto(packed.reshape(image.shape), image)
-            if host.device_address is None:
-                self._cuda.copy_to_gpu(address + place, packed, stream)
+            self._cuda.copy_to_gpu(address + place, packed, stream)
             addresses.append(address + place)
             place += image.nbytes
         return addresses
@@ -61,7 +60,7 @@ class ImageStage:
     def _host_room(self, size: int) -> PinnedArray:
         if self._host is None or self._host.array.nbytes < size:
             self._free_host()
-            self._host = self._cuda.pinned((size,), np.uint8, mapped=self._cuda.gpu.is_integrated)
+            self._host = self._cuda.pinned((size,), np.uint8)
         return self._host
 
     def _free_gpu(self) -> None:

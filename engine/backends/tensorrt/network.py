@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from engine.backends.files.base import ModelFile
-from engine.backends.tensorrt.api import Library
+from engine.backends.tensorrt.api import NAMES, Library
 from engine.backends.tensorrt.precision import QUANTISED_ALREADY, Precision
 
 DYNAMICALLY_QUANTISED = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"})
 COUNTING = frozenset({"NonMaxSuppression", "NonZero"})
 """Operators whose number of results depends on their input values."""
 
+ATTENTION = frozenset({"MatMul", "Softmax"})
 NOT_CONVERTED = QUANTISED_ALREADY | {"If", "Loop", "Scan"}
 
 
@@ -41,22 +42,36 @@ def why_not_model(model: ModelFile, library: Library) -> str | None:
     )
 
 
-def doubts(model: ModelFile, library_version: str) -> list[str]:
-    """Return warnings about operators that are reported to give wrong boxes without an error.
-
-    Sources: NVIDIA/TensorRT issues 4813 and 4646 (GridSample since 10.13.3), 4820 (YOLOv10 in FP16 on 10.13).
+def doubts(
+    model: ModelFile, library: Library, version: str, *, precision: Precision = "fp16", is_dynamic: bool = False
+) -> list[str]:
+    """Return warnings about models for which wrong boxes without an error are reported.
 
     Args:
         model: an ONNX file.
-        library_version: as the library reports it, for example `10.13.3`.
+        library: that builds it.
+        version: of the library, as it reports it, for example `10.13.3`.
+        precision: to build in.
+        is_dynamic: whether the plan takes several batch sizes.
     """
-    version = tuple(int(part) for part in library_version.split(".")[:2] if part.isdigit())
-    if "GridSample" in model.operators and version >= (10, 13):
-        return [
-            f"{model.path.name} uses GridSample, for which TensorRT {library_version} is said to return wrong boxes "
-            f"(NVIDIA/TensorRT 4813, 4646): compare its boxes with --backend onnxruntime before you rely on them"
-        ]
-    return []
+    is_rtx = library == "tensorrt_rtx"
+    release = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    found = []
+    if "GridSample" in model.operators and (is_rtx or release >= (10, 13)):
+        found.append(("uses GridSample", "since TensorRT 10.13, at some batch sizes", "4813, 4646"))
+    if not is_rtx and release == (10, 3) and is_dynamic and set(model.operators) >= ATTENTION:
+        found.append(("has attention layers", "from TensorRT 10.3 with several batch sizes in a plan", "4419"))
+    if precision == "fp16" and (is_rtx or release >= (10, 13)) and _is_yolov10(model):
+        found.append(("is a YOLOv10", "in FP16 since TensorRT 10.13", "4820"))
+    return [
+        f"{model.path.name} {what}, for which wrong boxes are reported {when} (NVIDIA/TensorRT {issues}), and this is "
+        f"{NAMES[library]} {version}: compare its boxes with --backend onnxruntime before you rely on them"
+        for what, when, issues in found
+    ]
+
+
+def _is_yolov10(model: ModelFile) -> bool:
+    return "yolov10" in f"{model.metadata.get('description', '')} {model.path.stem}".lower()
 
 
 def usual_precision(model: ModelFile) -> Precision:

@@ -111,13 +111,8 @@ class GpuSlot:
             self._drop_graph()
             self._repeats = 0
 
-    def start(self, feeds: Mapping[str, NDArray[Any]], mapped: Mapping[int, int]) -> None:
-        """Start an inference.
-
-        Args:
-            feeds: the inputs; do not change them until `wait` has returned.
-            mapped: GPU address by host address, for feeds that the GPU can read in place.
-        """
+    def start(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+        """Start an inference; do not change the feeds until `wait` has returned."""
         specs = self._plan.inputs
         self._held.clear()
         for spec in specs[1:] if self._image else specs:
@@ -125,10 +120,8 @@ class GpuSlot:
         if self._image is not None:
             batch = feeds[specs[0].name]
             rows, columns = self._image.size_hw
-            source = mapped.get(batch.ctypes.data)
-            if source is None:
-                self._held.append(np.ascontiguousarray(batch))
-                source = self._stage.send(self._held[-1], self._stream)
+            self._held.append(np.ascontiguousarray(batch))
+            source = self._stage.send(self._held[-1], self._stream)
             self._place(WholeFrame((columns, rows)), source, 0, len(batch))
         shapes = {spec.name: tuple(feeds[spec.name].shape) for spec in specs}
         if self._image is not None:

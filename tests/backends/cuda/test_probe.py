@@ -89,23 +89,43 @@ def test_this_machine_answers_without_a_crash():
     assert bool(probe.gpus) == (probe.reason is None)
 
 
+def device_node(root: Path, name: str, mode: int) -> Path:
+    node = root / name
+    node.parent.mkdir(exist_ok=True, parents=True)
+    node.touch()
+    node.chmod(mode)
+    return node
+
+
 def test_nodes_of_a_group_that_this_user_is_not_in_are_named_with_the_remedy(tmp_path: Path):
-    node = tmp_path / "dri" / "renderD128"
-    node.parent.mkdir()
-    node.touch(mode=0o060)
-    node.chmod(0o060)
+    device_node(tmp_path, "nvmap", 0o666)
+    device_node(tmp_path, "nvgpu/igpu0/ctrl", 0o666)
+    node = device_node(tmp_path, "dri/renderD128", 0o660)
     group = node.stat().st_gid
     reason = why_no_access(tmp_path, groups=[group + 1])
-    assert str(node) in reason
-    assert f"--group-add {group}" in reason
+    assert f"the group that owns {node}: in a container, docker run --group-add {group}; outside, usermod" in reason
     assert why_no_access(tmp_path, groups=[group]) == ""
 
 
 def test_nodes_that_everybody_may_open_are_not_the_reason(tmp_path: Path):
-    node = tmp_path / "nvmap"
-    node.touch()
-    node.chmod(0o666)
+    device_node(tmp_path, "nvmap", 0o666)
     assert why_no_access(tmp_path, groups=[]) == ""
+
+
+def test_off_a_jetson_the_nodes_of_another_gpu_are_not_the_reason(tmp_path: Path):
+    device_node(tmp_path, "dri/renderD128", 0o660)
+    assert why_no_access(tmp_path, groups=[]) == ""
+
+
+def test_this_process_is_asked_as_the_kernel_sees_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Root passes in spite of the mode, and so does a user with an access control list."""
+    node = device_node(tmp_path, "nvmap", 0o600)
+    asked: list[Path] = []
+    monkeypatch.setattr(probe_module.os, "access", lambda path, mode: asked.append(path))
+    assert str(node) in why_no_access(tmp_path)
+    monkeypatch.setattr(probe_module.os, "access", lambda path, mode: True)
+    assert why_no_access(tmp_path) == ""
+    assert asked == [node]
 
 
 def test_error_801_names_the_groups_where_they_are_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

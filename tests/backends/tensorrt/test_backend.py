@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -590,3 +591,57 @@ def test_a_plan_may_have_inputs_and_outputs_of_halves(tmp_path: Path, is_integra
     backend.close()
     assert seen[-1].dtype == np.float16
     np.testing.assert_allclose(seen[-1][:, 0, 0, 0], np.float16([0.2, 0.4, 1.0]), rtol=1e-3)
+
+
+def test_a_plan_that_counts_its_boxes_itself_is_not_recorded(tmp_path: Path):
+    """It waits for the GPU inside `enqueue`, which ends a capture with an error."""
+    operations: list[str] = []
+    machine = FakeMachine(tmp_path, before=operations.append)
+    write_plan_file(machine.path, PLAN, replace(machine.facts, can_record=False), {})
+    backend = opened(machine)
+    values = [value_of(backend.submit({"images": batch_of(value)})) for value in range(10)]
+    backend.close()
+    np.testing.assert_allclose(values, range(10), atol=1e-3)
+    assert "begin_capture" not in operations
+
+
+def test_a_graph_that_came_out_of_a_failed_capture_is_freed(tmp_path: Path):
+    state = {"is_capturing": False}
+
+    def before(operation: str) -> None:
+        if operation == "copy_to_host" and state["is_capturing"]:
+            raise ModelError("copy_to_host failed: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED (900)")
+        if operation in ("begin_capture", "end_capture"):
+            state["is_capturing"] = operation == "begin_capture"
+
+    machine = FakeMachine(tmp_path, before=before)
+    backend = opened(machine, BackendOptions(OPTIONS.image, depth=1))
+    values = [value_of(backend.submit({"images": batch_of(value)})) for value in range(10)]
+    backend.close()
+    np.testing.assert_allclose(values, range(10), atol=1e-3)
+    assert machine.cuda.live == 0
+
+
+def test_a_jetson_letterboxes_from_its_own_memory(tmp_path: Path):
+    """Mapped memory is not cached by an integrated GPU, and the kernel reads most bytes more than once."""
+    from engine.detection.letterbox import fit
+
+    machine = FakeMachine(tmp_path, 32, is_integrated=True)
+    backend = opened(machine, BackendOptions(ImageInput((32, 32)), depth=1, max_batch=2))
+    read: list[bool] = []
+    handle, kernel = next(iter(machine.cuda._kernels.items()))
+    assert machine.cuda._image["letterbox"] is kernel
+
+    def watched(view: Callable[[int, int], object], count: int, values: bytes) -> None:
+        source = struct.unpack_from("P", values)[0]
+        read.append(any(start <= source < start + len(block) for start, block in machine.cuda._memory.items()))
+        kernel(view, count, values)
+
+    machine.cuda._kernels[handle] = watched
+    canvas = backend.empty((1, 32, 32, 3), np.uint8)
+    canvas[:] = 7
+    assert value_of(backend.submit({"images": canvas})) == pytest.approx(7, abs=1e-3)
+    image = gradient(64, 48, 1)
+    backend.submit_images([image], [fit((64, 48), (32, 32))]).release()
+    backend.close()
+    assert read == [True, True]

@@ -12,6 +12,12 @@ MISSING = [
     Finding("tensorrt", "missing", "not installed", 'pip install "framewire[tensorrt]" (CUDA toolkit)'),
     Finding("nvidia gpu", "missing", "no NVIDIA driver", "install it"),
     Finding("cameras", "missing", "no /dev/video*", "plug one in"),
+    Finding(
+        "gpu device nodes",
+        "missing",
+        "this user is not in the group that owns /dev/dri/renderD128",
+        "in a container, docker run --group-add 44 --group-add 994; outside, usermod -aG video,render and log in again",
+    ),
     Finding("python", "ok", "3.12"),
 ]
 
@@ -26,6 +32,12 @@ MISSING = [
         (System("apt", is_container=True), "nvidia gpu", "--gpus all"),
         (System("apt", is_wsl=True), "nvidia gpu", "in Windows"),
         (System("apt", is_jetson=True), "nvidia gpu", "JetPack"),
+        (System("apt", is_jetson=True), "gpu device nodes", "sudo usermod -aG video,render $USER"),
+        (
+            System("apt", is_container=True, is_jetson=True),
+            "gpu device nodes",
+            "# outside the container: docker run --group-add 44 --group-add 994 ...",
+        ),
         (System(""), "tensorrt", 'pip install "framewire[tensorrt]"'),
     ],
 )
