@@ -4,13 +4,14 @@
 usage: gpu_check.py --model yolov8n.onnx [--model ...] [--images FOLDER] [--minutes 10] [--budget SECONDS]
                     [--only WORD ...] [--output docs/measurements/NAME] [--dry-run]
 
-`--dry-run` prints the plan, the time that each section may take, and the files that the machine needs; it needs no GPU.
+`--dry-run` prints the plan, about how long each section takes, and the files that the machine needs; it needs no GPU.
 
 Each section runs in its own process with its own time limit, and gpu_check.json and gpu_check.md are rewritten after
 each, so that a crash, a hang or the end of the time leaves the earlier results. The most informative sections come
 first: the machine itself, the kernels, graphs and memory without TensorRT, whether TensorRT works, equality with ONNX
-Runtime, speed (bare TensorRT, the engine on 1080p frames, latency), the whole pipeline, the GPU tests, and minutes of
-watching the GPU's memory. If TensorRT refuses the GPU, its message is kept and the rest of its sections are skipped.
+Runtime, starts and graphs, speed (bare TensorRT, the engine on 1080p frames, latency), the whole pipeline, faults, the
+GPU tests, and minutes of watching the GPU's memory. If TensorRT refuses the GPU, its message is kept and the rest of
+its sections are skipped. `--budget` ends the check in time, also in the middle of a section.
 Exit code 0 if every check passed.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -36,13 +38,15 @@ from engine.backends.tensorrt.backend import why_not
 from engine.backends.tensorrt.precision import Precision
 from engine.errors import EngineError
 from tools.gpu import gpu_experiments as experiments
+from tools.gpu import gpu_families as families
 from tools.gpu import gpu_kernels as kernels
 from tools.gpu import gpu_sections as sections
-from tools.gpu.gpu_sections import CHECKOUT, Facts
+from tools.gpu.device import CHECKOUT, Device, Facts
 
 BATCHES = (1, 8, 32)
 ANSWER = "TensorRT's answer"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+THIS_MACHINE = Device()
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Section:
         name: heading in the report.
         run: returns the facts.
         limit_s: time after which it is killed.
+        usual_s: our estimate for a desktop GPU; nothing has been measured yet.
         needs_tensorrt: whether it is skipped if TensorRT does not work.
     """
 
@@ -60,6 +65,7 @@ class Section:
     run: Callable[[], Facts]
     limit_s: float
     needs_tensorrt: bool = True
+    usual_s: float = 30
 
 
 @dataclass
@@ -112,41 +118,50 @@ class Report:
         return "\n".join(lines)
 
 
-def plan_of_sections(chosen: argparse.Namespace) -> list[Section]:
+def plan_of_sections(chosen: argparse.Namespace, device: Device = THIS_MACHINE) -> list[Section]:
     """Return the sections, the most informative first."""
-    cache, images = chosen.cache, chosen.images
-    planned = [
-        Section("machine", sections.machine, 60, needs_tensorrt=False),
-        Section("kernels, graphs, memory", sections.cuda_contract, 120, needs_tensorrt=False),
-        Section("letterbox kernel", kernels.letterbox_exactness, 120, needs_tensorrt=False),
-        Section("compute-sanitizer", experiments.sanitizer, 180, needs_tensorrt=False),
-        Section("a waiting thread", experiments.waiting, 60, needs_tensorrt=False),
-        Section(ANSWER, partial(sections.answer, cache), 180, needs_tensorrt=False),
+    cache, images, smallest = chosen.cache, chosen.images, chosen.model[0]
+    memory = partial(sections.steady_memory, device, smallest, chosen.minutes, cache)
+    return [
+        Section("machine", sections.machine, 60, needs_tensorrt=False, usual_s=5),
+        Section(
+            "kernels, graphs, memory", partial(sections.cuda_contract, device), 120, needs_tensorrt=False, usual_s=10
+        ),
+        Section(
+            "letterbox kernel", partial(kernels.letterbox_exactness, device), 120, needs_tensorrt=False, usual_s=15
+        ),
+        Section("compute-sanitizer", experiments.sanitizer, 180, needs_tensorrt=False, usual_s=60),
+        Section("a waiting thread", partial(experiments.waiting, device), 60, needs_tensorrt=False, usual_s=5),
+        Section(ANSWER, partial(sections.answer, device, cache), 180, needs_tensorrt=False, usual_s=20),
+        Section("kinds of models", partial(families.families, device, cache), 240, usual_s=60),
+        Section("a plan with FP16 inputs", partial(families.halves, device, cache), 120, usual_s=10),
+        *(section for model in chosen.model for section in right_boxes(device, model, images, cache)),
+        Section("starts", partial(experiments.starts, device, smallest, cache), 300, usual_s=30),
+        Section("graphs, early and late", partial(experiments.graphs, device, smallest, cache), 240, usual_s=40),
+        *(section for model in chosen.model for section in how_fast(device, model, images, cache)),
+        Section("faults: out of memory", partial(experiments.out_of_memory, device, smallest, cache), 180, usual_s=30),
+        Section("faults: lost GPU", partial(experiments.lost_gpu, device, smallest, cache), 120, usual_s=15),
+        Section("GPU tests", partial(sections.gpu_tests, device), 900, usual_s=90),
+        Section("memory", memory, chosen.minutes * 60 + 240, usual_s=chosen.minutes * 60),
     ]
-    for model in chosen.model:
-        planned += sections_of_model(model, images, cache)
-    smallest = chosen.model[0]
-    planned += [
-        Section("starts", partial(experiments.starts, smallest, cache), 300),
-        Section("graphs, early and late", partial(experiments.graphs, smallest, cache), 240),
-        Section("faults: out of memory", partial(experiments.out_of_memory, smallest, cache), 120),
-        Section("faults: lost GPU", partial(experiments.lost_gpu, smallest, cache), 120),
-    ]
-    memory = partial(sections.steady_memory, chosen.model[0], chosen.minutes, cache)
-    planned.append(Section("GPU tests", sections.gpu_tests, 900))
-    return [*planned, Section("memory", memory, chosen.minutes * 60 + 240)]
 
 
-def sections_of_model(model: Path, images: Path | None, cache: Path) -> Iterator[Section]:
-    """Yield the sections of one model."""
-    name = model.stem
+def right_boxes(device: Device, model: Path, images: Path | None, cache: Path) -> Iterator[Section]:
+    """Yield the sections that compare what one model finds."""
+    name, given = model.stem, (device, model)
     for kind in PRECISIONS:
-        yield Section(f"{name}: boxes, {kind}", partial(sections.same_boxes, model, kind, images, cache), 300)
+        yield Section(f"{name}: boxes, {kind}", partial(sections.same_boxes, *given, kind, images, cache), 300)
+    yield Section(f"{name}: letterbox, candidates", partial(sections.same_either_way, *given, images, cache), 240)
+    yield Section(f"{name}: batch", partial(sections.batch_exactness, *given, images, cache), 240)
+
+
+def how_fast(device: Device, model: Path, images: Path | None, cache: Path) -> Iterator[Section]:
+    """Yield the sections that time one model."""
+    name, given = model.stem, (device, model)
     for batch in BATCHES:
-        yield Section(f"{name}: speed, batch {batch}", partial(sections.speed, model, batch, cache), 240)
-    yield Section(f"{name}: letterbox, candidates", partial(sections.same_either_way, model, images, cache), 240)
-    yield Section(f"{name}: batch", partial(sections.batch_exactness, model, images, cache), 240)
-    yield Section(f"{name}: pipeline, 8 cameras", partial(sections.pipeline, model, 8, cache), 240)
+        yield Section(f"{name}: speed, batch {batch}", partial(sections.speed, *given, batch, cache), 240, usual_s=40)
+    yield Section(f"{name}: INT8 speed", partial(sections.int8_speed, *given, images, cache), 240, usual_s=60)
+    yield Section(f"{name}: pipeline, 8 cameras", partial(sections.pipeline, *given, 8, cache), 240, usual_s=40)
 
 
 def run_here(section: Section) -> Finding:
@@ -160,8 +175,9 @@ def run_here(section: Section) -> Finding:
     return Finding(section.name, "failed" if failed else "missed" if missed else "ok", facts)
 
 
-def run_apart(section: Section, arguments: Sequence[str]) -> Finding:
-    """Run a section in its own process, kill it after its limit, and return its finding."""
+def run_apart(section: Section, arguments: Sequence[str], left_s: float = math.inf) -> Finding:
+    """Run a section in its own process and return its finding; kill it after its limit or at the end of the budget."""
+    limit_s = min(section.limit_s, left_s)
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         answer, words = Path(folder) / "answer.json", Path(folder) / "words.txt"
         command = [
@@ -173,14 +189,14 @@ def run_apart(section: Section, arguments: Sequence[str]) -> Finding:
             "--section",
             section.name,
         ]
-        environment = {**os.environ, "GPU_CHECK_ANSWER": str(answer)}
+        environment = {**os.environ, "GPU_CHECK_ANSWER": str(answer), sections.TIME_LEFT: str(limit_s)}
         environment["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with words.open("wb") as output:
             process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
             try:
-                code = process.wait(section.limit_s)
+                code = process.wait(limit_s)
             except subprocess.TimeoutExpired:
                 code = None
             finally:
@@ -189,8 +205,10 @@ def run_apart(section: Section, arguments: Sequence[str]) -> Finding:
                     process.wait()
         if answer.is_file():
             return Finding(**json.loads(answer.read_text()))
+        if code is None and limit_s < section.limit_s:
+            return Finding(section.name, "skipped", {"reason": f"the budget ended after {limit_s:.0f} s of it"})
         last_words = words.read_text(errors="replace").strip()[-1500:]
-        end = f"killed after {section.limit_s:.0f} s" if code is None else f"ended with code {code}"
+        end = f"killed after {limit_s:.0f} s" if code is None else f"ended with code {code}"
         return Finding(section.name, "failed", {"error": end, "last words": last_words})
 
 
@@ -205,46 +223,68 @@ def check(planned: Sequence[Section], report: Report, arguments: Sequence[str], 
         elif time.monotonic() > end:
             report.add(Finding(section.name, "skipped", {"reason": f"the budget of {budget_s:.0f} s was spent"}))
         else:
-            finding = run_apart(section, arguments)
+            finding = run_apart(section, arguments, end - time.monotonic())
             report.add(finding)
             if section.name == ANSWER and finding.verdict != "ok":
                 obstacle = f'TensorRT does not run the smallest model: see "{ANSWER}"'
 
 
 def lines_of_plan(planned: Sequence[Section], chosen: argparse.Namespace) -> list[str]:
-    """Return the plan as text: the sections in order with their limits, and what they need on the machine."""
-    lines = [f"{len(planned)} sections, each in its own process:"]
-    total_s = 0.0
+    """Return the plan as text: the sections in order with their times, and what they need on the machine."""
+    lines = [f"{len(planned)} sections, each in its own process; times are estimates, nothing has been measured yet:"]
+    begin_s = 0.0
     for number, section in enumerate(planned, 1):
-        total_s += section.limit_s
         needs = "TensorRT" if section.needs_tensorrt else "CUDA alone"
-        begins = "" if total_s - section.limit_s <= chosen.budget else "; may not start within the budget"
-        lines.append(f"{number:3} {section.name}: at most {section.limit_s:.0f} s, {needs}{begins}")
-    lines.append(f"at most {total_s:.0f} s in total; the budget is {chosen.budget:.0f} s")
-    lines.append("files needed in addition to this checkout:")
-    for model in chosen.model:
-        size = f"{model.stat().st_size / 2**20:.1f} MiB" if model.is_file() else "not found here"
-        lines.append(f"  {model}: {size}")
+        late = "; may not start within the budget" if begin_s > chosen.budget else ""
+        begins = f"{begin_s // 60:3.0f}:{begin_s % 60:02.0f}"
+        lines.append(
+            f"{number:3} {begins} {section.name}: about {section.usual_s:.0f} s, "
+            f"at most {section.limit_s:.0f} s, {needs}{late}"
+        )
+        begin_s += section.usual_s
+    most_s = sum(section.limit_s for section in planned)
+    lines.append(f"about {begin_s / 60:.0f} minutes in total, at most {most_s / 60:.0f}; {_budget(chosen.budget)}")
+    lines.append("files needed on the machine:")
+    lines.append(f"  this checkout, without shared data: {_size(_checkout_files())}")
+    lines += [f"  {model}: {_size([model]) if model.is_file() else 'not found here'}" for model in chosen.model]
     if chosen.images is not None:
         lines.append(f"  {chosen.images}: images to compare on")
-    lines.append("  packages: numpy, opencv-python, onnx, onnxruntime, cuda-bindings or pycuda, nvidia-cuda-nvrtc, and")
-    lines.append("  tensorrt or tensorrt-rtx; compute-sanitizer comes with the CUDA toolkit")
+    lines.append(
+        "  packages: those of framewire, onnx, cuda-bindings or pycuda, nvidia-cuda-nvrtc, pytest, and tensorrt or"
+    )
+    lines.append("  tensorrt-rtx; compute-sanitizer comes with the CUDA toolkit")
     reason = probe_cuda().reason
     lines.append(f"here: {reason or probe_cuda()}")
     return lines
+
+
+def _budget(budget_s: float) -> str:
+    if math.isinf(budget_s):
+        return "no budget: with --budget SECONDS it ends in time"
+    return f"the budget is {budget_s:.0f} s: what does not fit is reported as skipped"
+
+
+def _checkout_files() -> list[Path]:
+    folders = ("engine", "pipelines", "configs", "tools", "tests")
+    found = [path for folder in folders for path in (CHECKOUT / folder).rglob("*")]
+    return [path for path in found if path.is_file() and "__pycache__" not in path.parts]
+
+
+def _size(files: Sequence[Path]) -> str:
+    return f"{sum(file.stat().st_size for file in files) / 2**20:.1f} MiB"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the arguments, checked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, action="append", required=True, help="ONNX file; may be repeated")
-    parser.add_argument("--images", type=Path, help="folder of images to compare on; the demo clip")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of the memory loop")
-    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no section starts")
+    parser.add_argument("--images", type=Path, help="folder of images to compare on; otherwise frames of the demo clip")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of the memory loop, if the budget allows")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which it ends")
     parser.add_argument(
         "--only", action="append", help="run only sections with this word in their name; may be repeated"
     )
-    parser.add_argument("--output", type=Path, default=CHECKOUT / "docs" / "measurements")
+    parser.add_argument("--output", type=Path, default=CHECKOUT / "docs" / "measurements", help="folder")
     parser.add_argument("--cache", type=Path, default=Path("plans"), help="folder for built plans")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and the budget, and run nothing")
     parser.add_argument("--section", help=argparse.SUPPRESS)

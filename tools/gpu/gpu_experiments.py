@@ -11,41 +11,45 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from engine.backends.base import BackendOptions
-from engine.backends.cuda.driver import CudaApi, open_cuda
+from engine.backends.base import BackendOptions, ImageInput
+from engine.backends.cuda.driver import CudaApi, free_quietly
+from engine.backends.cuda.letterbox import BLOCK, KERNEL_NAME, WholeFrame, grid, parameters
 from engine.backends.files.plan import PlanFile
-from engine.backends.tensorrt.backend import Parts, TensorRtBackend, load_plan
 from engine.backends.tensorrt.build_plan import BuildOptions
-from engine.backends.tensorrt.loaded_plan import LoadedPlan
-from engine.backends.tensorrt.plan_cache import PlanCache
+from engine.detection.load import load_detector
 from engine.detection.model import inspect_model
 from engine.errors import EngineError, ModelError
-from tools.gpu.gpu_sections import bare_context
+from tools.gpu.device import CHECKOUT, Device, Facts
+from tools.gpu.gpu_sections import bare_context, some_frames
 
-Facts = dict[str, Any]
-Load = Callable[[CudaApi, PlanFile], LoadedPlan]
 RUNS = (3, 30, 300)
 """Number of eager runs before the timed one: a library may still be compiling during the first."""
 
 WAIT_COPIES = 64
 WAIT_BYTES = 1 << 26
-LEFT_FREE_MIB = 64
+MOST_SHARE = 0.5
+"""A waiting thread that uses more of a core spins."""
+
+LEAST_WAIT_S = 0.005
+SMALLEST_PIECE = 1 << 20
+BAD_ADDRESS = 0xDEAD0000
 SANITIZER = """
-from engine.backends.cuda.compile import compile_kernels
-from engine.backends.cuda.probe import probe_cuda
-from tests.backends.cuda.cuda_contract import check, open_package
-check(open_package("{package}"), compile_kernels(probe_cuda().gpus[0].compute_capability))
+from tools.gpu.device import Device
+from tests.backends.cuda.cuda_contract import check
+device = Device()
+image = device.compile()
+for name, api in device.open_packages():
+    check(api, image)
 print("held")
 """
 
 
-def waiting(open_api: Callable[[], CudaApi] = open_cuda) -> Facts:
+def waiting(device: Device) -> Facts:
     """Measure the cost of a waiting thread: CPU time while the GPU is busy, as a share of the wall time."""
-    api = open_api()
+    api = device.open_api()
     with api.current():
         stream, event = api.create_stream(), api.create_event()
         pinned = api.pinned((WAIT_BYTES,), np.uint8)
@@ -61,82 +65,97 @@ def waiting(open_api: Callable[[], CudaApi] = open_cuda) -> Facts:
         api.free_event(event)
         api.free_stream(stream)
     api.close()
-    return {"waited ms": round(wall * 1000, 1), "processor share": round(spent / max(wall, 1e-9), 3)}
+    share = spent / max(wall, 1e-9)
+    return {
+        "waited ms": round(wall * 1000, 1),
+        "processor share": round(share, 3),
+        "missed": share > MOST_SHARE and wall > LEAST_WAIT_S,
+    }
 
 
-def sanitizer(package: str = "cuda-bindings") -> Facts:
-    """Run our kernels under compute-sanitizer's memcheck and racecheck."""
+def sanitizer() -> Facts:
+    """Run our kernels under compute-sanitizer's memcheck and racecheck, through each installed package."""
     program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if program is None:
         return {"note": "compute-sanitizer is not installed: it comes with the CUDA toolkit"}
     facts: Facts = {}
     for tool in ("memcheck", "racecheck"):
         command = [program, "--tool", tool, "--report-api-errors", "no", "--error-exitcode", "9", sys.executable, "-c"]
-        done = subprocess.run(
-            [*command, SANITIZER.format(package=package)], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*command, SANITIZER], capture_output=True, text=True, check=False, cwd=CHECKOUT)
         facts[tool] = (done.stdout.strip().splitlines() or ["no output"])[-1]
         if done.returncode:
             facts |= {"failed": True, f"{tool} says": (done.stdout + done.stderr)[-1500:]}
     return facts
 
 
-def starts(
-    model: Path, folder: Path, make: Callable[[Path, BackendOptions], TensorRtBackend] = TensorRtBackend
-) -> Facts:
-    """Time two starts of one plan, from `open` to the first result: the second reuses what the first compiled."""
+def starts(device: Device, model: Path, folder: Path) -> Facts:
+    """Time starts of one plan, from `open` to the first results: without kernels kept from before, then with them."""
     facts = inspect_model(model)
     options = BackendOptions(facts.image, max_batch=facts.batch or 1, precision="fp16", cache_dir=folder)
-    make(model, options).missing_plan()  # the build itself does not count as a start
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        backend = make(model, options)
-        backend.open()
-        spec = backend.inputs[0]
-        shape = (facts.batch or 1, *spec.shape[1:])
-        image = backend.empty([size or 0 for size in shape], spec.dtype)
-        image[:] = 100
-        for _ in range(4):  # the runtime cache is written once the kernels have run
-            pending = backend.submit({spec.name: image})
-            pending.result()
-            pending.release()
-        times.append(time.perf_counter() - started)
-        backend.close()
-    first, second, third = (round(value, 2) for value in times)
-    return {"with the build, s": first, "second start, s": second, "third start, s": third}
+    backend = device.backend(model, options)
+    backend.open()  # builds the plan, which does not count as a start
+    file = backend.plan_file
+    backend.close()
+    kept = file.path.with_name(f"{file.path.name}.kernels") if file is not None else folder / "none"
+    kept.unlink(missing_ok=True)
+    first, second, third = (_start_s(device, model, options) for _ in range(3))
+    size = round(kept.stat().st_size / 2**20, 2) if kept.is_file() else "none: this library compiles at build"
+    return {"first start, s": first, "second start, s": second, "third start, s": third, "kept kernels, MiB": size}
 
 
-def graphs(
-    model: Path,
-    folder: Path,
-    *,
-    open_api: Callable[[], CudaApi] = open_cuda,
-    load: Load = load_plan,
-    runs: tuple[int, ...] = RUNS,
-) -> Facts:
-    """Time eager runs and graphs, each recorded early and late, because a library may record slow kernels."""
-    options = BuildOptions("fp16", (1, 1, 1), inspect_model(model).size_hw)
-    file, _reason = PlanCache(folder).get_or_build(model, options)
-    return graphs_of(file, open_api=open_api, load=load, runs=runs)
+def _start_s(device: Device, model: Path, options: BackendOptions) -> float:
+    started = time.perf_counter()
+    backend = device.backend(model, options)
+    backend.open()
+    spec = backend.inputs[0]
+    image = backend.empty([options.max_batch, *(size or 0 for size in spec.shape[1:])], spec.dtype)
+    image[:] = 100
+    for _ in range(4):  # the runtime cache is written once the kernels have run
+        pending = backend.submit({spec.name: image})
+        pending.result()
+        pending.release()
+    spent = time.perf_counter() - started
+    backend.close()
+    return round(spent, 2)
 
 
-def graphs_of(file: PlanFile, *, open_api: Callable[[], CudaApi], load: Load, runs: tuple[int, ...]) -> Facts:
-    """Return the results of `graphs` for one plan."""
-    cuda = open_api()
+def graphs(device: Device, model: Path, folder: Path, runs: tuple[int, ...] = RUNS) -> Facts:
+    """Time batch 1 on a plan for several batches, eagerly and as graphs recorded early and late.
+
+    TensorRT-RTX compiles the kernels of a dynamic shape while slow ones run; a graph keeps replaying those that it
+    recorded. Our contexts are eager; the library's own default is measured beside them.
+    """
+    facts = inspect_model(model)
+    if facts.batch is not None:
+        return {"note": "the model fixes its batch: no shape is left open"}
+    file = device.build(model, BuildOptions("fp16", (1, 4, 8), facts.size_hw), folder)
+    is_rtx = file.facts is not None and file.facts.library == "tensorrt_rtx"
+    rows = _graph_rows(device, file, runs, is_eager=True)
+    if is_rtx:
+        rows += _graph_rows(device, file, runs, is_eager=False)
+    ours = [row["eager ms"] for row in rows if row["kernels"] == "eager"]
+    return {"table": rows, "missed": ours[0] > 1.5 * min(ours)}
+
+
+def _graph_rows(device: Device, file: PlanFile, runs: tuple[int, ...], *, is_eager: bool) -> list[Facts]:
+    cuda = device.open_api()
     rows: list[Facts] = []
-    with cuda.current(), bare_context(cuda, load(cuda, file)) as (context, stream):
-        done = 0
-        for count in runs:
-            while done < count:
-                context.enqueue(stream)
-                cuda.synchronize(stream)
-                done += 1
-            row: Facts = {"after runs": count, "eager ms": _ms(cuda, stream, lambda: context.enqueue(stream))}
-            row["capturable"] = context.is_capturable(stream)
-            rows.append(row | {"graph ms": _graph_ms(cuda, stream, lambda: context.enqueue(stream))})
+    plan = None
+    with cuda.current():
+        plan = device.load(cuda, file, is_eager=is_eager)
+        with bare_context(cuda, plan, batch=1) as (context, stream):
+            done = 0
+            for count in runs:
+                while done < count:
+                    context.enqueue(stream)
+                    cuda.synchronize(stream)
+                    done += 1
+                row: Facts = {"kernels": "eager" if is_eager else "the library's default", "after runs": count}
+                row |= {"eager ms": _ms(cuda, stream, lambda: context.enqueue(stream))}
+                row["capturable"] = context.is_capturable(stream)
+                rows.append(row | {"graph ms": _graph_ms(cuda, stream, lambda: context.enqueue(stream))})
     cuda.close()
-    return {"table": rows}
+    return rows
 
 
 def _ms(cuda: CudaApi, stream: int, step: Callable[[], None], repeats: int = 20) -> float:
@@ -164,61 +183,100 @@ def _graph_ms(cuda: CudaApi, stream: int, step: Callable[[], None]) -> float | s
     return spent
 
 
-def out_of_memory(
-    model: Path,
-    folder: Path,
-    *,
-    open_api: Callable[[], CudaApi] = open_cuda,
-    make: Callable[[Path, BackendOptions], TensorRtBackend] = TensorRtBackend,
-) -> Facts:
-    """Fill almost all of the GPU's memory, open the model, and check the error and the memory that is left after it."""
+def out_of_memory(device: Device, model: Path, folder: Path) -> Facts:
+    """Fill the GPU's memory and open a model that is built: the error, what `auto` does, and the memory afterwards."""
     facts = inspect_model(model)
     options = BackendOptions(facts.image, max_batch=facts.batch or 8, precision="fp16", cache_dir=folder)
-    api = open_api()
+    backend = device.backend(model, options)
+    backend.open()
+    backend.close()
+    api = device.open_api()
     with api.current():
-        ballast = []
-        piece = 1 << 30
-        while piece >= LEFT_FREE_MIB << 20:
-            try:
-                ballast.append(api.allocate(piece))
-            except ModelError:
-                piece //= 2
+        ballast = _fill(api)
+    words = [_words_of_opening(device, model, options)]  # the first attempt also loads what the library keeps loaded
+    with api.current():
         before = api.memory()[0]
-    try:
-        make(model, options).open()
-        words, refused = "it opened nevertheless", False
-    except EngineError as error:
-        words, refused = str(error), True
-    except Exception as error:  # noqa: BLE001  # the finding: an error that is not ours
-        words, refused = f"{type(error).__name__}: {error}", False
+    words.append(_words_of_opening(device, model, options))
+    with load_detector(model, max_batch=options.max_batch, precision=None, cache_dir=folder) as detector:
+        found, carries_on = detector.detect(some_frames(None)[:1])[0], detector.backend
     with api.current():
         lost = (before - api.memory()[0]) / 2**20
         for address in ballast:
             api.free(address)
     api.close()
-    return {"error": words, "MiB not given back": round(lost, 1), "failed": not refused or lost > 1}
+    result = {"errors": words, "auto continues on": carries_on, "boxes there": len(found)}
+    is_clean = all(word.startswith(("ModelError", "it opened")) for word in words)
+    return result | {"MiB not given back": round(lost, 1), "failed": not is_clean or lost > 1}
 
 
-def lost_gpu(
-    model: Path, folder: Path, *, make: Callable[..., TensorRtBackend] = TensorRtBackend, parts: Parts | None = None
-) -> Facts:
-    """Break the context with a copy to a bad address, and check the reported error and that closing works."""
+def _fill(api: CudaApi) -> list[int]:
+    """Allocate the GPU's memory down to the last MiB."""
+    ballast, piece = [], 1 << 30
+    while piece >= SMALLEST_PIECE:
+        try:
+            ballast.append(api.allocate(piece))
+        except ModelError:
+            piece //= 2
+    return ballast
+
+
+def _words_of_opening(device: Device, model: Path, options: BackendOptions) -> str:
+    backend = device.backend(model, options)
+    try:
+        backend.open()
+        backend.close()
+    except Exception as error:  # noqa: BLE001  # the finding: an error that is not ours
+        return f"{type(error).__name__}: {error}"
+    return "it opened nevertheless"
+
+
+def lost_gpu(device: Device, model: Path, folder: Path) -> Facts:
+    """Let a kernel write to a bad address, which no call in this process survives, and report what each step says.
+
+    The first error must be the one reported, closing must not raise, and opening again must work or be an error of
+    ours: then a run with `on_inference_error: restart` continues on another backend.
+    """
     facts = inspect_model(model)
     options = BackendOptions(facts.image, max_batch=facts.batch or 1, precision="fp16", cache_dir=folder)
-    backend = make(model, options, parts=parts)
+    backend = device.backend(model, options)
     backend.open()
-    cuda = backend._opened()
-    words = []
-    try:
+    cuda, image = backend._opened(), ImageInput((64, 64))
+
+    def break_it() -> None:
         with cuda.current():
-            stream = cuda.create_stream()
-            cuda.copy_to_gpu(0xDEAD0000, np.zeros(16, np.uint8), stream)
-            cuda.synchronize(stream)
-    except ModelError as error:
-        words.append(str(error))
+            kernel = cuda.load_kernel(device.compile(), KERNEL_NAME)
+            stream, source = cuda.create_stream(), cuda.allocate(64 * 64 * 3)
+            values = parameters(image, WholeFrame((64, 64)), source, BAD_ADDRESS)
+            try:
+                cuda.launch(kernel, grid(image, 1), BLOCK, values, stream)
+                cuda.synchronize(stream)
+            finally:
+                free_quietly(cuda.free, source)
+                free_quietly(cuda.free_stream, stream)
+
+    def submit() -> None:
+        spec = backend.inputs[0]
+        batch = np.zeros([options.max_batch, *(size or 0 for size in spec.shape[1:])], spec.dtype)
+        pending = backend.submit({spec.name: batch})
+        try:
+            pending.result()
+        finally:
+            pending.release()
+
+    steps: Facts = {"a bad address": _said(break_it), "the next inference": _said(submit)}
     started = time.perf_counter()
+    steps["closing"] = _said(backend.close)
+    steps["close s"] = round(time.perf_counter() - started, 3)
+    steps["opening again"] = _words_of_opening(device, model, options)
+    is_ours = ("nothing", "ModelError", "ConfigError", "it opened")
+    wrong = [name for name in ("the next inference", "opening again") if not steps[name].startswith(is_ours)]
+    failed = steps["a bad address"] == "nothing" or steps["closing"] != "nothing" or bool(wrong)
+    return steps | {"failed": failed}
+
+
+def _said(step: Callable[[], None]) -> str:
     try:
-        backend.close()
-    except Exception as error:  # noqa: BLE001  # the finding: closing must not raise
-        words.append(f"close raised {type(error).__name__}: {error}")
-    return {"errors": words, "close s": round(time.perf_counter() - started, 3), "failed": len(words) != 1}
+        step()
+    except Exception as error:  # noqa: BLE001  # the finding
+        return f"{type(error).__name__}: {error}" if isinstance(error, EngineError) else f"not ours: {error!r}"
+    return "nothing"

@@ -3,42 +3,67 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import ImageInput
-from engine.backends.cuda.compile import compile_kernels
-from engine.backends.cuda.driver import CudaApi, open_cuda
+from engine.backends.cuda.driver import CudaApi
 from engine.backends.cuda.letterbox import BLOCK, KERNEL_NAME, grid, parameters
 from engine.backends.pixels import Normaliser
 from engine.detection.letterbox import draw, fit
-from tools.gpu.gpu_sections import Facts, full_hd
+from tools.gpu.device import Device, Facts
+from tools.gpu.gpu_sections import full_hd
 
 SIZES = ((1920, 1080), (1280, 720), (768, 576), (640, 640), (1000, 333), (3840, 2160))
 
 
-def letterbox_exactness(open_api: Callable[[], CudaApi] = open_cuda) -> Facts:
-    """Compare the letterbox kernel with the CPU's letterbox, and time it."""
-    api = open_api()
+def letterbox_exactness(device: Device) -> Facts:
+    """Compare the letterbox kernel with the CPU's letterbox, and time it, with its source in each kind of memory."""
+    api = device.open_api()
     image = ImageInput((640, 640))
     rows: list[Facts] = []
     with api.current():
-        kernel = api.load_kernel(compile_kernels(api.gpu.compute_capability), KERNEL_NAME)
+        kernel = api.load_kernel(device.compile(), KERNEL_NAME)
+        repeats = max(device.repeats // 10, 1)
         for width, height in SIZES:
             picture = full_hd(1, (width, height))[0].image
-            found, spent_ms = _letterboxed(api, kernel, image, picture)
-            halves, _ = _letterboxed(api, kernel, image, picture, "float16")
+            found, spent_ms = _letterboxed(api, kernel, image, picture, repeats=repeats)
+            halves, _ = _letterboxed(api, kernel, image, picture, "float16", repeats=1)
             difference = np.abs(found - _expected(image, picture)) * 255
             row = {"picture": f"{width}x{height}", "largest difference, levels": float(difference.max().round(4))}
             row |= {"share": float((difference > 0.01).mean()), "kernel ms": round(spent_ms, 4)}
+            row |= _source_ms(api, kernel, image, picture, repeats)
             rows.append(row | {"halves equal": bool((halves == found.astype(np.float16)).all())})
     api.close()
     reduced = [row for row, size in zip(rows, SIZES, strict=True) if max(size) >= 640]
     failed = any(row["largest difference, levels"] > 0.01 for row in reduced)
     return {"table": rows, "failed": failed or not all(row["halves equal"] for row in rows)}
+
+
+def _source_ms(api: CudaApi, kernel: int, image: ImageInput, picture: NDArray[np.uint8], repeats: int) -> Facts:
+    """Return the time of copying and letterboxing, and that of letterboxing from mapped host memory."""
+    mapped = api.pinned(picture.shape, np.uint8, mapped=True)
+    mapped.array[...] = picture
+    stream = api.create_stream()
+    source, target = api.allocate(picture.nbytes), api.allocate(12 * image.size_hw[0] * image.size_hw[1])
+    box = fit((picture.shape[1], picture.shape[0]), image.size_hw[::-1])
+    spent = []
+    for address in (source, mapped.device_address or 0):
+        values = parameters(image, box, address, target)
+        started = time.perf_counter()
+        for _ in range(repeats):
+            if address == source:
+                api.copy_to_gpu(source, mapped.array, stream)
+            api.launch(kernel, grid(image, 1), BLOCK, values, stream)
+        api.synchronize(stream)
+        spent.append((time.perf_counter() - started) / repeats * 1000)
+    for address in (source, target):
+        api.free(address)
+    api.free_stream(stream)
+    api.free_pinned(mapped)
+    return {"copy and kernel ms": round(spent[0], 4), "from mapped memory ms": round(spent[1], 4)}
 
 
 def _letterboxed(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +23,25 @@ logger = logging.getLogger(__name__)
 HOST_PORTABLE, HOST_MAPPED = 1, 2  # CU_MEMHOSTALLOC_*
 STREAM_NON_BLOCKING = 1
 EVENT_BLOCKING_SYNC, EVENT_DISABLE_TIMING = 1, 2  # CU_EVENT_*; without the first, a waiting thread spins
+OLDEST, REFUSED = (12, 9, 2), (13, 0, 0)
+
+
+def refuse_old_versions() -> None:
+    """Raise ImportError if cuda-bindings would hold Python's lock while it waits for the GPU.
+
+    It releases the lock since 12.9.1; 12.9.1 and 13.0.0 fail when two threads make their first call (NVIDIA/cuda-python
+    pull requests 835 and 836). An environment that pins it for another package may have such a version.
+    """
+    try:
+        text = importlib.metadata.version("cuda-bindings")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    version = tuple(map(int, re.findall(r"\d+", text)[:3]))
+    if version < OLDEST or version == REFUSED:
+        raise ImportError(
+            f"cuda-bindings {text} stops all threads while it waits for the GPU, or fails in threads: "
+            "pip install 'cuda-bindings>=12.9.2,!=13.0.0'"
+        )
 
 
 class CudaBindings:
@@ -30,7 +51,10 @@ class CudaBindings:
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu
+        refuse_old_versions()
         self._driver: Any = require("cuda.bindings.driver", extra="rtx")
+        utils: Any = require("cuda.bindings.utils", extra="rtx")
+        self._number: Callable[[Any], int] = getattr(utils, "get_cuda_native_handle", int)  # int() is deprecated
         self._graphs = DriverCalls()
         self._call("cuInit", 0)
         self._device = self._call("cuDeviceGet", gpu.index)
@@ -83,7 +107,7 @@ class CudaBindings:
 
     def create_stream(self) -> int:
         """Return a stream."""
-        return int(self._call("cuStreamCreate", STREAM_NON_BLOCKING))
+        return self._number(self._call("cuStreamCreate", STREAM_NON_BLOCKING))
 
     def free_stream(self, stream: int) -> None:
         """Free a stream."""
@@ -91,7 +115,7 @@ class CudaBindings:
 
     def create_event(self) -> int:
         """Return an event."""
-        return int(self._call("cuEventCreate", EVENT_BLOCKING_SYNC | EVENT_DISABLE_TIMING))
+        return self._number(self._call("cuEventCreate", EVENT_BLOCKING_SYNC | EVENT_DISABLE_TIMING))
 
     def free_event(self, event: int) -> None:
         """Free an event."""
@@ -122,8 +146,9 @@ class CudaBindings:
         module = self._call("cuModuleLoadData", image)
         kernel = self._call("cuModuleGetFunction", module, name.encode())
         self._modules.append(module)
-        self._kernels[int(kernel)] = kernel
-        return int(kernel)
+        handle = self._number(kernel)
+        self._kernels[handle] = kernel
+        return handle
 
     def launch(
         self, kernel: int, grid: tuple[int, int, int], block: tuple[int, int, int], values: bytes, stream: int

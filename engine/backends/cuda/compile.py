@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import logging
+import re
 import shutil
 import subprocess
 import tempfile
@@ -68,7 +69,7 @@ def _compilers(driver_version: tuple[int, int] | None) -> Iterator[Compiler]:
         yield partial(_compile_with_library, path, driver_version)
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
     if nvcc is not None:
-        yield partial(_compile_with_nvcc, nvcc)
+        yield partial(_compile_with_nvcc, nvcc, driver_version)
 
 
 def _nvrtc_places() -> Iterator[str]:
@@ -91,12 +92,17 @@ def _compile_with_library(path: str, driver_version: tuple[int, int] | None, arc
     nvrtc = ctypes.CDLL(path)
     major, minor = ctypes.c_int(), ctypes.c_int()
     _check(nvrtc, nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
-    if driver_version is not None and major.value > driver_version[0]:
+    _refuse_newer(f"{path} is NVRTC", (major.value, minor.value), driver_version)
+    return _compile_with_nvrtc(nvrtc, architecture)
+
+
+def _refuse_newer(what: str, version: tuple[int, int], driver_version: tuple[int, int] | None) -> None:
+    """Raise ModelError if a compiler makes code of a CUDA major version that the driver does not run."""
+    if driver_version is not None and version[0] > driver_version[0]:
         raise ModelError(
-            f"{path} is NVRTC {major.value}.{minor.value}, and this driver runs CUDA {driver_version[0]} code at most: "
+            f"{what} {version[0]}.{version[1]}, and this driver runs CUDA {driver_version[0]} code at most: "
             f"pip install 'nvidia-cuda-nvrtc<{driver_version[0] + 1}', or update the driver"
         )
-    return _compile_with_nvrtc(nvrtc, architecture)
 
 
 def _compile_with_nvrtc(nvrtc: Any, architecture: str) -> bytes:
@@ -129,7 +135,11 @@ def _check(nvrtc: Any, code: int) -> None:
         raise ModelError(f"the CUDA compiler failed: {describe(code).decode()} ({code})")
 
 
-def _compile_with_nvcc(nvcc: str, architecture: str) -> bytes:
+def _compile_with_nvcc(nvcc: str, driver_version: tuple[int, int] | None, architecture: str) -> bytes:
+    told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
+    release = re.search(r"release (\d+)\.(\d+)", told)
+    if release is not None:
+        _refuse_newer(f"{nvcc} is of CUDA", (int(release[1]), int(release[2])), driver_version)
     with tempfile.TemporaryDirectory(prefix="framewire-nvcc-") as folder:
         source, target = Path(folder) / "kernels.cu", Path(folder) / "kernels.cubin"
         source.write_text(kernel_source())

@@ -269,8 +269,13 @@ class TensorRtPending:
             self._slots.give(slot)
 
 
-def load_plan(cuda: CudaApi, file: PlanFile) -> LoadedPlan:
+def load_plan(cuda: CudaApi, file: PlanFile, *, is_eager: bool = True) -> LoadedPlan:
     """Load the plan of a file; the CUDA context must be current.
+
+    Args:
+        cuda: the GPU.
+        file: of the plan.
+        is_eager: False to measure how TensorRT-RTX runs by default, without kernels that it kept.
 
     Raises:
         ModelError: the plan does not fit this library or GPU, is damaged, or the library refuses it.
@@ -285,7 +290,8 @@ def load_plan(cuda: CudaApi, file: PlanFile) -> LoadedPlan:
         file.plan(),
         file.path,
         dla_core=file.facts.dla_core if file.facts else None,
-        runtime_cache=file.path.with_name(f"{file.path.name}.kernels") if trt.is_rtx else None,
+        runtime_cache=file.path.with_name(f"{file.path.name}.kernels") if trt.is_rtx and is_eager else None,
+        is_eager=is_eager,
     )
 
 

@@ -75,6 +75,7 @@ class TensorRtPlan:
         path: where it came from, for messages.
         dla_core: deep learning accelerator that it was built for.
         runtime_cache: file that keeps the kernels which TensorRT-RTX compiles at load; None: keep none.
+        is_eager: as for `ContextFactory`.
 
     Raises:
         ModelError: the library refuses it; the message has the library's reason.
@@ -88,6 +89,7 @@ class TensorRtPlan:
         *,
         dla_core: int | None = None,
         runtime_cache: Path | None = None,
+        is_eager: bool = True,
     ) -> None:
         self._trt = trt
         self._path = path
@@ -102,7 +104,7 @@ class TensorRtPlan:
         if unknown:
             raise ModelError(f"{path}: output {unknown[0]} depends on the data: export with the raw head, without NMS")
 
-        self._contexts = ContextFactory(self._engine, trt, runtime_cache)
+        self._contexts = ContextFactory(self._engine, trt, runtime_cache, is_eager=is_eager)
 
     @property
     def min_batch(self) -> int:

@@ -27,9 +27,10 @@ class ContextFactory:
         engine: `ICudaEngine`.
         trt: its library.
         path: file of the runtime cache; None: keep nothing.
+        is_eager: compile the fast kernels before a context runs; False only to measure what that brings.
     """
 
-    def __init__(self, engine: Any, trt: TensorRt, path: Path | None) -> None:
+    def __init__(self, engine: Any, trt: TensorRt, path: Path | None, *, is_eager: bool = True) -> None:
         self._engine = engine
         self._path = path
         self._config: Any = None
@@ -38,7 +39,8 @@ class ContextFactory:
         if hasattr(trt.module, "DynamicShapesKernelSpecializationStrategy"):
             self._config = engine.create_runtime_config()
             strategies = trt.module.DynamicShapesKernelSpecializationStrategy
-            self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+            strategy = strategies.EAGER if is_eager else strategies.LAZY
+            self._config.dynamic_shapes_kernel_specialization_strategy = strategy
             self._open_cache()
 
     def create(self) -> Any:

@@ -123,7 +123,8 @@ def check_memory(api: CudaApi) -> None:
     """Counting, and too much of it."""
     free, total = api.memory()
     address = api.allocate(1 << 24)
-    assert api.memory()[0] <= free - (1 << 24)
+    if not api.gpu.is_integrated:  # there, the free memory is that of the whole machine
+        assert api.memory()[0] <= free - (1 << 24)
     api.free(address)
     assert 0 < free <= total
     with pytest.raises(ModelError, match="is used up"):
@@ -175,6 +176,7 @@ def main(package: str, image: str) -> None:
     driver = ctypes.CDLL("libcuda.so.1")
     assert driver.fake_live() == 0, f"{driver.fake_live()} things were not given back"
     assert driver.fake_depth() == 0, "a context was left current on this thread"
+    assert driver.fake_event_flags() == 3, "a waiting thread would spin: CU_EVENT_BLOCKING_SYNC | _DISABLE_TIMING"
     print("all of the contract holds")
 
 

@@ -78,7 +78,9 @@ int cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t size, void *stream) 
 int cuStreamCreate(void **stream, unsigned) { NEEDS_CONTEXT; return taken(handles, malloc(1), stream); }
 int cuStreamDestroy_v2(void *stream) { NEEDS_CONTEXT; return given(handles, stream); }
 int cuStreamSynchronize(void *stream) { NEEDS_CONTEXT; return handles.count(stream) ? OK : INVALID_VALUE; }
-int cuEventCreate(void **event, unsigned) { NEEDS_CONTEXT; return taken(handles, malloc(1), event); }
+static unsigned event_flags;
+int fake_event_flags() { return event_flags; }
+int cuEventCreate(void **event, unsigned flags) { NEEDS_CONTEXT; event_flags = flags; return taken(handles, malloc(1), event); }
 int cuEventDestroy_v2(void *event) { NEEDS_CONTEXT; return given(handles, event); }
 int cuEventRecord(void *event, void *stream) { NEEDS_CONTEXT; return handles.count(event) && handles.count(stream) ? OK : INVALID_VALUE; }
 int cuEventSynchronize(void *event) { NEEDS_CONTEXT; return handles.count(event) ? OK : INVALID_VALUE; }

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from engine.backends.cuda import bindings as cuda_bindings
 from engine.backends.cuda import driver as cuda
 from engine.backends.cuda import pycuda as cuda_pycuda
 from engine.backends.cuda.driver import available_packages, open_cuda
@@ -128,3 +129,33 @@ def test_a_package_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cuda, "IMPLEMENTATIONS", (("json", "engine.backends.no_such_module:Api"),))
     with pytest.raises(MissingDependencyError, match=r"json does not load.*\[rtx\]"):
         open_cuda()
+
+
+@pytest.mark.parametrize(
+    ("version", "is_refused"),
+    [("12.6.0", True), ("12.9.1", True), ("13.0.0", True), ("12.9.2", False), ("13.0.1", False), ("13.5.0", False)],
+)
+def test_cuda_bindings_that_would_stop_all_threads_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch, version: str, is_refused: bool
+):
+    monkeypatch.setattr(cuda_bindings.importlib.metadata, "version", lambda name: version)
+    monkeypatch.setattr(cuda, "probe_cuda", lambda: CudaProbe((GPU,), (13, 0)))
+    monkeypatch.setattr(cuda, "IMPLEMENTATIONS", (("json", "tests.backends.cuda.test_api:OldBindings"),))
+    if is_refused:
+        with pytest.raises(MissingDependencyError, match=rf"cuda-bindings {version} .*>=12\.9\.2,!=13\.0\.0"):
+            open_cuda()
+    else:
+        open_cuda()
+
+
+class OldBindings:
+    """Begins as `CudaBindings` does."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        cuda_bindings.refuse_old_versions()
+
+
+def test_the_extra_asks_for_the_versions_that_are_not_refused():
+    text = (CHECKOUT / "pyproject.toml").read_text()
+    oldest, refused = (".".join(map(str, version)) for version in (cuda_bindings.OLDEST, cuda_bindings.REFUSED))
+    assert f'"cuda-bindings>={oldest},!={refused},<14"' in text

@@ -56,3 +56,24 @@ def test_wheels_come_before_the_loader_and_the_newest_first(tmp_path: Path, monk
     places = list(cuda_compile._nvrtc_places())
     assert [Path(place).name for place in places[:2]] == ["libnvrtc.so.13", "libnvrtc.so.12"]
     assert places[2] == "libnvrtc.so.13"
+
+
+@pytest.mark.parametrize(
+    ("driver", "fits"), [((13, 0), True), ((12, 6), False), (None, True)], ids=["13.0", "12.6", "unknown"]
+)
+def test_nvcc_is_used_last_and_only_if_the_driver_runs_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: tuple[int, int] | None, fits: bool
+) -> None:
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && { echo "Cuda compilation tools, release 13.2, V13.2.51"; exit; }\n'
+        'while [ "$1" != -o ]; do shift; done; printf cubin > "$2"\n'
+    )
+    nvcc.chmod(0o755)
+    _offer(monkeypatch, _nvrtc(tmp_path, "old.so", "-DREFUSES"))
+    monkeypatch.setattr(cuda_compile.shutil, "which", lambda name, path=None: str(nvcc))
+    if fits:
+        assert compile_kernels((8, 9), driver) == b"cubin"
+    else:
+        with pytest.raises(ModelError, match=r"nvcc is of CUDA 13\.2, and this driver runs CUDA 12 code at most"):
+            compile_kernels((8, 9), driver)
