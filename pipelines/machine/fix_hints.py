@@ -14,6 +14,8 @@ from pipelines.doctor import Finding
 _OS_RELEASE = Path("/etc/os-release")
 _FAMILIES = {"debian": "apt", "ubuntu": "apt", "fedora": "dnf", "rhel": "dnf", "arch": "pacman", "alpine": "apk"}
 _COMMAND = re.compile(r"pip install [^;()]+")
+_DOCKER_GROUPS = re.compile(r"docker run(?: --group-add \d+)+")
+_USER_GROUPS = re.compile(r"usermod -aG [\w,.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +97,10 @@ def _commands(finding: Finding, system: System) -> list[str]:
 
 def _groups(remedy: str, system: System) -> list[str]:
     """Return the command of a remedy of `why_no_access` that fits the system."""
-    pattern = r"docker run( --group-add \d+)+" if system.is_container else r"usermod -aG \S+"
-    command = re.search(pattern, remedy)
-    if command is None:
-        return []
+    inside, outside = _DOCKER_GROUPS.search(remedy), _USER_GROUPS.search(remedy)
     if system.is_container:
-        return [f"# outside the container: {command[0]} ..."]
-    return [f"sudo {command[0]} $USER    # then log in again"]
+        return [f"# outside the container: {inside[0]} ..."] if inside else []
+    return [f"sudo {outside[0]} $USER    # then log in again"] if outside else []
 
 
 _DEVICES = {
