@@ -19,7 +19,7 @@ import pytest
 from onnx import helper
 
 from engine.assets import demo_model
-from engine.backends.base import BackendOptions
+from engine.backends.base import BackendOptions, TensorSpec
 from engine.backends.cuda.probe import probe_cuda
 from engine.backends.files.plan import read_plan_file
 from engine.backends.tensorrt.api import installed_libraries
@@ -28,6 +28,7 @@ from engine.backends.tensorrt.build_plan import BuildOptions
 from engine.data import Detections
 from engine.detection.load import load_detector
 from engine.errors import ModelError
+from engine.testing.cuda import FakeCuda
 from engine.testing.tensorrt import FakePlan
 from tests.backends.cuda.test_api import driver  # noqa: F401 a fixture
 from tests.onnx_models import save_constant_model, save_model
@@ -38,6 +39,7 @@ from tools.gpu.device import build, build_halves
 from tools.gpu.gpu_families import families, halves
 from tools.gpu.gpu_sections import (
     TIME_LEFT,
+    bare_context,
     batch_exactness,
     frames,
     full_hd,
@@ -370,3 +372,16 @@ def test_the_memory_loop_takes_what_is_left_of_the_time(tmp_path: Path, monkeypa
     monkeypatch.setenv(TIME_LEFT, "30")
     facts = steady_memory(FakeDevice().device(), small_detector(tmp_path), 10.0, tmp_path)
     assert (facts["minutes"], facts["batches"], facts["failed"]) == (0.0, 2, False)
+
+
+def test_bare_memory_has_room_for_wide_numbers() -> None:
+    """Labels of D-FINE are int64: eight bytes each."""
+    cuda = FakeCuda()
+    inputs = (TensorSpec("images", (1, 3, 4, 4), "float16"),)
+    outputs = (TensorSpec("labels", (1, 300), "int64"),)
+    plan = FakePlan(cuda, inputs, outputs, lambda feeds: [np.arange(300)[None]])
+    with cuda.current(), bare_context(cuda, plan) as (context, stream):
+        context.enqueue(stream)
+        cuda.synchronize(stream)
+        assert sorted(len(block) for block in cuda._memory.values()) == [96, 2400]
+    assert cuda.live == 0

@@ -81,6 +81,12 @@ def test_one_batch_asked_for_is_a_fixed_batch_that_the_detector_fills_up(tmp_pat
     assert [spec.shape for spec in built.facts.outputs] == [(4, 7, 84)]
 
 
+def test_batch_one_of_an_open_model_is_fixed_in_the_plan(tmp_path: Path):
+    built = build_plan(save_pixel_model(tmp_path / "p.onnx"), tmp_path / "p.plan", BuildOptions("fp32"), library=RTX)
+    assert built.facts is not None
+    assert [spec.shape for spec in built.facts.inputs] == [(1, 3, 8, 8)]
+
+
 def test_a_plan_may_be_recorded_as_a_graph():
     trt = load_tensorrt(RTX)
     builder = trt.make(trt.module.Builder)

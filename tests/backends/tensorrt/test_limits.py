@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.backends.tensorrt.api import Messages, TensorRt
-from engine.backends.tensorrt.build_plan import BuildOptions, _use_dla, with_memory_limit
+from engine.backends.tensorrt.build_plan import BuildOptions, _fill_profile, _use_dla, with_memory_limit
 from engine.errors import ConfigError
 from engine.testing.cuda import FAKE_GPU
 
@@ -73,3 +73,27 @@ def test_a_dla_falls_back_to_the_gpu_for_what_it_cannot_do() -> None:
     _use_dla(_library(), SimpleNamespace(num_DLA_cores=2), config, BuildOptions(precision="fp16", dla_core=1))
     assert config.flags == ["FP16", "GPU_FALLBACK"]
     assert (config.default_device_type, config.DLA_core) == ("DLA", 1)
+
+
+class Tensor(SimpleNamespace):
+    """`ITensor`."""
+
+
+@pytest.mark.parametrize(
+    ("batch", "shape", "ranges"),
+    [
+        pytest.param((1, 1, 1), (1, 3, 8, 8), {}, id="one image"),
+        pytest.param((4, 4, 4), (4, 3, 8, 8), {}, id="always four"),
+        pytest.param((1, 2, 4), (-1, 3, 8, 8), {"images": [(n, 3, 8, 8) for n in (1, 2, 4)]}, id="several sizes"),
+    ],
+)
+def test_a_single_batch_size_leaves_no_shape_open(
+    batch: tuple[int, int, int], shape: tuple[int, ...], ranges: dict[str, Any]
+) -> None:
+    """TensorRT-RTX runs slower kernels for open shapes, until it has compiled faster ones."""
+    images = Tensor(name="images", shape=(-1, 3, 8, 8))
+    network = SimpleNamespace(num_inputs=1, get_input=lambda index: images)
+    found: dict[str, Any] = {}
+    profile = SimpleNamespace(set_shape=lambda name, *bounds: found.update({name: list(bounds)}))
+    assert _fill_profile(profile, network, BuildOptions(batch=batch)) == bool(ranges)
+    assert (tuple(images.shape), found) == (shape, ranges)

@@ -305,3 +305,22 @@ def is_alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0]
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_a_build_goes_first_when_memory_runs_out(slow: MissingPlan):
+    """On a Jetson, it shares its memory with the engine that serves meanwhile."""
+    program = (
+        "import os, socket, sys\n"
+        "from pathlib import Path\n"
+        "from engine.process import Messages\n"
+        "from pipelines.running import plan_child\n"
+        "ours, theirs = socket.socketpair()\n"
+        "Messages(ours.detach()).send_bytes(sys.argv[1].encode())\n"
+        "plan_child.build = lambda missing, connection: {'built': Path('/proc/self/oom_score_adj').read_text()}\n"
+        "plan_child.tell = lambda connection, **fields: print(fields['built'].strip())\n"
+        "sys.argv = ['child', str(theirs.detach()), str(os.pipe()[0])]\n"
+        "plan_child.main()\n"
+    )
+    command = [sys.executable, "-c", program, request_from_missing(slow)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "800\n", done.stderr
