@@ -32,6 +32,10 @@ ABANDONED_S = 3600.0
 BatchProfile = tuple[int, int, int]
 
 
+class PlanFolderError(ConfigError):
+    """Plans cannot be kept where they should be: another backend could still run the model."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlanFacts:
     """What our header says about a plan.
@@ -127,13 +131,13 @@ def write_plan_file(path: Path, plan: bytes, facts: PlanFacts, metadata: Mapping
     """Write a plan with its header, atomically, and remove what killed builds left behind.
 
     Raises:
-        ConfigError: the file cannot be written.
+        PlanFolderError: the file cannot be written.
     """
     header = json.dumps({**metadata, OUR_KEY: facts_to_json(facts)}, ensure_ascii=False).encode()
     try:
         write_whole(path, struct.pack("<i", len(header)), header, plan)
     except OSError as error:
-        raise ConfigError(f"the plan {path} cannot be written ({error.strerror}): choose another place") from error
+        raise PlanFolderError(f"the plan {path} cannot be written ({error.strerror}): choose another place") from error
 
 
 def write_whole(path: Path, *parts: bytes) -> None:

@@ -28,7 +28,7 @@ from engine.backends.cuda.letterbox import KERNEL_NAME as LETTERBOX
 from engine.backends.cuda.probe import probe_cuda
 from engine.backends.device import Placement
 from engine.backends.files.base import read_model_file
-from engine.backends.files.plan import PlanFile, why_not_trusted
+from engine.backends.files.plan import PlanFile, PlanFolderError, why_not_trusted
 from engine.backends.slots import Slots
 from engine.backends.tensorrt.api import INSTALL, installed_libraries, library_to_run, load_tensorrt, why_not_library
 from engine.backends.tensorrt.build_plan import plan_place
@@ -97,6 +97,8 @@ class TensorRtBackend:
         self._check_usable()
         try:
             self._open(plan_to_run(self._path, self._options))
+        except PlanFolderError as error:
+            raise ModelError(str(error)) from error  # `auto` continues on another backend, which needs no folder
         except EngineError:
             raise
         except Exception as error:  # bindings raise RuntimeError, OSError and classes of their own

@@ -31,6 +31,9 @@ HALF_OPERATORS = frozenset(
 SMALLEST_HALF = 6.1e-5
 """Constants below this lose their precision in FP16 or become 0 (smallest normal number: 2**-14)."""
 
+SMALLEST_SUBNORMAL = 2.0**-24
+"""What is smaller may be 0 in FP16."""
+
 SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 UNDER_A_GUARD = frozenset({"Sqrt", "Reciprocal", "Pow", "Log", "Div", "Mul"})
 """What follows `x + eps` or `clip(x, eps)` until numbers are of ordinary size again."""
@@ -102,6 +105,8 @@ class _Converter:
         if node.op_type not in HALF_OPERATORS or node.name in self._fp32_nodes:
             return False
         if node.op_type in SCALED and any(self._is_fine(name) for name in node.input[1:2]):
+            return False
+        if any(each.name == "epsilon" and 0 < abs(each.f) < SMALLEST_SUBNORMAL for each in node.attribute):
             return False
         values = [self._weights[name] for name in node.input if name in self._weights]
         return not any(_beyond_half(self._onnx, tensor) for tensor in values)

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.backends.cuda.probe import probe_cuda
-from engine.backends.files.plan import FORMAT, PlanFacts, PlanFile, read_plan_file
+from engine.backends.files.plan import FORMAT, PlanFacts, PlanFile, PlanFolderError, read_plan_file
 from engine.backends.tensorrt.api import NAMES, Library
 from engine.backends.tensorrt.build_plan import (
     BuildOptions,
@@ -30,7 +30,7 @@ from engine.backends.tensorrt.build_plan import (
     plan_place,
     target_facts,
 )
-from engine.errors import ConfigError, ModelError
+from engine.errors import ModelError
 from engine.paths import user_cache
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def cache_for(model: Path, folder: Path | None = None) -> PlanCache:
     """Return the cache of a model's plans: in `folder`, otherwise beside the model, otherwise in the user's cache.
 
     Raises:
-        ConfigError: the model's folder cannot be written, and the user has no home folder.
+        PlanFolderError: the model's folder cannot be written, and the user has no home folder.
     """
     beside = model.parent
     if folder is not None or os.access(beside, os.W_OK | os.X_OK):
@@ -76,7 +76,7 @@ def _user_folder() -> Path:
     try:
         return user_cache() / "plans"
     except RuntimeError as error:
-        raise ConfigError(f"no folder for plans ({error}): {REMEDY}") from error
+        raise PlanFolderError(f"no folder for plans ({error}): {REMEDY}") from error
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class PlanCache:
 
         Raises:
             ModelError, ConfigError, MissingDependencyError: as `build_plan`.
-            ConfigError: the folder cannot be written.
+            PlanFolderError: the folder cannot be written.
         """
         probe = probe_cuda()
         trt = library_for_building(library, probe)
@@ -180,7 +180,7 @@ class PlanCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / ".lock").open("w")
         except OSError as error:
-            raise ConfigError(f"plans cannot be kept in {self.folder} ({error.strerror}): {REMEDY}") from error
+            raise PlanFolderError(f"plans cannot be kept in {self.folder} ({error.strerror}): {REMEDY}") from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

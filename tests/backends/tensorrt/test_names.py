@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.backends.tensorrt import api, build_plan, loaded_plan
+from engine.backends.tensorrt import api, build_plan, loaded_plan, runtime_cache
+from engine.backends.tensorrt.api import installed_libraries, load_tensorrt
 
 VERSIONS = ("10.3", "10.13", "11.4", "rtx1.7")
 MODULES = (api, loaded_plan, build_plan)
@@ -114,3 +115,41 @@ def test_every_member_exists_or_is_asked_for_first(surface):
 def test_every_call_on_an_object_exists(surface):
     _, _, calls = uses()
     assert {(owner, call) for owner, call in calls if call not in surface[owner]["class"]} == set()
+
+
+RTX_CLASSES = {"config": "IRuntimeConfig", "cache": "IRuntimeCache", "engine": "ICudaEngine"}
+"""Classes by variable in runtime_cache.py, which uses what TensorRT-RTX alone has."""
+
+
+def uses_of_rtx() -> set[tuple[str, str]]:
+    tree = ast.parse(Path(str(runtime_cache.__file__)).read_text())
+    found = {
+        (RTX_CLASSES[variable], node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and (variable := variable_of(node.value)) in RTX_CLASSES
+    }
+    return found | {("IExecutionContext", "is_stream_capturable")}
+
+
+def test_the_uses_of_rtx_are_found():
+    assert {
+        ("ICudaEngine", "create_runtime_config"),
+        ("IRuntimeConfig", "set_runtime_cache"),
+        ("IRuntimeConfig", "dynamic_shapes_kernel_specialization_strategy"),
+        ("IRuntimeCache", "serialize"),
+    } <= uses_of_rtx()
+
+
+def test_the_runtime_configuration_of_rtx_has_what_we_use(data_dir: Path):
+    path = data_dir / "trt_api" / "api_rtx1.7.json"
+    if not path.is_file():
+        pytest.skip(f"no list of names at {path}")
+    surface = json.loads(path.read_text())
+    assert {(owner, name) for owner, name in uses_of_rtx() if name not in surface[owner]["class"]} == set()
+
+
+@pytest.mark.skipif("tensorrt_rtx" not in installed_libraries(), reason="not installed: pip install tensorrt-rtx")
+def test_the_installed_rtx_has_what_we_use():
+    module = load_tensorrt("tensorrt_rtx").module
+    assert [use for use in uses_of_rtx() if not hasattr(getattr(module, use[0]), use[1])] == []
+    assert {"EAGER", "LAZY"} <= set(module.DynamicShapesKernelSpecializationStrategy.__members__)

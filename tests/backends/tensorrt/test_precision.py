@@ -288,3 +288,16 @@ def test_what_is_not_int8_computes_in_fp16(tmp_path: Path, opset: int) -> None:
     for found, expected in zip(run(content, pictures(9)), run(path, pictures(9)), strict=True):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("epsilon", "is_half"), [(1e-5, True), (1e-12, False)])
+def test_a_norm_whose_epsilon_is_zero_in_fp16_stays_fp32(tmp_path: Path, epsilon: float, is_half: bool) -> None:
+    ones = np.ones(3, np.float32)
+    nodes = [
+        helper.make_node("InstanceNormalization", ["images", "one", "one"], ["normed"], epsilon=epsilon),
+        helper.make_node("Conv", ["normed", "w"], ["out"]),
+    ]
+    weights = {"one": ones, "w": np.ones((2, 3, 1, 1), np.float32)}
+    path = save_model(tmp_path / "n.onnx", nodes, {"images": (1, 3, 8, 8)}, {"out": (1, 2, 8, 8)}, weights)
+    types = types_of(onnx.load_from_string(with_precision(path, "fp16")[0]))
+    assert (types["normed"] == TensorProto.FLOAT16) == is_half

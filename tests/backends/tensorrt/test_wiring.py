@@ -27,7 +27,9 @@ from engine.backends.tensorrt.backend import Parts, TensorRtBackend, load_plan
 from engine.backends.tensorrt.build_plan import BuildOptions, PlanPlace, Prepared, build_plan
 from engine.backends.tensorrt.find_plan import MissingPlan
 from engine.backends.tensorrt.loaded_plan import TensorRtPlan
+from engine.backends.tensorrt.plan_cache import PlanCache
 from engine.detection.load import load_detector
+from engine.errors import ModelError
 from engine.testing.cuda import FAKE_GPU, FakeCuda
 from tests.backends.tensorrt.fake_gpu import PLAN, plan_facts
 from tests.backends.tensorrt.gpu_detector import gpu_detector, gpu_parts
@@ -226,3 +228,17 @@ def test_a_plan_that_a_run_opens_is_compared_with_its_model(
     monkeypatch.setattr(select, "_load", lambda target: made if "tensorrt" in target else load_part(target))
     with pytest.raises(Exception, match="finds 0 of the .* boxes that its model finds"):
         load_detector(plan, backend=backend).open()
+
+
+def test_a_folder_that_cannot_be_written_lets_auto_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The detector tries the next backend after a ModelError; a ConfigError would end the run."""
+    (tmp_path / "file").write_bytes(b"in the way")
+
+    def build(path: Path, options: BackendOptions) -> PlanFile:
+        with PlanCache(tmp_path / "file" / "plans")._locked():
+            raise AssertionError
+
+    monkeypatch.setattr(tensorrt, "plan_to_run", build)
+    backend = TensorRtBackend(tmp_path / "m.onnx", parts=Parts(obstacle=lambda: None))
+    with pytest.raises(ModelError, match="plans cannot be kept in .*detector.cache_dir"):
+        backend.open()
