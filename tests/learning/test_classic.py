@@ -63,7 +63,10 @@ def test_sift_words_tell_textures_apart(words_model: tuple[Path, float]) -> None
 
 
 def test_features_of_a_base_read_digits(base: Path, digits: Path, tmp_path: Path) -> None:
-    result = train_classic(digits, tmp_path / "f.onnx", ClassicOptions("features", base=base))
+    seen: list[tuple[int, int]] = []
+    options = ClassicOptions("features", base=base)
+    result = train_classic(digits, tmp_path / "f.onnx", options, lambda *counts: seen.append(counts))
+    assert seen[-1] == (result.learnt, result.learnt)
     assert result.accuracy >= 0.93
     assert describe(str(tmp_path / "f.onnx"), {})["class_names"] == [str(number) for number in range(10)]
 
@@ -173,7 +176,9 @@ def test_too_few_pictures_are_refused_with_the_class(digits: Path, tmp_path: Pat
         (ClassicOptions("surf-words"), "m.onnx", "non-free"),
         (ClassicOptions("hog-svm"), "m.npz", "writes a .onnx"),
         (ClassicOptions("hog-svm", size=30), "m.onnx", "multiple of 8"),
-        (ClassicOptions("features"), "m.onnx", "--base"),
+        (ClassicOptions("surf"), "m.onnx", "expected one of hog-svm, sift-words, features, resnet50, cnn"),
+        (ClassicOptions("features"), "m.onnx", "needs a pretrained classifier.*efficientnet-lite0"),
+        (ClassicOptions("hog-svm", base=Path("b.onnx")), "m.onnx", "--base b.onnx: hog-svm begins from nothing"),
         (ClassicOptions("hog-svm"), "none/m.onnx", "no folder"),
     ],
 )
@@ -182,6 +187,16 @@ def test_what_cannot_work_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         train_classic(digits, tmp_path / out, options)
+
+
+@pytest.mark.parametrize(("out", "why"), [("none/m.onnx", "no folder none"), ("m.npz", "cnn writes a .onnx file")])
+def test_a_network_is_not_trained_for_a_file_that_cannot_be_written(
+    out: str, why: str, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["classify", "train", str(digits), "--with", "cnn", "--out", out])
+    assert isinstance(done.exception, ConfigError)
+    assert why in str(done.exception)
 
 
 def test_the_same_seed_gives_the_same_file(textures: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from pipelines.learning.classic.crops import Crops, Image, read_crops
 from pipelines.learning.classic.graph import GraphBuilder, linear, support_vectors
 from pipelines.learning.classic.hog import CELL, hog
 from pipelines.learning.classic.machine import fit_linear, fit_machine
+from pipelines.scoring.detect import Progress
 
 METHODS = ("hog-svm", "sift-words", "features")
 HOG_SIZE = 32
@@ -90,8 +91,14 @@ class ClassicResult:
         return asdict(self)
 
 
-def train_classic(folder: Path, out: Path, options: ClassicOptions) -> ClassicResult:
+def train_classic(folder: Path, out: Path, options: ClassicOptions, progress: Progress | None = None) -> ClassicResult:
     """Train on a folder with one subfolder per class, write the model and return its scores.
+
+    Args:
+        folder: of the images.
+        out: file of the model.
+        options: how.
+        progress: called with the number of images whose features are known, and their total.
 
     Raises:
         ConfigError: an option or the data is invalid.
@@ -104,7 +111,7 @@ def train_classic(folder: Path, out: Path, options: ClassicOptions) -> ClassicRe
     facts = {"method": options.method, "data_sha256": crops.sha256, "learnt": str(len(images))}
     pools = require("threadpoolctl", extra="classic")
     with pools.threadpool_limits(1):  # more threads wait for each other on small tables, for minutes on a busy machine
-        _TRAINERS[options.method](_Lesson(images, class_id, crops.class_names, out, options, facts))
+        _TRAINERS[options.method](_Lesson(images, class_id, crops.class_names, out, options, facts, progress))
     return score_crops(out, crops, options)
 
 
@@ -136,18 +143,27 @@ def score_crops(model: Path, crops: Crops, options: ClassicOptions) -> ClassicRe
 def _check(out: Path, options: ClassicOptions) -> None:
     if options.method not in _TRAINERS:
         hint = " (OpenCV has SURF in its non-free modules only: use sift-words)" if "surf" in options.method else ""
-        raise ConfigError(f"method {options.method!r}: expected one of {', '.join(METHODS)}, resnet50{hint}")
+        raise ConfigError(f"--with {options.method}: expected one of {', '.join(METHODS)}, resnet50, cnn{hint}")
     suffix = SUFFIX if options.method == "sift-words" else ".onnx"
-    if out.suffix.lower() != suffix:
-        raise ConfigError(f"{out}: {options.method} writes a {suffix} file: choose {out.with_suffix(suffix)}")
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out}: there is no folder {out.parent}: create it first")
+    check_out(out, suffix, options.method)
     if options.size is not None and (options.size % CELL or not 16 <= options.size <= 256):
         raise ConfigError(f"size {options.size}: expected a multiple of {CELL} between 16 and 256")
     if not 4 <= options.words <= 4096:
         raise ConfigError(f"words {options.words}: expected 4 to 4096")
-    if (options.base is None) == (options.method == "features"):
-        raise ConfigError("--base FILE.onnx belongs to --with features, which needs a pretrained classifier")
+    if options.method == "features" and options.base is None:
+        raise ConfigError(
+            "--with features needs a pretrained classifier: give --base FILE.onnx, or --base efficientnet-lite0"
+        )
+    if options.method != "features" and options.base is not None:
+        raise ConfigError(f"--base {options.base}: {options.method} begins from nothing: leave it out, or use features")
+
+
+def check_out(out: Path, suffix: str, method: str) -> None:
+    """Raise `ConfigError` if a model of this suffix could not be written there."""
+    if out.suffix.lower() != suffix:
+        raise ConfigError(f"{out}: {method} writes a {suffix} file: choose {out.with_suffix(suffix)}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out}: there is no folder {out.parent}: create it first")
 
 
 def _metadata(names: Sequence[str], size_hw: tuple[int, int], facts: dict[str, str]) -> dict[str, str]:
@@ -165,6 +181,7 @@ class _Lesson:
     out: Path
     options: ClassicOptions
     facts: dict[str, str]
+    progress: Progress | None = None
 
 
 def _train_hog(lesson: _Lesson) -> None:
@@ -203,7 +220,7 @@ def _train_features(lesson: _Lesson) -> None:
     backbone = Backbone(lesson.options.base)
     size_hw, stages = backbone.facts.image.size_hw, backbone.stages()
     graph, output = backbone.add_to(stages)
-    features = run_graph(graph, output, size_hw, lesson.images, lesson.options)
+    features = run_graph(graph, output, size_hw, lesson.images, lesson.options, lesson.progress)
     fitted = fit_linear(features, lesson.class_id, lesson.options.seed)
     if stages:
         plain, last = backbone.add_to()
@@ -225,7 +242,12 @@ _TRAINERS: dict[str, Callable[[_Lesson], None]] = {
 
 
 def run_graph(
-    graph: GraphBuilder, output: str, size_hw: tuple[int, int], images: Sequence[Image], options: ClassicOptions
+    graph: GraphBuilder,
+    output: str,
+    size_hw: tuple[int, int],
+    images: Sequence[Image],
+    options: ClassicOptions,
+    progress: Progress | None = None,
 ) -> Floats:
     """Return (N, D) float32: the output of an unfinished graph for each image, fed as the engine will feed it."""
     runtime = require("onnxruntime")
@@ -240,6 +262,8 @@ def run_graph(
         missing = fixed - len(batch) if isinstance(graph.batch, int) else 0
         padded = np.concatenate((batch, np.zeros((missing, *batch.shape[1:]), np.float32)))
         parts.append(session.run(None, {"images": padded})[0][: len(batch)])
+        if progress is not None:
+            progress(min(start + fixed, len(images)), len(images))
     return np.concatenate(parts)
 
 

@@ -68,7 +68,8 @@ def classify_train(
         seed=seed,
         preparation=None if prepare is None else prepared_as(prepare),
     )
-    result = train_classic(Path(folder), Path(out or f"classifier{suffix}"), options).as_dict()
+    with console.progress_bar("images") as progress:
+        result = train_classic(Path(folder), Path(out or f"classifier{suffix}"), options, progress).as_dict()
     if as_json:
         console.result_json(result)
         return
@@ -87,13 +88,17 @@ def _trained(folder: str, arch: str, out: str | None, base: str | None, budget: 
     import shutil
     import tempfile
 
+    from pipelines.learning.classic.train import check_out
     from pipelines.learning.train.options import parse_budget
     from pipelines.learning.train.run import TrainRequest, default_options, train
+    from pipelines.verbs.learning.train import report
 
     target = Path(out or "classifier.onnx")
+    check_out(target, ".onnx", arch)
     options = default_options(arch, base=base, seed=seed, **parse_budget(budget))
     with tempfile.TemporaryDirectory(dir=target.parent) as runs:
-        result = train(TrainRequest(Path(folder), Path(runs), options))
+        with console.progress_bar("training") as progress:
+            result = train(TrainRequest(Path(folder), Path(runs), options), lambda fields: report(fields, progress))
         shutil.move(result["model"], target)
     del result["run"]
     return {**result, "model": str(target)}

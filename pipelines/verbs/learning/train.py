@@ -72,7 +72,7 @@ def train(
         _folder(repeat),
     )
     with console.progress_bar("training") as progress:
-        result = train(request, lambda fields: _report(fields, progress))
+        result = train(request, lambda fields: report(fields, progress))
     _show(result, as_json)
 
 
@@ -98,7 +98,7 @@ def _folder(path: str | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _report(fields: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+def report(fields: dict[str, Any], progress: Callable[[int, int], None]) -> None:
     """Show one message of progress."""
     if "note" in fields:
         console.say(fields["note"])
