@@ -82,10 +82,14 @@ def leave_card(address: str, token: str = "") -> Path:
     return path
 
 
-def find_run(address: str | None = None) -> ControlCard:
+def find_run(address: str | None = None, *, option: str = "--address") -> ControlCard:
     """Return the card of this user's only controllable run, or of the run at `address`.
 
     For an address without a card, the result has no token: the run may be on another machine and use keys.
+
+    Args:
+        address: control address; None: the only run.
+        option: the caller's option for the address, for error messages.
 
     Raises:
         ConfigError: no such run exists, or several do and `address` is missing.
@@ -94,10 +98,10 @@ def find_run(address: str | None = None) -> ControlCard:
     if address is not None:
         return next((card for card in cards if _is_same(card.address, address)), ControlCard(address, 0))
     if not cards:
-        raise ConfigError("you have no run that can be controlled: start one with --control, or give --address")
+        raise ConfigError(f"you have no run that can be controlled: start one with --control, or give {option}")
     if len(cards) > 1:
         known = ", ".join(sorted(card.address for card in cards))
-        raise ConfigError(f"{len(cards)} runs can be controlled: give --address, one of {known}")
+        raise ConfigError(f"{len(cards)} runs can be controlled: give {option}, one of {known}")
     return cards[0]
 
 

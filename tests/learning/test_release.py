@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from engine.errors import ConfigError
+from pipelines.cli import app
 from pipelines.learning.lock import LOCK, check_lock, lock_test
 from pipelines.learning.model_facts import facts_of
 from pipelines.learning.release.deploy import DeployRequest, deploy
@@ -206,3 +208,11 @@ def _wait_for_model(control: str, source: str, model: str) -> None:
     while ask(control, {"command": "status"})["sources"][source]["model"] != model:
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_a_deployment_without_a_run_names_its_own_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    done = CliRunner().invoke(app, ["deploy", str(tmp_path / "m.onnx")])
+    assert isinstance(done.exception, ConfigError)
+    assert "or give --to" in str(done.exception)

@@ -95,5 +95,5 @@ def _asking(to: str | None, server_key: str | None, keys: str | None) -> Callabl
     from pipelines.running.control import ask
     from pipelines.running.control_access import find_run
 
-    address, curve = to or find_run().address, client_keys(server_key, keys)
+    address, curve = to or find_run(option="--to").address, client_keys(server_key, keys)
     return lambda values: ask(address, values, 30.0, **curve)

@@ -127,7 +127,9 @@ def _commands(sources: Sequence[str], control: str | None) -> MqttCommands | Non
 
     if not sources:
         return None
-    return MqttCommands(sources, lambda request: ask(control or find_run().address, request, COMMAND_S))
+    return MqttCommands(
+        sources, lambda request: ask(control or find_run(option="--control").address, request, COMMAND_S)
+    )
 
 
 def snapshot_at(address: str, curve: dict[str, Any], endpoint: str) -> SnapshotMessage | None:
