@@ -21,6 +21,7 @@ from pipelines.learning.testing.corruptions import CORRUPTIONS, corrupt, parse_s
 from pipelines.learning.testing.detectors import DetectorTest, run_detector_test
 from pipelines.learning.testing.matching import Matches, Objects, confusion, match, mean_average_precision
 from pipelines.learning.testing.pictures import curves
+from pipelines.learning.testing.report import Report
 from pipelines.scoring.detect import evaluate_detect, score
 from pipelines.scoring.labels import Truth
 
@@ -199,6 +200,13 @@ def test_a_report_without_a_folder_is_refused_before_the_test(tmp_path: Path) ->
             run_detector_test(DetectorTest("no model", tmp_path, None, report=place))
         with pytest.raises(ConfigError, match=why):
             run_classifier_test(ClassifierTest(tmp_path / "no model", tmp_path, report=place))
+
+
+def test_values_by_radius_are_rows_of_a_report() -> None:
+    report = Report("Test")
+    report.figures("Certified answers", {"sigma": 0.1, "certified_at_l2": {"0": 0.79, "0.1": 0.72}})
+    assert "<th>certified_at_l2 0.1</th>" in report.sections[0]
+    assert "{" not in report.sections[0]
 
 
 def test_lines_and_their_keys_are_dashed_alike() -> None:

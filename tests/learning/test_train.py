@@ -85,6 +85,8 @@ def test_a_data_set_is_listed_without_its_test_part(shapes: Path, tmp_path: Path
         list_objects(shapes, [*NAMES, "star"], 0)
     with pytest.raises(ConfigError, match="--classes"):
         list_objects(tmp_path, None, 0)
+    with pytest.raises(ConfigError, match="no such folder"):
+        list_objects(tmp_path / "nothere", None, 0)
 
 
 @pytest.mark.parametrize(

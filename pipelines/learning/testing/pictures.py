@@ -41,13 +41,13 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_name
         points = " ".join(f"{left + x * side:.1f},{top + (1 - y) * side:.1f}" for x, y in zip(xs, ys, strict=True))
         dashes = "" if index < len(COLOURS) else ' stroke-dasharray="6 3"'
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
-        parts.append(_text(left + side + 26, top + 12 + 18 * index, name))
-        key = f"M{left + side + 2} {top + 8 + 18 * index}h20"  # as long as one dash, gap and dash
+        parts.append(_text(left + side + 40, top + 12 + 18 * index, name))
+        key = f"M{left + side + 14} {top + 8 + 18 * index}h20"  # as long as one dash, gap and dash
         parts.append(f'<path d="{key}" fill="none" stroke="{colour}" stroke-width="3"{dashes}/>')
     parts.append(_text(left + side / 2, top + side + 38, x_name, 'text-anchor="middle"'))
     parts.append(_text(14, top + side / 2, y_name, f'text-anchor="middle" transform="rotate(-90 14 {top + side / 2})"'))
     height = max(top + side + 50, top + 24 + 18 * len(series))
-    return _svg(left + side + 220, height, parts, f"{y_name} by {x_name}")
+    return _svg(left + side + 234, height, parts, f"{y_name} by {x_name}")
 
 
 def confusion_matrix(table: Counts, names: Sequence[str]) -> str:

@@ -48,8 +48,12 @@ class Report:
     pictures: dict[str, str] = field(default_factory=dict)
 
     def figures(self, heading: str, values: Mapping[str, Any]) -> None:
-        """Add a table of names and values."""
-        rows = "".join(f"<tr><th>{escape(str(k))}</th>{_cell(v)}</tr>" for k, v in redact_tree(dict(values)).items())
+        """Add a table of names and values; a value that is a mapping becomes one row per entry."""
+        flat: dict[str, Any] = {}
+        for name, value in values.items():
+            inner = value.items() if isinstance(value, Mapping) else ()
+            flat |= {f"{name} {key}": one for key, one in inner} if inner else {str(name): value}
+        rows = "".join(f"<tr><th>{escape(str(k))}</th>{_cell(v)}</tr>" for k, v in redact_tree(flat).items())
         self.sections.append(f"<h2>{escape(heading)}</h2><table>{rows}</table>")
 
     def table(self, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -49,6 +49,8 @@ def list_objects(folder: Path, classes: Sequence[str] | None, seed: int) -> List
     Raises:
         ConfigError: it has no class names, no images or no objects, or a class without objects.
     """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder: expected a data set of images/ and labels/, or a project")
     names = tuple(classes or _names(folder))
     if (folder / "images" / "train").is_dir():
         train = _objects(folder / "images" / "train", folder / "labels" / "train", names)
