@@ -205,6 +205,8 @@ class _Body:
         except asyncio.TimeoutError as error:
             self.refusal = Refusal(408, f"the body did not arrive within {self._within_s:g} s: send it again")
             raise BodyRefusedError from error
+        if message["type"] == "http.disconnect":
+            raise BodyRefusedError  # the client has left: nobody reads a refusal
         self._taken += len(message.get("body", b""))
         self._is_whole = not message.get("more_body", False)
         if self._taken > self._most:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from engine.clock import FakeClock
 from pipelines.web.access import Exposure, Gate, GateRules, Listen, RateLimiter, ServerLimits, TokenFile
@@ -125,7 +128,7 @@ def test_a_body_that_was_answered_is_forgotten_but_not_endlessly() -> None:
     limits = ServerLimits(rest_bytes=1_000_000, head_s=0.4)
     with running(Gate(echo, RULES), limits=limits) as port:
         assert ask(port, "/", "POST", bytes(900_000))[0] == 413
-        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
+        head = b"POST /leave HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as client:
             client.sendall(head)
             sent = 0
@@ -135,6 +138,26 @@ def test_a_body_that_was_answered_is_forgotten_but_not_endlessly() -> None:
                     sent += 1
             assert sent < 500
         assert b" 413 " in talk(port, head + b"x").splitlines()[0]
+
+
+def test_a_client_that_leaves_within_its_body_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    left = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path") != "/leave":
+            await echo(scope, receive, send)
+            return
+        try:
+            await Request(scope, receive).body()
+        finally:
+            left.set()
+
+    with running(Gate(app, RULES)) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as client:
+            client.sendall(b"POST /leave HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n123")
+        assert left.wait(PATIENCE_S)
+        assert ask(port)[0] == 200  # by now, a traceback of the first request would be in the log
+    assert [record.exc_info for record in caplog.records if record.exc_info] == []
 
 
 def test_connections_of_one_client_are_limited(port: int) -> None:
