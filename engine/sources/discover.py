@@ -6,11 +6,14 @@ password, so discovery finds only cameras, their makers and their web addresses.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from engine.errors import SourceError
 from engine.optional import require
+from engine.sources.onvif import CameraStream, camera_streams
 
 _SCOPE = "onvif://www.onvif.org/"
 _TYPE_NAMESPACE = "http://www.onvif.org/ver10/network/wsdl"
@@ -65,6 +68,36 @@ def _host(address: str) -> str | None:
         return urlsplit(address).hostname
     except ValueError:  # an answer is untrusted input: it may have an unmatched bracket, for example
         return None
+
+
+def streams_of(camera: FoundCamera, user: str, password: str) -> list[CameraStream]:
+    """Return the streams of a camera that answered the probe, largest first.
+
+    Any device can answer, with any address. The password's proof goes only to addresses of private networks, because a
+    proof sent elsewhere could be used to guess it.
+
+    Raises:
+        SourceError: it gives an address elsewhere, does not answer, refuses the password, or answers something else.
+    """
+    if not _is_near(camera.host):
+        raise SourceError(
+            f"{camera.host} is not asked for its streams: it is not an address of a private network; if the camera is "
+            "yours, give the address of its stream with --source"
+        )
+    return camera_streams(camera.service, user, password)
+
+
+def _is_near(host: str) -> bool:
+    """Return whether a host is a literal address of a private network other than this machine.
+
+    >>> [_is_near(host) for host in ("192.168.1.7", "fe80::1%eth0", "8.8.8.8", "127.0.0.1", "camera.example")]
+    [True, True, False, False, False]
+    """
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return (address.is_private or address.is_link_local) and not (address.is_loopback or address.is_unspecified)
 
 
 def discover_cameras(timeout_s: float = 3.0) -> list[FoundCamera]:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import secrets
+import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -23,6 +27,8 @@ from engine.redaction import hide
 MAX_ANSWER_BYTES = 256 * 1024
 MAX_PROFILES = 32
 TIMEOUT_S = 5.0
+MAX_AHEAD = timedelta(days=365 * 100)
+PIECE_BYTES = 16 * 1024
 _ENVELOPE = (
     '<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope">'
     "<s:Header>{header}</s:Header><s:Body>{body}</s:Body></s:Envelope>"
@@ -94,7 +100,8 @@ class _Camera:
         try:
             year, month, day, hour, minute, second = map(int, texts)
             there = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
-            self._ahead = there - datetime.now(timezone.utc)
+            ahead = there - datetime.now(timezone.utc)
+            self._ahead = ahead if abs(ahead) < MAX_AHEAD else timedelta()
         except (ValueError, OverflowError):
             self._ahead = timedelta()
 
@@ -151,14 +158,15 @@ class _Camera:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
         try:
             with opener.open(request, timeout=self._timeout_s) as reply:
-                answer = reply.read(MAX_ANSWER_BYTES + 1)
+                answer = _read_in_time(reply, self._timeout_s)
         except urllib.error.HTTPError as error:
-            with error:
-                answer = error.read(MAX_ANSWER_BYTES)
+            answer = b""
+            with error, suppress(OSError):
+                answer = _read_in_time(error, self._timeout_s)
             if error.code in (400, 401, 403) or b"NotAuthorized" in answer:
                 raise SourceError(f"{self._host} refuses the user and password for ONVIF: see its settings") from error
             raise SourceError(f"{self._host} answers ONVIF with status {error.code}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise SourceError(
                 f"{self._host} does not answer ONVIF ({error}): is ONVIF enabled in the camera?"
             ) from error
@@ -187,6 +195,17 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *given: object, **more: object) -> None:
         return None
+
+
+def _read_in_time(reply: Any, timeout_s: float) -> bytes:
+    """Return an answer, cut off beyond the limit; the time is for all of it, even if it comes byte by byte."""
+    until, pieces, size = time.monotonic() + timeout_s, list[bytes](), 0
+    while size <= MAX_ANSWER_BYTES and (piece := reply.read1(PIECE_BYTES)):
+        pieces.append(piece)
+        size += len(piece)
+        if time.monotonic() > until:
+            raise TimeoutError(f"no complete answer within {timeout_s:g} s")
+    return b"".join(pieces)
 
 
 def _parsed(answer: bytes, host: str) -> ElementTree.Element:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError, SinkError
+from engine.events.media.deletion import is_ours
 from engine.sinks.camera_video.recordings import recording_folder
 from pipelines.build.sources import named_sources
 
@@ -56,7 +57,8 @@ def clip_of(
         rows = [] if event is None else reader.media("clip", event_id=event_id)
     if event is None:
         raise ConfigError(f"there is no event {event_id}: framewire events list shows the stored ones")
-    there = [log.place.folder / row.path for row in rows if (log.place.folder / row.path).is_file()]
+    named = [log.place.folder / row.path for row in rows if is_ours(row.path) and not Path(row.path).is_absolute()]
+    there = [path for path in named if path.is_file()]
     if not there or is_own:
         return _cut_now(log, event, output if is_own else None, before_s, after_s, output)
     paths = there if output is None else _copied(there, output)

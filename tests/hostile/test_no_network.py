@@ -138,8 +138,11 @@ def test_verbs_that_only_read_and_write_files_reach_nothing(images: Path, tmp_pa
         ["init", "--source", "gate=rtsp://127.0.0.1:9/1", "--out", "c.yaml"],
         ["config", "migrate", "c.yaml"],
         ["keys", "gate"],
-        ["dataset", "import", str(images / "images"), "gate.fwm", "--classes", "a"],
+        ["dataset", "import", str(images), "gate.fwm", "--classes", "a"],
         ["dataset", "stats", "gate.fwm"],
+        ["dataset", "check", "gate.fwm"],
+        ["dataset", "split", "gate.fwm", "--train", "1", "--val", "0", "--test", "0"],
+        *(["dataset", "export", "gate.fwm", "--as", form, "--out", form] for form in ("coco", "yolo", "cvat", "voc")),
         [
             "run",
             "--source",
@@ -194,6 +197,35 @@ def test_a_server_binds_only_its_own_address(words: list[str], images: Path, tmp
     given = [word.format(port=port) for word in words]
     calls, _ = _network_calls(tmp_path, *given, until=f"htons({port})")
     assert set(calls) == {("bind", "127.0.0.1", port)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["demo", "--publish", "none", "--web", "127.0.0.1:{port}"], id="demo --web"),
+        pytest.param(
+            ["run", "--source", "synthetic://?realtime=1", "--publish", "none", "--web", "127.0.0.1:{port}"],
+            id="run --web",
+        ),
+    ],
+)
+def test_a_run_with_a_page_binds_only_the_address_of_the_page(words: list[str], tmp_path: Path) -> None:
+    """The page is a process of its own; it reaches the run by sockets in the file system."""
+    pytest.importorskip("uvicorn", reason='uvicorn is missing: pip install "framewire[web]"')
+    port = free_port()
+    calls, home = _network_calls(tmp_path, *(word.format(port=port) for word in words), until=f"htons({port})")
+    assert set(calls) == {("bind", "127.0.0.1", port)}
+    files = [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
+    assert [name for name in files if not name.startswith(".cache/framewire/")] == []
+
+
+def test_a_page_for_a_run_reaches_only_that_run(tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn", reason='uvicorn is missing: pip install "framewire[web]"')
+    port, publisher = free_port(), free_port()
+    words = ["web", "--connect", f"tcp://127.0.0.1:{publisher}", "--http", f"127.0.0.1:{port}"]
+    calls, _ = _network_calls(tmp_path, *words)  # no run is there, so it ends
+    assert ("connect", "127.0.0.1", publisher) in calls
+    assert set(calls) <= {("bind", "127.0.0.1", port), ("connect", "127.0.0.1", publisher)}
 
 
 def test_health_asks_only_the_run(tmp_path: Path) -> None:

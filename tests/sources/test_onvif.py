@@ -13,8 +13,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from engine.clock import SYSTEM_CLOCK
 from engine.errors import SourceError
+from engine.sources.discover import camera_from_answer, streams_of
 from engine.sources.onvif import CameraStream, camera_streams
+from tests.patience import AT_ONCE_S
 
 SCHEMA = 'xmlns:tt="http://www.onvif.org/ver10/schema"'
 SECURITY = "{http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd}"
@@ -34,6 +37,7 @@ class Camera(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.now = datetime.now(timezone.utc) - timedelta(days=1)
         self.answer: bytes | None = None
+        self.piece_s = 0.0
         self.requests: list[str] = []
 
     @property
@@ -59,7 +63,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if not self.server.piece_s:
+            self.wfile.write(body)
+        for at in range(len(body) if self.server.piece_s else 0):
+            threading.Event().wait(self.server.piece_s)
+            try:
+                self.wfile.write(body[at : at + 1])
+            except OSError:
+                return
 
     def is_known(self, root: Any) -> bool:
         token = root.find(f".//{SECURITY}UsernameToken")
@@ -139,6 +150,30 @@ def test_nonsense_is_refused_or_finds_nothing(camera: Camera, answer: bytes, mes
         return
     with pytest.raises(SourceError, match=message):
         camera_streams(camera.service, "admin", PASSWORD)
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_a_clock_at_the_end_of_all_times_is_not_followed(camera: Camera, year: int) -> None:
+    camera.now = datetime(year, 12, 31, 23, 59, 59, tzinfo=timezone.utc)
+    with pytest.raises(SourceError, match="refuses"):
+        camera_streams(camera.service, "admin", PASSWORD)
+
+
+def test_an_answer_that_drips_ends_in_time(camera: Camera) -> None:
+    camera.answer, camera.piece_s = b"<x/>" + b" " * 1000, 0.05
+    began_ns = SYSTEM_CLOCK.monotonic_ns()
+    with pytest.raises(SourceError, match="no complete answer"):
+        camera_streams(camera.service, "admin", PASSWORD, timeout_s=0.5)
+    assert SYSTEM_CLOCK.monotonic_ns() - began_ns < (0.5 + AT_ONCE_S) * 1e9
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "127.0.0.1", "[::1]", "localhost", "camera.example", "0.0.0.0"])
+def test_a_found_camera_elsewhere_gets_no_proof_of_the_password(camera: Camera, host: str) -> None:
+    found = camera_from_answer([f"http://{host}:{camera.server_port}/onvif"], [])
+    assert found is not None
+    with pytest.raises(SourceError, match="is not asked"):
+        streams_of(found, "admin", PASSWORD)
+    assert camera.requests == []
 
 
 def test_nobody_there_is_an_error_with_a_remedy() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines import console
 from pipelines.verbs.options import Json
+
+if TYPE_CHECKING:
+    from engine.sources.discover import FoundCamera
 
 PASSWORD_VARIABLE = "FRAMEWIRE_CAMERA_PASSWORD"
 
@@ -27,8 +30,8 @@ def discover(
     cameras: list[dict[str, Any]] = [asdict(camera) for camera in found]
     if user is not None and found:
         password = os.environ.get(PASSWORD_VARIABLE) or typer.prompt(f"Password of {user}", hide_input=True)
-        for camera in cameras:
-            camera["streams"] = _streams(camera["service"], user, password)
+        for camera, row in zip(found, cameras, strict=True):
+            row["streams"] = _streams(camera, user, password)
     if as_json:
         console.result_json(cameras)
     elif cameras:
@@ -37,12 +40,12 @@ def discover(
         console.result("no ONVIF camera answered: are they on this network, and is ONVIF enabled?")
 
 
-def _streams(service: str, user: str, password: str) -> list[str] | str:
+def _streams(camera: FoundCamera, user: str, password: str) -> list[str] | str:
     """Return the addresses of a camera's streams, largest first, or why there are none."""
     from engine.errors import SourceError
-    from engine.sources.onvif import camera_streams
+    from engine.sources.discover import streams_of
 
     try:
-        return [stream.uri for stream in camera_streams(service, user, password)]
+        return [stream.uri for stream in streams_of(camera, user, password)]
     except SourceError as error:
         return str(error)

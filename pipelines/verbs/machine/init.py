@@ -72,8 +72,7 @@ def _ask(new: NewConfig) -> None:
 
 def _discover(new: NewConfig, user: str) -> None:
     from engine.errors import SourceError
-    from engine.sources.discover import discover_cameras
-    from engine.sources.onvif import camera_streams
+    from engine.sources.discover import discover_cameras, streams_of
     from pipelines.machine.new_config import with_login
 
     cameras = discover_cameras()
@@ -81,7 +80,7 @@ def _discover(new: NewConfig, user: str) -> None:
     password = os.environ.get(PASSWORD_VARIABLE) or typer.prompt(f"Password of {user}", hide_input=True)
     for camera in cameras:
         try:
-            streams = camera_streams(camera.service, user, password)
+            streams = streams_of(camera, user, password)
         except SourceError as error:
             new.notes.append(f"{camera.host} ({camera.name or 'no name'}): {error}")
             continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,17 @@ def test_a_clip_that_is_missing_is_cut_and_kept(home: Home) -> None:
     copy = home.ask("clip", home.event.event_id, "--output", output)
     assert copy["paths"] == [output]
     assert Path(output).read_bytes() == Path(found["paths"][0]).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["{folder}/secret.txt", "clips/../../secret.txt"])
+def test_a_store_that_names_files_elsewhere_gives_away_none(home: Home, name: str) -> None:
+    secret, output = home.folder / "secret.txt", home.folder / "copy.mp4"
+    secret.write_text("secret")
+    home.ask("clip", home.event.event_id)
+    with closing(sqlite3.connect(home.place.file)) as store, store:
+        store.execute("UPDATE media SET path = ? WHERE kind = 'clip'", [name.format(folder=home.folder)])
+    found = home.ask("clip", home.event.event_id, "--output", str(output))
+    assert b"secret" not in b"".join(Path(path).read_bytes() for path in found["paths"])
 
 
 def test_another_span_is_cut_into_a_file_of_its_own(home: Home) -> None:
