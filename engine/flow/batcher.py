@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from engine.clock import NS_PER_MS, SYSTEM_CLOCK, Clock
+from engine.clock import NS_PER_MS, NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Frame
 from engine.errors import ConfigError
 from engine.flow.channel import Arrivals, Channel, ChannelClosedError
 
+logger = logging.getLogger(__name__)
 RUN_DRY_S = 5.0
+LATE_IN_A_ROW, LATE_S = 5, 5.0
+"""Frames dropped for their age, and for how long, before this is a warning: a stall of the network ends sooner."""
 LIVE_IN_A_ROW = 9  # live frames served before a waiting file: files get at least one frame in ten
 
 
@@ -83,6 +87,8 @@ class Batcher:
         self._wait_s = wait_s
         self._keep_older = keep_older
         self._older: list[Frame] = []
+        self._late: dict[str, tuple[int, int]] = {}
+        self._warned: set[str] = set()
         self._on_old = on_old
         self._clock = clock
         self._inlets: dict[str, Inlet] = {}
@@ -224,6 +230,8 @@ class Batcher:
     def _drop(self, source_id: str) -> None:
         del self._inlets[source_id]
         self._order.remove(source_id)
+        self._late.pop(source_id, None)
+        self._warned.discard(source_id)
 
     def _wait_until(self, deadline: float) -> bool:
         with self.condition:
@@ -246,6 +254,7 @@ class Batcher:
                 self._order.remove(source_id)
                 self._order.append(source_id)
                 fresh = [frame for frame in waiting if not self._is_old(frame, inlet.max_age_ms)]
+                self._note(inlet, waiting, fresh)
                 if fresh:
                     self._older += fresh[:-1]
                     frames.append(fresh[-1])
@@ -261,6 +270,23 @@ class Batcher:
             self._live_in_a_row = 0
         before_file = max(LIVE_IN_A_ROW - self._live_in_a_row, 0)
         return [*live[:before_file], *files[:1], *live[before_file:], *files[1:]]
+
+    def _note(self, inlet: Inlet, waiting: Sequence[Frame], fresh: Sequence[Frame]) -> None:
+        """Warn once of a source whose every frame is too old: it looks live, but nothing comes of it."""
+        name, now_ns = inlet.source_id, self._clock.monotonic_ns()
+        if fresh:
+            self._late.pop(name, None)
+            return
+        count, since_ns = self._late.get(name, (0, now_ns))
+        self._late[name] = count + len(waiting), since_ns
+        if count < LATE_IN_A_ROW or now_ns - since_ns < LATE_S * NS_PER_S or name in self._warned:
+            return
+        self._warned.add(name)
+        logger.warning(
+            "%s: every frame is too old when its turn comes (%.1f s, at most %.1f s is allowed), so none is published: "
+            "use a smaller stream of the camera or a faster model, or raise pipeline.max_age_ms",
+            *(name, (now_ns - waiting[-1].captured_ns) / NS_PER_S, (inlet.max_age_ms or 0) / 1000),
+        )
 
     def _is_old(self, frame: Frame, max_age_ms: float | None) -> bool:
         if max_age_ms is None or self._clock.monotonic_ns() - frame.captured_ns <= max_age_ms * NS_PER_MS:

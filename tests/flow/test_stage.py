@@ -146,6 +146,30 @@ def test_old_frames_are_dropped_and_counted_and_the_next_one_is_taken() -> None:
     assert lost == [("a", "age")]
 
 
+class _HurriedClock(FakeClock):
+    """Each look at it takes half a second."""
+
+    def monotonic_ns(self) -> int:
+        self.advance(0.5)
+        return super().monotonic_ns()
+
+
+@pytest.mark.parametrize(("frames", "warnings"), [(3, 0), (8, 1)])
+def test_a_source_of_which_every_frame_is_too_old_is_warned_of_once(
+    frames: int, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    batcher, channels, lost = batcher_of({"a": frames}, 1, clock=_HurriedClock(), max_age_ms=100)
+    batcher.seal()
+    channels["a"].close()
+    while True:
+        try:
+            assert batcher.get().frames == []
+        except ChannelClosedError:
+            break
+    assert len(lost) == frames
+    assert [record.getMessage()[:2] for record in caplog.records] == ["a:"] * warnings
+
+
 def test_each_waiting_frame_is_handed_on_or_counted_as_old() -> None:
     clock = FakeClock()
     batcher, channels, lost = batcher_of({"a": 3, "b": 2}, 2, clock=clock, max_age_ms=100, keep_older=True)
