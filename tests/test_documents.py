@@ -135,6 +135,13 @@ def test_messages_quoted_in_troubleshooting_are_those_of_the_program() -> None:
     assert [message for message in quoted if message not in code] == []
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    """`mkdocs build --strict`, which CI runs last, would refuse the others."""
+    listed = set(re.findall(r"([\w./-]+\.md)\s*$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
+    assert pages - listed == set()
+
+
 def test_every_field_of_the_summary_is_explained(tmp_path: Path) -> None:
     run = ["run", "--source", "synthetic://?count=5", "--model", "motion", "--publish", "none", "--json"]
     command = [sys.executable, "-m", "pipelines", *run, "--jsonl", str(tmp_path / "out.jsonl")]

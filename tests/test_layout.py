@@ -13,7 +13,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 RUN: dict[str, Any] = {"cwd": CHECKOUT, "capture_output": True, "text": True, "check": True}
 MAX_FILES = 18
-MAX_LINES = 400
+MAX_LINES = 399
 MAX_FUNCTION = 60
 PACKAGES = sorted(
     folder for package in ("engine", "pipelines") for folder in [CHECKOUT / package, *(CHECKOUT / package).rglob("*/")]
@@ -48,7 +48,12 @@ def test_a_folder_says_what_its_short_modules_are(folder: Path) -> None:
     assert [path.name for path in _modules(folder) if len(path.read_text().splitlines()) > MAX_LINES] == []
 
 
-@pytest.mark.parametrize("folder", ["engine", "pipelines"])
+def test_tools_are_as_short_as_modules() -> None:
+    tools = sorted((CHECKOUT / "tools").rglob("*.py"))
+    assert [path.name for path in tools if len(path.read_text().splitlines()) > MAX_LINES] == []
+
+
+@pytest.mark.parametrize("folder", ["engine", "pipelines", "tools"])
 def test_functions_are_short(folder: str) -> None:
     """Without docstrings: at most 60 lines, half of them at most 7, nine of ten at most 20."""
     lengths = {}

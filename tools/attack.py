@@ -137,28 +137,30 @@ def images(rng: random.Random, folder: Path) -> Iterator[Callable[[], object]]:
         yield partial(promised, (ValueError, OSError), partial(read_image, place))
 
 
+def _load(model: Path) -> None:
+    """Load a model in a child process, and wait for its end."""
+    from engine.backends.base import BackendOptions
+    from engine.backends.trial import Trial
+
+    trial = Trial("openvino", model, BackendOptions())
+    while not trial.poll(1.0):
+        pass
+
+
 def models(rng: random.Random, folder: Path) -> Iterator[Callable[[], object]]:
     """Model files: parsed by the engine, and loaded by the library in the child that tries them."""
-    from engine.backends.base import BackendOptions
     from engine.backends.files.base import read_model_file
-    from engine.backends.trial import Trial
     from engine.errors import ModelError
     from tests.hostile.test_models import detector_file
 
     good = detector_file(folder / "good.onnx").read_bytes()[:2000]  # the graph; a truncated weight is damage too
     whole = (folder / "good.onnx").read_bytes()
-
-    def load(place: Path) -> None:
-        trial = Trial("openvino", place, BackendOptions())
-        while not trial.poll(1.0):
-            pass
-
     for number in itertools.count():
         place = folder / "model.onnx"
         place.write_bytes(mutated(rng, good) + whole[2000:])
         yield partial(promised, ModelError, partial(read_model_file, place))
         if number % 500 == 0:
-            yield partial(load, place)
+            yield partial(_load, place)
 
 
 def promised(kinds: Any, act: Callable[[], object]) -> None:
@@ -174,6 +176,18 @@ READ: dict[str, Callable[[random.Random, Path], Iterator[Callable[[], object]]]]
 }  # fmt: skip
 
 
+def _try(act: Callable[[], object], result: Result) -> None:
+    """Perform an attack, and record how long it took and whether it failed."""
+    begun = time.monotonic()
+    try:
+        act()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it was not promised
+        result.ends, result.notes = result.ends + 1, f"{type(error).__name__}: {error}"[:200]
+    spent_s = time.monotonic() - begun
+    result.tries, result.longest_s = result.tries + 1, max(result.longest_s, spent_s)
+    result.freezes += spent_s > FREEZE_S and result.surface != "models"  # a trial waits for its child
+
+
 def work(surface: str, seconds: float, seed: int) -> Result:
     """Attack one surface in this process until the time is up."""
     from engine.process import peak_memory_mb
@@ -182,14 +196,7 @@ def work(surface: str, seconds: float, seed: int) -> Result:
     warm_mb = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for act in READ[surface](random.Random(seed), Path(folder)):
-            begun = time.monotonic()
-            try:
-                act()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it was not promised
-                result.ends, result.notes = result.ends + 1, f"{type(error).__name__}: {error}"[:200]
-            spent_s = time.monotonic() - begun
-            result.tries, result.longest_s = result.tries + 1, max(result.longest_s, spent_s)
-            result.freezes += spent_s > FREEZE_S and surface != "models"  # a trial waits for its child
+            _try(act, result)
             if result.tries == 200:
                 warm_mb = peak_memory_mb()
             if time.monotonic() > deadline:
@@ -229,8 +236,7 @@ def on_engine(surface: str, seconds: float, seed: int) -> Result:
     from tests.hostile.lab import Lab
     from tests.hostile.servers import hostile_camera
 
-    rng = random.Random(seed)
-    tries = [0]
+    rng, tries = random.Random(seed), [0]
     with tempfile.TemporaryDirectory() as folder:
         snapshot = f"ipc://{folder}/snapshot"
         attack = {"control": _control, "publish": _publish, "snapshot": _snapshot}.get(surface, _nothing)
@@ -248,11 +254,16 @@ def on_engine(surface: str, seconds: float, seed: int) -> Result:
         else:
             with Lab({}, f"publish.snapshot={snapshot}") as lab:
                 verdict = lab.play(play)
+    return _judged(surface, tries[0], verdict)
+
+
+def _judged(surface: str, tries: int, verdict: Any) -> Result:
+    """Return a verdict as the result of an attack."""
     faults = verdict.faults(memory_mb=LIVE_LEAK_MB, share=0.0, freeze_s=FREEZE_S)
     leaks = sum(name in faults for name in ("memory", "descriptors", "threads", "left behind"))
     ends = sum(name in faults for name in ("alive", "exit code", "summary", "accounting", "traceback"))
-    gap_s = verdict.longest_gap_s
-    return Result(surface, tries[0], ends, int("freeze" in faults), leaks, gap_s, f"{verdict} {faults or ''}"[:600])
+    notes = f"{verdict} {faults or ''}"[:600]
+    return Result(surface, tries, ends, int("freeze" in faults), leaks, verdict.longest_gap_s, notes)
 
 
 def _nothing(engine: Any, rng: random.Random, snapshot: str) -> int:
@@ -319,6 +330,13 @@ def _publish(engine: Any, rng: random.Random, snapshot: str) -> int:
     return 23
 
 
+def _part(rng: random.Random, goods: list[bytes]) -> bytes:
+    """Return one image of a multipart stream; image and header are often damaged."""
+    image = mutated(rng, rng.choice(goods)) if rng.random() < 0.7 else rng.choice(goods)
+    head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n".encode()
+    return (mutated(rng, head) if rng.random() < 0.1 else head) + image + b"\r\n"
+
+
 def _streams(rng: random.Random, tries: list[int]) -> Callable[[Any], None]:
     """Return an answer that damages a different part of the camera's data each time."""
     from tests.hostile.servers import MULTIPART, jpeg, playlist, redirect
@@ -338,9 +356,7 @@ def _streams(rng: random.Random, tries: list[int]) -> Callable[[Any], None]:
             handler.wfile.write(MULTIPART)
             for _ in range(rng.randrange(1, 60)):
                 tries[0] += 1
-                image = mutated(rng, rng.choice(goods)) if rng.random() < 0.7 else rng.choice(goods)
-                head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n".encode()
-                handler.wfile.write((mutated(rng, head) if rng.random() < 0.1 else head) + image + b"\r\n")
+                handler.wfile.write(_part(rng, goods))
                 pause(0.01)
 
     return answer

@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.message import Message
 from pathlib import Path
 from typing import Any, cast
@@ -90,35 +90,35 @@ def show_licences() -> int:
 def show_vulnerabilities() -> int:
     """Print known vulnerabilities of the packages; return 3 if the service cannot be reached."""
     packages = needed()
-    with tempfile.TemporaryDirectory() as folder:
-        listed = Path(folder) / "requirements.txt"
-        listed.write_text("".join(f"{name}=={d.version}\n" for name, d in sorted(packages.items())))
-        report = _report(
-            "pip_audit",
-            "--format",
-            "json",
-            "--progress-spinner",
-            "off",
-            "--no-deps",
-            "--disable-pip",
-            "-r",
-            str(listed),
-        )
+    report = _audit(packages)
     if report is None:
         return NOT_AUDITED
     audited = [entry for entry in report.get("dependencies", []) if "vulns" in entry]
     missing = packages.keys() - {_normal(entry["name"]) for entry in audited}
-    for entry in audited:
-        for each in entry["vulns"]:
-            print(
-                f"{entry['name']} {entry['version']}: {each['id']}, fixed in {', '.join(each['fix_versions']) or '-'}"
-            )
+    count = _print_vulnerabilities(audited)
     if missing or not audited:
         print(f"not audited: {', '.join(sorted(missing)) or 'anything'}")
         return NOT_AUDITED
-    count = sum(len(entry["vulns"]) for entry in audited)
     print(f"{len(audited)} packages audited, {count} vulnerabilities")
     return FOUND if count else 0
+
+
+def _audit(packages: Mapping[str, metadata.Distribution]) -> dict[str, list[dict[str, Any]]] | None:
+    """Return the report of pip-audit on exactly these packages; None if its service cannot be reached."""
+    options = ["--format", "json", "--progress-spinner", "off", "--no-deps", "--disable-pip"]
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "requirements.txt"
+        listed.write_text("".join(f"{name}=={d.version}\n" for name, d in sorted(packages.items())))
+        return _report("pip_audit", *options, "-r", str(listed))
+
+
+def _print_vulnerabilities(audited: list[dict[str, Any]]) -> int:
+    """Print the vulnerabilities of each package, and return their number."""
+    found = [(entry, each) for entry in audited for each in entry["vulns"]]
+    for entry, each in found:
+        fixed = ", ".join(each["fix_versions"]) or "-"
+        print(f"{entry['name']} {entry['version']}: {each['id']}, fixed in {fixed}")
+    return len(found)
 
 
 def _report(module: str, *arguments: str) -> dict[str, list[dict[str, Any]]] | None:

@@ -50,23 +50,26 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _round(args: argparse.Namespace) -> dict[str, float]:
+    """Run both programs once."""
+    ours = last_json([sys.executable, "-c", OURS, "bench", "--source", args.clip, "--model", args.model, "--json"])
+    peer = last_json([args.peer_python, "-c", PEER, args.clip, args.model])
+    return {
+        "raw_fps": ours["raw_fps"],
+        "framewire_fps": ours["pipeline_fps"],
+        "framewire_to_raw": ours["ratio"],
+        "framewire_rss_mb": ours["max_rss_mb"],
+        "ultralytics_fps": round(peer["fps"], 2),
+        "ultralytics_rss_mb": round(peer["max_rss_mb"], 1),
+    }
+
+
 def main() -> int:
     """Run the rounds and print the results."""
     args = _options()
     rounds = []
     for _ in range(args.rounds):
-        ours = last_json([sys.executable, "-c", OURS, "bench", "--source", args.clip, "--model", args.model, "--json"])
-        peer = last_json([args.peer_python, "-c", PEER, args.clip, args.model])
-        rounds.append(
-            {
-                "raw_fps": ours["raw_fps"],
-                "framewire_fps": ours["pipeline_fps"],
-                "framewire_to_raw": ours["ratio"],
-                "framewire_rss_mb": ours["max_rss_mb"],
-                "ultralytics_fps": round(peer["fps"], 2),
-                "ultralytics_rss_mb": round(peer["max_rss_mb"], 1),
-            }
-        )
+        rounds.append(_round(args))
         print(json.dumps(rounds[-1]), file=sys.stderr)
     median = {key: round(statistics.median(row[key] for row in rounds), 3) for key in rounds[0]}
     ratio = round(median["framewire_fps"] / median["ultralytics_fps"], 3)

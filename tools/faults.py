@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,24 +80,36 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _chosen(part: str) -> dict[str, Callable[[], Outcome]]:
+    """Return the faults whose name contains a text; exits if there are none, or the RTSP server is missing."""
+    if missing_server():
+        sys.exit(missing_server())
+    chosen = {name: fault for name, fault in FAULTS.items() if part in name}
+    return chosen or sys.exit(f"no fault matches {part!r}: expected part of one of {', '.join(FAULTS)}")
+
+
+def _played(name: str, fault: Callable[[], Outcome]) -> Outcome | None:
+    """Return the outcome of a fault; None if it cannot be played here."""
+    try:
+        return fault()
+    except NotPlayableError as error:
+        print(f"{name}: not run: {error}", file=sys.stderr)
+        return None
+
+
 def main() -> int:
     """Run the faults, print the table, and write it if requested."""
     args = _options()
-    if missing_server():
-        sys.exit(missing_server())
-    chosen = {name: fault for name, fault in FAULTS.items() if args.only in name}
-    if not chosen:
-        sys.exit(f"no fault matches {args.only!r}: expected part of one of {', '.join(FAULTS)}")
+    chosen = _chosen(args.only)
     Lab.around_s = 3.0
     print(*HEAD.splitlines()[-2:], sep="\n", file=sys.stderr if args.json else sys.stdout)
     rows: dict[str, str] = {}
     outcomes: dict[str, Outcome] = {}
     for name, fault in chosen.items():
-        try:
-            outcomes[name] = fault()
-        except NotPlayableError as error:
-            print(f"{name}: not run: {error}", file=sys.stderr)
+        outcome = _played(name, fault)
+        if outcome is None:
             continue
+        outcomes[name] = outcome
         rows[name] = row(name, outcomes[name])
         print(rows[name], file=sys.stderr if args.json else sys.stdout, flush=True)
     if args.json:

@@ -20,6 +20,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import Detections, Frame
 from engine.detection.classify import load_classifier
@@ -96,23 +97,33 @@ def corruptions(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def features(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Recognise digits by frozen features, and compare the written file with the engine's second stage."""
+def _write_digits(folder: Path) -> list[NDArray[np.uint8]]:
+    """Write 100 images of each digit to train on, and 30 to test, and return those."""
     from sklearn.datasets import load_digits
-
-    from pipelines.learning.classic.train import ClassicOptions, train_classic
-    from pipelines.learning.train.pretrained import efficientnet_lite0
 
     digits, held = load_digits(), []
     for number in range(10):
-        rows = np.flatnonzero(digits.target == number)
-        for count, row in enumerate(rows[:130]):
-            grey = (digits.images[row] / 16 * 255).round().astype(np.uint8)
-            image = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
-            place = folder / "digits" / ("train" if count < 100 else "test") / str(number)
+        for count, row in enumerate(np.flatnonzero(digits.target == number)[:130]):
+            image = _image_of(digits.images[row])
+            place = folder / ("train" if count < 100 else "test") / str(number)
             place.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(place / f"{row}.png"), image)
             held += [image] if count >= 100 else []
+    return held
+
+
+def _image_of(digit: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return (8, 8) values from 0 to 16 as a (8, 8, 3) uint8 BGR image."""
+    grey = (digit / 16 * 255).round().astype(np.uint8)
+    return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
+
+
+def features(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Recognise digits by frozen features, and compare the written file with the engine's second stage."""
+    from pipelines.learning.classic.train import ClassicOptions, train_classic
+    from pipelines.learning.train.pretrained import efficientnet_lite0
+
+    held = _write_digits(folder / "digits")
     out = folder / "digits.onnx"
     result = train_classic(folder / "digits", out, ClassicOptions("features", base=efficientnet_lite0()))
     with load_classifier(out) as classifier:

@@ -90,8 +90,8 @@ def carry(clip: str, seconds: float, model: str, settings: Sequence[str], most: 
         chosen = camera_settings(["each.realtime=true", "each.loop=true", *settings], count)
         report = many_cameras(addresses, seconds, *chosen, model=model, part_s=seconds)
         is_ok = is_carried(report)
-        print(f"{count} cameras: {report.fps:.1f} of {report.captured_fps:.1f} fps, ", end="", file=sys.stderr)
-        print(f"age {report.ages[-1] if report.ages else '-'}: {'carried' if is_ok else 'too many'}", file=sys.stderr)
+        rates, age = f"{report.fps:.1f} of {report.captured_fps:.1f} fps", report.ages[-1] if report.ages else "-"
+        print(f"{count} cameras: {rates}, age {age}: {'carried' if is_ok else 'too many'}", file=sys.stderr)
         return is_ok
 
     return largest(is_good, most)

@@ -263,13 +263,8 @@ def add_upsample(graph: Graph, section: Section) -> Tensor:
     before = graph.before
     stride = section.integer("stride", 2)
     scales = graph.constant("scales", np.array([1, 1, stride, stride], np.float32))
-    name = graph.add(
-        "Resize",
-        [before.name, "", scales],
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
+    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    name = graph.add("Resize", [before.name, "", scales], **how)
     return Tensor(name, before.channels, before.height * stride, before.width * stride)
 
 
@@ -299,6 +294,12 @@ LAYERS: Mapping[str, Callable[[Graph, Section], Tensor]] = {
 }
 
 
+def _layer(graph: Graph, section: Section) -> Any:
+    if section.kind not in LAYERS:
+        raise ModelError(f"section [{section.kind}] is not supported: expected {', '.join(LAYERS)}")
+    return LAYERS[section.kind](graph, section)
+
+
 def onnx_from_darknet(
     cfg: str,
     weights: NDArray[np.float32],
@@ -324,20 +325,11 @@ def onnx_from_darknet(
     reader = WeightReader(weights)
     graph = Graph(Tensor("images", net.integer("channels", 3), height, width), reader.take, weights_dtype)
     for section in layers:
-        if section.kind not in LAYERS:
-            raise ModelError(f"section [{section.kind}] is not supported: expected {', '.join(LAYERS)}")
-        graph.layers.append(LAYERS[section.kind](graph, section))
+        graph.layers.append(_layer(graph, section))
     _check(graph, reader, layers, class_names)
-    entries = {
-        "names": repr(dict(enumerate(class_names))),
-        "imgsz": repr([height, width]),
-        "stride": repr(max(height // output.height for output in graph.outputs)),
-        "task": "detect",
-        "head": "darknet_yolov3",
-        "anchors": repr(graph.anchors),
-        **(metadata or {}),
-    }
-    return _model(graph, entries)
+    size = {"imgsz": repr([height, width]), "stride": repr(max(height // output.height for output in graph.outputs))}
+    head = {"task": "detect", "head": "darknet_yolov3", "anchors": repr(graph.anchors)}
+    return _model(graph, {"names": repr(dict(enumerate(class_names))), **size, **head, **(metadata or {})})
 
 
 def _check(graph: Graph, reader: WeightReader, layers: Sequence[Section], class_names: Sequence[str]) -> None:
@@ -369,8 +361,7 @@ def _model(graph: Graph, metadata: Mapping[str, str]) -> onnx.ModelProto:
     return model
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Convert the files named on the command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("cfg", type=Path)
     parser.add_argument("weights", type=Path)
@@ -378,6 +369,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--weights-dtype", choices=("float16", "float32"), default="float16")
     parser.add_argument("--meta", action="append", default=[], metavar="KEY=VALUE", help="further metadata")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Convert the files named on the command line."""
+    parser = _parser()
     chosen = parser.parse_args(arguments)
     try:
         model = onnx_from_darknet(

@@ -105,13 +105,14 @@ def _write(name: str, text: str, library: Library, hashes: dict[str, dict[str, s
     }
 
 
+SHAPE = re.compile(r"<(?:path|rect|circle|line|polyline|polygon|ellipse)[^>]*>")
+
+
 def _sprite(archive: tarfile.TarFile) -> str:
     """Return the icons of the page as one SVG of symbols."""
     symbols = []
     for name, icon in ICONS.items():
-        shapes = re.findall(
-            r"<(?:path|rect|circle|line|polyline|polygon|ellipse)[^>]*>", _member(archive, f"icons/{icon}.svg")
-        )
+        shapes = SHAPE.findall(_member(archive, f"icons/{icon}.svg"))
         symbols.append(f'<symbol id="{name}" viewBox="0 0 24 24">{"".join(shapes)}</symbol>')
     return '<svg xmlns="http://www.w3.org/2000/svg">' + "\n".join(symbols) + "</svg>\n"
 

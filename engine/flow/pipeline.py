@@ -345,14 +345,8 @@ class Pipeline:
     def _wire(self) -> list[Stage[Any]]:
         """Return the stages, downstream first in each pair."""
         context = self._context
-        track = TrackStage(
-            self.tracker,
-            self._detected,
-            self._tracked,
-            context,
-            second_stage=self._second_stage,
-            analyse=self._analyse,
-        )
+        second, analyse = self._second_stage, self._analyse
+        track = TrackStage(self.tracker, self._detected, self._tracked, context, second_stage=second, analyse=analyse)
         captures = self._sources.begin()
         detecting = [stage for lane in self._lanes for stage in self._lanes.stages_of(lane)]
         consumers = [] if self._consumer is None else [self._consumer]

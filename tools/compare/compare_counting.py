@@ -185,8 +185,7 @@ def _truth(rows: MotRows, lines: tuple[int, ...]) -> NDArray[np.int64]:
 def _play(rows: MotRows, counter: Counter, every: int, noise: float, missing: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for frame in range(1, rows.last_frame + 1, every):
-        at = rows.at(frame)
-        boxes, ids = rows.xyxy[at], rows.track_id[at]
+        boxes, ids = rows.xyxy[rows.at(frame)], rows.track_id[rows.at(frame)]
         boxes = boxes + rng.normal(0, 1, boxes.shape) * noise * (boxes[:, 3] - boxes[:, 1])[:, None]
         kept = rng.random(len(ids)) >= missing
         counter.update(ids[kept], boxes[kept], frame)
@@ -224,6 +223,23 @@ def _frigate_visits(inside: list[bool], inertia: int = 3) -> int:
     return visits
 
 
+def _counts_of_standing(analytics: Analytics, boxes: Boxes) -> tuple[float, ...]:
+    """Return visits, crossings and dithers of one object, and what the other programs count for it."""
+    others: list[Counter] = [SupervisionLine((320,), 3, BOTTOM), SideChange((320,))]
+    for frame, box in enumerate(boxes):
+        analytics.update(Tracks(box[None], [1], [0], [1], None, [0]), round(frame * 1e9 / FPS), SIZE)
+        for other in others:
+            other.update(np.array([1]), box[None], frame)
+    summary, inside = analytics.summary(), (boxes[:, 3] >= 300).tolist()
+    ours = summary["zones"]["z"]["visits"], sum(summary["lines"]["l"].values()), analytics.counters.dithers["l"]
+    return *ours, _frigate_visits(inside), _entries(inside), *(float(other.counts().sum()) for other in others)
+
+
+def _entries(inside: list[bool]) -> int:
+    """Return how often an object went from outside to inside."""
+    return sum(now and not before for before, now in zip([False, *inside], inside, strict=False))
+
+
 def standing_table(minutes: float, seeds: int) -> None:
     """Print visits and crossings of an object that stands on a border and on a line."""
     print("\n| noise, % of the height | " + " | ".join(("Framewire visits", "crossings", "of them dithers")), end="")
@@ -232,21 +248,9 @@ def standing_table(minutes: float, seeds: int) -> None:
     for noise in (1, 2, 3):
         sums = np.zeros(7)
         for seed in range(seeds):
-            rng = np.random.default_rng(seed)
-            boxes = np.array((300, 200, 340, 300)) + rng.normal(0, noise, (round(minutes * 60 * FPS), 4))
-            analytics = Analytics([zone], [line], heat=False)
-            others: list[Counter] = [SupervisionLine((320,), 3, BOTTOM), SideChange((320,))]
-            for frame, box in enumerate(boxes):
-                tracks = Tracks(box[None], [1], [0], [1], None, [0])
-                analytics.update(tracks, round(frame * 1e9 / FPS), SIZE)
-                for other in others:
-                    other.update(np.array([1]), box[None], frame)
-            inside = (boxes[:, 3] >= 300).tolist()
-            flips = sum(now and not before for before, now in zip([False, *inside], inside, strict=False))
-            summary = analytics.summary()
-            crossings = sum(summary["lines"]["l"].values())
-            sums += (summary["zones"]["z"]["visits"], crossings, analytics.counters.dithers["l"], 0, 0, 0, 0)
-            sums[3:] += (_frigate_visits(inside), flips, others[0].counts().sum(), others[1].counts().sum())
+            boxes = np.array((300, 200, 340, 300), float)
+            boxes = boxes + np.random.default_rng(seed).normal(0, noise, (round(minutes * 60 * FPS), 4))
+            sums += _counts_of_standing(Analytics([zone], [line], heat=False), boxes)
         print(f"| {noise} | " + " | ".join(f"{value / seeds:.1f}" for value in sums) + " |", flush=True)
 
 

@@ -63,31 +63,43 @@ class ShiftedDetector(DetectorBase):
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """Return the detections of each frame."""
-        moved = []
-        for frame in frames:
-            image = np.full_like(frame.image, 114)
-            image[SHIFT_XY[1] :, SHIFT_XY[0] :] = frame.image[: -SHIFT_XY[1], : -SHIFT_XY[0]]
-            moved.append(Frame(image))
         back = np.array(SHIFT_XY * 2, np.float32)
-        return [Detections(one.xyxy - back, one.score, one.class_id) for one in self._inner.detect(moved)]
+        found = self._inner.detect([_shifted(frame) for frame in frames])
+        return [Detections(one.xyxy - back, one.score, one.class_id) for one in found]
 
     def close(self) -> None:
         """Free the model."""
         self._inner.close()
 
 
-def measure(clip: str, setting: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Run one setting in this process and return plain values."""
+def _shifted(frame: Frame) -> Frame:
+    image = np.full_like(frame.image, 114)
+    image[SHIFT_XY[1] :, SHIFT_XY[0] :] = frame.image[: -SHIFT_XY[1], : -SHIFT_XY[0]]
+    return Frame(image)
+
+
+def _pipeline(clip: str, setting: str, args: argparse.Namespace, scene: Analytics) -> Pipeline:
     size: Any = None if setting in ("square", "shifted") else "auto"
     detector: Any = load_detector(args.model, size=size, classes=args.classes)
-    scene = Analytics(lines=[Line(name, points) for name, points in LINES.items()])
-    pipeline = Pipeline(
+    return Pipeline(
         open_source(clip, source_id="clip"),
         ShiftedDetector(detector) if setting == "shifted" else detector,
         tracker_by_name("steady"),
         rules={"clip": rules_of(setting, args.max_fps)},
         analytics={"clip": scene},
     )
+
+
+def _crossings(scene: Analytics) -> dict[str, int]:
+    """Return the crossings by line and direction."""
+    lines = scene.summary()["lines"]
+    return {f"{line} {way}": count for line, ways in lines.items() for way, count in ways.items()}
+
+
+def measure(clip: str, setting: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Run one setting in this process and return plain values."""
+    scene = Analytics(lines=[Line(name, points) for name, points in LINES.items()])
+    pipeline = _pipeline(clip, setting, args, scene)
     rows: list[tuple[int, int, list[float]]] = []
     times: list[int] = []
     began_s = 0.0
@@ -102,7 +114,7 @@ def measure(clip: str, setting: str, args: argparse.Namespace) -> dict[str, Any]
     return {
         "rows": rows,
         "times": times,
-        "crossings": {f"{line} {way}": n for line, ways in scene.summary()["lines"].items() for way, n in ways.items()},
+        "crossings": _crossings(scene),
         "ms": 1e3 * spent_s / max(len(times) - WARM_UP, 1),
         "looks": dict(pipeline.looks().get("clip", {})),
     }
@@ -165,8 +177,16 @@ def run(clip: str, setting: str, args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
-    """Run, and print a table or JSON."""
+def _print_clip(clip: str, args: argparse.Namespace) -> None:
+    reference = run(clip, "square", args)
+    for setting in args.settings:
+        figures = compare(reference, reference if setting == "square" else run(clip, setting, args))
+        line = json.dumps({"clip": Path(clip).name, "setting": setting, **figures})
+        print(line if args.json else readable(line), flush=True)
+
+
+def _options() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="+", metavar="CLIP")
     parser.add_argument("--model", default="demo")
@@ -176,16 +196,17 @@ def main() -> int:
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--only", choices=SETTINGS, help="run one setting here and print its tracks")
     parser.add_argument("--json", action="store_true", help="print one JSON line per clip and setting")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run, and print a table or JSON."""
+    args = _options()
     if args.only:
         print(json.dumps(measure(args.clips[0], args.only, args)))
         return 0
     for clip in args.clips:
-        reference = run(clip, "square", args)
-        for setting in args.settings:
-            figures = compare(reference, reference if setting == "square" else run(clip, setting, args))
-            line = json.dumps({"clip": Path(clip).name, "setting": setting, **figures})
-            print(line if args.json else readable(line), flush=True)
+        _print_clip(clip, args)
     return 0
 
 

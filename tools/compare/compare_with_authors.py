@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnxruntime
 import torch
@@ -28,8 +27,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine.data import Frame
 from engine.detection.load import load_detector
+from engine.detection.model import ModelFacts
 from engine.video.read_image import read_image
-from tools.compare.compare_with_exporter import Reference, compare, noisy, table, their_input, threshold_between
+from tools.compare.compare_with_exporter import (
+    Reference,
+    boxed,
+    compare,
+    noisy,
+    report,
+    their_input,
+    threshold_between,
+)
 
 IMAGENET = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
@@ -88,19 +96,14 @@ def torchvision_case(name: str, image: np.ndarray, size: int) -> Case:
     for anchors in (4, 6, 9):
         scaled_up(model.head.classification_head, 91 * anchors, 1.0 if anchors == 9 else 3.0)
     size = {"ssd300_vgg16": 300}.get(name, size)
-    scale = size / max(image.shape[:2])
-    small = cv2.resize(image, (round(image.shape[1] * scale), round(image.shape[0] * scale)))
-    boxed = np.full((size, size, 3), 114, np.uint8)
-    boxed[: small.shape[0], : small.shape[1]] = small
-    pixels = torch.from_numpy(np.ascontiguousarray(boxed[None, ..., ::-1].transpose(0, 3, 1, 2))).float() / 255
+    pixels, back = boxed(image, size)
     settled(model, pixels)
     with torch.no_grad():
         [found] = model(pixels)
-    back = torch.tensor([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]] * 2)
 
     def rows(_: list[torch.Tensor], score: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         passed = (found["scores"] > score) & (found["labels"] > 0)  # RetinaNet can also report 0, the background
-        return found["boxes"][passed] * back, found["scores"][passed], found["labels"][passed]
+        return found["boxes"][passed] * torch.from_numpy(back).float(), found["scores"][passed], found["labels"][passed]
 
     names = [f"class {label}" for label in range(1, 91)]
     return Case(model, pixels, ["boxes", "scores", "labels"], rows, {"names": names}, offset=1)
@@ -184,13 +187,7 @@ def scores_of(outputs: list[torch.Tensor], case: Case) -> np.ndarray:
 def check(name: str, case: Case, image: np.ndarray, folder: Path, golden: Path | None, kept: int) -> dict[str, Any]:
     """Return the differences of one architecture."""
     path = folder / f"{name}.onnx"
-    case.model.requires_grad_(False)
-    torch.onnx.export(
-        case.model, (case.pixels,), str(path), input_names=["images"], output_names=case.names, dynamo=False,
-        opset_version=17,
-    )  # fmt: skip
-    session = onnxruntime.InferenceSession(str(path))
-    outputs = session.run(None, {"images": case.pixels.numpy()})
+    outputs = _exported(case, path)
     tensors = [torch.from_numpy(output) for output in outputs]
     score = threshold_between(scores_of(tensors, case), kept)
     boxes, scores, labels = case.rows(tensors, score)
@@ -201,14 +198,28 @@ def check(name: str, case: Case, image: np.ndarray, folder: Path, golden: Path |
         facts = detector.facts
     if golden is not None:
         arrays: dict[str, Any] = {f"output_{n}": output for n, output in enumerate(worth_keeping(outputs, score))}
-        np.savez_compressed(
-            golden / f"{name}.npz", names=np.array(case.names), family=facts.family.name, score_threshold=score,
-            size_hw=np.array(facts.size_hw), image_hw=np.array(image.shape[:2]), classes=len(facts.class_names),
-            xyxy=theirs.xyxy, score=theirs.score, class_id=theirs.class_id.astype(np.int32),
-            **arrays,
-        )  # fmt: skip
+        arrays |= {"image_hw": np.array(image.shape[:2]), "score_threshold": score}
+        _save_golden(golden / f"{name}.npz", case, facts, theirs, arrays)
     shapes = ", ".join(str(tuple(output.shape)) for output in outputs)
     return {"model": name, "output": shapes, "head": facts.family.name, "threshold": score, **compare(ours, theirs)}
+
+
+def _exported(case: Case, path: Path) -> list[np.ndarray]:
+    """Write the ONNX file of a case, and return its outputs."""
+    case.model.requires_grad_(False)
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": case.names}
+    torch.onnx.export(case.model, (case.pixels,), str(path), **names, dynamo=False, opset_version=17)
+    return list(onnxruntime.InferenceSession(str(path)).run(None, {"images": case.pixels.numpy()}))
+
+
+def _save_golden(path: Path, case: Case, facts: ModelFacts, theirs: Reference, arrays: dict[str, Any]) -> None:
+    model: dict[str, Any] = {
+        "family": facts.family.name,
+        "size_hw": np.array(facts.size_hw),
+        "classes": len(facts.class_names),
+    }
+    boxes: dict[str, Any] = {"xyxy": theirs.xyxy, "score": theirs.score, "class_id": theirs.class_id.astype(np.int32)}
+    np.savez_compressed(path, names=np.array(case.names), **model, **boxes, **arrays)
 
 
 def worth_keeping(outputs: list[np.ndarray], score: float) -> list[np.ndarray]:
@@ -237,12 +248,9 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Parse the arguments and compare."""
-    arguments = _options()
-    image = noisy(read_image(arguments.image))
-    size = arguments.size
-    cases: dict[str, Callable[[], Case]] = {
+def _cases(image: np.ndarray, size: int) -> dict[str, Callable[[], Case]]:
+    """Return what builds each architecture, by name."""
+    return {
         "yolov5n-classic": lambda: yolov5_case(image, size),
         "retinanet_resnet50_fpn": lambda: torchvision_case("retinanet_resnet50_fpn", image, size),
         "ssd300_vgg16": lambda: torchvision_case("ssd300_vgg16", image, size),
@@ -251,16 +259,20 @@ def main() -> None:
         "dfine-huggingface": lambda: hugging_face_case("DFine", image, size),
         "rfdetr-nano": lambda: rfdetr_case(image),
     }
+
+
+def main() -> None:
+    """Parse the arguments and compare."""
+    arguments = _options()
+    image = noisy(read_image(arguments.image))
+    cases = _cases(image, arguments.size)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.names or cases:
             torch.manual_seed(0)
             rows.append(check(name, cases[name](), image, Path(folder), arguments.golden, arguments.kept))
             print(rows[-1], flush=True)
-    text = table(rows)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    report(rows, arguments.out)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,21 @@ def noisy(image: np.ndarray) -> np.ndarray:
 
 def their_input(image: np.ndarray, size: int, stretch: bool) -> np.ndarray:
     """Return (1, 3, size, size) float32, prepared as by Ultralytics."""
-    boxed = LetterBox((size, size), auto=False, scale_fill=stretch)(image=image)
-    return np.ascontiguousarray(boxed[None, ..., ::-1].transpose(0, 3, 1, 2)).astype(np.float32) / 255
+    return np.asarray(pixels_of(LetterBox((size, size), auto=False, scale_fill=stretch)(image=image)).numpy())
+
+
+def boxed(image: np.ndarray, size: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Return (1, 3, size, size) RGB 0..1 with the image at the top left, and (4,) what scales boxes in it back."""
+    scale = size / max(image.shape[:2])
+    small = cv2.resize(image, (round(image.shape[1] * scale), round(image.shape[0] * scale)))
+    canvas = np.full((size, size, 3), 114, np.uint8)
+    canvas[: small.shape[0], : small.shape[1]] = small
+    return pixels_of(canvas), np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]] * 2)
+
+
+def pixels_of(image: np.ndarray) -> torch.Tensor:
+    """Return (1, 3, H, W) float32 RGB from 0 to 1 of a BGR image."""
+    return torch.from_numpy(np.ascontiguousarray(image[None, ..., ::-1].transpose(0, 3, 1, 2))).float() / 255
 
 
 def best_scores(output: np.ndarray, classes: int, end_to_end: bool) -> np.ndarray:
@@ -98,11 +112,9 @@ def threshold_between(scores: np.ndarray, candidates: int) -> float:
     return float((ordered[place] + ordered[place + 1]) / 2)
 
 
-def reference(
-    task: str, outputs: list[np.ndarray], model: Any, image: np.ndarray, size: int, score: float
-) -> Reference:
+def reference(outputs: list[np.ndarray], model: Any, image: np.ndarray, size: int, score: float) -> Reference:
     """Return the result of Ultralytics' NMS and scaling."""
-    classes = len(model.names)
+    task, classes = model.task, len(model.names)
     raw = torch.from_numpy(outputs[0].copy())
     end_to_end = raw.shape[2] < 100
     # in double precision: they separate classes by adding 7680 pixels each, where single precision rounds IoUs
@@ -111,16 +123,9 @@ def reference(
     )
     rows = rows.float()
     extra: dict[str, np.ndarray] = {}
-    boxes = rows[:, :4].clone()
-    shape = image.shape
+    boxes, shape = rows[:, :4].clone(), image.shape
     if task == "obb":
-        oriented = torch.cat([rows[:, :4], rows[:, -1:]], dim=-1)
-        oriented[:, :4] = ops.scale_boxes((size, size), oriented[:, :4], shape, xywh=True)
-        corners = ops.xywhr2xyxyxyxy(oriented).numpy()
-        extra["xyxyxyxy"] = corners
-        xyxy = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
-        xyxy = np.clip(xyxy, 0, [shape[1], shape[0], shape[1], shape[0]])
-        return Reference(xyxy, rows[:, 4].numpy(), rows[:, 5].numpy().astype(int), extra)
+        return _oriented(rows, size, shape)
     if task == "pose":
         points = rows[:, 6:].reshape(len(rows), *model.model.kpt_shape).clone()
         extra["keypoints"] = ops.scale_coords((size, size), points, shape).numpy()
@@ -128,6 +133,15 @@ def reference(
     if task == "segment":
         extra["mask"] = ops.process_mask_native(torch.from_numpy(outputs[1][0]), rows[:, 6:], xyxy, shape[:2]).numpy()
     return Reference(xyxy.numpy(), rows[:, 4].numpy(), rows[:, 5].numpy().astype(int), extra)
+
+
+def _oriented(rows: torch.Tensor, size: int, shape: tuple[int, ...]) -> Reference:
+    """Return rows of oriented boxes, scaled to an image."""
+    oriented = torch.cat([rows[:, :4], rows[:, -1:]], dim=-1)
+    oriented[:, :4] = ops.scale_boxes((size, size), oriented[:, :4], shape, xywh=True)
+    corners = ops.xywhr2xyxyxyxy(oriented).numpy()
+    xyxy = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1).clip(0, [shape[1], shape[0]] * 2)
+    return Reference(xyxy, rows[:, 4].numpy(), rows[:, 5].numpy().astype(int), {"xyxyxyxy": corners})
 
 
 def rtdetr_reference(output: np.ndarray, image: np.ndarray, score: float) -> Reference:
@@ -189,11 +203,7 @@ def check(
     scored = outputs[0].shape[2] == 6 or not stretch
     scores = best_scores(outputs[0], len(model.names), end_to_end) if scored else outputs[0][0, :, 4:].max(axis=1)
     score = threshold_between(scores, candidates)
-    theirs = (
-        rtdetr_reference(outputs[0], image, score)
-        if stretch
-        else reference(model.task, outputs, model, image, size, score)
-    )
+    theirs = rtdetr_reference(outputs[0], image, score) if stretch else reference(outputs, model, image, size, score)
     with load_detector(path, backend="onnxruntime", score_threshold=score, iou_threshold=IOU) as detector:
         [ours] = detector.detect([Frame(image, "image", 0, 0, 0)])
         family = detector.facts.family.name
@@ -237,11 +247,7 @@ def torchvision_row(folder: Path, image: np.ndarray, candidates: int) -> dict[st
     model = torchvision.models.detection.fasterrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=91, box_score_thresh=0.0, min_size=size, max_size=size
     ).eval()
-    boxed = np.full((size, size, 3), 114, np.uint8)
-    scale = size / max(image.shape[:2])
-    small = cv2.resize(image, (round(image.shape[1] * scale), round(image.shape[0] * scale)))
-    boxed[: small.shape[0], : small.shape[1]] = small
-    tensor = torch.from_numpy(np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1))).float()[None] / 255
+    tensor, back = boxed(image, size)
     path = folder / "fasterrcnn_resnet50_fpn.onnx"
     names = ["boxes", "labels", "scores"]
     torch.onnx.export(
@@ -251,38 +257,32 @@ def torchvision_row(folder: Path, image: np.ndarray, candidates: int) -> dict[st
         [found] = model(tensor)
     score = threshold_between(found["scores"].numpy(), candidates)
     passed = found["scores"] > score
-    xyxy = found["boxes"][passed].numpy() / np.array(
-        [small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]] * 2
-    )
-    xyxy = xyxy.clip(0, [image.shape[1], image.shape[0]] * 2)
+    xyxy = (found["boxes"][passed].numpy() * back).clip(0, [image.shape[1], image.shape[0]] * 2)
     labels = found["labels"][passed].numpy()
     classes = [f"class {label}" for label in range(1, 91)]
     with load_detector(path, backend="onnxruntime", score_threshold=score, names=classes) as detector:
         [ours] = detector.detect([Frame(image, "image", 0, 0, 0)])
     theirs = Reference(xyxy, found["scores"][passed].numpy(), labels - 1, {})
-    return {
-        "model": path.stem,
-        "output": "boxes, labels, scores",
-        "head": "torchvision",
-        "threshold": score,
-        **compare(ours, theirs),
-    }
+    figures = compare(ours, theirs)
+    return {"model": path.stem, "output": ", ".join(names), "head": "torchvision", "threshold": score, **figures}
+
+
+def export_yolo(name: str, pixels: torch.Tensor, path: Path) -> np.ndarray:
+    """Write a classifier of Ultralytics with random weights, and return its probabilities for an image."""
+    model = random_model(name, pixels.numpy())
+    Path(model.export(format="onnx", imgsz=pixels.shape[-1], verbose=False)).rename(path)
+    with torch.no_grad():
+        output = model.model(pixels)
+    return np.asarray((output[0] if isinstance(output, (tuple, list)) else output)[0].numpy())
 
 
 def classifier_row(name: str, folder: Path, image: np.ndarray) -> dict[str, Any]:
     """Return the difference in probability of a classifier, on an image that needs no crop."""
     size = 224
     square = cv2.resize(image, (size, size))
-    pixels = torch.from_numpy(np.ascontiguousarray(square[None, ..., ::-1].transpose(0, 3, 1, 2))).float() / 255
+    pixels = pixels_of(square)
     path = folder / f"{name}.onnx"
-    if name.startswith("yolo"):
-        model = random_model(name, pixels.numpy())
-        path = Path(model.export(format="onnx", imgsz=size, verbose=False)).rename(path)
-        with torch.no_grad():
-            output = model.model(pixels)
-        theirs = (output[0] if isinstance(output, (tuple, list)) else output)[0].numpy()
-    else:
-        theirs = export_torchvision(name, pixels, path)
+    theirs = (export_yolo if name.startswith("yolo") else export_torchvision)(name, pixels, path)
     with load_classifier(path, backend="onnxruntime") as classifier:
         [ours] = classifier.probabilities([square])
     same = np.argsort(-ours)[:5].tolist() == np.argsort(-theirs)[:5].tolist()
@@ -314,16 +314,36 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:
         cells = [row.get(key, "") for key in columns]
-        texts = [
-            f"{cell:.2g}"
-            if isinstance(cell, float) and cell < 0.9
-            else f"{cell:.5g}"
-            if isinstance(cell, float)
-            else str(cell)
-            for cell in cells
-        ]
-        lines.append("| " + " | ".join(texts) + " |")
+        lines.append("| " + " | ".join(map(_text, cells)) + " |")
     return "\n".join(lines)
+
+
+def _text(cell: object) -> str:
+    """Return a cell of the table; small numbers with two digits."""
+    if not isinstance(cell, float):
+        return str(cell)
+    return f"{cell:.2g}" if cell < 0.9 else f"{cell:.5g}"
+
+
+def report(rows: list[dict[str, Any]], out: Path | None) -> None:
+    """Print the table, and write it to a file if there is one."""
+    text = table(rows)
+    print(text)
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
+
+
+def _rows(arguments: argparse.Namespace, image: np.ndarray, folder: Path) -> Iterator[dict[str, Any]]:
+    """Compare the chosen architectures, each in all its exports."""
+    for name in arguments.names:
+        exports: list[dict[str, Any]] = [{}]
+        if name.startswith(("yolov10", "yolo26")):
+            exports.append({"nms": False})  # the NMS-free branch
+        for export in exports:
+            yield check(name, folder, image, arguments.size, arguments.candidates, arguments.golden, **export)
+    if arguments.torchvision:
+        yield from (classifier_row(name, folder, image) for name in CLASSIFIERS)
+        yield torchvision_row(folder, image, arguments.candidates)
 
 
 def _options() -> argparse.Namespace:
@@ -345,25 +365,10 @@ def main() -> None:
     image = noisy(read_image(arguments.image))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.names:
-            exports: list[dict[str, Any]] = [{}]
-            if name.startswith(("yolov10", "yolo26")):
-                exports.append({"nms": False})  # the NMS-free branch
-            for export in exports:
-                rows.append(
-                    check(name, Path(folder), image, arguments.size, arguments.candidates, arguments.golden, **export)
-                )
-                print(rows[-1], flush=True)
-        if arguments.torchvision:
-            for name in CLASSIFIERS:
-                rows.append(classifier_row(name, Path(folder), image))
-                print(rows[-1], flush=True)
-            rows.append(torchvision_row(Path(folder), image, arguments.candidates))
-            print(rows[-1], flush=True)
-    text = table(rows)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+        for row in _rows(arguments, image, Path(folder)):
+            print(row, flush=True)
+            rows.append(row)
+    report(rows, arguments.out)
 
 
 if __name__ == "__main__":

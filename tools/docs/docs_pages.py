@@ -90,15 +90,17 @@ def _root_page(name: str) -> str:
     return text
 
 
+EXAMPLES = (
+    "# Examples\n\nPrograms of at most 40 lines that run on the embedded clip in seconds; tests run them all. "
+    "Run them from a checkout: `python examples/minimal.py`. `examples/notebook.ipynb` is the same for "
+    'Jupyter (`pip install "framewire[examples]"` brings pandas and matplotlib).\n'
+)
+
+
 def examples_page() -> str:
     """Return the page that shows every script in `examples/`."""
     scripts = [path for path in sorted((CHECKOUT / "examples").glob("*.py")) if path.stem not in NO_EXAMPLES]
-    head = (
-        "# Examples\n\nPrograms of at most 40 lines that run on the embedded clip in seconds; tests run them all. "
-        "Run them from a checkout: `python examples/minimal.py`. `examples/notebook.ipynb` is the same for "
-        'Jupyter (`pip install "framewire[examples]"` brings pandas and matplotlib).\n'
-    )
-    return head + "".join(_example(path) for path in scripts)
+    return EXAMPLES + "".join(_example(path) for path in scripts)
 
 
 def _example(path: Path) -> str:

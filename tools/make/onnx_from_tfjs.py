@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from onnx import TensorProto, helper
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine.errors import ModelError
-from tools.make.tfjs_operators import CHANNELS_FIRST, OPERATORS, Array, Graph, Node, Tensor, in_order
+from tools.make.tfjs_operators import CHANNELS_FIRST, OPERATORS, Array, Graph, Node, Tensor, Value, in_order
 
 OPSET = 13
 IR_VERSION = 8
@@ -79,9 +80,7 @@ def onnx_from_tfjs(
     """
     nodes = {node["name"]: node for node in content["modelTopology"]["node"]}
     graph = Graph(weights_dtype)
-    for node in nodes.values():
-        for name in node.get("input", ()):
-            graph.uses[name] = graph.uses.get(name, 0) + 1
+    graph.uses.update(Counter(name for node in nodes.values() for name in node.get("input", ())))
     images = None
     for name in _needed(nodes, outputs):
         node = nodes[name]
@@ -90,10 +89,8 @@ def onnx_from_tfjs(
             graph.values[name] = [images]
         elif node["op"] == "Const":
             graph.values[name] = [weights[name]]
-        elif node["op"] in OPERATORS:
-            graph.values[name] = OPERATORS[node["op"]](graph, node)
         else:
-            raise ModelError(f"operator {node['op']} ({name}) is not supported: choose outputs before it")
+            graph.values[name] = _operation(graph, node)
     if images is None:
         raise ModelError("the outputs do not depend on an image")
     return _model(graph, images, outputs, names or [name.replace(":", "_") for name in outputs], metadata or {})
@@ -129,6 +126,12 @@ def _images(node: Node, size_hw: tuple[int, int] | None) -> Tensor:
     return Tensor("images", full, (0, 1, 2, 3) if channels_first else CHANNELS_FIRST)
 
 
+def _operation(graph: Graph, node: Node) -> list[Value]:
+    if node["op"] not in OPERATORS:
+        raise ModelError(f"operator {node['op']} ({node['name']}) is not supported: choose outputs before it")
+    return OPERATORS[node["op"]](graph, node)
+
+
 def _model(
     graph: Graph, images: Tensor, outputs: Sequence[str], names: Sequence[str], metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
@@ -137,10 +140,9 @@ def _model(
         value = graph.of(reference)
         if not isinstance(value, Tensor):
             raise ModelError(f"the output {reference} is a constant")
-        made = in_order(graph, value, CHANNELS_FIRST if len(value.shape) == 4 else tuple(range(len(value.shape))))
-        order = CHANNELS_FIRST if len(value.shape) == 4 else range(len(value.shape))
-        graph.nodes.append(helper.make_node("Identity", [made], [name], name=name))
-        shape = ["batch", *(value.shape[axis] for axis in order)][:1] + [value.shape[axis] for axis in order][1:]
+        order = CHANNELS_FIRST if len(value.shape) == 4 else tuple(range(len(value.shape)))
+        graph.nodes.append(helper.make_node("Identity", [in_order(graph, value, order)], [name], name=name))
+        shape = ["batch", *(value.shape[axis] for axis in order[1:])]
         infos.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     sides = [images.shape[axis] for axis in images.order][1:]
     source = helper.make_tensor_value_info(images.name, TensorProto.FLOAT, ["batch", *sides])
@@ -152,8 +154,7 @@ def _model(
     return model
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Convert the file named on the command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path, help="model.json; its .bin files are next to it")
     parser.add_argument("--output", type=Path, required=True)
@@ -162,19 +163,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights-dtype", choices=("float16", "float32"), default="float16")
     parser.add_argument("--size", help="HxW, if the file leaves it open")
     parser.add_argument("--meta", action="append", default=[], metavar="KEY=VALUE", help="metadata")
+    return parser
+
+
+def _converted(chosen: argparse.Namespace) -> onnx.ModelProto:
+    content = json.loads(chosen.model.read_text())
+    declared = [entry["name"] for entry in content.get("signature", {}).get("outputs", {}).values()]
+    return onnx_from_tfjs(
+        content,
+        read_weights(content["weightsManifest"], chosen.model.parent),
+        chosen.outputs.split(",") if chosen.outputs else declared,
+        names=[name for name in chosen.rename.split(",") if name],
+        weights_dtype=chosen.weights_dtype,
+        size_hw=tuple(int(side) for side in chosen.size.split("x")) if chosen.size else None,  # type: ignore[arg-type]
+        metadata=dict(entry.split("=", 1) for entry in chosen.meta),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Convert the file named on the command line."""
+    parser = _parser()
     chosen = parser.parse_args(arguments)
     try:
-        content = json.loads(chosen.model.read_text())
-        declared = [entry["name"] for entry in content.get("signature", {}).get("outputs", {}).values()]
-        model = onnx_from_tfjs(
-            content,
-            read_weights(content["weightsManifest"], chosen.model.parent),
-            chosen.outputs.split(",") if chosen.outputs else declared,
-            names=[name for name in chosen.rename.split(",") if name],
-            weights_dtype=chosen.weights_dtype,
-            size_hw=tuple(int(side) for side in chosen.size.split("x")) if chosen.size else None,  # type: ignore[arg-type]
-            metadata=dict(entry.split("=", 1) for entry in chosen.meta),
-        )
+        model = _converted(chosen)
     except (ModelError, OSError, KeyError) as error:
         parser.exit(1, f"{chosen.model}: {error}\n")
     onnx.save(model, chosen.output)

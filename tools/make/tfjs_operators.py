@@ -146,6 +146,20 @@ def _same(side: int, reach: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def _stacked(filters: Array, groups: int) -> Array:
+    """Return filters in ONNX's order: output, input, rows, columns."""
+    if groups == 1:
+        return filters.transpose(3, 2, 0, 1)
+    rows, columns, channels, count = filters.shape
+    return filters.transpose(2, 3, 0, 1).reshape(channels * count, 1, rows, columns)
+
+
+def _fused(node: Node) -> list[str]:
+    """Return the operators that a node performs after its own."""
+    kinds = node.get("attr", {}).get("fused_ops", {}).get("list", {}).get("s", [])
+    return [base64.b64decode(kind).decode() for kind in kinds]
+
+
 def convolution(graph: Graph, node: Node) -> list[Value]:
     """Convert `Conv2D`, `DepthwiseConv2dNative` and their fused forms."""
     source, filters, *further = (graph.of(name) for name in node["input"])
@@ -154,17 +168,9 @@ def convolution(graph: Graph, node: Node) -> list[Value]:
     rows, columns, channels, count = filters.shape
     groups = channels if "Depthwise" in node["op"] else 1
     outputs = channels * count if groups > 1 else count
-    stacked = (
-        filters.transpose(2, 3, 0, 1).reshape(outputs, 1, rows, columns)
-        if groups > 1
-        else filters.transpose(3, 2, 0, 1)
-    )
     name, pads, sides = window(graph, source, node, (rows, columns), lowest=False)
-    fused = [
-        base64.b64decode(kind).decode()
-        for kind in node.get("attr", {}).get("fused_ops", {}).get("list", {}).get("s", [])
-    ]
-    inputs = [name, graph.weights(stacked)]
+    fused = _fused(node)
+    inputs = [name, graph.weights(_stacked(filters, groups))]
     if "BiasAdd" in fused:
         inputs.append(graph.constant(_constant(further[0]).astype(np.float32)))
     strides = integers(node, "strides")[1:3]
@@ -187,9 +193,8 @@ def _constant(value: Value) -> Array:
 def activated(graph: Graph, kind: str, name: str) -> str:
     """Add an activation."""
     if kind == "Relu6":
-        return graph.add(
-            "Clip", [name, graph.constant(np.array(0, np.float32)), graph.constant(np.array(6, np.float32))]
-        )
+        bounds = [graph.constant(np.array(bound, np.float32)) for bound in (0, 6)]
+        return graph.add("Clip", [name, *bounds])
     if kind not in ("Relu", "Sigmoid", "Elu"):
         raise ModelError(f"activation {kind} is not supported")
     return graph.add(kind, [name])

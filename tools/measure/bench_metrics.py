@@ -87,10 +87,14 @@ class Collector:
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
+def _command(model: str, frames: int) -> list[str]:
+    words = [sys.executable, "-m", "pipelines", "run", "--source", "synthetic://?width=320&height=240&objects=8"]
+    return [*words, "--model", model, "--publish", "tcp://127.0.0.1:*", "--max-frames", str(frames), "--json"]
+
+
 def measured(model: str, frames: int, *, is_on: bool, traces: str) -> float:
     """Return the CPU seconds per frame of a run, from its first report to its last: without start and end."""
-    words = [sys.executable, "-m", "pipelines", "run", "--source", "synthetic://?width=320&height=240&objects=8"]
-    words += ["--model", model, "--publish", "tcp://127.0.0.1:*", "--max-frames", str(frames), "--json"]
+    words = _command(model, frames)
     if is_on:
         words += ["--metrics", "127.0.0.1:0"]
     if is_on and traces:
@@ -110,6 +114,11 @@ def measured(model: str, frames: int, *, is_on: bool, traces: str) -> float:
     if scraper is not None:
         scraper.kill()
         scraper.wait()
+    return _s_per_frame(reports)
+
+
+def _s_per_frame(reports: list[tuple[float, int]]) -> float:
+    """Return the CPU seconds per frame between the first and the last report."""
     if len(reports) < 2:
         sys.exit("the run was too short to be measured: give more --frames")
     (began_s, before), (ended_s, after) = reports[0], reports[-1]

@@ -49,8 +49,7 @@ def naive_letterbox(image: np.ndarray) -> np.ndarray:
     """Resize, then copy into a new padded array: the usual form."""
     scale = min(SIDE / image.shape[0], SIDE / image.shape[1])
     size = round(image.shape[1] * scale), round(image.shape[0] * scale)
-    top = (SIDE - size[1]) // 2
-    left = (SIDE - size[0]) // 2
+    left, top = (SIDE - size[0]) // 2, (SIDE - size[1]) // 2
     resized = cv2.resize(image, size)
     borders = (top, SIDE - size[1] - top, left, SIDE - size[0] - left)
     return np.asarray(cv2.copyMakeBorder(resized, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114)))

@@ -109,15 +109,12 @@ class _Bare:
             decoding.popleft().result()
             decoding.append(self._pool.submit(decode_image, encoded))
             if len(in_flight) == depth:
-                pending = in_flight.popleft()
-                pending.result()
-                pending.release()
+                _finish(in_flight.popleft())
                 done += 1
             in_flight.append(self._backend.submit({first.name: canvases[done % len(canvases)]}))
         wall = time.perf_counter() - began
         for pending in in_flight:
-            pending.result()
-            pending.release()
+            _finish(pending)
         return done / wall
 
     def close(self) -> None:
@@ -192,13 +189,21 @@ def _send(port: int, data: bytes, seconds: float, clients: int) -> dict[str, Any
                 answers["lost"] += 1
                 connection.close()
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
     began = time.monotonic()
+    _run_together([threading.Thread(target=client) for _ in range(clients)])
+    return {"200": 0, "lost": 0, **answers, "wall_s": round(time.monotonic() - began, 2)}
+
+
+def _run_together(threads: list[threading.Thread]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return {"200": 0, "lost": 0, **answers, "wall_s": round(time.monotonic() - began, 2)}
+
+
+def _finish(pending: Any) -> None:
+    pending.result()
+    pending.release()
 
 
 if __name__ == "__main__":

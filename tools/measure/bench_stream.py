@@ -66,6 +66,12 @@ def subscribed(context: zmq.Context[Any], address: str, *, bad: bool = False) ->
     return socket
 
 
+def _age_ms(body: bytes) -> float:
+    """Return how long ago a message was published."""
+    at = body.index(b'"published_utc_ns":') + 19
+    return (time.time_ns() - int(body[at : body.index(b",", at)])) / 1e6
+
+
 def read(pipe: Connection, address: str, healthy: int, bad: tuple[str, ...], seconds: float) -> None:
     """Read with `healthy` good readers and one of each bad kind; send back latencies and counts."""
     context: zmq.Context[Any] = zmq.Context()
@@ -80,9 +86,7 @@ def read(pipe: Connection, address: str, healthy: int, bad: tuple[str, ...], sec
     end, due = time.monotonic() + seconds + 2, time.monotonic() + 1
     while time.monotonic() < end:
         for socket, _ in poller.poll(50):
-            body = socket.recv_multipart()[1]
-            at = body.index(b'"published_utc_ns":') + 19
-            latencies.append((time.time_ns() - int(body[at : body.index(b",", at)])) / 1e6)
+            latencies.append(_age_ms(socket.recv_multipart()[1]))
             counts[socket] += 1
         if time.monotonic() >= due:
             due += 1
@@ -118,14 +122,15 @@ def measure(healthy: int, bad: tuple[str, ...], seconds: float) -> str:
     ours.send("end")
     publisher.join()
     readers.join()
-    p50, p99 = np.percentile(latencies, (50, 99))
     lost = sum(int(seconds * FPS) - count for count in counts)
-    rss = facts["rss"]
-    overflows = facts["overflows"].get("frame", 0)
-    return (
-        f"| {healthy} | {', '.join(bad) or '-'} | {facts['fps']:.1f} | {facts['cpu']:.1f} % | {p50:.2f} | {p99:.2f} |"
-        f" {lost} of {int(seconds * FPS) * healthy} | {overflows} | {rss[0]:.0f} → {rss[-1]:.0f} |"
-    )
+    return f"| {healthy} | {', '.join(bad) or '-'} | " + _cells(facts, latencies, lost, int(seconds * FPS) * healthy)
+
+
+def _cells(facts: dict[str, Any], latencies: list[float], lost: int, sent: int) -> str:
+    p50, p99 = np.percentile(latencies, (50, 99))
+    rss, overflows = facts["rss"], facts["overflows"].get("frame", 0)
+    speed = f"{facts['fps']:.1f} | {facts['cpu']:.1f} % | {p50:.2f} | {p99:.2f}"
+    return f"{speed} | {lost} of {sent} | {overflows} | {rss[0]:.0f} → {rss[-1]:.0f} |"
 
 
 def main() -> None:

@@ -193,20 +193,22 @@ def chosen_frames(every: NDArray[np.int64], share: float, random: bool, seed: in
     return every[seed % step :: step]
 
 
+SHARES = {
+    "100 %": (1.0, False),
+    "50 % regular": (0.5, False),
+    "50 % random": (0.5, True),
+    "25 % regular": (0.25, False),
+    "25 % random": (0.25, True),
+}
+
+
 def robustness_table(factories: dict[str, Factory], data: Path, repeats: int = 3) -> str:
     """Return the table of HOTA / IDF1 by share of frames: means over both sequences and `repeats` random choices."""
-    cases = {
-        "100 %": (1.0, False),
-        "50 % regular": (0.5, False),
-        "50 % random": (0.5, True),
-        "25 % regular": (0.25, False),
-        "25 % random": (0.25, True),
-    }
-    lines = ["| tracker | " + " | ".join(cases) + " |", "|---|" + "---|" * len(cases)]
+    lines = ["| tracker | " + " | ".join(SHARES) + " |", "|---|" + "---|" * len(SHARES)]
     loaded = [(fps, *load(data, name)) for name, fps in SEQUENCES.items()]
     for name, factory in factories.items():
         cells = []
-        for share, random in cases.values():
+        for share, random in SHARES.values():
             scores = [
                 score(factory, fps, gt, disturbed(det, seed), chosen_frames(every, share, random, seed))
                 for fps, gt, det, every in loaded

@@ -81,14 +81,17 @@ def measure(seconds: float, freeze_s: float, fps: int) -> dict[str, Any]:
             after = watched(page, seconds / 4)
     finally:
         camera.kill()
+    later = {"below_1_s_after_freeze_s": round(back_s, 2), "age_after_s": spread([lag.age_s for lag in after])}
+    return {**_spreads(found), **later}
+
+
+def _spreads(found: list[Lag]) -> dict[str, Any]:
     return {
         "samples": len(found),
         "age_s": spread([lag.age_s for lag in found]),
         "in_player_s": spread([lag.ahead_s for lag in found]),
         "before_player_s": spread([lag.age_s - lag.ahead_s for lag in found]),
         "rate": spread([lag.rate for lag in found]),
-        "below_1_s_after_freeze_s": round(back_s, 2),
-        "age_after_s": spread([lag.age_s for lag in after]),
     }
 
 

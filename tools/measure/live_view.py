@@ -114,33 +114,39 @@ def measure(cameras: int, viewers: int, rounds: int, seconds: float) -> dict[str
             found: dict[str, list[Window]] = {"without": [], "with": [], "after": []}
             came: list[dict[str, Any]] = []
             for number in range(rounds):
-                found["without"].append(meter.window(seconds))
-                watching = Viewers(site.port, viewers, names)
-                wait_for(lambda: len(site.get("system")[1]["watched"]) == 2 * cameras, "the viewers")
-                meter.window(LEAVE_S)
-                found["with"].append(meter.window(seconds))
-                came.append(watching.end())
-                time.sleep(LEAVE_S)
+                came.append(_round(site, meter, viewers, names, seconds, found))
                 left = site.get("system")[1]["watched"]
                 found["after"].append(meter.window(seconds))
                 sys.stderr.write(f"round {number + 1}: {shown(found)}\n")
             busy_mb = meter.web_memory_mb()
             meter.close()
+    chosen = {"cameras": cameras, "viewers": viewers, "rounds": rounds}
+    memory = {"web_idle_mb": round(idle_mb, 1), "web_after_mb": round(busy_mb, 1)}
+    return {**chosen, **_costs(found), "still_watched": left, **memory, "received": came}
+
+
+def _round(
+    site: Site, meter: Meter, viewers: int, names: list[str], seconds: float, found: dict[str, list[Window]]
+) -> dict[str, Any]:
+    """Measure without and with viewers, wait until they have left, and return what they received."""
+    found["without"].append(meter.window(seconds))
+    watching = Viewers(site.port, viewers, names)
+    wait_for(lambda: len(site.get("system")[1]["watched"]) == 2 * len(names), "the viewers")
+    meter.window(LEAVE_S)
+    found["with"].append(meter.window(seconds))
+    received = watching.end()
+    time.sleep(LEAVE_S)
+    return received
+
+
+def _costs(found: dict[str, list[Window]]) -> dict[str, Any]:
+    ratios = [b.ages["p99"] / a.ages["p99"] for a, b in zip(found["without"], found["with"], strict=True)]
     return {
-        "cameras": cameras,
-        "viewers": viewers,
-        "rounds": rounds,
         "more_core": {role: round(more(found, role), 4) for role in (*ROLES, "both")},
         "base_core": {role: round(median([w.cpu[role] for w in found["without"]]), 4) for role in ROLES},
         "left_core": round(median_of_rounds(found, "after", "both"), 4),
-        "still_watched": left,
         "age_ms": {kind: ages(windows) for kind, windows in found.items()},
-        "age_p99_ratio": round(
-            median([b.ages["p99"] / a.ages["p99"] for a, b in zip(found["without"], found["with"], strict=True)]), 3
-        ),
-        "web_idle_mb": round(idle_mb, 1),
-        "web_after_mb": round(busy_mb, 1),
-        "received": came,
+        "age_p99_ratio": round(median(ratios), 3),
     }
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from engine.data import DEFAULT_MODEL
 from engine.errors import ConfigError
 from engine.flow.defaults import describe
 from pipelines import console
@@ -64,7 +65,7 @@ def start_run(
             publisher, server, pipeline = _built(config, plans)
             bound = publisher.address if publisher is not None else "none"
             console.say(opening_line(bound, pipeline, config.publish.connect))
-            if hint is None and config.detector.model == DEMO and not overrides.get("detector.model"):
+            if hint is None and uses_demo_unasked(config, overrides):
                 console.say(DEMO_WORTH)
             outcome = _run(pipeline, config, origin, plans, server, interrupt, edits)
         _leave_scene(pipeline, config)
@@ -78,6 +79,15 @@ def start_run(
         if not outcome.clean:
             os._exit(outcome.exit_code)
     sys.exit(outcome.exit_code)
+
+
+def uses_demo_unasked(config: Config, overrides: dict[str, Any]) -> bool:
+    """Return whether a source runs the embedded model although the command line named none."""
+    if config.detector.model != DEMO or overrides.get("detector.model"):
+        return False
+    from pipelines.build.models import models_in_use
+
+    return DEFAULT_MODEL in models_in_use(config)
 
 
 def _configured(origin: Origin) -> tuple[Config, EditsFile | None]:

@@ -23,7 +23,7 @@ from pipelines.config.models import Config
 from pipelines.running.control import ControlServer
 from pipelines.running.detect_and_publish import summary
 from pipelines.running.reconfigure import Reconfigurer
-from pipelines.verbs.running.start import opening_line
+from pipelines.verbs.running.start import opening_line, uses_demo_unasked
 from tests.onnx_models import save_constant_model
 
 PATIENCE_S = 30.0
@@ -100,6 +100,21 @@ def test_the_section_detector_is_not_loaded_where_every_source_names_a_model(peo
     missing = {"model": "/nowhere/at/all.onnx"}
     pipeline = build_pipeline(configured({"gate": "people"}, detector=missing, models={"people": people, "x": missing}))
     assert list(pipeline.models) == ["people"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "given", "expected"),
+    [
+        pytest.param({"a": "people"}, None, False, id="every source names a model"),
+        pytest.param({"a": "people", "b": None}, None, True, id="one source names none"),
+        pytest.param({"a": None}, "demo", False, id="the embedded model was asked for"),
+    ],
+)
+def test_the_embedded_model_is_commented_only_where_it_runs_unasked(
+    sources: dict[str, str | None], given: str | None, expected: bool, people: Any
+) -> None:
+    config = configured(sources, models={"people": people})
+    assert uses_demo_unasked(config, {"detector.model": given}) is expected
 
 
 def test_a_source_without_a_model_uses_the_section_detector(people: Any, cars: Any) -> None:
