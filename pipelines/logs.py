@@ -17,7 +17,7 @@ _MORE = "repeated"
 
 
 class RateLimit(logging.Filter):
-    """Passes at most `burst` records of one cause per `window_s`; the next one states how many were left out.
+    """Passes at most `burst` records of one cause per `window_s`; the next one states how many were suppressed.
 
     A cause is a logger, a template, and the first argument if it is text, usually the name of a source. Debug records
     are not limited. Memory is bounded: if there are too many causes, the oldest are forgotten.

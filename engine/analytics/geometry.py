@@ -124,7 +124,7 @@ def _mean_clamped(y0: Floats, y1: Floats, low: Floats, high: Floats) -> Floats:
 def signed_distances(vertices: Floats, x: Floats, y: Floats) -> Floats:
     """Return (N,) distances from a polyline: positive on the right when walking along it, as seen on screen.
 
-    The nearest segment counts. Beyond the two ends a segment goes on straight; at a bend the two segments share the
+    The nearest segment counts. Beyond the two ends a segment continues straight; at a bend the two segments share the
     side.
 
     Args:

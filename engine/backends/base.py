@@ -26,7 +26,7 @@ class TensorSpec:
 
     Attributes:
         name: the model's own name, or `input0`, `output0`, ... if the file gives none.
-        shape: sizes; None where the model leaves a size open.
+        shape: sizes; None for a dynamic size.
         dtype: numpy's name for the element type, for example `float32`.
     """
 

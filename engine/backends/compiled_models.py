@@ -1,6 +1,6 @@
 """The user's folder of compiled models, which halves the load time of a model from its second load on.
 
-Compiled models are native code in effect, so the folder is used only if nobody else can write to it.
+Compiled models are native code in effect, so the folder is used only if no other user can write to it.
 """
 
 from __future__ import annotations

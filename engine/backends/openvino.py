@@ -262,7 +262,7 @@ def _before_rounding(port: Any) -> Any:
 
 
 def _fix_sizes(openvino: Any, model: Any, first: TensorSpec, options: BackendOptions) -> None:
-    """Fix the sizes that the model leaves open: a static graph runs faster and takes less memory.
+    """Fix the dynamic sizes of the model: a static graph runs faster and takes less memory.
 
     If another image size is wanted than the file fixes, the graph is changed to take it. Raises `FixedSizeError`.
     """

@@ -115,7 +115,7 @@ def regrouped(before: Shape, after: Shape, target: Shape, change: SizeChange) ->
         change: the old and the new image size.
 
     Returns:
-        The sizes of the result; -1 for an open one.
+        The sizes of the result; -1 for a dynamic one.
 
     Raises:
         FixedSizeError: the reshape does more than regroup dimensions.

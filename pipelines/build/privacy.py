@@ -37,7 +37,7 @@ def build_privacy(config: Config) -> Privacy | None:
 
 
 def build_faces(config: Config) -> Faces:
-    """Return the face finder on the embedded model, which is loaded now if a source needs it, else when one does."""
+    """Return the face finder on the embedded model, loaded now if a source needs it, otherwise when one does."""
     from engine.tracking.registry import tracker_by_name
 
     def make() -> Detector:

@@ -142,7 +142,7 @@ def build_recordings(config: Config) -> dict[str, RecordPlan]:
 
 
 def _check_windows(config: Config, source_id: str, source: SourceConfig) -> None:
-    """Raise ConfigError if a source cannot be looked at in windows."""
+    """Raise `ConfigError` if detection in windows is not possible on a source."""
     if source.motion_gate is not None:
         raise ConfigError(
             f"sources: {source_id} has windows and motion_gate: leave out motion_gate, windows include it"

@@ -57,7 +57,7 @@ class EventsConfig(Section):
 
     @model_validator(mode="after")
     def _has_folder(self) -> EventsConfig:
-        """Refuse settings that keep nothing because the folder was forgotten."""
+        """Reject settings that have no effect because the folder was forgotten."""
         given = sorted(self.model_fields_set - {"folder", "store"})
         if given and not self.model_fields_set & {"folder", "store"}:
             raise ValueError(f"{' and '.join(given)} without a folder keep nothing: add folder: PATH, or folder: null")

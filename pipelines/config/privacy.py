@@ -38,7 +38,7 @@ class PrivacyConfig(Section):
 
     @model_validator(mode="after")
     def _has_mode(self) -> PrivacyConfig:
-        """Refuse settings that hide nobody because the mode, which is none unless given, was forgotten."""
+        """Reject settings that hide nothing because the mode, which is `none` by default, was forgotten."""
         given = sorted(self.model_fields_set - {"raw"})
         if given and "mode" not in self.model_fields_set:
             raise ValueError(f"{' and '.join(given)} without a mode hide nothing: add mode: blur, or mode: none")

@@ -26,7 +26,7 @@ Labels = dict[ModelName, str]
 
 
 class LeaseConfig(Section):
-    """How long an engine may go on without a word of the controller or, while that is away, of the keeper."""
+    """How long an engine may continue without hearing from the controller or, while that is away, from the keeper."""
 
     seconds: float = Field(
         6.0, ge=0.5, le=3600, description="An engine stops a camera so long after it last heard of controller or keeper"
@@ -242,7 +242,7 @@ def _check_addresses(config: FleetConfig, path: str) -> None:
 
 
 def _check_processes(config: FleetConfig, engine: Config, path: str) -> None:
-    """Raise `ConfigError` for what would only fail once engines and collector have been started."""
+    """Raise `ConfigError` for mistakes that would otherwise show only after engines and collector have started."""
     if engine.pipeline.workers > 1:
         raise ConfigError(f"{path}: engine.pipeline.workers: an engine of a fleet has one process: write more nodes")
     if config.launcher == "ray" and (config.ray.keys is None or config.ray.engine_keys is None):

@@ -73,7 +73,7 @@ class ZmqLinks:
         if link.socket is None:
             link.socket = self._opened(link.address)
         link.due.append((self._clock.monotonic_ns(), request))
-        with suppress(zmq.Again):  # it counts as unanswered once its time is over
+        with suppress(zmq.Again):  # it counts as unanswered after its time limit
             link.socket.send_multipart([b"", json.dumps(request).encode()], zmq.NOBLOCK)
 
     def receive(self) -> list[Answer]:

@@ -1,4 +1,4 @@
-"""A heat map of the past: seconds that objects spent in each cell, from paths, and from stored maps before those."""
+"""A heat map of the past: seconds that objects spent in each cell, from paths and, before those, from stored maps."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def heat_between(
 ) -> Grid:
     """Return the (36, 64) grid of seconds in which the lower middle of an object was in each cell.
 
-    Paths are exact, but kept for some days only. Whole hours of the span for which there are none any more are taken
-    from the stored heat maps.
+    Paths are exact, but kept for some days only. Whole hours of the span without paths are taken from the stored heat
+    maps.
 
     Args:
         reader: of the log.

@@ -118,7 +118,7 @@ def threads() -> int:
 def torch_for_training() -> Any:
     """Return torch on `threads()` threads, which sleep while they wait for each other.
 
-    Threads that spin, torch's usual way, take three times the processor time on a busy machine, and 20 times as long.
+    Spinning threads, torch's default, take three times the CPU time on a busy machine, and 20 times as long.
 
     Raises:
         MissingDependencyError: torch is not installed.

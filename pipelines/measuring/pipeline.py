@@ -49,7 +49,7 @@ def benchmark(
 
     Args:
         config: what to run; its sources must end. `metrics.address` and `tracing` work as in a run.
-        rounds: number of rounds, of which the median counts; for machines that others use too.
+        rounds: number of rounds, of which the median counts; for shared machines.
         raw_s: seconds of each measurement of the bare backend.
         progress: called with a text about each step.
 
@@ -104,7 +104,7 @@ def benchmark(
 def _run(pipeline: Pipeline, config: Config) -> float:
     """Run it to its end and return the CPU milliseconds per frame, without those for loading the model.
 
-    Its metrics are served at `metrics.address`, so that it can be measured what scrapes cost.
+    Its metrics are served at `metrics.address`, so that the cost of scrapes can be measured.
     """
     health = EngineHealth(pipeline)
     with serve_run(bound_server(config.metrics.address), pipeline, health):

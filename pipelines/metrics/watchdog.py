@@ -18,7 +18,7 @@ MAX_STATUS_CHARS = 200
 
 
 def notify(message: str) -> bool:
-    """Send a message to the service manager; return whether there is one to take it."""
+    """Send a message to the service manager; return whether there is one."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return False

@@ -1,7 +1,7 @@
 """Downloads a file from an address into a folder: verified by hash, resumable, and never left half-written.
 
-The server is not trusted: it may be slow, stop halfway, send too much or something different, or redirect.
-The file gets its name only after its SHA-256 is right; until then it is `NAME.part`, which the next attempt continues.
+The server is not trusted: it may be slow, stop halfway, send too much or something different, or redirect. The file
+gets its name only after its SHA-256 has been verified; until then it is `NAME.part`, which the next attempt continues.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def fetch(
 
 
 def take(wanted: Download, file: Path, place: Path) -> bool:
-    """Copy a file that the user already has to `place`, if its content is right. Raises `DownloadError`."""
+    """Copy a file that the user already has to `place`, if its content is correct. Raises `DownloadError`."""
     if is_right(place, wanted):
         return False
     if not file.is_file():

@@ -156,7 +156,7 @@ class Assignments:
         return self._reply({"done": done, "source_id": name, "stopped": True})
 
     def _end(self, name: str) -> list[str]:
-        """Stop a source, letting its last messages out if that does not take long."""
+        """Stop a source, after flushing its last messages if that does not take long."""
         done = [f"removed {name}"]
         try:
             done = self._changes.remove(name)

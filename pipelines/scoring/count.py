@@ -49,7 +49,7 @@ def count_mot(path: str | Path, fps: float, size_wh: tuple[int, int], analytics:
 
 
 def _usable(rows: MotRows, path: str | Path) -> MotRows:
-    """Return the rows that count. Refuse a file without identities, or with the same one twice on a frame."""
+    """Return the rows that count. Reject a file without identities, or with the same one twice on a frame."""
     keep: NDArray[np.bool_] = rows.score != 0
     rows = MotRows(rows.frame[keep], rows.track_id[keep], rows.tlwh[keep], rows.score[keep], rows.class_id[keep])
     if (rows.track_id < 0).any():

@@ -236,7 +236,7 @@ def _read_tensor_type(tensor: Message) -> tuple[str, Shape]:
 
 
 def _read_size(dimension: Message) -> int | None:
-    """Return a size, or None if it is open."""
+    """Return a size, or None if it is dynamic."""
     for number, value in _fields(dimension):
         if number == 1 and isinstance(value, int) and 0 < value < 1 << 31:
             return value

@@ -103,7 +103,7 @@ class HttpEndpoint:
                 return self._outputs(answer, outputs, until)
         except ModelError as error:
             if self._shared is not None and rows is not None and LOST in str(error):
-                self._shared.lose()  # the server was started again
+                self._shared.lose()  # the server was restarted
                 raise UnreachableError(str(error)) from error
             raise
 

@@ -1,4 +1,4 @@
-"""Inputs in shared memory, for a server on the same host: pictures are then not sent at all.
+"""Inputs in shared memory, for a server on the same host: images are then not sent at all.
 
 The region has no name in the file system once the server has opened it, so nothing is left behind by a process that is
 killed; the server holds it until it is unregistered or ends.
@@ -47,7 +47,7 @@ class SharedInputs:
         Args:
             feeds: the inputs.
             register: tells the server of a new region: its name and size.
-            forget: tells it that one is over.
+            forget: tells it that a region is no longer used.
         """
         size = sum(-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in feeds.values())
         if self._memory is None or len(self._memory) < size:
@@ -82,7 +82,7 @@ class SharedInputs:
         self.name, self._memory = name, memory
 
     def lose(self) -> None:
-        """Note that the server has forgotten the region."""
+        """Record that the server has forgotten the region."""
         self.name, self._memory = "", None
 
     def end(self, forget: Callable[[str], object]) -> None:

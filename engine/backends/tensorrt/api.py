@@ -196,7 +196,7 @@ def dtype_name(tensor_type: Any) -> str:
 
 
 def tensor_spec(name: str, shape: Any, tensor_type: Any) -> TensorSpec:
-    """Return the spec of a tensor; TensorRT writes -1 for an open size."""
+    """Return the spec of a tensor; TensorRT writes -1 for a dynamic size."""
     return TensorSpec(name, tuple(None if size < 0 else int(size) for size in shape), dtype_name(tensor_type))
 
 

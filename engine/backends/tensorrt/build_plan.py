@@ -305,7 +305,7 @@ def _use_dla(trt: TensorRt, builder: Any, config: Any, options: BuildOptions) ->
 
 
 def _fill_profile(profile: Any, network: Any, options: BuildOptions) -> bool:
-    """Set the range of each open size; return whether there are any."""
+    """Set the range of each dynamic size; return whether there are any."""
     needed = False
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
@@ -324,7 +324,7 @@ def _fill_profile(profile: Any, network: Any, options: BuildOptions) -> bool:
 
 
 def _concrete(name: str, shape: Sequence[int], batch: int, size_hw: tuple[int, int] | None) -> tuple[int, ...]:
-    """Return the shape with its open sizes filled in: the first is the batch, the last two are rows and columns."""
+    """Return the shape with its dynamic sizes filled in: the first is the batch, the last two are rows and columns."""
     filled = list(shape)
     if filled[0] < 0:
         filled[0] = batch

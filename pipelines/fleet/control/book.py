@@ -2,8 +2,8 @@
 
 Two rules guarantee a single owner. An epoch is written to the ledger before any engine hears of it. And `is_free` says
 when the last owner has certainly stopped: it said so, its process has ended, or every lease that any request may have
-given it has expired. A lease counts from the engine's own clock as of an earlier answer, so a delayed request gives no
-more time than a fast one.
+given it has expired. A lease counts from the engine's own clock as of an earlier answer, so a delayed
+request does not extend it.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ class Book:
         self.links.send(engine_id, {**request, "incarnation": self.engines[engine_id].incarnation})
 
     def renew(self, engine_id: str) -> None:
-        """Renew all leases of an engine, which also asks it what it runs."""
+        """Renew all leases of an engine; its reply also says what it runs."""
         engine = self.engines[engine_id]
         engine.renewed_ns, engine.is_asked = self.now_ns, True
         leases = self._leases_of(engine_id) if engine.incarnation else []
@@ -262,7 +262,7 @@ class Book:
         return known
 
     def touch(self, engine_id: str) -> None:
-        """Note that something about the cameras of an engine has changed: what it says next is looked at in full."""
+        """Record that an engine's cameras have changed, so that its next report is examined in full."""
         self._leases.pop(engine_id, None)
         if (engine := self.engines.get(engine_id)) is not None:
             engine.settled = None
@@ -270,7 +270,7 @@ class Book:
     def _send(self, engine_id: str, engine: Engine, request: dict[str, Any]) -> None:
         """Send a request that gives a lease, and record how long it may last.
 
-        The engine's clock stood at `clock_ns` before we heard of it, at `heard_ns`: the lease ends before `bound_ns`.
+        The engine's clock showed `clock_ns` before its answer arrived at `heard_ns`: the lease ends before `bound_ns`.
         """
         options = self.options
         engine.bound_ns = max(engine.bound_ns, engine.heard_ns + options.ns(options.lease_s))

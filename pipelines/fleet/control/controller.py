@@ -73,7 +73,7 @@ class Controller:
         self.book.forget(engine_id)
 
     def leave(self, engine_id: str) -> None:
-        """Note that nobody keeps an engine any more, though it may still run: its cameras move while it answers."""
+        """Record that an engine is no longer maintained but may still run: its cameras move away while it answers."""
         self.book.forget(engine_id)
         if (engine := self.book.engines.get(engine_id)) is not None:
             engine.is_draining = True
@@ -93,7 +93,7 @@ class Controller:
             relieve_machines(book, self._allowance)
 
     def renew(self) -> None:
-        """Hear the answers and renew leases, and nothing else; never waits."""
+        """Process answers and renew leases, and nothing else; never waits."""
         book = self.book
         for answer in book.links.receive():
             hear(book, answer)

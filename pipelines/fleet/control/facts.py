@@ -90,7 +90,7 @@ class Camera:
         released_ns: when the owner was last told to stop it; 0: never.
         free_ns: until then, an earlier process of its owner may still run it.
         unsure_ns: until then, an unanswered request to run it may still be carried out.
-        moved_ns: when it was last moved by choice.
+        moved_ns: when it was last moved voluntarily.
         retry_ns: it is not assigned before this time, because its last assignment was refused.
         failures: refusals in a row.
         why: why it does not run; empty if it runs or is about to.
@@ -152,7 +152,7 @@ class Engine:
         is_asked: the answer to that is outstanding.
         is_draining: it gets no cameras, and loses those it has.
         running: its latest reports, by source_id.
-        settled: all that it said of its cameras, when that agreed with the ledger; None: look at what it says next.
+        settled: its last full report of its cameras that agreed with the ledger; None: examine its next report.
     """
 
     machine: Machine

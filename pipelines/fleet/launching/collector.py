@@ -1,4 +1,4 @@
-"""The fleet's proxy as a process of the controller's machine: engines connect to it, and readers subscribe there."""
+"""The fleet's proxy as a process on the controller's machine: engines connect to it, and readers subscribe there."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Collector:
 
 
 def is_encrypted(config: FleetConfig) -> bool:
-    """Return whether engines reach the collector over a network: then both sides need keys."""
+    """Return whether engines reach the collector over a network, so that both sides need keys."""
     collect = config.collector.collect
     return config.launcher == "ray" and urlsplit(collect).scheme == "tcp" and not is_loopback(collect)
 
 
 def publishing(config: FleetConfig, host: str = "127.0.0.1") -> dict[str, Any]:
-    """Return what engines have in `publish` to reach the collector; empty if there is none.
+    """Return the keys of `publish` with which engines reach the collector; empty if there is none.
 
     Args:
         config: the fleet.
@@ -71,5 +71,5 @@ def publishing(config: FleetConfig, host: str = "127.0.0.1") -> dict[str, Any]:
 
 
 def public(keys: str | None) -> str:
-    """Return the name of the public half of a file of keys."""
+    """Return the name of the file with the public half of a key pair."""
     return str(keys).removesuffix("_secret")

@@ -47,7 +47,7 @@ class LocalLauncher:
         self._known: dict[str, str] = {}
         self._collector = Collector(config, self._folder, clock)
         for tree in sorted(self._folder.glob("*.engine.json")):
-            if (name := tree.name.removesuffix(".engine.json")) not in self._nodes:  # taken out of the configuration
+            if (name := tree.name.removesuffix(".engine.json")) not in self._nodes:  # removed from the configuration
                 KeptProcess(name, self._folder, clock).end(END_S)
                 tree.unlink(missing_ok=True)
 

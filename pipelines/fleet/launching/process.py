@@ -1,4 +1,4 @@
-"""A process of ours that outlives us: a card file in a folder says how to find it again.
+"""A child process that outlives its parent: a card file in a folder says how to find it again.
 
 Its start time distinguishes it from a later process with the same id.
 """
@@ -133,7 +133,7 @@ class KeptProcess:
 
 
 def this_machine() -> str:
-    """Return a word that processes have in common if their process numbers mean the same: of one boot and container."""
+    """Return a text that is the same for all processes of one boot and container, whose process ids are comparable."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"

@@ -74,7 +74,7 @@ class EngineKeeper:
         }
 
     def _start(self) -> None:
-        offset = crc32(self._name.encode()) % (PORTS // 2)  # so that two on one machine do not try the same port
+        offset = crc32(self._name.encode()) % (PORTS // 2)  # so that engines on one machine try different ports
         self._port = _free_port(self._host, self._first + offset)
         control = {**self._tree["control"], "address": f"tcp://{self._host}:{self._port}"}
         tree = {**self._tree, "control": control}
@@ -98,7 +98,8 @@ class EngineKeeper:
 class RayLauncher:
     """Keeps an `EngineKeeper` on every machine of the cluster, and the collector on this one.
 
-    Ray tells late that a machine has died. The end of a process on this machine is seen here, at once and for certain.
+    Ray reports late that a machine has died. The end of a process on this machine is detected here, at once and
+    reliably.
 
     Args:
         config: the fleet.
@@ -157,7 +158,7 @@ class RayLauncher:
         return news
 
     def _ended_here(self) -> list[Joined | Ended]:
-        """Return which engines of this machine have ended: the kernel tells, whatever has become of their keepers."""
+        """Return which engines of this machine have ended, according to the kernel, with or without their keepers."""
         ended = [name for name in self._here if not _runs(self._known.get(name, ""))]
         for name in ended:
             self._here.discard(name)

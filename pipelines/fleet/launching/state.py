@@ -19,7 +19,7 @@ def state_folder(config: FleetConfig) -> Path:
 
 
 def processes_folder(config: FleetConfig) -> Path:
-    """Return the folder of cards and logs, made if it is missing. Raises `ConfigError`."""
+    """Return the folder of cards and logs, created if it is missing. Raises `ConfigError`."""
     folder = state_folder(config) / "processes"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder

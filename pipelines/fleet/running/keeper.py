@@ -1,8 +1,8 @@
 """Renews the leases of a fleet while its controller is away, and decides nothing: cameras stay where they are.
 
-So a lease can be short, and a frozen machine is replaced soon, without cameras stopping whenever the controller is
-started again. Only the holder of one lock renews leases; the controller holds it as long as it lives, and the kernel
-passes it on when it dies. A new controller that waits for it gets it at once, and counts all leases from then on.
+So leases can be short and a frozen machine is replaced soon, yet cameras do not stop whenever the controller restarts.
+Only the holder of one lock renews leases; the controller holds it while it lives, and the kernel passes it on when it
+dies. A new controller that waits for it gets it at once, and counts all leases from then on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_ENGINES_BYTES = 4 << 20
 
 
 class LeaseKeeper:
-    """Waits until the controller is gone, and renews what the ledger says until another one is there.
+    """Waits until the controller is gone, and renews the leases in the ledger until another one takes over.
 
     Args:
         config: the fleet.
@@ -44,17 +44,17 @@ class LeaseKeeper:
         self._folder = state_folder(config)
 
     def run(self, is_over: Callable[[], bool]) -> None:
-        """Keep leases until `is_over`, or until the fleet has ended."""
+        """Renew leases until `is_over`, or until the fleet has ended."""
         while not is_over() and (processes_folder(self._config) / CONFIG).exists():
             if not self._keep_while_away(is_over):
                 pause(IDLE_S)
 
     def _keep_while_away(self, is_over: Callable[[], bool]) -> bool:
-        """Renew leases until a controller is there; return whether there was none."""
+        """Renew leases until a controller takes over; return whether there was none."""
         if is_held(self._folder, CONTROLLER) or (lock := take(self._folder, LEASES)) is None:
             return False
         with lock:
-            if is_held(self._folder, CONTROLLER):  # it has begun between both looks, and waits for this lock
+            if is_held(self._folder, CONTROLLER):  # it started between the two checks, and waits for this lock
                 return False
             logger.warning("the controller is away: its leases are renewed, and cameras stay where they are")
             self._keep(is_over)

@@ -1,4 +1,4 @@
-"""Locks of a fleet's state folder. The kernel gives them back when their holder dies, and only then."""
+"""Locks of a fleet's state folder. The kernel releases them when their holder dies, and not before."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROBE_S, HAND_OVER_S = 0.5, 3.0
 
 
 def take(folder: Path, name: str) -> IO[str] | None:
-    """Return a lock as an open file, None if another process holds it; closing the file gives it back."""
+    """Return a lock as an open file, None if another process holds it; closing the file releases it."""
     file = (folder / name).open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,7 +38,7 @@ def is_held(folder: Path, name: str) -> bool:
 
 def take_controller(folder: Path, clock: Clock) -> IO[str]:
     """Return the lock of the controller. Raises `ConfigError` if another controller has it."""
-    file = _waited_for(folder, CONTROLLER, clock, PROBE_S)  # the keeper may be looking at it
+    file = _waited_for(folder, CONTROLLER, clock, PROBE_S)  # the keeper may be testing it
     if file is None:
         with suppress(OSError, ValueError):
             holder = (folder / CONTROLLER).read_text(encoding="utf-8")[:20].strip()
@@ -51,7 +51,7 @@ def take_controller(folder: Path, clock: Clock) -> IO[str]:
 
 
 def take_leases(folder: Path, clock: Clock, end_keeper: Callable[[], None]) -> IO[str]:
-    """Return the lock of whoever renews leases; a keeper that does not give it up is ended. Raises `ConfigError`."""
+    """Return the lock for renewing leases; a keeper that does not release it is killed. Raises `ConfigError`."""
     file = _waited_for(folder, LEASES, clock, HAND_OVER_S)
     if file is None:
         end_keeper()

@@ -123,7 +123,7 @@ class Roll:
         }
 
     def _take_in(self, state: RollState, step: Step, engines: Mapping[str, str]) -> None:
-        """Keep what came of a step."""
+        """Record the outcome of a step."""
         outcomes = {name: work.result() for name, work in self._work.items()}
         self._step, self._work = None, {}
         if state.stage == "returning" and step.kind != "restore":  # stopped by hand, maybe after the model had changed
@@ -158,7 +158,7 @@ class Roll:
             self._set_model(state.model)
 
     def _do(self, kind: str, state: RollState, engine_id: str, incarnation: str, clean: bool) -> Outcome:
-        """Do a step on one engine; on a thread of the pool."""
+        """Perform a step on one engine; runs on a thread of the pool."""
         ask = self._ask_of(engine_id)
         try:
             if kind == "align":
@@ -199,14 +199,14 @@ class Roll:
 
 
 def _aligned(ask: Ask, model: str, incarnation: str) -> Outcome:
-    """Give an engine that was away the model of the fleet."""
+    """Switch an engine that was away to the model of the fleet."""
     if ask({"command": "status"})["detector"]["model"] != model:
         ask({"command": "set", "key": "detector.model", "value": model})
     return Outcome(True, "", incarnation)
 
 
 def restore(ask: Ask, model: str) -> None:
-    """Give all cameras of an engine the old model back."""
+    """Return all cameras of an engine to the old model."""
     status = ask({"command": "status"})
     names = status.get("configured") or list(status["sources"])
     for index, name in enumerate(names):

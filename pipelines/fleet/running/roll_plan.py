@@ -3,9 +3,9 @@
     shadow → canary → waves → done
        └────────┴───────┴──→ returning → returned
 
-The state is one note in the ledger. After a restart of the controller, the step in progress starts over. Only a
-verdict on the model returns it: an engine that died or did not answer is tried again, or later. Once a roll is done,
-engines that were away meanwhile are aligned with the others.
+The state is one note in the ledger. After a restart of the controller, the step in progress starts over. Only a verdict
+on the model rolls it back: an engine that died or did not answer is tried again, or later. Once a roll is done, engines
+that were away meanwhile are aligned with the others.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RollState:
         stage: the current stage.
         changed: engines that have the new model, with the incarnation of their process.
         reason: why it was rolled back.
-        tries: attempts at the step in progress that came to no verdict, or to give the old model back.
+        tries: attempts at the step in progress without a verdict, or to restore the old model.
     """
 
     model: str
@@ -126,7 +126,7 @@ def missing(state: RollState, engines: Mapping[str, str]) -> Sequence[str]:
 
 
 def after(state: RollState, step: Step, outcomes: Mapping[str, Outcome]) -> RollState:
-    """Return the state after a step. Engines without an outcome died meanwhile, and count as not tried."""
+    """Return the state after a step. Engines without an outcome died in the meantime and count as untried."""
     failed = {name: outcome for name, outcome in outcomes.items() if not outcome.passed}
     done = {name: outcome.incarnation for name, outcome in outcomes.items() if outcome.passed}
     if step.kind == "align":
@@ -175,6 +175,6 @@ def settled(state: RollState, engines: Mapping[str, str]) -> RollState:
 
 
 def stopped(state: RollState, reason: str) -> RollState:
-    """Return the state of a roll stopped by a person: engines that may have the new model get the old one back."""
+    """Return the state of a roll stopped by a person: engines that may have the new model return to the old one."""
     touched = {state.engine: "", **state.changed}
     return state if state.is_over else replace(state, stage="returning", changed=touched, reason=reason, tries=0)

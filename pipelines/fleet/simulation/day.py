@@ -57,7 +57,7 @@ class DayOptions:
 
 @dataclass(slots=True)
 class DayReport:
-    """What came of it; `placed_s` is processor time, so that a busy machine changes nothing."""
+    """The outcome; `placed_s` is CPU time, so that a busy machine does not affect it."""
 
     cameras: int
     placed_s: float
@@ -78,7 +78,7 @@ class DayReport:
 
     @property
     def is_good(self) -> bool:
-        """Whether it kept the promises of a fleet."""
+        """Whether the fleet kept its promises."""
         return (
             self.placed_s < MAX_PLACE_S
             and self.machines_at_first <= int(np.ceil(MAX_OVER_BOUND * self.lower_bound))
@@ -200,7 +200,7 @@ class _Day:
 
 
 def simulate_day(options: DayOptions) -> DayReport:
-    """Place the cameras, let time pass, and return the outcome."""
+    """Place the cameras, advance time to the end, and return the outcome."""
     began = time.perf_counter()
     day = _Day(options)
     needs = [Need(name, ms * fps / 1e3) for name, (ms, fps) in day.costs.items()]

@@ -67,7 +67,7 @@ class SimulatedEngine:
         return {name: run.epoch for name, run in self._runs.items() if self._until(run) > now_ns}
 
     def _until(self, run: _Run) -> int:
-        """Return when a lease runs out: `_all_until_ns` is what all of them have at least."""
+        """Return when a lease expires: all of them last at least until `_all_until_ns`."""
         return max(run.until_ns, self._all_until_ns)
 
     def ready(self, source_id: str) -> int | None:
@@ -89,7 +89,7 @@ class SimulatedEngine:
         return {"ok": True, **facts, **done}
 
     def _drop_expired(self) -> None:
-        """Drop what has no lease any more: one that has run out is not revived."""
+        """Drop cameras whose lease has expired: it cannot be renewed."""
         now_ns = self.now_ns
         if now_ns < max(self._soonest_ns, self._all_until_ns):
             return
@@ -99,7 +99,7 @@ class SimulatedEngine:
         self._soonest_ns = min((self._until(run) for run in self._runs.values()), default=0)
 
     def _changed(self) -> None:
-        """Forget what was worked out for all cameras together."""
+        """Forget the results cached for all cameras together."""
         for run in self._runs.values():
             run.until_ns = self._until(run)
         self._owned, self._all, self._all_until_ns, self._soonest_ns = None, None, 0, 0
@@ -119,7 +119,7 @@ class SimulatedEngine:
         return {"owned": self._owned}
 
     def _renew_each(self, leases: list[list[Any]], until_ns: int) -> None:
-        """Renew these leases; if they are all that it has, the next request for the same ones takes no time."""
+        """Renew these leases; if they are all of the engine's, repeating the request takes constant time."""
         found = [run for name, epoch in leases if (run := self._runs.get(name)) is not None and run.epoch == epoch]
         for run in found:
             run.until_ns = max(run.until_ns, until_ns)

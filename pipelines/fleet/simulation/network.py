@@ -35,7 +35,7 @@ class SimulatedNetwork:
         self._unanswered: dict[int, tuple[int, str, dict[str, Any]]] = {}
 
     def send(self, engine_id: str, request: dict[str, Any]) -> None:
-        """Send a request, and set the time after which its answer is no longer awaited."""
+        """Send a request, and set the deadline for its answer."""
         number, now_ns = next(self._order), self._clock.monotonic_ns()
         self._unanswered[number] = now_ns + int(ANSWER_S * NS_PER_S), engine_id, request
         if engine_id not in self.cut and engine_id in self.engines:
@@ -48,13 +48,13 @@ class SimulatedNetwork:
         heapq.heappush(self._due, (at_ns, next(self._order), kind, engine_id, number, payload))
 
     def receive(self) -> list[Answer]:
-        """Return the answers that have arrived, and those no longer awaited."""
+        """Return the answers that have arrived, and empty ones for expired requests."""
         self.deliver()
         answers, self._answers = self._answers, []
         return answers
 
     def deliver(self) -> None:
-        """Deliver what is due, and give up what has waited too long: requests in the order in which they were sent."""
+        """Deliver what is due, requests in the order of sending, and give up on those that waited too long."""
         now_ns = self._clock.monotonic_ns()
         while self._due and self._due[0][0] <= now_ns:
             at_ns, _, kind, engine_id, number, payload = heapq.heappop(self._due)

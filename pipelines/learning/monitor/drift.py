@@ -115,7 +115,7 @@ def make_reference(frames: Sequence[FrameFacts], class_count: int, class_names: 
 def _quantiles(values: Floats) -> Floats:
     inner: Floats = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
     least = values.min()
-    if inner[0] == least and least > 0:  # many are equal to the least: what is below it has a bin of its own
+    if inner[0] == least and least > 0:  # many values equal the smallest: anything below it has a bin of its own
         inner = np.concatenate([[np.nextafter(least, -np.inf)], inner])
     return inner
 
@@ -158,13 +158,13 @@ class DriftMonitor:
         return fresh
 
     def add(self, frame: FrameFacts) -> None:
-        """Take a frame and judge nothing."""
+        """Add a frame without checking for alarms."""
         self._frames.append(frame)
         if len(self._frames) > self.window:
             self._frames.popleft()
 
     def alarms(self) -> dict[str, float]:
-        """Return the index of each quantity that is in alarm, by all frames of the window."""
+        """Return the index of each quantity that is in alarm over the whole window."""
         found = {name: self._judge(name) for name in self.reference.edges}
         return {name: round(index, 4) for name, (index, is_alarm) in found.items() if is_alarm}
 

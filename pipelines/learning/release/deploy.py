@@ -1,7 +1,7 @@
 """Deploys a model to a running engine: first to some sources, under observation, with automatic rollback.
 
-The engine loads the model beside the old one, so no frame is lost while it does. A source that changes over keeps its
-stream. The new model is judged by what the same source said before (`pipelines.learning.release.watch`).
+The engine loads the model beside the old one, so no frame is lost meanwhile. A source that switches keeps its stream.
+The new model is compared with earlier results of the same source (`pipelines.learning.release.watch`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class DeployRequest:
     Attributes:
         model: file that the engine can read, too, or the folder of a release.
         stream: address where the engine publishes.
-        canary: names of the sources that change first; empty: the first one.
+        canary: names of the sources that switch first; empty: the first one.
         watch_s: how long to observe them.
         baseline: frames of the old model to compare with.
         max_drift: largest population stability index of classes or numbers of objects.
@@ -100,7 +100,7 @@ def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> 
 
 
 def _tested(model: Path) -> Reference | None:
-    """Return what a released model said on its test images, None if it is not the current release."""
+    """Return what a released model found on its test images, None if it is not the current release."""
     place, current = model.parent / "reference.json", model.parent.parent / "current.json"
     if not place.is_file() or not current.is_file() or read_json(current).get("sha256") != sha256_of(model):
         return None

@@ -36,7 +36,7 @@ class ReleaseRequest:
         out: folder of the releases; the new one is numbered.
         licence: of the model, such as Apache-2.0.
         gate: YAML file with conditions by score; None: no worse than the current release.
-        against: model in use, by file or name; it counts as released as long as nothing is.
+        against: model in use, by file or name; it counts as released until there is a release.
         strengths: of corruptions to test, if the gate has `corruptions`.
     """
 

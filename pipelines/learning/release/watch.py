@@ -1,10 +1,9 @@
-"""Watches sources that change over to another model: classes and numbers of objects, and the rate, against before.
+"""Watches sources that switch to another model: compares classes, numbers of objects and rate with those before.
 
-Rates are taken from the times at which the engine sent the messages, so a reader that lags behind changes nothing.
-Where the other sources have become slower as well, the machine is busy, and the canary may be as much slower as they.
-
-A better model finds other objects than the old one. So a release may differ from the old model as long as it says what
-it said on its test images.
+Rates are computed from the times at which the engine sent the messages, so a lagging reader does not affect them. If
+the other sources have become slower as well, the machine is busy, and the canary may slow down by as much. A better
+model finds other objects than the old one. So a release may differ from the old model as long as it finds what it found
+on its test images.
 """
 
 from __future__ import annotations
@@ -69,13 +68,13 @@ class _Watched:
 
 
 class Watch:
-    """What the sources of a stream say before and after some of them have changed over.
+    """The results of a stream's sources before and after some of them switch.
 
     Args:
-        canary: the sources that change over.
+        canary: the sources that switch.
         class_names: of the new model.
         file: name of the new model's file, as messages state it.
-        tested: what the new model said on the test images of its release; None: it is no release.
+        tested: what the new model found on the test images of its release; None: it is not a release.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class Watch:
         self._newest_ns = 0
 
     def measure_before(self, messages: Subscriber, frames: int) -> None:
-        """Read so many frames of the old model from each canary source. Raises `NoMessageError` if one is silent."""
+        """Read this many frames of the old model from each canary source. Raises `NoMessageError` if one is silent."""
         while any(len(one.before) < frames for one in self._watched.values()):
             message = messages.receive()
             if not isinstance(message, FrameMessage):
@@ -105,7 +104,7 @@ class Watch:
             one.monitor = DriftMonitor(make_reference(one.before, len(one.names) + 1), ALL_FRAMES)
 
     def judge(self, messages: Subscriber, seconds: float, max_drift: float) -> str | None:
-        """Watch for so long and return why the new model must go, None if it may stay."""
+        """Watch for this long and return why the new model must be rolled back, None if it may stay."""
         began = judged = time.monotonic()
         while (left := began + seconds - time.monotonic()) > 0:
             message = _next(messages, left)
@@ -147,7 +146,7 @@ class Watch:
         return next((why for name, one in self._watched.items() if (why := self._slow(name, one, share))), None)
 
     def _slow(self, name: str, one: _Watched, share: float) -> str | None:
-        """Return how a source has become too slow since its first frame of the new model; None: it has not."""
+        """Return how much too slow a source is since its first frame of the new model; None: it is not."""
         before = one.rate_before.per_s()
         if one.rate.count < LEAST_FRAMES:
             return f"{name}: {one.rate.count} frames of the new model arrived within the watch"

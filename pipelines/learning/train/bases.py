@@ -24,7 +24,7 @@ ONNX, CHECKPOINTS = ".onnx", (".pt", ".pth")
 
 
 def arch_of(arch: str | None, base: str | None) -> str:
-    """Return the architecture to train: as given, that of a base by name, or the usual one."""
+    """Return the architecture to train: the given one, that of a named base, or the default."""
     if arch is not None:
         return arch
     return base if base in OWN_DETECTORS else DEFAULT_ARCH

@@ -115,7 +115,7 @@ def _repeated(folder: Path, runs: Path) -> TrainRequest:
         options = options_from(manifest["options"])
         names = [str(name) for name in manifest["class_names"]] if options.is_detector else None
         data, expected, base = Path(manifest["data"]), str(manifest["data_sha256"]), manifest["base_sha256"]
-        trials = 0 if "model_sha256" in manifest else int(manifest["trials"])  # a finished search left its choice
+        trials = 0 if "model_sha256" in manifest else int(manifest["trials"])  # the result of a finished search
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: not the manifest of a run ({type(error).__name__}: {error})") from error
     if options.base is not None and base != _hash_of(Path(options.base)):

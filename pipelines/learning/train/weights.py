@@ -59,7 +59,7 @@ def fill_from(model: Any, base: Any, is_class_row: Callable[[str], bool], rows: 
     Args:
         model: to fill.
         base: the same architecture with other classes.
-        is_class_row: tells from a weight's name whether its first dimension is the classes.
+        is_class_row: returns, for the name of a weight, whether its first dimension is the classes.
         rows: of the base, by new class.
     """
     own = model.state_dict()
