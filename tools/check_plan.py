@@ -3,7 +3,7 @@
 
 usage: python tools/check_plan.py [--model demo] [--size 640x360] [--fps 5] [--seconds 30]
 After the plan, `framewire run` plays the same kind of cameras in a process of its own: as many as promised, which must
-keep up, and the fewest that are more than 15 % beyond it, which must not. Exit code 1 if one of them is otherwise.
+keep up, and the smallest number more than 15 % above that, which must not. Exit code 1 if either fails.
 """
 
 from __future__ import annotations

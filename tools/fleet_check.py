@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kill, freeze and behead a real fleet on this machine, roll out models, and print the results.
+"""Kill and freeze nodes and the controller of a real fleet on this machine, roll out models, and print the results.
 
 usage: tools/fleet_check.py [kill] [freeze] [head] [roll] [sim] [--cameras 20] [--fps 10] [--lease 2] Uses two local
 engines. Exit code 1 if an epoch decreased at the reader, a message from a former owner got through, cameras did not
@@ -33,7 +33,7 @@ CHECKS = ("kill", "freeze", "head", "roll", "sim")
 
 
 def check_kill(options: argparse.Namespace) -> dict[str, Any]:
-    """Kill one of two nodes: two engines of this machine, or two Ray nodes with all that runs on them."""
+    """Kill one of two nodes: two engines of this machine, or two Ray nodes with everything that runs on them."""
     with ExitStack() as opened:
         changes: dict[str, Any] = {}
         if options.ray:
@@ -54,7 +54,7 @@ def check_freeze(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_head(options: argparse.Namespace) -> dict[str, Any]:
-    """Kill the controller, and start it again long after all leases would have run out."""
+    """Kill the controller, and restart it long after all leases would have expired."""
     with fleet_lab(options.cameras, options.fps, lease_s=options.lease) as lab:
         found = kill_the_head(lab, away_s=10 * options.lease)
     return found | {"ok": not found["disorder"] and found["ledger_equals_engines"] and not found["moved"]}

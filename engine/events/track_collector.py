@@ -88,7 +88,7 @@ class TrackCollector:
         return bool(self._ended) and not self._due_ns - ENDED_NS <= scene_ns < self._due_ns
 
     def _observed(self, tracks: Tracks) -> Tracks:
-        """Return the rows that were detected; all, if the tracker never says which were."""
+        """Return the detected rows; all rows, if the tracker never says which were detected."""
         observed = tracks.detection_index >= 0
         count = int(np.count_nonzero(observed))
         self._knows_detections = self._knows_detections or count > 0
@@ -177,7 +177,7 @@ class TrackCollector:
 class _Storing:
     """Packs paths and writes them with the heat maps that they add to, on the writing thread.
 
-    What is written is made once, so that nothing is added twice if the store has to be asked again.
+    The rows are built once, so that nothing is added twice if writing has to be repeated.
     """
 
     def __init__(self, pieces: Sequence[Piece], heat: HourHeat) -> None:

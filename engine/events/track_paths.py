@@ -71,7 +71,7 @@ class LivePath:
 
 
 def pack(path: LivePath, aspect: float = 1.0) -> bytes:
-    """Return the bytes of a path, thinned; `aspect` is the width of the frame by its height."""
+    """Return the bytes of a path, thinned; `aspect` is the width of the frame divided by its height."""
     return pack_all([path], [aspect])[0]
 
 
@@ -80,7 +80,7 @@ def pack_all(paths: Sequence[LivePath], aspects: Sequence[float]) -> list[bytes]
 
     Args:
         paths: at least one, each with at least one point.
-        aspects: the width of the frame by its height, for each path.
+        aspects: the width of the frame divided by its height, for each path.
     """
     times = np.concatenate([part for path in paths for part in path.times])
     boxes = np.concatenate([part for path in paths for part in path.boxes])

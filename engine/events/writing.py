@@ -37,7 +37,7 @@ class Job:
             the same effect when repeated, and it must not wait.
         events: number of rows of events in it, for the figures.
         is_durable: a power cut after the job must not undo it.
-        is_droppable: the first to go if memory runs out.
+        is_droppable: dropped first if memory runs out.
     """
 
     apply: Callable[[StoreWriter], None]

@@ -140,7 +140,7 @@ class SubmitStage(Stage[InFlight]):
             self._lane.in_flight.put(HandOver(partial(arrive, inlet)))
 
     def _look(self, batch: Batch) -> Iterator[InFlight]:
-        """Yield the frames of a batch as their plans say; its slot is used or given back."""
+        """Yield the frames of a batch according to their plans; its slot is used or returned."""
         due, held, only_tracked = list[Frame](), list[Frame](), list(batch.older)
         watched: list[tuple[list[Frame], Plan | None]] = []
         for frame in batch.frames:
@@ -188,7 +188,7 @@ class SubmitStage(Stage[InFlight]):
 
         Args:
             frames: one if there is a `look`.
-            look: where to look on it; None: on the whole of all.
+            look: where to detect on it; None: on all frames as a whole.
         """
         item = InFlight(frames, None, self._clock.monotonic_ns(), self._lane.run)
         self._last_wh = frames[0].width, frames[0].height
@@ -345,7 +345,7 @@ class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
         return found
 
     def _merged(self, frame: Frame, looks: Sequence[Found], class_names: Sequence[str]) -> Detections:
-        """Return all boxes of a source that is looked at in windows."""
+        """Return all boxes of a source that is detected on in windows."""
         rule = self._context.rules.get(frame.source_id, NO_RULES)
         return self._context.watches.merge(frame, looks, lambda found: rule.keep(found, class_names))
 

@@ -96,7 +96,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
                 outlet.close()
 
     def _publish(self, item: Packet) -> Packet | None:
-        """Publish a packet, or drop it because the lease on its source has run out."""
+        """Publish a packet, or drop it because the lease on its source has expired."""
         source_id = item.frame.source_id
         stats, epoch = self._stats.source(source_id), self._leases.epoch_of(source_id)
         if not self._leases.may_publish(source_id):

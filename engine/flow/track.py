@@ -104,7 +104,7 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
         return list(map(self._packet, items, found, tracks, events))
 
     def _note_pace(self, items: list[Detected], found: list[Detections | None], tracks: list[Tracks]) -> None:
-        """Tell the submitting stage where the tracks are, and how they move, of sources whose looks depend on it."""
+        """Report positions and motion of tracks to the submitting stage, for sources whose plans depend on them."""
         rules = self._context.rules
         for item, seen, followed in zip(items, found, tracks, strict=True):
             source_id = item.frame.source_id

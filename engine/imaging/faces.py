@@ -51,7 +51,7 @@ class Faces:
         """Return the faces on a packet's frame: those found, and those that the tracker predicts.
 
         Args:
-            packet: whose frame to search; a frame that shows the same as the previous one is not searched.
+            packet: whose frame to search; a frame equal to the previous one is not searched.
             floor: lowest score.
             follow: the frame is the next one of its source; otherwise it is searched in isolation.
 

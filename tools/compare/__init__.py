@@ -1,1 +1,1 @@
-"""Comparisons with other people's code."""
+"""Comparisons with the code of other projects."""

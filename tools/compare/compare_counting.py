@@ -224,7 +224,7 @@ def _frigate_visits(inside: list[bool], inertia: int = 3) -> int:
 
 
 def _counts_of_standing(analytics: Analytics, boxes: Boxes) -> tuple[float, ...]:
-    """Return visits, crossings and dithers of one object, and what the other programs count for it."""
+    """Return visits, crossings and dithers of one object, and the counts of the other programs."""
     others: list[Counter] = [SupervisionLine((320,), 3, BOTTOM), SideChange((320,))]
     for frame, box in enumerate(boxes):
         analytics.update(Tracks(box[None], [1], [0], [1], None, [0]), round(frame * 1e9 / FPS), SIZE)

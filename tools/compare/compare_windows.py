@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Compare detection in windows with that of whole frames on clips: processor time, tracks, delays and crossings.
+"""Compare detection in windows with that of whole frames on clips: CPU time, tracks, delays and crossings.
 
 usage: tools/compare/compare_windows.py CLIP... [--model M] [--max-fps 15] [--frames N] [--classes person] [--json]
 Each clip runs once per setting, each in its own process: the whole square (the reference), the same with its image
 shifted by (5, 3) pixels (the noise floor: no setting can be judged below it), the rectangle, the rectangle with the
-motion gate, every second detection, and windows. Milliseconds are processor time per frame after the first 30 frames,
+motion gate, every second detection, and windows. Milliseconds are CPU time per frame after the first 30 frames,
 with decoding. Crossings are those of three lines across the frame, `right` of those of the reference, `wrong` others.
 """
 
@@ -147,7 +147,7 @@ def _is_seen(reference: MotRows, row: int, rows: MotRows) -> bool:
 
 
 def compare(reference: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of one run beside those of the reference."""
+    """Return the figures of one run compared with the reference."""
     truth, rows = mot_rows(reference), mot_rows(result)
     scores = evaluate_rows(truth, rows)
     delays = first_seen_s(truth, rows, reference["times"])

@@ -313,7 +313,7 @@ def panel(
     red_from: float | None = None,
     targets_as: str = "time_series",
 ) -> dict[str, Any]:
-    """Return a panel; `red_from` is the value from which on it turns red."""
+    """Return a panel; `red_from` is the value at and above which it turns red."""
     is_now = targets_as == "table" or kind == "stat"
     return {
         "title": title,

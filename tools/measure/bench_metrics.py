@@ -1,9 +1,9 @@
 """Measure what metrics and traces cost a run: the same frames with and without them, at the same time, as a ratio.
 
-usage: python tools/measure/bench_metrics.py [--rounds 9] [--frames 3000] [--model motion] [--tracing]
-Both runs of a round begin together, so that what else the machine does weighs on both. A scraper in a process of its
-own asks /metrics each second; a collector of traces answers in this one. Compared is the CPU time per frame between
-the first and the last report, five seconds apart each.
+usage: python tools/measure/bench_metrics.py [--rounds 9] [--frames 3000] [--model motion] [--tracing] Both runs of a
+round begin together, so that other load on the machine affects both. A scraper in a separate process requests /metrics
+each second; this process collects the traces. The figure is the CPU time per frame between the first and the last
+report; reports are five seconds apart.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def median(values: list[float]) -> float:
 
 
 class Collector:
-    """Takes traces over HTTP, and counts the requests."""
+    """Receives traces over HTTP, and counts the requests."""
 
     def __init__(self) -> None:
         self.posts = 0

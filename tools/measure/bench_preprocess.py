@@ -102,7 +102,7 @@ def _copy_next(room: NDArray[np.uint8], images: Iterator[NDArray[np.uint8]]) -> 
 
 
 def hand_over(rounds: int, random: np.random.Generator) -> None:
-    """Compare the CPU time to hand a frame to a GPU, which is a copy, with the time to letterbox it."""
+    """Compare the CPU time for copying a frame, as for a GPU, with the time for letterboxing it."""
     canvas = Canvas(np.empty((1, SIDE, SIDE, 3), np.uint8), "center")
     for width, height in ((768, 576), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160)):
         images = cycle(random.integers(0, 256, (4, height, width, 3), dtype=np.uint8))

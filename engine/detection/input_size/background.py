@@ -18,7 +18,7 @@ class Loading:
     """One model being loaded. Create, query and abandon it on the detector's thread.
 
     Args:
-        sized: the model, not yet open; nobody else may use it until `is_done`.
+        sized: the model, not yet open; nothing else may use it until `is_done`.
     """
 
     def __init__(self, sized: SizedModel) -> None:

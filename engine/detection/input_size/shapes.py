@@ -36,7 +36,7 @@ def rectangle(source_wh: tuple[int, int], facts: ModelFacts) -> tuple[int, int]:
 
 
 def largest_stride(facts: ModelFacts) -> int:
-    """Return the number of which the sides of the model's frame must be multiples."""
+    """Return the number that the sides of the model's frame must be multiples of."""
     return max(facts.stride or DEFAULT_STRIDE, DEFAULT_STRIDE)
 
 
@@ -52,7 +52,7 @@ def why_not_rectangular(facts: ModelFacts) -> str | None:
 
 
 def is_size_open(facts: ModelFacts) -> bool:
-    """Return whether the file leaves rows and columns open."""
+    """Return whether rows and columns are dynamic in the file."""
     sizes = facts.file.inputs[0].shape
     return None in (sizes[2:4] if facts.image.layout == "nchw" else sizes[1:3])
 

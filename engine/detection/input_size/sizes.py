@@ -27,7 +27,7 @@ Waits = Callable[[str], bool]
 
 
 def all_wait(source_id: str) -> bool:
-    """Let the frames of every source wait, so that results do not depend on the speed of the machine."""
+    """Make the frames of every source wait, so that results do not depend on the speed of the machine."""
     return True
 
 
@@ -42,7 +42,7 @@ class Sizes(Protocol):
         """Load the model. Raises `ModelError`; harmless when repeated."""
 
     def begin_batch(self) -> None:
-        """Take over what was loaded meanwhile. Call it before each batch of frames."""
+        """Start using whatever has been loaded in the meantime. Call it before each batch of frames."""
 
     def of(self, frame: Frame) -> SizedModel:
         """Return the loaded model for a frame."""
@@ -127,7 +127,7 @@ class ByAspect:
             yield self._facts.size_hw if self._is_fixed else size_hw
 
     def begin_batch(self) -> None:
-        """Take over the size that was loaded in the background, and free a wrong guess that is idle."""
+        """Start using the size loaded in the background, and free an idle size that was guessed wrong."""
         self._is_guess_lent = False
         if self._loading is not None and self._loading.is_done:
             self._take_over()
@@ -217,7 +217,7 @@ class ByAspect:
         logger.info("the model runs at %d x %d", *sized.facts.size_hw[::-1])
 
     def _free_guess(self) -> None:
-        """Free a size that was guessed but that no frame had, once nothing is in flight there."""
+        """Free a guessed size that no frame had, once nothing is in flight there."""
         if self._guess not in self._loaded or len(self._loaded) == 1:
             return
         if self._is_guess_lent or self._loaded[self._guess].is_busy:

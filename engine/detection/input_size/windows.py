@@ -82,7 +82,7 @@ class WindowModels:
             self._take_over()
 
     def _made(self, size_wh: tuple[int, int], depth: int) -> SizedModel:
-        """Return the model at the size of a window, not yet loaded. Raises `ModelError` if it cannot have that."""
+        """Return the model at the size of a window, not yet loaded. Raises `ModelError` if it cannot have that size."""
         if (reason := why_not_rectangular(self.facts)) is not None:
             raise ModelError(reason)
         if self.facts.task not in ("detect", ""):
@@ -155,7 +155,7 @@ class WithWindows:
         self.whole.open()
 
     def begin_batch(self) -> None:
-        """Take over what was loaded meanwhile."""
+        """Start using whatever has been loaded in the meantime."""
         self.whole.begin_batch()
 
     def of(self, frame: Frame) -> SizedModel:

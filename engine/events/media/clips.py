@@ -87,7 +87,7 @@ class _Due:
 def wanted_span(event: EventRow, options: ClipOptions, told_ns: int | None) -> tuple[int, int, str]:
     """Return the start and end of an event's clip, and why it is shorter than requested.
 
-    A rule may be fulfilled long after the facts began (`for_s`): the clip always contains that moment.
+    A rule may be satisfied long after its conditions began (`for_s`): the clip always contains that moment.
     """
     ended_ns = event.ended_utc_ns if event.ended_utc_ns is not None else event.began_utc_ns
     start_ns = event.began_utc_ns - int(options.before_s * NS_PER_S)
@@ -146,7 +146,7 @@ class ClipQueue:
 
         Args:
             event: the event.
-            told_ns: wall clock of the frame that fulfilled the rule; None: unknown.
+            told_ns: wall clock of the frame that satisfied the rule; None: unknown.
         """
         start_ns, end_ns, reason = wanted_span(event, self._options, told_ns)
         due = _Due(event, "clip", start_ns, end_ns, reason)

@@ -119,7 +119,7 @@ def is_ours(name: str) -> bool:
 
 
 class NeededSpans:
-    """The recordings that events need, by the times of the events that want a clip and ended after `since_ns`."""
+    """Finds the recordings that events need, by the times of events that want a clip and ended after `since_ns`."""
 
     def __init__(self, writer: StoreWriter, since_ns: int = 0) -> None:
         self._any: dict[str, tuple[list[int], list[int]]] = {}

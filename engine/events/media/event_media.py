@@ -47,7 +47,7 @@ class _Raised(NamedTuple):
 
 
 class EventMedia:
-    """Takes images of events, has recordings kept around them, and cuts clips. Implements `EventFollower`.
+    """Takes images of events, keeps recordings around them, and cuts clips. Implements `EventFollower`.
 
     On the publishing thread it only notes what to do. If its thread cannot keep up (a slow disk), images are left out
     and counted; events are not affected.
@@ -98,7 +98,7 @@ class EventMedia:
         self._look_due_ns: dict[str, int] = {}
         self._hold_due_ns: dict[str, int] = {}
         self._full = ""
-        self._told_ns: dict[str, int] = {}  # by open event: when its rule was fulfilled
+        self._told_ns: dict[str, int] = {}  # by open event: when its rule was satisfied
         self.skipped: Counter[str] = Counter()
 
     # --- on the publishing thread ---
@@ -282,7 +282,7 @@ class EventMedia:
 
 
 def told_of(reader: EventReader, event: EventRow) -> int | None:
-    """Return when the rule of an event was fulfilled: its trigger image shows that moment; None if it has none."""
+    """Return when the rule of an event was satisfied, which its trigger image shows; None if it has none."""
     rows = reader.media("snapshot", event_id=event.event_id)
     return next((row.began_utc_ns for row in rows if row.path == event.snapshot), None)
 

@@ -1,7 +1,7 @@
 """What is on disk: recordings, images and clips with our names, compared with the rows of the store.
 
-The disk is the truth. Files that the store does not know are adopted; rows whose file is gone are dropped. Nothing here
-deletes a file, and files without one of our names are not even looked at. Imports no numpy.
+The disk is authoritative. Files that the store does not know are adopted; rows whose file is gone are dropped. Nothing
+here deletes a file, and files without one of our names are not even examined. Imports no numpy.
 """
 
 from __future__ import annotations

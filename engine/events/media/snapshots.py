@@ -93,7 +93,7 @@ class Snapshots:
         self.look(packet, wanted)
 
     def _first_best(self, event: EventRow) -> _Best:
-        """Return what is known of a new event: what another one about the same objects has seen since it began."""
+        """Return the state of a new event, with what another one about the same objects has seen since it began."""
         for other in self._open.values():
             about, others = event.track_ids, other.event.track_ids
             is_same = about == others and (event.source_id, event.place) == (other.event.source_id, other.event.place)
@@ -134,7 +134,7 @@ class Snapshots:
         best = self._open.pop(event.event_id, None)
         if best is None or not best.worth:
             return None
-        self._store_best(best, event)  # again if it is there already: the facts in it were those of an open event
+        self._store_best(best, event)  # again even if it exists: its facts were those of an open event
         return best.utc_ns
 
     def _store_best(self, best: _Best, event: EventRow) -> None:

@@ -19,7 +19,7 @@ from engine.sinks.camera_video.keyframe_index import (
 )
 from engine.video.explain import video_errors
 
-NAME_ERROR_NS = 30 * NS_PER_S  # a name may differ from the index by this much: whole seconds, or a clock set in between
+NAME_ERROR_NS = 30 * NS_PER_S  # names have whole seconds, and the clock may have been set before the index was written
 SEEK_TOLERANCE_US = 2000  # Matroska rounds times to 1 ms
 
 

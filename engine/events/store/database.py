@@ -30,7 +30,7 @@ class StoreError(SinkError):
 
 
 class DamagedStoreError(StoreError):
-    """The file is not a database any more."""
+    """The file is no longer a database."""
 
 
 class RejectedError(StoreError):

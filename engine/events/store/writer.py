@@ -228,7 +228,7 @@ class StoreWriter:
     def delete_before(self, table: str, utc_ns: int, *, source_id: str | None = None, from_utc_ns: int = 0) -> int:
         """Delete the rows of `track`, `fact`, `counted`, `occupancy`, `heat` or `gap` in a span of time.
 
-        A minute, or hour of a heat map, that is partly in the span goes as a whole. Returns how many went.
+        A minute, or hour of a heat map, that is partly in the span is deleted entirely. Returns the number of rows.
 
         Args:
             table: name of the table.

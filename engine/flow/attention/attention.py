@@ -23,17 +23,17 @@ HELD = Plan("held")
 
 @runtime_checkable
 class DetectsInWindows(Protocol):
-    """A detector that can look at parts of a frame, such as `engine.detection.detector.ModelDetector`."""
+    """A detector that can run on parts of a frame, such as `engine.detection.detector.ModelDetector`."""
 
     def window_grid(self, frame: Frame, *, wait: bool) -> tuple[Placement, Grid] | None:
-        """Return where a frame lies in the model's frame and which windows there are; None: there are none (yet)."""
+        """Return the placement of a frame in the model's frame and the grid of windows; None: no windows (yet)."""
 
     def submit_windows(self, frame: Frame, windows: Sequence[Window] | None) -> PendingFound:
-        """Start the detection on windows of a frame; None: on the whole of it."""
+        """Start detection on windows of a frame; None: on the whole frame."""
 
 
 class Attention:
-    """What the submitting stage of one model knows about when to look. Use it on that stage's thread.
+    """Decides where the submitting stage of one model detects. Use it on that stage's thread.
 
     Args:
         rules: gate by source; changes while running.
@@ -50,7 +50,7 @@ class Attention:
         self._has_warned = False
 
     def plan(self, frame: Frame, detector: Detector) -> tuple[Plan, bool]:
-        """Return where to look on a frame, and whether its planner awaits the results."""
+        """Return where to detect on a frame, and whether its planner awaits the results."""
         rule = self._rules.get(frame.source_id, NO_RULES)
         if not self._is_due(frame, rule):
             return PREDICTED, False
@@ -64,7 +64,7 @@ class Attention:
         return WHOLE, False
 
     def _place(self, frame: Frame, detector: Detector) -> tuple[Placement, Grid] | None:
-        """Return where a frame lies in the model's frame and which windows there are; None: there are none (yet)."""
+        """Return the placement of a frame in the model's frame and the grid of windows; None: no windows (yet)."""
         if isinstance(detector, DetectsInWindows):
             return detector.window_grid(frame, wait=frame.captured_source == "file")
         if not self._has_warned:
@@ -84,7 +84,7 @@ class Attention:
         return waited >= self._detect_every
 
     def looked(self, frames: Iterable[Frame]) -> None:
-        """Count from here to the next detection: the detector runs on these frames."""
+        """Restart the interval until the next detection: the detector runs on these frames."""
         self._waited.update({frame.source_id: 0 for frame in frames})
 
     def forget(self, source_id: str) -> None:
@@ -97,6 +97,6 @@ class Attention:
             gate.reset()
 
     def forget_all(self) -> None:
-        """Run the detector on the next frame of every source: the model is another one."""
+        """Run the detector on the next frame of every source, because the model has changed."""
         for source_id in (*self._waited, *self._rules):
             self.forget(source_id)

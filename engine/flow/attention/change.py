@@ -1,4 +1,4 @@
-"""What has changed on a frame since each place of it was last looked at."""
+"""What has changed on a frame since each part of it was last examined."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Change:
 
     Attributes:
         cells: (rows, columns) uint8, 255 where a cell of `CELL` pixels has changed.
-        count: number of those.
+        count: number of changed cells.
         is_light: the light of the whole scene has changed.
     """
 
@@ -43,7 +43,7 @@ class Change:
 
 
 class ChangeMap:
-    """Compares each frame with a small grey copy of every place as it was when the place was last looked at.
+    """Compares each frame with a small grey copy, in which every place is as it was when last examined.
 
     Slow changes therefore add up and are noticed. The threshold follows the noise of the camera.
 
@@ -88,7 +88,7 @@ class ChangeMap:
         return Change(cells, count, count > LIGHT_SHARE * cells.size and self._is_other_light())
 
     def accept(self, window: Window | None = None) -> None:
-        """Remember the last frame as the one that was looked at, in a window or as a whole."""
+        """Remember the last frame as examined, in a window or as a whole."""
         if self._now is None:
             return
         if window is None or self._reference is None:

@@ -1,4 +1,4 @@
-"""Chooses the windows that cover the places to look at, for the least inference."""
+"""Chooses the windows that cover the places to examine at the lowest cost of inference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Span = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The grid of the model's stride on its frame; windows aligned with it show the model what the whole shows it.
+    """The grid of the model's stride on its frame; a window aligned with it shows the model the same pixels.
 
     Attributes:
         step: pixels per cell.
@@ -61,7 +61,7 @@ def cover(needed: NDArray[np.uint8], grid: Grid) -> list[Window] | None:
     """Return windows that cover all marked cells; None if the whole frame is as good.
 
     Args:
-        needed: (rows, columns) 1 where the model must look.
+        needed: (rows, columns) 1 where detection is needed.
         grid: of the model's frame.
 
     >>> grid = Grid.of((640, 384), 32, [(192, 192), (320, 320)])

@@ -27,7 +27,7 @@ class _Last:
 
 
 class Followed:
-    """The tracks of one camera on its known boxes."""
+    """Relates the tracks of one camera to its known boxes."""
 
     def __init__(self) -> None:
         self._last: dict[int, _Last] = {}
@@ -59,7 +59,7 @@ class Followed:
         self._settle(boxes[~known.is_new], now_s)
 
     def _settle(self, followed: Boxes, now_s: float) -> None:
-        """Forget doubts about places where a track is again."""
+        """Forget vanished tracks at places that have a track again."""
         places = self.doubts(now_s)
         if places and len(followed):
             is_back: NDArray[np.bool_] = iou_matrix(np.stack(places), followed).max(axis=1) > BACK_IOU

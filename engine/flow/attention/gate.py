@@ -39,7 +39,7 @@ class FrameGate:
         max_fps: maximum frames per second; excess frames are dropped before detection, under the cause `max_fps`.
         detect_hz: maximum detections per second; tracks are predicted on the frames in between. `auto`: as many as
             the tracks need (`engine.flow.attention.pace`). None: the pipeline's `detect_every` applies.
-        windows: look at parts of the frames where little happens, instead of the motion gate; None: at whole frames.
+        windows: detect on parts of the frames where little happens, in place of the motion gate; None: on whole frames.
     """
 
     regions: Sequence[Polygon] = ()

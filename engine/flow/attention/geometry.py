@@ -44,7 +44,7 @@ def in_model(xyxy: Boxes, placement: Placement) -> Boxes:
 
 
 def is_inside(xyxy: Boxes, window: Window, frame_wh: tuple[int, int], by: float) -> NDArray[np.bool_]:
-    """Return (N,) whether boxes lie in a window, `by` pixels from each border that is not one of the frame."""
+    """Return (N,) whether boxes lie in a window, `by` pixels inside each border that is not the frame's own."""
     left, top, right, bottom = window
     lower = [left + by if left > 0 else -np.inf, top + by if top > 0 else -np.inf]
     upper = [right - by if right < frame_wh[0] else np.inf, bottom - by if bottom < frame_wh[1] else np.inf]

@@ -1,4 +1,4 @@
-"""The objects that were found in each place of a camera's view when it was last looked at."""
+"""The objects found at each place of a camera's view when the detector last ran there."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Found:
 
 
 class Known:
-    """Boxes of one camera, each as it was when its place was last looked at.
+    """Boxes of one camera, each as it was when the detector last ran there.
 
     Attributes:
         xyxy: (N, 4) float32 pixels of the frame.
         score: (N,) float32.
         class_id: (N,) int32.
-        looked_s: (N,) float64 time of the last look.
-        is_new: (N,) whether no track follows the box yet; such places are looked at on every frame.
+        looked_s: (N,) float64 time of that detection.
+        is_new: (N,) whether no track follows the box yet; such places are examined on every frame.
         velocity: (N, 2) float32 pixels of the model's frame per second.
-        unreported: what privacy must hide besides.
+        unreported: further objects that privacy must hide.
     """
 
     def __init__(self, detections: Detections, now_s: float) -> None:
@@ -60,16 +60,16 @@ class Known:
         return len(self.score)
 
     def detections(self, now_s: float) -> Detections:
-        """Return the boxes; a column `held` tells which come from an earlier look."""
+        """Return the boxes; the column `held` marks those from an earlier detection."""
         found = Detections(self.xyxy, self.score, self.class_id, {"held": self.looked_s < now_s})
         found.unreported = self.unreported
         return found
 
     def replace_inside(self, found: Found, placement: Placement, now_s: float) -> list[Boxes]:
-        """Take over what was found in a window, and return (1, 4) boxes that it cut, in pixels of the model's frame.
+        """Merge the results of a window, and return the (1, 4) boxes that it cut, in pixels of the model's frame.
 
-        Boxes across its border stay as they are, unless they were found again. Cut boxes are left out: they must be
-        looked at again as a whole.
+        Boxes across its border stay as they are, unless they were found again. Cut boxes are left out: the whole object
+        must be detected again.
         """
         assert found.window is not None
         here = found.detections
@@ -101,7 +101,7 @@ class Known:
             self._take(np.sort(np.array(kept, np.intp)))
 
     def _is_unknown(self, here: Detections, row: int, kept: NDArray[np.intp]) -> bool:
-        """Return whether a sure box that a window cut is not part of a box that is known."""
+        """Return whether a confident box that a window cut does not belong to a known box."""
         if here.score[row] < SURE:
             return False
         if not len(kept):
@@ -112,7 +112,7 @@ class Known:
         return bool((shared <= SAME_IOU * max(float(area(box[None])[0]), 1.0)).all())
 
     def _hide(self, here: Detections, window: Window, placement: Placement) -> None:
-        """Replace what privacy must hide besides in a window by what it must hide there now."""
+        """Replace the further objects that privacy must hide in a window."""
         earlier = self.unreported
         if earlier is not None:
             earlier = earlier[~is_inside(in_model(earlier.xyxy, placement), window, placement.target_wh, INSIDE)]

@@ -1,4 +1,4 @@
-"""How often the detector must look at each source, judged by its tracks (`detect_hz: auto`).
+"""How often each source must be detected on, judged by its tracks (`detect_hz: auto`).
 
 There are three fixed rates: slow while everything stands still, medium while something moves, appears or vanishes, and
 every frame while an object is so fast for its size that its boxes would hardly overlap from one detection to the next.

@@ -1,8 +1,8 @@
-"""Decides for each frame of one camera where the detector looks: on the whole, in windows, or nowhere.
+"""Decides for each frame of one camera where the detector runs: on the whole frame, in windows, or nowhere.
 
-Boxes are held while nothing changes at their place. The detector looks again where pixels changed, where a box is not
-followed by a track yet, where a score is low or a track vanished, and on the whole frame every few seconds, after a
-change of the light, and when windows would cost as much. Measured in `docs/performance.md`.
+Boxes are held while nothing changes at their place. The detector runs again where pixels changed, where no track
+follows a box yet, where a score is low or a track vanished, and on the whole frame every few seconds, after a change of
+light, and when windows would cost as much. Measured in `docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -47,14 +47,15 @@ FOUND_AGAIN_IOU = 0.4
 
 @dataclass(frozen=True, slots=True)
 class RegionWindows:
-    """When the detector may look at parts of the frames of a source.
+    """When the detector may run on parts of the frames of a source.
 
     Attributes:
-        whole_s: look at the whole frame at least this often.
+        whole_s: detect on the whole frame at least this often.
         whole_quiet_s: the same while no object is known.
         min_difference: grey levels by which the average of 4 x 4 pixels of the model's frame must change.
         margin: pixels of the model's frame around the place of a change or object.
-        max_hz: whole frames per second while windows do not pay; tracks are predicted in between. None: every frame.
+        max_hz: whole frames per second while windows do not pay off; tracks are predicted in between. None: every
+            frame.
         ignore: polygons in pixels of the frame where changes do not count, such as trees and clocks.
     """
 
@@ -74,10 +75,10 @@ class RegionWindows:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where the detector looks on a frame.
+    """Where the detector runs on a frame.
 
     Attributes:
-        action: `whole`, `windows`, `held` (nothing has changed: the boxes before are true), or `predicted`.
+        action: `whole`, `windows`, `held` (nothing has changed: the previous boxes still hold), or `predicted`.
         windows: of `windows`, in pixels of the model's frame.
         reason: why it is `whole`.
     """
@@ -88,12 +89,12 @@ class Plan:
 
 
 class Planner:
-    """The state of one camera. Call `plan`, then `merge` unless nothing was looked at, then `note`, for each frame.
+    """The state of one camera. For each frame, call `plan`, then `merge` unless the detector did not run, then `note`.
 
     Args:
         placement: of its frames in the model's frame.
         grid: of the model's frame.
-        options: when to look.
+        options: when to detect.
     """
 
     def __init__(self, placement: Placement, grid: Grid, options: RegionWindows) -> None:
@@ -109,7 +110,7 @@ class Planner:
         self._plain_until_s = 0.0
 
     def plan(self, picture: NDArray[np.uint8], now_s: float) -> Plan:
-        """Return where to look on the next frame.
+        """Return where to detect on the next frame.
 
         Args:
             picture: (H, W, 3) BGR, or (H, W) brightness.
@@ -149,14 +150,14 @@ class Planner:
         return self._whole_unless_recent("crowd", step_s)
 
     def _whole_unless_recent(self, reason: Reason, step_s: float) -> Plan:
-        """Return the whole frame, or a prediction if the last look is more recent than `max_hz` allows."""
+        """Return the whole frame, or a prediction if the last detection is more recent than `max_hz` allows."""
         max_hz = self.options.max_hz
         if max_hz is not None and self._now_s - self._looked_s + step_s / 2 < 1 / max_hz:
             return Plan("predicted")
         return Plan("whole", reason=reason)
 
     def _needed(self, known: Known, change: Change, step_s: float) -> NDArray[np.uint8]:
-        """Return the (rows, columns) cells of the grid that must be looked at."""
+        """Return the (rows, columns) cells of the grid on which to detect."""
         needed, grid, margin = self.grid.nothing(), self.grid, self.options.margin
         boxes = in_model(known.xyxy, self.placement)
         moves = _moves(boxes, change)
@@ -179,7 +180,7 @@ class Planner:
         return needed
 
     def merge(self, parts: Sequence[Found]) -> Detections:
-        """Take over what was found on the last planned frame, and return all boxes of the camera."""
+        """Merge the results of the last planned frame, and return all boxes of the camera."""
         now_s, known = self._now_s, self._known
         self._looked_s, self._cut = now_s, []
         for part in parts:
@@ -200,7 +201,7 @@ class Planner:
         """Read the tracks on the last planned frame; `detections` are those that the tracker got, None if none."""
         if self._known is None or detections is None:
             return
-        if len(detections) != len(self._known):  # the rules of the source have changed meanwhile
+        if len(detections) != len(self._known):  # the rules of the source have since changed
             self._known = None
             return
         self._followed.note(self._known, tracks, self.placement, self._now_s)

@@ -1,7 +1,7 @@
-"""Carries a frame's plan, detections and tracks between the stages of a source whose detector looks in windows.
+"""Carries a frame's plan, detections and tracks between the stages of a source that is detected on in windows.
 
-The plan of a frame needs the tracks of the one before. Each source therefore has one planned frame under way at a time,
-so that its results do not depend on the speed of the machine.
+The plan of a frame needs the tracks of the previous one. Each source therefore has one planned frame in flight at a
+time, so that its results do not depend on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_WAIT_S = 10.0
 
 
 class PendingFound(Protocol):
-    """The looks at one frame that are being computed."""
+    """The pending detections on one frame."""
 
     def result(self) -> list[Found]:
         """Wait, and return what was found in each window, or on the whole frame. Call once."""
@@ -45,7 +45,7 @@ class Watches:
         self._changed = threading.Condition()
 
     def plan(self, frame: Frame, placement: Placement, grid: Grid, options: RegionWindows) -> Plan:
-        """Return where to look on a frame, after the results of the source's frame before have arrived."""
+        """Return where to detect on a frame, once the results of the source's previous frame have arrived."""
         source_id = frame.source_id
         with self._changed:
             if not self._changed.wait_for(lambda: source_id not in self._under_way, MAX_WAIT_S):
@@ -59,10 +59,10 @@ class Watches:
         return planner.plan(frame.image if luma is None else luma, frame.scene_ns / NS_PER_S)
 
     def merge(self, frame: Frame, parts: Sequence[Found], keep: Callable[[Detections], Detections]) -> Detections:
-        """Return all boxes of a source after a look; `keep` chooses those of interest."""
+        """Return all boxes of a source after a detection; `keep` chooses those of interest."""
         planner = self._planner_of(frame)
         kept = [Found(part.window, _kept(part.detections, keep), part.weak) for part in parts]
-        if planner is None:  # it was given up: what was found is true, but not all there is
+        if planner is None:  # it was abandoned: the results are valid but incomplete
             return Detections.joined(*(part.detections for part in kept)) or Detections.empty()
         return planner.merge(kept)
 
@@ -81,7 +81,7 @@ class Watches:
             self._done(frame)
 
     def forget(self, source_id: str) -> None:
-        """Begin again with a whole frame: the source or its model is another one. A frame under way is finished."""
+        """Begin again with a whole frame: the source or its model has changed. A frame in flight is finished."""
         with self._changed:
             self._keep_counts(source_id)
             self._planners.pop(source_id, None)
@@ -105,7 +105,7 @@ class Watches:
 
     def _planner_of(self, frame: Frame) -> Planner | None:
         """Return the planner that waits for the results of a frame."""
-        if not self._under_way:  # of a run without windows, which pays nothing for them
+        if not self._under_way:  # of a run without windows, which costs nothing
             return None
         with self._changed:
             awaited, planner = self._under_way.get(frame.source_id, (None, None))
@@ -119,7 +119,7 @@ class Watches:
 
 
 def _kept(detections: Detections, keep: Callable[[Detections], Detections]) -> Detections:
-    """Return the detections of interest; privacy must see the others besides."""
+    """Return the detections of interest; privacy must also see the others."""
     kept = keep(detections)
     dropped = detections if len(kept) < len(detections) else None
     kept.unreported = Detections.joined(dropped, detections.unreported)

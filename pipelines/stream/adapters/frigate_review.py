@@ -1,8 +1,8 @@
 """Frigate's `frigate/reviews`: `new`, `update` and `end` of a time span that should be reviewed.
 
 The form is that documented for Frigate 0.18. An episode of severity `alert` is an `alert`, any other a `detection`; a
-point begins and ends at once. Lost: why, the place in the image, the reason for an end. Always empty: sub labels,
-audio; the thumbnail is the name of the event's image.
+point begins and ends at once. Not represented: why, the place in the image, the reason for an end. Always empty: sub
+labels, audio; the thumbnail is the name of the event's image.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class BridgeSummary:
 
     Attributes:
         sent: messages delivered, by kind.
-        dropped: messages that did not fit into the queue while the other side was away, by kind.
+        dropped: messages that did not fit into the queue while the recipient was away, by kind.
         rejected: messages that the recipient refused, by kind.
         reconnects: how often the connection was lost.
     """

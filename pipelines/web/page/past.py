@@ -267,7 +267,7 @@ class Confirmations:
         self._waiting: dict[str, tuple[str, Any, int]] = {}
 
     def plan(self, name: str, what: Any) -> str:
-        """Return the token that confirms it."""
+        """Store a planned deletion, and return the token that confirms it."""
         now = SYSTEM_CLOCK.monotonic_ns()
         self._waiting = {key: each for key, each in self._waiting.items() if each[2] > now}
         while len(self._waiting) >= MAX_CONFIRMATIONS:
