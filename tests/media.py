@@ -168,12 +168,19 @@ def served(camera: Camera, port: int = 0) -> Iterator[Camera]:
     server = ThreadingHTTPServer(("127.0.0.1", port), _handler(camera))
     server.daemon_threads = True
     camera.port = server.server_address[1]
+    with served_by(server, camera.ended):
+        yield camera
+
+
+@contextmanager
+def served_by(server: ThreadingHTTPServer, ended: threading.Event) -> Iterator[None]:
+    """Run a server until the block ends; `ended` then tells its handlers to stop."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield camera
+        yield
     finally:
-        camera.ended.set()
+        ended.set()
         server.shutdown()
         server.server_close()
         thread.join()

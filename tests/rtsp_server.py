@@ -34,6 +34,15 @@ def missing_server() -> str:
     return "" if done.returncode == 0 else f"GStreamer's RTSP server is not installed: {remedy}"
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a process at once, and close its pipes; harmless when repeated."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
 class RtspServer:
     """A running server; arguments are those of the script (`codec="h265"`, `clock=True`, `port=8554`)."""
 
@@ -76,11 +85,7 @@ class RtspServer:
 
     def kill(self) -> None:
         """End it at once; harmless when repeated."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        kill(self._process)
 
     def close(self) -> None:
         """End it."""

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from engine.clock import NS_PER_S
 from engine.data import Packet, Run, SourceStatus
-from engine.errors import ConfigError, SinkError
+from engine.errors import SinkError
 from engine.imaging.grid import SIZE_WH, Grid
 from engine.optional import require
 from engine.protocols import OutputFile, SinkBase
-from engine.sinks.video_file import VideoFile
+from engine.sinks.video_file import VideoFile, video_path
 
 MAX_WAITING = 64
 FPS = 25.0
@@ -65,9 +65,7 @@ class GridVideo(SinkBase):
         fps: float = FPS,
         size_wh: tuple[int, int] = SIZE_WH,
     ) -> None:
-        self.path = Path(path)
-        if self.path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
-            raise ConfigError(f"{self.path} is not a video file name: end it in .mp4, .mkv or .mov")
+        self.path = video_path(path)
         self._draw, self._fps, self._size_wh = draw, fps, size_wh
         self._names = tuple(names)
         self._grid = Grid(names, size_wh)

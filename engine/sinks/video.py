@@ -14,7 +14,7 @@ from engine.data import Frame, Packet, Run, SourceStatus
 from engine.errors import ConfigError, SinkError
 from engine.optional import require
 from engine.protocols import OutputFile, SinkBase
-from engine.sinks.video_file import VideoFile
+from engine.sinks.video_file import VideoFile, video_path
 
 DEFAULT_FPS = 30.0
 
@@ -57,9 +57,7 @@ class VideoWriter(SinkBase):
         codec: str = "libx264",
         options: dict[str, str] | None = None,
     ) -> None:
-        self.path = Path(path)
-        if self.path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
-            raise ConfigError(f"{self.path} is not a video file name: end it in .mp4, .mkv or .mov")
+        self.path = video_path(path)
         if fps is not None and not 0 < fps <= 1000:
             raise ConfigError(f"fps is {fps}: give frames per second between 0 and 1000")
         self._per_source = per_source

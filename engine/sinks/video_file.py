@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import NS_PER_S
+from engine.errors import ConfigError
 from engine.optional import require
 
 TICKS_PER_S = 90_000
@@ -35,6 +36,14 @@ _FRAGMENTED = {
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _CLUSTERED = {"flush_packets": "1", "cluster_time_limit": "250"}  # milliseconds
 _FRAGMENT_TICKS = TICKS_PER_S // 4
+
+
+def video_path(path: str | Path) -> Path:
+    """Return the path of a video to write. Raises `ConfigError` if it has no suffix of a video container."""
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"{path} is not a video file name: end it in .mp4, .mkv or .mov")
+    return path
 
 
 class VideoFile:

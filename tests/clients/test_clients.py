@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.sinks.zmq import ZmqPublisher
-from tests.wire.samples import RUN, packet
+from tests.publishing import stream
 
 CLIENTS = Path(__file__).resolve().parents[2] / "docs" / "clients"
 DEBIAN_CRATES = Path("/usr/share/cargo/registry")
@@ -22,21 +21,8 @@ BUILD_S = 180
 @pytest.fixture
 def address() -> Iterator[str]:
     """A stream of two objects on each frame of a camera called gate."""
-    publisher, stop = ZmqPublisher("tcp://127.0.0.1:*"), threading.Event()
-    publisher.open(RUN)
-
-    def publish() -> None:
-        seq = 0
-        while not stop.wait(0.005):
-            publisher.write(packet(2, seq=seq))
-            seq += 1
-
-    thread = threading.Thread(target=publish)
-    thread.start()
-    yield publisher.address
-    stop.set()
-    thread.join()
-    publisher.close()
+    with stream(objects=2, every_s=0.005) as made:
+        yield made
 
 
 def needed(name: str, remedy: str) -> str:

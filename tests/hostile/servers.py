@@ -15,6 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from tests.media import served_by
+
 LONGEST_S = 60.0
 MULTIPART = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n"
 
@@ -91,15 +93,8 @@ def hostile_camera(answer: Callable[[Any], None], *, context: Any = None) -> Ite
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     camera.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with served_by(server, camera.ended):
         yield camera
-    finally:
-        camera.ended.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def send_jpegs(next_jpeg: Callable[[], bytes], fps: float = 10.0) -> Callable[[Any], None]:

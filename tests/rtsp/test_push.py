@@ -32,7 +32,7 @@ from pipelines.config.file import load_config
 from tests.hostile.certificates import self_signed
 from tests.imaging.markers import READABLE, FindsPeople, correlation, people, scene
 from tests.media import encode_clip
-from tests.rtsp_server import PYTHON
+from tests.rtsp_server import PYTHON, kill
 
 SCRIPT = Path(__file__).with_name("record_server.py")
 FRAMES, FPS, BITS, CELL = 16, 10, 5, 10
@@ -62,11 +62,7 @@ class RecordServer:
         self._process.send_signal(what)
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        kill(self._process)
 
 
 @pytest.fixture

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import Gap, Subscriber
 from engine.subscriber.aio import AsyncSubscriber
 from engine.wire import FrameMessage, Message, SnapshotMessage
-from tests.wire.samples import RUN, packet
+from tests.publishing import stream
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ENGINE = """
@@ -74,31 +71,16 @@ def test_a_killed_engine_that_comes_back_is_followed_with_an_exact_account(tmp_p
 
 
 def test_asyncio_programs_receive_the_same_messages() -> None:
-    publisher, stop = ZmqPublisher("tcp://127.0.0.1:*"), threading.Event()
-    publisher.open(RUN)
-
-    def publish() -> None:
-        seq = 0
-        while not stop.wait(0.002):
-            publisher.write(dataclasses.replace(packet(1, seq=seq)))
-            seq += 2
-
-    async def listen() -> tuple[list[Message], dict[str, int]]:
+    async def listen(address: str) -> tuple[list[Message], dict[str, int]]:
         found: list[Message] = []
-        async with AsyncSubscriber(publisher.address, "v1/frame/gate/") as subscriber:
+        async with AsyncSubscriber(address, "v1/frame/gate/") as subscriber:
             async for message in subscriber:
                 found.append(message)
                 if len(found) == 10:
                     break
             return found, dict(subscriber.lost)
 
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
-        found, lost = asyncio.run(asyncio.wait_for(listen(), 20))
-    finally:
-        stop.set()
-        thread.join()
-        publisher.close()
+    with stream(every_s=0.002, step=2) as address:
+        found, lost = asyncio.run(asyncio.wait_for(listen(address), 20))
     assert [message.seq - found[0].seq for message in found] == list(range(0, 20, 2))
     assert lost == {"v1/frame/gate/": 9}

@@ -21,6 +21,7 @@ from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import Gap, NoMessageError, Subscriber, subscribe
 from engine.wire import FrameMessage, HeartbeatMessage, Message, VersionError, encode, topic_of
 from tests.patience import AT_ONCE_S
+from tests.publishing import sending
 from tests.wire.samples import RUN, SAMPLES, UTC_NS, packet, status
 
 CLIENTS = Path(__file__).resolve().parents[2] / "docs" / "clients"
@@ -102,21 +103,8 @@ def test_only_the_topics_asked_for_arrive(publisher: ZmqPublisher) -> None:
 
 
 def test_subscribe_ends_after_the_messages_asked_for(publisher: ZmqPublisher) -> None:
-    stop = threading.Event()
-
-    def publish() -> None:
-        seq = 0
-        while not stop.wait(0.002):
-            publisher.write(packet(2, seq=seq))
-            seq += 1
-
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
+    with sending(publisher, objects=2):
         received = list(subscribe(publisher.address, "v1/frame/gate/", count=5, timeout_s=10))
-    finally:
-        stop.set()
-        thread.join()
     assert [m.seq - received[0].seq for m in received] == [0, 1, 2, 3, 4]
     assert list(subscribe(publisher.address, count=0)) == []
 
@@ -239,22 +227,11 @@ def test_another_major_version_stops_the_reader_with_a_clear_error(raw: tuple[zm
 def test_the_ten_line_client_prints_what_is_published(publisher: ZmqPublisher) -> None:
     command = [sys.executable, str(CLIENTS / "minimal.py"), publisher.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
-        stop = threading.Event()
-
-        def publish() -> None:
-            seq = 0
-            while not stop.wait(0.01):
-                publisher.write(packet(2, seq=seq))
-                seq += 1
-
-        thread = threading.Thread(target=publish)
-        thread.start()
         try:
-            assert client.stdout is not None
-            line = client.stdout.readline()
+            with sending(publisher, objects=2, every_s=0.01):
+                assert client.stdout is not None
+                line = client.stdout.readline()
         finally:
-            stop.set()
-            thread.join()
             client.kill()
     assert line.startswith("gate ")
     assert "'person'" in line

@@ -13,7 +13,8 @@ from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import Subscriber
 from pipelines.stream.proxy import Proxy
 from tests.patience import AT_ONCE_S
-from tests.wire.samples import RUN, packet
+from tests.publishing import sending
+from tests.wire.samples import RUN
 
 
 def _has_ipv6() -> bool:
@@ -37,22 +38,8 @@ def publisher() -> Iterator[ZmqPublisher]:
 
 
 def heard(publisher: ZmqPublisher, address: str) -> str:
-    stop = threading.Event()
-
-    def publish() -> None:
-        seq = 0
-        while not stop.wait(0.01):
-            publisher.write(packet(1, seq=seq))
-            seq += 1
-
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
-        with Subscriber(address, "v1/frame/", timeout_s=10 * AT_ONCE_S) as subscriber:
-            message = subscriber.receive(10 * AT_ONCE_S)
-    finally:
-        stop.set()
-        thread.join()
+    with sending(publisher, every_s=0.01), Subscriber(address, "v1/frame/", timeout_s=10 * AT_ONCE_S) as subscriber:
+        message = subscriber.receive(10 * AT_ONCE_S)
     return getattr(message, "source_id", "")
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SinkError, SourceError
-from engine.sinks.zmq import ZmqPublisher
 from engine.wire import encode, frame_message
 from engine.wire.stream_file import HEAD, MARK, Record, Recording, RecordingWriter
-from tests.wire.samples import RUN, packet
+from tests.publishing import stream
+from tests.wire.samples import packet
 
 SECOND = 1_000_000_000
 
@@ -133,22 +133,12 @@ KILLS = [pytest.param(4, id="4 times"), pytest.param(50, id="50 times", marks=py
 @pytest.mark.parametrize("times", KILLS)
 @pytest.mark.timeout(300)
 def test_a_recorder_killed_in_mid_stream_leaves_a_file_without_a_torn_end(tmp_path: Path, times: int) -> None:
-    publisher, stop, rng = ZmqPublisher("tcp://127.0.0.1:*"), threading.Event(), random.Random(7)
-    publisher.open(RUN)
-
-    def publish() -> None:
-        seq = 0
-        while not stop.wait(0.0005):
-            publisher.write(packet(20, seq=seq))
-            seq += 1
-
-    thread = threading.Thread(target=publish)
-    thread.start()
+    rng = random.Random(7)
     program = "import sys; from pipelines.stream.record import record; record(sys.argv[1], sys.argv[2])"
-    try:
+    with stream(objects=20, every_s=0.0005) as address:
         for n in range(times):
             path = tmp_path / f"{n}.fwrec"
-            with subprocess.Popen([sys.executable, "-c", program, publisher.address, str(path)]) as recorder:
+            with subprocess.Popen([sys.executable, "-c", program, address, str(path)]) as recorder:
                 wait = threading.Event()
                 while not path.exists() or path.stat().st_size < 20_000 + rng.randrange(20_000):
                     assert recorder.poll() is None
@@ -159,10 +149,6 @@ def test_a_recorder_killed_in_mid_stream_leaves_a_file_without_a_torn_end(tmp_pa
             assert len(seqs) > 10
             assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
             assert recording.skipped_bytes < 4000  # at most one torn record
-    finally:
-        stop.set()
-        thread.join()
-        publisher.close()
 
 
 def encode_seq(record: Record) -> int:

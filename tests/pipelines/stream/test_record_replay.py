@@ -9,13 +9,13 @@ import pytest
 
 from engine.clock import FakeClock
 from engine.errors import ConfigError, SinkError, SourceError
-from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import NoMessageError, Subscriber
 from engine.wire import HeartbeatMessage, Message, encode, schema_of, topic_of
 from engine.wire.stream_file import Recording, RecordingWriter
 from pipelines.stream.record import record
 from pipelines.stream.replay import Replay, ReplayOptions, replay
-from tests.wire.samples import RUN, SAMPLES, packet
+from tests.publishing import stream
+from tests.wire.samples import SAMPLES, packet
 
 ANY = "tcp://127.0.0.1:*"
 MS = 1_000_000
@@ -52,23 +52,8 @@ def replayed(path: Path, options: ReplayOptions, count: int) -> list[Message]:
 
 
 def test_what_is_published_is_recorded_as_it_came(tmp_path: Path) -> None:
-    publisher, stop = ZmqPublisher(ANY), threading.Event()
-    publisher.open(RUN)
-
-    def publish() -> None:
-        seq = 0
-        while not stop.wait(0.001):
-            publisher.write(packet(3, seq=seq))
-            seq += 1
-
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
-        summary = record(publisher.address, tmp_path / "a.fwrec", topics=["v1/frame/"], count=25, timeout_s=10)
-    finally:
-        stop.set()
-        thread.join()
-        publisher.close()
+    with stream(objects=3) as address:
+        summary = record(address, tmp_path / "a.fwrec", topics=["v1/frame/"], count=25, timeout_s=10)
     with Recording(tmp_path / "a.fwrec") as made:
         bodies = [each.body for each in made]
     assert summary.messages == len(bodies) == 25

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import threading
 
 import msgspec
 import pytest
 
 from engine.clock import FakeClock
-from engine.sinks.zmq import ZmqPublisher
 from engine.subscriber import Subscriber
 from engine.wire import Message
 from pipelines.stream.bridges.base import BACKOFF_MAX_S, Forwarder, RejectedError, TargetError, run_bridge
-from tests.wire.samples import RUN, SAMPLES, packet
+from tests.publishing import stream
+from tests.wire.samples import SAMPLES
 
 
 class Other:
@@ -108,24 +107,9 @@ def test_a_refused_message_does_not_hold_up_the_next() -> None:
 
 
 def test_a_bridge_runs_from_a_live_stream_until_its_count() -> None:
-    publisher, stop, other = ZmqPublisher("tcp://127.0.0.1:*"), threading.Event(), Other()
-    publisher.open(RUN)
-
-    def publish() -> None:
-        seq = 0
-        while not stop.wait(0.001):
-            publisher.write(packet(1, seq=seq))
-            seq += 1
-
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
-        with Subscriber(publisher.address, "v1/frame/") as subscriber:
-            summary = run_bridge(subscriber, other, count=20)
-    finally:
-        stop.set()
-        thread.join()
-        publisher.close()
+    other = Other()
+    with stream() as address, Subscriber(address, "v1/frame/") as subscriber:
+        summary = run_bridge(subscriber, other, count=20)
     assert summary.sent["frame"] == 20
     assert [m.seq - other.taken[0].seq for m in other.taken] == list(range(20))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from engine.sources.synthetic import SyntheticSource, scene_from_uri
+from tests.pipelines.web.page.browsing import chromium
 from tests.pipelines.web.page.site import SCENE, Site
 from tests.rtsp_server import RtspServer, missing_server
 
@@ -19,6 +21,12 @@ for package in ("uvicorn", "httptools"):
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
     with Site() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as made:
         yield made
 
 

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.pipelines.web.page.browsing import Page, chromium
+from tests.pipelines.web.page.browsing import Page
 from tests.pipelines.web.page.screen import SAME, SAMPLE, Sample, samples, share_right
 from tests.pipelines.web.page.site import SCENE, Site, wait_for
 
 pytestmark = pytest.mark.browser
 SAMPLES = 40
 SHOWN = ".tile[data-shown]"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as made:
-        yield made
 
 
 def right_of_exact(seen: list[Sample]) -> float:

@@ -16,7 +16,7 @@ import pytest
 from engine.events.store.place import StorePlace
 from engine.events.store.rows import CountRow
 from engine.events.store.writer import StoreWriter
-from tests.pipelines.web.page.browsing import Page, chromium
+from tests.pipelines.web.page.browsing import Page
 from tests.pipelines.web.page.site import SCENE, Site, wait_for
 
 pytestmark = pytest.mark.browser
@@ -24,12 +24,6 @@ VIENNA = ZoneInfo("Europe/Vienna")
 LONG_DAY = "2026-10-25"
 AT = {"00:30": 3, "02:30": 5, "23:30": 7}
 """Crossings on the day of 25 hours by the clock in Vienna; 23:30 there is 18:30 in New York."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as made:
-        yield made
 
 
 def moment(text: str) -> datetime:

@@ -11,17 +11,11 @@ import pytest
 import yaml
 
 from pipelines.web.access import Accounts
-from tests.pipelines.web.page.browsing import Page, chromium
+from tests.pipelines.web.page.browsing import Page
 from tests.pipelines.web.page.site import SCENE, Site, wait_for
 
 pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.pipelines.web.page.browsing import Page, chromium
+from tests.pipelines.web.page.browsing import Page
 from tests.pipelines.web.page.screen import Lag, lag_of
 from tests.pipelines.web.page.site import Site, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.rtsp]
 SAMPLES, FROZEN_S = 25, 4.0
 CAMERA: dict[str, Any] = {"codec": "h264", "pixel_clock": True, "size": "640x360", "fps": 10, "gop": 20, "kbps": 2000}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as made:
-        yield made
 
 
 def lags(page: Any) -> list[Lag]:

@@ -8,19 +8,13 @@ from typing import Any
 import pytest
 
 from pipelines.web.access import Accounts
-from tests.pipelines.web.page.browsing import Page, axe, chromium
+from tests.pipelines.web.page.browsing import Page, axe
 from tests.pipelines.web.page.site import Site, wait_for
 from tests.pipelines.web.page.test_history import RULES
 
 pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"
 PAGES = ("live", "events", "counts", "timeline", "places", "rules", "cameras", "system", "users")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
