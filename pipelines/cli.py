@@ -16,6 +16,7 @@ import typer
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError, SourceError
 from engine.redaction import hide_address, keep_readable
 from pipelines import console
+from pipelines.logs import JSON_VARIABLE
 from pipelines.running.detect_and_publish import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
 from pipelines.terminal import drain, steady_stderr
 from pipelines.verbs.fleet.fleet import fleet
@@ -117,12 +118,14 @@ def _common(
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more: -v info, -vv debug")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors")] = False,
     log_json: Annotated[
-        bool, typer.Option("--log-json", envvar="FRAMEWIRE_LOG_JSON", help="Write every line on stderr as JSON")
+        bool, typer.Option("--log-json", envvar=JSON_VARIABLE, help="Write every line on stderr as JSON")
     ] = False,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version")
     ] = False,
 ) -> None:
+    if log_json:
+        os.environ[JSON_VARIABLE] = "1"
     console.set_up_logging(verbose, quiet=quiet, as_json=log_json)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 
 from engine.redaction import printable, redact
 
+JSON_VARIABLE = "FRAMEWIRE_LOG_JSON"
+"""Tells child processes that every line on stderr is JSON."""
 BURST = 10
 WINDOW_S = 60.0
 MAX_CAUSES = 1000
@@ -80,6 +83,11 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             fields["exception"] = redact(self.formatException(record.exc_info))
         return json.dumps(fields)
+
+
+def writes_json() -> bool:
+    """Return whether the environment asks for JSON on stderr, as `--log-json` does for child processes."""
+    return os.environ.get(JSON_VARIABLE, "").lower() in ("1", "true", "yes", "on")
 
 
 def json_line(level: str, message: str) -> str:

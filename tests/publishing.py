@@ -12,13 +12,14 @@ from tests.wire.samples import RUN, packet
 
 @contextmanager
 def sending(publisher: ZmqPublisher, *, objects: int = 1, every_s: float = 0.001, step: int = 1) -> Iterator[None]:
-    """Publish packets of the camera `gate` with `seq` 0, `step`, 2 `step` ... until the block ends."""
+    """Publish packets of the camera `gate` with `seq` 0, `step`, 2 `step` ... until the block ends; and heartbeats."""
     stop = threading.Event()
 
     def publish() -> None:
         seq = 0
         while not stop.wait(every_s):
             publisher.write(packet(objects, seq=seq))
+            publisher.tick()
             seq += step
 
     thread = threading.Thread(target=publish)

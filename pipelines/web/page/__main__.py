@@ -9,9 +9,8 @@ import sys
 import msgspec
 
 from engine.errors import EngineError
-from engine.redaction import redact
 from pipelines.web.access import Listen, bind
-from pipelines.web.page.process import serve_page, set_up_logging
+from pipelines.web.page.process import say, serve_page, set_up_logging
 from pipelines.web.page.settings import Settings
 
 
@@ -26,10 +25,10 @@ def main() -> int:
         listen = Listen.parse(settings.address)
         listener = bind(listen)
         bound = Listen(listen.host, listener.getsockname()[1])
-        print(f"page at {bound.url('https' if settings.certificate else 'http')}/", file=sys.stderr, flush=True)  # noqa: T201
+        say(f"page at {bound.url('https' if settings.certificate else 'http')}/")
         asyncio.run(serve_page(settings, listener, lambda: bool(over)))
     except EngineError as error:
-        print(redact(str(error)), file=sys.stderr)  # noqa: T201
+        say(str(error), "error")
         return 1
     return 130 if over and over[0] == signal.SIGINT else 0
 

@@ -14,6 +14,8 @@ from functools import partial
 import msgspec
 
 from engine.process import Messages, die_with
+from engine.redaction import printable, redact
+from pipelines.logs import JsonFormatter, RateLimit, SafeFormatter, json_line, writes_json
 from pipelines.metrics.answering import serve_loop
 from pipelines.web.access import ServerLimits, serve
 from pipelines.web.page.app import exposure_of, guarded_app
@@ -36,17 +38,24 @@ def main() -> None:
 
 
 def set_up_logging() -> None:
-    """Write warnings to stderr, which is shared with the engine."""
-    logging.basicConfig(level=logging.WARNING, format="web: %(message)s", stream=sys.stderr)
+    """Write warnings to stderr, which is shared with the engine, without secrets and in the engine's form."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if writes_json() else SafeFormatter("web: %(message)s"))
+    handler.addFilter(RateLimit())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def say(text: str, level: str = "info") -> None:
+    """Write a line of progress, or of another level, to stderr; do nothing if its reader has gone."""
+    line = json_line(level, text) if writes_json() else printable(redact(text))
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 async def serve_page(settings: Settings, listener: socket.socket, stopping: Callable[[], bool]) -> None:
     """Serve the page on a listening socket until it is cancelled, or `stopping` returns true."""
     tls = exposure_of(settings).tls
     app, figures = guarded_app(settings)
-    with serve_loop(settings.metrics, figures.add_to, say=_say, facts=figures.facts) as beat:
+    with serve_loop(settings.metrics, figures.add_to, say=say, facts=figures.facts) as beat:
         await serve(app, listener, tls=tls, limits=LIMITS, websockets=True, stopping=lambda: beat() or stopping())
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
