@@ -46,7 +46,7 @@ class Section:
         return int(self.options.get(key, default))
 
     def integers(self, key: str) -> list[int]:
-        """Return a comma-separated list of integers."""
+        """Return a comma-separated list of integers. Raises `ModelError`."""
         if key not in self.options:
             raise ModelError(f"section [{self.kind}] has no {key}=")
         return [int(value) for value in self.options[key].split(",")]
@@ -101,7 +101,7 @@ class Graph:
         return self.add("Cast", [self.constant("weight", values.astype(np.float16))], to=TensorProto.FLOAT)
 
     def layer(self, reference: int) -> Tensor:
-        """Return the output of a section, counted from the start or, if negative, back from the current one."""
+        """Return the output of a section, counted from the start, or back if negative. Raises `ModelError`."""
         index = len(self.layers) + reference if reference < 0 else reference
         if not 0 <= index < len(self.layers):
             raise ModelError(f"section {len(self.layers)} refers to section {index}, which is not before it")
@@ -154,7 +154,7 @@ class WeightReader:
         self.left = len(values)
 
     def take(self, count: int) -> NDArray[np.float32]:
-        """Return the next `count` numbers."""
+        """Return the next (count,) numbers. Raises `ModelError` if fewer are left."""
         if self.left < count:
             raise ModelError(f"weights end after {len(self._values)} numbers: the cfg needs {count - self.left} more")
         start = len(self._values) - self.left
@@ -226,7 +226,7 @@ def add_maxpool(graph: Graph, section: Section) -> Tensor:
 
 
 def add_route(graph: Graph, section: Section) -> Tensor:
-    """Add `[route]`: earlier outputs joined along the channels, or one of `groups` equal parts of each."""
+    """Add `[route]`: earlier outputs joined along the channels, or a part of each. Raises `ModelError`."""
     sources = [graph.layer(reference) for reference in section.integers("layers")]
     first = sources[0]
     groups, group_id = section.integer("groups", 1), section.integer("group_id", 0)
@@ -249,7 +249,7 @@ def _group(graph: Graph, source: Tensor, groups: int, group_id: int) -> str:
 
 
 def add_shortcut(graph: Graph, section: Section) -> Tensor:
-    """Add `[shortcut]`: the sum with an earlier output of the same shape."""
+    """Add `[shortcut]`: the sum with an earlier output of the same shape. Raises `ModelError` for others."""
     before = graph.before
     other = graph.layer(section.integer("from", -2))
     if (other.channels, other.height, other.width) != (before.channels, before.height, before.width):
@@ -269,7 +269,7 @@ def add_upsample(graph: Graph, section: Section) -> Tensor:
 
 
 def add_yolo(graph: Graph, section: Section) -> Tensor:
-    """Make the tensor before `[yolo]` an output and keep its anchors (width, height in input pixels)."""
+    """Make the tensor before `[yolo]` an output and keep its anchors (w, h in input pixels). Raises `ModelError`."""
     before = graph.before
     if section.options.get("new_coords", "0") != "0" or float(section.options.get("scale_x_y", 1)) != 1.0:
         raise ModelError("[yolo] with new_coords or scale_x_y (Scaled-YOLOv4) is not supported")

@@ -85,7 +85,7 @@ class Heat:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
+        """Restore what `state` returned. Raises `ValueError` for a cell outside the grid."""
         for class_id, cells in state.items():
             grid = self._grid(int(class_id))
             for cell, seconds in cells:

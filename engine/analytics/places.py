@@ -166,7 +166,7 @@ def check_seconds(where: str, **values: float) -> None:
 
 
 def checked_classes(where: str, classes: Collection[str | int] | None) -> frozenset[str | int] | None:
-    """Return the wanted classes as a set; None for all."""
+    """Return the wanted classes as a set; None for all. Raises `ConfigError` for a text or an empty list."""
     if classes is None:
         return None
     if isinstance(classes, str):

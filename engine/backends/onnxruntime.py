@@ -91,7 +91,7 @@ class OnnxRuntimeBackend:
         return np.empty(tuple(shape), dtype)
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> OnnxRuntimePending:
-        """Keep the feeds; `result` runs the inference."""
+        """Keep the feeds; `result` runs the inference. Raises `ConfigError` as `Backend.submit`."""
         if self._slots is None:
             raise ConfigError("the backend is closed: call open() first")
         check_feeds(self.inputs, feeds)
@@ -128,7 +128,7 @@ class OnnxRuntimePending:
         self._outputs: tuple[NDArray[Any], ...] | None = None
 
     def result(self) -> tuple[NDArray[Any], ...]:
-        """Infer, and return the outputs."""
+        """Infer, and return the outputs. Raises `ModelError`, or `ConfigError` after `release`."""
         if self._slot is None:
             raise ConfigError("the result has already been released")
         if self._outputs is None:

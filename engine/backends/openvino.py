@@ -120,7 +120,7 @@ class OpenVinoBackend:
         return np.empty(tuple(shape), dtype)
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> OpenVinoPending:
-        """Start an inference; the arrays are read in place."""
+        """Start an inference; the arrays are read in place. Raises `ConfigError` as `Backend.submit`."""
         if self._slots is None:
             raise ConfigError("the backend is closed: call open() first")
         request = self._slots.take()

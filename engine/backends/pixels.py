@@ -58,7 +58,7 @@ class HostImages:
         self._batch: NDArray[Any] | None = None
 
     def model_feeds(self, feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        """Return `feeds` with the images converted to the model's numbers."""
+        """Return `feeds` with the (b, h, w, 3) uint8 images converted to the model's numbers."""
         if self._normaliser is None or self._image is None:
             return feeds
         images = feeds[self._spec.name]

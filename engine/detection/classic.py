@@ -70,7 +70,7 @@ class ClassicDetector:
         raise NotImplementedError
 
     def submit(self, frames: Sequence[Frame]) -> ReadyDetections:
-        """Detect on one frame, now."""
+        """Detect on one frame, now. Raises `ConfigError` for more or fewer frames."""
         if len(frames) != 1:
             raise ConfigError(f"{len(frames)} frames submitted: expected 1")
         started = time.perf_counter()

@@ -141,7 +141,7 @@ class Canvas:
         self._drawn: list[Letterbox | None] = [None] * len(batch)
 
     def place(self, row: int, image: NDArray[np.uint8]) -> Letterbox:
-        """Letterbox `image` into one row of the batch and return its placement."""
+        """Letterbox `image`, (H, W, 3) uint8, into one row of the batch and return its placement."""
         height, width = self.batch.shape[1:3]
         box = fit((image.shape[1], image.shape[0]), (width, height), self._anchor)
         draw(image, box, self.batch[row], pad=self._drawn[row] != box)

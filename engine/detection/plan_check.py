@@ -100,7 +100,10 @@ def check_plan(file: PlanFile, detect: Detect, reference: Detect, score_threshol
 def compare(
     file: PlanFile, expected: Sequence[Detections], found: Sequence[Detections], sure: float = CONFIDENT
 ) -> Verdict:
-    """Return how many of the reference's boxes above score `sure` the plan also finds; one `Detections` per frame."""
+    """Return how many of the reference's boxes above score `sure` the plan also finds; one `Detections` per frame.
+
+    Raises `ModelError` for a plan without our header.
+    """
     facts = file.facts
     if facts is None:
         raise ModelError(f"{file.path}: a plan without our header cannot be compared")

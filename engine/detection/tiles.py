@@ -108,7 +108,8 @@ class TiledDetector:
     def submit(self, frames: Sequence[Frame]) -> PendingTiles:
         """Start the detection of one frame.
 
-        The inner detector's `depth` batches of tiles stay in flight; earlier ones are finished here.
+        The inner detector's `depth` batches of tiles stay in flight; earlier ones are finished here. Raises
+        `ConfigError` for more or fewer frames than one.
         """
         if len(frames) != 1:
             raise ConfigError(f"{len(frames)} frames submitted: expected 1")

@@ -86,7 +86,7 @@ class AnalyseStep:
         return packets
 
     def status(self, status: SourceStatus) -> SourceStatus:
-        """Notify a source's analysers of its new state, and return the state with their additions."""
+        """Notify a source's analysers of its new state, and return it with their additions. Raises `StageError`."""
         if self.is_idle:
             return status
         self._take_over()

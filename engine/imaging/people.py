@@ -45,7 +45,7 @@ class Places:
 
 
 def places_of(packet: Packet, class_ids: NDArray[np.int32] | None) -> Places:
-    """Return everything found on a packet's frame of these classes; None: of all classes."""
+    """Return everything found on a packet's frame of the (K,) classes; None: of all classes."""
     tracks, found = packet.tracks, packet.detections
     rows = [found] if found.unreported is None else [found, found.unreported]
     xyxy = np.concatenate([tracks.xyxy, *(part.xyxy for part in rows)])
@@ -159,5 +159,5 @@ def _between(before: Places, before_row: int, later: Places, row: int, now_ns: i
 
 
 def as_detections(xyxy: Boxes, class_id: NDArray[np.int32]) -> Detections:
-    """Return boxes as detections with a score of 1."""
+    """Return (N, 4) boxes with (N,) classes as detections with a score of 1."""
     return Detections(xyxy, np.ones(len(xyxy), np.float32), class_id)

@@ -149,7 +149,7 @@ class Outputs:
             self._fans["collector"] = FanOut.connected(context, up.addresses, options, up.server_key, up.keys)
 
     def send(self, kind: str, *parts: bytes) -> None:
-        """Send a message on the sockets that carry its kind."""
+        """Send a message on the sockets that carry its kind. Raises `SinkError` before `open`."""
         if self._context is None:
             raise SinkError(f"{self.address} is not open: call open() before publishing")
         for name, fan in self._fans.items():

@@ -102,7 +102,7 @@ class VideoFile:
         self._last = -self._step
 
     def write(self, image: NDArray[np.uint8], pts_ns: int | None, stream_epoch: int) -> None:
-        """Encode one image at its stream time."""
+        """Encode one image, (H, W, 3) uint8 BGR, at its stream time."""
         if stream_epoch != self._stream_epoch:
             self._stream_epoch, self._first_pts_ns = stream_epoch, None
         planes = self._cv2.cvtColor(fitted(image, self._size_wh), self._cv2.COLOR_BGR2YUV_I420)

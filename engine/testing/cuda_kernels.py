@@ -36,7 +36,7 @@ def letterbox_images(view: View, images: int, values: bytes) -> None:
 
 
 def scaled(image: Bytes, inner_wh: tuple[int, int], scale_xy: tuple[float, float]) -> NDArray[np.int32]:
-    """Resize the image with the kernel's arithmetic: bilinear, 11-bit weights."""
+    """Resize an image (H, W, 3) with the kernel's arithmetic: bilinear, 11-bit weights."""
     left, right, left_weight, right_weight = _taps(inner_wh[0], scale_xy[0], image.shape[1])
     upper, lower, upper_weight, lower_weight = _taps(inner_wh[1], scale_xy[1], image.shape[0])
     wide = (

@@ -43,7 +43,10 @@ class Revival:
     def revive(
         self, rows: Rows, found: Found, matches: Matches, image: NDArray[np.uint8], now_ns: int, class_aware: bool
     ) -> Matches:
-        """Return the matches, with births replaced by matches to lost tracks of the same appearance."""
+        """Return the matches, with births replaced by matches to lost tracks of the same appearance.
+
+        `image` is (H, W, 3) uint8 BGR; at most `max_crops` of its boxes are embedded.
+        """
         lost = np.flatnonzero((rows["state"] == LOST) & (rows["looked_ns"] != NEVER))
         lost = lost[~np.isin(lost, matches.rows)]
         left = self._max_crops

@@ -38,7 +38,7 @@ def nv12_tail() -> str:
 def rtsp_pipeline(
     url: str, codec: Codec = "h264", *, latency_ms: int = 100, transport: str = "tcp", nv12: bool = True
 ) -> str:
-    """Return the pipeline of an RTSP camera on a Jetson.
+    """Return the pipeline of an RTSP camera on a Jetson. Raises `ConfigError` for another codec.
 
     >>> rtsp_pipeline("rtsp://gate/1", "h265").split(" ! ")[1:4]
     ['rtph265depay', 'h265parse', 'nvv4l2decoder enable-max-performance=1']
@@ -65,6 +65,8 @@ def usb_pipeline(device: str, size_wh: tuple[int, int], fps: int, *, mjpeg: bool
 
 def csi_pipeline(sensor_id: int, size_wh: tuple[int, int], fps: int, *, flip: int = 0, nv12: bool = True) -> str:
     """Return the pipeline of a CSI camera on a Jetson; `flip` is nvvidconv's `flip-method` (0 to 7).
+
+    Raises `ConfigError` for another `flip`.
 
     >>> "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM)" in csi_pipeline(1, (1280, 720), 30)
     True

@@ -34,7 +34,7 @@ def can_change(config: Config) -> bool:
 
 
 def build_sources(config: Config) -> list[Source]:
-    """Return the configured sources, each with a unique name."""
+    """Return the configured sources, each with a unique name. Raises `ConfigError` if there are none."""
     if not config.sources and not can_change(config):
         raise ConfigError("no source: give --source URI (0, rtsp://…, a file, synthetic://), or sources: in the YAML")
     return [build_source(source, source_id) for source_id, source in named_sources(config)]

@@ -38,7 +38,7 @@ def options_of(
 
 
 def command_path() -> Path:
-    """Return the absolute path of the command `framewire` of this installation."""
+    """Return the absolute path of the command `framewire` of this installation. Raises `ConfigError`."""
     beside = Path(sys.executable).parent / "framewire"
     found = str(beside) if beside.exists() else shutil.which("framewire")
     if found is None:
@@ -98,7 +98,7 @@ def uninstall(name: str, folder: Path = UNIT_FOLDER) -> list[str]:
 
 
 def unit_path(name: str, folder: Path) -> Path:
-    """Return where the unit is."""
+    """Return where the unit is. Raises `ConfigError` for a name that cannot be used."""
     if "/" in name or name.startswith("."):
         raise ConfigError(f"service name {name!r}: expected a-z, 0-9, - and _")
     return folder / f"{name}.service"

@@ -112,7 +112,7 @@ class Reconfigurer:
         return self.change_to(validated(tree, "add", environment=False))
 
     def remove(self, *source_ids: str) -> list[str]:
-        """Remove sources by name."""
+        """Remove sources by name. Raises `ConfigError` for an unknown one."""
         names = self.source_ids
         for source_id in source_ids:
             if source_id not in names:
@@ -138,7 +138,7 @@ class Reconfigurer:
         return self.change_to(validated(tree, "set", environment=False))
 
     def set_places(self, source_id: str, zones: dict[str, Any], lines: dict[str, Any]) -> list[str]:
-        """Replace the zones and lines of a source with ones in fractions of its frame."""
+        """Replace the zones and lines of a source with ones in fractions of its frame. Raises `ConfigError`."""
         refuse_variables([zones, lines])
         tree = self._tree()
         source = next((each for each in tree["sources"] if each["source_id"] == source_id), None)
@@ -148,7 +148,7 @@ class Reconfigurer:
         return self.change_to(validated(tree, "places", environment=False))
 
     def set_rules(self, rules: list[dict[str, Any]]) -> list[str]:
-        """Replace all rules; a custom rule must already exist with the same arguments."""
+        """Replace all rules; a custom rule must already exist with the same arguments. Raises `ConfigError`."""
         refuse_variables(rules)
         known = [_own_code(rule) for rule in self._tree()["rules"]]
         for rule in rules:

@@ -103,7 +103,7 @@ class ModelWorker:
         self._threads[0].start()
 
     def submit(self, image: NDArray[np.uint8]) -> Future[Found]:
-        """Accept an image; never waits. The future gets the result, or `BusyError` or `ModelError`.
+        """Accept an image, (H, W, 3) uint8 BGR; never waits. The future gets the result, `BusyError` or `ModelError`.
 
         Raises:
             BusyError: no place is free.

@@ -48,7 +48,7 @@ def named_source(text: str) -> dict[str, str]:
 
 
 def place_points(text: str) -> tuple[str, list[tuple[float, float]]]:
-    """Return the name and points of `NAME=x,y,x,y,…`.
+    """Return the name and points of `NAME=x,y,x,y,…`. Raises `ConfigError`.
 
     >>> place_points("door=0.5,1,0.5,0")
     ('door', [(0.5, 1.0), (0.5, 0.0)])
@@ -64,7 +64,7 @@ def place_points(text: str) -> tuple[str, list[tuple[float, float]]]:
 
 
 def size_of(text: str) -> tuple[int, int]:
-    """Return the width and height of `WxH`.
+    """Return the width and height of `WxH`. Raises `ConfigError`.
 
     >>> size_of("640x480")
     (640, 480)

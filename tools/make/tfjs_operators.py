@@ -1,4 +1,7 @@
-"""The operators of TensorFlow.js graphs, written as ONNX with channels first; used by `onnx_from_tfjs.py`."""
+"""The operators of TensorFlow.js graphs, written as ONNX with channels first; used by `onnx_from_tfjs.py`.
+
+Each raises `ModelError` for a form of its node that it does not support.
+"""
 
 from __future__ import annotations
 

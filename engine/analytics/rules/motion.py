@@ -130,7 +130,7 @@ class Speed(ZoneRule):
             raise ConfigError(f"{self.where}: give one of over_kmh and under_kmh")
 
     def bind(self, zones: Mapping[str, Zone], lines: Mapping[str, Line], zone_info: ZoneInfo) -> None:
-        """Check that the zone has a ground."""
+        """Check that the zone has a ground. Raises `ConfigError` otherwise."""
         super().bind(zones, lines, zone_info)
         if zones[self.zone].ground is None:
             raise ConfigError(f"{self.where}: zone {self.zone} has no ground: give it points and metres to measure by")

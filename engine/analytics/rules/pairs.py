@@ -57,7 +57,7 @@ class Close(Rule):
         return () if self.zone is None else (self.zone,)
 
     def bind(self, zones: Mapping[str, Zone], lines: Mapping[str, Line], zone_info: ZoneInfo) -> None:
-        """Check that there is a ground to measure metres by."""
+        """Check that there is a ground to measure metres by. Raises `ConfigError` otherwise."""
         super().bind(zones, lines, zone_info)
         if self.metres is not None and all(zone.ground is None for zone in zones.values()):
             raise ConfigError(f"{self.where}: metres: no zone has a ground to measure by: give one, or use heights")

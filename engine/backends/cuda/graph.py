@@ -23,7 +23,7 @@ class DriverCalls:
         self._call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), CAPTURE_MODE_THREAD_LOCAL)
 
     def end_capture(self, stream: int) -> int:
-        """Return the recorded graph, ready to launch."""
+        """Return the recorded graph, ready to launch. Raises `ModelError` if something cannot be recorded."""
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(graph))
         if not graph.value:

@@ -92,7 +92,7 @@ class KServeBackend:
         return np.empty(tuple(shape), dtype)
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> KServePending:
-        """Send the feeds on another thread, after waiting until the window allows another request in flight."""
+        """Send the feeds on another thread, once the window allows another request. Raises as `Backend.submit`."""
         if self._slots is None or self._pool is None:
             raise ConfigError("the backend is closed: call open() first")
         check_feeds(self.inputs, feeds)

@@ -181,7 +181,10 @@ class TensorRtBackend:
         return self._start(cuda, lambda slot: slot.start(feeds))
 
     def submit_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> TensorRtPending:
-        """Start an inference on uint8 BGR images of any sizes. They are copied, and the GPU letterboxes them."""
+        """Start an inference on (H, W, 3) uint8 BGR images of any sizes. They are copied; the GPU letterboxes them.
+
+        Raises `ConfigError` as `submit`, and if there is not one placement for each image.
+        """
         cuda = self._opened()
         if self._options.image is None or len(self.inputs) != 1:
             raise ConfigError("the backend was not opened for images")

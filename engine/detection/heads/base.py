@@ -82,11 +82,11 @@ class Head:
         raise NotImplementedError
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return the rows to keep, by falling score: exact NMS per class."""
+        """Return the (K,) rows to keep, by falling score: exact NMS per class."""
         return nms(candidates.xyxy, candidates.score, candidates.class_id, iou_threshold)
 
     def extra(self, kept: Candidates, outputs: Outputs, row: int, box: Letterbox) -> dict[str, NDArray[Any]]:
-        """Return the columns of a task other than boxes, in pixels of the source image."""
+        """Return the (K, ...) columns of a task other than boxes, in pixels of the source image."""
         return {}
 
 
@@ -94,12 +94,12 @@ class NmsFreeHead(Head):
     """A head whose outputs already hold one box per object."""
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return all rows by falling score, 300 at most."""
+        """Return (K,) all rows by falling score, 300 at most."""
         return np.argsort(-candidates.score, kind="stable")[:MAX_KEPT]
 
 
 def frame_box(size_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """Return width, height, width, height of the model's frame, which turns fractions into xyxy pixels."""
+    """Return (4,) width, height, width, height of the model's frame, which turns fractions into xyxy pixels."""
     return np.array([size_hw[1], size_hw[0], size_hw[1], size_hw[0]], np.float32)
 
 
@@ -139,7 +139,7 @@ def split(found: Candidates, image: NDArray[np.intp], count: int) -> list[Candid
 
 
 def candidates(xyxy: NDArray[Any], score: NDArray[Any], class_id: NDArray[Any], **extra: NDArray[Any]) -> Candidates:
-    """Return the rows as `Candidates`, converted to its dtypes."""
+    """Return (N, 4) boxes, (N,) scores and classes and (N, ...) columns as `Candidates`, converted to its dtypes."""
     return Candidates(
         np.ascontiguousarray(xyxy, np.float32),
         score.astype(np.float32, copy=False),

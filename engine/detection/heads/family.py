@@ -124,7 +124,7 @@ class Family:
     names: tuple[str, ...] = ()
 
     def image_input(self, size_hw: tuple[int, int], layout: Literal["nchw", "nhwc"]) -> ImageInput:
-        """Return the input format that this family expects."""
+        """Return the input format that this family expects. Raises `ConfigError` for an unknown colour or letterbox."""
         if self.color not in ("rgb", "bgr") or self.anchor not in ("center", "top_left", "stretch"):
             raise ConfigError(
                 f'color "{self.color}", letterbox "{self.anchor}": expected rgb or bgr, and center, top_left or stretch'

@@ -51,7 +51,7 @@ class BoxTaskHead(Head):
         return self._boxes.decode(outputs, row, score_threshold)
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return the rows that the box head keeps."""
+        """Return the (K,) rows that the box head keeps."""
         return self._boxes.suppress(candidates, iou_threshold)
 
 

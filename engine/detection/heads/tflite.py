@@ -66,11 +66,11 @@ class TfliteHead(Head):
         return self._head.decode(self._standard(outputs), row, score_threshold)
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return the rows that the head keeps."""
+        """Return the (K,) rows that the head keeps."""
         return self._head.suppress(candidates, iou_threshold)
 
     def extra(self, kept: Candidates, outputs: Outputs, row: int, box: Letterbox) -> dict[str, NDArray[Any]]:
-        """Return the columns of the head's task."""
+        """Return the (K, ...) columns of the head's task."""
         return self._head.extra(kept, self._standard(outputs), row, box)
 
     def _standard(self, outputs: Outputs) -> list[NDArray[Any]]:

@@ -47,7 +47,7 @@ class Grid:
         return cls(step, columns, rows, tuple((w, h) for w, h in cells if w <= columns and h <= rows))
 
     def mark(self, needed: NDArray[np.uint8], xyxy: Sequence[float], margin: float) -> None:
-        """Mark the cells that a box, grown by a margin in pixels, touches."""
+        """Mark the cells of a (rows, columns) map that a box, grown by a margin in pixels, touches."""
         x1, y1 = (max(int((side - margin) // self.step), 0) for side in xyxy[:2])
         x2, y2 = (max(int(-(-(side + margin) // self.step)), 0) for side in xyxy[2:])
         needed[y1:y2, x1:x2] = 1

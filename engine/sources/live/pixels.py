@@ -31,7 +31,7 @@ class DecodedImage(LazyImage):
         self._image: NDArray[np.uint8] | None = None
 
     def image(self) -> NDArray[np.uint8]:
-        """Return the BGR image; the decoded frame is released once it is made."""
+        """Return the (H, W, 3) uint8 BGR image, read-only; the decoded frame is released once it is made."""
         with self._convert.lock:  # one scaler for all frames of the stream, and one image for all threads
             if self._image is None:
                 self._image = image_from_packed(self._convert.packed(self._frame))
@@ -40,7 +40,7 @@ class DecodedImage(LazyImage):
             return self._image
 
     def luma(self) -> NDArray[np.uint8] | None:
-        """Return a view of the first plane, or None."""
+        """Return a read-only view of the first plane, (H, W) uint8, or None."""
         frame = self._frame
         if frame is None or frame.format.name not in LUMA_FORMATS:
             return None
@@ -51,7 +51,7 @@ class DecodedImage(LazyImage):
 
 
 def picture_from_frame(frame: Any, convert: BgrConverter) -> NDArray[np.uint8] | DecodedImage:
-    """Return an `av.VideoFrame` unconverted if it is upright, else as a new BGR array made upright."""
+    """Return an `av.VideoFrame` unconverted if it is upright, else as a new (H, W, 3) BGR array made upright."""
     return DecodedImage(frame, convert) if not convert.orientation(frame) else image_from_frame(frame, convert)
 
 

@@ -45,7 +45,7 @@ class Machine:
 
 
 def fit_machine(features: Floats, class_id: NDArray[np.int64], seed: int) -> Machine:
-    """Return machines whose parameters were chosen by cross-validation."""
+    """Return machines for (N, D) features and (N,) classes; cross-validation chooses their parameters."""
     selection = require("sklearn.model_selection", extra="classic")
     svm = require("sklearn.svm", extra="classic")
     folds = selection.StratifiedKFold(FOLDS, shuffle=True, random_state=seed)

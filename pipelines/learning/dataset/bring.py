@@ -198,7 +198,7 @@ def _bring_clip(
 
 
 def encoded(image: Any) -> bytes:
-    """Return an image as a JPEG of a quality that preserves what a model looks at."""
+    """Return a (H, W, 3) uint8 BGR image as a JPEG that preserves what models use. Raises `ConfigError`."""
     done, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise ConfigError("a frame cannot be encoded as a JPEG")

@@ -187,7 +187,7 @@ class Project:
         Args:
             content: of the file.
             name: the preferred name; made unique and safe as a file name.
-            image: the decoded image.
+            image: the decoded image, (H, W, 3) uint8 BGR.
             fields: attributes to group it by.
             frame: its number in a clip.
         """
@@ -236,7 +236,7 @@ def open_or_create(folder: str | Path, classes: Sequence[str]) -> Project:
 
 
 def read_picture(path: Path) -> tuple[bytes, NDArray[np.uint8]]:
-    """Return the content of an image file and the image. Raises `ConfigError` if it cannot be read."""
+    """Return the content of an image file and its (H, W, 3) uint8 BGR pixels. Raises `ConfigError`."""
     try:
         image = read_image(path)  # first, because it limits the size of the file
         return path.read_bytes(), image

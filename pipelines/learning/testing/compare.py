@@ -84,7 +84,7 @@ def compare_detectors(this: Matches, other: Matches) -> Comparison:
 
 
 def compare_answers(this: NDArray[np.bool_], other: NDArray[np.bool_]) -> Comparison:
-    """Compare the accuracy of two classifiers, given the images that each got right."""
+    """Compare the accuracy of two classifiers, given (images,) bool: which each got right."""
     return compare(
         "accuracy",
         lambda weight: float((this * weight).sum() / weight.sum()),

@@ -165,7 +165,7 @@ class FasterRcnn:
         self.freezes_norms = options.base is not None
 
     def load_base(self, path: Path, probe: Sequence[tuple[Any, Any]]) -> str:
-        """Start from a checkpoint of torchvision, of the whole model or of its ResNet-50 backbone."""
+        """Start from a torchvision checkpoint, of the whole model or its ResNet-50. Raises `ModelError`."""
         if path.suffix.lower() == ".onnx":
             raise ModelError(
                 f"{path}: Faster R-CNN starts from torchvision's checkpoint (.pth): ONNX cannot be trained"

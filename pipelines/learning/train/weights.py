@@ -27,7 +27,7 @@ def load_state(torch: Any, path: Path) -> dict[str, Any]:
 
 
 def fill(torch: Any, model: Any, state: dict[str, Any], path: Path) -> int:
-    """Load the weights whose name and shape match; return the number of values loaded."""
+    """Load the weights that match in name and shape; return the number of values. Raises `ModelError` below half."""
     own = model.state_dict()
     fits = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     share = sum(v.numel() for v in fits.values()) / max(sum(v.numel() for v in own.values()), 1)

@@ -53,7 +53,7 @@ class NdjsonOutput:
         """Do nothing: the stream is open."""
 
     def send(self, message: Message) -> None:
-        """Write one line and flush it."""
+        """Write one line and flush it. Raises `SinkError`."""
         try:
             for body in self._form(message):
                 self._stream.write(body + b"\n")
