@@ -17,6 +17,9 @@ import pytest
 from pipelines.logs import JSON_VARIABLE
 from tests.publishing import stream
 
+for package in ("uvicorn", "httptools"):
+    pytest.importorskip(package, reason='needs the extra "web": pip install "framewire[web]"')
+
 
 def lines_of(words: list[str], *, until: str, **environment: str) -> list[str]:
     """Return the lines that a program writes to stderr, up to one that contains a text; then end it."""
