@@ -17,7 +17,7 @@ from engine.wire.media import VideoMessage
 
 
 class VideoCopy:
-    """Used by the media thread only.
+    """Forwards coded video; used only by the media thread.
 
     Args:
         fan_out: the media socket.

@@ -3,7 +3,7 @@
 How losses are detected: an XPUB socket that must not drop (`XPUB_NODROP`) refuses a message when the queue of any
 matching reader is full; a socket that may drop silently skips just those readers. So each message is first tried
 without dropping. If it is refused, an overflow of its kind is counted and the message is sent again with dropping
-allowed: all readers with room get it, and nobody waits. libzmq then skips the slow reader until it has read half of
+allowed: all readers with room get it, and nothing waits. libzmq then skips the slow reader until it has read half of
 its queue, so the overflow count shows how often readers fell behind, and each reader knows exactly what it missed
 from the gaps in `seq`.
 """

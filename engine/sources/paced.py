@@ -66,7 +66,7 @@ class PacedSource(SourceBase):
         self._started_ns = 0
 
     def status(self, status: SourceStatus) -> None:
-        """Take over the properties of the recorded source and the reason why it ended."""
+        """Adopt the properties of the recorded source and the reason why it ended."""
         self._info = replace(status.info, is_live=self._realtime)
         if status.state == "ended":
             self._ending = status.reason

@@ -145,7 +145,7 @@ class Subscriber:
         return None
 
     def close(self) -> None:
-        """End the iteration, also if another thread is waiting in it; harmless when repeated."""
+        """End the iteration, even if another thread is waiting in it; harmless when repeated."""
         with self._closing:
             if self._closed.is_set():
                 return

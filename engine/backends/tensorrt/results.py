@@ -35,8 +35,8 @@ class PinnedTensor:
         shape: the largest.
         dtype: of its elements.
         given_back: registers a function and its arguments to call at the end.
-        may_map: let an integrated GPU write to host memory. It does not cache that memory, so this pays only for small
-            tensors that no kernel reads again.
+        may_map: let an integrated GPU write to host memory. It does not cache that memory, so this pays off
+            only for small tensors that no kernel reads again.
     """
 
     def __init__(
