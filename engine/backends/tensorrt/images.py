@@ -34,7 +34,7 @@ class ImageStage:
         return address
 
     def upload(self, images: Sequence[NDArray[np.uint8]], stream: int) -> list[int]:
-        """Copy (H, W, 3) uint8 images of any sizes to the GPU, through page-locked memory, and return the address of each.
+        """Copy (H, W, 3) uint8 images of any sizes to the GPU through page-locked memory; return the address of each.
 
         The caller may change them at once. While one is copied, earlier ones are transferred. A Jetson copies too: its
         GPU does not cache page-locked memory, and the letterbox kernel reads most bytes more than once.
