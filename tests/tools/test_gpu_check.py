@@ -43,6 +43,7 @@ from tools.gpu.gpu_sections import (
     batch_exactness,
     frames,
     full_hd,
+    int8_speed,
     overlap,
     same_boxes,
     same_either_way,
@@ -385,3 +386,16 @@ def test_bare_memory_has_room_for_wide_numbers() -> None:
         cuda.synchronize(stream)
         assert sorted(len(block) for block in cuda._memory.values()) == [96, 2400]
     assert cuda.live == 0
+
+
+def test_graphs_are_timed_on_an_open_batch_also_where_the_model_fixes_it(tmp_path: Path) -> None:
+    output = np.zeros((7, 84), np.float32)
+    fixed = save_constant_model(tmp_path / "fixed.onnx", [output], 64, NAMES, batch=1)
+    facts = experiments.graphs(FakeDevice().device(), fixed, tmp_path, runs=(1,))
+    assert facts["model"] == demo_model().name
+    assert [row["kernels"] for row in facts["table"]] == ["eager"]
+
+
+def test_a_model_that_is_quantised_already_has_no_int8_to_measure(data_dir: Path, tmp_path: Path) -> None:
+    model = data_dir / "models" / "yolo11n_int8_320.onnx"
+    assert "quantised already" in int8_speed(FakeDevice().device(), model, None, tmp_path)["note"]

@@ -32,6 +32,7 @@ from engine.backends.pixels import Normaliser
 from engine.backends.tensorrt.api import installed_libraries, load_tensorrt
 from engine.backends.tensorrt.build_plan import BuildOptions, Prepared
 from engine.backends.tensorrt.loaded_plan import LoadedPlan, PlanContext
+from engine.backends.tensorrt.network import usual_precision
 from engine.backends.tensorrt.precision import Precision, with_precision
 from engine.boxes import iou_matrix
 from engine.data import Detections, Frame
@@ -232,6 +233,8 @@ def speed(device: Device, model: Path, batch: int, folder: Path) -> Facts:
 def int8_speed(device: Device, model: Path, images: Path | None, folder: Path) -> Facts:
     """Compare the bare time of an INT8 plan, whose rest is FP16, with that of an FP16 plan; accuracy is not judged."""
     facts = inspect_model(model)
+    if usual_precision(facts.file) == "fp32":
+        return {"note": "the model is quantised already, or has branches: it is built unchanged"}
     content, counts = with_precision(model, "int8", calibration(facts, some_frames(images)))
     kinds: tuple[Precision, ...] = ("fp16", "int8")
     rows: list[Facts] = []
