@@ -645,3 +645,28 @@ def test_a_jetson_letterboxes_from_its_own_memory(tmp_path: Path):
     backend.submit_images([image], [fit((64, 48), (32, 32))]).release()
     backend.close()
     assert read == [True, True]
+
+
+def test_what_fails_while_cleaning_up_does_not_hide_why_it_did_not_open(tmp_path: Path):
+    events: list[str] = []
+
+    def before(operation: str) -> None:
+        events.extend([operation] * (operation == "create_event"))
+        if operation == "create_event" and len(events) == 2:
+            raise ModelError("create_event failed: CUDA_ERROR_LAUNCH_FAILED (719)")
+        if operation == "free_pinned":
+            raise RuntimeError("a binding's own error")
+
+    with pytest.raises(ModelError, match=r"create_event failed.*719"):
+        FakeMachine(tmp_path, before=before).backend(OPTIONS).open()
+
+
+def test_closing_works_where_the_context_cannot_be_made_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def lost() -> None:
+        raise ModelError("cuCtxPushCurrent failed: CUDA_ERROR_LAUNCH_FAILED (719)")
+
+    machine = FakeMachine(tmp_path)
+    backend = opened(machine)
+    monkeypatch.setattr(machine.cuda, "current", lost)
+    backend.close()
+    assert not machine.cuda.is_open
