@@ -275,7 +275,7 @@ def test_a_build_ends_at_once_when_the_run_does(slow: MissingPlan):
     build.close()
     build.close()
     assert time.monotonic() - started < AT_ONCE_S
-    assert not is_alive(build.pid)
+    wait_for(lambda: not is_alive(build.pid))  # killed; a busy machine takes its time to bury it
     assert list(slow.folder.glob("*.plan")) == []
 
 
