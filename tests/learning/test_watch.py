@@ -60,10 +60,17 @@ def frames(begin_s: float, count: int, fps: float = 5.0, **facts: Any) -> Iterat
     return (frame(begin_s + number / fps, **facts) for number in range(count))
 
 
-def judged(clock: Clock, before: Sequence[FrameMessage], since: Sequence[FrameMessage], seconds: float) -> str | None:
+def judged(
+    clock: Clock,
+    before: Sequence[FrameMessage],
+    since: Sequence[FrameMessage],
+    seconds: float,
+    meanwhile: Sequence[FrameMessage] = (),
+) -> str | None:
     """Watch with a reader that gets the old frames in one burst, and the new ones as they come."""
     one = Watch(("c1",), ["person", "dog"], "new.onnx")
     one.measure_before(Stream(clock, [(each, 0.0) for each in before]), 20)  # type: ignore[arg-type]
+    one.catch_up(Stream(clock, [(each, 0.0) for each in meanwhile]))  # type: ignore[arg-type]
     return one.judge(Stream(clock, [(each, 0.2) for each in since]), seconds, 0.25)  # type: ignore[arg-type]
 
 
@@ -108,3 +115,47 @@ def test_a_model_that_says_something_else_returns(clock: Clock, classes: tuple[s
     assert why is not None
     assert "drifted" in why
     assert what in why or "classes" in why
+
+
+PEOPLE = {count: {"classes": ("person",) * count} for count in range(10)}
+
+
+def test_a_scene_that_fills_after_the_change_is_not_the_models_fault(clock: Clock) -> None:
+    new = [*frames(10, 20, model="new.onnx", **PEOPLE[3]), *frames(14, 80, model="new.onnx", **PEOPLE[9])]
+    assert judged(clock, list(frames(0, 20, **PEOPLE[3])), new, 20.0) is None
+
+
+def test_a_scene_that_fills_while_the_model_loads_is_not_its_fault(clock: Clock) -> None:
+    meanwhile = [*frames(4, 20, **PEOPLE[3]), *frames(8, 20, **PEOPLE[9])]
+    new = list(frames(12, 100, model="new.onnx", **PEOPLE[9]))
+    assert judged(clock, list(frames(0, 20, **PEOPLE[3])), new, 20.0, meanwhile) is None
+
+
+def test_a_class_that_comes_into_the_scene_is_not_the_models_fault(clock: Clock) -> None:
+    new = [*frames(10, 20, model="new.onnx"), *frames(14, 80, model="new.onnx", classes=("dog",) * 3)]
+    assert judged(clock, list(frames(0, 20)), new, 20.0) is None
+
+
+def test_a_model_that_finds_half_returns_although_old_tracks_live_on_for_a_while(clock: Clock) -> None:
+    new = [*frames(10, 4, model="new.onnx", **PEOPLE[6]), *frames(10.8, 80, model="new.onnx", **PEOPLE[3])]
+    why = judged(clock, list(frames(0, 20, **PEOPLE[6])), new, 20.0)
+    assert why is not None
+    assert "objects drifted" in why
+
+
+def test_a_model_that_finds_nothing_returns_also_where_the_scene_was_empty_at_the_change(clock: Clock) -> None:
+    before = [*frames(0, 15, **PEOPLE[3]), *frames(3, 5, **PEOPLE[0])]
+    meanwhile = list(frames(4, 20, **PEOPLE[0]))
+    new = list(frames(10, 100, model="new.onnx", **PEOPLE[0]))
+    why = judged(clock, before, new, 20.0, meanwhile)
+    assert why is not None
+    assert "objects drifted" in why
+
+
+def test_frames_of_an_old_model_of_the_same_file_name_are_not_the_new_ones(clock: Clock) -> None:
+    """Releases keep the name of the file: 0001/model.onnx, 0002/model.onnx."""
+    meanwhile = list(frames(4, 100, model="new.onnx", **PEOPLE[3]))
+    new = list(frames(24, 60, model="new.onnx", **PEOPLE[0]))
+    why = judged(clock, list(frames(0, 20, model="new.onnx", **PEOPLE[3])), new, 12.0, meanwhile)
+    assert why is not None
+    assert "objects drifted" in why

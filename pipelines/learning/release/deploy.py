@@ -81,7 +81,7 @@ def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> 
         ask({"command": "set", "key": f"models.{CANARY}", "value": {"model": str(request.model.resolve())}})
         try:
             _move(ask, sources, dict.fromkeys(canary, CANARY))
-            _wait_until_moved(ask, canary)
+            _wait_until_moved(ask, canary, lambda: watch.catch_up(messages))
             tell(f"{', '.join(canary)} use the new model; watching for {request.watch_s:g} s")
             reason = watch.judge(messages, request.watch_s, request.max_drift)
         except BaseException:
@@ -122,11 +122,12 @@ def _move(ask: Ask, sources: Sequence[str], models: dict[str, str]) -> None:
         ask({"command": "set", "key": f"sources.{list(order).index(name)}.model", "value": value})
 
 
-def _wait_until_moved(ask: Ask, canary: Sequence[str]) -> None:
+def _wait_until_moved(ask: Ask, canary: Sequence[str], meanwhile: Callable[[], None]) -> None:
     """Wait until the canary sources use the new model. Raises `ConfigError` if it cannot be loaded."""
     deadline = time.monotonic() + LOAD_S
     while time.monotonic() < deadline:
         status = ask({"command": "status"})
+        meanwhile()
         if all(status["sources"].get(name, {}).get("model") == CANARY for name in canary):
             return
         if CANARY not in status.get("models", {}):

@@ -3,7 +3,8 @@
 Rates are computed from the times at which the engine sent the messages, so a lagging reader does not affect them. If
 the other sources have become slower as well, the machine is busy, and the canary may slow down by as much. A better
 model finds other objects than the old one. So a release may differ from the old model as long as it finds what it found
-on its test images.
+on its test images. And a scene changes while it is watched: a drift counts only if the output also changed as the new
+model took over.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from engine.subscriber import NoMessageError, Subscriber
 from engine.wire import FrameMessage
 from pipelines.learning.monitor.drift import DriftMonitor, FrameFacts, Reference, make_reference
 from pipelines.learning.monitor.stream_facts import facts_of_message
+from pipelines.learning.release.takeover import Takeover
 
 JUDGED = ("classes", "objects")
 ALL_FRAMES = 10_000
 """Window of the watch: a canary is judged by all of its output, because that detects the smallest difference."""
 LEAST_RATE = 0.7
 LEAST_FRAMES = 2
-JUDGE_S, POLL_S, SILENT_S = 0.5, 0.2, 5.0
+JUDGE_S, POLL_S, SILENT_S, CATCH_UP_S = 0.5, 0.2, 5.0, 1.0
 
 
 @dataclass(slots=True)
@@ -59,9 +61,11 @@ class _Watched:
     """A canary source's output before and after the change."""
 
     names: list[str]
+    old_file: str = ""
     before: list[FrameFacts] = field(default_factory=list)
     monitor: DriftMonitor | None = None
     tested: DriftMonitor | None = None
+    takeover: Takeover = field(default_factory=Takeover)
     rate_before: Rate = field(default_factory=Rate)
     rate: Rate = field(default_factory=Rate)
     heard_s: float = 0.0
@@ -98,10 +102,25 @@ class Watch:
                 self._others_before.add(message.published_utc_ns)
             elif len(one.before) < frames:
                 one.names = list(dict.fromkeys([*one.names, *(o.class_name for o in message.objects)]))
+                one.old_file = message.model
                 one.before.append(facts_of_message(message, one.names))
+                one.takeover.add_old(message.published_utc_ns, one.before[-1])
                 one.rate_before.add(message.published_utc_ns)
         for one in self._watched.values():
             one.monitor = DriftMonitor(make_reference(one.before, len(one.names) + 1), ALL_FRAMES)
+
+    def catch_up(self, messages: Subscriber) -> None:
+        """Read what has arrived by now, while the new model loads and once when the sources have switched.
+
+        Two models may have the same file name. Then all that is read here counts as the old one's.
+        """
+        until = time.monotonic() + CATCH_UP_S
+        while time.monotonic() < until and (message := _next(messages, 0.0)) is not None:
+            one = self._watched.get(message.source_id)
+            if one is not None and one.old_file == self._file:
+                one.takeover.add_old(message.published_utc_ns, facts_of_message(message, one.names))
+            else:
+                self._take(message)
 
     def judge(self, messages: Subscriber, seconds: float, max_drift: float) -> str | None:
         """Watch for this long and return why the new model must be rolled back, None if it may stay."""
@@ -112,29 +131,37 @@ class Watch:
                 self._take(message)
             if time.monotonic() - judged >= JUDGE_S:
                 judged = time.monotonic()
-                if (why := self._drifted(max_drift)) is not None:
+                if (why := self._drifted(max_drift, is_over=False)) is not None:
                     return why
-        return self._drifted(max_drift) or self._slowed()
+        return self._drifted(max_drift, is_over=True) or self._slowed()
 
     def _take(self, message: FrameMessage) -> None:
         self._newest_ns = max(self._newest_ns, message.published_utc_ns)
         one = self._watched.get(message.source_id)
         if one is None:
             self._others.add(message.published_utc_ns)
-        elif message.model == self._file and one.monitor is not None:
+        elif message.model != self._file:
+            if not one.rate.count:
+                one.takeover.add_old(message.published_utc_ns, facts_of_message(message, one.names))
+        elif one.monitor is not None:
             one.rate.add(message.published_utc_ns)
             one.heard_s = time.monotonic()
             facts = facts_of_message(message, one.names)
             one.monitor.add(facts)
+            one.takeover.add_new(message.published_utc_ns, facts)
             if one.tested is not None:
                 one.tested.add(facts)
 
-    def _drifted(self, max_drift: float) -> str | None:
+    def _drifted(self, max_drift: float, *, is_over: bool) -> str | None:
         for name, one in self._watched.items():
+            if not (is_over or one.takeover.is_complete):
+                continue
             found = {} if one.monitor is None else one.monitor.alarms()
             tested = None if one.tested is None else one.tested.alarms()
             for quantity in JUDGED:
                 if found.get(quantity, 0.0) <= max_drift or (tested is not None and quantity not in tested):
+                    continue
+                if not one.takeover.may_blame(quantity):
                     continue
                 why = f"{name}: {quantity} drifted by {found[quantity]:.2f} (allowed: {max_drift:g})"
                 return why if tested is None else f"{why}, and by {tested[quantity]:.2f} from its test pictures"
@@ -163,6 +190,7 @@ class Watch:
                 "frames_before": len(one.before),
                 "frames": one.rate.count,
                 "drift": _indexes(one.monitor),
+                "takeover": {"classes": _rounded(one.takeover.classes()), "objects": _rounded(one.takeover.objects())},
                 **({} if one.tested is None else {"drift_from_test": _indexes(one.tested)}),
             }
             for name, one in self._watched.items()
@@ -171,6 +199,10 @@ class Watch:
 
 def _indexes(monitor: DriftMonitor | None) -> dict[str, float]:
     return {} if monitor is None else {key: value for key, value in monitor.indexes().items() if key in JUDGED}
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
 
 
 def _next(messages: Subscriber, left_s: float) -> FrameMessage | None:
