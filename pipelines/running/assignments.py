@@ -74,6 +74,7 @@ class Assignments:
         lease = self._leases.lease_of(source_id)
         is_owned = lease is not None and lease.is_held
         return {
+            "engine_id": self._pipeline.run_facts.engine_id,
             "owner_epoch": lease.epoch if lease is not None and is_owned else None,
             "lease_left_s": round(self._leases.left_s(source_id), 3) if is_owned else None,
             "cost": self._costs.of(source_id).facts(),

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -148,9 +149,16 @@ def test_a_bad_model_returns_by_itself_and_a_good_one_stays(
     permuted = boxes_model(folder / "bad.onnx", ("dog", "person"), rows)
     good = boxes_model(folder / "good.onnx", ("person", "dog"), rows)
 
-    def request(values: dict[str, object]) -> dict[str, object]:
+    def request(values: dict[str, object]) -> dict[str, Any]:
         return ask(control, values, 30.0)
 
+    def other(values: dict[str, object]) -> dict[str, Any]:
+        found = request(values)
+        assert values == {"command": "status"}, "nothing is sent to another engine"
+        return {**found, "sources": {name: {**one, "engine_id": "other"} for name, one in found["sources"].items()}}
+
+    with pytest.raises(ConfigError, match="the control socket is that of other: give stream and control address of"):
+        deploy(DeployRequest(good, stream, ("door",), watch_s=3, baseline=10), other)
     bad = deploy(DeployRequest(permuted, stream, ("door",), watch_s=60, baseline=60), request)
     assert not bad["deployed"]
     assert "door: classes drifted" in bad["reason"]

@@ -7,7 +7,7 @@ The new model is compared with earlier results of the same source (`pipelines.le
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,9 @@ def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> 
     with Subscriber(request.stream, topics=["v1/frame/"], timeout_s=LOAD_S) as messages:
         tell(f"measuring {request.baseline} frames of the old model on {', '.join(canary)}")
         watch.measure_before(messages, request.baseline)
-        before = {name: ask({"command": "status"})["sources"][name]["model"] for name in canary}
+        facts = ask({"command": "status"})["sources"]
+        _check_same_engine(request.stream, watch.engines(), facts)
+        before = {name: facts[name]["model"] for name in canary}
         ask({"command": "set", "key": f"models.{CANARY}", "value": {"model": str(request.model.resolve())}})
         try:
             _move(ask, sources, dict.fromkeys(canary, CANARY))
@@ -97,6 +99,17 @@ def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> 
     _move(ask, sources, before)
     tell("the new model replaces the old one for all sources")
     return {"deployed": True, "passed": True, "reason": "no alarm during the watch", "canary": measured}
+
+
+def _check_same_engine(stream: str, engines: Mapping[str, str], facts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise `ConfigError` if the frames are those of another engine than the one that is controlled."""
+    for name, engine_id in engines.items():
+        controlled = facts[name].get("engine_id", engine_id)  # an engine of an earlier version does not say
+        if controlled != engine_id:
+            raise ConfigError(
+                f"the frames of {name} at {stream} come from engine {engine_id}, and the control socket is that of "
+                f"{controlled}: give stream and control address of one engine"
+            )
 
 
 def _tested(model: Path) -> Reference | None:

@@ -61,6 +61,7 @@ class _Watched:
     """A canary source's output before and after the change."""
 
     names: list[str]
+    engine_id: str = ""
     old_file: str = ""
     before: list[FrameFacts] = field(default_factory=list)
     monitor: DriftMonitor | None = None
@@ -102,12 +103,16 @@ class Watch:
                 self._others_before.add(message.published_utc_ns)
             elif len(one.before) < frames:
                 one.names = list(dict.fromkeys([*one.names, *(o.class_name for o in message.objects)]))
-                one.old_file = message.model
+                one.engine_id, one.old_file = message.engine_id, message.model
                 one.before.append(facts_of_message(message, one.names))
                 one.takeover.add_old(message.published_utc_ns, one.before[-1])
                 one.rate_before.add(message.published_utc_ns)
         for one in self._watched.values():
             one.monitor = DriftMonitor(make_reference(one.before, len(one.names) + 1), ALL_FRAMES)
+
+    def engines(self) -> dict[str, str]:
+        """Return the engine that each canary source's frames came from."""
+        return {name: one.engine_id for name, one in self._watched.items()}
 
     def catch_up(self, messages: Subscriber) -> None:
         """Read what has arrived by now, while the new model loads and once when the sources have switched.
