@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from contextlib import suppress
 from queue import Empty, SimpleQueue
-from threading import TIMEOUT_MAX
+
+MAIN_THREAD_S = 1.0
+"""Longest single wait of the main thread, on which Python runs signal handlers, between two operations.
+
+A signal that arrives just before a native wait does not interrupt it: its handler runs once that wait is over.
+"""
 
 
 class Latch:
@@ -32,7 +40,7 @@ class Latch:
 
 
 def wait_for_any(*latches: Latch, timeout_s: float) -> bool:
-    """Wait until one of the latches is set, without polling, and return whether one was set in time.
+    """Wait until one of the latches is set, and return whether one was set in time.
 
     An infinite `timeout_s` waits without limit.
 
@@ -45,12 +53,17 @@ def wait_for_any(*latches: Latch, timeout_s: float) -> bool:
     for latch in latches:
         latch._waiting.append(wake)  # before the check: a latch that is set in between wakes this thread
     try:
-        if any(latch.is_set() for latch in latches):
-            return True
-        wake.get(timeout=min(max(timeout_s, 0.0), TIMEOUT_MAX))
-    except Empty:
-        return any(latch.is_set() for latch in latches)
+        is_main = threading.current_thread() is threading.main_thread()
+        longest_s = MAIN_THREAD_S if is_main else threading.TIMEOUT_MAX
+        deadline_s = time.monotonic() + max(timeout_s, 0.0)
+        while not any(latch.is_set() for latch in latches):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            with suppress(Empty):
+                wake.get(timeout=min(left_s, longest_s))
+                return True
+        return True
     finally:
         for latch in latches:
             latch._waiting.remove(wake)
-    return True

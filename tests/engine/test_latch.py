@@ -6,10 +6,12 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from queue import Empty
 
 import pytest
 
-from engine.latch import Latch, wait_for_any
+import engine.latch
+from engine.latch import MAIN_THREAD_S, Latch, wait_for_any
 from engine.stats import SourceStats
 from tests.patience import AT_ONCE_S
 
@@ -62,6 +64,28 @@ def test_a_signal_handler_wakes_the_thread_that_it_interrupts() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_that_arrives_just_before_the_wait_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing interrupts that wait: its handler sets the latch only once it is over."""
+    latch, waits = Latch(), []
+
+    class Uninterrupted:
+        def get(self, timeout: float) -> None:
+            waits.append(timeout)
+            latch.set()
+            raise Empty
+
+        def put(self, _: None) -> None:
+            """Come too late for the wait."""
+
+    monkeypatch.setattr(engine.latch, "SimpleQueue", Uninterrupted)
+    assert wait_for_any(latch, timeout_s=PATIENCE_S)
+    assert waits == [MAIN_THREAD_S]
+    latch.clear()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(wait_for_any, latch, timeout_s=PATIENCE_S).result()
+    assert waits[1] > MAIN_THREAD_S, "other threads run no handlers, and need not wake up"
 
 
 def test_a_source_has_not_ended_before_its_end_is_published() -> None:
