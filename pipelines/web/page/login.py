@@ -36,12 +36,14 @@ class Me(msgspec.Struct):
         name: of the user or token.
         role: `viewer`, `operator` or `admin`.
         by_cookie: whether there is a session that can be ended.
+        stores_events: whether the run keeps events, tracks and counts that can be asked for.
     """
 
     login: bool
     name: str | None = None
     role: str | None = None
     by_cookie: bool = False
+    stores_events: bool = False
 
 
 class Guesses:
@@ -70,7 +72,12 @@ async def get_me(request: Request) -> Response:
     identity: Identity | None = request.scope.get(IDENTITY)
     if identity is None:
         return reply(Me(login=True))
-    return reply(Me(login=False, name=identity.name, role=identity.role, by_cookie=identity.by_cookie))
+    return reply(_me(request, identity, identity.by_cookie))
+
+
+def _me(request: Request, identity: Identity, by_cookie: bool) -> Me:
+    stores_events = request.app.state.hub.settings.events is not None
+    return Me(login=False, name=identity.name, role=identity.role, by_cookie=by_cookie, stores_events=stores_events)
 
 
 async def login(request: Request) -> Response:
@@ -90,8 +97,7 @@ async def login(request: Request) -> Response:
         raise HTTPException(401, "the name or the password is wrong")
     guesses.succeeded(*keys)
     record(request, "login", name=identity.name)
-    me = Me(login=False, name=identity.name, role=identity.role, by_cookie=True)
-    return reply(me, headers={"Set-Cookie": _cookie(request, accounts.begin_session(identity.name))})
+    return reply(_me(request, identity, True), headers={"Set-Cookie": _cookie(request, accounts.begin_session(identity.name))})
 
 
 async def logout(request: Request) -> Response:

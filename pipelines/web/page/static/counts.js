@@ -5,7 +5,7 @@ import { api, duration, html, moment, number, t, useEffect, useMemo, useState } 
 const SPANS = { "1h": ["1m", 3600], "24h": ["1h", 86400], "7d": ["1h", 604800], "30d": ["1d", 2592000] };
 const sum = (counts) => Object.values(counts || {}).reduce((a, b) => a + b, 0);
 
-export function Counts({ stream, arg }) {
+export function Counts({ me, stream, arg }) {
   const names = [...stream.sources.keys()].sort();
   const name = names.includes(arg) ? arg : names.find((each) => stream.source(each).analytics) || names[0];
   const scene = name && stream.source(name).analytics;
@@ -21,8 +21,8 @@ export function Counts({ stream, arg }) {
         <div class="fact"><b>${number(sum(by))}</b><span>${t("counts.inside")}</span><small class="dim">${Object.entries(by).filter(([, n]) => n).map(([kind, n]) => `${kind} ${n}`).join(", ")}</small></div>
         <div class="fact"><b>${number(scene.visits[zone] || 0)}</b><span>${t("counts.visits")}</span></div></div></section>`)}
     </div>
-    <${Past} key=${name} name=${name} lines=${Object.keys(scene.lines)} zones=${Object.keys(scene.zones)} />
-    <${Heat} key=${`heat-${name}`} name=${name} stream=${stream} />`}`;
+    ${me.stores_events ? html`<${Past} key=${name} name=${name} lines=${Object.keys(scene.lines)} zones=${Object.keys(scene.zones)} />
+    <${Heat} key=${`heat-${name}`} name=${name} stream=${stream} />` : html`<p class="notice">${t("counts.unstored")}</p>`}`}`;
 }
 
 const spanned = (path, span, more) => `api/v1/${path}?${new URLSearchParams({ ...more, from: Math.floor(Date.now() / 1000 - SPANS[span][1]) * 1e9, to: Math.floor(Date.now() / 1000) * 1e9 })}`;

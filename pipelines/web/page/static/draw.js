@@ -7,22 +7,28 @@ export function colourOf(trackId) {
   return trackId < 0 ? "#ffd43b" : `hsl(${(trackId * 137.508) % 360} 85% 62%)`;
 }
 
-function label(context, text, x, y, colour, scale, width) {
+// Draw a label that ends at y. Where it would cover a taken rectangle it begins at one of the other heights, or below a taken one.
+// Returns the rectangle it covers: [left, top, right, bottom].
+function label(context, text, x, y, colour, scale, { taken = [], others = [] } = {}) {
   const size = 12 * scale, pad = 4 * scale;
   context.font = `600 ${size}px system-ui, sans-serif`;
-  const wide = context.measureText(text).width + 2 * pad, high = size + 1.4 * pad;
+  const wide = context.measureText(text).width + 2 * pad, high = size + 1.4 * pad, { width, height } = context.canvas;
   x = Math.min(Math.max(x, 0), Math.max(width - wide, 0));
-  y = Math.max(y, high);
+  const heights = [Math.max(y, high), ...[...others, ...taken.map((each) => each[3])].map((top) => top + high).filter((bottom) => bottom <= height)];
+  const isFree = (bottom) => taken.every(([left, top, right, under]) => x >= right || x + wide <= left || bottom <= top || bottom - high >= under);
+  y = heights.find(isFree) ?? heights[0];
   context.fillStyle = DARK;
   context.fillRect(x, y - high, wide, high);
   context.fillStyle = colour;
   context.fillRect(x, y - high, 3 * scale, high);
   context.fillStyle = "#fff";
   context.fillText(text, x + pad + 1 * scale, y - pad);
+  return [x, y - high, x + wide, y];
 }
 
-// area: {x, y, width, height} of the picture inside the canvas, in canvas pixels.
-export function drawBoxes(context, area, message, { dashed = false, scale = 1, names = true } = {}) {
+// area: {x, y, width, height} of the picture inside the canvas, in canvas pixels. The labels of objects leave the taken
+// rectangles free, where they can: they move inside the top of the box, or below it.
+export function drawBoxes(context, area, message, { dashed = false, scale = 1, names = true, taken = [] } = {}) {
   const sx = area.width / message.width, sy = area.height / message.height;
   context.save();
   for (const object of message.objects) {
@@ -35,7 +41,8 @@ export function drawBoxes(context, area, message, { dashed = false, scale = 1, n
     if (names) {
       const speed = object.kmh === undefined || object.kmh === null ? "" : ` ${Math.round(object.kmh)} km/h`;
       const id = object.track_id >= 0 ? `#${object.track_id} ` : "";
-      label(context, `${id}${object.class_name}${speed}`, area.x + x1 * sx - scale, area.y + y1 * sy - scale, colour, scale, context.canvas.width);
+      const left = area.x + x1 * sx - scale, top = area.y + y1 * sy - scale;
+      label(context, `${id}${object.class_name}${speed}`, left, top, colour, scale, { taken, others: [top + scale, area.y + y2 * sy + scale] });
     }
   }
   context.restore();
@@ -43,8 +50,9 @@ export function drawBoxes(context, area, message, { dashed = false, scale = 1, n
 
 const sum = (counts) => Object.values(counts || {}).reduce((a, b) => a + b, 0);
 
+// Returns the rectangles that the labels cover.
 export function drawPlaces(context, area, places, analytics, { scale = 1, names = true } = {}) {
-  const at = ([x, y]) => [area.x + x * area.width, area.y + y * area.height];
+  const at = ([x, y]) => [area.x + x * area.width, area.y + y * area.height], taken = [];
   context.save();
   for (const [name, zone] of Object.entries(places.zones || {})) {
     const inside = analytics ? sum(analytics.zones[name]) : 0;
@@ -56,7 +64,7 @@ export function drawPlaces(context, area, places, analytics, { scale = 1, names 
     context.globalAlpha = 0.12; context.fillStyle = colour; context.fill(); context.globalAlpha = 1;
     context.lineWidth = 1.5 * scale; context.strokeStyle = colour; context.stroke();
     const top = points.reduce((a, b) => (b[1] < a[1] ? b : a));
-    if (names) label(context, analytics ? `${name}  ${inside}` : name, top[0], top[1], colour, scale, context.canvas.width);
+    if (names) taken.push(label(context, analytics ? `${name}  ${inside}` : name, top[0], top[1], colour, scale));
   }
   for (const [name, line] of Object.entries(places.lines || {})) {
     const points = line.points.map(at);
@@ -75,9 +83,11 @@ export function drawPlaces(context, area, places, analytics, { scale = 1, names 
     if (!names) continue;
     const counts = analytics && analytics.lines[name];
     const text = counts ? Object.entries(counts).map(([direction, by]) => `${direction.replace(/_/g, " ")} ${sum(by)}`).join(" · ") : "";
-    label(context, text ? `${name}: ${text}` : name, ax, Math.min(ay, by) - 6 * scale, LINE, scale, context.canvas.width);
+    const high = Math.min(ay, by) - 6 * scale;
+    taken.push(label(context, text ? `${name}: ${text}` : name, ax, high, LINE, scale, { taken, others: [Math.max(ay, by) + 6 * scale] }));
   }
   context.restore();
+  return taken;
 }
 
 // The rectangle that a picture of this shape covers in a canvas, as `object-fit: contain` places it.

@@ -83,13 +83,13 @@ export class Painter {
     const area = contained(shown.width, shown.height, width, height);
     const scale = ratio * Math.min(Math.max(Math.sqrt(area.width / ratio / 640), 0.72), 1.25);
     const names = area.width / ratio > 260;
-    if (this.places && this.showPlaces !== false) drawPlaces(context, area, this.places, source.analytics, { scale, names });
+    const taken = this.places && this.showPlaces !== false ? drawPlaces(context, area, this.places, source.analytics, { scale, names }) : [];
     if (!this.boxes) return;
     const exact = this.exact();
     this.isExact = Boolean(exact);
     if (exact) this.last = { message: exact, at: performance.now() };
-    if (exact) drawBoxes(context, area, exact, { scale, names });
-    else if (this.last && performance.now() - this.last.at < LATE_MS) drawBoxes(context, area, this.last.message, { scale, names, dashed: true });
+    if (exact) drawBoxes(context, area, exact, { scale, names, taken });
+    else if (this.last && performance.now() - this.last.at < LATE_MS) drawBoxes(context, area, this.last.message, { scale, names, taken, dashed: true });
     overlay.dataset.frame = exact ? String(exact.frame_id) : "";
   }
 }

@@ -135,3 +135,46 @@ def test_nothing_serious_keeps_people_from_using_it(kept: Site, browser: Any, sc
                 if violation["impact"] in ("serious", "critical")
             ]
     assert found == []
+
+
+def test_counts_say_that_the_past_needs_a_store_and_ask_for_none(site: Site, browser: Any) -> None:
+    zone = {"points": [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]]}
+    try:
+        assert site.ask("PUT", "/api/v1/sources/yard/places", {"zones": {"all": zone}, "lines": {}})[0] == 200
+        wait_for(lambda: "all" in site.get("sources/yard")[1]["zones"], "counting")
+        with Page(browser, site.url, "#/counts/yard") as page:  # fails on a 404 in the console
+            page.get_by_text("need a store: set events.folder").wait_for()
+            page.get_by_role("heading", name="all").wait_for()
+    finally:
+        site.ask("PUT", "/api/v1/sources/yard/places", {"zones": {}, "lines": {}})
+
+
+LABELS = """async ([places, objects]) => {
+  const { drawBoxes, drawPlaces } = await import(new URL("static/draw.js", location.href));
+  const canvas = document.createElement("canvas"), context = canvas.getContext("2d"), drawn = [];
+  canvas.width = 640; canvas.height = 360;
+  const fill = context.fillRect.bind(context);
+  context.fillRect = (x, y, width, height) => { if (width > 10) drawn.push([x, y, x + width, y + height]); fill(x, y, width, height); };
+  const area = { x: 0, y: 0, width: 640, height: 360 };
+  const taken = drawPlaces(context, area, places, null);
+  drawBoxes(context, area, { width: 640, height: 360, objects }, { taken });
+  return drawn;
+}"""
+
+
+def overlap(one: list[float], other: list[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+@pytest.mark.parametrize("top", [0, 100, 240])
+def test_labels_of_objects_and_places_do_not_cover_each_other(site: Site, browser: Any, top: int) -> None:
+    corner = [0.25, (top + 1) / 360]  # the box begins where the zone and the line do, as do their labels
+    places = {
+        "zones": {"entrance": {"points": [corner, [0.9, 0.95], [0.25, 0.95]]}},
+        "lines": {"door": {"points": [corner, [0.6, corner[1]]]}},
+    }
+    objects = [{"xyxy": [160, top, 260, top + 100], "track_id": 7, "class_name": "person", "predicted": False}]
+    with Page(browser, site.url) as page:
+        drawn = page.evaluate(LABELS, [places, objects])
+    assert len(drawn) == 3
+    assert not any(overlap(drawn[i], drawn[j]) for i in range(3) for j in range(i))
