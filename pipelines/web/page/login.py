@@ -97,7 +97,9 @@ async def login(request: Request) -> Response:
         raise HTTPException(401, "the name or the password is wrong")
     guesses.succeeded(*keys)
     record(request, "login", name=identity.name)
-    return reply(_me(request, identity, True), headers={"Set-Cookie": _cookie(request, accounts.begin_session(identity.name))})
+    return reply(
+        _me(request, identity, True), headers={"Set-Cookie": _cookie(request, accounts.begin_session(identity.name))}
+    )
 
 
 async def logout(request: Request) -> Response:
