@@ -120,7 +120,7 @@ def _shares(truth: Truth) -> list[list[float]]:
 def _split(entries: list[dict[str, Any]], seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the images for training and for model selection, in blocks of neighbours by name.
 
-    The frames of a clip that follow each other look alike, so a frame tells nothing about a model that has seen the next.
+    Successive frames of a clip look alike, so a frame tells nothing about a model that was trained on the next one.
     """
     if len(entries) < 5:
         raise ConfigError(f"{len(entries)} images: expected at least 5, or your own images/val")

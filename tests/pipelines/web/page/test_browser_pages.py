@@ -154,7 +154,10 @@ LABELS = """async ([places, objects]) => {
   const canvas = document.createElement("canvas"), context = canvas.getContext("2d"), drawn = [];
   canvas.width = 640; canvas.height = 360;
   const fill = context.fillRect.bind(context);
-  context.fillRect = (x, y, width, height) => { if (width > 10) drawn.push([x, y, x + width, y + height]); fill(x, y, width, height); };
+  context.fillRect = (x, y, width, height) => {
+    if (width > 10) drawn.push([x, y, x + width, y + height]);
+    fill(x, y, width, height);
+  };
   const area = { x: 0, y: 0, width: 640, height: 360 };
   const taken = drawPlaces(context, area, places, null);
   drawBoxes(context, area, { width: 640, height: 360, objects }, { taken });
