@@ -94,6 +94,14 @@ async def serve(
     finally:
         watching.cancel()
         listening.close()
+        await _abort(server)
+
+
+async def _abort(server: Any) -> None:
+    """Close the connections that are still open: those of clients that do not read, which uvicorn leaves behind."""
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+    await asyncio.sleep(0)
 
 
 async def _watch(server: Any, tls: TlsFiles | None, stopping: Callable[[], bool]) -> None:
