@@ -14,9 +14,11 @@ BODY = bytes(50_000_000)
 async def large(scope: Any, receive: Any, send: Any) -> None:
     """Answer with more than the buffers of a socket hold."""
     if scope["type"] == "lifespan":
-        return await echo(scope, receive, send)
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(BODY))]})
-    await send({"type": "http.response.body", "body": BODY})
+        await echo(scope, receive, send)
+    else:
+        length = (b"content-length", str(len(BODY)).encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": BODY})
 
 
 def test_a_client_that_does_not_read_is_closed_when_the_server_ends() -> None:
