@@ -24,6 +24,7 @@ from tests.patience import AT_ONCE_S
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 STARTUP_S = 30.0
 SYNTHETIC = "synthetic://?width=320&height=240&fps=25&count=40&objects=3&seed=1"
+SHORT = SYNTHETIC.replace("count=40", "count=12")
 
 
 def framewire(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -84,7 +85,7 @@ def test_demo_finds_and_tracks_pedestrians_and_a_subscriber_sees_them(free_port:
 
 
 def test_several_sources_give_what_each_gives_alone(tmp_path: Path) -> None:
-    uris = {f"s{n}": SYNTHETIC.replace("seed=1", f"seed={n}") for n in range(3)}
+    uris = {f"s{n}": SHORT.replace("seed=1", f"seed={n}") for n in range(3)}
 
     def objects(*names: str) -> dict[str, list[Any]]:
         out = tmp_path / f"{'_'.join(names)}.jsonl"
@@ -100,7 +101,7 @@ def test_several_sources_give_what_each_gives_alone(tmp_path: Path) -> None:
     together = objects(*uris)
     for name in uris:
         assert together[name] == objects(name)[name]
-        assert len(together[name]) == 40
+        assert len(together[name]) == 12
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
@@ -271,16 +272,16 @@ def test_check_validates_without_running(tmp_path: Path) -> None:
 
 def test_bench_measures_the_pipeline_beside_the_bare_backend() -> None:
     metrics = ("--set", "metrics.address=127.0.0.1:0")
-    done = framewire("bench", "--source", SYNTHETIC, "--json", *metrics)
+    done = framewire("bench", "--source", SHORT, "--json", *metrics)
     figures = summary_of(done)
     assert "metrics at http://127.0.0.1:" in done.stderr
-    assert figures["frames"] == 40
+    assert figures["frames"] == 12
     assert figures["raw_fps"] > 0
     assert figures["ratio"] == pytest.approx(figures["pipeline_fps"] / figures["raw_fps"], rel=0.01)
 
 
 def test_bench_of_several_rounds_takes_the_median() -> None:
-    figures = summary_of(framewire("bench", "--source", SYNTHETIC, "--rounds", "3", "--json"))
+    figures = summary_of(framewire("bench", "--source", SHORT, "--rounds", "3", "--json"))
     raw, runs = figures["raw_fps_runs"], figures["pipeline_fps_runs"]
     assert (len(raw), len(runs)) == (4, 3)
     ratios = [run / ((before + after) / 2) for run, before, after in zip(runs, raw, raw[1:], strict=False)]
