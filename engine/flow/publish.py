@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -19,8 +19,8 @@ from engine.protocols import Sink
 
 T = TypeVar("T")
 _FIELDS = [field.name for field in fields(Packet)]
-_STAMP_AT = [_FIELDS.index(name) for name in ("run", "seq", "published_utc_ns", "latency_ms", "dropped")]
-_values_of = attrgetter(*_FIELDS)
+_before_run = attrgetter(*_FIELDS[: _FIELDS.index("run")])
+_after_dropped = attrgetter(*_FIELDS[_FIELDS.index("dropped") + 1 :])
 TICK_S = 1.0
 STATUS_CAPACITY = 256
 SINK_CAPACITY = 8
@@ -105,7 +105,14 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
         started_ns = self._clock.monotonic_ns()
         latency_ms = (started_ns - item.frame.captured_ns) / NS_PER_MS
         run = item.run if epoch is None else replace(item.run, owner_epoch=epoch)
-        packet = _stamped(item, run, stats.published, self._clock.utc_ns(), latency_ms, stats.take_dropped())
+        packet = _stamped(
+            item,
+            run,
+            seq=stats.published,
+            published_utc_ns=self._clock.utc_ns(),
+            latency_ms=latency_ms,
+            dropped=stats.take_dropped(),
+        )
         for sink in self._sinks:
             sink.write(packet)
         self._stats.add_packet(packet, started_ns=started_ns, now_ns=self._clock.monotonic_ns())
@@ -335,12 +342,12 @@ def output_stages(
     ]
 
 
-def _stamped(packet: Packet, *stamp: Any) -> Packet:
-    """Return the packet with the values of one publication; `dataclasses.replace` takes three times as long."""
-    values = list(_values_of(packet))
-    for at, value in zip(_STAMP_AT, stamp, strict=True):
-        values[at] = value
-    return Packet(*values)
+def _stamped(
+    packet: Packet, run: Run, *, seq: int, published_utc_ns: int, latency_ms: float, dropped: Mapping[str, int]
+) -> Packet:
+    """Return the packet with the values of one publication; `dataclasses.replace` takes four times as long."""
+    stamp: list[Any] = [run, packet.stage_ms, seq, published_utc_ns, latency_ms, dropped]
+    return Packet(*_before_run(packet), *stamp, *_after_dropped(packet))
 
 
 def hand_on(item: Packet | SourceStatus, outlets: Sequence[Channel[Packet | SourceStatus]]) -> None:

@@ -154,7 +154,8 @@ class TrackStage(Stage["list[Detected] | SourceStatus"]):
             return self._found.get(source_id)
         if item.detections is None:
             return None
-        found = self._context.rules.get(source_id, NO_RULES).keep(item.detections, item.run.class_names)
+        rule = self._context.rules.get(source_id)
+        found = item.detections if rule is None else rule.keep(item.detections, item.run.class_names)
         self._found[source_id] = found
         return found
 
@@ -191,8 +192,10 @@ def _unreported(detections: Detections | None, kept: Detections | None) -> Detec
     """Return the other objects that privacy must see: those the gate dropped, and those the detector did not report."""
     if detections is None or kept is None:
         return None
-    dropped = detections if len(kept) < len(detections) else None
-    return Detections.joined(dropped, detections.unreported)
+    is_complete = kept is detections or len(kept) == len(detections)
+    if is_complete and detections.unreported is None:
+        return None
+    return Detections.joined(None if is_complete else detections, detections.unreported)
 
 
 def _with_classes(detections: Detections, tracks: Tracks, known: NDArray[np.float32] | None) -> Detections:

@@ -13,6 +13,7 @@ import numpy as np
 from engine.clock import NS_PER_MS, NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Packet, SourceState, Tracks
 from engine.latch import Latch, wait_for_any
+from engine.source_state import NO_ANALYSES
 from engine.stats.histogram import Histogram, HistogramSnapshot
 from engine.stats.snapshot import ModelSnapshot, SourceSnapshot, StatsSnapshot
 
@@ -145,7 +146,8 @@ class SourceStats:
 
     def add_scene(self, packet: Packet) -> None:
         """Store the tracks and the scene of a published packet, and count the tracks that begin on it."""
-        self._tracks, self._scene = packet.tracks, packet.analytics
+        self._tracks = packet.tracks
+        self._scene = None if packet.analyses is NO_ANALYSES else packet.analytics
         if packet.events:
             begun = [packet.run.class_name(event.class_id) for event in packet.events if event.kind == "new"]
             with self._lock:
@@ -257,7 +259,7 @@ class PipelineStats:
         source.add_published(latency_ms, len(packet.tracks), now_ns, is_detected=is_detected, stage_ms=stage_ms)
         source.add_scene(packet)
         self.model(packet.run.model_id).add(stage_ms, is_detected=is_detected)
-        for finding in packet.findings:
+        for finding in () if packet.analyses is NO_ANALYSES else packet.findings:
             if finding.rule and finding.phase in _COUNTED_PHASES:
                 source.add_event(finding.rule, finding.severity)
                 self._event_delay_ms.add(latency_ms)

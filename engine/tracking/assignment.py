@@ -64,14 +64,22 @@ def _among_all(a: Array, b: Array) -> tuple[Index, Index, Array]:
 
 def _among_many(a: Array, b: Array) -> tuple[Index, Index, Array]:
     """Return the same without the full matrix, in time proportional to the number of pairs."""
-    row, col = _sharing_columns(a, b)
-    height = np.minimum(a[:, 3].take(row), b[:, 3].take(col))
-    height -= np.maximum(a[:, 1].take(row), b[:, 1].take(col))
+    return _sharing_rows(a, b, *_sharing_columns(a, b))
+
+
+def _sharing_rows(a: Array, b: Array, row: Index, col: Index) -> tuple[Index, Index, Array]:
+    """Return which of the pairs, which all overlap in x, also overlap in y, and their common areas."""
+    height = _common(a, b, row, col, axis=1)
     keep = (height > 0).nonzero()[0]
-    row, col, height = row.take(keep), col.take(keep), height.take(keep)
-    width = np.minimum(a[:, 2].take(row), b[:, 2].take(col))
-    width -= np.maximum(a[:, 0].take(row), b[:, 0].take(col))
-    return row, col, height * width
+    row, col = row.take(keep), col.take(keep)
+    return row, col, height.take(keep) * _common(a, b, row, col, axis=0)
+
+
+def _common(a: Array, b: Array, row: Index, col: Index, *, axis: int) -> Array:
+    """Return how much the boxes of each pair have in common in x (0) or y (1); not positive if nothing."""
+    extent: Array = np.minimum(a[:, axis + 2].take(row), b[:, axis + 2].take(col))
+    extent -= np.maximum(a[:, axis].take(row), b[:, axis].take(col))
+    return extent
 
 
 Blocks = tuple[Index, Index]
@@ -80,33 +88,22 @@ Blocks = tuple[Index, Index]
 
 def _in_blocks(a: Array, b: Array, blocks: Blocks) -> tuple[Index, Index, Array]:
     """Return the overlapping pairs within each camera, ordered as if that camera were processed alone."""
-    cameras = np.arange(max(blocks[0][-1], blocks[1][-1]) + 1)
-    (from_a, from_b), (to_a, to_b) = ([of.searchsorted(cameras, side) for of in blocks] for side in ("left", "right"))
-    count_a, count_b = to_a - from_a, to_b - from_b
-    entries = count_a * count_b
-    small = (entries > 0) & (entries <= _SMALL_MATRIX)
-    parts = [_among_small(a, b, *(values[small] for values in (from_a, from_b, count_b, entries)))]
-    for camera in (entries > _SMALL_MATRIX).nonzero()[0].tolist():
-        at_a, at_b = from_a[camera], from_b[camera]
+    cameras = int(max(blocks[0][-1], blocks[1][-1])) + 1
+    count_a, count_b = (np.bincount(of, minlength=cameras) for of in blocks)
+    to_a, to_b = count_a.cumsum(), count_b.cumsum()
+    is_small = count_a * count_b <= _SMALL_MATRIX
+    low = (to_b - count_b).take(blocks[0])
+    row, col = _expand(low, low + (count_b * is_small).take(blocks[0]))
+    keep = (_common(a, b, row, col, axis=0) > 0).nonzero()[0]
+    parts = [_sharing_rows(a, b, row.take(keep), col.take(keep))]
+    for camera in (~is_small).nonzero()[0].tolist():
+        at_a, at_b = to_a[camera] - count_a[camera], to_b[camera] - count_b[camera]
         row, col, common = _among_many(a[at_a : to_a[camera]], b[at_b : to_b[camera]])
         parts.append((row + at_a, col + at_b, common))
+    if len(parts) == 1:
+        return parts[0]
     row, col, common = (np.concatenate(column) for column in zip(*parts, strict=True))
     return row, col, common
-
-
-def _among_small(
-    a: Array, b: Array, from_a: Index, from_b: Index, count_b: Index, entries: Index
-) -> tuple[Index, Index, Array]:
-    """Return the overlapping pairs from the full matrices of some cameras, one camera after the other."""
-    camera = np.arange(len(entries)).repeat(entries)
-    place = np.arange(len(camera)) - (entries.cumsum() - entries).take(camera)
-    down, right = np.divmod(place, count_b.take(camera))
-    row, col = from_a.take(camera) + down, from_b.take(camera) + right
-    size = np.minimum(a[:, 2:].take(row, axis=0), b[:, 2:].take(col, axis=0))
-    size -= np.maximum(a[:, :2].take(row, axis=0), b[:, :2].take(col, axis=0))
-    keep = ((size[:, 0] > 0) & (size[:, 1] > 0)).nonzero()[0]
-    size = size.take(keep, axis=0)
-    return row.take(keep), col.take(keep), size[:, 0] * size[:, 1]
 
 
 def overlapping_pairs(a: Array, b: Array, blocks: Blocks | None = None) -> Pairs:
@@ -241,6 +238,8 @@ class Rounds:
         """
         pairs = self.pairs if pairs is None else pairs
         open_rows, open_cols = rows & self.free_rows, cols & self.free_cols
+        if not (open_rows.any() and open_cols.any()):
+            return
         keep = (open_rows.take(pairs.row) & open_cols.take(pairs.col) & (benefit > 0)).nonzero()[0]
         if not len(keep):
             return

@@ -39,6 +39,8 @@ _SLOW_STREAM = 3
 
 _KINDS: dict[Hashable, object] = {}
 
+_SHOWN = ("score", "class_id", "track_id", "age", "detection")
+
 DEFAULT_INTERVAL_NS = NS_PER_S // 25
 """Assumed interval between two frames if time does not increase and no interval is known yet."""
 
@@ -199,9 +201,9 @@ class BaseTracker(ABC):
         """Return the (N,) index of each row's tracker; None if all belong to this one."""
         return None if self._fleet is None else rows["camera"].astype(np.intp)
 
-    def _of_rows(self, times: Times, rows: Rows) -> Times:
-        """Return the time of the camera of each row."""
-        return times if isinstance(times, int) else times.take(rows["camera"])
+    def _of_rows(self, times: Times, camera: NDArray[np.int32]) -> Times:
+        """Return the time of the camera of each row, given that column."""
+        return times if isinstance(times, int) else times.take(camera)
 
     def _of_equal_class(self, pairs: Pairs, found: Found) -> Pairs:
         if not self.class_aware:
@@ -211,7 +213,7 @@ class BaseTracker(ABC):
     def _missed(self) -> Mask:
         """Return which tracks were not detected when the detector last ran."""
         detected_ns: Times = (self._detected_ns or 0) if self._fleet is None else self._fleet.detected_ns
-        missed: Mask = self._rows["seen_ns"] < self._of_rows(detected_ns, self._rows)
+        missed: Mask = self._rows["seen_ns"] < self._of_rows(detected_ns, self._rows["camera"])
         return missed
 
     def _follow_time(self, captured_ns: int) -> None:
@@ -244,32 +246,38 @@ class BaseTracker(ABC):
     def _move(self, seconds: float | NDArray[np.float64]) -> None:
         """Move all tracks by their motion; `seconds` is a number or (N, 1)."""
         rows = self._rows
-        if len(rows):
-            rows["mean"][:, 6:] *= ~self._missed()[:, None]
-            kalman.predict(rows["mean"], rows["cov"], self._motion.process(rows["mean"]), seconds)
+        if not len(rows):
+            return
+        mean, cov, missed = rows["mean"].copy("F"), rows["cov"].copy("F"), self._missed()
+        if missed.any():
+            mean[:, 6:] *= ~missed[:, None]
+        kalman.predict(mean, cov, self._motion.process(mean), seconds)
+        rows["mean"], rows["cov"] = mean, cov
 
     def _expire(self, captured_ns: Times) -> None:
         """End tracks after a stream gap longer than `lost_s`, unless frames normally arrive that slowly."""
         rows = self._rows
         if self._fleet is not None:
             limits_ns = self._fleet.limits_ns(self.lost_s, _SLOW_STREAM).take(rows["camera"])
-            unseen_ns = self._of_rows(captured_ns, rows) - rows["seen_ns"]
+            unseen_ns = self._of_rows(captured_ns, rows["camera"]) - rows["seen_ns"]
             self._remove((unseen_ns > limits_ns).nonzero()[0], captured_ns)
         elif self._interval_ns > 0:
             limit_ns = max(self.lost_s * NS_PER_S, _SLOW_STREAM * self._interval_ns)
             self._remove((captured_ns - rows["seen_ns"] > limit_ns).nonzero()[0], captured_ns)
 
     def _correct(self, matches: Matches, found: Found, captured_ns: Times) -> None:
-        at, cols, rows = matches.rows, matches.cols, self._rows
-        if not len(at):
+        at: Index | slice = matches.rows
+        cols, rows = matches.cols, self._rows
+        if not len(cols):
             return
+        if len(cols) == len(rows):  # usually every track is seen: whole columns, which are faster than indexed ones
+            at, cols = slice(None), cols.take(matches.rows.argsort())
         xyxy = found.xyxy.take(cols, axis=0)
-        mean = rows["mean"][at]
-        rows["mean"][at], rows["cov"][at] = kalman.correct(
-            mean, rows["cov"][at], self._motion.encode(xyxy), self._motion.measurement(mean)
-        )
+        mean, cov = rows["mean"][at].copy("F"), rows["cov"][at].copy("F")
+        kalman.correct(mean, cov, self._motion.encode(xyxy), self._motion.measurement(mean))
+        rows["mean"][at], rows["cov"][at] = mean, cov
         rows["observed"][at] = xyxy
-        rows["seen_ns"][at] = self._of_rows(captured_ns, rows[at])
+        rows["seen_ns"][at] = self._of_rows(captured_ns, rows["camera"][at])
         score = found.score.take(cols)
         rows["score"][at] = score
         rows["score_sum"][at] += score
@@ -298,14 +306,14 @@ class BaseTracker(ABC):
 
     def _name(self, rows: Rows, new: Index, captured_ns: Times) -> None:
         rows["state"][new] = CONFIRMED
-        rows["track_id"][new] = self._numbers(rows[new])
+        rows["track_id"][new] = self._numbers(rows["camera"].take(new))
         self._note("new", captured_ns, rows.take(new))
 
-    def _numbers(self, rows: Rows) -> NDArray[np.int64]:
-        """Return the next ids, one per row."""
+    def _numbers(self, camera: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return the next ids, one for each row, given the column of their cameras."""
         if self._fleet is not None:
-            return self._fleet.numbers(rows)
-        first, self._next_id = self._next_id, self._next_id + len(rows)
+            return self._fleet.numbers(camera)
+        first, self._next_id = self._next_id, self._next_id + len(camera)
         return np.arange(first, self._next_id)
 
     def _retire(self, captured_ns: Times) -> None:
@@ -314,7 +322,7 @@ class BaseTracker(ABC):
         unseen = (rows["detection"] == NO_DETECTION).nonzero()[0]
         if not len(unseen):
             return
-        now_ns = self._of_rows(captured_ns, rows[unseen])
+        now_ns = self._of_rows(captured_ns, rows["camera"].take(unseen))
         state, unseen_s = rows["state"][unseen], (now_ns - rows["seen_ns"][unseen]) / NS_PER_S
         gone = (state == TENTATIVE) | (unseen_s > self.lost_s)
         lost = unseen[(state == CONFIRMED) & ~gone & ~self._stays(unseen, unseen_s)]
@@ -345,7 +353,7 @@ class BaseTracker(ABC):
         rows["track_id"], rows["state"], rows["age"], rows["hits"] = UNNAMED, TENTATIVE, 1, 1
         rows["observed"] = xyxy = found.xyxy.take(births, axis=0)
         rows["mean"], rows["cov"] = kalman.start(self._motion, self._motion.encode(xyxy))
-        rows["first_ns"] = rows["seen_ns"] = self._of_rows(captured_ns, rows)
+        rows["first_ns"] = rows["seen_ns"] = self._of_rows(captured_ns, rows["camera"])
         rows["score"] = rows["score_sum"] = found.score[births]
         rows["class_id"] = found.class_id[births]
         rows["detection"] = found.source_row[births]
@@ -373,9 +381,9 @@ class BaseTracker(ABC):
             self._remove(longest_unseen, captured_ns)
 
     def _tracks(self, visible: Mask) -> Tracks:
-        rows = self._rows.compress(visible)
-        xyxy = self._motion.decode(rows["mean"])
-        return Tracks(xyxy, rows["score"], rows["class_id"], rows["track_id"], rows["age"], rows["detection"])
+        rows = self._rows if visible.all() else self._rows.compress(visible)
+        xyxy = self._motion.decode(rows["mean"]).astype(np.float32, order="C")
+        return Tracks(xyxy, *(rows[name].copy() for name in _SHOWN))
 
     def _predicted_tracks(self, captured_ns: int) -> Tracks:
         limit_ns = max(self.lost_s, PREDICTED_S) * NS_PER_S

@@ -30,6 +30,8 @@ class Fleet:
         interval_ns: (K,) between its last two runs, 0 before the second run.
         next_id: (K,) id of the next track; incremented here.
         logs: events of each camera.
+        table: the joined rows that the step began with.
+        parts: the rows of each camera, views of the table, once the step is over.
     """
 
     now_ns: NDArray[np.int64]
@@ -39,15 +41,16 @@ class Fleet:
     interval_ns: NDArray[np.int64]
     next_id: NDArray[np.int64]
     logs: Sequence[EventLog]
+    table: Rows
+    parts: Sequence[Rows] = ()
 
     def limits_ns(self, lost_s: float, slow_stream: int) -> NDArray[np.float64]:
         """Return the (K,) maximum age of a track; infinite while the interval is unknown."""
         limits = np.maximum(lost_s * NS_PER_S, (slow_stream * self.interval_ns).astype(np.float64))
         return np.where(self.interval_ns > 0, limits, np.inf)
 
-    def numbers(self, rows: Rows) -> NDArray[np.int64]:
+    def numbers(self, camera: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return the next ids, one per row; rows of one camera are contiguous."""
-        camera = rows["camera"]
         numbers: NDArray[np.int64] = self.next_id.take(camera) + rank_in_groups(camera)
         self.next_id += np.bincount(camera, minlength=len(self.next_id))
         return numbers

@@ -13,18 +13,17 @@ _LEAST_PX = 1e-3
 
 
 def _positive_boxes(centre: Array, width: Array, height: Array) -> Array:
-    boxes = np.empty((len(centre), 4))
-    half = boxes[:, 2:]
-    np.maximum(width, _LEAST_PX, out=half[:, 0])
-    np.maximum(height, _LEAST_PX, out=half[:, 1])
-    half *= 0.5
-    np.subtract(centre, half, out=boxes[:, :2])
-    half += centre
+    boxes = np.empty((len(centre), 4), order="F")  # columns are computed and read one by one
+    for axis, extent in enumerate((width, height)):
+        half, middle = np.maximum(extent, _LEAST_PX), centre[:, axis]
+        half *= 0.5
+        np.subtract(middle, half, out=boxes[:, axis])
+        np.add(half, middle, out=boxes[:, axis + 2])
     return boxes
 
 
 def _centre_and_size(xyxy: Array) -> Array:
-    out = np.empty_like(xyxy)
+    out = np.empty(xyxy.shape, order="F")
     np.subtract(xyxy[:, 2:], xyxy[:, :2], out=out[:, 2:])
     np.add(xyxy[:, :2], xyxy[:, 2:], out=out[:, :2])
     out[:, :2] *= 0.5
@@ -115,10 +114,10 @@ class CentreAreaRatio:
     def _scaled(self, area: Array, variances: tuple[float, ...]) -> Array:
         """Return (N, len(variances)): those of lengths times the scale squared, those of areas its fourth power."""
         scale = np.maximum(area, 1.0) / self.reference_px**2
-        out: Array = scale[:, None] * np.array(variances)
-        out[:, 2::4] *= scale[:, None]
-        out[:, 3::4] = variances[3::4]
-        return out
+        out: Array = np.multiply.outer(variances, scale)
+        out[2::4] *= scale
+        out[3::4] = np.array(variances[3::4])[:, None]
+        return out.T
 
     def initial(self, values: Array) -> Array:
         """Return the (N, 8) variances of a new track."""

@@ -139,12 +139,13 @@ class OcSort(BaseTracker):
         """Filter along the straight line from the last observation to `xyxy`, up to the step before it."""
         rows = self._rows
         start, mean, cov = rows["observed"][at], rows["kept_mean"][at], rows["kept_cov"][at]
-        step_s = (self._of_rows(captured_ns, rows[at]) - rows["seen_ns"][at])[:, None] / (_VIRTUAL_STEPS * NS_PER_S)
+        unseen_ns = self._of_rows(captured_ns, rows["camera"][at]) - rows["seen_ns"][at]
+        step_s = unseen_ns[:, None] / (_VIRTUAL_STEPS * NS_PER_S)
         for step in range(1, _VIRTUAL_STEPS + 1):
             kalman.predict(mean, cov, self._motion.process(mean), step_s)
             if step < _VIRTUAL_STEPS:
                 virtual = self._motion.encode(start + (xyxy - start) * (step / _VIRTUAL_STEPS))
-                mean, cov = kalman.correct(mean, cov, virtual, self._motion.measurement(mean))
+                kalman.correct(mean, cov, virtual, self._motion.measurement(mean))
         rows["mean"][at], rows["cov"][at] = mean, cov
 
 

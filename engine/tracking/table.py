@@ -98,7 +98,7 @@ def usable_of_all(detections: Sequence[Detections], min_score: float, limit: int
     return Found(xyxy.take(order, axis=0), score.take(order), class_id, source_row, camera)
 
 
-def rank_in_groups(group: NDArray[np.intp]) -> NDArray[np.intp]:
+def rank_in_groups(group: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
     """Return the position of each entry within its run of equal values; values are ascending.
 
     >>> rank_in_groups(np.array([0, 0, 2, 2, 2]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from functools import cache
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,10 @@ def _gather(joint: BaseTracker, trackers: Sequence[BaseTracker], captured_ns: Se
     """Join the tables of the trackers and store their differences."""
     for tracker, now_ns in zip(trackers, captured_ns, strict=True):
         tracker._follow_time(now_ns)
-    rows = _joined([tracker._rows for tracker in trackers])
+    tables = [tracker._rows for tracker in trackers]
+    last = joint._fleet
+    is_joined = last is not None and len(last.parts) == len(tables) and all(map(is_, tables, last.parts))
+    rows = joint._rows if is_joined else _joined(tables)
     known = zip(trackers, captured_ns, strict=True)
     before = [now_ns if tracker._now_ns is None else tracker._now_ns for tracker, now_ns in known]
     now = np.array(captured_ns, np.int64)
@@ -119,6 +123,8 @@ def _gather(joint: BaseTracker, trackers: Sequence[BaseTracker], captured_ns: Se
         interval_ns=np.array([tracker._interval_ns for tracker in trackers], np.int64),
         next_id=np.array([tracker._next_id for tracker in trackers], np.int64),
         logs=[tracker._log for tracker in trackers],
+        table=rows,
+        parts=tables if is_joined else (),
     )
     joint._rows, joint._fleet = rows, fleet
     return fleet
@@ -150,20 +156,20 @@ def _predict(joint: BaseTracker, fleet: Fleet) -> None:
 
 def _tracks(joint: BaseTracker, visible: Mask, count: int) -> list[Tracks]:
     """Return the visible tracks of each camera."""
-    camera = joint._rows["camera"].compress(visible)
-    return joint._tracks(visible).split(camera.searchsorted(np.arange(1, count)).tolist())
+    shown = np.bincount(joint._rows["camera"].compress(visible), minlength=count)
+    return joint._tracks(visible).split(shown.cumsum()[:-1].tolist())
 
 
 def _scatter(joint: BaseTracker, fleet: Fleet, trackers: Sequence[BaseTracker], *, is_detected: bool) -> None:
-    """Return each tracker's part of the table to it."""
+    """Return each tracker's part of the table to it; while no track begins or ends, it already has it."""
     rows = joint._rows
-    ends = rows["camera"].searchsorted(np.arange(len(trackers)), "right").tolist()
-    starts = [0, *ends[:-1]]
-    columns = zip(trackers, starts, ends, fleet.now_ns.tolist(), fleet.next_id.tolist(), strict=True)
-    for tracker, start, end, now_ns, next_id in columns:
-        tracker._rows = rows[start:end]
+    if rows is not fleet.table or not fleet.parts:
+        ends = rows["camera"].searchsorted(np.arange(len(trackers)), "right").tolist()
+        fleet.parts = [rows[start:end] for start, end in zip((0, *ends), ends, strict=False)]
+    columns = zip(trackers, fleet.parts, fleet.now_ns.tolist(), fleet.next_id.tolist(), strict=True)
+    for tracker, part, now_ns, next_id in columns:
+        tracker._rows = part
         tracker._now_ns, tracker._next_id = now_ns, next_id
         if is_detected:
             tracker._interval_ns = 0 if tracker._detected_ns is None else now_ns - tracker._detected_ns
             tracker._detected_ns = now_ns
-    joint._rows = rows[:0]

@@ -32,7 +32,7 @@ def test_it_equals_the_textbook_filter(model: kalman.MotionModel) -> None:
         noise = model.measurement(mean)
         z = model.encode(boxes + rng.normal(0, 2, (2, 1)))
         predicted = mean.copy()
-        mean, cov = kalman.correct(mean, cov, z, noise)
+        kalman.correct(mean, cov, z, noise)
         for i in range(2):
             x[i] = move @ x[i]
             np.testing.assert_allclose(x[i], predicted[i])

@@ -70,8 +70,10 @@ def test_together_is_one_by_one_to_the_bit(name: str, parameters: dict[str, Any]
     joint = JointTrackers()
     now = [int(camera * 1e9) for camera in range(count)]
     shown = 0
+    cameras: list[int] = []
     for _ in range(90):
-        cameras = random.permutation(count)[: random.integers(1, count + 1)].tolist()
+        if not cameras or random.random() < 0.5:  # else the same as before: their tables are still joined
+            cameras = random.permutation(count)[: random.integers(1, count + 1)].tolist()
         given: list[Detections | None] = []
         for camera in range(count):  # scenes go on, whether a frame is dropped or not
             found = scenes[camera].step()
@@ -109,6 +111,22 @@ def test_trackers_of_several_kinds_and_others_are_updated_side_by_side() -> None
         times = [step * FRAME_NS] * len(names)
         for tracks, tracker, found in zip(joint.update(make, given, times), alone, given, strict=True):
             assert_equal(tracks, tracker.update(found, step * FRAME_NS))
+
+
+def test_tracks_stay_as_they_were_when_the_trackers_go_on() -> None:
+    """The tables are changed in place; what was returned is a copy, contiguous, in C order."""
+    boxes = np.array([[0, 0, 40, 80], [200, 0, 240, 80]], np.float32)
+    trackers, joint = [tracker_by_name("steady") for _ in range(3)], JointTrackers()
+    kept: list[tuple[Tracks, list[Any]]] = []
+    for step in range(6):
+        found = Detections(boxes + 3 * step, [0.9, 0.8], [0, 0])
+        returned = joint.update(trackers, [found] * 3, [step * FRAME_NS] * 3)
+        kept += [(tracks, [getattr(tracks, name).copy() for name in COLUMNS]) for tracks in returned]
+    for tracks, columns in kept:
+        assert len(tracks) == 2
+        assert tracks.xyxy.flags.c_contiguous
+        for name, expected in zip(COLUMNS, columns, strict=True):
+            np.testing.assert_array_equal(getattr(tracks, name), expected, err_msg=name)
 
 
 def test_cameras_without_objects_take_part() -> None:
