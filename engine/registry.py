@@ -17,11 +17,13 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError, EngineError
 from engine.optional import require
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _REFERENCE = re.compile(r"(?<![\w.])[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -99,6 +101,8 @@ class Registry:
         return made
 
     def _points(self) -> list[EntryPoint]:
+        from importlib.metadata import entry_points  # takes 10 ms, and built-in names do not need it
+
         return sorted(entry_points(group=self.group), key=lambda point: point.name)
 
     def _imported(self, name: str, reference: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: `framewire VERB`. The verbs are in `pipelines/verbs/`.
+"""The command line: `framewire VERB`. The verbs are in `pipelines/verbs/`; only the one that is named is loaded.
 
 Exit codes: 0 done (also after SIGTERM), 1 the run failed, 2 bad configuration or arguments, 130 interrupted by Ctrl-C.
 """
@@ -7,113 +7,111 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
+from collections.abc import Collection, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from engine.errors import ConfigError, EngineError, MissingDependencyError, ModelError, SourceError
 from engine.redaction import hide_address, keep_readable
 from pipelines import console
+from pipelines.exit_codes import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
 from pipelines.logs import JSON_VARIABLE
-from pipelines.running.detect_and_publish import EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED
 from pipelines.terminal import drain, steady_stderr
-from pipelines.verbs.fleet.fleet import fleet
-from pipelines.verbs.history.events import events
-from pipelines.verbs.history.rules import rules
-from pipelines.verbs.learning.classify import classify
-from pipelines.verbs.learning.dataset import dataset
-from pipelines.verbs.learning.label import label
-from pipelines.verbs.learning.monitor import monitor
-from pipelines.verbs.learning.release import deploy, release
-from pipelines.verbs.learning.train import train
-from pipelines.verbs.machine.config import config
-from pipelines.verbs.machine.discover import discover
-from pipelines.verbs.machine.doctor import doctor
-from pipelines.verbs.machine.health import health
-from pipelines.verbs.machine.init import init
-from pipelines.verbs.machine.service import service
-from pipelines.verbs.machine.support_bundle import support_bundle
-from pipelines.verbs.measuring.bench import bench
-from pipelines.verbs.models.build import build
-from pipelines.verbs.models.detect import detect
-from pipelines.verbs.models.inspect import inspect
-from pipelines.verbs.models.named import models
-from pipelines.verbs.models.serve import serve
-from pipelines.verbs.running.check import check
-from pipelines.verbs.running.ctl import ctl
-from pipelines.verbs.running.demo import demo
-from pipelines.verbs.running.run import run
-from pipelines.verbs.scoring.count import count
-from pipelines.verbs.scoring.eval import evaluate
-from pipelines.verbs.scoring.track import track
-from pipelines.verbs.stream.bridge import bridge
-from pipelines.verbs.stream.keys import keys
-from pipelines.verbs.stream.proxy import proxy
-from pipelines.verbs.stream.record import record
-from pipelines.verbs.stream.replay import replay
-from pipelines.verbs.stream.subscribe import subscribe
-from pipelines.verbs.web.web import app as web
 
-app = typer.Typer(
-    name="framewire",
-    help="Real-time video object detection: cameras in, a ZeroMQ stream of tracked objects out.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-VERBS = (
-    demo,
-    init,
-    run,
-    check,
-    ctl,
-    bench,
-    subscribe,
-    record,
-    replay,
-    bridge,
-    proxy,
-    keys,
-    detect,
-    serve,
-    track,
-    count,
-    doctor,
-    health,
-    support_bundle,
-    discover,
-    label,
-    inspect,
-    build,
-    train,
-    release,
-    deploy,
-    monitor,
-)
-for verb in VERBS:
-    app.command()(verb)
-app.add_typer(evaluate)
-app.add_typer(service)
-app.add_typer(events)
-app.add_typer(rules)
-app.add_typer(config)
-app.add_typer(models)
-app.add_typer(dataset)
-app.add_typer(classify)
-app.add_typer(web)
-app.add_typer(fleet)
+VERBS = {
+    "demo": "running.demo:demo",
+    "init": "machine.init:init",
+    "run": "running.run:run",
+    "check": "running.check:check",
+    "ctl": "running.ctl:ctl",
+    "bench": "measuring.bench:bench",
+    "subscribe": "stream.subscribe:subscribe",
+    "record": "stream.record:record",
+    "replay": "stream.replay:replay",
+    "bridge": "stream.bridge:bridge",
+    "proxy": "stream.proxy:proxy",
+    "keys": "stream.keys:keys",
+    "detect": "models.detect:detect",
+    "serve": "models.serve:serve",
+    "track": "scoring.track:track",
+    "count": "scoring.count:count",
+    "doctor": "machine.doctor:doctor",
+    "health": "machine.health:health",
+    "support-bundle": "machine.support_bundle:support_bundle",
+    "discover": "machine.discover:discover",
+    "label": "learning.label:label",
+    "inspect": "models.inspect:inspect",
+    "build": "models.build:build",
+    "train": "learning.train:train",
+    "release": "learning.release:release",
+    "deploy": "learning.release:deploy",
+    "monitor": "learning.monitor:monitor",
+    "eval": "scoring.eval:evaluate",
+    "service": "machine.service:service",
+    "events": "history.events:events",
+    "rules": "history.rules:rules",
+    "config": "machine.config:config",
+    "models": "models.named:models",
+    "dataset": "learning.dataset:dataset",
+    "classify": "learning.classify:classify",
+    "web": "web.web:app",
+    "fleet": "fleet.fleet:fleet",
+}
+"""Module and attribute of each verb, in the order of the help: a function, or a `Typer` for a group of verbs."""
+
+
+def make_app(names: Collection[str] = tuple(VERBS)) -> typer.Typer:
+    """Return the command line with these verbs; loading all of them takes a quarter of a second."""
+    app = typer.Typer(
+        name="framewire",
+        help="Real-time video object detection: cameras in, a ZeroMQ stream of tracked objects out.",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_common)
+    for name in names:
+        module, _, attribute = VERBS[name].partition(":")
+        verb = getattr(import_module(f"pipelines.verbs.{module}"), attribute)
+        if isinstance(verb, typer.Typer):
+            app.add_typer(verb)
+        else:
+            app.command()(verb)
+    return app
+
+
+@cache
+def _whole() -> typer.Typer:
+    return make_app()
+
+
+def __getattr__(name: str) -> Any:
+    """Return `app`, the command line with all verbs, loaded when it is first used."""
+    if name != "app":
+        raise AttributeError(f"module {__name__} has no attribute {name!r}")
+    return _whole()
+
+
+def app_for(words: Sequence[str]) -> typer.Typer:
+    """Return the command line with the verb that these arguments name, or with all verbs if they name none."""
+    named = next((word for word in words if not word.startswith("-")), "")
+    is_completion = any(name.endswith("_COMPLETE") and name.startswith("_") for name in os.environ)
+    return _whole() if is_completion or named not in VERBS else make_app((named,))
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         console.result(f"framewire {version('framewire')}")
         raise typer.Exit
 
 
-@app.callback()
 def _common(
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more: -v info, -vv debug")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors")] = False,
@@ -151,7 +149,7 @@ def _run(words: list[str]) -> NoReturn:
     for word in words:
         hide_address(word)  # before any message can quote it
     try:
-        app(with_values(words))
+        app_for(words)(with_values(words))
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

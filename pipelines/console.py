@@ -16,19 +16,18 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.live import Live
-from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from engine.errors import SinkError
 from engine.redaction import printable, redact, redact_tree
-from engine.stats import SourceSnapshot
 from pipelines.logs import JsonFormatter, RateLimit, SafeFormatter, json_line
 
 if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
     from engine.flow.pipeline import Pipeline
+    from engine.stats import SourceSnapshot
 
 PLAIN_EVERY_S = 5.0
 MODEL_STAGES = ("queue", "preprocess", "infer", "postprocess")
@@ -70,10 +69,25 @@ def set_up_logging(verbosity: int, *, quiet: bool = False, as_json: bool = False
     stderr.is_json = as_json
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if not as_json:
-        handler = RichHandler(console=stderr, show_path=False, show_time=True, log_time_format="%H:%M:%S")
+        handler = _LateHandler()
     handler.setFormatter(JsonFormatter() if as_json else SafeFormatter("%(message)s"))
     handler.addFilter(RateLimit())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class _LateHandler(logging.Handler):
+    """Rich's handler on stderr, imported with the first record: a run that starts well logs none."""
+
+    _rich: logging.Handler | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        if self._rich is None:
+            from rich.logging import RichHandler
+
+            self._rich = RichHandler(console=stderr, show_path=False, show_time=True, log_time_format="%H:%M:%S")
+            self._rich.setFormatter(self.formatter)
+        self._rich.emit(record)
 
 
 def safe(text: str) -> str:
@@ -83,6 +97,8 @@ def safe(text: str) -> str:
 
 def cell(text: object, style: str = "") -> Text:
     """Return a table cell or title that shows a text literally, including brackets."""
+    from rich.text import Text
+
     return Text(safe(str(text)), style=style)
 
 
@@ -144,11 +160,26 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
     Results printed in the meantime appear above the bar, or go to a redirected stdout.
     """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn(safe(what), markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown, above = stderr.is_terminal, sys.stdout.isatty()
     with Progress(*columns, console=stderr, disable=not shown, redirect_stdout=above) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _live_display() -> Live:
+    from rich.live import Live
+
+    return Live(console=stderr, refresh_per_second=4)
+
+
+def _new_table(**options: Any) -> Table:
+    """Return a table with its title on the left."""
+    from rich.table import Table
+
+    return Table(title_justify="left", **options)
 
 
 class RunView:
@@ -158,7 +189,7 @@ class RunView:
         self._pipeline = pipeline
         self._quiet = quiet or not stderr.says_progress
         is_table = stderr.is_terminal and not (self._quiet or stderr.is_json)
-        self._live = Live(console=stderr, refresh_per_second=4) if is_table else None
+        self._live = _live_display() if is_table else None
         self._before: dict[str, tuple[float, int]] = {}
         self._rates: dict[str, float] = {}
         self._next_line = time.monotonic() + PLAIN_EVERY_S
@@ -183,7 +214,7 @@ class RunView:
                 say(self._line(snapshot))
 
     def _table(self) -> Table:
-        table = Table(title=cell(self._title()), title_justify="left", expand=False)
+        table = _new_table(title=cell(self._title()), expand=False)
         several = len(self._pipeline.models) > 1
         columns = ["camera", *(["model"] if several else []), "state"]
         for name in (*columns, "published", "fps", "latency p50 / p99", "objects", "dropped"):
@@ -245,7 +276,7 @@ def text_of_dropped(dropped: Mapping[str, int]) -> str:
 def show_summary(summary: Mapping[str, Any], *, aside: bool = False) -> None:
     """Print the readable summary of a run on stdout, or `aside` on stderr if stdout carries other output."""
     tell = say if aside else result
-    table = Table(title="Summary", title_justify="left")
+    table = _new_table(title="Summary")
     for name in ("camera", "captured", "published", "dropped", "reconnects"):
         table.add_column(name, justify="left" if name == "camera" else "right")
     for source_id, s in summary["sources"].items():
@@ -279,7 +310,7 @@ def show_summary(summary: Mapping[str, Any], *, aside: bool = False) -> None:
 
 def show_figures(figures: Mapping[str, Any]) -> None:
     """Print the figures of a benchmark, and a table of its stages."""
-    stages = Table(title="Stages", title_justify="left")
+    stages = _new_table(title="Stages")
     for name in ("stage", "p50 ms", "p99 ms"):
         stages.add_column(name, justify="left" if name == "stage" else "right")
     for stage, ms in figures.get("stage_ms", {}).items():
@@ -293,7 +324,7 @@ def show_figures(figures: Mapping[str, Any]) -> None:
 
 def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a table with the keys of its rows as columns."""
-    table = Table(title=cell(title), title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table = _new_table(title=cell(title), box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for number, name in enumerate(rows[0] if rows else ()):
         table.add_column(cell(name), no_wrap=number == 0, overflow="fold")  # narrow or not, nothing is cut off
     for row in rows:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.analytics.view import View
 from engine.clock import NS_PER_MS, NS_PER_S
 from engine.data import Packet
 from engine.wire.findings import EpisodeTimes, Moment
+
+if TYPE_CHECKING:
+    from engine.analytics.view import View
 
 LEAST_NS = 500 * NS_PER_MS
 MOST_NS = 10 * NS_PER_S

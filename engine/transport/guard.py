@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from engine.transport.release import release_memory
 
@@ -44,6 +43,7 @@ HANDSHAKE_MS = 5_000
 MAX_CONNECTIONS = 500
 SHARE_OF_DESCRIPTORS = 4
 PART_BYTES = 64  # at most, of framing and encryption per part
+_EVENT = struct.Struct("=Hi")  # as in zmq_socket_monitor(3); pyzmq's parser imports asyncio
 _BYTES_RECEIVED = 128  # offset in struct tcp_info, Linux 4.1
 _SO_COOKIE = 57
 _LOST = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
@@ -182,8 +182,7 @@ class SocketGuard:
     def _take_events(self, watched: _Watched) -> bool:
         """Process libzmq's reports; return False once the socket is closed."""
         while watched.monitor.poll(0):
-            news = parse_monitor_message(watched.monitor.recv_multipart(zmq.NOBLOCK))
-            kind, value = int(news["event"]), int(news["value"])
+            kind, value = _EVENT.unpack(watched.monitor.recv_multipart(zmq.NOBLOCK)[0])
             if kind == zmq.EVENT_MONITOR_STOPPED:
                 return False
             if kind == zmq.EVENT_ACCEPTED:

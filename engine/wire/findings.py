@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, UnsetType
 
-from engine.analytics.findings import Finding
-from engine.analytics.view import View
 from engine.data import Packet, Run
 from engine.wire.convert import owner_of
 from engine.wire.scene import AnalyticsMessage, EventMessage, RuleState, Scalar
+
+if TYPE_CHECKING:
+    from engine.analytics.findings import Finding
+    from engine.analytics.view import View
 
 PIXEL_DECIMALS = 2
 SCORE_DECIMALS = 4

@@ -21,7 +21,6 @@ from pydantic import ValidationError
 
 from engine.clock import NS_PER_S, SYSTEM_CLOCK
 from engine.errors import ConfigError
-from pipelines.build.scene import scenes_of
 from pipelines.build.sources import named_sources
 from pipelines.config.models import Config
 from pipelines.config.scene import LineConfig, RuleConfig, ZoneConfig
@@ -149,6 +148,8 @@ class EditsFile:
     def _with_rules(self, config: Config, edit: RulesEdited, notes: list[str]) -> Config:
         """Return the configuration with edited rules, or with its own if a place that the edited ones need is gone."""
         rules = [self._section(RuleConfig, rule, f"rules.{index}") for index, rule in enumerate(edit.rules)]
+        from pipelines.build.scene import scenes_of
+
         new = config.model_copy(update={"rules": rules})
         try:
             scenes_of(new)

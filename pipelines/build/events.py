@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
 from engine.optional import require
-from engine.sinks.camera_video.recordings import Recordings
 from pipelines.build.actions import actions_of_rules, build_actions
 from pipelines.build.media import build_event_media, keep_options
 from pipelines.config.models import Config
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from engine.events.log import EventFollower, EventLog
     from engine.events.store.place import StorePlace
     from engine.flow.pipeline import Pipeline
+    from engine.sinks.camera_video.recordings import Recordings
 
 
 def events_place(config: Config) -> StorePlace:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.sinks.camera_video.recordings import Recordings
 from pipelines.config.events import KeepConfig
 from pipelines.config.models import Config
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from engine.events.media.event_media import EventMedia
     from engine.events.media.retention import KeepOptions
     from engine.events.store.place import StorePlace
+    from engine.sinks.camera_video.recordings import Recordings
 
 GB = 1_000_000_000
 ROOM_S = 2.0  # between the start of an event and its detection

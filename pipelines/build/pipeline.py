@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from engine.flow.options import PipelineOptions
 from engine.flow.pipeline import Pipeline
 from engine.identity import default_engine_id
-from engine.protocols import Source
+from engine.protocols import Analyser, Source
 from pipelines.build.detector import build_second_stage
 from pipelines.build.models import MakeDetector, build_pool
 from pipelines.build.names import check_names
 from pipelines.build.parts import build_analysers
 from pipelines.build.privacy import build_privacy, check_classes
-from pipelines.build.scene import with_scene
 from pipelines.build.sinks import build_sinks
-from pipelines.build.sources import build_rules, build_sources
+from pipelines.build.sources import asks_for_scene, build_rules, build_sources
 from pipelines.build.tracker import build_tracker
-from pipelines.build.video import offer_video
 from pipelines.config.models import Config
 
 if TYPE_CHECKING:
@@ -57,6 +55,8 @@ def build_pipeline(
     check_classes(config, class_names)
     sinks = build_sinks(config, len(sources), on_quit, bound, shares_files=shares_files)
     if config.publish.media is not None:
+        from pipelines.build.video import offer_video
+
         offer_video(config, sources, sinks)
     return Pipeline(
         sources,
@@ -65,11 +65,21 @@ def build_pipeline(
         *sinks,
         options=PipelineOptions(**options, keep_running=_keeps_running(config, sources)),
         rules=build_rules(config),
-        analysers=with_scene(build_analysers(config, [source.info.source_id for source in sources]), config),
+        analysers=_analysers(config, [source.info.source_id for source in sources]),
         second_stage=build_second_stage(config),
         privacy=build_privacy(config),
         engine_id=config.pipeline.engine_id or _engine_id(config),
     )
+
+
+def _analysers(config: Config, source_ids: list[str]) -> Mapping[str, Sequence[Analyser]]:
+    """Return the analysers of each source; without zones, lines and rules, analytics are not even imported."""
+    analysers = build_analysers(config, source_ids)
+    if not asks_for_scene(config):
+        return analysers
+    from pipelines.build.scene import with_scene
+
+    return with_scene(analysers, config)
 
 
 def _engine_id(config: Config) -> str | None:

@@ -144,11 +144,6 @@ def scenes_differ(before: Mapping[str, Analytics], after: Mapping[str, Analytics
     return [name for name in {**before, **after} if parts(before, name) != parts(after, name)]
 
 
-def without_places(source: SourceConfig) -> SourceConfig:
-    """Return a source's configuration without its analytics keys."""
-    return source.model_copy(update={"picture": None, "zones": {}, "lines": {}})
-
-
 def _settings(config: Config) -> dict[str, Any]:
     options = config.analytics
     with at_key("analytics"):

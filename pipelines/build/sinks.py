@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from engine.data import Packet
 from engine.errors import SinkError
 from engine.protocols import Sink
-from engine.sinks.camera_video.recordings import Recordings
 from pipelines.build.events import build_event_log
 from pipelines.build.parts import own_sinks
 from pipelines.build.push import check_push, push_addresses
@@ -49,8 +48,11 @@ def build_sinks(
     """
     sinks: list[Sink] = []
     plans = build_recordings(config)
-    recordings = Recordings(plans) if plans or can_change(config) else None
-    if recordings is not None:
+    recordings = None
+    if plans or can_change(config):
+        from engine.sinks.camera_video.recordings import Recordings
+
+        recordings = Recordings(plans)
         sinks.append(recordings)
     if config.publish.has_stream:
         sinks += _publishers(config.publish, bound or _publisher(config.publish, config.tracing))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.data import DEFAULT_MODEL, SourceInfo
 from engine.errors import ConfigError
 from engine.flow.attention.gate import FrameGate, MotionGate
 from engine.flow.attention.planner import RegionWindows
 from engine.protocols import Source
-from engine.sinks.camera_video.record_process import RingOptions
-from engine.sinks.camera_video.recordings import RecordPlan, record_plan
 from engine.sources.applicable import inapplicable
 from engine.sources.base import SourceBase
 from engine.sources.open import kind_of, made_source, open_source
@@ -19,7 +17,11 @@ from engine.sources.preparation import Lens, Preparation, PreparedSource
 from engine.video.options import options_from
 from engine.video.uri import name_from_uri, scheme_of, unique_name
 from pipelines.config.models import Config
-from pipelines.config.source import PrepareConfig, SourceConfig
+from pipelines.config.scene import AnalyticsConfig, SiteConfig
+from pipelines.config.source import PrepareConfig, RecordConfig, SourceConfig
+
+if TYPE_CHECKING:
+    from engine.sinks.camera_video.recordings import RecordPlan
 
 PLACES = ("picture", "zones", "lines")
 GATE = ("regions", "ignore", "motion_gate", "classes", "score_threshold", "min_area", "max_fps", "detect_hz", "windows")
@@ -31,6 +33,18 @@ S_PER_H = 3600.0
 def can_change(config: Config) -> bool:
     """Return whether sources may be added and removed during the run."""
     return config.control.address != "none" or config.control.watch
+
+
+def asks_for_scene(config: Config) -> bool:
+    """Return whether there are zones, lines or rules, or settings of analytics that could be invalid."""
+    has_places = any(source.zones or source.lines for source in config.sources)
+    is_set = (config.site, config.analytics) != (SiteConfig(), AnalyticsConfig())
+    return bool(config.rules) or has_places or is_set
+
+
+def without_places(source: SourceConfig) -> SourceConfig:
+    """Return a source's configuration without its analytics keys."""
+    return source.model_copy(update={"picture": None, "zones": {}, "lines": {}})
 
 
 def build_sources(config: Config) -> list[Source]:
@@ -121,24 +135,31 @@ def _reading_options(config: SourceConfig) -> dict[str, Any]:
 
 def build_recordings(config: Config) -> dict[str, RecordPlan]:
     """Return the recordings by source name. Raises `ConfigError` if a source cannot be recorded."""
-    plans = {}
-    for source_id, source in named_sources(config):
-        record = source.record
-        if record is not None:
-            plans[source_id] = record_plan(
-                record.uri or source.uri,
-                source_id,
-                record.folder,
-                options_from(_options(source)),
-                ring=RingOptions(record.before_s, record.after_s) if record.mode == "events" else None,
-                is_main=record.uri not in (None, source.uri) and (source.privacy or config.privacy).mode == "none",
-                container=record.container,
-                segment_s=record.segment_s,
-                max_bytes=None if record.max_mb is None else int(record.max_mb * BYTES_PER_MB),
-                keep_s=None if record.keep_h is None else record.keep_h * S_PER_H,
-                sound=record.sound,
-            )
-    return plans
+    recorded = [(source_id, source, source.record) for source_id, source in named_sources(config)]
+    return {
+        source_id: _record_plan(config, source_id, source, record)
+        for source_id, source, record in recorded
+        if record is not None
+    }
+
+
+def _record_plan(config: Config, source_id: str, source: SourceConfig, record: RecordConfig) -> RecordPlan:
+    from engine.sinks.camera_video.record_process import RingOptions
+    from engine.sinks.camera_video.recordings import record_plan
+
+    return record_plan(
+        record.uri or source.uri,
+        source_id,
+        record.folder,
+        options_from(_options(source)),
+        ring=RingOptions(record.before_s, record.after_s) if record.mode == "events" else None,
+        is_main=record.uri not in (None, source.uri) and (source.privacy or config.privacy).mode == "none",
+        container=record.container,
+        segment_s=record.segment_s,
+        max_bytes=None if record.max_mb is None else int(record.max_mb * BYTES_PER_MB),
+        keep_s=None if record.keep_h is None else record.keep_h * S_PER_H,
+        sound=record.sound,
+    )
 
 
 def _check_windows(config: Config, source_id: str, source: SourceConfig) -> None:

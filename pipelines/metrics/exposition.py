@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from importlib.metadata import version
 
 from engine.optional import require
 from engine.stats import HistogramSnapshot
@@ -21,6 +20,8 @@ OTHER = "other"
 @lru_cache(maxsize=1)
 def own_version() -> str:
     """Return the version of framewire, read once: reading it took most of the time of a small page."""
+    from importlib.metadata import version
+
     return version("framewire")
 
 

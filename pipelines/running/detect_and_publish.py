@@ -12,23 +12,25 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, StageError
-from engine.flow.defaults import describe
+from engine.flow.defaults import describe, takes_packets
 from engine.flow.pipeline import Pipeline
 from engine.latch import Latch
 from engine.process import peak_memory_mb
-from engine.protocols import OutputFile
-from engine.sinks.camera_video.recordings import Recordings
+from engine.protocols import OutputFile, Sink
 from engine.stats import NO_FIGURES, StatsSnapshot, latency_summary, stage_summary
 from pipelines.build.events import event_log_of, events_of
-from pipelines.build.scene import scene_of
 from pipelines.console import RunView
+from pipelines.exit_codes import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from engine.sinks.camera_video.recordings import Recordings
 
 logger = logging.getLogger(__name__)
 REFRESH_S = 0.1
@@ -36,7 +38,6 @@ MAX_LOGGED_FAILURES = 20
 STOP_TIMEOUT_S = 0.7
 SAME_SIGNAL_S = 0.25  # `timeout` and shells signal a process and then its group: that is one request, not two
 FILES_TIMEOUT_S = 10.0  # additional time for a busy encoder; a second signal ends the process immediately
-EXIT_DONE, EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 0, 1, 2, 130
 TERM_VARIABLE = "FRAMEWIRE_SIGTERM_EXIT"
 _HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # the terminal or the ssh session has ended
 
@@ -228,9 +229,8 @@ def model_facts(pipeline: Pipeline, stats: StatsSnapshot) -> dict[str, Any]:
 def recordings_of(pipeline: Pipeline) -> dict[str, Any]:
     """Return `{"recordings": {source_id: figures}}` of a pipeline's recordings, or an empty dict if there are none."""
     found: dict[str, Any] = {}
-    for sink in pipeline.sinks:
-        if isinstance(sink, Recordings):
-            found.update(sink.summary())
+    for recordings in recordings_among(pipeline.sinks):
+        found.update(recordings.summary())
     return {"recordings": found} if found else {}
 
 
@@ -238,11 +238,20 @@ def recording_folders(pipeline: Pipeline) -> dict[str, str]:
     """Return the folder of each recorded source of a pipeline."""
     return {
         source.info.source_id: plan.shelf.folder
-        for sink in pipeline.sinks
-        if isinstance(sink, Recordings)
+        for recordings in recordings_among(pipeline.sinks)
         for source in pipeline.sources
-        if (plan := sink.plan(source.info.source_id)) is not None
+        if (plan := recordings.plan(source.info.source_id)) is not None
     }
+
+
+def recordings_among(sinks: Iterable[Sink]) -> list[Recordings]:
+    """Return the sinks that record cameras; without one, what they need is not imported."""
+    without_packets = [sink for sink in sinks if not takes_packets(sink)]
+    if not without_packets:
+        return []
+    from engine.sinks.camera_video.recordings import Recordings
+
+    return [sink for sink in without_packets if isinstance(sink, Recordings)]
 
 
 def outputs_of(pipeline: Pipeline) -> dict[str, Any]:
@@ -262,6 +271,10 @@ def push_of(pipeline: Pipeline) -> dict[str, Any]:
 
 def analytics_of(pipeline: Pipeline) -> dict[str, Any]:
     """Return `{"analytics": {source_id: totals}}` of zones, lines and rules, or an empty dict if there are none."""
+    if not pipeline.all_analysers:
+        return {}
+    from pipelines.build.scene import scene_of
+
     scene = scene_of(pipeline)
     return {"analytics": scene.summary()} if scene is not None else {}
 

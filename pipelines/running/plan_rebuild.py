@@ -12,10 +12,9 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from engine.backends.select import select_backend
-from engine.backends.tensorrt.find_plan import MissingPlan
 from engine.data import DEFAULT_MODEL, SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.detection.tiles import untiled
@@ -27,7 +26,9 @@ from pipelines.build.detector import build_detector, options_of, tiled
 from pipelines.build.models import MakeDetector
 from pipelines.config.models import Config, DetectorConfig
 from pipelines.running.model_changes import set_at_once, with_options
-from pipelines.running.plan_child import request_from_missing
+
+if TYPE_CHECKING:
+    from engine.backends.tensorrt.find_plan import MissingPlan
 
 logger = logging.getLogger(__name__)
 NEVER_BUILT = ("never", "tensorrt")
@@ -56,6 +57,8 @@ class PlanBuild:
         self.failure: str | None = None
         self.is_built = False
         self._started = time.monotonic()
+        from pipelines.running.plan_child import request_from_missing
+
         self._child = Child("pipelines.running.plan_child")
         self._child.say(request_from_missing(missing).encode())
 

@@ -13,13 +13,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.analytics.rules import KINDS
 from engine.data import DEFAULT_MODEL
 from engine.errors import ConfigError, EngineError
 from engine.flow.changes import LAST_FRAMES_S
 from engine.flow.pipeline import Pipeline
 from engine.latch import Latch
-from engine.sinks.camera_video.recordings import Recordings
 from pipelines.build.actions import check_actions
 from pipelines.build.detector import build_detector
 from pipelines.build.events import change_actions, change_keep
@@ -27,12 +25,11 @@ from pipelines.build.models import MakeDetector, model_of
 from pipelines.build.names import check_names
 from pipelines.build.parts import references
 from pipelines.build.privacy import change_privacy, check_classes, check_outputs
-from pipelines.build.scene import change_scene, scenes_differ, scenes_of, without_places
-from pipelines.build.sources import build_recordings, build_rules, build_source, named_sources
-from pipelines.build.video import offer_video
+from pipelines.build.sources import build_recordings, build_rules, build_source, named_sources, without_places
 from pipelines.config.file import assign, load_config, refuse_variables, validated
 from pipelines.config.models import Config
 from pipelines.config.source import SourceConfig
+from pipelines.running.detect_and_publish import recordings_among
 from pipelines.running.model_changes import ModelChanges
 
 logger = logging.getLogger(__name__)
@@ -149,6 +146,8 @@ class Reconfigurer:
 
     def set_rules(self, rules: list[dict[str, Any]]) -> list[str]:
         """Replace all rules; a custom rule must already exist with the same arguments. Raises `ConfigError`."""
+        from engine.analytics.rules import KINDS
+
         refuse_variables(rules)
         known = [_own_code(rule) for rule in self._tree()["rules"]]
         for rule in rules:
@@ -169,6 +168,9 @@ class Reconfigurer:
             EngineError: a source or model cannot be used; nothing was changed.
             PartlyChangedError: a source hangs or cannot be added, or the run is ending; the rest was changed.
         """
+        from pipelines.build.scene import change_scene, scenes_differ, scenes_of
+        from pipelines.build.video import offer_video
+
         self._check_fixed(new)
         new = _with_names(new)
         before, after = dict(named_sources(self.config)), dict(named_sources(new))
@@ -198,9 +200,8 @@ class Reconfigurer:
         change_actions(self._pipeline, new)
         if scenes_differ(had_scenes, scenes):
             change_scene(self._pipeline, scenes, had_scenes)
-        for sink in self._pipeline.sinks:
-            if isinstance(sink, Recordings):
-                sink.set_plans(plans)
+        for recordings in recordings_among(self._pipeline.sinks):
+            recordings.set_plans(plans)
         for add in add_models:
             done += add()
         self._move(moved, done, failed)

@@ -28,10 +28,11 @@ from pipelines import console
 from pipelines.build.edits import EditsFile
 from pipelines.build.sources import named_sources
 from pipelines.config.models import Config
+from pipelines.exit_codes import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED
 from pipelines.metrics.answering import METRICS_VARIABLE, bound_server
 from pipelines.metrics.server import MetricsServer
 from pipelines.running.control_access import AUTO, runtime_folder
-from pipelines.running.detect_and_publish import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, Interrupt
+from pipelines.running.detect_and_publish import Interrupt
 from pipelines.stream.proxy import Proxy
 from pipelines.workers.control import WorkersControl
 from pipelines.workers.report import WorkerReport, decoded, merged_summary

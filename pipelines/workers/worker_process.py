@@ -24,9 +24,10 @@ from pipelines.build.pipeline import build_pipeline
 from pipelines.build.sinks import bound_publisher
 from pipelines.config.file import validated
 from pipelines.config.models import Config
+from pipelines.exit_codes import EXIT_CONFIG
 from pipelines.metrics.engine_health import EngineHealth
 from pipelines.running.control import Command, ControlServer
-from pipelines.running.detect_and_publish import EXIT_CONFIG, Interrupt, recordings_of, run_to_the_end, summary
+from pipelines.running.detect_and_publish import Interrupt, recordings_of, run_to_the_end, summary
 from pipelines.running.plan_rebuild import PlanRebuild
 from pipelines.running.reconfigure import Reconfigurer
 from pipelines.workers.report import WorkerReport, encoded

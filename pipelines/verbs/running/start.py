@@ -161,11 +161,13 @@ def _run(
 
 def _leave_scene(pipeline: Pipeline, config: Config) -> None:
     """Save the state that lets the next run continue counting, if `analytics.state` is set."""
+    if config.analytics.state is None:
+        return
     from pipelines.build.scene import scene_of
     from pipelines.running.scene_state import SceneState
 
     scene = scene_of(pipeline)
-    if config.analytics.state is not None and scene is not None:
+    if scene is not None:
         SceneState(config.analytics.state, scene).write()
 
 
@@ -203,16 +205,18 @@ def _changes(
 ) -> Iterator[list[Callable[[], None]]]:
     """Yield the functions to call during the run, which apply changes from the socket and the file."""
     from pipelines.build.places import with_places
-    from pipelines.build.scene import scene_of
     from pipelines.running.reconfigure import ConfigWatch, Reconfigurer
-    from pipelines.running.scene_state import SceneState
 
     path, overrides, settings, places = origin
     changes = Reconfigurer(pipeline, config, plans.detector, is_over)
     each_tick: list[Callable[[], None]] = [lambda: plans.poll(pipeline, changes.config)]
-    scene = scene_of(pipeline)
-    if config.analytics.state is not None and scene is not None:
-        each_tick.append(SceneState(config.analytics.state, scene).poll)
+    if config.analytics.state is not None:
+        from pipelines.build.scene import scene_of
+        from pipelines.running.scene_state import SceneState
+
+        scene = scene_of(pipeline)
+        if scene is not None:
+            each_tick.append(SceneState(config.analytics.state, scene).poll)
     if config.control.watch and path is not None:
         completed = lambda new: _edited(with_places(new, places), edits)  # noqa: E731
         each_tick.append(ConfigWatch(path, overrides, settings, changes, completed).poll)

@@ -10,7 +10,8 @@ import pytest
 
 from engine.flow.pipeline import Pipeline
 from engine.sources.open import open_source
-from pipelines.running.detect_and_publish import EXIT_DONE, Interrupt, run_to_the_end
+from pipelines.exit_codes import EXIT_DONE
+from pipelines.running.detect_and_publish import Interrupt, run_to_the_end
 from tests.fakes import OneTracker, PixelDetector
 
 
