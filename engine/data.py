@@ -91,15 +91,6 @@ class Frame(MayBeLazy):
             return image
 
     @property
-    def luma(self) -> NDArray[np.uint8] | None:
-        """The decoded (H, W) uint8 brightness, read-only.
-
-        None once the image is converted, or if there never was one.
-        """
-        lazy = self._lazy
-        return None if lazy is None else lazy.luma()
-
-    @property
     def scene_ns(self) -> int:
         """When the scene happened: stream time for a file, capture time for a camera; only differences are meaningful.
 

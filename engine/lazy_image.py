@@ -1,13 +1,48 @@
-"""Pixels of a decoded frame, converted to a BGR image on demand."""
+"""Pixels of a decoded frame: its planes, and a BGR image that is made of them on demand."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Chroma:
+    """How the colours of 4:2:0 planes are stored, and what the numbers mean.
+
+    Attributes:
+        is_interleaved: one plane of pairs of U and V (NV12), not two planes.
+        is_bt709: the matrix of BT.709, not of BT.601.
+        is_full_range: numbers from 0 to 255; else luma from 16 to 235 and chroma from 16 to 240.
+    """
+
+    is_interleaved: bool = False
+    is_bt709: bool = False
+    is_full_range: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class YuvPlanes:
+    """The planes of a 4:2:0 frame, which have half the bytes of its BGR image; views, valid as long as they are held.
+
+    Attributes:
+        luma: (H, W) uint8; rows may be padded.
+        colours: U and V, each (ceil(H / 2), ceil(W / 2)) uint8, or one array of both with a last axis of 2.
+        chroma: how they are stored, and what the numbers mean.
+    """
+
+    luma: NDArray[np.uint8]
+    colours: tuple[NDArray[np.uint8], ...]
+    chroma: Chroma
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all planes without padding."""
+        return self.luma.nbytes + sum(plane.nbytes for plane in self.colours)
 
 
 class LazyImage(ABC):
@@ -29,6 +64,10 @@ class LazyImage(ABC):
     def luma(self) -> NDArray[np.uint8] | None:
         """Return the (H, W) uint8 brightness as it was decoded, read-only; None if its format has no such plane."""
 
+    def planes(self) -> YuvPlanes | None:
+        """Return the decoded planes, read-only; None if they are not 4:2:0 with 8 bits, or of an unusual matrix."""
+        return None
+
 
 class MayBeLazy:
     """The decoded image of a frame whose BGR image has not been read yet; a slot that is not a field of `Frame`.
@@ -39,6 +78,24 @@ class MayBeLazy:
 
     __slots__ = ("_lazy",)
     _lazy: LazyImage | None
+
+    @property
+    def luma(self) -> NDArray[np.uint8] | None:
+        """The decoded (H, W) uint8 brightness, read-only.
+
+        None once the image is converted, or if there never was one.
+        """
+        lazy = self._lazy
+        return None if lazy is None else lazy.luma()
+
+    @property
+    def planes(self) -> YuvPlanes | None:
+        """The decoded 4:2:0 planes, read-only.
+
+        None once the image is converted, if there never were any, or if they are of another kind.
+        """
+        lazy = self._lazy
+        return None if lazy is None else lazy.planes()
 
     def restamped(self, **changes: Any) -> Any:
         """Return this frame with other times, numbers or names and the same image, without converting it."""

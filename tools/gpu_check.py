@@ -130,6 +130,9 @@ def plan_of_sections(chosen: argparse.Namespace, device: Device = THIS_MACHINE) 
         Section(
             "letterbox kernel", partial(kernels.letterbox_exactness, device), 120, needs_tensorrt=False, usual_s=15
         ),
+        Section(
+            "letterbox of planes", partial(kernels.planes_exactness, device), 120, needs_tensorrt=False, usual_s=15
+        ),
         Section("compute-sanitizer", experiments.sanitizer, 180, needs_tensorrt=False, usual_s=60),
         Section("a waiting thread", partial(experiments.waiting, device), 60, needs_tensorrt=False, usual_s=5),
         Section(ANSWER, partial(sections.answer, device, cache), 180, needs_tensorrt=False, usual_s=20),

@@ -9,6 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import Pending
+from engine.lazy_image import YuvPlanes
+
+Pixels = NDArray[np.uint8] | YuvPlanes
+"""What a device letterboxes: a (H, W, 3) BGR image, or the planes of a decoder."""
 
 
 class Placement(Protocol):
@@ -31,8 +35,8 @@ class Placement(Protocol):
 class DeviceBackend(Protocol):
     """A backend that letterboxes on its device and copies back only the candidates."""
 
-    def submit_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> Pending:
-        """Start an inference on uint8 BGR images of any sizes, letterboxed according to `placements`.
+    def submit_images(self, images: Sequence[Pixels], placements: Sequence[Placement]) -> Pending:
+        """Start an inference on uint8 images of any sizes, BGR or planes, letterboxed according to `placements`.
 
         The images are copied before it returns. The thread and the errors are those of `Backend.submit`.
         """

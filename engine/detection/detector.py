@@ -49,7 +49,7 @@ class ModelDetector:
         iou_threshold: boxes of one class that overlap by more than this are one object.
         classes: class ids to report; None for all.
         max_batch: maximum number of frames per inference.
-        letterbox_on: `cpu`, `gpu`, or `auto` for the fastest that gives the same pixels.
+        letterbox_on: `cpu`, `gpu`, or `auto` for the faster one if both scale alike.
         backend_reason: why this backend was chosen, in one line for the summary.
         sizes: chooses the size at which each frame runs; None runs all at the size of `facts`.
         fallback: provides the model on another backend if one does not open; None makes `open` fail instead.

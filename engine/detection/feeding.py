@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import Backend, Pending, TensorSpec
-from engine.backends.device import DeviceBackend
+from engine.backends.device import DeviceBackend, Pixels
 from engine.backends.slots import Slots
 from engine.data import Frame
 from engine.detection.letterbox import Canvas, Letterbox, fit
@@ -53,8 +53,7 @@ class Feeder:
         facts: the model.
         backend: open.
         max_batch: maximum number of frames per inference.
-        letterbox_on: `gpu` if the backend can, `cpu`, or `auto`: per batch, the faster one if both give the same
-            pixels.
+        letterbox_on: `gpu` if the backend can, `cpu`, or `auto`: per batch, the faster one if both scale alike.
 
     Raises:
         ConfigError: `gpu`, and the backend cannot.
@@ -83,29 +82,29 @@ class Feeder:
         Raises:
             ConfigError: `depth` submissions are in flight.
         """
-        images = [frame.image for frame in frames]
         if self._device is None:
-            return self._start_here(images)
+            return self._start_here(frames)
         self._device.keep_above(score_threshold)
-        if not self._can_letterbox or self._letterbox_on == "cpu" or self._facts.batch not in (None, len(images)):
-            return self._start_here(images)
+        if not self._can_letterbox or self._letterbox_on == "cpu" or self._facts.batch not in (None, len(frames)):
+            return self._start_here(frames)
         rows, columns = self._facts.size_hw
         boxes = [fit((frame.width, frame.height), (columns, rows), self._facts.family.anchor) for frame in frames]
+        images = [_pixels_of(frame) for frame in frames]
         if self._letterbox_on == "auto" and not self._is_better_there(images, boxes):
-            return self._start_here(images)
+            return self._start_here(frames)
         return Fed(self._device.submit_images(images, boxes), boxes, lambda: None, time.monotonic_ns())
 
-    def _is_better_there(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Letterbox]) -> bool:
-        """Return whether the GPU gives the same pixels (it only downscales) and the images are small enough to copy."""
+    def _is_better_there(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> bool:
+        """Return whether the GPU scales as the CPU does (it only reduces), and the images are small enough to copy."""
         is_same = all(box.inner_wh[0] <= box.source_wh[0] and box.inner_wh[1] <= box.source_wh[1] for box in boxes)
         rows, columns = self._facts.size_hw
         return is_same and sum(image.nbytes for image in images) <= LARGEST_COPY * len(images) * rows * columns * 3
 
-    def _start_here(self, images: Sequence[NDArray[np.uint8]]) -> Fed:
+    def _start_here(self, frames: Sequence[Frame]) -> Fed:
         canvas = self._canvases.take()
         try:
-            boxes = [canvas.place(row, image) for row, image in enumerate(images)]
-            batch = canvas.batch if self._facts.batch is not None else canvas.batch[: len(images)]
+            boxes = [canvas.place(row, frame.image) for row, frame in enumerate(frames)]
+            batch = canvas.batch if self._facts.batch is not None else canvas.batch[: len(frames)]
             first, *others = self._backend.inputs
             feeds = {first.name: batch} | {spec.name: self._sizes(spec, len(batch)) for spec in others}
             submitted_ns = time.monotonic_ns()
@@ -119,3 +118,9 @@ class Feeder:
         """Return the value for a second input: the size (w, h) to which the model scales its boxes (its frame)."""
         rows, columns = self._facts.size_hw
         return np.tile(np.array([columns, rows], spec.dtype), (count, 1))
+
+
+def _pixels_of(frame: Frame) -> Pixels:
+    """Return a frame's planes where it still has them, so that it need not be converted, else its image."""
+    planes = frame.planes
+    return frame.image if planes is None else planes

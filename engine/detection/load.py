@@ -83,8 +83,8 @@ def load_detector(
         mean: of 0..255 pixels per channel, instead of the family's.
         std: of 0..255 pixels per channel, instead of the family's.
         letterbox: `center`, `top_left` or `stretch`, instead of the family's way to place a frame.
-        letterbox_on: `cpu`, `gpu` (TensorRT), or `auto`: the GPU for frames that it letterboxes to the same pixels and
-            that are not too large to be copied.
+        letterbox_on: `cpu`, `gpu` (TensorRT), or `auto`: the GPU for frames that it scales as the CPU does and that are
+            not too large to be copied.
         depth: inferences in flight; None leaves it to the backend.
         precision: arithmetic of the backend (`f32`, `bf16`, ...); None is its default.
         threads: maximum number of CPU threads.

@@ -17,14 +17,52 @@ Kernel = Callable[[View, int, bytes], None]
 
 def letterbox_images(view: View, images: int, values: bytes) -> None:
     """Do what the letterbox kernel does, with numpy, on memory found by `view(address, size)`."""
+    source_w, source_h = cuda_letterbox.PARAMETERS.unpack(values)[6:8]
+    _letterbox(view, images, values, lambda memory: memory.reshape(source_h, source_w, 3))
+
+
+def letterbox_planes(view: View, images: int, values: bytes) -> None:
+    """Do what the letterbox kernel for planes does, likewise."""
+    size = cuda_letterbox.PARAMETERS.size
+    source_w, source_h = cuda_letterbox.PARAMETERS.unpack(values[:size])[6:8]
+    u, v, chroma_w, step, *numbers = cuda_letterbox.PLANES_PARAMETERS.unpack(values[size:])
+    count = (source_h + 1) // 2 * chroma_w
+
+    def image_of(memory: Bytes) -> Bytes:
+        luma = memory[: source_w * source_h].reshape(source_h, source_w)
+        blue, red = (memory[at : at + (count - 1) * step + 1 : step].reshape(-1, chroma_w) for at in (u, v))
+        return bgr_from_planes(luma, blue, red, tuple(numbers))
+
+    _letterbox(view, images, values[:size], image_of)
+
+
+def bgr_from_planes(luma: Bytes, u: Bytes, v: Bytes, conversion: tuple[int, ...]) -> Bytes:
+    """Return the (H, W, 3) image of 4:2:0 planes, with the kernel's arithmetic.
+
+    Args:
+        luma: (H, W).
+        u: (ceil(H / 2), ceil(W / 2)).
+        v: likewise.
+        conversion: `engine.backends.cuda.letterbox.conversion` of the planes.
+    """
+    black, gain, blue_u, green_u, green_v, red_v = conversion
+    height, width = luma.shape
+    blue, red = (plane.repeat(2, 0).repeat(2, 1)[:height, :width].astype(np.int32) - 128 for plane in (u, v))
+    light = (luma.astype(np.int32) - black) * gain
+    levels = np.stack((light + blue_u * blue, light - green_u * blue - green_v * red, light + red_v * red), axis=2)
+    return ((levels + 32768) >> 16).clip(0, 255).astype(np.uint8)
+
+
+def _letterbox(view: View, images: int, values: bytes, image_of: Callable[[Bytes], Bytes]) -> None:
+    """Write the letterboxed images; `image_of` makes an image (H, W, 3) of its memory."""
     source, target, source_step, target_step, scale_x, scale_y, *rest = cuda_letterbox.PARAMETERS.unpack(values)
-    source_w, source_h, target_w, target_h, inner_w, inner_h, pad_x, pad_y, pad_value, *flags = rest[:12]
+    target_w, target_h, inner_w, inner_h, pad_x, pad_y, pad_value, *flags = rest[2:12]
     is_rgb, is_planar, is_half = flags
     mean, factor = np.asarray(rest[12:15], np.float32), np.asarray(rest[15:18], np.float32)
     dtype = np.dtype(np.float16 if is_half else np.float32)
     size = dtype.itemsize
     for index in range(images):
-        image = view(source + index * source_step, source_w * source_h * 3).reshape(source_h, source_w, 3)
+        image = image_of(view(source + index * source_step, source_step))
         canvas = np.full((target_h, target_w, 3), pad_value, np.int32)
         inner = scaled(image, (inner_w, inner_h), (scale_x, scale_y))
         canvas[pad_y : pad_y + inner_h, pad_x : pad_x + inner_w] = inner
@@ -85,5 +123,6 @@ def keep_candidates(view: View, images: int, values: bytes) -> None:
 
 KERNELS: Mapping[str, Kernel] = {
     cuda_letterbox.KERNEL_NAME: letterbox_images,
+    cuda_letterbox.PLANES_KERNEL_NAME: letterbox_planes,
     cuda_candidates.KERNEL_NAME: keep_candidates,
 }

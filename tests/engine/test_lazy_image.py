@@ -114,6 +114,36 @@ def test_a_decoded_picture_is_what_the_converter_makes_of_it(pixel_format: str) 
     assert np.array_equal(frame.image, expected)
 
 
+@pytest.mark.parametrize("size_wh", [(70, 50), (71, 51)], ids=str)
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuvj420p", "nv12"])
+def test_planes_are_those_of_the_decoder(pixel_format: str, size_wh: tuple[int, int]) -> None:
+    given = decoded(pixel_format, size_wh)
+    planes = lazy(DecodedImage(given, BgrConverter())).planes
+    assert planes is not None
+    assert planes.luma.shape == (size_wh[1], size_wh[0])
+    assert planes.chroma.is_interleaved == (pixel_format == "nv12")
+    assert planes.chroma.is_full_range == (pixel_format == "yuvj420p")
+    for plane, array in zip(given.planes, (planes.luma, *planes.colours), strict=True):
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        assert np.array_equal(array.reshape(len(array), -1), rows[: len(array), : array[0].size])
+        assert not array.flags.writeable
+    assert planes.nbytes == sum(array.size for array in (planes.luma, *planes.colours))
+
+
+def test_planes_of_other_kinds_and_of_converted_frames_are_none() -> None:
+    kinds = ("yuv444p", "yuv422p", "rgb24", "yuv420p10le", "gray")
+    assert [lazy(DecodedImage(decoded(kind), BgrConverter())).planes for kind in kinds] == [None] * len(kinds)
+    wide = decoded()
+    wide.colorspace = 9  # BT.2020
+    assert lazy(DecodedImage(wide, BgrConverter())).planes is None
+    frame = lazy(DecodedImage(decoded(), BgrConverter()))
+    assert frame.planes is not None
+    assert frame.image.shape == (50, 70, 3)
+    assert frame.planes is None
+    assert lazy(Counted(7)).planes is None
+    assert Frame(np.zeros((4, 4, 3), np.uint8)).planes is None
+
+
 def test_threads_that_read_the_image_at_once_get_the_same_array() -> None:
     picture = picture_from_frame(decoded(size_wh=(640, 480)), BgrConverter())
     assert isinstance(picture, DecodedImage)

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine.backends.base import ImageInput
 from engine.backends.pixels import Normaliser
+from engine.backends.tensorrt.images import pack
 from engine.detection.heads.ultralytics import RawHead
 from engine.detection.letterbox import Canvas
 from engine.detection.nms import nms
+from engine.sources.live.pixels import DecodedImage, image_from_packed
+from engine.video.to_bgr import BgrConverter
 
 SIDE = 640
 
@@ -101,15 +106,31 @@ def _copy_next(room: NDArray[np.uint8], images: Iterator[NDArray[np.uint8]]) -> 
     np.copyto(room, next(images))
 
 
+def _convert_next(room: NDArray[np.uint8], frames: Iterator[Any], convert: BgrConverter) -> None:
+    np.copyto(room, image_from_packed(convert.packed(next(frames))))
+
+
+def _pack_next(room: NDArray[np.uint8], frames: Iterator[Any], convert: BgrConverter) -> None:
+    planes = DecodedImage(next(frames), convert).planes()
+    assert planes is not None
+    pack(planes, room.reshape(-1)[: planes.nbytes])
+
+
 def hand_over(rounds: int, random: np.random.Generator) -> None:
-    """Compare the CPU time for copying a frame, as for a GPU, with the time for letterboxing it."""
+    """Compare the CPU time for copying a frame or its planes, as for a GPU, with the time for letterboxing it."""
     canvas = Canvas(np.empty((1, SIDE, SIDE, 3), np.uint8), "center")
     for width, height in ((768, 576), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160)):
-        images = cycle(random.integers(0, 256, (4, height, width, 3), dtype=np.uint8))
+        first = random.integers(0, 256, (4, height, width, 3), dtype=np.uint8)
+        images = cycle(first)
         room = np.empty((height, width, 3), np.uint8)
         size = f"{width}x{height}, {width * height / SIDE / SIDE:.1f} x the model's bytes"
         letterbox = measure(f"letterbox {size}", partial(_place_next, canvas, images), rounds)
         measure(f"copy {size}", partial(_copy_next, room, images), rounds, letterbox)
+        for kind in ("yuv420p", "nv12"):
+            decoded = [av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format=kind) for image in first]
+            convert, frames = BgrConverter(), cycle(decoded)
+            converted = measure(f"convert {kind}, copy", partial(_convert_next, room, frames, convert), rounds)
+            measure(f"copy {kind}", partial(_pack_next, room, frames, convert), rounds, converted)
 
 
 def postprocess(rounds: int, random: np.random.Generator) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.base import BackendOptions, ImageInput, TensorSpec, check_feeds, image_spec
@@ -25,8 +24,9 @@ from engine.backends.cuda.compile import compile_kernels
 from engine.backends.cuda.driver import INSTALL as CUDA_INSTALL
 from engine.backends.cuda.driver import CudaApi, PinnedArray, available_packages, free_quietly, open_cuda
 from engine.backends.cuda.letterbox import KERNEL_NAME as LETTERBOX
+from engine.backends.cuda.letterbox import PLANES_KERNEL_NAME as PLANES_LETTERBOX
 from engine.backends.cuda.probe import probe_cuda
-from engine.backends.device import Placement
+from engine.backends.device import Pixels, Placement
 from engine.backends.files.base import read_model_file
 from engine.backends.files.plan import PlanFile, PlanFolderError, why_not_trusted
 from engine.backends.slots import Slots
@@ -163,7 +163,7 @@ class TensorRtBackend:
 
     def _kernels(self, cuda: CudaApi) -> dict[str, int]:
         code = self._parts.compile_kernels(cuda.gpu.compute_capability)
-        return {name: cuda.load_kernel(code, name) for name in (LETTERBOX, CANDIDATES)}
+        return {name: cuda.load_kernel(code, name) for name in (LETTERBOX, PLANES_LETTERBOX, CANDIDATES)}
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """Return page-locked memory, from which the GPU copies directly. Call between `open` and `close`."""
@@ -180,8 +180,10 @@ class TensorRtBackend:
         self._check_batch(len(feeds[self.inputs[0].name]))
         return self._start(cuda, lambda slot: slot.start(feeds))
 
-    def submit_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> TensorRtPending:
-        """Start an inference on (H, W, 3) uint8 BGR images of any sizes. They are copied; the GPU letterboxes them.
+    def submit_images(self, images: Sequence[Pixels], placements: Sequence[Placement]) -> TensorRtPending:
+        """Start an inference on (H, W, 3) uint8 BGR images or 4:2:0 planes of any sizes, which the GPU letterboxes.
+
+        They are copied.
 
         Raises `ConfigError` as `submit`, and if there is not one placement for each image.
         """

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.cuda.driver import CudaApi, PinnedArray, free_quietly
+from engine.backends.device import Pixels
+from engine.lazy_image import YuvPlanes
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +35,12 @@ class ImageStage:
         self._cuda.copy_to_gpu(address, batch, stream)
         return address
 
-    def upload(self, images: Sequence[NDArray[np.uint8]], stream: int) -> list[int]:
-        """Copy (H, W, 3) uint8 images of any sizes to the GPU through page-locked memory; return the address of each.
+    def upload(self, images: Sequence[Pixels], stream: int) -> list[int]:
+        """Copy images of any sizes to the GPU through page-locked memory, without padding; return the address of each.
 
-        The caller may change them at once. While one is copied, earlier ones are transferred. A Jetson copies too: its
-        GPU does not cache page-locked memory, and the letterbox kernel reads most bytes more than once.
+        The planes of an image lie one after the other. The caller may change them at once. While one is copied, earlier
+        ones are transferred. A Jetson copies too: its GPU does not cache page-locked memory, and the letterbox kernels
+        read most bytes more than once.
         """
         size = sum(image.nbytes for image in images)
         host = self._host_room(size)
@@ -45,7 +48,7 @@ class ImageStage:
         addresses, place = [], 0
         for image in images:
             packed = host.array[place : place + image.nbytes]
-            np.copyto(packed.reshape(image.shape), image)
+            pack(image, packed)
             self._cuda.copy_to_gpu(address + place, packed, stream)
             addresses.append(address + place)
             place += image.nbytes
@@ -77,3 +80,11 @@ class ImageStage:
         """Free the memory, even if the GPU is lost."""
         free_quietly(self._free_gpu)
         free_quietly(self._free_host)
+
+
+def pack(image: Pixels, packed: NDArray[np.uint8]) -> None:
+    """Copy an image, or its planes one after the other, into (N,) uint8 of `image.nbytes`."""
+    place = 0
+    for part in (image.luma, *image.colours) if isinstance(image, YuvPlanes) else (image,):
+        np.copyto(packed[place : place + part.size].reshape(part.shape), part)
+        place += part.size

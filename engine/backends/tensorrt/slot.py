@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from engine.backends.base import ClassScores, ImageInput, TensorSpec
 from engine.backends.cuda import candidates as cuda_candidates
 from engine.backends.cuda.driver import CudaApi, free_quietly
-from engine.backends.cuda.letterbox import BLOCK, WholeFrame, grid, parameters
+from engine.backends.cuda.letterbox import BLOCK, WholeFrame, grid, parameters, planes_parameters
 from engine.backends.cuda.letterbox import KERNEL_NAME as LETTERBOX
-from engine.backends.device import Placement
+from engine.backends.cuda.letterbox import PLANES_KERNEL_NAME as PLANES_LETTERBOX
+from engine.backends.device import Pixels, Placement
 from engine.backends.tensorrt.images import ImageStage
 from engine.backends.tensorrt.loaded_plan import LoadedPlan
 from engine.backends.tensorrt.results import Results
 from engine.clock import SYSTEM_CLOCK, Clock
 from engine.errors import ModelError
+from engine.lazy_image import Chroma, YuvPlanes
 
 logger = logging.getLogger(__name__)
 
@@ -128,14 +130,15 @@ class GpuSlot:
             shapes[specs[0].name] = self._image_shape(len(feeds[specs[0].name]))
         self._infer(shapes)
 
-    def start_images(self, images: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> None:
+    def start_images(self, images: Sequence[Pixels], placements: Sequence[Placement]) -> None:
         """Start an inference on images of any sizes, which the GPU letterboxes."""
         self._held.clear()
         addresses = self._stage.upload(images, self._stream)
         row = 0
-        for placement, alike in groupby(placements):  # images of one size lie one after the other: one launch
-            count = len(list(alike))
-            self._place(placement, addresses[row], row, count)
+        kinds = [image.chroma if isinstance(image, YuvPlanes) else None for image in images]
+        for (placement, chroma), alike in groupby(zip(placements, kinds, strict=True)):
+            count = len(list(alike))  # images of one size and kind lie one after the other: one launch
+            self._place(placement, addresses[row], row, count, chroma)
             row += count
         self._infer({self._plan.inputs[0].name: self._image_shape(len(images))})
 
@@ -143,15 +146,19 @@ class GpuSlot:
         self._held.append(np.ascontiguousarray(array))
         self._cuda.copy_to_gpu(self._tensors[spec.name], self._held[-1], self._stream)
 
-    def _place(self, placement: Placement, source: int, row: int, count: int) -> None:
-        """Launch the kernel that writes `count` rows of the first input, from `row` on."""
+    def _place(self, placement: Placement, source: int, row: int, count: int, chroma: Chroma | None = None) -> None:
+        """Launch the kernel that writes `count` rows of the first input, from `row` on; with `chroma`, from planes."""
         if self._image is None:
             raise ModelError("this slot takes no images")
         rows, columns = self._image.size_hw
         first = self._plan.inputs[0]
         target = self._tensors[first.name] + row * rows * columns * 3 * np.dtype(first.dtype).itemsize
-        values = parameters(self._image, placement, source, target, first.dtype)
-        self._cuda.launch(self._kernels[LETTERBOX], grid(self._image, count), BLOCK, values, self._stream)
+        if chroma is None:
+            kernel, values = LETTERBOX, parameters(self._image, placement, source, target, first.dtype)
+        else:
+            values = planes_parameters(self._image, placement, chroma, source, target, first.dtype)
+            kernel = PLANES_LETTERBOX
+        self._cuda.launch(self._kernels[kernel], grid(self._image, count), BLOCK, values, self._stream)
 
     def _image_shape(self, batch: int) -> tuple[int, ...]:
         rows, columns = self._image.size_hw if self._image else (0, 0)

@@ -7,12 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.lazy_image import LazyImage
+from engine.lazy_image import Chroma, LazyImage, YuvPlanes
 from engine.video.orientation import FLIP_COLUMNS, FLIP_ROWS, TRANSPOSE, UPRIGHT
 from engine.video.to_bgr import BgrConverter
 
 LUMA_FORMATS = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"))
 """Pixel formats whose first plane is the brightness in bytes."""
+
+
+PLANAR_FORMATS = frozenset(("yuv420p", "yuvj420p", "nv12"))
+"""Pixel formats whose planes a GPU can letterbox."""
+MATRICES = {1: True, 2: False, 5: False, 6: False}
+"""Whether a colour space of FFmpeg is BT.709; where none is stated, FFmpeg takes BT.601, and so do we."""
+FULL_RANGE = 2
 
 
 class DecodedImage(LazyImage):
@@ -44,10 +51,29 @@ class DecodedImage(LazyImage):
         frame = self._frame
         if frame is None or frame.format.name not in LUMA_FORMATS:
             return None
-        plane = frame.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
-        rows.flags.writeable = False
-        return rows
+        return _rows_of(frame.planes[0], frame.height, frame.width)
+
+    def planes(self) -> YuvPlanes | None:
+        """Return read-only views of all planes, or None."""
+        frame = self._frame
+        if frame is None or frame.format.name not in PLANAR_FORMATS or frame.colorspace not in MATRICES:
+            return None
+        luma, *colours = frame.planes
+        is_interleaved = len(colours) == 1
+        height, width = (frame.height + 1) // 2, (frame.width + 1) // 2
+        arrays = [_rows_of(colour, height, 2 * width if is_interleaved else width) for colour in colours]
+        if is_interleaved:
+            arrays = [arrays[0].reshape(height, width, 2)]
+        is_full_range = frame.color_range == FULL_RANGE or frame.format.name == "yuvj420p"
+        chroma = Chroma(is_interleaved, MATRICES[frame.colorspace], is_full_range)
+        return YuvPlanes(_rows_of(luma, frame.height, frame.width), tuple(arrays), chroma)
+
+
+def _rows_of(plane: Any, height: int, width: int) -> NDArray[np.uint8]:
+    """Return a read-only (height, width) view of a plane without its padding."""
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, :width]
+    rows.flags.writeable = False
+    return rows
 
 
 def picture_from_frame(frame: Any, convert: BgrConverter) -> NDArray[np.uint8] | DecodedImage:

@@ -94,7 +94,8 @@ int cuModuleUnload(void *module) { NEEDS_CONTEXT; return given(handles, module);
 int cuModuleGetFunction(void **function, void *module, const char *name) {
     NEEDS_CONTEXT;
     if (!handles.count(module)) return NOT_FOUND;
-    *function = !strcmp(name, "letterbox") ? (void *)&letterbox : !strcmp(name, "candidates") ? (void *)&candidates : 0;
+    *function = !strcmp(name, "letterbox") ? (void *)&letterbox : !strcmp(name, "letterbox_planes") ? (void *)&letterbox_planes
+        : !strcmp(name, "candidates") ? (void *)&candidates : 0;
     return *function ? OK : NOT_FOUND;
 }
 int cuFuncSetBlockShape(void *, int, int, int) { NEEDS_CONTEXT; return OK; }
@@ -114,6 +115,7 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
     NEEDS_CONTEXT;
     if (!handles.count(stream)) return INVALID_VALUE;
     if (function == (void *)&letterbox) return launch(&run_letterbox, gx, gy, gz, bx, by, parameters, extra);
+    if (function == (void *)&letterbox_planes) return launch(&run_letterbox_planes, gx, gy, gz, bx, by, parameters, extra);
     if (function == (void *)&candidates) return launch(&run_candidates, gx, gy, gz, bx, by, parameters, extra);
     return INVALID_VALUE;
 }

@@ -6,7 +6,7 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,31 +50,36 @@ extern "C" void run_##name( \\
 }
 #ifdef SHARES_TAPS
 // The threads of a block are threads indeed, so that what they share is written before it is read.
-struct Job { const Letterbox *box; int x, y; };
-static void *work(void *given) {
-    Job *job = (Job *)given;
+template <typename Parameter> struct Job { void (*kernel)(Parameter); const Parameter *given; int x, y; };
+template <typename Parameter> static void *work(void *given) {
+    Job<Parameter> *job = (Job<Parameter> *)given;
     threadIdx.x = job->x; threadIdx.y = job->y;
-    letterbox(*job->box);
+    job->kernel(*job->given);
     return 0;
 }
-extern "C" void run_letterbox(
-    const Letterbox *given, int images, int blocks_x, int blocks_y, int threads_x, int threads_y)
-{
-    blockDim.x = threads_x; blockDim.y = threads_y;
-    pthread_barrier_init(&barrier, 0, threads_x * threads_y);
-    for (blockIdx.z = 0; blockIdx.z < images; ++blockIdx.z)
-        for (blockIdx.y = 0; blockIdx.y < blocks_y; ++blockIdx.y)
-            for (blockIdx.x = 0; blockIdx.x < blocks_x; ++blockIdx.x) {
-                std::vector<Job> jobs;
-                for (int y = 0; y < threads_y; ++y) for (int x = 0; x < threads_x; ++x) jobs.push_back({given, x, y});
-                std::vector<pthread_t> threads(jobs.size());
-                for (size_t i = 0; i < jobs.size(); ++i) pthread_create(&threads[i], 0, work, &jobs[i]);
-                for (pthread_t thread : threads) pthread_join(thread, 0);
-            }
-    pthread_barrier_destroy(&barrier);
+#define RUN_SHARING(name, Parameter) \\
+extern "C" void run_##name( \\
+    const Parameter *given, int images, int blocks_x, int blocks_y, int threads_x, int threads_y) \\
+{ \\
+    blockDim.x = threads_x; blockDim.y = threads_y; \\
+    pthread_barrier_init(&barrier, 0, threads_x * threads_y); \\
+    for (blockIdx.z = 0; blockIdx.z < images; ++blockIdx.z) \\
+        for (blockIdx.y = 0; blockIdx.y < blocks_y; ++blockIdx.y) \\
+            for (blockIdx.x = 0; blockIdx.x < blocks_x; ++blockIdx.x) { \\
+                std::vector<Job<Parameter>> jobs; \\
+                for (int y = 0; y < threads_y; ++y) \\
+                    for (int x = 0; x < threads_x; ++x) jobs.push_back({&name, given, x, y}); \\
+                std::vector<pthread_t> threads(jobs.size()); \\
+                for (size_t i = 0; i < jobs.size(); ++i) pthread_create(&threads[i], 0, work<Parameter>, &jobs[i]); \\
+                for (pthread_t thread : threads) pthread_join(thread, 0); \\
+            } \\
+    pthread_barrier_destroy(&barrier); \\
 }
+RUN_SHARING(letterbox, Letterbox)
+RUN_SHARING(letterbox_planes, Planes)
 #else
 RUN(letterbox, Letterbox)
+RUN(letterbox_planes, Planes)
 #endif
 RUN(candidates, Candidates)
 """
@@ -106,12 +111,22 @@ def compiled_kernels(*options: str) -> ctypes.CDLL:
 
 def run_letterbox(view: View, images: int, values: bytes) -> None:
     """Run the compiled letterbox kernel on memory found by `view`."""
-    source, target, source_step, target_step, *rest = cuda_letterbox.PARAMETERS.unpack(values)
-    size = 2 if rest[11] else 4
+    _run_letterbox(compiled_kernels().run_letterbox, view, images, values)
+
+
+def run_letterbox_planes(view: View, images: int, values: bytes) -> None:
+    """Run the compiled letterbox kernel for planes on memory found by `view`."""
+    _run_letterbox(compiled_kernels().run_letterbox_planes, view, images, values)
+
+
+def _run_letterbox(run: Callable[..., None], view: View, images: int, values: bytes) -> None:
+    common = cuda_letterbox.PARAMETERS.size
+    source, target, source_step, target_step, *rest = cuda_letterbox.PARAMETERS.unpack(values[:common])
+    size = 2 if rest[13] else 4
     addresses = address(view(source, images * source_step)), address(view(target, size * images * target_step))
-    given = cuda_letterbox.PARAMETERS.pack(*addresses, source_step, target_step, *rest)
+    given = cuda_letterbox.PARAMETERS.pack(*addresses, source_step, target_step, *rest) + values[common:]
     block, (width, height) = cuda_letterbox.BLOCK, rest[4:6]
-    compiled_kernels().run_letterbox(given, images, -(-width // block[0]), -(-height // block[1]), *block[:2])
+    run(given, images, -(-width // block[0]), -(-height // block[1]), *block[:2])
 
 
 def run_candidates(view: View, images: int, values: bytes) -> None:
@@ -136,5 +151,6 @@ def address(memory: Bytes) -> int:
 
 PROCESSOR_KERNELS: Mapping[str, Kernel] = {
     cuda_letterbox.KERNEL_NAME: run_letterbox,
+    cuda_letterbox.PLANES_KERNEL_NAME: run_letterbox_planes,
     cuda_candidates.KERNEL_NAME: run_candidates,
 }

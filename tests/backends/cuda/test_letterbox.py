@@ -1,4 +1,4 @@
-"""The letterbox kernel: its real source compiled for the processor, its numpy twin, and the CUDA compilers."""
+"""The letterbox kernel for BGR: its real source compiled for the processor, its numpy twin, and the CUDA compilers."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.backends.base import BackendOptions, ClassScores, ImageInput, TensorSpec
+from engine.backends.device import Pixels
 from engine.backends.files.base import read_model_file
 from engine.backends.files.plan import PlanFile, read_plan_file, why_not_trusted, write_plan_file
 from engine.backends.tensorrt import find_plan, read_plan
@@ -25,7 +26,9 @@ from engine.backends.tensorrt.build_plan import BuildOptions
 from engine.backends.tensorrt.find_plan import MissingPlan, plan_to_run
 from engine.backends.tensorrt.plan_cache import PlanCache
 from engine.backends.tensorrt.results import Results
+from engine.detection.letterbox import draw, fit
 from engine.errors import ConfigError, ModelError
+from engine.lazy_image import Chroma, YuvPlanes
 from engine.testing.cuda import FAKE_GPU, FakeCuda
 from engine.testing.tensorrt import FakeContext, FakePlan
 from tests.backends.tensorrt.fake_gpu import PLAN, FakeMachine, doubled, plan_facts
@@ -339,8 +342,6 @@ def gradient(width: int, height: int, seed: int) -> NDArray[np.uint8]:
 
 
 def test_images_of_one_size_are_letterboxed_in_one_launch(tmp_path: Path):
-    from engine.detection.letterbox import fit
-
     launched: list[str] = []
     machine = FakeMachine(tmp_path, 32, before=launched.append)
     backend = opened(machine, BackendOptions(ImageInput((32, 32)), max_batch=4))
@@ -358,9 +359,37 @@ def test_images_of_one_size_are_letterboxed_in_one_launch(tmp_path: Path):
     backend.close()
 
 
-def test_images_of_any_size_are_letterboxed_as_on_the_processor(tmp_path: Path):
-    from engine.detection.letterbox import draw, fit
+def test_planes_of_one_size_and_kind_are_letterboxed_in_one_launch(tmp_path: Path):
+    launched: list[str] = []
+    machine = FakeMachine(tmp_path, 32, before=launched.append)
+    backend = opened(machine, BackendOptions(ImageInput((32, 32)), max_batch=4))
+    images: list[Pixels] = [planes(64, 48, seed, Chroma(is_bt709=True)) for seed in range(2)]
+    images += [planes(64, 48, 2, Chroma(is_interleaved=True)), gradient(64, 48, 3)]
+    boxes = [fit((64, 48), (32, 32))] * 4
+    launched.clear()
+    together = backend.submit_images(images, boxes)
+    assert launched.count("launch") == 3
+    rows = together.result()[0].copy()
+    together.release()
+    for row, image, box in zip(rows, images, boxes, strict=True):
+        alone = backend.submit_images([image], [box])
+        np.testing.assert_array_equal(alone.result()[0][0], row)
+        alone.release()
+    backend.close()
 
+
+def planes(width: int, height: int, seed: int, chroma: Chroma) -> YuvPlanes:
+    """Return planes of noise whose rows are padded, as a decoder's are."""
+    noise = np.random.default_rng(seed).integers(0, 256, (2, height, 2 * width), dtype=np.uint8)
+    half = (height + 1) // 2, (width + 1) // 2
+    if chroma.is_interleaved:
+        colours = (noise[1, : half[0], : 2 * half[1]].reshape(*half, 2),)
+    else:
+        colours = (noise[1, : half[0], : half[1]], noise[1, half[0] :, : half[1]])
+    return YuvPlanes(noise[0, :, :width], colours, chroma)
+
+
+def test_images_of_any_size_are_letterboxed_as_on_the_processor(tmp_path: Path):
     backend = opened(FakeMachine(tmp_path, 32), BackendOptions(ImageInput((32, 32)), max_batch=4))
     images = [gradient(64, 48, 1), gradient(100, 20, 2), gradient(32, 32, 3), gradient(48, 90, 4)[::1, :40]]
     boxes = [fit((image.shape[1], image.shape[0]), (32, 32)) for image in images]
@@ -624,8 +653,6 @@ def test_a_graph_that_came_out_of_a_failed_capture_is_freed(tmp_path: Path):
 
 def test_a_jetson_letterboxes_from_its_own_memory(tmp_path: Path):
     """Mapped memory is not cached by an integrated GPU, and the kernel reads most bytes more than once."""
-    from engine.detection.letterbox import fit
-
     machine = FakeMachine(tmp_path, 32, is_integrated=True)
     backend = opened(machine, BackendOptions(ImageInput((32, 32)), depth=1, max_batch=2))
     read: list[bool] = []

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from engine.backends.base import BackendOptions, ImageInput
+from engine.boxes import iou_matrix
 from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector
+from engine.detection.feeding import LetterboxOn
 from engine.detection.letterbox import fit
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
+from engine.sources.live.pixels import DecodedImage
+from engine.video.to_bgr import BgrConverter
 from tests.backends.tensorrt.fake_gpu import FakeMachine
 from tests.backends.tensorrt.gpu_detector import gpu_detector
 from tests.onnx_models import save_constant_model
@@ -150,6 +155,37 @@ def test_frames_letterboxed_on_the_gpu_give_the_detections_of_the_processor(
     assert min(map(len, whole[:2])) >= 3
     assert_same(found, whole)
     assert uploads.count("launch") >= 2 * len(pictures)
+
+
+class Kept(DecodedImage):
+    """A decoded image that says whether it was converted."""
+
+    is_converted = False
+
+    def image(self) -> NDArray[np.uint8]:
+        self.is_converted = True
+        return super().image()
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "nv12"])
+@pytest.mark.parametrize("letterbox_on", ["auto", "gpu", "cpu"])
+def test_frames_that_hold_planes_go_to_the_gpu_unconverted(
+    data_dir: Path, tmp_path: Path, letterbox_on: LetterboxOn, pixel_format: str
+):
+    """Real weights on a real image: what is found is what is found on the converted image."""
+    path = data_dir / "models" / "yolov8n_fp32_dequantised.onnx"
+    image = cv2.imread(str(data_dir / "images" / "assets" / "bus.jpg"))
+    decoded = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format=pixel_format)
+    kept = Kept(decoded, BgrConverter())
+    detector = gpu_detector(path, tmp_path, letterbox_on=letterbox_on, max_batch=1)
+    found = detected(detector, [Frame(kept, "a")])[0]  # type: ignore[arg-type]  # converted when it is read
+    assert kept.is_converted == (letterbox_on == "cpu")
+    reference = gpu_detector(path, tmp_path, letterbox_on="cpu", max_batch=1)
+    expected = detected(reference, [Frame(DecodedImage(decoded, BgrConverter()).image(), "a")])[0]
+    assert len(expected) >= 4
+    np.testing.assert_array_equal(found.class_id, expected.class_id)
+    assert iou_matrix(found.xyxy, expected.xyxy).diagonal().min() > 0.98
+    np.testing.assert_allclose(found.score, expected.score, atol=0.02)
 
 
 @pytest.mark.parametrize(
