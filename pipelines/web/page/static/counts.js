@@ -22,7 +22,7 @@ export function Counts({ me, stream, arg }) {
         <div class="fact"><b>${number(scene.visits[zone] || 0)}</b><span>${t("counts.visits")}</span></div></div></section>`)}
     </div>
     ${me.stores_events ? html`<${Past} key=${name} name=${name} lines=${Object.keys(scene.lines)} zones=${Object.keys(scene.zones)} />
-    <${Heat} key=${`heat-${name}`} name=${name} stream=${stream} />` : html`<p class="notice">${t("counts.unstored")}</p>`}`}`;
+    <${Heat} key=${`heat-${name}`} name=${name} stream=${stream} />` : html`<p class="notice past">${t("counts.unstored")}</p>`}`}`;
 }
 
 const spanned = (path, span, more) => `api/v1/${path}?${new URLSearchParams({ ...more, from: Math.floor(Date.now() / 1000 - SPANS[span][1]) * 1e9, to: Math.floor(Date.now() / 1000) * 1e9 })}`;
