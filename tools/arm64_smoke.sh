@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the engine's detector on emulated 64-bit Arm and compare its boxes with those of this machine.
+# Resolve what a Jetson installs for 64-bit Arm, and compare the boxes of the detector, emulated, with those of this machine.
 #
 # usage: tools/arm64_smoke.sh WORKDIR        (Debian or Ubuntu on x86-64; about 150 MB of downloads the first time)
 #
@@ -14,6 +14,17 @@ packages="libc6 libgcc-s1 libstdc++6 python3.11-minimal python3.11 libpython3.11
 wheels="numpy onnxruntime opencv-python-headless av flatbuffers packaging protobuf PyYAML msgspec typing_extensions"
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | sort -u | head -1)
 
+resolve() { # resolve PYTHON GLIBC: print what pip would install on a board, without installing it
+  # shellcheck disable=SC2046,SC2086
+  python3 -m pip install -q --dry-run --ignore-installed --report "$work/$1.json" --only-binary=:all: --target "$work/nowhere" \
+    --implementation cp --python-version "$1" $(printf -- '--platform manylinux_2_%s_aarch64 ' $(seq "$2" -1 17)) \
+    --platform manylinux2014_aarch64 -r "$work/jetson.txt"
+  python3 -c 'import json, sys
+found = {each["metadata"]["name"]: each["metadata"]["version"] for each in json.load(open(sys.argv[1]))["install"]}
+shown = ("numpy", "av", "onnxruntime", "lap", "pyzmq", "msgspec", "pydantic", "onnx", "scipy")
+print(f"Python {sys.argv[2]}: {len(found)} packages:", ", ".join(f"{name} {found[name]}" for name in shown))' "$work/$1.json" "$1"
+}
+
 fetch() { # fetch FOLDER ARCHITECTURE SUITE PACKAGE...: download packages of another architecture or suite
   local folder=$work/$1 architecture=$2 suite=$3 options
   shift 3
@@ -25,6 +36,10 @@ fetch() { # fetch FOLDER ARCHITECTURE SUITE PACKAGE...: download packages of ano
   # shellcheck disable=SC2086
   (cd "$folder/debs" && apt-get $options update -qq && apt-get $options download -qq "$@")
 }
+
+(cd "$checkout" && bash tools/install_on_jetson.sh --list) >jetson.txt
+resolve 3.10 35 # JetPack 6: Ubuntu 22.04
+resolve 3.12 39 # JetPack 7: Ubuntu 24.04
 
 if [ ! -x root/usr/bin/python3.11 ]; then
   # shellcheck disable=SC2086
