@@ -172,14 +172,36 @@ class DriftMonitor:
         """Return the index of each quantity over the window."""
         return {name: round(self._judge(name)[0], 4) for name in self.reference.edges}
 
+    def change(self, name: str) -> float:
+        """Return by how much the window differs from the reference, 0 to 1; 1 where either has too few objects.
+
+        Of `objects`, the difference between the mean numbers per frame, as a share of the larger one; of `classes`, the
+        share of objects of another class. Unlike the index, it does not depend on how much the numbers vary.
+        """
+        expected = self.reference.counts.get("classes", ())
+        total = sum(len(frame.scores) for frame in self._frames)
+        if min(sum(expected), total) < LEAST_VALUES:
+            return 1.0
+        if name == "objects":
+            means = total / len(self._frames), sum(expected) / self.reference.frames
+            return abs(means[0] - means[1]) / max(means)
+        shares = np.asarray(self._counts(name)) / total - np.asarray(expected) / sum(expected)
+        return float(np.abs(shares).sum() / 2)
+
+    def _values(self, name: str) -> Floats:
+        return np.concatenate([frame.values(name) for frame in self._frames] or [np.zeros(0)])
+
+    def _counts(self, name: str) -> list[int]:
+        """Return how many values of the window fall into each bin of the reference."""
+        size = len(self.reference.counts[name])
+        counts = np.bincount(np.searchsorted(self.reference.edges[name], self._values(name)), minlength=size)
+        return [*counts[: size - 1].tolist(), int(counts[size - 1 :].sum())]
+
     def _judge(self, name: str) -> tuple[float, bool]:
-        values = np.concatenate([frame.values(name) for frame in self._frames] or [np.zeros(0)])
-        expected = self.reference.counts[name]
+        values, expected = self._values(name), self.reference.counts[name]
         if len(values) < LEAST_VALUES:
             return 0.0, False
-        counts = np.bincount(np.searchsorted(self.reference.edges[name], values), minlength=len(expected))
-        found = [*counts[: len(expected) - 1].tolist(), int(counts[len(expected) - 1 :].sum())]
-        index = psi(expected, found)
+        index = psi(expected, self._counts(name))
         effective = len(values) / SCENE_FACTOR
         scaled = index * effective * sum(expected) / (effective + sum(expected))
         likely = float(require("scipy.stats").chi2.sf(scaled, max(len(expected) - 1, 1)))

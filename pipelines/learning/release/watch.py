@@ -2,9 +2,9 @@
 
 Rates are computed from the times at which the engine sent the messages, so a lagging reader does not affect them. If
 the other sources have become slower as well, the machine is busy, and the canary may slow down by as much. A better
-model finds other objects than the old one. So a release may differ from the old model as long as it finds what it found
-on its test images. And a scene changes while it is watched: a drift counts only if the output also changed as the new
-model took over.
+model finds other objects than the old one. So a release may differ from the old model as long as it finds about as many
+objects, of the same classes, as on its test images, where other people are in view. And a scene changes while it is
+watched: a drift counts only if the output also changed as the new model took over.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engine.subscriber import NoMessageError, Subscriber
 from engine.wire import FrameMessage
 from pipelines.learning.monitor.drift import DriftMonitor, FrameFacts, Reference, make_reference
 from pipelines.learning.monitor.stream_facts import facts_of_message
-from pipelines.learning.release.takeover import Takeover
+from pipelines.learning.release.takeover import LEAST_CHANGE, Takeover
 
 JUDGED = ("classes", "objects")
 ALL_FRAMES = 10_000
@@ -162,14 +162,14 @@ class Watch:
             if not (is_over or one.takeover.is_complete):
                 continue
             found = {} if one.monitor is None else one.monitor.alarms()
-            tested = None if one.tested is None else one.tested.alarms()
             for quantity in JUDGED:
-                if found.get(quantity, 0.0) <= max_drift or (tested is not None and quantity not in tested):
-                    continue
-                if not one.takeover.may_blame(quantity):
+                if found.get(quantity, 0.0) <= max_drift or not one.takeover.may_blame(quantity):
                     continue
                 why = f"{name}: {quantity} drifted by {found[quantity]:.2f} (allowed: {max_drift:g})"
-                return why if tested is None else f"{why}, and by {tested[quantity]:.2f} from its test pictures"
+                if one.tested is None:
+                    return why
+                if (change := one.tested.change(quantity)) >= LEAST_CHANGE:
+                    return f"{why}, and {change:.0%} differ from those on its test images"
         return None
 
     def _slowed(self) -> str | None:
