@@ -18,6 +18,7 @@ from pipelines.config.section import FilePath, ModelName, Section
 from pipelines.config.source import SourceConfig
 from pipelines.fleet.control.facts import CameraSpec, ControllerOptions
 from pipelines.fleet.placement.facts import Limits
+from pipelines.workers.split import check_workers
 
 MAX_CAMERAS, MAX_NODES, MAX_FILES = 20_000, 2_000, 200
 MAX_ID_CHARS = 100
@@ -243,8 +244,6 @@ def _check_addresses(config: FleetConfig, path: str) -> None:
 
 def _check_processes(config: FleetConfig, engine: Config, path: str) -> None:
     """Raise `ConfigError` for mistakes that would otherwise show only after engines and collector have started."""
-    if engine.pipeline.workers > 1:
-        raise ConfigError(f"{path}: engine.pipeline.workers: an engine of a fleet has one process: write more nodes")
     if config.launcher == "ray" and (config.ray.keys is None or config.ray.engine_keys is None):
         raise ConfigError(f"{path}: ray.keys and ray.engine_keys are missing: make both with framewire keys")
     collect = config.collector.collect
@@ -253,6 +252,14 @@ def _check_processes(config: FleetConfig, engine: Config, path: str) -> None:
             f"{path}: collector.collect: {collect}: engines run on this machine: expected tcp://127.0.0.1:5551, or "
             "launcher: ray"
         )
+    if engine.pipeline.workers > 1 and collect == "none":
+        raise ConfigError(
+            f"{path}: engine.pipeline.workers: several processes of an engine need a collector: give collector.collect"
+        )
+    try:
+        check_workers(engine.model_copy(update={"publish": engine.publish.model_copy(update={"connect": [collect]})}))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: engine: {error}") from error
 
 
 def _check_models(config: FleetConfig, engine: Config, path: str) -> None:

@@ -12,17 +12,21 @@ from pipelines.fleet.launching.local import LocalLauncher
 from pipelines.fleet.launching.state import state_folder
 from pipelines.fleet.ledger.records import Ledger
 from pipelines.fleet.ledger.sqlite import SqliteLedger
-from pipelines.fleet.links import ZmqLinks
+from pipelines.running.control_links import ControlLinks
+
+LEDGER_S = 2.0
+"""How long the controller waits for the ledger at most; meanwhile it renews no leases."""
 
 
 def open_ledger(config: FleetConfig) -> Ledger:
-    """Return the ledger of a fleet."""
+    """Return the ledger of a fleet. Raises `LedgerError` if it cannot be opened."""
     if config.ledger == "sqlite":
         return SqliteLedger(state_folder(config) / "ledger.db")
     from pipelines.fleet.ledger.nats import NatsLedger
 
     place = urlsplit(config.ledger)
-    return NatsLedger(f"{place.scheme}://{place.netloc}", place.path.strip("/"))
+    answer_s = min(LEDGER_S, config.lease.seconds / 4)
+    return NatsLedger(f"{place.scheme}://{place.netloc}", place.path.strip("/"), answer_s)
 
 
 def open_launcher(config: FleetConfig, clock: Clock) -> Launcher:
@@ -35,14 +39,14 @@ def open_launcher(config: FleetConfig, clock: Clock) -> Launcher:
     return RayLauncher(config, clock)
 
 
-def open_links(config: FleetConfig, clock: Clock) -> ZmqLinks:
+def open_links(config: FleetConfig, clock: Clock) -> ControlLinks:
     """Return links that can reach the engines of a fleet. Raises `ConfigError` if keys are missing."""
     if config.launcher == "local":
-        return ZmqLinks(clock)
+        return ControlLinks(clock)
     from engine.transport.keys import load_key_pair
 
     mine, engines = _keys_of(config)
-    return ZmqLinks(clock, server_key=load_key_pair(engines).public, keys=load_key_pair(mine))
+    return ControlLinks(clock, server_key=load_key_pair(engines).public, keys=load_key_pair(mine))
 
 
 def _keys_of(config: FleetConfig) -> tuple[str, str]:

@@ -86,7 +86,7 @@ class Assignments:
             raise ConfigError(f"{source_id} is assigned by a fleet: move or release it there")
 
     def _assign(self, request: Request) -> Reply:
-        self._check_incarnation(request)
+        check_incarnation(request, self.incarnation)
         source, epoch = _given(request, "source", dict), check_epoch(request.get("epoch"))
         name = _given(source, "source_id", str)
         before, is_known = self._leases.lease_of(name), name in self._given
@@ -130,7 +130,7 @@ class Assignments:
             raise ConfigError(f"renew: leases: expected a list of [source_id, epoch], at most {MAX_LEASES}")
         refused: dict[str, Any] = {}
         if leases:
-            self._check_incarnation(request)
+            check_incarnation(request, self.incarnation)
         for each in leases:
             if not isinstance(each, list) or len(each) != 2 or not isinstance(each[0], str):
                 raise ConfigError(f"renew: {str(each)[:80]}: expected [source_id, epoch]")
@@ -143,7 +143,7 @@ class Assignments:
         return self._reply({"capacity": capacity(self._pipeline), "refused": refused, "owned": self._owned()})
 
     def _release(self, request: Request) -> Reply:
-        self._check_incarnation(request, may_lack=True)
+        check_incarnation(request, self.incarnation, may_lack=True)
         name, epoch = _given(request, "source_id", str), check_epoch(request.get("epoch"))
         lease = self._leases.lease_of(name)
         if lease is None and name in self._changes.source_ids:
@@ -209,13 +209,6 @@ class Assignments:
             }
         return owned
 
-    def _check_incarnation(self, request: Request, *, may_lack: bool = False) -> None:
-        given = request.get("incarnation")
-        if given != self.incarnation and not (may_lack and given is None):
-            raise ConflictError(
-                f"incarnation is {given!r}: this engine is {self.incarnation}, it has been restarted; send renew first"
-            )
-
     def _reply(self, found: Reply) -> Reply:
         run = self._pipeline.run_facts
         return {
@@ -225,6 +218,15 @@ class Assignments:
             "run_epoch": run.run_epoch,
             **found,
         }
+
+
+def check_incarnation(request: Request, incarnation: str, *, may_lack: bool = False) -> None:
+    """Raise `ConflictError` if a request is meant for an earlier process of this engine."""
+    given = request.get("incarnation")
+    if given != incarnation and not (may_lack and given is None):
+        raise ConflictError(
+            f"incarnation is {given!r}: this engine is {incarnation}, it has been restarted; send renew first"
+        )
 
 
 def _given(request: Request, key: str, kind: type) -> Any:

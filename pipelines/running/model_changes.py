@@ -49,6 +49,11 @@ class ModelChanges:
         self._news: deque[tuple[_Coming, bool]] = deque()
         self._unwanted: set[str] = set()
 
+    @property
+    def loading(self) -> list[str]:
+        """Names of the models that are being loaded or exchanged, as of the last `settle`."""
+        return list(dict.fromkeys(coming.model for coming in self._coming))
+
     def settle(self, config: Config) -> Config:
         """Return the configuration updated by events since the last call, and free unwanted models."""
         while self._news:

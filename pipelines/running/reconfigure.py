@@ -125,11 +125,21 @@ class Reconfigurer:
             update={"sources": [*new.sources, *(s for s in self.config.sources if s.source_id in held)]}
         )
 
-    def set(self, key: str, value: Any) -> list[str]:
-        """Set one dotted key."""
+    @property
+    def loading(self) -> list[str]:
+        """Names of the models that are being loaded or exchanged."""
+        return self._models.loading
+
+    def set(self, key: str, value: Any, source_id: str | None = None) -> list[str]:
+        """Set one dotted key, of a source if its name is given. Raises `ConfigError` for an unknown one."""
         refuse_variables(value)
         tree = self._tree()
-        assign(tree, key, value)
+        if source_id is None:
+            assign(tree, key, value)
+        elif source_id in self.source_ids:
+            assign(tree["sources"][self.source_ids.index(source_id)], key, value)
+        else:
+            raise ConfigError(f"there is no source {source_id}")
         self._refuse_new_code(tree)
         self._refuse_other_privacy(tree)
         return self.change_to(validated(tree, "set", environment=False))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
-from pipelines.running.control import Command, ControlSocket, done_with, given
 from pipelines.running.control_client import ask
+from pipelines.running.control_socket import Command, ControlSocket, done_with, given
 from pipelines.running.places import kept_facts, person
 
 if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
     from pipelines.build.edits import EditsFile
+    from pipelines.workers.assignments import WorkersAssignments
 
 ASK_S = 30.0
+WORKERS_S = 0.1
+OF_SOURCE = re.compile(r"sources\.(\d{1,9})\.(.+)")
 Request = dict[str, Any]
 
 
@@ -28,6 +33,7 @@ class WorkersControl(ControlSocket):
         keys: as for `ControlSocket`.
         allowed_keys: likewise.
         edits: stores changed zones and lines; None: they end with the run.
+        assignments: of a fleet; None: no fleet assigns sources to this run.
     """
 
     def __init__(
@@ -36,11 +42,13 @@ class WorkersControl(ControlSocket):
         workers: Callable[[], Sequence[str]],
         stop: Callable[[], None],
         *,
+        assignments: WorkersAssignments | None = None,
         keys: KeyPair | None = None,
         allowed_keys: Collection[str] | None = None,
         edits: EditsFile | None = None,
     ) -> None:
         self._workers, self._stop_all, self._edits = workers, stop, edits
+        self._assignments = assignments
         commands: dict[str, Command] = {
             "status": self._status,
             "add": self._add,
@@ -51,9 +59,25 @@ class WorkersControl(ControlSocket):
             "set_rules": self._set_rules,
             "recordings": self._recordings,
             "stop": self._stop,
-            **dict.fromkeys(("remove", "pause", "resume", "snooze"), self._of_source),
+            "remove": self._remove,
+            **dict.fromkeys(("pause", "resume", "snooze"), self._of_source),
+            **(assignments.commands if assignments is not None else {}),
         }
         super().__init__(address, commands, keys=keys, allowed_keys=allowed_keys)
+
+    def poll(self) -> None:
+        """Answer waiting requests, and those that workers have answered by now; never blocks for long."""
+        super().poll()
+        until = time.monotonic() + WORKERS_S
+        while self._assignments is not None and self.is_waiting and time.monotonic() < until:
+            self._assignments.pump(WORKERS_S / 10)
+            super().poll()
+
+    def close(self) -> None:
+        """Close the socket; safe to call again."""
+        super().close()
+        if self._assignments is not None:
+            self._assignments.close()
 
     def _all(self, request: Request) -> list[dict[str, Any]]:
         return [_plain(ask(address, request, ASK_S)) for address in self._workers()]
@@ -63,8 +87,9 @@ class WorkersControl(ControlSocket):
         whole = {**replies[0]} if replies else {}
         for reply in replies[1:]:
             for key, value in reply.items():
-                mine = whole.get(key)
-                whole[key] = {**mine, **value} if isinstance(mine, dict) and isinstance(value, dict) else mine or value
+                whole[key] = _both(whole.get(key), value)
+        if self._assignments is not None:
+            whole["incarnation"] = self._assignments.incarnation
         whole["models"] = _models(replies)
         whole["wall_s"] = max((reply.get("wall_s", 0.0) for reply in replies), default=0.0)
         return {**whole, "workers": len(replies)}
@@ -93,10 +118,32 @@ class WorkersControl(ControlSocket):
         counts = {address: list(owners.values()).count(address) for address in self._workers()}
         if not counts:
             raise ConfigError("no worker is running any longer")
-        return _plain(ask(min(counts, key=lambda address: counts[address]), request, ASK_S))
+        done = _plain(ask(min(counts, key=lambda address: counts[address]), request, ASK_S))
+        self._note_own(name, is_there=True)
+        return done
+
+    def _remove(self, request: Request) -> dict[str, Any]:
+        done = self._of_source(request)
+        self._note_own(request["source_id"], is_there=False)
+        return done
+
+    def _note_own(self, name: object, *, is_there: bool) -> None:
+        if self._assignments is not None and isinstance(name, str):
+            self._assignments.note_own(name, is_there=is_there)
 
     def _set(self, request: Request) -> dict[str, Any]:
-        """Set a key in all workers; if one refuses, the reply says so, and the others keep the new value."""
+        """Set a key of one source in its worker, or another one in all workers.
+
+        If one of them refuses, the reply says so, and the others keep the new value.
+        """
+        if "source_id" in request:
+            return self._of_source(request)
+        key = str(request.get("key"))
+        if (found := OF_SOURCE.fullmatch(key)) is not None:
+            number, configured = int(found[1]), self._status({"command": "status"})["configured"]
+            if number >= len(configured):
+                raise ConfigError(f"{key}: {number} is not an index into a list of {len(configured)}: count from 0")
+            return self._of_source({**request, "source_id": configured[number], "key": found[2]})
         replies = self._all(request)
         return done_with(list(dict.fromkeys(line for reply in replies for line in reply.get("done", []))))
 
@@ -136,6 +183,13 @@ class WorkersControl(ControlSocket):
 
 def _plain(reply: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in reply.items() if key != "ok"}
+
+
+def _both(one: Any, other: Any) -> Any:
+    """Return the facts of two workers as those of one engine."""
+    if isinstance(one, list) and isinstance(other, list):
+        return list(dict.fromkeys([*one, *other]))
+    return {**one, **other} if isinstance(one, dict) and isinstance(other, dict) else one or other
 
 
 def _models(replies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -34,10 +34,17 @@ from pipelines.metrics.server import MetricsServer
 from pipelines.running.control_access import AUTO, runtime_folder
 from pipelines.running.detect_and_publish import Interrupt
 from pipelines.stream.proxy import Proxy
+from pipelines.workers.assignments import WorkersAssignments
 from pipelines.workers.control import WorkersControl
 from pipelines.workers.report import WorkerReport, decoded, merged_summary
 from pipelines.workers.serving import served_metrics, served_page
-from pipelines.workers.split import check_workers, control_address, stream_address, worker_configs
+from pipelines.workers.split import (
+    check_workers,
+    control_address,
+    engine_name,
+    stream_address,
+    worker_configs,
+)
 from pipelines.workers.worker_process import ADDRESS_VARIABLE, COUNT_VARIABLE, LOG_LEVEL_VARIABLE
 
 logger = logging.getLogger(__name__)
@@ -160,7 +167,7 @@ def _supervise(
         return [control_address(folder, each.number) for each in workers if each.report is None and each.running]
 
     with (
-        _controlled(config, running, stopping.set, edits) as (control, poll_control),
+        _controlled(config, running, len(workers), stopping.set, edits) as (control, poll_control),
         served_metrics(server, running, len(workers)) as beat,
         served_page(config, folder, len(workers), control) as poll_page,
     ):
@@ -234,7 +241,7 @@ def _private_folder() -> Iterator[str]:
 @contextmanager
 def _proxied(config: Config, folder: str, count: int) -> Iterator[str]:
     """Serve the streams of all workers at the configured address while in the context; yield that address."""
-    if config.publish.address == "none":
+    if config.publish.bound == "none":
         yield "none"
         return
     from engine.transport.keys import load_key_pair, load_public_keys
@@ -242,7 +249,7 @@ def _proxied(config: Config, folder: str, count: int) -> Iterator[str]:
     publish = config.publish
     middle = Proxy(
         [stream_address(folder, number) for number in range(count)],
-        publish.address,
+        publish.bound,
         name=f"{config.pipeline.engine_id or 'engine'}.proxy",
         keys=load_key_pair(publish.keys) if publish.keys else None,
         allowed_keys=load_public_keys(publish.allowed_keys) if publish.allowed_keys is not None else None,
@@ -269,7 +276,11 @@ def _settle(middle: Proxy) -> None:
 
 @contextmanager
 def _controlled(
-    config: Config, running: Callable[[], Sequence[str]], stop: Callable[[], None], edits: EditsFile | None
+    config: Config,
+    running: Callable[[], Sequence[str]],
+    count: int,
+    stop: Callable[[], None],
+    edits: EditsFile | None,
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Answer `framewire ctl` while in the context; yield the address, and the function to call regularly."""
     if config.control.address == config.web.address == "none":
@@ -278,6 +289,7 @@ def _controlled(
     from engine.transport.keys import load_key_pair, load_public_keys
 
     control, allowed = config.control, config.control.allowed_keys
+    takes_part = bool(config.publish.connect) and not config.sources
     server = WorkersControl(
         AUTO if control.address == "none" else control.address,
         running,
@@ -285,6 +297,7 @@ def _controlled(
         keys=load_key_pair(control.keys) if control.keys else None,
         allowed_keys=load_public_keys(allowed) if allowed is not None else None,
         edits=edits,
+        assignments=WorkersAssignments(engine_name(config), running, count) if takes_part else None,
     )
     try:
         yield server.address, server.poll

@@ -10,7 +10,6 @@ from pipelines.build.sources import named_sources
 from pipelines.config.models import Config
 
 ONLY_ONE = {
-    "publish.connect": "a fleet assigns sources to engines with one process",
     "publish.events": "further addresses belong to one engine",
     "publish.latest": "further addresses belong to one engine",
     "publish.snapshot": "further addresses belong to one engine",
@@ -29,10 +28,12 @@ def check_workers(config: Config) -> None:
     """Raise `ConfigError` if a run has several workers and uses something that only one can do."""
     if config.pipeline.workers == 1:
         return
-    if not config.sources:
+    if not config.sources and not config.publish.connect:
         raise ConfigError(
             "pipeline.workers: there are no sources to distribute: name the sources, or leave workers out"
         )
+    if config.publish.connect and config.publish.keys is not None and config.web.address != "none":
+        raise ConfigError("publish.keys: an engine that connects to a collector with keys has no page: leave web out")
     for key, why in ONLY_ONE.items():
         section, _, name = key.partition(".")
         value = getattr(getattr(config, section), name)
@@ -51,14 +52,14 @@ def check_workers(config: Config) -> None:
 def worker_configs(config: Config, folder: str) -> list[Config]:
     """Return one configuration per worker: its share of the sources, and its own sockets in a private folder.
 
-    There are never more workers than sources. Sources are distributed in turn, so that sources listed next to each
-    other, which are often alike, end up in different processes.
+    There are never more workers than sources, unless a fleet assigns these later. Sources are distributed in turn, so
+    that sources listed next to each other, which are often alike, end up in different processes.
     """
     sources = [source.model_copy(update={"source_id": name}) for name, source in named_sources(config)]
     count = worker_count(config)
     has_page = config.web.address != "none"
-    has_stream = has_page or config.publish.address != "none"
-    name = config.pipeline.engine_id or default_engine_id([config.publish.address])
+    has_stream = has_page or config.publish.bound != "none"
+    name = engine_name(config)
     return [
         config.model_copy(
             update={
@@ -69,7 +70,7 @@ def worker_configs(config: Config, folder: str) -> list[Config]:
                         "address": stream_address(folder, number) if has_stream else "none",
                         "media": media_address(folder, number) if has_page else None,
                         "snapshot": snapshot_address(folder, number) if has_page else None,
-                        "keys": None,
+                        "keys": config.publish.keys if config.publish.connect else None,
                         "allowed_keys": None,
                     }
                 ),
@@ -86,6 +87,11 @@ def worker_configs(config: Config, folder: str) -> list[Config]:
         )
         for number in range(count)
     ]
+
+
+def engine_name(config: Config) -> str:
+    """Return the name of the whole engine."""
+    return config.pipeline.engine_id or default_engine_id([config.publish.bound])
 
 
 def stream_address(folder: str, number: int) -> str:
@@ -109,5 +115,5 @@ def snapshot_address(folder: str, number: int) -> str:
 
 
 def worker_count(config: Config) -> int:
-    """Return how many workers to run: never more than there are sources."""
-    return min(config.pipeline.workers, len(config.sources))
+    """Return how many workers to run: never more than there are sources, unless a fleet assigns these later."""
+    return min(config.pipeline.workers, len(config.sources)) if config.sources else config.pipeline.workers

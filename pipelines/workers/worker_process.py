@@ -26,7 +26,8 @@ from pipelines.config.file import validated
 from pipelines.config.models import Config
 from pipelines.exit_codes import EXIT_CONFIG
 from pipelines.metrics.engine_health import EngineHealth
-from pipelines.running.control import Command, ControlServer
+from pipelines.running.control import ControlServer
+from pipelines.running.control_socket import Command
 from pipelines.running.detect_and_publish import Interrupt, recordings_of, run_to_the_end, summary
 from pipelines.running.plan_rebuild import PlanRebuild
 from pipelines.running.reconfigure import Reconfigurer

@@ -104,6 +104,42 @@ def test_a_busy_machine_is_not_the_models_fault(clock: Clock) -> None:
     assert judged(clock, both(0, 20, 5.0, "old.onnx"), both(10, 20, 2.0, "new.onnx"), 8.0) is None
 
 
+def test_only_sources_of_the_same_engine_tell_whether_its_machine_is_busy(clock: Clock) -> None:
+    """At the address of a fleet, the sources of its other engines are read as well."""
+
+    def all_of(begin_s: float, seconds: float, fps: float, model: str) -> list[FrameMessage]:
+        mine = [*frames(begin_s, int(fps * seconds), fps, model=model)]
+        mine += frames(begin_s, int(fps * seconds), fps, camera="c2")
+        elsewhere = [each for n in range(8) for each in frames(begin_s, int(5 * seconds), 5.0, camera=f"x{n}")]
+        return sorted([*mine, *elsewhere], key=lambda each: each.published_utc_ns)
+
+    before, since = all_of(0, 4.0, 5.0, "old.onnx"), all_of(10, 10.0, 2.0, "new.onnx")
+    one = Watch(("c1",), ["person", "dog"], "new.onnx", others=("c1", "c2"))
+    one.measure_before(Stream(clock, [(each, 0.0) for each in before]), 20)  # type: ignore[arg-type]
+    stream = Stream(clock, [(each, 10.0 / len(since)) for each in since])
+    assert one.judge(stream, 10.0, 0.25) is None  # type: ignore[arg-type]
+
+
+def test_a_reader_without_time_for_the_last_messages_blames_no_model(clock: Clock) -> None:
+    one = Watch(("c1",), ["person", "dog"], "new.onnx")
+    one.measure_before(Stream(clock, [(each, 0.0) for each in frames(0, 20)]), 20)  # type: ignore[arg-type]
+    new = list(frames(10, 100, model="new.onnx"))
+    slow = [*((each, 0.2) for each in new[:4]), (frame(10.8, camera="c2"), 20.0), *((each, 0.0) for each in new[4:])]
+    assert one.judge(Stream(clock, slow), 20.0, 0.25) is None  # type: ignore[arg-type]
+
+
+def test_a_model_that_swaps_two_classes_returns_although_one_object_is_lost_meanwhile(clock: Clock) -> None:
+    """Two of one class and one of the other: just a third of the objects change theirs."""
+    usual, swapped = ("person", "person", "dog"), ("dog", "dog", "person")
+    new = list(frames(10, 100, model="new.onnx", classes=swapped))
+    new[8] = frame(11.6, "new.onnx", swapped[1:])
+    one = Watch(("c1",), ["person", "dog"], "new.onnx")
+    one.measure_before(Stream(clock, [(each, 0.0) for each in frames(0, 60, classes=usual)]), 60)  # type: ignore[arg-type]
+    why = one.judge(Stream(clock, [(each, 0.2) for each in new]), 20.0, 0.25)  # type: ignore[arg-type]
+    assert why is not None
+    assert "classes drifted" in why
+
+
 def test_a_model_that_hangs_returns(clock: Clock) -> None:
     new = list(frames(10, 10, model="new.onnx"))
     assert "no frame of the new model for" in str(judged(clock, list(frames(0, 20)), new, 30.0))

@@ -18,11 +18,12 @@ from engine.clock import Clock
 from engine.errors import ConfigError
 from pipelines.fleet.control.facts import Camera, CameraSpec, ControllerOptions, Engine
 from pipelines.fleet.control.links import Links
-from pipelines.fleet.ledger.records import NOBODY, Assignment, Change, Ledger
+from pipelines.fleet.ledger.records import NOBODY, Assignment, Change, Ledger, LedgerError
 from pipelines.fleet.placement.facts import Machine, Need
 
 logger = logging.getLogger(__name__)
 LEASE = "lease_s"
+LEDGER_AGAIN_S = 1.0
 MAX_LEASES = 250
 """Cameras in one renewal, so that a request stays far below the 64 KiB that an engine reads."""
 OnChange = Callable[[Assignment, str], object]
@@ -54,6 +55,8 @@ class Book:
         self._freed: dict[str, tuple[Assignment, str]] = {}
         self._leases: dict[str, list[list[Any]]] = {}
         """What is renewed at each engine, until something about its cameras changes."""
+        self._away_until_ns: int | None = None
+        """The ledger failed: it is not used before this time, and then read again first; None: it works."""
         for held in ledger.read().values():
             # an earlier controller's request may still be on its way to the owner, or the owner may be a different
             # process by now
@@ -107,9 +110,30 @@ class Book:
             raise ConfigError("another controller has just started with this ledger: stop one of them")
 
     def forget_old_leases(self) -> None:
-        """Record our own lease once any longer ones of an earlier controller have expired."""
+        """Record our own lease once any longer ones of an earlier controller have expired. Raises `LedgerError`."""
         if self._lease_note != f"{self.options.lease_s:g}" and self.now_ns > self.first_bound_ns:
             self._set_lease(self._lease_note, self.options.lease_s)
+
+    def has_ledger(self) -> bool:
+        """Return whether the ledger can be used; after a failure it is read again, since changes may have been made."""
+        if self._away_until_ns is None:
+            return True
+        if self.now_ns < self._away_until_ns:
+            return False
+        try:
+            self._read_again()
+        except LedgerError as error:
+            self.lose_ledger(error)
+            return False
+        self._away_until_ns = None
+        logger.warning("the ledger can be used again")
+        return True
+
+    def lose_ledger(self, error: LedgerError) -> None:
+        """Record that the ledger failed: until it works again, leases are renewed and no owner changes."""
+        if self._away_until_ns is None:
+            logger.error("no camera gets another owner for now, and what runs continues: %s", error)
+        self._away_until_ns = self.now_ns + self.options.ns(LEDGER_AGAIN_S)
 
     def end(self, engine_id: str) -> None:
         """Record that an engine's process has certainly ended: its cameras are free at once."""
@@ -184,13 +208,20 @@ class Book:
             if self.cameras[source_id].held == held
         ]
         self.put(changes, [freed[change.after.source_id][1] for change in changes])
+        if self._away_until_ns is not None:
+            self._freed = freed | self._freed
 
     def put(self, changes: Sequence[Change], why: Sequence[str]) -> list[str]:
-        """Write changes to the ledger and return the cameras of those that were made."""
-        if not changes:
+        """Write changes to the ledger and return the cameras of those that were made: none if the ledger fails."""
+        if not changes or self._away_until_ns is not None:
+            return []
+        try:
+            made = self.ledger.change(changes)
+        except LedgerError as error:
+            self.lose_ledger(error)
             return []
         done, lost = [], 0
-        for change, is_made, reason in zip(changes, self.ledger.change(changes), why, strict=True):
+        for change, is_made, reason in zip(changes, made, why, strict=True):
             if is_made:
                 self._take(change.after.source_id, change.after)
                 self._on_change(change.after, reason)

@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from engine.clock import Clock
+from engine.data import DEFAULT_MODEL
 from engine.errors import ConfigError
 from pipelines.fleet.control.book import Book, OnChange
 from pipelines.fleet.control.facts import FAR, CameraSpec, ControllerOptions
 from pipelines.fleet.control.hearing import hear
 from pipelines.fleet.control.links import Links
 from pipelines.fleet.control.planning import Allowance, drain, is_gathering, move, relieve_machines, settle
-from pipelines.fleet.ledger.records import Ledger
+from pipelines.fleet.ledger.records import Ledger, LedgerError
 from pipelines.fleet.placement.facts import Machine
 from pipelines.fleet.placement.place import load_of
 from pipelines.fleet.placement.rebalance import Desired, desired
@@ -52,8 +53,7 @@ class Controller:
         self._allowance = Allowance(self.options.moves_per_minute, as_of_ns=self.book.now_ns)
         self._looked_ns = -FAR
         self.is_calm = False
-        self._draining_note = ledger.note(DRAINING)
-        self._draining = set(json.loads(self._draining_note or "[]"))
+        self._draining = frozenset(json.loads(ledger.note(DRAINING) or "[]"))
 
     def configure(self, cameras: Iterable[CameraSpec]) -> None:
         """Apply the configured cameras; cameras no longer configured are stopped."""
@@ -82,7 +82,13 @@ class Controller:
         """Process answers, renew leases, and do what is due; never waits."""
         self.renew()
         book = self.book
-        book.forget_old_leases()
+        if not book.has_ledger():
+            return
+        try:
+            book.forget_old_leases()
+        except LedgerError as error:
+            book.lose_ledger(error)
+            return
         settle(book)
         if self.is_calm:
             return
@@ -111,12 +117,14 @@ class Controller:
 
         Raises:
             ConfigError: there is no such engine.
+            LedgerError: it could not be recorded: nothing has changed.
         """
         engine = self.book.engines.get(self._known(engine_id))
-        (self._draining.discard if undo else self._draining.add)(engine_id)
-        note = json.dumps(sorted(self._draining))
-        self.book.ledger.set_note(DRAINING, self._draining_note, note)
-        self._draining_note = note
+        draining = self._draining - {engine_id} if undo else self._draining | {engine_id}
+        ledger = self.book.ledger
+        if not ledger.set_note(DRAINING, ledger.note(DRAINING), json.dumps(sorted(draining))):
+            raise ConfigError("another controller has changed what is draining: stop one of them")
+        self._draining = draining
         if engine is not None:
             engine.is_draining = not undo
         return len(self.book.owned[engine_id])
@@ -144,6 +152,14 @@ class Controller:
             raise ConfigError(f"there is no engine {engine_id}; {_some(self.book.engines)}")
         return engine_id
 
+    def has_ledger(self) -> bool:
+        """Return whether the ledger can be used now."""
+        return self.book.has_ledger()
+
+    def lose_ledger(self, error: LedgerError) -> None:
+        """Record that the ledger failed."""
+        self.book.lose_ledger(error)
+
     def is_gathering(self) -> bool:
         """Return whether engines that should answer have not done so yet, as right after a start."""
         return is_gathering(self.book)
@@ -151,6 +167,16 @@ class Controller:
     def owners(self) -> dict[str, str]:
         """Return the engine of each camera that has one."""
         return {name: camera.owner for name, camera in self.book.cameras.items() if camera.owner}
+
+    def canaries(self) -> dict[str, str]:
+        """Return the engine of each camera that sends images and uses the model of the fleet."""
+        return {
+            name: engine_id
+            for engine_id, engine in self.book.engines.items()
+            for name, report in engine.running.items()
+            if self._state_of_camera(name) == "live" and report.get("model", DEFAULT_MODEL) == DEFAULT_MODEL
+            if self.book.cameras[name].owner == engine_id
+        }
 
     def live(self) -> dict[str, str]:
         """Return the engines that answer, with the incarnations of their processes."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from pipelines.fleet.control.book import Book
 from pipelines.fleet.control.facts import Camera, Engine
-from pipelines.fleet.control.links import Answer
 from pipelines.fleet.ledger.records import MAX_EPOCH, Assignment, Change
 from pipelines.fleet.placement.costs import updated
+from pipelines.running.control_links import Answer
 
 logger = logging.getLogger(__name__)
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
@@ -98,7 +98,7 @@ def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) ->
             book.stop(engine_id, source_id, report["epoch"])
     for source_id in [name for name in book.owned[engine_id] if name not in engine.running]:
         camera = book.cameras[source_id]
-        if camera.since_ns < asked_ns and _is_sure(book, camera):
+        if camera.since_ns < asked_ns and not camera.pending and _is_sure(book, camera):
             _hear_absent(book, source_id, camera)
     mine = book.owned[engine_id]
     agrees = engine.running.keys() == mine and all(book.cameras[name].is_running for name in mine)

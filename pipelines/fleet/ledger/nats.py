@@ -9,14 +9,17 @@ import asyncio
 import json
 import threading
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from engine.errors import ConfigError
 from engine.optional import require
-from pipelines.fleet.ledger.records import Assignment, Change, checked, checked_note
+from pipelines.fleet.ledger.records import Assignment, Change, LedgerError, checked, checked_note
 
 T = TypeVar("T")
-TIMEOUT_S = 10.0
+OPEN_S = 10.0
+AT_ONCE = 100
+"""Cameras whose changes are under way at the same time."""
 ASSIGNMENT, NOTE = "a.", "n."
 
 
@@ -26,23 +29,24 @@ class NatsLedger:
     Args:
         url: of the server: `nats://host:4222`.
         bucket: name of the bucket, created if it is missing.
+        answer_s: how long each later call may take; its caller also renews leases.
 
     Raises:
-        ConfigError: the server cannot be reached, or has no JetStream.
+        LedgerError: the server cannot be reached, or has no JetStream.
         MissingDependencyError: nats-py is not installed.
     """
 
-    def __init__(self, url: str, bucket: str) -> None:
+    def __init__(self, url: str, bucket: str, answer_s: float = OPEN_S) -> None:
         self._nats = require("nats", extra="nats")
         self._errors = require("nats.js.errors", extra="nats")
-        self._url, self._bucket = url, bucket
+        self._url, self._bucket, self._answer_s = url, bucket, answer_s
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
         self._thread.start()
         self._known: dict[str, tuple[str, int]] = {}
         self._client: Any = None
         try:
-            self._bucket_handle = self._run(self._open())
+            self._bucket_handle = self._run(self._open(), OPEN_S)
         except BaseException:
             self.close()
             raise
@@ -50,7 +54,7 @@ class NatsLedger:
     async def _open(self) -> Any:
         self._client = await self._nats.connect(
             self._url,
-            connect_timeout=TIMEOUT_S / 2,
+            connect_timeout=OPEN_S / 2,
             max_reconnect_attempts=-1,
             error_cb=_ignore,
             name="framewire fleet",
@@ -72,7 +76,7 @@ class NatsLedger:
         found: dict[str, tuple[str, int]] = {}
         watcher = await self._bucket_handle.watchall(ignore_deletes=True)
         try:
-            while (entry := await watcher.updates(timeout=TIMEOUT_S)) is not None:
+            while (entry := await watcher.updates(timeout=OPEN_S)) is not None:
                 found[entry.key] = ((entry.value or b"").decode(), entry.revision)
         finally:
             await watcher.stop()
@@ -84,10 +88,21 @@ class NatsLedger:
         return self._run(self._change_all(changes))
 
     async def _change_all(self, changes: Sequence[Change]) -> list[bool]:
-        return [
-            await self._swap(_key(ASSIGNMENT, after.source_id), None if before is None else _text(before), _text(after))
-            for before, after in changes
-        ]
+        by_camera: dict[str, list[int]] = {}
+        for number, change in enumerate(changes):
+            by_camera.setdefault(change.after.source_id, []).append(number)
+        done = [False] * len(changes)
+
+        async def make(numbers: Sequence[int]) -> None:
+            for number in numbers:  # those of one camera in their order
+                before, after = changes[number]
+                old = None if before is None else _text(before)
+                done[number] = await self._swap(_key(ASSIGNMENT, after.source_id), old, _text(after))
+
+        groups = list(by_camera.values())
+        for first in range(0, len(groups), AT_ONCE):
+            await asyncio.gather(*map(make, groups[first : first + AT_ONCE]))
+        return done
 
     def note(self, name: str) -> str | None:
         """Return the text stored under this name; None if there is none."""
@@ -135,18 +150,19 @@ class NatsLedger:
         if self._loop.is_closed():
             return
         if self._client is not None:
-            asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(TIMEOUT_S)
+            with suppress(TimeoutError, asyncio.TimeoutError, OSError, self._nats.errors.Error):
+                asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(self._answer_s)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(TIMEOUT_S)
+        self._thread.join(OPEN_S)
         self._loop.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def _run(self, work: Coroutine[Any, Any, T], answer_s: float | None = None) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(TIMEOUT_S)
+            return future.result(answer_s or self._answer_s)
         except (OSError, TimeoutError, asyncio.TimeoutError, self._nats.errors.Error) as error:
             future.cancel()
-            raise ConfigError(
+            raise LedgerError(
                 f"ledger {self._url}, bucket {self._bucket}: {error or type(error).__name__}: "
                 "is it a NATS server with JetStream (nats-server -js)?"
             ) from error

@@ -14,6 +14,10 @@ MAX_NOTE_CHARS = 1 << 20
 MAX_EPOCH = 1 << 53  # beyond this, JSON readers lose digits
 
 
+class LedgerError(ConfigError):
+    """The ledger cannot be reached or written now; changes that were under way may have been made or not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """The owner of a camera.
@@ -40,20 +44,24 @@ class Ledger(Protocol):
     """Assignments and a few notes. Several controllers may open one ledger; only one of them wins each change."""
 
     def read(self) -> dict[str, Assignment]:
-        """Return all assignments by source_id. Raises `ConfigError` if the ledger cannot be read."""
+        """Return all assignments by source_id. Raises `LedgerError` if the ledger cannot be read."""
 
     def change(self, changes: Sequence[Change]) -> list[bool]:
         """Durably apply each change that is still valid, and return those applied.
 
         Raises:
             ConfigError: a change would lower an epoch, or reassign a camera without raising it.
+            LedgerError: the ledger cannot be written now.
         """
 
     def note(self, name: str) -> str | None:
-        """Return the text stored under this name; None if there is none."""
+        """Return the text stored under this name; None if there is none. Raises `LedgerError`."""
 
     def set_note(self, name: str, before: str | None, after: str | None) -> bool:
-        """Replace the text `before` with `after` (None: no text), and return whether `before` was still stored."""
+        """Replace the text `before` with `after` (None: no text), and return whether `before` was still stored.
+
+        Raises `LedgerError`.
+        """
 
     def close(self) -> None:
         """Close it; safe to call again."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.errors import ConfigError
-from pipelines.fleet.ledger.records import Assignment, Change, checked, checked_note
+from pipelines.fleet.ledger.records import Assignment, Change, LedgerError, checked, checked_note
 
-BUSY_S = 5.0
+BUSY_S = 1.0
+"""The controller's thread waits so long for another program that reads the file, such as a backup."""
 VERSION = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS assignments (source_id TEXT PRIMARY KEY, engine_id TEXT NOT NULL, epoch INTEGER NOT NULL);
@@ -25,7 +26,8 @@ class SqliteLedger:
         path: the file, created if it is missing; `:memory:` stores nothing on disk.
 
     Raises:
-        ConfigError: the file cannot be opened, or is not a ledger of this version.
+        LedgerError: the file cannot be opened.
+        ConfigError: it is not a ledger of this version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -96,16 +98,17 @@ class SqliteLedger:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # a failed commit may have ended it
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise ConfigError(
+            raise LedgerError(
                 f"ledger {self._path}: {error}: give a file that this user can write and no other program uses"
             ) from error

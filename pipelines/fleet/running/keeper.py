@@ -20,10 +20,11 @@ from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.launching.process import KeptProcess
 from pipelines.fleet.launching.state import processes_folder, state_folder
-from pipelines.fleet.links import ZmqLinks
+from pipelines.fleet.ledger.records import LedgerError
 from pipelines.fleet.opening import open_ledger, open_links
 from pipelines.fleet.placement.facts import Machine
 from pipelines.fleet.running.locks import CONTROLLER, LEASES, is_held, take
+from pipelines.running.control_links import ControlLinks
 
 logger = logging.getLogger(__name__)
 NAME, CONFIG, ENGINES = "keeper", "keeper.fleet.json", "engines.json"
@@ -42,6 +43,7 @@ class LeaseKeeper:
     def __init__(self, config: FleetConfig, clock: Clock = SYSTEM_CLOCK) -> None:
         self._config, self._clock = config, clock
         self._folder = state_folder(config)
+        self._said = ""
 
     def run(self, is_over: Callable[[], bool]) -> None:
         """Renew leases until `is_over`, or until the fleet has ended."""
@@ -56,14 +58,21 @@ class LeaseKeeper:
         with lock:
             if is_held(self._folder, CONTROLLER):  # it started between the two checks, and waits for this lock
                 return False
-            logger.warning("the controller is away: its leases are renewed, and cameras stay where they are")
-            self._keep(is_over)
+            try:
+                self._keep(is_over)
+            except LedgerError as error:
+                if str(error) != self._said:
+                    logger.error("the controller is away, and no leases are renewed: %s", error)
+                self._said = str(error)
+                return False
+        self._said = ""
         return True
 
     def _keep(self, is_over: Callable[[], bool]) -> None:
         ledger, links = open_ledger(self._config), open_links(self._config, self._clock)
         try:
             controller = Controller(ledger, links, self._clock, self._config.options())
+            logger.warning("the controller is away: its leases are renewed, and cameras stay where they are")
             known: dict[str, str] = {}
             while not is_over() and not is_held(self._folder, CONTROLLER):
                 known = self._connect(controller, links, known)
@@ -73,7 +82,7 @@ class LeaseKeeper:
             links.close()
             ledger.close()
 
-    def _connect(self, controller: Controller, links: ZmqLinks, known: dict[str, str]) -> dict[str, str]:
+    def _connect(self, controller: Controller, links: ControlLinks, known: dict[str, str]) -> dict[str, str]:
         found = known or read_engines(self._folder)
         for name, address in found.items():
             if name not in known:

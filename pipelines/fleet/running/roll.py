@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine.data import DEFAULT_MODEL
 from engine.errors import ConfigError, EngineError
 from pipelines.fleet.ledger.records import Ledger
 from pipelines.fleet.running.roll_plan import (
@@ -25,7 +26,14 @@ from pipelines.fleet.running.roll_plan import (
     settled,
     stopped,
 )
-from pipelines.learning.release.deploy import CANARY, Ask, DeployRequest, deploy
+from pipelines.learning.release.deploy import (
+    CANARY,
+    Ask,
+    DeployRequest,
+    change_model,
+    deploy,
+    return_sources,
+)
 
 logger = logging.getLogger(__name__)
 NOTE, MODEL = "roll", "model"
@@ -65,7 +73,7 @@ class Roll:
 
         Args:
             request: `model` and, optionally, `canary`, `watch_s`, `baseline` and `max_drift`.
-            owners: the engine of each running camera.
+            owners: the engine of each camera that runs with the model that changes.
             before: returns the model file that an engine uses now.
 
         Raises:
@@ -103,11 +111,15 @@ class Roll:
         Args:
             engines: the live engines with the incarnations of their processes.
             owners: returns the engine of each camera that runs.
+
+        Raises:
+            LedgerError: the state could not be written: call it again.
         """
         if self.state is None or any(not work.done() for work in self._work.values()):
             return
         if self._step is not None:
             self._take_in(self.state, self._step, engines)
+            self._step, self._work = None, {}
         state = self.state
         if state.stage in ("shadow", "canary") and state.engine not in engines:
             state = rehomed(state, engines, owners())
@@ -125,7 +137,6 @@ class Roll:
     def _take_in(self, state: RollState, step: Step, engines: Mapping[str, str]) -> None:
         """Record the outcome of a step."""
         outcomes = {name: work.result() for name, work in self._work.items()}
-        self._step, self._work = None, {}
         if state.stage == "returning" and step.kind != "restore":  # stopped by hand, maybe after the model had changed
             touched = {**state.changed, **{name: outcome.incarnation for name, outcome in outcomes.items()}}
             self._keep(replace(state, changed=touched))
@@ -148,13 +159,14 @@ class Roll:
             return
         is_new_stage = self.state is None or state.stage != self.state.stage
         note = json.dumps(state.as_dict())
-        if not self._ledger.set_note(NOTE, self._note, note):
+        if state.stage == "done":
+            self._ledger.set_note(MODEL, self._ledger.note(MODEL), state.model)
+        if not self._ledger.set_note(NOTE, self._note, note) and self._ledger.note(NOTE) != note:
             raise ConfigError("another controller has changed the roll: stop one of them")
         self.state, self._note = state, note
         if is_new_stage:
             logger.warning("roll of %s: %s %s", Path(state.model).name, state.stage, state.reason)
         if state.stage == "done":
-            self._ledger.set_note(MODEL, self._ledger.note(MODEL), state.model)
             self._set_model(state.model)
 
     def _do(self, kind: str, state: RollState, engine_id: str, incarnation: str, clean: bool) -> Outcome:
@@ -167,10 +179,10 @@ class Roll:
                 restore(ask, state.before)
             if kind == "restore":
                 return Outcome(True, "", incarnation)
-            names = list(ask({"command": "status"})["sources"])
-            canary = tuple(name for name in state.canary if name in names)
-            if not names:
-                ask({"command": "set", "key": "detector.model", "value": state.model})
+            canary = canary_on(ask({"command": "status"})["sources"], state.canary)
+            if not canary:  # nothing to compare: none of its cameras sends images, or they use other models
+                if kind == "deploy":
+                    change_model(ask, state.model)
                 return Outcome(True, "", incarnation)
             request = DeployRequest(
                 Path(state.model),
@@ -200,29 +212,40 @@ class Roll:
 
 def _aligned(ask: Ask, model: str, incarnation: str) -> Outcome:
     """Switch an engine that was away to the model of the fleet."""
-    if ask({"command": "status"})["detector"]["model"] != model:
-        ask({"command": "set", "key": "detector.model", "value": model})
+    change_model(ask, model)
     return Outcome(True, "", incarnation)
 
 
 def restore(ask: Ask, model: str) -> None:
-    """Return all cameras of an engine to the old model."""
-    status = ask({"command": "status"})
-    names = status.get("configured") or list(status["sources"])
-    for index, name in enumerate(names):
-        if status["sources"].get(name, {}).get("model") == CANARY:
-            ask({"command": "set", "key": f"sources.{index}.model", "value": None})
-    if status["detector"]["model"] != model:
-        ask({"command": "set", "key": "detector.model", "value": model})
+    """Return all cameras of an engine to the old model, and wait until they have it."""
+    sources = ask({"command": "status"})["sources"]
+    return_sources(ask, {name: DEFAULT_MODEL for name, facts in sources.items() if facts.get("model") == CANARY})
+    change_model(ask, model)
+
+
+def canary_on(sources: Mapping[str, Mapping[str, Any]], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the cameras of an engine with which a new model is compared: running ones with the model that changes.
+
+    Args:
+        sources: the facts of its cameras by name, as in its status.
+        wanted: cameras to prefer; otherwise the first that can serve.
+    """
+    fit = [name for name, facts in sources.items() if facts["state"] == "live" and facts["model"] == DEFAULT_MODEL]
+    return tuple(name for name in wanted if name in fit) or tuple(fit[:1])
 
 
 def _canary(request: Mapping[str, Any], owners: Mapping[str, str]) -> list[str]:
+    if not owners:
+        raise ConfigError("no running camera uses the fleet's model: there is nothing to compare a new one with")
     asked = request.get("canary") or sorted(owners)[:1]
-    if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked) or not asked:
-        raise ConfigError("canary: expected a list of names of running cameras" if owners else "no camera is running")
+    if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked):
+        raise ConfigError("canary: expected a list of names of running cameras")
     unknown = [name for name in asked if name not in owners]
     if unknown:
-        raise ConfigError(f"canary: {unknown[0]} does not run; expected one of: {', '.join(sorted(owners)[:10])}")
+        raise ConfigError(
+            f"canary: {unknown[0]} does not run with the fleet's model; expected one of: "
+            f"{', '.join(sorted(owners)[:10])}"
+        )
     return asked
 
 

@@ -13,14 +13,14 @@ from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.launching.launcher import Joined
 from pipelines.fleet.launching.state import state_folder
-from pipelines.fleet.ledger.records import Assignment
+from pipelines.fleet.ledger.records import Assignment, LedgerError
 from pipelines.fleet.opening import open_launcher, open_ledger, open_links
 from pipelines.fleet.running.address import address_of
 from pipelines.fleet.running.keeper import Keeper, write_engines
 from pipelines.fleet.running.locks import take_controller, take_leases
 from pipelines.fleet.running.roll import MODEL, Roll
-from pipelines.running.control import ControlSocket, given
 from pipelines.running.control_client import ask
+from pipelines.running.control_socket import ControlSocket, given
 
 logger = logging.getLogger(__name__)
 TURN_S = 0.05
@@ -55,12 +55,13 @@ class FleetService:
             opened.callback(self.ledger.close)
             self.controller = Controller(self.ledger, self.links, clock, config.options(), _tell)
             self.controller.configure(config.specs())
-            self.launcher.set_model(self.ledger.note(MODEL))
+            self._model = self.ledger.note(MODEL)
+            self.launcher.set_model(self._model)
             self.addresses: dict[str, str] = {}
             stream = (
                 None if config.collector.collect == "none" else config.collector.publish.replace("//*:", "//127.0.0.1:")
             )
-            self.roll = Roll(self.ledger, self._ask_of, stream, self.launcher.set_model)
+            self.roll = Roll(self.ledger, self._ask_of, stream, self._set_model)
             opened.callback(self.roll.close)
             self._polled_ns = self._wanted_ns = 0
             self._said = ""
@@ -87,10 +88,21 @@ class FleetService:
             self._want()
         self.controller.is_calm = self.roll.is_active
         self.controller.turn()
-        if not self.controller.is_gathering():
-            self.roll.turn(self.controller.live(), self.controller.owners)
+        self._turn_roll()
         self.control.poll()
         self.links.wait(TURN_S)
+
+    def _turn_roll(self) -> None:
+        if self.controller.is_gathering() or not self.controller.has_ledger():
+            return
+        try:
+            self.roll.turn(self.controller.live(), self.controller.owners)
+        except LedgerError as error:
+            self.controller.lose_ledger(error)
+
+    def _set_model(self, model: str | None) -> None:
+        self._model = model
+        self.launcher.set_model(model)
 
     def _poll_launcher(self) -> None:
         for news in self.launcher.poll():
@@ -115,7 +127,7 @@ class FleetService:
 
     def more_status(self) -> dict[str, Any]:
         """Return further facts for `status`."""
-        return {"name": self.config.name, "model": self.ledger.note(MODEL), "addresses": self.addresses}
+        return {"name": self.config.name, "model": self._model, "addresses": self.addresses}
 
     def plan(self) -> dict[str, Any]:
         """Return how many machines the fleet should have, and why."""
@@ -145,7 +157,7 @@ class FleetService:
         if request.get("stop") is True:
             self.roll.stop()
         elif "model" in request:
-            self.roll.begin(request, self.controller.owners(), self._model_of)
+            self.roll.begin(request, self.controller.canaries(), self._model_of)
         return {"roll": self.roll.status()}
 
     def _model_of(self, engine_id: str) -> str:

@@ -9,8 +9,8 @@ from itertools import count
 from typing import Any
 
 from engine.clock import NS_PER_S, Clock
-from pipelines.fleet.control.links import Answer
 from pipelines.fleet.simulation.engine import SimulatedEngine
+from pipelines.running.control_links import Answer
 
 ANSWER_S = 2.0
 

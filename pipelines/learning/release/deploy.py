@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.clock import pause
+from engine.data import DEFAULT_MODEL
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.subscriber import Subscriber
+from engine.wire import topic_for
 from pipelines.learning.json_files import read_json
 from pipelines.learning.model_facts import model_of, sha256_of
 from pipelines.learning.monitor.drift import Reference, reference_from
@@ -24,7 +26,10 @@ from pipelines.learning.release.watch import Watch
 CANARY = "canary"
 BASELINE_FRAMES = 60
 LOAD_S = 120.0
+MAX_TOPICS = 100
+"""Publishers limit the bytes of subscriptions; with more sources than this, the whole stream is read."""
 POLL_S = 0.2
+RETURN_S = 5.0
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 Tell = Callable[[str], None]
 
@@ -73,30 +78,32 @@ def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> 
     unknown = [name for name in canary if name not in sources]
     if unknown:
         raise ConfigError(f"the engine has no source {unknown[0]}: it has {', '.join(sources) or 'none'}")
-    watch = Watch(canary, names, request.model.name, _tested(request.model))
-    with Subscriber(request.stream, topics=["v1/frame/"], timeout_s=LOAD_S) as messages:
+    watch = Watch(canary, names, request.model.name, _tested(request.model), others=sources)
+    with Subscriber(request.stream, topics=_topics(sources), timeout_s=LOAD_S) as messages:
         tell(f"measuring {request.baseline} frames of the old model on {', '.join(canary)}")
         watch.measure_before(messages, request.baseline)
         facts = ask({"command": "status"})["sources"]
         _check_same_engine(request.stream, watch.engines(), facts)
         before = {name: facts[name]["model"] for name in canary}
-        ask({"command": "set", "key": f"models.{CANARY}", "value": {"model": str(request.model.resolve())}})
+        file = str(request.model.resolve())
+        ask({"command": "set", "key": f"models.{CANARY}", "value": {"model": file}})
         try:
-            _move(ask, sources, dict.fromkeys(canary, CANARY))
+            wait_until_loaded(ask, CANARY, file, lambda: watch.catch_up(messages))  # it may have an earlier model
+            _move(ask, dict.fromkeys(canary, CANARY))
             _wait_until_moved(ask, canary, lambda: watch.catch_up(messages))
             tell(f"{', '.join(canary)} use the new model; watching for {request.watch_s:g} s")
             reason = watch.judge(messages, request.watch_s, request.max_drift)
         except BaseException:
-            _move(ask, sources, before)
+            return_sources(ask, before)
             raise
     measured = watch.measured()
     if reason is not None or request.shadow:
-        _move(ask, sources, before)
+        return_sources(ask, before)
         tell(f"returned to the old model: {reason or 'it was a trial'}")
         passed = "it passed; a trial changes nothing" if reason is None else reason
         return {"deployed": False, "passed": reason is None, "reason": passed, "canary": measured}
-    ask({"command": "set", "key": "detector.model", "value": str(request.model.resolve())})
-    _move(ask, sources, before)
+    change_model(ask, file)
+    return_sources(ask, before)
     tell("the new model replaces the old one for all sources")
     return {"deployed": True, "passed": True, "reason": "no alarm during the watch", "canary": measured}
 
@@ -128,11 +135,59 @@ def _class_names(model: Path) -> Sequence[str]:
         return detector.class_names
 
 
-def _move(ask: Ask, sources: Sequence[str], models: dict[str, str]) -> None:
+def _topics(sources: Sequence[str]) -> list[str]:
+    """Return what to subscribe to, so that the sources of other engines at the same address are not read."""
+    return [topic_for("frame", name) for name in sources] if len(sources) <= MAX_TOPICS else ["v1/frame/"]
+
+
+def change_model(ask: Ask, file: str) -> None:
+    """Give all sources with the default model another file, and wait until it is in use. Raises `ConfigError`."""
+    if ask({"command": "status"})["detector"]["model"] != file:
+        ask({"command": "set", "key": "detector.model", "value": file})
+    wait_until_loaded(ask, DEFAULT_MODEL, file)
+
+
+def return_sources(ask: Ask, models: Mapping[str, str]) -> None:
+    """Return each source that is still there to a model, and wait until they use it, but not for long.
+
+    A source without frames changes its model with its next one.
+    """
+    _move(ask, models)
+    deadline = time.monotonic() + RETURN_S
+    while time.monotonic() < deadline:
+        sources = ask({"command": "status"})["sources"]
+        if all(sources[name]["model"] == model for name, model in models.items() if name in sources):
+            return
+        pause(POLL_S)
+
+
+def _move(ask: Ask, models: Mapping[str, str]) -> None:
+    present = ask({"command": "status"})["sources"]
     for name, model in models.items():
-        value = None if model == "detector" else model
-        order = ask({"command": "status"}).get("configured", sources)  # cameras come and go
-        ask({"command": "set", "key": f"sources.{list(order).index(name)}.model", "value": value})
+        if name in present:
+            value = None if model == DEFAULT_MODEL else model
+            ask({"command": "set", "source_id": name, "key": "model", "value": value})
+
+
+def wait_until_loaded(ask: Ask, model: str, file: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Wait until a model of the engine comes from this file. Raises `ConfigError` if it cannot be loaded.
+
+    Args:
+        ask: as for `deploy`.
+        model: its name in the engine.
+        file: its file, as it was given to the engine.
+        meanwhile: called about five times a second.
+    """
+    deadline = time.monotonic() + LOAD_S
+    while time.monotonic() < deadline:
+        status = ask({"command": "status"})
+        meanwhile()
+        if model not in status.get("loading", ()):
+            if status.get("files", {}).get(model, file) != file:
+                raise ConfigError(f"the engine could not load {file}: its log says why; nothing has changed")
+            return
+        pause(POLL_S)
+    raise ConfigError(f"the engine did not load {file} within {LOAD_S:g} s")
 
 
 def _wait_until_moved(ask: Ask, canary: Sequence[str], meanwhile: Callable[[], None]) -> None:

@@ -14,7 +14,8 @@ from pipelines.learning.monitor.drift import FrameFacts
 AROUND_S = 2.0
 SETTLE_S = 1.0
 """Tracks of the old model live on for up to this long."""
-LEAST_CHANGE = 1 / 3
+LEAST_CHANGE = 0.3
+"""Two classes that swap names change a third of the objects where one is twice as frequent."""
 LEAST_VALUES = 5
 """With fewer objects than this on either side, nothing is known of their classes."""
 

@@ -80,15 +80,22 @@ class Watch:
         class_names: of the new model.
         file: name of the new model's file, as messages state it.
         tested: what the new model found on the test images of its release; None: it is not a release.
+        others: the other sources of the same engine, which show whether its machine is busy; None: all of the stream.
     """
 
     def __init__(
-        self, canary: Sequence[str], class_names: Sequence[str], file: str, tested: Reference | None = None
+        self,
+        canary: Sequence[str],
+        class_names: Sequence[str],
+        file: str,
+        tested: Reference | None = None,
+        others: Sequence[str] | None = None,
     ) -> None:
         self._watched = {name: _Watched(list(class_names)) for name in canary}
         for one in self._watched.values():
             one.tested = None if tested is None else DriftMonitor(tested, ALL_FRAMES)
         self._file = file
+        self._of_engine = None if others is None else frozenset(others)
         self._others_before, self._others = Rate(), Rate()
         self._newest_ns = 0
 
@@ -100,7 +107,8 @@ class Watch:
                 continue
             one = self._watched.get(message.source_id)
             if one is None:
-                self._others_before.add(message.published_utc_ns)
+                if self._is_of_engine(message):
+                    self._others_before.add(message.published_utc_ns)
             elif len(one.before) < frames:
                 one.names = list(dict.fromkeys([*one.names, *(o.class_name for o in message.objects)]))
                 one.engine_id, one.old_file = message.engine_id, message.model
@@ -138,11 +146,23 @@ class Watch:
                 judged = time.monotonic()
                 if (why := self._drifted(max_drift, is_over=False)) is not None:
                     return why
+        self._read_the_rest(messages)
         return self._drifted(max_drift, is_over=True) or self._slowed()
 
+    def _read_the_rest(self, messages: Subscriber) -> None:
+        """Read what has arrived, so that a reader that had no time for it blames no model."""
+        until = time.monotonic() + CATCH_UP_S
+        while time.monotonic() < until and (message := _next(messages, 0.0)) is not None:
+            self._take(message)
+
+    def _is_of_engine(self, message: FrameMessage) -> bool:
+        return self._of_engine is None or message.source_id in self._of_engine
+
     def _take(self, message: FrameMessage) -> None:
-        self._newest_ns = max(self._newest_ns, message.published_utc_ns)
         one = self._watched.get(message.source_id)
+        if one is None and not self._is_of_engine(message):
+            return
+        self._newest_ns = max(self._newest_ns, message.published_utc_ns)
         if one is None:
             self._others.add(message.published_utc_ns)
         elif message.model != self._file:

@@ -48,8 +48,11 @@ def up(
             while not interrupt.requested:
                 service.turn()
             last = service.controller.status()
-        finally:
-            service.close(leave=leave)
+        except BaseException:  # what runs must not depend on this process: the keeper renews the leases
+            console.say("the controller failed: engines go on, start it again")
+            service.close(leave=True)
+            raise
+        service.close(leave=leave)
     states = [camera["state"] for camera in last["cameras"].values()]
     console.show(
         {"engines": len(last["engines"]), "cameras": len(states), "live": states.count("live")}, as_json=as_json

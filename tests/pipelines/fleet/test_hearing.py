@@ -9,9 +9,9 @@ import pytest
 from engine.clock import FakeClock
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.control.facts import CameraSpec
-from pipelines.fleet.control.links import Answer
 from pipelines.fleet.ledger.sqlite import SqliteLedger
 from pipelines.fleet.placement.facts import Machine
+from pipelines.running.control_links import Answer
 
 
 class Scripted:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import zmq
 
 from engine.clock import SYSTEM_CLOCK
 from engine.errors import ConfigError
@@ -22,44 +20,16 @@ from pipelines.fleet.placement.facts import Machine
 from pipelines.fleet.running import locks
 from pipelines.fleet.running.keeper import CONFIG, LeaseKeeper, read_engines, write_engines
 from pipelines.fleet.running.locks import CONTROLLER, LEASES, is_held, take, take_controller, take_leases
-from pipelines.fleet.simulation.engine import SimulatedEngine
+from tests.pipelines.fleet.simulated_server import SimulatedServer
 
 PATIENCE_S = 60.0
 
 
-class ControlServer:
-    """Answers at a real socket as an engine does, on the real clock."""
-
-    def __init__(self, address: str) -> None:
-        self.engine = SimulatedEngine("n1", SYSTEM_CLOCK, "process 1")
-        self.over, self._address = threading.Event(), address
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.bind(self._address)
-            while not self.over.is_set():
-                if socket.poll(20):
-                    who, empty, request = socket.recv_multipart()
-                    reply = self.engine.handle(json.loads(request))
-                    socket.send_multipart([who, empty, json.dumps(reply).encode()])
-
-    def close(self) -> None:
-        self.over.set()
-        self._thread.join()
-
-    def until_ns(self, camera: str) -> int:
-        run = self.engine._runs[camera]
-        return self.engine._until(run)
-
-
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[tuple[FleetConfig, Path, ControlServer]]:
+def fleet(tmp_path: Path) -> Iterator[tuple[FleetConfig, Path, SimulatedServer]]:
     config = FleetConfig.model_validate({"state": str(tmp_path / "s"), "lease": {"seconds": 60.0, "renew_s": 0.05}})
     (processes_folder(config) / CONFIG).touch()
-    server = ControlServer(f"ipc://{tmp_path}/n1")
+    server = SimulatedServer(f"ipc://{tmp_path}/n1")
     yield config, tmp_path / "s", server
     server.close()
 
@@ -90,7 +60,7 @@ def place(config: FleetConfig, folder: Path, cameras: tuple[str, ...]) -> dict[s
 
 
 def test_leases_go_on_while_the_controller_is_away_and_a_new_one_takes_over(
-    fleet: tuple[FleetConfig, Path, ControlServer],
+    fleet: tuple[FleetConfig, Path, SimulatedServer],
 ) -> None:
     config, folder, server = fleet
     epochs = place(config, folder, ("c1", "c2"))

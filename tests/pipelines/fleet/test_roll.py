@@ -14,7 +14,7 @@ import pytest
 from engine.errors import ConfigError
 from pipelines.fleet.ledger.sqlite import SqliteLedger
 from pipelines.fleet.running import roll as roll_module
-from pipelines.fleet.running.roll import Roll
+from pipelines.fleet.running.roll import Roll, canary_on
 from pipelines.fleet.running.roll_plan import (
     STEP_TRIES,
     Outcome,
@@ -27,7 +27,7 @@ from pipelines.fleet.running.roll_plan import (
     settled,
     stopped,
 )
-from pipelines.learning.release.deploy import DeployRequest
+from pipelines.learning.release.deploy import DeployRequest, wait_until_loaded
 from tests.pipelines.fleet.lab import boxes_model, fleet_lab, roll_a_model
 
 ENGINES = {f"n{i:02}": f"i{i}" for i in range(40)}
@@ -126,7 +126,8 @@ class Engines:
             if request["command"] == "set":
                 self.models[engine_id] = str(request["value"])
                 return {"ok": True}
-            return {"sources": {"c" + engine_id: {"model": "detector"}}, "detector": {"model": self.models[engine_id]}}
+            sources = {"c" + engine_id: {"model": "detector", "state": "live"}}
+            return {"sources": sources, "detector": {"model": self.models[engine_id]}}
 
         return ask
 
@@ -173,6 +174,67 @@ def test_a_restarted_controller_goes_on_with_the_step_that_was_cut_off(
     assert set(engines.models.values()) == {str(model)}
     first.close()
     second.close()
+
+
+def test_a_model_is_compared_on_cameras_that_send_images_and_use_the_model_that_changes() -> None:
+    def source(state: str = "live", model: str = "detector") -> dict[str, str]:
+        return {"state": state, "model": model}
+
+    sources = {"c1": source("connecting"), "c2": source(model="plates"), "c3": source(), "c4": source()}
+    assert canary_on(sources, ()) == ("c3",)
+    assert canary_on(sources, ("c1", "c4")) == ("c4",)
+    assert canary_on(sources, ("c1",)) == ("c3",)
+    assert canary_on({"c1": source("ended")}, ("c1",)) == ()
+
+
+def test_an_engine_whose_cameras_all_are_offline_gets_the_model_unwatched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An offline camera as canary would keep each try waiting for its frames, and in the end return the model."""
+    model, engines = tmp_path / "new.onnx", Engines("/old.onnx")
+    model.write_bytes(b"model")
+    watched: list[tuple[str, ...]] = []
+
+    def deploy(request: DeployRequest, ask: Any, tell: Any) -> dict[str, Any]:
+        watched.append(request.canary)
+        return {"passed": True, "reason": ""}
+
+    def ask_of(engine_id: str) -> Any:
+        def ask(request: dict[str, Any]) -> dict[str, Any]:
+            reply: dict[str, Any] = engines.ask_of(engine_id)(request)
+            if engine_id == "n2" and "sources" in reply:
+                reply["sources"]["cn2"]["state"] = "connecting"
+            return reply
+
+        return ask
+
+    monkeypatch.setattr(roll_module, "deploy", deploy)
+    roll = Roll(SqliteLedger(":memory:"), ask_of, "ipc:///stream", lambda model: None)
+    roll.begin({"model": str(model)}, {"cn1": "n1"}, lambda name: "/old.onnx")
+    deadline = time.monotonic() + 60
+    while roll.is_active and time.monotonic() < deadline:
+        roll.turn({"n1": "i1", "n2": "i2"}, lambda: {"cn1": "n1"})
+        time.sleep(0.002)
+    roll.close()
+    assert roll.status()["stage"] == "done", roll.status()
+    assert watched == [("cn1",)] * 2
+    assert engines.models["n2"] == str(model)
+
+
+def test_a_step_waits_until_an_engine_has_loaded_the_model() -> None:
+    replies = [{"loading": ["canary"], "files": {"canary": "/new"}}] * 2 + [
+        {"loading": [], "files": {"canary": "/new"}}
+    ]
+    asked: list[dict[str, Any]] = []
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request)
+        return replies[len(asked) - 1]
+
+    wait_until_loaded(ask, "canary", "/new")
+    assert len(asked) == 3
+    with pytest.raises(ConfigError, match="could not load /new"):
+        wait_until_loaded(lambda request: {"loading": [], "files": {"canary": "/old"}}, "canary", "/new")
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ from engine.errors import ConfigError
 from engine.transport.keys import load_key_pair, make_keys
 from engine.transport.zap import token_options
 from pipelines.cli import app
-from pipelines.running.control import ask, check_reach
+from pipelines.running.control import ask
 from pipelines.running.control_access import find_run
+from pipelines.running.control_socket import check_reach
 from tests.freshness.engine_process import free_port as unused_port
 
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
@@ -98,10 +99,20 @@ def test_cameras_thresholds_and_model_change_without_a_restart(engine: Engine, d
     engine.wait_until_live("guest")
     assert engine.ask("set", key="detector.score_threshold", value=0.6)["done"] == ["score_threshold is 0.6"]
     engine.ask("set", key="detector.classes", value=["person"])
-    engine.ask("set", key="detector.model", value=str(data_dir / "models" / "yolo11n_int8_320.onnx"))
+    other = str(data_dir / "models" / "yolo11n_int8_320.onnx")
+    engine.ask("set", key="detector.model", value=other)
     deadline = time.monotonic() + PATIENCE_S
     while engine.ask("status")["model"] != "yolo11n_int8_320.onnx":  # loaded in the background, then swapped in
         assert time.monotonic() < deadline
+    while (status := engine.ask("status"))["loading"]:
+        assert time.monotonic() < deadline
+    assert status["files"] == {"detector": other}
+    engine.ask("set", key="models.second", value={"model": other})
+    assert engine.ask("set", source_id="guest", key="model", value="second")["done"]
+    while (status := engine.ask("status"))["sources"]["guest"]["model"] != "second":
+        assert time.monotonic() < deadline
+    assert status["files"] == {"detector": other, "second": other}
+    assert status["sources"]["steady"]["model"] == "detector"
     engine.ask("pause", source_id="guest")
     engine.ask("resume", source_id="guest")
     assert engine.ask("remove", source_id="guest")["done"] == ["removed guest"]
@@ -127,6 +138,10 @@ def test_cameras_thresholds_and_model_change_without_a_restart(engine: Engine, d
         pytest.param(
             {"command": "set", "key": "publish.address", "value": "ipc://x"}, "publish cannot change", id="fixed"
         ),
+        pytest.param(
+            {"command": "set", "source_id": "none", "key": "model", "value": None}, "no source none", id="no source"
+        ),
+        pytest.param({"command": "set", "source_id": 1, "key": "model"}, "needs source_id, a str", id="no name"),
     ],
 )
 def test_impossible_changes_are_refused_and_change_nothing(

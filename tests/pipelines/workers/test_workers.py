@@ -257,8 +257,9 @@ def test_metrics_and_page_show_one_engine(tmp_path: Path) -> None:
             ports |= {found[1]: int(found[2])} if found else {}
         _until(lambda: _get(ports["metrics"], "/readyz")[0] == 200)
         assert json.loads(_get(ports["metrics"], "/healthz")[1])["sources"].keys() == {"c1", "c2"}
+        counted = re.compile(r"^framewire_frames_published_total\{source=\"c[12]\"\} [1-9]", re.M)
+        _until(lambda: len(counted.findall(_get(ports["metrics"], "/metrics")[1])) == 2)
         page = _get(ports["metrics"], "/metrics")[1]
-        assert len(re.findall(r"^framewire_frames_published_total\{source=\"c[12]\"\} [1-9]", page, re.M)) == 2
         assert page.count("framewire_build_info{") == 1
         _until(
             lambda: (

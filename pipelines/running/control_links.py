@@ -1,4 +1,4 @@
-"""Links to real engines: one ZeroMQ socket for each, and nothing waits for an answer."""
+"""Links to control sockets that a controller keeps open: requests are sent, answers arrive later, and nothing waits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -13,28 +14,52 @@ import zmq
 from engine.clock import NS_PER_S, Clock
 from engine.transport.connect import curve_options
 from engine.transport.ipv6 import prepare
-from pipelines.fleet.control.links import Answer
 
 if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
 
 MAX_REPLY_BYTES = 4 << 20
 MAX_QUEUED = 5000
+AHEAD = 8
+"""Requests on their way to one engine: its control socket drops those of a client that sends many at once."""
+FIRST = ("renew",)
+"""Commands that overtake others that have not been sent yet: leases must not wait for many cameras to start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of one request.
+
+    Attributes:
+        engine_id: the engine that was asked.
+        request: as sent.
+        reply: its reply; None: no reply arrived in time, and the engine may or may not have acted on the request.
+    """
+
+    engine_id: str
+    request: dict[str, Any]
+    reply: dict[str, Any] | None
 
 
 @dataclass(slots=True)
 class _Link:
-    """One engine: its address, its socket, and its unanswered requests, oldest first."""
+    """One engine: its address, its socket, its unanswered requests, oldest first, and those that are not sent yet."""
 
     address: str
     socket: zmq.Socket[Any] | None = None
-    due: deque[tuple[int, dict[str, Any]]] = field(default_factory=deque)
+    due: deque[tuple[int, int, dict[str, Any]]] = field(default_factory=deque)
+    first: deque[dict[str, Any]] = field(default_factory=deque)
+    waiting: deque[dict[str, Any]] = field(default_factory=deque)
+
+    def __len__(self) -> int:
+        return len(self.due) + len(self.first) + len(self.waiting)
 
 
-class ZmqLinks:
+class ControlLinks:
     """Carries requests to control sockets. An engine answers the requests of one socket in their order.
 
-    After a missing answer the socket is replaced, so that a late answer cannot be mistaken for another.
+    Only a few requests are on their way to an engine at a time. After a missing answer the socket is replaced, so that
+    a late answer cannot be mistaken for another.
 
     Args:
         clock: for time limits.
@@ -50,6 +75,7 @@ class ZmqLinks:
         self._context: zmq.Context[Any] = zmq.Context()
         self._links: dict[str, _Link] = {}
         self._answers: list[Answer] = []
+        self._numbers = count(1)
         self.keys: dict[str, Any] = {"server_key": server_key, "keys": keys}
         self._options = curve_options(server_key, keys) if server_key else {}
 
@@ -67,14 +93,21 @@ class ZmqLinks:
     def send(self, engine_id: str, request: dict[str, Any]) -> None:
         """Send a request. Exactly one `Answer` follows, possibly without a reply."""
         link = self._links.get(engine_id)
-        if link is None or len(link.due) >= MAX_QUEUED:
+        if link is None or len(link) >= MAX_QUEUED:
             self._answers.append(Answer(engine_id, request, None))
             return
-        if link.socket is None:
-            link.socket = self._opened(link.address)
-        link.due.append((self._clock.monotonic_ns(), request))
-        with suppress(zmq.Again):  # it counts as unanswered after its time limit
-            link.socket.send_multipart([b"", json.dumps(request).encode()], zmq.NOBLOCK)
+        (link.first if request.get("command") in FIRST else link.waiting).append(request)
+        self._send_waiting(link)
+
+    def _send_waiting(self, link: _Link) -> None:
+        while len(link.due) < AHEAD and (queue := link.first or link.waiting):
+            request, number = queue.popleft(), next(self._numbers)
+            if link.socket is None:
+                link.socket = self._opened(link.address)
+            link.due.append((self._clock.monotonic_ns(), number, request))
+            body = json.dumps({**request, "request_id": number}).encode()
+            with suppress(zmq.Again):  # it counts as unanswered after its time limit
+                link.socket.send_multipart([b"", body], zmq.NOBLOCK)
 
     def receive(self) -> list[Answer]:
         """Return the answers since the last call, in order for each engine."""
@@ -91,15 +124,29 @@ class ZmqLinks:
                 parts = link.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            _, request = link.due.popleft()
-            self._answers.append(Answer(engine_id, request, _reply(parts[-1])))
+            self._take(engine_id, link, _reply(parts[-1]))
+            self._send_waiting(link)
+
+    def _take(self, engine_id: str, link: _Link, reply: dict[str, Any]) -> None:
+        """Record an answer; requests before the one that it answers were dropped on the way."""
+        answered = reply.pop("request_id", None)  # an engine of an earlier version does not say
+        while link.due:
+            _, number, request = link.due.popleft()
+            is_it = answered in (None, number)
+            self._answers.append(Answer(engine_id, request, reply if is_it else None))
+            if is_it:
+                return
 
     def _give_up(self, engine_id: str, link: _Link) -> None:
         if link.socket is not None:
             link.socket.close(linger=0)
             link.socket = None
-        self._answers += [Answer(engine_id, request, None) for _, request in link.due]
+        left = [request for _, _, request in link.due]
+        for queue in (link.first, link.waiting):
+            left += queue
+            queue.clear()
         link.due.clear()
+        self._answers += [Answer(engine_id, request, None) for request in left]
 
     def wait(self, seconds: float) -> None:
         """Wait for an answer, up to a timeout."""
@@ -123,7 +170,6 @@ class ZmqLinks:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
-        socket.setsockopt(zmq.SNDHWM, MAX_QUEUED)
         socket.connect(prepare(socket, address))
         return socket
 
