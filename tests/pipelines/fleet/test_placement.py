@@ -47,11 +47,11 @@ def test_ten_thousand_cameras_fit_near_the_lower_bound() -> None:
 @pytest.mark.alone
 def test_placing_grows_with_the_number_of_cameras_and_not_with_its_square() -> None:
     def seconds(count: int) -> float:
-        needs, began = a_fleet(count), time.perf_counter()
+        needs, began = a_fleet(count), time.thread_time()
         place(needs, machines(200), limits=LIMITS)
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
-    assert min(seconds(8000) for _ in range(3)) < 14 * min(seconds(1000) for _ in range(3))
+    assert min(seconds(8000) for _ in range(5)) < 14 * min(seconds(1000) for _ in range(5))
 
 
 costs = st.floats(0.01, 6.0)
