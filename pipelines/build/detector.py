@@ -57,12 +57,9 @@ def build_detector(
         return _frame_classifier(options)
     if options.model in CLASSIC:
         return _classic(options)
-    performance = options.performance
-    if performance == "auto":
-        performance = "latency" if len(sources) == 1 and sources[0].is_live else "throughput"
     detector = load_detector(
         model_path(options.model),
-        performance=performance,
+        performance=_performance(config, options, sources),
         max_batch=_max_batch(options, len(sources) if at_once is None else at_once),
         size=_size(options, sources, can_change=can_change(config)),
         expected_wh=[(info.width, info.height) for info in sources if info.width and info.height],
@@ -74,6 +71,19 @@ def build_detector(
     )
     watch_for_privacy(detector, config, model)
     return detector
+
+
+def _performance(
+    config: Config, options: DetectorConfig, sources: Sequence[SourceInfo]
+) -> Literal["latency", "throughput"]:
+    """Return the configured aim; `auto` is latency for the only camera of a run.
+
+    A model that one of several cameras tries must not get less of the processor than the model of the others.
+    """
+    if options.performance != "auto":
+        return options.performance
+    is_alone = len(sources) == 1 and len(config.sources) <= 1
+    return "latency" if is_alone and sources[0].is_live else "throughput"
 
 
 def waits_for_size(sources: Sequence[SourceInfo]) -> Callable[[str], bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 
 from engine.data import Frame, SourceInfo
 from engine.detection.detector import ModelDetector
+from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.flow.attention.planner import RegionWindows
 from engine.protocols import Detector
+from pipelines.build import detector as module
 from pipelines.build.detector import build_detector, waits_for_size
 from pipelines.build.models import build_pool
 from pipelines.build.sources import build_rules, build_sources
@@ -140,6 +143,33 @@ def test_a_clip_is_scored_with_its_gates(model: Path, tmp_path: Path) -> None:
     assert evaluate_clip(config, str(truth))["recall"] > 0.8
     nowhere = [source.model_copy(update={"regions": [[(0, 0), (8, 0), (0, 8)]]}) for source in sources]
     assert evaluate_clip(config.model_copy(update={"sources": nowhere}), str(truth))["recall"] == 0.0
+
+
+CAMERA = SourceInfo("cam", "rtsp://127.0.0.1/", True, 640, 360, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("infos", "cameras", "wanted"),
+    [
+        pytest.param([CAMERA], 1, "latency", id="the only camera"),
+        pytest.param([CAMERA], 2, "throughput", id="one of two cameras tries another model"),
+        pytest.param([CAMERA, CAMERA], 2, "throughput", id="two cameras of one model"),
+        pytest.param([replace(CAMERA, is_live=False)], 1, "throughput", id="a file"),
+    ],
+)
+def test_a_model_gets_the_same_share_of_the_processor_as_the_others(
+    model: Path, monkeypatch: pytest.MonkeyPatch, infos: list[SourceInfo], cameras: int, wanted: str
+) -> None:
+    asked: list[object] = []
+
+    def load(*arguments: Any, performance: str, **options: Any) -> Detector:
+        asked.append(performance)
+        return load_detector(*arguments, performance=performance, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "load_detector", load)
+    sources = [SourceConfig(uri=f"rtsp://127.0.0.1/{number}") for number in range(cameras)]
+    build_detector(configured(model).model_copy(update={"sources": sources}), infos)
+    assert asked == [wanted]
 
 
 @pytest.mark.parametrize(
