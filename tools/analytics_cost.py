@@ -30,7 +30,8 @@ CROWD = 50
 CROWD_FRAMES = 500
 SIZE_WH = (1280, 720)
 TRACKS_PER_MINUTE = 200
-Frames = Sequence[tuple[Tracks, Detections, int]]
+Frames = Sequence[tuple[Tracks, Detections, int, Sequence[int]]]
+"""Tracks, detections, time in ns, and the tracks that have ended."""
 
 
 def _options() -> argparse.Namespace:
@@ -49,7 +50,8 @@ def main() -> int:
     clip, size_wh = [], (0, 0)
     with Pipeline(open_source(given.clip), load_detector(given.model), ByteTrack()) as pipeline:
         for packet in pipeline:
-            clip.append((packet.tracks, packet.detections, packet.frame.scene_ns))
+            ended = [event.track_id for event in packet.events if event.kind == "ended"]
+            clip.append((packet.tracks, packet.detections, packet.frame.scene_ns, ended))
             size_wh = packet.frame.width, packet.frame.height
     is_dear = told("clip, 4 zones, 4 lines, 4 rules", clip, lambda: scene(4, 4), size_wh, given.repeat, 0.2)
     is_dear |= told("50 tracks, 8 places, 4 rules", crowd(), lambda: scene(4, 4), SIZE_WH, given.repeat, 0.3)
@@ -68,7 +70,7 @@ def told(
         own.append(cpu_ms(frames, make(), size_wh))
         other.append(tracker_ms(frames))
     cost, tracker = statistics.median(own), statistics.median(other)
-    objects = statistics.mean(len(tracks) for tracks, _, _ in frames)
+    objects = statistics.mean(len(tracks) for tracks, *_ in frames)
     print(
         f"{name}: {cost:.4f} ms of CPU per frame (bound {bound}), {cost / tracker:.2f} of ByteTrack's {tracker:.4f} ms"
     )
@@ -97,21 +99,21 @@ def crowd() -> Frames:
     return [_frame(start, speed, number * NS_PER_S // 25) for number in range(CROWD_FRAMES)]
 
 
-def _frame(start: np.ndarray, speed: np.ndarray, at_ns: int) -> tuple[Tracks, Detections, int]:
+def _frame(start: np.ndarray, speed: np.ndarray, at_ns: int) -> tuple[Tracks, Detections, int, Sequence[int]]:
     feet = start + speed * (at_ns / NS_PER_S)
     feet = np.abs((feet - (0, 200)) % (2 * 1280, 2 * 500) - (1280, 500)) * (1, 1) + (0, 200)
     xyxy = np.column_stack((feet[:, 0] - 20, feet[:, 1] - 100, feet[:, 0] + 20, feet[:, 1])).astype(np.float32)
     score, kind = np.full(len(xyxy), 0.8, np.float32), np.zeros(len(xyxy), np.int32)
     rows = np.arange(len(xyxy))
-    return Tracks(xyxy, score, kind, rows, detection_index=rows), Detections(xyxy, score, kind), at_ns
+    return Tracks(xyxy, score, kind, rows, detection_index=rows), Detections(xyxy, score, kind), at_ns, ()
 
 
 def cpu_ms(frames: Frames, analytics: Analytics, size_wh: tuple[int, int]) -> float:
     """Return the CPU of analytics per frame."""
     gc.collect()
     begin = time.process_time()
-    for tracks, _, at_ns in frames:
-        analytics.update(tracks, at_ns, size_wh)
+    for tracks, _, at_ns, ended in frames:
+        analytics.update(tracks, at_ns, size_wh, ended=ended)
     return (time.process_time() - begin) * 1000 / len(frames)
 
 
@@ -120,7 +122,7 @@ def tracker_ms(frames: Frames) -> float:
     tracker = ByteTrack()
     gc.collect()
     begin = time.process_time()
-    for _, detections, at_ns in frames:
+    for _, detections, at_ns, _ in frames:
         tracker.update(detections, at_ns)
     return (time.process_time() - begin) * 1000 / len(frames)
 

@@ -21,7 +21,7 @@ from engine.analytics.rules.base import is_about, rule_name, severities
 from engine.analytics.rules.numbers import Numbers
 from engine.analytics.rules.schedule import minute_of_day, time_zone
 from engine.analytics.scene import Scene, checked_scene
-from engine.analytics.telling import Teller
+from engine.analytics.telling import Figures, Teller
 from engine.analytics.view import View
 from engine.data import Tracks
 from engine.errors import ConfigError
@@ -83,13 +83,10 @@ class Analytics:
         self._lines: tuple[Line, ...] = ()
         self._given: tuple[AnyRule, ...] = ()
         self._rules: tuple[AnyRule, ...] = ()
-        self._totals: dict[str, dict[str, int]] | None = None
-        self._class_totals: dict[str, dict[str, dict[str, int]]] = {}
+        self._figures = Figures(self._scene, self._counters, self._teller)
         self._open: tuple[Finding, ...] = ()
         self._severities: dict[str, Severity] = {}
         self._numbers = Numbers()
-        self._visits: dict[str, int] = {}
-        self._occupancy: dict[str, int] = {}
         self._now_ns: int | None = None
         self._has_ended = False
         self._blind_since_ns: int | None = None
@@ -172,7 +169,7 @@ class Analytics:
         self._given, self._severities = tuple(copy.deepcopy(rule) for rule in rules), severities(self._rules)
         self._zones, self._lines = tuple(zones), tuple(lines)
         self._zone_names, self._line_names = tuple(zone_of), tuple(line_of)
-        self._totals = None
+        self._figures.forget()
         self._scene.change(self._zones, self._lines)
         self._teller.take_places(self._zones, self._lines)
         self._counters.expect(zone_of, {line.name: line.directions for line in lines}, map(rule_name, rules))
@@ -314,7 +311,7 @@ class Analytics:
         self._counters.continue_from(counters)
         if self._scene.heat is not None:
             self._scene.heat.restore(state["heat"])
-        self._totals = None
+        self._figures.forget()
         self._restored = state["parked"], size_wh
 
     def summary(self) -> dict[str, Any]:
@@ -338,12 +335,12 @@ class Analytics:
         """Reset the totals if the reset time of day has passed since the last frame."""
         if self._reset.is_due(utc_ns, self._counters):
             self._counters.reset(utc_ns)
-            self._totals = None
+            self._figures.forget()
             if self._scene.heat is not None:
                 self._scene.heat.reset()
 
     def _end_all(self, reason: str) -> list[Finding]:
-        self._totals = None
+        self._figures.forget()
         return self._teller.bury(np.arange(self._scene.rows.count), self._now_ns or 0, reason)
 
     def _view(
@@ -351,10 +348,8 @@ class Analytics:
     ) -> View:
         now_ns, blind_ns = self._now_ns or 0, self._counters.blind_ns
         objects = self._scene.objects()
-        if findings or self._totals is None or self._counters.take_news():
-            self._totals, self._class_totals = self._counters.totals(), self._counters.by_class()
-            self._visits = {zone: counts.total() for zone, counts in self._counters.visits.items()}
-            self._occupancy = dict(zip(self._zone_names, objects.inside.sum(axis=0).tolist(), strict=True))
+        figures = self._figures
+        figures.update(findings)
         return View(
             captured_ns=now_ns,
             utc_ns=utc_ns,
@@ -365,12 +360,12 @@ class Analytics:
             zones=self._zone_names,
             lines=self._line_names,
             class_names=self.class_names,
-            occupancy=self._occupancy,
-            visits=self._visits,
-            totals=self._totals,
+            occupancy=figures.occupancy,
+            visits=figures.visits,
+            totals=figures.totals,
             zone_corners=self._scene.zone_layout.corners,
             line_vertices=self._scene.line_layout.vertices,
-            class_totals=self._class_totals,
+            class_totals=figures.class_totals,
             since_utc_ns=self._counters.since_utc_ns,
             open=self._open,
             rules=self._severities,
@@ -379,7 +374,10 @@ class Analytics:
             was_blind=self._was_blind,
             is_observed=is_observed,
             findings=tuple(findings),
-            heat=None if self._scene.heat is None else self._scene.heat.total(now_ns),
+            heat_total=None if self._scene.heat is None else self._scene.heat.total(now_ns),
+            zone_changes=figures.zone_changes,
+            turnover=self._scene.turnover,
+            ended=self._scene.ended,
         )
 
     def _with_rules(self, view: View) -> View:

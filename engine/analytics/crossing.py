@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.analytics.geometry import Floats, cuts
+from engine.analytics.geometry import ZERO, Floats, cuts
 from engine.analytics.layout import LineLayout
 from engine.analytics.table import RING, Index, Paths, Rows
 
@@ -59,7 +59,7 @@ def step(rows: Rows, paths: Paths, index: Index, layout: LineLayout, tall: Float
     product = signed * far
     further = product > far * far
     result = NOTHING
-    across = product < 0
+    across = product < ZERO
     if np.count_nonzero(across):
         changes = [
             (line, n)

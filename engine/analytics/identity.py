@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.analytics.geometry import Flags, Floats
-from engine.analytics.motion import feet, velocities
+from engine.analytics.motion import SHORTEST_S, feet
 from engine.analytics.table import Index, Rows
 from engine.boxes import iou_matrix
 from engine.errors import ConfigError
@@ -51,29 +53,40 @@ class Eligibility:
         if low is not None and high is not None and low > high:
             raise ConfigError(f"min_height {low:g} is above max_height {high:g}: nothing could ever count")
 
-    def of(self, rows: Rows, picture_height: int, now_s: float, *, shadowed: bool, parked: bool) -> Flags:
-        """Return (N,) bool, which of the observed rows are eligible now.
+    def note(
+        self,
+        rows: Rows,
+        picture_height: int,
+        now_s: float,
+        *,
+        newest_s: float,
+        is_shadowed: bool,
+        has_parked: bool,
+    ) -> None:
+        """Set which of the observed rows are eligible now.
 
         Args:
             rows: columns of the observed identities.
             picture_height: of the frame in pixels.
             now_s: time of the frame.
-            shadowed: whether any object may have been a shadow within `SHADOW_S`.
-            parked: whether any object may be parked.
+            newest_s: no object was first seen later.
+            is_shadowed: whether any object may have been a shadow within `SHADOW_S`.
+            has_parked: whether any object may be parked.
         """
-        hits = rows["hits"]
-        eligible: Flags = rows["score_sum"] >= self.min_score * hits
-        eligible &= rows["first_s"] <= now_s - self.min_seen_s + _ROUNDING_S
+        hits, eligible = rows["hits"], rows["eligible"]
+        np.greater_equal(rows["score_sum"], self.min_score * hits, out=eligible)
+        oldest_s = now_s - self.min_seen_s + _ROUNDING_S
+        if newest_s > oldest_s:
+            eligible &= rows["first_s"] <= oldest_s
         if self.min_seen_s <= 2 * _ROUNDING_S:  # else the second observation is implied
             eligible &= hits >= 2
-        if shadowed:
+        if is_shadowed:
             eligible &= rows["shadow_s"] < now_s - SHADOW_S
-        if parked and self.ignore_parked:
+        if has_parked and self.ignore_parked:
             eligible &= ~rows["parked"]
         if self.min_height is not None or self.max_height is not None:
             share = (rows["box"][3] - rows["box"][1]) / picture_height
             eligible &= (share >= (self.min_height or 0)) & (share <= (self.max_height or np.inf))
-        return eligible
 
 
 def note_observed(rows: Rows, class_id: Floats, score: Floats) -> None:
@@ -90,44 +103,72 @@ def note_observed(rows: Rows, class_id: Floats, score: Floats) -> None:
     rows["class_weight"] = np.abs(weight)
 
 
-def shadows(box: Floats, class_id: Floats, score: Floats) -> Flags | None:
+def shadows(box: Floats, class_id: Floats, score: Floats, width: list[float]) -> Flags | None:
     """Return (N,) bool, which of (4, N) boxes are a second box on part of the same object; None if there are none.
 
     A shadow is the smaller of two boxes of one class whose left, right, and upper or lower edges agree within 10 % of
     the larger box, unless it scores more than 0.1 higher.
+
+    Args:
+        box: (4, N) pixels.
+        class_id: (N,).
+        score: (N,).
+        width: of each box.
     """
-    left, _, right, _ = box
-    width = right - left
-    reach = float(SHADOW_SHARE * width.max(initial=0.0))
-    if len(left) <= FEW:
-        parts = _parts_of_few(box, class_id, score, width * (box[3] - box[1]), reach)
+    if len(width) < 2:
+        return None
+    left, reach = box[0], SHADOW_SHARE * max(width)
+    order = left.argsort()
+    in_order = left.take(order)
+    begins = (in_order[1:] - in_order[:-1] <= reach).nonzero()[0]
+    if not len(begins):
+        return None
+    if len(width) <= FEW:
+        parts = _parts_of_few(box, class_id, score, order.tolist(), begins.tolist(), reach)
         if not parts:
             return None
-        result = np.zeros(len(left), np.bool_)
+        result = np.zeros(len(width), np.bool_)
         result[parts] = True
         return result
-    one, two = _near(left, right, reach)
-    size = width * (box[3] - box[1])
+    one, two = _near(left, box[2], reach)
+    size = (box[2] - left) * (box[3] - box[1])
     whole = np.where(size[one] > size[two], one, two)
     return _are_parts(box, class_id, score, np.where(whole == one, two, one), whole)
 
 
-def _parts_of_few(box: Floats, class_id: Floats, score: Floats, size: Floats, reach: float) -> list[int]:
-    """Return which of few boxes are a shadow of another; plain numbers are faster than columns for few."""
-    order, parts = box[0].argsort().tolist(), []
+def _parts_of_few(
+    box: Floats, class_id: Floats, score: Floats, order: list[int], begins: list[int], reach: float
+) -> list[int]:
+    """Return which of few boxes are a shadow of another; plain numbers are faster than columns for few.
+
+    Args:
+        box: (4, N) pixels.
+        class_id: (N,).
+        score: (N,).
+        order: of the left edges.
+        begins: places in `order` that the next left edge follows within `reach`.
+        reach: farthest distance of the edges of two boxes that are worth a look.
+    """
     left, top, right, bottom = box.tolist()
-    for at, first in enumerate(order, 1):
-        for second in order[at:]:
+    parts = []
+    for at in begins:
+        first = order[at]
+        for second in order[at + 1 :]:
             if left[second] - left[first] > reach:
                 break
-            if abs(right[second] - right[first]) > reach or class_id[first] != class_id[second]:
+            off = min(abs(top[first] - top[second]), abs(bottom[first] - bottom[second]))
+            if abs(right[second] - right[first]) > reach or off > SHADOW_SHARE * max(
+                bottom[first] - top[first], bottom[second] - top[second]
+            ):
                 continue
-            whole, part = (first, second) if size[first] > size[second] else (second, first)
+            sizes = [(right[n] - left[n]) * (bottom[n] - top[n]) for n in (first, second)]
+            whole, part = (first, second) if sizes[0] > sizes[1] else (second, first)
             wide, tall = SHADOW_SHARE * (right[whole] - left[whole]), SHADOW_SHARE * (bottom[whole] - top[whole])
             if (
                 abs(left[part] - left[whole]) <= wide
                 and abs(right[part] - right[whole]) <= wide
-                and min(abs(top[part] - top[whole]), abs(bottom[part] - bottom[whole])) <= tall
+                and off <= tall
+                and class_id[part] == class_id[whole]
                 and score[part] <= score[whole] + SHADOW_SCORE
             ):
                 parts.append(part)
@@ -162,32 +203,72 @@ def _are_parts(box: Floats, class_id: Floats, score: Floats, part: Index, whole:
 
 
 def stitched(rows: Rows, seen: Index, box: Floats, class_id: Floats, now_s: float) -> list[int]:
-    """Return, for each new track, the row of the identity that it continues, or -1; `seen` are the observed rows.
+    """Return, for each new track, the row of the identity that it continues, or -1.
 
     A new track continues an identity that was unobserved for at most 1.5 s if it has the same class and a similar
     height, begins at the position predicted by constant velocity, and the match is unambiguous on both sides.
+
+    Args:
+        rows: the whole table.
+        seen: rows of the identities observed on this frame.
+        box: (4, N) boxes of the new tracks.
+        class_id: (N,) their classes.
+        now_s: time of the frame.
     """
-    gap = now_s - rows["present_s"]
-    free = (gap <= STITCH_S) & (gap > 0)
-    free[seen] = False
-    old = np.flatnonzero(free)
-    found = [-1] * len(class_id)
-    if not len(old):
-        return found
-    lost = rows.take(old)
-    seconds = now_s - lost["box_s"]
-    tall = lost["box"][3] - lost["box"][1]
-    expected = feet(lost["box"]) + velocities(lost) * seconds
+    count, taken = len(class_id), set(seen.tolist())
+    old = [
+        row
+        for row, last_s in enumerate(rows["present_s"].tolist())
+        if 0 < now_s - last_s <= STITCH_S and row not in taken
+    ]
+    if not old:
+        return [-1] * count
+    lost, classes = rows["place"].take(old, axis=1), rows["class_id"].take(old)
+    if count * len(old) <= FEW:
+        pairs = _few_fits(lost.T.tolist(), classes.tolist(), box.T.tolist(), class_id.tolist(), now_s)
+    else:
+        pairs = _many_fits(lost, classes, box, class_id, now_s)
+    news, olds = Counter(new for new, _ in pairs), Counter(lost_at for _, lost_at in pairs)
+    only = {new: old[at] for new, at in pairs if news[new] == olds[at] == 1}
+    return [only.get(new, -1) for new in range(count)]
+
+
+def _few_fits(
+    lost: list[list[float]], classes: list[float], box: list[list[float]], class_id: list[float], now_s: float
+) -> list[tuple[int, int]]:
+    """Return the pairs of a new track and a lost identity that it may continue, computed one by one."""
+    pairs = []
+    for at, (older_s, older_x, older_y, x1, y1, x2, y2, box_s) in enumerate(lost):
+        seconds, since_s, tall = now_s - box_s, box_s - older_s, y2 - y1
+        x, y = (x1 + x2) * 0.5, y2
+        speed_x, speed_y = ((x - older_x) / since_s, (y - older_y) / since_s) if since_s > SHORTEST_S else (0.0, 0.0)
+        x, y = x + speed_x * seconds, y + speed_y * seconds
+        reach = tall * (STITCH_HEIGHTS + STITCH_HEIGHTS_PER_S * seconds)
+        for new, (left, top, right, bottom) in enumerate(box):
+            ratio = (bottom - top) / tall
+            if (
+                math.hypot((left + right) * 0.5 - x, bottom - y) <= reach
+                and 1 / STITCH_RATIO <= ratio <= STITCH_RATIO
+                and class_id[new] == classes[at]
+            ):
+                pairs.append((new, at))
+    return pairs
+
+
+def _many_fits(lost: Floats, classes: Floats, box: Floats, class_id: Floats, now_s: float) -> list[tuple[int, int]]:
+    """Return the same pairs as `_few_fits`, computed together; `lost` is (8, K), `box` (4, N)."""
+    older_s, _, _, x1, y1, x2, y2, box_s = lost
+    seconds, since_s, tall = now_s - box_s, box_s - older_s, y2 - y1
+    foot = np.stack(((x1 + x2) * 0.5, y2))
+    speed = np.where(since_s > SHORTEST_S, (foot - lost[1:3]) / np.maximum(since_s, SHORTEST_S), 0.0)
     reach = tall * (STITCH_HEIGHTS + STITCH_HEIGHTS_PER_S * seconds)
-    offset = feet(box)[:, :, None] - expected[:, None]
+    offset = feet(box)[:, :, None] - (foot + speed * seconds)[:, None]
     ratio = (box[3] - box[1])[:, None] / tall
     fits = np.hypot(offset[0], offset[1]) <= reach
     fits &= (ratio <= STITCH_RATIO) & (ratio >= 1 / STITCH_RATIO)
-    fits &= class_id[:, None] == lost["class_id"]
-    only = fits & (fits.sum(axis=1, keepdims=True) == 1) & (fits.sum(axis=0, keepdims=True) == 1)
-    for new, row in zip(*np.nonzero(only), strict=True):
-        found[int(new)] = int(old[row])
-    return found
+    fits &= class_id[:, None] == classes
+    new, at = fits.nonzero()
+    return list(zip(new.tolist(), at.tolist(), strict=True))
 
 
 class ParkedSpots:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from engine.analytics.geometry import Flags, Floats, Polygons, signed_distances
+from engine.analytics.geometry import ZERO, Flags, Floats, Polygons, signed_distances
 from engine.analytics.ground import Plane
 from engine.analytics.places import Anchor, Line, Size, Zone, unit_of
+from engine.analytics.table import Index
 
 ANCHOR_HEIGHT: dict[Anchor, float] = {"bottom_center": 1.0, "center": 0.5, "top_center": 0.0, "overlap": 1.0}
 """Position of the anchor below the top of the box, as a fraction of the box's height."""
@@ -68,21 +69,26 @@ class ZoneLayout:
         corners: (V, 2) pixels of each zone.
         enter_s: (Z,) float64.
         leave_s: (Z,) float64.
+        place: of each zone, the number of its group, and its number in the group.
         planes: the ground of each zone; None if it has none.
     """
 
     def __init__(self, zones: Sequence[Zone], first_wh: Size, frame_wh: Size) -> None:
         self.zones = tuple(zones)
         self._size = np.array(frame_wh, float)[:, None]
-        self._overlaps = [zone.anchor == "overlap" for zone in zones]
         self.corners = [_on_border(_pixels(zone, first_wh, frame_wh), frame_wh) for zone in zones]
         self.enter_s = np.array([zone.enter_s for zone in zones], float)
         self.leave_s = np.array([zone.leave_s for zone in zones], float)
         self.planes = [_plane(zone, first_wh, frame_wh) for zone in zones]
-        self._groups = []
-        for anchor in dict.fromkeys(zone.anchor for zone in zones):
-            members = np.array([index for index, zone in enumerate(zones) if zone.anchor == anchor])
-            self._groups.append((anchor, members, Polygons.of([self.corners[index] for index in members])))
+        self._groups: list[tuple[Anchor, Polygons]] = []
+        self._members: list[Index] = []
+        self.place: list[tuple[int, int]] = [(0, 0)] * len(zones)
+        for number, anchor in enumerate(dict.fromkeys(zone.anchor for zone in zones)):
+            members = [index for index, zone in enumerate(zones) if zone.anchor == anchor]
+            self._groups.append((anchor, Polygons.of([self.corners[index] for index in members])))
+            self._members.append(np.array(members))
+            for member, index in enumerate(members):
+                self.place[index] = number, member
 
     def __len__(self) -> int:
         return len(self.zones)
@@ -90,52 +96,65 @@ class ZoneLayout:
     def locate(self, box: Floats, feet: Floats, tall: Floats) -> Location:
         """Return where (4, N) boxes with (2, N) feet and (N,) heights are; beyond the frame counts as on its border."""
         if len(self._groups) == 1:
-            anchor, _, polygons = self._groups[0]
-            return Location(*self._locate(anchor, polygons, box, feet, tall), self._overlaps, tall)
-        inside, apart = np.zeros((len(self.zones), len(tall)), np.bool_), np.zeros((len(self.zones), len(tall)))
-        for anchor, members, polygons in self._groups:
-            inside[members], apart[members] = self._locate(anchor, polygons, box, feet, tall)
-        return Location(inside, apart, self._overlaps, tall)
+            inside, measured = self._locate(*self._groups[0], box, feet, tall)
+            return Location(inside, [measured], tall, self)
+        inside, all_measured = np.zeros((len(self.zones), len(tall)), np.bool_), []
+        for (anchor, polygons), members in zip(self._groups, self._members, strict=True):
+            inside[members], measured = self._locate(anchor, polygons, box, feet, tall)
+            all_measured.append(measured)
+        return Location(inside, all_measured, tall, self)
 
     def _locate(
         self, anchor: Anchor, polygons: Polygons, box: Floats, feet: Floats, tall: Floats
     ) -> tuple[Flags, Floats]:
+        """Return (K, N) which boxes are inside the K polygons, and their (3, N) anchors or (K, N) shares inside."""
         if anchor == "overlap":
             share = polygons.covered_shares(box)
             return share >= OVERLAP_INSIDE, share
         point = np.empty((3, len(tall)))
         xy = point[:2]
-        np.maximum(feet, 0.0, out=xy)
+        np.maximum(feet, ZERO, out=xy)
         if anchor != "bottom_center":
             np.maximum(box[1] + tall * ANCHOR_HEIGHT[anchor], 0.0, out=xy[1])
         np.minimum(xy, self._size, out=xy)
         point[2] = 1.0
-        return polygons.locate(point)
+        return polygons.inside(point), point
+
+    def is_clear(self, zone: int, measured: Floats, n: int, tall: float) -> bool:
+        """Return whether an object that is not inside a zone is outside by more than the margin.
+
+        Args:
+            zone: number of the zone.
+            measured: of the zone's group, as in `Location`.
+            n: column of the object.
+            tall: height of its box.
+        """
+        group, member = self.place[zone]
+        anchor, polygons = self._groups[group]
+        if anchor == "overlap":
+            return bool(measured[member, n] < OVERLAP_INSIDE - MARGIN)
+        return polygons.is_beyond(member, measured.item(0, n), measured.item(1, n), MARGIN * tall)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Location:
+class Location(NamedTuple):
     """Where N objects are with regard to Z zones.
 
     Attributes:
         inside: (Z, N) bool.
-        apart: (Z, N) squared distance from the border in pixels; share of the box inside for `overlap`.
-        overlaps: which zones are of that kind.
+        measured: for each group of zones with one anchor, (3, N) anchors in pixels; for `overlap`, (K, N) shares.
         tall: (N,) heights of the boxes.
+        layout: the zones.
     """
 
     inside: Flags
-    apart: Floats
-    overlaps: list[bool]
+    measured: list[Floats]
     tall: Floats
+    layout: ZoneLayout
 
     def is_clear(self, zone: int, n: int) -> bool:
         """Return whether an object that is not inside is outside by more than the margin."""
-        apart: float = self.apart.item(zone, n)
-        if self.overlaps[zone]:
-            return apart < OVERLAP_INSIDE - MARGIN
-        limit: float = MARGIN * self.tall.item(n)
-        return apart > limit * limit
+        group, _ = self.layout.place[zone]
+        return self.layout.is_clear(zone, self.measured[group], n, self.tall.item(n))
 
 
 def _plane(zone: Zone, first_wh: Size, frame_wh: Size) -> Plane | None:
@@ -167,7 +186,8 @@ class LineLayout:
         by_x, by_y = -unit[:, 1], unit[:, 0]
         offset = -(by_x * ends[:, 0, 0] + by_y * ends[:, 0, 1])
         half, rise = by_x / 2, by_y * self._rise
-        self._by_box = np.stack((half, rise, half, by_y - rise, offset), axis=1)
+        self._by_box = np.stack((half, rise, half, by_y - rise), axis=1)
+        self._offset = offset[:, None]
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -179,9 +199,8 @@ class LineLayout:
 
     def signed(self, box: Floats) -> Floats:
         """Return (L, N) distances of the anchors of (4, N) boxes from each line in pixels, positive on its right."""
-        row = np.empty((5, box.shape[1]))
-        row[:4], row[4] = box, 1.0
-        signed: Floats = self._by_box @ row
+        signed: Floats = self._by_box @ box
+        signed += self._offset
         for line in self._bent:
             anchor = self.anchors(box, line)
             signed[line] = signed_distances(self.vertices[line], anchor[:, 0], anchor[:, 1])

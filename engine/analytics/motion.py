@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.analytics.geometry import Flags, Floats
+from engine.analytics.geometry import HALF, Flags, Floats
 from engine.analytics.ground import Plane, speeds
 from engine.analytics.table import GROUND_RING, Index, Paths, Rows
 
@@ -23,7 +23,12 @@ REST_HEIGHTS, MOVED_HEIGHTS = 0.3, 0.5
 """An object rests while it stays within the first distance, and has moved once it is beyond the second."""
 VELOCITY_S = 0.4
 """A velocity is measured over this time to twice this time."""
+SHORTEST_S = 0.05
+"""An object followed for less time has no velocity."""
 _ROUNDING_S = 1e-9
+_REST = np.full((), REST_HEIGHTS)
+_DIAGONAL = 1.5
+"""Feet move by less than this times the largest move of an edge."""
 
 
 def feet(box: Floats) -> Floats:
@@ -34,14 +39,25 @@ def feet(box: Floats) -> Floats:
     return anchor
 
 
-def believable(rows: Rows, box: Floats, now_s: float) -> Flags | None:
+def believable(rows: Rows, box: Floats, now_s: float, *, least_tall: float, least_s: float) -> Flags | None:
     """Return (N,) bool, which observations are physically plausible steps; None: all. The others are ignored.
 
     The third jump in a row is accepted: it begins a new path, and the jump itself crosses no line. The first
     observation of a path is always plausible, as `raw` holds none before it.
+
+    Args:
+        rows: columns of the N observed identities.
+        box: (4, N) observed boxes.
+        now_s: time of the frame.
+        least_tall: height of the lowest box.
+        least_s: least time since the observations before.
     """
     before = rows["raw"][2]
     step = box - before[:4]
+    farthest = float(np.maximum.reduce(np.abs(step), None))
+    if _DIAGONAL * farthest < least_tall * (JUMP_HEIGHTS + JUMP_HEIGHTS_PER_S * least_s):
+        rows["jumps"].fill(0.0)
+        return None
     step[0] += step[2]
     across, down = step[0], step[3]
     reach = (box[3] - box[1]) * (JUMP_HEIGHTS + JUMP_HEIGHTS_PER_S * (now_s - before[4]))
@@ -70,16 +86,22 @@ class Pose(NamedTuple):
     Attributes:
         feet: (2, N), the middle of the lower edge.
         tall: (N,), the height of the box.
-        begins: whether a path begins among them.
     """
 
     feet: Floats
     tall: Floats
-    begins: bool
 
 
-def advance(rows: Rows, box: Floats, now_s: float) -> Pose:
-    """Process plausible observations: set `box` to the filtered box and `box_s` to its time."""
+def advance(rows: Rows, box: Floats, now_s: float, *, third_s: float, begins: bool) -> Pose:
+    """Process plausible observations: set `box` to the filtered box and `box_s` to its time.
+
+    Args:
+        rows: columns of the N observed identities.
+        box: (4, N) observed boxes.
+        now_s: time of the frame.
+        third_s: time of the frame with observations before the last one; no three of an object began later.
+        begins: whether a path may begin among them.
+    """
     raw, placed, counts = rows["raw"], rows["placed"], rows["counts"]
     oldest, middle, newest = raw[0], raw[1], raw[2]
     oldest[...] = middle
@@ -87,18 +109,21 @@ def advance(rows: Rows, box: Floats, now_s: float) -> Pose:
     newest[:4] = box
     newest[4] = now_s
     counts += 1
-    low, high = np.minimum(oldest, middle), np.maximum(oldest, middle)
-    np.minimum(high, newest, out=high)
-    filtered = oldest[4] >= now_s - FILTER_S - _ROUNDING_S
-    if np.count_nonzero(filtered) == len(filtered):
-        np.maximum(low, high, out=placed)
-        return _note_motion(rows, begins=False)
-    placed[...] = newest
-    np.copyto(placed, np.maximum(low, high), where=filtered)
-    begins = (counts[0] == 1).nonzero()[0]
-    if len(begins):
-        _begin(rows, begins)
-    return _note_motion(rows, begins=bool(len(begins)))
+    limit_s = now_s - FILTER_S - _ROUNDING_S
+    if third_s >= limit_s:
+        low, high = np.minimum(oldest, middle), np.maximum(oldest, middle)
+        np.minimum(high, newest, out=high)
+        filtered = oldest[4] >= limit_s
+        if np.count_nonzero(filtered) == len(filtered):
+            np.maximum(low, high, out=placed)
+            return _note_motion(rows)
+        placed[...] = newest
+        np.copyto(placed, np.maximum(low, high), where=filtered)
+    else:
+        placed[...] = newest
+    if begins:
+        _begin(rows, (counts[0] == 1).nonzero()[0])
+    return _note_motion(rows)
 
 
 def _begin(rows: Rows, new: Index) -> None:
@@ -106,33 +131,57 @@ def _begin(rows: Rows, new: Index) -> None:
     anchor, seconds = feet(rows["box"][:, new]), rows["box_s"][new]
     fresh = rows["hits"][new] == 1
     rows["start"][:, new[fresh]] = anchor[:, fresh]
-    rows["rest"][:, new], rows["rest_s"][new] = anchor, seconds
-    rows["marks"][:, :, new] = np.concatenate((anchor, seconds[None]))
+    for name in ("rest", "mark", "older"):
+        rows[name][:, new], rows[f"{name}_s"][new] = anchor, seconds
 
 
-def _note_motion(rows: Rows, *, begins: bool) -> Pose:
-    """Update rest, marks, and whether each object has ever moved; few objects change, so each is done by itself."""
-    box, seconds, marks, rest = rows["box"], rows["box_s"], rows["marks"], rows["rest"]
-    anchor, tall = feet(box), box[3] - box[1]
-    off = anchor - rest
-    for n in (np.hypot(off[0], off[1]) > REST_HEIGHTS * tall).nonzero()[0].tolist():
-        rest[:, n] = anchor[:, n]
-        rows["rest_s"][n] = seconds[n]
-        if not rows["moved"][n]:
-            way = anchor[:, n] - rows["start"][:, n]
-            rows["moved"][n] = np.hypot(way[0], way[1]) > MOVED_HEIGHTS * tall[n]
-    for n in (seconds - marks[1, 2] >= VELOCITY_S).nonzero()[0].tolist():
-        marks[0, :, n] = marks[1, :, n]
-        marks[1, :2, n] = anchor[:, n]
-        marks[1, 2, n] = seconds[n]
-    return Pose(anchor, tall, begins)
+def _note_motion(rows: Rows) -> Pose:
+    """Update rest, marks, and whether each object has ever moved."""
+    box = rows["box"]
+    tall = box[3] - box[1]
+    here, limit = np.empty((5, len(tall))), np.empty((2, len(tall)))
+    np.add(box[0], box[2], out=here[0])
+    here[0] *= HALF
+    here[1], here[2] = box[3], rows["box_s"]
+    off = here[:3] - rows["since"]
+    np.hypot(off[0], off[1], out=off[1])
+    np.multiply(tall, _REST, out=limit[0])
+    limit[1] = VELOCITY_S
+    changed = off[1:] >= limit
+    if np.count_nonzero(changed):
+        here[3:] = here[:2]
+        far = (off[1] > limit[0]).nonzero()[0].tolist()
+        _note_changes(rows, here, far, changed[1].nonzero()[0].tolist())
+    return Pose(here[:2], tall)
+
+
+def _note_changes(rows: Rows, here: Floats, far: list[int], old: list[int]) -> None:
+    """Update the objects far from where they rested, and those with old marks; they are few.
+
+    Args:
+        rows: columns of the N observed identities.
+        here: (5, N) feet, times, and feet again.
+        far: the first.
+        old: the second.
+    """
+    if old:
+        marked, older = rows["marked"], rows["marked_before"]
+        for n in old:
+            older[:, n] = marked[:, n]
+            marked[:, n] = here[2:, n]
+    if far:
+        rest, rest_s, moved = rows["rest"], rows["rest_s"], rows["moved"]
+        for n in far:
+            rest[:, n], rest_s[n] = here[:2, n], here[2, n]
+            if not moved[n]:
+                way = here[:2, n] - rows["start"][:, n]
+                moved[n] = np.hypot(way[0], way[1]) > MOVED_HEIGHTS * (rows["box"][3, n] - rows["box"][1, n])
 
 
 def velocities(rows: Rows) -> Floats:
     """Return (2, N) pixels per second of the feet, over the last 0.4 to 0.8 s; 0 if the history is shorter."""
-    mark = rows["marks"][0]
-    seconds = rows["box_s"] - mark[2]
-    return np.where(seconds > 0.05, (feet(rows["box"]) - mark[:2]) / np.maximum(seconds, 1e-9), 0.0)
+    seconds = rows["box_s"] - rows["older_s"]
+    return np.where(seconds > SHORTEST_S, (feet(rows["box"]) - rows["older"]) / np.maximum(seconds, 1e-9), 0.0)
 
 
 def on_ground(rows: Rows, paths: Paths, index: Index, now_s: float, planes: list[Plane | None]) -> None:
@@ -147,7 +196,7 @@ def on_ground(rows: Rows, paths: Paths, index: Index, now_s: float, planes: list
     count = np.where(rows["plane"] == plane_of, rows["ground_count"], 0) + 1
     rows["ground_count"] = np.minimum(count, GROUND_RING)
     rows["plane"], rows["metres"] = plane_of, metres.T
-    for ring, newest in ((paths.ground, metres.T), (paths.ground_s, now_s)):
+    for ring, newest in zip(paths.ground, (metres.T, np.full(len(index), now_s)), strict=True):
         moved = ring[..., index]
         moved[..., :-1, :] = moved[..., 1:, :].copy()
         moved[..., -1, :] = newest
@@ -157,4 +206,4 @@ def on_ground(rows: Rows, paths: Paths, index: Index, now_s: float, planes: list
 def ground_speeds(rows: Rows, paths: Paths) -> tuple[Floats, Floats]:
     """Return (M,) km/h and (M,) twice the standard error; NaN without a plane or with too short a history."""
     count = np.where(rows["plane"] >= 0, rows["ground_count"], 0)
-    return speeds(paths.ground, paths.ground_s, count)
+    return speeds(*paths.ground, count)

@@ -35,49 +35,35 @@ def step(rows: Rows, index: Index, where: Location, *, enter_s: Floats, leave_s:
         enter_s: (Z,) time after which an identity counts as inside: every observation, at least two, must be inside.
         leave_s: (Z,) time outside after which it counts as outside.
     """
-    active = where.inside != rows["z_in"]
-    active |= rows["z_moving"]
+    is_in, is_moving = rows["z_in"], rows["z_moving"]
+    active = where.inside != is_in
+    active |= is_moving
+    if not np.count_nonzero(active):
+        return []
     left: list[Visit] = []
     entered: list[Visit] = []
-    if not np.count_nonzero(active):
-        return left
+    inside, seconds, since, out = where.inside, rows["box_s"], rows["z_since"], rows["z_out"]
     for zone, n in zip(*(at.tolist() for at in active.nonzero()), strict=True):
-        now_s, here = rows["box_s"].item(n), where.inside.item(zone, n)
-        if rows["z_in"].item(zone, n):
-            if not rows["z_moving"].item(zone, n):
+        now_s, here, moving = seconds.item(n), inside.item(zone, n), is_moving.item(zone, n)
+        if is_in.item(zone, n):
+            if not moving:
                 if not where.is_clear(zone, n):
                     continue
-                rows["z_out"][zone, n] = now_s
-            if not _leave(rows, zone, n, now_s, here, leave_s.item(zone)):
+                out[zone, n] = now_s
+            away_s, longest_s = now_s - out.item(zone, n), leave_s.item(zone)
+            if away_s <= longest_s + _ROUNDING_S if here else away_s < longest_s - _ROUNDING_S:
+                is_moving[zone, n] = not here
                 continue
-            since_s, out_s = rows["z_since"].item(zone, n), rows["z_out"].item(zone, n)
-            left.append(Visit(index.item(n), zone, "left", since_s, out_s))
-        if _enter(rows, zone, n, now_s, here, enter_s.item(zone)):
-            entered.append(Visit(index.item(n), zone, "entered", rows["z_since"].item(zone, n), 0.0))
+            is_in[zone, n] = moving = False
+            left.append(Visit(index.item(n), zone, "left", since.item(zone, n), out.item(zone, n)))
+        if not here:
+            is_moving[zone, n] = False
+        elif not moving:
+            since[zone, n], is_moving[zone, n] = now_s, True
+        elif now_s - since.item(zone, n) >= enter_s.item(zone) - _ROUNDING_S:
+            is_moving[zone, n], is_in[zone, n] = False, True
+            entered.append(Visit(index.item(n), zone, "entered", since.item(zone, n), 0.0))
     return left + entered
-
-
-def _leave(rows: Rows, zone: int, n: int, now_s: float, here: bool, leave_s: float) -> bool:
-    """Update an identity that is inside, and return whether it has left."""
-    away = now_s - rows["z_out"].item(zone, n)
-    left: bool = away > leave_s + _ROUNDING_S if here else away >= leave_s - _ROUNDING_S
-    rows["z_moving"][zone, n] = not here and not left
-    rows["z_in"][zone, n] = not left
-    return left
-
-
-def _enter(rows: Rows, zone: int, n: int, now_s: float, here: bool, enter_s: float) -> bool:
-    """Update an identity that is outside, and return whether it has entered."""
-    is_moving = rows["z_moving"].item(zone, n)
-    if not here:
-        rows["z_moving"][zone, n] = False
-        return False
-    if not is_moving:
-        rows["z_since"][zone, n], rows["z_moving"][zone, n] = now_s, True
-        return False
-    entered: bool = now_s - rows["z_since"].item(zone, n) >= enter_s - _ROUNDING_S
-    rows["z_moving"][zone, n], rows["z_in"][zone, n] = not entered, entered
-    return entered
 
 
 def _left(rows: Rows, row: int, zone: int) -> Visit:

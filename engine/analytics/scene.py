@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.analytics import crossing, presence
-from engine.analytics.geometry import Flags, Floats
+from engine.analytics.geometry import ZERO, Flags, Floats
 from engine.analytics.heat import Heat
 from engine.analytics.identity import (
     SHADOW_S,
@@ -32,11 +33,18 @@ from engine.data import Tracks
 ASPECT_TOLERANCE = 0.02
 MOST_PX = 1e6
 """Larger boxes are not valid measurements; nor are NaN and infinity."""
+_MOST = np.full((), MOST_PX)
 PARKED_EVERY_S = 0.5
 ROUNDING_S = 1e-9
 MOST_SCRATCH = 64
 NO_ROWS: Index = np.zeros(0, np.intp)
+_FEW_NUMBERS: Index = np.arange(256)
 Row = int
+
+
+def _numbers(count: int) -> Index:
+    """Return the numbers from 0; do not change them."""
+    return _FEW_NUMBERS[:count] if count <= len(_FEW_NUMBERS) else np.arange(count)
 
 
 def checked_scene(state: Mapping[str, Any]) -> Size | None:
@@ -61,7 +69,7 @@ class Changes:
     stitched: list[Row]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Seen:
     """The observations of one frame: N rows.
 
@@ -70,15 +78,21 @@ class Seen:
         box: (4, N) float64.
         class_id: (N,) float64.
         score: (N,) float64.
+        width: of each box.
+        least_tall: height of the lowest box.
     """
 
     of_row: Index
     box: Floats
     class_id: Floats
     score: Floats
+    width: list[float]
+    least_tall: float
 
-    def __getitem__(self, rows: Index | Flags) -> Seen:
-        return Seen(self.of_row[rows], self.box[:, rows], self.class_id[rows], self.score[rows])
+    def chosen(self, rows: Index | Flags) -> Seen:
+        """Return some of the rows."""
+        parts = self.of_row[rows], self.box[:, rows], self.class_id[rows], self.score[rows]
+        return Seen(*parts, self.width, self.least_tall)
 
 
 class Scene:
@@ -96,10 +110,14 @@ class Scene:
         self._knows_detections = False
         self._parked_s = NEVER_S
         self._shadowed_s = NEVER_S
+        self._newest_s = NEVER_S  # first observation of the newest object
+        self._seen_s = self._seen_before_s = NEVER_S  # the last two frames with observations
         self._scratch: dict[int, Rows] = {}
         self._ids: list[int] | None = None
-        self._is_whole = self._has_back = self._has_parked = self._is_open = False
+        self._checked: tuple[list[int], bool] = [], True
+        self._is_whole = self._has_back = self._has_parked = self._is_open = self._begins = False
         self._due_s = NEVER_S
+        self.turnover = self.ended = 0
         self.table = Table(len(zones), len(lines))
         self.spots = ParkedSpots()
         self.heat = Heat() if heat else None
@@ -192,44 +210,46 @@ class Scene:
         size, detected = box[2:] - box[:2], tracks.detection_index
         if not self._knows_detections:
             self._knows_detections = bool((detected >= 0).any())
+        if self._checked[0] != ids:
+            self._checked = ids, len(set(ids)) == len(ids) and min(ids, default=0) >= 0
         count = len(ids)
-        valid = np.count_nonzero(size > 0) == np.count_nonzero(size < MOST_PX) == 2 * count and len(set(ids)) == count
-        if (
-            valid
-            and min(ids, default=0) >= 0
-            and not (self._knows_detections and min(detected.tolist(), default=0) < 0)
-        ):
-            rows = np.arange(count)
-            return Seen(rows, box, tracks.class_id.astype(np.float64), tracks.score.astype(np.float64))
+        valid = np.count_nonzero(size > ZERO) == np.count_nonzero(size < _MOST) == 2 * count and self._checked[1]
+        class_id, score = tracks.class_id.astype(np.float64), tracks.score.astype(np.float64)
+        if valid and not (self._knows_detections and min(detected.tolist(), default=0) < 0):
+            width, height = size.tolist()
+            return Seen(_numbers(count), box, class_id, score, width, min(height, default=0.0))
         usable = (detected >= 0) | (not self._knows_detections)
         usable &= (size.min(axis=0) > 0) & (size.max(axis=0) < MOST_PX) & (tracks.track_id >= 0)
         rows = usable.nonzero()[0]
         if len(set(tracks.track_id[rows].tolist())) != len(rows):
             rows = rows[np.sort(np.unique(tracks.track_id[rows], return_index=True)[1])]
-        class_id, score = tracks.class_id[rows].astype(np.float64), tracks.score[rows].astype(np.float64)
-        return Seen(rows, box[:, rows], class_id, score)
+        width, height = size[:, rows].tolist()
+        return Seen(rows, box[:, rows], class_id[rows], score[rows], width, min(height, default=0.0))
 
     def _place_rows(self, tracks: Tracks, ids: list[int], seen: Seen | None, now_s: float) -> list[Row]:
         """Find or create the identity of each row of the tracks, and return the rows that were stitched."""
         self._has_back = self._ids != ids
         if not self._has_back:
             return []
+        self.turnover += 1
         get = self.table.row_of.get
         of_row = np.array([get(track_id, -1) for track_id in ids], np.int64)
+        is_known = of_row >= 0
         continued: list[Row] = []
-        if seen is not None and len(seen.of_row):
-            fresh = of_row[seen.of_row] < 0
+        if seen is not None and len(seen.of_row) and not is_known.all():
+            fresh = ~is_known[seen.of_row]
             if fresh.any():
-                old, new = of_row[seen.of_row[~fresh]], seen[fresh]
+                old, new = of_row[seen.of_row[~fresh]], seen.chosen(fresh)
                 of_row[new.of_row], continued = self._born(tracks, new, old, now_s)
+                is_known = of_row >= 0
         column = self.rows["row"]
-        self.rows["absent"] = column < 0
-        column[:] = -1
-        at = (of_row >= 0).nonzero()[0]
+        np.less(column, ZERO, out=self.rows["absent"])
+        column.fill(-1)
+        at = is_known.nonzero()[0]
         column[of_row[at]] = at
         self.object_of_row = of_row
         self._ids = ids if len(at) == len(ids) else None
-        self._is_whole = len(ids) == len(self.table) and bool((column == np.arange(len(ids))).all())
+        self._is_whole = len(ids) == self.rows.count and column.tolist() == list(range(len(ids)))
         self._due_s = NEVER_S
         return continued
 
@@ -243,15 +263,17 @@ class Scene:
                 self.table.rename(row, track_id)
                 self.rows["ended"][row] = False
         begin_path(self.rows, np.array(continued, np.intp))
+        self._begins = True
         unknown = (rows < 0).nonzero()[0]
         if len(unknown):
             rows[unknown] = self.table.add([track_ids[n] for n in unknown])
-            self._note_births(rows[unknown], new[unknown], now_s)
+            self._note_births(rows[unknown], new.chosen(unknown), now_s)
         return rows, continued
 
     def _note_births(self, index: Index, new: Seen, now_s: float) -> None:
         rows, spots = self.rows, self.spots.find(new.box)
-        rows["first_s"][index] = rows["last_s"][index] = now_s
+        rows["first_s"][index] = rows["last_s"][index] = self._newest_s = now_s
+        rows["raw"][2, :4][:, index] = new.box
         rows["class_id"][index] = new.class_id
         rows["spot"][index] = spots
         rows["parked"][index] = spots >= 0
@@ -263,14 +285,16 @@ class Scene:
         """Update the observed rows: take them out of the table, change them in place, put them back."""
         index = self.object_of_row if len(seen.of_row) == len(self.object_of_row) else self.object_of_row[seen.of_row]
         rows = self._taken(index)
-        is_shadow = shadows(seen.box, seen.class_id, seen.score)
+        is_shadow = shadows(seen.box, seen.class_id, seen.score, seen.width)
         if is_shadow is not None:
             rows["shadow_s"][is_shadow] = self._shadowed_s = now_s
-        believed = believable(rows, seen.box, now_s)
+        believed = believable(rows, seen.box, now_s, least_tall=seen.least_tall, least_s=now_s - self._seen_s)
         if believed is not None:
+            self._begins = True
             self.rows.put(index, rows)
-            index, seen = index[believed], seen[believed]
+            index, seen = index[believed], seen.chosen(believed)
             rows = self.rows.take(index)
+        begins = self._begins
         pose = self._follow(rows, index, seen, now_s)
         changes = Changes([], [], {}, born)
         zones, lines = self.zone_layout, self.line_layout
@@ -278,7 +302,7 @@ class Scene:
             where = zones.locate(rows["box"], pose.feet, pose.tall)
             changes.visits = presence.step(rows, index, where, enter_s=zones.enter_s, leave_s=zones.leave_s)
         if len(lines):
-            is_open = self._is_open or pose.begins
+            is_open = self._is_open or begins
             changes.crossings, changes.dithers = crossing.step(
                 rows, self.table.paths, index, lines, pose.tall, begins=is_open
             )
@@ -289,7 +313,7 @@ class Scene:
 
     def _taken(self, index: Index) -> Rows:
         """Return the columns of some objects: those of the table if they are all of it, else a copy."""
-        if self._is_whole and len(index) == len(self.table):
+        if self._is_whole and len(index) == self.rows.count:
             return self.rows
         rows = self._scratch.get(len(index))
         if rows is not None:
@@ -304,22 +328,27 @@ class Scene:
         assert self._size_wh is not None
         paths = self.table.paths
         note_observed(rows, seen.class_id, seen.score)
-        pose = advance(rows, seen.box, now_s)
+        pose = advance(rows, seen.box, now_s, third_s=self._seen_before_s, begins=self._begins)
+        self._seen_s, self._seen_before_s, self._begins = now_s, self._seen_s, False
         if len(self.line_layout):
             paths.add(index, rows["point"])
-        if self._has_back:
+        if self._has_back and np.count_nonzero(rows["absent"]):
             back = rows["absent"] & (rows["hits"] > 1)
             rows["gap_seq"][back] = rows["seq"][back]
         if self._has_ground:
             on_ground(rows, paths, index, now_s, self.zone_layout.planes)
         if self.heat is not None:
-            self.heat.add(rows["class_id"], pose.feet, now_s - rows["last_s"], self._size_wh)
+            self.heat.add(rows["class_id"], pose.feet, rows["last_s"], now_s, self._size_wh)
         rows["seen_s"].fill(now_s)
         if now_s - self._parked_s >= PARKED_EVERY_S:
             self._note_parked(rows, index, now_s)
-        shadowed = now_s - self._shadowed_s <= 2 * SHADOW_S
-        rows["eligible"] = self._eligibility.of(
-            rows, self._size_wh[1], now_s, shadowed=shadowed, parked=self._has_parked
+        self._eligibility.note(
+            rows,
+            self._size_wh[1],
+            now_s,
+            newest_s=self._newest_s,
+            is_shadowed=now_s - self._shadowed_s <= 2 * SHADOW_S,
+            has_parked=self._has_parked,
         )
         return pose
 
@@ -339,16 +368,23 @@ class Scene:
         """Return the rows whose identity has ended, to be reported and then removed."""
         if now_s < self._due_s:
             return NO_ROWS
-        rows = self.rows
-        unseen, absent, ended = now_s - rows["present_s"], rows["row"] < 0, rows["ended"]
-        over = (unseen > STITCH_S) & absent & (ended | (unseen > self._forget_s + ROUNDING_S))
-        latest = rows["present_s"] + np.where(ended, STITCH_S, max(STITCH_S, self._forget_s))
-        self._due_s = float(latest.min(initial=np.inf, where=absent)) - 1e-6
-        return over.nonzero()[0]
+        rows, over, due_s = self.rows, [], math.inf
+        absent = [row for row, at in enumerate(rows["row"].tolist()) if at < 0]
+        if absent:
+            present_s, ended = rows["present_s"].tolist(), rows["ended"].tolist()
+            for row in absent:
+                unseen_s = now_s - present_s[row]
+                if unseen_s > STITCH_S and (ended[row] or unseen_s > self._forget_s + ROUNDING_S):
+                    over.append(row)
+                lasts_s = STITCH_S if ended[row] else max(STITCH_S, self._forget_s)
+                due_s = min(due_s, present_s[row] + lasts_s)
+        self._due_s = due_s - 1e-6
+        return np.array(over, np.intp) if over else NO_ROWS
 
     def remove(self, gone: Index) -> None:
         """Forget identities, and recompute the row of each track."""
         self.table.remove(gone)
+        self.ended += len(gone)
         self._ids, self._is_whole, self._due_s = None, False, NEVER_S
         self.object_of_row = np.full(len(self.object_of_row), -1)
         here = (self.rows["row"] >= 0).nonzero()[0]

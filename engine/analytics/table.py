@@ -24,6 +24,7 @@ GROUND_RING = 64
 _NUMBER, _FLAG = 0, 1
 Shape = tuple[int, ...]
 Place = tuple[int, int | slice, Shape | None]
+Blocks = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 
 def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
@@ -32,38 +33,28 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
     `z_*` has one entry per zone, `l_*` one per line. An identity is outside a zone (neither `z_in` nor `z_moving`),
     entering it (`z_moving`), inside (`z_in`), or leaving it (both). `l_far` is the signed distance of the farthest
     point on the current side of a line, 0 before there is one; `l_point` is its box, time and observation number.
-    Neighbours of `GROUPS` must stay neighbours.
+    Neighbours of `GROUPS` must stay neighbours; those from `HIDDEN` on are not copied for a view.
     """
     return {
         "track_id": (_NUMBER, ()),
         "identity": (_NUMBER, ()),
         "row": (_NUMBER, ()),  # row in this frame's tracks, -1 if absent
         "class_id": (_NUMBER, ()),
-        "class_weight": (_NUMBER, ()),
-        "score_sum": (_NUMBER, ()),
         "score": (_NUMBER, ()),
         "first_s": (_NUMBER, ()),
         "last_s": (_NUMBER, ()),  # last plausible observation
         "present_s": (_NUMBER, ()),  # last observation or held frame
         "ended": (_FLAG, ()),
-        "absent": (_FLAG, ()),  # was not in the tracks of the previous frame
         "eligible": (_FLAG, ()),
-        "shadow_s": (_NUMBER, ()),  # last seen as a shadow of another box
         "parked": (_FLAG, ()),
-        "stood": (_FLAG, ()),  # its box is in the list of parked places
-        "spot": (_NUMBER, ()),  # number of its parked spot, -1: none
-        "jumps": (_NUMBER, ()),
-        "raw": (_NUMBER, (3, 5)),  # boxes and their times, the newest last
+        "older_s": (_NUMBER, ()),  # an earlier position and its time, for the velocity
+        "older": (_NUMBER, (2,)),
         "box": (_NUMBER, (4,)),  # filtered
         "box_s": (_NUMBER, ()),
         "seq": (_NUMBER, ()),  # observations of this path so far
         "hits": (_NUMBER, ()),  # believed observations so far
-        "start": (_NUMBER, (2,)),
         "moved": (_FLAG, ()),
-        "rest": (_NUMBER, (2,)),
         "rest_s": (_NUMBER, ()),
-        "marks": (_NUMBER, (2, 3)),  # two earlier positions and their times, for the velocity
-        "gap_seq": (_NUMBER, ()),  # the observation that ended an absence
         "plane": (_NUMBER, ()),
         "metres": (_NUMBER, (2,)),
         "ground_count": (_NUMBER, ()),
@@ -72,6 +63,19 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
         "z_since": (_NUMBER, (zones,)),
         "z_out": (_NUMBER, (zones,)),
         "z_told": (_FLAG, (zones,)),
+        "rest": (_NUMBER, (2,)),
+        "mark_s": (_NUMBER, ()),  # the position that will be the earlier one, and its time
+        "mark": (_NUMBER, (2,)),
+        "start": (_NUMBER, (2,)),
+        "class_weight": (_NUMBER, ()),
+        "score_sum": (_NUMBER, ()),
+        "shadow_s": (_NUMBER, ()),  # last seen as a shadow of another box
+        "absent": (_FLAG, ()),  # was not in the tracks of the previous frame
+        "stood": (_FLAG, ()),  # its box is in the list of parked places
+        "spot": (_NUMBER, ()),  # number of its parked spot, -1: none
+        "jumps": (_NUMBER, ()),
+        "raw": (_NUMBER, (3, 5)),  # boxes and their times, the newest last
+        "gap_seq": (_NUMBER, ()),  # the observation that ended an absence
         "l_far": (_NUMBER, (lines,)),
         "l_point": (_NUMBER, (6, lines)),
         "l_turns": (_NUMBER, (lines, 2)),
@@ -79,12 +83,17 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
     }
 
 
+HIDDEN = "rest"
 GROUPS = {
     "weights": ("class_weight", "score_sum"),
     "seen_s": ("last_s", "present_s"),
+    "place": ("older_s", "box_s"),
     "placed": ("box", "box_s"),
     "point": ("box", "seq"),
     "counts": ("seq", "hits"),
+    "since": ("rest", "mark_s"),
+    "marked": ("mark_s", "mark"),
+    "marked_before": ("older_s", "older"),
 }
 """Names of neighbouring columns, from the first to the last, that one operation changes or reads together."""
 _AT_BIRTH: dict[str, float] = {
@@ -123,7 +132,7 @@ class Rows(dict[str, NDArray[Any]]):
 
     __slots__ = ("_at", "_blocks", "count")
 
-    def __init__(self, at: dict[str, Place], blocks: tuple[NDArray[np.float64], NDArray[np.bool_]]) -> None:
+    def __init__(self, at: dict[str, Place], blocks: Blocks) -> None:
         super().__init__()
         self._at = at
         self._blocks = blocks
@@ -156,10 +165,15 @@ class Rows(dict[str, NDArray[Any]]):
             block[:, index] = other
 
     def frozen(self) -> Rows:
-        """Return a read-only copy."""
-        numbers, flags = self._blocks[0].copy(), self._blocks[1].copy()
+        """Return a read-only copy of the columns before `HIDDEN`."""
+        numbers, flags = self._blocks[0][: _first(self._at[HIDDEN][1])].copy(), self._blocks[1].copy()
         numbers.flags.writeable = flags.flags.writeable = False
         return Rows(self._at, (numbers, flags))
+
+    @property
+    def blocks(self) -> Blocks:
+        """The numbers and the flags."""
+        return self._blocks
 
     def joined(self, other: Rows) -> Rows:
         """Return the two tables concatenated."""
@@ -172,29 +186,70 @@ def _layout_of(zones: int, lines: int) -> tuple[dict[str, Place], tuple[int, int
     return _layout(columns_of(zones, lines))
 
 
-def new_rows(zones: int, lines: int, count: int) -> Rows:
-    """Return initial columns for `count` new objects."""
+@lru_cache(maxsize=32)
+def _at_birth(zones: int, lines: int) -> tuple[dict[str, Place], Blocks]:
+    """Return where the columns are, and the blocks of one new object."""
     at, (numbers, flags) = _layout_of(zones, lines)
-    rows = Rows(at, (np.zeros((numbers, count)), np.zeros((flags, count), np.bool_)))
+    rows = Rows(at, (np.zeros((numbers, 1)), np.zeros((flags, 1), np.bool_)))
     for column, value in _AT_BIRTH.items():
         rows[column] = value
     rows["raw"][:, 4] = -np.inf
-    return rows
+    return at, rows.blocks
+
+
+def new_rows(zones: int, lines: int, count: int) -> Rows:
+    """Return initial columns for `count` new objects."""
+    at, (numbers, flags) = _at_birth(zones, lines)
+    return Rows(at, (numbers.repeat(count, axis=1), flags.repeat(count, axis=1)))
+
+
+class Ring:
+    """Past values of the table's objects: (…, K, M), with spare room so that objects can be added cheaply."""
+
+    __slots__ = ("_all", "count")
+
+    def __init__(self, *shape: int) -> None:
+        self._all = np.zeros((*shape, 8))
+        self.count = 0
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """(…, K, M), a view."""
+        return self._all[..., : self.count]
+
+    @property
+    def flat(self) -> tuple[NDArray[np.float64], int]:
+        """The values without their last two axes joined, and the distance of neighbours in K; do not keep them."""
+        return self._all.reshape(*self._all.shape[:-2], -1), self._all.shape[-1]
+
+    def add(self, born: int) -> None:
+        """Add objects, with zeros."""
+        first, self.count = self.count, self.count + born
+        if self.count > self._all.shape[-1]:
+            before, self._all = self._all, np.zeros((*self._all.shape[:-1], 2 * self.count))
+            self._all[..., :first] = before[..., :first]
+        self._all[..., first : self.count] = 0.0
+
+    def keep(self, index: Index) -> None:
+        """Forget all objects except for these."""
+        self._all[..., : len(index)] = self._all[..., index]
+        self.count = len(index)
 
 
 class Paths:
-    """Past positions of the table's objects: rings of K entries, (…, K, M).
+    """Past positions of the table's objects, in rings of K entries.
 
-    Boxes wait in a list before they are written to the rings, many frames at once.
+    Boxes wait in a list before they are written to the ring, many frames at once. Ground positions are kept once
+    they are asked for.
     """
 
-    __slots__ = ("_boxes", "_waiting", "ground", "ground_s")
+    __slots__ = ("_boxes", "_ground", "_ground_s", "_waiting")
 
     def __init__(self) -> None:
-        self._boxes = np.zeros((5, RING, 0))  # filtered boxes and their times
+        self._boxes = Ring(5, RING)  # filtered boxes and their times
         self._waiting: list[tuple[Index, NDArray[np.float64]]] = []
-        self.ground = np.zeros((2, GROUND_RING, 0))
-        self.ground_s = np.zeros((GROUND_RING, 0))
+        self._ground: Ring | None = None
+        self._ground_s = Ring(GROUND_RING)
 
     @property
     def boxes(self) -> NDArray[np.float64]:
@@ -204,9 +259,18 @@ class Paths:
             points = np.concatenate([points for _, points in self._waiting], axis=1)
             self._waiting.clear()
             slot = ((points[5] - 1) % RING).astype(np.intp)
-            flat = self._boxes.reshape(5, -1)
-            flat[:, slot * self._boxes.shape[2] + index] = points[:5]
-        return self._boxes
+            flat, apart = self._boxes.flat
+            flat[:, slot * apart + index] = points[:5]
+        return self._boxes.values
+
+    @property
+    def ground(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(2, K, M) positions in metres and (K, M) their times, the newest last."""
+        if self._ground is None:
+            self._ground = Ring(2, GROUND_RING)
+            self._ground.add(self._boxes.count)
+            self._ground_s.add(self._boxes.count)
+        return self._ground.values, self._ground_s.values
 
     def add(self, index: Index, point: NDArray[np.float64]) -> None:
         """Append one filtered box, its time and its number from 1, (6, N), for each object at `index`."""
@@ -214,20 +278,24 @@ class Paths:
             _ = self.boxes
         self._waiting.append((index, point.copy()))
 
-    def change(self, keep: NDArray[np.bool_], born: int) -> None:
-        """Forget all objects except those to keep, and add `born` new ones."""
-        rings = self._boxes if keep.all() else self.boxes, self.ground, self.ground_s
-        self._boxes, self.ground, self.ground_s = (_changed(ring, keep, born) for ring in rings)
+    @property
+    def _rings(self) -> list[Ring]:
+        return [self._boxes] if self._ground is None else [self._boxes, self._ground, self._ground_s]
+
+    def bear(self, count: int) -> None:
+        """Add new objects."""
+        for ring in self._rings:
+            ring.add(count)
+
+    def keep(self, index: Index) -> None:
+        """Forget all objects except for these."""
+        _ = self.boxes  # those that wait have the old rows
+        for ring in self._rings:
+            ring.keep(index)
 
     def stretch(self, by_box: NDArray[np.float64]) -> None:
         """Scale the boxes; `by_box` is (4, 1)."""
         self.boxes[:4] *= by_box[..., None]
-
-
-def _changed(ring: NDArray[np.float64], keep: NDArray[np.bool_], born: int) -> NDArray[np.float64]:
-    changed = np.zeros((*ring.shape[:-1], np.count_nonzero(keep) + born))  # C order, as `add` needs it
-    changed[..., : changed.shape[-1] - born] = ring[..., keep]
-    return changed
 
 
 class Table:
@@ -251,7 +319,7 @@ class Table:
         born["identity"] = np.arange(self._next_identity, self._next_identity + count)
         self._next_identity += count
         self.rows = self.rows.joined(born)
-        self.paths.change(np.ones(first, np.bool_), count)
+        self.paths.bear(count)
         index = np.arange(first, first + count)
         self.row_of.update(zip(track_ids, index.tolist(), strict=True))
         return index
@@ -266,9 +334,10 @@ class Table:
         """Forget identities."""
         keep = np.ones(self.rows.count, np.bool_)
         keep[rows] = False
-        self.rows = self.rows.take(keep.nonzero()[0])
-        self.paths.change(keep, 0)
-        self.row_of = {int(track_id): row for row, track_id in enumerate(self.rows["track_id"].tolist())}
+        index = keep.nonzero()[0]
+        self.rows = self.rows.take(index)
+        self.paths.keep(index)
+        self.row_of = dict(zip(self.rows["track_id"].astype(np.int64).tolist(), range(len(index)), strict=True))
 
     def rearrange(self, zones: list[int], lines: list[int]) -> None:
         """Rearrange the places: each new one gives the index of the old one whose state it keeps, -1 for none."""
@@ -290,9 +359,8 @@ class Table:
         self.rows["l_point"][:4] *= by_box[..., None]
         self.rows["raw"][:, :4] *= by_box
         self.rows["box"] *= by_box
-        for column in ("start", "rest"):
+        for column in ("start", "rest", "mark", "older"):
             self.rows[column] *= by_box[:2]
-        self.rows["marks"][:, :2] *= by_box[:2]
         self.rows["l_far"] *= (by_x * by_y) ** 0.5
 
 

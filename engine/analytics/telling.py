@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,9 @@ from engine.analytics.scene import Changes, Scene
 from engine.analytics.table import Index
 from engine.errors import ConfigError
 
+Facts = dict[str, Any]
+"""Attributes of a finding by name."""
+
 
 class Teller:
     """Turns scene changes into findings, and counts them."""
@@ -24,11 +26,14 @@ class Teller:
     def __init__(self, scene: Scene, counters: Counters) -> None:
         self._scene = scene
         self._counters = counters
-        self._pending: dict[int, list[Finding]] = {}
+        self._pending: dict[int, list[Facts]] = {}
         self._zones: tuple[Zone, ...] = ()
         self._lines: tuple[Line, ...] = ()
         self._zone_at: dict[str, int] = {}
         self._line_at: dict[str, int] = {}
+        self._named: tuple[Place, str] | None = None
+        self._changes = 0
+        self.zone_changes: dict[str, int] = {}
         self.class_names: tuple[str, ...] = ()
 
     def take_places(self, zones: Sequence[Zone], lines: Sequence[Line]) -> None:
@@ -36,6 +41,9 @@ class Teller:
         self._zones, self._lines = tuple(zones), tuple(lines)
         self._zone_at = {zone.name: index for index, zone in enumerate(zones)}
         self._line_at = {line.name: index for index, line in enumerate(lines)}
+        self._changes += 1
+        self.zone_changes = dict.fromkeys(self._zone_at, self._changes)
+        self._named = _first_named((*zones, *lines))
 
     def class_name(self, class_id: int) -> str:
         """Return the name of a class, or its id as text if it has none."""
@@ -43,16 +51,13 @@ class Teller:
 
     def check_class_names(self) -> None:
         """Raise `ConfigError` if a place selects classes by name and no names are known."""
-        if self.class_names:
+        if self._named is None or self.class_names:
             return
-        places: list[Place] = [*self._zones, *self._lines]
-        for place in places:
-            named = [wanted for wanted in place.classes or () if isinstance(wanted, str) and not wanted.isdigit()]
-            if named:
-                raise ConfigError(
-                    f"{type(place).__name__.lower()} {place.name} wants class {named[0]!r}, and the names of the "
-                    "classes are not known: give Analytics class_names, or classes as numbers"
-                )
+        place, named = self._named
+        raise ConfigError(
+            f"{type(place).__name__.lower()} {place.name} wants class {named!r}, and the names of the "
+            "classes are not known: give Analytics class_names, or classes as numbers"
+        )
 
     def _wants(self, place: Place, class_id: int) -> bool:
         return place.classes is None or class_id in place.classes or self.class_name(class_id) in place.classes
@@ -71,14 +76,14 @@ class Teller:
     def _sort_out(self, changes: Changes, now_ns: int) -> list[Finding]:
         """Return the ends of visits already reported; hold everything else back."""
         rows = self._scene.rows
-        made = [self._of_visit(visit, now_ns) for visit in changes.visits]
-        made += [self._of_crossing(crossing, now_ns) for crossing in changes.crossings]
+        made = [self._of_visit(visit) for visit in changes.visits]
+        made += [self._of_crossing(crossing) for crossing in changes.crossings]
         told: list[Finding] = []
-        for row, finding in sorted(made, key=lambda pair: pair[1].ended_ns or pair[1].began_ns or 0):
-            if finding.event == "zone_left" and rows["z_told"][self._zone_at[finding.place], row]:
-                told += self._count(row, finding, now_ns)
+        for row, facts in sorted(made, key=lambda pair: pair[1].get("ended_ns") or pair[1]["began_ns"]):
+            if facts["event"] == "zone_left" and rows["z_told"][self._zone_at[facts["place"]], row]:
+                told += self._count(row, facts, now_ns)
             else:
-                self._pending.setdefault(int(rows["identity"][row]), []).append(finding)
+                self._pending.setdefault(int(rows["identity"][row]), []).append(facts)
         return told
 
     def _release(self, now_ns: int) -> list[Finding]:
@@ -88,15 +93,15 @@ class Teller:
         for identity in sorted(self._pending):
             row = int(rows["identity"].searchsorted(identity))  # rows are in the order of birth
             if rows["eligible"][row]:
-                for finding in self._pending.pop(identity):
-                    told += self._count(row, finding, now_ns)
+                for facts in self._pending.pop(identity):
+                    told += self._count(row, facts, now_ns)
         return told
 
-    def _count(self, row: int, finding: Finding, now_ns: int) -> Iterator[Finding]:
+    def _count(self, row: int, facts: Facts, now_ns: int) -> Iterator[Finding]:
         """Count and yield a finding if its place includes the object's class."""
         class_id = int(self._scene.rows["class_id"][row])
         name = self.class_name(class_id)
-        finding = replace(finding, captured_ns=now_ns, class_id=class_id, class_name=name)
+        finding = Finding(captured_ns=now_ns, class_id=class_id, class_name=name, **facts)
         if finding.event == "line_crossed":
             return self._count_crossing(row, finding, self._line_at[finding.place])
         return self._count_visit(row, finding, self._zone_at[finding.place])
@@ -114,49 +119,51 @@ class Teller:
     def _count_visit(self, row: int, finding: Finding, zone: int) -> Iterator[Finding]:
         told = self._scene.rows["z_told"]
         if finding.event == "zone_entered" and self._wants(self._zones[zone], finding.class_id or 0):
-            told[zone, row] = True
+            self._set_told(zone, row, finding.place, is_inside=True)
             self._counters.visits[finding.place][finding.class_name] += 1
             yield finding
         elif finding.event == "zone_left" and told[zone, row]:
-            told[zone, row] = False
+            self._set_told(zone, row, finding.place, is_inside=False)
             self._counters.dwell[finding.place].add(finding.duration_s or 0.0)
             yield finding
 
-    def _made(self, event: str, row: int, place: str, now_ns: int, **facts: Any) -> Finding:
+    def _set_told(self, zone: int, row: int, name: str, *, is_inside: bool) -> None:
+        self._scene.rows["z_told"][zone, row] = is_inside
+        self._changes += 1
+        self.zone_changes[name] = self._changes
+
+    def _made(self, event: str, row: int, place: str, **more: Any) -> tuple[int, Facts]:
+        """Return a row and the facts of its finding, except for those that are known only when it is told."""
         rows = self._scene.rows
-        x1, y1, x2, y2 = (round(value, 2) for value in rows["box"][:, row].tolist())
-        return Finding(
-            event=event,
-            captured_ns=now_ns,
-            place=place,
-            identity=int(rows["identity"][row]),
-            track_ids=(int(rows["track_id"][row]),),
-            score=round(float(rows["score"][row]), 4),
-            xyxy=(x1, y1, x2, y2),
-            **facts,
-        )
+        x1, y1, x2, y2 = rows["box"][:, row].tolist()
+        return row, {
+            "event": event,
+            "place": place,
+            "identity": int(rows["identity"][row]),
+            "track_ids": (int(rows["track_id"][row]),),
+            "score": round(float(rows["score"][row]), 4),
+            "xyxy": (round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)),
+            **more,
+        }
 
-    def _of_visit(self, visit: presence.Visit, now_ns: int, reason: str = "") -> tuple[int, Finding]:
+    def _of_visit(self, visit: presence.Visit, reason: str = "") -> tuple[int, Facts]:
         entered_s, left_s = visit.entered_s, visit.left_s
-        entered_ns, left_ns = self._scene.nanoseconds(entered_s), self._scene.nanoseconds(left_s)
-        facts: dict[str, Any] = {"began_ns": entered_ns}
+        more: Facts = {"began_ns": self._scene.nanoseconds(entered_s)}
         if visit.kind == "left":
-            facts |= {"ended_ns": left_ns, "reason": reason, "data": {"dwell_s": round(left_s - entered_s, 3)}}
-        return visit.row, self._made(f"zone_{visit.kind}", visit.row, self._zones[visit.zone].name, now_ns, **facts)
+            more["data"] = {"dwell_s": round(left_s - entered_s, 3)}
+            more["ended_ns"], more["reason"] = self._scene.nanoseconds(left_s), reason
+        return self._made(f"zone_{visit.kind}", visit.row, self._zones[visit.zone].name, **more)
 
-    def _of_crossing(self, found: Crossing, now_ns: int) -> tuple[int, Finding]:
+    def _of_crossing(self, found: Crossing) -> tuple[int, Facts]:
         line = self._lines[found.line]
-        data = {"speed_h": round(found.speed_h, 3), "inferred": found.inferred}
-        at = (round(found.at[0], 2), round(found.at[1], 2))
-        return found.row, self._made(
+        return self._made(
             "line_crossed",
             found.row,
             line.name,
-            now_ns,
             began_ns=self._scene.nanoseconds(found.seconds),
-            at=at,
+            at=(round(found.at[0], 2), round(found.at[1], 2)),
             direction=line.directions[found.direction],
-            data=data,
+            data={"speed_h": round(found.speed_h, 3), "inferred": found.inferred},
         )
 
     def bury(self, gone: Index, now_ns: int, reason: str) -> list[Finding]:
@@ -167,7 +174,7 @@ class Teller:
         for row in gone.tolist():
             self._pending.pop(int(self._scene.rows["identity"][row]), None)
             for visit in presence.close(self._scene.rows, row):
-                told += self._count(*self._of_visit(visit, now_ns, reason), now_ns)
+                told += self._count(*self._of_visit(visit, reason), now_ns)
         self._scene.remove(gone)
         return told
 
@@ -176,9 +183,9 @@ class Teller:
         told: list[Finding] = []
         if isinstance(place, Zone):
             for visit in presence.visits_of(self._scene.rows, self._zone_at[place.name]):
-                told += self._count(*self._of_visit(visit, now_ns, "places_changed"), now_ns)
+                told += self._count(*self._of_visit(visit, "places_changed"), now_ns)
         for identity, waiting in self._pending.items():
-            self._pending[identity] = [finding for finding in waiting if finding.place != place.name]
+            self._pending[identity] = [facts for facts in waiting if facts["place"] != place.name]
         self._counters.forget_place(place.name, is_zone=isinstance(place, Zone))
         return told
 
@@ -205,3 +212,44 @@ class Teller:
                 "sum": round(dwell.total_s + sum(running), 3),
             },
         }
+
+
+def _first_named(places: Sequence[Place]) -> tuple[Place, str] | None:
+    """Return the first place that selects a class by name, and the name."""
+    for place in places:
+        for wanted in place.classes or ():
+            if isinstance(wanted, str) and not wanted.isdigit():
+                return place, wanted
+    return None
+
+
+class Figures:
+    """What the views show of the totals; brought up to date only where something happened."""
+
+    def __init__(self, scene: Scene, counters: Counters, teller: Teller) -> None:
+        self._scene, self._counters, self._teller = scene, counters, teller
+        self._is_outdated = True
+        self.totals: dict[str, dict[str, int]] = {}
+        self.class_totals: dict[str, dict[str, dict[str, int]]] = {}
+        self.visits: dict[str, int] = {}
+        self.occupancy: dict[str, int] = {}
+        self.zone_changes: dict[str, int] = {}
+
+    def forget(self) -> None:
+        """Compute everything anew for the next view."""
+        self._is_outdated = True
+
+    def update(self, findings: Sequence[Finding]) -> None:
+        """Bring up to date what the findings of a frame about places have changed."""
+        if not (findings or self._is_outdated or self._counters.has_news):
+            return
+        events = {finding.event for finding in findings}
+        is_new = self._counters.take_news() or self._is_outdated
+        self._is_outdated = False
+        if is_new or "line_crossed" in events:
+            self.totals, self.class_totals = self._counters.totals(), self._counters.by_class()
+        if is_new or not events.isdisjoint(("zone_entered", "zone_left")):
+            self.visits = {zone: counts.total() for zone, counts in self._counters.visits.items()}
+            inside = self._scene.rows["z_told"].sum(axis=1).tolist()
+            self.occupancy = dict(zip(self._teller.zone_changes, inside, strict=True))
+            self.zone_changes = dict(self._teller.zone_changes)

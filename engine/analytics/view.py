@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.analytics.findings import Finding, Severity
 from engine.analytics.geometry import Flags, Floats
+from engine.analytics.heat import HeatTotal
 from engine.analytics.motion import velocities
 from engine.analytics.presence import dwell_s
 from engine.analytics.relations import Relations
@@ -211,7 +212,10 @@ class View:
         was_blind: begin and end of the blind time that ended with this frame; None on all other frames.
         is_observed: the detector ran or nothing moved, so an absent object is gone or hidden, not merely unobserved.
         findings: findings of this frame.
-        heat: (36, 64) seconds that objects spent in each cell, at most a second old; None if heat is off.
+        heat_total: what `heat` is computed from; None if heat is off.
+        zone_changes: a number for each zone, which changes when an object enters or leaves it.
+        turnover: frames so far on which other objects were there than on the frame before.
+        ended: objects that have ended so far.
     """
 
     captured_ns: int
@@ -237,8 +241,16 @@ class View:
     was_blind: tuple[int, int] | None = None
     is_observed: bool = True
     findings: tuple[Finding, ...] = ()
-    heat: NDArray[np.float64] | None = None
+    heat_total: HeatTotal | None = None
+    zone_changes: Mapping[str, int] = field(default_factory=dict)
+    turnover: int = 0
+    ended: int = 0
     _related: list[Relations] = field(default_factory=list, repr=False)
+
+    @property
+    def heat(self) -> NDArray[np.float64] | None:
+        """(36, 64) float64, seconds that objects spent in each cell, at most a second old; None if heat is off."""
+        return None if self.heat_total is None else self.heat_total.seconds
 
     @property
     def relations(self) -> Relations:
@@ -289,7 +301,8 @@ class View:
 
     def wanted(self, classes: frozenset[str | int] | None) -> Flags:
         """Return (M,) bool, which objects belong to the given classes (names or ids); None: all."""
-        if classes is None:
+        present = set() if classes is None else set(self.objects.class_id.tolist())
+        ids = [id_ for id_ in present if id_ in classes or self.class_name(id_) in classes] if classes else []
+        if len(ids) == len(present):
             return np.ones(len(self.objects), np.bool_)
-        ids = [id_ for id_ in set(self.objects.class_id.tolist()) if id_ in classes or self.class_name(id_) in classes]
         return np.isin(self.objects.class_id, ids)

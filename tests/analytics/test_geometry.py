@@ -16,19 +16,40 @@ def test_points_are_located_as_by_opencv(seed: int) -> None:
     star = np.stack((np.cos(angles), np.sin(angles)), 1) * rng.uniform(20, 90, (len(angles), 1)) + 100
     triangle = rng.uniform(0, 200, (3, 2))
     points = rng.uniform(-20, 220, (50, 2))
-    inside, square = Polygons.of([star, triangle]).locate(np.column_stack((points, np.ones(50))).T)
+    polygons = Polygons.of([star, triangle])
+    inside = polygons.inside(np.column_stack((points, np.ones(50))).T)
     for number, polygon in enumerate((star, triangle)):
         contour = polygon.astype(np.float32)
         truth = [cv2.pointPolygonTest(contour, point.tolist(), True) for point in points]
         assert inside[number].tolist() == [distance >= 0 for distance in truth]
-        assert np.sqrt(square[number]) == pytest.approx(np.abs(truth), abs=1e-3)
+        for (x, y), distance in zip(points.tolist(), np.abs(truth).tolist(), strict=True):
+            assert polygons.is_beyond(number, x, y, distance - 1e-3)
+            assert not polygons.is_beyond(number, x, y, distance + 1e-3)
 
 
+@pytest.mark.parametrize("corners", [SQUARE, SQUARE[::-1], [SQUARE[0], *SQUARE]], ids=["", "reversed", "twice"])
 @pytest.mark.parametrize("point", [(10, 10), (20, 10), (30, 17), (10, 30), (22.5, 30)])
-def test_the_border_of_a_polygon_is_inside(point: tuple[float, float]) -> None:
-    inside, square = Polygons.of([np.array(SQUARE)]).locate(np.array([[*point, 1.0]]).T)
-    assert inside.all()
-    assert square[0, 0] == pytest.approx(0, abs=1e-12)
+def test_the_border_of_a_polygon_is_inside(corners: list[tuple[float, float]], point: tuple[float, float]) -> None:
+    polygons = Polygons.of([np.array(corners)])
+    assert polygons.inside(np.array([[*point, 1.0]]).T).all()
+    assert not polygons.is_beyond(0, *point, 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_points_on_any_edge_are_inside_and_those_beside_it_are_not_both(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
+    star = np.stack((np.cos(angles), np.sin(angles)), 1) * rng.uniform(100, 900, (7, 1)) + 1000
+    share, end = rng.uniform(0, 1, (7, 1)), np.roll(star, -1, axis=0)
+    on_edge = star + share * (end - star)
+    aside = np.stack((star[:, 1] - end[:, 1], end[:, 0] - star[:, 0]), 1)
+    aside *= 1e-3 / np.hypot(aside[:, 0], aside[:, 1])[:, None]
+
+    def inside(points: np.ndarray) -> np.ndarray:
+        return Polygons.of([star]).inside(np.column_stack((points, np.ones(len(points)))).T)[0]
+
+    assert inside(np.concatenate((on_edge, star))).all()
+    assert (inside(on_edge + aside) != inside(on_edge - aside)).all()
 
 
 def test_covered_shares_equal_counted_pixels() -> None:

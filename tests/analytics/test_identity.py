@@ -74,6 +74,10 @@ def test_a_class_that_flickers_is_the_one_seen_most() -> None:
     assert analytics.counters.crossings["door"]["left_to_right"] == {"person": 1}
 
 
+def _shadows(boxes: np.ndarray, class_id: np.ndarray, score: np.ndarray) -> np.ndarray | None:
+    return shadows(boxes, class_id, score, (boxes[2] - boxes[0]).tolist())
+
+
 @pytest.mark.parametrize(
     ("part", "score", "is_shadow"),
     [
@@ -86,13 +90,13 @@ def test_a_class_that_flickers_is_the_one_seen_most() -> None:
 )
 def test_a_second_box_on_an_object_is_a_shadow(part: tuple[int, ...], score: float, is_shadow: bool) -> None:
     boxes = np.array([(100, 100, 140, 200), part, (400, 100, 440, 200)], float).T
-    found_shadows = shadows(boxes, np.zeros(3), np.array([0.8, score, 0.8]))
+    found_shadows = _shadows(boxes, np.zeros(3), np.array([0.8, score, 0.8]))
     assert (found_shadows is not None and found_shadows.tolist() == [False, True, False]) is is_shadow
 
 
 def test_objects_of_two_classes_are_no_shadows() -> None:
     boxes = np.array([(100, 100, 140, 200), (100, 100, 140, 160)], float).T
-    assert shadows(boxes, np.array([0.0, 1.0]), np.array([0.8, 0.5])) is None
+    assert _shadows(boxes, np.array([0.0, 1.0]), np.array([0.8, 0.5])) is None
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -100,9 +104,9 @@ def test_shadows_are_the_same_among_few_and_many(seed: int, monkeypatch: pytest.
     rng = np.random.default_rng(seed)
     low, size = rng.uniform(0, 100, (2, 60)), rng.uniform(20, 90, (2, 60))
     boxes, score = np.concatenate((low, low + size)), rng.uniform(0.3, 0.9, 60)
-    few = shadows(boxes, np.zeros(60), score)
+    few = _shadows(boxes, np.zeros(60), score)
     monkeypatch.setattr("engine.analytics.identity.FEW", 0)
-    many = shadows(boxes, np.zeros(60), score)
+    many = _shadows(boxes, np.zeros(60), score)
     assert few is not None
     assert many is not None
     assert few.tolist() == many.tolist()
@@ -155,6 +159,26 @@ def test_a_visit_goes_on_over_a_change_of_id(frames: list[dict[int, object]], vi
         assert views[-1].objects.track_id.tolist() == [2]
         assert views[-1].objects.identity.tolist() == [1]
         assert views[-1].objects.dwell_s[0, 0] == pytest.approx(3.9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tracks_are_stitched_the_same_among_few_and_many(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(seed)
+    walkers = rng.uniform((40, 100), (600, 460), (7, 2)), rng.uniform((-60, -20), (60, 20), (7, 2))
+
+    def identities() -> list[int]:
+        analytics = Analytics([ALL])
+        for frame in [*range(10), *range(14, 20)]:
+            feet = walkers[0] + walkers[1] * frame / 10
+            boxes = {n + 1 + 10 * (frame >= 14): standing(x, y, 60) for n, (x, y) in enumerate(feet.tolist())}
+            view = analytics.update(tracks_of(boxes), at(frame, 10), SIZE)
+        found: list[int] = view.objects.identity[view.object_of_row].tolist()
+        return found
+
+    few = identities()
+    monkeypatch.setattr("engine.analytics.identity.FEW", 0)
+    assert identities() == few
+    assert sum(identity <= 7 for identity in few) >= 4
 
 
 def test_a_side_of_a_line_is_never_inherited() -> None:

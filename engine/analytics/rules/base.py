@@ -138,18 +138,17 @@ class Rule(ABC):
         if not self._may_begin(view):
             return
         self._number += 1
-        began = self._stamped(made, "begin", self._number)
-        if self.schedule is not None:
-            began = replace(began, why=(*began.why, f"schedule {self.schedule}"))
+        why = made.why if self.schedule is None else (*made.why, f"schedule {self.schedule}")
+        began = self._stamped(made, "begin", self._number, why=why)
         self._open[key] = began
         self._told_ns[key] = view.captured_ns
         yield began
 
-    def _point(self, view: View, made: Finding) -> Iterator[Finding]:
-        """Yield a finding without duration if the schedule allows it."""
+    def _point(self, view: View, made: Finding, **changes: Any) -> Iterator[Finding]:
+        """Yield a finding without duration, with these attributes changed, if the schedule allows it."""
         if self._may_begin(view):
             self._number += 1
-            yield self._stamped(made, "point", self._number)
+            yield self._stamped(made, "point", self._number, **changes)
 
     def _update(self, view: View, key: Hashable, data: Facts) -> Iterator[Finding]:
         """Yield new facts of an open episode, at most once a second."""
@@ -169,14 +168,14 @@ class Rule(ABC):
         began = self._open.pop(key)
         self._told_ns.pop(key, None)
         ended_ns = max(ended_ns, began.began_ns or ended_ns)
-        ended = replace(began, event="rule_ended", phase="end", captured_ns=captured_ns, ended_ns=ended_ns)
-        return replace(ended, reason=reason)
-
-    def _stamped(self, made: Finding, phase: Phase, number: int) -> Finding:
-        event = EVENT_OF_PHASE[phase]
         return replace(
-            made, event=event, phase=phase, rule=self.name, kind=self.kind, severity=self.severity, number=number
+            began, event="rule_ended", phase="end", captured_ns=captured_ns, ended_ns=ended_ns, reason=reason
         )
+
+    def _stamped(self, made: Finding, phase: Phase, number: int, **changes: Any) -> Finding:
+        """Return a finding as the given phase of an episode of this rule, with these attributes changed."""
+        changes |= {"event": EVENT_OF_PHASE[phase], "phase": phase, "number": number}
+        return replace(made, rule=self.name, kind=self.kind, severity=self.severity, **changes)
 
 
 def about(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 from zoneinfo import ZoneInfo
 
@@ -60,7 +60,7 @@ class Crossed(Rule):
             if found.event != "line_crossed" or found.place != self.line or not _of_class(found, self._wanted):
                 continue
             if self.direction in (None, found.direction):
-                yield from self._point(view, replace(found, why=(f"crossed {self.line} {found.direction}",)))
+                yield from self._point(view, found, why=(f"crossed {self.line} {found.direction}",))
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Sequence(Rule):
             del self._steps[identity]
             took = (times[-1] - times[0]) / 1e9
             why = (f"crossed {', then '.join(self.lines)} in {took:.2f} s <= within_s {self.within_s:g}",)
-            yield from self._point(view, replace(found, began_ns=times[0], ended_ns=times[-1], why=why))
+            yield from self._point(view, found, began_ns=times[0], ended_ns=times[-1], why=why)
 
     def _is(self, found: Finding, step: int) -> bool:
         name, _, direction = self.lines[step].partition(":")

@@ -189,7 +189,7 @@ class Removed(Rule):
         if view.captured_ns - since_ns >= self.for_s * _NS:
             del self._standing[identity], self._gone_ns[identity]
             why = (*finding.why, f"gone for {(view.captured_ns - since_ns) / _NS:.1f} s >= for_s {self.for_s:g}")
-            yield from self._point(view, replace(finding, captured_ns=view.captured_ns, ended_ns=since_ns, why=why))
+            yield from self._point(view, finding, captured_ns=view.captured_ns, ended_ns=since_ns, why=why)
 
 
 def _overlap(place: Floats, box: Floats) -> float:

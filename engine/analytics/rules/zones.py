@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -16,6 +16,8 @@ from engine.errors import ConfigError
 
 _NS = 1e9
 ROUNDING_S = 1e-9
+_EARLY_S = 1e-6
+_NEVER_NS = 2**63
 
 
 @dataclass
@@ -32,6 +34,12 @@ class ZoneRule(Rule):
     classes: Classes = None
     for_s: float = 0.0
     _wanted: frozenset[str | int] | None = field(default=None, init=False, repr=False, compare=False)
+    _change: int | None = field(default=None, init=False, repr=False, compare=False)
+    _turnover: int = field(default=0, init=False, repr=False, compare=False)
+    _ended: int = field(default=0, init=False, repr=False, compare=False)
+    _has_lost: bool = field(default=False, init=False, repr=False, compare=False)
+    _has_absent: bool = field(default=False, init=False, repr=False, compare=False)
+    _due_ns: int = field(default=0, init=False, repr=False, compare=False)
 
     def _check(self) -> None:
         check_seconds(self.where, for_s=self.for_s)
@@ -41,6 +49,36 @@ class ZoneRule(Rule):
     def zone_names(self) -> tuple[str, ...]:
         """The zone that the rule uses."""
         return (self.zone,)
+
+    def _is_quiet(self, view: View) -> bool:
+        """Whether nothing can have begun or ended since `_sleep`."""
+        return (
+            view.captured_ns < self._due_ns
+            and view.zone_changes.get(self.zone) == self._change
+            and (view.turnover == self._turnover or not self._has_lost)
+            and (view.ended == self._ended or not self._has_absent)
+        )
+
+    def _sleep(
+        self, view: View, stays: dict[int, Stay], since_s: dict[int, float], ends_s: Collection[float] = ()
+    ) -> None:
+        """Record until when nothing can begin or end as long as no object enters or leaves.
+
+        Args:
+            view: the view of this frame.
+            stays: the objects inside the zone, by identity.
+            since_s: when those that may begin an episode entered; while one is lost, its return is waited for.
+            ends_s: when episodes of absent objects end, unless these end before.
+        """
+        row = view.objects.row
+        due_s = [begin_s + self.for_s for identity, begin_s in since_s.items() if row[stays[identity].at] >= 0]
+        first_s = min([*due_s, *ends_s], default=None)
+        self._has_lost, self._has_absent = len(due_s) < len(since_s), bool(ends_s)
+        self._turnover, self._ended, self._change = view.turnover, view.ended, view.zone_changes.get(self.zone)
+        if self._change is None:
+            self._due_ns = 0
+        else:
+            self._due_ns = _NEVER_NS if first_s is None else view.objects.ns(first_s - _EARLY_S)
 
     def _is_idle(self, view: View) -> bool:
         """Whether nothing can begin or end: the zone is empty and no episode is open."""
@@ -81,7 +119,7 @@ class Presence(ZoneRule):
 
     def update(self, view: View) -> Iterator[Finding]:
         """Yield begins and ends."""
-        if self._is_idle(view):
+        if self._is_quiet(view):
             return
         stays = view.stays(self.zone)
         yield from self._ends(view, stays)
@@ -89,6 +127,7 @@ class Presence(ZoneRule):
             if stay.dwell_s >= self.for_s - ROUNDING_S:
                 why = (f"in {self.zone} for {stay.dwell_s:.2f} s >= for_s {self.for_s:g}",)
                 yield from self._begin(view, identity, self._told(view, stay, why=why))
+        self._sleep(view, stays, {key: stay.since_s for key, stay in stays.items() if key not in self._open})
 
 
 @dataclass
@@ -110,7 +149,7 @@ class Loiter(ZoneRule):
 
     def update(self, view: View) -> Iterator[Finding]:
         """Yield begins and ends."""
-        if not self._stays and self._is_idle(view):
+        if self._is_quiet(view):
             return
         stays = view.stays(self.zone)
         yield from self._absences(view, stays)
@@ -127,6 +166,13 @@ class Loiter(ZoneRule):
                 why = (f"in {self.zone} for {lasts_s:.2f} s >= for_s {self.for_s:g}",)
                 made = self._told(view, stay, why=why, began_ns=view.objects.ns(since_s))
                 yield from self._begin(view, identity, made)
+        waiting = {
+            identity: since_s
+            for identity, (since_s, left_s) in self._stays.items()
+            if left_s is None and identity not in self._open
+        }
+        ends_s = [left_s + self.absence_s for _, left_s in self._stays.values() if left_s is not None]
+        self._sleep(view, stays, waiting, ends_s)
 
     def _absences(self, view: View, stays: dict[int, Stay]) -> Iterator[Finding]:
         """Record which identities left, and yield the ends of those that stayed away or ended."""
