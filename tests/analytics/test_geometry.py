@@ -94,7 +94,7 @@ def test_distance_from_a_bent_line(point: tuple[float, float], distance: float) 
         pytest.param([(100, -5), (100, 15)], [(0, 0.25)], id="through the bend"),
         pytest.param([(300, -5), (300, 5)], [], id="beyond the end"),
         pytest.param([(50, -5), (50, 0), (50, 5)], [(1, 0.0)], id="a point on the line is passed once"),
-        pytest.param([(50, -5), (50, 5), (60, -5), (60, 5)], [(0, 0.5), (1, 0.5), (2, 0.5)], id="to and fro"),
+        pytest.param([(50, -5), (50, 5), (60, -5), (60, 5)], [(0, 0.5), (1, 0.5), (2, 0.5)], id="there and back"),
     ],
 )
 def test_cuts_of_a_path(path: list[tuple[float, float]], expected: list[tuple[int, float]]) -> None:
