@@ -26,10 +26,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -95,7 +96,7 @@ class Report:
         self.findings.append(finding)
         print(f"  {finding.verdict}: {json.dumps(finding.facts, default=str)}", flush=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps([asdict(one) for one in self.findings], indent=2, default=str)
+        content = json.dumps([asdict(one) for one in self.findings], indent=2)
         (self.folder / "gpu_check.json").write_text(content + "\n")
         (self.folder / "gpu_check.md").write_text(self.markdown())
 
@@ -175,7 +176,18 @@ def run_here(section: Section) -> Finding:
         words = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
         return Finding(section.name, "failed", {"error": words})
     failed, missed = facts.pop("failed", False), facts.pop("missed", False)
-    return Finding(section.name, "failed" if failed else "missed" if missed else "ok", facts)
+    return Finding(section.name, "failed" if failed else "missed" if missed else "ok", _plain(facts))
+
+
+def _plain(value: Any) -> Any:
+    """Return facts as JSON can hold them; it has no infinity, and a graph that cannot be recorded takes that long."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)
 
 
 def run_apart(section: Section, arguments: Sequence[str], left_s: float = math.inf) -> Finding:
@@ -291,17 +303,30 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path("plans"), help="folder for built plans")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and the budget, and run nothing")
     parser.add_argument("--section", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
+    names = [model.stem for model in chosen.model]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:  # sections are found by their name, which contains that of the model
+        parser.error(f"--model: two files are called {twice[0]}: rename one")
+    return chosen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run everything and write the report."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = parse(given)
-    planned = [s for s in plan_of_sections(chosen) if not chosen.only or any(word in s.name for word in chosen.only)]
+    every = plan_of_sections(chosen)
+    planned = [section for section in every if not chosen.only or any(word in section.name for word in chosen.only)]
+    if not planned:
+        names = ", ".join(section.name for section in every)
+        print(f"--only {' '.join(chosen.only)}: no section has this in its name; there are {names}", file=sys.stderr)
+        return 1
     if chosen.section is not None:
+        answer = Path(os.environ["GPU_CHECK_ANSWER"])
         finding = run_here(next(section for section in planned if section.name == chosen.section))
-        Path(os.environ["GPU_CHECK_ANSWER"]).write_text(json.dumps(asdict(finding), default=str))
+        written = answer.with_suffix(".part")  # a process killed while it writes leaves no half of an answer
+        written.write_text(json.dumps(asdict(finding)))
+        written.replace(answer)
         return 0
     if chosen.dry_run:
         print("\n".join(lines_of_plan(planned, chosen)))

@@ -6,6 +6,9 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
+from onnx import helper
+
 from engine.backends.base import BackendOptions
 from engine.backends.files.base import read_model_file
 from engine.backends.files.plan import PlanFile, read_plan_file, write_plan_file
@@ -16,8 +19,10 @@ from engine.testing.tensorrt import FakePlan
 from tests.backends.cuda.processor_kernels import PROCESSOR_KERNELS
 from tests.backends.tensorrt.fake_gpu import PLAN, plan_facts
 from tests.backends.tensorrt.gpu_detector import gpu_parts
+from tests.onnx_models import save_model
 from tools.gpu.device import Device
 
+NAMES = {"names": "{0: 'a', 1: 'b', 2: 'c'}"}
 MEMORY = replace(FAKE_GPU, memory_bytes=400 << 20)
 
 
@@ -79,3 +84,26 @@ class FakeDevice:
         file = self.build(model, BuildOptions("fp32", (1, largest, largest)), options.cache_dir or model.parent)
         parts = Parts(lambda: self.gpu, self.load, lambda capability: b"cubin", lambda: None)  # type: ignore[arg-type]
         return TensorRtBackend(file.path, replace(options, precision=None), parts=parts)
+
+
+def small_detector(folder: Path) -> Path:
+    """Two convolutions, for INT8, whose result is added to a head with one box without changing it."""
+    head = np.zeros((7, 84), np.float32)
+    head[:5, 3] = 20, 20, 9, 9, 0.9
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["first"], strides=[8, 8], kernel_shape=[8, 8]),
+        helper.make_node("Conv", ["first", "v"], ["second"]),
+        helper.make_node("GlobalAveragePool", ["second"], ["mean"]),
+        helper.make_node("Reshape", ["mean", "shape"], ["column"]),
+        helper.make_node("Mul", ["column", "nothing"], ["zero"]),
+        helper.make_node("Add", ["zero", "head"], ["output0"]),
+    ]
+    weights = {
+        "w": np.full((4, 3, 8, 8), 0.01, np.float32),
+        "v": np.full((7, 4, 1, 1), 0.1, np.float32),
+        "shape": np.array([0, 7, 1], np.int64),
+        "nothing": np.float32(0),
+        "head": head[None],
+    }
+    outputs = {"output0": ("batch", 7, 84)}
+    return save_model(folder / "small.onnx", nodes, {"images": ("batch", 3, 64, 64)}, outputs, weights, NAMES)

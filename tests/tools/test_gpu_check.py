@@ -1,38 +1,33 @@
-"""The GPU check without a GPU: its output, its report, its sections on the fake GPU, and its isolation."""
+"""The GPU check without a GPU: its output, its report, comparisons on the fake GPU, and its isolation."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import helper
 
 from engine.assets import demo_model
-from engine.backends.base import BackendOptions, TensorSpec
+from engine.backends.base import TensorSpec
 from engine.backends.cuda.probe import probe_cuda
 from engine.backends.files.plan import read_plan_file
 from engine.backends.tensorrt.api import installed_libraries
-from engine.backends.tensorrt.backend import TensorRtBackend
 from engine.backends.tensorrt.build_plan import BuildOptions
 from engine.data import Detections
 from engine.detection.load import load_detector
-from engine.errors import ModelError
 from engine.testing.cuda import FakeCuda
 from engine.testing.tensorrt import FakePlan
 from tests.backends.cuda.test_api import driver  # noqa: F401 a fixture
-from tests.onnx_models import save_constant_model, save_model
-from tests.tools.fake_device import FakeDevice
+from tests.onnx_models import save_constant_model
+from tests.tools.fake_device import NAMES, FakeDevice, small_detector
 from tools import gpu_check
 from tools.gpu import gpu_experiments as experiments
 from tools.gpu.device import build, build_halves
@@ -52,7 +47,6 @@ from tools.gpu.gpu_sections import (
 )
 from tools.gpu_check import Finding, Report, Section, main, run_apart, run_here
 
-NAMES = {"names": "{0: 'a', 1: 'b', 2: 'c'}"}
 CHECKOUT = Path(gpu_check.__file__).resolve().parents[1]
 without_gpu = pytest.mark.skipif(probe_cuda().reason is None, reason="there is a GPU here")
 
@@ -108,6 +102,46 @@ def test_a_section_that_crashes_or_hangs_is_a_finding(
     assert words in finding.facts["last words"]
 
 
+def test_facts_that_json_cannot_hold_are_words(tmp_path: Path):
+    """A graph that cannot be recorded takes an infinite time, and other programs read the report."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    report = Report(tmp_path)
+    report.add(run_here(Section("s", lambda: {"table": [{"graph ms": math.inf, "place": tmp_path}]}, 60)))
+    [found] = json.loads((tmp_path / "gpu_check.json").read_text(), parse_constant=refuse)
+    assert found["facts"]["table"] == [{"graph ms": "inf", "place": str(tmp_path)}]
+
+
+def test_a_section_that_is_killed_while_it_answers_leaves_no_half_of_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write = Path.write_text
+
+    def half(path: Path, text: str) -> int:
+        write(path, text[:9])
+        raise SystemExit("killed")
+
+    monkeypatch.setenv("GPU_CHECK_ANSWER", str(tmp_path / "answer.json"))
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(SystemExit, match="killed"):
+        main(["--model", "yolo.onnx", "--section", "machine"])
+    assert not (tmp_path / "answer.json").exists()
+
+
+def test_a_word_that_chooses_no_section_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--model", "yolo.onnx", "--output", str(tmp_path), "--only", "sped"]) == 1
+    assert "--only sped: no section has this in its name; there are machine, " in capsys.readouterr().err
+
+
+def test_two_models_need_two_names(capsys: pytest.CaptureFixture[str]):
+    """Both would have the same sections, and the first would be measured twice."""
+    with pytest.raises(SystemExit):
+        gpu_check.parse(["--model", "a/yolo.onnx", "--model", "b/yolo.onnx"])
+    assert "two files are called yolo: rename one" in capsys.readouterr().err
+
+
 @pytest.mark.timeout(400)
 def test_on_a_driver_made_for_tests_all_but_tensorrt_runs(driver: Path, tmp_path: Path):  # noqa: F811
     """The whole command, in separate processes: the kernels run, TensorRT does not, and the report says so."""
@@ -158,132 +192,6 @@ def test_a_detector_that_finds_nothing_fails_every_comparison(tmp_path: Path):
         batch_exactness(device, model, None, tmp_path),
     ):
         assert (facts["boxes"], facts["failed"]) == (0, True)
-
-
-def small_detector(folder: Path) -> Path:
-    """Two convolutions, for INT8, whose result is added to a head with one box without changing it."""
-    head = np.zeros((7, 84), np.float32)
-    head[:5, 3] = 20, 20, 9, 9, 0.9
-    nodes = [
-        helper.make_node("Conv", ["images", "w"], ["first"], strides=[8, 8], kernel_shape=[8, 8]),
-        helper.make_node("Conv", ["first", "v"], ["second"]),
-        helper.make_node("GlobalAveragePool", ["second"], ["mean"]),
-        helper.make_node("Reshape", ["mean", "shape"], ["column"]),
-        helper.make_node("Mul", ["column", "nothing"], ["zero"]),
-        helper.make_node("Add", ["zero", "head"], ["output0"]),
-    ]
-    weights = {
-        "w": np.full((4, 3, 8, 8), 0.01, np.float32),
-        "v": np.full((7, 4, 1, 1), 0.1, np.float32),
-        "shape": np.array([0, 7, 1], np.int64),
-        "nothing": np.float32(0),
-        "head": head[None],
-    }
-    outputs = {"output0": ("batch", 7, 84)}
-    return save_model(folder / "small.onnx", nodes, {"images": ("batch", 3, 64, 64)}, outputs, weights, NAMES)
-
-
-SANITIZER = """#!/bin/sh
-while [ "$1" != -c ]; do shift; done
-case "$2" in *cuda_contract*) echo held;; *) echo "not the contract"; exit 9;; esac
-"""
-
-
-SECTIONS = [section.name for section in gpu_check.plan_of_sections(gpu_check.parse(["--model", "small.onnx"]))]
-WANTED: Mapping[str, Callable[[dict[str, Any]], bool]] = {
-    "letterbox of planes": lambda facts: (
-        len(facts["table"]) == 12 and facts["table"][0]["largest difference, levels"] < 4
-    ),
-    "compute-sanitizer": lambda facts: facts == {"memcheck": "held", "racecheck": "held"},
-    "kinds of models": lambda facts: len(facts["table"]) == 8,
-    "a plan with FP16 inputs": lambda facts: facts["results"] == "float16",
-    "small: boxes, fp16": lambda facts: facts["boxes"] == 8,
-    "small: letterbox, candidates": lambda facts: facts["candidates and letterbox"] == "8 of 8 images equal to the bit",
-    "small: batch": lambda facts: (facts["boxes"], facts["max_difference_px"]) == (8, 0.0),
-    "small: speed, batch 8": lambda facts: [row["letterbox"] for row in facts["table"]] == ["cpu", "gpu"],
-    "small: INT8 speed": lambda facts: facts["quantised"] == 1,
-    "graphs, early and late": lambda facts: (
-        [row["kernels"][:5] for row in facts["table"]] == ["eager"] * 3 + ["the l"] * 3
-    ),
-    "faults: lost GPU": lambda facts: "ILLEGAL_ADDRESS" in facts["a bad address"] and facts["closing"] == "nothing",
-    "faults: out of memory": lambda facts: (
-        all("is used up" in word for word in facts["errors"]) and facts["boxes there"] == 1
-    ),
-}
-"""What the facts must contain, beyond the verdict."""
-
-
-@pytest.mark.parametrize("name", SECTIONS)
-def test_a_section_runs_on_the_fake_gpu_and_leaves_it_usable(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (tmp_path / "compute-sanitizer").write_text(SANITIZER)
-    (tmp_path / "compute-sanitizer").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    fake = FakeDevice("tensorrt_rtx")
-    chosen = gpu_check.parse(["--model", str(small_detector(tmp_path)), "--cache", str(tmp_path / "plans")])
-    chosen.minutes = 0.0
-    section = next(one for one in gpu_check.plan_of_sections(chosen, fake.device()) if one.name == name)
-    finding = run_here(section)
-    assert fake.gpu.live == 0, "it left something on the GPU"
-    if name == "GPU tests" and probe_cuda().reason is not None:
-        assert finding.verdict == "failed", "without a GPU nothing of it runs, which must not pass"
-        assert "skipped" in finding.facts["summary"]
-        return
-    assert finding.verdict in ("ok", "missed"), finding.facts
-    assert WANTED.get(name, bool)(finding.facts), finding.facts
-
-
-@pytest.mark.parametrize(
-    ("name", "spoil", "word"),
-    [
-        pytest.param("kinds of models", "numbers", "wrong", id="wrong numbers"),
-        pytest.param("kinds of models", "batches", "wrong", id="equal images that differ in a batch"),
-        pytest.param("faults: lost GPU", "close", "not ours", id="closing raises"),
-        pytest.param("faults: out of memory", "leak", "MiB", id="memory that does not come back"),
-    ],
-)
-def test_what_a_section_looks_for_fails_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, spoil: str, word: str
-):
-    fake = FakeDevice()
-    respond, close = FakePlan.create_context, TensorRtBackend.close
-
-    def wrong(plan: FakePlan) -> object:
-        inner = plan._respond
-
-        def spoilt(feeds: Mapping[str, Any]) -> list[Any]:
-            outputs = [np.array(output) for output in inner(feeds)]
-            for output in outputs:
-                output[-1 if spoil == "batches" and len(output) > 1 else 0] += spoil == "numbers" or len(output) > 1
-            return outputs
-
-        plan._respond = spoilt
-        return respond(plan)
-
-    def leaking(backend: TensorRtBackend) -> None:
-        close(backend)
-        if spoil == "close":
-            raise RuntimeError("a binding's own error")
-
-    def lost(model: Path, options: BackendOptions) -> TensorRtBackend:
-        with fake.gpu.current(), suppress(ModelError):
-            fake.gpu.allocate(3 << 20)
-        return fake.backend(model, options)
-
-    device = fake.device()
-    if spoil in ("numbers", "batches"):
-        monkeypatch.setattr(FakePlan, "create_context", wrong)
-    elif spoil == "close":
-        monkeypatch.setattr(TensorRtBackend, "close", leaking)
-    else:
-        monkeypatch.setattr(experiments, "_fill", lambda api: [])
-        device = replace(device, backend=lost)
-    chosen = gpu_check.parse(["--model", str(small_detector(tmp_path)), "--cache", str(tmp_path / "plans")])
-    section = next(one for one in gpu_check.plan_of_sections(chosen, device) if one.name == name)
-    finding = run_here(section)
-    assert finding.verdict == "failed"
-    assert word in json.dumps(finding.facts)
 
 
 def test_the_made_up_models_have_no_near_ties(tmp_path: Path):

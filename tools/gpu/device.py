@@ -24,6 +24,7 @@ from engine.backends.tensorrt.build_plan import (
 )
 from engine.backends.tensorrt.loaded_plan import LoadedPlan
 from engine.backends.tensorrt.plan_cache import PlanCache
+from engine.errors import ModelError
 
 Facts = dict[str, Any]
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,17 @@ def build_halves(model: Path, output: Path) -> Path:
     )
     write_plan_file(output, plan, facts, {})
     return output
+
+
+def record_graph(cuda: CudaApi, stream: int, step: Callable[[], None]) -> int:
+    """Return the graph of what a step enqueues on a stream. Raises `ModelError` if it cannot be recorded."""
+    cuda.begin_capture(stream)
+    try:
+        step()
+    except ModelError:
+        cuda.free_graph(cuda.end_capture(stream))
+        raise
+    return cuda.end_capture(stream)
 
 
 @dataclass(frozen=True)

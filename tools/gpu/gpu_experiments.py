@@ -23,7 +23,7 @@ from engine.backends.tensorrt.build_plan import BuildOptions
 from engine.detection.load import load_detector
 from engine.detection.model import inspect_model
 from engine.errors import EngineError, ModelError
-from tools.gpu.device import CHECKOUT, Device, Facts
+from tools.gpu.device import CHECKOUT, Device, Facts, record_graph
 from tools.gpu.gpu_sections import bare_context, some_frames
 
 RUNS = (3, 30, 300)
@@ -142,7 +142,6 @@ def graphs(device: Device, model: Path, folder: Path, runs: tuple[int, ...] = RU
 def _graph_rows(device: Device, file: PlanFile, runs: tuple[int, ...], *, is_eager: bool) -> list[Facts]:
     cuda = device.open_api()
     rows: list[Facts] = []
-    plan = None
     with cuda.current():
         plan = device.load(cuda, file, is_eager=is_eager)
         with bare_context(cuda, plan, batch=1) as (context, stream):
@@ -173,11 +172,7 @@ def _ms(cuda: CudaApi, stream: int, step: Callable[[], None], repeats: int = 20)
 
 def _graph_ms(cuda: CudaApi, stream: int, step: Callable[[], None]) -> float | str:
     try:
-        cuda.begin_capture(stream)
-        try:
-            step()
-        finally:
-            graph = cuda.end_capture(stream)
+        graph = record_graph(cuda, stream, step)
     except ModelError as error:
         return str(error)
     spent = _ms(cuda, stream, lambda: cuda.launch_graph(graph, stream))
@@ -271,7 +266,8 @@ def lost_gpu(device: Device, model: Path, folder: Path) -> Facts:
     steps["close s"] = round(time.perf_counter() - started, 3)
     steps["opening again"] = _words_of_opening(device, model, options)
     is_ours = ("nothing", "ModelError", "ConfigError", "it opened")
-    wrong = [name for name in ("the next inference", "opening again") if not steps[name].startswith(is_ours)]
+    calls = ("a bad address", "the next inference", "opening again")
+    wrong = [name for name in calls if not steps[name].startswith(is_ours)]
     failed = steps["a bad address"] == "nothing" or steps["closing"] != "nothing" or bool(wrong)
     return steps | {"failed": failed}
 

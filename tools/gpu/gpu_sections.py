@@ -44,7 +44,7 @@ from engine.detection.model import ModelFacts, inspect_model
 from engine.errors import ModelError
 from engine.sources.open import open_source
 from engine.video.read_image import IMAGE_SUFFIXES, read_image
-from tools.gpu.device import CHECKOUT, Device, Facts
+from tools.gpu.device import CHECKOUT, Device, Facts, record_graph
 
 WANTED_IOU = {"fp32": 0.99, "fp16": 0.97}
 WANTED_RATIO = 0.95
@@ -307,11 +307,7 @@ def bare_ms_of(device: Device, file: PlanFile) -> tuple[float, float]:
 def _graph_ms(cuda: CudaApi, context: PlanContext, stream: int, repeats: int) -> float:
     """Return milliseconds per replay of the inference as a graph; infinity if it cannot be recorded."""
     try:
-        cuda.begin_capture(stream)
-        try:
-            context.enqueue(stream)
-        finally:
-            graph = cuda.end_capture(stream)
+        graph = record_graph(cuda, stream, lambda: context.enqueue(stream))
     except ModelError:
         return math.inf
     replayed = timed_ms(cuda, stream, lambda: cuda.launch_graph(graph, stream), repeats)
