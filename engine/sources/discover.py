@@ -97,6 +97,8 @@ def _is_near(host: str) -> bool:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return False
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address  # some Pythons call all mapped addresses private
     return (address.is_private or address.is_link_local) and not (address.is_loopback or address.is_unspecified)
 
 

@@ -10,13 +10,12 @@ import base64
 import hashlib
 import http.client
 import secrets
-import time
-import urllib.error
-import urllib.request
-from contextlib import suppress
+import socket
+import ssl
+import threading
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -28,7 +27,7 @@ MAX_ANSWER_BYTES = 256 * 1024
 MAX_PROFILES = 32
 TIMEOUT_S = 5.0
 MAX_AHEAD = timedelta(days=365 * 100)
-PIECE_BYTES = 16 * 1024
+_TYPE = {"Content-Type": "application/soap+xml; charset=utf-8"}
 _ENVELOPE = (
     '<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope">'
     "<s:Header>{header}</s:Header><s:Body>{body}</s:Body></s:Envelope>"
@@ -152,25 +151,17 @@ class _Camera:
 
     def _ask(self, address: str, body: str, *, with_password: bool = True) -> ElementTree.Element:
         text = _ENVELOPE.format(header=self._token() if with_password else "", body=body)
-        request = urllib.request.Request(
-            address, text.encode(), {"Content-Type": "application/soap+xml; charset=utf-8"}, method="POST"
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
         try:
-            with opener.open(request, timeout=self._timeout_s) as reply:
-                answer = _read_in_time(reply, self._timeout_s)
-        except urllib.error.HTTPError as error:
-            answer = b""
-            with error, suppress(OSError):
-                answer = _read_in_time(error, self._timeout_s)
-            if error.code in (400, 401, 403) or b"NotAuthorized" in answer:
-                raise SourceError(f"{self._host} refuses the user and password for ONVIF: see its settings") from error
-            raise SourceError(f"{self._host} answers ONVIF with status {error.code}") from error
+            status, answer = _post(address, text.encode(), self._timeout_s)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise SourceError(
                 f"{self._host} does not answer ONVIF ({error}): is ONVIF enabled in the camera?"
             ) from error
-        return _parsed(answer, self._host)
+        if status == 200:
+            return _parsed(answer, self._host)
+        if status in (400, 401, 403) or b"NotAuthorized" in answer:
+            raise SourceError(f"{self._host} refuses the user and password for ONVIF: see its settings")
+        raise SourceError(f"{self._host} answers ONVIF with status {status}")
 
     def _token(self) -> str:
         """Return the header that proves the password without sending it."""
@@ -190,22 +181,41 @@ class _Camera:
         )
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A camera must not send the password elsewhere."""
+def _post(address: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+    """Return the status and body of an answer, cut off beyond the limit. Follows no redirect and uses no proxy.
 
-    def redirect_request(self, *given: object, **more: object) -> None:
-        return None
+    After connecting, `timeout_s` is for everything together, even if handshake, head or body come byte by byte.
+
+    Raises:
+        OSError, ValueError, http.client.HTTPException: there is no complete answer.
+    """
+    place = urlsplit(address)
+    host, is_https = place.hostname or "", place.scheme == "https"
+    port = place.port or (443 if is_https else 80)
+    over = threading.Event()
+    connection = http.client.HTTPConnection(host, port)
+    with socket.create_connection((host, port), timeout_s) as plain, plain.dup() as twin, closing(connection):
+        timer = threading.Timer(timeout_s, _hang_up, [twin, over])
+        timer.daemon = True
+        timer.start()
+        try:
+            connection.sock = (
+                ssl.create_default_context().wrap_socket(plain, server_hostname=host) if is_https else plain
+            )
+            connection.request("POST", urlunsplit(("", "", place.path or "/", place.query, "")), body, _TYPE)
+            reply = connection.getresponse()
+            return reply.status, reply.read(MAX_ANSWER_BYTES + 1)
+        finally:
+            timer.cancel()
+            if over.is_set():
+                raise TimeoutError(f"no complete answer within {timeout_s:g} s")
 
 
-def _read_in_time(reply: Any, timeout_s: float) -> bytes:
-    """Return an answer, cut off beyond the limit; the time is for all of it, even if it comes byte by byte."""
-    until, pieces, size = time.monotonic() + timeout_s, list[bytes](), 0
-    while size <= MAX_ANSWER_BYTES and (piece := reply.read1(PIECE_BYTES)):
-        pieces.append(piece)
-        size += len(piece)
-        if time.monotonic() > until:
-            raise TimeoutError(f"no complete answer within {timeout_s:g} s")
-    return b"".join(pieces)
+def _hang_up(twin: socket.socket, over: threading.Event) -> None:
+    """End a connection that another thread is using."""
+    over.set()
+    with suppress(OSError):  # it has just been closed
+        twin.shutdown(socket.SHUT_RDWR)
 
 
 def _parsed(answer: bytes, host: str) -> ElementTree.Element:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain, repeat
 from typing import Any
 from xml.etree import ElementTree
 
@@ -114,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def camera() -> Iterator[Camera]:
     with Camera() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         yield server
         server.shutdown()
@@ -167,7 +170,70 @@ def test_an_answer_that_drips_ends_in_time(camera: Camera) -> None:
     assert SYSTEM_CLOCK.monotonic_ns() - began_ns < (0.5 + AT_ONCE_S) * 1e9
 
 
-@pytest.mark.parametrize("host", ["8.8.8.8", "127.0.0.1", "[::1]", "localhost", "camera.example", "0.0.0.0"])
+@contextmanager
+def device(pieces: Iterable[bytes], piece_s: float = 0.0) -> Iterator[str]:
+    """Serve one request with raw bytes, and yield the address of the service."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError), listener.accept()[0] as client:
+                client.recv(65536)
+                for piece in pieces:
+                    client.sendall(piece)
+                    threading.Event().wait(piece_s)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/onvif/device_service"
+        thread.join(AT_ONCE_S)
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 200 OK\r\nA: ", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n"]
+)
+def test_a_head_or_chunk_that_drips_ends_in_time(head: bytes) -> None:
+    began_ns = SYSTEM_CLOCK.monotonic_ns()
+    with device(chain([head], repeat(b"a", 100_000)), 0.02) as service:
+        with pytest.raises(SourceError, match="no complete answer within 0.5 s"):
+            camera_streams(service, "admin", PASSWORD, timeout_s=0.5)
+    assert SYSTEM_CLOCK.monotonic_ns() - began_ns < (0.5 + AT_ONCE_S) * 1e9
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"HTTP/1.1 500 Fault\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n", id="chunks of an error"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", id="a cut chunk"),
+        pytest.param(b"\x15\x03\x01\x00\x02\x02", id="TLS"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200, id="many headers"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_an_answer_that_is_not_http_is_a_camera_that_does_not_answer(answer: bytes) -> None:
+    with device([answer]) as service, pytest.raises(SourceError, match="does not answer ONVIF"):
+        camera_streams(service, "admin", PASSWORD)
+
+
+def test_a_redirect_is_not_followed(camera: Camera) -> None:
+    answer = f"HTTP/1.1 302 Found\r\nLocation: {camera.service}\r\nContent-Length: 0\r\n\r\n"
+    with device([answer.encode()]) as service, pytest.raises(SourceError, match="with status 302"):
+        camera_streams(service, "admin", PASSWORD)
+    assert camera.requests == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "8.8.8.8",
+        "127.0.0.1",
+        "[::1]",
+        "localhost",
+        "camera.example",
+        "0.0.0.0",
+        "[::ffff:8.8.8.8]",
+        "[::ffff:127.0.0.1]",
+    ],
+)
 def test_a_found_camera_elsewhere_gets_no_proof_of_the_password(camera: Camera, host: str) -> None:
     found = camera_from_answer([f"http://{host}:{camera.server_port}/onvif"], [])
     assert found is not None
