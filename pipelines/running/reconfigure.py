@@ -131,7 +131,11 @@ class Reconfigurer:
         return self._models.loading
 
     def set(self, key: str, value: Any, source_id: str | None = None) -> list[str]:
-        """Set one dotted key, of a source if its name is given. Raises `ConfigError` for an unknown one."""
+        """Set one dotted key, of a source if its name is given; null for `models.NAME` frees that model.
+
+        Raises:
+            ConfigError: an unknown key or source, or a value that is refused, such as null for a model in use.
+        """
         refuse_variables(value)
         tree = self._tree()
         if source_id is None:
@@ -140,6 +144,8 @@ class Reconfigurer:
             assign(tree["sources"][self.source_ids.index(source_id)], key, value)
         else:
             raise ConfigError(f"there is no source {source_id}")
+        if isinstance(tree.get("models"), dict):
+            tree["models"] = {name: options for name, options in tree["models"].items() if options is not None}
         self._refuse_new_code(tree)
         self._refuse_other_privacy(tree)
         return self.change_to(validated(tree, "set", environment=False))
@@ -151,6 +157,8 @@ class Reconfigurer:
         source = next((each for each in tree["sources"] if each["source_id"] == source_id), None)
         if source is None:
             raise ConfigError(f"there is no source {source_id}")
+        if isinstance(tree.get("models"), dict):
+            tree["models"] = {name: options for name, options in tree["models"].items() if options is not None}
         source |= {"zones": zones, "lines": lines, "picture": None}
         return self.change_to(validated(tree, "places", environment=False))
 

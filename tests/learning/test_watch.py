@@ -32,6 +32,8 @@ class Clock:
 class Stream:
     """Messages that come one after another, each with the time that the reader needs for it."""
 
+    addresses = ("tcp://127.0.0.1:5555",)
+
     def __init__(self, clock: Clock, messages: Sequence[tuple[FrameMessage, float]]) -> None:
         self._clock, self._messages = clock, iter(messages)
 
@@ -216,3 +218,12 @@ def test_a_release_finds_as_many_objects_as_on_its_test_images_in_a_scene_with_o
     new = list(frames(10, 100, model="new.onnx", classes=(classes,) * 9))
     found = judged(clock, list(frames(0, 20, classes=("person",) * 4)), new, 20.0, tested=make_reference(images, 3))
     assert found is None if why is None else why in str(found)
+
+
+@pytest.mark.parametrize("others", [0, 1000], ids=["the stream is silent", "other cameras go on"])
+def test_a_canary_without_frames_ends_the_deployment(clock: Clock, others: int) -> None:
+    """Otherwise it would wait forever, and so would the roll of a fleet."""
+    heard = [(each, 0.2) for each in frames(0, others, camera="c2")]
+    with pytest.raises(NoMessageError, match=r"c1 has sent no frame for 60 s.*ctl status.*tcp://127\.0\.0\.1:5555"):
+        Watch(("c1",), ["person"], "new.onnx").measure_before(Stream(clock, heard), 20)  # type: ignore[arg-type]
+    assert clock.now_s < 1000 + 70

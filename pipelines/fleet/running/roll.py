@@ -32,6 +32,7 @@ from pipelines.learning.release.deploy import (
     DeployRequest,
     change_model,
     deploy,
+    free_canary,
     return_sources,
 )
 
@@ -220,6 +221,7 @@ def restore(ask: Ask, model: str) -> None:
     """Return all cameras of an engine to the old model, and wait until they have it."""
     sources = ask({"command": "status"})["sources"]
     return_sources(ask, {name: DEFAULT_MODEL for name, facts in sources.items() if facts.get("model") == CANARY})
+    free_canary(ask)
     change_model(ask, model)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class DeployRequest:
     Attributes:
         model: file that the engine can read, too, or the folder of a release.
         stream: address where the engine publishes.
-        canary: names of the sources that switch first; empty: the first one.
+        canary: names of the sources that switch first, which must use the same model; empty: the first live one.
         watch_s: how long to observe them.
         baseline: frames of the old model to compare with.
         max_drift: largest population stability index of classes or numbers of objects.
@@ -66,46 +67,78 @@ def deploy(request: DeployRequest, ask: Ask, tell: Tell = lambda text: None) -> 
         tell: receives one line per step.
 
     Raises:
-        ConfigError: the model, a source or a number is invalid, or the engine refuses.
-        NoMessageError: the stream is silent.
+        ConfigError: the model, a source or a number is invalid, or the engine refuses; sources keep their old model.
+        NoMessageError: the stream, or a canary source of it, is silent.
     """
     if request.watch_s <= 0 or request.baseline < 10:
         raise ConfigError("watch needs a time above 0, and the baseline at least 10 frames")
     request = replace(request, model=model_of(request.model))
     names = _class_names(request.model)
-    sources = list(ask({"command": "status"})["sources"])
-    canary = request.canary or tuple(sources[:1])
-    unknown = [name for name in canary if name not in sources]
+    status = ask({"command": "status"})["sources"]
+    if not status:
+        raise ConfigError("the engine has no source to try the model on: add one, then deploy again")
+    canary = request.canary or _first(status)
+    unknown = [name for name in canary if name not in status]
     if unknown:
-        raise ConfigError(f"the engine has no source {unknown[0]}: it has {', '.join(sources) or 'none'}")
-    watch = Watch(canary, names, request.model.name, _tested(request.model), others=sources)
-    with Subscriber(request.stream, topics=_topics(sources), timeout_s=LOAD_S) as messages:
+        raise ConfigError(f"the engine has no source {unknown[0]}: it has {', '.join(status)}")
+    watch = Watch(canary, names, request.model.name, _tested(request.model), others=list(status))
+    with Subscriber(request.stream, topics=_topics(list(status))) as messages:
         tell(f"measuring {request.baseline} frames of the old model on {', '.join(canary)}")
         watch.measure_before(messages, request.baseline)
         facts = ask({"command": "status"})["sources"]
+        before = _models_of(canary, facts)
         _check_same_engine(request.stream, watch.engines(), facts)
-        before = {name: facts[name]["model"] for name in canary}
-        file = str(request.model.resolve())
-        ask({"command": "set", "key": f"models.{CANARY}", "value": {"model": file}})
-        try:
-            wait_until_loaded(ask, CANARY, file, lambda: watch.catch_up(messages))  # it may have an earlier model
-            _move(ask, dict.fromkeys(canary, CANARY))
-            _wait_until_moved(ask, canary, lambda: watch.catch_up(messages))
-            tell(f"{', '.join(canary)} use the new model; watching for {request.watch_s:g} s")
-            reason = watch.judge(messages, request.watch_s, request.max_drift)
-        except BaseException:
-            return_sources(ask, before)
-            raise
+        return _replace(request, watch, messages, before, ask, tell)
+
+
+def _replace(
+    request: DeployRequest, watch: Watch, messages: Subscriber, before: Mapping[str, str], ask: Ask, tell: Tell
+) -> dict[str, Any]:
+    """Try the model on the canary sources, and replace their old one if it passes."""
+    file, canary = str(request.model.resolve()), list(before)
+    ask({"command": "set", "key": f"models.{CANARY}", "value": {"model": file}})
+    try:
+        wait_until_loaded(ask, CANARY, file, lambda: watch.catch_up(messages))  # it may have an earlier model
+        _move(ask, dict.fromkeys(canary, CANARY))
+        _wait_until_moved(ask, canary, lambda: watch.catch_up(messages))
+        tell(f"{', '.join(canary)} use the new model; watching for {request.watch_s:g} s")
+        reason = watch.judge(messages, request.watch_s, request.max_drift)
+        if reason is None and not request.shadow:
+            change_model(ask, file, before[canary[0]])
+    finally:
+        return_sources(ask, before)
+        free_canary(ask)
     measured = watch.measured()
     if reason is not None or request.shadow:
-        return_sources(ask, before)
         tell(f"returned to the old model: {reason or 'it was a trial'}")
         passed = "it passed; a trial changes nothing" if reason is None else reason
         return {"deployed": False, "passed": reason is None, "reason": passed, "canary": measured}
-    change_model(ask, file)
-    return_sources(ask, before)
-    tell("the new model replaces the old one for all sources")
+    tell("the new model replaces the old one for all sources that used it")
     return {"deployed": True, "passed": True, "reason": "no alarm during the watch", "canary": measured}
+
+
+def _first(sources: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the first live source; the first of all if none is live."""
+    live = [name for name, facts in sources.items() if facts.get("state", "live") == "live"]
+    return tuple([*live, *sources][:1])
+
+
+def _models_of(canary: Sequence[str], facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the model that each canary source uses. Raises `ConfigError` unless they can be replaced together."""
+    gone = [name for name in canary if name not in facts]
+    if gone:
+        raise ConfigError(f"{gone[0]} is no longer a source of the engine: choose another with --canary")
+    models = {name: str(facts[name]["model"]) for name in canary}
+    stuck = [name for name, model in models.items() if model == CANARY]
+    if stuck:
+        raise ConfigError(
+            f"{stuck[0]} still uses the model of a deployment that was interrupted: return it to the old one "
+            "(framewire ctl set sources.N.model null), then deploy again"
+        )
+    if len(set(models.values())) > 1:
+        used = ", ".join(f"{name}: {model}" for name, model in models.items())
+        raise ConfigError(f"the canary sources use different models ({used}): choose sources that use the same one")
+    return models
 
 
 def _check_same_engine(stream: str, engines: Mapping[str, str], facts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -140,11 +173,21 @@ def _topics(sources: Sequence[str]) -> list[str]:
     return [topic_for("frame", name) for name in sources] if len(sources) <= MAX_TOPICS else ["v1/frame/"]
 
 
-def change_model(ask: Ask, file: str) -> None:
-    """Give all sources with the default model another file, and wait until it is in use. Raises `ConfigError`."""
-    if ask({"command": "status"})["detector"]["model"] != file:
-        ask({"command": "set", "key": "detector.model", "value": file})
-    wait_until_loaded(ask, DEFAULT_MODEL, file)
+def change_model(ask: Ask, file: str, model: str = DEFAULT_MODEL) -> None:
+    """Give all sources that use a model another file, and wait until it is in use. Raises `ConfigError`."""
+    status = ask({"command": "status"})
+    key, now = f"models.{model}.model", status.get("files", {}).get(model)
+    if model == DEFAULT_MODEL:
+        key, now = "detector.model", status["detector"]["model"]
+    if now != file:
+        ask({"command": "set", "key": key, "value": file})
+    wait_until_loaded(ask, model, file)
+
+
+def free_canary(ask: Ask) -> None:
+    """Let the engine free the model that a deployment tried, once no source uses it."""
+    with suppress(ConfigError):  # an engine of an earlier version keeps it
+        ask({"command": "set", "key": f"models.{CANARY}", "value": None})
 
 
 def return_sources(ask: Ask, models: Mapping[str, str]) -> None:

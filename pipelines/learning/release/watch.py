@@ -27,6 +27,8 @@ ALL_FRAMES = 10_000
 LEAST_RATE = 0.7
 LEAST_FRAMES = 2
 JUDGE_S, POLL_S, SILENT_S, CATCH_UP_S = 0.5, 0.2, 5.0, 1.0
+PATIENCE_S = 60.0
+"""Silence of a source of the old model after which there is nothing to compare with."""
 
 
 @dataclass(slots=True)
@@ -101,22 +103,33 @@ class Watch:
 
     def measure_before(self, messages: Subscriber, frames: int) -> None:
         """Read this many frames of the old model from each canary source. Raises `NoMessageError` if one is silent."""
-        while any(len(one.before) < frames for one in self._watched.values()):
-            message = messages.receive()
-            if not isinstance(message, FrameMessage):
-                continue
-            one = self._watched.get(message.source_id)
-            if one is None:
-                if self._is_of_engine(message):
-                    self._others_before.add(message.published_utc_ns)
-            elif len(one.before) < frames:
-                one.names = list(dict.fromkeys([*one.names, *(o.class_name for o in message.objects)]))
-                one.engine_id, one.old_file = message.engine_id, message.model
-                one.before.append(facts_of_message(message, one.names))
-                one.takeover.add_old(message.published_utc_ns, one.before[-1])
-                one.rate_before.add(message.published_utc_ns)
+        heard = dict.fromkeys(self._watched, time.monotonic())
+        while missing := [name for name, one in self._watched.items() if len(one.before) < frames]:
+            message = _next(messages, POLL_S)
+            now = time.monotonic()
+            if message is not None:
+                heard[message.source_id] = now
+                self._take_before(message, frames)
+            silent = [name for name in missing if now - heard[name] > PATIENCE_S]
+            if silent:
+                raise NoMessageError(
+                    f"{silent[0]} has sent no frame for {PATIENCE_S:g} s: is it live (framewire ctl status), and is "
+                    f"{', '.join(messages.addresses)} where its engine publishes?"
+                )
         for one in self._watched.values():
             one.monitor = DriftMonitor(make_reference(one.before, len(one.names) + 1), ALL_FRAMES)
+
+    def _take_before(self, message: FrameMessage, frames: int) -> None:
+        one = self._watched.get(message.source_id)
+        if one is None:
+            if self._is_of_engine(message):
+                self._others_before.add(message.published_utc_ns)
+        elif len(one.before) < frames:
+            one.names = list(dict.fromkeys([*one.names, *(o.class_name for o in message.objects)]))
+            one.engine_id, one.old_file = message.engine_id, message.model
+            one.before.append(facts_of_message(message, one.names))
+            one.takeover.add_old(message.published_utc_ns, one.before[-1])
+            one.rate_before.add(message.published_utc_ns)
 
     def engines(self) -> dict[str, str]:
         """Return the engine that each canary source's frames came from."""

@@ -180,6 +180,18 @@ def test_a_source_moves_to_a_model_that_is_loaded_for_it(people: Any, cars: Any)
         assert "cars" in pipeline.models
 
 
+def test_a_model_is_freed_by_name_once_no_source_uses_it(people: Any, cars: Any) -> None:
+    with running({"gate": None, "road": "cars"}, detector=people, models={"cars": cars}) as (pipeline, changes):
+        wait_for(lambda: pipeline.model_of("road") == "cars" and pipeline.models["cars"].is_loaded)
+        with pytest.raises(ConfigError, match="cars"):
+            changes.set("models.cars", None)
+        assert "cars" in pipeline.models
+        changes.set("sources.1.model", None)
+        assert changes.set("models.cars", None) == ["removed model cars"]
+        wait_for(lambda: changes.config.models == {} and list(pipeline.models) == ["detector"])
+        assert changes.set("models.cars", None) == []
+
+
 def test_one_model_changes_while_the_other_goes_on(people: Any, cars: Any) -> None:
     models = {"people": people, "cars": cars}
     with running({"gate": "people", "road": "cars"}, models=models) as (pipeline, changes):
