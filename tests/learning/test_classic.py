@@ -199,12 +199,26 @@ def test_a_network_is_not_trained_for_a_file_that_cannot_be_written(
     assert why in str(done.exception)
 
 
-def test_the_same_seed_gives_the_same_file(textures: Path, tmp_path: Path) -> None:
-    small = tmp_path / "few"
+@pytest.fixture
+def small(textures: Path, tmp_path: Path) -> Path:
+    """Twenty images of two textures."""
     for name in ("stripes", "clouds"):
-        (small / name).mkdir(parents=True)
+        (tmp_path / "few" / name).mkdir(parents=True)
         for path in sorted((textures / name).iterdir())[:20]:
-            (small / name / path.name).write_bytes(path.read_bytes())
+            (tmp_path / "few" / name / path.name).write_bytes(path.read_bytes())
+    return tmp_path / "few"
+
+
+@pytest.mark.parametrize(("method", "out"), [("hog-svm", "m.onnx"), ("sift-words", "m.npz")])
+def test_the_progress_is_that_of_the_images(method: str, out: str, small: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    options = ClassicOptions(method, size=16 if method == "hog-svm" else None, words=16)
+    result = train_classic(small, tmp_path / out, options, lambda *counts: seen.append(counts))
+    assert seen == sorted(seen)
+    assert seen[-1] == (result.learnt, result.learnt)
+
+
+def test_the_same_seed_gives_the_same_file(small: Path, tmp_path: Path) -> None:
     options = ClassicOptions("hog-svm", size=16)
     results = [train_classic(small, tmp_path / f"{n}.onnx", options) for n in (0, 1)]
     assert (tmp_path / "0.onnx").read_bytes() == (tmp_path / "1.onnx").read_bytes()

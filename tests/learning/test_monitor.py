@@ -18,6 +18,7 @@ from pipelines.learning.json_files import write_json
 from pipelines.learning.monitor.drift import DriftMonitor, FrameFacts, frame_facts, make_reference, psi, reference_from
 from pipelines.learning.monitor.watch import WatchRequest, save_reference, watch
 from tests.freshness.engine_process import EngineProcess
+from tests.learning.models import boxes_model
 
 
 def scene(rng: np.random.Generator, *, light: float = 0.6, classes: tuple[float, ...] = (0.7, 0.2, 0.1)) -> FrameFacts:
@@ -150,6 +151,26 @@ def test_a_learnt_reference_that_is_saved_knows_the_classes(tmp_path: Path) -> N
     file.write_text("\n".join(stream_line(n, "dog" if n % 4 else "cat") for n in range(40)))
     save_reference(WatchRequest(str(file), learn=20), tmp_path / "r.json")
     assert reference_from(json.loads((tmp_path / "r.json").read_text())).class_names == ("cat", "dog")
+
+
+def test_the_classes_of_a_model_are_counted_by_name(tmp_path: Path) -> None:
+    """A saved reference has the model's names; another model, or the stream of one, may number them differently."""
+    rows = [[10, 10, 90, 90, 0.9, 0], [100, 100, 180, 180, 0.9, 2]]
+    first = boxes_model(tmp_path / "first.onnx", ("person", "car", "dog"), rows)
+    clip, place = "synthetic://?width=320&height=320&count=60", tmp_path / "reference.json"
+    save_reference(WatchRequest(clip, str(first), learn=20), place)
+    assert reference_from(json.loads(place.read_text())).class_names == ("person", "car", "dog")
+    rows = [[*row[:5], 2 - row[5]] for row in rows]
+    other = boxes_model(tmp_path / "other.onnx", ("dog", "lorry", "person"), rows)
+    found = watch(WatchRequest(clip, str(other), place), lambda *_: None, lambda _: None)
+    assert (found["frames"], found["psi"]["classes"]) == (60, 0.0)
+
+
+def test_a_reference_is_not_saved_while_collecting(tmp_path: Path) -> None:
+    words = ["tcp://127.0.0.1:5", "--save", str(tmp_path / "r.json"), "--collect", str(tmp_path / "a.fwm")]
+    done = CliRunner().invoke(app, ["monitor", *words])
+    assert done.exit_code == 2
+    assert "leave one out" in done.output
 
 
 def test_an_alarm_opens_the_collection_of_images(tmp_path: Path) -> None:

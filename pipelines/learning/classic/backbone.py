@@ -15,7 +15,7 @@ from pipelines.learning.classic.graph import OPSET, GraphBuilder
 
 LAST = ("Gemm", "MatMul")
 LAYERS = ("Conv", "BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Clip", "HardSwish", "Add", "Mul", "Concat")
-"""Operators whose outputs are (b, channels, h, w) in a convolutional network; ONNX knows no other layout for them."""
+"""Operators whose outputs are (b, channels, h, w) in a convolutional network in ONNX."""
 LEAST_CHANNELS = 4
 
 

@@ -188,7 +188,7 @@ def _train_hog(lesson: _Lesson) -> None:
     size = lesson.options.size or HOG_SIZE
     graph = GraphBuilder()
     output = hog(graph, "images", size)
-    features = run_graph(graph, output, (size, size), lesson.images, lesson.options)
+    features = run_graph(graph, output, (size, size), lesson.images, lesson.options, lesson.progress)
     machine = fit_machine(features, lesson.class_id, lesson.options.seed)
     scores = support_vectors(graph, output, machine.arrays())
     lesson.facts["chosen"] = str(machine.chosen)
@@ -197,7 +197,11 @@ def _train_hog(lesson: _Lesson) -> None:
 
 def _train_words(lesson: _Lesson) -> None:
     cluster = require("sklearn.cluster", extra="classic")
-    found = [descriptors(image, WORDS_SIDE) for image in lesson.images]
+    found = []
+    for image in lesson.images:
+        found.append(descriptors(image, WORDS_SIDE))
+        if lesson.progress is not None:
+            lesson.progress(len(found), len(lesson.images))
     every = np.concatenate(found)
     if len(every) < lesson.options.words:
         raise ConfigError(

@@ -8,6 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from engine.data import Detections
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
 from engine.sources.open import open_source
@@ -38,7 +41,8 @@ class WatchRequest:
         model: detects on the source here, which also measures the brightness.
         against: reference file, or folder of a release; None: the first frames.
         learn: number of frames for the reference if no file is given.
-        classes: names by class id, for a stream; empty: those of the reference or, if it has none, as they appear.
+        classes: names by class id; empty: those of the reference, or of the model; for a stream without a reference of
+            its classes, in the order in which they appear.
         source_id: only this source of the stream.
         window: frames compared.
         count: frames to read; None: until the end.
@@ -125,14 +129,14 @@ def _frames(
     on_message: Callable[[Message], None],
     names: list[str] | None = None,
 ) -> Iterator[FrameFacts]:
-    """Yield the quantities of each frame; `names` collects the classes of a stream in the order of their numbers."""
-    if request.model is not None:
-        yield from _detected(request.place, request.model)
-        return
-    light: dict[str, float | None] = {}
+    """Yield the quantities of each frame; `names` collects the classes in the order of their numbers."""
     fixed = request.classes or (given.class_names if given is not None else ())
     names = [] if names is None else names
     names[:] = fixed
+    if request.model is not None:
+        yield from _detected(request.place, request.model, names)
+        return
+    light: dict[str, float | None] = {}
     for message in messages_from(request.place, request.source_id, request.timeout_s):
         on_message(message)
         if not isinstance(message, FrameMessage):
@@ -144,10 +148,15 @@ def _frames(
         yield facts_of_message(message, names, light.pop(message.source_id, None))
 
 
-def _detected(place: str, model: str) -> Iterator[FrameFacts]:
+def _detected(place: str, model: str, names: list[str]) -> Iterator[FrameFacts]:
+    """Yield the quantities of what a model finds, its classes numbered as in `names`, which it fills if empty."""
     with load_detector(model, try_first=True) as detector:
+        names[:] = names or detector.class_names
+        numbers = {name: number for number, name in enumerate(names)}
+        class_id = np.array([numbers.get(name, len(numbers)) for name in detector.class_names], np.int32)
         for frame in open_source(place):
             [found] = detector.detect([frame])
+            found = Detections(found.xyxy, found.score, class_id[found.class_id])
             yield frame_facts(found, (frame.width, frame.height), frame.image)
 
 

@@ -50,18 +50,11 @@ def monitor(
     from pipelines.learning.monitor.watch import WatchRequest, prometheus_text, save_reference, watch
 
     names = tuple(name.strip() for name in classes.split(",")) if classes else ()
-    request = WatchRequest(
-        place,
-        None if model is None else str(model_path(model)),
-        None if against is None else Path(against),
-        learn,
-        names,
-        source_id,
-        window,
-        count,
-        timeout,
-    )
+    file, reference = None if model is None else str(model_path(model)), None if against is None else Path(against)
+    request = WatchRequest(place, file, reference, learn, names, source_id, window, count, timeout)
     if save is not None:
+        if collect is not None:
+            raise typer.BadParameter("--collect needs alarms, and --save writes the reference and ends: leave one out")
         console.show(save_reference(request, Path(save)), as_json=as_json)
         return
     gathering = None if collect is None else _Gathering(collect, names, request, per_hour)
