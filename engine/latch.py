@@ -8,9 +8,9 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 MAIN_THREAD_S = 1.0
-"""Longest single wait of the main thread, on which Python runs signal handlers, between two operations.
+"""Longest single wait of the main thread, on which Python runs signal handlers, between two bytecode instructions.
 
-A signal that arrives just before a native wait does not interrupt it: its handler runs once that wait is over.
+A signal that arrives just before a native wait does not interrupt it, so its handler would run only after that wait.
 """
 
 

@@ -27,6 +27,7 @@ the bytes of their JSON, and while they are read, nothing else in the process ru
 PIECE_BYTES = 1 << 20
 BYTES_PER_VALUE = 40
 BYTES_PER_OBJECT = 250
+WIDEST_CHARACTER = 4
 _read = msgspec.json.Decoder(InferRequest)
 
 
@@ -93,14 +94,21 @@ def split_body(body: bytes, header_length: str | None) -> SplitBody:
         RefusedError: the length is wrong, or the JSON has more values, lists or texts than allowed.
     """
     json, tail = _split(body, header_length)
-    values, lists, objects, quotes = _counts(json, b',[{"')
+    values, lists, objects, quotes, escapes = _counts(json, b',[{"\\')
     if values > MAX_VALUES or lists + objects > MAX_NESTED or quotes > 2 * MAX_TEXTS:
         raise RefusedError(
             f"the JSON has about {values} values, {lists + objects} lists and {quotes // 2} texts: expected at most "
             f"{MAX_VALUES}, {MAX_NESTED} and {MAX_TEXTS}; send the tensors as bytes (binary_data_size)",
             413,
         )
-    return SplitBody(json, tail, BYTES_PER_VALUE * values + BYTES_PER_OBJECT * (lists + objects + quotes))
+    is_wide = escapes > 0 or not _is_ascii(json)  # one wide character makes its whole text wide
+    texts = (WIDEST_CHARACTER if is_wide else 1) * len(json)
+    return SplitBody(json, tail, BYTES_PER_VALUE * values + BYTES_PER_OBJECT * (lists + objects + quotes) + texts)
+
+
+def _is_ascii(text: memoryview) -> bool:
+    codes = np.frombuffer(text, np.uint8)
+    return all(codes[start : start + PIECE_BYTES].max() < 128 for start in range(0, len(codes), PIECE_BYTES))
 
 
 def _counts(text: memoryview, marks: bytes) -> list[int]:

@@ -235,13 +235,13 @@ class MqttOutput:
         self._refused = str(reason) if reason.is_failure else ""
 
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
-        """Keep a command until the next turn, and of a payload that is too long no more than shows it."""
+        """Keep a command until the next turn; a payload that is too long is cut to one byte more than is allowed."""
         self._asked.append((message.topic, message.payload[: MAX_PAYLOAD_BYTES + 1], bool(message.retain)))
 
     def _loop(self, timeout_s: float) -> None:
         try:
             result = self._client.loop(timeout_s)
-        except Exception as error:  # the client raises errors of many kinds for packets that make no sense
+        except Exception as error:  # the client raises many kinds of error for malformed packets
             with suppress(Exception):
                 self._client.disconnect()
             raise TargetError(f"MQTT broker {self._address[0]} sends invalid data: {error!r}"[:300]) from error

@@ -42,11 +42,11 @@ class _ConnectionLog(_Adapter):
     """Logs connections without tracebacks: anyone who reaches the port can fail a handshake, as often as they like."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the standard library's name
-        """Refuse the library's debugging, which prints every message."""
+        """Return whether records of a level are logged; never the library's debug records, which hold every message."""
         return level > logging.DEBUG and self.logger.isEnabledFor(logging.DEBUG if level < logging.WARNING else level)
 
     def log(self, level: int, msg: object, *args: object, **more: Any) -> None:
-        """Log what is said of a handshake for debugging only."""
+        """Log a record; those about handshakes, and those below warnings, only for debugging and without traceback."""
         if level >= logging.WARNING and "handshake" not in str(msg):
             super().log(level, msg, *args, **more)
         elif self.isEnabledFor(level):
@@ -121,16 +121,16 @@ class WebSocketBridge:
             MissingDependencyError: the package websockets is not installed.
         """
         server = require("websockets.asyncio.server", extra="websocket")
-        limits: dict[str, Any] = {
+        options: dict[str, Any] = {
             "max_size": MAX_INPUT_BYTES,
             "process_request": self._check_origin,
             "compression": None,
+            "logger": _ConnectionLog(logger, {}),
         }
-        limits["logger"] = _ConnectionLog(logger, {})
         if self._host not in LOCAL_HOSTS:
             logger.warning("anyone on the network can read ws://%s:%s: bind 127.0.0.1", self._host, self.port)
         try:
-            listening = await server.serve(self._serve, self._host, self.port, **limits)
+            listening = await server.serve(self._serve, self._host, self.port, **options)
         except OSError as error:
             raise SinkError(
                 f"cannot listen on {self._host}:{self.port}: {error.strerror}: choose another port"

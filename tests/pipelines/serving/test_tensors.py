@@ -185,7 +185,9 @@ def test_json_whose_objects_would_take_too_much_is_refused_before_it_is_read(dat
 
 
 def test_the_memory_of_json_is_estimated_at_least_as_large_as_it_is() -> None:
-    for data in (b"0.123456," * 100_000, b"[]," * 100_000, b"{}," * 100_000, b'"abcdef",' * 9_000):
+    wide = ("a" * 1_000_000 + "\N{GRINNING FACE}").encode()
+    texts = b'"' + b"a" * 1_000_000 + b'",', b'"' + wide + b'",', b'"' + b"a" * 1_000_000 + b'\\ud83d\\ude00",'
+    for data in (b"0.123456," * 100_000, b"[]," * 100_000, b"{}," * 100_000, b'"abcdef",' * 9_000, *texts):
         body = b'{"inputs": [], "parameters": {"a": [' + data[:-1] + b"]}}"
         split = split_body(body, None)
         tracemalloc.start()

@@ -62,10 +62,12 @@ class Exported:
 
 
 def text_of(path: Path, most: int = MAX_FILE_BYTES) -> str:
-    """Return the text of a label file. Raises `ConfigError` if it is larger than `most` bytes or not UTF-8."""
+    """Return the text of a file of a data set. Raises `ConfigError` if it is larger than `most` bytes or not UTF-8."""
     try:
-        if path.stat().st_size > most:
-            raise ConfigError(f"{path}: larger than {most >> 20} MiB: split it")
+        size = path.stat().st_size
+        if size > most:
+            remedy = "split it" if most == MAX_FILE_BYTES else "is it the right file?"
+            raise ConfigError(f"{path}: {size / 2**20:.1f} MiB, expected at most {most >> 20}: {remedy}")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error

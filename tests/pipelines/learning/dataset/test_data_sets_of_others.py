@@ -123,8 +123,14 @@ REFUSED = [
     pytest.param(lambda f: yolo(f, "names: {0: a, b: c}"), "names", id="YOLO, numbers and words as keys"),
     pytest.param(lambda f: yolo(f, "names: {0: a, 2: c}"), "names", id="YOLO, a missing number"),
     pytest.param(lambda f: yolo(f, "[" * 50_000), "YAML", id="YOLO, deep YAML"),
-    pytest.param(lambda f: yolo(f, "#" * (2 << 20)), "larger", id="YOLO, long YAML"),
-    pytest.param(lambda f: yolo(f, "names: [a]", "0 .5 .5 .2 .2\n" * 400_000), "larger", id="YOLO, many boxes"),
+    pytest.param(
+        lambda f: yolo(f, "#" * (2 << 20)), "2.0 MiB, expected at most 1: is it the right file", id="YOLO, long YAML"
+    ),
+    pytest.param(
+        lambda f: yolo(f, "names: [a]", "0 .5 .5 .2 .2\n" * 400_000),
+        "MiB, expected at most 4: is it the right file",
+        id="YOLO, many boxes",
+    ),
 ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import Any
 
@@ -68,7 +67,7 @@ def acted() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def commands(acted: list[dict[str, Any]]) -> Iterator[MqttCommands]:
+def commands(acted: list[dict[str, Any]]) -> MqttCommands:
     def act(request: dict[str, Any]) -> dict[str, Any]:
         acted.append(request)
         return {"sources": {}}
