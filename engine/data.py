@@ -126,6 +126,9 @@ class Detections:
         unreported: further objects, for privacy alone: those below the threshold, of classes that were not chosen, or
             outside the chosen regions; None if there are none or they were not requested. Selecting rows drops it.
 
+    Raises:
+        ConfigError: a column does not have one row per score, or does not fit its shape.
+
     >>> len(Detections.empty())
     0
     >>> found = Detections([[0, 0, 4, 4], [2, 2, 8, 8]], [0.9, 0.4], [0, 2])

@@ -149,7 +149,11 @@ def steady_stderr() -> Iterator[None]:
 
 @contextmanager
 def steady_stdout(timeout_s: float) -> Iterator[None]:
-    """Make writes to stdout non-blocking; at exit, wait up to `timeout_s`, then warn if text is left."""
+    """Make writes to stdout non-blocking; at exit, wait up to `timeout_s`, then warn if text is left.
+
+    Raises:
+        SinkError: stdout could not be written to.
+    """
     before = sys.stdout
     try:
         before.fileno()

@@ -135,7 +135,7 @@ def canary(old: str, new: Path, clip: Path, folder: Path, watch_s: float) -> dic
 
 
 def wait_for(control: str) -> None:
-    """Wait until the engine publishes frames of all sources."""
+    """Wait until the engine publishes frames of all sources. Raises `ConfigError` after two minutes."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:

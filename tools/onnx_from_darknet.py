@@ -93,7 +93,11 @@ class Graph:
         return name
 
     def stored_weights(self, values: NDArray[np.float32]) -> str:
-        """Add weights in the chosen storage type and return the name of their FP32 form."""
+        """Add weights of any shape in the chosen storage type and return the name of their FP32 form.
+
+        Raises:
+            ModelError: they do not fit FP16.
+        """
         if self.weights_dtype == "float32":
             return self.constant("weight", values)
         if np.abs(values).max(initial=0.0) > np.finfo(np.float16).max:
@@ -109,7 +113,7 @@ class Graph:
 
 
 def sections_from_cfg(text: str) -> list[Section]:
-    """Return the sections of a Darknet cfg in order; comments and blank lines are skipped.
+    """Return the sections of a Darknet cfg in order, without comments and blank lines. Raises `ModelError`.
 
     >>> [section.kind for section in sections_from_cfg("[net]\\nwidth=8\\n# note\\n[yolo]\\nmask = 0,1")]
     ['net', 'yolo']

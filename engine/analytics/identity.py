@@ -90,7 +90,13 @@ class Eligibility:
 
 
 def note_observed(rows: Rows, class_id: Floats, score: Floats) -> None:
-    """Sum up the scores, and update each object's class by weighted vote: a new one must outweigh the current one."""
+    """Sum up the scores, and update each object's class by weighted vote: a new one must outweigh the current one.
+
+    Args:
+        rows: the N observed objects.
+        class_id: (N,) of the detections.
+        score: (N,) of the detections.
+    """
     rows["score"] = score
     same = rows["class_id"] == class_id
     if np.count_nonzero(same) == len(same):
@@ -203,15 +209,15 @@ def _are_parts(box: Floats, class_id: Floats, score: Floats, part: Index, whole:
 
 
 def stitched(rows: Rows, seen: Index, box: Floats, class_id: Floats, now_s: float) -> list[int]:
-    """Return, for each new track, the row of the identity that it continues, or -1.
+    """Return, for each of N new tracks, the row of the identity that it continues, or -1.
 
     A new track continues an identity that was unobserved for at most 1.5 s if it has the same class and a similar
     height, begins at the position predicted by constant velocity, and the match is unambiguous on both sides.
 
     Args:
         rows: the whole table.
-        seen: rows of the identities observed on this frame.
-        box: (4, N) boxes of the new tracks.
+        seen: (K,) rows of the identities observed on this frame.
+        box: (4, N) boxes of the new tracks, in pixels.
         class_id: (N,) their classes.
         now_s: time of the frame.
     """
@@ -294,7 +300,7 @@ class ParkedSpots:
         return np.where(filled, np.array(self._numbers)[best], -1)
 
     def add(self, xyxy: Floats, now_s: float) -> int:
-        """Add a spot and return its number, evicting the least recently used one if full."""
+        """Add the spot of a (4,) box and return its number, evicting the least recently used one if full."""
         while len(self) >= PARKED_MOST or (self._seen_s and now_s - min(self._seen_s) > PARKED_KEPT_S):
             self.free(self._numbers[self._seen_s.index(min(self._seen_s))])
         number, self._next = self._next, self._next + 1

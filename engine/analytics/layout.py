@@ -54,7 +54,7 @@ def _exit(end: Floats, before: Floats, frame_wh: Size) -> Floats | None:
 
 
 def reaching_beyond(vertices: Floats, frame_wh: Size) -> Floats:
-    """Return a line's points; ends on the frame's border are extended far beyond it."""
+    """Return the (P, 2) points of a line; ends on the frame's border are extended far beyond it."""
     first, last = _exit(vertices[0], vertices[1], frame_wh), _exit(vertices[-1], vertices[-2], frame_wh)
     result = vertices.copy()
     result[0] = result[0] if first is None else first

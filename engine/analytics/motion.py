@@ -47,7 +47,7 @@ def believable(rows: Rows, box: Floats, now_s: float, *, least_tall: float, leas
 
     Args:
         rows: columns of the N observed identities.
-        box: (4, N) observed boxes.
+        box: (4, N) observed boxes in pixels.
         now_s: time of the frame.
         least_tall: height of the lowest box.
         least_s: least time since the observations before.
@@ -73,7 +73,7 @@ def believable(rows: Rows, box: Floats, now_s: float, *, least_tall: float, leas
 
 
 def begin_path(rows: Rows, index: Index) -> None:
-    """Forget where these objects came from, so that no chord connects the old position to the new one."""
+    """Forget where the objects of (K,) rows came from, so that no chord connects the old position to the new one."""
     for column in ("seq", "ground_count", "l_far"):
         rows[column][..., index] = 0
     rows["gap_seq"][index] = -1
@@ -97,7 +97,7 @@ def advance(rows: Rows, box: Floats, now_s: float, *, third_s: float, begins: bo
 
     Args:
         rows: columns of the N observed identities.
-        box: (4, N) observed boxes.
+        box: (4, N) observed boxes in pixels.
         now_s: time of the frame.
         third_s: time of the frame with observations before the last one; no three of an object began later.
         begins: whether a path may begin among them.
@@ -185,7 +185,7 @@ def velocities(rows: Rows) -> Floats:
 
 
 def on_ground(rows: Rows, paths: Paths, index: Index, now_s: float, planes: list[Plane | None]) -> None:
-    """Record where observed objects stand on the first plane that covers them; `index` holds their rows in `paths`."""
+    """Record where observed objects, (N,) rows in `paths`, stand on the first plane that covers them."""
     anchor = feet(rows["raw"][2, :4]).T
     plane_of, metres = np.full(len(index), -1.0), np.full((len(index), 2), np.nan)
     for number, plane in enumerate(planes):

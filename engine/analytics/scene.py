@@ -365,7 +365,7 @@ class Scene:
                 self._due_s = NEVER_S
 
     def gone(self, now_s: float) -> Index:
-        """Return the rows whose identity has ended, to be reported and then removed."""
+        """Return the (K,) rows whose identity has ended, to be reported and then removed."""
         if now_s < self._due_s:
             return NO_ROWS
         rows, over, due_s = self.rows, [], math.inf
@@ -382,7 +382,7 @@ class Scene:
         return np.array(over, np.intp) if over else NO_ROWS
 
     def remove(self, gone: Index) -> None:
-        """Forget identities, and recompute the row of each track."""
+        """Forget the identities of (K,) rows, and recompute the row of each track."""
         self.table.remove(gone)
         self.ended += len(gone)
         self._ids, self._is_whole, self._due_s = None, False, NEVER_S

@@ -149,7 +149,7 @@ class Rows(dict[str, NDArray[Any]]):
         self[name][...] = value
 
     def take(self, index: Index, into: Rows | None = None) -> Rows:
-        """Return a copy of some objects' columns; reuses `into` if its count and columns match."""
+        """Return a copy of the columns of (K,) objects; reuses `into` if its count and columns match."""
         numbers, flags = self._blocks
         if into is None or into.count != len(index) or into._at is not self._at:
             return Rows(self._at, (numbers.take(index, axis=1), flags.take(index, axis=1)))
@@ -158,7 +158,7 @@ class Rows(dict[str, NDArray[Any]]):
         return into
 
     def put(self, index: Index, rows: Rows) -> None:
-        """Write back what `take` returned."""
+        """Write back what `take` returned for the same (K,) objects."""
         if rows is self:
             return
         for block, other in zip(self._blocks, rows._blocks, strict=True):
@@ -231,7 +231,7 @@ class Ring:
         self._all[..., first : self.count] = 0.0
 
     def keep(self, index: Index) -> None:
-        """Forget all objects except for these."""
+        """Forget all objects except those of (K,) rows."""
         self._all[..., : len(index)] = self._all[..., index]
         self.count = len(index)
 
@@ -288,7 +288,7 @@ class Paths:
             ring.add(count)
 
     def keep(self, index: Index) -> None:
-        """Forget all objects except for these."""
+        """Forget all objects except those of (K,) rows."""
         _ = self.boxes  # those that wait have the old rows
         for ring in self._rings:
             ring.keep(index)
@@ -312,7 +312,7 @@ class Table:
         return self.rows.count
 
     def add(self, track_ids: list[int]) -> Index:
-        """Add one new identity per track id, and return their rows."""
+        """Add one new identity per track id, and return their (K,) rows."""
         first, count = self.rows.count, len(track_ids)
         born = new_rows(*self._places, count)
         born["track_id"] = track_ids
@@ -331,7 +331,7 @@ class Table:
         self.row_of[track_id] = row
 
     def remove(self, rows: Index) -> None:
-        """Forget identities."""
+        """Forget the identities of (K,) rows."""
         keep = np.ones(self.rows.count, np.bool_)
         keep[rows] = False
         index = keep.nonzero()[0]

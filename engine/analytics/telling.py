@@ -167,7 +167,7 @@ class Teller:
         )
 
     def bury(self, gone: Index, now_ns: int, reason: str) -> list[Finding]:
-        """End identities: return the ends of their visits, and drop their held findings."""
+        """End the identities of (K,) rows: return the ends of their visits, and drop their held findings."""
         if not len(gone):
             return []
         told: list[Finding] = []

@@ -142,7 +142,7 @@ class Pending(Protocol):
     """One inference in flight."""
 
     def result(self) -> tuple[NDArray[Any], ...]:
-        """Wait, and return the outputs in the order of `Backend.outputs`. Raises `ModelError`.
+        """Wait, and return the outputs, (b, ...) each, in the order of `Backend.outputs`. Raises `ModelError`.
 
         The arrays belong to the backend and are valid until `release`; treat them as read-only. May be called on any
         thread.
@@ -184,6 +184,9 @@ class Backend(Protocol):
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> Pending:
         """Start one inference; do not change the arrays in `feeds` until `Pending.result` has returned.
+
+        Args:
+            feeds: one array for each of `inputs`, by its name, of its shape and dtype.
 
         Raises:
             ConfigError: `depth` submissions are already in flight, the backend is closed, or a feed does not fit.

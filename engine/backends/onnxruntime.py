@@ -87,7 +87,7 @@ class OnnxRuntimeBackend:
         self._session = session
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """Return uninitialised memory."""
+        """Return uninitialised memory of this shape."""
         return np.empty(tuple(shape), dtype)
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> OnnxRuntimePending:
@@ -98,7 +98,12 @@ class OnnxRuntimeBackend:
         return OnnxRuntimePending(self, self._slots.take(), feeds)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        """Run an inference now, on this thread, on tensors as the model defines them. Raises `ModelError`."""
+        """Run an inference now, on this thread, on (b, ...) tensors as the model defines them.
+
+        Raises:
+            ModelError: the inference failed.
+            ConfigError: the backend is closed.
+        """
         session = self._session
         if session is None:
             raise ConfigError("the backend was closed before the result was taken")
@@ -128,7 +133,7 @@ class OnnxRuntimePending:
         self._outputs: tuple[NDArray[Any], ...] | None = None
 
     def result(self) -> tuple[NDArray[Any], ...]:
-        """Infer, and return the outputs. Raises `ModelError`, or `ConfigError` after `release`."""
+        """Infer, and return the (b, ...) outputs. Raises `ModelError`, or `ConfigError` after `release`."""
         if self._slot is None:
             raise ConfigError("the result has already been released")
         if self._outputs is None:

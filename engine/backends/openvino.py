@@ -116,7 +116,7 @@ class OpenVinoBackend:
         return settings
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """Return uninitialised memory."""
+        """Return uninitialised memory of this shape."""
         return np.empty(tuple(shape), dtype)
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> OpenVinoPending:
@@ -199,7 +199,7 @@ class OpenVinoPending:
         self._has_ended = False
 
     def result(self) -> tuple[NDArray[Any], ...]:
-        """Wait, and return views of the outputs."""
+        """Wait, and return views of the (b, ...) outputs. Raises `ModelError`, or `ConfigError` after `release`."""
         if self._request is None:
             raise ConfigError("the result has already been released")
         try:

@@ -96,6 +96,9 @@ class MotionDetector(ClassicDetector):
         history: frames over which the background is learnt.
         sensitivity: squared distance from the background, in variances, that counts as motion; lower is more sensitive.
         scale_to: length of the longer side, in pixels, at which motion is detected.
+
+    Raises:
+        ConfigError: a number is out of range.
     """
 
     name = "motion"

@@ -133,7 +133,7 @@ def _inspect(
 
 
 def centre_crop(image: Image, size_hw: tuple[int, int]) -> Image:
-    """Return the middle of `image`, its shorter side scaled to fit: the crop that classifiers are trained on."""
+    """Return the (rows, columns, 3) middle of an image whose shorter side is scaled to fit, as in training."""
     height, width = image.shape[:2]
     rows, columns = size_hw
     scale = max(rows / height, columns / width)
@@ -209,7 +209,7 @@ class Classifier:
         return output if self.facts.is_probability else probabilities_of(output)
 
     def top(self, image: Image, count: int = TOP) -> list[tuple[str, float]]:
-        """Return the most likely classes of a whole frame, best first, with their probabilities."""
+        """Return the likeliest classes of a whole frame, (H, W, 3) uint8 BGR, best first, with their probabilities."""
         [row] = self.probabilities([image])
         best = np.argsort(-row, kind="stable")[:count]
         return [(self.class_names[index], float(row[index])) for index in best]

@@ -28,6 +28,9 @@ class FrameClassifier:
         top: number of classes reported per frame.
         score_threshold: a frame whose best class is less likely gets no row.
         classes: ids of the classes to report; a frame whose best class is not listed gets no row; None for all.
+
+    Raises:
+        ConfigError: `top` or `score_threshold` is out of range.
     """
 
     depth = 1

@@ -48,6 +48,9 @@ class SecondStage:
         top: number of classes per result.
         refresh_s: time after which a track is classified again.
         margin: share of the box's size added on each side.
+
+    Raises:
+        ConfigError: `top`, `refresh_s` or `margin` is out of range.
     """
 
     def __init__(

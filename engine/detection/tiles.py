@@ -58,6 +58,9 @@ class TiledDetector:
         overlap: minimum share of a tile that its neighbour also covers.
         whole: whether detection also runs on the whole frame.
         iou_threshold: overlap from which two boxes of one class are the same object.
+
+    Raises:
+        ConfigError: tiles are too small, or a share is out of range.
     """
 
     max_batch = 1

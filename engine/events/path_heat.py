@@ -28,7 +28,14 @@ def new_grid() -> Grid:
 
 
 def add_path(grid: Grid, row: TrackRow, from_utc_ns: int, to_utc_ns: int) -> None:
-    """Add the seconds in which the lower middle of an object was in each cell, within a span of time."""
+    """Add the seconds in which the lower middle of an object was in each cell to a flat (cells,) grid.
+
+    Args:
+        grid: to add to.
+        row: a piece of the object's path.
+        from_utc_ns: start of the span of time that counts.
+        to_utc_ns: its end.
+    """
     seconds, boxes = unpack(row.path)
     if not len(seconds):
         return

@@ -45,7 +45,7 @@ class LivePath:
     count: int = 0
 
     def add(self, times: Times, boxes: Floats) -> None:
-        """Add positions; times must increase, including from one call to the next."""
+        """Add (N,) times in ns and (N, 4) boxes; times must increase, including from one call to the next."""
         self.times.append(times)
         self.boxes.append(boxes)
         self.count += len(times)
@@ -177,7 +177,13 @@ def unpack(path: bytes) -> tuple[Floats, Floats]:
 
 
 def box_at(seconds: Floats, boxes: Floats, at_s: float) -> Floats | None:
-    """Return x, y, width and height at a time; None where the object was not seen."""
+    """Return the (4,) x, y, width and height at a time; None where the object was not seen.
+
+    Args:
+        seconds: (N,) times of the path, increasing.
+        boxes: (N, 4) x, y, width and height at these times; a height of 0 where the object was not seen.
+        at_s: the wanted time.
+    """
     if not len(seconds) or not seconds[0] - 1e-3 <= at_s <= seconds[-1] + 1e-3:
         return None
     after = int(np.clip(np.searchsorted(seconds, at_s), 1, max(len(seconds) - 1, 1)))

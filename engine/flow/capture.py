@@ -73,7 +73,11 @@ class CaptureStage(Stage[Frame]):
         self._stats.add_dropped(cause, count)
 
     def open(self) -> None:
-        """Wait until the model is loaded: frames captured earlier would only go stale."""
+        """Wait until the model is loaded: frames captured earlier would only go stale.
+
+        Raises:
+            ChannelClosedError: the source was removed in the meantime.
+        """
         self._start.wait(lambda: self.is_removed or self._may_begin())
         if self.is_removed:
             raise ChannelClosedError("the source was removed")

@@ -57,7 +57,7 @@ class RunningSources:
         return self._captures[source_id].end()
 
     def add(self, stages: RunningStages, source: Source, model: str | None, wait_s: float, is_over: Latch) -> None:
-        """Add a source; see `Pipeline.add_source`."""
+        """Add a source. Raises as `Pipeline.add_source`."""
         source_id = source.info.source_id
         stats = self._context.stats.source(source_id)
         former = self._captures.get(source_id)
@@ -76,7 +76,7 @@ class RunningSources:
             stages.start([stage])
 
     def remove(self, stages: RunningStages, source_id: str, timeout_s: float) -> None:
-        """End a source; see `Pipeline.remove_source`."""
+        """End a source. Raises as `Pipeline.remove_source`."""
         stage = self.running(stages, source_id)
         stage.remove()
         if not stage.join(timeout_s):

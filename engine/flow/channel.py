@@ -50,6 +50,9 @@ class Channel(Generic[T]):
         on_drop: called with each lost item and the cause (`overflow` or `shutdown`), outside the lock.
         condition: shared with other channels, to wait for several at once.
 
+    Raises:
+        ConfigError: the capacity or the overflow policy is invalid.
+
     >>> channel = Channel(1, "drop_oldest")
     >>> channel.put("old"); channel.put("new")
     >>> channel.get(), channel.dropped["overflow"]

@@ -47,7 +47,7 @@ class Background:
             self._median = _median(self._samples)
 
     def picture(self, width: int, height: int) -> Image:
-        """Return the background at this size, grey while it is unknown; the array belongs to the caller."""
+        """Return the (height, width, 3) uint8 BGR background, grey while it is unknown; the array is the caller's."""
         if self._median is None:
             return np.full((height, width, 3), GREY, np.uint8)
         scaled: Image = np.asarray(cv2.resize(self._median, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

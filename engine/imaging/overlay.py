@@ -62,6 +62,9 @@ class Overlay:
         caption: write the name of the source and the time.
         heat: draw where objects have spent their time.
         zone: time zone of the caption; None: UTC.
+
+    Raises:
+        ConfigError: `color_by` is neither of the two.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ def _draw_line(image: Image, vertices: NDArray[np.float64], name: str, counts: d
 
 
 def write(image: Image, text: str, at: tuple[int, int], scale: float, color: Color) -> None:
-    """Write one line of text on a dark background, moved so that it stays inside the image."""
+    """Write one line of text on a dark background into an image, (H, W, 3) uint8 BGR, moved so that it stays inside."""
     size, thickness, pad = 0.55 * scale, max(1, round(1.2 * scale)), max(2, round(4 * scale))
     (width, height), below = cv2.getTextSize(text, FONT, size, thickness)
     x = min(max(at[0], pad), max(image.shape[1] - width - pad, pad))

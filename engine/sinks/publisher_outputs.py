@@ -65,6 +65,9 @@ class Outputs:
         endpoints: the further bound endpoints by name.
         guard: of the bound sockets.
         is_open: whether the sockets are bound.
+
+    Raises:
+        ConfigError: an address is invalid, or there is nothing to bind or connect to.
     """
 
     def __init__(

@@ -158,7 +158,7 @@ def _draw_number(image: NDArray[np.uint8], number: int) -> None:
 
 
 def number_in_image(image: NDArray[np.uint8]) -> int:
-    """Return the frame number that `SyntheticSource` has drawn; it remains readable after H.264 encoding.
+    """Return the frame number that `SyntheticSource` has drawn into an image, (H, W, 3) uint8; H.264 keeps it readable.
 
     >>> number_in_image(SyntheticSource(Scene()).image(1234))
     1234

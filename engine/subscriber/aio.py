@@ -26,6 +26,9 @@ class AsyncSubscriber:
 
     Attributes:
         reader: counts messages that were lost or could not be read, and restarts of publishers.
+
+    Raises:
+        ConfigError: there is no address or topic, or an address or key is invalid.
     """
 
     def __init__(

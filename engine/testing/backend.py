@@ -43,7 +43,7 @@ class FakeBackend:
             self._slots = Slots(range(self.depth))
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """Return uninitialised memory."""
+        """Return uninitialised memory of this shape."""
         return np.empty(tuple(shape), dtype)
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> FakePending:
@@ -68,7 +68,7 @@ class FakePending:
         self._outputs: tuple[NDArray[Any], ...] | None = None
 
     def result(self) -> tuple[NDArray[Any], ...]:
-        """Return the outputs."""
+        """Return the outputs. Raises `ConfigError` after `release`."""
         if self._slot is None:
             raise ConfigError("the result has already been released")
         if self._outputs is None:

@@ -99,7 +99,11 @@ class FakeCuda:
             raise ModelError(f"free of {address:#x}, which was not allocated")
 
     def view(self, address: int, size: int) -> Bytes:
-        """Return the memory at an address, which may lie inside an allocation or in mapped host memory."""
+        """Return the (size,) bytes at an address, which may lie inside an allocation or in mapped host memory.
+
+        Raises:
+            ModelError: there is no such memory.
+        """
         starts = sorted(self._memory)
         place = bisect_right(starts, address) - 1
         if place >= 0 and address + size <= starts[place] + len(self._memory[starts[place]]):

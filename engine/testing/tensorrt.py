@@ -59,7 +59,7 @@ class FakePlan:
         self.warm_calls += 1
 
     def close(self) -> None:
-        """Check that all contexts have been closed."""
+        """Check that all contexts have been closed. Raises `ConfigError` otherwise."""
         if self.open_contexts:
             raise ConfigError(f"{self.open_contexts} contexts are still open")
 

@@ -27,7 +27,7 @@ class Pairs(NamedTuple):
     iou: Array
 
     def kept(self, which: Index) -> Pairs:
-        """Return the pairs at the positions `which`."""
+        """Return the pairs at the (K,) positions `which`."""
         return Pairs(self.row.take(which), self.col.take(which), self.iou.take(which))
 
 
@@ -251,7 +251,7 @@ class Rounds:
         self._cols.append(chosen_cols)
 
     def chosen(self) -> tuple[Index, Index]:
-        """Return all rows and columns matched so far."""
+        """Return all rows and columns matched so far, (K,) each."""
         if not self._rows:
             return np.zeros(0, np.intp), np.zeros(0, np.intp)
         return np.concatenate(self._rows), np.concatenate(self._cols)

@@ -54,7 +54,7 @@ class Matches(NamedTuple):
 
 
 def blocks(rows: Index | None, found: Index | None) -> Blocks | None:
-    """Return the cameras of tracks and detections; None if there is only one."""
+    """Return the cameras of (N,) tracks and (M,) detections; None if there is only one."""
     return None if rows is None or found is None else (rows, found)
 
 

@@ -50,13 +50,13 @@ class Fleet:
         return np.where(self.interval_ns > 0, limits, np.inf)
 
     def numbers(self, camera: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Return the next ids, one per row; rows of one camera are contiguous."""
+        """Return the (N,) next ids for (N,) cameras, one per row; rows of one camera are contiguous."""
         numbers: NDArray[np.int64] = self.next_id.take(camera) + rank_in_groups(camera)
         self.next_id += np.bincount(camera, minlength=len(self.next_id))
         return numbers
 
     def excess(self, rows: Rows, births: Rows, limit: int) -> Index:
-        """Return the rows to evict for new tracks: for each camera, those unseen longest."""
+        """Return the (K,) rows to evict for new tracks: for each camera, those unseen longest."""
         count = np.bincount(rows["camera"], minlength=len(self.now_ns))
         count += np.bincount(births["camera"], minlength=len(self.now_ns))
         gone = [np.zeros(0, np.intp)]

@@ -99,7 +99,7 @@ def usable_of_all(detections: Sequence[Detections], min_score: float, limit: int
 
 
 def rank_in_groups(group: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
-    """Return the position of each entry within its run of equal values; values are ascending.
+    """Return the (N,) position of each entry within its run of equal values; values are ascending.
 
     >>> rank_in_groups(np.array([0, 0, 2, 2, 2]))
     array([0, 1, 0, 1, 2])
@@ -123,7 +123,7 @@ def _tie_break(xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def joined(rows: Rows, more: Rows) -> Rows:
-    """Return `rows` followed by `more`."""
+    """Return (N,) `rows` followed by (M,) `more`."""
     both = np.empty(len(rows) + len(more), rows.dtype)
     both[: len(rows)] = rows
     both[len(rows) :] = more

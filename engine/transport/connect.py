@@ -31,6 +31,9 @@ class Connection:
         server_key: public key of a publisher that encrypts; None: a plain one.
         keys: CURVE keys of this reader; None: new ones.
         context: the caller's context (for asyncio); None: a new one.
+
+    Raises:
+        ConfigError: there are keys without a server key, or a key is invalid.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ def track_columns(packets: Sequence[Packet]) -> list[Columns]:
 
 
 def rounded(values: NDArray[Any], decimals: int) -> list[Any]:
-    """Return the values as floats with at most that many decimals, in lists nested like the array."""
+    """Return values of any shape as floats with at most that many decimals, in lists nested like the array."""
     plain: list[Any] = values.astype(np.float64).round(decimals).tolist()
     return plain
 

@@ -43,6 +43,10 @@ def build_detector(
         sources: the sources that use the model.
         model: its name, `detector` or one of `models`.
         at_once: images that may arrive at the same time; None: one per source.
+
+    Raises:
+        ConfigError: values conflict, or a custom detector is not installed.
+        ModelError: the model file cannot be used.
     """
     options = options_of(config, model)
     own = own_detector(options)

@@ -109,7 +109,11 @@ def change_scene(pipeline: Pipeline, scenes: Mapping[str, Analytics], known: Col
 
 
 def scenes_of(config: Config) -> dict[str, Analytics]:
-    """Return the analytics of each source that has a zone, a line or a rule."""
+    """Return the analytics of each source that has a zone, a line or a rule.
+
+    Raises:
+        ConfigError: one is invalid, or there is no tracker; the message names the key.
+    """
     places = {name: _places(index, source) for index, (name, source) in enumerate(named_sources(config))}
     rules = _rules(config, places)
     settings, scenes = _settings(config), {}

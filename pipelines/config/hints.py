@@ -128,7 +128,7 @@ def _sections(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, lis
 
 @contextmanager
 def at_key(*paths: str) -> Iterator[None]:
-    """Prefix an error with the path of its key."""
+    """Prefix a `ConfigError` raised in the block with the path of its key."""
     try:
         yield
     except ConfigError as error:

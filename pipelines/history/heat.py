@@ -46,7 +46,7 @@ def heat_between(
 
 
 def heat_png(grid: Grid) -> bytes:
-    """Return a grid as a PNG of one pixel per cell: transparent where there was nothing, then yellow to red."""
+    """Return a (rows, columns) grid as a PNG of one pixel per cell: transparent for nothing, then yellow to red."""
     seen = grid[grid > 0]
     top = float(np.percentile(seen, PEAK)) if len(seen) else 1.0
     share = np.sqrt(np.clip(grid / max(top, 1e-9), 0, 1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +165,7 @@ def prepare_int8(
         raise ConfigError(f"{images} contains {len(files)} images: INT8 needs at least {MIN_IMAGES}, better 200")
     held_out = files[1::2][:MAX_CALIBRATION]
     truth = None if labels is None else _truth_of(held_out, images, labels, facts)
-    batches = calibration_batches(facts, files[::2][:MAX_CALIBRATION])
+    batches = calibration_batches(facts, map(_frame, files[::2][:MAX_CALIBRATION]))
     content, _counts = with_precision(facts.path, "int8", batches)
     found = _gate(facts, content, held_out, truth, given)
     accuracy = {name: round(value, 4) for name, value in found.figures().items()} | {"loss": round(found.loss, 4)}
@@ -205,15 +205,14 @@ def images_id(images: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def calibration_batches(facts: ModelFacts, images: Sequence[Path]) -> Iterator[NDArray[np.float32]]:
-    """Yield each image as the model receives it, in a batch of the size that the model fixes, otherwise of one."""
+def calibration_batches(facts: ModelFacts, frames: Iterable[Frame]) -> Iterator[NDArray[np.float32]]:
+    """Yield each frame as the model receives it, (b, 3, H, W) or (b, H, W, 3) float32; b is 1 if it is dynamic."""
     rows, columns = facts.size_hw
     normaliser = Normaliser(facts.image)
     canvas = np.empty((1, rows, columns, 3), np.uint8)
     shape = (1, 3, rows, columns) if facts.image.layout == "nchw" else (1, rows, columns, 3)
-    for file in images:
-        image = _frame(file).image
-        draw(image, fit((image.shape[1], image.shape[0]), (columns, rows), facts.family.anchor), canvas[0])
+    for frame in frames:
+        draw(frame.image, fit((frame.width, frame.height), (columns, rows), facts.family.anchor), canvas[0])
         batch = np.empty(shape, np.float32)
         normaliser.write(canvas, batch)
         yield np.repeat(batch, facts.batch or 1, axis=0)

@@ -71,7 +71,7 @@ class ServedModel:
         return self.file.inputs, self.file.outputs
 
     def ask(self, feeds: Mapping[str, Any]) -> Future[Outputs]:
-        """Run the model on tensors. Raises `RefusedError`."""
+        """Run the model on (b, ...) tensors by name. Raises `RefusedError`."""
         if self.raw is None or self.file is None:
             raise RefusedError(f"{self.name} has no tensors: use /v1/detect", 404)
         sizes = {len(feeds[spec.name]) for spec in self.file.inputs if spec.shape[:1] == (None,)}

@@ -79,7 +79,7 @@ class RawModel:
         self.batches: Counter[int] = Counter()
 
     def submit(self, feeds: Feeds) -> Future[Outputs]:
-        """Accept a request; never waits. The future gets copies of the outputs by name, or `ModelError` or `BusyError`.
+        """Accept (b, ...) tensors; never waits. The future gets copies of the outputs by name, or one of the errors.
 
         Raises:
             BusyError: too many requests are waiting.

@@ -17,7 +17,7 @@ SAME = 1e-2
 
 
 def rows_of(feeds: Feeds) -> int:
-    """Return how many rows of a batch a request has; 0: its inputs differ."""
+    """Return how many rows of a batch a request of (b, ...) inputs has; 0: its inputs differ."""
     sizes = {len(array) for array in feeds.values()}
     return sizes.pop() if len(sizes) == 1 else 0
 
@@ -28,7 +28,7 @@ def kind_of(feeds: Feeds) -> tuple[Any, ...]:
 
 
 def merged(requests: Sequence[Feeds]) -> Feeds:
-    """Return the inputs of one inference for several requests of one kind."""
+    """Return the (sum of b, ...) inputs of one inference for several requests of one kind."""
     if len(requests) == 1:
         return requests[0]
     return {name: np.concatenate([feeds[name] for feeds in requests]) for name in requests[0]}

@@ -205,7 +205,7 @@ def _wanted(request: InferRequest, names: Sequence[str]) -> tuple[tuple[str, boo
 
 
 def answer(model: str, inference: Inference, outputs: Mapping[str, NDArray[Any]]) -> tuple[list[bytes], int | None]:
-    """Return the pieces of an answer's body, and the bytes of its JSON if tensors follow it."""
+    """Return the pieces of an answer's body for (b, ...) outputs, and the bytes of its JSON if tensors follow it."""
     tensors, tail = [], []
     for name, as_bytes in inference.outputs:
         array = outputs[name]

@@ -21,14 +21,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.assets import demo_clip
 from engine.backends.base import BackendOptions, ImageInput
 from engine.backends.cuda.driver import CudaApi, available_packages
 from engine.backends.cuda.probe import probe_cuda
 from engine.backends.files.plan import PlanFile
-from engine.backends.pixels import Normaliser
 from engine.backends.tensorrt.api import installed_libraries, load_tensorrt
 from engine.backends.tensorrt.build_plan import BuildOptions, Prepared
 from engine.backends.tensorrt.loaded_plan import LoadedPlan, PlanContext
@@ -38,12 +36,12 @@ from engine.boxes import iou_matrix
 from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector
 from engine.detection.feeding import LetterboxOn
-from engine.detection.letterbox import draw, fit
 from engine.detection.load import load_detector
-from engine.detection.model import ModelFacts, inspect_model
+from engine.detection.model import inspect_model
 from engine.errors import ModelError
 from engine.sources.open import open_source
 from engine.video.read_image import IMAGE_SUFFIXES, read_image
+from pipelines.models.accuracy_gate import calibration_batches
 from tools.gpu.device import CHECKOUT, Device, Facts, record_graph
 
 WANTED_IOU = {"fp32": 0.99, "fp16": 0.97}
@@ -235,7 +233,7 @@ def int8_speed(device: Device, model: Path, images: Path | None, folder: Path) -
     facts = inspect_model(model)
     if usual_precision(facts.file) == "fp32":
         return {"note": "the model is quantised already, or has branches: it is built unchanged"}
-    content, counts = with_precision(model, "int8", calibration(facts, some_frames(images)))
+    content, counts = with_precision(model, "int8", calibration_batches(facts, some_frames(images)))
     kinds: tuple[Precision, ...] = ("fp16", "int8")
     rows: list[Facts] = []
     for precision in kinds:
@@ -245,18 +243,6 @@ def int8_speed(device: Device, model: Path, images: Path | None, folder: Path) -
         rows.append({"plan": precision, "eager ms": round(eager_ms, 3), "graph ms": round(graph_ms, 3)})
     fp16_ms, int8_ms = (min(row["eager ms"], row["graph ms"]) for row in rows)
     return {"table": rows, "quantised": counts["quantised_nodes"], "missed": int8_ms > fp16_ms}
-
-
-def calibration(facts: ModelFacts, frames: list[Frame]) -> Iterator[NDArray[np.float32]]:
-    """Yield each frame as the model receives it."""
-    rows, columns = facts.size_hw
-    canvas = np.empty((1, rows, columns, 3), np.uint8)
-    shape = (1, 3, rows, columns) if facts.image.layout == "nchw" else (1, rows, columns, 3)
-    for frame in frames:
-        draw(frame.image, fit((frame.width, frame.height), (columns, rows), facts.family.anchor), canvas[0])
-        batch = np.empty(shape, np.float32)
-        Normaliser(facts.image).write(canvas, batch)
-        yield np.repeat(batch, facts.batch or 1, axis=0)
 
 
 @contextmanager

@@ -171,7 +171,11 @@ def clip_frames(deb: Path) -> Iterator[av.VideoFrame]:
 
 
 def make_clip(deb: Path, output: Path) -> None:
-    """Write the demo clip: H.264 High, yuv420p, a key frame every 5 s, index in front."""
+    """Write the demo clip: H.264 High, yuv420p, a key frame every 5 s, index in front.
+
+    Raises:
+        ValueError: it is too large.
+    """
     with av.open(str(output), "w", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=10, options={"crf": "27", "preset": "veryslow", "g": "50"})
         stream.width, stream.height, stream.pix_fmt = 768, 576, "yuv420p"

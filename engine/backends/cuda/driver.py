@@ -78,10 +78,10 @@ class CudaApi(Protocol):
         """Free an event."""
 
     def copy_to_gpu(self, address: int, array: NDArray[Any], stream: int) -> None:
-        """Copy a contiguous host array to GPU memory, in stream order; do not change it before then."""
+        """Copy a contiguous host array of any shape to GPU memory, in stream order; do not change it before then."""
 
     def copy_to_host(self, array: NDArray[Any], address: int, stream: int) -> None:
-        """Copy GPU memory into a contiguous host array, in stream order."""
+        """Copy GPU memory into a contiguous host array of any shape, in stream order."""
 
     def record(self, event: int, stream: int) -> None:
         """Signal `event` when all work queued on `stream` so far is done."""

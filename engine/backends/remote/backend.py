@@ -88,7 +88,7 @@ class KServeBackend:
         self._pool = ThreadPoolExecutor(self.depth, thread_name_prefix=f"kserve-{self._model.name}")
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """Return uninitialised memory."""
+        """Return uninitialised memory of this shape."""
         return np.empty(tuple(shape), dtype)
 
     def submit(self, feeds: Mapping[str, NDArray[Any]]) -> KServePending:
@@ -149,7 +149,7 @@ class KServePending:
         self._slot: _Slot | None = slot
 
     def result(self) -> tuple[NDArray[Any], ...]:
-        """Wait, and return the outputs. Raises `ModelError`, or `LostInferenceError` when no answer came in time."""
+        """Wait, and return the (b, ...) outputs. Raises `ModelError`, or `LostInferenceError` if none came in time."""
         if self._slot is None:
             raise ConfigError("the result has already been released")
         try:

@@ -44,7 +44,12 @@ class Endpoint(Protocol):
     def infer(
         self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[TensorSpec], timeout_s: float
     ) -> list[NDArray[Any]]:
-        """Return the outputs of one inference, in the order of `outputs`.
+        """Return the outputs of one inference, (b, ...) each, in the order of `outputs`.
+
+        Args:
+            feeds: (b, ...) arrays by the names of the model's inputs.
+            outputs: the wanted ones.
+            timeout_s: for request and answer together.
 
         Raises:
             TimeoutError: the answer did not arrive in time and will be discarded.

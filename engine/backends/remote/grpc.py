@@ -70,7 +70,7 @@ class GrpcEndpoint:
     def infer(
         self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[TensorSpec], timeout_s: float
     ) -> list[NDArray[Any]]:
-        """Return the outputs of one inference; see `Endpoint`."""
+        """Return the outputs of one inference, (b, ...) each. Raises as `Endpoint.infer`."""
         inputs = []
         for name, array in feeds.items():
             tensor = self._client_module.InferInput(name, list(array.shape), DATATYPE_BY_DTYPE[array.dtype.name])

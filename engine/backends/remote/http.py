@@ -87,7 +87,7 @@ class HttpEndpoint:
     def infer(
         self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[TensorSpec], timeout_s: float
     ) -> list[NDArray[Any]]:
-        """Return the outputs of one inference; see `Endpoint`."""
+        """Return the outputs of one inference, (b, ...) each. Raises as `Endpoint.infer`."""
         until = time.monotonic() + timeout_s
         rows = self._shared_rows(feeds, until)
         head, pieces = _request(feeds, outputs) if rows is None else (_json_of(rows, outputs), [])

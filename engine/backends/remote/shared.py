@@ -45,7 +45,7 @@ class SharedInputs:
         """Copy the inputs into the region and return how a request names them.
 
         Args:
-            feeds: the inputs.
+            feeds: the inputs by name, of any shape.
             register: tells the server of a new region: its name and size.
             forget: tells it that a region is no longer used.
         """

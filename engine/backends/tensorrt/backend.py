@@ -254,7 +254,7 @@ class TensorRtPending:
         self._outputs: tuple[NDArray[Any], ...] | None = None
 
     def result(self) -> tuple[NDArray[Any], ...]:
-        """Wait, and return views of the page-locked results. Raises `ModelError`."""
+        """Wait, and return views of the page-locked (b, ...) results. Raises `ModelError`."""
         if self._slot is None:
             raise ConfigError("the result was released already")
         if self._outputs is None:

@@ -27,7 +27,7 @@ class ImageStage:
         self._address, self._size = 0, 0
 
     def send(self, batch: NDArray[np.uint8], stream: int) -> int:
-        """Copy a contiguous batch to the GPU and return its address there.
+        """Copy a contiguous (b, H, W, 3) batch to the GPU and return its address there.
 
         Do not change the batch until the stream has passed this copy.
         """

@@ -99,7 +99,7 @@ class CandidateFilter:
         self._words.copy(self._words.view((self.layout.words(images),)), stream)
 
     def take(self, images: int) -> NDArray[np.float32] | None:
-        """Return the candidates once the stream is done, or None if they did not fit."""
+        """Return the (images, rows, candidates) candidates once the stream is done, or None if they did not fit."""
         words = self._words.view((self.layout.words(images),)).view(np.int32)
         return self.layout.ordered(words, images)
 
@@ -120,6 +120,9 @@ class Results:
         outputs: of the plan.
         largest: shapes at the largest batch.
         given_back: as for `PinnedTensor`.
+
+    Raises:
+        ModelError: the size of an output depends on the data.
     """
 
     def __init__(
@@ -169,7 +172,7 @@ class Results:
             tensor.copy(view, stream)
 
     def take(self, stream: int) -> tuple[NDArray[np.generic], ...]:
-        """Return the outputs once the stream is done: views of page-locked memory, except for candidates."""
+        """Return the (b, ...) outputs once the stream is done: views of page-locked memory, except for candidates."""
         if self.filter is None:
             return tuple(self._views)
         head = self._views[0]

@@ -114,7 +114,7 @@ class GpuSlot:
             self._repeats = 0
 
     def start(self, feeds: Mapping[str, NDArray[Any]]) -> None:
-        """Start an inference; do not change the feeds until `wait` has returned."""
+        """Start an inference on (b, ...) arrays by input name; do not change them until `wait` has returned."""
         specs = self._plan.inputs
         self._held.clear()
         for spec in specs[1:] if self._image else specs:
@@ -131,7 +131,7 @@ class GpuSlot:
         self._infer(shapes)
 
     def start_images(self, images: Sequence[Pixels], placements: Sequence[Placement]) -> None:
-        """Start an inference on images of any sizes, which the GPU letterboxes."""
+        """Start an inference on (H, W, 3) uint8 BGR images or planes of any sizes, which the GPU letterboxes."""
         self._held.clear()
         addresses = self._stage.upload(images, self._stream)
         row = 0
@@ -256,7 +256,7 @@ class GpuSlot:
         return self._graph is not None
 
     def wait(self) -> tuple[NDArray[Any], ...]:
-        """Wait for the inference and return its outputs, valid until the next `start`. Any thread."""
+        """Wait for the inference and return its outputs, (b, ...) each, valid until the next `start`. Any thread."""
         with self._cuda.current():
             self._cuda.wait(self._event)
             return self._results.take(self._stream)

@@ -67,6 +67,11 @@ class Head:
         """Return the candidates of image `row` of the batch whose score is above the threshold.
 
         Drops boxes that are not finite, inside out or absurdly far away, whatever the model computed.
+
+        Args:
+            outputs: of the model, (b, ...) each, in the order that the layout defines.
+            row: of the batch.
+            score_threshold: from 0 to 1.
         """
         with np.errstate(all="ignore"):
             found = self.decode(outputs, row, score_threshold)
@@ -74,11 +79,11 @@ class Head:
         return found if sound.all() else found.rows(sound)
 
     def find_all(self, outputs: Outputs, count: int, score_threshold: float) -> list[Candidates]:
-        """Return the candidates of the first `count` images of the batch, each as `find` does."""
+        """Return the candidates of the first `count` images of the (b, ...) outputs, each as `find` does."""
         return [self.find(outputs, row, score_threshold) for row in range(count)]
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates as the layout encodes them; `find` calls this with numpy's warnings off."""
+        """Return the candidates as the (b, ...) outputs encode them; `find` calls this with numpy's warnings off."""
         raise NotImplementedError
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:

@@ -26,6 +26,9 @@ class DarknetHead(Head):
     Args:
         size_hw: rows and columns of the model's frame.
         anchors: for each output, the width and height of each anchor in pixels of the model's frame.
+
+    Raises:
+        ModelError: the anchors are not a list of pairs per output.
     """
 
     def __init__(self, size_hw: tuple[int, int], anchors: Anchors) -> None:
@@ -35,7 +38,7 @@ class DarknetHead(Head):
             raise ModelError("anchors: expected a list of [width, height] per output")
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         scales = zip(outputs, self._anchors, strict=True)
         parts = [self._scale(output[row], anchors, score_threshold) for output, anchors in scales]
         xyxy, score, class_id = (np.concatenate(columns) for columns in zip(*parts, strict=True))

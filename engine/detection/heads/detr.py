@@ -34,7 +34,7 @@ class RtDetrHead(NmsFreeHead):
         self._scored = scored
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         output = outputs[0][row].astype(np.float32, copy=False)
         if self._scored:
             output = output[output[:, 4] > score_threshold]
@@ -64,7 +64,7 @@ class LogitsHead(PairHead):
     """Takes the best pairs of query and class, 300 at most, as the authors' code does."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         score = 1 / (1 + np.exp(-outputs[self._logits][row].astype(np.float32)))
         best = np.argsort(-score.ravel(), kind="stable")[:MAX_KEPT]
         best = best[score.ravel()[best] > score_threshold]
@@ -76,7 +76,7 @@ class SoftmaxHead(PairHead):
     """Applies a softmax that ends with "no object", and takes the best other class of each query, as DETR does."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         logits = outputs[self._logits][row].astype(np.float32)
         query, score, class_id = best_class(softmax(logits)[:, :-1].T, score_threshold)
         return candidates(self._xyxy(outputs, row, query), score, class_id)

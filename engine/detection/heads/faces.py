@@ -41,7 +41,7 @@ class YuNetHead(Head):
         self._parts = parts
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image, the landmarks as the column `rest`."""
+        """Return the candidates of one image of the (b, ...) outputs, the landmarks as the column `rest`."""
         score = np.sqrt(self._of("cls", outputs, row)[:, 0].clip(0, 1) * self._of("obj", outputs, row)[:, 0].clip(0, 1))
         rows = np.flatnonzero(score > score_threshold)
         cell, stride = self._cells[rows], self._strides[rows]
@@ -59,7 +59,7 @@ class CenterFaceHead(Head):
     """Maps of score, size, offset and landmarks, see the module docstring."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image, the landmarks as the column `rest`."""
+        """Return the candidates of one image of the (b, ...) outputs, the landmarks as the column `rest`."""
         score, size, offset, landmarks = (output[row].astype(np.float32, copy=False) for output in outputs)
         y, x = np.nonzero(score[0] > score_threshold)
         size_hw = np.exp(size[:, y, x]).T * STEP

@@ -46,7 +46,7 @@ class ListedHead(NmsFreeHead):
         self._columns = list(columns)
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         boxes, labels, scores = (outputs[position] for position in self._positions)
         if boxes.ndim == 3:
             boxes, labels, scores = boxes[row], labels[row], scores[row]
@@ -66,7 +66,7 @@ class DetectionOutputHead(NmsFreeHead):
         self._scale = frame_box(size_hw)
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         output = outputs[0].reshape(-1, 7)
         output = output[(output[:, 0] == row) & (output[:, 2] > score_threshold)]
         return candidates(output[:, 3:].astype(np.float32) * self._scale, output[:, 2], output[:, 1] - 1)

@@ -55,7 +55,7 @@ class NanoDetHead(Head):
         self._parts = parts
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         scores, distances = self._split(outputs, row)
         rows, score, class_id = best_class(scores.T, score_threshold)
         bins = distances[rows].reshape(len(rows), 4, distances.shape[1] // 4).astype(np.float32)

@@ -18,7 +18,7 @@ class ObjectnessHead(Head):
     """Output (b, anchors, 5 + classes), see the module docstring."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         output = outputs[0][row]
         near = output[output[:, 4] > score_threshold].astype(np.float32, copy=False)  # class scores are at most 1
         scores = near[:, 5:] * near[:, 4:5]

@@ -47,7 +47,7 @@ class BoxTaskHead(Head):
         return head
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the boxes, with the column `rest`."""
+        """Return the boxes of one image of the (b, ...) outputs, with the column `rest`."""
         return self._boxes.decode(outputs, row, score_threshold)
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
@@ -153,7 +153,7 @@ class ObbHead(Head):
         return _oriented(output[[0, 1, 2, 3, -1]][:, columns].T.astype(np.float32), score, class_id)
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return the rows to keep: Fast NMS with the probabilistic IoU, as in the exporter."""
+        """Return the (K,) rows to keep: Fast NMS with the probabilistic IoU, as in the exporter."""
         kept = fast_nms(candidates.extra["cxcywhr"], candidates.score, candidates.class_id, iou_threshold)
         return kept[:MAX_KEPT]
 
@@ -175,7 +175,7 @@ class EndToEndObbHead(ObbHead):
         return _oriented(output[:, [0, 1, 2, 3, 6]].astype(np.float32), output[:, 4], output[:, 5])
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return all rows by falling score, 300 at most."""
+        """Return all rows, (K,), the best score first, 300 at most."""
         return np.argsort(-candidates.score, kind="stable")[:MAX_KEPT]
 
 

@@ -62,7 +62,7 @@ class TfliteHead(Head):
         self._pixels = pixels
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         return self._head.decode(self._standard(outputs), row, score_threshold)
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:

@@ -42,7 +42,12 @@ class RawHead(Head):
         return RawHead(self._classes, is_merged=True)
 
     def best(self, output: NDArray[Any], score_threshold: float) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]:
-        """Return columns, scores and classes of the anchors whose best class is above the threshold."""
+        """Return (K,) columns, scores and classes of the anchors whose best class is above the threshold.
+
+        Args:
+            output: (rows, anchors) of one image.
+            score_threshold: from 0 to 1.
+        """
         scores = output[4 : self._end]
         if not self._is_merged:
             return best_class(scores, score_threshold)
@@ -50,7 +55,7 @@ class RawHead(Head):
         return columns, scores[0].take(columns), scores[1].take(columns)
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         output = outputs[0][row]
         columns, score, class_id = self.best(output, score_threshold)
         xyxy = xyxy_from_cxcywh(output[:4].take(columns, axis=1).T.astype(np.float32, copy=False))
@@ -84,7 +89,7 @@ class EndToEndHead(NmsFreeHead):
     """Output (b, rows, 6 + rest), see the module docstring."""
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         output = outputs[0][row]
         return self._candidates(output[output[:, 4] > score_threshold])
 

@@ -27,7 +27,7 @@ class YoloxHead(Head):
         self._cells, self._strides = grid(size_hw, strides)
 
     def decode(self, outputs: Outputs, row: int, score_threshold: float) -> Candidates:
-        """Return the candidates of one image."""
+        """Return the candidates of one image of the (b, ...) outputs."""
         output = outputs[0][row]
         rows = np.flatnonzero(output[:, 4] > score_threshold)  # a class score is at most 1, so this drops no candidate
         near = output[rows]

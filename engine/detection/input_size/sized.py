@@ -115,7 +115,11 @@ class SizedModel:
     def decode(
         self, outputs: Outputs, boxes: Sequence[Letterbox], wanted: Wanted, spent: dict[str, float]
     ) -> list[Detections]:
-        """Return the detections of each frame of a batch, and add the time of NMS to `spent`. Raises `ModelError`."""
+        """Return the detections of each frame of the (b, ...) outputs, and add the time of NMS to `spent`.
+
+        Raises:
+            ModelError: the outputs do not fit the head.
+        """
         ordered = [outputs[index] for index in self._order]
         found = []
         try:

@@ -35,7 +35,7 @@ def name_of(check: Callable[..., None]) -> str:
 
 
 def run_all(checks: Iterable[Callable[..., None]], *arguments: object) -> None:
-    """Run checks in order; the error of the first that fails names it."""
+    """Run checks in order. Raises `ContractError` with the name of the first check that fails."""
     for check in checks:
         try:
             check(*arguments)

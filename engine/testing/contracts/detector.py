@@ -158,7 +158,7 @@ def check_head(head: Head, outputs: Outputs) -> None:
 
     Args:
         head: decodes the outputs.
-        outputs: of a model of its layout, for a batch of one, with at least one object.
+        outputs: of a model of its layout, (1, ...) each, with at least one object.
 
     Raises:
         ContractError: the head breaks its contract.

@@ -38,7 +38,7 @@ class Crops:
     sha256: str
 
     def part(self, *, test: bool) -> tuple[list[Image], NDArray[np.int64]]:
-        """Return the images and classes of one part."""
+        """Return the images, (h, w, 3) uint8 BGR each, and the (N,) classes of one part."""
         rows = np.flatnonzero(self.is_test == test)
         return [self.images[row] for row in rows.tolist()], self.class_id[rows]
 
@@ -63,7 +63,7 @@ def read_crops(folder: Path, *, holdout: float, seed: int, preparation: Preparat
 def read_listing(
     folder: Path, *, holdout: float, seed: int
 ) -> tuple[tuple[str, ...], list[Path], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return class names, images, their classes, and which are held out, without reading the images.
+    """Return class names, N images, their (N,) classes, and (N,) which are held out, without reading the images.
 
     Raises:
         ConfigError: fewer than two classes, or fewer than 10 images in one.

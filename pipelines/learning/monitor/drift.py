@@ -71,7 +71,14 @@ def reference_from(values: Any) -> Reference:
 
 @dataclass(frozen=True, slots=True)
 class FrameFacts:
-    """The quantities of one frame; `light` is its mean brightness from 0 to 1, None if unknown."""
+    """The quantities of one frame.
+
+    Attributes:
+        scores: (N,) of the objects.
+        classes: (N,) class ids.
+        sizes: (N,) square roots of the boxes' shares of the frame.
+        light: mean brightness from 0 to 1; None: unknown.
+    """
 
     scores: Floats
     classes: Floats
@@ -79,7 +86,7 @@ class FrameFacts:
     light: float | None = None
 
     def values(self, name: str) -> Floats:
-        """Return the values of one quantity."""
+        """Return the (K,) values of one quantity."""
         if name == "objects":
             return np.array([len(self.scores)], np.float64)
         if name == "light":
@@ -89,7 +96,7 @@ class FrameFacts:
 
 
 def frame_facts(found: Detections, size_wh: tuple[int, int], image: NDArray[np.uint8] | None = None) -> FrameFacts:
-    """Return the quantities of a frame: sizes are square roots of the boxes' share of the frame."""
+    """Return the quantities of a frame; `image` is (H, W, 3) uint8 BGR."""
     sides = np.maximum(found.xyxy[:, 2:] - found.xyxy[:, :2], 0).astype(np.float64)
     area = sides.prod(axis=1) / max(size_wh[0] * size_wh[1], 1)
     light = None if image is None else float(image[::8, ::8].mean() / 255)

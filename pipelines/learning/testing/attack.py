@@ -45,6 +45,13 @@ def attack(
 ) -> dict[str, Any]:
     """Return the accuracy of an ONNX classifier before and under attack; at most 500 images, evenly chosen.
 
+    Args:
+        model: the ONNX file.
+        images: (H, W, 3) uint8 BGR each.
+        truth: (N,) class ids.
+        epsilon: largest change of a pixel, as a share of its range.
+        whole: crop the middle as for whole frames, instead of scaling.
+
     Raises:
         ModelError: the file is not ONNX, or has operators without gradients.
         MissingDependencyError: torch is not installed.

@@ -141,7 +141,12 @@ def _curve(matches: Matches, class_id: int, weight: NDArray[np.int64] | None) ->
 
 
 def mean_average_precision(matches: Matches, weight: NDArray[np.int64] | None = None) -> tuple[float, float]:
-    """Return mAP at IoU .5 and over .5 to .95, over the classes that have objects; NaN if there are none."""
+    """Return mAP at IoU .5 and over .5 to .95, over the classes that have objects; NaN if there are none.
+
+    Args:
+        matches: of a detector.
+        weight: (images,) how often each image counts; None: once.
+    """
     present = np.flatnonzero(matches.objects.sum(axis=0)).tolist()
     table = np.stack([average_precision(matches, class_id, weight) for class_id in present])
     table = table[~np.isnan(table[:, 0])]

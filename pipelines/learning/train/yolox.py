@@ -51,7 +51,11 @@ class Yolox:
         return model
 
     def load_base(self, path: Path, probe: Sequence[tuple[Any, Any]]) -> str:
-        """Start from a public ONNX file or a checkpoint; rows of new classes come from the base's nearest ones."""
+        """Start from a public ONNX file or a checkpoint; rows of new classes come from the base's nearest ones.
+
+        Raises:
+            ModelError: the file is not one of this architecture.
+        """
         if path.suffix.lower() == ".onnx":
             base = self._make(BASE_CLASSES)
             restore(self._torch, base, Restored(self._flat, self._away, self.outputs, PIXELS), path, SIDE)

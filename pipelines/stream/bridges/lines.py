@@ -90,7 +90,7 @@ class CsvOutput:
         self._writer.writerow(COLUMNS)
 
     def send(self, message: Message) -> None:
-        """Write the objects of a frame; other kinds have no rows."""
+        """Write the objects of a frame; other kinds have no rows. Raises `SinkError`."""
         if isinstance(message, FrameMessage) and self._writer is not None:
             try:
                 self._writer.writerows(object_rows(message))
