@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from engine.backends.base import BackendOptions
 from engine.backends.cuda.probe import probe_cuda
 from engine.backends.tensorrt.backend import TensorRtBackend
 from engine.errors import ModelError
-from engine.testing.cuda import FakeCuda
 from engine.testing.tensorrt import FakePlan
 from tests.tools.fake_device import FakeDevice, OneGpu, small_detector
 from tools import gpu_check
@@ -35,14 +34,15 @@ case "$2" in *cuda_contract*) echo held;; *) echo "not the contract"; exit 9;; e
 SECTIONS = [section.name for section in gpu_check.plan_of_sections(gpu_check.parse(["--model", "small.onnx"]))]
 
 
-def is_fast(facts: dict[str, Any], batch: int) -> bool:
-    """Whether the rows of a speed section agree with each other."""
+def agrees(facts: dict[str, Any], batch: int) -> bool:
+    """Whether the figures of a speed section agree with each other."""
     rows = facts["table"]
-    bare = [1000 * batch / min(row["bare ms"], float(row["bare graph ms"])) for row in rows]
-    return [row["letterbox"] for row in rows] == ["cpu", "gpu"] and all(
-        row["ratio"] > 0 and row["p99 ms"] >= row["p50 ms"] and row["bare fps"] == pytest.approx(fps, rel=0.05)
-        for row, fps in zip(rows, bare, strict=True)
-    )
+    for row in rows:
+        bare_fps = 1000 * batch / min(row["bare ms"], float(row["bare graph ms"]))
+        assert row["bare fps"] == pytest.approx(bare_fps, rel=0.05)
+        assert row["ratio"] == pytest.approx(row["engine fps, 1080p"] / row["bare fps"], abs=0.002)
+        assert row["p99 ms"] >= row["p50 ms"] > 0
+    return [row["letterbox"] for row in rows] == ["cpu", "gpu"]
 
 
 WANTED: Mapping[str, Callable[[dict[str, Any]], bool]] = {
@@ -56,8 +56,8 @@ WANTED: Mapping[str, Callable[[dict[str, Any]], bool]] = {
     "small: boxes, fp16": lambda facts: facts["boxes"] == 8,
     "small: letterbox, candidates": lambda facts: facts["candidates and letterbox"] == "8 of 8 images equal to the bit",
     "small: batch": lambda facts: (facts["boxes"], facts["max_difference_px"]) == (8, 0.0),
-    "small: speed, batch 1": lambda facts: is_fast(facts, 1),
-    "small: speed, batch 8": lambda facts: is_fast(facts, 8),
+    "small: speed, batch 1": lambda facts: agrees(facts, 1),
+    "small: speed, batch 8": lambda facts: agrees(facts, 8),
     "small: INT8 speed": lambda facts: facts["quantised"] == 1,
     "graphs, early and late": lambda facts: (
         [row["kernels"][:5] for row in facts["table"]] == ["eager"] * 3 + ["the l"] * 3
@@ -68,7 +68,7 @@ WANTED: Mapping[str, Callable[[dict[str, Any]], bool]] = {
         all("is used up" in word for word in facts["errors"])
         and (facts["boxes there"], facts["MiB not given back"]) == (1, 0.0)
     ),
-    "memory": lambda facts: (facts["batches"], facts["grown_mib"]) == (2, 0.0),
+    "memory": lambda facts: facts["batches"] == 2 and facts["grown_mib"] < 0.1,
 }
 """What the facts must contain, beyond the verdict."""
 
@@ -174,24 +174,20 @@ def opening_leaks(monkeypatch: pytest.MonkeyPatch, fake: FakeDevice) -> Device:
 
 
 def inference_leaks(monkeypatch: pytest.MonkeyPatch, fake: FakeDevice) -> Device:
-    submit = TensorRtBackend.submit_images
+    record = OneGpu.record
 
-    def leaks(backend: TensorRtBackend, *given: Any) -> Any:
-        with fake.gpu.current():
-            fake.gpu.allocate(9 << 20)
-        return submit(backend, *given)
+    def leaks(gpu: OneGpu, event: int, stream: int) -> None:
+        gpu.allocate(9 << 20)
+        record(gpu, event, stream)
 
-    monkeypatch.setattr(TensorRtBackend, "submit_images", leaks)
+    monkeypatch.setattr(OneGpu, "record", leaks)
     return fake.device()
 
 
 def waiting_spins(monkeypatch: pytest.MonkeyPatch, fake: FakeDevice) -> Device:
-    def spins(gpu: FakeCuda, event: int) -> None:
-        end = time.thread_time() + 0.1
-        while time.thread_time() < end:
-            pass
-
-    monkeypatch.setattr(OneGpu, "wait", spins)
+    """By a clock of our own: on a busy machine, a thread that spins does not get the CPU all the time either."""
+    clock = SimpleNamespace(perf_counter=count(0, 1.0).__next__, process_time=count(0, 0.9).__next__)
+    monkeypatch.setattr(experiments, "time", clock)
     return fake.device()
 
 
