@@ -19,7 +19,6 @@ from pipelines.scoring.pictures import read_picture
 
 MAX_YAML_BYTES = 1 << 20
 VAL_SHARE = 0.2
-VAL_BLOCKS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +117,14 @@ def _shares(truth: Truth) -> list[list[float]]:
 
 
 def _split(entries: list[dict[str, Any]], seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the images for training and for model selection, in blocks of neighbours by name.
+    """Return the images for training and for model selection, chosen at random.
 
-    Successive frames of a clip look alike, so a frame tells nothing about a model that was trained on the next one.
+    Whole blocks of a clip's frames would be a more honest estimate, but training would miss what only they show.
     """
     if len(entries) < 5:
         raise ConfigError(f"{len(entries)} images: expected at least 5, or your own images/val")
-    entries = sorted(entries, key=lambda entry: str(entry["image"]))
-    blocks = np.array_split(np.arange(len(entries)), min(len(entries), VAL_BLOCKS))
-    order = np.random.default_rng(seed).permutation(len(blocks)).tolist()
-    chosen = order[: max(1, round(VAL_SHARE * len(blocks)))]
-    held = set(np.concatenate([blocks[number] for number in chosen]).tolist())
+    order = np.random.default_rng(seed).permutation(len(entries)).tolist()
+    held = set(order[: max(1, round(VAL_SHARE * len(entries)))])
     return [e for n, e in enumerate(entries) if n not in held], [e for n, e in enumerate(entries) if n in held]
 
 
