@@ -1,13 +1,17 @@
-"""Pixels of a decoded frame: its planes, and a BGR image that is made of them on demand."""
+"""Pixels of a decoded frame: its planes, and a BGR image that is made of them on demand.
+
+Imports no numpy: the reader process uses it too.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
