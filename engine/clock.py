@@ -43,7 +43,7 @@ class SystemClock:
 
 
 def boot_ns() -> int:
-    """Return nanoseconds that never decrease and, on Linux, go on while the machine is suspended."""
+    """Return nanoseconds that never decrease and, on Linux, keep counting while the machine is suspended."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 

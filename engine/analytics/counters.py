@@ -187,7 +187,7 @@ class Counters:
         return counters
 
     def continue_from(self, other: Counters) -> None:
-        """Take over the totals of `other` for all places and rules present here."""
+        """Adopt the totals of `other` for all places and rules present here."""
         other.expect(self.visits, {line: _pair(counts) for line, counts in self.crossings.items()}, list(self.rules))
         self.__dict__.update(other.__dict__)
 

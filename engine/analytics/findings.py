@@ -80,7 +80,7 @@ class Finding:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from the actual begin to the actual end; None if it has not ended."""
+        """Seconds from the actual beginning to the actual end; None if it has not ended."""
         if self.began_ns is None or self.ended_ns is None:
             return None
         return (self.ended_ns - self.began_ns) / 1e9

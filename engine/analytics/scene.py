@@ -151,7 +151,7 @@ class Scene:
         self._has_ground = any(plane is not None for plane in self.zone_layout.planes)
 
     def restore_spots(self, parked: list[list[float]], parked_wh: Size | None, size_wh: Size, now_s: float) -> None:
-        """Take over the parked objects of a saved state, whose frames had the size `parked_wh`."""
+        """Adopt the parked objects of a saved state, whose frames had the size `parked_wh`."""
         self.fit(parked_wh or size_wh)
         self.spots.restore(parked, now_s)
 

@@ -299,7 +299,7 @@ def _with_image_input(openvino: Any, model: Any, image: ImageInput) -> Any:
 
 
 def _with_best_class(openvino: Any, model: Any, scores: ClassScores) -> Any:
-    """Return the model with its class scores reduced to two rows; unchanged if its first output has another form."""
+    """Return the model with its class scores reduced to two rows, or unchanged if its first output has another form."""
     ops = operator_set()
     first = model.outputs[0]
     shape = _shape(first)

@@ -163,7 +163,7 @@ class ModelDetector:
             failure, backend = self._trial.failure, self.backend
             if failure is None or not self.fall_back():
                 return True
-            logger.warning("%s does not run here (%s): going on with %s", backend, failure, self.backend)
+            logger.warning("%s does not run here (%s): continuing with %s", backend, failure, self.backend)
             self._trial = None
         return True
 
@@ -201,7 +201,7 @@ class ModelDetector:
                 if other is None:
                     raise first from None if first is error else error
                 failed, self._sizes = self.backend, other[0]
-                logger.warning("%s does not run here (%s): going on with %s", failed, error, self.backend)
+                logger.warning("%s does not run here (%s): continuing with %s", failed, error, self.backend)
                 self.backend_reason = f"{failed} did not open; {other[1]}"
 
     def fall_back(self) -> bool:

@@ -8,9 +8,9 @@ How the parts fit together, for anyone adding media or actions:
   rows that the packet changed. It must not wait: encode on a thread of its own, then record the file with
   `log.submit(Job(lambda store: store.put_media(row)))` or `store.set_media_of_event(event_id, snapshot=...)`. An event
   that wants a clip has `clip_state` `due` from its beginning; `EventReader.due_clips` returns those that have ended.
-- Actions: `log.Planner.plan` is called on the writing thread for each begin, end and point; the rows that it returns
-  are written to `outbox` in the transaction of the event. Deliver what `EventReader.due_actions` returns, and record
-  the result with `log.submit(Job(lambda store: store.put_action(row)))`.
+- Actions: `log.Planner.plan` is called on the writing thread for each `begin`, `end` and `point`; the rows that it
+  returns are written to `outbox` in the transaction of the event. Deliver what `EventReader.due_actions` returns, and
+  record the result with `log.submit(Job(lambda store: store.put_action(row)))`.
 - Readers (command line, web) use only `store.reader.EventReader`; edits by users (keep, review, snooze, delete) go
   through `store.writer.StoreWriter`, which works in any process and waits for its turn.
 """

@@ -44,7 +44,7 @@ class Batch:
     """The next work of the detecting stage.
 
     Attributes:
-        frames: detected on together, at most one per source.
+        frames: for one inference, at most one per source.
         older: frames that came before them and are only tracked (`Batcher(keep_older=True)`).
         ended: sources that ended after them.
         released: sources that left this batcher after them, each with the callable that takes it over.

@@ -345,7 +345,7 @@ class CollectStage(Stage["InFlight | SourceStatus | HandOver"]):
         return found
 
     def _merged(self, frame: Frame, looks: Sequence[Found], class_names: Sequence[str]) -> Detections:
-        """Return all boxes of a source that is detected on in windows."""
+        """Return all boxes of a source with `windows`."""
         rule = self._context.rules.get(frame.source_id, NO_RULES)
         return self._context.watches.merge(frame, looks, lambda found: rule.keep(found, class_names))
 

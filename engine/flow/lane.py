@@ -33,8 +33,8 @@ class FlowContext:
         stats: counters.
         clock: time.
         leases: which sources may be published, and under which epoch.
-        pace: how often sources with `detect_hz: auto` must be detected on.
-        watches: where sources with `windows` must be detected on.
+        pace: how often the detector must run on sources with `detect_hz: auto`.
+        watches: where the detector must run on sources with `windows`.
     """
 
     options: PipelineOptions

@@ -128,7 +128,7 @@ class Preparation:
         return _equalised(image) if self.equalise else image
 
     def size_wh(self, width: int, height: int) -> tuple[int, int]:
-        """Return columns and rows of the prepared image of one of this size."""
+        """Return the columns and rows that an image of this size has after preparation."""
         (x1, y1), (x2, y2) = self._corners(width, height)
         return x2 - x1, y2 - y1
 

@@ -86,7 +86,7 @@ class FakeCuda:
         """Return the address of new memory, filled with garbage."""
         self._enter("allocate")
         if sum(len(block) for block in self._memory.values()) + size > self.gpu.memory_bytes:
-            raise ModelError(f"the memory of {self.gpu} is used up: smaller batch or model")
+            raise ModelError(f"the memory of {self.gpu} is used up: use a smaller batch or model")
         address = self._next_address
         self._next_address += size + 512
         self._memory[address] = np.full(max(size, 1), 0xA5, np.uint8)

@@ -52,7 +52,7 @@ class EpisodeTimes:
         self._offsets: dict[str, int] = {}
 
     def offset_ns(self, finding: Finding, event_id: str, moment: Moment) -> int:
-        """Return wall clock minus scene time for the begin and the end of a finding's episode."""
+        """Return wall clock minus scene time for the beginning and the end of a finding's episode."""
         if finding.phase == "begin" or finding.event == "zone_entered":
             self._offsets[event_id] = moment.utc_offset_ns
         elif finding.phase == "end" or finding.event == "zone_left":
@@ -61,7 +61,7 @@ class EpisodeTimes:
 
 
 def finding_id(finding: Finding, source_id: str, run: Run) -> str:
-    """Return the `event_id`, which the begin and the end of an episode or visit share."""
+    """Return the `event_id`, which the messages about one episode or visit share."""
     if finding.rule:
         return f"{source_id}-{run.run_epoch}-{finding.rule}-{finding.number}"
     return f"{source_id}-{run.run_epoch}-{finding.place}-i{finding.identity or 0}-{finding.began_ns or 0}"

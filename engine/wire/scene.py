@@ -26,7 +26,7 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True):
         seq: +1 per message of this topic.
         published_utc_ns: wall clock when it was sent.
         event: what happened, for example `track_ended` or `line_crossed`.
-        event_id: unique per engine and run; the begin and the end of one episode share it.
+        event_id: unique per engine and run; the messages about one episode share it.
         frame_id: the frame on which it happened, null if there is none.
         captured_utc_ns: wall clock of that frame; for a file, here and below, the run's start plus stream time.
         track_id: id of the track, null if it does not belong to one.

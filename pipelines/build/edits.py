@@ -88,8 +88,8 @@ class EditsFile:
             edits = msgspec.json.decode(data, type=Edits)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise ConfigError(
-                f"{self.path}, with the edits of the page, is damaged ({error}): restore it, or move it away to run "
-                "without them"
+                f"{self.path}, with the edits made on the page, is damaged ({error}): restore it, or move it away to "
+                "run without them"
             ) from error
         if edits.version != 1:
             raise ConfigError(f"{self.path} is of version {edits.version}: expected 1, update framewire")

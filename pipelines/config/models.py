@@ -117,7 +117,7 @@ class DetectorConfig(Section):
         None, description="How a frame is placed in the model's input; null: as the family does"
     )
     letterbox_on: Literal["auto", "cpu", "gpu"] = Field(
-        "auto", description="Where frames are scaled; auto: on the GPU where it pays and scales as the CPU does"
+        "auto", description="Where frames are scaled; auto: on the GPU where that is faster and scales as the CPU does"
     )
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of a custom detector (model: module:attribute)"

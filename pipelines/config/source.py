@@ -29,7 +29,7 @@ class MotionGateConfig(Section):
 class WindowsConfig(Section):
     """When the detector may look at parts of the frames only; for cameras where little happens at a time."""
 
-    whole_s: float = Field(5.0, gt=0, le=3600, description="Look at the whole frame at least this often")
+    whole_s: float = Field(5.0, gt=0, le=3600, description="Detect on the whole frame at least this often")
     whole_quiet_s: float = Field(10.0, gt=0, le=3600, description="The same while no object is known")
     min_difference: float = Field(
         10.0, ge=1, le=255, description="Grey levels that count as change; raise for noisy cameras"
@@ -39,11 +39,11 @@ class WindowsConfig(Section):
         7.5,
         gt=0,
         le=1000,
-        description="Whole frames per second while windows do not pay, tracks are predicted in between; "
+        description="Whole frames per second while windows do not pay off; tracks are predicted in between; "
         "null: every frame",
     )
     ignore: list[list[tuple[float, float]]] = Field(
-        default_factory=list, description="Polygons in pixels where changes do not count: trees, a clock in the picture"
+        default_factory=list, description="Polygons in pixels where changes do not count: trees, a clock in the image"
     )
 
 
@@ -225,7 +225,8 @@ class SourceConfig(Section):
         None, description="Skip the detector while nothing moves; null: never skip"
     )
     windows: WindowsConfig | None = Field(
-        None, description="Look at parts of the frames where little happens, instead of motion_gate; null: at the whole"
+        None,
+        description="Detect on parts of the frames where little happens, not with motion_gate; null: on whole frames",
     )
     prepare: PrepareConfig | None = Field(
         None, description="Lens, region, noise and light, corrected before a frame is used; null: nothing"

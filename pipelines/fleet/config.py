@@ -30,7 +30,10 @@ class LeaseConfig(Section):
     """How long an engine may continue without hearing from the controller or, while that is away, from the keeper."""
 
     seconds: float = Field(
-        6.0, ge=0.5, le=3600, description="An engine stops a camera so long after it last heard of controller or keeper"
+        6.0,
+        ge=0.5,
+        le=3600,
+        description="An engine that hears neither controller nor keeper stops its cameras after this",
     )
     margin_s: float = Field(
         0.5, gt=0, le=60, description="The controller waits this much longer before it reassigns the camera"
@@ -38,8 +41,8 @@ class LeaseConfig(Section):
     renew_s: float = Field(1.0, gt=0, le=600, description="Time between two renewals")
     on_silence: Literal["stop", "keep"] = Field(
         "stop",
-        description="keep: engines go on for an hour also when the controller's machine is lost, and only the "
-        "collector's fence keeps a frozen one from being heard",
+        description="keep: engines continue for an hour even if the controller's machine is lost, and only the "
+        "collector's fence keeps out a frozen one",
     )
 
     @model_validator(mode="after")

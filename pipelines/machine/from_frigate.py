@@ -39,7 +39,7 @@ def new_from_frigate(path: str) -> NewConfig:
         if isinstance(camera, dict):
             _add_camera(new, str(name), camera, tree, streams)
     for key in sorted(set(map(str, tree)) - _TAKEN["root"]):
-        new.notes.append(f"not taken over: {key}")
+        new.notes.append(f"not converted: {key}")
     if "mqtt" in tree:
         host = _table(tree, "mqtt").get("host", "HOST")
         new.notes.append(f"mqtt: framewire bridge tcp://127.0.0.1:5555 mqtt://{host} --format frigate")
@@ -115,7 +115,7 @@ def _zone(name: str, facts: Mapping[str, Any], size_wh: tuple[int, int] | None, 
     if classes:
         zone["classes"] = classes
     for key in sorted(set(map(str, facts)) - {"coordinates", "objects", "inertia"}):
-        hint = "a rule of kind loiter does that" if key == "loitering_time" else "not taken over"
+        hint = "a rule of kind loiter does that" if key == "loitering_time" else "not converted"
         missing.append(f"zone {name}, {key}: {hint}")
     return zone
 

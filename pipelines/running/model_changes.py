@@ -146,7 +146,7 @@ class ModelChanges:
         return lambda error: self._news.append((coming, False)), lambda: self._news.append((coming, True))
 
     def _settled(self, config: Config, coming: _Coming, *, is_in_use: bool) -> Config:
-        """Return the configuration after a model was loaded or failed; earlier requests are discarded."""
+        """Return the configuration after a model has loaded or failed to load; earlier requests are discarded."""
         name = coming.model
         if coming.is_new and not is_in_use:
             self._coming = [each for each in self._coming if each.model != name]

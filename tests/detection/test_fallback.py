@@ -52,7 +52,7 @@ def test_auto_goes_on_with_the_next_backend(backends: list[str], caplog: pytest.
     assert "tensorrt did not open" in detector.backend_reason
     [record] = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "801" in record.getMessage()
-    assert "going on with onnxruntime" in record.getMessage()
+    assert "continuing with onnxruntime" in record.getMessage()
     assert len(detector.detect([Frame(np.zeros((48, 64, 3), np.uint8))])) == 1
     detector.close()
 

@@ -178,7 +178,7 @@ def test_too_few_pictures_are_refused_with_the_class(digits: Path, tmp_path: Pat
         (ClassicOptions("hog-svm", size=30), "m.onnx", "multiple of 8"),
         (ClassicOptions("surf"), "m.onnx", "expected one of hog-svm, sift-words, features, resnet50, cnn"),
         (ClassicOptions("features"), "m.onnx", "needs a pretrained classifier.*efficientnet-lite0"),
-        (ClassicOptions("hog-svm", base=Path("b.onnx")), "m.onnx", "--base b.onnx: hog-svm begins from nothing"),
+        (ClassicOptions("hog-svm", base=Path("b.onnx")), "m.onnx", "--base b.onnx: hog-svm starts from scratch"),
         (ClassicOptions("hog-svm"), "none/m.onnx", "no folder"),
     ],
 )

@@ -78,7 +78,7 @@ def crossing() -> EventMessage:
 
 
 def event_goldens() -> dict[str, Any]:
-    """Return what other systems receive about an episode from begin to end, and about a crossing."""
+    """Return what other systems receive about an episode from beginning to end, and about a crossing."""
     reviews: list[dict[str, Any]] = []
     known: Any = {}
     for phase in ("begin", "update", "end"):

@@ -34,7 +34,7 @@ class UserRule(Protocol):
 
 @dataclass
 class Rule(ABC):
-    """Base of the built-in rules: one episode per identity or per source, with a begin and an end.
+    """Base of the built-in rules: one episode per identity or per source, with a beginning and an end.
 
     Attributes:
         name: unique among the rules of a source.
@@ -91,7 +91,7 @@ class Rule(ABC):
 
     @abstractmethod
     def update(self, view: View) -> Iterator[Finding]:
-        """Yield the begins, updates, ends and points of this frame."""
+        """Yield the findings of this frame: `begin`, `update`, `end` and `point`."""
 
     @property
     def open(self) -> tuple[Finding, ...]:
@@ -134,7 +134,7 @@ class Rule(ABC):
         return self.schedule.allows(view.utc_ns, self._zone_info)
 
     def _begin(self, view: View, key: Hashable, made: Finding) -> Iterator[Finding]:
-        """Yield the begin of an episode if the schedule allows it."""
+        """Yield the `begin` of an episode if the schedule allows it."""
         if not self._may_begin(view):
             return
         self._number += 1

@@ -136,7 +136,7 @@ class Speed(ZoneRule):
             raise ConfigError(f"{self.where}: zone {self.zone} has no ground: give it points and metres to measure by")
 
     def update(self, view: View) -> Iterator[Finding]:
-        """Yield begins, new extremes and ends."""
+        """Yield `begin`, new extremes and `end` of episodes."""
         if self._is_idle(view):
             return
         stays = view.stays(self.zone)

@@ -63,7 +63,7 @@ class Close(Rule):
             raise ConfigError(f"{self.where}: metres: no zone has a ground to measure by: give one, or use heights")
 
     def update(self, view: View) -> Iterator[Finding]:
-        """Yield the begins and ends of close pairs."""
+        """Yield the `begin` and `end` of close pairs."""
         pairs = self._pairs(view)
         for key in [key for key in self._open if key not in pairs]:
             yield from self._end(view, key, view.captured_ns)

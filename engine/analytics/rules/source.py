@@ -28,7 +28,7 @@ class Blind(Rule):
         check_seconds(self.where, for_s=self.for_s)
 
     def update(self, view: View) -> Iterator[Finding]:
-        """Yield the begin or the end."""
+        """Yield the `begin` or the `end`."""
         since_ns, until_ns = view.blind_since_ns, view.captured_ns
         if since_ns is None and view.was_blind is not None:
             since_ns, until_ns = view.was_blind

@@ -234,7 +234,7 @@ class Count(Rule):
         return (self.zone,)
 
     def update(self, view: View) -> Iterator[Finding]:
-        """Yield begins, new extremes and ends."""
+        """Yield `begin`, new extremes and `end` of episodes."""
         n = self._count(view)
         holds = (self.at_least is None or n >= self.at_least) and (self.at_most is None or n <= self.at_most)
         seeing_ns = view.captured_ns - view.blind_ns

@@ -50,7 +50,8 @@ class PyCuda:
             return function(*arguments, **named)
         except self._cuda.MemoryError as error:
             raise ModelError(
-                f"the memory of {self.gpu} is used up ({error}): smaller batch or model, or end what else runs on it"
+                f"the memory of {self.gpu} is used up ({error}): use a smaller batch or model, or end others "
+                "that use it"
             ) from error
         except self._cuda.Error as error:
             raise ModelError(f"CUDA failed: {error}") from error

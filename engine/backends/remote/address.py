@@ -80,5 +80,5 @@ def _host(text: str, port: int, address: str) -> Host:
         name, number = text, str(port)
     bracketed = name.startswith("[") and name.endswith("]")
     if not name.strip("[]") or (":" in name) != bracketed or not number.isdigit() or not 0 < int(number[:6]) < 65536:
-        raise ConfigError(f"{address!r}: {text!r} is no host: expected HOST or HOST:PORT, IPv6 in brackets")
+        raise ConfigError(f"{address!r}: {text!r} is not a host: expected HOST or HOST:PORT, IPv6 in brackets")
     return Host(name.strip("[]"), int(number))

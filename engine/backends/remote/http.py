@@ -121,7 +121,7 @@ class HttpEndpoint:
         except (ModelError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise
-            logger.info("%s: pictures are sent, not shared: %s", self._host, error)
+            logger.info("%s: images are sent over HTTP, not shared: %s", self._host, error)
             self._is_sharing = False
             return None
 
@@ -164,7 +164,7 @@ class HttpEndpoint:
         except TimeoutError as error:
             raise UnreachableError(f"{self._host} does not answer") from error
         except (ValueError, RecursionError) as error:
-            raise ModelError(f"{self._host}{path}: the answer is no JSON: is it an inference server?") from error
+            raise ModelError(f"{self._host}{path}: the answer is not JSON: is it an inference server?") from error
         if not isinstance(found, dict):
             raise ModelError(f"{self._host}{path}: expected a JSON object")
         return found

@@ -178,7 +178,9 @@ def _rest_in_half(onnx: Any, model: Any) -> bytes:
             model = converter.convert_version(model, FP16_SCALES_OPSET)
     except Exception as error:  # noqa: BLE001  # the converter raises its own classes for operators that it does not know
         logger.warning(
-            "what is not INT8 stays FP32: the model cannot be raised to opset %d: %s", FP16_SCALES_OPSET, error
+            "layers other than INT8 stay FP32: the model cannot be converted to opset %d: %s",
+            FP16_SCALES_OPSET,
+            error,
         )
         return bytes(model.SerializeToString())
     return bytes(half_precision(model, set(tail_nodes(model))).SerializeToString())

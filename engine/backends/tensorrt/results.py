@@ -104,7 +104,7 @@ class CandidateFilter:
         return self.layout.ordered(words, images)
 
     def counts(self, images: int) -> NDArray[np.int32]:
-        """Return a (images,) view of each image's number of candidates, once the stream is done."""
+        """Return an (images,) view of each image's number of candidates, once the stream is done."""
         return self._words.view((images,)).view(np.int32)
 
     def spoil(self, images: int, stream: int) -> None:

@@ -247,7 +247,7 @@ class GpuSlot:
         return min(times)
 
     def _give_up_graphs(self, reason: str) -> None:
-        logger.warning("no CUDA graph for this plan: it %s; inference goes on without", reason)
+        logger.warning("no CUDA graph for this plan: it %s; inference continues without one", reason)
         self._use_graph = False
 
     @property

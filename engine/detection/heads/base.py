@@ -87,7 +87,7 @@ class Head:
         raise NotImplementedError
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return the (K,) rows to keep, by falling score: exact NMS per class."""
+        """Return the (K,) rows to keep, the best score first: exact NMS per class."""
         return nms(candidates.xyxy, candidates.score, candidates.class_id, iou_threshold)
 
     def extra(self, kept: Candidates, outputs: Outputs, row: int, box: Letterbox) -> dict[str, NDArray[Any]]:
@@ -99,7 +99,7 @@ class NmsFreeHead(Head):
     """A head whose outputs already hold one box per object."""
 
     def suppress(self, candidates: Candidates, iou_threshold: float) -> NDArray[np.intp]:
-        """Return (K,) all rows by falling score, 300 at most."""
+        """Return all rows, (K,), the best score first, 300 at most."""
         return np.argsort(-candidates.score, kind="stable")[:MAX_KEPT]
 
 

@@ -61,7 +61,7 @@ def probiou_matrix(a: Oriented, b: Oriented) -> NDArray[np.float32]:
 def fast_nms(
     cxcywhr: Oriented, score: NDArray[np.float32], class_id: NDArray[np.int32], iou_threshold: float
 ) -> NDArray[np.intp]:
-    """Return (K,) rows that no better row of the same class overlaps by more than the threshold, by falling score."""
+    """Return the (K,) rows, best first, that no better row of their class overlaps by more than the threshold."""
     order = np.argsort(-score, kind="stable")[:MAX_CANDIDATES]
     kept = []
     for start in range(0, len(order), BLOCK):

@@ -29,7 +29,7 @@ from engine.events.store.writer import StoreWriter
 NS_PER_DAY = 86_400 * NS_PER_S
 GB = 1_000_000_000
 MUCH = 1 / 3
-FEW_BYTES, FEW_EVENTS = 16_000_000, 100  # less than this is never too much
+FEW_BYTES, FEW_EVENTS = 16_000_000, 100  # deleting less than this never needs a confirmation
 _LIMITS = "keep"
 RESERVE, RESERVE_BYTES = "events.reserve", 1_000_000
 SEVERITIES = ("info", "notice", "alert")

@@ -141,7 +141,7 @@ class SqliteDatabase(Database):
             "database or disk is full": "free some space",
             "unable to open database file": "choose a folder that exists, with write access",
             "attempt to write a readonly database": "give this user write access",
-        }.get(text, "see the log of the system for the disk")
+        }.get(text, "see the system log for the reason")
         return StoreError(f"{self._path}: {text}: {remedy}")
 
     def execute(self, statement: str, parameters: Parameters | None = None) -> list[Row]:

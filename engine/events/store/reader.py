@@ -251,7 +251,7 @@ class EventReader:
         return self._rows(FactRow, "fact", conditions, given, "ORDER BY began_utc_ns")
 
     def tracks(self, source_id: str, from_utc_ns: int, to_utc_ns: int) -> Iterator[TrackRow]:
-        """Yield the pieces of paths that overlap a span of time, by begin; unpack them with `track_paths.unpack`."""
+        """Yield the pieces of paths that overlap a span of time, by start; unpack them with `track_paths.unpack`."""
         conditions, given = _span(source_id, from_utc_ns - MAX_PIECE_NS, to_utc_ns)
         conditions.append("ended_utc_ns >= :began")
         given["began"] = from_utc_ns

@@ -88,7 +88,7 @@ class FactRow:
         track_id: its track; -1 if it has none.
         began_utc_ns: when it entered or crossed.
         ended_utc_ns: when it left; None while it is inside.
-        began_scene_ns: the begin in scene time.
+        began_scene_ns: the beginning in scene time.
         duration_s: of a visit that ended.
         reason: why it ended, unless the object left.
     """

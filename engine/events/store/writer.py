@@ -234,7 +234,7 @@ class StoreWriter:
             table: name of the table.
             utc_ns: end of the span.
             source_id: None: of all sources.
-            from_utc_ns: begin of the span.
+            from_utc_ns: start of the span.
         """
         column, unit = _TIMES[table]
         where = f"{column} >= :low AND {column} < :high" + ("" if source_id is None else " AND source_id = :source_id")

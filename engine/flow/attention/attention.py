@@ -37,7 +37,7 @@ class Attention:
 
     Args:
         rules: gate by source; changes while running.
-        pace: how often sources with `detect_hz: auto` must be detected on.
+        pace: how often the detector must run on sources with `detect_hz: auto`.
         watches: the planners of sources with windows.
         detect_every: detect on every n-th frame of sources without a rate.
     """
@@ -68,7 +68,7 @@ class Attention:
         if isinstance(detector, DetectsInWindows):
             return detector.window_grid(frame, wait=frame.captured_source == "file")
         if not self._has_warned:
-            logger.warning("detector %s cannot look at windows: every look is at the whole frame", detector.name)
+            logger.warning("detector %s cannot run on windows: it always runs on the whole frame", detector.name)
         self._has_warned = True
         return None
 

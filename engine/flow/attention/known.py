@@ -45,7 +45,7 @@ class Known:
         looked_s: (N,) float64 time of that detection.
         is_new: (N,) whether no track follows the box yet; such places are examined on every frame.
         velocity: (N, 2) float32 pixels of the model's frame per second.
-        unreported: further objects that privacy must hide.
+        unreported: additional objects that privacy must hide.
     """
 
     def __init__(self, detections: Detections, now_s: float) -> None:
@@ -112,7 +112,7 @@ class Known:
         return bool((shared <= SAME_IOU * max(float(area(box[None])[0]), 1.0)).all())
 
     def _hide(self, here: Detections, window: Window, placement: Placement) -> None:
-        """Replace the further objects that privacy must hide in a window."""
+        """Replace the additional objects that privacy must hide in a window."""
         earlier = self.unreported
         if earlier is not None:
             earlier = earlier[~is_inside(in_model(earlier.xyxy, placement), window, placement.target_wh, INSIDE)]

@@ -1,10 +1,10 @@
-"""How often each source must be detected on, judged by its tracks (`detect_hz: auto`).
+"""How often the detector must run on each source, judged by its tracks (`detect_hz: auto`).
 
 There are three fixed rates: slow while everything stands still, medium while something moves, appears or vanishes, and
 every frame while an object is so fast for its size that its boxes would hardly overlap from one detection to the next.
-Measured on TUD-Stadtmitte and TUD-Campus (25 frames per second, people walking past at close range), mean HOTA over all
-possible first frames: every frame .54 and .56, 12.5 detections per second .52 and .56, 8 .50 and .49, 6 .51 and .51.
-Uneven intervals, such as a burst of detections for each new object, were no better than the lower rate alone.
+Measured on TUD-Stadtmitte and TUD-Campus (25 frames per second, people walking past at close range), HOTA averaged over
+the choices of the first frame: every frame .54 and .56, 12.5 detections per second .52 and .56, 8 .50 and .49, 6 .51
+and .51. Uneven intervals, such as a burst of detections for each new object, were no better than the lower rate alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Carries a frame's plan, detections and tracks between the stages of a source that is detected on in windows.
+"""Carries a frame's plan, detections and tracks between the stages of a source with `windows`.
 
 The plan of a frame needs the tracks of the previous one. Each source therefore has one planned frame in flight at a
 time, so that its results do not depend on the speed of the machine.

@@ -138,12 +138,12 @@ def values_that_are_no_number_give_no_box(head: Head, outputs: Outputs) -> None:
 
 
 def nms_keeps_rows_that_exist(head: Head, outputs: Outputs) -> None:
-    """`suppress` returns row numbers, each once, by falling score."""
+    """`suppress` returns row numbers, each once, the best score first."""
     found = head.find(outputs, 0, 0.05)
     kept = head.suppress(found, 0.5)
     ensure(len(set(kept.tolist())) == len(kept), "no row is kept twice")
     ensure(((kept >= 0) & (kept < len(found))).all(), "kept rows exist")
-    ensure((np.diff(found.score[kept]) <= 0).all(), "kept rows come by falling score")
+    ensure((np.diff(found.score[kept]) <= 0).all(), "kept rows come in descending order of score")
 
 
 HEAD_CHECKS = (

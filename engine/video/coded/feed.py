@@ -65,7 +65,7 @@ class VideoFeed:
                 self._socket.send(WANTED if wanted else UNWANTED)
 
     def refresh(self) -> bool:
-        """Take over a new reader process if there is one, and return whether `fileno` has changed."""
+        """Adopt a new reader process if there is one, and return whether `fileno` has changed."""
         with self._lock:
             following, self._next = self._next, None
         if following is None:

@@ -53,27 +53,27 @@ class Room:
                 table[word][at] += sign
 
     def loads(self) -> NDArray[np.float64]:
-        """Return the used share of each machine's CPU or GPU, whichever is higher, (machines,)."""
+        """Return the (machines,) used shares of CPU or GPU, whichever is higher."""
         cpu = self.used_cpu / np.maximum(self.cpu, SLACK)
         gpu = np.where(self.gpu > 0, self.used_gpu / np.maximum(self.gpu, SLACK), 0.0)
         return np.asarray(np.maximum(cpu, gpu), float)
 
     def allowed(self, need: Need) -> Mask:
-        """Return which machines have the site and the labels, (machines,) bool."""
+        """Return (machines,) bool: those that have the site and the labels."""
         key = need.site, tuple(sorted(need.labels.items()))
         if key not in self._allowed:
             self._allowed[key] = np.array([_suits(need, machine) for machine in self.machines], bool)
         return self._allowed[key]
 
     def fits(self, need: Need, share: float) -> Mask:
-        """Return which machines may run it and stay within this share, (machines,) bool."""
+        """Return (machines,) bool: those that may run it and stay within this share."""
         fits = self.used_cpu + max(need.cpu, MIN_CPU) <= self.cpu * share + SLACK
         if need.gpu > 0:
             fits &= self.used_gpu + need.gpu <= self.gpu * share + SLACK
         return fits & self.allowed(need)
 
     def preferred(self, need: Need, fits: Mask) -> Mask:
-        """Return which machines also meet the preferences, or all if none does, (machines,) bool."""
+        """Return (machines,) bool: those that also meet the preferences, or all if none does."""
         if need.pack:
             near = fits & (self._packed[need.pack] > 0)
             whole = fits & (self.used_cpu + self.groups[need.pack] <= self.cpu * self.target + SLACK)

@@ -162,7 +162,7 @@ class FleetService:
 
     def _model_of(self, engine_id: str) -> str:
         if engine_id not in self.addresses:
-            raise ConfigError(f"{engine_id} has not been heard yet: wait a moment")
+            raise ConfigError(f"{engine_id} has not reported yet: wait a moment")
         status = ask(self.addresses[engine_id], {"command": "status"}, SOON_S, **self.links.keys)
         return str(status["detector"]["model"])
 

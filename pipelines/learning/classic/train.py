@@ -155,7 +155,7 @@ def _check(out: Path, options: ClassicOptions) -> None:
             "--with features needs a pretrained classifier: give --base FILE.onnx, or --base efficientnet-lite0"
         )
     if options.method != "features" and options.base is not None:
-        raise ConfigError(f"--base {options.base}: {options.method} begins from nothing: leave it out, or use features")
+        raise ConfigError(f"--base {options.base}: {options.method} starts from scratch: leave it out, or use features")
 
 
 def check_out(out: Path, suffix: str, method: str) -> None:

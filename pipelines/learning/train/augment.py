@@ -1,4 +1,4 @@
-"""Random changes of training images with their boxes, by torchvision.transforms.v2, and mosaics."""
+"""Random changes to training images and their boxes, by torchvision.transforms.v2, and mosaics."""
 
 from __future__ import annotations
 

@@ -213,4 +213,4 @@ def _check(model: Any, kind: Restored, path: Path, size: int) -> None:
         given[session.get_inputs()[1].name] = np.array([[size, size]], np.int64)
     away = kind.away(model, image, session.run(None, given))
     if away > TOLERANCE:
-        raise ModelError(f"{path}: restored, it scores {away:.3f} away from the file: it is of another architecture")
+        raise ModelError(f"{path}: restored weights give scores that differ by {away:.3f}: it has another architecture")

@@ -2,7 +2,7 @@
 
 The form is that of DeepStream 9.1: `<track>|<left>|<top>|<right>|<bottom>|<label>|#|<confidence>`. Unlike
 DeepStream's, `@timestamp` is the capture time, and every frame has a message.
-Lost: run and stream epoch, sequence number, pts, drops, stage times, age, predicted, the task fields.
+Not represented: run and stream epoch, sequence number, pts, drops, stage times, age, predicted, the task fields.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """DeepStream's full message (`nvmsgconv`, payload type 0) for what happens in a scene, with its `event.type`.
 
 Types are those of DeepStream's schema: a zone or an episode that begins is an `entry`, its end an `exit`, a crossing
-`moving`. Lost: why, severity, the numbers of episodes, masks.
+`moving`. Not represented: why, severity, the numbers of episodes, masks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Frigate's `frigate/events`: `new`, `update` and `end` per track, sent on change rather than per frame.
 
 The form is that documented for Frigate 0.18. Boxes are pixels of the source frame, because this engine has no separate
-detect size. Lost: everything per frame. Always empty, because this stream lacks them: zones, sub labels, attributes,
-snapshots, clips.
+detect size. Not represented: everything per frame. Always empty, because this stream lacks them: zones, sub labels,
+attributes, snapshots, clips.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Follows the ONVIF Analytics Service Specification, section "Scene description". Coordinates stay in pixels; the
 `Transformation` of the frame maps them to ONVIF's normalised ones (-1 to 1, y upwards).
-Lost: drops, latency, pts, epochs and sequence numbers, masks, keypoints, class list.
+Not represented: drops, latency, pts, epochs and sequence numbers, masks, keypoints, class list.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """ONVIF notifications about what happens in a scene, as `wsnt:NotificationMessage` in a `tt:MetadataStream`.
 
 Topics of the Analytics Service Specification: `LineDetector/Crossed`, `FieldDetector/ObjectsInside`,
-`LoiteringDetector/ObjectIsLoitering`, `CountAggregation/Counter` and `CountAggregation/OccupancyCounter`. Lost:
-severity, why, boxes, identity of episodes.
+`LoiteringDetector/ObjectIsLoitering`, `CountAggregation/Counter` and `CountAggregation/OccupancyCounter`. Not
+represented: severity, why, boxes, identity of episodes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Savant's frames as its JSON sink writes them: one `VideoFrame` per frame, one `EndOfStream` per end.
 
 The fields are those in the source of savant-rs (February 2026); not tested against it.
-Lost: how the capture time is known and its error, drops, latency, keypoints, masks, predicted, class list.
+Not represented: how the capture time is known and its error, drops, latency, keypoints, masks, predicted, class list.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def collect_pictures(
     when: Annotated[
         str, typer.Option(help="uncertain, new, empty, all, class:NAME or rule:NAME, joined by or")
     ] = "uncertain or new or empty",
-    per_hour: Annotated[float, typer.Option(help="Pictures per camera and hour at most; 0: any number")] = 200,
+    per_hour: Annotated[float, typer.Option(help="Images per camera and hour at most; 0: no limit")] = 200,
     doubt: Annotated[str, typer.Option(help="Scores between which a detection is uncertain: LOW:HIGH")] = "0.25:0.6",
     seconds: Annotated[float | None, typer.Option(help="Stop after this time; Ctrl-C stops too")] = None,
     pictures: Annotated[int | None, typer.Option(help="Stop after this many images")] = None,

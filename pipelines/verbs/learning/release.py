@@ -21,7 +21,7 @@ def release(
     out: Annotated[str, typer.Option(help="Folder of the numbered releases")] = "releases",
     gate: Annotated[str | None, typer.Option(help="YAML of conditions; default: no worse than the last")] = None,
     against: Annotated[
-        str | None, typer.Option(help="Model in use, by file or name: what to beat as long as nothing is released")
+        str | None, typer.Option(help="Model in use, by file or name: the one to beat until there is a release")
     ] = None,
     strengths: Annotated[str, typer.Option(help="Strengths of corruptions, if the gate has conditions on them")] = "3",
     as_json: Json = False,

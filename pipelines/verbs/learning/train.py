@@ -90,7 +90,7 @@ def _options(
     wanted = arch_of(arch, base)
     file = base_file(base, wanted)
     if base is None and file is not None:
-        console.say(f"begins with {wanted}, which is here; from scratch: --base none")
+        console.say(f"starts from {wanted}, which is installed; from scratch: --base none")
     return default_options(wanted, base=file, **known)
 
 

@@ -81,7 +81,7 @@ class Film(msgspec.Struct, frozen=True):
 
 
 class Watcher(Protocol):
-    """A watcher, which is offered whatever arrives."""
+    """A watcher, which is offered every message that arrives."""
 
     kind: str
     """How it watches, such as `live`."""

@@ -269,7 +269,7 @@ def test_a_failing_model_is_an_error_of_its_own_batch(tmp_path: Path):
 
 def test_not_enough_memory_says_what_to_do(tmp_path: Path):
     machine = FakeMachine(tmp_path, max_batch=1 << 21)
-    with pytest.raises(ModelError, match=r"memory of Fake GPU .* is used up: smaller batch"):
+    with pytest.raises(ModelError, match=r"memory of Fake GPU .* is used up: use a smaller batch"):
         machine.backend(OPTIONS).open()
     assert machine.cuda.live == 0
 

@@ -17,7 +17,7 @@ Rows = list[tuple[int, float, list[float]]]
 
 
 def rows(found: Candidates) -> Rows:
-    """Class, score and box, by falling score."""
+    """Class, score and box, the best score first."""
     table = zip(found.class_id.tolist(), found.score.tolist(), found.xyxy.tolist(), strict=True)
     return sorted(table, key=lambda row: -row[1])
 

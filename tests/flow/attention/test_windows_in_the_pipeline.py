@@ -189,7 +189,7 @@ def test_a_detector_without_windows_looks_at_whole_frames_and_one_line_says_so(
 
     detector = Whole() if make is DetectorBase else make()
     assert len(packets_of(detector, WINDOWS)) == COUNT
-    told = [record for record in caplog.records if "cannot look at windows" in record.message]
+    told = [record for record in caplog.records if "cannot run on windows" in record.message]
     assert len(told) == (make is DetectorBase)
 
 

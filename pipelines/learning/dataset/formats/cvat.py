@@ -66,7 +66,7 @@ def _frames(root: ElementTree.Element, folders: Sequence[Path]) -> Iterator[Labe
                 rows[number].append(_box(track.attrib["label"], shape, size))
     pictures = [image for folder in folders if folder.is_dir() for image in pictures_of(folder)]
     if not pictures or max(rows, default=0) >= len(pictures):
-        raise ValueError(f"tracks up to frame {max(rows, default=0)}, and {len(pictures)} pictures: give --images")
+        raise ValueError(f"tracks up to frame {max(rows, default=0)}, and {len(pictures)} images: give --images")
     for number, image in enumerate(pictures):
         yield Labelled(image, rows[number], fields={"clip": folders[0].name})
 
