@@ -12,7 +12,7 @@ from engine.analytics.heat import COLUMNS, MOST_CLASSES, ROWS
 from engine.clock import NS_PER_S
 from engine.events.store.rows import HeatRow, TrackRow
 from engine.events.store.writer import StoreWriter
-from engine.events.track_paths import unpack
+from engine.events.track_paths import unpack_all
 
 HOUR_NS = 3600 * NS_PER_S
 STEP_S = 0.2
@@ -27,27 +27,37 @@ def new_grid() -> Grid:
     return np.zeros(_CELLS)
 
 
-def add_path(grid: Grid, row: TrackRow, from_utc_ns: int, to_utc_ns: int) -> None:
-    """Add the seconds in which the lower middle of an object was in each cell to a flat (cells,) grid.
+def add_paths(grids: Sequence[Grid], rows: Sequence[TrackRow], spans: Sequence[tuple[int, int]]) -> None:
+    """Add the seconds in which the lower middle of objects was in each cell, all paths in one pass.
 
     Args:
-        grid: to add to.
-        row: a piece of the object's path.
-        from_utc_ns: start of the span of time that counts.
-        to_utc_ns: its end.
+        grids: one for each path, to add to; several paths may share one.
+        rows: the paths.
+        spans: for each path, the span of wall clock (UTC ns) in which it counts.
     """
-    seconds, boxes = unpack(row.path)
-    if not len(seconds):
+    seconds, boxes, counts = unpack_all([row.path for row in rows])
+    ends = np.cumsum(counts)
+    lasts = [float(seconds[end - 1]) if count else 0.0 for count, end in zip(counts, ends.tolist(), strict=True)]
+    lows = [max((low - row.began_utc_ns) / NS_PER_S, 0.0) for row, (low, _) in zip(rows, spans, strict=True)]
+    highs = [(high - row.began_utc_ns) / NS_PER_S for row, (_, high) in zip(rows, spans, strict=True)]
+    first = np.array(lows) + STEP_S / 2
+    samples = np.ceil((np.minimum(highs, lasts) - first) / STEP_S).clip(min=0).astype(np.intp)
+    samples[np.array(counts) == 0] = 0
+    path_of = np.repeat(np.arange(len(rows)), samples)
+    step = np.arange(len(path_of)) - np.repeat(np.cumsum(samples) - samples, samples)
+    apart = np.cumsum([0.0, *(last + 1.0 for last in lasts)])[:-1]  # the paths, one after the other
+    seconds, at = seconds + np.repeat(apart, counts), first[path_of] + STEP_S * step + apart[path_of]
+    before = np.maximum(np.searchsorted(seconds, at, side="right") - 1, (ends - counts)[path_of])
+    seen = boxes[before, 3] > 0
+    at, path_of = at[seen], path_of[seen]
+    if not len(at):
         return
-    low = max((from_utc_ns - row.began_utc_ns) / NS_PER_S, 0.0)
-    high = min((to_utc_ns - row.began_utc_ns) / NS_PER_S, float(seconds[-1]))
-    at = np.arange(low + STEP_S / 2, high, STEP_S)
-    before = np.clip(np.searchsorted(seconds, at, side="right") - 1, 0, len(seconds) - 1)
-    at, before = at[boxes[before, 3] > 0], before[boxes[before, 3] > 0]
     x, y = np.interp(at, seconds, boxes[:, 0]), np.interp(at, seconds, boxes[:, 1])
-    column = np.clip((x * COLUMNS).astype(np.intp), 0, COLUMNS - 1)
-    line = np.clip((y * ROWS).astype(np.intp), 0, ROWS - 1)
-    np.add.at(grid, line * COLUMNS + column, STEP_S)
+    column = (x * COLUMNS).astype(np.intp).clip(0, COLUMNS - 1)
+    cell = (y * ROWS).astype(np.intp).clip(0, ROWS - 1) * COLUMNS + column
+    for grid in {id(grid): grid for grid in grids}.values():
+        own = np.array([other is grid for other in grids])
+        np.add.at(grid, cell[own[path_of]], STEP_S)
 
 
 def packed(grid: Grid) -> bytes:
@@ -93,8 +103,8 @@ class HourHeat:
             if (name, hour) not in self._grids:
                 before = store.heat(self._source_id, name, hour)
                 self._grids[name, hour] = new_grid() if before is None else unpacked(before)
-        for key, row in parts:
-            add_path(self._grids[key], row, key[1] * HOUR_NS, (key[1] + 1) * HOUR_NS)
+        spans = [(hour * HOUR_NS, (hour + 1) * HOUR_NS) for (_, hour), _ in parts]
+        add_paths([self._grids[key] for key, _ in parts], [row for _, row in parts], spans)
         made = [
             HeatRow(self._source_id, name, hour, self._run_epoch, packed(self._grids[name, hour]))
             for name, hour in changed

@@ -86,8 +86,7 @@ def pack_all(paths: Sequence[LivePath], aspects: Sequence[float]) -> list[bytes]
     boxes = np.concatenate([part for path in paths for part in path.boxes])
     path_of = np.repeat(np.arange(len(paths)), [path.count for path in paths])
     times, boxes, path_of = _with_breaks(times, boxes, path_of)
-    is_first = np.ones(len(times), np.bool_)
-    is_first[1:] = path_of[1:] != path_of[:-1]
+    is_first = _differ(path_of)
     since_ns = times - times[is_first][path_of]
     scale = np.ones((len(times), 4))
     scale[:, 0] = scale[:, 2] = np.asarray(aspects, np.float64)[path_of]
@@ -143,27 +142,43 @@ def _with_pauses(points: NDArray[np.void], steps: Times) -> NDArray[np.void]:
 
 def _thinned(seconds: Floats, boxes: Floats, is_first: NDArray[np.bool_]) -> Times:
     """Return the points to keep (Douglas-Peucker, all spans at once); the others lie between two of these."""
-    count = len(seconds)
     seen = boxes[:, 3] > 0
     is_edge = ~seen | is_first
     is_edge[1:] |= ~seen[:-1]
     is_edge[:-1] |= ~seen[1:] | is_first[1:]
     is_edge[-1] = True
     per_height = np.where(seen, 1 / np.maximum(boxes[:, 3], 1e-9), 0.0)
-    kept: Times = is_edge.nonzero()[0]
-    while len(kept) < count:
-        span = np.repeat(np.arange(len(kept)), np.diff(kept, append=count))
-        first, last = kept[span], kept[np.minimum(span + 1, len(kept) - 1)]
-        share = (seconds - seconds[first]) / np.maximum(seconds[last] - seconds[first], 1e-9)
-        away = np.abs(boxes - boxes[first] - share[:, None] * (boxes[last] - boxes[first])).max(axis=1) * per_height
-        away[kept] = 0.0
-        worst = np.maximum.reduceat(away, kept)
+    is_kept, kept, points = is_edge.copy(), is_edge.nonzero()[0], (~is_edge).nonzero()[0]
+    span = np.searchsorted(kept, points)
+    first, last = kept[span - 1], kept[span]
+    while len(points):  # points between the same two kept ones are neighbours
+        share = (seconds[points] - seconds[first]) / np.maximum(seconds[last] - seconds[first], 1e-9)
+        line = boxes[first] + share[:, None] * (boxes[last] - boxes[first])
+        away = np.abs(boxes[points] - line).max(axis=1) * per_height[points]
+        is_begin = _differ(first)
+        begins, span = is_begin.nonzero()[0], is_begin.cumsum() - 1
+        worst = np.maximum.reduceat(away, begins)
         candidates = ((away == worst[span]) & (away > TOLERANCE)).nonzero()[0]
         if not len(candidates):
             break
-        one_each = np.unique(span[candidates], return_index=True)[1]
-        kept = np.sort(np.concatenate((kept, candidates[one_each])))
-    return kept
+        chosen = candidates[_differ(span[candidates])]
+        is_kept[points[chosen]] = True
+        split_at = np.full(len(begins), -1)  # the new kept point of each span; -1 where none is needed
+        split_at[span[chosen]] = points[chosen]
+        at = split_at[span]
+        left = (at >= 0) & (points != at)
+        points, first, last, at = points[left], first[left], last[left], at[left]
+        is_after = points > at
+        first, last = np.where(is_after, at, first), np.where(is_after, last, at)
+    result: Times = is_kept.nonzero()[0]
+    return result
+
+
+def _differ(numbers: Times) -> NDArray[np.bool_]:
+    """Return (N,) bool, which numbers differ from the one before; the first does."""
+    found = np.ones(len(numbers), np.bool_)
+    np.not_equal(numbers[1:], numbers[:-1], out=found[1:])
+    return found
 
 
 def unpack(path: bytes) -> tuple[Floats, Floats]:
@@ -171,9 +186,24 @@ def unpack(path: bytes) -> tuple[Floats, Floats]:
 
     x and y are the middle of the lower edge. From a point of height 0 to the next one, the object was not seen.
     """
-    points = np.frombuffer(path[: len(path) - len(path) % _POINT.itemsize], _POINT)
-    boxes = np.stack([points[name].astype(np.float64) / _FULL for name in ("x", "y", "w", "h")], axis=1)
-    return np.cumsum(points["ms"].astype(np.int64)) / 1000.0, boxes
+    seconds, boxes, _ = unpack_all([path])
+    return seconds, boxes
+
+
+def unpack_all(paths: Sequence[bytes]) -> tuple[Floats, Floats, list[int]]:
+    """Return seconds and boxes of several paths, one after the other, and how many points each has."""
+    size = _POINT.itemsize
+    counts = [len(path) // size for path in paths]
+    whole = b"".join(path[: count * size] for path, count in zip(paths, counts, strict=True))
+    points = np.frombuffer(whole, _POINT)
+    boxes = np.empty((len(points), 4))
+    for column, name in enumerate(("x", "y", "w", "h")):
+        boxes[:, column] = points[name]
+    boxes /= _FULL
+    ms = np.cumsum(points["ms"], dtype=np.int64)
+    begins = np.cumsum([0, *counts])[:-1]
+    before = np.concatenate(([0], ms))[begins]  # of the paths before
+    return (ms - np.repeat(before, counts)) / 1000.0, boxes, counts
 
 
 def box_at(seconds: Floats, boxes: Floats, at_s: float) -> Floats | None:

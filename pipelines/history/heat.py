@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import struct
 import zlib
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.analytics.heat import COLUMNS, ROWS
-from engine.events.path_heat import HOUR_NS, add_path, new_grid, unpacked
+from engine.events.path_heat import HOUR_NS, add_paths, new_grid, unpacked
 from engine.events.store.reader import EventReader
 
 Grid = NDArray[np.float64]
 PEAK = 99.0
+TOGETHER = 1000
+"""Paths that are added in one pass."""
 
 
 def heat_between(
@@ -39,9 +42,9 @@ def heat_between(
         if class_name in (None, heat.class_name):
             grid += unpacked(heat.grid)
     begin = max(from_utc_ns, cut * HOUR_NS) if stored else from_utc_ns
-    for row in reader.tracks(source_id, begin, to_utc_ns):
-        if class_name in (None, row.class_name):
-            add_path(grid, row, begin, to_utc_ns)
+    rows = (row for row in reader.tracks(source_id, begin, to_utc_ns) if class_name in (None, row.class_name))
+    while some := list(islice(rows, TOGETHER)):
+        add_paths([grid] * len(some), some, [(begin, to_utc_ns)] * len(some))
     return grid.reshape(ROWS, COLUMNS)
 
 

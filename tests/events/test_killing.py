@@ -15,12 +15,10 @@ def test_a_killed_engine_leaves_nothing_open_twice_or_lost(tmp_path: Path) -> No
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1800)
-def test_fifty_kills(tmp_path: Path) -> None:
-    assert killed_often(tmp_path, 50, seed=2)["kills"] == 50
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-def test_kills_beside_a_server(tmp_path: Path, postgres_url: str) -> None:
-    assert killed_often(tmp_path, 10, seed=3, store=postgres_url)["kills"] == 10
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_fifty_kills(tmp_path: Path, store: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue("postgres_url") if store == "postgresql" else None
+    found = killed_often(tmp_path, 50, seed=2, store=url)
+    print(store, found)
+    assert found["kills"] == 50

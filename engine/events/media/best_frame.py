@@ -20,6 +20,7 @@ CUT_OFF = 0.3  # value of an object that the border cuts off
 BORDER = 0.005
 LEAST_SHARP = 0.3
 SHARP_SIDE = 96
+_ALMOST = 1 - 1e-6  # for the rounding of float32
 
 
 class Observed:
@@ -37,6 +38,15 @@ class Observed:
         return frame.image[..., 1] if luma is None else luma
 
     @cached_property
+    def most(self) -> list[float]:
+        """0 to 1, at most how much each row is worth: what it would be if nothing covered or cut the object."""
+        tracks, frame = self._packet.tracks, self._packet.frame
+        tall = tracks.xyxy[:, 3] - tracks.xyxy[:, 1]
+        seen = tracks.detection_index != NO_DETECTION
+        most: list[float] = (np.minimum(1.0, tall / (GOOD_HEIGHT * frame.height)) * tracks.score * seen).tolist()
+        return most
+
+    @cached_property
     def worth(self) -> NDArray[np.float64]:
         """(N,) float64, 0 to 1: score times visibility; 0 for objects that were not detected on this frame."""
         tracks, frame = self._packet.tracks, self._packet.frame
@@ -47,9 +57,13 @@ class Observed:
     def _row_of(self) -> dict[int, int]:
         return {track_id: row for row, track_id in enumerate(self._packet.tracks.track_id.tolist())}
 
-    def rows_of(self, event: EventRow) -> list[int]:
-        """Return the rows of an event's objects that were detected on this frame, in the event's zone if it has one."""
+    def rows_of(self, event: EventRow, least: float = 0.0) -> list[int]:
+        """Return the rows of an event's objects that were detected on this frame, in the event's zone if it has one.
+
+        Those that cannot be worth more than `least` are left out.
+        """
         rows = [self._row_of[track_id] for track_id in event.track_ids if track_id in self._row_of]
+        rows = [row for row in rows if self.most[row] > least * _ALMOST]
         view = self._packet.analytics
         if rows and view is not None and event.place in view.zones:
             inside = self._in_zone(view, event.place)
@@ -83,7 +97,7 @@ class Quality:
             event: the event whose objects count.
             least: anything not better is not examined closely, and gets 0.
         """
-        rows = seen.rows_of(event)
+        rows = seen.rows_of(event, least)
         best = max(rows, key=seen.worth.__getitem__, default=None)
         if best is None or seen.worth[best] <= least:
             return 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from engine.events.store.rows import (
@@ -41,6 +42,7 @@ _FIXED: dict[type, tuple[str, ...]] = {
 
 
 _COLUMNS = {kind: [field.name for field in fields(kind)] for kind in _TABLES}
+_VALUES = {kind: attrgetter(*names) for kind, names in _COLUMNS.items()}
 _AS_THEY_ARE = ("int", "int | None", "float", "float | None", "bytes")
 _CONVERTED = {kind: [field.name for field in fields(kind) if field.type not in _AS_THEY_ARE] for kind in _TABLES}
 
@@ -48,6 +50,12 @@ _CONVERTED = {kind: [field.name for field in fields(kind) if field.type not in _
 def columns(kind: type[Any]) -> list[str]:
     """Return the columns of a row in the order of its fields."""
     return _COLUMNS[kind]
+
+
+def values(row: Any) -> tuple[Any, ...]:
+    """Return the values of a row in the order of `columns`."""
+    found: tuple[Any, ...] = _VALUES[type(row)](row)
+    return found
 
 
 def converted(kind: type[Any]) -> list[str]:

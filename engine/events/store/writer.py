@@ -6,8 +6,6 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from engine.clock import NS_PER_S
@@ -94,10 +92,13 @@ class StoreWriter:
         return self._database
 
     def _write_rows(self) -> None:
-        """Write the pending rows, with one statement for consecutive rows of one kind."""
+        """Write the pending rows, those of one kind together: no kind depends on another."""
         rows, self._rows = self._rows, []
-        for statement, some in groupby(rows, itemgetter(0)):
-            self._database.execute_many(statement, [values for _, values in some])
+        by_statement: dict[str, list[dict[str, Any]]] = {}
+        for statement, values in rows:
+            by_statement.setdefault(statement, []).append(values)
+        for statement, some in by_statement.items():
+            self._database.execute_many(statement, some)
 
     def _run(self, statement: str, parameters: Parameters) -> None:
         self.database.execute(statement, parameters)
@@ -271,11 +272,12 @@ def _killed(row: Sequence[Any]) -> dict[str, Any]:
 def _plain(row: Any) -> dict[str, Any]:
     """Return a row's values as the databases take them: numbers, text in UTF-8, bytes."""
     kind = type(row)
-    values = {name: getattr(row, name) for name in statements.columns(kind)}
+    values: dict[str, Any] = dict(zip(statements.columns(kind), statements.values(row), strict=True))
     for name in statements.converted(kind):
         value = values[name]
         if isinstance(value, str):
-            values[name] = value if value.isascii() and "\0" not in value else utf8_text(value).replace("\0", "")
+            if not value.isascii() or "\0" in value:
+                values[name] = utf8_text(value).replace("\0", "")
         elif isinstance(value, bool):
             values[name] = int(value)
         elif isinstance(value, dict):
