@@ -219,6 +219,10 @@ class Timers:
             return None
         return self._since_ns.setdefault(key, now_ns)
 
+    def __iter__(self) -> Iterator[Hashable]:
+        """Iterate over the keys for which the condition holds."""
+        return iter(self._since_ns)
+
     def keep(self, keys: Container[Hashable]) -> None:
         """Forget all other keys."""
         for key in [key for key in self._since_ns if key not in keys]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -18,11 +18,14 @@ from engine.analytics.view import View
 from engine.errors import ConfigError
 
 _NS = 1e9
+UNSEEN_S = 1.0
 
 
 @dataclass
 class Close(Rule):
     """Two objects have been closer than a limit for `for_s`; ends when they separate.
+
+    While one of them is not seen, for at most a second, they count as they were.
 
     Attributes:
         heights: the limit as a multiple of the mean height of their boxes.
@@ -65,13 +68,24 @@ class Close(Rule):
     def update(self, view: View) -> Iterator[Finding]:
         """Yield the `begin` and `end` of close pairs."""
         pairs = self._pairs(view)
-        for key in [key for key in self._open if key not in pairs]:
-            yield from self._end(view, key, view.captured_ns)
-        self._timers.keep(pairs)
+        known = [key for key in {*self._open, *self._timers} if key not in pairs]
+        unseen = self._unseen(view, known) if known else set()
+        for key in known:
+            if key not in unseen:
+                yield from self._end(view, key, view.captured_ns)
+        self._timers.keep({*pairs, *unseen})
         for key, (first, second) in pairs.items():
             since_ns = self._timers.since(key, view.captured_ns, holds=True)
             if key not in self._open and since_ns is not None and view.captured_ns - since_ns >= self.for_s * _NS:
                 yield from self._begin(view, key, self._made(view, first, second, since_ns))
+
+    def _unseen(self, view: View, keys: list[Any]) -> set[Any]:
+        """Return the pairs of which an object is not seen now, but was within `UNSEEN_S`."""
+        objects = view.objects
+        age_s = (view.captured_ns - objects.present_ns) / _NS
+        hidden = (age_s > 0) & (age_s <= UNSEEN_S)
+        lost, here = set(objects.identity[hidden].tolist()), set(objects.identity[age_s <= UNSEEN_S].tolist())
+        return {key for key in keys if not lost.isdisjoint(key) and here.issuperset(key)}
 
     def _pairs(self, view: View) -> dict[tuple[int, int], tuple[int, int]]:
         """Return the close pairs as indices into `view.objects`, keyed by their identities."""
