@@ -12,7 +12,7 @@ from engine.data import NO_DETECTION, Packet
 from engine.errors import ConfigError
 from engine.imaging.caption import draw_caption
 from engine.imaging.heat import draw_heat
-from engine.imaging.scene import draw_scene
+from engine.imaging.scene import READABLE, draw_scene
 from engine.optional import require
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 TRACE_FRAMES = 40
 REFERENCE_HEIGHT = 720
 MASK_OPACITY = 0.4
+LIGHT = 150
+"""Text on colours brighter than this is black."""
 MIN_VISIBILITY = 0.5
 COCO_KEYPOINTS = 17  # the only skeleton whose edges are defined here
 
@@ -42,10 +44,16 @@ class _Style:
         scale = max(min(width, height) / REFERENCE_HEIGHT, 0.25)
         return _Style(
             thickness=max(1, round(2 * scale)),
-            text_scale=max(0.3, 0.5 * scale),
+            text_scale=max(READABLE, 0.5 * scale),
             text_thickness=max(1, round(1.2 * scale)),
             text_padding=max(2, round(4 * scale)),
         )
+
+
+def _readable_on(palette: Any, sv: Any) -> Any:
+    """Return a palette of black and white text for backgrounds of these colours."""
+    light = [0.299 * color.r + 0.587 * color.g + 0.114 * color.b > LIGHT for color in palette.colors]
+    return sv.ColorPalette([sv.Color.BLACK if is_light else sv.Color.WHITE for is_light in light])
 
 
 class Overlay:
@@ -142,6 +150,7 @@ class _Painter:
             )
         if labels:
             self._texts = sv.LabelAnnotator(
+                text_color=_readable_on(sv.ColorPalette.DEFAULT, sv),
                 text_scale=style.text_scale,
                 text_thickness=style.text_thickness,
                 text_padding=style.text_padding,

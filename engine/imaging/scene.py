@@ -20,6 +20,8 @@ LINE: Color = (255, 180, 60)
 TEXT: Color = (255, 255, 255)
 DARK: Color = (30, 30, 30)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+READABLE = 0.45
+"""Size of the smallest text that is read without effort."""
 
 
 def draw_scene(image: Image, view: View) -> None:
@@ -29,7 +31,7 @@ def draw_scene(image: Image, view: View) -> None:
         _draw_zone(
             image,
             corners,
-            f"{name}: {view.occupancy[name]} now, {view.visits[name]} visits",
+            f"{name}: {view.occupancy[name]} now, {view.visits[name]} visit{'' if view.visits[name] == 1 else 's'}",
             scale,
             BUSY_ZONE if view.occupancy[name] else ZONE,
         )
@@ -56,13 +58,20 @@ def _draw_line(image: Image, vertices: NDArray[np.float64], name: str, counts: d
     start, end = (tuple(int(value) for value in point.round()) for point in (centre, tip))
     cv2.arrowedLine(image, start, end, LINE, max(2, round(3 * scale)), cv2.LINE_AA, tipLength=0.4)
     text = f"{name}: " + ", ".join(f"{direction} {n}" for direction, n in counts.items())
-    write(image, text, (int(centre[0]), int(centre[1] - 10 * scale)), scale, LINE)
+    write(image, text, (int(centre[0]), int(centre[1] - 18 * scale)), scale, LINE)  # above the head of the arrow
 
 
 def write(image: Image, text: str, at: tuple[int, int], scale: float, color: Color) -> None:
-    """Write one line of text on a dark background into an image, (H, W, 3) uint8 BGR, moved so that it stays inside."""
-    size, thickness, pad = 0.55 * scale, max(1, round(1.2 * scale)), max(2, round(4 * scale))
+    """Write one line of text on a dark background into an image, (H, W, 3) uint8 BGR, moved so that it stays inside.
+
+    It is no smaller than can be read, unless it does not fit otherwise.
+    """
+    size, thickness, pad = max(0.55 * scale, READABLE), max(1, round(1.2 * scale)), max(2, round(4 * scale))
     (width, height), below = cv2.getTextSize(text, FONT, size, thickness)
+    room = image.shape[1] - 2 * pad
+    if width > room:
+        size *= max(room / width, 0.5)
+        (width, height), below = cv2.getTextSize(text, FONT, size, thickness)
     x = min(max(at[0], pad), max(image.shape[1] - width - pad, pad))
     y = min(max(at[1] - pad, height + pad), image.shape[0] - below - pad)
     cv2.rectangle(image, (x - pad, y - height - pad), (x + width + pad, y + below + pad), DARK, cv2.FILLED)

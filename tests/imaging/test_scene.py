@@ -64,3 +64,21 @@ def test_text_stays_within_the_image(at: tuple[int, int]) -> None:
     changed = np.argwhere((image != 90).any(axis=2))
     assert len(changed) > 100
     assert image.min(axis=2).max() > 120  # strokes thinner than a pixel are grey
+
+
+@pytest.mark.parametrize("width", [120, 320, 768, 1920])
+def test_text_can_be_read_at_any_size_and_is_not_cut_off(width: int) -> None:
+    image = np.full((width * 9 // 16, width, 3), 90, np.uint8)
+    write(image, "exit: in 2, out 0", (width // 2, width // 4), min(image.shape[:2]) / 720, LINE)
+    rows, columns = np.argwhere((image != 90).any(axis=2)).T
+    assert np.ptp(rows) >= (12 if width > 200 else 8)
+    assert np.ptp(columns) < width
+    assert columns.max() < width - 1
+
+
+def test_one_visit_is_not_visits() -> None:
+    told: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.imaging.scene.write", lambda image, text, *more: told.append(text))
+        Overlay(trace=False, labels=False).draw(_packet(640, 480, inside=True))
+    assert told == ["yard: 1 now, 1 visit", "door: in 0, out 0"]
