@@ -16,14 +16,17 @@ JSON_VARIABLE = "FRAMEWIRE_LOG_JSON"
 BURST = 10
 WINDOW_S = 60.0
 MAX_CAUSES = 1000
+ANY_CLIENT = {"cause": "any client"}
+"""`extra` of a record whose first argument strangers choose, so that they cannot make each one a cause of its own."""
 _MORE = "repeated"
 
 
 class RateLimit(logging.Filter):
     """Passes at most `burst` records of one cause per `window_s`; the next one states how many were suppressed.
 
-    A cause is a logger, a template, and the first argument if it is text, usually the name of a source. Debug records
-    are not limited. Memory is bounded: if there are too many causes, the oldest are forgotten.
+    A cause is a logger, a template, and the first argument if it is text, usually the name of a source, or the record's
+    `cause` if it has one. Debug records are not limited. Memory is bounded: if there are too many causes, the oldest
+    are forgotten.
 
     Args:
         burst: records per window.
@@ -58,6 +61,7 @@ class RateLimit(logging.Filter):
 
 def _cause_of(record: logging.LogRecord) -> tuple[str, str, str]:
     first = record.args[0] if isinstance(record.args, tuple) and record.args else ""
+    first = getattr(record, "cause", first)
     return record.name, str(record.msg)[:200], first[:200] if isinstance(first, str) else ""
 
 

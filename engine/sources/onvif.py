@@ -10,10 +10,9 @@ import base64
 import hashlib
 import http.client
 import secrets
-import socket
 import ssl
-import threading
-from contextlib import closing, suppress
+import time
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit, urlunsplit
@@ -21,13 +20,14 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from engine.errors import SourceError
+from engine.http.timed import TimedConnection
 from engine.redaction import hide
 
 MAX_ANSWER_BYTES = 256 * 1024
 MAX_PROFILES = 32
 TIMEOUT_S = 5.0
+EXCHANGE_S = 30.0
 MAX_AHEAD = timedelta(days=365 * 100)
-_TYPE = {"Content-Type": "application/soap+xml; charset=utf-8"}
 _ENVELOPE = (
     '<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope">'
     "<s:Header>{header}</s:Header><s:Body>{body}</s:Body></s:Envelope>"
@@ -57,23 +57,30 @@ class CameraStream:
     height: int = 0
 
 
-def camera_streams(service: str, user: str, password: str, timeout_s: float = TIMEOUT_S) -> list[CameraStream]:
+def camera_streams(
+    service: str, user: str, password: str, timeout_s: float = TIMEOUT_S, exchange_s: float = EXCHANGE_S
+) -> list[CameraStream]:
     """Return the streams of a camera, largest first.
 
     Args:
         service: address of its ONVIF device service, `http://HOST/onvif/device_service`.
         user: account of the camera, often a separate one for ONVIF.
         password: of the account.
-        timeout_s: limit for each request.
+        timeout_s: limit for each request, from connecting to the last byte of the answer.
+        exchange_s: limit for all requests together.
 
     Raises:
         SourceError: it does not answer, refuses the password, or answers something else.
     """
     hide(password)
-    host = urlsplit(service).hostname or ""
-    if urlsplit(service).scheme not in ("http", "https") or not host:
+    try:
+        parts = urlsplit(service)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    if not host or parts.scheme not in ("http", "https") or not (service.isascii() and service.isprintable()):
         raise SourceError(f"{service} is not an ONVIF service: expected http://HOST/onvif/device_service")
-    camera = _Camera(host, user, password, timeout_s)
+    camera = _Camera(host, user, password, timeout_s, time.monotonic() + exchange_s)
     camera.learn_clock(service)
     media = camera.media_service(service)
     streams = [stream for profile in camera.profiles(media) for stream in camera.stream_of(media, profile)]
@@ -83,8 +90,9 @@ def camera_streams(service: str, user: str, password: str, timeout_s: float = TI
 class _Camera:
     """The requests to one camera; its clock may differ from ours, and it refuses passwords with a wrong time."""
 
-    def __init__(self, host: str, user: str, password: str, timeout_s: float) -> None:
-        self._host, self._user, self._password, self._timeout_s = host, user, password, timeout_s
+    def __init__(self, host: str, user: str, password: str, timeout_s: float, until: float) -> None:
+        self._host, self._user, self._password = host, user, password
+        self._timeout_s, self._until = timeout_s, until
         self._ahead = timedelta()
 
     def learn_clock(self, service: str) -> None:
@@ -151,17 +159,18 @@ class _Camera:
 
     def _ask(self, address: str, body: str, *, with_password: bool = True) -> ElementTree.Element:
         text = _ENVELOPE.format(header=self._token() if with_password else "", body=body)
+        until = min(time.monotonic() + self._timeout_s, self._until)
         try:
-            status, answer = _post(address, text.encode(), self._timeout_s)
+            status, answer = _posted(address, text.encode(), until)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise SourceError(
                 f"{self._host} does not answer ONVIF ({error}): is ONVIF enabled in the camera?"
             ) from error
-        if status == 200:
-            return _parsed(answer, self._host)
-        if status in (400, 401, 403) or b"NotAuthorized" in answer:
+        if status in (400, 401, 403) or (status != 200 and b"NotAuthorized" in answer):
             raise SourceError(f"{self._host} refuses the user and password for ONVIF: see its settings")
-        raise SourceError(f"{self._host} answers ONVIF with status {status}")
+        if status != 200:
+            raise SourceError(f"{self._host} answers ONVIF with status {status}")
+        return _parsed(answer, self._host)
 
     def _token(self) -> str:
         """Return the header that proves the password without sending it."""
@@ -181,41 +190,19 @@ class _Camera:
         )
 
 
-def _post(address: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
-    """Return the status and body of an answer, cut off beyond the limit. Follows no redirect and uses no proxy.
+def _posted(address: str, body: bytes, until: float) -> tuple[int, bytes]:
+    """Return the status and the body of an answer, cut off beyond the limit.
 
-    After connecting, `timeout_s` is for everything together, even if handshake, head or body come byte by byte.
-
-    Raises:
-        OSError, ValueError, http.client.HTTPException: there is no complete answer.
+    A redirect is not followed, because a camera must not send the password elsewhere.
     """
-    place = urlsplit(address)
-    host, is_https = place.hostname or "", place.scheme == "https"
-    port = place.port or (443 if is_https else 80)
-    over = threading.Event()
-    connection = http.client.HTTPConnection(host, port)
-    with socket.create_connection((host, port), timeout_s) as plain, plain.dup() as twin, closing(connection):
-        timer = threading.Timer(timeout_s, _hang_up, [twin, over])
-        timer.daemon = True
-        timer.start()
-        try:
-            connection.sock = (
-                ssl.create_default_context().wrap_socket(plain, server_hostname=host) if is_https else plain
-            )
-            connection.request("POST", urlunsplit(("", "", place.path or "/", place.query, "")), body, _TYPE)
-            reply = connection.getresponse()
-            return reply.status, reply.read(MAX_ANSWER_BYTES + 1)
-        finally:
-            timer.cancel()
-            if over.is_set():
-                raise TimeoutError(f"no complete answer within {timeout_s:g} s")
-
-
-def _hang_up(twin: socket.socket, over: threading.Event) -> None:
-    """End a connection that another thread is using."""
-    over.set()
-    with suppress(OSError):  # it has just been closed
-        twin.shutdown(socket.SHUT_RDWR)
+    parts = urlsplit(address)
+    tls = ssl.create_default_context() if parts.scheme == "https" else None
+    connection = TimedConnection(parts.hostname or "", parts.port or (443 if tls else 80), until, tls)
+    with closing(connection):
+        path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        connection.request("POST", path, body, {"Content-Type": "application/soap+xml; charset=utf-8"})
+        answer = connection.getresponse()
+        return answer.status, answer.read(MAX_ANSWER_BYTES + 1)
 
 
 def _parsed(answer: bytes, host: str) -> ElementTree.Element:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import time
+from contextlib import closing
 
+from engine.http.timed import TimedConnection
 from pipelines.metrics.server import host_and_port
 
 MAX_BODY_BYTES = 64 * 1024
@@ -18,13 +21,10 @@ def fetch(address: str, path: str, *, timeout_s: float, max_bytes: int = MAX_BOD
     """
     host, port = host_and_port(address, "the address")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
-    try:
+    with closing(TimedConnection(host, port, time.monotonic() + timeout_s)) as connection:
         connection.request("GET", path)
         reply = connection.getresponse()
         return reply.status, reply.read(max_bytes).decode("utf-8", "replace")
-    finally:
-        connection.close()
 
 
 def ask_health(address: str, timeout_s: float, *, ready: bool) -> tuple[bool, str]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import http.client
+import math
 import os
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -23,6 +26,7 @@ from urllib.parse import urlsplit
 from engine.catalogue import Download
 from engine.clock import SystemClock
 from engine.errors import ConfigError, EngineError
+from engine.http.timed import left, timed
 
 SILENCE_S = 30.0
 """Seconds without a byte after which the server is considered gone."""
@@ -31,13 +35,6 @@ PACE_BYTES = 16 * 1024
 """A server must send this much within `PACE_S`, so that sending single bytes now and then cannot stall a download."""
 _BLOCK = 64 * 1024
 _MAX_REDIRECTS = 5
-_HANDLERS = (
-    urllib.request.ProxyHandler,
-    urllib.request.HTTPHandler,
-    urllib.request.HTTPSHandler,
-    urllib.request.HTTPDefaultErrorHandler,
-    urllib.request.HTTPErrorProcessor,
-)
 Progress = Callable[[int, int], None]
 
 
@@ -188,10 +185,6 @@ def _append(file: IO[bytes], wanted: Download, address: str, progress: Progress,
         raise DownloadError(f"{host} stopped after {got} of {wanted.bytes} bytes ({why}): {_again()}") from error
 
 
-def _ignore(done: int, total: int) -> None:
-    pass
-
-
 def _opened(address: str, start: int, silence_s: float) -> Any:
     """Return the answer of the server. Proxies come from the environment, as for other programs."""
     if urlsplit(address).scheme not in ("http", "https"):
@@ -199,16 +192,55 @@ def _opened(address: str, start: int, silence_s: float) -> Any:
     headers = {"User-Agent": "framewire", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    handlers = (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler())
+    head = _Head(silence_s)
     opener = urllib.request.OpenerDirector()
     for handler in (
-        *handlers,
+        urllib.request.ProxyHandler(),
+        _Http(head),
+        _Https(head),
         urllib.request.HTTPDefaultErrorHandler(),
         _Redirects(),
         urllib.request.HTTPErrorProcessor(),
     ):
         opener.add_handler(handler)
-    return opener.open(urllib.request.Request(address, headers=headers), timeout=silence_s)
+    answer = opener.open(urllib.request.Request(address, headers=headers), timeout=silence_s)
+    head.until = math.inf
+    return answer
+
+
+class _Head:
+    """The heads of an answer and of the redirects before it must arrive within `silence_s`, not only each byte."""
+
+    def __init__(self, silence_s: float) -> None:
+        self._silence_s, self.until = silence_s, time.monotonic() + silence_s
+
+    def connection(self, kind: Any, host: str, **named: Any) -> Any:
+        """Return a connection of `http.client`."""
+        connection = kind(host, **named)
+        connection.response_class = self._response
+        return connection
+
+    def _response(self, sock: Any, *args: Any, **named: Any) -> http.client.HTTPResponse:
+        response = http.client.HTTPResponse(sock, *args, **named)
+        return timed(response, sock, lambda: min(left(self.until), self._silence_s))
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, head: _Head) -> None:
+        super().__init__()
+        self._head = head
+
+    def http_open(self, req: Any) -> Any:
+        return self.do_open(partial(self._head.connection, http.client.HTTPConnection), req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, head: _Head) -> None:
+        super().__init__()
+        self._head = head
+
+    def https_open(self, req: Any) -> Any:
+        return self.do_open(partial(self._head.connection, http.client.HTTPSConnection), req)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from engine.redaction import hide
-from pipelines.logs import MAX_CAUSES, JsonFormatter, RateLimit, json_line
+from pipelines.logs import ANY_CLIENT, MAX_CAUSES, JsonFormatter, RateLimit, json_line
 
 
 class Now:
@@ -33,6 +33,17 @@ def test_a_cause_that_repeats_is_shown_a_few_times_and_then_counted() -> None:
     later = record("%s is offline", "gate")
     assert limit.filter(later)
     assert json.loads(JsonFormatter().format(later))["message"] == "gate is offline (7 more like this were left out)"
+
+
+def test_what_strangers_choose_is_one_cause() -> None:
+    limit = RateLimit(3, 60.0, Now())
+    logger = logging.getLogger("test.strangers")
+    shown = []
+    for number in range(100):
+        name = f"host-{number}"
+        made = logger.makeRecord(logger.name, logging.WARNING, "x.py", 1, "refused %r", (name,), None, extra=ANY_CLIENT)
+        shown.append(limit.filter(made))
+    assert shown == [True] * 3 + [False] * 97
 
 
 def test_debug_is_not_limited_and_causes_do_not_pile_up() -> None:

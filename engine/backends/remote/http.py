@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import quote
 
@@ -32,6 +32,7 @@ from engine.backends.remote.shared import (
     restricted_headers,
 )
 from engine.errors import ModelError
+from engine.http.timed import TimedConnection, left
 from engine.redaction import hide, printable
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class HttpEndpoint:
         self._host, self._is_secure = host, model.protocol == "https"
         version = f"/versions/{model.version}" if model.version else ""
         self._path = f"/v2/models/{quote(model.name)}{version}"
-        self._connection: HTTPConnection | None = None
+        self._connection: TimedConnection | None = None
         self._headers = {"Host": str(host), "User-Agent": "framewire"}
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
         if token:
@@ -97,10 +98,10 @@ class HttpEndpoint:
             HEADER_LENGTH: str(len(head)),
             "Content-Length": str(length),
         }
-        path, left_s = f"{self._path}/infer", _left(until)
+        path, left_s = f"{self._path}/infer", left(until)
         try:
-            with self._answer("POST", path, headers, [head, *pieces], left_s) as (answer, until):
-                return self._outputs(answer, outputs, until)
+            with self._answer("POST", path, headers, [head, *pieces], left_s) as answer:
+                return self._outputs(answer, outputs)
         except ModelError as error:
             if self._shared is not None and rows is not None and LOST in str(error):
                 self._shared.lose()  # the server was restarted
@@ -127,7 +128,7 @@ class HttpEndpoint:
 
     def _register(self, name: str, size: int, until: float) -> None:
         body = json.dumps({"key": f"/{name}", "offset": 0, "byte_size": size}).encode()
-        self._post(f"{REGIONS}/{name}/register", body, _left(until))
+        self._post(f"{REGIONS}/{name}/register", body, left(until))
 
     def _forget(self, name: str) -> None:
         with suppress(ModelError, UnreachableError, BusyServerError, TimeoutError):
@@ -135,8 +136,8 @@ class HttpEndpoint:
 
     def _post(self, path: str, body: bytes, timeout_s: float) -> None:
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **self._restricted}
-        with self._answer("POST", path, headers, [body], timeout_s) as (answer, until):
-            self._read(answer, until, MAX_JSON_BYTES)
+        with self._answer("POST", path, headers, [body], timeout_s) as answer:
+            self._read(answer, MAX_JSON_BYTES)
 
     def end(self) -> None:
         """Give back what the server holds for this connection, and end it."""
@@ -159,8 +160,8 @@ class HttpEndpoint:
 
     def _json_of_path(self, path: str) -> dict[str, Any]:
         try:
-            with self._answer("GET", path, {}, [], METADATA_S) as (answer, until):
-                found = json.loads(self._read(answer, until, MAX_JSON_BYTES))
+            with self._answer("GET", path, {}, [], METADATA_S) as answer:
+                found = json.loads(self._read(answer, MAX_JSON_BYTES))
         except TimeoutError as error:
             raise UnreachableError(f"{self._host} does not answer") from error
         except (ValueError, RecursionError) as error:
@@ -172,14 +173,14 @@ class HttpEndpoint:
     @contextmanager
     def _answer(
         self, method: str, path: str, headers: Mapping[str, str], pieces: Sequence[Any], timeout_s: float
-    ) -> Iterator[tuple[HTTPResponse, float]]:
-        """Yield the answer to a request and the deadline for reading it; a failure closes the connection."""
+    ) -> Iterator[HTTPResponse]:
+        """Yield the answer to a request, to be read within the timeout; a failure closes the connection."""
         until = time.monotonic() + timeout_s
         try:
             answer = self._exchange(method, path, headers, pieces, until)
             if answer.status != 200:
-                self._refused(answer, path, until)
-            yield answer, until
+                self._refused(answer, path)
+            yield answer
             answer.close()
         except TimeoutError:
             self.close()
@@ -213,50 +214,37 @@ class HttpEndpoint:
         self, method: str, path: str, headers: Mapping[str, str], pieces: Sequence[Any], until: float
     ) -> HTTPResponse:
         connection = self._connection or self._connect(until)
-        self._wait_at_most(until)
+        connection.until = until
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in {**self._headers, **headers}.items():
             connection.putheader(name, value)
         connection.endheaders(pieces[0] if pieces else None)
         for piece in pieces[1:]:
-            self._wait_at_most(until)
             connection.send(piece)
-        self._wait_at_most(until)
         return connection.getresponse()
 
-    def _connect(self, until: float) -> HTTPConnection:
-        timeout_s = min(_left(until), CONNECT_S)
-        if self._is_secure:
-            context = ssl.create_default_context()
-            connection: HTTPConnection = HTTPSConnection(
-                self._host.name, self._host.port, timeout=timeout_s, context=context
-            )
-        else:
-            connection = HTTPConnection(self._host.name, self._host.port, timeout=timeout_s)
+    def _connect(self, until: float) -> TimedConnection:
+        soon = time.monotonic() + min(left(until), CONNECT_S)
+        tls = ssl.create_default_context() if self._is_secure else None
+        connection = TimedConnection(self._host.name, self._host.port, soon, tls)
         try:
             connection.connect()
         except TimeoutError as error:  # not a late answer: another server may still succeed
             raise ConnectionError("does not accept connections") from error
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
         return connection
 
-    def _wait_at_most(self, until: float) -> None:
-        if self._connection is not None and self._connection.sock is not None:
-            self._connection.sock.settimeout(_left(until))
-
-    def _read(self, answer: HTTPResponse, until: float, most: int) -> bytes:
+    def _read(self, answer: HTTPResponse, most: int) -> bytes:
         found = bytearray()
         while piece := answer.read1(PIECE):
             found += piece
             if len(found) > most:
                 raise ModelError(f"{self._host}: the answer has more than {most} bytes")
-            self._wait_at_most(until)
         return bytes(found)
 
-    def _refused(self, answer: HTTPResponse, path: str, until: float) -> None:
+    def _refused(self, answer: HTTPResponse, path: str) -> None:
         """Raise the error that an answer other than 200 stands for."""
-        text = self._read(answer, until, MAX_JSON_BYTES).decode("utf-8", "replace")
+        text = self._read(answer, MAX_JSON_BYTES).decode("utf-8", "replace")
         with suppress(ValueError, AttributeError, RecursionError):
             text = str(json.loads(text).get("error", text))
         reason = f"{self._host}{path}: {answer.status} {printable(text, MAX_REASON_CHARS)}"
@@ -268,41 +256,40 @@ class HttpEndpoint:
             raise UnreachableError(reason)  # a restarting server does not know the model yet
         raise ModelError(reason)
 
-    def _outputs(self, answer: HTTPResponse, outputs: Sequence[TensorSpec], until: float) -> list[NDArray[Any]]:
+    def _outputs(self, answer: HTTPResponse, outputs: Sequence[TensorSpec]) -> list[NDArray[Any]]:
         size = answer.getheader(HEADER_LENGTH) or ""
         if not (size.isascii() and size.isdigit()) or int(size) > MAX_JSON_BYTES:
             raise ModelError(f"{self._host}: the answer has no tensors as bytes: the server lacks the binary extension")
         try:
-            rows = {row["name"]: row for row in json.loads(self._exactly(answer, int(size), until))["outputs"]}
+            rows = {row["name"]: row for row in json.loads(self._exactly(answer, int(size)))["outputs"]}
             order = list(rows)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelError(
                 f"{self._host}: the answer is not one of the Open Inference Protocol: {error!r}"
             ) from error
         by_name = {spec.name: spec for spec in outputs}
-        found = {name: self._tensor(answer, by_name.get(name), rows[name], until) for name in order}
+        found = {name: self._tensor(answer, by_name.get(name), rows[name]) for name in order}
         if set(found) != set(by_name):
             raise ModelError(f"{self._host}: the answer has {sorted(found)}: expected {sorted(by_name)}")
         return [found[spec.name] for spec in outputs]
 
-    def _tensor(self, answer: HTTPResponse, spec: TensorSpec | None, row: Any, until: float) -> NDArray[Any]:
+    def _tensor(self, answer: HTTPResponse, spec: TensorSpec | None, row: Any) -> NDArray[Any]:
         if spec is None or not fits(spec, row.get("shape"), row.get("datatype")):
             raise ModelError(f"{self._host}: the answer has {printable(str(row), MAX_REASON_CHARS)}: expected {spec}")
         array = np.empty(row["shape"], spec.dtype)
         parameters = row.get("parameters")
         if not isinstance(parameters, dict) or parameters.get("binary_data_size") != array.nbytes:
             raise ModelError(f"{self._host}: {spec.name} has a number of bytes that does not match its shape")
-        self._fill(answer, _bytes_of(array), until)
+        self._fill(answer, _bytes_of(array))
         return array
 
-    def _exactly(self, answer: HTTPResponse, count: int, until: float) -> bytes:
+    def _exactly(self, answer: HTTPResponse, count: int) -> bytes:
         data = bytearray(count)
-        self._fill(answer, memoryview(data), until)
+        self._fill(answer, memoryview(data))
         return bytes(data)
 
-    def _fill(self, answer: HTTPResponse, view: memoryview, until: float) -> None:
+    def _fill(self, answer: HTTPResponse, view: memoryview) -> None:
         while len(view):
-            self._wait_at_most(until)
             count = answer.readinto(view[:PIECE])
             if not count:
                 raise HTTPException("the answer is cut off")
@@ -341,10 +328,3 @@ def _bytes_of(array: NDArray[Any]) -> memoryview:
     """Return the bytes of a contiguous array, without a copy."""
     plain: Any = array.reshape(-1).view(np.uint8)
     return memoryview(plain)
-
-
-def _left(until: float) -> float:
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("timed out")
-    return left

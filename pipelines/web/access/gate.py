@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.redaction import printable
+from pipelines.logs import ANY_CLIENT
 from pipelines.web.access.exposure import Exposure
 from pipelines.web.access.forwarded import forwarded_of
 from pipelines.web.access.headers import ALWAYS, CSP, headers_of, is_host_allowed, is_origin_allowed
@@ -126,7 +127,7 @@ class Gate:
             if body.refusal is not None:
                 await answer.refuse(body.refusal)
         except asyncio.TimeoutError:
-            logger.info("%s does not read its answer: closed", client)
+            logger.info("%s does not read its answer: closed", client, extra=ANY_CLIENT)
             raise
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, refusal: Refusal | None) -> None:
@@ -147,11 +148,13 @@ class Gate:
         for name in (host, behind):
             if not is_host_allowed(name, rules.exposure.listen, self._hosts):
                 shown = printable(name, MAX_SHOWN_CHARS)
-                logger.warning("refused a request for host %r: allow it by name if it is yours", shown)
+                logger.warning(
+                    "refused a request for host %r: allow it by name if it is yours", shown, extra=ANY_CLIENT
+                )
                 return Refusal(421, "this server does not accept that Host: allow the name when starting the server")
         if not is_origin_allowed(method, {**headers, "host": behind}, rules.origins):
             shown = printable(headers.get("origin", "another site"), MAX_SHOWN_CHARS)
-            logger.warning("refused a request from a page on %s", shown)
+            logger.warning("refused a request from a page on %s", shown, extra=ANY_CLIENT)
             return Refusal(403, "a page of another site may not use this server")
         if rules.rate is not None and (wait_s := rules.rate.wait_s(site_of(client))):
             return _later("too many requests", wait_s)

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from pipelines.logs import ANY_CLIENT
 from pipelines.web.access.limits import ServerLimits
 from pipelines.web.access.listen import site_of
 
@@ -37,7 +38,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         site = site_of((self.client or ("",))[0])
         if self.by_client.total() >= self.limits.connections or self.by_client[site] >= self.limits.per_client:
-            logger.warning("%s: too many connections, refusing one", site)
+            logger.warning("%s: too many connections, refusing one", site, extra=ANY_CLIENT)
             self._end(503, b"too many connections")
             return
         self._site = site

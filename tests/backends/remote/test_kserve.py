@@ -38,6 +38,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, *answers: Answer, metadata: Any = METADATA, port: int = 0) -> None:
         self.answers, self.metadata, self.asked = list(answers), metadata, 0
         self.over = threading.Event()
+        self.out: Any = None  # of the latest request
         super().__init__(("127.0.0.1", port), _Handler)
 
     @property
@@ -66,6 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked += 1
+        self.server.out = self.wfile
         answers = self.server.answers
         answer = (answers.pop(0) if len(answers) > 1 else answers[0])(self.server)
         if answer is None:
@@ -274,6 +276,34 @@ def test_an_answer_that_is_late_is_lost_and_never_taken_later() -> None:
             with suppress(LostInferenceError):
                 assert np.array_equal(ask(backend), DATA)
                 break
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"HTTP/1.1 200 OK\r\nX-Padding: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\nInference-Header-Content-Length: 900\r\n\r\n",
+        b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+    ids=["head", "body", "error"],
+)
+def test_an_answer_that_drips_does_not_extend_the_deadline(begin: bytes) -> None:
+    """The timeout of a socket is for each read, and a byte every 50 ms would never exceed it."""
+    dripped: list[bytes] = []
+
+    def drip(server: Server) -> None:
+        with suppress(OSError):
+            server.out.write(begin)
+            while len(dripped) < 400:
+                server.over.wait(0.05)
+                server.out.write(b"x")
+                dripped.append(b"x")
+
+    with running(drip, GOOD) as server, opened(server, deadline_ms=300) as backend:
+        with pytest.raises(LostInferenceError) as lost:
+            ask(backend)
+        assert lost.value.cause == LATE
+        assert len(dripped) < 100
 
 
 def test_fewer_requests_are_under_way_when_answers_are_late() -> None:

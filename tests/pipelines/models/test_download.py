@@ -198,6 +198,21 @@ def test_a_dripping_server_is_left_although_it_is_never_silent(server: Server, p
         fetch(server.wanted(), place, patience=HURRIED)
 
 
+def test_a_server_that_drips_the_head_is_left(server: Server, place: Path) -> None:
+    dripped: list[int] = []
+
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Padding: ")
+        while len(dripped) < 400 and not server.released.wait(0.05):
+            request.wfile.write(b"x")
+            dripped.append(1)
+
+    server.answer = drip
+    with pytest.raises(DownloadError, match="stopped after 0 of .* in time"):
+        fetch(server.wanted(), place, patience=HURRIED)
+    assert len(dripped) < 200
+
+
 def test_an_error_of_the_server_names_it_and_the_way_out(server: Server, place: Path) -> None:
     server.answer = lambda request: request.send_error(503)
     with pytest.raises(DownloadError, match=r"127\.0\.0\.1 answered 503 .*--from FILE"):

@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from engine.clock import FakeClock
+from pipelines.logs import BURST, RateLimit
 from pipelines.web.access import Exposure, Gate, GateRules, Listen, RateLimiter, ServerLimits, TokenFile
 from pipelines.web.access.headers import is_origin_allowed
 from tests.web_server import PATIENCE_S, ask, echo, running, talk
@@ -158,6 +159,18 @@ def test_a_client_that_leaves_within_its_body_fills_no_log(caplog: pytest.LogCap
         assert left.wait(PATIENCE_S)
         assert ask(port)[0] == 200  # by now, a traceback of the first request would be in the log
     assert [record.exc_info for record in caplog.records if record.exc_info] == []
+
+
+def test_refused_requests_with_ever_new_names_fill_no_log(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    limit = RateLimit()
+    caplog.handler.addFilter(limit)
+    try:
+        for number in range(3 * BURST):
+            assert ask(port, headers={"Host": f"evil-{number}.example"})[0] == 421
+            assert ask(port, "/", "POST", b"x", {"Origin": f"https://evil-{number}.example"})[0] == 403
+    finally:
+        caplog.handler.removeFilter(limit)
+    assert BURST <= len(caplog.records) <= 2 * BURST
 
 
 def test_connections_of_one_client_are_limited(port: int) -> None:
