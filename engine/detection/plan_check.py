@@ -145,7 +145,7 @@ def _place(file: PlanFile) -> Path:
 def _read(file: PlanFile) -> Verdict | None:
     try:
         verdict = Verdict(**json.loads(_place(file).read_text()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     facts = file.facts
     return verdict if facts is not None and verdict.plan_sha256 == facts.plan_sha256 else None

@@ -20,7 +20,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file. Raises `ConfigError`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected an object")

@@ -147,7 +147,7 @@ def _read(path: Path) -> ControlCard | None:
         if path.lstat().st_size > MAX_CARD_BYTES or not stat.S_ISREG(path.lstat().st_mode):
             return None
         card = ControlCard(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     is_sound = isinstance(card.address, str) and isinstance(card.pid, int) and isinstance(card.token, str)
     return card if is_sound else None

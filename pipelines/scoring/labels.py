@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,7 @@ from engine.boxes import xyxy_from_cxcywh, xyxy_from_tlwh
 from engine.detection import metadata
 from engine.errors import ConfigError, ModelError
 from engine.video.read_image import IMAGE_SUFFIXES
-
-MAX_COCO_BYTES = 2 << 30
+from pipelines.scoring.label_files import json_of, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,7 @@ def _own_classes(place: Path, class_names: Sequence[str]) -> list[int | str]:
 
 def _read_yolo(image: Path, path: Path, own: Sequence[int | str]) -> Truth:
     """Return the boxes of one text file; an image without a file has no objects."""
-    lines = _lines(path) if path.is_file() else []
+    lines = text_of(path).splitlines() if path.is_file() else []
     rows = [_yolo_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     unknown = [row[0] for row in rows if not 0 <= row[0] < len(own)]
     if unknown:
@@ -140,15 +138,6 @@ def _read_yolo(image: Path, path: Path, own: Sequence[int | str]) -> Truth:
     class_id = np.array(ids, np.int32)
     xyxy = np.array([row[1:] for row in rows], np.float32).reshape(-1, 4)
     return Truth(image, xyxy, class_id, np.zeros(len(rows), bool), normalised=True)
-
-
-def _lines(path: Path) -> list[str]:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}, line {line}: not UTF-8 text: expected class cx cy w h") from error
 
 
 def _yolo_row(line: str, place: str) -> tuple[float, float, float, float, float]:
@@ -177,10 +166,8 @@ class _Rows:
 
 def _read_coco(files: Sequence[Path], path: Path, class_names: Sequence[str]) -> list[Truth]:
     """Return the boxes of a COCO file for the images that it names."""
-    if path.stat().st_size > MAX_COCO_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_COCO_BYTES >> 30} GiB: expected a COCO annotation file")
+    data = json_of(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
         places = {entry["id"]: Path(entry["file_name"]).parts for entry in data["images"]}
         used = {entry["category_id"] for entry in data["annotations"]}
         class_by_category = _classes([entry for entry in data["categories"] if entry["id"] in used], class_names)

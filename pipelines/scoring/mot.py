@@ -13,9 +13,11 @@ from engine.clock import NS_PER_MS, NS_PER_S
 from engine.data import Detections, Tracks
 from engine.errors import ConfigError, SinkError, SourceError
 from engine.protocols import Tracker
+from pipelines.scoring.label_files import text_of
 
 _NO_ID, _NO_CLASS = -1, -1
 _MOT16_COLUMNS = 9
+MAX_MOT_BYTES = 256 << 20
 _FORMAT = "%d,%d,%.2f,%.2f,%.2f,%.2f,%.6f,-1,-1,-1"
 
 
@@ -59,9 +61,9 @@ class MotRows:
 
 def _parse(path: Path) -> NDArray[np.float64]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} cannot be read ({error}): give a MOTChallenge text file") from error
+        text = text_of(path, MAX_MOT_BYTES)
+    except ConfigError as error:
+        raise SourceError(f"{error}: expected a MOTChallenge text file") from error
     lines = [line.rstrip().rstrip(",") for line in text.splitlines() if line.strip()]
     if not lines:
         return np.zeros((0, 7))

@@ -51,7 +51,7 @@ def read_ir(path: Path) -> ModelFile:
 
 def _root(path: Path) -> ElementTree.Element:
     data = path.read_bytes()
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+    if b"\0" in data or b"<!DOCTYPE" in data or b"<!ENTITY" in data:  # UTF-16 spells them differently
         raise ModelError(f"{path}: the XML declares entities: not written by OpenVINO, refused")
     try:
         net = ElementTree.fromstring(data)

@@ -185,5 +185,5 @@ def _assignment(text: str) -> Assignment:
     try:
         source_id, engine_id, epoch = json.loads(text)
         return Assignment(str(source_id), str(engine_id), int(epoch))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"ledger: {text[:100]!r} is not an assignment: use a separate bucket") from error

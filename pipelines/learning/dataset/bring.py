@@ -15,7 +15,7 @@ from engine.errors import ConfigError
 from engine.paths import path_from_text
 from engine.video.read_image import IMAGE_SUFFIXES
 from pipelines.learning.dataset.boxes import Box, NamedBox
-from pipelines.learning.dataset.formats.base import Labelled, json_of, pictures_of
+from pipelines.learning.dataset.formats.base import Labelled, pictures_of
 from pipelines.learning.dataset.formats.coco import is_coco, read_coco
 from pipelines.learning.dataset.formats.cvat import read_cvat
 from pipelines.learning.dataset.formats.label_studio import is_label_studio, read_label_studio
@@ -23,6 +23,7 @@ from pipelines.learning.dataset.formats.voc import read_voc, voc_files
 from pipelines.learning.dataset.formats.yolo import read_yolo
 from pipelines.learning.dataset.likeness import is_known, look_of
 from pipelines.learning.dataset.project import Project, open_or_create, read_picture
+from pipelines.scoring.label_files import json_of
 
 JPEG_QUALITY = 95
 Progress = Callable[[int, int], None]

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from pipelines.learning.dataset.likeness import UNKNOWN, Look, cells_from, look_
 INBOX = "inbox"
 PARTS = ("train", "val", "test", "held")
 MAX_CLASSES = 2000
-MAX_TABLE_BYTES = 1 << 30
+MAX_TABLE_BYTES = 256 << 20
+MAX_ROW_BYTES = 64 << 10
 MAX_STEM_BYTES = 200
 _UNSOUND = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of surrogate pairs, line separators
 _STEM = re.compile(r"[^\w.-]+")
@@ -163,7 +164,7 @@ class Project:
         place = self.folder / "suggestions" / f"{image.name}.json"
         try:
             values = json.loads(place.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return []
         return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
 
@@ -211,16 +212,23 @@ class Project:
         if not table.is_file():
             return {}
         if table.stat().st_size > MAX_TABLE_BYTES:
-            raise ConfigError(f"{table}: larger than {MAX_TABLE_BYTES >> 30} GiB")
+            raise ConfigError(f"{table}: larger than {MAX_TABLE_BYTES >> 20} MiB: divide the images among projects")
         found = {}
-        for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in _rows(table):
             try:
                 row = json.loads(line)
                 fields = {str(key): str(value) for key, value in row["fields"].items()}
                 found[str(row["name"])] = Origin(fields, _look(row), row.get("frame"))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
         return found
+
+
+def _rows(table: Path) -> Iterator[str]:
+    """Yield the lines of a table; of a line that is too long, which is damaged, its pieces."""
+    with table.open(encoding="utf-8", errors="replace") as file:
+        while line := file.readline(MAX_ROW_BYTES):
+            yield line
 
 
 def _is_own_image(path: Path) -> bool:

@@ -159,7 +159,7 @@ def read_splits(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content["groups"], dict) and isinstance(content["by"], list) and content["test_sha256"]:
             return dict(content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: damaged ({error}): restore it, or run framewire dataset split --again") from error
     raise ConfigError(f"{path}: damaged: restore it, or run framewire dataset split --again")
 

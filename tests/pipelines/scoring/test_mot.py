@@ -59,7 +59,7 @@ def test_something_else_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"nowhere.txt cannot be read"):
+    with pytest.raises(SourceError, match=r"nowhere.txt: cannot be read"):
         read_mot(tmp_path / "nowhere.txt")
 
 

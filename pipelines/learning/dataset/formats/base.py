@@ -1,20 +1,15 @@
-"""The common part of all formats: labelled images, paths confined to a folder, and files within limits."""
+"""The common part of all formats: labelled images, and paths confined to a folder."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 from engine.errors import ConfigError
 from engine.video.read_image import IMAGE_SUFFIXES
 from pipelines.learning.dataset.boxes import Box, NamedBox
-
-MAX_FILE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +54,6 @@ class Exported:
         width, height = self.size_wh
         x1, y1, x2, y2 = box.xyxy
         return x1 * width, y1 * height, x2 * width, y2 * height
-
-
-def text_of(path: Path, most: int = MAX_FILE_BYTES) -> str:
-    """Return the text of a file of a data set. Raises `ConfigError` if it is larger than `most` bytes or not UTF-8."""
-    try:
-        size = path.stat().st_size
-        if size > most:
-            remedy = "split it" if most == MAX_FILE_BYTES else "is it the right file?"
-            raise ConfigError(f"{path}: {size / 2**20:.1f} MiB, expected at most {most >> 20}: {remedy}")
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-
-
-def json_of(path: Path) -> Any:
-    """Return the content of a JSON file. Raises `ConfigError`."""
-    try:
-        return json.loads(text_of(path))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from error
-
-
-def xml_of(path: Path) -> ElementTree.Element:
-    """Return the root of an XML file; a file that declares entities is rejected. Raises `ConfigError`."""
-    text = text_of(path)
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ConfigError(f"{path}: declares a document type or entities, which no label file needs: remove that")
-    try:
-        return ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError) as error:
-        raise ConfigError(f"{path}: not XML: {error}") from error
 
 
 class Images:

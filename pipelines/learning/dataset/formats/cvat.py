@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 from engine.errors import ConfigError
 from pipelines.learning.dataset.boxes import NamedBox, named_box
-from pipelines.learning.dataset.formats.base import Exported, Images, Labelled, pictures_of, xml_of
+from pipelines.learning.dataset.formats.base import Exported, Images, Labelled, pictures_of
 from pipelines.learning.dataset.formats.copies import copied
+from pipelines.scoring.label_files import xml_of
 
 CORNERS = ("xtl", "ytl", "xbr", "ybr")
 OTHER_SHAPES = ("polygon", "polyline", "points", "cuboid", "ellipse", "mask", "skeleton")

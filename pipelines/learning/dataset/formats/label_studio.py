@@ -10,8 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 from engine.errors import ConfigError
 from pipelines.learning.dataset.boxes import Box, NamedBox
-from pipelines.learning.dataset.formats.base import Exported, Images, Labelled, json_of
+from pipelines.learning.dataset.formats.base import Exported, Images, Labelled
 from pipelines.learning.dataset.formats.copies import copied
+from pipelines.scoring.label_files import json_of
 
 
 def is_label_studio(content: object) -> bool:

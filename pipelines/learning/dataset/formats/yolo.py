@@ -8,9 +8,10 @@ from pathlib import Path
 import yaml
 
 from engine.errors import ConfigError
-from pipelines.learning.dataset.boxes import MAX_LABEL_BYTES, NamedBox, boxes_from_text, text_from_boxes
-from pipelines.learning.dataset.formats.base import Exported, Labelled, pictures_of, text_of
+from pipelines.learning.dataset.boxes import NamedBox, boxes_from_text, text_from_boxes
+from pipelines.learning.dataset.formats.base import Exported, Labelled, pictures_of
 from pipelines.learning.dataset.formats.copies import copied
+from pipelines.scoring.label_files import text_of
 
 MAX_YAML_BYTES = 1 << 20
 PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
@@ -22,7 +23,7 @@ def read_yolo(folder: Path, images: Path | None, given: Sequence[str]) -> Iterat
     root = images or (folder / "images" if (folder / "images").is_dir() else folder)
     for image in pictures_of(root):
         label = _label_of(image, folder, root)
-        boxes = boxes_from_text(text_of(label, MAX_LABEL_BYTES), str(label)) if label.is_file() else []
+        boxes = boxes_from_text(text_of(label), str(label)) if label.is_file() else []
         unknown = [box.class_id for box in boxes if box.class_id >= len(names)]
         if unknown:
             raise ConfigError(
@@ -53,8 +54,9 @@ def _names(folder: Path) -> list[str]:
     path = next((place for place in (folder / "data.yaml", folder.parent / "data.yaml") if place.is_file()), None)
     if path is None:
         return []
+    text = text_of(path, MAX_YAML_BYTES)
     try:
-        values = yaml.safe_load(text_of(path, MAX_YAML_BYTES))
+        values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML: {str(error)[:200]}") from error
     names = values.get("names") if isinstance(values, dict) else None
