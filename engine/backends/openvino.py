@@ -218,16 +218,6 @@ class OpenVinoPending:
             self._slots.give(request)
 
 
-def read_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return the inputs and outputs of a model file as OpenVINO reads them. Raises `ModelError`."""
-    try:
-        with real_files(path) as file:
-            model = shared_core().read_model(str(file))
-        return _specs(model.inputs, "input"), _specs(model.outputs, "output")
-    except BROKEN as error:
-        raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from error
-
-
 def check_size(path: Path, change: SizeChange) -> None:
     """Raise `FixedSizeError` unless the graph of a model can take images of another size."""
     openvino = require("openvino", hint=INSTALL_HINT)

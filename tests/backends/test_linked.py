@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from engine.backends.base import BackendOptions
+from engine.backends.files.base import read_model_file
 from engine.backends.linked import real_files
-from engine.backends.openvino import OpenVinoBackend, read_specs
+from engine.backends.openvino import OpenVinoBackend
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx")
 pytest.importorskip("openvino", reason="pip install openvino")
@@ -36,8 +37,7 @@ def linked(tmp_path: Path) -> Path:
 
 
 def test_openvino_runs_a_model_behind_links(linked: Path) -> None:
-    inputs, _ = read_specs(linked)
-    assert inputs[0].name == "x"
+    assert read_model_file(linked).inputs[0].name == "x"
     backend = OpenVinoBackend(linked, BackendOptions())
     backend.open()
     backend.close()

@@ -1,4 +1,4 @@
-"""Reader of TensorFlow Lite files: tensors through OpenVINO, which also runs them, and the exporter's metadata.
+"""Reader of TensorFlow Lite files: tensors, straight from the FlatBuffer, and the exporter's metadata.
 
 Exporters append a ZIP archive to the model: `metadata.json` (Ultralytics 8.3 and 8.4) or one file that holds a Python
 literal (YOLOv5 7.0, Ultralytics 8.0 to 8.2). It is read within limits, and nothing in it is executed.
@@ -6,19 +6,28 @@ literal (YOLOv5 7.0, Ultralytics 8.0 to 8.2). It is read within limits, and noth
 
 from __future__ import annotations
 
+import mmap
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
+from engine.backends.base import TensorSpec
 from engine.backends.files.base import ModelFile
+from engine.backends.files.flatbuffer import Table, root
 from engine.backends.files.openvino_ir import parse_metadata_yaml, read_metadata_yaml
-from engine.backends.openvino import read_specs
 from engine.errors import ModelError
 
 MAX_METADATA_BYTES = 1 << 18
 MAX_ARCHIVE_FILES = 64
 IDENTIFIER = b"TFL3"
+DTYPE_BY_TYPE = {
+    0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8", 10: "float64",
+    12: "uint64", 15: "uint32", 16: "uint16",
+}  # fmt: skip
+"""`TensorType` of schema.fbs."""
+MAX_TENSORS = 256
+MAX_RANK = 16
 WHOLE_NUMBERS = ("int8", "int16", "uint16")
 """Bytes (uint8) are fed as the pixels that they are, and outputs of bytes are read before their rounding."""
 
@@ -28,7 +37,13 @@ def read_tflite(path: Path) -> ModelFile:
     with path.open("rb") as file:
         if file.read(8)[4:] != IDENTIFIER:
             raise ModelError(f"{path}: not a TensorFlow Lite model: export or copy it again")
-    inputs, outputs = read_specs(path)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped with its last view
+    try:
+        inputs, outputs = _specs(root(memoryview(mapped)))
+    except (ValueError, IndexError) as error:
+        raise ModelError(
+            f"{path}: not a TensorFlow Lite model, or cut short ({error}): export or copy it again"
+        ) from error
     whole = [spec for spec in (*inputs, *outputs[:1]) if spec.dtype in WHOLE_NUMBERS]
     if whole:
         raise ModelError(
@@ -37,6 +52,27 @@ def read_tflite(path: Path) -> ModelFile:
         )
     metadata = read_metadata_yaml(path.parent / "metadata.yaml") | _archived(path)
     return ModelFile(path, "tflite", inputs, outputs, metadata, "unknown", path.stat().st_size)
+
+
+def _specs(model: Table) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return the inputs and outputs of the first subgraph; field numbers are those of schema.fbs. Raises `ValueError`."""
+    graph = model.tables(2)[0]
+    tensors = graph.tables(0)
+    inputs, outputs = (tuple(_spec(tensors[i]) for i in graph.numbers(field, MAX_TENSORS)) for field in (1, 2))
+    if not inputs or not outputs:
+        raise ValueError(f"the graph has {len(inputs)} inputs and {len(outputs)} outputs")
+    return inputs, outputs
+
+
+def _spec(tensor: Table) -> TensorSpec:
+    kind = tensor.byte(1)
+    if kind not in DTYPE_BY_TYPE:
+        raise ValueError(f"a tensor of unknown type {kind}")
+    shape, signature = tensor.numbers(0, MAX_RANK), tensor.numbers(7, MAX_RANK)
+    if min(shape, default=0) < 0:
+        raise ValueError("a tensor of negative size")
+    sizes = [None if size < 0 else size for size in signature] if len(signature) == len(shape) else shape
+    return TensorSpec(tensor.text(3), tuple(sizes), DTYPE_BY_TYPE[kind])
 
 
 def _archived(path: Path) -> dict[str, Any]:
