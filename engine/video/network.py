@@ -20,6 +20,7 @@ from engine.video.uri import NETWORK_SCHEMES, is_playlist, scheme_of
 SEGMENTS_S = 20.0  # HLS: three segments of 6 s; each arrives at once, and nothing follows until the next one
 SNAPSHOTS_PER_S = 1.0
 RTSP_PORTS: Mapping[str, int] = {"rtsp": 554, "rtsps": 322}
+RTMP_PORTS: Mapping[str, int] = {"rtmp": 1935, "rtmps": 443}
 _HURRY = frozenset({"fflags", "flags", "probesize", "analyzeduration"})
 _FILE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv", ".wmv"})
 

@@ -55,7 +55,7 @@ def read_tflite(path: Path) -> ModelFile:
 
 
 def _specs(model: Table) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return the inputs and outputs of the first subgraph; field numbers are those of schema.fbs. Raises `ValueError`."""
+    """Return the inputs and outputs of the first subgraph. Raises `ValueError`; field numbers are of schema.fbs."""
     graph = model.tables(2)[0]
     tensors = graph.tables(0)
     inputs, outputs = (tuple(_spec(tensors[i]) for i in graph.numbers(field, MAX_TENSORS)) for field in (1, 2))

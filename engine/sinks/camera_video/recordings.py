@@ -22,6 +22,7 @@ from engine.protocols import SinkBase
 from engine.redaction import public_address
 from engine.sinks.camera_video.record_process import DISK_WAIT_S, STOP, RingOptions
 from engine.sinks.camera_video.segments import SegmentFolder
+from engine.sinks.children import ChildReportError, Restarts, report_from
 from engine.video.address import VideoAddress
 from engine.video.network import record_address
 from engine.video.options import SourceOptions
@@ -29,6 +30,7 @@ from engine.video.options import SourceOptions
 logger = logging.getLogger(__name__)
 GRACE_S = 0.3
 _KILL_AFTER_S = 5.0
+STATES = ("connecting", "recording", "ready", "offline", "failed", "ended")
 _COUNTERS = ("segments", "packets", "bytes", "deleted", "reconnects", "write_errors")
 
 
@@ -173,6 +175,7 @@ class _Recorder:
         self._clock = clock
         self._before = {name: before.get(name, 0) for name in _COUNTERS}
         self._restarts = before.get("restarts", 0)
+        self._again = Restarts(clock)
         self._now: dict[str, Any] = {"state": "connecting", "reason": ""}
         self._told = ""  # the last state that was logged, so that an unavailable camera is logged once
         self._child: Child | None = None
@@ -196,6 +199,8 @@ class _Recorder:
         if not self.is_running:
             return
         if self._child is None:
+            if not self._again.is_due:
+                return
             self._start()
         self._take(0)
         silent_s = (self._clock.monotonic_ns() - self._heard_ns) / NS_PER_S
@@ -221,6 +226,7 @@ class _Recorder:
 
     def _start(self) -> None:
         self._heard_ns = self._clock.monotonic_ns()
+        self._again.started()
         plan = self.plan
         request: dict[str, Any] = {name: asdict(getattr(plan, name)) for name in ("target", "shelf", "options")}
         request["ring"] = None if plan.ring is None else asdict(plan.ring)
@@ -249,13 +255,17 @@ class _Recorder:
         heard = False
         try:
             while self._child is not None and self._child.connection.poll(0 if heard else wait_s):
-                news = json.loads(self._child.connection.recv_bytes())
+                news = report_from(self._child.connection.recv_bytes(), STATES)
                 if not take_log(news, self._source_id):
                     self._note(news)
                 heard = True
         except (EOFError, OSError):
             if not is_ending:
                 self._replace("the recording process has died")
+            return False
+        except ChildReportError as error:
+            if not is_ending:
+                self._replace(f"the recording process sent {error}")
             return False
         return heard
 
@@ -271,10 +281,14 @@ class _Recorder:
             self._told = "recording"
 
     def _replace(self, reason: str) -> None:
+        """End the process, and start another one, after a pause if the last ones did not live long."""
         logger.warning("%s: %s: restarting it", self._source_id, reason)
-        if self._child is not None:
-            self._child.end(0)
+        child, self._child = self._child, None
+        if child is not None:
+            child.end(0)
         self._before = {name: count for name, count in self.totals().items() if name in _COUNTERS}
         self._restarts += 1
         self._now = {"state": "connecting", "reason": reason}
-        self._start()
+        self._again.ended()
+        if self._again.is_due:
+            self._start()

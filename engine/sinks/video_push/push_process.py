@@ -27,6 +27,7 @@ from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.backoff import Backoff
 from engine.video.explain import explain, video_errors
 from engine.video.options import SourceOptions
+from engine.video.sandbox.confine import confine
 from engine.video.trust import check_certificate, trust_options
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ MAX_PICTURE = 64_000_000
 REPORT_S = 1.0
 HELD_S = 5.0  # a connection that lasted this long counts as stable
 IDLE_S = 0.5
+MEMORY_BYTES = 400_000_000  # the largest image several times, and FFmpeg; a server can make a client hold gigabytes
 TIME_BASE = Fraction(1, 90_000)
 
 
@@ -92,7 +94,9 @@ def main() -> None:
     ):
         request = json.loads(connection.recv_bytes())
         LogToEngine(connection, request["log_level"])
-        _Pusher(video_address_from_request(request["target"]), connection).run()
+        target = video_address_from_request(request["target"])
+        confine(target, memory_bytes=MEMORY_BYTES, pushes=True)
+        _Pusher(target, connection).run()
 
 
 class _Pusher:
@@ -115,12 +119,14 @@ class _Pusher:
             try:
                 self._push()
             except video_errors() as error:
-                reason = explain(error).replace("the camera", "the server")
+                reason = explain(error)
+            except MemoryError:
+                reason = "the server sends more than this process may hold"
             finally:
                 self._hang_up()
             if self._figures["state"] == "live" and time.monotonic() - began > HELD_S:
                 self._backoff.reset()
-            self._tell("offline", reason)
+            self._tell("offline", reason.replace("the camera", "the server"))
             self._wait(self._backoff.next_s(reason))
             self._figures["reconnects"] += 1
 

@@ -13,17 +13,19 @@ from engine.errors import ConfigError
 from engine.process import Child, Messages
 from engine.process_log import current_level, take_log
 from engine.redaction import public_address
+from engine.sinks.children import ChildReportError, Restarts, report_from
 from engine.sinks.video_push.encoder import Encoded
 from engine.sinks.video_push.push_process import STOP, messages_of
 from engine.video.address import VideoAddress
+from engine.video.network import RTMP_PORTS, RTSP_PORTS
 from engine.video.options import SourceOptions
 from engine.video.trust import TLS_PORTS
 from engine.video.uri import scheme_of
 
 logger = logging.getLogger(__name__)
 MODULE = "engine.sinks.video_push.push_process"
-PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
 SCHEMES = {"rtsp": ("rtsp", "rtsps"), "rtmp": ("rtmp", "rtmps")}
+STATES = ("connecting", "ready", "live", "offline")
 SILENT_S = 15.0
 ROOM_S = 0.05
 OPEN_S = 5.0
@@ -48,7 +50,7 @@ def push_address(url: str, kind: str, options: SourceOptions) -> VideoAddress:
         raise ConfigError(f"{public_address(url)}: expected an address that begins with {kind}:// or {kind}s://")
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or PORTS[scheme]
+        host, port = parts.hostname, parts.port or {**RTSP_PORTS, **RTMP_PORTS}[scheme]
     except ValueError as error:
         raise ConfigError(f"{public_address(url)}: {error}") from error
     if not host or len(parts.path) < 2:
@@ -84,6 +86,7 @@ class Pusher:
         self._now: dict[str, Any] = {"state": "connecting", "reason": "", "sent": 0, "reconnects": 0}
         self._sent_before = self._reconnects_before = 0
         self._heard_ns = 0
+        self._restarts = Restarts(clock)
         self._told = ""
         self._needs_key = True
         self.skipped = 0
@@ -131,15 +134,19 @@ class Pusher:
     def look(self) -> None:
         """Read its reports; replace it if it has died or fallen silent."""
         if self._child is None:
-            self._start()
+            if self._restarts.is_due:
+                self._start()
             return
         try:
             while self._child.connection.poll(0):
-                news = json.loads(self._child.connection.recv_bytes())
+                news = report_from(self._child.connection.recv_bytes(), STATES)
                 if not take_log(news, self._name):
                     self._note(news)
         except (EOFError, OSError):
             self._replace("the push process has died")
+            return
+        except ChildReportError as error:
+            self._replace(f"the push process sent {error}")
             return
         silent_s = (self._clock.monotonic_ns() - self._heard_ns) / NS_PER_S
         if silent_s > SILENT_S:
@@ -155,6 +162,7 @@ class Pusher:
 
     def _start(self) -> None:
         self._heard_ns = self._clock.monotonic_ns()
+        self._restarts.started()
         self._needs_key = True
         try:
             self._child = Child(MODULE, name=self._name)
@@ -178,13 +186,17 @@ class Pusher:
             self._told = state
 
     def _replace(self, reason: str) -> None:
+        """End the process, and start another one, after a pause if the last ones did not live long."""
         logger.warning("%s: %s: starting it again", self._name, reason)
-        if self._child is not None:
-            self._child.end(0)
+        child, self._child = self._child, None
+        if child is not None:
+            child.end(0)
         self._sent_before += self._now["sent"]
         self._reconnects_before += self._now["reconnects"] + 1
         self._now = {"state": "connecting", "reason": reason, "sent": 0, "reconnects": 0}
-        self._start()
+        self._restarts.ended()
+        if self._restarts.is_due:
+            self._start()
 
 
 def _send(connection: Messages, message: bytes) -> None:

@@ -1,12 +1,12 @@
-"""Sandboxes a process that reads video before it connects to an untrusted peer; Linux only, as far as the kernel can.
+"""Sandboxes a process before it reads video from, or pushes it to, an untrusted peer; Linux only, as far as it can.
 
 - `no_new_privs`, no core files, and a limit on private memory if the CPU decodes.
 - seccomp: no other programs, no access to other processes' memory or signals, no tracing, no namespaces; if the source
   is a device or the screen, no network.
 - Landlock: no file may be written, created or removed, except in the folder of a recording; a process that reads
   network streams may read only the files of Python, of system libraries and of devices, so a playlist that names a
-  private file cannot open it. An RTSP camera is reachable only at its own port, and at its own host (`connections`):
-  FFmpeg would send the password along when a camera answers 302 with another address.
+  private file cannot open it. An RTSP or RTMP server is reachable only at its own port, and an RTSP camera at its own
+  host (`connections`): FFmpeg would send the password along when a camera answers 302 with another address.
 
 The process that cuts clips and images from recordings gets the first two, without network access; it writes files in
 several folders. `reader: thread` runs without a sandbox. On a Jetson only the first part applies, because GStreamer
@@ -26,11 +26,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from engine.video.address import VideoAddress
 from engine.video.gstreamer import is_jetson
 from engine.video.hardware import CPU, DEVICE_TYPES, missing
-from engine.video.network import RTSP_PORTS
+from engine.video.network import RTMP_PORTS, RTSP_PORTS
 from engine.video.sandbox.connections import DNS_PORT, confine_connections
 from engine.video.sizes.limits import MAX_PIXELS, decoder_bytes
 from engine.video.trust import default_bundle
@@ -72,12 +73,17 @@ _SYSTEM = (
 )
 
 
-def confine(target: VideoAddress, writable: str | None = None) -> None:
-    """Drop every permission that reading `target` does not need, as far as this kernel supports it.
+def confine(
+    target: VideoAddress, writable: str | None = None, *, memory_bytes: int | None = None, pushes: bool = False
+) -> None:
+    """Drop every permission that `target` does not need, as far as this kernel supports it.
 
     Args:
-        target: what is read.
+        target: what is read, or written to.
         writable: folder in which files may be written, created and removed; it must exist.
+        memory_bytes: limit on private memory; None: what decoding its frames can take.
+        pushes: it is written to: FFmpeg follows no redirect then, and PyAV holds the GIL while it connects, so that
+            nobody could judge its connections.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -86,14 +92,14 @@ def confine(target: VideoAddress, writable: str | None = None) -> None:
     if is_jetson():
         return
     if _is_decoded_by_cpu(target):
-        limit = decoder_bytes(target.max_pixels)
+        limit = memory_bytes or decoder_bytes(target.max_pixels)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     is_network = scheme_of(target.url) in NETWORK_SCHEMES
     if not _landlock(libc, target, is_network, writable):
         logger.debug("Landlock is unavailable: this process may open any file")
     if platform.machine() not in _ARCHES or not _seccomp(libc, is_network):
         logger.debug("seccomp is unavailable: this process may make any system call")
-    elif not _one_host(libc, target):
+    elif not (pushes or _one_host(libc, target)):
         logger.debug("seccomp cannot notify: a redirect of the camera may lead to another host at the same port")
 
 
@@ -188,8 +194,10 @@ def _landlock(libc: ctypes.CDLL, target: VideoAddress, is_network: bool, writabl
 
 def _ports(target: VideoAddress) -> tuple[int, ...]:
     """Return the TCP ports that the process may connect to; empty means any port."""
-    is_rtsp = target.host_port is not None and scheme_of(target.url) in RTSP_PORTS
-    return (target.host_port[1], DNS_PORT) if is_rtsp and target.host_port is not None else ()
+    scheme = scheme_of(target.url)
+    if scheme in RTMP_PORTS:
+        return (urlsplit(target.url).port or RTMP_PORTS[scheme], DNS_PORT)
+    return (target.host_port[1], DNS_PORT) if target.host_port is not None and scheme in RTSP_PORTS else ()
 
 
 def _readable(target: VideoAddress) -> Iterator[str]:
