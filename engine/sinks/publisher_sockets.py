@@ -22,7 +22,7 @@ from engine.errors import SinkError
 from engine.transport.address import binding
 from engine.transport.connect import PING_MS, PING_TIMEOUT_MS, RECONNECT_MAX_MS, RECONNECT_MS, curve_options
 from engine.transport.curve import CurveServer
-from engine.transport.guard import SocketGuard
+from engine.transport.guard import NO_LIMIT, SocketGuard
 from engine.transport.ipv6 import prepare
 from engine.transport.requests import RequestQueue
 from engine.transport.zap import refuse_old_protocols
@@ -123,6 +123,8 @@ def connected_socket(
     try:
         for option, value in (curve_options(server_key, keys) if server_key is not None else {}).items():
             socket.setsockopt(option, value)
+        if options.guard is not None:
+            options.guard.watch(context, socket, "publish.connect", limit=NO_LIMIT)
         for address in addresses:
             socket.connect(prepare(socket, address))
     except zmq.ZMQError as error:
@@ -157,7 +159,7 @@ class FanOut:
             SinkError: an address is malformed.
         """
         fan = cls.__new__(cls)
-        fan._take(connected_socket(context, addresses, options, server_key, keys), ", ".join(addresses), None)
+        fan._take(connected_socket(context, addresses, options, server_key, keys), ", ".join(addresses), options.guard)
         return fan
 
     def _take(self, socket: zmq.Socket[Any], address: str, guard: SocketGuard | None) -> None:

@@ -50,6 +50,7 @@ class AsyncSubscriber:
         self.reader = MessageReader(topics, on_gap=on_gap, on_restart=on_restart, max_bytes=max_bytes)
         self._connection = Connection(high_water_mark, max_bytes, server_key, keys, zmq.asyncio.Context())
         (socket,) = self._connection.subscribe(addresses, topics)
+        self._connection.start()
         self._socket = cast(zmq.asyncio.Socket, socket)
 
     @property
@@ -64,7 +65,8 @@ class AsyncSubscriber:
             WireError: a message is of another major version.
         """
         while True:
-            message = self.reader.read(await self._socket.recv_multipart())
+            frames = await self._socket.recv_multipart(copy=False)
+            message = self.reader.read(self._connection.taken(frames))
             if message is not None:
                 return message
 

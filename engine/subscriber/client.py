@@ -84,6 +84,7 @@ class Subscriber:
         self._connection = Connection(high_water_mark, max_bytes, server_key, keys)
         self._sources = self._connection.subscribe(self.addresses, self.topics, events)
         self._snapshots = self._connection.dealer(snapshot) if snapshot is not None else None
+        self._connection.start()
         self._asked_ns: int | None = None
         self._wake_reader, self._wake_writer = sockets.socketpair()
         self._poller = zmq.Poller()
@@ -177,7 +178,7 @@ class Subscriber:
     def _next_parts(self) -> list[bytes] | None:
         for socket in self._sources:
             try:
-                return socket.recv_multipart(zmq.NOBLOCK)
+                return self._connection.receive(socket)
             except zmq.Again:
                 continue
         return None
@@ -190,7 +191,7 @@ class Subscriber:
             if (self._reader.needs_snapshot or self._asked_ns is not None) and not is_waiting:
                 socket.send(b"", zmq.NOBLOCK)
                 self._asked_ns, self._reader.needs_snapshot = now_ns, False
-            parts = socket.recv_multipart(zmq.NOBLOCK)
+            parts = self._connection.receive(socket)
         except zmq.Again:
             return None
         self._asked_ns = None

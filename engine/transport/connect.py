@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from engine.errors import ConfigError
+from engine.transport.guard import NO_LIMIT, SocketGuard
 from engine.transport.ipv6 import prepare
 from engine.wire import TOPIC_KINDS, TOPIC_ROOT
 
@@ -19,11 +20,16 @@ RECONNECT_MS = 100
 RECONNECT_MAX_MS = 2_000
 PING_MS = 2_000
 PING_TIMEOUT_MS = 6_000
+WAITING_BYTES = 256 * 1024 * 1024
+"""Of messages that wait for the reader, and of incomplete ones: a publisher that sends more is disconnected."""
+LOOK_MS = 200
 ON_EVENTS = frozenset(("status", "event", "eos"))
 
 
 class Connection:
-    """Creates connected sockets in its own context.
+    """Creates connected sockets in its own context, and limits what publishers make this process keep.
+
+    After creating all sockets, call `start`; read messages with `receive`, or pass those of asyncio to `taken`.
 
     Args:
         high_water_mark: messages queued while the reader is busy.
@@ -58,6 +64,20 @@ class Connection:
         if server_key is not None:
             self._options.update(curve_options(server_key, keys))
         self._context: zmq.Context[Any] = zmq.Context() if context is None else context
+        self._guard = SocketGuard(most_unexplained=WAITING_BYTES, look_ms=LOOK_MS)
+
+    def start(self) -> None:
+        """Start to limit what waits; after the last socket was created."""
+        self._guard.start()
+
+    def receive(self, socket: zmq.Socket[Any]) -> list[bytes]:
+        """Return the parts of the next message. Raises `zmq.Again` if none has arrived."""
+        return self.taken(socket.recv_multipart(zmq.NOBLOCK, copy=False))
+
+    def taken(self, frames: Sequence[zmq.Frame]) -> list[bytes]:
+        """Return the parts of a message received with `copy=False`."""
+        self._guard.explain(frames[-1], sum(len(frame) for frame in frames), parts=len(frames))
+        return [frame.bytes for frame in frames]
 
     def conflate(self) -> None:
         """Keep only the newest message in sockets created from now on."""
@@ -83,6 +103,7 @@ class Connection:
 
     def close(self) -> None:
         """Close all sockets at once."""
+        self._guard.close()
         self._context.destroy(linger=0)
 
     def _subscribed(self, addresses: Sequence[str], topics: Sequence[str]) -> zmq.Socket[Any]:
@@ -96,6 +117,8 @@ class Connection:
         try:
             for option, value in self._options.items():
                 socket.setsockopt(option, value)
+            if zmq.CONFLATE not in self._options:  # else it keeps nothing
+                self._guard.watch(self._context, socket, ", ".join(addresses), limit=NO_LIMIT, allowance=WAITING_BYTES)
             for address in addresses:
                 socket.connect(prepare(socket, address))
         except zmq.ZMQError as error:

@@ -1,4 +1,4 @@
-"""Limits what strangers can do to a bound socket: connections, and bytes that do not belong to a message.
+"""Limits what strangers can do to a socket: connections, and bytes that do not belong to a message.
 
 libzmq limits neither. It accepts connections until the process runs out of descriptors, and it keeps the parts of a
 message until the last one has arrived. This guard learns of every connection through libzmq's monitor, reads from the
@@ -30,6 +30,8 @@ from engine.transport.release import release_memory
 
 logger = logging.getLogger(__name__)
 
+NO_LIMIT = 1 << 30
+"""Of connections, for sockets that connect instead of being bound."""
 LOOK_MS = 50
 IDLE_MS = 1_000
 PING_BYTES_PER_S = 32.0  # an encrypted ping every two seconds takes 22
@@ -48,7 +50,8 @@ _BYTES_RECEIVED = 128  # offset in struct tcp_info, Linux 4.1
 _SO_COOKIE = 57
 _LOST = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
 _FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-_EVENTS = zmq.EVENT_ACCEPTED | _LOST | _FAILED | zmq.EVENT_MONITOR_STOPPED
+_BEGUN = zmq.EVENT_ACCEPTED | zmq.EVENT_CONNECTED
+_EVENTS = _BEGUN | _LOST | _FAILED | zmq.EVENT_MONITOR_STOPPED
 
 
 @dataclass(eq=False)
@@ -68,11 +71,12 @@ class _Peer:
 
 @dataclass(eq=False)
 class _Watched:
-    """A bound socket and its connections, by descriptor."""
+    """A socket and its connections, by descriptor."""
 
     name: str
     limit: int
     allowance: int
+    socket: zmq.Socket[Any]
     monitor: zmq.Socket[Any]
     peers: dict[int, _Peer] = field(default_factory=dict)
 
@@ -80,12 +84,13 @@ class _Watched:
 class SocketGuard:
     """Bounds the memory and descriptors that the peers of some sockets can use.
 
-    Use it on the thread that creates the sockets: `watch` each before it is bound, then call `start`; call `close`
-    before closing the sockets. `explain` may be called on their thread for every complete message.
+    Use it on the thread that creates the sockets: `watch` each before it is bound or connected, and call `start`; call
+    `close` before closing the sockets. `explain` may be called on their thread for every complete message.
 
     Args:
         clock: for tests.
         most_unexplained: bytes that all connections together may send beyond their messages and pings.
+        look_ms: how often to look.
 
     Attributes:
         cut: connections shut down because of a limit.
@@ -93,49 +98,75 @@ class SocketGuard:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, *, most_unexplained: int = ALL_UNEXPLAINED_BYTES
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        most_unexplained: int = ALL_UNEXPLAINED_BYTES,
+        look_ms: int = LOOK_MS,
     ) -> None:
+        self._look_ms = look_ms
         self.cut = 0
         self.failed = 0
         self._clock = clock
         self._most_unexplained = most_unexplained
         self._watched: list[_Watched] = []
-        self._sockets: list[zmq.Socket[Any]] = []
+        self._added: list[_Watched] = []
+        self._lock = threading.Lock()
+        self._is_started = False
         self._thread: threading.Thread | None = None
+        self._wakes: tuple[socket.socket, socket.socket] | None = None  # while the thread runs
+        self._count = 0
         self._last_logged = -60.0
         self._release_at = math.inf
 
     def watch(
         self,
         context: zmq.Context[Any],
-        bound: zmq.Socket[Any],
+        watched: zmq.Socket[Any],
         name: str,
         *,
         limit: int | None = None,
         allowance: int = UNEXPLAINED_BYTES,
     ) -> None:
-        """Watch a socket; before it is bound.
+        """Watch a socket until it is closed; before it is bound or connected.
 
         Args:
             context: of the socket.
-            bound: the socket.
+            watched: the socket.
             name: for the log.
             limit: maximum number of connections; None: a share of the descriptors that this process may open.
             allowance: bytes that a connection may send beyond its messages and pings.
         """
-        endpoint = f"inproc://framewire.guard.{id(self)}.{len(self._watched)}"
-        bound.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        bound.monitor(endpoint, _EVENTS)
-        monitor = context.socket(zmq.PAIR)
+        self._count += 1
+        endpoint = f"inproc://framewire.guard.{id(self)}.{self._count}"
+        watched.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        watched.monitor(endpoint, _EVENTS)
+        monitor: zmq.Socket[Any] = zmq.Context.shadow(context.underlying).socket(
+            zmq.PAIR
+        )  # the context may be one of asyncio
         monitor.setsockopt(zmq.RCVHWM, 0)  # libzmq would wait on a full queue
         monitor.setsockopt(zmq.LINGER, 0)
         monitor.connect(endpoint)
-        self._sockets.append(bound)
-        self._watched.append(_Watched(name, limit or _share_of_descriptors(), allowance, monitor))
+        new = _Watched(name, limit or _share_of_descriptors(), allowance, watched, monitor)
+        with self._lock:
+            self._watched.append(new)
+            self._added.append(new)
+            if self._is_started:
+                self._run_or_wake()
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="socket-guard", daemon=True)
+        """Start the thread; it ends when no watched socket is open any longer."""
+        with self._lock:
+            self._is_started = True
+            if self._added:
+                self._run_or_wake()
+
+    def _run_or_wake(self) -> None:
+        if self._wakes is not None:
+            self._wakes[1].send(b"\0")
+            return
+        self._wakes = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, args=self._wakes, name="socket-guard", daemon=True)
         self._thread.start()
 
     def explain(self, message: zmq.Frame | None, size: int, parts: int = 1) -> None:
@@ -144,40 +175,55 @@ class SocketGuard:
             return
         with suppress(zmq.ZMQError, ValueError):
             fd = message.get(zmq.SRCFD)
-            for watched in self._watched:
+            for watched in tuple(self._watched):
                 peer = watched.peers.get(int(fd))
                 if peer is not None:
                     peer.explained += size + parts * PART_BYTES
 
     def close(self) -> None:
         """End the thread and release the sockets; harmless when repeated."""
-        sockets, self._sockets = self._sockets, []
-        for each in sockets:
+        with self._lock:
+            watched, thread = tuple(self._watched), self._thread
+            if thread is None:
+                self._watched, self._added = [], []
+        for each in watched:
             with suppress(zmq.ZMQError):
-                each.disable_monitor()
-        if self._thread is None:
-            for watched in self._watched:
-                watched.monitor.close(linger=0)
-        else:
-            self._thread.join(timeout=1.0)
-        self._watched = []
+                each.socket.disable_monitor()
+            if thread is None:
+                each.monitor.close(linger=0)
+        if thread is not None:
+            thread.join(timeout=1.0)
 
-    def _run(self) -> None:
+    def _run(self, wakes: socket.socket, writer: socket.socket) -> None:
         poller = zmq.Poller()
-        live = {watched.monitor: watched for watched in self._watched}
-        for monitor in live:
-            poller.register(monitor, zmq.POLLIN)
-        while live:
+        poller.register(wakes, zmq.POLLIN)
+        live: dict[Any, _Watched] = {}
+        while self._take_added(live, poller):
             is_idle = not any(watched.peers for watched in live.values()) and self._release_at == math.inf
-            for monitor, _ in poller.poll(IDLE_MS if is_idle else LOOK_MS):
-                if not self._take_events(live[monitor]):
+            for monitor, _ in poller.poll(IDLE_MS if is_idle else self._look_ms):
+                if monitor == wakes.fileno():
+                    wakes.recv(64)
+                elif not self._take_events(live[monitor]):
                     poller.unregister(monitor)
                     monitor.close(linger=0)
-                    del live[monitor]
+                    self._watched.remove(live.pop(monitor))
             self._look(list(live.values()))
             if self._release_at < self._clock():
                 self._release_at = math.inf
                 release_memory()
+
+    def _take_added(self, live: dict[Any, _Watched], poller: zmq.Poller) -> bool:
+        """Begin to watch new sockets; return whether any are left to watch."""
+        with self._lock:
+            for watched in self._added:
+                live[watched.monitor] = watched
+                poller.register(watched.monitor, zmq.POLLIN)
+            self._added.clear()
+            if not live and self._wakes is not None:
+                for each in self._wakes:
+                    each.close()
+                self._wakes = self._thread = None
+        return bool(live)
 
     def _take_events(self, watched: _Watched) -> bool:
         """Process libzmq's reports; return False once the socket is closed."""
@@ -185,7 +231,7 @@ class SocketGuard:
             kind, value = _EVENT.unpack(watched.monitor.recv_multipart(zmq.NOBLOCK)[0])
             if kind == zmq.EVENT_MONITOR_STOPPED:
                 return False
-            if kind == zmq.EVENT_ACCEPTED:
+            if kind & _BEGUN:
                 self._take_in(watched, value)
             elif kind & _LOST:
                 watched.peers.pop(value, None)

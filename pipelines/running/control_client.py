@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CARD_WAIT_S = 0.05
 MAX_REQUEST_BYTES = 256 * 1024
+MAX_REPLY_BYTES = 16 * 1024 * 1024
 
 
 class ConflictError(ConfigError):
@@ -56,10 +57,11 @@ def ask(
             socket.setsockopt(option, value)
         try:
             socket.setsockopt(zmq.IPV6, int("[" in address))
+            socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
             socket.connect(address)
             socket.setsockopt(zmq.RCVTIMEO, max(int(1000 * (deadline - time.monotonic())), 1))
             socket.send(json.dumps(request).encode())
-            reply: dict[str, Any] = json.loads(socket.recv())
+            reply = _reply(socket.recv_multipart()[0], address)
         except zmq.ZMQError as error:
             raise ConfigError(
                 f"no answer from {address} within {timeout_s} s ({error}): is your run there, started with "
@@ -67,6 +69,16 @@ def ask(
             ) from error
     if not reply.get("ok"):
         raise (ConflictError if reply.get("conflict") else ConfigError)(str(reply.get("error")))
+    return reply
+
+
+def _reply(data: bytes, address: str) -> dict[str, Any]:
+    try:
+        reply = json.loads(data)
+    except (ValueError, RecursionError):
+        reply = None
+    if not isinstance(reply, dict):
+        raise ConfigError(f"{address} answers with something that is not a reply: is it the control socket of a run?")
     return reply
 
 

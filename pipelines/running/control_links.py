@@ -13,6 +13,7 @@ import zmq
 
 from engine.clock import NS_PER_S, Clock
 from engine.transport.connect import curve_options
+from engine.transport.guard import NO_LIMIT, SocketGuard
 from engine.transport.ipv6 import prepare
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class ControlLinks:
         self._numbers = count(1)
         self.keys: dict[str, Any] = {"server_key": server_key, "keys": keys}
         self._options = curve_options(server_key, keys) if server_key else {}
+        self._guard = SocketGuard(most_unexplained=16 * MAX_REPLY_BYTES)
+        self._guard.start()
 
     def connect(self, engine_id: str, address: str) -> None:
         """Set the address of an engine; requests sent to its old address count as unanswered."""
@@ -119,12 +122,16 @@ class ControlLinks:
         return answers
 
     def _read(self, engine_id: str, link: _Link) -> None:
-        while link.socket is not None and link.due:
+        while link.socket is not None:
             try:
-                parts = link.socket.recv_multipart(zmq.NOBLOCK)
+                frames = link.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            self._take(engine_id, link, _reply(parts[-1]))
+            self._guard.explain(frames[-1], sum(len(frame) for frame in frames), parts=len(frames))
+            if not link.due:  # an answer to nothing: what else would it answer in place of the engine?
+                self._give_up(engine_id, link)
+                return
+            self._take(engine_id, link, _reply(frames[-1].bytes))
             self._send_waiting(link)
 
     def _take(self, engine_id: str, link: _Link, reply: dict[str, Any]) -> None:
@@ -160,6 +167,7 @@ class ControlLinks:
         """Hang up; safe to call again."""
         for engine_id in list(self._links):
             self.disconnect(engine_id)
+        self._guard.close()
         self._context.term()
 
     def _opened(self, address: str) -> zmq.Socket[Any]:
@@ -170,6 +178,7 @@ class ControlLinks:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        self._guard.watch(self._context, socket, f"engine {address}", limit=NO_LIMIT, allowance=4 * MAX_REPLY_BYTES)
         socket.connect(prepare(socket, address))
         return socket
 
@@ -177,6 +186,6 @@ class ControlLinks:
 def _reply(data: bytes) -> dict[str, Any]:
     try:
         reply = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         reply = None
     return reply if isinstance(reply, dict) else {"ok": False, "error": "the answer is not a JSON object"}

@@ -20,10 +20,10 @@ from engine.errors import ConfigError
 from engine.sinks.publisher_sockets import FanOut, SocketOptions
 from engine.transport.address import checked_address, is_loopback
 from engine.transport.curve import CurveServer
-from engine.transport.guard import SocketGuard
+from engine.transport.guard import NO_LIMIT, SocketGuard
 from engine.transport.ipv6 import prepare
 from engine.wire import MAX_BODY_BYTES, StatsMessage, encode, topic_of
-from pipelines.stream.collector import Collector
+from pipelines.stream.collector import ALL_BYTES, ALLOWANCE_BYTES, Collector
 
 if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
@@ -114,6 +114,7 @@ class Proxy:
         self._curve = None if keys is None else CurveServer(keys, allowed_keys)
         self.on_turn: Callable[[], object] = lambda: None
         self._guard = SocketGuard()
+        self._upstream = SocketGuard(most_unexplained=ALL_BYTES)
         self._context: zmq.Context[Any] = zmq.Context()
         self._stop = threading.Event()
         self._run_epoch = SYSTEM_CLOCK.utc_ns()
@@ -143,6 +144,7 @@ class Proxy:
         if self._curve is None and not is_loopback(self.address):
             logger.warning("anyone on the network can read %s: give keys (framewire keys)", self.address)
         self._in = self._connected()
+        self._upstream.start()
         if self._collector is not None:
             self._collector.open()
 
@@ -180,6 +182,7 @@ class Proxy:
     def close(self) -> None:
         """Disconnect; harmless when repeated."""
         self._guard.close()
+        self._upstream.close()
         if self._in is not None:
             self._in.close(linger=0)
         if self._out is not None:
@@ -197,6 +200,7 @@ class Proxy:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_BODY_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        self._upstream.watch(self._context, socket, "engines", limit=NO_LIMIT, allowance=ALLOWANCE_BYTES)
         if self._engine_key is not None and self._keys is not None:
             socket.setsockopt(zmq.CURVE_SERVERKEY, self._engine_key.encode())
             socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public.encode())
@@ -223,9 +227,11 @@ class Proxy:
     def _pass_messages(self, source: zmq.Socket[Any], out: FanOut) -> None:
         for _ in range(BATCH):
             try:
-                parts = source.recv_multipart(zmq.NOBLOCK)
+                frames = source.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
+            self._upstream.explain(frames[-1], sum(len(frame) for frame in frames), parts=len(frames))
+            parts = [frame.bytes for frame in frames]
             if not 2 <= len(parts) <= MAX_PARTS:
                 continue
             self._pass_on(parts, out)

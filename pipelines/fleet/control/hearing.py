@@ -7,13 +7,17 @@ from typing import Any
 
 from pipelines.fleet.control.book import Book
 from pipelines.fleet.control.facts import Camera, Engine
-from pipelines.fleet.ledger.records import MAX_EPOCH, Assignment, Change
+from pipelines.fleet.ledger.records import MAX_EPOCH, MAX_NAME_CHARS, Assignment, Change
 from pipelines.fleet.placement.costs import updated
 from pipelines.running.control_links import Answer
 
 logger = logging.getLogger(__name__)
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 MAX_WHY_CHARS = 300
+MAX_ADOPTED = 20_000
+"""Cameras known only from reports: an engine could invent others each time, and the ledger keeps them for ever."""
+MAX_CLOCK_NS = 1 << 62
+MAX_STATE_CHARS = 20
 
 
 def hear(book: Book, answer: Answer) -> None:
@@ -56,7 +60,12 @@ def _hear_engine(book: Book, engine_id: str, engine: Engine, reply: dict[str, An
         if reply.get("conflict") and "incarnation" in str(reply.get("error")):
             engine.incarnation = ""  # a different process answers there: learn its state first
         return False
-    if not isinstance(incarnation, str) or not isinstance(clock_ns, int) or not incarnation:
+    if (
+        not isinstance(incarnation, str)
+        or not _is_name(incarnation)
+        or type(clock_ns) is not int
+        or abs(clock_ns) > MAX_CLOCK_NS
+    ):
         logger.error("engine %s does not belong to a fleet: its answer has no incarnation and clock", engine_id)
         return False
     if reply.get("engine_id", engine_id) != engine_id:
@@ -86,7 +95,9 @@ def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) ->
         return
     engine.running = _reports(found) if isinstance(found, dict) else {}
     for source_id, report in engine.running.items():
-        camera = book.cameras.setdefault(source_id, Camera(None))
+        camera = _known_camera(book, engine_id, source_id)
+        if camera is None:
+            continue
         if (engine_id, report["epoch"]) == (camera.owner, camera.epoch):
             if not camera.is_running and report.get("state") != "stopping":
                 _run(book, source_id, camera)
@@ -103,6 +114,17 @@ def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) ->
     mine = book.owned[engine_id]
     agrees = engine.running.keys() == mine and all(book.cameras[name].is_running for name in mine)
     engine.settled = found if agrees else None
+
+
+def _known_camera(book: Book, engine_id: str, source_id: str) -> Camera | None:
+    """Return a camera that an engine reports; None for one that is not configured if there are too many of those."""
+    camera = book.cameras.get(source_id)
+    if camera is None:
+        if len(book.cameras) >= MAX_ADOPTED:
+            logger.error("%s runs cameras that nobody configured, more than %d", engine_id, MAX_ADOPTED)
+            return None
+        camera = book.cameras[source_id] = Camera(None)
+    return camera
 
 
 def _run(book: Book, source_id: str, camera: Camera) -> None:
@@ -164,9 +186,21 @@ def _is_sure(book: Book, camera: Camera) -> bool:
 
 
 def _reports(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the reports that have an epoch."""
+    """Return the reports of cameras that can exist, with an epoch; others are left out."""
     return {
-        name: report
+        name: report if _is_short(report.get("state", "")) else report | {"state": "unknown"}
         for name, report in found.items()
-        if isinstance(report, dict) and isinstance(report.get("epoch"), int) and 0 < report["epoch"] < MAX_EPOCH
+        if _is_name(name) and isinstance(report, dict) and _is_epoch(report.get("epoch"))
     }
+
+
+def _is_short(state: Any) -> bool:
+    return isinstance(state, str) and len(state) <= MAX_STATE_CHARS
+
+
+def _is_epoch(value: Any) -> bool:
+    return type(value) is int and 0 < value < MAX_EPOCH
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARS

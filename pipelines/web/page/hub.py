@@ -182,7 +182,8 @@ class Hub:
         if settings.media is not None:
             media = Connection(MEDIA_QUEUE, MAX_BODY_BYTES, server_key, keys, context)
             (self._media,) = media.subscribe(_each(settings.media), ())
-            self._tasks.append(asyncio.create_task(self._read_media()))
+            media.start()
+            self._tasks.append(asyncio.create_task(self._read_media(media)))
         if settings.snapshot is not None:
             for address in _each(settings.snapshot):
                 needed = asyncio.Event()
@@ -190,6 +191,7 @@ class Hub:
                 self._ask_for_snapshots()
                 reading = self._read_snapshots(self._connection.dealer(address), needed)
                 self._tasks.append(asyncio.create_task(reading))
+        self._connection.start()
 
     async def close(self) -> None:
         """Disconnect."""
@@ -244,7 +246,7 @@ class Hub:
 
     async def _read_stream(self) -> None:
         while True:
-            parts = await self._stream.recv_multipart()
+            parts = self._connection.taken(await self._stream.recv_multipart(copy=False))
             try:
                 self._take(parts[0].decode(), parts[1])
             except (WireError, ValueError, IndexError) as error:
@@ -297,25 +299,23 @@ class Hub:
             view = self.sources[source_id] = SourceView(source_id)
         return view
 
-    async def _read_media(self) -> None:
+    async def _read_media(self, media: Connection) -> None:
         while True:
-            parts = await self._media.recv_multipart()
-            if len(parts) != 3:
-                continue
-            topic, body, jpeg = parts
-            if topic.startswith(b"v1/video/"):
-                self._take_film(topic.decode(), body, jpeg)
-                continue
+            parts = media.taken(await self._media.recv_multipart(copy=False))
             try:
+                topic, (body, jpeg) = parts[0].decode(), parts[1:]
+                if topic.startswith("v1/video/"):
+                    self._take_film(topic, body, jpeg)
+                    continue
                 message: Any = decode(body)
                 picture = Picture(
                     message.source_id, message.stream_epoch, message.frame_id, message.captured_utc_ns, jpeg
                 )
-            except (WireError, AttributeError):
+            except (WireError, ValueError, AttributeError):
                 self.malformed += 1
                 continue
             for watcher in self._watchers:
-                watcher.take_picture(topic.decode(), picture)
+                watcher.take_picture(topic, picture)
 
     def _take_film(self, topic: str, body: bytes, data: bytes) -> None:
         try:
@@ -347,8 +347,8 @@ class Hub:
             with suppress(zmq.Again):
                 await socket.send(b"", zmq.NOBLOCK)
             try:
-                parts = await asyncio.wait_for(socket.recv_multipart(), SNAPSHOT_RETRY_S)
-                snapshot = decode(parts[-1])
+                frames = await asyncio.wait_for(socket.recv_multipart(copy=False), SNAPSHOT_RETRY_S)
+                snapshot = decode(self._connection.taken(frames)[-1])
             except (asyncio.TimeoutError, WireError):
                 continue
             if isinstance(snapshot, SnapshotMessage):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from engine.clock import FakeClock
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.control.facts import CameraSpec
+from pipelines.fleet.control.hearing import MAX_ADOPTED
 from pipelines.fleet.ledger.sqlite import SqliteLedger
 from pipelines.fleet.placement.facts import Machine
 from pipelines.running.control_links import Answer
@@ -59,3 +61,51 @@ def test_reports_that_no_engine_can_mean_are_left_out() -> None:
         controller.turn()
     assert controller.cameras() == {}
     assert controller.live() == {"n1": "i"}
+
+
+HUGE = 10**4000
+HOSTILE: dict[str, dict[str, Any]] = {
+    "an empty name": {"owned": {"": {"epoch": 1}}},
+    "a long name": {"owned": {"x" * 300: {"epoch": 1}}},
+    "an epoch that is true": {"owned": {"cam": {"epoch": True}}},
+    "a clock of 4000 digits": {"engine_ns": HUGE},
+    "a clock before all time": {"engine_ns": -HUGE},
+    "a clock that is true": {"engine_ns": True},
+    "a long incarnation": {"incarnation": "x" * 1_000_000},
+    "a state that is a list": {"owned": {"cam": {"epoch": 1, "state": ["running"]}}},
+    "a state of a million letters": {"owned": {"cam": {"epoch": 1, "state": "x" * 1_000_000}}},
+    "costs that are none": {"owned": {"cam": {"epoch": 1, "fps": HUGE, "cpu_ms": float("nan"), "published": "x"}}},
+    "owned that is a list": {"owned": ["cam"]},
+    "an error that is an object": {"ok": False, "conflict": True, "error": {"incarnation": 1}},
+    "ok that is a word": {"ok": "yes"},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_answer_of_an_engine_ends_the_controller(name: str) -> None:
+    clock, links = FakeClock(), Scripted(GOOD | HOSTILE[name])
+    controller = Controller(SqliteLedger(":memory:"), links, clock)
+    controller.configure([CameraSpec("cam", {"uri": "rtsp://gate"})])
+    controller.join(Machine("n1", 8.0))
+    for _ in range(20):
+        clock.advance(1.0)
+        controller.turn()
+        told = json.dumps(controller.status())
+        assert len(told) < 10_000
+    assert all(len(json.dumps(answer.request)) < 10_000 for answer in links.sent)
+    assert set(controller.cameras()) <= {"cam"}
+
+
+def test_cameras_that_an_engine_invents_are_bounded() -> None:
+    """Each turn other names: neither the controller nor its ledger grows for ever."""
+    clock, links = FakeClock(), Scripted(GOOD)
+    ledger = SqliteLedger(":memory:")
+    controller = Controller(ledger, links, clock)
+    controller.configure([CameraSpec("cam", {"uri": "rtsp://gate"})])
+    controller.join(Machine("n1", 8.0))
+    for turn in range(8):
+        links.reply = GOOD | {"owned": {f"{turn}-{n}": {"epoch": 1} for n in range(5000)}}
+        clock.advance(1.0)
+        controller.turn()
+    assert len(ledger.read()) <= MAX_ADOPTED + 1
+    assert "cam" in controller.cameras()
