@@ -22,7 +22,6 @@ PING_MS = 2_000
 PING_TIMEOUT_MS = 6_000
 WAITING_BYTES = 256 * 1024 * 1024
 """Of messages that wait for the reader, and of incomplete ones: a publisher that sends more is disconnected."""
-LOOK_MS = 200
 ON_EVENTS = frozenset(("status", "event", "eos"))
 
 
@@ -64,7 +63,8 @@ class Connection:
         if server_key is not None:
             self._options.update(curve_options(server_key, keys))
         self._context: zmq.Context[Any] = zmq.Context() if context is None else context
-        self._guard = SocketGuard(most_unexplained=WAITING_BYTES, look_ms=LOOK_MS)
+        self._is_async = context is not None  # whose sockets do not say when they are empty
+        self._guard = SocketGuard(most_unexplained=WAITING_BYTES)
 
     def start(self) -> None:
         """Start to limit what waits; after the last socket was created."""
@@ -72,7 +72,12 @@ class Connection:
 
     def receive(self, socket: zmq.Socket[Any]) -> list[bytes]:
         """Return the parts of the next message. Raises `zmq.Again` if none has arrived."""
-        return self.taken(socket.recv_multipart(zmq.NOBLOCK, copy=False))
+        try:
+            frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            self._guard.drained()
+            raise
+        return self.taken(frames)
 
     def taken(self, frames: Sequence[zmq.Frame]) -> list[bytes]:
         """Return the parts of a message received with `copy=False`."""
@@ -118,7 +123,14 @@ class Connection:
             for option, value in self._options.items():
                 socket.setsockopt(option, value)
             if zmq.CONFLATE not in self._options:  # else it keeps nothing
-                self._guard.watch(self._context, socket, ", ".join(addresses), limit=NO_LIMIT, allowance=WAITING_BYTES)
+                self._guard.watch(
+                    self._context,
+                    socket,
+                    ", ".join(addresses),
+                    limit=NO_LIMIT,
+                    allowance=WAITING_BYTES,
+                    remembers=not self._is_async,
+                )
             for address in addresses:
                 socket.connect(prepare(socket, address))
         except zmq.ZMQError as error:

@@ -78,7 +78,14 @@ class _Watched:
     allowance: int
     socket: zmq.Socket[Any]
     monitor: zmq.Socket[Any]
+    remembers: bool
     peers: dict[int, _Peer] = field(default_factory=dict)
+    left: float = 0.0  # bytes that closed connections may have left in the queue of the socket
+
+    def leave(self, peer: _Peer, now: float) -> None:
+        """Note what a connection that has ended may have left."""
+        if self.remembers:
+            self.left += max(peer.excess(now), 0.0)
 
 
 class SocketGuard:
@@ -90,7 +97,6 @@ class SocketGuard:
     Args:
         clock: for tests.
         most_unexplained: bytes that all connections together may send beyond their messages and pings.
-        look_ms: how often to look.
 
     Attributes:
         cut: connections shut down because of a limit.
@@ -98,13 +104,8 @@ class SocketGuard:
     """
 
     def __init__(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        most_unexplained: int = ALL_UNEXPLAINED_BYTES,
-        look_ms: int = LOOK_MS,
+        self, clock: Callable[[], float] = time.monotonic, *, most_unexplained: int = ALL_UNEXPLAINED_BYTES
     ) -> None:
-        self._look_ms = look_ms
         self.cut = 0
         self.failed = 0
         self._clock = clock
@@ -127,6 +128,7 @@ class SocketGuard:
         *,
         limit: int | None = None,
         allowance: int = UNEXPLAINED_BYTES,
+        remembers: bool = False,
     ) -> None:
         """Watch a socket until it is closed; before it is bound or connected.
 
@@ -136,6 +138,8 @@ class SocketGuard:
             name: for the log.
             limit: maximum number of connections; None: a share of the descriptors that this process may open.
             allowance: bytes that a connection may send beyond its messages and pings.
+            remembers: complete messages outlive their connection in the queue of the socket; count them, until
+                `drained` says that the queue is empty.
         """
         self._count += 1
         endpoint = f"inproc://framewire.guard.{id(self)}.{self._count}"
@@ -147,7 +151,7 @@ class SocketGuard:
         monitor.setsockopt(zmq.RCVHWM, 0)  # libzmq would wait on a full queue
         monitor.setsockopt(zmq.LINGER, 0)
         monitor.connect(endpoint)
-        new = _Watched(name, limit or _share_of_descriptors(), allowance, watched, monitor)
+        new = _Watched(name, limit or _share_of_descriptors(), allowance, watched, monitor, remembers)
         with self._lock:
             self._watched.append(new)
             self._added.append(new)
@@ -179,6 +183,12 @@ class SocketGuard:
                 peer = watched.peers.get(int(fd))
                 if peer is not None:
                     peer.explained += size + parts * PART_BYTES
+                    return
+
+    def drained(self) -> None:
+        """Record that no message waits in the queues of the sockets."""
+        for watched in tuple(self._watched):
+            watched.left = 0.0
 
     def close(self) -> None:
         """End the thread and release the sockets; harmless when repeated."""
@@ -200,7 +210,7 @@ class SocketGuard:
         live: dict[Any, _Watched] = {}
         while self._take_added(live, poller):
             is_idle = not any(watched.peers for watched in live.values()) and self._release_at == math.inf
-            for monitor, _ in poller.poll(IDLE_MS if is_idle else self._look_ms):
+            for monitor, _ in poller.poll(IDLE_MS if is_idle else LOOK_MS):
                 if monitor == wakes.fileno():
                     wakes.recv(64)
                 elif not self._take_events(live[monitor]):
@@ -234,7 +244,8 @@ class SocketGuard:
             if kind & _BEGUN:
                 self._take_in(watched, value)
             elif kind & _LOST:
-                watched.peers.pop(value, None)
+                if (peer := watched.peers.pop(value, None)) is not None:
+                    watched.leave(peer, self._clock())
                 self._release_soon()  # it may have left much in the queues
             else:
                 self.failed += 1
@@ -262,7 +273,7 @@ class SocketGuard:
                 peer.received = _bytes_received(peer)
                 excess = peer.excess(now)
                 total += max(excess, 0.0)
-                if excess > watched.allowance:
+                if excess + watched.left > watched.allowance:
                     self._cut(watched, peer, "more bytes than its messages have")
                 elif worst is None or excess > worst[0]:
                     worst = excess, watched, peer
@@ -275,6 +286,7 @@ class SocketGuard:
 
     def _cut(self, watched: _Watched, peer: _Peer, why: str) -> None:
         watched.peers.pop(peer.fd, None)
+        watched.leave(peer, self._clock())
         self.cut += 1
         _shut_down(peer)
         if peer.received > UNEXPLAINED_BYTES // 2:

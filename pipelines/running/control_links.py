@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from engine.clock import NS_PER_S, Clock
+from engine.clock import NS_PER_S, Clock, pause
 from engine.transport.connect import curve_options
 from engine.transport.guard import NO_LIMIT, SocketGuard
 from engine.transport.ipv6 import prepare
@@ -161,6 +161,9 @@ class ControlLinks:
         for link in self._links.values():
             if link.socket is not None:
                 poller.register(link.socket, zmq.POLLIN)
+        if not poller.sockets:  # polling nothing would not wait
+            pause(seconds)
+            return
         poller.poll(int(1000 * seconds))
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from engine.transport.address import checked_address, is_loopback
 from engine.transport.curve import CurveServer
 from engine.transport.guard import NO_LIMIT, SocketGuard
 from engine.transport.ipv6 import prepare
-from engine.wire import MAX_BODY_BYTES, StatsMessage, encode, topic_of
+from engine.wire import MAX_BODY_BYTES, TOPIC_KINDS, StatsMessage, encode, topic_of
 from pipelines.stream.collector import ALL_BYTES, ALLOWANCE_BYTES, Collector
 
 if TYPE_CHECKING:
@@ -284,4 +284,5 @@ class Proxy:
 
 
 def _kind_of(topic: bytes) -> str:
-    return topic.split(b"/", 2)[1].decode(errors="replace") if topic.count(b"/") > 1 else "other"
+    kind = topic.split(b"/", 2)[1].decode(errors="replace") if topic.count(b"/") > 1 else "other"
+    return kind if kind in TOPIC_KINDS else "other"

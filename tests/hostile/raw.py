@@ -25,6 +25,13 @@ def zmtp_1_frame(body: bytes, *, more: bool) -> bytes:
     return head + bytes([int(more)]) + body
 
 
+def ready(kind: bytes) -> bytes:
+    """Return the command that ends the handshake of a plain peer whose socket is of a kind."""
+    parts = ((b"Socket-Type", kind), (b"Identity", b""))
+    meta = b"".join(bytes([len(k)]) + k + struct.pack(">I", len(v)) + v for k, v in parts)
+    return zmtp_frame(b"\x05READY" + meta, command=True)
+
+
 class RawPeer:
     """A connection that has shaken hands as a plain ZMTP 3.0 peer. Raises `OSError` if it is refused."""
 
@@ -33,9 +40,7 @@ class RawPeer:
         self.socket.sendall(GREETING)
         while len(self.socket.recv(64)) == 0:
             raise ConnectionError("closed in the greeting")
-        parts = ((b"Socket-Type", kind), (b"Identity", b""))
-        meta = b"".join(bytes([len(k)]) + k + struct.pack(">I", len(v)) + v for k, v in parts)
-        self.socket.sendall(zmtp_frame(b"\x05READY" + meta, command=True))
+        self.socket.sendall(ready(kind))
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are."""

@@ -24,6 +24,7 @@ from pipelines.fleet.placement.facts import Machine, Need
 logger = logging.getLogger(__name__)
 LEASE = "lease_s"
 LEDGER_AGAIN_S = 1.0
+MAX_LEASE_S = 86_400.0
 MAX_LEASES = 250
 """Cameras in one renewal, so that a request stays far below the 64 KiB that an engine reads."""
 OnChange = Callable[[Assignment, str], object]
@@ -101,8 +102,14 @@ class Book:
     def _exchange_lease(self) -> float:
         """Record the longest lease that may be outstanding, and return the longest of an earlier controller."""
         before, mine = self.ledger.note(LEASE), self.options.lease_s
-        self._set_lease(before, max(float(before or 0.0), mine))
-        return mine if before is None else float(before)
+        try:
+            longest_s = mine if before is None else float(before)
+            if not 0 <= longest_s <= MAX_LEASE_S:
+                raise ValueError(before)
+        except ValueError as error:
+            raise ConfigError(f"ledger: the note {LEASE} is {before!r}: expected seconds; remove it") from error
+        self._set_lease(before, max(longest_s, mine))
+        return longest_s
 
     def _set_lease(self, before: str | None, seconds: float) -> None:
         self._lease_note = f"{seconds:g}"

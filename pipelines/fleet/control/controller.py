@@ -7,12 +7,13 @@ and continues from there; it reassigns nothing before every lease that its prede
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from typing import Any
 
 from engine.clock import Clock
 from engine.data import DEFAULT_MODEL
-from engine.errors import ConfigError
+from engine.errors import ConfigError, EngineError
 from pipelines.fleet.control.book import Book, OnChange
 from pipelines.fleet.control.facts import FAR, CameraSpec, ControllerOptions
 from pipelines.fleet.control.hearing import hear
@@ -23,6 +24,7 @@ from pipelines.fleet.placement.facts import Machine
 from pipelines.fleet.placement.place import load_of
 from pipelines.fleet.placement.rebalance import Desired, desired
 
+logger = logging.getLogger(__name__)
 DRAINING = "draining"
 
 
@@ -53,7 +55,7 @@ class Controller:
         self._allowance = Allowance(self.options.moves_per_minute, as_of_ns=self.book.now_ns)
         self._looked_ns = -FAR
         self.is_calm = False
-        self._draining = frozenset(json.loads(ledger.note(DRAINING) or "[]"))
+        self._draining = frozenset(_names_in(ledger.note(DRAINING)))
 
     def configure(self, cameras: Iterable[CameraSpec]) -> None:
         """Apply the configured cameras; cameras no longer configured are stopped."""
@@ -102,7 +104,11 @@ class Controller:
         """Process answers and renew leases, and nothing else; never waits."""
         book = self.book
         for answer in book.links.receive():
-            hear(book, answer)
+            try:
+                hear(book, answer)
+            except Exception as error:  # the ledger failed, or a bug: the other answers count
+                is_expected = isinstance(error, EngineError)
+                logger.error("answer of %s: %s", answer.engine_id, error, exc_info=None if is_expected else error)
         for engine_id, engine in list(book.engines.items()):
             is_due = book.now_ns - engine.renewed_ns >= self.options.ns(self.options.renew_s)
             if is_due and not engine.is_asked and not engine.has_ended:
@@ -249,6 +255,13 @@ class Controller:
             return "stopping"
         report = engine.running.get(source_id, {})
         return str(report.get("state", "starting")) if camera.is_running else "starting"
+
+
+def _names_in(note: str | None) -> set[str]:
+    try:
+        return set(map(str, json.loads(note or "[]")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"ledger: the note {DRAINING} is not a list of engines ({error}): remove it") from error
 
 
 def _some(names: Iterable[str]) -> str:

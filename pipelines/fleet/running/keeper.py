@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.clock import SYSTEM_CLOCK, Clock, pause
+from engine.errors import EngineError
 from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.launching.process import KeptProcess
@@ -48,7 +49,12 @@ class LeaseKeeper:
     def run(self, is_over: Callable[[], bool]) -> None:
         """Renew leases until `is_over`, or until the fleet has ended."""
         while not is_over() and (processes_folder(self._config) / CONFIG).exists():
-            if not self._keep_while_away(is_over):
+            try:
+                was_away = self._keep_while_away(is_over)
+            except EngineError as error:  # the ledger cannot be read now
+                logger.error("the leases cannot be renewed: %s; trying again", error)
+                was_away = False
+            if not was_away:
                 pause(IDLE_S)
 
     def _keep_while_away(self, is_over: Callable[[], bool]) -> bool:

@@ -58,7 +58,7 @@ class Roll:
     ) -> None:
         self._ledger, self._ask_of, self._stream, self._set_model = ledger, ask_of, stream, set_model
         self._note = ledger.note(NOTE)
-        self.state = None if self._note is None else RollState.from_dict(json.loads(self._note))
+        self.state = None if self._note is None else _state_from(self._note)
         self._step: Step | None = None
         self._work: dict[str, Future[Outcome]] = {}
         self._pool = ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix="roll")
@@ -209,6 +209,13 @@ class Roll:
     def close(self) -> None:
         """Begin nothing more; steps in progress continue until they notice."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _state_from(note: str) -> RollState:
+    try:
+        return RollState.from_dict(json.loads(note))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"ledger: the note {NOTE} is not the state of a roll ({error}): remove it") from error
 
 
 def _aligned(ask: Ask, model: str, incarnation: str) -> Outcome:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
-from engine.errors import ConfigError
+from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock, pause
+from engine.errors import ConfigError, EngineError
 from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.launching.launcher import Joined
@@ -24,6 +24,7 @@ from pipelines.running.control_socket import ControlSocket, given
 
 logger = logging.getLogger(__name__)
 TURN_S = 0.05
+FAILED_S = 0.5
 POLL_S = 0.2
 WANT_S = 30.0
 ASK_S = 30.0
@@ -77,7 +78,17 @@ class FleetService:
             self._opened = opened.pop_all()
 
     def turn(self) -> None:
-        """Do what is due, and wait briefly for answers."""
+        """Do what is due, and wait briefly for answers. No failure of it ends the fleet."""
+        try:
+            self._turn()
+        except EngineError as error:
+            logger.error("%s: the fleet goes on, and tries it again", error)
+            pause(FAILED_S)
+        except Exception:  # a bug
+            logger.exception("a turn of the controller failed; the fleet goes on")
+            pause(FAILED_S)
+
+    def _turn(self) -> None:
         now_ns = self._clock.monotonic_ns()
         if now_ns - self._polled_ns >= POLL_S * NS_PER_S:
             self._polled_ns = now_ns
