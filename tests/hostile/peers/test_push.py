@@ -22,7 +22,7 @@ from engine.sinks.video_push.push_process import MEMORY_BYTES
 from engine.sinks.video_push.pusher import STATES, Pusher, push_address
 from engine.video.options import SourceOptions
 from tests.hostile.lab import HEALTHY, Lab, played
-from tests.hostile.media_servers import PLAYS, hostile_server, of_method, refuses
+from tests.hostile.peers.media_servers import PLAYS, hostile_server, of_method, refuses
 from tests.patience import AT_ONCE_S
 from tests.rtsp.test_push import FRAMES, eventually, packet
 
@@ -199,7 +199,7 @@ def test_a_push_process_that_sends_nonsense_is_replaced(monkeypatch: pytest.Monk
 
     class Nonsense(Child):
         def __init__(self, module: str, *fds: int, name: str = "") -> None:
-            super().__init__("tests.hostile.nonsense", *fds, name=name)
+            super().__init__("tests.hostile.peers.nonsense", *fds, name=name)
 
     monkeypatch.setattr("engine.sinks.video_push.pusher.Child", Nonsense)
     pusher = Pusher(push_address("rtsp://127.0.0.1:9/x", "rtsp", SourceOptions()), "gate")
