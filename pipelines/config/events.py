@@ -46,6 +46,8 @@ class KeepConfig(Section):
 class EventsConfig(Section):
     """The event log."""
 
+    EXAMPLE = "folder: FOLDER"
+
     folder: FilePath | None = Field(None, description="Folder of the log, its images and clips; null: no log")
     store: str | None = Field(
         None,

@@ -19,10 +19,9 @@ MAX_WORD_CHARS = 64
 OTHER_WORDS: Mapping[str, str] = {
     "name": "source_id",
     "id": "source_id",
-    "camera": "source_id",
-    "url": "uri",
-    "source": "uri",
-    "path": "uri",
+    "label": "source_id",
+    "camera": "uri or source_id",
+    **dict.fromkeys(("url", "source", "path", "address", "rtsp", "rtsp_url", "stream", "stream_url", "input"), "uri"),
     "conf": "score_threshold",
     "confidence": "score_threshold",
     "score": "score_threshold",
@@ -44,8 +43,22 @@ OTHER_WORDS: Mapping[str, str] = {
     "streams": "sources",
     "rate": "max_fps",
     "framerate": "max_fps",
+    "resolution": "size_wh",
+    "tracking": "tracker",
 }
 """Terms of other tools, and the corresponding keys here."""
+_IN_URI = "write it into the address: uri: rtsp://USER:PASSWORD@HOST/PATH"
+_BY_BRIDGE = "another program passes messages on: framewire bridge, see docs/how-to/other-systems.md"
+EXPLAINED: Mapping[str, str] = {
+    **dict.fromkeys(("user", "username", "login", "password"), _IN_URI),
+    **dict.fromkeys(("mqtt", "broker", "webhook", "homeassistant", "redis"), _BY_BRIDGE),
+    **dict.fromkeys(
+        ("log", "logs", "logging", "log_level", "loglevel", "verbose"), "options of the command: -v, --quiet"
+    ),
+    "max_det": "at most 300 boxes of a frame are kept: score_threshold and classes select fewer",
+    "agnostic_nms": "boxes of different classes do not suppress each other, which cannot be changed",
+}
+"""Terms of other tools that are no key here, and what to do instead."""
 _MEDIA = re.compile(
     r"\.(mp4|mkv|avi|mov|webm|m4v|mpe?g|ts|flv|wmv|h?26[45]|hevc|jpe?g|png|bmp|gif|webp|avif|heic)$", re.IGNORECASE
 )
@@ -56,10 +69,14 @@ def suggestion(root: type[BaseModel], location: Sequence[str | int]) -> str:
     word = str(location[-1])[:MAX_WORD_CHARS]
     other = OTHER_WORDS.get(word, word)
     model = _model_at(root, location[:-1])
-    near = other if other in model.model_fields else nearest(word, list(model.model_fields))
-    if near is None:
-        places = [f"{path}.{key}" for path, keys in _sections(root) for key in (word, other) if key in keys]
-        near = min(places, key=lambda place: place.count("."), default=None)
+    if set(other.split(" or ")) <= model.model_fields.keys():
+        return f": did you mean {other}?"
+    if word in EXPLAINED:
+        return f": {EXPLAINED[word]}"
+    places = [f"{path}.{key}" for path, keys in _sections(root) for key in (word, other) if key in keys]
+    elsewhere = min(places, key=lambda place: place.count("."), default=None)
+    near = nearest(word, list(model.model_fields))
+    near = elsewhere or near if len(location) == 1 else near or elsewhere
     return f": did you mean {near}?" if near else f": expected one of {', '.join(model.model_fields)}"
 
 

@@ -10,6 +10,8 @@ from pipelines.config.section import Section
 class TracingConfig(Section):
     """OpenTelemetry traces of some frames."""
 
+    EXAMPLE = "endpoint: URL"
+
     endpoint: str | None = Field(
         None,
         pattern=r"^https?://[^\s]+$",
@@ -22,6 +24,8 @@ class TracingConfig(Section):
 
 class MetricsConfig(Section):
     """Prometheus metrics and health probes."""
+
+    EXAMPLE = "address: HOST:PORT"
 
     address: str = Field(
         "none",

@@ -30,6 +30,8 @@ _DEFAULT = SourceOptions()
 class SecondStageConfig(Section):
     """A classifier of tracked objects; its result is kept per track."""
 
+    EXAMPLE = "model: FILE"
+
     model: FilePath = Field(min_length=1, description="Classification model, file or folder")
     classes: list[ClassName] | None = Field(None, description="Classes of the detector to classify; null: all")
     top: int = Field(5, ge=1, le=100, description="Classes reported per object")
@@ -47,6 +49,8 @@ class TileConfig(Section):
 
 class DetectorConfig(Section):
     """The model and how it runs."""
+
+    EXAMPLE = "model: FILE"
 
     model: FilePath = Field(
         "demo",
@@ -135,11 +139,15 @@ class PartConfig(Section):
 class AnalyserConfig(PartConfig):
     """A custom analyser: examines the tracked frames of its sources and adds facts to them."""
 
+    EXAMPLE = "type: MODULE:ATTRIBUTE"
+
     sources: list[str] | None = Field(None, description="Names of the sources that share it; null: all of them")
 
 
 class TrackerConfig(Section):
     """The tracker; `parameters` are the arguments of its class."""
+
+    EXAMPLE = "type: NAME"
 
     type: str = Field(
         "auto",
@@ -189,6 +197,8 @@ class PicturesConfig(Section):
 
 class PublishConfig(Section):
     """The ZeroMQ stream."""
+
+    EXAMPLE = "address: tcp://HOST:PORT"
 
     address: str = Field(DEFAULT_PUBLISH, description="Address to bind, or none")
     connect: list[str] = Field(
@@ -244,6 +254,8 @@ class PublishConfig(Section):
 class ControlConfig(Section):
     """Control of a run in progress."""
 
+    EXAMPLE = "address: ADDRESS"
+
     address: str = Field(
         "none",
         description="Where framewire ctl reaches this run: auto (found automatically), tcp://host:port, ipc://path",
@@ -266,6 +278,8 @@ class ControlConfig(Section):
 
 class WebConfig(Section):
     """The page in the browser, served by a separate process."""
+
+    EXAMPLE = "address: HOST:PORT"
 
     address: str = Field("none", description="Where to serve the page, HOST:PORT such as 127.0.0.1:8080, or none")
     users: FilePath | None = Field(
@@ -297,6 +311,8 @@ class OverlayConfig(Section):
 
 class OutputConfig(Section):
     """Files and windows."""
+
+    EXAMPLE = "save: FILE"
 
     save: FilePath | None = Field(
         None, description="Annotated H.264 video; one file per source if there are, or may be, several"

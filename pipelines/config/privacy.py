@@ -13,6 +13,8 @@ from pipelines.config.section import ClassName, Section
 class PrivacyConfig(Section):
     """What is hidden on frames before any output shows them; see docs/privacy.md."""
 
+    EXAMPLE = "mode: NAME"
+
     mode: Literal["none", "blur", "silhouette", "no_images"] = Field(
         "none",
         description="blur: objects in coarse blocks; silhouette: flat shapes on an empty background; "

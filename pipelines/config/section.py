@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,9 @@ class Section(BaseModel):
     (`record: true`), and `false` for one that may be left out means null.
     """
 
+    EXAMPLE: ClassVar[str] = ""
+    """What to write in place of a bare value: its most common key."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
     @model_validator(mode="before")
@@ -35,8 +38,9 @@ class Section(BaseModel):
     def _switches(cls, value: Any) -> Any:
         """Expand a switch in place of a section, and explain what to write instead of a bare value."""
         if not isinstance(value, dict):
-            if isinstance(value, str | int | float) and cls.__name__ == "SourceConfig":
-                raise ValueError("a source is a group of keys: write it as uri: ADDRESS")
+            if isinstance(value, str | int | float | list):
+                example = f": write it as {cls.EXAMPLE}" if cls.EXAMPLE else ""
+                raise ValueError(f"expected a group of keys{example}")
             return value
         switches = {key: value[key] for key in cls.model_fields if isinstance(value.get(key), bool)}
         optional: dict[str, Any] = {

@@ -50,6 +50,8 @@ class WindowsConfig(Section):
 class RecordConfig(Section):
     """Record a camera without decoding: usually its main stream, while detection runs on the sub-stream."""
 
+    EXAMPLE = "folder: FOLDER"
+
     uri: str | None = Field(
         None, min_length=1, description="Address to record; null: the source's own, on a second connection"
     )
@@ -111,11 +113,15 @@ class PrepareConfig(Section):
 class TlsConfig(Section):
     """How to verify a camera's certificate."""
 
+    EXAMPLE = "ca: FILE"
+
     ca: FilePath = Field(description="File of the authority, or of the camera's own certificate, to trust (PEM)")
 
 
 class SourceConfig(Section):
     """One camera, stream or file."""
+
+    EXAMPLE = "uri: ADDRESS"
 
     uri: Annotated[str, WrapValidator(any_file_name)] = Field(
         min_length=1,
