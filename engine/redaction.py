@@ -120,7 +120,7 @@ def hide_address(address: str) -> None:
         _hide_without_scheme(address)
     if not sign or scheme.lower() in LOCAL_SCHEMES:
         return
-    end = _end_of_authority(rest)
+    end = _end_at(rest, "/?#")
     at = rest.rfind("@", 0, end)
     readings = {_split_userinfo(rest), (rest[: max(at, 0)], rest[at + 1 :])}  # `@` may be in the password
     for userinfo, tail in readings:
@@ -251,9 +251,8 @@ def _secrets_of_path(scheme: str, path: str) -> list[str]:
     found = [value for segment in segments for key, value in _path_pairs(segment) if is_secret_name(key)]
     if scheme in PUSH_SCHEMES and segments and segments[-1].strip("0123456789-_").lower() not in HARMLESS_WORDS:
         found.append(segments[-1])
-    if scheme in ("http", "https"):
-        found += [segment for segment in segments if _is_token(segment)]
-    return found
+    is_key = {"http": _is_token, "https": _is_token, "rtsp": _is_random, "rtsps": _is_random}.get(scheme)
+    return found + [segment for segment in segments if is_key and is_key(segment)]
 
 
 def _public_path(scheme: str, path: str) -> str:
@@ -312,20 +311,23 @@ def _is_token(segment: str) -> bool:
     return len(segment) >= MIN_TOKEN_CHARS and has_both and "." not in segment
 
 
-def _end_of_authority(rest: str) -> int:
-    return min((place for place in map(rest.find, "/?#") if place >= 0), default=len(rest))
+def _is_random(segment: str) -> bool:  # a key like those of UniFi, `fJ6kQ2nR8sXw3bTz`, and no word
+    return _is_token(segment) and segment.isalnum() and segment.lower() != segment != segment.upper()
+
+
+def _end_at(rest: str, marks: str) -> int:
+    return min((place for place in map(rest.find, marks) if place >= 0), default=len(rest))
 
 
 def _split_userinfo(rest: str) -> tuple[str, str]:
     """Return the user info and the rest; a password may contain unencoded slashes, question marks, `#` and `@`."""
-    end = _end_of_authority(rest)
+    end = _end_at(rest, "/?#")
     at = rest.rfind("@") if ":" in rest[:end] else rest.rfind("@", 0, end)
     return (rest[:at], rest[at + 1 :]) if at >= 0 else ("", rest)
 
 
 def _split_query(rest: str) -> tuple[str, str]:
-    end = min((place for place in map(rest.find, "?#") if place >= 0), default=len(rest))
-    return rest[:end], rest[end:]
+    return rest[: (end := _end_at(rest, "?#"))], rest[end:]
 
 
 def _pieces(text: str, marks: str) -> list[str]:

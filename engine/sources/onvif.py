@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from engine.errors import SourceError
-from engine.http.timed import TimedConnection
+from engine.net.timed import TimedConnection
 from engine.redaction import hide
 
 MAX_ANSWER_BYTES = 256 * 1024

@@ -14,6 +14,7 @@ from io import BytesIO
 from typing import Any, cast
 
 from engine.errors import ConfigError, EngineError
+from engine.net.address import ENCODED, has_two_readings
 from engine.redaction import hide_address, hide_setting, printable, public_address
 
 TIMEOUT_S = 5.0
@@ -159,6 +160,8 @@ def _place_from_url(url: str) -> tuple[_Place, dict[str, str]]:
         port = parts.port
     except ValueError as error:
         raise ConfigError("the webhook is not a URL: expected http://host:port/path") from error
+    if has_two_readings(url):
+        raise ConfigError(f"the webhook's host is unsure: expected http://user:password@host/path, {ENCODED}")
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or not url.isprintable():
         raise ConfigError("the webhook is not an http or https URL: expected http://host/path")
     path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from engine.errors import ConfigError, SourceError
+from engine.net.address import has_two_readings
 from engine.redaction import hide_address, redact
 from engine.video.address import VideoAddress
 from engine.video.explain import video_errors
@@ -168,6 +169,8 @@ def _host_port(uri: str) -> tuple[str, int] | None:
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
+        if has_two_readings(uri):
+            raise ValueError("an @ behind the host")
     except ValueError as error:
         raise SourceError(
             f"{redact(uri)} is not a valid address: expected {scheme}://user:password@host:port/path, "

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from engine.net.address import has_two_readings
 from engine.paths import path_from_text
 from engine.redaction import redact as redact
 
@@ -65,7 +66,7 @@ def _is_folder(path: Path) -> bool:
 
 def _host(uri: str) -> str:
     try:
-        return urlsplit(uri).hostname or ""
+        return "" if has_two_readings(uri) else urlsplit(uri).hostname or ""
     except ValueError:
         return ""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from engine.errors import ConfigError
+from engine.net.address import ENCODED, has_two_readings
 from pipelines.config.actions import ActionConfig
 from pipelines.config.hints import at_key, did_you_mean
 from pipelines.config.models import Config
@@ -132,8 +133,8 @@ def _broker(url: str) -> dict[str, Any]:
         port = parts.port
     except ValueError as error:
         raise ConfigError(f"url: the address of the broker is invalid ({error})") from error
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-        raise ConfigError("url: expected mqtt://HOST or mqtts://user:password@HOST:PORT")
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or has_two_readings(url):
+        raise ConfigError(f"url: expected mqtt://HOST or mqtts://user:password@HOST:PORT, {ENCODED}")
     return {
         "host": parts.hostname,
         "port": port or (8883 if parts.scheme == "mqtts" else 1883),

@@ -6,7 +6,7 @@ import http.client
 import time
 from contextlib import closing
 
-from engine.http.timed import TimedConnection
+from engine.net.timed import TimedConnection
 from pipelines.metrics.server import host_and_port
 
 MAX_BODY_BYTES = 64 * 1024

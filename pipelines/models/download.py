@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from engine.catalogue import Download
 from engine.clock import SystemClock
 from engine.errors import ConfigError, EngineError
-from engine.http.timed import left, timed
+from engine.net.timed import left, timed
 
 SILENCE_S = 30.0
 """Seconds without a byte after which the server is considered gone."""

@@ -12,7 +12,7 @@ import pytest
 
 from engine import redaction
 from engine.data import Run, SourceInfo, SourceStatus
-from engine.errors import SourceError
+from engine.errors import ConfigError, SourceError
 from engine.redaction import (
     hide,
     hide_address,
@@ -23,10 +23,14 @@ from engine.redaction import (
     redact,
     redact_tree,
 )
+from engine.sinks.video_push.pusher import push_address
 from engine.sources.open import open_source
-from engine.video.network import video_address_from_uri
+from engine.transport.post import Poster
+from engine.video.network import record_address, video_address_from_uri
 from engine.video.options import SourceOptions
+from engine.video.uri import name_from_uri
 from engine.wire import encode, status_message
+from pipelines.build.actions import _broker
 
 SECRET = "S3CRETvalue-0123456789"
 FORMS = [
@@ -62,6 +66,35 @@ def test_no_form_of_an_address_shows_its_secret(address: str) -> None:
     assert SECRET not in public_address(address)
     for text in (address, f"cannot open {address!r}: no", f"it said {SECRET} to me", json.dumps({"uri": address})):
         assert SECRET not in redact(text), text
+
+
+def test_a_key_in_the_path_of_an_rtsp_address_is_secret_and_its_words_are_not() -> None:
+    """UniFi Protect gives whoever knows the path the stream."""
+    assert public_address("rtsps://10.0.0.1:7441/fJ6kQ2nR8sXw3bTz?enableSrtp") == "rtsps://10.0.0.1:7441/***"
+    for path in ("Streaming/Channels/101", "h264Preview_01_main", "cam/realmonitor", "MediaInput/h265/stream_1"):
+        assert public_address(f"rtsp://10.0.0.1/{path}") == f"rtsp://10.0.0.1/{path}"
+
+
+AMBIGUOUS = "me:p@sswordA/wordB#C?D@127.0.0.1:9/live"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda: open_source(f"rtsp://{AMBIGUOUS}"), id="camera"),
+        pytest.param(lambda: open_source(f"http://{AMBIGUOUS}.mjpg"), id="HTTP camera"),
+        pytest.param(lambda: record_address(f"rtsp://{AMBIGUOUS}", SourceOptions()), id="recording"),
+        pytest.param(lambda: push_address(f"rtmp://{AMBIGUOUS}", "rtmp", SourceOptions()), id="pushed video"),
+        pytest.param(lambda: Poster(f"http://{AMBIGUOUS}"), id="webhook"),
+        pytest.param(lambda: _broker(f"mqtt://{AMBIGUOUS}"), id="broker"),
+    ],
+)
+def test_no_part_of_a_password_is_taken_for_a_host(use: Callable[[], object]) -> None:
+    """It was looked up as a host name, and gave the source its name."""
+    with pytest.raises((SourceError, ConfigError), match="%2F") as failure:
+        use()
+    assert "sswordA" not in redact(str(failure.value))
+    assert "sswordA" not in name_from_uri(f"rtsp://{AMBIGUOUS}")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from engine.backends.remote.shared import (
     restricted_headers,
 )
 from engine.errors import ModelError
-from engine.http.timed import TimedConnection, left
+from engine.net.timed import TimedConnection, left
 from engine.redaction import hide, printable
 
 logger = logging.getLogger(__name__)

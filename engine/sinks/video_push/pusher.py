@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.errors import ConfigError
+from engine.net.address import ENCODED, has_two_readings
 from engine.process import Child, Messages
 from engine.process_log import current_level, take_log
 from engine.redaction import public_address
@@ -53,8 +54,8 @@ def push_address(url: str, kind: str, options: SourceOptions) -> VideoAddress:
         host, port = parts.hostname, parts.port or {**RTSP_PORTS, **RTMP_PORTS}[scheme]
     except ValueError as error:
         raise ConfigError(f"{public_address(url)}: {error}") from error
-    if not host or len(parts.path) < 2:
-        raise ConfigError(f"{public_address(url)}: expected {kind}://HOST:PORT/NAME")
+    if not host or len(parts.path) < 2 or has_two_readings(url):
+        raise ConfigError(f"{public_address(url)}: expected {kind}://HOST:PORT/NAME, {ENCODED}")
     is_rtsp = kind == "rtsp"
     return VideoAddress(
         url=url,

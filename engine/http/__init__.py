@@ -1,1 +1,0 @@
-"""HTTP clients that servers cannot keep waiting."""

@@ -1,0 +1,1 @@
+"""Addresses, and HTTP clients that servers cannot keep waiting."""
