@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.boxes import checked_column
 from engine.errors import ConfigError
 from engine.interop import columns_from_supervision, png_of, to_supervision
-from engine.lazy_image import LazyImage, MayBeLazy
+from engine.lazy_image import LazyImage, MayBeLazy, why_no_image
 from engine.source_state import NO_ANALYSES
 from engine.source_state import SourceInfo as SourceInfo
 from engine.source_state import SourceState as SourceState
@@ -63,15 +63,15 @@ class Frame(MayBeLazy):
 
     def __post_init__(self) -> None:
         given: Any = self.image
+        if not isinstance(self.source_id, str) or not self.source_id:
+            raise ConfigError(f"source_id is {self.source_id!r}: expected a text such as 'gate'")
         is_lazy = isinstance(given, LazyImage)
         object.__setattr__(self, "_lazy", given if is_lazy else None)
         if is_lazy:
             object.__delattr__(self, "image")
             return
-        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
-            raise ConfigError(
-                f"frame image is {self.image.dtype} {self.image.shape}: expected uint8 (H, W, 3) in BGR order"
-            )
+        if (problem := why_no_image(given)) is not None:
+            raise ConfigError(f"frame image is {problem}")
         if self.image.flags.writeable:
             object.__setattr__(self, "image", self.image.view())
             self.image.flags.writeable = False

@@ -106,3 +106,31 @@ class MayBeLazy:
         first, *others = fields(self)  # type: ignore[arg-type]  # a subclass is a dataclass
         values = {one.name: getattr(self, one.name) for one in others} | changes
         return type(self)(getattr(self, first.name) if self._lazy is None else self._lazy, **values)  # type: ignore[call-arg]
+
+
+def why_no_image(value: Any) -> str | None:
+    """Return what a value is that cannot be the image of a frame, with the remedy; None for an image.
+
+    >>> why_no_image("bus.jpg")
+    "a str: expected uint8 (H, W, 3) in BGR order, as cv2.imread('bus.jpg') returns it"
+    """
+    expected = "expected uint8 (H, W, 3) in BGR order"
+    if not isinstance(value, np.ndarray):
+        remedies = {
+            "str": f", as cv2.imread({str(value)[:80]!r}) returns it",
+            "Image": ": np.asarray(image.convert('RGB'))[:, :, ::-1]",
+            "Tensor": ", from image.cpu().numpy()",
+        }
+        base = "Image" if hasattr(value, "convert") and hasattr(value, "size") else type(value).__name__
+        return f"a {type(value).__name__}: {expected}{remedies.get(base, '')}"
+    shape = value.shape
+    if value.dtype == np.uint8 and value.ndim == 3 and shape[2] == 3 and min(shape) > 0:
+        return None
+    remedy = ""
+    if value.ndim == 2:
+        remedy = ": cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)"
+    elif value.ndim == 3 and shape[2] == 4:
+        remedy = ": image[:, :, :3]"
+    elif value.dtype.kind == "f":
+        remedy = ": (255 * image).astype(np.uint8), if its values are from 0 to 1"
+    return f"{value.dtype} {shape}: {expected}{remedy}"

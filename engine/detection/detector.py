@@ -286,7 +286,13 @@ class ModelDetector:
         return look(self._sizes, frame, windows, self._wanted_now, time.monotonic_ns())
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """Detect on any number of frames and wait; opens the detector if necessary."""
+        """Detect on any number of frames and wait; opens the detector if necessary.
+
+        Raises:
+            ConfigError: these are no frames.
+        """
+        if isinstance(frames, Frame):
+            raise ConfigError("detect takes a list of frames: detect([frame])")
         self.open()
         found: list[Detections] = []
         under_way: deque[PendingBatch] = deque()

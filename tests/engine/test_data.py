@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 
 from engine.data import Detections, Frame, Packet, Run, Tracks
+from engine.detection.load import load_detector
 from engine.errors import ConfigError
+
+
+class PillowImage:
+    """What is known of an image of Pillow, which need not be installed."""
+
+    size = (8, 8)
+
+    def convert(self, mode: str) -> PillowImage:
+        return self
 
 
 def test_image_of_a_frame_is_read_only() -> None:
@@ -30,6 +41,36 @@ def test_image_of_a_frame_is_read_only() -> None:
 def test_image_of_another_form_is_refused(image: np.ndarray) -> None:
     with pytest.raises(ConfigError, match=r"expected uint8 \(H, W, 3\)"):
         Frame(image, "gate", 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        pytest.param("bus.jpg", r"a str: .*cv2.imread\('bus.jpg'\)", id="name of a file"),
+        pytest.param(b"\xff\xd8", "a bytes: expected uint8", id="bytes"),
+        pytest.param(None, "a NoneType: expected uint8", id="what imread returns for a missing file"),
+        pytest.param([[1, 2], [3, 4]], "a list: expected uint8", id="list"),
+        pytest.param(PillowImage(), r"a PillowImage: .*::-1\]", id="Pillow"),
+        pytest.param(np.zeros((4, 4), np.uint8), r"\(4, 4\): .*GRAY2BGR", id="grey"),
+        pytest.param(np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\): .*\[:, :, :3\]", id="with alpha"),
+        pytest.param(np.zeros((4, 4, 3), np.float32), r"float32 .*255 \* image", id="floats"),
+        pytest.param(np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\): expected", id="no rows"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_what_to_write(image: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Frame(image)
+
+
+@pytest.mark.parametrize("name", [5, "", None])
+def test_a_source_is_named_by_a_text(name: Any) -> None:
+    with pytest.raises(ConfigError, match="source_id is .*expected a text"):
+        Frame(np.zeros((4, 4, 3), np.uint8), name)
+
+
+def test_a_frame_that_is_not_in_a_list_is_no_type_error() -> None:
+    with load_detector("demo") as detector, pytest.raises(ConfigError, match=r"detect\(\[frame\]\)"):
+        detector.detect(Frame(np.zeros((32, 32, 3), np.uint8)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
