@@ -15,6 +15,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line."""
     fill_standard_streams()
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its lines about damaged images are no lines of our log
     for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
         if number == _signal.SIGHUP and _signal.getsignal(number) == _signal.SIG_IGN:
             continue  # nohup

@@ -6,6 +6,10 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
 
 from engine.redaction import hide
 from pipelines.logs import ANY_CLIENT, MAX_CAUSES, JsonFormatter, RateLimit, json_line
@@ -85,3 +89,22 @@ def test_every_line_on_stderr_is_json_also_progress_and_errors() -> None:
     (line,) = failed.stderr.splitlines()
     assert json.loads(line)["level"] == "error"
     assert failed.returncode == 2
+
+
+def test_a_damaged_image_writes_only_lines_of_the_log(tmp_path: Path) -> None:
+    """OpenCV writes its own lines to stderr, which are no JSON."""
+    whole = cv2.imencode(".tif", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
+    for name, data in (
+        ("a.tif", whole[: len(whole) // 2]),
+        ("b.gif", b"GIF89a\x40\x00\x40\x00\x80\x00\x00" + bytes(9)),
+    ):
+        (tmp_path / name).write_bytes(data)
+        words = ["--log-json", "detect", str(tmp_path / name), "--model", "motion"]
+        done = subprocess.run(
+            [sys.executable, "-c", "from pipelines.entry import main; main()", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert [json.loads(line)["level"] for line in done.stderr.splitlines()] == ["error"], done.stderr
