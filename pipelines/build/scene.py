@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import MISSING, Field
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, Field, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.analytics.analyser import SceneAnalyser
 from engine.analytics.analytics import Analytics, AnyRule
+from engine.analytics.findings import Finding, Severity
 from engine.analytics.identity import Eligibility
 from engine.analytics.layout import ZoneLayout
 from engine.analytics.places import Ground, Line, Zone
-from engine.analytics.rules import KINDS, UserRule
+from engine.analytics.rules import KINDS, Rule, UserRule
 from engine.analytics.rules.schedule import Schedule
+from engine.analytics.view import View
 from engine.errors import ConfigError
 from engine.flow.analyse import ALL_SOURCES
 from engine.registry import Registry
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 RULES = Registry("rule", {})
 MAX_STATE_BYTES = 64 * 1024 * 1024
+CHOOSING = ("zone", "line", "lines")
+"""Keys that choose the sources of a custom rule: those that have such a place."""
 COMMON = ("name", "kind", "sources", "enabled", "severity", "schedule", "actions", "parameters")
 Places = tuple[tuple[Zone, ...], tuple[Line, ...]]
 
@@ -261,12 +265,44 @@ def _is_needed(field: Field[Any]) -> bool:
 
 def _own_rule(options: RuleConfig) -> AnyRule:
     """Return a user-defined rule, found by name in the registry."""
-    if options.kind not in RULES.names() and ":" not in options.kind:
+    names = RULES.names()
+    if options.kind not in names and ":" not in options.kind:
+        known = ", ".join([*KINDS, *names])
+        raise ConfigError(f"kind: unknown kind {options.kind!r}; expected one of: {known}, or module:attribute")
+    foreign = sorted(options.model_fields_set - {*COMMON, *CHOOSING})
+    if foreign:
+        raise ConfigError(f"{foreign[0]} does not apply to a custom rule: give it under parameters")
+    factory, name = RULES.load(options.kind), options.name
+    if isinstance(factory, type) and issubclass(factory, Rule):
+        of_rule = {"name": name, "severity": options.severity, "schedule": _schedule(options)}
+        built: Rule = RULES.make(options.kind, {**of_rule, **options.parameters})
+        return built
+    if options.schedule is not None:
         raise ConfigError(
-            f"kind: unknown kind {options.kind!r}; expected one of: {', '.join(KINDS)}, or module:attribute"
+            "schedule does not apply to a custom rule, unless it is a subclass of engine.analytics.rules.Rule"
         )
-    rule: AnyRule = RULES.make(options.kind, options.parameters, protocol=UserRule)
-    return rule
+    severity = options.severity if "severity" in options.model_fields_set else None
+    made = RULES.make(options.kind, options.parameters, protocol=UserRule)
+    return _Configured(name, severity, options.kind, dict(options.parameters), made)
+
+
+@dataclass
+class _Configured:
+    """A custom rule with the name and, if it is given, the severity of its configuration."""
+
+    name: str
+    given_severity: Severity | None
+    kind: str
+    parameters: dict[str, Any]
+    rule: UserRule = field(compare=False)
+
+    @property
+    def severity(self) -> Severity:
+        return self.given_severity or getattr(self.rule, "severity", "info")
+
+    def update(self, view: View) -> Iterator[Finding]:
+        for finding in self.rule.update(view):
+            yield replace(finding, rule=self.name, severity=self.given_severity or finding.severity)
 
 
 def _schedule(options: RuleConfig) -> Schedule | None:

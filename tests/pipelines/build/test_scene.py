@@ -13,11 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.analytics.findings import Finding
+from engine.analytics.rules import Presence
 from engine.analytics.view import View
 from engine.errors import ConfigError
 from pipelines.build.pipeline import build_pipeline
 from pipelines.build.places import with_places
-from pipelines.build.scene import scene_of, scenes_of
+from pipelines.build.scene import scene_of, scenes_differ, scenes_of
 from pipelines.cli import app
 from pipelines.config.file import load_config
 from pipelines.config.models import Config
@@ -52,7 +53,7 @@ def test_places_and_rules_reach_the_summary_and_the_packets() -> None:
     rules = [
         {"name": "there", "kind": "presence", "zone": "yard", "for_s": 0.5, "severity": "alert"},
         {"name": "through", "kind": "line", "line": "door"},
-        {"name": "own", "kind": f"{__name__}:Often", "parameters": {"every": 2}},
+        {"name": "own", "kind": f"{__name__}:Often", "parameters": {"every": 2}, "severity": "notice"},
     ]
     config = _config(rules=rules)
     pipeline = build_pipeline(config, make_detector=lambda *_: PixelDetector())
@@ -69,7 +70,31 @@ def test_places_and_rules_reach_the_summary_and_the_packets() -> None:
     crossings = sum(finding.event == "line_crossed" for finding in findings)
     assert sum(summary["lines"]["door"].values()) == crossings == summary["rules"]["through"]
     assert summary["rules"]["there"] == sum(f.rule == "there" and f.phase == "begin" for f in findings) > 0
-    assert summary["rules"]["Often"] > 0
+    own = [finding for finding in findings if finding.event == "often"]
+    assert {(finding.rule, finding.severity) for finding in own} == {("own", "notice")}
+    assert summary["rules"]["own"] == len(own) > 0
+
+
+class Empty(Presence):
+    """A rule of a user's own that builds on a built-in one."""
+
+
+def test_a_custom_rule_that_extends_a_built_in_one_has_its_name_severity_and_schedule() -> None:
+    days = {"days": ["sat"], "from": "08:00", "to": "09:00"}
+    parameters = {"zone": "yard", "for_s": 2}
+    rule = {"name": "empty", "kind": f"{__name__}:Empty", "severity": "alert", "schedule": days}
+    (built,) = scenes_of(_config(rules=[{**rule, "parameters": parameters}]))["gate"].rules
+    assert isinstance(built, Empty)
+    assert (built.name, built.severity, built.zone, built.for_s) == ("empty", "alert", "yard", 2)
+    assert built.schedule is not None
+
+
+def test_an_unchanged_custom_rule_keeps_its_state() -> None:
+    rule = {"name": "own", "kind": f"{__name__}:Often", "parameters": {"every": 2}}
+    before, after = (scenes_of(_config(rules=[rule])) for _ in range(2))
+    assert scenes_differ(before, after) == []
+    other = scenes_of(_config(rules=[{**rule, "parameters": {"every": 3}}]))
+    assert scenes_differ(before, other) == ["gate"]
 
 
 def test_without_places_nothing_is_analysed() -> None:
@@ -139,6 +164,16 @@ def test_without_places_nothing_is_analysed() -> None:
             {"rules": [{"name": "r", "kind": "presence", "zone": "yard", "over_kmh": 3}]},
             "over_kmh does not apply to kind presence; expected one of: zone, classes, for_s",
             id="a key of another kind",
+        ),
+        pytest.param(
+            {"rules": [{"name": "r", "kind": f"{__name__}:Often", "classes": ["person"]}]},
+            r"rules\.0: classes does not apply to a custom rule: give it under parameters",
+            id="a key that a custom rule does not have",
+        ),
+        pytest.param(
+            {"rules": [{"name": "r", "kind": f"{__name__}:Often", "schedule": {"days": ["sat"]}}]},
+            r"rules\.0: schedule does not apply to a custom rule",
+            id="a schedule that a custom rule does not have",
         ),
         pytest.param({"rules": [{"name": "r", "kind": "presence"}]}, r"rules\.0: zone: .*needs it", id="no zone"),
         pytest.param(
