@@ -175,14 +175,16 @@ class Controller:
         return {name: camera.owner for name, camera in self.book.cameras.items() if camera.owner}
 
     def canaries(self) -> dict[str, str]:
-        """Return the engine of each camera that sends images and uses the model of the fleet."""
-        return {
-            name: engine_id
-            for engine_id, engine in self.book.engines.items()
+        """Return the engine of each camera that runs with the model of the fleet, first of those that send images."""
+        book = self.book
+        found = [
+            (report.get("state") != "live", name, engine_id)
+            for engine_id, engine in book.engines.items()
             for name, report in engine.running.items()
-            if self._state_of_camera(name) == "live" and report.get("model", DEFAULT_MODEL) == DEFAULT_MODEL
-            if self.book.cameras[name].owner == engine_id
-        }
+            if book.is_live(engine) and report.get("model", DEFAULT_MODEL) == DEFAULT_MODEL
+            if name in book.owned[engine_id] and book.cameras[name].is_running
+        ]
+        return {name: engine_id for _, name, engine_id in sorted(found)}
 
     def live(self) -> dict[str, str]:
         """Return the engines that answer, with the incarnations of their processes."""

@@ -74,7 +74,7 @@ class Roll:
 
         Args:
             request: `model` and, optionally, `canary`, `watch_s`, `baseline` and `max_drift`.
-            owners: the engine of each camera that runs with the model that changes.
+            owners: the engine of each camera that runs with the model that changes; the first is the usual canary.
             before: returns the model file that an engine uses now.
 
         Raises:
@@ -246,7 +246,7 @@ def canary_on(sources: Mapping[str, Mapping[str, Any]], wanted: Sequence[str]) -
 def _canary(request: Mapping[str, Any], owners: Mapping[str, str]) -> list[str]:
     if not owners:
         raise ConfigError("no running camera uses the fleet's model: there is nothing to compare a new one with")
-    asked = request.get("canary") or sorted(owners)[:1]
+    asked = request.get("canary") or list(owners)[:1]
     if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked):
         raise ConfigError("canary: expected a list of names of running cameras")
     unknown = [name for name in asked if name not in owners]

@@ -109,3 +109,19 @@ def test_cameras_that_an_engine_invents_are_bounded() -> None:
         controller.turn()
     assert len(ledger.read()) <= MAX_ADOPTED + 1
     assert "cam" in controller.cameras()
+
+
+def test_the_usual_canary_sends_images_and_uses_the_model_of_the_fleet() -> None:
+    clock = FakeClock()
+    states = {"a": ("connecting", "detector"), "b": ("live", "plates"), "c": ("live", "detector")}
+    reports = {name: {"epoch": 1, "state": state, "model": model} for name, (state, model) in states.items()}
+    links = Scripted(GOOD)
+    controller = Controller(SqliteLedger(":memory:"), links, clock)
+    controller.configure([CameraSpec(name, {"uri": "rtsp://gate"}) for name in states])
+    controller.join(Machine("n1", 8.0))
+    assert controller.canaries() == {}
+    for _ in range(5):
+        clock.advance(1.0)
+        controller.turn()
+        links.reply = GOOD | {"owned": reports}
+    assert list(controller.canaries()) == ["c", "a"]
