@@ -122,6 +122,13 @@ class RayConfig(Section):
     namespace: ModelName = Field(
         "framewire", description="Namespace of the engines' actors, by which they are found again"
     )
+    shrink_after_s: float | None = Field(
+        None,
+        gt=0,
+        le=86_400,
+        description="A machine that was not needed for so long is drained and given back to Ray's autoscaler; "
+        "null: never",
+    )
     port: int = Field(5556, ge=1024, le=65_000, description="Engines listen for control here, or on the next free port")
     keys: FilePath | None = Field(None, description="File NAME.key_secret of the controller; needed between machines")
     engine_keys: FilePath | None = Field(None, description="File NAME.key_secret of the engines, on every machine")

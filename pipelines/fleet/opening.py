@@ -33,10 +33,11 @@ def open_launcher(config: FleetConfig, clock: Clock) -> Launcher:
     """Return the launcher of a fleet. Raises `ConfigError`."""
     if config.launcher == "local":
         return LocalLauncher(config, clock)
+    from pipelines.fleet.launching.aside import AsideLauncher
     from pipelines.fleet.launching.ray import RayLauncher
 
     _keys_of(config)
-    return RayLauncher(config, clock)
+    return AsideLauncher(RayLauncher(config, clock))
 
 
 def open_links(config: FleetConfig, clock: Clock) -> ControlLinks:

@@ -50,5 +50,8 @@ class Launcher(Protocol):
     def want(self, machines: int) -> str:
         """Request a number of machines and return the outcome in one line."""
 
+    def give_back(self, engine_id: str) -> None:
+        """End an engine whose machine is no longer needed, and start none there; its end is reported."""
+
     def close(self, *, leave: bool) -> None:
         """End all engines, or leave them running; safe to call again."""

@@ -93,6 +93,9 @@ class LocalLauncher:
         present = len(self._nodes)
         return "" if machines == present else f"nodes in the configuration: {present}, desired: {machines}"
 
+    def give_back(self, engine_id: str) -> None:
+        """Do nothing: this machine stays."""
+
     def pid_of(self, engine_id: str) -> int:
         """Return the process id of an engine, 0 if it is not running."""
         return self._engines[engine_id].pid

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_PROMPT_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 SCOPE = "framewire_engine"
 """Custom resource by which a machine offers to run an engine; if no machine has it, all machines do."""
+IN_USE = 0.001
+"""An actor takes this much of it: a machine of which nothing is used is idle to Ray's autoscaler, and may be ended."""
 CALL_S = 10.0
 END_S = 5.0
 LABEL = "framewire"
@@ -90,6 +92,10 @@ class EngineKeeper:
         """Start the engine with this model from now on."""
         self._model = model
 
+    def configure(self, tree: dict[str, Any], model: str | None) -> None:
+        """Start the engine with this configuration from now on: an actor outlives the controller that made it."""
+        self._tree, self._model = tree, model
+
     def end(self) -> None:
         """End the engine."""
         self._process.end(END_S)
@@ -121,6 +127,8 @@ class RayLauncher:
         self._looks: dict[str, Any] = {}
         self._known: dict[str, str] = {}
         self._here: set[str] = set()
+        self._given_back: set[str] = set()
+        self._ended: list[Joined | Ended] = []
         self._collector = Collector(config, processes_folder(config), clock)
         self._nodes: dict[str, dict[str, Any]] = {}
         self._keeper = self._ray.remote(EngineKeeper)
@@ -141,13 +149,16 @@ class RayLauncher:
     def poll(self) -> list[Joined | Ended]:
         """Start whatever is due and return the changes since the last call; never waits for a machine."""
         self._collector.keep()
-        news: list[Joined | Ended] = self._ended_here()
+        news, self._ended = [*self._ended, *self._ended_here()], []
         self._nodes = {self._name(node): node for node in self._ray.nodes() if node["Alive"] and self._offers(node)}
         for name in [name for name in self._actors if name not in self._nodes]:
             self._drop(name)
             logger.warning("the machine of %s is not alive, says Ray", name)
             news.append(Ended(name, False, "Ray reports its machine as dead"))
+        self._given_back &= self._nodes.keys()
         for name, node in self._nodes.items():
+            if name in self._given_back:
+                continue
             if name not in self._actors:
                 self._actors[name] = self._actor(name, node)
             if name not in self._looks:
@@ -229,8 +240,12 @@ class RayLauncher:
                 host,
                 self._config.collector.collect,
             )
+        if SCOPE in node["Resources"]:
+            options["resources"] = {SCOPE: IN_USE}
         made = self._keeper.options(scheduling_strategy=strategy, **options)
-        return made.remote(self._config.name, name, tree, ray.port, host, self._model)
+        actor = made.remote(self._config.name, name, tree, ray.port, host, self._model)
+        actor.configure.remote(tree, self._model)
+        return actor
 
     def set_model(self, model: str | None) -> None:
         """Start engines with this model from now on."""
@@ -242,8 +257,22 @@ class RayLauncher:
         """Request a number of machines from Ray's autoscaler."""
         nodes = [node["Resources"].get("CPU", 1.0) for node in self._nodes.values()]
         each = max(int(min(nodes, default=1.0)), 1)
+        for name in sorted(self._given_back)[: max(machines - len(self._nodes) + len(self._given_back), 0)]:
+            self._given_back.discard(name)  # it is still there: use it again
         require("ray.autoscaler.sdk", extra="fleet").request_resources(bundles=[{"CPU": each}] * machines)
         return f"asked Ray's autoscaler for {machines} machines of {each} cores"
+
+    def give_back(self, engine_id: str) -> None:
+        """End an engine and its actor, so that the machine is idle to Ray's autoscaler, which may then end it."""
+        actor = self._actors.get(engine_id)
+        if actor is None:
+            return
+        self._given_back.add(engine_id)
+        ended, _ = self._ray.wait([actor.end.remote()], timeout=2 * END_S)
+        self._ray.kill(actor, no_restart=True)
+        self._here.discard(engine_id)
+        self._drop(engine_id)
+        self._ended.append(Ended(engine_id, bool(ended), "its machine is not needed"))
 
     def close(self, *, leave: bool) -> None:
         """End all engines, or leave them running."""

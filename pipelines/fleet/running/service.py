@@ -11,6 +11,7 @@ from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock, pause
 from engine.errors import ConfigError, EngineError
 from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.control.controller import Controller
+from pipelines.fleet.control.scaling import Scaler
 from pipelines.fleet.launching.launcher import Joined
 from pipelines.fleet.launching.state import state_folder
 from pipelines.fleet.ledger.records import Assignment, LedgerError
@@ -56,6 +57,8 @@ class FleetService:
             opened.callback(self.ledger.close)
             self.controller = Controller(self.ledger, self.links, clock, config.options(), _tell)
             self.controller.configure(config.specs())
+            shrink_s = config.ray.shrink_after_s if config.launcher == "ray" else None
+            self.scaler = Scaler(self.controller, self.ledger, shrink_s)
             self._model = self.ledger.note(MODEL)
             self.launcher.set_model(self._model)
             self.addresses: dict[str, str] = {}
@@ -94,7 +97,7 @@ class FleetService:
             self._polled_ns = now_ns
             self._poll_launcher()
             self._keeper.keep()
-        if now_ns - self._wanted_ns >= WANT_S * NS_PER_S:
+        if now_ns - self._wanted_ns >= WANT_S * NS_PER_S and self.controller.has_ledger():
             self._wanted_ns = now_ns
             self._want()
         self.controller.is_calm = self.roll.is_active
@@ -129,12 +132,20 @@ class FleetService:
                 self.controller.leave(news.engine_id)
 
     def _want(self) -> None:
-        wanted = self.controller.desired()
-        if wanted.machines != wanted.present and wanted.present:
-            said = self.launcher.want(wanted.machines)
-            if said and said != self._said:
-                logger.warning("%s: %s", said, wanted.why)
-            self._said = said
+        try:
+            scale = self.scaler.turn()
+            for name in scale.free:
+                logger.warning("%s is not needed: given back", name)
+                self.launcher.give_back(name)
+                self.controller.forget(name)
+                self.scaler.gone(name)
+        except LedgerError as error:
+            self.controller.lose_ledger(error)
+            return
+        said = self.launcher.want(scale.machines) if scale.machines else ""
+        if said and said != self._said and scale.machines != scale.present:
+            logger.warning("%s: %s", said, scale.why)
+        self._said = said
 
     def more_status(self) -> dict[str, Any]:
         """Return further facts for `status`."""

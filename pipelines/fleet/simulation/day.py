@@ -17,6 +17,7 @@ import numpy as np
 from engine.clock import NS_PER_S, FakeClock
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.control.facts import CameraSpec, ControllerOptions
+from pipelines.fleet.control.scaling import Scaler
 from pipelines.fleet.ledger.records import Assignment
 from pipelines.fleet.ledger.sqlite import SqliteLedger
 from pipelines.fleet.placement.facts import Limits, Machine, Need
@@ -104,7 +105,6 @@ class _Day:
         self.recovered_s: list[float] = []
         self.booting: list[tuple[int, str]] = []
         self.number = 0
-        self.quiet_since_ns = 0
         self.controller = Controller(
             self.ledger,
             self.network,
@@ -112,6 +112,7 @@ class _Day:
             ControllerOptions(lease_s=4.5, renew_s=1.5, silent_s=4.0, relieve_s=60.0, limits=Limits()),
             self.saw,
         )
+        self.scaler = Scaler(self.controller, self.ledger, SHRINK_S)
         self.began_h = 0.0 if options.hours >= 24 else 9.0
         self.costs = self.costs_at(self.began_h)
 
@@ -173,22 +174,15 @@ class _Day:
                 del self.lost_ns[name]
 
     def scale(self) -> None:
-        """Order missing machines; after a quarter of an hour below the threshold, drain a surplus one."""
-        wanted = self.controller.desired()
-        now_ns = self.clock.monotonic_ns()
-        for _ in range(wanted.machines - wanted.present - len(self.booting)):
+        """Order the machines that the fleet's scaler misses, and end those that it gives back."""
+        scale = self.scaler.turn()
+        there = sum(engine.is_expected for engine in self.controller.book.engines.values())
+        for _ in range(scale.machines + len(scale.free) - there - len(self.booting)):
             self.boot()
-        if wanted.machines >= wanted.present:
-            self.quiet_since_ns = now_ns
-        elif now_ns - self.quiet_since_ns > SHRINK_S * NS_PER_S:
-            self.quiet_since_ns = now_ns
-            usable = self.controller.book.usable()
-            emptiest = min(usable, key=lambda machine: len(self.controller.book.owned[machine.engine_id]))
-            self.controller.drain(emptiest.engine_id)
-        for engine_id, engine in list(self.controller.book.engines.items()):
-            if engine.is_draining and not self.controller.book.owned[engine_id]:
-                self.controller.forget(engine_id)
-                self.network.kill(engine_id)
+        for engine_id in scale.free:
+            self.controller.forget(engine_id)
+            self.network.kill(engine_id)
+            self.scaler.gone(engine_id)
 
     def highest_load(self) -> float:
         """Return the load of the busiest machine at the cameras' actual current costs."""

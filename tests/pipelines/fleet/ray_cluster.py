@@ -54,6 +54,16 @@ def node_processes(engine_pid: int) -> list[int]:
     return found
 
 
+def control_service(address: str) -> int:
+    """Return the process of a cluster's control service (GCS)."""
+    port = address.rpartition(":")[2]
+    return next(pid for pid in _processes_of("gcs_server") if f"--gcs_server_port={port}" in _command(pid))
+
+
+def _command(pid: int) -> str:
+    return _read(f"/proc/{pid}/cmdline").replace("\0", " ")
+
+
 def _processes_of(word: str) -> list[int]:
     mine = os.getpid()
     return [pid for pid in _all() if pid != mine and word in _read(f"/proc/{pid}/cmdline")]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 
 from engine.transport.keys import make_keys
 from tests.pipelines.fleet.lab import FleetLab, fleet_lab, freeze_a_node, kill_a_node, kill_the_head
-from tests.pipelines.fleet.ray_cluster import ray_cluster
+from tests.pipelines.fleet.ray_cluster import control_service, ray_cluster
 
 pytestmark = [pytest.mark.timeout(900)]
 
@@ -63,3 +66,22 @@ def test_a_killed_node_of_a_ray_cluster_loses_its_cameras_to_the_other_one(tmp_p
             assert found["lost"] == found["others"] == 2
             assert found["disorder"] == []
             assert set(lab.owners().values()) == {"n2"}
+
+
+@pytest.mark.soak
+def test_nothing_stops_while_the_control_service_of_ray_is_away(tmp_path: Path) -> None:
+    """The controller waits for Ray on another thread: renewals of leases do not wait with it."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'framewire[fleet]'")
+    keys = {name: str(make_keys(tmp_path, name)[1]) for name in ("keys", "engine_keys")}
+    with ray_cluster(["n1", "n2"]) as address:
+        changes = {"launcher": "ray", "ray": {"address": address, **keys}}
+        with fleet_lab(4, lease_s=3.0, changes=changes) as lab:
+            owners = lab.owners()
+            at_s = time.monotonic()
+            os.kill(control_service(address), signal.SIGSTOP)
+            lab.wait(lambda: time.monotonic() > at_s + 20.0, "several leases")
+            assert lab.owners() == owners
+            assert max(lab.reader.gap_s(name, at_s) for name in lab.cameras) < 3.0, "its leases ran out"
+            os.kill(control_service(address), signal.SIGCONT)
+            lab.wait(lambda: lab.owners() == owners, "the same owners")
+            assert lab.reader.disorder() == []
