@@ -176,14 +176,12 @@ class Controller:
 
     def canaries(self) -> dict[str, str]:
         """Return the engine of each camera that runs with the model of the fleet, first of those that send images."""
-        book = self.book
-        found = [
-            (report.get("state") != "live", name, engine_id)
-            for engine_id, engine in book.engines.items()
-            for name, report in engine.running.items()
-            if book.is_live(engine) and report.get("model", DEFAULT_MODEL) == DEFAULT_MODEL
-            if name in book.owned[engine_id] and book.cameras[name].is_running
-        ]
+        book, found = self.book, list[tuple[bool, str, str]]()
+        for engine_id, engine in book.engines.items():
+            for name in book.owned[engine_id] if book.is_live(engine) else ():
+                report = engine.running.get(name, {})  # there is none of a camera that has just started
+                if book.cameras[name].is_running and report.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
+                    found.append((report.get("state") != "live", name, engine_id))
         return {name: engine_id for _, name, engine_id in sorted(found)}
 
     def live(self) -> dict[str, str]:

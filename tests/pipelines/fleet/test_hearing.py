@@ -120,8 +120,12 @@ def test_the_usual_canary_sends_images_and_uses_the_model_of_the_fleet() -> None
     controller.configure([CameraSpec(name, {"uri": "rtsp://gate"}) for name in states])
     controller.join(Machine("n1", 8.0))
     assert controller.canaries() == {}
+    for _ in range(3):
+        clock.advance(0.3)
+        controller.turn()
+    assert list(controller.canaries()) == ["a", "b", "c"], "they run, and no engine has reported them yet"
+    links.reply = GOOD | {"owned": reports}
     for _ in range(5):
         clock.advance(1.0)
         controller.turn()
-        links.reply = GOOD | {"owned": reports}
     assert list(controller.canaries()) == ["c", "a"]
