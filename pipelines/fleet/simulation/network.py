@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 from engine.clock import NS_PER_S, Clock
 from pipelines.fleet.simulation.engine import SimulatedEngine
-from pipelines.running.control_links import Answer
+from pipelines.running.control_links import AHEAD, FIRST, Answer
 
 ANSWER_S = 2.0
 
@@ -18,13 +18,16 @@ ANSWER_S = 2.0
 class SimulatedNetwork:
     """Carries requests and answers. Messages to a frozen engine wait in its buffer, and are read when it thaws.
 
+    As on real links, few requests are on their way to an engine at a time, and renewals overtake those that wait.
+
     Args:
         clock: of the simulation.
         delay_s: returns how long the next message takes.
+        ahead: requests on their way to one engine.
     """
 
-    def __init__(self, clock: Clock, delay_s: Callable[[], float] = lambda: 0.001) -> None:
-        self._clock, self._delay_s, self._order = clock, delay_s, count()
+    def __init__(self, clock: Clock, delay_s: Callable[[], float] = lambda: 0.001, ahead: int = AHEAD) -> None:
+        self._clock, self._delay_s, self._order, self._ahead = clock, delay_s, count(), ahead
         self.engines: dict[str, SimulatedEngine] = {}
         self.cut: set[str] = set()
         self.frozen: set[str] = set()
@@ -33,10 +36,22 @@ class SimulatedNetwork:
         self._last_ns: dict[tuple[str, str], int] = {}
         self._answers: list[Answer] = []
         self._unanswered: dict[int, tuple[int, str, dict[str, Any]]] = {}
+        self._under_way: Counter[str] = Counter()
+        self._waiting: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
 
     def send(self, engine_id: str, request: dict[str, Any]) -> None:
+        """Send a request, at once if few are on their way to this engine."""
+        if self._under_way[engine_id] < self._ahead:
+            self._send(engine_id, request, self._clock.monotonic_ns())
+        elif request["command"] in FIRST:
+            self._waiting[engine_id].appendleft(request)
+        else:
+            self._waiting[engine_id].append(request)
+
+    def _send(self, engine_id: str, request: dict[str, Any], now_ns: int) -> None:
         """Send a request, and set the deadline for its answer."""
-        number, now_ns = next(self._order), self._clock.monotonic_ns()
+        self._under_way[engine_id] += 1
+        number = next(self._order)
         self._unanswered[number] = now_ns + int(ANSWER_S * NS_PER_S), engine_id, request
         if engine_id not in self.cut and engine_id in self.engines:
             self._put("request", engine_id, number, (request, self.engines[engine_id]), now_ns)
@@ -65,22 +80,29 @@ class SimulatedNetwork:
                 elif self.engines.get(engine_id) is payload[1]:
                     self._handle(engine_id, number, payload[0], at_ns)
             elif number in self._unanswered and engine_id not in self.cut:
-                self._answers.append(Answer(engine_id, self._unanswered.pop(number)[2], payload))
+                self._answer(number, payload, at_ns)
         self._give_up(now_ns)
+
+    def _answer(self, number: int, reply: dict[str, Any] | None, now_ns: int) -> None:
+        """Hand over an answer, and send the next request that waits for it."""
+        _, engine_id, request = self._unanswered.pop(number)
+        self._answers.append(Answer(engine_id, request, reply))
+        self._under_way[engine_id] -= 1
+        if self._waiting[engine_id]:
+            self._send(engine_id, self._waiting[engine_id].popleft(), now_ns)
 
     def _give_up(self, now_ns: int) -> None:
         while self._unanswered:
             number = next(iter(self._unanswered))
-            until_ns, engine_id, request = self._unanswered[number]
+            until_ns = self._unanswered[number][0]
             if until_ns > now_ns:
                 return
-            del self._unanswered[number]
-            self._answers.append(Answer(engine_id, request, None))
+            self._answer(number, None, until_ns)
 
     def reconnect(self) -> None:
         """Let another controller take over: requests of the previous one still arrive, but its answers are not read."""
-        self._answers.clear()
-        self._unanswered.clear()
+        for left in (self._answers, self._unanswered, self._under_way, self._waiting):
+            left.clear()
         self._due = [each for each in self._due if each[2] == "request"]
         heapq.heapify(self._due)
 

@@ -37,10 +37,12 @@ engines, cameras = st.sampled_from(ENGINES), st.sampled_from(CAMERAS)
 class OneOwner(RuleBasedStateMachine):
     """Whatever happens to engines, network and controller."""
 
-    @initialize(seed=st.integers(0, 1 << 30), slowest_s=st.sampled_from([0.01, 0.5, 3.0]))
-    def begin(self, seed: int, slowest_s: float) -> None:
+    @initialize(
+        seed=st.integers(0, 1 << 30), slowest_s=st.sampled_from([0.01, 0.5, 3.0]), ahead=st.sampled_from([1, 8])
+    )
+    def begin(self, seed: int, slowest_s: float, ahead: int) -> None:
         self.random, self.clock, self.ledger = random.Random(seed), FakeClock(), SqliteLedger(":memory:")
-        self.network = SimulatedNetwork(self.clock, lambda: self.random.uniform(0.001, self.slowest_s))
+        self.network = SimulatedNetwork(self.clock, lambda: self.random.uniform(0.001, self.slowest_s), ahead)
         self.slowest_s = slowest_s
         self.processes: list[SimulatedEngine] = []
         self.started = Counter[str]()
