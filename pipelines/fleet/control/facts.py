@@ -26,7 +26,7 @@ class ControllerOptions:
         keeps: an engine whose controller is silent continues for an hour; only the collector's fence then blocks a
             frozen engine that thaws.
         silent_s: an engine that has not answered for this long gets no further cameras.
-        join_s: new cameras wait this long for starting engines.
+        join_s: cameras that this controller has not seen running wait this long for starting engines.
         relieve_s: time between two checks of the machines' load.
         rest_s: a camera that has moved stays for this long.
         moves_per_minute: maximum number of moves to drain or relieve machines.
@@ -85,6 +85,7 @@ class Camera:
         cost: the resources it takes.
         target: where it is moving; empty: nowhere.
         is_running: its owner has confirmed that it runs it, in this epoch.
+        has_run: it has run under this controller: when it is lost, it is started elsewhere at once.
         since_ns: when the owner was last told to run it.
         pending: unanswered requests to run it in this epoch; the refusal of one says nothing about the next.
         released_ns: when the owner was last told to stop it; 0: never.
@@ -101,6 +102,7 @@ class Camera:
     cost: Cost = field(default_factory=estimated)
     target: str = NOBODY
     is_running: bool = False
+    has_run: bool = False
     since_ns: int = 0
     pending: int = 0
     released_ns: int = 0

@@ -129,6 +129,7 @@ def _known_camera(book: Book, engine_id: str, source_id: str) -> Camera | None:
 
 def _run(book: Book, source_id: str, camera: Camera) -> None:
     camera.is_running, camera.failures, camera.why, camera.free_ns = True, 0, "", 0
+    camera.has_run = True
     camera.unsure_ns = 0
     if not camera.target and camera.spec is not None:
         book.open.discard(source_id)

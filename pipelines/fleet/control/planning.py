@@ -89,8 +89,8 @@ def _give(book: Book, names: list[str]) -> None:
     there = {machine.engine_id for machine in machines}
     wanted = [(name, to, "moved") for name, to in chosen.items() if to in there]
     left = [name for name in names if chosen[name] not in there]
-    lost = [name for name in left if book.cameras[name].epoch]
-    fresh = [name for name in left if not book.cameras[name].epoch] if not is_gathering(book) else []
+    lost = [name for name in left if book.cameras[name].has_run]
+    fresh = [name for name in left if not book.cameras[name].has_run] if not is_gathering(book) else []
     if lost or fresh:
         settled = [*book.settled(), *((book.cameras[name].need(name), to) for name, to, _ in wanted)]
         done = place_lost(_needs(book, lost), machines, settled, book.options.limits) if lost else Placement()
@@ -114,7 +114,7 @@ def _needs(book: Book, names: list[str]) -> list[Need]:
 
 
 def is_gathering(book: Book) -> bool:
-    """Return whether to wait for starting engines, because the first one to answer would get all new cameras."""
+    """Return whether to wait for starting engines, because the first one to answer would get all cameras."""
     late_ns = book.now_ns - book.options.ns(book.options.join_s)
     return any(
         engine.is_expected and not engine.incarnation and not engine.has_ended and engine.joined_ns > late_ns

@@ -10,11 +10,11 @@ from pipelines.fleet.placement.facts import Machine
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """An engine was started or found.
+    """An engine was started or found, or will be started.
 
     Attributes:
         machine: its capacity.
-        address: of its control socket.
+        address: of its control socket; empty: not known yet.
         process: identifies the process; each one has its own value.
     """
 

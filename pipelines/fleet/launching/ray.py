@@ -161,6 +161,7 @@ class RayLauncher:
                 continue
             if name not in self._actors:
                 self._actors[name] = self._actor(name, node)
+                news.append(Joined(self._machine(name, 1), "", ""))  # so that cameras wait for it
             if name not in self._looks:
                 self._looks[name] = self._actors[name].look.remote()
         ready, _ = self._ray.wait(list(self._looks.values()), num_returns=max(len(self._looks), 1), timeout=0)

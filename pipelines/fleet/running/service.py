@@ -13,7 +13,7 @@ from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.control.scaling import Scaler
 from pipelines.fleet.launching.launcher import Joined
-from pipelines.fleet.launching.state import state_folder
+from pipelines.fleet.launching.state import processes_folder, state_folder
 from pipelines.fleet.ledger.records import Assignment, LedgerError
 from pipelines.fleet.opening import open_launcher, open_ledger, open_links
 from pipelines.fleet.running.address import address_of
@@ -62,10 +62,10 @@ class FleetService:
             self._model = self.ledger.note(MODEL)
             self.launcher.set_model(self._model)
             self.addresses: dict[str, str] = {}
-            stream = (
+            self._stream = (
                 None if config.collector.collect == "none" else config.collector.publish.replace("//*:", "//127.0.0.1:")
             )
-            self.roll = Roll(self.ledger, self._ask_of, stream, self._set_model)
+            self.roll = Roll(self.ledger, self._ask_of, self._stream, self._set_model)
             opened.callback(self.roll.close)
             self._polled_ns = self._wanted_ns = 0
             self._said = ""
@@ -79,6 +79,15 @@ class FleetService:
             self.control = ControlSocket(control_address(config), commands)
             opened.callback(self.control.close)
             self._opened = opened.pop_all()
+
+    def opening_line(self) -> str:
+        """Return what runs, where to read it, and where logs are."""
+        config = self.config
+        read = "" if self._stream is None else f"readers: {config.collector.publish}; "
+        return (
+            f"fleet {config.name} with {len(config.cameras)} cameras; {read}logs: {processes_folder(config)} "
+            "(Ctrl-C ends)"
+        )
 
     def turn(self) -> None:
         """Do what is due, and wait briefly for answers. No failure of it ends the fleet."""
@@ -120,7 +129,9 @@ class FleetService:
 
     def _poll_launcher(self) -> None:
         for news in self.launcher.poll():
-            if isinstance(news, Joined):
+            if isinstance(news, Joined) and not news.address:
+                self.controller.join(news.machine)
+            elif isinstance(news, Joined):
                 self.addresses[news.machine.engine_id] = news.address
                 write_engines(self._folder, self.addresses)
                 self.links.connect(news.machine.engine_id, news.address)
@@ -168,7 +179,9 @@ class FleetService:
     def _drain(self, request: dict[str, Any]) -> dict[str, Any]:
         name, undo = given(request, "engine_id", str), request.get("undo") is True
         count = self.controller.drain(name, undo=undo)
-        return {"done": [f"{name} takes cameras again" if undo else f"{name} is draining: {count} cameras will move"]}
+        return {
+            "done": [f"{name} takes cameras again" if undo else f"{name} is draining; cameras that will move: {count}"]
+        }
 
     def _move(self, request: dict[str, Any]) -> dict[str, Any]:
         source_id, engine_id = given(request, "source_id", str), given(request, "engine_id", str)

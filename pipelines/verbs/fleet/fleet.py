@@ -12,22 +12,16 @@ from pipelines.verbs.options import Json
 fleet = typer.Typer(
     name="fleet", help="Many machines as one: cameras placed, moved and owned exactly once.", no_args_is_help=True
 )
-Name = Annotated[str, typer.Option(help="Name of the fleet, if it runs on this machine")]
+Name = Annotated[str | None, typer.Option(help="Name of the fleet on this machine, if several run here")]
 To = Annotated[str | None, typer.Option(help="Control address of its controller; otherwise found by --name")]
 ASK_S = 10.0
 
 
-def _ask(name: str, to: str | None, request: dict[str, Any]) -> dict[str, Any]:
-    import os
-
-    from engine.errors import ConfigError
-    from pipelines.fleet.running.address import address_of
+def _ask(name: str | None, to: str | None, request: dict[str, Any]) -> dict[str, Any]:
+    from pipelines.fleet.running.address import running_fleet
     from pipelines.running.control_client import ask
 
-    address = to or address_of(name)
-    if address.startswith("ipc://") and not os.path.exists(address.removeprefix("ipc://")):
-        raise ConfigError(f"no fleet {name} runs here: start it with framewire fleet up, or give --name or --to")
-    return ask(address, request, ASK_S)
+    return ask(to or running_fleet(name), request, ASK_S)
 
 
 @fleet.command()
@@ -44,7 +38,7 @@ def up(
     service = FleetService(load_fleet(config))
     with Interrupt() as interrupt:
         try:
-            console.say(f"fleet {service.config.name} with {len(service.config.cameras)} cameras (Ctrl-C ends)")
+            console.say(service.opening_line())
             while not interrupt.requested:
                 service.turn()
             last = service.controller.status()
@@ -73,7 +67,7 @@ def keep(config: Annotated[str, typer.Argument(help="As the controller wrote it"
 
 
 @fleet.command()
-def status(name: Name = "fleet", to: To = None, as_json: Json = False) -> None:
+def status(name: Name = None, to: To = None, as_json: Json = False) -> None:
     """Show engines and cameras: which engine owns which camera, in which epoch, and at what cost."""
     found = _ask(name, to, {"command": "status"})
     found.pop("ok", None)
@@ -88,7 +82,7 @@ def status(name: Name = "fleet", to: To = None, as_json: Json = False) -> None:
 
 
 @fleet.command()
-def plan(name: Name = "fleet", to: To = None, as_json: Json = False) -> None:
+def plan(name: Name = None, to: To = None, as_json: Json = False) -> None:
     """Show how many machines the cameras need, and why; an autoscaler reads it with --json."""
     found = _ask(name, to, {"command": "plan"})
     found.pop("ok", None)
@@ -99,7 +93,7 @@ def plan(name: Name = "fleet", to: To = None, as_json: Json = False) -> None:
 def drain(
     node: Annotated[str, typer.Argument(help="Engine to drain")],
     undo: Annotated[bool, typer.Option("--undo", help="Let it have cameras again")] = False,
-    name: Name = "fleet",
+    name: Name = None,
     to: To = None,
 ) -> None:
     """Move all cameras off a machine, a few per minute, and assign it no others."""
@@ -110,7 +104,7 @@ def drain(
 def move(
     camera: Annotated[str, typer.Argument(help="Camera to move")],
     node: Annotated[str, typer.Argument(help="Engine that should run it")],
-    name: Name = "fleet",
+    name: Name = None,
     to: To = None,
 ) -> None:
     """Move a camera: stop it where it runs, then start it on the other engine."""
@@ -129,7 +123,7 @@ def roll(
     watch: Annotated[float, typer.Option(help="Seconds to observe the canary and each machine")] = 60.0,
     baseline: Annotated[int, typer.Option(help="Frames of the old model to compare with")] = 60,
     max_drift: Annotated[float, typer.Option(help="Largest drift (PSI) of classes and numbers of objects")] = 0.25,
-    name: Name = "fleet",
+    name: Name = None,
     to: To = None,
     as_json: Json = False,
 ) -> None:
@@ -146,7 +140,7 @@ def roll(
         request["max_drift"] = max_drift
     found = _ask(name, to, request)
     found.pop("ok", None)
-    console.show(found, as_json=as_json)
+    console.show(found if as_json else found["roll"] or {"roll": "there was none"}, as_json=as_json)
 
 
 def _say(reply: dict[str, Any]) -> None:

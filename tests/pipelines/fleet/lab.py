@@ -235,13 +235,16 @@ class FleetLab:
             self.controller.kill()
             self.controller.wait()
         self.reader.close()
-        of_ray = runtime_folder().glob(f"ray-{self.name}-*")
+        sockets = {Path(at.removeprefix("ipc://")).parent for at in self.addresses() if at.startswith("ipc://")}
+        of_ray = list(runtime_folder().glob(f"ray-{self.name}-*"))
         for processes in (self.folder / "state/processes", *of_ray):
             (processes / "keeper.fleet.json").unlink(missing_ok=True)
             for card in processes.glob("*.json"):
                 if not card.stem.endswith("engine"):
                     KeptProcess(card.stem, processes, SYSTEM_CLOCK).end(5.0)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, *sockets, *of_ray):
+            shutil.rmtree(folder, ignore_errors=True)
+        (runtime_folder() / f"fleet-{self.name}.sock").unlink(missing_ok=True)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from engine.errors import ConfigError
 from pipelines.fleet.config import load_fleet
 from pipelines.fleet.launching.engine_tree import engine_tree
+from pipelines.fleet.running import address
+from pipelines.fleet.running.address import running_fleet
 from tests.pipelines.fleet.lab import COMMAND
 
 EXAMPLE = Path(__file__).parents[3] / "configs" / "fleet" / "fleet.yaml"
@@ -86,3 +89,24 @@ def test_a_fleet_that_does_not_run_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "no fleet missing runs here" in done.stderr
+
+
+def test_the_only_fleet_needs_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "runtime_folder", lambda: tmp_path)
+    with pytest.raises(ConfigError, match="no fleet fleet runs here: start it with framewire fleet up"):
+        running_fleet(None)
+    sockets = []
+    for name in ("site", "yard", "killed"):
+        sockets.append(socket.socket(socket.AF_UNIX))
+        sockets[-1].bind(str(tmp_path / f"fleet-{name}.sock"))
+    try:
+        sockets[0].listen()
+        assert running_fleet(None) == running_fleet("site") == f"ipc://{tmp_path}/fleet-site.sock"
+        with pytest.raises(ConfigError, match="no fleet killed runs here: those that do: site"):
+            running_fleet("killed")
+        sockets[1].listen()
+        with pytest.raises(ConfigError, match="several fleets run here: give --name, one of: site, yard"):
+            running_fleet(None)
+    finally:
+        for each in sockets:
+            each.close()

@@ -1,4 +1,4 @@
-"""A ledger that cannot be reached: what runs continues, leases are renewed, and nothing is forgotten."""
+"""Controllers that start, fail, or cannot reach their ledger: what runs continues, and nothing is forgotten."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.control.facts import CameraSpec, ControllerOptions
 from pipelines.fleet.ledger.records import Assignment, Change, LedgerError
 from pipelines.fleet.ledger.sqlite import SqliteLedger
-from pipelines.fleet.placement.facts import Machine
+from pipelines.fleet.placement.facts import Limits, Machine
 from pipelines.fleet.running import service as service_module
 from pipelines.fleet.simulation.engine import SimulatedEngine
 from pipelines.fleet.simulation.network import SimulatedNetwork
@@ -83,8 +83,9 @@ def test_nothing_stops_while_the_ledger_is_away_and_lost_cameras_come_back_with_
     before = fleet.publishing()
     owner = before["c1"][0]
     other = "b" if owner == "a" else "a"
-    fleet.controller.move("c2", other) if before["c2"][0] == owner else None
-    fleet.turn(5.0)
+    if before["c2"][0] == owner:
+        fleet.controller.move("c2", other)
+        fleet.turn(5.0)
     kept = fleet.publishing()["c2"]
     fleet.ledger.is_away = True
     fleet.network.kill(owner)
@@ -111,6 +112,32 @@ def test_a_change_without_an_answer_is_read_again() -> None:
     assert fleet.publishing()["c1"] == (other, epoch + 1)
     held = fleet.ledger.read()["c1"]
     assert (held.engine_id, held.epoch) == (other, epoch + 1)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_fleet_that_starts_waits_for_all_of_its_engines(is_known: bool) -> None:
+    """The first engine to answer would get all cameras, also those that the ledger knows from an earlier run."""
+    fleet = Fleet()
+    if is_known:
+        for name in ("a", "b"):
+            fleet.network.kill(name)
+            fleet.controller.end(name)
+        fleet.turn(1.0)
+    else:
+        fleet.ledger = Unreliable()
+        fleet.network.engines.clear()
+    fleet.network.reconnect()
+    options = ControllerOptions(lease_s=4.0, renew_s=1.0, join_s=20.0, limits=Limits(rule="least_loaded"))
+    fleet.controller = Controller(fleet.ledger, fleet.network, fleet.clock, options)
+    fleet.controller.configure([CameraSpec(name, {"uri": "rtsp://gate"}) for name in ("c1", "c2")])
+    for name in ("a", "b"):
+        fleet.controller.join(Machine(name, 4.0))
+    fleet.network.engines["a"] = SimulatedEngine("a", fleet.clock, "a2", cpu=4.0)
+    fleet.turn(8.0)
+    assert fleet.publishing() == {}
+    fleet.network.engines["b"] = SimulatedEngine("b", fleet.clock, "b2", cpu=4.0)
+    fleet.turn(8.0)
+    assert {engine_id for engine_id, _ in fleet.publishing().values()} == {"a", "b"}
 
 
 def test_draining_is_not_begun_where_it_cannot_be_recorded() -> None:
