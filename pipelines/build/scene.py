@@ -298,7 +298,8 @@ class _Configured:
 
     @property
     def severity(self) -> Severity:
-        return self.given_severity or getattr(self.rule, "severity", "info")
+        own: Severity = getattr(self.rule, "severity", "info")
+        return self.given_severity or own
 
     def update(self, view: View) -> Iterator[Finding]:
         for finding in self.rule.update(view):
