@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
-from engine.events.store.database import DamagedStoreError, NewerStoreError, RejectedError, StoreError
+from engine.events.store.database import BusyStoreError, DamagedStoreError, NewerStoreError, RejectedError, StoreError
 from engine.events.store.place import StorePlace
 from engine.events.store.writer import StoreWriter
 
@@ -275,11 +275,12 @@ class StoreThread:
             self._drop_connection()
 
     def _open_with_patience(self) -> None:
-        """Open the store. A server may become available later; an unusable folder is rejected at once."""
+        """Open the store. A server, or a file that is locked, may become available; others are rejected at once."""
         try:
             self._opened()
-        except (NewerStoreError, StoreError) as error:
-            if isinstance(error, NewerStoreError) or not self.place.is_server:
+        except StoreError as error:
+            may_return = self.place.is_server or isinstance(error, BusyStoreError)
+            if isinstance(error, NewerStoreError) or not may_return:
                 self._refusal = error
                 raise
             self._tell(error)

@@ -79,7 +79,7 @@ class RecordingWriter:
         self.bytes = 0
         self._last_utc_ns = 0
         try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o640)
         except OSError as error:
             raise SinkError(
                 f"cannot write {self.path}: {error.strerror}: choose a folder that you can write to"

@@ -28,6 +28,8 @@ class GroundConfig(Section):
 class ZoneConfig(Section):
     """An area of the frame."""
 
+    EXAMPLE = "points: [[x, y], ...]"
+
     points: list[Point] = Field(description="Corners in order: fractions of the image, or pixels (image, pixels)")
     pixels: bool = Field(False, description="The points are pixels of the source's own frame")
     classes: list[ClassName] | None = Field(None, description="Names or numbers of the classes that count; null: all")
@@ -41,6 +43,8 @@ class ZoneConfig(Section):
 
 class LineConfig(Section):
     """A line, straight or bent."""
+
+    EXAMPLE = "points: [[x, y], ...]"
 
     points: list[Point] = Field(description="From the first to the last: fractions of the image, or pixels")
     pixels: bool = Field(False, description="The points are pixels of the source's own frame")

@@ -14,6 +14,7 @@ import pytest
 
 import engine.events.writing as writing
 from engine.events.log import EventLog
+from engine.events.store import database
 from engine.events.store.place import StorePlace
 from engine.events.store.reader import EventReader
 from engine.events.store.rows import TrackRow
@@ -118,6 +119,28 @@ def test_a_server_that_is_away_at_the_start_delays_only_the_store(tmp_path: obje
     assert "hunter2secret" not in thread.figures().error + str(place)
     assert not thread.close(0.1)
     assert thread.figures().lost == {"stopped": 1}
+
+
+def test_a_store_that_another_program_holds_at_the_start_delays_only_the_store(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backup, for instance: the run did not start."""
+    monkeypatch.setattr(database, "BUSY_S", 0.2)
+    place = StorePlace(str(tmp_path))
+    first = StoreThread(place, "engine", scenes.UTC)
+    first.start(PATIENCE_S)
+    first.submit(Job(lambda store: store.put(event(1)), events=1))
+    assert first.close(PATIENCE_S)
+    second = StoreThread(place, "engine", scenes.UTC + 1)
+    with hanging(place):
+        second.start(PATIENCE_S)
+        second.submit(Job(lambda store: store.put(event(2)), events=1))
+        wait_for(lambda: "another program holds it" in second.figures().error)
+    wait_for(lambda: second.figures().stored == 1)
+    assert second.close(PATIENCE_S)
+    with EventReader(place) as reader:
+        assert len(reader.page().events) == 2
+    assert caplog.text.count("another program holds it") == 1
 
 
 def test_a_full_disk_keeps_events_until_there_is_room(tmp_path: object, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -207,6 +208,50 @@ def test_a_missing_store_says_where_it_was_sought(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="does not exist: give the folder"):
         EventReader(StorePlace(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_users_read_neither_the_store_nor_its_companions(tmp_path: Path) -> None:
+    """Its events and paths say who was where, as recordings do."""
+    umask = os.umask(0o022)
+    try:
+        place = StorePlace(tmp_path / "new" / "events")
+        database = place.open("engine")
+        StoreWriter(database, "engine", UTC)
+        files = list(place.folder.iterdir())
+        assert {file.name for file in files} >= {"events.sqlite", "events.sqlite-wal", "events.lock"}
+        assert {file.name: oct(file.stat().st_mode & 0o7777) for file in files} == {f.name: "0o640" for f in files}
+        assert place.folder.stat().st_mode & 0o777 == place.folder.parent.stat().st_mode & 0o777 == 0o750
+        database.close()
+        place.release()
+    finally:
+        os.umask(umask)
+
+
+@pytest.mark.parametrize("content", [b"not a database" * 1000, b"\xff" * 5000], ids=["text", "bytes"])
+def test_a_store_that_is_a_link_to_another_file_leaves_that_file_alone(tmp_path: Path, content: bytes) -> None:
+    other = tmp_path / "notes"
+    other.write_bytes(content)
+    place = StorePlace(tmp_path / "events")
+    place.folder.mkdir()
+    place.file.symlink_to(other)
+    written(place, event(1))
+    assert other.read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events", "notes"]
+    assert place.file.is_file()
+    assert not place.file.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["events.sqlite-wal", "events.sqlite-journal", "events.lock"])
+def test_a_companion_that_is_a_link_leaves_the_other_file_alone(tmp_path: Path, name: str) -> None:
+    other = tmp_path / "notes"
+    other.write_bytes(b"keep me" * 100)
+    place = StorePlace(tmp_path / "events")
+    written(place, event(1))
+    (place.folder / name).unlink(missing_ok=True)
+    (place.folder / name).symlink_to(other)
+    with suppress(StoreError):
+        written(place, event(2))
+    assert other.read_bytes() == b"keep me" * 100
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ class DamagedStoreError(StoreError):
     """The file is no longer a database."""
 
 
+class BusyStoreError(StoreError):
+    """Another program holds the file for now, as a backup does."""
+
+
 class RejectedError(StoreError):
     """A statement or its values can never succeed, so there is no point in retrying."""
 
@@ -136,8 +140,9 @@ class SqliteDatabase(Database):
             return RejectedError(f"{self._path}: {text}")
         if (code is not None and code & 0xFF in _CORRUPT_CODES) or "malformed" in text or "not a database" in text:
             return DamagedStoreError(f"{self._path} is damaged ({text})")
+        if text == "database is locked":
+            return BusyStoreError(f"{self._path}: {text}: another program holds it: stop that program, or wait")
         remedy = {
-            "database is locked": "another program holds it: stop that program, or wait",
             "database or disk is full": "free some space",
             "unable to open database file": "choose a folder that exists, with write access",
             "attempt to write a readonly database": "give this user write access",

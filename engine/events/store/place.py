@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,7 @@ from engine.events.store.database import (
 )
 from engine.events.store.schema import MIGRATIONS
 from engine.redaction import redact
+from engine.sinks.camera_video.segments import FILE_MODE, make_folder
 
 logger = logging.getLogger(__name__)
 FILE = "events.sqlite"
@@ -136,7 +138,7 @@ class StorePlace:
 
     def _make_folder(self) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
             raise StoreError(f"events.folder {self.folder}: {error.strerror}: choose one with write access") from error
 
@@ -144,7 +146,7 @@ class StorePlace:
         """Hold a lock on the folder; continue without one if the file system has no locks."""
         self.release()  # the folder may have been deleted with the lock
         try:
-            lock = open(self.folder / LOCK, "a+b")  # noqa: SIM115  # held until `release`
+            lock = os.fdopen(os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE), "a+b")
         except OSError as error:
             raise StoreError(f"events.folder {self.folder}: {error.strerror}: choose one with write access") from error
         try:
@@ -176,6 +178,8 @@ class StorePlace:
             return self._opened_file(is_remote=kind.startswith(REMOTE))
 
     def _opened_file(self, *, is_remote: bool) -> Database:
+        with suppress(OSError):  # what is wrong with it, SQLite says better
+            os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, FILE_MODE))  # its companions get the same mode
         database = SqliteDatabase(self.file, is_remote=is_remote)
         try:
             if not _ended_in_order(database):

@@ -41,6 +41,7 @@ from pipelines.config.file import load_config
         pytest.param("web: 8080", r"web: .*write it as address: HOST:PORT", id="bare web"),
         pytest.param("events: true", r"events: .*write it as folder: FOLDER", id="events switched on"),
         pytest.param("privacy: blur", r"privacy: .*write it as mode: NAME", id="bare privacy"),
+        pytest.param("sources: [{uri: a, zones: {z: [[0, 0], [1, 1]]}}]", r"zones.z: .*write it as points:", id="zone"),
         pytest.param("sources: ['rtsp://u:pw1234@h/']", r"sources.0: .*write it as uri: ADDRESS", id="bare address"),
         pytest.param("sources: [0]", r"sources.0: .*write it as uri: ADDRESS", id="bare number"),
     ],
