@@ -114,6 +114,8 @@ def why_no_image(value: Any) -> str | None:
     >>> why_no_image("bus.jpg")
     "a str: expected uint8 (H, W, 3) in BGR order, as cv2.imread('bus.jpg') returns it"
     """
+    import numpy as np
+
     expected = "expected uint8 (H, W, 3) in BGR order"
     if not isinstance(value, np.ndarray):
         remedies = {
