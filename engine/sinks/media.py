@@ -12,7 +12,7 @@ from typing import Any
 
 import zmq
 
-from engine.clock import SYSTEM_CLOCK, Clock
+from engine.clock import SYSTEM_CLOCK, Clock, pause
 from engine.data import Packet, Run
 from engine.errors import SinkError
 from engine.protocols import SinkBase
@@ -32,6 +32,8 @@ QUEUED_PER_READER = 200
 SEND_BUFFER_BYTES = 256 * 1024
 LINGER_MS = 0
 WAKE_MS = 500
+GATHER_S = 0.02
+"""Pieces of video that arrive within this are copied together: with many cameras, each wake-up asks all of them."""
 
 
 class MediaPublisher(SinkBase):
@@ -180,7 +182,8 @@ class MediaPublisher(SinkBase):
             fan_out.register(poller)
             poller.register(bell, zmq.POLLIN)
             video.register(poller, feeds, demand.films)
-            poller.poll(WAKE_MS)
+            if poller.poll(WAKE_MS) and demand.films and not self._is_closing:
+                pause(GATHER_S)
             with suppress(OSError):
                 bell.recv(4096)
             if self._curve is not None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import struct
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -96,6 +96,7 @@ class Viewer:
         self._behind: set[str] = set()
         self._last_init: dict[str, tuple[int, bytes]] = {}
         self._ready = asyncio.Event()
+        self._sending_since: float | None = None
 
     def topics(self) -> Iterable[str]:
         """Return the topics that it wants."""
@@ -159,19 +160,18 @@ class Viewer:
         """Serve it until it leaves, stops reading or sends something invalid."""
         self._greet()
         self._hub.join(self)
-        sending = asyncio.create_task(self._send())
-        receiving = asyncio.create_task(self._receive())
+        tasks = [asyncio.create_task(work) for work in (self._send(), self._receive(), self._stuck())]
         try:
-            done, _ = await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 error = task.exception()
                 if error is not None and not isinstance(error, WebSocketDisconnect | RuntimeError | OSError):
                     raise error
         finally:
             self._hub.leave(self)
-            for task in (sending, receiving):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(sending, receiving, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _greet(self) -> None:
         """Queue the last state of every source."""
@@ -203,17 +203,27 @@ class Viewer:
                 while self._texts:
                     text = self._texts.popleft()
                     self._text_bytes -= len(text)
-                    await asyncio.wait_for(self._socket.send_text(text), SEND_TIMEOUT_S)
+                    await self._pass_on(self._socket.send_text(text))
                 for _ in range(len(self._films)):
                     source_id, data = self._films.popleft()
                     self._film_bytes -= len(data)
                     self._hub.video_bytes[source_id] += len(data)
-                    await asyncio.wait_for(self._socket.send_bytes(data), SEND_TIMEOUT_S)
+                    await self._pass_on(self._socket.send_bytes(data))
                 if self._pictures:
                     source_id = next(iter(self._pictures))
                     data = self._pictures.pop(source_id)
                     self._hub.picture_bytes[source_id] += len(data)
-                    await asyncio.wait_for(self._socket.send_bytes(data), SEND_TIMEOUT_S)
+                    await self._pass_on(self._socket.send_bytes(data))
+
+    async def _pass_on(self, sending: Awaitable[None]) -> None:
+        self._sending_since = asyncio.get_running_loop().time()
+        await sending
+        self._sending_since = None
+
+    async def _stuck(self) -> None:
+        """Return when a message could not be sent for `SEND_TIMEOUT_S`. One timer costs less than one per message."""
+        while self._sending_since is None or asyncio.get_running_loop().time() - self._sending_since < SEND_TIMEOUT_S:
+            await asyncio.sleep(1.0)
 
     async def _receive(self) -> None:
         while True:
