@@ -32,7 +32,7 @@ QUEUED_PER_READER = 200
 SEND_BUFFER_BYTES = 256 * 1024
 LINGER_MS = 0
 WAKE_MS = 500
-GATHER_S = 0.02
+GATHER_S = 0.04
 """Pieces of video that arrive within this are copied together: with many cameras, each wake-up asks all of them."""
 
 
