@@ -216,9 +216,9 @@ class Sink(Protocol):
     """An output. All calls come from one thread, between `open` and `close`.
 
     A sink with `blocking = False` never waits in `write`: it runs on the publishing thread, so that its output is as
-    fresh as possible. The others have their own thread and channel. Two further members are optional, with defaults in
-    `SinkBase`: with `takes_packets = False` a sink receives only the states of sources, and `use_stats` gives it
-    the figures of the run before it is opened.
+    fresh as possible. The others have their own thread and channel. Three more members are optional, with defaults in
+    `SinkBase`: with `takes_packets = False` a sink receives only the states of sources, `use_stats` gives it the
+    figures of the run before it is opened, and `outputs` lists its files for the summary.
     """
 
     @property
@@ -246,10 +246,13 @@ class Sink(Protocol):
 
 
 class CompleteDetector(Detector, Protocol):
-    """A detector with the optional member; both `DetectorBase` and the pipeline have a default for it."""
+    """A detector with the optional members; both `DetectorBase` and the pipeline have defaults for them."""
 
     def describe(self) -> DetectorFacts:
         """Return the device and backend that run it."""
+
+    def prepare(self) -> bool:
+        """Return whether `open` need not wait for another process; called until it does, and never blocks."""
 
 
 class DetectorBase:
@@ -266,6 +269,10 @@ class DetectorBase:
     def describe(self) -> DetectorFacts:
         """Return a runtime without a backend."""
         return DetectorFacts()
+
+    def prepare(self) -> bool:
+        """Return true: `open` waits for no other process."""
+        return True
 
     def open(self) -> None:
         """Do nothing."""

@@ -141,11 +141,12 @@ def _decoders() -> list[Finding]:
 
     findings = []
     for decoder in ("nvdec", "vaapi", "jetson"):
-        reason = why_not(decoder).removeprefix(f"{decoder}: ")
-        found, _, remedy = reason.partition("; ")
-        verdict: Verdict = "missing" if reason else "ok"
-        proof = "may work here: this shows only when a camera is opened"
-        findings.append(Finding(f"decoder {decoder}", verdict, found or proof, remedy or found))
+        reason, part = why_not(decoder), f"decoder {decoder}"
+        if reason is None:
+            findings.append(Finding(part, "ok", "may work here: this shows only when a camera is opened"))
+            continue
+        found, _, remedy = reason.removeprefix(f"{decoder}: ").partition("; ")
+        findings.append(Finding(part, "missing", found, remedy or "nothing to do: only a Jetson has this decoder"))
     return findings
 
 
@@ -172,8 +173,8 @@ def _gpu() -> list[Finding]:
     usable = probe.reason is None
     found, _, remedy = str(probe).rpartition(": ") if not usable else (str(probe), "", "")
     findings = [Finding("nvidia gpu", "ok" if usable else "missing", found, remedy)]
-    closed = why_no_access().removeprefix("; ")
-    if closed:
+    closed = why_no_access()
+    if closed is not None:
         what, _, how = closed.partition(": ")
         findings.append(Finding("gpu device nodes", "missing", what, how))
     extras: tuple[tuple[Library, str], ...] = (("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx"))

@@ -127,7 +127,7 @@ def demo_frames() -> list[Frame]:
     reader = VideoReader(VideoAddress(str(demo_clip())))
     images: list[Any] = []
     try:
-        decoded = (item for item in reader.pictures() if isinstance(item, DecodedFrame))
+        decoded = (item for item in reader.frames() if isinstance(item, DecodedFrame))
         for number, item in enumerate(decoded):
             if number % EVERY == 0:
                 images.append(item.frame.to_ndarray(format="bgr24"))

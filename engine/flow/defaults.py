@@ -122,8 +122,9 @@ def describe(detector: Detector) -> DetectorFacts:
 
 def is_prepared(detector: Detector) -> bool:
     """Return whether a detector can be opened without waiting for another process; true by default."""
-    prepare = getattr(detector, "prepare", None)
-    return True if prepare is None else bool(prepare())
+    if hasattr(detector, "prepare"):
+        return cast("CompleteDetector", detector).prepare()
+    return True
 
 
 def show_stats(sink: Sink, stats: PipelineStats) -> None:

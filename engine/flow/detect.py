@@ -90,12 +90,12 @@ class SubmitStage(Stage[InFlight]):
         self._attention = Attention(context.rules, context.pace, context.watches, 1 if every == "auto" else every)
         self._last_wh: tuple[int, int] | None = None
 
-    def exchange(self, exchange: DetectorSwap) -> None:
+    def exchange(self, swap: DetectorSwap) -> None:
         """Switch to another model between two batches; callable from any thread.
 
         If it cannot be loaded, the error is logged and the current model stays in use.
         """
-        self._next = exchange
+        self._next = swap
         self._lane.batcher.nudge()
 
     def open(self) -> None:
@@ -243,14 +243,14 @@ class SubmitStage(Stage[InFlight]):
         for _ in range(lane.detector.depth - held_slots):
             lane.slots.put(None)
 
-    def _go_over(self, exchange: DetectorSwap) -> None:
+    def _go_over(self, swap: DetectorSwap) -> None:
         """Load the new model, wait for all results of the old one, and free it."""
         self._next = None
-        lane, detector = self._lane, exchange.detector
+        lane, detector = self._lane, swap.detector
         error = _open(detector, try_on_wh=self._last_wh)
         if error is not None:
             logger.error("the model stays %s: %s", lane.run.model, error)
-            exchange.failed(error)
+            swap.failed(error)
             return
         try:
             for _ in range(lane.detector.depth):
@@ -259,11 +259,11 @@ class SubmitStage(Stage[InFlight]):
             detector.close()
             raise
         lane.detector.close()
-        lane.detector, lane.run = detector, exchange.run
+        lane.detector, lane.run = detector, swap.run
         self._attention.forget_all()
         lane.batcher.change(max_batch=detector.max_batch)
         self._offer_slots()
-        exchange.done()
+        swap.done()
 
     def _offer_slots(self) -> None:
         for _ in range(self._lane.detector.depth):

@@ -65,7 +65,7 @@ def csi_address(uri: str, options: SourceOptions) -> VideoAddress:
     if not number.isdecimal():
         raise SourceError(f"{uri} is not a CSI camera: expected csi://0, csi://1, ...")
     reason = why_not_gstreamer()
-    if reason:
+    if reason is not None:
         raise SourceError(f"cannot open {uri}: {reason}")
     target = VideoAddress(
         url=number, format="csi", ffmpeg=_asked(options), live=True, damage="frame", decoders=("jetson",)

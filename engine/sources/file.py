@@ -12,7 +12,7 @@ from engine.paths import utf8_text
 from engine.redaction import public_address
 from engine.sources.base import SourceBase
 from engine.sources.first_frame import first_frame_wh
-from engine.sources.live.pixels import picture_from_frame
+from engine.sources.live.pixels import lazy_image_from_frame
 from engine.video.address import VideoAddress
 from engine.video.explain import explain, video_errors
 from engine.video.fallback import OpenVideo, open_video
@@ -62,13 +62,13 @@ class FileSource(SourceBase):
     def _read(self, reader: OpenVideo) -> Iterator[Frame]:
         convert = BgrConverter()
         damaged = 0
-        for item in reader.pictures():
+        for item in reader.frames():
             if isinstance(item, MissingFrames):
                 damaged += item.count
                 self._lose(item.count, "corrupt")
             elif isinstance(item, DecodedFrame):
                 is_turned = bool(convert.orientation(item.frame) & TRANSPOSE)
-                yield self._frame(picture_from_frame(item.frame, convert), item.stamp, is_turned=is_turned)
+                yield self._frame(lazy_image_from_frame(item.frame, convert), item.stamp, is_turned=is_turned)
             if self._interrupted.is_set():
                 return
         self._finish(reader, damaged)

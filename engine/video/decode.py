@@ -230,13 +230,13 @@ class VideoReader:
         entries = getattr(self._stream, "index_entries", None)
         return len(entries) if entries is not None else self._stream.frames or None
 
-    def pictures(self) -> Iterator[DecodedFrame | MissingFrames]:
+    def frames(self) -> Iterator[DecodedFrame | MissingFrames]:
         """Yield decoded frames and the damage between them until the end; `failure` holds the error, if any."""
         items = chain(self._ahead, self._items)
         return paced(items, Pace(catches_up=self.facts["duration_s"] is None)) if self._is_segmented else items
 
     def delivers(self) -> bool:
-        """Return whether the decoder really delivers a frame; `pictures` yields what this call has read."""
+        """Return whether the decoder really delivers a frame; `frames` yields what this call has read."""
         for item in self._items:
             self._ahead.append(item)
             if isinstance(item, DecodedFrame):

@@ -14,7 +14,7 @@ from engine.video.address import VideoAddress
 from engine.video.decode import VideoReader
 from engine.video.explain import explain, video_errors
 from engine.video.frames import DecodedFrame, MissingFrames
-from engine.video.hardware import CPU, DEVICE_TYPES, missing
+from engine.video.hardware import CPU, DEVICE_TYPES, why_not_device
 from engine.video.pace.polling import PolledVideo
 
 logger = logging.getLogger(__name__)
@@ -35,20 +35,20 @@ class OpenVideo(Protocol):
     def indexed_packets(self) -> int | None:
         """Packets listed in the index, None if the index is missing or not exact."""
 
-    def pictures(self) -> Iterator[DecodedFrame | MissingFrames]:
+    def frames(self) -> Iterator[DecodedFrame | MissingFrames]:
         """Yield decoded frames and the damage between them until the end; `failure` holds the error, if any."""
 
     def delivers(self) -> bool:
-        """Return whether it really delivers a frame; `pictures` yields what this call has read."""
+        """Return whether it really delivers a frame; `frames` yields what this call has read."""
 
     def close(self) -> None:
         """Close it; harmless when repeated."""
 
 
-def ladder(decoder: str) -> tuple[str, ...]:
+def with_fallbacks(decoder: str) -> tuple[str, ...]:
     """Return the decoders to try, best first; the CPU is always the last.
 
-    >>> ladder("cpu")
+    >>> with_fallbacks("cpu")
     ('cpu',)
     """
     wanted = (JETSON, *DEVICE_TYPES) if decoder == "auto" else (decoder,)
@@ -58,22 +58,22 @@ def ladder(decoder: str) -> tuple[str, ...]:
 
 def _is_possible(decoder: str, *, must_say: bool) -> bool:
     reason = why_not(decoder)
-    if reason and must_say:
+    if reason is not None and must_say:
         logger.warning("%s; decoding on the CPU", reason)
-    return not reason
+    return reason is None
 
 
-def why_not(decoder: str) -> str:
-    """Return why a decoder cannot be used on this machine and what to do, or an empty string if it may work.
+def why_not(decoder: str) -> str | None:
+    """Return why a decoder cannot be used on this machine and what to do; None if it may work.
 
-    >>> why_not("cpu")
-    ''
+    >>> why_not("cpu") is None
+    True
     """
     if decoder == JETSON:
         from engine.video.gstreamer import why_not_gstreamer
 
         return why_not_gstreamer()
-    return missing(decoder)
+    return why_not_device(decoder)
 
 
 def open_video(target: VideoAddress) -> OpenVideo:
@@ -88,7 +88,7 @@ def open_video(target: VideoAddress) -> OpenVideo:
 
 
 def _best(target: VideoAddress) -> OpenVideo:
-    steps = [step for name in target.decoders for step in ladder(name)]
+    steps = [step for name in target.decoders for step in with_fallbacks(name)]
     for decoder, following in pairwise(steps):
         reason = "it delivers no frame"
         try:

@@ -72,12 +72,12 @@ class GstReader:
         unknown = dict.fromkeys(("frame_count", "codec", "duration_s"))
         return {"width": width, "height": height, "fps": fps, "decoder": "jetson", **unknown}
 
-    def pictures(self) -> Iterator[DecodedFrame]:
+    def frames(self) -> Iterator[DecodedFrame]:
         """Yield frames until the pipeline ends."""
         return chain(self._ahead, self._items)
 
     def delivers(self) -> bool:
-        """Return whether it really delivers a frame; `pictures` yields that frame."""
+        """Return whether it really delivers a frame; `frames` yields that frame."""
         self._ahead.extend(item for item, _ in zip(self._items, range(1), strict=False))
         return bool(self._ahead)
 

@@ -111,8 +111,8 @@ def is_jetson(release: Path | None = None, device_tree: Path | None = None, node
     return (release or _RELEASE).exists() or (node or _MEMORY_NODE).exists()
 
 
-def why_not_gstreamer() -> str:
-    """Return why a Jetson's decoder cannot be used here and what to do, or an empty string if it can."""
+def why_not_gstreamer() -> str | None:
+    """Return why a Jetson's decoder cannot be used here and what to do; None if it can."""
     if not is_jetson():
         places = f"no {_RELEASE}, no {_MEMORY_NODE}, no NVIDIA Tegra in {_DEVICE_TREE}"
         return f"jetson: this machine is not a Jetson ({places})"
@@ -120,4 +120,4 @@ def why_not_gstreamer() -> str:
 
     if "GStreamer:                   YES" not in cv2.getBuildInformation():
         return "jetson: this OpenCV has no GStreamer; use JetPack's, and keep pip from installing another over it"
-    return ""
+    return None

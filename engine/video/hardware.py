@@ -29,14 +29,14 @@ def _has_vaapi() -> bool:
 _PRESENT: dict[str, Callable[[], bool]] = {"nvdec": _has_nvdec, "vaapi": _has_vaapi}
 
 
-def missing(decoder: str) -> str:
-    """Return why a decoder cannot be used here and what to do, or an empty string if it may work.
+def why_not_device(decoder: str) -> str | None:
+    """Return why a decoder of a GPU cannot be used here and what to do; None if it may work.
 
-    >>> missing("cpu")
-    ''
+    >>> why_not_device("cpu") is None
+    True
     """
     if decoder == CPU:
-        return ""
+        return None
     try:
         from av.codec.hwaccel import hwdevices_available
     except ImportError:
@@ -50,7 +50,7 @@ def missing(decoder: str) -> str:
             "vaapi": "install the GPU's driver, and pass /dev/dri to a container",
         }
         return f"{decoder}: no device found; {remedy[decoder]}"
-    return ""
+    return None
 
 
 def hardware(decoder: str) -> Any:

@@ -95,6 +95,6 @@ def _recorded_by(recordings: Recordings | None) -> Callable[[str], Recorded | No
         plan = recordings.plan(source_id) if recordings is not None else None
         if recordings is None or plan is None:
             return None
-        return Recorded(Path(plan.shelf.folder), plan.is_main, recordings.is_running(source_id))
+        return Recorded(Path(plan.files.folder), plan.is_main, recordings.is_running(source_id))
 
     return recorded

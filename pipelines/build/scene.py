@@ -298,8 +298,8 @@ class _Configured:
 
     @property
     def severity(self) -> Severity:
-        own: Severity = getattr(self.rule, "severity", "info")
-        return self.given_severity or own
+        of_class: Severity = getattr(self.rule, "severity", "info")
+        return self.given_severity or of_class
 
     def update(self, view: View) -> Iterator[Finding]:
         for finding in self.rule.update(view):

@@ -237,7 +237,7 @@ def recordings_of(pipeline: Pipeline) -> dict[str, Any]:
 def recording_folders(pipeline: Pipeline) -> dict[str, str]:
     """Return the folder of each recorded source of a pipeline."""
     return {
-        source.info.source_id: plan.shelf.folder
+        source.info.source_id: plan.files.folder
         for recordings in recordings_among(pipeline.sinks)
         for source in pipeline.sources
         if (plan := recordings.plan(source.info.source_id)) is not None

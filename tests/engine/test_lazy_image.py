@@ -19,7 +19,7 @@ from engine.flow.attention.gate import FrameGate, MotionGate
 from engine.flow.pipeline import Pipeline
 from engine.lazy_image import LazyImage
 from engine.sources.base import SourceBase
-from engine.sources.live.pixels import DecodedImage, picture_from_frame
+from engine.sources.live.pixels import DecodedImage, lazy_image_from_frame
 from engine.tracking.untracked import Untracked
 from engine.video.timing.arrivals import Stamp
 from engine.video.to_bgr import BgrConverter
@@ -145,10 +145,10 @@ def test_planes_of_other_kinds_and_of_converted_frames_are_none() -> None:
 
 
 def test_threads_that_read_the_image_at_once_get_the_same_array() -> None:
-    picture = picture_from_frame(decoded(size_wh=(640, 480)), BgrConverter())
-    assert isinstance(picture, DecodedImage)
+    unread = lazy_image_from_frame(decoded(size_wh=(640, 480)), BgrConverter())
+    assert isinstance(unread, DecodedImage)
     found: list[int] = []
-    threads = [threading.Thread(target=lambda: found.append(id(picture.image()))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: found.append(id(unread.image()))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -62,6 +62,6 @@ def test_a_reader_that_raises_makes_a_machine_not_ready(monkeypatch: pytest.Monk
 def test_device_nodes_that_this_user_cannot_open_are_a_finding_with_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     what = "this user is not root and not in the group that owns /dev/dri/renderD128"
     how = "in a container, docker run --group-add 994; outside, usermod -aG render and log in again"
-    monkeypatch.setattr("engine.backends.cuda.probe.why_no_access", lambda: f"; {what}: {how}")
+    monkeypatch.setattr("engine.backends.cuda.probe.why_no_access", lambda: f"{what}: {how}")
     [finding] = [one for one in doctor._gpu() if one.part == "gpu device nodes"]
     assert (finding.verdict, finding.found, finding.remedy) == ("missing", what, how)

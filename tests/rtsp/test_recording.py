@@ -36,8 +36,8 @@ Serve = Callable[..., RtspServer]
 FPS = 25
 
 
-def plan_of(url: str, folder: Path, options: SourceOptions | None = None, **shelf: Any) -> dict[str, Any]:
-    return {"cam": record_plan(url, "cam", folder, options or SourceOptions(), **{"segment_s": 1.0, **shelf})}
+def plan_of(url: str, folder: Path, options: SourceOptions | None = None, **files: Any) -> dict[str, Any]:
+    return {"cam": record_plan(url, "cam", folder, options or SourceOptions(), **{"segment_s": 1.0, **files})}
 
 
 @pytest.fixture

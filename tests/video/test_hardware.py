@@ -39,11 +39,11 @@ def test_a_decoder_that_fails_to_open_is_stepped_down(
     clip: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The CUDA context of FFmpeg really fails on a machine without one; with one, this decodes on it."""
-    monkeypatch.setattr(fallback, "ladder", lambda name: ("nvdec", "cpu"))
+    monkeypatch.setattr(fallback, "with_fallbacks", lambda name: ("nvdec", "cpu"))
     with caplog.at_level(logging.WARNING):
         reader = open_video(VideoAddress(str(clip)))
-    pictures = list(reader.pictures())
-    assert len(pictures) == 10
+    frames = list(reader.frames())
+    assert len(frames) == 10
     assert reader.facts["decoder"] == ("cpu" if "nvdec does not decode" in caplog.text else "nvdec")
     reader.close()
 
@@ -59,7 +59,7 @@ def test_a_decoder_that_delivers_nothing_is_stepped_down(
             super().__init__(target)
 
     real = VideoReader
-    monkeypatch.setattr(fallback, "ladder", lambda name: ("nvdec", "cpu"))
+    monkeypatch.setattr(fallback, "with_fallbacks", lambda name: ("nvdec", "cpu"))
     monkeypatch.setattr(fallback, "VideoReader", lambda target, name="cpu": (real if name == "cpu" else Mute)(target))
     with caplog.at_level(logging.WARNING):
         reader = open_video(VideoAddress(str(clip)))
@@ -71,7 +71,7 @@ def test_a_decoder_that_delivers_nothing_is_stepped_down(
 def test_the_proof_loses_no_picture(clip: Path) -> None:
     reader = VideoReader(VideoAddress(str(clip)))
     assert reader.delivers()
-    assert [item.frame.pts for item in reader.pictures()][:2] == [0, 512]  # type: ignore[union-attr]
+    assert [item.frame.pts for item in reader.frames()][:2] == [0, 512]  # type: ignore[union-attr]
     reader.close()
 
 

@@ -109,7 +109,8 @@ def _probe(driver: Any) -> CudaProbe:
     if code != SUCCESS:
         reason = f"CUDA cannot start: {describe_error(driver, code)}"
         if code == NOT_SUPPORTED:
-            reason += why_no_access()
+            closed = why_no_access()
+            reason += "" if closed is None else f"; {closed}"
         return CudaProbe(driver_version=driver_version, reason=reason)
     count = ctypes.c_int()
     code = driver.cuDeviceGetCount(ctypes.byref(count))
@@ -143,8 +144,8 @@ def _attribute(driver: Any, attribute: int, device: ctypes.c_int) -> int:
     return value.value
 
 
-def why_no_access(root: Path = Path("/dev"), groups: Collection[int] | None = None) -> str:
-    """Return which device nodes of a Jetson this user cannot open, with the remedy, or an empty string.
+def why_no_access(root: Path = Path("/dev"), groups: Collection[int] | None = None) -> str | None:
+    """Return which device nodes of a Jetson this user cannot open, with the remedy; None if there are none.
 
     With JetPack 6, CUDA needs the group that owns `/dev/dri/renderD*` (`render`) and `video`; without it `cuInit`
     returns 801 (dusty-nv/jetson-containers issue 1136).
@@ -154,16 +155,16 @@ def why_no_access(root: Path = Path("/dev"), groups: Collection[int] | None = No
         groups: of a user that is neither root nor the owner, for tests; None asks the system about this process.
     """
     if not any((root / name).exists() for name in JETSON_NODES):
-        return ""
+        return None
     nodes = sorted({path for pattern in DEVICE_NODES for path in root.glob(pattern) if not path.is_dir()})
     closed = [node for node in nodes if not _may_open(node, groups)]
     if not closed:
-        return ""
+        return None
     owners = sorted({node.stat().st_gid for node in closed})
     options = " ".join(f"--group-add {gid}" for gid in owners)
     names = ", ".join(str(node) for node in closed)
     return (
-        f"; this user is not root and not in the group that owns {names}: in a container, docker run {options}; "
+        f"this user is not root and not in the group that owns {names}: in a container, docker run {options}; "
         f"outside, usermod -aG {','.join(_group_name(gid) for gid in owners)} and log in again"
     )
 

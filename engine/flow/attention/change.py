@@ -66,14 +66,14 @@ class ChangeMap:
         self._noise = 0.5
         self._is_luma = False
 
-    def look(self, picture: NDArray[np.uint8]) -> Change | None:
+    def look(self, image: NDArray[np.uint8]) -> Change | None:
         """Return what has changed; None if there is nothing to compare with.
 
         Args:
-            picture: (H, W, 3) BGR, or (H, W) brightness of video, whose 219 levels are scaled to 255.
+            image: (H, W, 3) BGR, or (H, W) brightness of video, whose 219 levels are scaled to 255.
         """
-        before, self._now = self._now, self._small(picture)
-        is_luma = picture.ndim == 2
+        before, self._now = self._now, self._small(image)
+        is_luma = image.ndim == 2
         if self._reference is None or before is None or is_luma != self._is_luma:
             self._is_luma, self._reference = is_luma, None
             return None
@@ -103,13 +103,13 @@ class ChangeMap:
         now, then = (copy[::4, ::4].astype(np.float32) + 1 for copy in (self._now, self._reference))
         return not LIGHT_RATIO[0] < float(np.median(now / then)) < LIGHT_RATIO[1]
 
-    def _small(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return a grey copy with one pixel per cell of the model's frame."""
         (width, height), (left, top) = self._placement.inner_wh, self._placement.pad_xy
         size_wh = max(width // CELL, 1), max(height // CELL, 1)
-        rows = picture[:: max(1, picture.shape[0] // size_wh[1] // ROWS_PER_CELL)]
+        rows = image[:: max(1, image.shape[0] // size_wh[1] // ROWS_PER_CELL)]
         small = cv2.resize(rows, size_wh, interpolation=cv2.INTER_AREA)
-        small = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY) if picture.ndim == 3 else small
+        small = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else small
         copy = np.zeros(self._shape, np.uint8)
         top, left = top // CELL, left // CELL
         copy[top : top + size_wh[1], left : left + size_wh[0]] = cv2.blur(small, (3, 3))

@@ -109,30 +109,30 @@ class Planner:
         self._parts_s: float | None = None
         self._plain_until_s = 0.0
 
-    def plan(self, picture: NDArray[np.uint8], now_s: float) -> Plan:
+    def plan(self, image: NDArray[np.uint8], now_s: float) -> Plan:
         """Return where to detect on the next frame.
 
         Args:
-            picture: (H, W, 3) BGR, or (H, W) brightness.
+            image: (H, W, 3) BGR, or (H, W) brightness.
             now_s: its time.
         """
         before_s, self._now_s = self._now_s, now_s
-        made = self._made(picture, now_s - before_s)
+        made = self._made(image, now_s - before_s)
         if made.action in ("held", "windows"):
             self._parts_s = now_s
         self.counts[made.action if made.reason is None else f"whole_{made.reason}"] += 1
         return made
 
-    def _made(self, picture: NDArray[np.uint8], step_s: float) -> Plan:
+    def _made(self, image: NDArray[np.uint8], step_s: float) -> Plan:
         known, now_s = self._known, self._now_s
         if known is None or not 0 <= step_s <= MAX_GAP_S:
             self._known = None
-            self._change.look(picture)
+            self._change.look(image)
             self._parts_s, self._plain_until_s = now_s, now_s
             return Plan("whole", reason="first")
         if now_s < self._plain_until_s:
             return self._whole_unless_recent("shake", step_s)
-        change = self._change.look(picture)
+        change = self._change.look(image)
         if change is None:
             return Plan("whole", reason="first")
         if now_s - self._whole_s >= (self.options.whole_s if len(known) else self.options.whole_quiet_s):

@@ -2,7 +2,7 @@
 
 It is a separate process because FFmpeg and disks can both hang in calls that no thread can interrupt, and because it
 parses untrusted data: before it connects, it drops all privileges that it does not need (`engine.video.sandbox`).
-Protocol, in whole messages: the engine sends `{"target", "shelf", "options", "ring", "log_level"}`, later any number of
+Protocol, in whole messages: the engine sends `{"target", "files", "options", "ring", "log_level"}`, later any number of
 `{"hold_s": seconds}` and finally `stop`; the process sends `{"state", "reason", "segments", "packets", "bytes",
 "deleted", "reconnects", "write_errors"}` (with a ring also `ring_s` and `ring_bytes`) on each change and about once a
 second, and exits after the last one. With `"ring": {"before_s", "after_s"}` it keeps the newest packets in memory and
@@ -72,8 +72,8 @@ def main() -> None:
         request = json.loads(connection.recv_bytes())
         LogToEngine(connection, request["log_level"])
         target = video_address_from_request(request["target"])
-        shelf, options, ring = SegmentFolder(**request["shelf"]), SourceOptions(**request["options"]), request["ring"]
-        Recorder(target, shelf, options, connection, RingOptions(**ring) if ring else None, confine).run()
+        files, options, ring = SegmentFolder(**request["files"]), SourceOptions(**request["options"]), request["ring"]
+        Recorder(target, files, options, connection, RingOptions(**ring) if ring else None, confine).run()
 
 
 class PacketTimes:
@@ -106,7 +106,7 @@ class Recorder:
     def __init__(
         self,
         target: VideoAddress,
-        shelf: SegmentFolder,
+        files: SegmentFolder,
         options: SourceOptions,
         connection: Messages,
         ring: RingOptions | None = None,
@@ -114,12 +114,12 @@ class Recorder:
     ) -> None:
         self._target = target
         self._connection = connection
-        self._folder = shelf.folder
+        self._folder = files.folder
         self._confine = confine
         self._is_confined = False
-        self._writer = SegmentWriter(shelf)
-        self._container = shelf.container
-        self._copies_sound = shelf.sound
+        self._writer = SegmentWriter(files)
+        self._container = files.container
+        self._copies_sound = files.sound
         self._backoff = Backoff(options, random.Random())
         self._figures: dict[str, Any] = {"state": "connecting", "reason": "", "reconnects": 0, "write_errors": 0}
         self._reported = time.monotonic()

@@ -43,7 +43,7 @@ class RecordPlan:
     """
 
     target: VideoAddress
-    shelf: SegmentFolder
+    files: SegmentFolder
     options: SourceOptions
     ring: RingOptions | None = None
     is_main: bool = False
@@ -70,7 +70,7 @@ def record_plan(
     *,
     ring: RingOptions | None = None,
     is_main: bool = False,
-    **shelf: Any,
+    **options_of_folder: Any,
 ) -> RecordPlan:
     """Return the plan to record an address into its own folder below `folder`.
 
@@ -81,13 +81,13 @@ def record_plan(
         options: how to connect.
         ring: keep the newest packets in memory and write them only on request; None: record all the time.
         is_main: events may show its images, because it is the camera's main stream and nothing has to be hidden.
-        shelf: `container`, `segment_s`, `max_bytes`, `keep_s`, `sound` of `SegmentFolder`.
+        options_of_folder: `container`, `segment_s`, `max_bytes`, `keep_s`, `sound` of `SegmentFolder`.
 
     Raises:
         ConfigError: the address is not a network stream.
         SourceError: the address is not valid.
     """
-    files = SegmentFolder(str(recording_folder(folder, source_id)), **shelf)
+    files = SegmentFolder(str(recording_folder(folder, source_id)), **options_of_folder)
     return RecordPlan(record_address(uri, options, sound=files.sound), files, options, ring, is_main)
 
 
@@ -190,7 +190,7 @@ class _Recorder:
 
     def figures(self) -> dict[str, Any]:
         """Return the recording's entry in the summary."""
-        place = {"uri": public_address(self.plan.target.url), "folder": self.plan.shelf.folder}
+        place = {"uri": public_address(self.plan.target.url), "folder": self.plan.files.folder}
         ring: dict[str, Any] = {name: self._now[name] for name in ("ring_s", "ring_bytes") if name in self._now}
         return {**place, "state": self._now["state"], "reason": self._now["reason"], **self.totals(), **ring}
 
@@ -228,7 +228,7 @@ class _Recorder:
         self._heard_ns = self._clock.monotonic_ns()
         self._again.started()
         plan = self.plan
-        request: dict[str, Any] = {name: asdict(getattr(plan, name)) for name in ("target", "shelf", "options")}
+        request: dict[str, Any] = {name: asdict(getattr(plan, name)) for name in ("target", "files", "options")}
         request["ring"] = None if plan.ring is None else asdict(plan.ring)
         request["log_level"] = current_level()
         try:
@@ -277,7 +277,7 @@ class _Recorder:
             self._told = state
         elif state in ("recording", "ready") and self._told != "recording":
             when = "" if self.plan.ring is None else " around events"
-            logger.info("%s is being recorded%s to %s", self._source_id, when, self.plan.shelf.folder)
+            logger.info("%s is being recorded%s to %s", self._source_id, when, self.plan.files.folder)
             self._told = "recording"
 
     def _replace(self, reason: str) -> None:

@@ -253,8 +253,8 @@ class SegmentWriter:
         sound: template of the audio stream that files get from now on; None: none.
     """
 
-    def __init__(self, shelf: SegmentFolder) -> None:
-        self._shelf = shelf
+    def __init__(self, folder: SegmentFolder) -> None:
+        self._folder = folder
         self._output: Any = None
         self._timeline = Timeline(1)
         self._track: Any = None
@@ -327,9 +327,9 @@ class SegmentWriter:
     def tidy(self) -> None:
         """Delete files that are too old, about once a minute, even while the camera is away and no file is started."""
         now = time.monotonic()
-        if self._shelf.keep_s is not None and (self._tidied is None or now - self._tidied >= TIDY_S):
+        if self._folder.keep_s is not None and (self._tidied is None or now - self._tidied >= TIDY_S):
             self._tidied = now
-            self.deleted += replace(self._shelf, max_bytes=None).tidy(
+            self.deleted += replace(self._folder, max_bytes=None).tidy(
                 self._time.now(), self._made, spare_all=self._is_early
             )
 
@@ -366,11 +366,11 @@ class SegmentWriter:
     def _begin(self, packet: Any, stream: Any, captured: Captured | None) -> None:
         import av
 
-        container = self._shelf.container
+        container = self._folder.container
         self._path, self._size, self._begun = None, 0, time.monotonic()
         try:
-            self.deleted += self._shelf.tidy(self._time.now(), self._made, spare_all=self._is_early)
-            self._path = self._shelf.new_path(None if captured is None else captured.utc_ns)
+            self.deleted += self._folder.tidy(self._time.now(), self._made, spare_all=self._is_early)
+            self._path = self._folder.new_path(None if captured is None else captured.utc_ns)
             self._made.append(self._path.name)
             self._output = av.open(str(self._path), "w", format=FORMATS[container], options=_OPTIONS[container])
             self._track = self._output.add_stream_from_template(stream)
@@ -383,7 +383,7 @@ class SegmentWriter:
         self.segments += 1
 
     def _is_full(self) -> bool:
-        return time.monotonic() - self._begun >= self._shelf.segment_s or self._size >= self._shelf.largest_bytes
+        return time.monotonic() - self._begun >= self._folder.segment_s or self._size >= self._folder.largest_bytes
 
     def _failed(self, error: Exception) -> SegmentError:
         reason = getattr(error, "strerror", None) or str(error)
@@ -391,4 +391,4 @@ class SegmentWriter:
             if self._output is None and self._path is not None and self._path.stat().st_size < STUB_BYTES:
                 delete_recording(self._path)  # each further attempt would leave another stub
         remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, "container mkv holds more codecs than mp4")
-        return SegmentError(f"cannot write {self._path or self._shelf.folder}: {reason}: {remedy}")
+        return SegmentError(f"cannot write {self._path or self._folder.folder}: {reason}: {remedy}")

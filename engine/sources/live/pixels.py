@@ -125,7 +125,7 @@ def _rows_of(plane: Any, height: int, width: int) -> NDArray[np.uint8]:
     return rows
 
 
-def picture_from_frame(frame: Any, convert: BgrConverter) -> NDArray[np.uint8] | DecodedImage:
+def lazy_image_from_frame(frame: Any, convert: BgrConverter) -> NDArray[np.uint8] | DecodedImage:
     """Return an `av.VideoFrame` unconverted if it is upright, else as a new (H, W, 3) BGR array made upright."""
     return DecodedImage(frame, convert) if not convert.orientation(frame) else image_from_frame(frame, convert)
 

@@ -114,7 +114,7 @@ def _stream(target: VideoAddress, connection: Messages, video: VideoOutlet | Non
     outlet = _Outlet(target, connection)
     try:
         connection.send_bytes(json.dumps({"opened": reader.facts}).encode())
-        for item in reader.pictures():
+        for item in reader.frames():
             if isinstance(item, MissingFrames):
                 outlet.lost(item)
             else:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from engine.process import Child
 from engine.process_log import LogLine, current_level
-from engine.sources.live.pixels import PackedPlanes, picture_from_frame, upright
+from engine.sources.live.pixels import PackedPlanes, lazy_image_from_frame, upright
 from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, Opened
 from engine.sources.live.reader_messages import ReaderMessageError, Room, told_by_reader
 from engine.sources.live.reader_process import FRAME, STOP, TAKEN, fault, finish
@@ -303,12 +303,12 @@ class ThreadReader:
         try:
             yield Opened(reader.facts)
             convert = BgrConverter()
-            for item in reader.pictures():
+            for item in reader.frames():
                 if isinstance(item, MissingFrames):
                     yield item
                     continue
                 is_turned = bool(convert.orientation(item.frame) & TRANSPOSE)
-                yield ArrivedFrame(picture_from_frame(item.frame, convert), item.stamp, is_turned)
+                yield ArrivedFrame(lazy_image_from_frame(item.frame, convert), item.stamp, is_turned)
             yield Finished(**_renamed(finish(reader, self._target)))
         finally:
             reader.close()

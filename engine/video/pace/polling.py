@@ -56,7 +56,7 @@ class PolledVideo:
         """Return whether the decoder really delivers the first frame."""
         return bool(self._reader.delivers())
 
-    def pictures(self) -> Iterator[DecodedFrame | MissingFrames]:
+    def frames(self) -> Iterator[DecodedFrame | MissingFrames]:
         """Yield one frame per request until a request fails; `failure` says why."""
         asked_ns = self._clock.monotonic_ns()
         count = yield from self._one()
@@ -81,7 +81,7 @@ class PolledVideo:
     def _one(self) -> Any:
         """Yield the content of one answer, and return its number of frames, intact or damaged."""
         count = 0
-        for item in self._reader.pictures():
+        for item in self._reader.frames():
             is_frame = isinstance(item, DecodedFrame)
             count += 1 if is_frame else item.count
             yield DecodedFrame(item.frame, replace(item.stamp, pts_ns=None)) if is_frame else item

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 from engine.video.address import VideoAddress
 from engine.video.gstreamer import is_jetson
-from engine.video.hardware import CPU, DEVICE_TYPES, missing
+from engine.video.hardware import CPU, DEVICE_TYPES, why_not_device
 from engine.video.network import RTMP_PORTS, RTSP_PORTS
 from engine.video.sandbox.connections import DNS_PORT, confine_connections
 from engine.video.sizes.limits import MAX_PIXELS, decoder_bytes
@@ -129,7 +129,7 @@ def confine_files(*, has_network: bool) -> None:
 
 def _is_decoded_by_cpu(target: VideoAddress) -> bool:
     """Return whether no GPU driver is involved: those reserve memory by the gigabyte."""
-    return set(target.decoders) == {CPU} or all(missing(decoder) for decoder in DEVICE_TYPES)
+    return set(target.decoders) == {CPU} or all(why_not_device(decoder) for decoder in DEVICE_TYPES)
 
 
 def _seccomp(libc: ctypes.CDLL, has_network: bool) -> bool:

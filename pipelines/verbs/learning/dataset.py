@@ -98,7 +98,7 @@ def import_pictures(
     from pipelines.learning.dataset.bring import bring
 
     numbered = list(COCO_NAMES) if names == "coco" else names_of(names)
-    with console.progress_bar("pictures") as progress:
+    with console.progress_bar("images") as progress:
         done = bring(
             given,
             folder,
@@ -182,7 +182,7 @@ def export_pictures(
 
     project = Project(folder)
     place = Path(out) if out else project.folder.with_name(f"{project.folder.stem}-{form}")
-    with console.progress_bar("pictures") as progress:
+    with console.progress_bar("images") as progress:
         console.show(export(project, form, place, progress), as_json=as_json)
 
 

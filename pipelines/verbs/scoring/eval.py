@@ -136,7 +136,7 @@ def eval_classify(
         report=None if report is None else Path(report),
         preparation=None if prepare is None else prepared_as(prepare),
     )
-    with console.progress_bar("pictures") as progress:
+    with console.progress_bar("images") as progress:
         scores = run_classifier_test(wanted, progress)
     if as_json:
         console.result_json(scores)

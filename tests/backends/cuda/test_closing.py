@@ -1,4 +1,4 @@
-"""Closing CUDA, also where the GPU is lost or the thread is another: with stand-ins for the packages' objects."""
+"""Closing CUDA, also after the GPU was lost and on another thread: with stand-ins for the packages' objects."""
 
 from __future__ import annotations
 

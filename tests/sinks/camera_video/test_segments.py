@@ -101,10 +101,10 @@ def test_what_is_not_ours_is_never_deleted(tmp_path: Path) -> None:
 
 
 def test_two_files_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
-    shelf = SegmentFolder(str(tmp_path / "new"))
-    taken = shelf.new_path()
+    folder = SegmentFolder(str(tmp_path / "new"))
+    taken = folder.new_path()
     taken.touch()
-    second = shelf.new_path()
+    second = folder.new_path()
     assert second != taken
     assert second.parent == tmp_path / "new"
 
@@ -112,8 +112,8 @@ def test_two_files_of_one_second_have_names_of_their_own(tmp_path: Path) -> None
 @pytest.mark.parametrize("source_id", ["..", ".", "../up", "a/b", ".hidden"])
 def test_a_recording_stays_below_its_folder(tmp_path: Path, source_id: str) -> None:
     plan = record_plan("rtsp://gate/1", source_id, tmp_path, SourceOptions())
-    assert Path(plan.shelf.folder).parent == tmp_path.resolve()
-    assert not Path(plan.shelf.folder).name.startswith(".")
+    assert Path(plan.files.folder).parent == tmp_path.resolve()
+    assert not Path(plan.files.folder).name.startswith(".")
 
 
 @pytest.mark.parametrize("uri", ["0", "/dev/video0", "clip.mp4", "synthetic://?fps=5"])

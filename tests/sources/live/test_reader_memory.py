@@ -31,7 +31,7 @@ def no_collection() -> Iterator[None]:
 @pytest.mark.parametrize("ending", ["silent", "hung up", "stopped"])
 def test_a_reader_is_freed_when_its_connection_has_ended(camera: Camera, ending: str) -> None:
     reader = VideoReader(VideoAddress(camera.url, format="mpjpeg", live=True, open_timeout_s=5.0, read_timeout_s=0.5))
-    items = reader.pictures()
+    items = reader.frames()
     next(items)
     if ending == "silent":
         camera.frozen.set()
