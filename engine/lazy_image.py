@@ -1,17 +1,13 @@
-"""Pixels of a decoded frame: its planes, and a BGR image that is made of them on demand.
-
-Imports no numpy: the reader process uses it too.
-"""
+"""Pixels of a decoded frame: its planes, and a BGR image that is made of them on demand."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from engine import redaction
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+settings.register_profile("framewire", deadline=None)  # a busy machine takes its time
+settings.load_profile("framewire")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts background jobs (`&`); children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -19,7 +19,9 @@ class BgrConverter:
     """
 
     def __init__(self) -> None:
-        self._reformatter: Any = None
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = VideoReformatter()
         self.lock = threading.Lock()
         self._single: dict[str, Any] = {"threads": 1}
         self._rotation: float | None = None
@@ -37,10 +39,6 @@ class BgrConverter:
 
     def packed(self, frame: Any) -> Any:
         """Return the frame as an `av.VideoFrame` of format bgr24; rows may be padded."""
-        if self._reformatter is None:
-            from av.video.reformatter import VideoReformatter
-
-            self._reformatter = VideoReformatter()
         try:
             return self._reformatter.reformat(frame, format="bgr24", **self._single)
         except TypeError:  # an older PyAV has no such argument and always converts on one thread

@@ -8,12 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.lazy_image import Chroma, LazyImage, YuvPlanes
-from engine.video.frames import chroma_of, mark
 from engine.video.orientation import FLIP_COLUMNS, FLIP_ROWS, TRANSPOSE, UPRIGHT
 from engine.video.to_bgr import BgrConverter
 
 LUMA_FORMATS = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"))
 """Pixel formats whose first plane is the brightness in bytes."""
+
+
+PLANAR_FORMATS = frozenset(("yuv420p", "yuvj420p", "nv12"))
+"""Pixel formats whose planes a GPU can letterbox."""
+MATRICES = {1: True, 2: False, 5: False, 6: False}
+"""Whether a colour space of FFmpeg is BT.709; where none is stated, FFmpeg takes BT.601, and so do we."""
+FULL_RANGE = 2
 
 
 class DecodedImage(LazyImage):
@@ -50,72 +56,17 @@ class DecodedImage(LazyImage):
     def planes(self) -> YuvPlanes | None:
         """Return read-only views of all planes, or None."""
         frame = self._frame
-        chroma = None if frame is None else chroma_of(frame)
-        if chroma is None:
+        if frame is None or frame.format.name not in PLANAR_FORMATS or frame.colorspace not in MATRICES:
             return None
         luma, *colours = frame.planes
+        is_interleaved = len(colours) == 1
         height, width = (frame.height + 1) // 2, (frame.width + 1) // 2
-        arrays = [_rows_of(colour, height, 2 * width if chroma.is_interleaved else width) for colour in colours]
-        if chroma.is_interleaved:
+        arrays = [_rows_of(colour, height, 2 * width if is_interleaved else width) for colour in colours]
+        if is_interleaved:
             arrays = [arrays[0].reshape(height, width, 2)]
+        is_full_range = frame.color_range == FULL_RANGE or frame.format.name == "yuvj420p"
+        chroma = Chroma(is_interleaved, MATRICES[frame.colorspace], is_full_range)
         return YuvPlanes(_rows_of(luma, frame.height, frame.width), tuple(arrays), chroma)
-
-
-class PackedPlanes(LazyImage):
-    """The planes of a frame one after the other in one array, kept until its image is needed.
-
-    Args:
-        rows: (3 / 2 H, stride) uint8: luma, then U and V with two of their rows in each, or rows of pairs (NV12). The
-            array may be changed once it and all views of it are gone.
-        width: pixels per row.
-        chroma: how the colours are stored.
-        convert: the converter of its stream.
-    """
-
-    __slots__ = ("_chroma", "_convert", "_image", "_rows", "height", "width")
-
-    def __init__(self, rows: NDArray[np.uint8], width: int, chroma: Chroma, convert: BgrConverter) -> None:
-        rows.flags.writeable = False
-        self.width, self.height = width, len(rows) * 2 // 3
-        self._rows: NDArray[np.uint8] | None = rows
-        self._chroma, self._convert = chroma, convert
-        self._image: NDArray[np.uint8] | None = None
-
-    def image(self) -> NDArray[np.uint8]:
-        """Return the (H, W, 3) uint8 BGR image, read-only; the planes are released once it is made."""
-        with self._convert.lock:
-            if self._image is None:
-                self._image = image_from_packed(self._convert.packed(self._frame(self._rows)))
-                self._image.flags.writeable = False
-                self._rows = None
-            return self._image
-
-    def _frame(self, rows: Any) -> Any:
-        """Return an `av.VideoFrame` on the same memory."""
-        from av import VideoFrame
-
-        name = "nv12" if self._chroma.is_interleaved else "yuv420p"
-        frame = VideoFrame.from_numpy_buffer(rows, format=name, width=self.width)
-        mark(frame, self._chroma)
-        return frame
-
-    def luma(self) -> NDArray[np.uint8] | None:
-        """Return a read-only view of the first plane, (H, W) uint8, or None once the image is made."""
-        rows = self._rows
-        return None if rows is None else rows[: self.height, : self.width]
-
-    def planes(self) -> YuvPlanes | None:
-        """Return read-only views of all planes, or None once the image is made."""
-        rows = self._rows
-        if rows is None:
-            return None
-        luma, rest = rows[: self.height, : self.width], rows[self.height :].reshape(-1)
-        height, width, stride = self.height // 2, self.width // 2, rows.shape[1]
-        if self._chroma.is_interleaved:
-            pairs = rest.reshape(height, stride)[:, : self.width].reshape(height, width, 2)
-            return YuvPlanes(luma, (pairs,), self._chroma)
-        colours = rest.reshape(2, height, stride // 2)[:, :, :width]
-        return YuvPlanes(luma, (colours[0], colours[1]), self._chroma)
 
 
 def _rows_of(plane: Any, height: int, width: int) -> NDArray[np.uint8]:

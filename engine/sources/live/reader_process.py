@@ -19,19 +19,18 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from engine.process import Messages, die_with
 from engine.process_log import FAULTS, LogToEngine
-from engine.sources.live.ring import LIVE_SOURCES, Layout, Meta, Ring, planes_of
+from engine.sources.live.ring import LIVE_SOURCES, Layout, Meta, Ring
 from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.coded.outlet import VideoOutlet
 from engine.video.decode import VideoReader
 from engine.video.explain import explain, is_hopeless, video_errors
 from engine.video.fallback import OpenVideo, open_video
-from engine.video.frames import DecodedFrame, MissingFrames, chroma_of, stride_of_all
+from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.sandbox.confine import confine
 from engine.video.to_bgr import BgrConverter
 from engine.video.uri import NETWORK_SCHEMES, scheme_of
@@ -139,25 +138,22 @@ class _Outlet:
 
     def hand_over(self, picture: DecodedFrame) -> None:
         """Put a frame into the ring."""
-        stamp, frame, orientation = picture.stamp, picture.frame, self._convert.orientation(picture.frame)
-        chroma, stride = (None, None) if orientation else (chroma_of(frame), stride_of_all(frame))
-        if chroma is None or stride is None:
-            chroma, frame = None, self._convert.packed(frame)
-            stride = frame.planes[0].line_size
+        stamp, packed = picture.stamp, self._convert.packed(picture.frame)
+        plane = packed.planes[0]
         meta = Meta(
-            frame.width,
-            frame.height,
-            stride,
-            orientation,
+            packed.width,
+            packed.height,
+            plane.line_size,
+            self._convert.orientation(picture.frame),
             stamp.captured_ns,
             stamp.captured_utc_ns,
             stamp.pts_ns,
             LIVE_SOURCES.index(stamp.captured_source) if stamp.captured_source in LIVE_SOURCES else 0,
-            planes_of(chroma),
         )
-        if self._ring is None or not self._ring.fits(meta.size):
-            self._ring = self._asked_for(meta.size)
-        if self._ring is not None and self._ring.put(meta, *_parts(frame)):
+        size = meta.height * meta.stride
+        if self._ring is None or not self._ring.fits(size):
+            self._ring = self._asked_for(size)
+        if self._ring is not None and self._ring.put(meta, memoryview(plane)[:size]):
             self._connection.send_bytes(FRAME)
 
     def lost(self, missing: MissingFrames) -> None:
@@ -195,12 +191,6 @@ class _Outlet:
             if message == STOP:
                 self._has_stop = True
                 return None
-
-
-def _parts(frame: Any) -> Iterator[memoryview]:
-    """Yield the rows of each plane, with their padding but nothing behind the last."""
-    for plane in frame.planes:
-        yield memoryview(plane)[: plane.height * plane.line_size]
 
 
 def _return_free_memory() -> None:

@@ -15,11 +15,10 @@ from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.process import Child
 from engine.process_log import LogLine, current_level
-from engine.sources.live.pixels import PackedPlanes, lazy_image_from_frame, upright
+from engine.sources.live.pixels import lazy_image_from_frame, upright
 from engine.sources.live.reader_events import ArrivedFrame, Event, Finished, Opened
 from engine.sources.live.reader_messages import ReaderMessageError, Room, told_by_reader
 from engine.sources.live.reader_process import FRAME, STOP, TAKEN, fault, finish
@@ -62,7 +61,6 @@ class ProcessReader:
         self._is_open = False
         self._lock = threading.Lock()
         self._waker: tuple[int, int] | None = os.pipe()
-        self._convert = BgrConverter()
 
     def open(self) -> None:
         """Begin to connect, starting the process if necessary; if that fails, `next` returns the failure."""
@@ -173,7 +171,7 @@ class ProcessReader:
         self._count_losses()
         if taken is None:
             return
-        self._events.append(_arrived(taken, self._ring, self._convert, is_live=self._target.live))
+        self._events.append(_arrived(taken, self._ring, is_live=self._target.live))
         if not self._target.live:
             self._send(TAKEN)
 
@@ -225,35 +223,23 @@ class ProcessReader:
         return f"the reader process ended with code {code}: see its message above, or try reader=thread"
 
 
-def _arrived(taken: TakenFrame, ring: Ring, convert: BgrConverter, *, is_live: bool) -> ArrivedFrame:
+def _arrived(taken: TakenFrame, ring: Ring, *, is_live: bool) -> ArrivedFrame:
     """Return a taken frame as a view that releases its slot when it is dropped, or as a copy."""
     meta = taken.meta
+    shape, strides = (meta.height, meta.width, 3), (meta.stride, 3, 1)
+    image = np.ndarray(shape, np.uint8, taken.memory, taken.offset, strides)
     stamp = Stamp(
         meta.captured_ns,
         meta.captured_utc_ns,
         meta.pts_ns,
         LIVE_SOURCES[meta.captured_source] if is_live else "file",
     )
-    chroma = meta.chroma
-    if chroma is not None:
-        rows = np.ndarray((meta.height * 3 // 2, meta.stride), np.uint8, taken.memory, taken.offset)
-        rows = _released(rows, taken, copies=ring.is_scarce())
-        return ArrivedFrame(PackedPlanes(rows, meta.width, chroma, convert), stamp)
-    shape, strides = (meta.height, meta.width, 3), (meta.stride, 3, 1)
-    image = np.ndarray(shape, np.uint8, taken.memory, taken.offset, strides)
-    is_other = bool(meta.orientation) or meta.stride != meta.width * 3
-    image = upright(_released(image, taken, copies=is_other or ring.is_scarce()), meta.orientation)
-    return ArrivedFrame(image, stamp, bool(meta.orientation & TRANSPOSE))
-
-
-def _released(pixels: NDArray[np.uint8], taken: TakenFrame, *, copies: bool) -> NDArray[np.uint8]:
-    """Return a view of a slot that releases it when it is dropped, or a copy, with the slot released at once."""
-    if copies:
-        pixels = np.array(pixels)
+    if meta.orientation or meta.stride != meta.width * 3 or ring.is_scarce():
+        image = upright(np.array(image), meta.orientation)
         taken.release()
     else:
-        weakref.finalize(pixels, taken.release).atexit = False
-    return pixels
+        weakref.finalize(image, taken.release).atexit = False
+    return ArrivedFrame(image, stamp, bool(meta.orientation & TRANSPOSE))
 
 
 class ThreadReader:

@@ -25,8 +25,6 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.clock import NS_PER_S, pause
-from engine.lazy_image import Chroma
-from engine.video.frames import has_whole_rows
 from engine.video.orientation import FLIP_COLUMNS, FLIP_ROWS, TRANSPOSE
 from engine.video.sizes.limits import MAX_PIXELS
 
@@ -46,10 +44,9 @@ _LOCK_POLL_S = 0.0005
 _HEADER = struct.Struct("=3q")  # latest + 1, stale, corrupt
 _STATES = 64
 _FREE, _FILLED, _HELD = 0, 1, 2
-_META = struct.Struct("=9q")
+_META = struct.Struct("=8q")
 _META_BYTES = 128
 _NO_PTS = -(1 << 63)
-PLANES, _CHROMA_FLAGS = 1, (2, 4, 8)
 MAX_ORIENTATION = FLIP_COLUMNS | FLIP_ROWS | TRANSPOSE
 LIVE_SOURCES: tuple[CapturedSource, ...] = ("arrival", "rtcp", "segment")
 _MAX_LOST = 100_000_000
@@ -73,8 +70,6 @@ class Meta:
         captured_utc_ns: see `Stamp`.
         pts_ns: see `Stamp`; None is stored as the smallest number.
         captured_source: index in `LIVE_SOURCES` of how the wall clock is known.
-        planes: 0 if the pixels are BGR, else `PLANES` with the flags of their `Chroma`; the planes lie one after the
-            other, as in `engine.sources.live.pixels.PackedPlanes`.
     """
 
     width: int
@@ -85,24 +80,6 @@ class Meta:
     captured_utc_ns: int
     pts_ns: int | None
     captured_source: int
-    planes: int = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of the pixels."""
-        return self.height * self.stride * (3 if self.planes else 2) // 2
-
-    @property
-    def chroma(self) -> Chroma | None:
-        """How the planes store colours; None: the pixels are BGR."""
-        return Chroma(*(bool(self.planes & flag) for flag in _CHROMA_FLAGS)) if self.planes else None
-
-    @property
-    def _has_whole_rows(self) -> bool:
-        if not self.planes:
-            return 3 * self.width <= self.stride
-        is_known = bool(self.planes & PLANES) and 0 < self.planes < 2 * _CHROMA_FLAGS[-1] and not self.orientation
-        return is_known and has_whole_rows(self.width, self.height, self.stride)
 
     def pack(self) -> bytes:
         """Return it as bytes."""
@@ -113,18 +90,11 @@ class Meta:
     def check(self, room: int, max_pixels: int) -> None:
         """Raise `RingError` unless it describes a frame that lies within `room` bytes, captured before now."""
         is_frame = self.width > 0 and self.height > 0 and self.width * self.height <= max_pixels
-        is_inside = self._has_whole_rows and self.size <= room
+        is_inside = 3 * self.width <= self.stride and self.height * self.stride <= room
         is_of_now = 0 < self.captured_ns <= time.monotonic_ns() + _MAX_AHEAD_NS and self.captured_utc_ns > 0
         is_known = 0 <= self.orientation <= MAX_ORIENTATION and 0 <= self.captured_source < len(LIVE_SOURCES)
         if not (is_frame and is_inside and is_of_now and is_known):
             raise RingError(f"an impossible frame: {self}")
-
-
-def planes_of(chroma: Chroma | None) -> int:
-    """Return `Meta.planes`; None: the pixels are BGR."""
-    if chroma is None:
-        return 0
-    return PLANES | sum(flag for flag, is_set in zip(_CHROMA_FLAGS, astuple(chroma), strict=True) if is_set)
 
 
 def meta_from_bytes(data: bytes) -> Meta:
@@ -136,7 +106,7 @@ def meta_from_bytes(data: bytes) -> Meta:
 
 @dataclass(frozen=True, slots=True)
 class TakenFrame:
-    """A frame taken from the ring: its pixels are `memory[offset : offset + meta.size]`."""
+    """A frame taken from the ring: its pixels are `memory[offset : offset + height * stride]`."""
 
     memory: mmap.mmap
     state: int
@@ -233,18 +203,17 @@ class Ring:
         self._small = self._small + 1 if SHRINK_SHARE * size < self.layout.slot_size - PAGE else 0
         return size <= self.layout.room and self._small < SHRINK_AFTER
 
-    def put(self, meta: Meta, *parts: Any) -> bool:
-        """Copy a frame (buffers of `meta.size` bytes together) into a free slot and make it the latest.
+    def put(self, meta: Meta, rows: Any) -> bool:
+        """Copy a frame (a buffer of `height * stride` bytes) into a free slot and make it the latest.
 
         Returns:
             Whether the mailbox was empty before, so that the other side must be woken.
         """
+        size = meta.height * meta.stride
         slot = self.memory[_STATES : _STATES + self.layout.slots].index(_FREE)
         offset = self._offset(slot)
         start = offset + _META_BYTES
-        for part in parts:
-            self.memory[start : start + len(part)] = part
-            start += len(part)
+        self.memory[start : start + size] = rows
         self.memory[offset : offset + _META.size] = meta.pack()
         with self._locked():
             previous, stale, corrupt = self._read()

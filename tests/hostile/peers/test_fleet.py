@@ -202,6 +202,7 @@ def test_an_engine_whose_answer_never_ends_takes_no_memory_of_the_controller() -
     program = f"""
 import time
 from engine.clock import SYSTEM_CLOCK
+from pipelines.running.control_links import ControlLinks
 links = ControlLinks(SYSTEM_CLOCK, answer_s=30.0)
 links.connect("n1", ADDRESS)
 links.send("n1", {{"command": "renew"}})

@@ -511,20 +511,6 @@ def test_both_readers_give_the_pictures_of_the_file(tmp_path: Path, size_wh: tup
             np.testing.assert_array_equal(images, of_file)
 
 
-def test_frames_of_a_reader_process_are_planes_until_their_image_is_read(tmp_path: Path) -> None:
-    """Frames that nobody looks at are never converted; the slots of those that are converted are free again."""
-    clip = encode_clip(tmp_path / "clip.mp4", numbered_images(40))
-    with file_server(tmp_path) as base:
-        kept = []
-        for frame in open_source(f"{base}/{clip.name}", slots=4):
-            assert frame.planes is not None
-            assert frame.luma is not None
-            assert frame.luma.shape == (frame.height, frame.width)
-            kept.append(frame)
-    assert [number_in_image(frame.image) for frame in kept] == list(range(40))
-    assert {frame.planes for frame in kept} == {None}
-
-
 def test_hls_is_read_to_its_end(tmp_path: Path) -> None:
     clip = encode_clip(tmp_path / "live.m3u8", numbered_images(40), container="hls", options={"g": "10"})
     with file_server(tmp_path) as base:

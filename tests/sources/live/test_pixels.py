@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
-from itertools import product
-
 import av
 import cv2
 import numpy as np
 import pytest
 
-from engine.lazy_image import Chroma
-from engine.sources.live.pixels import DecodedImage, PackedPlanes, image_from_frame
-from engine.video.frames import chroma_of, mark, stride_of_all
+from engine.sources.live.pixels import image_from_frame
 from engine.video.to_bgr import BgrConverter
 
 
@@ -69,71 +64,3 @@ def test_pictures_are_not_overwritten_by_later_ones() -> None:
     frames = [av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="bgr24") for level in (40, 90)]
     first, second = (image_from_frame(frame.reformat(format="yuv420p"), convert) for frame in frames)
     assert (abs(int(first.mean()) - 40) < 4, abs(int(second.mean()) - 90) < 4) == (True, True)
-
-
-def packed_rows(frame: av.VideoFrame) -> np.ndarray:
-    """Return the planes of a frame as the reader process puts them into the ring."""
-    parts = [np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size] for plane in frame.planes]
-    return np.concatenate(parts).reshape(-1, frame.planes[0].line_size)
-
-
-@pytest.mark.parametrize("width", [pytest.param(192, id="full rows"), pytest.param(130, id="padded rows")])
-@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuvj420p", "nv12"])
-def test_packed_planes_are_the_decoded_frame_to_the_bit(pixel_format: str, width: int) -> None:
-    """Of every matrix and range: the image that FFmpeg makes of the decoded frame, its brightness and its planes."""
-    rows = np.random.default_rng(1).integers(0, 256, (144, 192), dtype=np.uint8)
-    frame = av.VideoFrame.from_numpy_buffer(rows, format=pixel_format, width=width)
-    for space, reach in product((1, 2, 5, 6), (0, 1, 2)):
-        frame.colorspace, frame.color_range = space, reach
-        assert stride_of_all(frame) == 192
-        chroma = chroma_of(frame)
-        assert chroma is not None
-        packed = PackedPlanes(packed_rows(frame), width, chroma, BgrConverter())
-        decoded = DecodedImage(frame, BgrConverter())
-        assert (packed.width, packed.height) == (decoded.width, decoded.height)
-        np.testing.assert_array_equal(packed.luma(), decoded.luma())
-        found, expected = packed.planes(), decoded.planes()
-        assert found is not None
-        assert expected is not None
-        assert found.chroma == expected.chroma
-        for plane, other in zip(found.colours, expected.colours, strict=True):
-            np.testing.assert_array_equal(plane, other)
-        np.testing.assert_array_equal(packed.image(), decoded.image())
-        assert packed.image() is packed.image()
-        assert packed.luma() is None
-        assert packed.planes() is None
-
-
-def test_packed_planes_let_go_of_their_memory_once_converted_and_unused() -> None:
-    rows = np.full((72, 64), 128, np.uint8)
-    packed, gone = PackedPlanes(rows, 64, Chroma(), BgrConverter()), weakref.ref(rows)
-    luma = packed.luma()
-    del rows
-    assert packed.image().shape == (48, 64, 3)
-    assert gone() is not None  # the brightness is a view of it
-    del luma
-    assert gone() is None
-
-
-@pytest.mark.parametrize(
-    ("pixel_format", "size_wh", "space"),
-    [
-        pytest.param("yuv444p", (64, 48), 5, id="4:4:4"),
-        pytest.param("yuv420p10le", (64, 48), 5, id="10 bit"),
-        pytest.param("yuv420p", (64, 48), 9, id="BT.2020"),
-        pytest.param("yuv420p", (63, 48), 5, id="odd width"),
-        pytest.param("nv12", (64, 47), 5, id="odd height"),
-        pytest.param("yuv420p", (64, 46), 5, id="a height that PyAV cuts"),
-    ],
-)
-def test_other_frames_are_not_handed_on_as_planes(pixel_format: str, size_wh: tuple[int, int], space: int) -> None:
-    frame = av.VideoFrame(*size_wh, pixel_format)
-    frame.colorspace = space
-    assert chroma_of(frame) is None or stride_of_all(frame) is None
-
-
-@pytest.mark.parametrize("chroma", [Chroma(*kind) for kind in product((False, True), repeat=3)], ids=str)
-def test_a_marked_frame_is_read_as_it_was_marked(chroma: Chroma) -> None:
-    frame = av.VideoFrame(64, 48, "nv12" if chroma.is_interleaved else "yuv420p")
-    mark(frame, chroma)
-    assert chroma_of(frame) == chroma

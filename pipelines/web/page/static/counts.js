@@ -1,4 +1,4 @@
-// Counts: totals now, and by minute, hour or day from the store, as a chart and as CSV.
+// Counts: totals now, and from the store.
 import { Chart } from "./chart.js";
 import { api, duration, html, moment, number, t, useEffect, useMemo, useState } from "./lib.js";
 

@@ -7,14 +7,13 @@ export function colourOf(trackId) {
   return trackId < 0 ? "#ffd43b" : `hsl(${(trackId * 137.508) % 360} 85% 62%)`;
 }
 
-// Draw a label that ends at y. Where it would cover a taken rectangle it begins at one of the other heights, or below a taken one.
-// Returns the rectangle it covers: [left, top, right, bottom].
-function label(context, text, x, y, colour, scale, { taken = [], others = [] } = {}) {
+// Draw a label that ends at y, or below a taken rectangle that it would cover. Returns its own: [left, top, right, bottom].
+function label(context, text, x, y, colour, scale, taken = []) {
   const size = 12 * scale, pad = 4 * scale;
   context.font = `600 ${size}px system-ui, sans-serif`;
   const wide = context.measureText(text).width + 2 * pad, high = size + 1.4 * pad, { width, height } = context.canvas;
   x = Math.min(Math.max(x, 0), Math.max(width - wide, 0));
-  const heights = [Math.max(y, high), ...[...others, ...taken.map((each) => each[3])].map((top) => top + high).filter((bottom) => bottom <= height)];
+  const heights = [Math.max(y, high), ...taken.map((each) => each[3] + high).filter((bottom) => bottom <= height)];
   const isFree = (bottom) => taken.every(([left, top, right, under]) => x >= right || x + wide <= left || bottom <= top || bottom - high >= under);
   y = heights.find(isFree) ?? heights[0];
   context.fillStyle = DARK;
@@ -26,8 +25,7 @@ function label(context, text, x, y, colour, scale, { taken = [], others = [] } =
   return [x, y - high, x + wide, y];
 }
 
-// area: {x, y, width, height} of the picture inside the canvas, in canvas pixels. The labels of objects leave the taken
-// rectangles free, where they can: they move inside the top of the box, or below it.
+// area: {x, y, width, height} of the picture in canvas pixels. Labels leave the taken rectangles free.
 export function drawBoxes(context, area, message, { dashed = false, scale = 1, names = true, taken = [] } = {}) {
   const sx = area.width / message.width, sy = area.height / message.height;
   context.save();
@@ -41,8 +39,7 @@ export function drawBoxes(context, area, message, { dashed = false, scale = 1, n
     if (names) {
       const speed = object.kmh === undefined || object.kmh === null ? "" : ` ${Math.round(object.kmh)} km/h`;
       const id = object.track_id >= 0 ? `#${object.track_id} ` : "";
-      const left = area.x + x1 * sx - scale, top = area.y + y1 * sy - scale;
-      label(context, `${id}${object.class_name}${speed}`, left, top, colour, scale, { taken, others: [top + scale, area.y + y2 * sy + scale] });
+      label(context, `${id}${object.class_name}${speed}`, area.x + x1 * sx - scale, area.y + y1 * sy - scale, colour, scale, taken);
     }
   }
   context.restore();
@@ -50,7 +47,6 @@ export function drawBoxes(context, area, message, { dashed = false, scale = 1, n
 
 const sum = (counts) => Object.values(counts || {}).reduce((a, b) => a + b, 0);
 
-// Returns the rectangles that the labels cover.
 export function drawPlaces(context, area, places, analytics, { scale = 1, names = true } = {}) {
   const at = ([x, y]) => [area.x + x * area.width, area.y + y * area.height], taken = [];
   context.save();
@@ -83,8 +79,7 @@ export function drawPlaces(context, area, places, analytics, { scale = 1, names 
     if (!names) continue;
     const counts = analytics && analytics.lines[name];
     const text = counts ? Object.entries(counts).map(([direction, by]) => `${direction.replace(/_/g, " ")} ${sum(by)}`).join(" · ") : "";
-    const high = Math.min(ay, by) - 6 * scale;
-    taken.push(label(context, text ? `${name}: ${text}` : name, ax, high, LINE, scale, { taken, others: [Math.max(ay, by) + 6 * scale] }));
+    taken.push(label(context, text ? `${name}: ${text}` : name, ax, Math.min(ay, by) - 6 * scale, LINE, scale, taken));
   }
   context.restore();
   return taken;

@@ -1,4 +1,4 @@
-// What every module of the page uses: rendering, texts, requests and small formats.
+// What every module uses.
 import { h, render } from "./vendor/preact.js";
 import { useState } from "./vendor/hooks.js";
 import htm from "./vendor/htm.js";
@@ -63,7 +63,7 @@ export async function api(path, { method = "GET", body, headers = {} } = {}) {
   return value;
 }
 
-// An input whose text stays while somebody types, also when the page is drawn again; onChange gets it at the end.
+// Keeps its text while somebody types.
 export function Input({ value, onChange, ...rest }) {
   const [draft, setDraft] = useState(null);
   return html`<input ...${rest} value=${draft === null ? value : draft} onInput=${(e) => setDraft(e.target.value)} onChange=${(e) => { onChange(e); setDraft(null); }} onBlur=${() => setDraft(null)} />`;
@@ -89,7 +89,7 @@ export function bytes(value) {
   while (value >= 1000 && index < units.length - 1) { value /= 1000; index += 1; }
   return `${number(value, value < 10 && index ? 1 : 0)} ${units[index]}`;
 }
-// Where edits are kept, below what can be edited.
+// Where edits are kept.
 export const keptHint = (kept) => kept && html`<p class=${kept.problem ? "notice" : "hint"}>${kept.problem ? t("kept.problem", { problem: kept.problem }) : kept.file ? t("kept.file", { file: kept.file }) : t("kept.nowhere")}</p>`;
 let zone;
 export const setTimeZone = (name) => { zone = name === "UTC" ? undefined : name; }; // no zone is set: the viewer's own

@@ -1,4 +1,4 @@
-// Plays a camera's own video with Media Source Extensions, close to live, and tells which frame is on the screen.
+// Plays a camera's own video close to live, and tells which frame is on the screen.
 const KEEP_S = 10, JUMP_S = 2.5, FAST_S = 0.15, SLOW_S = 0.03, MARGIN_S = 0.06, MOST_WAIT_S = 1.0, STUCK_MS = 3000;
 const LATE_S = 0.8, LATE_MS = 4000; // so long behind by so much although it plays faster: the device cannot, so it jumps
 const MediaSourceClass = window.ManagedMediaSource || window.MediaSource;

@@ -1,4 +1,4 @@
-// One WebSocket for the whole page: what the tiles watch, and what has arrived for them.
+// One WebSocket: what the tiles watch, and what has arrived for them.
 const RETRY_MS = [300, 600, 1200, 2000];
 const HEADER_BYTES = 24;
 const KEPT_FRAMES = 400;

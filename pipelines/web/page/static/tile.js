@@ -55,8 +55,7 @@ export class Painter {
     this.draw();
     if (this.onShown) this.onShown();
   }
-  // A frame of the video has come. It is painted together with its boxes: the browser shows a <video> on its own, up to
-  // two screen refreshes before anything can be drawn over it.
+  // Paints a frame of the video with its boxes: a <video> shows it up to two screen refreshes before its boxes can follow.
   showVideo(video, ptsNs) {
     const { canvas, overlay } = this, most = overlay.width || canvas.clientWidth;
     const width = Math.min(video.videoWidth, most), height = Math.round((video.videoHeight * width) / video.videoWidth);
@@ -94,7 +93,7 @@ export class Painter {
   }
 }
 
-// Shows video in a tile when the browser can play it, pictures until then and otherwise. `how` explains why no video.
+// Shows video where the browser can play it, else pictures; `how` says why.
 class Screen {
   constructor(stream, name, nodes, options) {
     Object.assign(this, { stream, name, ...nodes, ...options, isSeen: false, isPlaying: false, failures: 0, how: "", player: null });

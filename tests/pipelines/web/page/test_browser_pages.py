@@ -143,7 +143,7 @@ def test_counts_say_that_the_past_needs_a_store_and_ask_for_none(site: Site, bro
         assert site.ask("PUT", "/api/v1/sources/yard/places", {"zones": {"all": zone}, "lines": {}})[0] == 200
         wait_for(lambda: "all" in site.get("sources/yard")[1]["zones"], "counting")
         with Page(browser, site.url, "#/counts/yard") as page:  # fails on a 404 in the console
-            page.get_by_text("need a store: set events.folder").wait_for()
+            page.get_by_text("needs a store: set events.folder").wait_for()
             page.get_by_role("heading", name="all").wait_for()
     finally:
         site.ask("PUT", "/api/v1/sources/yard/places", {"zones": {}, "lines": {}})

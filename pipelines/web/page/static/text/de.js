@@ -99,7 +99,7 @@ export default {
   "counts.span": "Zeitraum",
   "counts.most": "höchstens zugleich",
   "counts.empty": "In diesem Zeitraum wurde nichts gezählt.",
-  "counts.unstored": "Frühere Zählungen, Aufenthaltszeiten und die Wärmekarte brauchen einen Speicher: events.folder setzen.",
+  "counts.unstored": "Früheres braucht einen Speicher: events.folder setzen.",
   "counts.blindsum": "In diesem Zeitraum wurde die Kamera {time} lang nicht gesehen.",
   "login.name": "Name",
   "login.password": "Passwort",

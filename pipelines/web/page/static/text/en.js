@@ -99,7 +99,7 @@ export default {
   "counts.span": "Span",
   "counts.most": "most at once",
   "counts.empty": "Nothing was counted in this span.",
-  "counts.unstored": "Counts of the past, dwell times and the heat map need a store: set events.folder.",
+  "counts.unstored": "The past needs a store: set events.folder.",
   "counts.blindsum": "In this span the camera was not seen for {time}.",
   "login.name": "Name",
   "login.password": "Password",
