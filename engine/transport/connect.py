@@ -35,7 +35,7 @@ class Connection:
         max_bytes: longest part accepted; a publisher that sends a longer one is disconnected.
         server_key: public key of a publisher that encrypts; None: a plain one.
         keys: CURVE keys of this reader; None: new ones.
-        context: the caller's context (for asyncio); None: a new one.
+        context: a context of asyncio, of this connection alone: `close` destroys it; None: a new plain one.
 
     Raises:
         ConfigError: there are keys without a server key, or a key is invalid.

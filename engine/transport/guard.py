@@ -208,6 +208,16 @@ class SocketGuard:
         poller = zmq.Poller()
         poller.register(wakes, zmq.POLLIN)
         live: dict[Any, _Watched] = {}
+        try:
+            self._watch_all(live, poller, wakes)
+        except zmq.ContextTerminated:  # which waits until the monitors are closed
+            with self._lock:
+                ended, self._watched, self._added = self._watched, [], []
+            for watched in ended:
+                watched.monitor.close(linger=0)
+            self._take_added({}, poller)
+
+    def _watch_all(self, live: dict[Any, _Watched], poller: zmq.Poller, wakes: socket.socket) -> None:
         while self._take_added(live, poller):
             is_idle = not any(watched.peers for watched in live.values()) and self._release_at == math.inf
             for monitor, _ in poller.poll(IDLE_MS if is_idle else LOOK_MS):

@@ -175,15 +175,16 @@ class Hub:
         settings = self.settings
         server_key = load_public_key(settings.server_key) if settings.server_key else None
         keys = load_key_pair(settings.keys) if settings.keys else None
-        context = zmq.asyncio.Context()
         topics = [f"v1/{kind}/" for kind in ALWAYS]
-        self._connection = Connection(STREAM_QUEUE, MAX_BODY_BYTES, server_key, keys, context)
+        self._connection = Connection(STREAM_QUEUE, MAX_BODY_BYTES, server_key, keys, zmq.asyncio.Context())
+        self._connections = [self._connection]
         (self._stream,) = self._connection.subscribe(_each(settings.publish), topics)
         self._tasks = [asyncio.create_task(self._read_stream()), asyncio.create_task(self._watch_engine())]
         if settings.media is not None:
-            media = Connection(MEDIA_QUEUE, MAX_BODY_BYTES, server_key, keys, context)
+            media = Connection(MEDIA_QUEUE, MAX_BODY_BYTES, server_key, keys, zmq.asyncio.Context())
             (self._media,) = media.subscribe(_each(settings.media), ())
             media.start()
+            self._connections.append(media)
             self._tasks.append(asyncio.create_task(self._read_media(media)))
         if settings.snapshot is not None:
             for address in _each(settings.snapshot):
@@ -199,7 +200,8 @@ class Hub:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._connection.close()
+        for connection in self._connections:
+            connection.close()
 
     def join(self, watcher: Watcher) -> None:
         """Offer messages to this watcher from now on."""
