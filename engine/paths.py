@@ -1,4 +1,7 @@
-"""Paths as users write them: with `~`, as `file://` URIs, in any encoding. One rule for sources and all options."""
+"""Paths as users write them: with `~`, as `file://` URIs, in any encoding; and who may read what is written.
+
+One rule for sources and all options.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from urllib.parse import unquote_to_bytes
 
 FILE_SCHEME = "file:"
 REMOTE_MODEL = "kserve+"
+FILE_MODE, FOLDER_MODE = 0o640, 0o750
+"""What shows people: the owner may write, the group may read; the umask restricts this further."""
 _HERE = ("", "localhost")
 
 
@@ -68,3 +73,10 @@ def utf8_text(text: str) -> str:
     True
     """
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, closed to other users. Raises `OSError`."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(mode=FOLDER_MODE, exist_ok=True)

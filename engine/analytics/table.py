@@ -239,8 +239,8 @@ class Ring:
 class Paths:
     """Past positions of the table's objects, in rings of K entries.
 
-    Boxes wait in a list before they are written to the ring, many frames at once. Ground positions are kept once
-    they are asked for.
+    Boxes wait in a list before they are written to the ring, many frames at once. Ground positions are recorded from
+    the first time that they are read.
     """
 
     __slots__ = ("_boxes", "_ground", "_ground_s", "_waiting")

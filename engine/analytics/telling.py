@@ -133,7 +133,7 @@ class Teller:
         self.zone_changes[name] = self._changes
 
     def _made(self, event: str, row: int, place: str, **more: Any) -> tuple[int, Facts]:
-        """Return a row and the facts of its finding, except for those that are known only when it is told."""
+        """Return a row and the facts of its finding, except for those known only when it is reported."""
         rows = self._scene.rows
         x1, y1, x2, y2 = rows["box"][:, row].tolist()
         return row, {
@@ -236,7 +236,7 @@ class Figures:
         self.zone_changes: dict[str, int] = {}
 
     def forget(self) -> None:
-        """Compute everything anew for the next view."""
+        """Recompute everything for the next view."""
         self._is_outdated = True
 
     def update(self, findings: Sequence[Finding]) -> None:

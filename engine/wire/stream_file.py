@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import SinkError, SourceError
+from engine.paths import FILE_MODE
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -79,7 +80,9 @@ class RecordingWriter:
         self.bytes = 0
         self._last_utc_ns = 0
         try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o640)
+            self._file = os.open(
+                self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), FILE_MODE
+            )
         except OSError as error:
             raise SinkError(
                 f"cannot write {self.path}: {error.strerror}: choose a folder that you can write to"

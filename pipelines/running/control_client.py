@@ -61,25 +61,26 @@ def ask(
             socket.connect(address)
             socket.setsockopt(zmq.RCVTIMEO, max(int(1000 * (deadline - time.monotonic())), 1))
             socket.send(json.dumps(request).encode())
-            reply = _reply(socket.recv_multipart()[0], address)
+            reply = reply_from(socket.recv_multipart()[0])
         except zmq.ZMQError as error:
             raise ConfigError(
                 f"no answer from {address} within {timeout_s} s ({error}): is your run there, started with "
                 f"--control {address}? A run of another user or machine needs keys: --server-key and --keys"
             ) from error
+    if reply is None:
+        raise ConfigError(f"{address} answers with something that is not a reply: is it the control socket of a run?")
     if not reply.get("ok"):
         raise (ConflictError if reply.get("conflict") else ConfigError)(str(reply.get("error")))
     return reply
 
 
-def _reply(data: bytes, address: str) -> dict[str, Any]:
+def reply_from(data: bytes) -> dict[str, Any] | None:
+    """Return the reply in a message; None: it is not a JSON object."""
     try:
         reply = json.loads(data)
     except (ValueError, RecursionError):
-        reply = None
-    if not isinstance(reply, dict):
-        raise ConfigError(f"{address} answers with something that is not a reply: is it the control socket of a run?")
-    return reply
+        return None
+    return reply if isinstance(reply, dict) else None
 
 
 def _token_options(address: str, deadline: float) -> dict[int, bytes]:

@@ -15,6 +15,7 @@ from engine.clock import NS_PER_S, Clock, pause
 from engine.transport.connect import curve_options
 from engine.transport.guard import NO_LIMIT, SocketGuard
 from engine.transport.ipv6 import prepare
+from pipelines.running.control_client import reply_from
 
 if TYPE_CHECKING:
     from engine.transport.keys import KeyPair
@@ -23,6 +24,7 @@ MAX_REPLY_BYTES = 4 << 20
 MAX_QUEUED = 5000
 AHEAD = 8
 """Requests on their way to one engine: its control socket drops those of a client that sends many at once."""
+UNREADABLE = {"ok": False, "error": "the answer is not a JSON object"}
 FIRST = ("renew",)
 """Commands that overtake others that have not been sent yet: leases must not wait for many cameras to start."""
 
@@ -131,7 +133,7 @@ class ControlLinks:
             if not link.due:  # an answer to nothing: what else would it answer in place of the engine?
                 self._give_up(engine_id, link)
                 return
-            self._take(engine_id, link, _reply(frames[-1].bytes))
+            self._take(engine_id, link, reply_from(frames[-1].bytes) or dict(UNREADABLE))
             self._send_waiting(link)
 
     def _take(self, engine_id: str, link: _Link, reply: dict[str, Any]) -> None:
@@ -184,11 +186,3 @@ class ControlLinks:
         self._guard.watch(self._context, socket, f"engine {address}", limit=NO_LIMIT, allowance=4 * MAX_REPLY_BYTES)
         socket.connect(prepare(socket, address))
         return socket
-
-
-def _reply(data: bytes) -> dict[str, Any]:
-    try:
-        reply = json.loads(data)
-    except (ValueError, RecursionError):
-        reply = None
-    return reply if isinstance(reply, dict) else {"ok": False, "error": "the answer is not a JSON object"}

@@ -20,8 +20,8 @@ from typing import Any, Literal, NamedTuple
 from engine.clock import NS_PER_S
 from engine.events.media.edit_list import show_only
 from engine.events.media.timeline import Segment, SegmentReader, segments_between
+from engine.paths import FILE_MODE, make_folder
 from engine.sinks.camera_video.keyframe_index import Sync
-from engine.sinks.camera_video.segments import FILE_MODE, FOLDER_MODE
 from engine.video.explain import explain, video_errors
 
 CutState = Literal["exact", "keyframe", "partial", "none"]
@@ -270,7 +270,7 @@ class _Output:
 
     def _opened(self, base: Path, stream: Any) -> tuple[bool, Any, Any, Path]:
         """Open an MP4, or a Matroska file for codecs that MP4 cannot hold."""
-        base.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+        make_folder(base.parent)
         check_room(base.parent)
         try:
             return True, *_open_file(base.with_name(base.name + ".mp4"), "mp4", MP4_OPTIONS, stream)

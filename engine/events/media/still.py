@@ -13,7 +13,7 @@ from engine.clock import NS_PER_S
 from engine.events.media.cut import PART, check_room
 from engine.events.media.names import with_facts
 from engine.events.media.timeline import Segment, SegmentReader, segments_between
-from engine.sinks.camera_video.segments import FILE_MODE, FOLDER_MODE
+from engine.paths import FILE_MODE, make_folder
 from engine.video.explain import explain, video_errors
 
 SEARCH_NS = NS_PER_S  # the frame at that moment may be in the next recording
@@ -64,7 +64,7 @@ def still(wanted: StillWanted) -> Still:
 
 def write_file(path: Path, data: bytes) -> int:
     """Write a file that other users cannot read, whole or not at all, and return its size. Raises `OSError`."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+    make_folder(path.parent)
     check_room(path.parent)
     part = path.with_name(path.name + PART)
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)

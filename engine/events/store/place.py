@@ -21,8 +21,8 @@ from engine.events.store.database import (
     is_postgres,
 )
 from engine.events.store.schema import MIGRATIONS
+from engine.paths import FILE_MODE, make_folder
 from engine.redaction import redact
-from engine.sinks.camera_video.segments import FILE_MODE, make_folder
 
 logger = logging.getLogger(__name__)
 FILE = "events.sqlite"

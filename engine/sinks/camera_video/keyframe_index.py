@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.clock import NS_PER_S
+from engine.paths import FILE_MODE
 from engine.video.explain import video_errors
 
 SUFFIX = ".idx"
@@ -92,7 +93,7 @@ class IndexWriter:
         self._file: Any = None
         self._best: Keyframe | None = None
         with suppress(OSError):
-            handle = os.open(index_path(recording), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+            handle = os.open(index_path(recording), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
             self._file = os.fdopen(handle, "wb", buffering=0)
             self._put(_MAGIC.ljust(_ROW.size, b"\0"))
 
@@ -203,7 +204,7 @@ def load_index(recording: Path) -> list[Keyframe]:
     part = path.with_name(path.name + ".part")
     with suppress(OSError):  # a full or read-only disk: it will be rebuilt again next time
         part.write_bytes(b"".join([_MAGIC.ljust(_ROW.size, b"\0"), *map(_packed, rows)]))
-        part.chmod(0o640)
+        part.chmod(FILE_MODE)
         part.replace(path)
     return rows
 

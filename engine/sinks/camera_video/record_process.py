@@ -24,6 +24,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from engine.paths import make_folder
 from engine.process import Messages, die_with
 from engine.process_log import LogToEngine
 from engine.sinks.camera_video.packet_ring import Held, PacketRing, detached
@@ -33,7 +34,6 @@ from engine.sinks.camera_video.segments import (
     SegmentError,
     SegmentFolder,
     SegmentWriter,
-    make_folder,
 )
 from engine.video.address import VideoAddress, knock, video_address_from_request
 from engine.video.backoff import Backoff

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.clock import NS_PER_S
+from engine.paths import FILE_MODE, make_folder
 from engine.sinks.camera_video.keyframe_index import (
     NS_PER_US,
     US_PER_S,
@@ -32,8 +33,6 @@ SECOND_US = "1000000"
 MAX_JUMP_S = 10.0
 LEAST_FREE_BYTES = 256 * 1024  # with less space, do not start a file: it would end at once, and so would the next
 STUB_BYTES = 4096  # a file that failed with fewer bytes contains nothing worth keeping
-FILE_MODE, FOLDER_MODE = 0o640, 0o750
-"""Recordings may show people: the owner may write, the group may read; the umask restricts this further."""
 GRACE_S = 600.0
 """Time after boot by which the clock should be set; until then, never treat all files as too old."""
 MAX_OWN_FILES = 100_000
@@ -140,13 +139,6 @@ def delete_recording(path: Path) -> None:
     path.unlink()
     with suppress(OSError):
         index_path(path).unlink()
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, closed to other users. Raises `OSError`."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    for place in reversed(missing):
-        place.mkdir(mode=FOLDER_MODE, exist_ok=True)
 
 
 def _is_made(path: Path) -> bool:
