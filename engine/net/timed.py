@@ -38,14 +38,13 @@ class TimedConnection(HTTPConnection):
         self.response_class = self._timed_response  # type: ignore[assignment]
 
     def connect(self) -> None:
-        """Connect, and shake hands if the connection is encrypted."""
+        """Connect, and shake hands if the connection is encrypted; a failure leaves no open socket."""
         self.sock = socket.create_connection((self.host, self.port), timeout=left(self.until))
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is None:
-            return
-        self.sock.settimeout(left(self.until))
         try:
-            self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                self.sock.settimeout(left(self.until))
+                self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
         except BaseException:
             self.close()
             raise

@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import quote
@@ -177,11 +177,10 @@ class HttpEndpoint:
         """Yield the answer to a request, to be read within the timeout; a failure closes the connection."""
         until = time.monotonic() + timeout_s
         try:
-            answer = self._exchange(method, path, headers, pieces, until)
-            if answer.status != 200:
-                self._refused(answer, path)
-            yield answer
-            answer.close()
+            with closing(self._exchange(method, path, headers, pieces, until)) as answer:
+                if answer.status != 200:
+                    self._refused(answer, path)
+                yield answer
         except TimeoutError:
             self.close()
             raise
@@ -213,7 +212,9 @@ class HttpEndpoint:
     def _send(
         self, method: str, path: str, headers: Mapping[str, str], pieces: Sequence[Any], until: float
     ) -> HTTPResponse:
-        connection = self._connection or self._connect(until)
+        connection = self._connection
+        if connection is None or connection.sock is None:  # the last answer may have ended it
+            connection = self._connect(until)
         connection.until = until
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in {**self._headers, **headers}.items():

@@ -207,6 +207,27 @@ def test_a_server_that_describes_no_model_is_refused(metadata: Any) -> None:
             read_model_file(f"kserve+http://{server.address}/m")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(tensors([row(shape=[9, 9])], b"", Connection="close"), id="wrong shape"),
+        pytest.param(lambda _: (400, {"Connection": "close"}, b"no"), id="refused"),
+    ],
+)
+def test_the_last_answer_of_a_connection_leaves_no_socket_open_when_it_fails(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a connection belongs to its answer, and the error that is kept here keeps both alive."""
+    sockets: list[socket.socket] = []
+    connect = socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: sockets.append(connect(*a, **k)) or sockets[-1])
+    with running(answer, GOOD) as server, opened(server) as backend:
+        with pytest.raises(ModelError):
+            ask(backend)
+        assert sum(one.fileno() >= 0 for one in sockets) == 0
+        np.testing.assert_array_equal(ask(backend), DATA)
+
+
 def test_a_server_that_is_not_there_is_named() -> None:
     with running(GOOD) as server:
         address = server.address
